@@ -1,0 +1,94 @@
+"""How exactly a SavedModel read as a pure function is the original: python benchmarks/purity.py [NETWORK ...]
+
+For EfficientNet-Lite0, six `keras.applications` families with random weights and a ViT: the largest difference of outputs, inference-mode
+gradients, training-mode gradients and BatchNorm updates, each relative to the largest absolute value over all tensors; batch 4, fixed seed.
+Expected: outputs and inference-mode gradients within 1e-6; training-mode gradients and updates within 2e-5. Exit 1 where one is not.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import keras
+import numpy as np
+import tensorflow as tf
+from savedmodels import save_reusable, vision_transformer
+
+from tfxfer import handles, savedmodel
+from tfxfer.backbone import Backbone
+
+FAMILIES = {
+    "resnet": keras.applications.ResNet50,
+    "mobilenetv3": keras.applications.MobileNetV3Large,
+    "efficientnetv2": keras.applications.EfficientNetV2B0,
+    "densenet": keras.applications.DenseNet121,
+    "inception": keras.applications.InceptionV3,
+    "convnext": keras.applications.ConvNeXtTiny,
+}
+BOUNDS = {"output": 1e-6, "inference gradient": 1e-6, "training gradient": 2e-5, "updates": 2e-5}
+
+
+def folder_of(name: str, scratch: str) -> str:
+    if name == "efficientnet-lite0":
+        return str(handles.resolve(name).path)
+    keras.utils.set_random_seed(0)
+    if name == "vit":
+        return save_reusable(vision_transformer(), f"{scratch}/vit")
+    network = FAMILIES[name](weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3))
+    return save_reusable(network, f"{scratch}/{name}")
+
+
+def relative(expected, found) -> float:
+    largest = max(float(np.abs(e).max()) for e in expected)
+    return max(float(np.abs(np.asarray(e, "f8") - np.asarray(f, "f8")).max()) for e, f in zip(expected, found, strict=True)) / largest
+
+
+def gradients(call, variables, x, training: bool):
+    @tf.function
+    def run(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(call(x, training=training) ** 2)
+        return tape.gradient(loss, variables)
+
+    return [g.numpy() for g in run(x)]
+
+
+def measure(name: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = folder_of(name, scratch)
+        original, layer = tf.saved_model.load(folder), Backbone(folder)
+    x = tf.constant(np.random.default_rng(0).random((4, *layer.image_size, 3), dtype=np.float32))
+    named = {weight.name: mine for weight, mine in zip(layer._pretrained.it.weights, layer._own, strict=True)}
+    theirs = list(original.trainable_variables)
+    ours = [named[v.name.split(":")[0].replace("/", ".")].value for v in theirs]
+    found = {"output": relative([original(x, training=False)], [layer(x, training=False)])}
+    layer.batch_norm = "inference"
+    found["inference gradient"] = relative(gradients(original, theirs, x, False), gradients(layer, ours, x, False))
+    layer.batch_norm = "train"
+    found["training gradient"] = relative(gradients(original, theirs, x, True), gradients(layer, ours, x, True))
+    state = {v.name.split(":")[0].replace("/", "."): v for v in savedmodel.variables_of(original)}
+    found["updates"] = relative([state[n].numpy() for n in named], [v.numpy() for v in named.values()])
+    return found
+
+
+def main(names: list[str]) -> int:
+    failed = 0
+    for name in names or ["efficientnet-lite0", *FAMILIES, "vit"]:
+        # A process each: nine networks with their gradients don't fit side by side.
+        done = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True)
+        print(done.stdout.strip() or f"{name}: failed\n{done.stderr[-2000:]}", flush=True)
+        failed |= done.returncode
+    return failed
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        found = measure(sys.argv[2])
+        print(f"{sys.argv[2]:20s}", "  ".join(f"{what} {value:.1e} (bound {BOUNDS[what]:.0e})" for what, value in found.items()))
+        sys.exit(any(value > BOUNDS[what] for what, value in found.items()))
+    sys.exit(main(sys.argv[1:]))

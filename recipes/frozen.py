@@ -1,0 +1,65 @@
+"""Frozen extraction: every photo goes through the pretrained network once; a head is fitted on what it says.
+
+    tfxfer run frozen                         the demo data
+    tfxfer run frozen --data photos/          your own: a folder with a folder for each class
+
+Expected: on the demo data (Fashion-MNIST, 2,000 training and 1,000 test images) about 0.90 on test, in about a minute on two cores.
+"""
+
+from typing import Annotated, Literal
+
+import tfxfer
+
+
+@tfxfer.recipe
+def frozen(
+    run: tfxfer.Run,
+    *,
+    data: Annotated[str, "Folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
+    backbone: Annotated[str, "Name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
+    head: Annotated[
+        Literal["auto", "gaussian", "linear", "ridge", "prototype", "mlp", "cosine"], "auto lets gaussian and linear compete by cross-validation; mlp and cosine train."
+    ] = "auto",
+    mirror: Annotated[bool, "Average the features of each image and its mirror image; twice the time."] = False,
+    epochs: Annotated[int, "Of heads that train (mlp, cosine)."] = 20,
+):
+    """Fit a head on the features of a frozen network."""
+    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
+    run.say(examples.table(), *examples.notes)
+    network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
+    run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
+    trains = head in ("mlp", "cosine")
+    cache = tfxfer.Cache(run.cache_folder)
+    with run.timed("features"):
+        how = {"cache": cache, "skip_bad_images": run.skip_bad_images}
+        prefix = network.prefix(None if trains else len(network.stages))
+        features = tfxfer.features.extract(examples, prefix, engine=run.engine, precision=run.engine_precision, batch_size=run.batch_size, mirror=mirror, **how)
+    examples = features.examples
+    train, validation, test = (examples.where(split) for split in tfxfer.data.SPLITS)
+    with run.timed("head"):
+        if trains:
+            layer = tfxfer.heads.MLP(len(examples.classes)) if head == "mlp" else tfxfer.heads.Cosine(len(examples.classes))
+            found = tfxfer.probe.train.fit_head(layer, features, examples.labels, train, validation if len(validation) else None, epochs=epochs, batch_size=128, seed=run.seed)
+            layer, taps, held_out, probabilities, history = found.head, None, found.positions, found.probabilities, found.history
+        else:
+            part = features.take(train)
+            found = tfxfer.probe.choose(part, part.examples.labels, len(examples.classes), features.tap_widths, head=head, seed=run.seed, log=run.say)
+            layer, taps, held_out, probabilities, history = found.fitted.layer(), found.fitted.taps, train, found.out_of_fold, ()
+            run.record(chosen_head=found.fitted.name, chosen_taps=taps)
+    outcome = tfxfer.outcome.judge(features, layer, held_out, probabilities)
+    with run.timed("baselines"):
+        pixels = tfxfer.features.raw_pixels(examples, **how) if len(test) else None
+        baselines = tfxfer.evaluate.baselines(
+            examples.labels, train, test, examples.classes, raw_pixels=pixels, last_layer=features.output, seed=run.seed, log=run.say
+        )
+    run.write_text("labels.txt", "".join(f"{name}\n" for name in examples.classes))
+    run.write_csv("history.csv", history[0] if history else ("epoch",), (epoch.values() for epoch in history))
+    run.write_json("metrics.json", outcome.metrics(baselines))
+    run.write_csv("predictions.csv", ("file", "split", "true", "predicted", "probability"), outcome.predictions())
+    run.write("probabilities.npz", outcome.save)
+    model = tfxfer.heads.join(network.tapped(taps), layer, network.image_size, mirror=mirror)
+    run.write("model.keras", model.save)
+    with run.timed("report"):
+        run.write_text("report.html", tfxfer.report.page(run.folder))
+    run.finish()
+    run.say(outcome.summary(baselines), f"Next: tfxfer predict {run.folder} photo.jpg")

@@ -1,0 +1,69 @@
+"""A strict world: warnings are errors, two logical CPUs, one seed, a cache of its own."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from savedmodels import save_reusable, tiny_network
+from sklearn.datasets import load_sample_image
+
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same draws in every test, whatever ran before."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """A cache of this run's own, so that nothing on the machine is read or changed."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["TFXFER_CACHE_DIR"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_savedmodel(tmp_path_factory) -> str:
+    """A reusable SavedModel: float32 [B, 32, 32, 3] in [0, 1] to 16 features, three stages, BatchNorm, swish and dropout."""
+    return save_reusable(tiny_network(dropout=0.3), tmp_path_factory.mktemp("tiny") / "model")
+
+
+def crops(name: str, count: int, seed: int) -> list[Image.Image]:
+    """Small photos cut out of one of scikit-learn's two pictures."""
+    picture, rng = load_sample_image(name), np.random.default_rng(seed)
+    height, width = picture.shape[:2]
+    found = []
+    for _ in range(count):
+        size = int(rng.integers(60, 120))
+        top, left = rng.integers(0, height - size), rng.integers(0, width - size)
+        found.append(Image.fromarray(picture[top : top + size, left : left + size]))
+    return found
+
+
+def jpeg(image: Image.Image, **options) -> bytes:
+    """The picture as a JPEG file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=92, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of 2 x 30 real JPEG photos in the class folders `china` and `flower`."""
+    root = tmp_path_factory.mktemp("photos")
+    for label, seed in (("china", 1), ("flower", 2)):
+        (root / label).mkdir()
+        for i, image in enumerate(crops(f"{label}.jpg", 30, seed)):
+            (root / label / f"{label}{i:02d}.jpg").write_bytes(jpeg(image))
+    return root

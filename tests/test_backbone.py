@@ -1,0 +1,241 @@
+"""Backbone: a SavedModel as an ordinary Keras layer."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from savedmodels import raw, save_reusable, tiny_network
+
+from tfxfer.backbone import Backbone
+from tfxfer.errors import DeniedOperationError, SavedModelError
+
+X = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32)
+Y = np.arange(8) % 2
+
+
+def classifier(backbone) -> keras.Model:
+    model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def snapshot(layer) -> list[np.ndarray]:
+    return [v.numpy().copy() for v in layer.variables]
+
+
+def moved(before, layer) -> list[str]:
+    return [v.path for old, v in zip(before, layer.variables, strict=True) if not np.array_equal(old, v.numpy())]
+
+
+def test_a_frozen_backbone_does_not_move_in_fit(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, trainable=False)
+    model, before = classifier(backbone), snapshot(backbone)
+    model.fit(X, Y, epochs=2, verbose=0)
+    assert moved(before, backbone) == [] and len(model.trainable_variables) == 2
+
+
+def test_a_whole_backbone_trains_weights_and_statistics(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel)
+    model, before = classifier(backbone), snapshot(backbone)
+    model.fit(X, Y, epochs=2, verbose=0)
+    assert len(moved(before, backbone)) == len(backbone.variables)
+
+
+def test_a_partly_frozen_backbone_moves_its_last_stages_alone(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel)
+    backbone.unfreeze(1)
+    model, before = classifier(backbone), snapshot(backbone)
+    model.fit(X, Y, verbose=0)
+    inside = {f"weight_{i}" for i, v in enumerate(backbone._own) if v.trainable}
+    assert inside < set(backbone.stages[-1].weights) and len(inside) == 5
+    assert len(moved(before, backbone)) == 5
+
+
+def test_batch_norm_inference_trains_weights_but_moves_no_statistics(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, batch_norm="inference")
+    model, before = classifier(backbone), snapshot(backbone)
+    model.fit(X, Y, verbose=0)
+    assert not [path for path in moved(before, backbone) if "moving" in path or "seed" in path]
+
+
+def test_a_frozen_part_of_a_model_survives_model_trainable(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel)
+    backbone.unfreeze("block2")
+    model = classifier(backbone)
+    model.trainable = False
+    assert not model.trainable_variables
+    model.trainable = True
+    assert len(backbone.trainable_variables) == 5
+
+
+def test_functional_and_subclassed_models_take_it(tiny_savedmodel):
+    image = keras.Input((32, 32, 3))
+    functional = keras.Model(image, keras.layers.Dense(2)(Backbone(tiny_savedmodel, trainable=False)(image)))
+    assert functional.predict(X, verbose=0).shape == (8, 2)
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.head = Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2)
+
+        def call(self, x, training=False):
+            return self.head(self.backbone(x, training=training))
+
+    model = Subclassed()
+    model.compile("sgd", "mse")
+    model.fit(X, np.zeros((8, 2)), verbose=0)
+    assert len(model.trainable_variables) == 2
+
+
+def test_a_keras_file_reloads_where_the_folder_is_gone(tmp_path):
+    folder = save_reusable(tiny_network(), tmp_path / "gone")
+    model = classifier(Backbone(folder))
+    model.fit(X, Y, verbose=0)
+    model.save(tmp_path / "m.keras")
+    shutil.rmtree(folder)
+    again = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+    again.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("imports", ["import tfxfer; import keras", "import keras; import tfxfer"])
+def test_a_keras_file_loads_in_a_fresh_process_in_either_import_order(imports, tiny_savedmodel, tmp_path):
+    model = classifier(Backbone(tiny_savedmodel, trainable=False))
+    model.save(tmp_path / "m.keras")
+    code = f"{imports}; import numpy as np; m = keras.models.load_model({str(tmp_path / 'm.keras')!r}); print(m.predict(np.ones((1, 32, 32, 3)), verbose=0).tolist())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), model.predict(np.ones((1, 32, 32, 3)), verbose=0), atol=1e-6)
+
+
+def test_export_answers_as_the_model_does(tiny_savedmodel, tmp_path):
+    model = classifier(Backbone(tiny_savedmodel))
+    model.export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    np.testing.assert_allclose(served.serve(X), model.predict(X, verbose=0), atol=1e-6)
+
+
+def test_a_plan_survives_saving_and_cloning(tiny_savedmodel, tmp_path):
+    backbone = Backbone(tiny_savedmodel)
+    backbone.unfreeze(2)
+    model = classifier(backbone)
+    model.save(tmp_path / "m.keras")
+    paths = [v.name for v in backbone.trainable_variables]
+    assert [v.name for v in keras.models.load_model(tmp_path / "m.keras").layers[0].trainable_variables] == paths
+    assert [v.name for v in keras.models.clone_model(model).layers[0].trainable_variables] == paths
+
+
+def test_taps_are_the_means_and_maxima_of_the_last_stages(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, trainable=False, taps=2)
+    features = backbone(X).numpy()
+    assert backbone.tap_widths == (16, 32) or backbone.tap_widths == (24, 32)
+    assert features.shape == (8, sum(backbone.tap_widths))
+    plain = Backbone(tiny_savedmodel, trainable=False)(X)
+    np.testing.assert_allclose(features[:, -32:-16], plain, atol=1e-6)
+    assert (features[:, -16:] >= features[:, -32:-16] - 1e-6).all()
+
+
+def test_the_constant_graph_gives_the_same_features(tiny_savedmodel):
+    prefix = Backbone(tiny_savedmodel, trainable=False).prefix(taps=2)
+    call = tf.compat.v1.wrap_function(
+        lambda x: tf.graph_util.import_graph_def(prefix.graph, input_map={prefix.input: x}, return_elements=[prefix.output])[0], [tf.TensorSpec((None, 32, 32, 3))]
+    )
+    np.testing.assert_allclose(call(tf.constant(X)), Backbone(tiny_savedmodel, trainable=False, taps=2)(X), atol=1e-6)
+    assert prefix.width == sum(prefix.tap_widths)
+
+
+def test_the_fingerprint_changes_with_the_weights_and_only_with_them(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel)
+    before = backbone.fingerprint
+    assert Backbone(tiny_savedmodel, trainable=False).fingerprint == before
+    backbone.variables[0].assign(backbone.variables[0] * 2.0)
+    assert backbone.fingerprint != before
+
+
+def test_regularization_counts_while_trainable(tmp_path):
+    network = tiny_network()
+    kernel = raw(network.trainable_variables)[0]
+    backbone = Backbone(save_reusable(network, tmp_path / "m", losses=[lambda: tf.reduce_sum(kernel**2)]))
+    backbone(X)
+    assert float(backbone.losses[0]) == pytest.approx(float(tf.reduce_sum(kernel**2)), rel=1e-5)
+    backbone.trainable = False
+    backbone(X)
+    assert backbone.losses == []
+
+
+def test_mirrored_strategy_trains_it(tiny_savedmodel):
+    from tfxfer import savedmodel
+
+    pretrained = savedmodel.read(tiny_savedmodel)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = classifier(Backbone(pretrained, batch_norm="inference"))
+    alone = classifier(Backbone(pretrained, batch_norm="inference"))
+    alone.set_weights(model.get_weights())
+    history = model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    expected = alone.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    np.testing.assert_allclose(history.history["loss"], expected.history["loss"], atol=1e-4)
+
+
+def test_mixed_precision_leaves_the_graph_in_float32(tiny_savedmodel):
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        assert Backbone(tiny_savedmodel, trainable=False)(X).dtype == tf.float32
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def test_a_file_with_a_changed_graph_is_refused(tiny_savedmodel, tmp_path):
+    classifier(Backbone(tiny_savedmodel)).save(tmp_path / "m.keras")
+    rewrite(tmp_path / "m.keras", lambda graphs: graphs | {"features": 17})
+    with pytest.raises((SavedModelError, TypeError), match="graph is not the one that was saved"):
+        keras.models.load_model(tmp_path / "m.keras")
+
+
+def test_a_file_whose_graph_reads_files_is_refused_in_safe_mode(tmp_path):
+    root = tf.train.Checkpoint()
+    (tmp_path / "secret").write_bytes(b"1.0")
+    secret = str(tmp_path / "secret")
+    root.__call__ = tf.function(lambda x: tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(secret)), input_signature=[tf.TensorSpec((None, 32, 32, 3))])
+    tf.saved_model.save(root, str(tmp_path / "m"))
+    model = keras.Sequential([keras.Input((32, 32, 3)), Backbone(tmp_path / "m", trainable=False, trust=True)])
+    model.save(tmp_path / "m.keras")
+    with pytest.raises((DeniedOperationError, TypeError), match="ReadFile"):
+        keras.models.load_model(tmp_path / "m.keras")
+    assert keras.models.load_model(tmp_path / "m.keras", safe_mode=False).predict(X, verbose=0).shape == (8, 3)
+
+
+def rewrite(path, change) -> None:
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    layer = next(entry["config"] for entry in config["config"]["layers"] if entry["class_name"] == "Backbone")
+    layer["graphs"] = change(layer["graphs"])
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+
+
+def test_wrong_arguments_are_told(tiny_savedmodel):
+    with pytest.raises(ValueError, match="Expected taps from 1 to 3"):
+        Backbone(tiny_savedmodel, taps=4)
+    with pytest.raises(ValueError, match='Expected batch_norm to be "auto", "inference" or "train". Received'):
+        Backbone(tiny_savedmodel, batch_norm="off")
+    with pytest.raises(ValueError, match=r"Expected images of shape \(batch, 32, 32, 3\)"):
+        keras.Sequential([keras.Input((64, 64, 3)), Backbone(tiny_savedmodel)])
+    with pytest.raises(ValueError, match="The stages are: block0, block1, block2"):
+        Backbone(tiny_savedmodel).unfreeze("block9")
+
+
+def test_what_cannot_be_trained_says_so(tmp_path):
+    root = tf.train.Checkpoint(w=tf.Variable(tf.ones((3, 4))))
+    serve = tf.function(lambda x: tf.reduce_mean(x, [1, 2]) @ root.w, input_signature=[tf.TensorSpec((None, 32, 32, 3))])
+    tf.saved_model.save(root, str(tmp_path / "m"), signatures=serve)
+    with pytest.raises(SavedModelError, match="can't be fine-tuned: it has signatures only.*trainable=False"):
+        Backbone(tmp_path / "m")
+    assert Backbone(tmp_path / "m", trainable=False)(X).shape == (8, 4)

@@ -1,0 +1,237 @@
+"""SavedModels read as pure functions, and those that are refused."""
+
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from savedmodels import raw, save_reusable, tiny_network, vision_transformer
+
+from tfxfer import savedmodel
+from tfxfer.errors import DeniedOperationError, SavedModelError
+
+SPEC = tf.TensorSpec((None, 8, 8, 3), tf.float32)
+
+
+def images(size: int, count: int = 4) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(0).random((count, size, size, 3), dtype=np.float32))
+
+
+def values(pretrained, graph):
+    return [tf.constant(pretrained.weights[i].value) for i in graph.weights]
+
+
+def save(root, call, folder, spec=SPEC, **variables) -> str:
+    """Save any call as a root with attributes."""
+    for name, value in variables.items():
+        setattr(root, name, value)
+    root.__call__ = tf.function(call, input_signature=[spec])
+    tf.saved_model.save(root, str(folder))
+    return str(folder)
+
+
+@pytest.mark.parametrize("network", [lambda: tiny_network(dropout=0.3), vision_transformer])
+def test_the_output_is_that_of_the_loaded_object(network, tmp_path):
+    folder = save_reusable(network(), tmp_path / "model")
+    pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.image_size)
+    np.testing.assert_allclose(pure(images(32), *values(pretrained, pretrained.inference))[0], original(images(32)), atol=1e-6)
+
+
+def test_training_moves_statistics_and_draws_dropout_as_the_loaded_object_does(tiny_savedmodel):
+    pretrained, original = savedmodel.read(tiny_savedmodel), tf.saved_model.load(tiny_savedmodel)
+    pure = savedmodel.function(pretrained.training, pretrained.weights, pretrained.image_size)
+    output, *updates = pure(images(32), *values(pretrained, pretrained.training))
+    np.testing.assert_allclose(output, original(images(32), training=True), rtol=2e-5, atol=1e-6)
+    after = {v.name.split(":")[0].replace("/", "."): v.numpy() for v in savedmodel.variables_of(original)}
+    assert len(updates) == 9
+    for (i, _), value in zip(pretrained.training.updates, updates, strict=True):
+        np.testing.assert_allclose(value, after[pretrained.weights[i].name], rtol=2e-5, atol=1e-6)
+
+
+def test_gradients_through_swish_are_those_of_the_loaded_object(tiny_savedmodel):
+    pretrained, original = savedmodel.read(tiny_savedmodel), tf.saved_model.load(tiny_savedmodel)
+    pure, mine = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.image_size), values(pretrained, pretrained.inference)
+    with tf.GradientTape() as tape:
+        tape.watch(mine)
+        loss = tf.reduce_sum(pure(images(32), *mine)[0] ** 2)
+    found = dict(zip((pretrained.weights[i].name for i in pretrained.inference.weights), tape.gradient(loss, mine), strict=True))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(original(images(32)) ** 2)
+    theirs = list(original.trainable_variables)
+    expected = tape.gradient(loss, theirs)
+    largest = max(float(tf.reduce_max(tf.abs(g))) for g in expected)
+    for variable, gradient in zip(theirs, expected, strict=True):
+        np.testing.assert_allclose(found[variable.name.split(":")[0].replace("/", ".")], gradient, atol=1e-6 * largest)
+
+
+def test_a_variable_read_after_it_was_written_has_its_new_value(tmp_path):
+    root = tf.train.Checkpoint()
+    counter = tf.Variable(1.0)
+
+    def call(x):
+        counter.assign_add(1.0)
+        first = counter.read_value()
+        counter.assign(first * 10.0)
+        return tf.reduce_mean(x, [1, 2]) * counter
+
+    pretrained = savedmodel.read(save(root, call, tmp_path / "m", counter=counter, trainable_variables=[counter]))
+    output, after = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8))(tf.ones((1, 8, 8, 3)), 1.0)
+    assert float(after) == 20.0 and float(output[0, 0]) == 20.0
+
+
+def test_regularization_losses_are_a_graph_of_the_weights(tmp_path):
+    model = tiny_network()
+    kernel = raw(model.trainable_variables)[0]
+    pretrained = savedmodel.read(save_reusable(model, tmp_path / "m", losses=[lambda: 0.5 * tf.reduce_sum(kernel**2)]))
+    loss = savedmodel.function(pretrained.regularization, pretrained.weights, (32, 32))(*values(pretrained, pretrained.regularization))[0]
+    assert float(loss) == pytest.approx(0.5 * float(tf.reduce_sum(kernel**2)), rel=1e-6)
+
+
+def test_further_arguments_reach_the_call(tmp_path):
+    root = tf.train.Checkpoint(scale=tf.Variable([1.0, 1.0, 1.0]))
+    root.trainable_variables = [root.scale]
+
+    @tf.function
+    def call(x, training=False, factor=1.0):
+        return tf.reduce_mean(x, [1, 2]) * root.scale * factor
+
+    for training in (False, True):
+        call.get_concrete_function(SPEC, training=training, factor=tf.TensorSpec((), tf.float32))
+        call.get_concrete_function(SPEC, training=training)
+    root.__call__ = call
+    tf.saved_model.save(root, str(tmp_path / "m"))
+    pretrained = savedmodel.read(tmp_path / "m", arguments={"factor": tf.constant(3.0)})
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8))
+    assert float(pure(tf.ones((1, 8, 8, 3)), *values(pretrained, pretrained.inference))[0][0, 0]) == 3.0
+    with pytest.raises(SavedModelError, match=r"Received arguments \['speed'\]; its call takes"):
+        savedmodel.read(tmp_path / "m", arguments={"speed": 1.0})
+
+
+def test_a_savedmodel_with_signatures_only_extracts_features_but_does_not_train(tmp_path):
+    root = tf.train.Checkpoint(w=tf.Variable(tf.ones((3, 4))))
+    serve = tf.function(lambda x: {"features": tf.reduce_mean(x, [1, 2]) @ root.w}, input_signature=[SPEC])
+    tf.saved_model.save(root, str(tmp_path / "m"), signatures=serve)
+    pretrained = savedmodel.read(tmp_path / "m")
+    assert pretrained.features == 4 and "signatures only" in pretrained.reason
+    assert not any(weight.trainable for weight in pretrained.weights)
+
+
+def test_variables_read_inside_a_loop_are_frozen_and_the_reason_is_told(tmp_path):
+    root = tf.train.Checkpoint(w=tf.Variable(tf.eye(3) * 2.0))
+
+    def call(x):
+        y = tf.reduce_mean(x, [1, 2])
+        return tf.while_loop(lambda i, y: i < tf.cast(tf.reduce_max(y) * 0.0, tf.int32) + 3, lambda i, y: (i + 1, tf.ensure_shape(y @ root.w, (None, 3))), (0, y))[1]
+
+    pretrained = savedmodel.read(save(root, call, tmp_path / "m", trainable_variables=[root.w]))
+    assert "inside a" in pretrained.reason
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8))
+    np.testing.assert_allclose(pure(tf.ones((2, 8, 8, 3)), *values(pretrained, pretrained.inference))[0], np.full((2, 3), 8.0))
+
+
+def test_a_gradient_that_cannot_be_kept_allows_frozen_use_only(tmp_path):
+    root = tf.train.Checkpoint(w=tf.Variable(tf.ones((3, 4))))
+
+    @tf.custom_gradient
+    def reverse(x):
+        return tf.identity(x), lambda upstream: -upstream
+
+    folder = save(root, lambda x: reverse(tf.reduce_mean(x, [1, 2]) @ root.w), tmp_path / "m", trainable_variables=[root.w])
+    assert "custom gradient" in savedmodel.read(folder).reason
+
+
+def test_several_outputs_are_refused_with_their_names(tmp_path):
+    folder = save(tf.train.Checkpoint(), lambda x: {"a": tf.reduce_mean(x, [1, 2]), "b": tf.reduce_max(x, [1, 2])}, tmp_path / "m")
+    with pytest.raises(SavedModelError, match=r"several outputs \(a \(None, 3\), b \(None, 3\)\)"):
+        savedmodel.read(folder)
+
+
+def test_any_image_size_asks_for_one(tmp_path):
+    spec = tf.TensorSpec((None, None, None, 3), tf.float32)
+    folder = save(tf.train.Checkpoint(), lambda x: tf.reduce_mean(x, [1, 2]), tmp_path / "m", spec)
+    with pytest.raises(SavedModelError, match="--image-size 224"):
+        savedmodel.read(folder)
+    assert savedmodel.read(folder, image_size=(40, 48)).image_size == (40, 48)
+
+
+def test_another_size_than_the_graphs_own_is_refused(tiny_savedmodel):
+    with pytest.raises(SavedModelError, match="takes images of 32 x 32, not 64 x 64"):
+        savedmodel.read(tiny_savedmodel, image_size=(64, 64))
+
+
+def test_text_models_with_tables_are_refused(tmp_path):
+    root = tf.train.Checkpoint()
+    root.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([0, 1], [1.0, 2.0]), 0.0)
+    folder = save(root, lambda x: tf.reduce_mean(x, [1, 2]) * root.table.lookup(tf.constant(1)), tmp_path / "m")
+    with pytest.raises(SavedModelError, match="look-up table"):
+        savedmodel.read(folder)
+
+
+def test_a_model_of_another_input_is_refused(tmp_path):
+    folder = save(tf.train.Checkpoint(), lambda x: tf.cast(x, tf.float32), tmp_path / "m", tf.TensorSpec((None, 5), tf.int32))
+    with pytest.raises(SavedModelError, match=r"expected one input of float32 images"):
+        savedmodel.read(folder)
+
+
+def test_the_tf1_format_is_refused(tmp_path):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 8, 8, 3))
+        y = tf.reduce_mean(x, [1, 2])
+        builder = tf.compat.v1.saved_model.Builder(str(tmp_path / "m"))
+        signature = tf.compat.v1.saved_model.predict_signature_def({"x": x}, {"y": y})
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    with pytest.raises(SavedModelError, match="TF1-format SavedModel.*can't be fine-tuned"):
+        savedmodel.read(tmp_path / "m")
+
+
+def test_a_damaged_file_is_named(tiny_savedmodel, tmp_path):
+    folder = Path(shutil.copytree(tiny_savedmodel, tmp_path / "m"))
+    (folder / "saved_model.pb").write_bytes(b"\xff\xff not a model")
+    with pytest.raises(SavedModelError, match=r"saved_model.pb is damaged"):
+        savedmodel.read(folder)
+
+
+def test_cut_variables_are_named(tiny_savedmodel, tmp_path):
+    folder = Path(shutil.copytree(tiny_savedmodel, tmp_path / "m"))
+    data = next((folder / "variables").glob("*.data*"))
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(SavedModelError, match="seems damaged"):
+        savedmodel.read(folder)
+
+
+def test_a_graph_that_reads_files_is_refused_by_name_unless_trusted(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"1.0")
+
+    def call(x):
+        return tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(str(secret)))
+
+    folder = save(tf.train.Checkpoint(), call, tmp_path / "m")
+    with pytest.raises(DeniedOperationError, match="holds ReadFile, which can read or write files.*--trust"):
+        savedmodel.read(folder)
+    assert savedmodel.read(folder, trust=True).features == 3
+
+
+def test_reading_inside_a_strategy_scope_is_refused(tiny_savedmodel):
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope(), pytest.raises(SavedModelError, match="outside the strategy's scope"):
+        savedmodel.read(tiny_savedmodel)
+
+
+def test_tensorflows_private_inliner_is_where_it_was(tiny_savedmodel):
+    concrete = tf.function(lambda x: tf.saved_model.load(tiny_savedmodel)(x)).get_concrete_function(tf.TensorSpec((None, 32, 32, 3)))
+    assert not {"PartitionedCall", "StatefulPartitionedCall"} & {node.op for node in savedmodel.inlined(concrete).node}
+
+
+def test_a_grouped_convolution_of_keras_is_opened(tmp_path):
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(keras.layers.Conv2D(8, 3)(image))
+    x = keras.layers.Conv2D(8, 3, groups=4, padding="same")(x)
+    folder = save_reusable(keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), tmp_path / "m")
+    pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
+    assert pretrained.reason == ""
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, (16, 16))
+    np.testing.assert_allclose(pure(images(16), *values(pretrained, pretrained.inference))[0], original(images(16)), atol=1e-6)

@@ -1,0 +1,24 @@
+from . import backbone as backbone
+from . import cache as cache
+from . import data as data
+from . import engines as engines
+from . import errors as errors
+from . import evaluate as evaluate
+from . import features as features
+from . import handles as handles
+from . import heads as heads
+from . import outcome as outcome
+from . import preprocess as preprocess
+from . import probe as probe
+from . import report as report
+from . import run as run
+from . import savedmodel as savedmodel
+from . import serving as serving
+from .backbone import Backbone as Backbone
+from .cache import Cache as Cache
+from .errors import TfxferError as TfxferError
+from .recipe import recipe as recipe
+from .run import Run as Run
+
+__version__: str
+__all__: list[str]

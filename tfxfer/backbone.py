@@ -1,0 +1,359 @@
+"""A pretrained SavedModel as an ordinary Keras layer."""
+
+import base64
+import hashlib
+import os
+import zlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.saving import serialization_lib  # private: the only way to ask whether `safe_mode` is on
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from tfxfer import handles, savedmodel
+from tfxfer.errors import SavedModelError
+from tfxfer.savedmodel import Pretrained, PureGraph, Weight
+from tfxfer.stages import Stage
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A frozen network as one constant graph, from pixels to features.
+
+    Args:
+        graph: every weight is a constant.
+        input: placeholder, float32 [None, H, W, 3] in `value_range`.
+        output: float32 [None, width].
+        tap_widths: columns of each tap from input to output; () where the output is the network's own.
+        fingerprint: hexadecimal, of the graph, its weights and its taps.
+    """
+
+    graph: GraphDef
+    input: str
+    output: str
+    image_size: tuple[int, int]
+    value_range: tuple[float, float]
+    width: int
+    feature_size: int
+    tap_widths: tuple[int, ...]
+    fingerprint: str
+
+
+class Untracked:
+    """Holds what Keras must not walk into: graphs and functions are no layers."""
+
+    def __init__(self, **values: Any):
+        self.__dict__.update(values)
+
+
+@keras.saving.register_keras_serializable(package="tfxfer")
+class Backbone(keras.layers.Layer):
+    """A pretrained image network as a Keras layer with weights of its own.
+
+    Args:
+        handle: catalog name, folder, archive or URL of a TF2 SavedModel (see `tfxfer.handles.resolve`).
+        trainable: False freezes all; True trains what `unfreeze` names, everything where it was never called.
+        taps: None for the network's own output; k for one [B, F] tensor of the last k stages (see Output shape).
+        arguments: further arguments of the SavedModel's call.
+        image_size: (height, width) or one number, in pixels, where neither the graph nor the catalog knows it.
+        value_range: (low, high) of the pixels it expects, where the catalog doesn't know it; else (0, 1).
+        batch_norm: "inference" never moves BatchNorm statistics and never drops out; "train" does whenever the layer trains in `fit`;
+            "auto" only where every stage trains.
+        trust: also read graphs that hold denied operations.
+
+    Input shape: float32 [B, H, W, 3] in `value_range`.
+
+    Output shape: float32 [B, feature_size]. With `taps=k` [B, sum(tap_widths)]: for each of the last k stages, from input to output, the mean
+    over all positions, then the maximum; the last map is the last tap (where the output is not the mean of a map, the output itself).
+
+    Raises: HandleError, SavedModelError; ValueError for wrong arguments.
+
+    Example:
+
+        model = keras.Sequential([keras.Input((224, 224, 3)), Backbone("efficientnet-lite0", trainable=False), keras.layers.Dense(2)])
+    """
+
+    def __init__(
+        self,
+        handle: str | os.PathLike | Pretrained,
+        *,
+        trainable: bool = True,
+        taps: int | None = None,
+        arguments: dict[str, Any] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        value_range: tuple[float, float] | None = None,
+        batch_norm: Literal["auto", "inference", "train"] = "auto",
+        trust: bool = False,
+        name: str | None = None,
+    ):
+        if batch_norm not in ("auto", "inference", "train"):
+            raise ValueError(f'Expected batch_norm to be "auto", "inference" or "train". Received: batch_norm={batch_norm!r}')
+        # The graph computes in float32 whatever the policy is; Keras must not cast its weights.
+        super().__init__(name=name, dtype="float32", autocast=False)
+        pretrained, self.handle, known = opened(handle, image_size, arguments, trust)
+        if taps is not None and not 1 <= taps <= len(pretrained.stages):
+            raise ValueError(f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}")
+        self.taps, self.batch_norm = taps, batch_norm
+        self.value_range = tuple(map(float, value_range or known or (0.0, 1.0)))
+        self._pretrained = Untracked(it=pretrained)
+        self._plan: tuple[str, ...] | None = None
+        self._own = [
+            self.add_weight(name=w.name, shape=w.value.shape, dtype=w.value.dtype.name, trainable=w.trainable, initializer=constant(w.value)) for w in pretrained.weights
+        ]
+        self._functions = Untracked(calls={})
+        self.built = True
+        self._apply(trainable)
+
+    # --- what it is like ---
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self._pretrained.it.image_size
+
+    @property
+    def feature_size(self) -> int:
+        """Width of the network's own output."""
+        return self._pretrained.it.features
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """From input to output; the unit of `taps` and of `unfreeze`."""
+        return self._pretrained.it.stages
+
+    @property
+    def why_frozen(self) -> str:
+        """Why the weights can't be trained; "" where they can."""
+        return self._pretrained.it.reason
+
+    @property
+    def tap_widths(self) -> tuple[int, ...]:
+        """Columns of each tap of the output, from input to output; () without taps."""
+        return self._widths(self.taps)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal; changes with the graph and with any weight."""
+        digest = hashlib.sha256(self._pretrained.it.inference.graph.SerializeToString(deterministic=True))
+        for i in self._pretrained.it.inference.weights:
+            digest.update(np.ascontiguousarray(self._own[i].numpy()).tobytes())
+        return digest.hexdigest()
+
+    def _maps(self, taps: int | None) -> tuple[str, ...] | None:
+        return None if taps is None else tuple(stage.cut for stage in self.stages[-taps:])
+
+    def _widths(self, taps: int | None) -> tuple[int, ...]:
+        if taps is None:
+            return ()
+        return tuple(shape[-1] * (2 if len(shape) > 2 else 1) for shape in savedmodel.stage_shapes(self._pretrained.it)[-taps:])
+
+    def prefix(self, taps: int | None = None) -> Prefix:
+        """The whole network in inference mode as one constant graph, with its weights as they are now."""
+        maps, widths = self._maps(taps), self._widths(taps)
+        graph = savedmodel.constant_graph(self._pretrained.it, [v.numpy() for v in self._own], maps)
+        key = hashlib.sha256(f"{self.fingerprint} {maps}".encode()).hexdigest()
+        width = sum(widths) or self.feature_size
+        return Prefix(graph, "pixels:0", "features:0", self.image_size, self.value_range, width, self.feature_size, widths, key)
+
+    def tapped(self, taps: int | None) -> "Backbone":
+        """The same network with the same weights and other taps, frozen."""
+        other = Backbone(self._pretrained.it, trainable=False, taps=taps, value_range=self.value_range, batch_norm=self.batch_norm)
+        other.handle = self.handle
+        for mine, theirs in zip(self._own, other._own, strict=True):
+            theirs.assign(mine)
+        return other
+
+    def stage_sizes(self) -> list[tuple[Stage, tuple[int, ...], int, int]]:
+        """For each stage: its output's shape without the batch, its parameters, and the bytes of its output an example, in float32."""
+        weights, rows = self._pretrained.it.weights, []
+        for stage, shape in zip(self.stages, savedmodel.stage_shapes(self._pretrained.it), strict=True):
+            count = sum(weights[int(name.removeprefix("weight_"))].value.size for name in stage.weights)
+            rows.append((stage, tuple(shape[1:]), count, 4 * int(np.prod(shape[1:]))))
+        return rows
+
+    # --- what trains ---
+
+    @property
+    def trainable(self) -> bool:
+        """False freezes all; True trains what the plan says, everything where `unfreeze` was never called."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        if hasattr(self, "_own"):
+            self._apply(bool(value))
+
+    def unfreeze(self, stages: int | str) -> None:
+        """Train the last `stages` stages, or all from the stage of that name on, or "all". Compile the model anew afterwards."""
+        names = [stage.name for stage in self.stages]
+        if stages == "all":
+            self._plan = None
+        elif isinstance(stages, str):
+            if stages not in names:
+                raise ValueError(f"Expected the name of a stage. Received: {stages!r}. The stages are: {', '.join(names)}")
+            self._plan = tuple(names[names.index(stages) :])
+        elif 0 <= stages <= len(names):
+            self._plan = tuple(names[len(names) - stages :])
+        else:
+            raise ValueError(f"Expected a number of stages from 0 to {len(names)}. Received: {stages}. The stages are: {', '.join(names)}")
+        self._apply(True)
+
+    def freeze(self) -> None:
+        """Train nothing; the plan of `unfreeze` is kept for `trainable = True`."""
+        self._apply(False)
+
+    def _apply(self, trainable: bool) -> None:
+        self._trainable = trainable
+        if trainable and self.why_frozen:
+            raise SavedModelError(f"{self.handle} can't be fine-tuned: {self.why_frozen}. Use it frozen, with trainable=False.")
+        planned = {name for stage in self.stages if self._plan is None or stage.name in self._plan for name in stage.weights}
+        for i, (mine, weight) in enumerate(zip(self._own, self._pretrained.it.weights, strict=True)):
+            if weight.trainable:
+                mine.trainable = trainable and (self._plan is None or f"weight_{i}" in planned)
+        self._functions = Untracked(calls={})
+
+    # --- the computation ---
+
+    def _graph(self, training: bool) -> PureGraph:
+        pretrained = self._pretrained.it
+        moves = self.batch_norm == "train" or (self.batch_norm == "auto" and self._plan is None)
+        use = training and self.trainable and moves and pretrained.training is not None
+        return pretrained.training if use else pretrained.inference
+
+    def _run(self, graph: PureGraph, maps: tuple[str, ...] | None, *inputs: tf.Tensor) -> list[tf.Tensor]:
+        key = (id(graph), maps)
+        if key not in self._functions.calls:
+            with tf.init_scope():
+                self._functions.calls[key] = savedmodel.function(graph, self._pretrained.it.weights, self.image_size, maps)
+        values = [tf.convert_to_tensor(self._own[i].value) for i in graph.weights]
+        # Frozen weights must not cost a backward pass.
+        values = [v if self._own[i].trainable or not v.dtype.is_floating else tf.stop_gradient(v) for i, v in zip(graph.weights, values, strict=True)]
+        return self._functions.calls[key](*inputs, *values)
+
+    def call(self, x, training=False):
+        graph = self._graph(bool(training))
+        features, *updates = self._run(graph, self._training_maps(graph), tf.cast(x, tf.float32))
+        for (i, _), value in zip(graph.updates, updates, strict=True):
+            self._own[i].assign(value)
+        if self.trainable and (loss := self._pretrained.it.regularization) is not None:
+            self.add_loss(self._run(loss, None)[0])
+        return features
+
+    def _training_maps(self, graph: PureGraph) -> tuple[str, ...] | None:
+        if self.taps is not None and graph is not self._pretrained.it.inference:
+            raise SavedModelError('taps are places in the inference graph: use batch_norm="inference" to fine-tune a Backbone with taps.')
+        return self._maps(self.taps)
+
+    def compute_output_shape(self, shape):
+        """(batch, width)."""
+        if tuple(shape[1:]) != (*self.image_size, 3):
+            height, width = self.image_size
+            raise ValueError(f"Expected images of shape (batch, {height}, {width}, 3). Received: shape={tuple(shape)}")
+        return (shape[0], sum(self.tap_widths) or self.feature_size)
+
+    # --- keeping it ---
+
+    def get_config(self) -> dict[str, Any]:
+        """Graphs and all; the weights are kept by Keras."""
+        config = {"name": self.name, "trainable": self.trainable, "handle": str(self.handle), "taps": self.taps}
+        config |= {"value_range": list(self.value_range), "batch_norm": self.batch_norm, "plan": None if self._plan is None else list(self._plan)}
+        return config | {"format": FORMAT, "graphs": packed(self._pretrained.it)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Backbone":
+        """Rebuild from graphs; the weights are zero until they are loaded."""
+        config = dict(config)
+        if config.pop("format", None) != FORMAT:
+            raise SavedModelError(f"this Backbone was saved by another version of tfxfer; expected format {FORMAT}. Export it again with this version.")
+        pretrained, plan, handle, trainable = unpacked(config.pop("graphs")), config.pop("plan"), config.pop("handle"), config.pop("trainable")
+        layer = cls(pretrained, trainable=False, **config)
+        layer.handle, layer._plan = handle, None if plan is None else tuple(plan)
+        layer._apply(trainable)
+        return layer
+
+    def save_own_variables(self, store) -> None:
+        """By name, so that their order doesn't matter."""
+        for weight, mine in zip(self._pretrained.it.weights, self._own, strict=True):
+            store[weight.name] = mine.numpy()
+
+    def load_own_variables(self, store) -> None:
+        """By name."""
+        for weight, mine in zip(self._pretrained.it.weights, self._own, strict=True):
+            if weight.name not in store:
+                raise SavedModelError(f"the saved weights lack {weight.name!r}; expected one value for each weight of {self.handle}.")
+            mine.assign(store[weight.name])
+
+
+def constant(value: np.ndarray):
+    return lambda shape, dtype=None: tf.constant(value)
+
+
+def opened(handle: Any, image_size: Any, arguments: Any, trust: bool) -> tuple[Pretrained, str, tuple[float, float] | None]:
+    """A handle resolved and read, with the value range that the catalog knows."""
+    if isinstance(handle, Pretrained):
+        return handle, "a SavedModel read before", None
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size) if image_size else None
+    found = handles.resolve(handle)
+    if size is None and found.entry is not None:
+        size = (found.entry.image_size, found.entry.image_size)
+    return savedmodel.read(found.path, image_size=size, arguments=arguments, trust=trust), str(handle), found.entry.value_range if found.entry else None
+
+
+def packed(pretrained: Pretrained) -> dict[str, Any]:
+    """Plain JSON values of everything but the weights' values, with a digest of the graphs."""
+
+    def graph(pure: PureGraph | None) -> dict[str, Any] | None:
+        if pure is None:
+            return None
+        data = base64.b64encode(zlib.compress(pure.graph.SerializeToString(deterministic=True), 9)).decode()
+        return {"graph": data, "input": pure.input, "output": pure.output, "weights": list(pure.weights), "updates": [list(u) for u in pure.updates]}
+
+    values = {
+        "inference": graph(pretrained.inference),
+        "training": graph(pretrained.training),
+        "regularization": graph(pretrained.regularization),
+        "weights": [[w.name, list(w.value.shape), w.value.dtype.name, w.trainable] for w in pretrained.weights],
+        "stages": [[s.name, s.cut, list(s.weights)] for s in pretrained.stages],
+        "last_map": pretrained.last_map,
+        "image_size": list(pretrained.image_size),
+        "features": pretrained.features,
+        "reason": pretrained.reason,
+    }
+    return values | {"digest": digest_of(values)}
+
+
+def digest_of(values: dict[str, Any]) -> str:
+    return hashlib.sha256(repr(sorted((k, repr(v)) for k, v in values.items() if k != "digest")).encode()).hexdigest()
+
+
+def unpacked(values: dict[str, Any]) -> Pretrained:
+    if digest_of(values) != values.get("digest"):
+        raise SavedModelError("this file's graph is not the one that was saved: it was changed or damaged. Take the file from where it was written.")
+
+    def graph(value: dict[str, Any] | None) -> PureGraph | None:
+        if value is None:
+            return None
+        proto = GraphDef.FromString(zlib.decompress(base64.b64decode(value["graph"])))
+        if serialization_lib.in_safe_mode() is not False:
+            savedmodel.check_graph(proto, savedmodel.DENIED | savedmodel.CHECKPOINT, "this file's graph")
+        return PureGraph(proto, value["input"], value["output"], tuple(value["weights"]), tuple((i, name) for i, name in value["updates"]))
+
+    inference = graph(values["inference"])
+    assert inference is not None
+    return Pretrained(
+        inference,
+        graph(values["training"]),
+        graph(values["regularization"]),
+        tuple(Weight(name, np.zeros(shape, dtype), trainable) for name, shape, dtype, trainable in values["weights"]),
+        tuple(Stage(name, cut, tuple(weights)) for name, cut, weights in values["stages"]),
+        values["last_map"],
+        tuple(values["image_size"]),
+        values["features"],
+        values["reason"],
+    )

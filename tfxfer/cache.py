@@ -1,0 +1,304 @@
+"""Rows of numbers on disk, found by key and content: numpy and the standard library only.
+
+A row is kept under a key (what was computed: backbone, preprocessing, engine, ...) and the digest of the file that it was computed from. Rows lie
+in shards (`.npy`, memory-mapped on reading). A shard is written aside and fsynced; then, in one SQLite transaction, it is renamed and indexed. What
+the index does not name does not exist, so a process killed at any moment leaves at most a file that nobody refers to, and any process that holds
+the index's write lock may remove it. A shard that is gone, cut short or unreadable is forgotten, and computed again.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfxfer.errors import CacheError
+
+FORMAT = 1  # raise it when the meaning of a row changes; old rows are then never found
+ABANDONED = 600  # seconds without a write after which a half-written shard is a dead process's
+OPEN_SHARDS = 64  # memory maps kept open by a reader: each holds a file descriptor
+SCHEMA = """
+create table if not exists keys (id integer primary key, hash text unique, description text, width integer);
+create table if not exists shards (id integer primary key, key integer, file text unique, rows integer);
+create table if not exists rows (key integer, digest text, shard integer, row integer, primary key (key, digest)) without rowid;
+"""
+
+
+def default_folder() -> Path:
+    """`$TFXFER_CACHE_DIR`, else `$XDG_CACHE_HOME/tfxfer`, else `~/.cache/tfxfer`."""
+    if folder := os.environ.get("TFXFER_CACHE_DIR"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfxfer"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one key holds: its description, number of rows (one an image), bytes on disk."""
+
+    description: dict[str, Any]
+    rows: int
+    size: int
+
+
+class Rows:
+    """Cached rows in the order asked for: `rows[positions]` is float32 [m, width], read from memory-mapped shards.
+
+    Raises:
+        CacheError: a shard was removed or damaged after the rows were looked up.
+    """
+
+    def __init__(self, files: list[Path], shard: np.ndarray, row: np.ndarray, width: int):
+        self.files, self.shard, self.row, self.shape = files, shard, row, (len(row), width)
+        self._open = lru_cache(OPEN_SHARDS)(open_shard)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, positions: Any) -> np.ndarray:
+        positions = np.arange(len(self))[positions]
+        flat = np.atleast_1d(positions)
+        out = np.empty((len(flat), self.shape[1]), np.float32)
+        shards = self.shard[flat]
+        for number in np.unique(shards):
+            where = np.flatnonzero(shards == number)
+            out[where] = self._map(self.files[number])[self.row[flat[where]]]
+        return out if positions.ndim else out[0]
+
+    def take(self, positions: Any) -> "Rows":
+        """Only these rows, in this order."""
+        return Rows(self.files, self.shard[positions], self.row[positions], self.shape[1])
+
+    def _map(self, path: Path) -> np.ndarray:
+        try:
+            return self._open(path)
+        except (OSError, ValueError) as error:
+            raise CacheError(f"the cache lost {path} while it was in use: {error}. Run the same command again.") from error
+
+
+class Cache:
+    """A folder of cached rows; any number of processes may use it at once.
+
+    Args:
+        folder: made where it isn't there.
+
+    Raises:
+        CacheError: the folder can't be used, the disk is full, the index is damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.shards = self.folder / "shards"
+        with self._explained():
+            self.shards.mkdir(parents=True, exist_ok=True)
+        with self._database() as database:
+            database.executescript(SCHEMA)
+
+    def missing(self, key: dict[str, Any], digests: Sequence[str]) -> list[int]:
+        """Positions whose digest has no row yet; rows of shards that are gone or damaged are forgotten first."""
+        with self._database() as database:
+            found = identify(database, key)
+            if found is None:
+                return list(range(len(digests)))
+            self._forget_damaged(database, *found)
+            return [i for i, place in enumerate(places(database, found[0], digests)) if place is None]
+
+    def require(self, rows: int, width: int) -> None:
+        """Refuse before hours are spent where `rows` more rows can't fit on the disk."""
+        with self._explained():
+            free = shutil.disk_usage(self.folder).free
+        if rows * width * 4 > free:
+            raise self._full("No space left", rows * width * 4)
+
+    def append(self, key: dict[str, Any], digests: Sequence[str], rows: np.ndarray) -> None:
+        """Keep one row a digest, float32 [m, width]; the shard is whole on disk before anyone can find it.
+
+        A row that is there already is kept as it is: whoever has looked it up goes on reading the same bytes.
+        """
+        if not len(digests):
+            return
+        rows = np.ascontiguousarray(rows, np.float32)
+        name = f"{uuid.uuid4().hex}.npy"
+        aside = self.shards / f"{name}.tmp"
+        try:
+            with self._explained(rows.nbytes), open(aside, "xb") as file:
+                np.save(file, rows)
+                file.flush()
+                os.fsync(file.fileno())
+            with self._database(write=True, need=rows.nbytes) as database:
+                if self._index(database, key, digests, rows, name):
+                    # Renamed under the index's write lock: a shard outside the index is therefore an orphan, never somebody's that is under way.
+                    os.rename(aside, self.shards / name)
+                    sync_folder(self.shards)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _index(self, database: sqlite3.Connection, key: dict[str, Any], digests: Sequence[str], rows: np.ndarray, name: str) -> bool:
+        """Name the shard in the index, unless every row is there already."""
+        text, hashed = canonical(key)
+        database.execute("insert or ignore into keys (hash, description, width) values (?, ?, ?)", (hashed, text, rows.shape[1]))
+        number, width = identify(database, key) or (0, 0)
+        if width != rows.shape[1]:
+            raise CacheError(f"the cache in {self.folder} holds rows of {width} numbers for this key; received {rows.shape[1]}. Clear it: tfxfer cache --clear")
+        shard = database.execute("insert into shards (key, file, rows) values (?, ?, ?)", (number, name, len(rows))).lastrowid
+        values = [(number, digest, shard, i) for i, digest in enumerate(digests)]
+        if database.executemany("insert or ignore into rows values (?, ?, ?, ?)", values).rowcount:
+            return True
+        database.execute("delete from shards where id = ?", (shard,))
+        return False
+
+    def rows(self, key: dict[str, Any], digests: Sequence[str]) -> Rows:
+        """The rows of `digests`, in that order (the same digest may come twice); each must be there."""
+        place = np.zeros((len(digests), 2), np.int64)
+        with self._database() as database:
+            number, width = identify(database, key) or (0, 0)
+            names = database.execute("select id, file from shards where key = ? order by id", (number,)).fetchall()
+            position = {shard: i for i, (shard, _) in enumerate(names)}
+            absent = 0
+            for i, found in enumerate(places(database, number, digests)):
+                if found is None:
+                    absent += 1
+                else:
+                    place[i] = position[found[0]], found[1]
+        if absent:
+            raise CacheError(f"the cache in {self.folder} lacks {absent} of {len(digests)} rows: it was cleared while in use. Run the same command again.")
+        return Rows([self.shards / file for _, file in names], place[:, 0], place[:, 1], width)
+
+    def summary(self) -> list[Entry]:
+        """What is kept, an entry each key, in the order in which they came."""
+        with self._database() as database:
+            found = database.execute(
+                "select k.description, (select count(*) from rows r where r.key = k.id), k.width, (select sum(rows) from shards s where s.key = k.id) "
+                "from keys k order by k.id"
+            ).fetchall()
+        return [Entry(json.loads(text), rows, (stored or 0) * width * 4) for text, rows, width, stored in found]
+
+    def clear(self) -> int:
+        """Forget everything; returns the number of bytes freed."""
+        with self._database(write=True) as database:
+            for table in ("rows", "shards", "keys"):
+                database.execute(f"delete from {table}")
+            return self._remove_orphans(database)
+
+    def sweep(self) -> int:
+        """Remove what killed processes left behind; returns the number of bytes freed."""
+        with self._database(write=True) as database:
+            return self._remove_orphans(database)
+
+    def _remove_orphans(self, database: sqlite3.Connection) -> int:
+        known = {file for (file,) in database.execute("select file from shards")}
+        freed = 0
+        for path in self.shards.iterdir():
+            try:
+                found = path.stat()
+                if path.name not in known and (path.suffix == ".npy" or time.time() - found.st_mtime > ABANDONED):
+                    path.unlink()
+                    freed += found.st_size
+            except FileNotFoundError:
+                pass  # its writer removed it
+        return freed
+
+    def _forget_damaged(self, database: sqlite3.Connection, key: int, width: int) -> None:
+        for shard, file, rows in database.execute("select id, file, rows from shards where key = ?", (key,)).fetchall():
+            try:
+                whole = open_shard(self.shards / file).shape == (rows, width)
+            except (OSError, ValueError):
+                whole = False
+            if not whole:
+                with self._database(write=True) as writing:
+                    writing.execute("delete from rows where shard = ?", (shard,))
+                    writing.execute("delete from shards where id = ?", (shard,))
+
+    @contextmanager
+    def _database(self, *, write: bool = False, need: int = 0) -> Iterator[sqlite3.Connection]:
+        """The index; with `write` in one transaction that nobody else can write beside."""
+        with self._explained(need):
+            connection = sqlite3.connect(self.folder / "index.sqlite3", timeout=120, isolation_level=None)
+            try:
+                if write:
+                    connection.execute("begin immediate")
+                yield connection
+                if write:
+                    connection.execute("commit")
+            finally:
+                connection.close()  # rolls back what was not committed
+
+    @contextmanager
+    def _explained(self, need: int = 0) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or "full" in reason:
+                raise self._full(reason, need) from error
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                raise CacheError(f"the index of the cache in {self.folder} is damaged: {reason}. Delete that folder: it is computed again.") from error
+            raise CacheError(f"the cache in {self.folder} can't be used: {reason}. Choose another folder with --cache DIR.") from error
+
+    def _full(self, reason: str, need: int) -> CacheError:
+        try:
+            free = f", {size(shutil.disk_usage(self.folder).free)} free on that disk"
+        except OSError:
+            free = ""
+        return CacheError(
+            f"the cache in {self.folder} can't be written: {reason}. Needed: {size(need)} more{free}. "
+            "Make room there (tfxfer cache --clear), or choose another folder with --cache DIR."
+        )
+
+
+def canonical(key: dict[str, Any]) -> tuple[str, str]:
+    """The key as JSON text, and its hash; equal keys have equal text whatever their order."""
+    text = json.dumps({**key, "format": FORMAT}, sort_keys=True, allow_nan=False)
+    return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def identify(database: sqlite3.Connection, key: dict[str, Any]) -> tuple[int, int] | None:
+    """The number and the width of a key in the index."""
+    return database.execute("select id, width from keys where hash = ?", (canonical(key)[1],)).fetchone()
+
+
+def places(database: sqlite3.Connection, key: int, digests: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+    """(shard, row) of each digest, None where there is none; 500 at a time, so that memory does not grow with the index."""
+    for start in range(0, len(digests), 500):
+        part = digests[start : start + 500]
+        query = f"select digest, shard, row from rows where key = ? and digest in ({','.join('?' * len(part))})"
+        found = {digest: (shard, row) for digest, shard, row in database.execute(query, (key, *part))}
+        yield from (found.get(digest) for digest in part)
+
+
+def open_shard(path: Path) -> np.ndarray:
+    """A shard's rows, memory-mapped; ValueError where the file is cut short."""
+    return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+@contextmanager
+def temporary(folder: str | os.PathLike) -> Iterator[Cache]:
+    """A cache that is removed when the block ends."""
+    try:
+        yield Cache(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

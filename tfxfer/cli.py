@@ -1,0 +1,247 @@
+"""The command line: a page of commands, each of which calls one room."""
+
+import contextlib
+import difflib
+import importlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfxfer.errors import RunError, TfxferError
+
+HOUSE = "tfxfer.run"
+
+
+class Commands(click.Group):
+    """A group whose errors are one line, and whose unknown options name the nearest."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a TfxferError becomes one line and exit 1."""
+        try:
+            return super().invoke(ctx)
+        except TfxferError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("Stopped. Nothing is lost: give the same command again with --out and --resume to go on.", err=True)
+            ctx.exit(130)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Name the nearest command where there is none."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            raise click.UsageError(f"{error.message} " + (f"Did you mean {near[0]}?" if near else ""), ctx) from error
+
+
+class Recipes(click.Group):
+    """`tfxfer run RECIPE`: a command for each recipe, made from its page."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The built-in ones."""
+        return room("recipe").names()
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        """A built-in recipe, or one in a file."""
+        recipe = room("recipe")
+        function = recipe.find(name)
+        params = [*recipe.options(function), *recipe.options(room("run").Run.__init__)]
+
+        @click.pass_context
+        def callback(context: click.Context, **values: Any) -> None:
+            execute(context, function, Path(name).stem, values)
+
+        doc = (function.__doc__ or "").strip()
+        return click.Command(name, params=params, callback=callback, help=f"{doc}\n\n\b\n{sys.modules[function.__module__].__doc__ or ''}", short_help=doc.split("\n")[0])
+
+
+def execute(context: click.Context, function: Any, name: str, values: dict[str, Any]) -> None:
+    """Open the run folder and hand it to the recipe."""
+    recipe, Run = room("recipe"), room("run").Run
+    mine = {option.name for option in recipe.options(function)}
+    chosen = {key: value for key, value in values.items() if key in mine}
+    given = [key for key in values if context.get_parameter_source(key) not in (click.core.ParameterSource.DEFAULT, None)]
+    os.environ["TFXFER_COMMAND"] = shlex.join(["tfxfer", *sys.argv[1:]])
+    run = Run(recipe=name, options=chosen, given=given, **{key: value for key, value in values.items() if key not in mine})
+    click.echo(f"Run folder: {run.folder}")
+    if run.finished:
+        click.echo(f"It is finished. Next: tfxfer predict {run.folder} photo.jpg")
+        return
+    start_tensorflow()
+    try:
+        chosen = {key: run.settings[key]["value"] for key in chosen}
+        function(run, **chosen)
+    except KeyboardInterrupt as error:
+        raise RunError(f"stopped. Go on with: tfxfer run {name} --out {run.folder} --resume") from error
+    finally:
+        run.close()
+    click.echo(f"Run folder: {run.folder}")
+
+
+def room(name: str) -> Any:
+    """A room, imported when a command needs it: `tfxfer --help` must not wait for TensorFlow."""
+    return importlib.import_module(f"tfxfer.{name}")
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow and Keras without their start-up noise, which comes from C++ and ignores logging levels."""
+    if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "tensorflow":
+        raise TfxferError(f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs tensorflow. Unset KERAS_BACKEND.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet():
+        tensorflow = importlib.import_module("tensorflow")
+        importlib.import_module("keras")
+        tensorflow.config.list_physical_devices()
+    tensorflow.get_logger().setLevel("ERROR")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing on the process's standard error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tfxfer")
+def main() -> None:
+    """Turn a pretrained model and labelled photos into a model that serves.
+
+    \b
+    tfxfer run frozen                      try it on the demo data
+    tfxfer run frozen --data photos/       your own photos, a folder for each class
+    tfxfer predict runs/frozen-1 new.jpg   use the result
+    """
+
+
+@main.group(cls=Recipes)
+def run() -> None:
+    """Run a recipe: a built-in one, or a file of yours."""
+
+
+@main.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--format", "form", type=click.Choice(["csv"]), default="csv", show_default=True, help="Of the answer.")
+@click.option("--to", type=click.Path(path_type=Path), help="File for the answer; standard output by default.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
+def predict(folder: Path, paths: tuple[str, ...], form: str, to: Path | None, batch_size: int) -> None:
+    """Predict photos, and folders of them, with a finished run's model."""
+    room("run").open_run(folder)
+    start_tensorflow()
+    serving = room("serving")
+    serving.write_csv(serving.predict(folder, paths, batch_size=batch_size, log=to_stderr), to)
+
+
+@main.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--data", required=True, help="As for tfxfer run: folder, .csv, tfds:NAME or demo.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
+def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int) -> None:
+    """Judge a finished run's model on labelled photos."""
+    room("run").open_run(folder)
+    start_tensorflow()
+    click.echo(json.dumps(room("serving").evaluate(folder, data, data_dir=data_dir, batch_size=batch_size, log=to_stderr), indent=2, ensure_ascii=False))
+
+
+@main.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("to", metavar="FOLDER", type=click.Path(path_type=Path))
+def export(folder: Path, to: Path) -> None:
+    """Write a finished run's model as a SavedModel that TensorFlow Serving serves."""
+    room("run").open_run(folder)
+    start_tensorflow()
+    click.echo(f"Exported to {room('serving').export(folder, to, log=to_stderr)}")
+
+
+@main.command()
+def backbones() -> None:
+    """List the backbones that have a short name."""
+    rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "without network")]
+    for entry in room("handles.catalog").CATALOG:
+        how = f'pip install "tfxfer[{entry.extra}]"' if entry.extra else "yes" if entry.offline else "no"
+        parameters = f"{entry.parameters:,}" if entry.parameters else "-"
+        rows.append((entry.name, str(entry.image_size), str(entry.features), parameters, str(entry.top1 or "-"), entry.licence, how))
+    click.echo(table(rows))
+    click.echo("\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME has the source.")
+
+
+@main.command()
+@click.argument("backbone")
+@click.option("--image-size", type=int, help="Height and width in pixels, where the backbone fixes none.")
+@click.option("--trust", is_flag=True, help="Also read a SavedModel that can reach files, Python or the network.")
+def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
+    """Show a backbone: how it is read, and its stages from input to output."""
+    entry = room("handles.catalog").find(backbone)
+    start_tensorflow()
+    layer = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
+    height, width = layer.image_size
+    click.echo(f"{backbone}\n  images      {height} x {width}, values {layer.value_range[0]:g} to {layer.value_range[1]:g}\n  features    {layer.feature_size}")
+    click.echo(f"  fine-tuning {f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}")
+    if entry:
+        click.echo(f"  licence     {entry.licence}\n  source      {entry.source} (published, not verified here)")
+    rows = [("stage", "name", "weights", "parameters", "output", "bytes an example")]
+    for i, (stage, shape, count, size) in enumerate(layer.stage_sizes()):
+        rows.append((str(i), stage.name, str(len(stage.weights)), f"{count:,}", " x ".join(map(str, shape)), f"{size:,}"))
+    click.echo("\n" + table(rows))
+
+
+@main.command()
+def recipes() -> None:
+    """List the built-in recipes."""
+    recipe = room("recipe")
+    click.echo(table([(name, (recipe.find(name).__doc__ or "").strip().splitlines()[0]) for name in recipe.names()]))
+
+
+@main.command()
+@click.argument("recipe")
+@click.argument("file", type=click.Path(path_type=Path))
+def copy(recipe: str, file: Path) -> None:
+    """Copy a recipe's page, to change it."""
+    room("recipe").copy(recipe, file)
+    click.echo(f"Next: tfxfer run {file}")
+
+
+@main.command()
+@click.option("--cache", "folder", type=click.Path(path_type=Path), help="Its folder, where it is not the default one.")
+@click.option("--clear", is_flag=True, help="Forget all that is kept.")
+def cache(folder: Path | None, clear: bool) -> None:
+    """Show or clear the cache of features."""
+    house = room("cache")
+    kept = house.Cache(folder or house.default_folder())
+    if clear:
+        click.echo(f"{kept.clear() / 2**20:.1f} MiB freed in {kept.folder}")
+        return
+    rows = [("what", "engine", "images", "MiB")]
+    for entry in kept.summary():
+        what = str(entry.description.get("backbone", entry.description.get("kind", "")))[:16]
+        engine = f"{entry.description.get('engine', '-')} {entry.description.get('precision', '')}".strip()
+        rows.append((what, engine, f"{entry.rows:,}", f"{entry.size / 2**20:.1f}"))
+    click.echo(f"{kept.folder}\n{table(rows)}")
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Columns aligned with blanks."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def to_stderr(line: str) -> None:
+    """For people, beside an answer for programs."""
+    click.echo(line, err=True)

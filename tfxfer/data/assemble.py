@@ -1,0 +1,137 @@
+"""Found -> Examples: every file is read once, hashed and looked at, in threads; then leaks are dropped and, where needed, a split is made."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from tfxfer.data.duplicates import conflicts, counted, leaks, shown
+from tfxfer.data.examples import SPLITS, Examples, Found
+from tfxfer.data.heic import FOREIGN, missing, readable
+from tfxfer.data.images import kind, problem
+from tfxfer.data.split import split
+from tfxfer.errors import DataError, ImageError
+
+IMBALANCE = 5
+
+
+def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> Examples:
+    """Check what a source found and make it the examples of a run.
+
+    Raises:
+        DataError: no images, one class, a class that can't be split or is never trained.
+        ImageError: files that can't be decoded, unless `skip_bad_images`, which notes them.
+        MissingExtraError: HEIC, AVIF or TIFF without the extra.
+    """
+    if not found.files:
+        raise DataError(f"{found.source}: no images found. Expected a folder of images for each class, such as cats/ and dogs/.")
+    digests, problems = _inspect(found, skip_bad_images)
+    notes = list(found.notes)
+    bad = [i for i, text in enumerate(problems) if text]
+    if bad:
+        texts = [f"{found.files[i]} {problems[i]}" for i in bad]
+        if not skip_bad_images:
+            raise ImageError(
+                f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: {shown(texts, 5)}. Repair or remove them, or leave them out with --skip-bad-images."
+            )
+        notes.append(f"{counted(len(bad), 'image')} left out (--skip-bad-images): {'; '.join(texts)}.")
+    at = [i for i, text in enumerate(problems) if not text]
+    if not at:
+        raise DataError(f"{found.source}: none of the {len(found.files)} images can be read.")
+    names = [found.names[i] for i in at]
+    digests = [digests[i] for i in at]
+    if found.splits is None:
+        _need_two_classes(names, found.source)
+        groups = [found.groups[i] for i in at] if found.groups is not None else None
+        splits = split(names, digests, groups, seed=seed, source=found.source)
+    else:
+        splits = [found.splits[i] for i in at]
+        drop, said = leaks([found.files[i] for i in at], digests, splits)
+        notes += said
+        gone = set(drop)
+        at, names, digests, splits = ([value for i, value in enumerate(values) if i not in gone] for values in (at, names, digests, splits))
+        _check_splits(names, splits, found.source)
+    files = [found.files[i] for i in at]
+    notes += conflicts(files, digests, names)
+    used = set(names)
+    classes = [name for name in found.classes if name in used] if found.classes is not None else sorted(used)
+    notes += _oddities(names, splits, classes)
+    number = {name: i for i, name in enumerate(classes)}
+    return Examples(
+        tuple(files),
+        np.array([number[name] for name in names], np.int32),
+        tuple(splits),
+        tuple(classes),
+        tuple(digests),
+        _reader(found, at),
+        found.source,
+        tuple(notes),
+    )
+
+
+def _reader(found: Found, at: list[int]):  # type: ignore[no-untyped-def]
+    def read(position: int) -> bytes:
+        i = at[position]
+        try:
+            return readable(found.read(i), found.files[i])
+        except OSError as error:
+            raise ImageError(f"{found.files[i]} can't be read any more: {error.strerror or error}. Was it moved during the run?") from error
+
+    return read
+
+
+def _inspect(found: Found, skip_bad_images: bool) -> tuple[list[str], list[str | None]]:
+    """The digest of each file, and what is wrong with it."""
+
+    def look(i: int) -> tuple[str, str | None]:
+        try:
+            data = found.read(i)
+        except OSError as error:
+            return "", f"can't be read: {error.strerror or error}"
+        form = kind(data)
+        if form in FOREIGN and (lack := missing(form)):
+            if not skip_bad_images:
+                raise type(lack)(f"{found.files[i]}: reading {form} files", "heic")
+            return "", f"is left out, for {lack}"
+        return hashlib.sha256(data).hexdigest(), problem(data)
+
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        looked = list(pool.map(look, range(len(found.files)), chunksize=16))
+    return [digest for digest, _ in looked], [text for _, text in looked]
+
+
+def _need_two_classes(names: Sequence[str], source: str) -> None:
+    if len(set(names)) < 2:
+        raise DataError(f"{source}: all images are of one class, '{names[0]}'. Expected at least two classes, a folder for each.")
+
+
+def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> None:
+    trained = {name for name, part in zip(names, splits, strict=True) if part == "train"}
+    if not trained:
+        raise DataError(f"{source}: no training images. Expected a folder train/ with a folder for each class.")
+    for part in ("validation", "test"):
+        if strange := sorted({name for name, at in zip(names, splits, strict=True) if at == part} - trained):
+            raise DataError(
+                f"{source}: the class '{strange[0]}' is in {part} but not in train, so that it could never be predicted. In train: {shown(sorted(trained), 10)}. "
+                f"Add training images, or remove it from {part}."
+            )
+    _need_two_classes([name for name, part in zip(names, splits, strict=True) if part == "train"], source)
+
+
+def _oddities(names: Sequence[str], splits: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """What isn't wrong, but should be known: unequal classes, classes that a part lacks."""
+    notes = []
+    counts = {part: Counter(name for name, at in zip(names, splits, strict=True) if at == part) for part in SPLITS}
+    most, least = max(classes, key=lambda name: counts["train"][name]), min(classes, key=lambda name: counts["train"][name])
+    if counts["train"][most] > IMBALANCE * counts["train"][least]:
+        notes.append(
+            f"The classes are unequal: {counts['train'][most]} training images of '{most}', {counts['train'][least]} of '{least}', more than {IMBALANCE} to 1. "
+            "Look at the balanced accuracy."
+        )
+    for part in ("validation", "test"):
+        if counts[part] and (lacking := [name for name in classes if not counts[part][name]]):
+            notes.append(f"{part.capitalize()} has no image of {shown([repr(name) for name in lacking])}: nothing is known about how well it is recognised.")
+    return notes

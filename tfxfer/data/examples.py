@@ -1,0 +1,106 @@
+"""What all kinds of data become: `Examples`, a frozen list of labelled images that are read one at a time."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+LISTED = 40  # classes that a table lists one by one
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source holds, before anything was read, checked or split.
+
+    Args:
+        names: the class name of each file.
+        read: position -> the file's bytes; called from several threads.
+        splits: the part each file belongs to; None where the source is one pile that has to be split.
+        groups: what must not be torn apart by a split: files of the same person, plant, scene; None where there are no groups.
+        classes: the order of the classes; None for the order of their names.
+        notes: what the source left out.
+    """
+
+    files: Sequence[str]
+    names: Sequence[str]
+    read: Callable[[int], bytes]
+    source: str
+    splits: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
+    classes: Sequence[str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled images, in a fixed order. The bytes stay where they are until `read` is called.
+
+    Args:
+        files: a name for each image, as found or given: relative to the folder, as in the CSV; predictions are listed under it.
+        labels: int32 [n], positions in `classes`.
+        splits: "train", "validation" or "test" for each image.
+        classes: the names of the classes, in the order of the model's outputs.
+        digests: the SHA-256, in hexadecimal, of each file's content.
+        read: position -> the encoded bytes; may be called from several threads.
+        source: where the data came from, as given.
+        notes: what was left out, dropped or looks odd, a sentence each.
+    """
+
+    files: tuple[str, ...]
+    labels: np.ndarray
+    splits: tuple[str, ...]
+    classes: tuple[str, ...]
+    digests: tuple[str, ...]
+    read: Callable[[int], bytes]
+    source: str
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def where(self, split: str) -> np.ndarray:
+        """The positions of one split, int64, ascending; empty where the data has no such part."""
+        if split not in SPLITS:
+            raise ValueError(f"Expected one of {SPLITS}. Received: split={split!r}")
+        return np.flatnonzero(np.array(self.splits) == split)
+
+    def take(self, positions: Any) -> "Examples":
+        """The same data, only these positions, in this order."""
+        at = [int(i) for i in np.arange(len(self))[positions]]
+        read = self.read
+        return replace(
+            self,
+            files=tuple(self.files[i] for i in at),
+            labels=self.labels[at],
+            splits=tuple(self.splits[i] for i in at),
+            digests=tuple(self.digests[i] for i in at),
+            read=lambda i: read(at[i]),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of classes, names, contents, labels and splits: the same for the same data, wherever it lies."""
+        rows = [self.classes, *zip(self.files, self.digests, self.labels.tolist(), self.splits, strict=True)]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """For each split the number of images of each class, int64 [classes]."""
+        return {split: np.bincount(self.labels[self.where(split)], minlength=len(self.classes)) for split in SPLITS}
+
+    def table(self) -> str:
+        """Images and classes of each split as aligned text; of many classes only the smallest ten are listed."""
+        counts = self.counts()
+        order = range(len(self.classes))
+        listed = list(order) if len(order) <= LISTED else sorted(order, key=lambda c: (counts["train"][c], c))[:10]
+        rows = [("class", *SPLITS)]
+        rows += [(self.classes[c], *(str(counts[s][c]) if counts[s].any() else "-" for s in SPLITS)) for c in listed]
+        if len(listed) < len(order):
+            rows.append((f"(the 10 smallest of {len(order)})", "", "", ""))
+        rows.append(("images", *(str(counts[s].sum()) if counts[s].any() else "-" for s in SPLITS)))
+        rows.append(("classes", *(str(np.count_nonzero(counts[s])) if counts[s].any() else "-" for s in SPLITS)))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join("  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip() for row in rows)

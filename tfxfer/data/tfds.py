@@ -1,0 +1,74 @@
+"""TensorFlow Datasets by name, read once into a temporary file, encoded as they are stored."""
+
+from os import PathLike
+from types import ModuleType
+from typing import Any
+
+from tfxfer.data.arrays import Spool, png
+from tfxfer.data.duplicates import shown
+from tfxfer.data.examples import Found
+from tfxfer.errors import DataError, MissingExtraError
+
+PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+
+
+def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
+    """A dataset of images with one label each; downloaded and prepared unless it is in `data_dir` already.
+
+    The parts train, validation and test are kept as they are; a dataset that only has `train` is one pile, and gets split by content.
+
+    Raises:
+        DataError: no such dataset, no network, no image or no label in it.
+        MissingExtraError: tensorflow-datasets is missing.
+    """
+    tfds = _library(name)
+    builder = _builder(tfds, name, data_dir)
+    image, label = _keys(tfds, builder, name)
+    parts = {part: PARTS[part] for part in builder.info.splits if part in PARTS}
+    if "train" not in parts:
+        raise DataError(f"tfds:{name} has no part named train. Found: {shown(list(builder.info.splits), 10)}")
+    left = [part for part in builder.info.splits if part not in PARTS]
+    feature = builder.info.features[label]
+    spool, names, splits, files = Spool(), [], [], []
+    for part in sorted(parts, key=lambda part: ("train", "validation", "test").index(parts[part])):
+        dataset = builder.as_dataset(split=part, shuffle_files=False, decoders={image: tfds.decode.SkipDecoding()})
+        for i, element in enumerate(dataset.as_numpy_iterator()):
+            data = element[image]
+            spool.append(data if isinstance(data, bytes) else png(data))
+            names.append(feature.int2str(int(element[label])))
+            splits.append(parts[part])
+            files.append(f"{part}/{i:06d}")
+    spool.close()
+    notes = [f"Left out, for it is none of train, validation and test: {shown(left)}."] if left else []
+    return Found(files, names, spool.read, f"tfds:{name}", splits if len(parts) > 1 else None, classes=feature.names, notes=tuple(notes))
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise MissingExtraError(f"Reading tfds:{name}", "tfds") from error
+    return tfds
+
+
+def _builder(tfds: ModuleType, name: str, data_dir: str | PathLike[str] | None) -> Any:
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare()
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise DataError(f"tfds:{name} is no dataset that TensorFlow Datasets {tfds.__version__} knows or finds in {data_dir or 'its folder'}.") from error
+    except Exception as error:  # its downloads fail in many ways: requests, urllib3, checksums, a full disk, a builder's own code
+        first = str(error).strip().splitlines()[:1]
+        raise DataError(f"tfds:{name} can't be had: {type(error).__name__}: {''.join(first)}. Is there a network, or should --data-dir name a folder that holds it?") from error
+    return builder
+
+
+def _keys(tfds: ModuleType, builder: Any, name: str) -> tuple[str, str]:
+    features = builder.info.features
+    keys = builder.info.supervised_keys or ("image", "label")
+    if not isinstance(features, tfds.features.FeaturesDict) or any(key not in features for key in keys[:2]):
+        raise DataError(f"tfds:{name} has no image and label. Found: {features}")
+    image, label = keys[:2]
+    if not isinstance(features[image], tfds.features.Image) or not isinstance(features[label], tfds.features.ClassLabel):
+        raise DataError(f"tfds:{name} is no image classification: {image} is {features[image]}, {label} is {features[label]}.")
+    return image, label

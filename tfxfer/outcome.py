@@ -1,0 +1,81 @@
+"""What a run found: the probabilities of each example, as figures, as a table and as arrays."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.special import softmax
+
+from tfxfer.data import Examples
+from tfxfer.evaluate import Baselines, pays, score
+from tfxfer.features import Features
+
+BLOCK = 1024  # rows in memory at once
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Calibrated probabilities of those examples that say something.
+
+    Args:
+        examples: all of them.
+        positions: which ones have probabilities: test, validation, and those of train that were held out once.
+        probabilities: float64 [len(positions), classes].
+    """
+
+    examples: Examples
+    positions: np.ndarray
+    probabilities: np.ndarray
+
+    def of(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Labels and probabilities of one split; None where it has none."""
+        mine = np.array(self.examples.splits)[self.positions] == split
+        return (self.examples.labels[self.positions[mine]], self.probabilities[mine]) if mine.any() else None
+
+    def metrics(self, baselines: Baselines) -> dict[str, Any]:
+        """metrics.json: `validation` is the out-of-fold figure on train where there is no validation part; None where there is nothing."""
+        judged = {split: score(*found, self.examples.classes) if (found := self.of(split)) else None for split in ("test", "validation", "train")}
+        return {"test": judged["test"], "validation": judged["validation"] or judged["train"], "baselines": baselines.scores}
+
+    def predictions(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """Rows of predictions.csv: file, split, true class, predicted class, its probability."""
+        classes = self.examples.classes
+        for i, row in zip(self.positions, self.probabilities, strict=True):
+            best = int(row.argmax())
+            yield self.examples.files[i], self.examples.splits[i], classes[self.examples.labels[i]], classes[best], f"{row[best]:.6f}"
+
+    def save(self, path: str) -> None:
+        """probabilities.npz: files, splits, labels, probabilities."""
+        files = np.array([self.examples.files[i] for i in self.positions])
+        splits = np.array([self.examples.splits[i] for i in self.positions])
+        np.savez_compressed(path, files=files, splits=splits, labels=self.examples.labels[self.positions], probabilities=self.probabilities.astype(np.float32))
+
+    def summary(self, baselines: Baselines) -> str:
+        """The figures in a few lines, and whether transfer pays."""
+        metrics = self.metrics(baselines)
+        rows = [("test", metrics["test"])] if metrics["test"] else []
+        rows += [("validation" if self.of("validation") else "train, out of fold", metrics["validation"])] if metrics["validation"] else []
+        rows += [(f"  {name.replace('_', ' ')} (test)", found) for name, found in baselines.scores.items() if found]
+        lines = [f"{name:28} {found['accuracy']:.3f}  ({found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})" for name, found in rows]
+        test = self.of("test")
+        right = {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None
+        return "\n".join(["accuracy, with its 95 % interval", *lines, *filter(None, [pays(metrics, right)])])
+
+
+def judge(features: Features, head: keras.layers.Layer, held_out: np.ndarray, probabilities: np.ndarray) -> Outcome:
+    """The head's answers on test and validation, beside what is known of examples while they were held out.
+
+    Args:
+        head: layer from the last columns of the features to calibrated logits.
+        held_out: positions of examples whose probabilities are known from fits without them.
+        probabilities: [len(held_out), classes]
+    """
+    examples = features.examples
+    fresh = np.setdiff1d(np.concatenate([examples.where("test"), examples.where("validation")]), held_out)
+    width = head.input_shape[-1]
+    answers = [softmax(np.asarray(head(block[:, -width:], training=False), np.float64), 1) for block in features.blocks(fresh, BLOCK)]
+    positions = np.concatenate([fresh, held_out])
+    order = np.argsort(positions, kind="stable")
+    return Outcome(examples, positions[order], np.concatenate([*answers, probabilities])[order])

@@ -1,0 +1,17 @@
+"""Heads on cached features: fitted in closed form or by a convex descent and picked by cross-validation (`choose`), or trained by `fit` (`fit_head`).
+
+folds       which examples are held out together, which stand for all
+fitted      Fitted: an affine head; its temperature
+closed      gaussian, ridge, prototype
+logistic    linear
+validate    choose: which head on which taps
+train       fit_head: any Keras layer
+"""
+
+from tfxfer.probe.closed import gaussian, prototype, ridge
+from tfxfer.probe.fitted import Fitted, log_loss, temperature
+from tfxfer.probe.logistic import linear
+from tfxfer.probe.train import Trained, fit_head
+from tfxfer.probe.validate import Candidate, Choice, choose, paired
+
+__all__ = ["Candidate", "Choice", "Fitted", "Trained", "choose", "fit_head", "gaussian", "linear", "log_loss", "paired", "prototype", "ridge", "temperature"]

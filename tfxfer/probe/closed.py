@@ -1,0 +1,203 @@
+"""Gaussian, Ridge and Prototype: heads from one system of equations, never by training.
+
+Each has two forms with the same result. The dual one takes the kernel matrix K = X X' of n examples and gives `alpha` and `bias` with
+logits = x X' alpha + bias: it is what cross-validation runs on, for K is computed once for all folds. The primal one reads the features in blocks and holds
+one d x d matrix, however many examples there are.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import linalg
+from scipy.linalg.blas import ssyrk
+
+from tfxfer.probe.fitted import Array, Fitted, blocks, centred, normalised, one_thread
+from tfxfer.probe.folds import sample
+
+LEAVE_ONE_OUT = 2000  # examples that Ridge picks its strength on: an eigen-decomposition costs the cube
+STRENGTHS = 10.0 ** np.arange(-5, 2.01, 0.5)  # of Ridge, in units of the mean squared length of a centred example
+
+
+def shares(labels: np.ndarray, classes: int) -> np.ndarray:
+    """[n, C]: 1 / (size of the class) where the example is of the class, so that shares' X are the class means."""
+    counts = np.bincount(labels, minlength=classes)
+    if not counts.all():
+        raise ValueError(f"every class needs an example to be fitted on. Received none of class {int(np.argmin(counts))}")
+    out = np.zeros((len(labels), classes))
+    out[np.arange(len(labels)), labels] = 1.0 / counts[labels]
+    return out
+
+
+def gaussian_dual(kernel: np.ndarray, labels: np.ndarray, classes: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """`alpha` [n, C] and `bias` [C] of the Gaussian, from the kernel matrix [n, n] of features `width` wide, by Woodbury."""
+    means = shares(labels, classes)
+    residual = np.array(kernel, np.float64)
+    products = residual @ means  # X M'
+    residual -= products[:, labels].T  # R X', as R = X - M[labels]
+    right = residual @ means  # R M'
+    residual -= right[:, labels]  # R R'
+    t = np.trace(residual) / max(len(labels) - 1, 1)
+    t = t if t > 0 else 1.0  # all examples lie on their means: then every t gives the same
+    residual.flat[:: len(labels) + 1] += t
+    solved = linalg.cho_solve(linalg.cho_factor(residual, lower=True, overwrite_a=True, check_finite=False), right, check_finite=False)
+    # P M' = d / t (M' - R' solved), and R' v = X' (v - means (sum of v over each class))
+    alpha = width / t * (means - (solved - means @ onehot(labels, classes).T @ solved))
+    norms = width / t * (np.einsum("nc,nc->c", means, products) - np.einsum("nc,nc->c", right, solved))
+    return alpha, -norms / 2
+
+
+def onehot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """[n, C] of 0 and 1."""
+    return np.eye(classes)[labels]
+
+
+def ridge_dual(kernel: np.ndarray, labels: np.ndarray, classes: int, strength: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """`alpha`, `bias`, leave-one-out logits [n, C] and the strength, picked by their squared error, from one eigen-decomposition.
+
+    The hat matrix is 1/n + Q s/(s+strength) Q', s and Q of the centred kernel. The constant vector has s = 0 there and must stay without a share of its own:
+    solved as a system without that 1/n, its 1/strength outweighs all else, and leave-one-out picks a strength of 0.
+    """
+    n = len(labels)
+    kernel = np.asarray(kernel, np.float64)
+    row = kernel.mean(0)
+    s, q = np.linalg.eigh(kernel - row - row[:, None] + row.mean())
+    s = np.where(s > s.max() * n * 1e-15, s, 0.0)
+    targets = onehot(labels, classes)
+    share = targets.mean(0)
+    rotated, squares = q.T @ (targets - share), q * q
+
+    def left_out(value: float) -> np.ndarray:
+        weight = s / (s + value)
+        fit = share + q @ (weight[:, None] * rotated)
+        return targets - (targets - fit) / (1 - 1 / n - squares @ weight)[:, None]
+
+    if strength is None:
+        strength = min(STRENGTHS * ((s.sum() / n) or 1.0), key=lambda value: float(np.square(targets - left_out(value)).sum()))
+    alpha = q @ (rotated * np.where(s > 0, 1 / (s + strength), 0.0)[:, None])
+    alpha -= alpha.mean(0)
+    return alpha, share - row @ alpha, left_out(strength), float(strength)
+
+
+def prototype_dual(kernel: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """`alpha` [n, C] and `bias` [C] of the Prototype, from the kernel matrix."""
+    kernel = np.asarray(kernel, np.float64)
+    row = kernel.mean(0)
+    lengths = np.sqrt(np.maximum(np.diag(kernel) - 2 * row + row.mean(), 1e-24))
+    alpha = shares(labels, classes) / lengths[:, None]
+    alpha -= alpha.mean(0)
+    alpha /= np.sqrt(np.maximum(np.einsum("nc,nc->c", alpha, kernel @ alpha), 1e-24))
+    return alpha, -row @ alpha
+
+
+def from_dual(name: str, x: np.ndarray, widths: Sequence[int], alpha: np.ndarray, bias: np.ndarray, strength: float | None = None) -> Fitted:
+    """The head of `alpha` and `bias`, where x are the normalised examples [n, d] whose kernel matrix it was."""
+    mean = x.mean(0)
+    # The mean is taken off the features and given back in the bias, for the sake of float32.
+    bias = bias + (x @ mean).astype(np.float64) @ alpha
+    return primal(name, widths, mean, x.T @ alpha.astype(np.float32), bias, strength)
+
+
+@one_thread
+def gaussian(features: Array, labels: np.ndarray, classes: int, widths: Sequence[int], *, rows: np.ndarray | None = None) -> Fitted:
+    """One Gaussian a class with a shared covariance, shrunk by its mean variance: nothing to set (METHODS: Gaussian).
+
+    X = features with each tap at length one, M = class means, R = X - M[labels], t = sum(R^2) / (n-1), P = d (R'R + t I)^-1,
+    logits = X P M' - diag(M P M') / 2. By Cholesky; up to n = d/3 by the kernel matrix.
+
+    Args:
+        features: float32 [n, F], F >= sum(widths): the last columns are used.
+        labels: int [n], 0 .. classes - 1, each class at least once among `rows`.
+        widths: columns of each tap that is used.
+        rows: positions to fit on; all by default.
+
+    Raises:
+        ValueError: a class has no example.
+    """
+    rows = np.arange(len(labels)) if rows is None else rows
+    labels, width = np.asarray(labels)[rows], sum(widths)
+    if len(rows) <= width // 3:
+        x = normalised(np.asarray(features[rows])[:, -width:], widths)
+        return from_dual("gaussian", x, widths, *gaussian_dual(x @ x.T, labels, classes, width))
+    means, mean = class_means(features, rows, labels, classes, widths)
+    scatter = np.zeros((width, width), np.float32, order="F")
+    for where, x in blocks(features, rows, width):
+        residual = normalised(x, widths) - means[labels[where]]
+        scatter = ssyrk(1.0, residual.T, 1.0, scatter, lower=1, overwrite_c=1)
+    t = float(np.trace(scatter, dtype=np.float64)) / (len(rows) - 1) or 1.0
+    off = (means - mean).T.astype(np.float32)
+    kernel = width * solve(scatter, t, off).astype(np.float64)
+    return primal("gaussian", widths, mean, kernel, -np.einsum("dc,dc->c", off, kernel) / 2)
+
+
+@one_thread
+def ridge(features: Array, labels: np.ndarray, classes: int, widths: Sequence[int], *, rows: np.ndarray | None = None, strength: float | None = None) -> Fitted:
+    """Least squares on one-hot targets with squared weights penalised; the strength by leave-one-out in closed form, on at most 2,000 examples.
+
+    Arguments and errors as for `gaussian`.
+    """
+    rows = np.arange(len(labels)) if rows is None else rows
+    labels, width = np.asarray(labels)[rows], sum(widths)
+    shares(labels, classes)
+    if strength is None or len(rows) <= width // 3:
+        few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
+        x = normalised(np.asarray(features[rows[few]])[:, -width:], widths)
+        alpha, bias, _, strength = ridge_dual(x @ x.T, labels[few], classes, strength)
+        if len(few) == len(rows):
+            return from_dual("ridge", x, widths, alpha, bias, strength=strength)
+    _, mean = class_means(features, rows, labels, classes, widths)
+    targets = onehot(labels, classes) - np.bincount(labels, minlength=classes) / len(labels)
+    scatter, right = np.zeros((width, width), np.float32, order="F"), np.zeros((width, classes), np.float64)
+    for where, x in blocks(features, rows, width):
+        x = normalised(x, widths) - mean
+        scatter = ssyrk(1.0, x.T, 1.0, scatter, lower=1, overwrite_c=1)
+        right += x.T @ targets[where].astype(np.float32)
+    share = np.bincount(labels, minlength=classes) / len(labels)
+    return primal("ridge", widths, mean, solve(scatter, strength, right.astype(np.float32)), share, strength=strength)
+
+
+@one_thread
+def prototype(features: Array, labels: np.ndarray, classes: int, widths: Sequence[int], *, rows: np.ndarray | None = None) -> Fitted:
+    """The cosine to class means of centred examples at length one: right where a class has one example.
+
+    The length of the example itself is left out, which changes no prediction and keeps the head affine. Arguments and errors as for `gaussian`.
+    """
+    rows = np.arange(len(labels)) if rows is None else rows
+    labels, width = np.asarray(labels)[rows], sum(widths)
+    _, mean = class_means(features, rows, labels, classes, widths)
+    weights, kernel = shares(labels, classes), np.zeros((width, classes))
+    for where, x in blocks(features, rows, width):
+        x = normalised(x, widths) - mean
+        x /= np.linalg.norm(x, axis=1, keepdims=True) + np.float32(1e-12)
+        kernel += x.T @ weights[where].astype(np.float32)
+    kernel /= np.linalg.norm(kernel, axis=0) + 1e-12
+    return primal("prototype", widths, mean, kernel, np.zeros(classes))
+
+
+def class_means(features: Array, rows: np.ndarray, labels: np.ndarray, classes: int, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the normalised features, float32: of each class [C, d], of all examples [d]."""
+    weights, means = shares(labels, classes), np.zeros((classes, sum(widths)))
+    for where, x in blocks(features, rows, sum(widths)):
+        means += weights[where].astype(np.float32).T @ normalised(x, widths)
+    return means.astype(np.float32), (np.bincount(labels, minlength=classes) / len(labels) @ means).astype(np.float32)
+
+
+def solve(scatter: np.ndarray, t: float, right: np.ndarray) -> np.ndarray:
+    """(scatter + t I)^-1 right, where only the lower triangle of `scatter` is set; it is overwritten, a second d x d matrix is never made."""
+    scatter.flat[:: len(scatter) + 1] += np.float32(t)
+    factor = linalg.cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
+    return linalg.cho_solve(factor, right, check_finite=False)
+
+
+def primal(
+    name: str,
+    widths: Sequence[int],
+    mean: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    strength: float | None = None,
+    normalise: str = "l2",
+    scale: np.ndarray | None = None,
+) -> Fitted:
+    """The head of a kernel [d, C] on features whose mean is taken off."""
+    scale = np.ones_like(mean) if scale is None else scale
+    return Fitted(name, len(widths), tuple(widths), normalise, mean, scale, *centred(kernel, bias), strength=strength)

@@ -1,0 +1,150 @@
+"""Training a Keras head on cached features by ordinary `compile` and `fit`, and calibrating it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
+
+from tfxfer.probe.fitted import Array, temperature
+from tfxfer.probe.folds import deal
+
+LOADED = 2**30  # bytes of features that are held in memory; above that every batch is read from disk
+RATE, DECAY = 1e-3, 1e-3  # of AdamW: the rate at first, weight decay
+FOLDS = 5  # without validation, one part in five is held out to calibrate on
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A head that was trained.
+
+    head: Keras layer from features [B, F] to calibrated logits [B, C].
+    history: a dict an epoch: "epoch", "loss", "accuracy", and "val_loss", "val_accuracy" where there is validation.
+    positions: the examples that it was calibrated on and had not seen: validation, or else a stratified fifth of training, when it was first trained, in
+        the same way, on the rest.
+    probabilities: float64 [len(positions), C], calibrated, of the head as it was then.
+    temperature: what the logits are divided by.
+    """
+
+    head: keras.Sequential
+    history: tuple[dict[str, float], ...]
+    positions: np.ndarray
+    probabilities: np.ndarray
+    temperature: float
+
+
+def batches(features: Array, labels: np.ndarray, rows: np.ndarray, batch_size: int, seed: int | None) -> tf.data.Dataset:
+    """Batches of (features, labels) of `rows`, shuffled anew each epoch if there is a seed."""
+    if 4 * len(rows) * features.shape[1] <= LOADED:
+        # Read once: what `fit` then asks for is a gather in memory. A tensor made on the CPU, whatever else is there.
+        with tf.device("/CPU:0"):
+            x, y = tf.constant(np.asarray(features[rows], np.float32)), tf.constant(labels[rows], tf.int32)
+
+        def gather(i):
+            return tf.gather(x, i), tf.gather(y, i)
+    else:
+        y = tf.constant(labels[rows], tf.int32)
+
+        def gather(i):
+            x = tf.numpy_function(lambda i: np.asarray(features[rows[i]], np.float32), [i], tf.float32)
+            return tf.ensure_shape(x, [None, features.shape[1]]), tf.gather(y, i)
+
+    data = tf.data.Dataset.range(len(rows))
+    if seed is not None:
+        data = data.shuffle(len(rows), seed=seed, reshuffle_each_iteration=True)
+    return data.batch(batch_size).map(gather).prefetch(2)
+
+
+def compiled(model: keras.Model, steps: int) -> keras.Model:
+    """Ready for `fit`: AdamW, cross-entropy on logits."""
+    model.compile(
+        keras.optimizers.AdamW(RATE, weight_decay=DECAY),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+        # A step on features takes less time than Python takes to start it.
+        steps_per_execution=min(steps, 32),
+    )
+    return model
+
+
+def run(model: keras.Model, data: tf.data.Dataset, validation: tf.data.Dataset | None, epochs: int, log: Callable[[str], None] | None) -> list[dict]:
+    """One `fit` with the rate falling along a cosine, epoch by epoch. Returns a dict an epoch."""
+    history: list[dict] = []
+
+    def end_of_epoch(epoch, logs):
+        values = {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in logs}
+        history.append({"epoch": epoch + 1, **values})
+        if log:
+            log(f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+
+    rate = keras.callbacks.LearningRateScheduler(lambda epoch: RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
+    lines = keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch)
+    model.fit(data, epochs=epochs, validation_data=validation, verbose=0, callbacks=[rate, lines], shuffle=False)
+    return history
+
+
+def fit_head(
+    head: keras.layers.Layer,
+    features: Array,
+    labels: np.ndarray,
+    train_rows: np.ndarray,
+    validation_rows: np.ndarray | None = None,
+    *,
+    epochs: int = 20,
+    batch_size: int = 128,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> Trained:
+    """Train a Keras head on features and calibrate it by one temperature.
+
+    Args:
+        head: any layer from [B, F] to logits [B, C].
+        features: anything with `shape` and `[positions]` -> float32 [m, F]. Up to 1 GiB is held in memory.
+        labels: int [n], 0 .. C - 1.
+        train_rows, validation_rows: positions. Without validation nothing is taken away from training: the head is trained on four fifths
+            first, calibrated on the last fifth, and then trained anew on all.
+        epochs, batch_size: of `fit`.
+        seed: of weights, shuffling and dropout; sets the global seed of Keras, NumPy and Python.
+        log: is called with a line an epoch.
+
+    Raises:
+        ValueError: the head does not give one logit a class.
+    """
+    labels, width = np.asarray(labels), features.shape[1]
+    train_rows = np.asarray(train_rows)
+    classes = int(labels[train_rows].max()) + 1
+    shape = head.compute_output_shape((None, width))
+    if len(shape) != 2 or (shape[1] or 0) < classes:
+        raise ValueError(f"head: expected logits [B, C] with C >= {classes}, one a class, from features [B, {width}]. Received: output shape {tuple(shape)}")
+    held_out, seen = (train_rows[:0], train_rows) if validation_rows is None else (np.asarray(validation_rows), train_rows)
+    twice = not len(held_out)
+    if twice:
+        folds = deal(labels[train_rows], FOLDS, seed)
+        held_out, seen = train_rows[folds == 0], train_rows[folds != 0]
+    keras.utils.set_random_seed(seed)
+    model = compiled(keras.Sequential([keras.Input((width,)), head]), math.ceil(len(seen) / batch_size))
+    model.optimizer.build(model.trainable_variables)
+    start = [(v, keras.ops.convert_to_numpy(v)) for v in [*model.variables, *model.optimizer.variables]]
+    if twice:
+        log(f"calibration: trained on {len(seen):,} examples first, to be judged on the other {len(held_out):,}")
+    validation = None if twice else batches(features, labels, held_out, 1024, None)
+    history = run(model, batches(features, labels, seen, batch_size, seed), validation, epochs, None if twice else log)
+    logits = predicted(model, features, held_out, int(shape[1]))
+    value = temperature(logits, labels[held_out])
+    if twice:
+        # The same model set back to its start, not a new one, so that what `fit` has traced serves again.
+        for variable, before in start:
+            variable.assign(before)
+        history = run(model, batches(features, labels, train_rows, batch_size, seed), None, epochs, log)
+    calibrated = keras.Sequential([keras.Input((width,)), head, keras.layers.Rescaling(1 / value, name="temperature")], name="head")
+    return Trained(calibrated, tuple(history), held_out, softmax(logits.astype(np.float64) / value, 1), value)
+
+
+def predicted(model: keras.Model, features: Array, rows: np.ndarray, classes: int) -> np.ndarray:
+    """Logits, float32 [len(rows), classes]."""
+    out = [keras.ops.convert_to_numpy(model(np.asarray(features[rows[i : i + 1024]], np.float32), training=False)) for i in range(0, len(rows), 1024)]
+    return np.concatenate(out) if out else np.zeros((0, classes), np.float32)

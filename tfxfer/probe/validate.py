@@ -1,0 +1,251 @@
+"""Which head on which taps: by cross-validation, then fitted once on everything."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import softmax
+
+from tfxfer.errors import SavedModelError
+from tfxfer.probe.closed import gaussian, gaussian_dual, prototype, prototype_dual, ridge, ridge_dual
+from tfxfer.probe.fitted import BLOCK, Array, Fitted, log_loss, normalised, one_thread, temperature
+from tfxfer.probe.folds import deal, sample
+from tfxfer.probe.logistic import FOLDS, ROTATED, Rotated, affordable, fit_folds, linear, normalisation
+
+TAPS = (1, 3, 8)  # and all: how many of the last taps are tried
+HEADS = ("gaussian", "linear", "ridge", "prototype")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A head on the last `taps` taps, as cross-validation saw it on a sample.
+
+    accuracy and error (its standard error) are of held-out examples, loss is their calibrated log loss, `right` tells which of them were right.
+    """
+
+    head: str
+    taps: int
+    accuracy: float
+    error: float
+    loss: float
+    right: np.ndarray
+    strength: float | None
+    logits: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What `choose` came to.
+
+    fitted: the head, on all examples.
+    out_of_fold: float64 [n, C], calibrated probabilities of each example from fits without it. The only example of a class can't be held out: its row is
+        that of the final head with its own class left out, for a head that never saw the class can't name it.
+    table: what was tried. positions: the examples that it was tried on.
+    prior: whether the logarithm of the classes' shares was added to the logits.
+    """
+
+    fitted: Fitted
+    out_of_fold: np.ndarray
+    table: tuple[Candidate, ...]
+    positions: np.ndarray
+    prior: bool
+
+
+def paired(right: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """How much more often `right` is true than `other`, both bool [n] of the same examples, and the standard error of that.
+
+    With b and c the examples that only the one or only the other gets right: (b - c) / n, sqrt(b + c - (b - c)^2 / n) / n.
+    """
+    b, c, n = int(np.sum(right & ~other)), int(np.sum(other & ~right)), max(len(right), 1)
+    return (b - c) / n, float(np.sqrt(b + c - (b - c) ** 2 / n)) / n
+
+
+def best(table: Sequence[Candidate]) -> Candidate:
+    """The best mean; fewer taps only where the paired loss is below half its standard error, or nil (METHODS: head="auto")."""
+    top = max(table, key=lambda entry: (entry.accuracy, -entry.loss))
+
+    def as_good(entry: Candidate) -> bool:
+        loss, error = paired(top.right, entry.right)
+        return loss <= 0 or loss < error / 2
+
+    near = [entry for entry in table if entry.taps <= top.taps and as_good(entry)]
+    return min(near, key=lambda entry: (entry.taps, -entry.accuracy, entry.loss))
+
+
+@one_thread
+def choose(
+    features: Array,
+    labels: np.ndarray,
+    n_classes: int,
+    tap_widths: Sequence[int],
+    *,
+    head: str = "auto",
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> Choice:
+    """Pick a head and its taps by stratified 5-fold cross-validation on at most 2,000 examples, fit it on all, calibrate it out of fold.
+
+    Args:
+        features: anything with `shape` and `[positions]` -> float32 [m, F]; F = sum(tap_widths).
+        labels: int [n], 0 .. n_classes - 1. A class without examples gets next to no probability.
+        n_classes: C.
+        tap_widths: columns of each tap, from input to output.
+        head: "auto" (Gaussian and Linear compete), "gaussian", "linear", "ridge" or "prototype".
+        seed: of the sample and the folds.
+        log: is called with each line that a user should read.
+
+    Raises:
+        ValueError: an unknown head; fewer than two classes among `labels`; widths that don't add up to F.
+    """
+    labels, heads = np.asarray(labels), ("gaussian", "linear") if head == "auto" else (head,)
+    if head != "auto" and head not in HEADS:
+        raise ValueError(f'head: expected "auto" or one of {", ".join(HEADS)}. Received: "{head}"')
+    if features.shape[1] != sum(tap_widths):
+        raise ValueError(f"expected features with {sum(tap_widths)} columns, the sum of tap_widths. Received: shape {tuple(features.shape)}")
+    present, known = np.unique(labels, return_inverse=True)
+    if len(present) < 2:
+        raise ValueError(f"expected examples of two classes or more. Received: {len(labels)} examples of {len(present)} class(es)")
+    rows = sample(known, ROTATED, seed)
+    if len(rows) < len(labels):
+        log(f"cross-validation on {len(rows):,} of {len(labels):,} examples, each class by its share")
+    table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed))
+    if table:
+        chosen = best(table)
+        for entry in table:
+            log(f"{'->' if entry is chosen else '  '} {described(entry.head, entry.taps, len(tap_widths)):28} {entry.accuracy:.3f} ± {entry.error:.3f}")
+    else:
+        log("one example a class: nothing can be held out, so the prototype of the last tap is used, uncalibrated")
+        chosen = Candidate("prototype", 1, 0.0, 0.0, 0.0, np.zeros(0, bool), None, np.zeros((len(rows), len(present))))
+    fitted, logits, folds = final(features, known, rows, chosen, len(present), tap_widths, seed, log)
+    fitted, logits, prior = calibrated(fitted, logits, known, folds >= 0, len(present))
+    single = np.flatnonzero(folds < 0)
+    if len(single):
+        logits[single] = fitted.logits(np.asarray(features[single]))
+        logits[single, known[single]] = -np.inf
+    out_of_fold = np.zeros((len(labels), n_classes))
+    out_of_fold[:, present] = softmax(logits, 1)
+    return Choice(fitted.expanded(present, n_classes), out_of_fold, table, rows, prior)
+
+
+def described(head: str, taps: int, all_taps: int) -> str:
+    """As a user reads it: gaussian on the last 3 taps."""
+    return f"{head} on {'all ' if taps == all_taps and taps > 1 else 'the last '}{f'{taps} taps' if taps > 1 else 'tap'}"
+
+
+def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of last taps, kernel matrix of the examples x [n, F] on them), from few taps to all, each from the last one."""
+    wanted = sorted({min(taps, len(widths)) for taps in (*TAPS, len(widths))})
+    kernel, end = np.zeros((len(x),) * 2, np.float32), x.shape[1]
+    for taps in range(1, len(widths) + 1):
+        width = widths[-taps]
+        tap = x[:, end - width : end]
+        end -= width
+        if how == "l2":
+            tap = normalised(tap, (width,))
+        else:
+            scale = tap.std(0, dtype=np.float64).astype(np.float32)
+            tap = (tap - tap.mean(0)) / np.where(scale > 0, scale, 1)
+        kernel += tap @ tap.T
+        if taps in wanted:
+            yield taps, kernel
+
+
+def candidates(
+    features: Array, labels: np.ndarray, rows: np.ndarray, classes: int, widths: Sequence[int], heads: Sequence[str], seed: int
+) -> Iterator[Candidate]:
+    """Each head on each set of taps, judged on held-out examples of `rows`; nothing where nothing can be held out.
+
+    Scales of columns are those of the whole sample, for they know no labels.
+    """
+    labels, x = labels[rows], np.asarray(features[rows], np.float32)
+    if not np.isfinite(x).all():
+        bad = int(np.sum(~np.isfinite(x).all(1)))
+        raise SavedModelError(
+            f"the backbone's features hold infinity or not-a-number for {bad:,} of {len(x):,} images. Expected finite numbers. "
+            "Check its value range (--value-range LOW,HIGH), or take another backbone."
+        )
+    folds = deal(labels, FOLDS, seed)
+    known = folds >= 0
+    if known.sum() < 4:
+        return
+    for how in ("l2", "standardise"):
+        mine = [head for head in heads if how == (normalisation(labels, classes) if head == "linear" else "l2")]
+        for taps, kernel in kernels(x, widths, how) if mine else ():
+            for head in mine:
+                logits, strength = held_out(head, kernel, labels, folds, classes, sum(widths[-taps:]))
+                right = logits[known].argmax(1) == labels[known]
+                accuracy, error = float(right.mean()), float(np.sqrt(right.mean() * (1 - right.mean()) / len(right)))
+                loss = log_loss(logits[known] / temperature(logits[known], labels[known]), labels[known])
+                yield Candidate(head, taps, accuracy, error, loss, right, strength, logits)
+
+
+def held_out(head: str, kernel: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int, width: int) -> tuple[np.ndarray, float | None]:
+    """Logits [n, C] of each example from a fit without its fold, and the strength that was picked on the way."""
+    if head == "linear":
+        return Rotated(kernel).held_out(labels, folds, classes)
+    if head == "ridge":  # leave-one-out is held out already
+        _, _, logits, strength = ridge_dual(kernel, labels, classes)
+        return logits, strength
+    logits = np.zeros((len(labels), classes))
+    for fold in range(folds.max() + 1):
+        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        inner = kernel[np.ix_(train, train)]
+        if head == "gaussian":
+            alpha, bias = gaussian_dual(inner, labels[train], classes, width)
+        else:
+            alpha, bias = prototype_dual(inner, labels[train], classes)
+        logits[test] = kernel[np.ix_(test, train)] @ alpha + bias
+    return logits, None
+
+
+def final(
+    features: Array, labels: np.ndarray, rows: np.ndarray, chosen: Candidate, classes: int, all_widths: Sequence[int], seed: int, log: Callable[[str], None]
+) -> tuple[Fitted, np.ndarray, np.ndarray]:
+    """The chosen head on all examples, its held-out logits [n, C], not calibrated, and the fold of each example (-1: never held out)."""
+    widths, everything, strength = tuple(all_widths[-chosen.taps :]), np.arange(len(labels)), chosen.strength
+    folds = deal(labels, FOLDS, seed)
+    if chosen.head == "linear" and len(rows) < len(labels) and strength is not None:
+        used = affordable(labels, everything, sum(widths))
+        fitted, logits = fit_folds(features, labels, classes, widths, used, folds[used], strength, normalisation(labels[used], classes))
+        if len(used) == len(labels):
+            return fitted, logits, folds
+        log(f"linear: fitted on {len(used):,} of {len(labels):,} examples, 1 GiB of features; the others count as held out, for it never saw them")
+        everyone = fitted.logits(features)
+        everyone[used] = logits
+        return fitted, everyone, folds
+
+    def fit(rows: np.ndarray | None) -> Fitted:
+        if chosen.head == "linear":
+            return linear(features, labels, classes, widths, rows=rows, strength=strength, seed=seed)
+        if chosen.head == "ridge":
+            return ridge(features, labels, classes, widths, rows=rows, strength=strength)
+        return (gaussian if chosen.head == "gaussian" else prototype)(features, labels, classes, widths, rows=rows)
+
+    if len(rows) == len(labels):
+        return fit(None), chosen.logits, folds
+    logits = np.zeros((len(labels), classes))
+    for fold in range(FOLDS):
+        part = fit(everything[folds != fold])
+        for some in np.array_split(everything[folds == fold], max(int(np.sum(folds == fold)) // BLOCK, 1)):
+            logits[some] = part.logits(np.asarray(features[some]))
+    return fit(None), logits, folds
+
+
+def calibrated(fitted: Fitted, logits: np.ndarray, labels: np.ndarray, known: np.ndarray, classes: int) -> tuple[Fitted, np.ndarray, bool]:
+    """The head and its held-out logits over one temperature, and with the classes' shares where those predict better.
+
+    Gaussian and Prototype know nothing of how frequent a class is; Linear and Ridge have it in their intercepts.
+    """
+    if not known.any():
+        return fitted, np.array(logits, np.float64), False
+    value = temperature(logits[known], labels[known])
+    logits = np.asarray(logits, np.float64) / value
+    prior = np.log(np.bincount(labels, minlength=classes) / len(labels))
+    prior -= prior.mean()
+    shifted = logits + prior
+    truth = labels[known]
+    better = log_loss(shifted[known], truth) < log_loss(logits[known], truth)
+    no_worse = np.mean(shifted[known].argmax(1) == truth) >= np.mean(logits[known].argmax(1) == truth)
+    if fitted.name in ("gaussian", "prototype") and better and no_worse:
+        return replace(fitted, temperature=value, bias=(fitted.bias + value * prior).astype(np.float32)), shifted, True
+    return replace(fitted, temperature=value), logits, False

@@ -1,0 +1,178 @@
+"""The stages of a network, found in its graph alone: a plain GraphDef in, plain names out.
+
+A CUT is a tensor that all data passes through on its way from the input to the output. Cuts are found in one sweep over the topological
+order: a place is a cut when no earlier tensor is still needed later. A weight belongs to the segment in which it is first read. Segments are
+then grouped into the blocks that a person would name: by the names of their operations where these tell ("block3", "conv2_block1"), else by
+where branches join again (residual additions, concatenations), else, in a plain chain, by the layers that own a kernel.
+What comes before a block belongs to it, and what follows the last block belongs to the last.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+JOINS = frozenset({"Add", "AddV2", "AddN", "ConcatV2", "Concat"})
+SCOPE = re.compile(r"^(?:.*[_.])?(?:block|layer|stage|unit|bottleneck|group|module|mixed|cell)s?[_.]?\d+[a-z]?$", re.IGNORECASE)
+FLAT = re.compile(r"^(.*?block_?\d+[a-z]?|expanded_conv(?:_\d+)?|mixed_?\d+(?:_\d+)?)(?=[_.]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the network from one cut to the next: its name, the tensor it ends in, the names of the weights first read in it."""
+
+    name: str
+    cut: str
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What lies between two neighbouring cuts: its last tensor, whether branches join in it, its weights, the blocks that its nodes name."""
+
+    cut: str
+    joined: bool
+    weights: tuple[str, ...]
+    blocks: tuple[str, ...]
+
+
+def data_inputs(node) -> list[str]:
+    """Names of the nodes that `node` takes data from, control edges left out."""
+    return [name.split(":")[0] for name in node.input if not name.startswith("^")]
+
+
+def reach(start: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[str]:
+    """All names that can be reached from `start` by `step`."""
+    seen: set[str] = set()
+    frontier = list(start)
+    while frontier:
+        name = frontier.pop()
+        if name not in seen:
+            seen.add(name)
+            frontier.extend(step(name))
+    return seen
+
+
+def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> list[Segment]:
+    """The cuts of `graph` between the nodes `start` and `end`, in order, each with the weights (node names) read since the cut before."""
+    nodes = {node.name: node for node in graph.node}
+    users: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in data_inputs(node):
+            users.setdefault(name, []).append(node.name)
+    path = reach([start], lambda a: [b for b in users.get(a, []) if nodes[b].op not in SHAPE_ONLY])
+    path &= reach([end], lambda a: data_inputs(nodes[a]))
+    before = {a: {b for b in data_inputs(nodes[a]) if b in path} for a in path}
+    after = {a: [b for b in dict.fromkeys(users.get(a, [])) if b in path] for a in path}
+    order = topological(start, before, after)
+    place = {a: i for i, a in enumerate(order)}
+    last_use = {a: max((place[b] for b in after[a]), default=place[a]) for a in order}
+    found, live, owned, taken, joined, blocks = [], set[str](), list[str](), set[str](), False, list[str]()
+    for i, a in enumerate(order):
+        side = reach(data_inputs(nodes[a]), lambda b: [] if b in path or b in weights else data_inputs(nodes[b]))
+        owned += sorted((side & weights) - taken)
+        taken |= side & weights
+        joined = joined or (nodes[a].op in JOINS and len(before[a]) > 1)
+        blocks += [name] if (name := block_name(a)) else []
+        live = {b for b in live if last_use[b] > i}
+        if not live:
+            found.append(Segment(a, joined, tuple(owned), tuple(blocks)))
+            owned, joined, blocks = [], False, []
+        if last_use[a] > i:
+            live.add(a)
+    if owned and found:
+        found[-1] = replace(found[-1], weights=found[-1].weights + tuple(owned))
+    return found
+
+
+def topological(start: str, before: dict[str, set[str]], after: dict[str, list[str]]) -> list[str]:
+    """Depth-first topological order from `start`."""
+    waiting, ready, order = {a: len(b) for a, b in before.items()}, [start], []
+    while ready:
+        a = ready.pop()
+        order.append(a)
+        for b in after[a]:
+            waiting[b] -= 1
+            if not waiting[b]:
+                ready.append(b)
+    return order
+
+
+def block_name(node: str) -> str | None:
+    """The block that the scopes of an operation's name tell, the innermost first; None where they tell none."""
+    scopes = node.split("/")[:-1] or [node]
+    for depth in range(len(scopes), 0, -1):
+        if SCOPE.match(scopes[depth - 1]):
+            return "/".join(scopes[:depth])
+        if flat := FLAT.match(scopes[depth - 1]):
+            return "/".join([*scopes[: depth - 1], flat.group(1)])
+    return None
+
+
+def find(graph: GraphDef, start: str, end: str, weights: dict[str, int]) -> tuple[Stage, ...]:
+    """The stages from input to output.
+
+    Args:
+        graph: nodes with all functions inlined.
+        start, end: names of the input node and of the node that holds the last map (or the output).
+        weights: name of each weight's node and the rank of its value.
+
+    Returns:
+        At least one stage; every weight that lies on the way is in exactly one.
+    """
+    parts = segments(graph, start, end, frozenset(weights))
+    last = {name: i for i, part in enumerate(parts) if (name := block_name(part.cut))}
+    named, joined = {i: name for name, i in last.items()}, joins(parts, weights)
+    # Where branches join more often than names change at a cut (ConvNeXt's additions carry no block's name), the joins are the blocks.
+    ends = max(named, joined, key=len)
+    return group(parts, shortened(ends if len(ends) > 1 else kernels(parts, weights)), end)
+
+
+def shortened(ends: dict[int, str]) -> dict[int, str]:
+    """Names without the scopes that tell nothing: the fewest last scopes that still tell all of them apart."""
+    longest = max((name.count("/") for name in ends.values()), default=0) + 1
+    # Keras numbers the second trace of a network: `mixed0_1` is `mixed0`.
+    again = all(name.endswith("_1") for name in ends.values())
+    for length in range(1, longest + 1):
+        short = {i: "/".join(name.removesuffix("_1" if again else "").split("/")[-length:]) for i, name in ends.items()}
+        if len(set(short.values())) == len(ends):
+            return short
+    return {i: f"{name}#{i}" for i, name in ends.items()}
+
+
+def joins(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
+    """Blocks that end where branches join after a kernel, named by what most of their nodes say."""
+    found, kernel, blocks = {}, False, Counter[str]()
+    for i, part in enumerate(parts):
+        kernel = kernel or any(weights[name] > 1 for name in part.weights)
+        blocks.update(part.blocks)
+        if part.joined and kernel:
+            found[i] = blocks.most_common(1)[0][0] if blocks else scope(part.cut)
+            kernel, blocks = False, Counter()
+    return found
+
+
+def kernels(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
+    """In a plain chain, a stage ends just before the next kernel: a kernel's own addition and activation belong to it."""
+    owners = [i for i, part in enumerate(parts) if any(weights[name] > 1 for name in part.weights)]
+    return {after - 1: scope(parts[i].cut) for i, after in zip(owners, [*owners, len(parts)][1:], strict=True)}
+
+
+def scope(node: str) -> str:
+    return node.rpartition("/")[0] or node
+
+
+def group(parts: list[Segment], ends: dict[int, str], end: str) -> tuple[Stage, ...]:
+    stages, owned = [], list[str]()
+    for i, part in enumerate(parts):
+        owned += part.weights
+        if i in ends:
+            stages.append(Stage(ends[i], f"{part.cut}:0", tuple(owned)))
+            owned = []
+    if not stages:
+        return (Stage("all", f"{end}:0", tuple(owned)),)
+    stages[-1] = Stage(stages[-1].name, f"{end}:0", stages[-1].weights + tuple(owned))
+    return tuple(stages)
