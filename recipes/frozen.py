@@ -18,10 +18,11 @@ def frozen(
     data: Annotated[str, "Folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
     backbone: Annotated[str, "Name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
     head: Annotated[
-        Literal["auto", "gaussian", "linear", "ridge", "prototype", "mlp", "cosine"], "auto lets gaussian and linear compete by cross-validation; mlp and cosine train."
+        Literal["auto", "gaussian", "linear", "ridge", "prototype", "mlp", "cosine"],
+        "auto lets gaussian and linear compete by cross-validation; mlp and cosine train.",
     ] = "auto",
     mirror: Annotated[bool, "Average the features of each image and its mirror image; twice the time."] = False,
-    epochs: Annotated[int, "Of heads that train (mlp, cosine)."] = 20,
+    epochs: Annotated[int, "Of heads that train (mlp, cosine).", range(1, 10**6)] = 20,
 ):
     """Fit a head on the features of a frozen network."""
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)

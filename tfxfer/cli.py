@@ -3,33 +3,40 @@
 import contextlib
 import difflib
 import importlib
+import io
 import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tfxfer.errors import RunError, TfxferError
-
-HOUSE = "tfxfer.run"
+from tfxfer.errors import TfxferError
 
 
 class Commands(click.Group):
-    """A group whose errors are one line, and whose unknown options name the nearest."""
+    """A group whose errors are one line, and which names the nearest command where there is none."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """A file name or class name that the terminal can't show is escaped, never an error."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a TfxferError becomes one line and exit 1."""
         try:
             return super().invoke(ctx)
         except TfxferError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("Stopped. Nothing is lost: give the same command again with --out and --resume to go on.", err=True)
+            click.echo("\nStopped.", err=True)
             ctx.exit(130)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -38,7 +45,9 @@ class Commands(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            raise click.UsageError(f"{error.message} " + (f"Did you mean {near[0]}?" if near else ""), ctx) from error
+            if near and near[0] not in error.message:
+                raise click.UsageError(f"{error.message} Did you mean {near[0]}?", ctx) from error
+            raise
 
 
 class Recipes(click.Group):
@@ -52,37 +61,61 @@ class Recipes(click.Group):
         """A built-in recipe, or one in a file."""
         recipe = room("recipe")
         function = recipe.find(name)
-        params = [*recipe.options(function), *recipe.options(room("run").Run.__init__)]
+        house = recipe.options(room("run").Run.__init__)
+        names = {option.name for option in house}
+        own = recipe.options(function)
+        if taken := names & {option.name for option in own}:
+            raise room("errors").RecipeError(f"{name}: {', '.join(sorted(taken))} is an option of every recipe already. Choose another name.")
 
         @click.pass_context
         def callback(context: click.Context, **values: Any) -> None:
-            execute(context, function, Path(name).stem, values)
+            execute(context, function, name, values)
 
-        doc = (function.__doc__ or "").strip()
-        return click.Command(name, params=params, callback=callback, help=f"{doc}\n\n\b\n{sys.modules[function.__module__].__doc__ or ''}", short_help=doc.split("\n")[0])
+        doc = cleandoc(function.__doc__ or "")
+        page = cleandoc(sys.modules[function.__module__].__doc__ or "")
+        text = "\n\n".join(f"\b\n{part}" if part.startswith(" ") else part for part in [doc, *page.split("\n\n")])
+        return Recipe(name, own=own, params=[*own, *house], callback=callback, help=text, short_help=doc.split("\n")[0])
+
+
+class Recipe(click.Command):
+    """A recipe's command; its help shows its own options apart from those of every recipe."""
+
+    def __init__(self, *args: Any, own: list[click.Option], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.own = own
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Two lists."""
+        others = [option for option in self.get_params(ctx) if option not in self.own]
+        for title, options in (("Options of this recipe", self.own), ("Options of every recipe", others)):
+            if rows := [row for option in options if (row := option.get_help_record(ctx))]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 def execute(context: click.Context, function: Any, name: str, values: dict[str, Any]) -> None:
     """Open the run folder and hand it to the recipe."""
-    recipe, Run = room("recipe"), room("run").Run
-    mine = {option.name for option in recipe.options(function)}
-    chosen = {key: value for key, value in values.items() if key in mine}
+    check_backend()
+    mine = {option.name: option for option in room("recipe").options(function)}
     given = [key for key in values if context.get_parameter_source(key) not in (click.core.ParameterSource.DEFAULT, None)]
-    os.environ["TFXFER_COMMAND"] = shlex.join(["tfxfer", *sys.argv[1:]])
-    run = Run(recipe=name, options=chosen, given=given, **{key: value for key, value in values.items() if key not in mine})
-    click.echo(f"Run folder: {run.folder}")
-    if run.finished:
-        click.echo(f"It is finished. Next: tfxfer predict {run.folder} photo.jpg")
-        return
-    start_tensorflow()
+    house = {key: value for key, value in values.items() if key not in mine}
+    run = room("run").Run(recipe=name, options={key: values[key] for key in mine}, given=given, **house)
+    again = room("run").again(name, run.folder)
     try:
-        chosen = {key: run.settings[key]["value"] for key in chosen}
-        function(run, **chosen)
-    except KeyboardInterrupt as error:
-        raise RunError(f"stopped. Go on with: tfxfer run {name} --out {run.folder} --resume") from error
+        click.echo(f"Run folder: {run.folder}")
+        if run.finished:
+            click.echo(f"It is finished. Next: tfxfer predict {shlex.quote(str(run.folder))} photo.jpg")
+            return
+        run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
+        start_tensorflow()
+        # A resumed run's own settings count, which come from JSON.
+        function(run, **{key: option.type_cast_value(context, run.settings[key]["value"]) for key, option in mine.items()})
+        click.echo(f"Run folder: {run.folder}")
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped. Go on with: {again}", err=True)
+        context.exit(130)
     finally:
         run.close()
-    click.echo(f"Run folder: {run.folder}")
 
 
 def room(name: str) -> Any:
@@ -90,10 +123,15 @@ def room(name: str) -> Any:
     return importlib.import_module(f"tfxfer.{name}")
 
 
+def check_backend() -> None:
+    """Keras must run on TensorFlow; the environment counts for more than ~/.keras/keras.json."""
+    if (backend := os.environ.setdefault("KERAS_BACKEND", "tensorflow")) != "tensorflow":
+        raise TfxferError(f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs tensorflow. Unset KERAS_BACKEND.")
+
+
 def start_tensorflow() -> None:
     """Import TensorFlow and Keras without their start-up noise, which comes from C++ and ignores logging levels."""
-    if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "tensorflow":
-        raise TfxferError(f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs tensorflow. Unset KERAS_BACKEND.")
+    check_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet():
         tensorflow = importlib.import_module("tensorflow")
@@ -129,9 +167,15 @@ def main() -> None:
     """
 
 
-@main.group(cls=Recipes)
+@main.group(cls=Recipes, subcommand_metavar="RECIPE [OPTIONS]")
 def run() -> None:
-    """Run a recipe: a built-in one, or a file of yours."""
+    """Run a recipe: a built-in one, or a file of yours.
+
+    \b
+    tfxfer run frozen --help               what it does, and its options
+    tfxfer copy frozen mine.py             own it by copying
+    tfxfer run mine.py --data photos/      and run your own
+    """
 
 
 @main.command()
@@ -236,7 +280,7 @@ def cache(folder: Path | None, clear: bool) -> None:
     click.echo(f"{kept.folder}\n{table(rows)}")
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns aligned with blanks."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

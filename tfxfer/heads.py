@@ -37,8 +37,9 @@ class TapNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, x):
-        ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths) - 1)]
-        return ops.concatenate([tap / (ops.sqrt(ops.sum(tap * tap, -1, keepdims=True)) + EPSILON) for tap in ops.split(x, ends, -1)], -1)
+        ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths))]
+        taps = [x[:, end - width : end] for width, end in zip(self.widths, ends, strict=True)]
+        return ops.concatenate([tap / (ops.sqrt(ops.sum(tap * tap, -1, keepdims=True)) + EPSILON) for tap in taps], -1)
 
     def compute_output_shape(self, shape):
         return shape

@@ -9,12 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 VERSION = 1  # raise it whenever any pixel of any image changes: cached features hang on it
-HEAD = 1 << 17  # how far into a JPEG or PNG the EXIF block is looked for; one APP segment is at most 64 KiB long
+HEAD = 1 << 17  # how far into a file the EXIF block may begin
+EXIF = 1 << 16  # and how long it may be
 
-# The orientations of EXIF 0 (none), 1 to 8: swap the axes first, then reverse the rows, then the columns.
-TRANSPOSED = (0, 0, 0, 0, 0, 1, 1, 1, 1)
-ROWS_REVERSED = (0, 0, 0, 1, 1, 0, 0, 1, 1)
-COLUMNS_REVERSED = (0, 0, 1, 1, 0, 0, 1, 1, 0)
+# EXIF's orientations, 0 (none) to 8. How the file stores the image: lying on its side?, rows reversed?, columns reversed?
+LYING = (0, 0, 0, 0, 0, 1, 1, 1, 1)
+REVERSED = ((0, 0), (0, 0), (0, 1), (1, 1), (1, 0), (0, 0), (1, 0), (1, 1), (0, 1))
 
 
 def fingerprint(image_size: tuple[int, int], value_range: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
@@ -22,6 +22,7 @@ def fingerprint(image_size: tuple[int, int], value_range: tuple[float, float] = 
     return {"version": VERSION, "image_size": [int(side) for side in image_size], "value_range": [float(end) for end in value_range]}
 
 
+@tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it doubles the time of tracing
 def pixels(encoded: tf.Tensor, image_size: tuple[int, int], value_range: tuple[float, float] = (0.0, 1.0)) -> tf.Tensor:
     """Decode one image to what a network reads.
 
@@ -56,60 +57,59 @@ def pixels(encoded: tf.Tensor, image_size: tuple[int, int], value_range: tuple[f
 
 def _jpeg(encoded: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
     """uint8. The size is what it is wanted for."""
-    # INTEGER_ACCURATE is what Pillow and browsers use. INTEGER_FAST, TensorFlow's default, saved 4 % of decoding at 256 and at 1,000 px and moved every
-    # pixel by 1 / 255 on average: not worth it. A photo at least twice as large as needed is decoded at half, a quarter or an eighth (libjpeg's scaled
-    # DCT), but never below twice the target, so that the antialiased resize still decides: see benchmarks/decode.py for what it wins and moves.
-    head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=HEAD)
-    turn = _orientation(head, _jpeg_exif(head))
+    # INTEGER_ACCURATE is what Pillow and browsers use. INTEGER_FAST, TensorFlow's default, saves 4 % of decoding (256 and 1,000 px) and moves each pixel by 0.9
+    # of 255 on average: not worth it. A photo with pixels to spare is decoded at a half or a quarter (libjpeg's scaled DCT), never below twice the target, so
+    # that the antialiased resize has the last word: 6.4 -> 4.9 ms at 1,000 px and 40 -> 17 ms at 3,000 px, for 1 to 2 of 255 on average where it begins to act
+    # and less above; an eighth moves 3 and is left out. Decoding only what the crop keeps (decode_and_crop_jpeg) won 2 % at 4:3, less than it would cost to explain.
+    turn = _orientation(encoded, b"Exif\0\0", HEAD, 0)
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float64)
-    spare = tf.reduce_min(shape / tf.cast(_swap(size, turn), tf.float64)) / 2
-    step = tf.reduce_sum(tf.cast(spare >= [2.0, 4.0, 8.0], tf.int32))
+    spare = tf.reduce_min(shape / tf.gather(_sizes(size), turn)) / 2
+    step = tf.reduce_sum(tf.cast(spare >= [2.0, 4.0], tf.int32))
 
     def decode(ratio: int) -> Any:
         return lambda: tf.io.decode_jpeg(encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
-    return tf.switch_case(step, [decode(1), decode(2), decode(4), decode(8)]), turn
+    return tf.switch_case(step, [decode(1), decode(2), decode(4)]), turn
 
 
 def _not_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """float32, alpha laid over white. The first bytes tell the format; the file's name plays no part."""
-    data = tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 32]), tf.uint8)
-    png = _is(data, 0, b"\x89PNG")
-    deep = png & (data[24] == 16)  # the bits of a channel; read as 8 they would be cut off, not rounded
-    webp = _is(data, 0, b"RIFF") & _is(data, 8, b"WEBP")
-    bmp = _is(data, 0, b"BM")
-    number = tf.reduce_sum(tf.cast([png, deep, webp, bmp], tf.int32) * [1, 1, 3, 4])
-    anything = lambda: tf.io.decode_image(encoded, expand_animations=False)  # noqa: E731
+    head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=32)
+    png = _is(head, 0, b"\x89PNG")
+    webp = _is(head, 0, b"RIFF") & _is(head, 8, b"WEBP")
+    number = tf.reduce_sum(tf.cast([png, png & (head[24] == 16), _is(head, 0, b"BM")], tf.int32) * [1, 1, 3])
     readers = [
-        lambda: _over_white(anything()),  # JPEG XL, GIF, and the errors
-        # Four channels always, for the decoder expands palette, grey and tRNS only then.
+        lambda: _over_white(tf.io.decode_image(encoded, expand_animations=False)),  # JPEG XL, GIF, WebP, and the errors: as many channels as there are
+        # Four channels always, for the decoder expands palette, grey and tRNS only then. 16 bits read as 8 would be cut off, not rounded.
         lambda: _over_white(tf.io.decode_png(encoded, channels=4)),
         lambda: _over_white(tf.io.decode_png(encoded, channels=4, dtype=tf.uint16)),
-        lambda: _over_white(anything()),  # three channels or four, as the WebP has them
-        lambda: _bmp(encoded, data),
+        lambda: _bmp(encoded),
     ]
-    exif = tf.case([(png, lambda: _png_exif(data)), (webp, lambda: _webp_exif(data))], default=lambda: tf.constant(-1))
-    return tf.switch_case(number, readers), _orientation(data, exif)
+    # A WebP's block comes last and, after its mark, has its length.
+    turn = _orientation(encoded, tf.where(webp, b"EXIF", b"eXIf"), tf.where(webp, tf.int32.max, HEAD), tf.where(webp, 4, 0))
+    return tf.switch_case(number, readers), turn
 
 
-def _bmp(encoded: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
-    start, header, bits = (_number(data, at, count, False) for at, count in ((10, 4), (14, 4), (28, 2)))
-    width, height = _number(data, 18, 4, False), tf.abs(tf.bitcast(data[22:26], tf.int32))
+def _bmp(encoded: tf.Tensor) -> tf.Tensor:
+    data = tf.io.decode_raw(encoded, tf.uint8, fixed_length=2048)
+    start, header, width, height = tf.unstack(tf.bitcast(tf.reshape(tf.gather(data, [*range(10, 26)]), [4, 4]), tf.int32))
+    deep = tf.cast(data[28], tf.int32)
     # The decoder refuses files with bytes behind the pixels, as some programs leave them.
-    needed = start + (bits // 8 * width + 3) // 4 * 4 * height
+    needed = start + (deep // 8 * width + 3) // 4 * 4 * tf.abs(height)
     image = tf.io.decode_bmp(tf.strings.substr(encoded, 0, tf.maximum(needed, 32)), channels=3)
 
     def colours() -> tf.Tensor:  # the decoder takes the numbers of the colours for greys
-        palette = tf.reshape(data[14 + header : tf.maximum(start - (start - 14 - header) % 4, 14 + header)], [-1, 4])[:256, 2::-1]
-        return tf.gather(tf.concat([palette, tf.zeros([256, 3], tf.uint8)], 0), tf.cast(image[..., 0], tf.int32))
+        first = 14 + tf.clip_by_value(header, 12, 1000)
+        palette = tf.reshape(data[first : first + 1024], [256, 4])[:, 2::-1]
+        return tf.gather(palette, tf.cast(image[..., 0], tf.int32))
 
-    return tf.cast(tf.cond(bits == 8, colours, lambda: image), tf.float32)
+    return tf.cast(tf.cond(deep == 8, colours, lambda: image), tf.float32)
 
 
 def _over_white(image: tf.Tensor) -> tf.Tensor:
     """uint8 or uint16 [H, W, 1 to 4] -> float32 [H, W, 3] from 0 to 255; the second or fourth channel is alpha."""
     channels, whole = tf.shape(image)[-1], image.dtype.max
-    colour = tf.cond(channels < 3, lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3])
+    colour = tf.cond(channels < 3, lambda: tf.concat([image[..., :1]] * 3, -1), lambda: image[..., :3])
     colour = tf.cast(colour, tf.float32) * (255.0 / whole)
 
     def laid() -> tf.Tensor:
@@ -119,12 +119,16 @@ def _over_white(image: tf.Tensor) -> tf.Tensor:
     return tf.cond(channels % 2 == 0, laid, lambda: colour)
 
 
-# --- Pixels -------------------------------------------------------------------------------------------------------------------------------------------
+def _is(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:
+    return tf.reduce_all(data[at : at + len(text)] == list(text))
 
 
-def _swap(size: tuple[int, int], turn: tf.Tensor) -> tf.Tensor:
-    """The size in the frame of the stored image: orientations 5 to 8 lie on their side."""
-    return tf.where(turn >= 5, size[::-1], size)
+# --- Pixels: crop, resize, turn -----------------------------------------------------------------------------------------------------------------------
+
+
+def _sizes(size: tuple[int, int]) -> tf.Tensor:
+    """The wanted size in the frame of the stored image, for each orientation, float64 [9, 2]."""
+    return tf.constant([size[::-1] if lying else size for lying in LYING], tf.float64)
 
 
 def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -132,118 +136,74 @@ def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
 
     Equal to `tf.image.resize(antialias=True)` to the rounded size followed by the crop, up to rounding in float32; only what is kept is computed.
     """
-    target, shape = _swap(size, turn), tf.shape(image)[:2]
-    shape64 = tf.cast(shape, tf.float64)
-    rounded = tf.maximum(tf.cast(tf.round(shape64 * tf.reduce_max(tf.cast(target, tf.float64) / shape64)), tf.int32), target)
-    spare = rounded - target
+    target, whole = tf.gather(_sizes(size), turn), tf.shape(image)[:2]
+    shape = tf.cast(whole, tf.float64)
+    rounded = tf.maximum(tf.round(shape * tf.reduce_max(target / shape)), target)
     # An odd spare pixel goes to the same side of the upright image however the file stores it.
-    reversed_axes = tf.stack([tf.gather(ROWS_REVERSED, turn), tf.gather(COLUMNS_REVERSED, turn)])
-    reversed_axes = tf.where(turn >= 5, reversed_axes[::-1], reversed_axes)
-    start = tf.where(reversed_axes == 1, spare - spare // 2, spare // 2)
-    scale = tf.cast(rounded, tf.float64) / shape64
+    start = tf.floor((rounded - target + tf.gather(tf.constant(REVERSED, tf.float64), turn)) / 2)
+    scale = rounded / shape
     reach = 1.0 / tf.minimum(scale, 1.0) + 2.0  # of the antialiasing kernel, in pixels of the file, and some
-    first = tf.maximum(tf.cast(tf.cast(start, tf.float64) / scale - reach, tf.int32), 0)
-    last = tf.minimum(tf.cast(tf.cast(start + target, tf.float64) / scale + reach, tf.int32) + 1, shape)
-    offset = tf.cast(tf.cast(first, tf.float64) * scale - tf.cast(start, tf.float64), tf.float32)
-    scale = tf.cast(scale, tf.float32)
-    image = image[first[0] : last[0], first[1] : last[1]]
+    first = tf.maximum(tf.floor(start / scale - reach), 0.0)
+    last = tf.minimum(tf.math.ceil((start + target) / scale + reach), shape)
+    image = tf.slice(image, tf.pad(tf.cast(first, tf.int32), [[0, 1]]), tf.pad(tf.cast(last - first, tf.int32), [[0, 1]], constant_values=3))
     # Rows, then columns by the same rows-only operation on the transposed image: ScaleAndTranslate's own pass over columns isn't vectorised and made
     # the whole 2.3 times slower. The numbers are the same, bit for bit.
-    sideways = tf.transpose(_resize_rows(image, target[0], scale[0], offset[0]), [1, 0, 2])
-    done = _resize_rows(sideways, target[1], scale[1], offset[1])  # [columns, rows, 3]
-    return tf.ensure_shape(_upright(done, turn), [*size, 3])
+    (rows, columns), (high, wide), (down, right) = (
+        tf.unstack(tf.cast(pair, kind)) for pair, kind in ((target, tf.int32), (scale, tf.float32), (first * scale - start, tf.float32))
+    )
+    sideways = tf.transpose(_resize_rows(image, rows, high, down), [1, 0, 2])
+    done = _resize_rows(sideways, columns, wide, right)  # [columns, rows, 3]
+    upright = tf.cond(turn == 1, lambda: tf.transpose(done, [1, 0, 2]), lambda: _upright(done, turn))
+    return tf.ensure_shape(upright, [*size, 3])
 
 
 def _resize_rows(image: tf.Tensor, rows: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     """[H, W, 3] -> float32 [rows, W, 3]; a row is taken for one pixel with 3 W channels."""
     shape = tf.shape(image)
-    flat = tf.reshape(image, [1, shape[0], 1, shape[1] * 3])
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=flat, size=tf.stack([rows, 1]), scale=tf.stack([scale, 1.0]), translation=tf.stack([offset, 0.0]), kernel_type="triangle", antialias=True
-    )
+    flat = tf.reshape(image, [1, shape[0], 1, -1])
+    resized = tf.raw_ops.ScaleAndTranslate(images=flat, size=[rows, 1], scale=[scale, 1.0], translation=[offset, 0.0], kernel_type="triangle", antialias=True)
     return tf.reshape(resized, [rows, shape[1], 3])
 
 
 def _upright(sideways: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
     """Stored [columns, rows, 3] -> upright [height, width, 3]."""
-    image = tf.transpose(sideways, tf.where(turn >= 5, [0, 1, 2], [1, 0, 2]))
-
-    def reverse() -> tf.Tensor:
-        step = 1 - 2 * tf.stack([tf.gather(ROWS_REVERSED, turn), tf.gather(COLUMNS_REVERSED, turn)])
-        return image[:: step[0], :: step[1]]
-
-    return tf.cond((turn == 1) | (turn == 5), lambda: image, reverse)
+    image = tf.transpose(sideways, tf.where(tf.gather(LYING, turn) == 1, [0, 1, 2], [1, 0, 2]))
+    reverse = tf.gather(REVERSED, turn)
+    step = 1 - 2 * tf.where(tf.gather(LYING, turn) == 1, reverse[::-1], reverse)
+    return image[:: step[0], :: step[1]]
 
 
-# --- EXIF: where it starts, and the orientation in it; anything odd means upright ----------------------------------------------------------------------
+# --- EXIF ---------------------------------------------------------------------------------------------------------------------------------------------
 
 
-def _number(data: tf.Tensor, at: tf.Tensor | int, count: int, big: tf.Tensor | bool) -> tf.Tensor:
-    """The unsigned number of `count` bytes at a place, int32; 0 where the data ends before it, the largest int32 where it is larger."""
-    at = tf.clip_by_value(tf.convert_to_tensor(at, tf.int32), 0, tf.size(data))
-    part = tf.cast(tf.concat([data[at : at + count], tf.zeros([count], tf.uint8)], 0)[:count], tf.int64)
-    part = tf.where(big, part[::-1], part)
-    return tf.cast(tf.minimum(tf.reduce_sum(part * [256**i for i in range(count)]), tf.int32.max), tf.int32)
+def _orientation(encoded: tf.Tensor, mark: bytes | tf.Tensor, reach: int | tf.Tensor, skip: int | tf.Tensor) -> tf.Tensor:
+    """The orientation, 1 to 8, int32; anything odd means upright, 1.
 
-
-def _is(data: tf.Tensor, at: tf.Tensor, text: bytes) -> tf.Tensor:
-    part = data[at : at + len(text)]
-    return tf.cond(tf.size(part) == len(text), lambda: tf.reduce_all(part == list(text)), lambda: tf.constant(False))
-
-
-def _walk(data: tf.Tensor, start: int, block: Any) -> tf.Tensor:
-    """Follow a chain of blocks. `block(at)` -> (EXIF starts here or -1, the next block or -1). Returns where EXIF starts, or -1."""
-
-    def step(at: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        found, following = block(at)
-        forward = (following > at) & (following < tf.size(data) - 16)  # always on, or a damaged file would never end
-        return tf.where(forward, following, -1), found
-
-    return tf.while_loop(lambda at, found: (at >= 0) & (found < 0), step, (tf.constant(start), tf.constant(-1)))[1]
-
-
-def _jpeg_exif(data: tf.Tensor) -> tf.Tensor:
-    def block(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        marker = _number(data, at, 2, True)
-        exif = (marker == 0xFFE1) & _is(data, at + 4, b"Exif\0\0")
-        more = ((marker >= 0xFFE0) & (marker <= 0xFFEF)) | (marker == 0xFFFE)
-        return tf.where(exif, at + 10, -1), tf.where(more, at + 2 + _number(data, at + 2, 2, True), -1)
-
-    return _walk(data, 2, block)
-
-
-def _png_exif(data: tf.Tensor) -> tf.Tensor:
-    def block(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        length = tf.minimum(_number(data, at, 4, True), HEAD)
-        pixel_data = _is(data, at + 4, b"IDAT")
-        return tf.where(_is(data, at + 4, b"eXIf"), at + 8, -1), tf.where(pixel_data, -1, at + 12 + length)
-
-    return _walk(data, 8, block)
-
-
-def _webp_exif(data: tf.Tensor) -> tf.Tensor:
-    def block(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        length = tf.minimum(_number(data, at + 4, 4, False), tf.size(data))
-        start = tf.where(_is(data, at + 8, b"Exif\0\0"), at + 14, at + 8)
-        return tf.where(_is(data, at, b"EXIF"), start, -1), at + 8 + length + length % 2
-
-    return _walk(data, 12, block)
-
-
-def _orientation(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """The orientation, 1 to 8, of the TIFF block at `start`; 1 where there is none."""
+    The block is looked for by its mark, within `reach`, not by walking from segment to segment: a loop costs more than the search. Bytes that only look
+    like a mark are not followed by a TIFF header.
+    """
+    parts = tf.raw_ops.StringSplitV2(input=tf.strings.substr(encoded, 0, reach)[None], sep=mark, maxsplit=1).values
 
     def read() -> tf.Tensor:
-        tiff = data[start:]
-        big = _number(tiff, 0, 2, True) == 0x4D4D
-        known = big | (_number(tiff, 0, 2, True) == 0x4949)
-        directory = _number(tiff, 4, 4, big)
-        directory = tf.minimum(directory, tf.size(tiff))
-        count = tf.clip_by_value((tf.size(tiff) - directory - 2) // 12, 0, _number(tiff, directory, 2, big))
-        entries = tf.cast(tf.reshape(tiff[directory + 2 : directory + 2 + 12 * count], [-1, 12]), tf.int32)
-        place = tf.where(big, [256, 1], [1, 256])
-        tag, kind, value = (tf.reduce_sum(entries[:, i : i + 2] * place, axis=1) for i in (0, 2, 8))
-        right = (tag == 0x0112) & (kind == 3) & (value >= 1) & (value <= 8) & known
-        return tf.maximum(tf.reduce_max(tf.where(right, value, 0)), 1)  # of an empty list: the smallest int32, so 1
+        data = tf.io.decode_raw(parts[1], tf.uint8, fixed_length=EXIF)[skip:]
+        tiff = tf.cond(_is(data, 0, b"Exif\0\0"), lambda: data[6:], lambda: tf.identity(data))  # as some WebP writers have it
+        return tf.cond(_is(tiff, 0, b"II*\0") | _is(tiff, 0, b"MM\0*"), lambda: _tiff_orientation(tiff), lambda: tf.constant(1))
 
-    return tf.cond(start >= 0, read, lambda: tf.constant(1))
+    return tf.cond(tf.size(parts) > 1, read, lambda: tf.constant(1))
+
+
+def _tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
+    """The SHORT with tag 0x0112 in the first directory; 1 where it has none, or is not within reach."""
+    big = tiff[0] == ord("M")
+
+    def numbers(data: tf.Tensor, *shape: int) -> tf.Tensor:  # of two bytes each
+        return tf.reduce_sum(tf.cast(tf.reshape(data, [*shape, 2]), tf.int32) * tf.where(big, [256, 1], [1, 256]), -1)
+
+    offset = numbers(tiff[4:8], 2)
+    high, low = tf.where(big, offset[0], offset[1]), tf.where(big, offset[1], offset[0])
+    directory = tf.where(high == 0, tf.minimum(low, EXIF // 2), EXIF // 2)
+    count = tf.minimum(numbers(tiff[directory : directory + 2], 1)[0], 1000)
+    entries = numbers(tiff[directory + 2 : directory + 2 + 12 * count], -1, 6)  # tag, type, count (2), value (2)
+    tag, kind, value = entries[:, 0], entries[:, 1], entries[:, 4]
+    right = (tag == 0x0112) & (kind == 3) & (value >= 1) & (value <= 8)
+    return tf.maximum(tf.reduce_max(tf.where(right, value, 0)), 1)  # the largest of none is the smallest int32, so 1

@@ -1,14 +1,16 @@
 """A recipe is a function: positional is what the house hands in, keyword-only is what the user chooses."""
 
 import difflib
-import importlib
+import functools
 import importlib.util
 import inspect
+import math
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType, UnionType
+from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -19,9 +21,16 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 def recipe(function: Callable) -> Callable:
-    """Mark a function of a `Run` as a recipe, for `tfxfer run`."""
-    function.is_recipe = True  # type: ignore[attr-defined]
-    return function
+    """Mark a function of a `Run` as a recipe, for `tfxfer run`. Called from Python, it notes its options in the run's settings, as the command line does."""
+
+    @functools.wraps(function)
+    def called(run: Any, **chosen: Any) -> Any:
+        defaults = {name: p.default for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+        run.choose(defaults | chosen, chosen)
+        return function(run, **chosen)
+
+    called.is_recipe = True  # type: ignore[attr-defined]
+    return called
 
 
 def names() -> list[str]:
@@ -36,23 +45,33 @@ def find(name: str) -> Callable:
         RecipeError: there is none, or its file can't be loaded.
     """
     path = RECIPES / f"{name}.py" if name in names() else Path(name).expanduser()
+    if path.is_dir() or (path.suffix != ".py" and path.exists()):
+        raise RecipeError(f"{path} is not a Python file; expected one with a function marked @tfxfer.recipe.")
     if not path.is_file():
         near = difflib.get_close_matches(name, names(), n=1)
-        raise RecipeError(f"there is no recipe {name!r}. " + (f"Did you mean {near[0]}? " if near else "") + f"There are {', '.join(names())}, or the path of a file.")
-    spec = importlib.util.spec_from_file_location(f"tfxfer.recipes.{path.stem}" if path.parent == RECIPES else f"recipe_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"{path} is not a Python file; expected one with a function marked @tfxfer.recipe.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # pickling and dataclasses of the recipe look it up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        line = next((f.lineno for f in reversed(inspect.getinnerframes(error.__traceback__)) if f.filename == str(path)), None) if error.__traceback__ else None
-        raise RecipeError(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
+        raise RecipeError(
+            f"there is no recipe {name!r}. " + (f"Did you mean {near[0]}? " if near else "") + f"There are {', '.join(names())}, or the path of a file."
+        )
+    module = load(path, f"tfxfer.recipes.{path.stem}" if path.parent == RECIPES else f"recipe_{path.stem}")
     found = [value for value in vars(module).values() if getattr(value, "is_recipe", False)]
     if len(found) != 1:
         raise RecipeError(f"{path} has {len(found)} functions marked @tfxfer.recipe; expected one.")
     return found[0]
+
+
+def load(path: Path, name: str) -> ModuleType:
+    """Run a recipe's file."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # its name ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pickling and dataclasses of the recipe look it up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else lines[-1] if lines else None
+        raise RecipeError(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
+    return module
 
 
 def copy(name: str, to: Path) -> None:
@@ -73,29 +92,48 @@ def copy(name: str, to: Path) -> None:
 
 
 def options(function: Callable) -> list[click.Option]:
-    """A click option for each annotated parameter: `Annotated` is its help, `Literal` its choices, a bool `--x/--no-x`."""
+    """A click option for each annotated parameter: `Annotated` is its help, and a range its limits; `Literal` its choices; a bool `--x/--no-x`."""
     hints = get_type_hints(function, include_extras=True)
     found = []
     for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name)
-        if get_origin(hint) is not Annotated or parameter.name == "self":
-            continue
-        inner, text = get_args(hint)[:2]
-        found.append(option(parameter.name, inner, parameter.default, text))
+        if get_origin(hint) is Annotated:
+            found.append(option(parameter.name, hint.__origin__, parameter.default, *hint.__metadata__))
+        elif parameter.kind is parameter.KEYWORD_ONLY and function.__name__ != "__init__":
+            raise RecipeError(f'{parameter.name} of {function.__name__} has no help: write it as {parameter.name}: Annotated[type, "help"].')
     return found
 
 
-def option(name: str, kind: Any, default: Any, text: str) -> click.Option:
+def option(name: str, kind: Any, default: Any, text: str, limits: range | None = None) -> click.Option:
+    """One option; see `options`."""
     flag = "--" + name.replace("_", "-")
     if get_origin(kind) in (Union, UnionType):
         kind = next(k for k in get_args(kind) if k is not NoneType)
-    if kind is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}"], default=default, help=text, show_default=True)
-    if get_origin(kind) is Literal:
-        return click.Option([flag], type=click.Choice(get_args(kind)), default=default, help=text, show_default=True)
-    kinds = {int: click.INT, float: click.FLOAT, str: click.STRING, Path: click.Path(path_type=Path)}
-    if kind not in kinds:
-        raise RecipeError(f"{flag}: options are int, float, str, bool, Path or Literal; found {kind}.")
     # click 8.5 takes a required option with a default of None for an optional one.
-    required = {"required": True} if default is inspect.Parameter.empty else {"default": default, "show_default": default is not None}
-    return click.Option([flag], type=kinds[kind], help=text, **required)
+    shown = {"required": True} if default is inspect.Parameter.empty else {"default": default, "show_default": default is not None and default is not False}
+    if kind is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}"], help=text, **shown)
+    kinds: dict[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING, Path: click.Path(path_type=Path), tuple[float, float]: Pair()}
+    if get_origin(kind) is Literal:
+        kinds[kind] = click.Choice(get_args(kind))
+    elif limits is not None:
+        kinds[kind] = click.IntRange(limits.start, limits.stop - 1)
+    if kind not in kinds:
+        raise RecipeError(f"{flag}: options are int, float, str, bool, Path, tuple[float, float] or Literal; found {kind}.")
+    return click.Option([flag], type=kinds[kind], help=text, **shown)
+
+
+class Pair(click.ParamType):
+    """LOW,HIGH as two numbers."""
+
+    name = "LOW,HIGH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """From text, or from two numbers."""
+        try:
+            low, high = (float(part) for part in (value.split(",") if isinstance(value, str) else value))
+        except ValueError:
+            low = high = math.nan
+        if not -math.inf < low < high < math.inf:
+            self.fail(f"expected LOW,HIGH such as 0,1 or -1,1; received {value!r}.", param, ctx)
+        return low, high

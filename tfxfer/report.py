@@ -20,16 +20,17 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tfxfer.errors import RunError
+from tfxfer.evaluate import pays
 
 INK = "#010203"  # stands for the page's text colour until the picture is inline
 ACCENT = "#3b82c4"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: selectable, small, and drawn by the reader's fonts, which know more letters
     "svg.hashsalt": "tfxfer",  # the same run gives the same page
     "text.parse_math": False,  # a label may hold dollar signs
     "font.family": "sans-serif",
     "font.size": 10,
-    **{name: INK for name in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")},
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 NAMES = {
     "majority": "always the most frequent class",
@@ -69,21 +70,28 @@ def page(folder: Path) -> str:
         settings, metrics = (json.loads((folder / name).read_text("utf-8")) for name in ("settings.json", "metrics.json"))
         classes = (folder / "labels.txt").read_text("utf-8").splitlines()
         with open(folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = [Row(**{**line, "probability": float(line["probability"])}) for line in csv.DictReader(file)]
+            rows = [Row(line["file"], line["split"], line["true"], line["predicted"], float(line["probability"])) for line in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{folder} can't be reported on: {error}. A report needs settings.json, labels.txt, metrics.json and predictions.csv.") from error
     split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
     judged = [row for row in rows if row.split == split]
+    called = split or ""
+    if split == "validation" and not judged:
+        # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
+        judged, called = [row for row in rows if row.split == "train"], "held-out training"
     table = transfer(metrics, split)
-    pictures = [intervals(table, split), confusion(judged, classes, split), recalls(judged, classes, split)] if split and judged else []
+    pictures = [intervals(table, called), confusion(judged, classes, called), recalls(judged, classes, called)] if judged else []
     mistakes = sorted((row for row in judged if row.true != row.predicted), key=lambda row: (-row.probability, row.file))
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     text = environment.get_template("report.html.j2").render(
         title=folder.resolve().name,
         split=split,
         figures=metrics[split] if split else None,
-        verdict=verdict(table) if table else "There is no test part and no validation part, so nothing is known about new examples.",
+        verdict=pays(metrics) if split else "There is no test part and no validation part, so nothing is known about new examples.",
+        called=called,
         counts=counts(rows, classes),
         classes=classes,
         table=table,
@@ -114,19 +122,6 @@ def transfer(metrics: dict[str, Any], split: str | None) -> list[dict[str, Any]]
     return [{"name": name, "own": False, **value} for name, value in baselines.items()] + [{"name": "this run", "own": True, **metrics[split]}]
 
 
-def verdict(table: list[dict[str, Any]]) -> str:
-    """Whether transfer pays, in a sentence."""
-    own, others = table[-1], table[:-1]
-    if not others:
-        return "There are no baselines to compare with."
-    best = max(others, key=lambda row: row["accuracy"])
-    gain = 100 * (own["accuracy"] - best["accuracy"])
-    if gain <= 0:
-        return f"Transfer does not pay here: “{best['name']}” is {-gain:.1f} points better." if gain else f"Transfer does not pay here: “{best['name']}” does as well."
-    sure = "" if own["low"] > best["accuracy"] else " The interval allows for no gain at all: more test images would tell."
-    return f"Transfer gains {gain:.1f} points over the best baseline, “{best['name']}”.{sure}"
-
-
 # --- pictures ---------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -141,10 +136,10 @@ def intervals(table: list[dict[str, Any]], split: str) -> Picture:
             axes.plot([100 * row["accuracy"]], [i], "o", color=colour)
         axes.set_yticks(range(len(table)), [row["name"] for row in table])
         axes.set_ylim(len(table) - 0.5, -0.5)
-        axes.set_xlabel(f"accuracy on {split}, %")
+        axes.set_xlabel(f"accuracy on {split} images, %")
         axes.grid(axis="x", color=INK, alpha=0.15)
         words = "; ".join(f"{row['name']} {100 * row['accuracy']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})" for row in table)
-        return Picture("Accuracy with 95 % intervals", f"Accuracy on {split}: {words}.", inline(figure))
+        return Picture("Accuracy with 95 % intervals", f"Accuracy on {split} images: {words}.", inline(figure))
 
 
 def confusion(rows: list[Row], classes: list[str], split: str) -> Picture:
@@ -171,7 +166,7 @@ def confusion(rows: list[Row], classes: list[str], split: str) -> Picture:
         wrong = matrix - np.diag(np.diag(matrix))
         i, j = np.unravel_index(wrong.argmax(), wrong.shape)
         worst = f" The most frequent confusion: {classes[i]} taken for {classes[j]}, {wrong[i, j]} times." if wrong.any() else ""
-        return Picture("Confusion matrix", f"Confusion matrix on {split}: {np.trace(matrix)} of {matrix.sum()} are right.{worst}", inline(figure))
+        return Picture("Confusion matrix", f"Confusion matrix on {split} images: {np.trace(matrix)} of {matrix.sum()} are right.{worst}", inline(figure))
 
 
 def recalls(rows: list[Row], classes: list[str], split: str) -> Picture:
@@ -187,9 +182,9 @@ def recalls(rows: list[Row], classes: list[str], split: str) -> Picture:
         axes.set_yticks(range(len(shown)), map(short, shown))
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 100)
-        axes.set_xlabel(f"recognised on {split}, %")
+        axes.set_xlabel(f"recognised of the {split} images, %")
         title = "Recall of each class, worst first" if len(shown) == len(n) else f"Recall of the {len(shown)} worst of {len(n)} classes"
-        return Picture(title, f"Recall on {split}: " + "; ".join(f"{name} {right[name]} of {n[name]}" for name in shown) + ".", inline(figure))
+        return Picture(title, f"Recall on {split} images: " + "; ".join(f"{name} {right[name]} of {n[name]}" for name in shown) + ".", inline(figure))
 
 
 def bare(figure: Figure) -> Any:

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import shutil
 import sqlite3
 import time
@@ -29,6 +30,14 @@ class Run:
     """The folder of a run that is being written, and what every recipe has.
 
     `out`, `resume` and `overwrite` say where; the others are options of every recipe, which rooms take as arguments.
+
+    Args:
+        recipe: name, or path of the file, as given.
+        options: the recipe's own options, name to value.
+        given: names of those that the user chose; the others are defaults.
+
+    Raises:
+        RunError: the folder can't be written, is in use, is not empty, or holds a run that was begun otherwise.
     """
 
     def __init__(
@@ -36,71 +45,112 @@ class Run:
         out: Annotated[Path | None, "The run's folder; runs/<recipe>-<number> by default."] = None,
         *,
         recipe: str = "run",
-        resume: Annotated[bool, "Go on with the run in --out where it stopped."] = False,
+        resume: Annotated[bool, "Go on with the run in --out (else with the latest) where it stopped."] = False,
         overwrite: Annotated[bool, "Replace the run in --out."] = False,
-        seed: Annotated[int, "Of splits, folds, weights and shuffling."] = 0,
+        seed: Annotated[int, "Of splits, folds, weights and shuffling.", range(2**32)] = 0,
         cache: Annotated[str | None, "Folder that keeps features, or off; $TFXFER_CACHE_DIR or ~/.cache/tfxfer by default."] = None,
         engine: Annotated[Literal["tensorflow", "openvino"], "What computes features."] = "tensorflow",
         engine_precision: Annotated[Literal["float32", "bf16"], "Of the engine; bf16 needs openvino and a CPU that has it."] = "float32",
-        batch_size: Annotated[int, "Images (or features) at a time."] = 32,
+        batch_size: Annotated[int, "Images at a time.", range(1, 2**20)] = 32,
         skip_bad_images: Annotated[bool, "Leave out files that can't be decoded, and list them."] = False,
-        image_size: Annotated[int | None, "Height and width in pixels, where the backbone fixes none."] = None,
-        value_range: Annotated[str | None, "LOW,HIGH of the pixels that the backbone expects, where the catalog doesn't know it."] = None,
+        image_size: Annotated[int | None, "Height and width in pixels, where the backbone fixes none.", range(1, 2**13)] = None,
+        value_range: Annotated[tuple[float, float] | None, "Of the pixels that the backbone expects, where the catalog doesn't know it."] = None,
         data_dir: Annotated[Path | None, "Where TensorFlow Datasets keeps its files."] = None,
         trust: Annotated[bool, "Also read a SavedModel that can reach files, Python or the network."] = False,
         options: dict[str, Any] | None = None,
         given: Iterable[str] = (),
     ):
-        self.recipe, self.seed, self.engine, self.engine_precision, self.batch_size = recipe, seed, engine, engine_precision, batch_size
-        self.skip_bad_images, self.image_size, self.data_dir, self.trust, self.cache = skip_bad_images, image_size, data_dir, trust, cache
-        self.value_range = pair(value_range)
-        house = {"seed": seed, "cache": cache, "engine": engine, "engine_precision": engine_precision, "batch_size": batch_size}
-        house |= {"skip_bad_images": skip_bad_images, "image_size": image_size, "value_range": value_range, "data_dir": data_dir, "trust": trust}
-        chosen = {"recipe": recipe, **(options or {}), **house}
-        given = {*given, "recipe"}
-        self.settings = {name: {"value": plain(value), "origin": "given" if name in given else "default"} for name, value in chosen.items()}
-        self.folder = Path(out) if out is not None else numbered(recipe)
+        house = {"seed": seed, "cache": cache, "engine": engine, "engine_precision": engine_precision, "batch_size": batch_size, "trust": trust}
+        house |= {"skip_bad_images": skip_bad_images, "value_range": value_range, "data_dir": data_dir}
+        house["image_size"] = None if image_size is None else (image_size, image_size)
+        self.settings: dict[str, dict[str, Any]] = {}
+        self.before: dict[str, dict[str, Any]] = {}
+        self.lock: sqlite3.Connection | None = None
         self.finished = False
-        self.before = self._begin(resume, overwrite, given)
-        self.record(command=os.environ.get("TFXFER_COMMAND"), started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), versions=versions())
+        given = {*given, "recipe"}
+        self.choose({"recipe": recipe, **(options or {}), **house}, given)
+        self.folder = Path(out).expanduser() if out is not None else numbered(Path(recipe).stem, resume)
+        try:
+            self._begin(resume, overwrite, given)
+            self._attributes()
+            self.record(**{"resumed" if self.before else "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": versions()})
+        except BaseException:
+            self.close()
+            raise
+
+    def choose(self, options: dict[str, Any], given: Iterable[str]) -> None:
+        """Note settings that are not there yet, each with its origin."""
+        for name, value in options.items():
+            self.settings.setdefault(name, {"value": plain(value), "origin": "given" if name in given else "default"})
 
     # --- beginning ---
 
-    def _begin(self, resume: bool, overwrite: bool, given: set[str]) -> dict[str, Any]:
+    def _begin(self, resume: bool, overwrite: bool, given: set[str]) -> None:
         if resume and overwrite:
             raise RunError("--resume goes on with a run and --overwrite replaces it; choose one.")
         there = self._contents()
-        if there and overwrite:
-            if "settings.json" not in there:
-                raise RunError(f"{self.folder} is not a run (found: {', '.join(there[:5])}); --overwrite replaces runs only. Choose another --out.")
-            with self._explained():
-                shutil.rmtree(self.folder)
-        elif there and not resume:
+        if there and not (resume or overwrite):
             raise RunError(f"{self.folder} is not empty. Go on with --resume, replace it with --overwrite, or choose another --out.")
+        before = begun(self.folder) if there else {}
+        if resume and "manifest.json" in there:
+            open_run(self.folder)
+            self.finished = True
+            self._go_on(before, given)
+            return
         with self._explained():
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            self.lock = locked(self.folder / "checkpoints" / "lock")
-        return self._resumed(given) if there and resume else {}
+        self.lock = locked(self.folder / "checkpoints" / "lock")
+        if self._contents() != there:
+            raise RunError(f"{self.folder} is being written by another process. Wait for it, or choose another --out.")
+        if there and overwrite:
+            self._clear()
+        elif there:
+            self._go_on(before, given)
 
     def _contents(self) -> list[str]:
+        """Names in the folder; none where there is only what a run leaves that was killed before its first file."""
         with self._explained():
-            return sorted(p.name for p in self.folder.iterdir() if p.name != "checkpoints") if self.folder.exists() else []
+            names = sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+            empty = names == ["checkpoints"] and {path.name for path in (self.folder / "checkpoints").iterdir()} <= {"lock", "new-settings.json"}
+        return [] if empty else names
 
-    def _resumed(self, given: set[str]) -> dict[str, Any]:
-        before = read_json(self.folder / "settings.json")
-        self.finished = (self.folder / "manifest.json").exists()
+    def _clear(self) -> None:
+        """Remove the old run: first the mark that it is whole. Its settings.json stays until ours replaces it, so that a kill leaves a run's folder."""
+        with self._explained():
+            (self.folder / "manifest.json").unlink(missing_ok=True)
+            keep = {self.folder / "settings.json", self.folder / "checkpoints", self.folder / "checkpoints" / "lock"}
+            for path in sorted({*self.folder.iterdir(), *(self.folder / "checkpoints").iterdir()} - keep):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def _go_on(self, before: dict[str, dict[str, Any]], given: set[str]) -> None:
+        """Take over the settings of the run that was begun; refuse another one."""
+        self.before = before
         for name, new in self.settings.items():
-            old = before.get(name)
-            if old is None or old["value"] == new["value"]:
-                continue
-            if name in SAME:
-                raise RunError(f"{self.folder} was begun with {name}={old['value']!r}; received {new['value']!r}. Resume it with the same, or choose another --out.")
-            if name in given:
+            old = before.get(name, new)
+            if old["origin"] == "derived":
+                old = {"value": None, "origin": "default"}  # nobody chose it: it is derived once more
+            if name in given and not same(old["value"], new["value"]):
+                if name in SAME:
+                    raise RunError(
+                        f"{self.folder} was begun with {name} {old['value']}; received {new['value']}. Resume it with the same, or choose another --out."
+                    )
                 print(f"--{name.replace('_', '-')} {new['value']} is ignored: the run goes on with {old['value']}")
             self.settings[name] = old
-            if hasattr(self, name):
-                setattr(self, name, pair(old["value"]) if name == "value_range" else old["value"])
-        return before
+        self.settings = {**before, **self.settings}
+
+    def _attributes(self) -> None:
+        value = {name: setting["value"] for name, setting in self.settings.items()}
+        self.recipe: str = value["recipe"]
+        self.seed: int = value["seed"]
+        self.cache: str | None = value["cache"]
+        self.engine: Literal["tensorflow", "openvino"] = value["engine"]
+        self.engine_precision: Literal["float32", "bf16"] = value["engine_precision"]
+        self.batch_size: int = value["batch_size"]
+        self.skip_bad_images: bool = value["skip_bad_images"]
+        self.trust: bool = value["trust"]
+        self.image_size: tuple[int, int] | None = value["image_size"] and tuple(value["image_size"])
+        self.value_range: tuple[float, float] | None = value["value_range"] and tuple(value["value_range"])
+        self.data_dir: Path | None = value["data_dir"] and Path(value["data_dir"])
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -122,7 +172,8 @@ class Run:
             old = self.before.get(name, {}).get("value") if name.endswith("_fingerprint") else None
             if old is not None and old != plain(value):
                 raise RunError(f"{self.folder} was begun with other {name.removesuffix('_fingerprint')} than there is now. Choose another --out.")
-            self.settings[name] = {"value": plain(value), "origin": "derived"}
+            given = self.settings.get(name, {}).get("origin") == "given"
+            self.settings[name] = {"value": plain(value), "origin": "given" if given else "derived"}
         if not self.finished:
             self.write_json("settings.json", self.settings)
 
@@ -142,7 +193,7 @@ class Run:
     def write(self, name: str, writer: Callable[[str], Any]) -> Path:
         """`writer(path)` writes aside; the file then appears whole under its name."""
         path = self.folder / name
-        aside = self.folder / "checkpoints" / f"new-{name}"
+        aside = self.folder / "checkpoints" / f"new-{name.replace('/', '-')}"
         with self._explained():
             try:
                 writer(str(aside))
@@ -175,15 +226,16 @@ class Run:
 
     def finish(self) -> None:
         """Remove half-done work, then write the manifest: the run is whole."""
-        files = {p.name: {"bytes": p.stat().st_size, "sha256": digest(p)} for p in sorted(self.folder.iterdir()) if p.is_file()}
-        self.write_json("manifest.json", files)
+        whole = (path for path in sorted(self.folder.rglob("*")) if path.is_file() and self.folder / "checkpoints" not in path.parents)
+        self.write_json("manifest.json", {path.relative_to(self.folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)} for path in whole})
         self.finished = True
         self.close()
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def close(self) -> None:
         """Let go of the folder."""
-        self.lock.close()
+        if self.lock is not None:
+            self.lock.close()
 
 
 class Finished:
@@ -206,7 +258,7 @@ class Finished:
 
     def classes(self) -> list[str]:
         """Names in the order of the model's outputs."""
-        return (self.folder / "labels.txt").read_text("utf-8").splitlines()
+        return self.path("labels.txt").read_text("utf-8", "surrogateescape").split("\n")[:-1]
 
 
 def open_run(folder: str | os.PathLike) -> Finished:
@@ -216,10 +268,9 @@ def open_run(folder: str | os.PathLike) -> Finished:
         RunError: there is no run, it is not finished, or a file is missing or was changed.
     """
     folder = Path(folder)
-    if not (folder / "settings.json").exists():
-        raise RunError(f"{folder} is not a run's folder: it has no settings.json. `tfxfer run frozen` makes one.")
+    settings = begun(folder)
     if not (folder / "manifest.json").exists():
-        raise RunError(f"{folder} is not finished. Go on with: tfxfer run {read_json(folder / 'settings.json')['recipe']['value']} --out {folder} --resume")
+        raise RunError(f"{folder} is not finished. Go on with: {again(settings['recipe']['value'], folder)}")
     for name, expected in read_json(folder / "manifest.json").items():
         path = folder / name
         if not path.is_file():
@@ -229,8 +280,30 @@ def open_run(folder: str | os.PathLike) -> Finished:
     return Finished(folder)
 
 
-def numbered(recipe: str) -> Path:
-    """The first free `runs/<recipe>-<number>`, made at once so that nobody else takes it."""
+def begun(folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings of the run in a folder; RunError where there is none, so that nothing else is ever taken for one, or replaced."""
+    if not (folder / "settings.json").is_file():
+        raise RunError(f"{folder} is not a run's folder: it has no settings.json. `tfxfer run frozen` makes one.")
+    found = read_json(folder / "settings.json")
+    if (
+        not isinstance(found, dict)
+        or "recipe" not in found
+        or not all(isinstance(setting, dict) and {"value", "origin"} <= setting.keys() for setting in found.values())
+    ):
+        raise RunError(f"{folder} is not a run's folder: its settings.json is something else. Choose another folder.")
+    return found
+
+
+def again(recipe: str, folder: Path) -> str:
+    """The command that goes on with a run."""
+    return shlex.join(["tfxfer", "run", recipe, "--out", str(folder), "--resume"])
+
+
+def numbered(recipe: str, latest: bool) -> Path:
+    """The first free `runs/<recipe>-<number>`, made at once so that nobody else takes it; or the latest one that there is."""
+    found = [int(path.name.removeprefix(f"{recipe}-")) for path in Path("runs").glob("*") if path.name.removeprefix(f"{recipe}-").isdecimal()]
+    if latest and found:
+        return Path("runs") / f"{recipe}-{max(found)}"
     number = 1
     while True:
         folder = Path("runs") / f"{recipe}-{number}"
@@ -248,21 +321,17 @@ def locked(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         connection.execute("begin exclusive")
-    except sqlite3.OperationalError as error:
+    except sqlite3.Error as error:
         connection.close()
-        raise RunError(f"{path.parent.parent} is being written by another process ({error}). Wait for it, or choose another --out.") from error
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise RunError(f"{path.parent.parent} is being written by another process. Wait for it, or choose another --out.") from error
+        raise RunError(f"{path.parent.parent} can't be written: {error}. Choose another folder with --out.") from error
     return connection
 
 
-def pair(text: str | None) -> tuple[float, float] | None:
-    """LOW,HIGH as numbers."""
-    if text is None:
-        return None
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError as error:
-        raise RunError(f"--value-range: expected LOW,HIGH such as 0,1 or -1,1; received {text!r}.") from error
-    return low, high
+def same(old: Any, new: Any) -> bool:
+    """Equal, or two spellings of one path."""
+    return old == new or (isinstance(old, str) and isinstance(new, str) and os.path.exists(old) and os.path.exists(new) and os.path.samefile(old, new))
 
 
 def plain(value: Any) -> Any:
@@ -275,7 +344,7 @@ def plain(value: Any) -> Any:
 def read_json(path: Path) -> Any:
     """A JSON file of a run."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8", "surrogateescape"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} can't be read ({error}). Is it a run's folder?") from error
 

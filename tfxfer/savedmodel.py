@@ -29,7 +29,6 @@ from tfxfer.errors import DeniedOperationError, SavedModelError
 READS = frozenset({"ReadVariableOp"})
 WRITES = {"AssignVariableOp": None, "AssignAddVariableOp": "AddV2", "AssignSubVariableOp": "Sub"}
 PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})
-SWISH = "TfxferSwish"
 BIG_CONSTANT = 64 * 1024  # bytes; larger constants are kept as frozen weights, so that a graph stays small
 
 DENIED = frozenset(
@@ -456,7 +455,6 @@ def finish(graph: GraphDef, extra: list[NodeDef], handles: dict[str, Any], weigh
     result.node.extend(extra)
     for i, weight in enumerate(weights.found):
         result.node.append(placeholder(f"weight_{i}", weight.value))
-    nodes = {node.name: node for node in result.node}
     for node in result.node:
         kept = [name for name in node.input if not name.startswith("^")]
         del node.input[:]
@@ -467,8 +465,6 @@ def finish(graph: GraphDef, extra: list[NodeDef], handles: dict[str, Any], weigh
         # The mark points into the process that traced the function; without it, the gradient is the one of the forward graph.
         if "_gradient_op_type" in node.attr:
             del node.attr["_gradient_op_type"]
-            if is_swish(node, nodes):
-                node.attr["_gradient_op_type"].s = SWISH.encode()
     result = needed(result, fetches)
     called = {attr.func.name for node in result.node for attr in node.attr.values() if attr.HasField("func")}
     if not called:
@@ -484,31 +480,6 @@ def finish(graph: GraphDef, extra: list[NodeDef], handles: dict[str, Any], weigh
             node.attr["T"].CopyFrom(shape.attr["dtype"])
             result.node.append(shape)
     return result
-
-
-@tf.RegisterGradient(SWISH)
-def swish_gradient(op: Any, upstream: tf.Tensor, *_: Any) -> list:
-    """The gradient of `tf.nn.silu`, whose custom gradient is found by the same sums in the same order as there."""
-    x, sigmoid = op.inputs[1], tf.sigmoid(op.inputs[1])
-    return [None, upstream * (sigmoid * (1.0 + x * (1.0 - sigmoid))), *[None] * (len(op.inputs) - 2)]
-
-
-def is_swish(node: NodeDef, nodes: dict[str, NodeDef]) -> bool:
-    """Whether an IdentityN passes on x * sigmoid(x), x and perhaps a beta of 1, as `tf.nn.silu` leaves it."""
-    names = stages.data_inputs(node)
-    if node.op != "IdentityN" or len(names) not in (2, 3) or nodes[names[0]].op != "Mul":
-        return False
-    x, factors = names[1], set(stages.data_inputs(nodes[names[0]]))
-    sigmoids = [name for name in factors if nodes[name].op == "Sigmoid"]
-    if len(sigmoids) != 1 or factors - set(sigmoids) != {x}:
-        return False
-    inner = stages.data_inputs(nodes[sigmoids[0]])[0]
-    betas = set(names[2:]) | (set(stages.data_inputs(nodes[inner])) - {x} if inner != x else set())
-    return (inner == x or nodes[inner].op == "Mul") and all(is_one(nodes[beta]) for beta in betas)
-
-
-def is_one(node: NodeDef) -> bool:
-    return node.op == "Const" and node.attr["value"].tensor.dtype == tf.float32.as_datatype_enum and bool((tf.make_ndarray(node.attr["value"].tensor) == 1.0).all())
 
 
 def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:

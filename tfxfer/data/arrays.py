@@ -1,4 +1,4 @@
-"""Arrays and `tf.data` datasets -> Examples. Images become PNG files in memory or on disk, so that the one definition of a pixel holds for them too."""
+"""Arrays and `tf.data` datasets -> Examples, without importing TensorFlow. Images become PNG files in memory or on disk, so that the one definition of a pixel holds for them too."""
 
 import os
 import struct
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfxfer.data.assemble import assemble
 from tfxfer.data.examples import SPLITS, Examples, Found
@@ -83,9 +82,9 @@ def from_arrays(
 
 
 def from_dataset(
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset | None = None,
-    test: tf.data.Dataset | None = None,
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
     *,
     classes: Sequence[str] | None = None,
     seed: int = 0,
@@ -118,7 +117,7 @@ def _elements(dataset: tf.data.Dataset):  # type: ignore[no-untyped-def]
         raise ValueError(f"Expected a dataset of (image, label). Received: element_spec={spec}")
     image, label = spec[:2]
     rank = image.shape.rank
-    batched = rank == 4 or (image.dtype == tf.string and rank == 1) or (rank == 3 and label.shape.rank == 1 and not label.dtype.is_floating)
+    batched = rank == 4 or (image.dtype.name == "string" and rank == 1) or (rank == 3 and label.shape.rank == 1 and not label.dtype.is_floating)
     for element in (dataset.unbatch() if batched else dataset).as_numpy_iterator():
         data, number = element[0], np.asarray(element[1])
         if number.ndim > 1 or (number.ndim == 0 and number.dtype.kind not in "iu"):

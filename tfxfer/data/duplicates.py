@@ -33,7 +33,7 @@ def conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]
 
 
 def counted(number: int, noun: str) -> str:
-    """"1 image was", "2 images were"."""
+    """ "1 image was", "2 images were"."""
     return f"{number} {noun} was" if number == 1 else f"{number} {noun}s were"
 
 

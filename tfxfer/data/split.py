@@ -40,7 +40,9 @@ def split(names: Sequence[str], digests: Sequence[str], groups: Sequence[str] | 
         units.sort(key=lambda unit: _place(seed, groups[unit[0]] if groups else digests[unit[0]]))
         _share_out(units, result)
     if bare := sorted(set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}):
-        raise DataError(f"{source}: after the split no training image of the class '{bare[0]}' is left, for its groups hold other classes too. Give a split column.")
+        raise DataError(
+            f"{source}: after the split no training image of the class '{bare[0]}' is left, for its groups hold other classes too. Give a split column."
+        )
     return result
 
 

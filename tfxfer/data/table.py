@@ -44,7 +44,9 @@ def _rows(path: Path, source: str) -> list[dict[str, str]]:
         raise DataError(f"{source}: no readable CSV table in UTF-8: {error}") from error
     columns = [cell.strip().lower() for cell in lines[0]] if lines else []
     if not {"path", "label"} <= set(columns):
-        raise DataError(f"{source}: the first row has to name the columns path and label, with commas between them (also: split, group). Found: {', '.join(columns)}")
+        raise DataError(
+            f"{source}: the first row has to name the columns path and label, with commas between them (also: split, group). Found: {', '.join(columns)}"
+        )
     if len(lines) < 2:
         raise DataError(f"{source}: no rows below the header.")
     rows = [dict(zip(columns, (cell.strip() for cell in line), strict=False)) for line in lines[1:]]

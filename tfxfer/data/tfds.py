@@ -59,7 +59,9 @@ def _builder(tfds: ModuleType, name: str, data_dir: str | PathLike[str] | None) 
         raise DataError(f"tfds:{name} is no dataset that TensorFlow Datasets {tfds.__version__} knows or finds in {data_dir or 'its folder'}.") from error
     except Exception as error:  # its downloads fail in many ways: requests, urllib3, checksums, a full disk, a builder's own code
         first = str(error).strip().splitlines()[:1]
-        raise DataError(f"tfds:{name} can't be had: {type(error).__name__}: {''.join(first)}. Is there a network, or should --data-dir name a folder that holds it?") from error
+        raise DataError(
+            f"tfds:{name} can't be had: {type(error).__name__}: {''.join(first)}. Is there a network, or should --data-dir name a folder that holds it?"
+        ) from error
     return builder
 
 

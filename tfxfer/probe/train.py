@@ -108,7 +108,8 @@ def fit_head(
         train_rows, validation_rows: positions. Without validation nothing is taken away from training: the head is trained on four fifths
             first, calibrated on the last fifth, and then trained anew on all.
         epochs, batch_size: of `fit`.
-        seed: of weights, shuffling and dropout; sets the global seed of Keras, NumPy and Python.
+        seed: of the shuffling and of layers that are built or draw from here on; sets the global seed of Keras, NumPy and Python. A layer draws its own
+            seeds when it is made, so seed before that too, as a run does.
         log: is called with a line an epoch.
 
     Raises:

@@ -1,0 +1,150 @@
+"""The command line, as a user types it."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+def tfxfer(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [sys.executable, "-m", "tfxfer", *map(str, words)], capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tiny_savedmodel, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", folder)
+    assert done.stdout.startswith(f"Run folder: {folder}\n") and done.stdout.endswith(f"Run folder: {folder}\n")
+    assert f"Next: tfxfer predict {folder} photo.jpg" in done.stdout
+    assert "Traceback" not in done.stderr and "oneDNN" not in done.stderr
+    return folder
+
+
+def test_a_run_ends_in_a_whole_folder(finished):
+    names = {p.name for p in finished.iterdir()}
+    assert names >= {"settings.json", "labels.txt", "history.csv", "metrics.json", "predictions.csv", "model.keras", "probabilities.npz", "report.html", "manifest.json"}
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == {"test", "validation", "baselines"} and set(metrics["baselines"]) == {"majority", "raw_pixels", "last_layer_logistic"}
+    assert {"accuracy", "balanced_accuracy", "low", "high", "n", "classes"} <= set(metrics["test"])
+
+
+def test_predictions_csv_agrees_with_predict(finished, photos, tmp_path):
+    with open(finished / "predictions.csv") as file:
+        expected = {Path(row["file"]).name: row for row in csv.DictReader(file) if row["split"] == "test"}
+    tfxfer("predict", finished, photos, "--to", tmp_path / "out.csv")
+    with open(tmp_path / "out.csv") as file:
+        found = {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    assert expected
+    for name, row in expected.items():
+        assert found[name]["predicted"] == row["predicted"]
+        assert float(found[name]["probability"]) == pytest.approx(float(row["probability"]), abs=1e-4)
+
+
+def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos, tmp_path):
+    assert f"Exported to {tmp_path / 'serving' / '1'}" in tfxfer("export", finished, tmp_path / "serving").stdout
+    tfxfer("export", finished, tmp_path / "serving")
+    photo = next(photos.rglob("*.jpg"))
+    code = (
+        f"import sys, tensorflow as tf; m = tf.saved_model.load({str(tmp_path / 'serving' / '2')!r}); "
+        f"a = m.signatures['serving_default'](inputs=tf.constant([open({str(photo)!r}, 'rb').read()])); "
+        "print(a['classes'].numpy()[0][0].decode(), float(a['scores'][0, 0])); assert 'keras' not in sys.modules and 'tfxfer' not in sys.modules"
+    )
+    label, score = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    row = list(csv.DictReader(tfxfer("predict", finished, photo).stdout.splitlines()))[0]
+    assert row["predicted"] == label and float(row["probability"]) == pytest.approx(float(score), abs=1e-5)
+
+
+def test_evaluate_prints_the_figures_as_json(finished, photos):
+    found = json.loads(tfxfer("evaluate", finished, "--data", photos).stdout)
+    assert "accuracy" in json.dumps(found)
+
+
+def test_two_runs_with_one_seed_give_the_same_bytes(finished, photos, tiny_savedmodel, tmp_path):
+    tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", tmp_path / "again", "--cache", "off")
+    for name in ("metrics.json", "predictions.csv", "labels.txt"):
+        assert (tmp_path / "again" / name).read_bytes() == (finished / name).read_bytes(), name
+    first, second = (np.load(folder / "probabilities.npz")["probabilities"] for folder in (finished, tmp_path / "again"))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("head", ["mlp", "ridge"])
+def test_other_heads_and_a_copied_recipe(head, photos, tiny_savedmodel, tmp_path):
+    tfxfer("copy", "frozen", "mine.py", cwd=tmp_path)
+    tfxfer("run", "mine.py", "--data", photos, "--backbone", tiny_savedmodel, "--head", head, "--epochs", 2, "--mirror", cwd=tmp_path)
+    assert (tmp_path / "runs" / "mine-1" / "manifest.json").exists()
+    history = (tmp_path / "runs" / "mine-1" / "history.csv").read_text().splitlines()
+    assert len(history) == (3 if head == "mlp" else 1)
+
+
+def test_resume_of_a_finished_run_does_nothing(finished, photos, tiny_savedmodel):
+    before = (finished / "manifest.json").stat().st_mtime_ns
+    done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", finished, "--resume")
+    assert "It is finished" in done.stdout and (finished / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_backbones_recipes_inspect_and_cache_print_tables(tiny_savedmodel, finished):
+    assert "efficientnet-lite0" in tfxfer("backbones").stdout
+    assert "frozen" in tfxfer("recipes").stdout
+    stages = tfxfer("inspect", tiny_savedmodel).stdout
+    assert "block1" in stages and "fine-tuning yes" in stages
+    assert "tensorflow float32" in tfxfer("cache").stdout
+
+
+def test_an_unknown_option_names_the_nearest():
+    assert "--backbone" in tfxfer("run", "frozen", "--backbon", "x", code=2).stderr
+
+
+def test_an_unknown_command_names_the_nearest():
+    assert "Did you mean predict?" in tfxfer("predicct", code=2).stderr
+
+
+def test_an_error_is_one_line_on_stderr(tmp_path):
+    done = tfxfer("run", "frozen", "--data", tmp_path / "nothing", "--out", tmp_path / "r", code=1)
+    assert done.stderr.startswith("Error: ") and len(done.stderr.splitlines()) == 1 and "does not exist" in done.stderr
+
+
+def test_another_keras_backend_is_told(tmp_path):
+    assert "KERAS_BACKEND is jax" in tfxfer("run", "frozen", "--out", tmp_path / "r", code=1, KERAS_BACKEND="jax").stderr
+
+
+def test_an_undecodable_photo_stops_the_run_with_its_path_unless_skipped(photos, tiny_savedmodel, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    (folder / "china" / "text.jpg").write_text("not a photo")
+    done = tfxfer("run", "frozen", "--data", folder, "--backbone", tiny_savedmodel, "--out", tmp_path / "r", code=1)
+    assert "text.jpg" in done.stderr and "--skip-bad-images" in done.stderr
+    done = tfxfer("run", "frozen", "--data", folder, "--backbone", tiny_savedmodel, "--out", tmp_path / "r2", "--skip-bad-images")
+    assert "text.jpg" in done.stdout + done.stderr
+
+
+def test_a_killed_run_resumes_to_the_same_figures(finished, photos, tiny_savedmodel, tmp_path):
+    words = ["run", "frozen", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "r"), "--cache", str(tmp_path / "cache")]
+    for seconds in (6, 8, 10):
+        process = subprocess.Popen([sys.executable, "-m", "tfxfer", *words, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    tfxfer(*words, "--resume")
+    assert (tmp_path / "r" / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+
+
+def test_the_model_is_an_ordinary_keras_model(finished):
+    import keras
+
+    import tfxfer  # noqa: F401
+
+    model = keras.models.load_model(finished / "model.keras")
+    assert model.input_shape == (None, 32, 32, 3) and model.output_shape == (None, 2)
+    assert tf.nn.softmax(model(tf.zeros((1, 32, 32, 3)))).shape == (1, 2)

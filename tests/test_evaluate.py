@@ -1,0 +1,135 @@
+"""Figures from labels and probabilities, and what one would get without transfer."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, precision_recall_fscore_support
+from sklearn.preprocessing import StandardScaler
+
+from tfxfer.evaluate import baselines, pays, score, wilson
+
+
+def quiet(_: str) -> None:
+    """A log that nobody reads."""
+
+
+def test_the_figures_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 3, 200), rng.dirichlet([1, 1, 1], 200)
+    probabilities[np.arange(200), labels] += 0.3
+    found, said = score(labels, probabilities, ["a", "b", "c"]), probabilities.argmax(1)
+    precision, recall, _, support = precision_recall_fscore_support(labels, said)
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, said))
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, said))
+    for i, name in enumerate("abc"):
+        assert found["classes"][name] == {
+            "n": support[i],
+            "predicted": np.sum(said == i),
+            "precision": pytest.approx(precision[i]),
+            "recall": pytest.approx(recall[i]),
+        }
+
+
+def test_the_interval_is_wilsons():
+    for right, n in ((0, 10), (7, 10), (140, 153), (10, 10)):
+        theirs = binomtest(right, n).proportion_ci(method="wilson")
+        assert wilson(right, n) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_a_class_without_examples_has_no_recall_and_does_not_count_in_the_balance():
+    found = score(np.array([0, 0, 1]), np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.6, 0.4, 0.0]]), ["a", "b", "never"])
+    assert found["classes"]["never"] == {"n": 0, "predicted": 0, "precision": None, "recall": None}
+    assert found["classes"]["b"] == {"n": 1, "predicted": 0, "precision": None, "recall": 0.0}
+    assert found["balanced_accuracy"] == pytest.approx(0.5)
+
+
+def test_the_figures_are_json():
+    found = score(np.array([0, 1]), np.eye(2, dtype=np.float32), ["a", "b"])
+    assert json.loads(json.dumps(found)) == found
+    assert list(found) == ["accuracy", "balanced_accuracy", "low", "high", "n", "classes"]
+
+
+def test_shapes_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match=r"probabilities \[n, 2\] with n >= 1. Received: shapes \(3,\) and \(3, 4\)"):
+        score(np.zeros(3, int), np.zeros((3, 4)), ["a", "b"])
+    with pytest.raises(ValueError, match=r"Received: shapes \(0,\) and \(0, 2\)"):
+        score(np.zeros(0, int), np.zeros((0, 2)), ["a", "b"])
+
+
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels and labels of scikit-learn's digits, and the positions of 400 to train and 400 to test on."""
+    x, labels = load_digits(return_X_y=True)
+    return x.astype(np.float32), labels, np.arange(400), np.arange(400, 800)
+
+
+def test_a_baseline_is_as_good_as_scikit_learns_tuned_logistic_regression():
+    x, labels, train, test = digits()
+    found = baselines(labels, train, test, list("0123456789"), raw_pixels=x, log=quiet)
+    scaler = StandardScaler().fit(x[train])
+    theirs = LogisticRegressionCV(Cs=10.0 ** np.arange(-4, 2), l1_ratios=(0,), use_legacy_attributes=False, scoring="neg_log_loss", max_iter=2000)
+    theirs.fit(scaler.transform(x[train]), labels[train])
+    assert found.scores["raw_pixels"]["accuracy"] == pytest.approx(np.mean(theirs.predict(scaler.transform(x[test])) == labels[test]), abs=0.01)
+    assert found.right["raw_pixels"].mean() == found.scores["raw_pixels"]["accuracy"]
+
+
+def test_the_majority_is_that_of_train():
+    labels = np.array([0, 0, 1, 1, 1, 0])
+    found = baselines(labels, np.array([0, 1, 2]), np.array([3, 4, 5]), ["a", "b"], log=quiet)
+    assert found.scores["majority"]["accuracy"] == pytest.approx(1 / 3)
+    assert found.scores["raw_pixels"] is None and found.scores["last_layer_logistic"] is None
+
+
+def test_without_a_test_part_there_are_no_baselines():
+    x, labels, train, _ = digits()
+    found = baselines(labels, train, np.array([], int), list("0123456789"), raw_pixels=x, last_layer=x, log=quiet)
+    assert found.scores == {"majority": None, "raw_pixels": None, "last_layer_logistic": None} and found.right == {}
+
+
+def test_a_class_that_only_test_has_is_never_named_by_a_baseline():
+    x, labels, train, test = digits()
+    train = train[labels[train] != 3]
+    found = baselines(labels, train, test, list("0123456789"), last_layer=x, log=quiet)
+    assert found.scores["last_layer_logistic"]["classes"]["3"]["predicted"] == 0
+
+
+def test_a_baseline_on_a_sample_says_so(monkeypatch):
+    monkeypatch.setattr("tfxfer.evaluate.BASELINE_EXAMPLES", 100)
+    x, labels, train, test = digits()
+    lines = []
+    baselines(labels, train, test, list("0123456789"), raw_pixels=x, log=lines.append)
+    assert lines == ["baselines: logistic regression is fitted on 100 of 400 training examples, each class by its share"]
+
+
+def metrics(test: float, raw: float, n: int) -> dict:
+    """What metrics.json holds, as far as `pays` reads it."""
+    return {"test": {"accuracy": test, "n": n}, "baselines": {"majority": {"accuracy": 0.1, "n": n}, "raw_pixels": {"accuracy": raw, "n": n}}}
+
+
+def test_it_is_said_when_transfer_pays():
+    assert pays(metrics(0.90, 0.83, 1000)).startswith(
+        "Transfer pays: 0.900 on 1,000 test examples against 0.830 by logistic regression on raw pixels (+7.0 ± 1.5 points)"
+    )
+
+
+def test_it_is_said_when_transfer_does_not_pay():
+    assert pays(metrics(0.919, 0.961, 1000)).startswith("Transfer does not pay here: 0.919 on 1,000 test examples against 0.961")
+
+
+def test_it_is_said_when_it_is_open():
+    assert "It is open whether transfer pays" in pays(metrics(0.90, 0.88, 50))
+
+
+def test_paired_answers_decide_what_two_figures_alone_leave_open():
+    raw = np.arange(400) < 352
+    test = np.arange(400) < 364
+    figures = metrics(0.91, 0.88, 400)
+    assert pays(figures).startswith("It is open")
+    assert pays(figures, {"test": test, "raw_pixels": raw}).startswith("Transfer pays")
+
+
+def test_nothing_is_said_without_a_test_part():
+    assert pays({"test": None, "baselines": {"majority": None, "raw_pixels": None}}) is None
