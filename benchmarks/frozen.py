@@ -31,9 +31,9 @@ def make(folder: Path, count: int) -> None:
     """`count` JPEG files in train/ and test/."""
     from PIL import Image  # not an ordinary dependency
 
-    from tfxfer.data.demo import read_demo
+    from tfxfer import data
 
-    demo, rng = read_demo(), np.random.default_rng(0)
+    demo, rng = data.load("demo"), np.random.default_rng(0)
     for i in range(count):
         k = int(rng.integers(len(demo.files)))
         image = Image.open(io.BytesIO(demo.read(k))).convert("L").resize((256, 256), Image.Resampling.BICUBIC)

@@ -29,27 +29,31 @@ def frozen(
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
     run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
-    trains = head in ("mlp", "cosine")
-    cache = tfxfer.Cache(run.cache_folder)
+    trains, cache = head in ("mlp", "cosine"), tfxfer.Cache(run.cache_folder)
     with run.timed("features"):
-        how = {"cache": cache, "skip_bad_images": run.skip_bad_images}
         prefix = network.prefix(None if trains else len(network.stages))
-        features = tfxfer.features.extract(examples, prefix, engine=run.engine, precision=run.engine_precision, batch_size=run.batch_size, mirror=mirror, **how)
-    examples = features.examples
+        how = {"engine": run.engine, "precision": run.engine_precision, "batch_size": run.batch_size, "mirror": mirror}
+        features = tfxfer.features.extract(examples, prefix, cache=cache, skip_bad_images=run.skip_bad_images, **how)
+    examples, classes = features.examples, len(features.examples.classes)
     train, validation, test = (examples.where(split) for split in tfxfer.data.SPLITS)
     with run.timed("head"):
         if trains:
-            layer = tfxfer.heads.MLP(len(examples.classes)) if head == "mlp" else tfxfer.heads.Cosine(len(examples.classes))
-            found = tfxfer.probe.train.fit_head(layer, features, examples.labels, train, validation if len(validation) else None, epochs=epochs, batch_size=128, seed=run.seed)
+            layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
+            found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, epochs=epochs, seed=run.seed, log=run.say)
             layer, taps, held_out, probabilities, history = found.head, None, found.positions, found.probabilities, found.history
         else:
-            part = features.take(train)
-            found = tfxfer.probe.choose(part, part.examples.labels, len(examples.classes), features.tap_widths, head=head, seed=run.seed, log=run.say)
+            part, labels = features.take(train), examples.labels[train]
+            found = tfxfer.probe.choose(part, labels, classes, features.tap_widths, head=head, seed=run.seed, log=run.say)
             layer, taps, held_out, probabilities, history = found.fitted.layer(), found.fitted.taps, train, found.out_of_fold, ()
             run.record(chosen_head=found.fitted.name, chosen_taps=taps)
+            if mirror:
+                alone = tfxfer.probe.choose(part.one_side, labels, classes, features.tap_widths, head=head, seed=run.seed, log=lambda line: None)
+                run.say(tfxfer.outcome.mirror_pays(labels, probabilities, alone.out_of_fold))
+            if found.fitted.name == "gaussian":
+                run.write("gaussian.npz", tfxfer.outcome.gaussian(part, labels, classes, found.fitted.widths))
     outcome = tfxfer.outcome.judge(features, layer, held_out, probabilities)
     with run.timed("baselines"):
-        pixels = tfxfer.features.raw_pixels(examples, **how) if len(test) else None
+        pixels = tfxfer.features.raw_pixels(examples, cache=cache, skip_bad_images=run.skip_bad_images) if len(test) else None
         baselines = tfxfer.evaluate.baselines(
             examples.labels, train, test, examples.classes, raw_pixels=pixels, last_layer=features.output, seed=run.seed, log=run.say
         )

@@ -166,6 +166,17 @@ def test_linear_samples_what_would_not_fit_in_memory(monkeypatch):
     assert np.bincount(labels[logistic.affordable(labels, np.arange(300), sum(WIDTHS))]).tolist() == [25] * 4
 
 
+def test_linear_on_a_sample_says_so_and_the_others_count_as_held_out(monkeypatch):
+    monkeypatch.setattr(validate, "ROTATED", 100)
+    monkeypatch.setattr(logistic, "LOADED", 4 * sum(WIDTHS) * 200)
+    x, labels = examples(400)
+    lines = []
+    choice = choose(x, labels, 4, (sum(WIDTHS),), head="linear", log=lines.append)
+    assert lines[-1] == "linear: fitted on 200 of 400 examples, 1 GiB of features; the others count as held out, for it never saw them"
+    others = np.setdiff1d(np.arange(400), logistic.affordable(labels, np.arange(400), sum(WIDTHS)))
+    np.testing.assert_allclose(choice.out_of_fold[others], softmax(choice.fitted.logits(x[others]).astype(np.float64), 1), atol=1e-5)
+
+
 @pytest.mark.parametrize("n", [4, 60])
 def test_prototype_names_the_class_mean_at_the_smallest_angle(n):
     x, labels = examples(n)

@@ -2,8 +2,6 @@
 
 import importlib
 import importlib.abc
-import importlib.machinery
-import importlib.util
 import sys
 
 import lazy_loader
@@ -26,19 +24,28 @@ class AfterKeras(importlib.abc.MetaPathFinder):
     """Registers the layers as soon as Keras is imported, so that `import tfxfer` alone stays light."""
 
     def find_spec(self, name, path=None, target=None):
+        """Keras as the other finders know it, with one more step after its import."""
         if name != "keras":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
+        for finder in [finder for finder in sys.meta_path if finder is not self]:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                spec.loader.exec_module = then(spec.loader.exec_module, self)
+            if spec is not None:
+                return spec
+        return None
 
-            def exec_module(module):
-                load(module)
-                register_layers()
 
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
+def then(load, finder):
+    """`load`, then the layers. Who only asks whether there is a Keras, as TensorFlow does, gets a spec and imports nothing."""
+
+    def exec_module(module):
+        load(module)
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
+            register_layers()
+
+    return exec_module
 
 
 if "keras" in sys.modules:

@@ -108,6 +108,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             return
         run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
         start_tensorflow()
+        room("heads").keras.utils.set_random_seed(run.seed)  # layers draw their seeds when they are made
         # A resumed run's own settings count, which come from JSON.
         function(run, **{key: option.type_cast_value(context, run.settings[key]["value"]) for key, option in mine.items()})
         click.echo(f"Run folder: {run.folder}")

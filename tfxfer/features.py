@@ -65,6 +65,11 @@ class Features:
         last = self.tap_widths[-1] if self.tap_widths else self.feature_size
         return Columns(self, self.shape[1] - last, self.feature_size)
 
+    @property
+    def one_side(self) -> "Features":
+        """The features of the images as they are, without those of their mirror images."""
+        return replace(self, views=self.views[:1])
+
     def take(self, positions: Any) -> "Features":
         """The same features, only of these examples, in this order."""
         return replace(self, examples=self.examples.take(positions), views=tuple(view.take(positions) for view in self.views))

@@ -1,6 +1,6 @@
 """What a run found: the probabilities of each example, as figures, as a table and as arrays."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from scipy.special import softmax
 from tfxfer.data import Examples
 from tfxfer.evaluate import Baselines, pays, score
 from tfxfer.features import Features
+from tfxfer.probe import paired, precision
 
 BLOCK = 1024  # rows in memory at once
 
@@ -79,3 +80,17 @@ def judge(features: Features, head: keras.layers.Layer, held_out: np.ndarray, pr
     positions = np.concatenate([fresh, held_out])
     order = np.argsort(positions, kind="stable")
     return Outcome(examples, positions[order], np.concatenate([*answers, probabilities])[order])
+
+
+def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:
+    """One sentence on what mirror images are worth, from probabilities [n, C] with and without them, of examples that were held out."""
+    right, before = both.argmax(1) == labels, alone.argmax(1) == labels
+    gain, error = paired(right, before)
+    verdict = "they pay" if gain > 2 * error else "they harm: leave out --mirror" if gain < -2 * error else "that is within two standard errors"
+    return f"mirror images: {right.mean():.3f} out of fold with them, {before.mean():.3f} without ({100 * gain:+.1f} ± {100 * error:.1f} points): {verdict}."
+
+
+def gaussian(features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]) -> Callable[[str], None]:
+    """Writes gaussian.npz: `means` [C, d], `P` [d, d], both of features with each tap at length one, and `widths`, the columns of each tap."""
+    means, matrix = precision(features, labels, classes, widths)
+    return lambda path: np.savez(path, means=means, P=matrix, widths=np.asarray(widths))

@@ -60,7 +60,7 @@ def _jpeg(encoded: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tens
     # INTEGER_ACCURATE is what Pillow and browsers use. INTEGER_FAST, TensorFlow's default, saves 4 % of decoding (256 and 1,000 px) and moves each pixel by 0.9
     # of 255 on average: not worth it. A photo with pixels to spare is decoded at a half or a quarter (libjpeg's scaled DCT), never below twice the target, so
     # that the antialiased resize has the last word: 6.4 -> 4.9 ms at 1,000 px and 40 -> 17 ms at 3,000 px, for 1 to 2 of 255 on average where it begins to act
-    # and less above; an eighth moves 3 and is left out. Decoding only what the crop keeps (decode_and_crop_jpeg) won 2 % at 4:3, less than it would cost to explain.
+    # and less above; an eighth moves 3 and is left out. Decoding only what the crop keeps (decode_and_crop_jpeg) won 2 % at 4:3, not enough to pay for itself.
     turn = _orientation(encoded, b"Exif\0\0", HEAD, 0)
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float64)
     spare = tf.reduce_min(shape / tf.gather(_sizes(size), turn)) / 2
@@ -77,17 +77,31 @@ def _not_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=32)
     png = _is(head, 0, b"\x89PNG")
     webp = _is(head, 0, b"RIFF") & _is(head, 8, b"WEBP")
-    number = tf.reduce_sum(tf.cast([png, png & (head[24] == 16), _is(head, 0, b"BM")], tf.int32) * [1, 1, 3])
+    animated = webp & _is(head, 12, b"VP8X") & (tf.bitwise.bitwise_and(head[20], 2) != 0)
+    # TensorFlow 2.21 decodes an animation to four channels into room for three unless the file says that it has alpha, and the process dies
+    # (decode_image_op.cc: DecodeWebP). So let it say so: 0x12 is "animation, alpha".
+    encoded = tf.cond(
+        animated, lambda: tf.strings.join([tf.strings.substr(encoded, 0, 20), b"\x12", tf.strings.substr(encoded, 21, tf.int32.max)]), lambda: encoded
+    )
+    number = tf.reduce_sum(tf.cast([png, png & (head[24] == 16), png & (head[24] < 8), _is(head, 0, b"BM")], tf.int32) * [1, 1, 2, 4])
     readers = [
         lambda: _over_white(tf.io.decode_image(encoded, expand_animations=False)),  # JPEG XL, GIF, WebP, and the errors: as many channels as there are
         # Four channels always, for the decoder expands palette, grey and tRNS only then. 16 bits read as 8 would be cut off, not rounded.
         lambda: _over_white(tf.io.decode_png(encoded, channels=4)),
         lambda: _over_white(tf.io.decode_png(encoded, channels=4, dtype=tf.uint16)),
+        lambda: _over_white(_opaque(tf.io.decode_png(encoded, channels=4), head[24])),
         lambda: _bmp(encoded),
     ]
     # A WebP's block comes last and, after its mark, has its length.
     turn = _orientation(encoded, tf.where(webp, b"EXIF", b"eXIf"), tf.where(webp, tf.int32.max, HEAD), tf.where(webp, 4, 0))
     return tf.switch_case(number, readers), turn
+
+
+def _opaque(image: tf.Tensor, depth: tf.Tensor) -> tf.Tensor:
+    """Of less than 8 bits and without alpha, the decoder gives 2**depth - 1 as alpha, where it means 255 (png_io.cc: the filler is not scaled)."""
+    alpha = image[..., 3:]
+    filler = tf.bitwise.left_shift(tf.constant(1, tf.uint8), depth) - 1
+    return tf.concat([image[..., :3], tf.where(tf.reduce_all(alpha == filler), tf.constant(255, tf.uint8), alpha)], -1)
 
 
 def _bmp(encoded: tf.Tensor) -> tf.Tensor:
@@ -116,7 +130,7 @@ def _over_white(image: tf.Tensor) -> tf.Tensor:
         opacity = tf.cast(image[..., -1:], tf.float32) / whole
         return colour * opacity + 255.0 * (1.0 - opacity)
 
-    return tf.cond(channels % 2 == 0, laid, lambda: colour)
+    return tf.cond((channels % 2 == 0) & tf.reduce_any(image[..., -1:] != whole), laid, lambda: colour)
 
 
 def _is(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:
@@ -148,9 +162,8 @@ def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     image = tf.slice(image, tf.pad(tf.cast(first, tf.int32), [[0, 1]]), tf.pad(tf.cast(last - first, tf.int32), [[0, 1]], constant_values=3))
     # Rows, then columns by the same rows-only operation on the transposed image: ScaleAndTranslate's own pass over columns isn't vectorised and made
     # the whole 2.3 times slower. The numbers are the same, bit for bit.
-    (rows, columns), (high, wide), (down, right) = (
-        tf.unstack(tf.cast(pair, kind)) for pair, kind in ((target, tf.int32), (scale, tf.float32), (first * scale - start, tf.float32))
-    )
+    rows, columns = tf.unstack(tf.cast(target, tf.int32))
+    (high, wide), (down, right) = tf.unstack(tf.cast(scale, tf.float32)), tf.unstack(tf.cast(first * scale - start, tf.float32))
     sideways = tf.transpose(_resize_rows(image, rows, high, down), [1, 0, 2])
     done = _resize_rows(sideways, columns, wide, right)  # [columns, rows, 3]
     upright = tf.cond(turn == 1, lambda: tf.transpose(done, [1, 0, 2]), lambda: _upright(done, turn))

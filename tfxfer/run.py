@@ -108,11 +108,15 @@ class Run:
             self._go_on(before, given)
 
     def _contents(self) -> list[str]:
-        """Names in the folder; none where there is only what a run leaves that was killed before its first file."""
+        """Names in the folder, without our own checkpoints/: a run that was killed before its first file leaves nothing else."""
         with self._explained():
             names = sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
-            empty = names == ["checkpoints"] and {path.name for path in (self.folder / "checkpoints").iterdir()} <= {"lock", "new-settings.json"}
-        return [] if empty else names
+            ours = (
+                "settings.json" in names
+                or "checkpoints" not in names
+                or all(p.name.startswith(("lock", "new-")) for p in (self.folder / "checkpoints").iterdir())
+            )
+        return [name for name in names if name != "checkpoints" or not ours]
 
     def _clear(self) -> None:
         """Remove the old run: first the mark that it is whole. Its settings.json stays until ours replaces it, so that a kill leaves a run's folder."""

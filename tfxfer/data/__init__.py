@@ -30,7 +30,7 @@ def load(data: str | PathLike[str] | Examples, *, data_dir: str | PathLike[str] 
     Raises:
         DataError: no images, one class, a class of one image where a split must be made, a class that is only in test, an unreadable table.
         ImageError: files that can't be decoded.
-        MissingExtraError: HEIC, AVIF and TIFF need `tfxfer[heic]`, TensorFlow Datasets `tfxfer[tfds]`.
+        MissingExtraError: HEIC, AVIF and TIFF need `tfxfer[heic]`.
     """
     if isinstance(data, Examples):
         return data

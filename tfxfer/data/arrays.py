@@ -1,25 +1,25 @@
-"""Arrays and `tf.data` datasets -> Examples, without importing TensorFlow. Images become PNG files in memory or on disk, so that the one definition of a pixel holds for them too."""
+"""Arrays and `tf.data` datasets -> Examples.
+
+Images become PNG files, in memory or on disk, so that the one definition of a pixel holds for them too. TensorFlow itself is not needed here.
+"""
 
 import os
-import struct
 import tempfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfxfer.data.assemble import assemble
 from tfxfer.data.examples import SPLITS, Examples, Found
-
-COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # PNG's number for grey, grey and alpha, RGB, RGBA
+from tfxfer.data.png import COLOUR, png
 
 
 class Spool:
     """Files one behind the other in a nameless temporary file ($TMPDIR), so that no dataset has to fit into memory."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as its readers
         self.ends = [0]
 
     def append(self, data: bytes) -> None:
@@ -32,24 +32,6 @@ class Spool:
 
     def read(self, i: int) -> bytes:
         return os.pread(self.file.fileno(), self.ends[i + 1] - self.ends[i], self.ends[i])
-
-
-def png(image: np.ndarray) -> bytes:
-    """uint8 [h, w], [h, w, 1] or [h, w, 2 to 4] -> a PNG file, not compressed: the same bytes with every version of every library."""
-    image = image[..., None] if image.ndim == 2 else image
-    height, width, channels = image.shape
-    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each row begins with its filter: none
-    rows[:, 1:] = image.reshape(height, -1)
-    raw = rows.tobytes()
-    blocks = [raw[at : at + 0xFFFF] for at in range(0, len(raw), 0xFFFF)]
-    stored = [struct.pack("<BHH", at == len(blocks) - 1, len(block), len(block) ^ 0xFFFF) + block for at, block in enumerate(blocks)]
-    pixels = b"\x78\x01" + b"".join(stored) + struct.pack(">I", zlib.adler32(raw))
-    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR[channels], 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")))
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def from_arrays(
@@ -111,7 +93,7 @@ def from_dataset(
     return assemble(Found(files, names, spool.read, "tf.data", None if alone else splits, classes=order), seed=seed)
 
 
-def _elements(dataset: tf.data.Dataset):  # type: ignore[no-untyped-def]
+def _elements(dataset: Any) -> Iterator[tuple[bytes, int]]:
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) < 2:
         raise ValueError(f"Expected a dataset of (image, label). Received: element_spec={spec}")
@@ -127,10 +109,7 @@ def _elements(dataset: tf.data.Dataset):  # type: ignore[no-untyped-def]
 
 def _names(numbers: Sequence[int], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """(classes in order, the class of each label)."""
-    if classes is None:
-        order = [str(i) for i in range(max(numbers, default=-1) + 1)]
-    else:
-        order = [str(name) for name in classes]
+    order = [str(i) for i in range(max(numbers, default=-1) + 1)] if classes is None else [str(name) for name in classes]
     if numbers and not 0 <= min(numbers) <= max(numbers) < len(order):
         raise ValueError(f"Expected labels from 0 to {len(order) - 1}. Received: {min(numbers)} to {max(numbers)}")
     if len(set(order)) < len(order):

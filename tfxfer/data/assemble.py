@@ -10,10 +10,10 @@ import numpy as np
 
 from tfxfer.data.duplicates import conflicts, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
-from tfxfer.data.heic import FOREIGN, missing, readable
-from tfxfer.data.images import kind, problem
+from tfxfer.data.heic import readable
+from tfxfer.data.images import problem
 from tfxfer.data.split import split
-from tfxfer.errors import DataError, ImageError
+from tfxfer.errors import DataError, ImageError, MissingExtraError
 
 IMBALANCE = 5
 
@@ -35,7 +35,8 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         texts = [f"{found.files[i]} {problems[i]}" for i in bad]
         if not skip_bad_images:
             raise ImageError(
-                f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: {shown(texts, 5)}. Repair or remove them, or leave them out with --skip-bad-images."
+                f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: {shown(texts, 5)}. "
+                "Repair or remove them, or leave them out with --skip-bad-images."
             )
         notes.append(f"{counted(len(bad), 'image')} left out (--skip-bad-images): {'; '.join(texts)}.")
     at = [i for i, text in enumerate(problems) if not text]
@@ -51,8 +52,8 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         splits = [found.splits[i] for i in at]
         drop, said = leaks([found.files[i] for i in at], digests, splits)
         notes += said
-        gone = set(drop)
-        at, names, digests, splits = ([value for i, value in enumerate(values) if i not in gone] for values in (at, names, digests, splits))
+        stay = sorted(set(range(len(at))) - set(drop))
+        at, names, digests, splits = [at[i] for i in stay], [names[i] for i in stay], [digests[i] for i in stay], [splits[i] for i in stay]
         _check_splits(names, splits, found.source)
     files = [found.files[i] for i in at]
     notes += conflicts(files, digests, names)
@@ -66,40 +67,30 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         tuple(splits),
         tuple(classes),
         tuple(digests),
-        _reader(found, at),
+        lambda position: readable(found.read(at[position]), files[position]),
         found.source,
         tuple(notes),
     )
 
 
-def _reader(found: Found, at: list[int]):  # type: ignore[no-untyped-def]
-    def read(position: int) -> bytes:
-        i = at[position]
-        try:
-            return readable(found.read(i), found.files[i])
-        except OSError as error:
-            raise ImageError(f"{found.files[i]} can't be read any more: {error.strerror or error}. Was it moved during the run?") from error
-
-    return read
-
-
 def _inspect(found: Found, skip_bad_images: bool) -> tuple[list[str], list[str | None]]:
-    """The digest of each file, and what is wrong with it."""
+    """The digest of each file's content, as it is handed on, and what is wrong with it."""
 
     def look(i: int) -> tuple[str, str | None]:
         try:
-            data = found.read(i)
+            data = readable(found.read(i), found.files[i])
         except OSError as error:
             return "", f"can't be read: {error.strerror or error}"
-        form = kind(data)
-        if form in FOREIGN and (lack := missing(form)):
+        except ImageError as error:
+            return "", str(error).removeprefix(found.files[i]).lstrip()
+        except MissingExtraError as error:
             if not skip_bad_images:
-                raise type(lack)(f"{found.files[i]}: reading {form} files", "heic")
-            return "", f"is left out, for {lack}"
+                raise
+            return "", f"needs an extra: {error}"
         return hashlib.sha256(data).hexdigest(), problem(data)
 
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        looked = list(pool.map(look, range(len(found.files)), chunksize=16))
+        looked = list(pool.map(look, range(len(found.files))))
     return [digest for digest, _ in looked], [text for _, text in looked]
 
 
@@ -115,8 +106,8 @@ def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> N
     for part in ("validation", "test"):
         if strange := sorted({name for name, at in zip(names, splits, strict=True) if at == part} - trained):
             raise DataError(
-                f"{source}: the class '{strange[0]}' is in {part} but not in train, so that it could never be predicted. In train: {shown(sorted(trained), 10)}. "
-                f"Add training images, or remove it from {part}."
+                f"{source}: the class '{strange[0]}' is in {part} but not in train, so that it could never be predicted. "
+                f"In train: {shown(sorted(trained), 10)}. Add training images, or remove it from {part}."
             )
     _need_two_classes([name for name, part in zip(names, splits, strict=True) if part == "train"], source)
 

@@ -96,7 +96,7 @@ class Examples:
         counts = self.counts()
         order = range(len(self.classes))
         listed = list(order) if len(order) <= LISTED else sorted(order, key=lambda c: (counts["train"][c], c))[:10]
-        rows = [("class", *SPLITS)]
+        rows: list[tuple[str, ...]] = [("class", *SPLITS)]
         rows += [(self.classes[c], *(str(counts[s][c]) if counts[s].any() else "-" for s in SPLITS)) for c in listed]
         if len(listed) < len(order):
             rows.append((f"(the 10 smallest of {len(order)})", "", "", ""))

@@ -1,66 +1,66 @@
 """HEIC, AVIF and TIFF, which TensorFlow can't decode: read with Pillow (and pillow-heif), handed on as PNG. Needs `pip install "tfxfer[heic]"`."""
 
 import io
-from types import ModuleType
+from typing import Any
 
-from tfxfer.data.images import kind
+import numpy as np
+
+from tfxfer.data.images import MOST_PIXELS, kind
+from tfxfer.data.png import png
 from tfxfer.errors import ImageError, MissingExtraError
 
 FOREIGN = ("HEIC", "AVIF", "TIFF")
 
 
-def missing(form: str) -> MissingExtraError | None:
-    """The error that says what to install for a format; None where it can be read."""
-    try:
-        _pillow(form)
-    except MissingExtraError as error:
-        return error
-    return None
-
-
 def readable(data: bytes, file: str = "") -> bytes:
-    """The bytes as they are where TensorFlow decodes them; HEIC, AVIF and TIFF as PNG, turned upright, of a TIFF the first page.
+    """The bytes as they are where TensorFlow decodes them; HEIC, AVIF and TIFF (its first page) as PNG, turned upright.
+
+    Args:
+        file: the name to put into an error.
 
     Raises:
         MissingExtraError: Pillow or pillow-heif is needed and missing.
-        ImageError: the file is damaged.
+        ImageError: the file is damaged, or too large.
     """
     form = kind(data)
     if form not in FOREIGN:
         return data
-    pillow = _pillow(form)
+    opened = _opener(form, file)
     try:
-        with pillow.open(io.BytesIO(data)) as image:
-            return _png(image)
+        with opened(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height <= MOST_PIXELS:
+                return png(_pixels(image))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more on damaged files
-        raise ImageError(f"{file or 'An image'} is a {form} that can't be decoded: {error}") from error
+        raise ImageError(f"{file} is a {form} that can't be decoded: {error}".lstrip()) from error
+    raise ImageError(f"{file} is a {form} of {width} x {height} pixels, more than the {MOST_PIXELS // 10**6} million that are read".lstrip())
 
 
-def _pillow(form: str) -> ModuleType:
+def _opener(form: str, file: str) -> Any:
     try:
         from PIL import Image, features
 
         if form == "AVIF" and not features.check("avif"):
-            raise ImportError
+            raise ImportError("this Pillow has no AVIF")
         if form == "HEIC":
-            from pillow_heif import register_heif_opener
+            from pillow_heif import HeifImageFile, register_heif_opener
 
             register_heif_opener()
+            return HeifImageFile
     except ImportError as error:
-        raise MissingExtraError(f"Reading {form} files", "heic") from error
-    return Image
+        raise MissingExtraError(f"{file}: reading {form} files".removeprefix(": "), "heic") from error
+    return Image.open
 
 
-def _png(image) -> bytes:  # type: ignore[no-untyped-def]
+def _pixels(image: Any) -> np.ndarray:
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16") or upright.mode == "I":
-        upright = upright.convert("I;16") if upright.mode != "I" else upright.convert("I").point(lambda value: value).convert("I;16")
-    elif upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-        upright = upright.convert("RGBA" if "A" in upright.mode or "a" in upright.mode else "RGB")
-    for key in ("exif", "icc_profile"):  # the orientation was obeyed, and must not be obeyed twice
-        upright.info.pop(key, None)
-    buffer = io.BytesIO()
-    upright.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    if upright.mode.startswith("I;16"):
+        return np.asarray(upright).astype(np.uint16)
+    if upright.mode in ("I", "F"):
+        raise ValueError("32-bit numbers are no colours, save it with 8 or 16 bits a channel")
+    if upright.mode not in ("L", "RGB"):
+        clear = "A" in upright.mode or "a" in upright.mode or "transparency" in upright.info
+        upright = upright.convert("RGBA" if clear else "L" if upright.mode == "1" else "RGB")
+    return np.asarray(upright)

@@ -41,7 +41,7 @@ def split(names: Sequence[str], digests: Sequence[str], groups: Sequence[str] | 
         _share_out(units, result)
     if bare := sorted(set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}):
         raise DataError(
-            f"{source}: after the split no training image of the class '{bare[0]}' is left, for its groups hold other classes too. Give a split column."
+            f"{source}: after the split no training image of the class '{bare[0]}' is left, for its groups hold other classes too. Name the split in a column."
         )
     return result
 

@@ -1,13 +1,15 @@
 """TensorFlow Datasets by name, read once into a temporary file, encoded as they are stored."""
 
 from os import PathLike
-from types import ModuleType
 from typing import Any
 
-from tfxfer.data.arrays import Spool, png
+import tensorflow_datasets as tfds
+
+from tfxfer.data.arrays import Spool
 from tfxfer.data.duplicates import shown
-from tfxfer.data.examples import Found
-from tfxfer.errors import DataError, MissingExtraError
+from tfxfer.data.examples import SPLITS, Found
+from tfxfer.data.png import png
+from tfxfer.errors import DataError
 
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 
@@ -19,18 +21,16 @@ def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
 
     Raises:
         DataError: no such dataset, no network, no image or no label in it.
-        MissingExtraError: tensorflow-datasets is missing.
     """
-    tfds = _library(name)
-    builder = _builder(tfds, name, data_dir)
-    image, label = _keys(tfds, builder, name)
+    builder = _builder(name, data_dir)
+    image, label = _keys(builder, name)
     parts = {part: PARTS[part] for part in builder.info.splits if part in PARTS}
     if "train" not in parts:
         raise DataError(f"tfds:{name} has no part named train. Found: {shown(list(builder.info.splits), 10)}")
     left = [part for part in builder.info.splits if part not in PARTS]
     feature = builder.info.features[label]
     spool, names, splits, files = Spool(), [], [], []
-    for part in sorted(parts, key=lambda part: ("train", "validation", "test").index(parts[part])):
+    for part in sorted(parts, key=lambda part: SPLITS.index(parts[part])):
         dataset = builder.as_dataset(split=part, shuffle_files=False, decoders={image: tfds.decode.SkipDecoding()})
         for i, element in enumerate(dataset.as_numpy_iterator()):
             data = element[image]
@@ -43,15 +43,7 @@ def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
     return Found(files, names, spool.read, f"tfds:{name}", splits if len(parts) > 1 else None, classes=feature.names, notes=tuple(notes))
 
 
-def _library(name: str) -> ModuleType:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise MissingExtraError(f"Reading tfds:{name}", "tfds") from error
-    return tfds
-
-
-def _builder(tfds: ModuleType, name: str, data_dir: str | PathLike[str] | None) -> Any:
+def _builder(name: str, data_dir: str | PathLike[str] | None) -> Any:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         builder.download_and_prepare()
@@ -65,7 +57,7 @@ def _builder(tfds: ModuleType, name: str, data_dir: str | PathLike[str] | None) 
     return builder
 
 
-def _keys(tfds: ModuleType, builder: Any, name: str) -> tuple[str, str]:
+def _keys(builder: Any, name: str) -> tuple[str, str]:
     features = builder.info.features
     keys = builder.info.supervised_keys or ("image", "label")
     if not isinstance(features, tfds.features.FeaturesDict) or any(key not in features for key in keys[:2]):

@@ -3,6 +3,7 @@
 folds       which examples are held out together, which stand for all
 fitted      Fitted: an affine head; its temperature
 closed      gaussian, ridge, prototype
+precision   the Gaussian's means and P, for those who ask how far an image is from every class
 logistic    linear
 validate    choose: which head on which taps
 train       fit_head: any Keras layer
@@ -11,7 +12,23 @@ train       fit_head: any Keras layer
 from tfxfer.probe.closed import gaussian, prototype, ridge
 from tfxfer.probe.fitted import Fitted, log_loss, temperature
 from tfxfer.probe.logistic import linear
+from tfxfer.probe.precision import precision
 from tfxfer.probe.train import Trained, fit_head
 from tfxfer.probe.validate import Candidate, Choice, choose, paired
 
-__all__ = ["Candidate", "Choice", "Fitted", "Trained", "choose", "fit_head", "gaussian", "linear", "log_loss", "paired", "prototype", "ridge", "temperature"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "Fitted",
+    "Trained",
+    "choose",
+    "fit_head",
+    "gaussian",
+    "linear",
+    "log_loss",
+    "paired",
+    "precision",
+    "prototype",
+    "ridge",
+    "temperature",
+]

@@ -23,7 +23,7 @@ FEW = 20  # examples a class below which columns are not standardised: their sca
 STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)  # in units of the mean squared length of a centred example, strong to weak
 STEEPNESS = 0.05  # a guess at p (1 - p): only the number of steps depends on it
 FOLDS = 5
-TOGETHER = 2_000_000  # numbers in one descent: L-BFGS keeps some 20 copies of them
+TOGETHER = 600_000  # numbers in one descent: L-BFGS keeps some 25 copies of them in float64
 
 
 def normalisation(labels: np.ndarray, classes: int) -> str:

@@ -5,8 +5,8 @@ from importlib.resources import files as resources
 
 import numpy as np
 
-from tfxfer.data.arrays import png
 from tfxfer.data.examples import Found
+from tfxfer.data.png import png
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
 SIDE = 28

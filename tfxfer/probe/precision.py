@@ -1,0 +1,33 @@
+"""The Gaussian head's own picture of the classes: their means and the precision that they share."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import lapack
+from scipy.linalg.blas import ssyrk
+
+from tfxfer.probe.closed import class_means
+from tfxfer.probe.fitted import Array, blocks, normalised, one_thread
+
+
+@one_thread
+def precision(features: Array, labels: np.ndarray, classes: int, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Class means M, float32 [C, d], and P = d (R'R + t I)^-1, float32 [d, d], of features with each tap at length one (METHODS: Gaussian).
+
+    Holds one d x d matrix, which is inverted in its place.
+
+    Args: as for `gaussian`.
+    """
+    labels, width = np.asarray(labels), sum(widths)
+    rows = np.arange(len(labels))
+    means, _ = class_means(features, rows, labels, classes, widths)
+    matrix = np.zeros((width, width), np.float32, order="F")
+    for where, x in blocks(features, rows, width):
+        matrix = ssyrk(1.0, (normalised(x, widths) - means[labels[where]]).astype(np.float32).T, 1.0, matrix, lower=1, overwrite_c=1)
+    matrix.flat[:: width + 1] += np.float32(float(np.trace(matrix, dtype=np.float64)) / max(len(rows) - 1, 1) or 1.0)
+    factor, _ = lapack.spotrf(matrix, lower=1, overwrite_a=1)
+    inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
+    for i in range(width):  # LAPACK fills the lower half only
+        inverse[i, i + 1 :] = inverse[i + 1 :, i]
+    inverse *= np.float32(width)
+    return np.asarray(means, np.float32), inverse
