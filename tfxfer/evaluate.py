@@ -1,4 +1,4 @@
-"""From labels and probabilities to figures, and what one would get without transfer. NumPy and scikit-learn's neighbours only: no TensorFlow."""
+"""From labels and probabilities to figures, and what one would get without transfer. NumPy, and the heads of `tfxfer.probe`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -122,15 +122,15 @@ def _bmp(encoded: tf.Tensor) -> tf.Tensor:
 
 def _over_white(image: tf.Tensor) -> tf.Tensor:
     """uint8 or uint16 [H, W, 1 to 4] -> float32 [H, W, 3] from 0 to 255; the second or fourth channel is alpha."""
-    channels, whole = tf.shape(image)[-1], image.dtype.max
-    colour = tf.cond(channels < 3, lambda: tf.concat([image[..., :1]] * 3, -1), lambda: image[..., :3])
-    colour = tf.cast(colour, tf.float32) * (255.0 / whole)
+    channels, whole = tf.shape(image)[-1], float(image.dtype.max)
+    colour = tf.cast(tf.cond(channels < 3, lambda: tf.concat([image[..., :1]] * 3, -1), lambda: image[..., :3]), tf.float32)
+    alpha = image[..., -1:]
 
-    def laid() -> tf.Tensor:
-        opacity = tf.cast(image[..., -1:], tf.float32) / whole
-        return colour * opacity + 255.0 * (1.0 - opacity)
+    def laid() -> tf.Tensor:  # in whole numbers, exact for 8 bits, so that no optimizer's order of multiplying shows
+        opacity = tf.cast(alpha, tf.float32)
+        return (colour * opacity + whole * (whole - opacity)) * (255.0 / whole**2)
 
-    return tf.cond((channels % 2 == 0) & tf.reduce_any(image[..., -1:] != whole), laid, lambda: colour)
+    return tf.cond((channels % 2 == 0) & tf.reduce_any(alpha != image.dtype.max), laid, lambda: colour * (255.0 / whole))
 
 
 def _is(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:

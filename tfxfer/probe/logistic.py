@@ -237,6 +237,13 @@ def linear(
     rows = affordable(labels, np.arange(len(labels)) if rows is None else rows, sum(widths))
     shares(labels[rows], classes)
     how = normalise or normalisation(labels[rows], classes)
+    if len(rows) <= ROTATED:
+        x, mean, scale = loaded(features, rows, widths, how)
+        rotated, known = Rotated(x @ x.T), labels[rows]
+        if strength is None:
+            _, strength = rotated.held_out(known, deal(known, FOLDS, seed), classes)
+        alpha, bias = rotated.fit(known, classes, strength)
+        return primal("linear", widths, mean, x.T @ alpha.astype(np.float32), bias, strength, how, scale)
     if strength is None:
         few = rows[sample(labels[rows], ROTATED, seed)]
         x, _, _ = loaded(features, few, widths, how)
@@ -250,9 +257,6 @@ def fit_folds(
     """The head fitted on all of `rows`, and the logits [n, C] of each from a fit without its fold (0 where the fold is -1)."""
     x, mean, scale = loaded(features, rows, widths, how)
     labels, held_out = labels[rows], np.zeros((len(rows), classes))
-    if len(rows) <= ROTATED and folds.max() < 0:
-        alpha, bias = Rotated(x @ x.T).fit(labels, classes, strength)
-        return primal("linear", widths, mean, x.T @ alpha.astype(np.float32), bias, strength, how, scale), held_out
     weights = np.column_stack([np.ones(len(rows), bool), *(folds != fold for fold in range(folds.max() + 1))])
     w, b, _ = Loaded(x, strength).descend(labels, weights, classes)
     for fold in range(folds.max() + 1):
