@@ -74,7 +74,7 @@ def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos,
         "print(a['classes'].numpy()[0][0].decode(), float(a['scores'][0, 0])); assert 'tfxfer' not in sys.modules"
     )
     label, score = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    row = list(csv.DictReader(tfxfer("predict", finished, photo).stdout.splitlines()))[0]
+    row = next(csv.DictReader(tfxfer("predict", finished, photo).stdout.splitlines()))
     assert row["predicted"] == label and float(row["probability"]) == pytest.approx(float(score), abs=1e-5)
 
 

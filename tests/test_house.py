@@ -18,6 +18,7 @@ from tfxfer.cli import main
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OPTIONAL = {"PIL", "pillow_heif", "openvino", "torch", "efficientnet_lite_pytorch"}
 README = (ROOT / "README.md").read_text()
 
 
@@ -27,6 +28,12 @@ def tracked(*patterns: str) -> list[str]:
     if done.returncode:
         pytest.skip("not a git checkout")
     return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def imported(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """The packages of an import."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+    return {name.split(".")[0] for name in names}
 
 
 def commands(group: click.Group = main) -> dict[str, click.Command]:
@@ -75,14 +82,13 @@ def test_rooms_import_at_the_top_and_from_rooms():
     for name in tracked("tfxfer/*.py"):
         tree = ast.parse((ROOT / name).read_text())
         for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                assert "tfxfer" not in {alias.name for alias in node.names}, f"{name} imports the house"
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-                assert "tfxfer" not in names or isinstance(node, ast.ImportFrom), f"{name} imports the house"
-                assert not any(found.split(".")[0] in ("tests", "benchmarks") for found in names), name
+                assert not imported(node) & {"tests", "benchmarks"}, name
+        # Optional packages are imported where they are needed.
         inside = [node for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)]
-        # Optional packages are imported where they are needed, in a `try` that names the pip line.
-        allowed = {id(node) for found in ast.walk(tree) if isinstance(found, ast.Try) for node in ast.walk(found)}
-        found = [node for node in inside if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in allowed]
+        found = [node for node in inside if isinstance(node, ast.Import | ast.ImportFrom) and not imported(node) <= OPTIONAL]
         assert name in lazy or not found, f"{name}, line {found[0].lineno}: import inside a function"
 
 
@@ -150,7 +156,7 @@ def test_the_wheel_holds_the_tree_and_nothing_else(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         found = {name for name in wheel.namelist() if ".dist-info/" not in name}
         metadata = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA"))
-    tree = {name for name in tracked("tfxfer")} | {f"tfxfer/{name}" for name in tracked("recipes")}
+    tree = set(tracked("tfxfer")) | {f"tfxfer/{name}" for name in tracked("recipes")}
     assert found == {name for name in tree if name != "tfxfer/recipes"}
     assert "License-Expression: Apache-2.0" in metadata
 
