@@ -32,8 +32,16 @@ def frozen(
     trains, cache = head in ("mlp", "cosine"), tfxfer.Cache(run.cache_folder)
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))
-        how = {"engine": run.engine, "precision": run.engine_precision, "batch_size": run.batch_size, "mirror": mirror}
-        features = tfxfer.features.extract(examples, prefix, cache=cache, skip_bad_images=run.skip_bad_images, **how)
+        features = tfxfer.features.extract(
+            examples,
+            prefix,
+            cache=cache,
+            engine=run.engine,
+            precision=run.engine_precision,
+            batch_size=run.batch_size,
+            mirror=mirror,
+            skip_bad_images=run.skip_bad_images,
+        )
     examples, classes = features.examples, len(features.examples.classes)
     train, validation, test = (examples.where(split) for split in tfxfer.data.SPLITS)
     with run.timed("head"):

@@ -98,7 +98,8 @@ def options(function: Callable) -> list[click.Option]:
     for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name)
         if get_origin(hint) is Annotated:
-            found.append(option(parameter.name, hint.__origin__, parameter.default, *hint.__metadata__))
+            kind, *help_and_limits = get_args(hint)
+            found.append(option(parameter.name, kind, parameter.default, *help_and_limits))
         elif parameter.kind is parameter.KEYWORD_ONLY and function.__name__ != "__init__":
             raise RecipeError(f'{parameter.name} of {function.__name__} has no help: write it as {parameter.name}: Annotated[type, "help"].')
     return found

@@ -60,7 +60,7 @@ class Run:
         options: dict[str, Any] | None = None,
         given: Iterable[str] = (),
     ):
-        house = {"seed": seed, "cache": cache, "engine": engine, "engine_precision": engine_precision, "batch_size": batch_size, "trust": trust}
+        house: dict[str, Any] = {"seed": seed, "cache": cache, "engine": engine, "engine_precision": engine_precision, "batch_size": batch_size, "trust": trust}
         house |= {"skip_bad_images": skip_bad_images, "value_range": value_range, "data_dir": data_dir}
         house["image_size"] = None if image_size is None else (image_size, image_size)
         self.settings: dict[str, dict[str, Any]] = {}

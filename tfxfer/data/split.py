@@ -36,7 +36,7 @@ def split(names: Sequence[str], digests: Sequence[str], groups: Sequence[str] | 
     result = ["train"] * len(names)
     for name, units in sorted(by_class.items()):
         if len(units) == 1:
-            raise DataError(_too_small(name, len(units[0]), groups is not None, source))
+            raise DataError(_too_small(name, list(names).count(name), groups is not None, source))
         units.sort(key=lambda unit: _place(seed, groups[unit[0]] if groups else digests[unit[0]]))
         _share_out(units, result)
     if bare := sorted(set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}):
@@ -86,8 +86,8 @@ def _place(seed: int, key: str) -> str:
 
 
 def _too_small(name: str, images: int, grouped: bool, source: str) -> str:
-    why = "1 image" if images == 1 else f"{images} images, all of one group" if grouped else f"{images} images, all the same"
+    tied = "of one group, or tied to other classes by their groups" if grouped else "the same, or the same as images of other classes"
     return (
-        f"{source}: the class '{name}' has {why}, and the data has to be split into train, validation and test. "
-        f"Expected at least 2, better 10. Add images, remove the class, or make the parts yourself: train/{name}/, test/{name}/."
+        f"{source}: the class '{name}' has {'1 image' if images == 1 else f'{images} images, but all {tied}'}, and the data has to be split into train, "
+        f"validation and test. Expected at least 2, better 10. Add images, remove the class, or make the parts yourself: train/{name}/, test/{name}/."
     )
