@@ -87,10 +87,6 @@ def test_no_bytes_whatever_raise():
         assert found is None or isinstance(found, str)
 
 
-def upright(form: str, **options) -> bytes:
-    return saved(photo(), form, **options)
-
-
 @pytest.mark.parametrize("form", ["TIFF", "AVIF", "HEIF"])
 def test_foreign_formats_are_read_as_png_and_turned_upright(form):
     if form == "HEIF":
@@ -144,5 +140,5 @@ def test_without_the_extra_the_line_to_type_is_named(tmp_path, monkeypatch):
     assert len(examples) == 6 and any("a/phone.HEIC" in note and 'pip install "tfxfer[heic]"' in note for note in examples.notes)
 
 
-def test_the_opened_file_is_an_image(tmp_path):
+def test_grey_with_alpha_keeps_its_alpha():
     assert Image.open(io.BytesIO(readable(saved(photo().convert("LA"), "TIFF")))).mode == "RGBA"

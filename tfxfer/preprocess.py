@@ -59,8 +59,9 @@ def _jpeg(encoded: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tens
     """uint8. The size is what it is wanted for."""
     # INTEGER_ACCURATE is what Pillow and browsers use. INTEGER_FAST, TensorFlow's default, saves 4 % of decoding (256 and 1,000 px) and moves each pixel by 0.9
     # of 255 on average: not worth it. A photo with pixels to spare is decoded at a half or a quarter (libjpeg's scaled DCT), never below twice the target, so
-    # that the antialiased resize has the last word: 6.4 -> 4.9 ms at 1,000 px and 40 -> 17 ms at 3,000 px, for 1 to 2 of 255 on average where it begins to act
-    # and less above; an eighth moves 3 and is left out. Decoding only what the crop keeps (decode_and_crop_jpeg) won 2 % at 4:3, not enough to pay for itself.
+    # that the antialiased resize has the last word: 7.1 -> 5.0 ms at 1,000 px and 44 -> 17 ms at 3,000 px for a target of 224, and a difference of 1 to 2 of
+    # 255 on average where it sets in; an eighth made 3 of it and is left out. Decoding only what the crop keeps (decode_and_crop_jpeg) won 0 to 8 %: not worth
+    # its rules for borders.
     turn = _orientation(encoded, b"Exif\0\0", HEAD, 0)
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float64)
     spare = tf.reduce_min(shape / tf.gather(_sizes(size), turn)) / 2

@@ -1,0 +1,30 @@
+"""What a run found: the Gaussian's own picture, and what mirror images are worth."""
+
+import numpy as np
+import pytest
+
+from tfxfer.outcome import gaussian, mirror_pays
+from tfxfer.probe import gaussian as head
+from tfxfer.probe.fitted import normalised
+
+
+@pytest.mark.parametrize("n", [12, 400])
+def test_means_and_precision_give_the_logits_of_the_gaussian_head(n, tmp_path):
+    rng = np.random.default_rng(0)
+    x, labels, widths = rng.normal(size=(n, 60)).astype(np.float32), np.arange(n) % 4, (20, 30)
+    gaussian(x, labels, 4, widths)(str(tmp_path / "gaussian.npz"))
+    with np.load(tmp_path / "gaussian.npz") as found:
+        m, p = found["means"], found["P"]
+        assert tuple(found["widths"]) == widths
+    np.testing.assert_array_equal(p, p.T)
+    logits = normalised(x[:, -50:], widths) @ p @ m.T - np.einsum("cd,de,ce->c", m, p, m) / 2
+    expected = head(x, labels, 4, widths).logits(x)
+    np.testing.assert_allclose(logits - logits.mean(1, keepdims=True), expected - expected.mean(1, keepdims=True), atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("both", "alone", "text"), [(90, 50, "they pay"), (50, 90, "they harm: leave out --mirror"), (51, 50, "within two standard errors")])
+def test_the_worth_of_mirror_images_is_said(both, alone, text):
+    labels = np.zeros(100, int)
+    first, second = (np.eye(2)[(np.arange(100) >= right).astype(int)] for right in (both, alone))
+    said = mirror_pays(labels, first, second)
+    assert text in said and f"{both / 100:.3f} out of fold with them, {alone / 100:.3f} without" in said
