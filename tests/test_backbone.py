@@ -108,7 +108,8 @@ def test_a_keras_file_reloads_where_the_folder_is_gone(tmp_path):
 def test_a_keras_file_loads_in_a_fresh_process_in_either_import_order(imports, tiny_savedmodel, tmp_path):
     model = classifier(Backbone(tiny_savedmodel, trainable=False))
     model.save(tmp_path / "m.keras")
-    code = f"{imports}; import numpy as np; m = keras.models.load_model({str(tmp_path / 'm.keras')!r}); print(m.predict(np.ones((1, 32, 32, 3)), verbose=0).tolist())"
+    path = str(tmp_path / "m.keras")
+    code = f"{imports}; import numpy as np; print(keras.models.load_model({path!r}).predict(np.ones((1, 32, 32, 3)), verbose=0).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), model.predict(np.ones((1, 32, 32, 3)), verbose=0), atol=1e-6)
 
@@ -143,7 +144,8 @@ def test_taps_are_the_means_and_maxima_of_the_last_stages(tiny_savedmodel):
 def test_the_constant_graph_gives_the_same_features(tiny_savedmodel):
     prefix = Backbone(tiny_savedmodel, trainable=False).prefix(taps=2)
     call = tf.compat.v1.wrap_function(
-        lambda x: tf.graph_util.import_graph_def(prefix.graph, input_map={prefix.input: x}, return_elements=[prefix.output])[0], [tf.TensorSpec((None, 32, 32, 3))]
+        lambda x: tf.graph_util.import_graph_def(prefix.graph, input_map={prefix.input: x}, return_elements=[prefix.output])[0],
+        [tf.TensorSpec((None, 32, 32, 3))],
     )
     np.testing.assert_allclose(call(tf.constant(X)), Backbone(tiny_savedmodel, trainable=False, taps=2)(X), atol=1e-6)
     assert prefix.width == sum(prefix.tap_widths)
@@ -200,7 +202,9 @@ def test_a_file_whose_graph_reads_files_is_refused_in_safe_mode(tmp_path):
     root = tf.train.Checkpoint()
     (tmp_path / "secret").write_bytes(b"1.0")
     secret = str(tmp_path / "secret")
-    root.__call__ = tf.function(lambda x: tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(secret)), input_signature=[tf.TensorSpec((None, 32, 32, 3))])
+    root.__call__ = tf.function(
+        lambda x: tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(secret)), input_signature=[tf.TensorSpec((None, 32, 32, 3))]
+    )
     tf.saved_model.save(root, str(tmp_path / "m"))
     model = keras.Sequential([keras.Input((32, 32, 3)), Backbone(tmp_path / "m", trainable=False, trust=True)])
     model.save(tmp_path / "m.keras")

@@ -124,7 +124,9 @@ def test_variables_read_inside_a_loop_are_frozen_and_the_reason_is_told(tmp_path
 
     def call(x):
         y = tf.reduce_mean(x, [1, 2])
-        return tf.while_loop(lambda i, y: i < tf.cast(tf.reduce_max(y) * 0.0, tf.int32) + 3, lambda i, y: (i + 1, tf.ensure_shape(y @ root.w, (None, 3))), (0, y))[1]
+        return tf.while_loop(
+            lambda i, y: i < tf.cast(tf.reduce_max(y) * 0.0, tf.int32) + 3, lambda i, y: (i + 1, tf.ensure_shape(y @ root.w, (None, 3))), (0, y)
+        )[1]
 
     pretrained = savedmodel.read(save(root, call, tmp_path / "m", trainable_variables=[root.w]))
     assert "inside a" in pretrained.reason

@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
+import math
 import os
 import zlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from tfxfer.savedmodel import Pretrained, PureGraph, Weight
 from tfxfer.stages import Stage
 
 FORMAT = 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ class Prefix:
     fingerprint: str
 
 
-class Untracked:
+class Hidden(Generic[T]):
     """Holds what Keras must not walk into: graphs and functions are no layers."""
 
-    def __init__(self, **values: Any):
-        self.__dict__.update(values)
+    def __init__(self, it: T):
+        self.it = it
 
 
 @keras.saving.register_keras_serializable(package="tfxfer")
@@ -99,13 +101,15 @@ class Backbone(keras.layers.Layer):
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}")
         self.taps, self.batch_norm = taps, batch_norm
-        self.value_range = tuple(map(float, value_range or known or (0.0, 1.0)))
-        self._pretrained = Untracked(it=pretrained)
+        low, high = value_range or known or (0.0, 1.0)
+        self.value_range = (float(low), float(high))
+        self._pretrained = Hidden(pretrained)
         self._plan: tuple[str, ...] | None = None
         self._own = [
-            self.add_weight(name=w.name, shape=w.value.shape, dtype=w.value.dtype.name, trainable=w.trainable, initializer=constant(w.value)) for w in pretrained.weights
+            self.add_weight(name=w.name, shape=w.value.shape, dtype=w.value.dtype.name, trainable=w.trainable, initializer=constant(w.value))
+            for w in pretrained.weights
         ]
-        self._functions = Untracked(calls={})
+        self._functions = Hidden[dict[Any, Any]]({})
         self.built = True
         self._apply(trainable)
 
@@ -150,7 +154,7 @@ class Backbone(keras.layers.Layer):
     def _widths(self, taps: int | None) -> tuple[int, ...]:
         if taps is None:
             return ()
-        return tuple(shape[-1] * (2 if len(shape) > 2 else 1) for shape in savedmodel.stage_shapes(self._pretrained.it)[-taps:])
+        return tuple(shape[-1] * (2 if len(shape) > 1 else 1) for shape in savedmodel.stage_shapes(self._pretrained.it)[-taps:])
 
     def prefix(self, taps: int | None = None) -> Prefix:
         """The whole network in inference mode as one constant graph, with its weights as they are now."""
@@ -173,7 +177,7 @@ class Backbone(keras.layers.Layer):
         weights, rows = self._pretrained.it.weights, []
         for stage, shape in zip(self.stages, savedmodel.stage_shapes(self._pretrained.it), strict=True):
             count = sum(weights[int(name.removeprefix("weight_"))].value.size for name in stage.weights)
-            rows.append((stage, tuple(shape[1:]), count, 4 * int(np.prod(shape[1:]))))
+            rows.append((stage, shape, count, 4 * math.prod(shape)))
         return rows
 
     # --- what trains ---
@@ -216,25 +220,26 @@ class Backbone(keras.layers.Layer):
         for i, (mine, weight) in enumerate(zip(self._own, self._pretrained.it.weights, strict=True)):
             if weight.trainable:
                 mine.trainable = trainable and (self._plan is None or f"weight_{i}" in planned)
-        self._functions = Untracked(calls={})
+        self._functions = Hidden[dict[Any, Any]]({})
 
     # --- the computation ---
 
     def _graph(self, training: bool) -> PureGraph:
         pretrained = self._pretrained.it
         moves = self.batch_norm == "train" or (self.batch_norm == "auto" and self._plan is None)
-        use = training and self.trainable and moves and pretrained.training is not None
-        return pretrained.training if use else pretrained.inference
+        if training and self.trainable and moves and pretrained.training is not None:
+            return pretrained.training
+        return pretrained.inference
 
     def _run(self, graph: PureGraph, maps: tuple[str, ...] | None, *inputs: tf.Tensor) -> list[tf.Tensor]:
         key = (id(graph), maps)
-        if key not in self._functions.calls:
+        if key not in self._functions.it:
             with tf.init_scope():
-                self._functions.calls[key] = savedmodel.function(graph, self._pretrained.it.weights, self.image_size, maps)
+                self._functions.it[key] = savedmodel.function(graph, self._pretrained.it.weights, self.image_size, maps)
         values = [tf.convert_to_tensor(self._own[i].value) for i in graph.weights]
         # Frozen weights must not cost a backward pass.
         values = [v if self._own[i].trainable or not v.dtype.is_floating else tf.stop_gradient(v) for i, v in zip(graph.weights, values, strict=True)]
-        return self._functions.calls[key](*inputs, *values)
+        return self._functions.it[key](*inputs, *values)
 
     def call(self, x, training=False):
         graph = self._graph(bool(training))

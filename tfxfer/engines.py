@@ -124,8 +124,9 @@ def folded(graph: GraphDef) -> GraphDef:
         if convolution.op not in ("Conv2D", "DepthwiseConv2dNative") or any(readers[node.name] != 1 for node in before):
             continue
         values = [value(nodes, name) for name in (convolution.input[1], *norm.input[1:5], *(node.input[1] for node in before[:-1]))]
-        if all(v is not None for v in values):
-            fold(result, norm, convolution, values)
+        known = [v for v in values if v is not None]
+        if len(known) == len(values):
+            fold(result, norm, convolution, known)
     return result
 
 

@@ -8,7 +8,6 @@ A graph that can't be taken apart so (variables read inside a While or If body, 
 constants, it extracts features, and `Pretrained.reason` says why it can't be fine-tuned.
 """
 
-import hashlib
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -90,9 +89,7 @@ class Pretrained:
     reason: str = ""
 
 
-def read(
-    folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None, arguments: dict[str, Any] | None = None, trust: bool = False
-) -> Pretrained:
+def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None, arguments: dict[str, Any] | None = None, trust: bool = False) -> Pretrained:
     """Read a TF2 SavedModel of an image feature extractor as pure functions.
 
     Args:
@@ -122,7 +119,9 @@ def read(
     try:
         weights = Weights(variables, trainable)
         graphs = [purify(concrete, weights) if concrete else None for concrete in (inference, training, sum_of(losses))]
-        reason = "" if trainable else "it has signatures only, which hold no training graph" if kind == "signature" else "its author marked no weight as trainable"
+        reason = (
+            "" if trainable else "it has signatures only, which hold no training graph" if kind == "signature" else "its author marked no weight as trainable"
+        )
     except NotPure as error:
         weights = Weights({}, set())
         graphs = [frozen(inference, weights), None, None]
@@ -266,7 +265,9 @@ def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> t
         raise SavedModelError(f"{folder} takes {candidates[0]}; expected one input of float32 images with shape [batch, height, width, 3].")
     sizes = sorted({(s.shape[1], s.shape[2]) for s in inputs if None not in (s.shape[1], s.shape[2])})
     if all(s.shape[0] is not None for s in inputs):
-        raise SavedModelError(f"{folder} takes batches of exactly {inputs[0].shape[0]}; expected any batch size. Export it again with a batch dimension of None.")
+        raise SavedModelError(
+            f"{folder} takes batches of exactly {inputs[0].shape[0]}; expected any batch size. Export it again with a batch dimension of None."
+        )
     if sizes and all(None not in s.shape[1:3] for s in inputs):
         if image_size is not None and image_size not in sizes:
             raise SavedModelError(f"{folder} takes images of {sizes[0][0]} x {sizes[0][1]}, not {image_size[0]} x {image_size[1]}. Leave --image-size out.")
@@ -299,7 +300,9 @@ def output_of(concrete: Any, folder: Path) -> None:
     outputs = concrete.structured_outputs
     if isinstance(outputs, dict) and len(outputs) > 1:
         listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in outputs.items())
-        raise SavedModelError(f"{folder} has several outputs ({listed}); expected one. Wrap it in a tf.Module whose __call__ returns the features, and save that.")
+        raise SavedModelError(
+            f"{folder} has several outputs ({listed}); expected one. Wrap it in a tf.Module whose __call__ returns the features, and save that."
+        )
     if len(concrete.outputs) != 1:
         raise SavedModelError(f"{folder} has {len(concrete.outputs)} outputs; expected one. Wrap it in a tf.Module whose __call__ returns the features.")
     (output,) = concrete.outputs
@@ -359,16 +362,18 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     handles = {p.op.name: h for p, h in zip(concrete.inputs[first:], concrete.captured_inputs, strict=True)}
     nodes = {node.name: node for node in graph.node}
     resources = {name for name, handle in handles.items() if handle.dtype == tf.resource and name in nodes}
-    owner = {node.name: source(node.name, nodes, resources) for node in graph.node}
+    owner = {node.name: resource for node in graph.node if (resource := source(node.name, nodes, resources))}
     for node in graph.node:
         if node.op in ("If", "While", "StatelessIf", "StatelessWhile", "Case", "PartitionedCall", "StatefulPartitionedCall") and any(
-            owner.get(name) for name in stages.data_inputs(node)
+            name in owner for name in stages.data_inputs(node)
         ):
             raise NotPure(f"it reads variables inside a {node.op} ({node.name!r})")
-        if any(owner.get(name) for name in stages.data_inputs(node)) and node.op not in READS | set(WRITES) | {"Identity", "NoOp"}:
+        if any(name in owner for name in stages.data_inputs(node)) and node.op not in READS | set(WRITES) | {"Identity", "NoOp"}:
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
     order = execution_order(graph, nodes)
-    numbers, written, extra = {}, {}, []
+    numbers: dict[str, int] = {}
+    written: dict[str, str] = {}
+    extra: list[NodeDef] = []
     for name in order:
         node = nodes[name]
         if node.op in READS or node.op in WRITES:
@@ -408,15 +413,7 @@ def execution_order(graph: GraphDef, nodes: dict[str, NodeDef]) -> list[str]:
     for name, inputs in before.items():
         for i in sorted(inputs):
             after[i].append(name)
-    waiting = {name: len(inputs) for name, inputs in before.items()}
-    ready, order = [name for name, n in waiting.items() if not n][::-1], []
-    while ready:
-        name = ready.pop()
-        order.append(name)
-        for user in after[name]:
-            waiting[user] -= 1
-            if not waiting[user]:
-                ready.append(user)
+    order = stages.topological([name for name, inputs in before.items() if not inputs], before, after)
     if len(order) < len(before):
         raise NotPure("its graph has a loop")
     return order
@@ -570,14 +567,14 @@ def constant_graph(pretrained: Pretrained, values: list[np.ndarray], taps: tuple
     return graph.as_graph_def()
 
 
-def stage_shapes(pretrained: Pretrained) -> list[tuple[int | None, ...]]:
-    """Shape of the last tensor of each stage; the first axis is the batch."""
+def stage_shapes(pretrained: Pretrained) -> list[tuple[int, ...]]:
+    """Shape of the last tensor of each stage, without the batch."""
     graph = tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.image_size, 3))
         feed = {node_of(pretrained.inference.input or ""): x}
         maps = tf.graph_util.import_graph_def(pretrained.inference.graph, input_map=feed, return_elements=[s.cut for s in pretrained.stages], name="")
-    return [tuple(m.shape.as_list()) for m in maps]
+    return [tuple(m.shape.as_list()[1:]) for m in maps]
 
 
 def pooled(maps: list[tf.Tensor]) -> tf.Tensor:

@@ -67,7 +67,7 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
     path &= reach([end], lambda a: data_inputs(nodes[a]))
     before = {a: {b for b in data_inputs(nodes[a]) if b in path} for a in path}
     after = {a: [b for b in dict.fromkeys(users.get(a, [])) if b in path] for a in path}
-    order = topological(start, before, after)
+    order = topological([start], before, after)
     place = {a: i for i, a in enumerate(order)}
     last_use = {a: max((place[b] for b in after[a]), default=place[a]) for a in order}
     found, live, owned, taken, joined, blocks = [], set[str](), list[str](), set[str](), False, list[str]()
@@ -76,7 +76,7 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
         owned += sorted((side & weights) - taken)
         taken |= side & weights
         joined = joined or (nodes[a].op in JOINS and len(before[a]) > 1)
-        blocks += [name] if (name := block_name(a)) else []
+        blocks += [block] if (block := block_name(a)) else []
         live = {b for b in live if last_use[b] > i}
         if not live:
             found.append(Segment(a, joined, tuple(owned), tuple(blocks)))
@@ -88,9 +88,9 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
     return found
 
 
-def topological(start: str, before: dict[str, set[str]], after: dict[str, list[str]]) -> list[str]:
-    """Depth-first topological order from `start`."""
-    waiting, ready, order = {a: len(b) for a, b in before.items()}, [start], []
+def topological(starts: list[str], before: dict[str, set[str]], after: dict[str, list[str]]) -> list[str]:
+    """Depth-first topological order from `starts`; what lies on a loop is left out."""
+    waiting, ready, order = {a: len(b) for a, b in before.items()}, starts[::-1], []
     while ready:
         a = ready.pop()
         order.append(a)
