@@ -362,7 +362,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     handles = {p.op.name: h for p, h in zip(concrete.inputs[first:], concrete.captured_inputs, strict=True)}
     nodes = {node.name: node for node in graph.node}
     resources = {name for name, handle in handles.items() if handle.dtype == tf.resource and name in nodes}
-    owner = {node.name: resource for node in graph.node if (resource := source(node.name, nodes, resources))}
+    owner = {node.name: found for node in graph.node if (found := source(node.name, nodes, resources))}
     for node in graph.node:
         if node.op in ("If", "While", "StatelessIf", "StatelessWhile", "Case", "PartitionedCall", "StatefulPartitionedCall") and any(
             name in owner for name in stages.data_inputs(node)
