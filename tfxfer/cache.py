@@ -132,7 +132,9 @@ class Cache:
         aside = self.shards / f"{name}.tmp"
         try:
             with self._explained(rows.nbytes), open(aside, "xb") as file:
-                np.save(file, rows)
+                # np.save hides the reason of a failed write: a full disk must be told apart.
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
+                file.write(rows.data)
                 file.flush()
                 os.fsync(file.fileno())
             with self._database(write=True, need=rows.nbytes) as database:
@@ -278,7 +280,10 @@ def places(database: sqlite3.Connection, key: int, digests: Sequence[str]) -> It
 
 def open_shard(path: Path) -> np.ndarray:
     """A shard's rows, memory-mapped; ValueError where the file is cut short."""
-    return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    except EOFError as error:
+        raise ValueError("it is empty") from error
 
 
 def size(count: int) -> str:

@@ -6,6 +6,7 @@ decoded by tf.data while the network works.
 """
 
 import hashlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -279,8 +280,7 @@ class Pixels:
 def reason(error: Exception) -> str:
     """The telling part of a decoder's message."""
     text = str(getattr(error, "message", None) or error)
-    for noise in ("{{function_node", "[[{{node", "[Op:"):
-        text = text.split("}} ", 1)[-1] if text.startswith(noise) else text.split(noise, 1)[0]
+    text = re.sub(r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*?\]", "", text, flags=re.DOTALL)  # where in which graph
     return " ".join(text.split())[:160] or type(error).__name__
 
 

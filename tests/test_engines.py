@@ -1,0 +1,115 @@
+"""Engines: the same features as the layer, whatever the batch."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfxfer.backbone import Backbone, Prefix
+from tfxfer.engines import ENGINES, folded, needed, openvino_engine, tensorflow_engine
+from tfxfer.errors import EngineError
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_savedmodel) -> Backbone:
+    return Backbone(tiny_savedmodel, trainable=False, taps=3)
+
+
+@pytest.fixture(scope="module")
+def prefix(backbone) -> Prefix:
+    return backbone.prefix(3)
+
+
+def images(n: int, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).random((n, size, size, 3), np.float32)
+
+
+def close(one, other) -> bool:
+    return float(np.abs(one - other).max()) < 2e-5 * float(np.abs(other).max())
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_an_engine_agrees_with_the_layer(engine, backbone, prefix):
+    x = images(19)
+    found = ENGINES[engine](prefix, "float32")(x)
+    assert found.shape == (19, prefix.width) and found.dtype == np.float32
+    assert close(found, backbone(x).numpy())
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_an_image_gets_the_same_bytes_wherever_it_stands(engine, prefix):
+    run, x, order = ENGINES[engine](prefix, "float32"), images(16), np.random.default_rng(1).permutation(16)
+    alone = np.zeros_like(x)
+    alone[11] = x[11]
+    found = run(x)
+    assert run(x[order]).tobytes() == found[order].tobytes()
+    assert run(alone)[11].tobytes() == found[11].tobytes()
+    assert run(x).tobytes() == found.tobytes()
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_what_an_engine_returned_is_not_overwritten(engine, prefix):
+    run = ENGINES[engine](prefix, "float32")
+    first = run(images(4))
+    kept = first.copy()
+    run(1 - images(4))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_what_the_features_do_not_need_is_left_out(prefix):
+    assert [node.op for node in needed(prefix).node].count("Placeholder") == 1
+
+
+def normalised(kind: str) -> Prefix:
+    """A convolution and a BatchNorm in inference mode, as older SavedModels have it."""
+    rng, graph = np.random.default_rng(0), tf.Graph()
+    width = 6 if kind == "depthwise" else 5
+
+    def vector(low: float = -1.0) -> np.ndarray:
+        return rng.uniform(low, 1, width).astype(np.float32)
+
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (None, 16, 16, 3), name="pixels")
+        if kind == "depthwise":
+            y = tf.nn.depthwise_conv2d(x, rng.normal(size=(3, 3, 3, 2)).astype(np.float32), [1, 1, 1, 1], "SAME")
+        else:
+            y = tf.nn.conv2d(x, rng.normal(size=(3, 3, 3, width)).astype(np.float32), 1, "SAME")
+        if kind == "bias":
+            y = tf.nn.bias_add(y, vector())
+        scale = x[0, 0, 0, :1] * np.ones(width, np.float32) if kind == "computed" else vector()
+        z = tf.compat.v1.nn.fused_batch_norm(y, scale, vector(), vector(), vector(0.1), epsilon=0.02, is_training=False)[0]
+        tf.reduce_mean(tf.nn.relu6(z) + y if kind == "shared" else tf.nn.relu6(z), [1, 2], name="features")
+    return Prefix(graph.as_graph_def(), "pixels:0", "features:0", (16, 16), (0.0, 1.0), width, width, (), kind)
+
+
+@pytest.mark.parametrize(("kind", "left"), [("plain", 0), ("bias", 0), ("depthwise", 0), ("shared", 1), ("computed", 1)])
+def test_batch_norm_is_folded_where_that_is_right(kind, left):
+    """Not where something else reads the convolution, or where the scale is no constant."""
+    prefix, x = normalised(kind), images(3, 16)
+    assert sum(node.op.startswith("FusedBatchNorm") for node in folded(needed(prefix)).node) == left
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        expected = session.run(tf.graph_util.import_graph_def(prefix.graph, return_elements=["features:0"], name=""), {"pixels:0": x})[0]
+    assert close(tensorflow_engine(prefix)(x), expected)
+
+
+def test_bf16_deviates_a_little(prefix):
+    try:
+        found = openvino_engine(prefix, "bf16")(images(8))
+    except EngineError as error:
+        pytest.skip(str(error))
+    full = openvino_engine(prefix)(images(8))
+    assert 0 < np.abs(found - full).mean() < 0.1 * np.abs(full).mean()
+
+
+def test_bf16_with_tensorflow_says_why_not(prefix):
+    with pytest.raises(EngineError, match=r"computes in float32, received bf16: .*gains nothing on a CPU.*Try --engine openvino --engine-precision bf16"):
+        tensorflow_engine(prefix, "bf16")
+
+
+def test_openvino_names_what_it_can_not_take(prefix):
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (None, 32, 32, 3), name="pixels")
+        tf.identity(tf.raw_ops.MatrixLogarithm(input=tf.cast(x[:, :3, :3, 0], tf.complex64)), name="features")
+    odd = Prefix(graph.as_graph_def(), "pixels:0", "features:0", (32, 32), (0.0, 1.0), 9, 9, (), "odd")
+    with pytest.raises(EngineError, match=r"OpenVINO can't take this backbone: .*Use --engine tensorflow"):
+        openvino_engine(odd)
