@@ -47,15 +47,17 @@ def frozen(
     with run.timed("head"):
         if trains:
             layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
-            found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, epochs=epochs, seed=run.seed, log=run.say)
+            found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, epochs=epochs, units=examples.units, seed=run.seed, log=run.say)
             layer, taps, held_out, probabilities, history = found.head, None, found.positions, found.probabilities, found.history
         else:
             part, labels = features.take(train), examples.labels[train]
-            found = tfxfer.probe.choose(part, labels, classes, features.tap_widths, head=head, seed=run.seed, log=run.say)
+            found = tfxfer.probe.choose(part, labels, classes, features.tap_widths, head=head, units=part.examples.units, seed=run.seed, log=run.say)
             layer, taps, held_out, probabilities, history = found.fitted.layer(), found.fitted.taps, train, found.out_of_fold, ()
             run.record(chosen_head=found.fitted.name, chosen_taps=taps)
             if mirror:
-                alone = tfxfer.probe.choose(part.one_side, labels, classes, features.tap_widths, head=head, seed=run.seed, log=lambda line: None)
+                alone = tfxfer.probe.choose(
+                    part.one_side, labels, classes, features.tap_widths, head=head, units=part.examples.units, seed=run.seed, log=lambda line: None
+                )
                 run.say(tfxfer.outcome.mirror_pays(labels, probabilities, alone.out_of_fold))
             if found.fitted.name == "gaussian":
                 run.write("gaussian.npz", tfxfer.outcome.gaussian(part, labels, classes, found.fitted.widths))

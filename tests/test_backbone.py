@@ -243,3 +243,40 @@ def test_what_cannot_be_trained_says_so(tmp_path):
     with pytest.raises(SavedModelError, match="can't be fine-tuned: it has signatures only.*trainable=False"):
         Backbone(tmp_path / "m")
     assert Backbone(tmp_path / "m", trainable=False)(X).shape == (8, 4)
+
+
+def test_every_stage_by_number_is_everything(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel)
+    backbone.unfreeze(3)
+    model, before = classifier(backbone), snapshot(backbone)
+    model.fit(X, Y, verbose=0)
+    assert [path for path in moved(before, backbone) if "moving" in path]
+
+
+def test_statistics_of_frozen_stages_cannot_be_made_to_move(tiny_savedmodel):
+    with pytest.raises(ValueError, match="would move statistics of frozen stages"):
+        Backbone(tiny_savedmodel, batch_norm="train").unfreeze(1)
+    with pytest.raises(ValueError, match="Expected arguments without `training`"):
+        Backbone(tiny_savedmodel, trainable=False, arguments={"training": True})
+
+
+def test_a_clone_starts_from_the_pretrained_weights(tiny_savedmodel):
+    model = classifier(Backbone(tiny_savedmodel))
+    clone = keras.models.clone_model(model)
+    for mine, theirs in zip(model.layers[0].get_weights(), clone.layers[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_regularization_counts_once_where_the_layer_is_called_twice(tmp_path):
+    network = tiny_network()
+    kernel = raw(network.trainable_variables)[0]
+    backbone = Backbone(save_reusable(network, tmp_path / "m", losses=[lambda: tf.reduce_sum(kernel**2)]))
+    image = keras.Input((32, 32, 3))
+    model = keras.Model(image, keras.layers.Average()([backbone(image), backbone(keras.ops.flip(image, 2))]))
+    model(X)
+    assert len(model.losses) == 1
+
+
+def test_another_image_size_is_refused_in_a_plain_call(tiny_savedmodel):
+    with pytest.raises(ValueError, match=r"Expected images of shape \(batch, 32, 32, 3\)"):
+        Backbone(tiny_savedmodel, trainable=False)(np.zeros((1, 48, 64, 3), np.float32))

@@ -432,3 +432,15 @@ def test_a_head_with_too_few_logits_is_refused():
     x, labels = examples(40)
     with pytest.raises(ValueError, match=r"expected logits \[B, C\] with C >= 4.*Received: output shape \(None, 3\)"):
         fit_head(MLP(3), x, labels, np.arange(40), log=quiet)
+
+
+def test_twins_are_held_out_together():
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(60), 5)
+    x = (rng.standard_normal((60, 32))[units] + 0.01 * rng.standard_normal((300, 32))).astype(np.float32)
+    labels = rng.integers(0, 2, 60)[units]
+    folds = deal(labels, 5, 0, units)
+    assert all(len(set(folds[units == unit])) == 1 for unit in range(60))
+    alone = choose(x, labels, 2, (32,), head="gaussian", log=lambda line: None).out_of_fold
+    together = choose(x, labels, 2, (32,), head="gaussian", units=units, log=lambda line: None).out_of_fold
+    assert (alone.argmax(1) == labels).mean() > 0.8 and (together.argmax(1) == labels).mean() < 0.7

@@ -237,3 +237,102 @@ def test_a_grouped_convolution_of_keras_is_opened(tmp_path):
     assert pretrained.reason == ""
     pure = savedmodel.function(pretrained.inference, pretrained.weights, (16, 16))
     np.testing.assert_allclose(pure(images(16), *values(pretrained, pretrained.inference))[0], original(images(16)), atol=1e-6)
+
+
+def test_names_that_repeat_and_large_constants_in_scopes_are_read(tmp_path):
+    root = tf.train.Checkpoint(a=tf.Variable(tf.random.normal((3, 5)), name="kernel"), b=tf.Variable(tf.random.normal((5, 4)), name="kernel"))
+    root.trainable_variables = [root.a, root.b]
+
+    def call(x):
+        with tf.name_scope("outer"), tf.name_scope("inner"):
+            table = tf.constant(np.random.default_rng(0).standard_normal((4, 6000)).astype(np.float32), name="table")
+        return tf.nn.silu(tf.nn.silu(tf.reduce_mean(x, [1, 2]) @ root.a) @ root.b) @ table
+
+    folder = save(root, call, tmp_path / "m")
+    pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
+    assert pretrained.reason == "" and pretrained.inference.graph.ByteSize() < 50_000
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8))
+    np.testing.assert_allclose(pure(images(8), *values(pretrained, pretrained.inference))[0], original(images(8)), rtol=1e-5)
+
+
+def test_a_custom_gradient_in_training_alone_allows_frozen_use_only(tmp_path):
+    root = tf.train.Checkpoint(w=tf.Variable(tf.ones((3, 4))))
+    root.trainable_variables = [root.w]
+
+    @tf.custom_gradient
+    def reverse(x):
+        return tf.identity(x), lambda upstream: -upstream
+
+    @tf.function
+    def call(x, training=False):
+        y = tf.reduce_mean(x, [1, 2]) @ root.w
+        return reverse(y) if training else y
+
+    for training in (False, True):
+        call.get_concrete_function(SPEC, training=training)
+    root.__call__ = call
+    tf.saved_model.save(root, str(tmp_path / "m"))
+    assert "custom gradient" in savedmodel.read(tmp_path / "m").reason
+
+
+def test_tokens_merged_into_the_batch_end_no_stage(tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(image)
+    for width in (5, 6):
+        x = keras.layers.Dense(width, activation="relu")(x)
+    folder = save_reusable(keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), tmp_path / "m")
+    assert all(len(shape) in (1, 3) for shape in savedmodel.stage_shapes(savedmodel.read(folder)))
+
+
+def test_a_mean_over_one_axis_is_not_the_mean_of_a_map(tmp_path):
+    folder = save(tf.train.Checkpoint(), lambda x: tf.ensure_shape(tf.reshape(tf.reduce_mean(x, [1]), [-1, 24]), (None, 24)), tmp_path / "m")
+    pretrained = savedmodel.read(folder)
+    assert pretrained.features == 24 and pretrained.last_map == pretrained.inference.output
+
+
+@pytest.mark.parametrize("place", ["initializer", "loop"])
+def test_a_checkpoint_operation_where_none_belongs_is_refused(place, tmp_path):
+    target = str(tmp_path / "written")
+
+    def write():
+        return tf.raw_ops.SaveV2(prefix=target, tensor_names=["x"], shape_and_slices=[""], tensors=[tf.zeros(3)])
+
+    class Initializer(tf.lookup.KeyValueTensorInitializer):
+        def initialize(self, table):
+            if tf.compat.v1.get_default_graph().building_function:
+                with tf.control_dependencies([write()]):
+                    return super().initialize(table)
+            return super().initialize(table)
+
+    def body(i, y):
+        with tf.control_dependencies([write()]):
+            return i + 1, tf.identity(y)
+
+    root = tf.train.Checkpoint(w=tf.Variable(tf.ones((3, 4))))
+    if place == "initializer":
+        root.table = tf.lookup.StaticHashTable(Initializer(["a"], [1]), 0)
+
+    def call(x):
+        y = tf.reduce_mean(x, [1, 2]) @ root.w
+        return y if place == "initializer" else tf.while_loop(lambda i, _: i < 1, body, (0, y))[1]
+
+    folder = save(root, call, tmp_path / "m")
+    with pytest.raises(DeniedOperationError, match="SaveV2"):
+        savedmodel.read(folder)
+    assert not list(tmp_path.glob("written*"))
+
+
+def test_no_operation_that_names_a_file_is_allowed_by_oversight():
+    from tensorflow.python.framework import op_def_registry
+
+    words = ("file", "path", "url", "directory", "address", "region")
+    harmless = {"CTCBeamSearchDecoder", "TensorSliceDataset"}  # paths through a lattice, and a flag
+    names = [name for name in dir(tf.raw_ops) if not name.startswith("_")]
+    suspicious = set()
+    for name in names:
+        definition = op_def_registry.get(name)
+        if definition is not None:
+            fields = [a.name for a in definition.attr] + [a.name for a in definition.input_arg]
+            if any(word in field.lower() for field in fields for word in words):
+                suspicious.add(name)
+    assert suspicious - savedmodel.DENIED - savedmodel.CHECKPOINT - harmless == set()

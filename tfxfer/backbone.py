@@ -4,6 +4,7 @@ import base64
 import hashlib
 import math
 import os
+import weakref
 import zlib
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -21,6 +22,7 @@ from tfxfer.stages import Stage
 
 FORMAT = 1
 T = TypeVar("T")
+KNOWN: weakref.WeakValueDictionary[str, Pretrained] = weakref.WeakValueDictionary()  # what this process has read, so that a clone starts from its weights
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,8 @@ class Backbone(keras.layers.Layer):
             self._plan = tuple(names[len(names) - stages :])
         else:
             raise ValueError(f"Expected a number of stages from 0 to {len(names)}. Received: {stages}. The stages are: {', '.join(names)}")
+        # Every stage by its number or name is everything: BatchNorm must not tell the two apart.
+        self._plan = None if self._plan == tuple(names) else self._plan
         self._apply(True)
 
     def freeze(self) -> None:
@@ -216,6 +220,8 @@ class Backbone(keras.layers.Layer):
         self._trainable = trainable
         if trainable and self.why_frozen:
             raise SavedModelError(f"{self.handle} can't be fine-tuned: {self.why_frozen}. Use it frozen, with trainable=False.")
+        if trainable and self._plan is not None and self.batch_norm == "train":
+            raise ValueError('Expected batch_norm="auto" or "inference" for a partly frozen Backbone: "train" would move statistics of frozen stages.')
         planned = {name for stage in self.stages if self._plan is None or stage.name in self._plan for name in stage.weights}
         for i, (mine, weight) in enumerate(zip(self._own, self._pretrained.it.weights, strict=True)):
             if weight.trainable:
@@ -242,11 +248,14 @@ class Backbone(keras.layers.Layer):
         return self._functions.it[key](*inputs, *values)
 
     def call(self, x, training=False):
+        if (found := tuple(x.shape[1:])) != (*self.image_size, 3):
+            raise ValueError(f"Expected images of shape (batch, {self.image_size[0]}, {self.image_size[1]}, 3). Received: shape=(batch, *{found})")
         graph = self._graph(bool(training))
         features, *updates = self._run(graph, self._training_maps(graph), tf.cast(x, tf.float32))
         for (i, _), value in zip(graph.updates, updates, strict=True):
             self._own[i].assign(value)
-        if self.trainable and (loss := self._pretrained.it.regularization) is not None:
+        # Once, however often the layer is called in a model: it depends on the weights alone.
+        if self.trainable and (loss := self._pretrained.it.regularization) is not None and not self.losses:
             self.add_loss(self._run(loss, None)[0])
         return features
 
@@ -272,7 +281,7 @@ class Backbone(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Backbone":
-        """Rebuild from graphs; the weights are zero until they are loaded."""
+        """Rebuild from graphs, with the pretrained weights where this process has read them; in another one they are zero until they are loaded."""
         config = dict(config)
         if config.pop("format", None) != FORMAT:
             raise SavedModelError(f"this Backbone was saved by another version of tfxfer; expected format {FORMAT}. Export it again with this version.")
@@ -330,7 +339,9 @@ def packed(pretrained: Pretrained) -> dict[str, Any]:
         "features": pretrained.features,
         "reason": pretrained.reason,
     }
-    return values | {"digest": digest_of(values)}
+    digest = digest_of(values)
+    KNOWN[digest] = pretrained
+    return values | {"digest": digest}
 
 
 def digest_of(values: dict[str, Any]) -> str:
@@ -340,13 +351,16 @@ def digest_of(values: dict[str, Any]) -> str:
 def unpacked(values: dict[str, Any]) -> Pretrained:
     if digest_of(values) != values.get("digest"):
         raise SavedModelError("this file's graph is not the one that was saved: it was changed or damaged. Take the file from where it was written.")
+    if (known := KNOWN.get(values["digest"])) is not None:
+        for pure in filter(None, (known.inference, known.training, known.regularization)):
+            allow(pure.graph)
+        return known
 
     def graph(value: dict[str, Any] | None) -> PureGraph | None:
         if value is None:
             return None
         proto = GraphDef.FromString(zlib.decompress(base64.b64decode(value["graph"])))
-        if serialization_lib.in_safe_mode() is not False:
-            savedmodel.check_graph(proto, savedmodel.DENIED | savedmodel.CHECKPOINT, "this file's graph")
+        allow(proto)
         return PureGraph(proto, value["input"], value["output"], tuple(value["weights"]), tuple((i, name) for i, name in value["updates"]))
 
     inference = graph(values["inference"])
@@ -362,3 +376,9 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
         values["features"],
         values["reason"],
     )
+
+
+def allow(graph: GraphDef) -> None:
+    """Refuse a file's graph that holds denied operations, unless Keras' safe mode is off."""
+    if serialization_lib.in_safe_mode() is not False:
+        savedmodel.check_graph(graph, savedmodel.DENIED | savedmodel.CHECKPOINT, "this file's graph")

@@ -1,10 +1,12 @@
 """The frozen network as a function of pixels, computed as fast as this machine can: one function an engine, from a prefix to a callable.
 
-An engine gives an image the same bytes wherever it stands in a batch, and whatever stands beside it.
+An engine gives an image the same bytes wherever it stands in a batch, and whatever stands beside it. It may be called from several threads at once.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 import tensorflow as tf
@@ -70,19 +72,26 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     try:
         model = openvino.convert_model(graph, input=[(pixels.name, shape)], output=[prefix.output])
-        queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", options))
+        compiled = core.compile_model(model, "CPU", options)
     except Exception as error:  # it raises RuntimeError and kinds of its own
         raise EngineError(f"OpenVINO can't take this backbone: {str(error).strip().splitlines()[0].rstrip('.')}. Use --engine tensorflow.") from error
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        out = np.empty((len(batch), prefix.width), np.float32)
-        queue.set_callback(lambda request, row: out.__setitem__(row, request.get_output_tensor(0).data[0]))
-        for row in range(len(batch)):
-            queue.start_async({0: batch[row : row + 1]}, row)
-        queue.wait_all()
-        return out
+    streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    free: SimpleQueue = SimpleQueue()
+    for _ in range(streams):
+        free.put(compiled.create_infer_request())
+    # A thread a request, and not OpenVINO's AsyncInferQueue: its callbacks wait for Python's lock, and have stood still for ever beside other threads.
+    pool = ThreadPoolExecutor(streams)
 
-    return run
+    def one(image: np.ndarray) -> np.ndarray:
+        request = free.get()
+        try:
+            request.infer({0: image})
+            return request.get_output_tensor(0).data[0].copy()
+        finally:
+            free.put(request)
+
+    return lambda batch: np.stack(list(pool.map(one, (batch[i : i + 1] for i in range(len(batch))))))
 
 
 ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {"tensorflow": tensorflow_engine, "openvino": openvino_engine}

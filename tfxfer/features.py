@@ -9,7 +9,9 @@ import hashlib
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -26,6 +28,7 @@ from tfxfer.engines import ENGINES, Engine
 from tfxfer.errors import ImageError
 
 CHUNK = 1024  # images a shard: a kill costs at most these
+AT_ONCE = 2  # batches that the engine has at once: the last images of one leave no core idle
 LINE_EVERY = 15.0  # seconds between lines of progress where there is no terminal
 NAMED = 20  # files that a message names
 
@@ -179,15 +182,27 @@ def fill(
                 positions.clear()
                 parts.clear()
 
+    def done(positions: list[int], results: list[tuple[int, list[int], Future[np.ndarray]]]) -> None:
+        for view, rows, result in results:
+            held[view][0].extend(positions[i] for i in rows)
+            held[view][1].append(result.result()[rows])
+        keep(per_shard)
+        shown.update(len(positions))
+
     bad: dict[int, str] = {}
-    with closing(Progress(len(todo), progress)) as shown:
+    wanted = list(map(set, lacking))
+    under_way: deque = deque()
+    with closing(Progress(len(todo), progress)) as shown, ThreadPoolExecutor(AT_ONCE) as pool:
         for positions, batch in pixels.batches(todo, bad if skip_bad_images else None):
-            for view, (wanted, (done, parts)) in enumerate(zip(map(set, lacking), held, strict=True)):
-                if rows := [i for i, position in enumerate(positions) if position in wanted]:
-                    parts.append(engine(batch[:, :, ::-1] if view else batch)[rows])
-                    done.extend(positions[i] for i in rows)
-            keep(per_shard)
-            shown.update(len(positions))
+            results = []
+            for view in range(len(keys)):
+                if rows := [i for i, position in enumerate(positions) if position in wanted[view]]:
+                    results.append((view, rows, pool.submit(engine, batch[:, :, ::-1] if view else batch)))
+            under_way.append((positions, results))
+            if len(under_way) > AT_ONCE:
+                done(*under_way.popleft())
+        while under_way:
+            done(*under_way.popleft())
         keep(1)
     return without(examples, bad)
 

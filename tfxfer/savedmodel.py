@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -38,7 +39,14 @@ DENIED = frozenset(
     IdentityReaderV2 CreateSummaryFileWriter CreateSummaryDbWriter ImportEvent WriteSummary DatasetToTFRecord ExperimentalDatasetToTFRecord
     LoadAndRemapMatrix GenerateVocabRemapping DataServiceDataset DataServiceDatasetV2 DataServiceDatasetV3 DataServiceDatasetV4 RegisterDataset
     RegisterDatasetV2 RpcCall RpcClient RpcServer RpcServerStart RpcServerRegister _Send _Recv _HostSend _HostRecv Send Recv CollectiveGather
-    XlaSendToHost XlaRecvFromHost Abort""".split()
+    XlaSendToHost XlaRecvFromHost Abort ImmutableConst FixedUnigramCandidateSampler CacheDataset CacheDatasetV2 DebugIdentityV3 DebugNanCount
+    DebugNumericSummaryV2 DumpTensor MatchingFilesDataset ExperimentalMatchingFilesDataset ExperimentalCSVDataset CalibrationStatisticsSaver DistributedSave
+    Skipgram RemoteCall XlaCustomCall XlaCustomCallV2 XlaCallModule RecordInput SnapshotChunkDataset SnapshotDatasetReader SnapshotNestedDatasetReader
+    ListSnapshotChunksDataset FileSystemSetConfiguration SummaryWriter WriteAudioSummary WriteGraphSummary WriteHistogramSummary WriteImageSummary
+    WriteRawProtoSummary WriteScalarSummary FlushSummaryWriter CloseSummaryWriter DTensorRestoreV2 Copy CopyHost CollectiveReduce CollectiveReduceV2
+    CollectiveReduceV3 CollectiveBcastSend CollectiveBcastRecv CollectiveBcastSendV2 CollectiveBcastRecvV2 CollectiveGatherV2 CollectiveAllToAllV2
+    CollectiveAllToAllV3 CollectiveInitializeCommunicator NcclAllReduce NcclBroadcast NcclReduce InitializeTableFromTextFile
+    InitializeTableFromTextFileV2""".split()
 )
 CHECKPOINT = frozenset({"Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice", "MergeV2Checkpoints"})
 
@@ -103,11 +111,13 @@ def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None
         DeniedOperationError: a denied operation, by name.
     """
     folder = Path(folder)
-    denied = () if trust else DENIED
+    denied = frozenset() if trust else DENIED
     check_library(folder, denied)
     loaded = load(folder)
     call, kind = callable_of(loaded, folder)
     arguments = arguments or {}
+    if "training" in arguments:
+        raise ValueError("Expected arguments without `training`, which Keras decides in each call. Received: arguments=" + repr(arguments))
     spec = input_spec(call, image_size, folder)
     inference = trace(call, spec, arguments, False, folder)
     output_of(inference, folder)
@@ -127,9 +137,12 @@ def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None
         graphs = [frozen(inference, weights), None, None]
         reason = str(error)
     for graph in filter(None, graphs):
-        check_graph(graph.graph, denied | CHECKPOINT if denied else (), str(folder))
+        check_graph(graph.graph, denied | CHECKPOINT if denied else denied, str(folder))
     pretrained = assemble(graphs, weights.found, inference, reason)
-    if not reason and any(marked_gradient(g) for g in (inference, training) if g) and not same_gradient(inference, pretrained, variables, spec):
+    checked = [(concrete, graph, bound) for concrete, graph, bound in zip((training, inference), (graphs[1], graphs[0]), (1e-2, 1e-4), strict=True) if graph]
+    # The training call comes first: it moves the loaded object's variables, and the values in `weights` are those of before.
+    marked = [] if reason else [check for check in checked if marked_gradient(check[0])]
+    if not all(same_gradient(concrete, graph, bound, pretrained, weights, spec) for concrete, graph, bound in marked):
         pretrained = assemble(graphs, weights.found, inference, "it holds a custom gradient that can't be kept (its gradients would be wrong)")
     return pretrained
 
@@ -137,14 +150,19 @@ def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None
 def assemble(graphs: list[PureGraph | None], weights: list[Weight], inference: Any, reason: str) -> Pretrained:
     pure, training, regularization = graphs
     assert pure is not None
+    _, height, width, _ = inference.inputs[0].shape
+    size, features = (int(height), int(width)), int(inference.outputs[0].shape[-1])
     last_map = mean_of(pure)
+    (shape,) = shapes_of(pure, size, [last_map])
+    if shape is None or shape[-1] != features:
+        last_map = pure.output
     ranks = {f"weight_{i}": weights[i].value.ndim for i in pure.weights}
     found = stages.find(pure.graph, node_of(pure.input or ""), node_of(last_map), ranks)
-    _, height, width, _ = inference.inputs[0].shape
+    # Where a block ends in a tensor that is not one row an example (tokens of a batch merged into one axis), it goes on with the next.
+    found = stages.merged(found, [shape is not None for shape in shapes_of(pure, size, [stage.cut for stage in found])])
     if reason:
         weights = [Weight(w.name, w.value, False) for w in weights]
-    features = int(inference.outputs[0].shape[-1])
-    return Pretrained(pure, training, regularization, tuple(weights), found, last_map, (int(height), int(width)), features, reason)
+    return Pretrained(pure, training, regularization, tuple(weights), found, last_map, size, features, reason)
 
 
 class NotPure(Exception):
@@ -179,11 +197,9 @@ class Weights:
 # --- reading a folder -------------------------------------------------------------------------------------------------------------------------
 
 
-def check_library(folder: Path, denied: Iterable[str]) -> None:
+def check_library(folder: Path, denied: frozenset[str]) -> None:
     """Look for denied operations before anything is loaded, since loading runs initializers."""
     path = folder / "saved_model.pb"
-    if (folder / "tfhub_module.pb").exists():
-        raise SavedModelError(f"{folder} is in the TF1 Hub format, which can't be read or fine-tuned in TensorFlow 2. Look for a TF2 version of the model.")
     try:
         proto = SavedModel.FromString(path.read_bytes())
     except OSError as error:
@@ -200,24 +216,41 @@ def check_library(folder: Path, denied: Iterable[str]) -> None:
             f"{folder} is a TF1-format SavedModel (written by tf.compat.v1), which can't be fine-tuned. "
             "Look for a TF2 version of the model, or export it again with tf.saved_model.save."
         )
-    check_graph(graph.graph_def, denied, str(folder))
+    if denied:
+        # Only what belongs to an object can run. The two functions that save and restore the checkpoint belong to none: Python does their work on loading.
+        everywhere = {node.op for function in graph.graph_def.library.function for node in function.node_def} | {node.op for node in graph.graph_def.node}
+        refuse(everywhere & (denied - {"ShardedFilename"}), str(folder))
+        refuse(called_operations(graph.graph_def, set(graph.object_graph_def.concrete_functions)) & CHECKPOINT, str(folder))
 
 
-def check_graph(graph: GraphDef, denied: Iterable[str], where: str) -> None:
+def called_operations(graph: GraphDef, roots: set[str]) -> set[str]:
+    """The operations of some functions and of all that these call, through any attribute."""
+    functions = {function.signature.name: function for function in graph.library.function}
+
+    def calls(name: str) -> list[str]:
+        attributes = [value for node in functions[name].node_def for value in node.attr.values()]
+        named = (
+            {value.func.name for value in attributes}
+            | {f.name for value in attributes for f in value.list.func}
+            | {node.op for node in functions[name].node_def}
+        )
+        named |= {gradient.gradient_func for gradient in graph.library.gradient if gradient.function_name == name}
+        return sorted(named & functions.keys())
+
+    return {node.op for name in stages.reach(roots & functions.keys(), calls) for node in functions[name].node_def}
+
+
+def check_graph(graph: GraphDef, denied: frozenset[str], where: str) -> None:
     """Refuse a graph that holds one of the `denied` operations, in its body or in its functions."""
-    denied = frozenset(denied)
-    ops = {node.op for node in graph.node} | {node.op for function in graph.library.function for node in function.node_def if not checkpoints(function)}
-    if found := sorted(ops & denied):
+    refuse(({node.op for node in graph.node} | {node.op for function in graph.library.function for node in function.node_def}) & denied, where)
+
+
+def refuse(found: set[str], where: str) -> None:
+    if found:
         raise DeniedOperationError(
-            f"{where} holds {', '.join(found)}, which can read or write files, run Python or open the network. "
+            f"{where} holds {', '.join(sorted(found))}, which can read or write files, run Python or open the network. "
             "A graph is code: use --trust (trust=True) only if you know who made it."
         )
-
-
-def checkpoints(function: Any) -> bool:
-    """Whether a function is one of the pair that every SavedModel carries to save and restore its own variables."""
-    ops = {node.op for node in function.node_def}
-    return bool(ops & CHECKPOINT) and not ops & (DENIED - {"ShardedFilename"})
 
 
 def load(folder: Path) -> Any:
@@ -299,7 +332,7 @@ def output_of(concrete: Any, folder: Path) -> None:
     """Refuse what is not one float32 output [B, F]."""
     outputs = concrete.structured_outputs
     if isinstance(outputs, dict) and len(outputs) > 1:
-        listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in outputs.items())
+        listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in sorted(outputs.items()))
         raise SavedModelError(
             f"{folder} has several outputs ({listed}); expected one. Wrap it in a tf.Module whose __call__ returns the features, and save that."
         )
@@ -463,20 +496,39 @@ def finish(graph: GraphDef, extra: list[NodeDef], handles: dict[str, Any], weigh
         if "_gradient_op_type" in node.attr:
             del node.attr["_gradient_op_type"]
     result = needed(result, fetches)
-    called = {attr.func.name for node in result.node for attr in node.attr.values() if attr.HasField("func")}
-    if not called:
-        result.ClearField("library")
+    rename_functions(result)
     for node in result.node:
         if node.op == "Const" and node.attr["value"].tensor.ByteSize() > BIG_CONSTANT:
             value = tf.make_ndarray(node.attr["value"].tensor)
             i = weights.add(node.name, value, False)
-            shape = placeholder(f"weight_{i}", value)
+            shape, name = placeholder(f"weight_{i}", value), node.name
             node.Clear()
-            node.name, node.op = weights.found[i].name, "Identity"
+            node.name, node.op = name, "Identity"
             node.input.append(shape.name)
             node.attr["T"].CopyFrom(shape.attr["dtype"])
             result.node.append(shape)
     return result
+
+
+def rename_functions(graph: GraphDef) -> None:
+    """Keep the functions that the graph calls (bodies of While and If), named f0, f1, ... as first used: their own names change with the process."""
+    functions = {function.signature.name: function for function in graph.library.function}
+    names: dict[str, str] = {}
+
+    def rename(nodes: Iterable[NodeDef]) -> None:
+        for node in nodes:
+            attributes = [node.attr[key] for key in sorted(node.attr)]
+            for holder in [value.func for value in attributes if value.HasField("func")] + [f for value in attributes for f in value.list.func]:
+                if holder.name in functions and holder.name not in names:
+                    names[holder.name] = f"f{len(names)}"
+                    rename(functions[holder.name].node_def)
+                holder.name = names.get(holder.name, holder.name)
+
+    rename(graph.node)
+    kept = [functions[name] for name in names]
+    for function in kept:
+        function.signature.name = names[function.signature.name]
+    graph.library.CopyFrom(FunctionDefLibrary(function=kept))
 
 
 def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
@@ -534,7 +586,7 @@ def mean_of(pure: PureGraph) -> str:
     if axes is None or axes.op != "Const":
         return pure.output
     found = sorted(int(a) for a in np.atleast_1d(tf.make_ndarray(axes.attr["value"].tensor)))
-    return f"{inner}:0" if found in ([1, 2], [1], [-3, -2]) else pure.output
+    return f"{inner}:0" if found in ([1, 2], [1], [-3, -2], [-2]) else pure.output
 
 
 def function(pure: PureGraph, weights: tuple[Weight, ...], size: tuple[int, int], taps: tuple[str, ...] | None = None) -> Any:
@@ -569,12 +621,18 @@ def constant_graph(pretrained: Pretrained, values: list[np.ndarray], taps: tuple
 
 def stage_shapes(pretrained: Pretrained) -> list[tuple[int, ...]]:
     """Shape of the last tensor of each stage, without the batch."""
+    return [shape or () for shape in shapes_of(pretrained.inference, pretrained.image_size, [stage.cut for stage in pretrained.stages])]
+
+
+def shapes_of(pure: PureGraph, size: tuple[int, int], tensors: list[str]) -> list[tuple[int, ...] | None]:
+    """Shapes without the batch; None for a tensor that has not one row an example, or whose shape is not known beforehand."""
+    rows = 3
     graph = tf.Graph()
     with graph.as_default():
-        x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.image_size, 3))
-        feed = {node_of(pretrained.inference.input or ""): x}
-        maps = tf.graph_util.import_graph_def(pretrained.inference.graph, input_map=feed, return_elements=[s.cut for s in pretrained.stages], name="")
-    return [tuple(m.shape.as_list()[1:]) for m in maps]
+        x = tf.compat.v1.placeholder(tf.float32, (rows, *size, 3))
+        found = tf.graph_util.import_graph_def(pure.graph, input_map={node_of(pure.input or ""): x}, return_elements=tensors, name="")
+    shapes = [t.shape.as_list() if t.shape.is_fully_defined() else [] for t in found]
+    return [tuple(shape[1:]) if len(shape) > 1 and shape[0] == rows else None for shape in shapes]
 
 
 def pooled(maps: list[tf.Tensor]) -> tf.Tensor:
@@ -591,23 +649,25 @@ def marked_gradient(concrete: Any) -> bool:
     return any("_gradient_op_type" in n.attr for n in graph.node) or any("_gradient_op_type" in n.attr for f in graph.library.function for n in f.node_def)
 
 
-def same_gradient(concrete: Any, pretrained: Pretrained, variables: dict[int, tf.Variable], spec: tf.TensorSpec) -> bool:
-    """Whether the pure graph's gradients are those of the loaded object, on one random batch."""
+def same_gradient(concrete: Any, graph: PureGraph, bound: float, pretrained: Pretrained, weights: Weights, spec: tf.TensorSpec) -> bool:
+    """Whether a pure graph's gradients, of weights and pixels, are those of the loaded object, on one random batch; relative to the largest of all."""
     rng = np.random.default_rng(0)
     x = tf.constant(rng.random((2, *spec.shape[1:]), dtype=np.float32))
     direction = tf.constant(rng.standard_normal(pretrained.features), tf.float32)
-    by_name = {v.name.split(":")[0].replace("/", "."): v for v in variables.values()}
-    numbers = [i for i in pretrained.inference.weights if pretrained.weights[i].trainable and pretrained.weights[i].name in by_name]
-    theirs = [by_name[pretrained.weights[i].name] for i in numbers]
+    variables = {number: weights.variables[handle] for handle, number in weights.numbers.items()}
+    for number, variable in variables.items():
+        variable.assign(weights.found[number].value)
+    numbers = [i for i in graph.weights if pretrained.weights[i].trainable and i in variables]
     with tf.GradientTape() as tape:
+        tape.watch(x)
         loss = tf.reduce_sum(concrete(x) * direction)
-    expected = tape.gradient(loss, theirs, unconnected_gradients="zero")
-    pure = function(pretrained.inference, pretrained.weights, pretrained.image_size)
-    values = {i: tf.constant(pretrained.weights[i].value) for i in pretrained.inference.weights}
+    expected = tape.gradient(loss, [x, *(variables[i] for i in numbers)], unconnected_gradients="zero")
+    values = {i: tf.constant(pretrained.weights[i].value) for i in graph.weights}
+    pure = function(graph, pretrained.weights, pretrained.image_size)
     with tf.GradientTape() as tape:
-        tape.watch([values[i] for i in numbers])
+        tape.watch([x, *(values[i] for i in numbers)])
         loss = tf.reduce_sum(pure(x, *values.values())[0] * direction)
-    found = tape.gradient(loss, [values[i] for i in numbers], unconnected_gradients="zero")
-    largest = max((float(tf.reduce_max(tf.abs(g))) for g in expected), default=0.0)
-    worst = max((float(tf.reduce_max(tf.abs(tf.convert_to_tensor(a) - tf.convert_to_tensor(b)))) for a, b in zip(expected, found, strict=True)), default=0.0)
-    return worst <= 1e-4 * max(largest, 1e-30)
+    found = tape.gradient(loss, [x, *(values[i] for i in numbers)], unconnected_gradients="zero")
+    largest = max(float(tf.reduce_max(tf.abs(g))) for g in expected)
+    worst = max(float(tf.reduce_max(tf.abs(tf.convert_to_tensor(a) - tf.convert_to_tensor(b)))) for a, b in zip(expected, found, strict=True))
+    return worst <= bound * max(largest, 1e-30)

@@ -176,3 +176,14 @@ def group(parts: list[Segment], ends: dict[int, str], end: str) -> tuple[Stage, 
         return (Stage("all", f"{end}:0", tuple(owned)),)
     stages[-1] = Stage(stages[-1].name, f"{end}:0", stages[-1].weights + tuple(owned))
     return tuple(stages)
+
+
+def merged(found: tuple[Stage, ...], usable: list[bool]) -> tuple[Stage, ...]:
+    """The stages, with each that ends in no usable cut put together with the next one; the last one's cut always counts."""
+    result, owned = list[Stage](), tuple[str, ...]()
+    for i, (stage, good) in enumerate(zip(found, usable, strict=True)):
+        owned += stage.weights
+        if good or i == len(found) - 1:
+            result.append(replace(stage, weights=owned))
+            owned = ()
+    return tuple(result)

@@ -12,7 +12,7 @@ from tfxfer.data.duplicates import conflicts, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.heic import readable
 from tfxfer.data.images import problem
-from tfxfer.data.split import split
+from tfxfer.data.split import split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 
 IMBALANCE = 5
@@ -70,7 +70,15 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         lambda position: readable(found.read(at[position]), files[position]),
         found.source,
         tuple(notes),
+        _numbered(units_of(digests, [found.groups[i] for i in at] if found.groups is not None else None), len(files)),
     )
+
+
+def _numbered(units: Sequence[Sequence[int]], count: int) -> np.ndarray:
+    numbers = np.zeros(count, np.int64)
+    for number, unit in enumerate(units):
+        numbers[list(unit)] = number
+    return numbers
 
 
 def _inspect(found: Found, skip_bad_images: bool) -> tuple[list[str], list[str | None]]:

@@ -48,6 +48,7 @@ class Examples:
         read: position -> the encoded bytes; may be called from several threads.
         source: where the data came from, as given.
         notes: what was left out, dropped or looks odd, a sentence each.
+        units: int [n]; examples of the same number, of one group or identical, may not be torn apart by folds. None where each stands for itself.
     """
 
     files: tuple[str, ...]
@@ -58,6 +59,7 @@ class Examples:
     read: Callable[[int], bytes]
     source: str
     notes: tuple[str, ...] = ()
+    units: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -78,6 +80,7 @@ class Examples:
             labels=self.labels[at],
             splits=tuple(self.splits[i] for i in at),
             digests=tuple(self.digests[i] for i in at),
+            units=None if self.units is None else self.units[at],
             read=lambda i: read(at[i]),
         )
 

@@ -30,7 +30,7 @@ def split(names: Sequence[str], digests: Sequence[str], groups: Sequence[str] | 
         DataError: a class has only one unit, or a class is left without training images.
     """
     by_class: dict[str, list[list[int]]] = defaultdict(list)
-    for unit in _units(digests, groups):
+    for unit in units_of(digests, groups):
         held = sorted(names[i] for i in unit)
         by_class[max(held, key=held.count)].append(unit)
     result = ["train"] * len(names)
@@ -62,7 +62,7 @@ def _share_out(units: list[list[int]], result: list[str]) -> None:
             at += 1
 
 
-def _units(digests: Sequence[str], groups: Sequence[str] | None) -> list[list[int]]:
+def units_of(digests: Sequence[str], groups: Sequence[str] | None) -> list[list[int]]:
     """Positions that have to stay together: the same content or the same group, directly or through others."""
     parent = list(range(len(digests)))
 

@@ -3,12 +3,21 @@
 import numpy as np
 
 
-def deal(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def deal(labels: np.ndarray, count: int, seed: int, units: np.ndarray | None = None) -> np.ndarray:
     """The fold of each example, int [n], 0 .. count - 1; -1 for the only example of its class, which is never held out.
 
-    Examples are shuffled and dealt out class by class like cards, so that folds differ by at most one example, in all and within each class.
+    Examples are shuffled and dealt out class by class like cards, so that folds differ by at most one example, in all and within each class. Examples with
+    the same number in `units` (of one group, or identical) are held out together: a figure of examples whose twins were fitted on says nothing.
     """
     labels = np.asarray(labels)
+    if units is not None and len(np.unique(units)) < len(labels):
+        _, first, unit = np.unique(units, return_index=True, return_inverse=True)
+        folds = deal(labels[first], count, seed)[unit]
+        for fold in range(folds.max() + 1):
+            # A class that is all in one fold can't be held out.
+            lost = np.setdiff1d(labels[folds == fold], labels[folds != fold])
+            folds[np.isin(unit, unit[np.isin(labels, lost)])] = -1
+        return folds
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     order = order[np.bincount(labels)[labels[order]] > 1]

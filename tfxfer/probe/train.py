@@ -96,6 +96,7 @@ def fit_head(
     *,
     epochs: int = 20,
     batch_size: int = 128,
+    units: np.ndarray | None = None,
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> Trained:
@@ -108,6 +109,7 @@ def fit_head(
         train_rows, validation_rows: positions. Without validation nothing is taken away from training: the head is trained on four fifths
             first, calibrated on the last fifth, and then trained anew on all.
         epochs, batch_size: of `fit`.
+        units: int [n]; examples of the same number are on the same side when a part is held out. None where each stands for itself.
         seed: of the shuffling and of layers that are built or draw from here on; sets the global seed of Keras, NumPy and Python. A layer draws its own
             seeds when it is made, so seed before that too, as a run does.
         log: is called with a line an epoch.
@@ -124,7 +126,7 @@ def fit_head(
     held_out, seen = (train_rows[:0], train_rows) if validation_rows is None else (np.asarray(validation_rows), train_rows)
     twice = not len(held_out)
     if twice:
-        folds = deal(labels[train_rows], FOLDS, seed)
+        folds = deal(labels[train_rows], FOLDS, seed, None if units is None else units[train_rows])
         held_out, seen = train_rows[folds == 0], train_rows[folds != 0]
     keras.utils.set_random_seed(seed)
     model = compiled(keras.Sequential([keras.Input((width,)), head]), math.ceil(len(seen) / batch_size))

@@ -80,6 +80,7 @@ def choose(
     tap_widths: Sequence[int],
     *,
     head: str = "auto",
+    units: np.ndarray | None = None,
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> Choice:
@@ -91,6 +92,7 @@ def choose(
         n_classes: C.
         tap_widths: columns of each tap, from input to output.
         head: "auto" (Gaussian and Linear compete), "gaussian", "linear", "ridge" or "prototype".
+        units: int [n]; examples of the same number are held out together. None where each stands for itself.
         seed: of the sample and the folds.
         log: is called with each line that a user should read.
 
@@ -108,7 +110,7 @@ def choose(
     rows = sample(known, ROTATED, seed)
     if len(rows) < len(labels):
         log(f"cross-validation on {len(rows):,} of {len(labels):,} examples, each class by its share")
-    table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed))
+    table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed, units))
     if table:
         chosen = best(table)
         for entry in table:
@@ -116,7 +118,7 @@ def choose(
     else:
         log("one example a class: nothing can be held out, so the prototype of the last tap is used, uncalibrated")
         chosen = Candidate("prototype", 1, 0.0, 0.0, 0.0, np.zeros(0, bool), None, np.zeros((len(rows), len(present))))
-    fitted, logits, folds = final(features, known, rows, chosen, len(present), tap_widths, seed, log)
+    fitted, logits, folds = final(features, known, rows, chosen, len(present), tap_widths, seed, log, units)
     fitted, logits, prior = calibrated(fitted, logits, known, folds >= 0, len(present))
     single = np.flatnonzero(folds < 0)
     if len(single):
@@ -151,7 +153,7 @@ def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[in
 
 
 def candidates(
-    features: Array, labels: np.ndarray, rows: np.ndarray, classes: int, widths: Sequence[int], heads: Sequence[str], seed: int
+    features: Array, labels: np.ndarray, rows: np.ndarray, classes: int, widths: Sequence[int], heads: Sequence[str], seed: int, units: np.ndarray | None
 ) -> Iterator[Candidate]:
     """Each head on each set of taps, judged on held-out examples of `rows`; nothing where nothing can be held out.
 
@@ -164,7 +166,7 @@ def candidates(
             f"the backbone's features hold infinity or not-a-number for {bad:,} of {len(x):,} images. Expected finite numbers. "
             "Check its value range (--value-range LOW,HIGH), or take another backbone."
         )
-    folds = deal(labels, FOLDS, seed)
+    folds = deal(labels, FOLDS, seed, None if units is None else units[rows])
     known = folds >= 0
     if known.sum() < 4:
         return
@@ -199,11 +201,19 @@ def held_out(head: str, kernel: np.ndarray, labels: np.ndarray, folds: np.ndarra
 
 
 def final(
-    features: Array, labels: np.ndarray, rows: np.ndarray, chosen: Candidate, classes: int, all_widths: Sequence[int], seed: int, log: Callable[[str], None]
+    features: Array,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    chosen: Candidate,
+    classes: int,
+    all_widths: Sequence[int],
+    seed: int,
+    log: Callable[[str], None],
+    units: np.ndarray | None,
 ) -> tuple[Fitted, np.ndarray, np.ndarray]:
     """The chosen head on all examples, its held-out logits [n, C], not calibrated, and the fold of each example (-1: never held out)."""
     widths, everything, strength = tuple(all_widths[-chosen.taps :]), np.arange(len(labels)), chosen.strength
-    folds = deal(labels, FOLDS, seed)
+    folds = deal(labels, FOLDS, seed, units)
     if chosen.head == "linear" and len(rows) < len(labels) and strength is not None:
         used = affordable(labels, everything, sum(widths))
         fitted, logits = fit_folds(features, labels, classes, widths, used, folds[used], strength, normalisation(labels[used], classes))
