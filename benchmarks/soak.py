@@ -1,101 +1,120 @@
-"""Killed and resumed, again and again: python benchmarks/soak.py [--kills 20] [--data FOLDER]
+"""Kills at random moments, and nothing is lost: python benchmarks/soak.py [extraction|run ...] [--kills 20] [--seed N]
 
-Runs `tfxfer run frozen` once unbroken. Then the same with an empty cache is killed by SIGKILL at random moments, `--kills` times, spread over the whole of
-an unbroken run (extraction, heads, writing the folder), and resumed after each; whenever a run ends whole, a new one begins with an empty cache.
-Expected: every run ends with the same bytes as the unbroken one in metrics.json, predictions.csv, labels.txt and the arrays of probabilities.npz and
-model.keras, and with the same features in the cache. Exit 1 where it does not.
+    extraction   of the demo data's first 1,000 images, in shards of 64, killed by SIGKILL somewhere between its start and its end, again and again. No row that
+                 was there is ever gone, and the features that are there at last are those of an unbroken extraction, byte for byte.
+    run          tfxfer run frozen --resume on the demo data, killed likewise. A run folder with a manifest is whole, and what the last, unbroken call leaves
+                 is what an unbroken run leaves: the same metrics, predictions and probabilities, byte for byte.
+
+Exit 1 where that does not hold.
 """
 
 import argparse
-import io
-import random
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
-import h5py
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import numpy as np
 
+from tfxfer import data, features
+from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 
-SAME = ("metrics.json", "predictions.csv", "labels.txt")
+IMAGES = 1000
+SAME = ("labels.txt", "metrics.json", "predictions.csv", "probabilities.npz")
 
 
-def words(data: str, out: Path, cache: Path) -> list[str]:
-    return [sys.executable, "-m", "tfxfer", "run", "frozen", "--data", data, "--out", str(out), "--cache", str(cache), "--resume"]
+def extracted(folder: Path) -> bytes:
+    """All features of the first images of the demo data."""
+    features.CHUNK = 64
+    examples = data.load("demo").take(np.arange(IMAGES))
+    return features.extract(examples, Backbone("efficientnet-lite0", trainable=False).prefix(8), cache=Cache(folder), progress=False)[:].tobytes()
 
 
-def model_bytes(path: Path) -> dict[str, bytes]:
-    """Config and weights of a .keras file; the archive itself, its metadata and HDF5 hold times."""
-    with zipfile.ZipFile(path) as archive:
-        found = {"config.json": archive.read("config.json")}
-        with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
-            weights.visititems(lambda name, item: found.update({name: item[()].tobytes()} if isinstance(item, h5py.Dataset) else {}))
-    return found
+def killed(words: list[str], after: float) -> bool:
+    """Start a process and kill it after some seconds; False where it had ended by itself."""
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        _, said = process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return True
+    if process.returncode:
+        raise SystemExit(f"it failed by itself: {said.decode()}")
+    return False
 
 
-def rows(folder: Path) -> dict[tuple[str, str], bytes]:
-    """Every cached row by key and content."""
-    found = {}
-    cache = Cache(folder)
-    with cache._database() as database:
-        for key, description in database.execute("select id, description from keys").fetchall():
-            for digest, shard, row in database.execute("select digest, shard, row from rows where key = ?", (key,)).fetchall():
-                (file,) = database.execute("select file from shards where id = ?", (shard,)).fetchone()
-                found[description, digest] = np.load(folder / "shards" / file, mmap_mode="r")[row].tobytes()
-    return found
+def seconds(words: list[str]) -> float:
+    began = time.monotonic()
+    subprocess.run(words, check=True, capture_output=True)
+    return time.monotonic() - began
 
 
-def differences(out: Path, cache: Path, other: Path, other_cache: Path) -> list[str]:
-    found = [name for name in SAME if (out / name).read_bytes() != (other / name).read_bytes()]
-    with np.load(out / "probabilities.npz") as a, np.load(other / "probabilities.npz") as b:
-        found += [f"probabilities.npz {name}" for name in a.files if not np.array_equal(a[name], b[name])]
-    found += ["model.keras"] if model_bytes(out / "model.keras") != model_bytes(other / "model.keras") else []
-    return found + (["cached features"] if rows(cache) != rows(other_cache) else [])
+def soak_extraction(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
+    words = [sys.executable, __file__, "--child"]
+    whole = seconds([*words, str(scratch / "unbroken")])
+    broken, rows, hits = scratch / "broken", 0, 0
+    for _ in range(kills):
+        # Each goes on where the one before was killed: less and less is left, and it begins anew when nothing is.
+        hit = killed([*words, str(broken)], rng.uniform(0.3, 1.0) * whole)
+        found = sum(entry.rows for entry in Cache(broken).summary()) if broken.exists() else 0
+        if found < rows:
+            print(f"extraction: {rows} rows were there, {found} are left")
+            return False
+        rows, hits = found, hits + hit
+        if not hit:
+            if extracted(broken) != extracted(scratch / "unbroken"):
+                return False
+            Cache(broken).clear()
+            rows = 0
+    same = extracted(broken) == extracted(scratch / "unbroken")
+    print(f"extraction: {hits} of {kills} killed in {whole:.1f} s of work; the same bytes: {same}")
+    return same
+
+
+def soak_run(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
+    def words(out: Path) -> list[str]:
+        return [sys.executable, "-m", "tfxfer", "run", "frozen", "--seed", "0", "--cache", str(scratch / "features"), "--out", str(out), "--resume"]
+
+    unbroken, broken = scratch / "unbroken-run", scratch / "broken-run"
+    seconds(words(scratch / "first-run"))  # fills the cache
+    whole, hits = seconds(words(unbroken)), 0
+    for _ in range(kills):
+        hits += killed(words(broken), rng.uniform(0.05, 1.0) * whole)
+        if (broken / "manifest.json").exists():
+            if not alike(broken, unbroken):
+                return False
+            broken = broken.with_name(f"broken-run-{hits}")  # finished: begin another
+    seconds(words(broken))
+    same = alike(broken, unbroken)
+    print(f"run: {hits} of {kills} killed in {whole:.1f} s of work; the same files: {same}")
+    return same
+
+
+def alike(one: Path, other: Path) -> bool:
+    different = [name for name in SAME if (one / name).read_bytes() != (other / name).read_bytes()]
+    print("".join(f"run: {one / name} differs\n" for name in different), end="")
+    return not different
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=["extraction", "run"], default=["extraction", "run"])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--data", default="demo")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
+    if options.child:
+        extracted(options.child)
+        return 0
+    soaks, rng = {"extraction": soak_extraction, "run": soak_run}, np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        whole, whole_cache, out, cache = (Path(scratch) / name for name in ("whole", "whole-cache", "out", "cache"))
-        began = time.monotonic()
-        subprocess.run(words(options.data, whole, whole_cache), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        length = time.monotonic() - began
-        print(f"unbroken: {length:.1f} s")
-        kills = ended = failed = 0
-        while kills < options.kills or out.exists():
-            process = subprocess.Popen(words(options.data, out, cache), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            # Start-up holds nothing to lose: the moments lie behind it. The last run is left alone.
-            wait = rng.uniform(0.15, 1.0) * length if kills < options.kills else None
-            try:
-                _, errors = process.communicate(timeout=wait)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                kills += 1
-                files = sorted(p.name for p in out.iterdir()) if out.exists() else []
-                print(f"kill {kills:2d} after {wait:5.1f} s, in the folder: {', '.join(files) or 'nothing'}", flush=True)
-                continue
-            if process.returncode:
-                print(errors)
-                return 1
-            ended += 1
-            if wrong := differences(whole, whole_cache, out, cache):
-                failed = 1
-            print(f"  ended whole after {kills} kills: {'different: ' + ', '.join(wrong) if wrong else 'the same bytes'}", flush=True)
-            shutil.rmtree(out)
-            shutil.rmtree(cache)
-        print(f"{kills} kills, {ended} runs ended whole, {'some different' if failed else 'all with the same bytes'}")
-    return failed
+        return int(not all([soaks[what](Path(scratch), options.kills, rng) for what in options.what]))
 
 
 if __name__ == "__main__":

@@ -218,3 +218,15 @@ def test_the_model_is_an_ordinary_keras_model(finished):
     model = keras.models.load_model(finished / "model.keras")
     assert model.input_shape == (None, 32, 32, 3) and model.output_shape == (None, 2)
     assert tf.nn.softmax(model(tf.zeros((1, 32, 32, 3)))).shape == (1, 2)
+
+
+def test_a_trusted_run_can_be_used_with_trust_alone(photos, tmp_path):
+    (tmp_path / "one").write_bytes(b"1.0")
+    root, one = tf.train.Checkpoint(), str(tmp_path / "one")
+    spec = tf.TensorSpec((None, 32, 32, 3), tf.float32)
+    root.__call__ = tf.function(lambda x: tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(one)), input_signature=[spec])
+    tf.saved_model.save(root, str(tmp_path / "m"))
+    assert "holds ReadFile" in tfxfer("run", "frozen", "--data", photos, "--backbone", tmp_path / "m", "--out", tmp_path / "r0", code=1).stderr
+    tfxfer("run", "frozen", "--data", photos, "--backbone", tmp_path / "m", "--trust", "--out", tmp_path / "r")
+    assert "--trust" in tfxfer("predict", tmp_path / "r", photos, code=1).stderr
+    assert tfxfer("predict", tmp_path / "r", photos, "--trust").stdout.startswith("file,predicted,probability")

@@ -185,12 +185,13 @@ def run() -> None:
 @click.option("--format", "form", type=click.Choice(["csv"]), default="csv", show_default=True, help="Of the answer.")
 @click.option("--to", type=click.Path(path_type=Path), help="File for the answer; standard output by default.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
-def predict(folder: Path, paths: tuple[str, ...], form: str, to: Path | None, batch_size: int) -> None:
+@click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
+def predict(folder: Path, paths: tuple[str, ...], form: str, to: Path | None, batch_size: int, trust: bool) -> None:
     """Predict photos, and folders of them, with a finished run's model."""
     room("run").open_run(folder)
     start_tensorflow()
     serving = room("serving")
-    serving.write_csv(serving.predict(folder, paths, batch_size=batch_size, log=to_stderr), to)
+    serving.write_csv(serving.predict(folder, paths, batch_size=batch_size, trust=trust, log=to_stderr), to)
 
 
 @main.command()
@@ -198,21 +199,25 @@ def predict(folder: Path, paths: tuple[str, ...], form: str, to: Path | None, ba
 @click.option("--data", required=True, help="As for tfxfer run: folder, .csv, tfds:NAME or demo.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
-def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int) -> None:
+@click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
+def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int, trust: bool) -> None:
     """Judge a finished run's model on labelled photos."""
     room("run").open_run(folder)
     start_tensorflow()
-    click.echo(json.dumps(room("serving").evaluate(folder, data, data_dir=data_dir, batch_size=batch_size, log=to_stderr), indent=2, ensure_ascii=False))
+    click.echo(
+        json.dumps(room("serving").evaluate(folder, data, data_dir=data_dir, batch_size=batch_size, trust=trust, log=to_stderr), indent=2, ensure_ascii=False)
+    )
 
 
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("to", metavar="FOLDER", type=click.Path(path_type=Path))
-def export(folder: Path, to: Path) -> None:
+@click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
+def export(folder: Path, to: Path, trust: bool) -> None:
     """Write a finished run's model as a SavedModel that TensorFlow Serving serves."""
     room("run").open_run(folder)
     start_tensorflow()
-    click.echo(f"Exported to {room('serving').export(folder, to, log=to_stderr)}")
+    click.echo(f"Exported to {room('serving').export(folder, to, trust=trust, log=to_stderr)}")
 
 
 @main.command()

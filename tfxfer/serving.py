@@ -30,7 +30,7 @@ from tfxfer.data.folder import read_folder
 from tfxfer.data.images import problem
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
-from tfxfer.errors import DataError, ImageError, ServingError, TfxferError
+from tfxfer.errors import DataError, ImageError, SavedModelError, ServingError, TfxferError
 from tfxfer.evaluate import score
 from tfxfer.features import reason
 from tfxfer.run import Finished, open_run
@@ -70,8 +70,10 @@ class Served:
     image_size: tuple[int, int]
 
 
-def open_model(folder: str | os.PathLike) -> Served:
+def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
     """Load a finished run's model as one graph of constants from encoded images to probabilities.
+
+    `trust` also loads a graph that can reach files, Python or the network.
 
     Raises:
         RunError: the folder is not a finished run.
@@ -81,7 +83,7 @@ def open_model(folder: str | os.PathLike) -> Served:
     settings, classes = run.settings(), tuple(run.classes())
     image_size = tuple(settings["image_size"]["value"])
     value_range = tuple(settings["value_range"]["value"])
-    model = load_model(run.path("model.keras"))
+    model = load_model(run.path("model.keras"), trust)
     if tuple(model.output_shape[1:]) != (len(classes),) or tuple(model.input_shape[1:]) != (*image_size, 3):
         raise ServingError(
             f"{run.path('model.keras')} takes {model.input_shape} and gives {model.output_shape}; expected (None, {image_size[0]}, {image_size[1]}, 3) and "
@@ -108,15 +110,17 @@ def open_model(folder: str | os.PathLike) -> Served:
     )
 
 
-def load_model(path: Path) -> keras.Model:
+def load_model(path: Path, trust: bool) -> keras.Model:
     """`keras.models.load_model`, with its many errors as one sentence."""
     try:
-        return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False, safe_mode=not trust)
+    except SavedModelError:
+        raise
     except (TypeError, ValueError, OSError, KeyError, AttributeError) as error:
         # Keras wraps the reason, with all of the model's config, once a level.
         reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip() or type(error).__name__
         first = reason.splitlines()[0].split(". Make sure custom")[0].rstrip(".")
-        hint = "Import the file that defines it first." if "locate" in first else "It seems damaged: run it again."
+        hint = "Import the file that defines it first." if "locate" in first else "" if "--trust" in first else "It seems damaged: run it again."
         raise ServingError(f"{path} can't be loaded: {first}. {hint}") from error
 
 
@@ -151,7 +155,9 @@ def features_of(model: keras.Model) -> Any | None:
 # --- predict and evaluate ---------------------------------------------------------------------------------------------------------------------
 
 
-def predict(folder: str | os.PathLike, paths: Iterable[str | os.PathLike], *, batch_size: int = 32, log: Callable[[str], None] = print) -> Iterator[Prediction]:
+def predict(
+    folder: str | os.PathLike, paths: Iterable[str | os.PathLike], *, batch_size: int = 32, trust: bool = False, log: Callable[[str], None] = print
+) -> Iterator[Prediction]:
     """Predict image files, and those below folders, with a finished run's model.
 
     Yields a `Prediction` a file, in the order given, sorted within a folder; in folders, hidden files and those that are no images are passed over.
@@ -162,7 +168,7 @@ def predict(folder: str | os.PathLike, paths: Iterable[str | os.PathLike], *, ba
         ImageError: files that can't be decoded; raised after all others were predicted.
     """
     files = find(paths, log)
-    return predictions(open_model(folder), files, batch_size)
+    return predictions(open_model(folder, trust=trust), files, batch_size)
 
 
 def predictions(model: Served, files: list[str], batch_size: int) -> Iterator[Prediction]:
@@ -257,6 +263,7 @@ def evaluate(
     *,
     data_dir: str | os.PathLike | None = None,
     batch_size: int = 32,
+    trust: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Judge a finished run's model on labelled images: figures as in metrics.json (see `tfxfer.evaluate.score`).
@@ -273,7 +280,7 @@ def evaluate(
     found = labelled(run, data, data_dir)
     own = "test" in (found.splits or ())
     chosen = [i for i, split in enumerate(found.splits or [""] * len(found.files)) if split == "test" or not own]
-    model = open_model(folder)
+    model = open_model(folder, trust=trust)
     if unknown := sorted({found.names[i] for i in chosen} - set(model.classes)):
         raise DataError(f"{found.source} has classes that the model doesn't know: {', '.join(unknown[:SHOWN])}. It knows: {', '.join(model.classes[:SHOWN])}.")
     log(f"{found.source}: {'the test part' if own else 'all images'}, {len(chosen):,} of {len(found.files):,}")
@@ -327,7 +334,7 @@ def write_rows(rows: Iterable[Prediction], file: TextIO) -> None:
 # --- export -----------------------------------------------------------------------------------------------------------------------------------
 
 
-def export(folder: str | os.PathLike, to: str | os.PathLike, *, log: Callable[[str], None] = print) -> Path:
+def export(folder: str | os.PathLike, to: str | os.PathLike, *, trust: bool = False, log: Callable[[str], None] = print) -> Path:
     """Write a finished run's model as a SavedModel that TensorFlow Serving serves, to `<to>/<version>/`; version = the largest there is + 1.
 
     Signatures, the batch as dimension 0 of all:
@@ -350,7 +357,7 @@ def export(folder: str | os.PathLike, to: str | os.PathLike, *, log: Callable[[s
     except OSError as error:
         raise ServingError(f"{to} can't be written: {error.strerror or error}. Choose a folder that exists or can be made.") from error
     try:
-        write(open_model(folder), aside)
+        write(open_model(folder, trust=trust), aside)
         return move(aside, to)
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().splitlines()[0]
