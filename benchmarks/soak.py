@@ -1,4 +1,4 @@
-"""Kills at random moments, and nothing is lost: python benchmarks/soak.py [extraction|run ...] [--kills 20] [--seed N]
+"""Kills at random moments, and nothing is lost: python benchmarks/soak.py [--only extraction|run] [--kills 20] [--seed N]
 
     extraction   of the demo data's first 1,000 images, in shards of 64, killed by SIGKILL somewhere between its start and its end, again and again. No row that
                  was there is ever gone, and the features that are there at last are those of an unbroken extraction, byte for byte.
@@ -104,7 +104,7 @@ def alike(one: Path, other: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["extraction", "run"], default=["extraction", "run"])
+    parser.add_argument("--only", choices=["extraction", "run"])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -114,7 +114,8 @@ def main() -> int:
         return 0
     soaks, rng = {"extraction": soak_extraction, "run": soak_run}, np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        return int(not all([soaks[what](Path(scratch), options.kills, rng) for what in options.what]))
+        held = [soak(Path(scratch), options.kills, rng) for name, soak in soaks.items() if options.only in (None, name)]
+    return int(not all(held))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The house: names, walls, help, README, CHANGELOG, and what is in the wheel."""
 
 import ast
+import fnmatch
 import importlib.metadata
 import re
 import subprocess
@@ -19,15 +20,19 @@ from tfxfer.cli import main
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OPTIONAL = {"PIL", "pillow_heif", "openvino", "torch", "efficientnet_lite_pytorch"}
+BUILT = {".venv", "build", "dist", "runs", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache"}
 README = (ROOT / "README.md").read_text()
 
 
 def tracked(*patterns: str) -> list[str]:
     """Files of the checkout, but for those that git ignores."""
     done = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("not a git checkout")
-    return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+    if done.returncode == 0:
+        return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+    # A copy without git: everything but what is built and installed here.
+    names = [str(path.relative_to(ROOT)) for path in sorted(ROOT.rglob("*")) if path.is_file()]
+    kept = [name for name in names if not BUILT & set(Path(name).parts) and ".egg-info" not in name and not name.startswith("tfxfer/recipes/")]
+    return [name for name in kept if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
 def imported(node: ast.Import | ast.ImportFrom) -> set[str]:

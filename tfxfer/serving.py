@@ -30,7 +30,7 @@ from tfxfer.data.folder import read_folder
 from tfxfer.data.images import problem
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
-from tfxfer.errors import DataError, ImageError, SavedModelError, ServingError, TfxferError
+from tfxfer.errors import DataError, ImageError, ServingError, TfxferError
 from tfxfer.evaluate import score
 from tfxfer.features import reason
 from tfxfer.run import Finished, open_run
@@ -114,8 +114,6 @@ def load_model(path: Path, trust: bool) -> keras.Model:
     """`keras.models.load_model`, with its many errors as one sentence."""
     try:
         return keras.models.load_model(path, compile=False, safe_mode=not trust)
-    except SavedModelError:
-        raise
     except (TypeError, ValueError, OSError, KeyError, AttributeError) as error:
         # Keras wraps the reason, with all of the model's config, once a level.
         reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip() or type(error).__name__
