@@ -32,7 +32,7 @@ def tracked(*patterns: str) -> list[str]:
     # A copy without git: everything but what is built and installed here.
     names = [str(path.relative_to(ROOT)) for path in sorted(ROOT.rglob("*")) if path.is_file()]
     kept = [name for name in names if not BUILT & set(Path(name).parts) and ".egg-info" not in name and not name.startswith("tfxfer/recipes/")]
-    return [name for name in kept if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    return [name for name in kept if not patterns or any(fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)]
 
 
 def imported(node: ast.Import | ast.ImportFrom) -> set[str]:
