@@ -28,7 +28,7 @@ from tfxfer.engines import ENGINES, Engine
 from tfxfer.errors import ImageError
 
 CHUNK = 1024  # images a shard: a kill costs at most these
-AT_ONCE = 2  # batches that the engine has at once: the last images of one leave no core idle
+AHEAD = 2  # batches that wait for the engine; it takes them one by one, since TensorFlow's fused convolutions crash when two threads enter them at once
 LINE_EVERY = 15.0  # seconds between lines of progress where there is no terminal
 NAMED = 20  # files that a message names
 
@@ -192,14 +192,14 @@ def fill(
     bad: dict[int, str] = {}
     wanted = list(map(set, lacking))
     under_way: deque = deque()
-    with closing(Progress(len(todo), progress)) as shown, ThreadPoolExecutor(AT_ONCE) as pool:
+    with closing(Progress(len(todo), progress)) as shown, ThreadPoolExecutor(1) as pool:
         for positions, batch in pixels.batches(todo, bad if skip_bad_images else None):
             results = []
             for view in range(len(keys)):
                 if rows := [i for i, position in enumerate(positions) if position in wanted[view]]:
                     results.append((view, rows, pool.submit(engine, batch[:, :, ::-1] if view else batch)))
             under_way.append((positions, results))
-            if len(under_way) > AT_ONCE:
+            if len(under_way) > AHEAD:
                 done(*under_way.popleft())
         while under_way:
             done(*under_way.popleft())
