@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
+from threading import Lock
 
 import numpy as np
 import tensorflow as tf
@@ -41,8 +42,11 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
 
     call = tf.function(features, input_signature=[tf.TensorSpec((None, *prefix.image_size, 3), tf.float32)], autograph=False)
 
+    one_at_a_time = Lock()  # two threads in one graph: segmentation faults in oneDNN's cache of primitives (TensorFlow 2.21), one process in four
+
     def run(batch: np.ndarray) -> np.ndarray:
-        return np.concatenate([call(tf.constant(batch[i : i + TOGETHER])).numpy() for i in range(0, len(batch), TOGETHER)])
+        with one_at_a_time:
+            return np.concatenate([call(tf.constant(batch[i : i + TOGETHER])).numpy() for i in range(0, len(batch), TOGETHER)])
 
     return run
 
