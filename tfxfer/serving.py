@@ -205,7 +205,7 @@ def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list
 
 
 def answers(model: Served, read: Callable[[int], bytes], files: Sequence[str], batch_size: int) -> Iterator[np.ndarray | str]:
-    """Probabilities [C] of each file in order, or a sentence on why there are none. Two batches at a time: one is read while the other computes."""
+    """Probabilities [C] of each file in order, or a sentence on why there are none. Batches are computed one by one, off the caller's thread."""
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
 
@@ -231,7 +231,8 @@ def answers(model: Served, read: Callable[[int], bytes], files: Sequence[str], b
         return list(found.values())
 
     waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(2) as pool:
+    # One thread: two in TensorFlow's fused convolutions crash, see tfxfer.engines.
+    with ThreadPoolExecutor(1) as pool:
         try:
             for first in range(0, len(files), batch_size):
                 waiting.append(pool.submit(batch, range(first, min(first + batch_size, len(files)))))
