@@ -110,7 +110,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
     )
 
 
-def load_model(path: Path, trust: bool) -> keras.Model:
+def load_model(path: Path, trust: bool = False) -> keras.Model:
     """`keras.models.load_model`, with its many errors as one sentence."""
     try:
         return keras.models.load_model(path, compile=False, safe_mode=not trust)
