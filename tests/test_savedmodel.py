@@ -281,7 +281,7 @@ def test_tokens_merged_into_the_batch_end_no_stage(tmp_path):
     for width in (5, 6):
         x = keras.layers.Dense(width, activation="relu")(x)
     folder = save_reusable(keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), tmp_path / "m")
-    assert all(len(shape) in (1, 3) for shape in savedmodel.stage_shapes(savedmodel.read(folder)))
+    assert all(len(shape) in (1, 3) for shape in savedmodel.read(folder).stage_shapes)
 
 
 def test_a_mean_over_one_axis_is_not_the_mean_of_a_map(tmp_path):

@@ -52,7 +52,7 @@ def test_a_node_tells_its_block(node, block):
 
 
 def test_the_last_map_has_the_output_as_its_mean(tiny):
-    shapes = savedmodel.stage_shapes(tiny)
+    shapes = tiny.stage_shapes
     assert shapes[-1] == (8, 8, 16) and tiny.features == 16
     call = savedmodel.function(tiny.inference, tiny.weights, tiny.image_size, (tiny.last_map,))
     plain = savedmodel.function(tiny.inference, tiny.weights, tiny.image_size)

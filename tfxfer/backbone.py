@@ -156,7 +156,7 @@ class Backbone(keras.layers.Layer):
     def _widths(self, taps: int | None) -> tuple[int, ...]:
         if taps is None:
             return ()
-        return tuple(shape[-1] * (2 if len(shape) > 1 else 1) for shape in savedmodel.stage_shapes(self._pretrained.it)[-taps:])
+        return tuple(shape[-1] * (2 if len(shape) > 1 else 1) for shape in self._pretrained.it.stage_shapes[-taps:])
 
     def prefix(self, taps: int | None = None) -> Prefix:
         """The whole network in inference mode as one constant graph, with its weights as they are now."""
@@ -177,7 +177,7 @@ class Backbone(keras.layers.Layer):
     def stage_sizes(self) -> list[tuple[Stage, tuple[int, ...], int, int]]:
         """For each stage: its output's shape without the batch, its parameters, and the bytes of its output an example, in float32."""
         weights, rows = self._pretrained.it.weights, []
-        for stage, shape in zip(self.stages, savedmodel.stage_shapes(self._pretrained.it), strict=True):
+        for stage, shape in zip(self.stages, self._pretrained.it.stage_shapes, strict=True):
             count = sum(weights[int(name.removeprefix("weight_"))].value.size for name in stage.weights)
             rows.append((stage, shape, count, 4 * math.prod(shape)))
         return rows
@@ -226,7 +226,6 @@ class Backbone(keras.layers.Layer):
         for i, (mine, weight) in enumerate(zip(self._own, self._pretrained.it.weights, strict=True)):
             if weight.trainable:
                 mine.trainable = trainable and (self._plan is None or f"weight_{i}" in planned)
-        self._functions = Hidden[dict[Any, Any]]({})
 
     # --- the computation ---
 

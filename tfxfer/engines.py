@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from tfxfer import savedmodel
 from tfxfer.backbone import Prefix
 from tfxfer.errors import EngineError, MissingExtraError
 
@@ -103,13 +104,7 @@ ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {"tensorflow": tensorflow_
 
 def needed(prefix: Prefix) -> GraphDef:
     """The nodes that the features depend on, and no other."""
-    nodes = {node.name: node for node in prefix.graph.node}
-    wanted, open_ends = set(), [owner(prefix.output)]
-    while open_ends:
-        if (name := open_ends.pop()) not in wanted:
-            wanted.add(name)
-            open_ends.extend(owner(source) for source in nodes[name].input)
-    return GraphDef(node=[node for node in prefix.graph.node if node.name in wanted], library=prefix.graph.library, versions=prefix.graph.versions)
+    return savedmodel.needed(prefix.graph, [prefix.output])
 
 
 def owner(tensor: str) -> str:

@@ -28,7 +28,7 @@ from tfxfer.engines import ENGINES, Engine
 from tfxfer.errors import ImageError
 
 CHUNK = 1024  # images a shard: a kill costs at most these
-AHEAD = 2  # batches that wait for the engine; it takes them one by one, since TensorFlow's fused convolutions crash when two threads enter them at once
+AHEAD = 2  # batches that wait for the engine, which takes one at a time
 LINE_EVERY = 15.0  # seconds between lines of progress where there is no terminal
 NAMED = 20  # files that a message names
 

@@ -12,6 +12,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ class Pretrained:
     features: int
     reason: str = ""
 
+    @cached_property
+    def stage_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of the last tensor of each stage, without the batch."""
+        return [shape or () for shape in shapes_of(self.inference, self.image_size, [stage.cut for stage in self.stages])]
+
 
 def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None, arguments: dict[str, Any] | None = None, trust: bool = False) -> Pretrained:
     """Read a TF2 SavedModel of an image feature extractor as pure functions.
@@ -141,8 +147,8 @@ def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None
     pretrained = assemble(graphs, weights.found, inference, reason)
     checked = [(concrete, graph, bound) for concrete, graph, bound in zip((training, inference), (graphs[1], graphs[0]), (1e-2, 1e-4), strict=True) if graph]
     # The training call comes first: it moves the loaded object's variables, and the values in `weights` are those of before.
-    marked = [] if reason else [check for check in checked if marked_gradient(check[0])]
-    if not all(same_gradient(concrete, graph, bound, pretrained, weights, spec) for concrete, graph, bound in marked):
+    doubtful = [] if reason else [check for check in checked if marked_gradient(check[0])]
+    if not all(same_gradient(concrete, graph, bound, pretrained, weights, spec) for concrete, graph, bound in doubtful):
         pretrained = assemble(graphs, weights.found, inference, "it holds a custom gradient that can't be kept (its gradients would be wrong)")
     return pretrained
 
@@ -274,8 +280,6 @@ def load(folder: Path) -> Any:
 
 
 def callable_of(loaded: Any, folder: Path) -> tuple[Callable, str]:
-    if hasattr(loaded, "_is_hub_module_v1") and loaded._is_hub_module_v1:
-        raise SavedModelError(f"{folder} is in the TF1 Hub format, which can't be fine-tuned. Look for a TF2 version of the model.")
     if callable(loaded) and hasattr(loaded.__call__, "concrete_functions"):
         return loaded, "call"
     signatures = dict(getattr(loaded, "signatures", {}))
@@ -550,10 +554,15 @@ def placeholder(name: str, value: np.ndarray) -> NodeDef:
     return node
 
 
+def with_constants(concrete: Any, **options: Any) -> Any:
+    """A concrete function whose variables became constants: TensorFlow's own conversion."""
+    return convert_to_constants.convert_variables_to_constants_v2(concrete, **options)
+
+
 def frozen(concrete: Any, weights: Weights) -> PureGraph:
-    """A graph whose variables became constants: TensorFlow's own conversion, which reaches into While and If bodies."""
+    """A graph whose variables became constants, in While and If bodies too."""
     try:
-        constant = convert_to_constants.convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+        constant = with_constants(concrete, lower_control_flow=False)
     except (ValueError, tf.errors.OpError) as error:
         raise SavedModelError(f"the graph can't be frozen: {str(error).strip().splitlines()[0]}") from error
     if left := [t for t in constant.inputs[1:] if t.dtype == tf.resource]:
@@ -617,11 +626,6 @@ def constant_graph(pretrained: Pretrained, values: list[np.ndarray], taps: tuple
         found = tf.graph_util.import_graph_def(pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name="")
         tf.identity(pooled(found) if taps else found[0], name="features")
     return graph.as_graph_def()
-
-
-def stage_shapes(pretrained: Pretrained) -> list[tuple[int, ...]]:
-    """Shape of the last tensor of each stage, without the batch."""
-    return [shape or () for shape in shapes_of(pretrained.inference, pretrained.image_size, [stage.cut for stage in pretrained.stages])]
 
 
 def shapes_of(pure: PureGraph, size: tuple[int, int], tensors: list[str]) -> list[tuple[int, ...] | None]:

@@ -23,13 +23,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer import backbone, heads, preprocess, savedmodel  # noqa: F401  (backbone and heads register their layers with Keras)
-from tfxfer.data import Examples, find_images, load, readable
-from tfxfer.data.demo import read_demo
-from tfxfer.data.examples import Found
-from tfxfer.data.folder import read_folder
+from tfxfer.data import Examples, Found, find_images, find_source, load, readable
 from tfxfer.data.images import problem
-from tfxfer.data.table import read_table
-from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError, ImageError, ServingError, TfxferError
 from tfxfer.evaluate import score
 from tfxfer.features import reason
@@ -134,7 +129,7 @@ def constant(model: keras.Model, image_size: tuple[int, int]) -> Any:
         logits, *features = both(tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *image_size, 3))), training=False)
         return [tf.nn.softmax(tf.cast(logits, tf.float32))[:n], *(tf.cast(f, tf.float32)[:n] for f in features)]
 
-    return savedmodel.convert_to_constants.convert_variables_to_constants_v2(call.get_concrete_function())
+    return savedmodel.with_constants(call.get_concrete_function())
 
 
 def features_of(model: keras.Model) -> Any | None:
@@ -297,18 +292,11 @@ def labelled(run: Finished, data: str | os.PathLike | Examples, data_dir: str | 
         source = load(source, data_dir=data_dir, seed=settings["seed"]["value"], skip_bad_images=settings["skip_bad_images"]["value"])
     if isinstance(source, Examples):
         return Found(source.files, [source.classes[i] for i in source.labels], source.read, source.source, source.splits)
-    if source == "demo":
-        return read_demo()
-    if source.startswith("tfds:"):
-        return read_tfds(source.removeprefix("tfds:"), data_dir)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return read_folder(path, source)
-    if path.suffix.lower() == ".csv" and path.is_file():
-        return read_table(path, source)
-    raise DataError(
-        f"{source} is no labelled data. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo."
-    )
+    if (found := find_source(source, data_dir)) is None:
+        raise DataError(
+            f"{source} is no labelled data. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo."
+        )
+    return found
 
 
 def write_csv(rows: Iterable[Prediction], to: str | os.PathLike | None = None) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 from tfxfer.data.arrays import from_arrays, from_dataset
 from tfxfer.data.assemble import assemble
 from tfxfer.data.demo import read_demo
-from tfxfer.data.examples import SPLITS, Examples
+from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_images, read_folder
 from tfxfer.data.heic import readable
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
 
-__all__ = ["SPLITS", "Examples", "find_images", "from_arrays", "from_dataset", "load", "readable"]
+__all__ = ["SPLITS", "Examples", "Found", "find_images", "find_source", "from_arrays", "from_dataset", "load", "readable"]
 
 
 def load(data: str | PathLike[str] | Examples, *, data_dir: str | PathLike[str] | None = None, seed: int = 0, skip_bad_images: bool = False) -> Examples:
@@ -35,15 +35,22 @@ def load(data: str | PathLike[str] | Examples, *, data_dir: str | PathLike[str] 
     if isinstance(data, Examples):
         return data
     source = fspath(data)
-    if data == "demo":
-        found = read_demo()
-    elif source.startswith("tfds:"):
-        found = read_tfds(source.removeprefix("tfds:"), data_dir)
-    elif (path := Path(source).expanduser()).is_dir():
-        found = read_folder(path, source)
-    elif path.suffix.lower() == ".csv" and path.is_file():
-        found = read_table(path, source)
-    else:
-        what = "is a file, but no .csv table" if path.exists() else "does not exist"
+    found = find_source(source, data_dir)
+    if found is None:
+        what = "is a file, but no .csv table" if Path(source).expanduser().exists() else "does not exist"
         raise DataError(f"{source} {what}. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo.")
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images)
+
+
+def find_source(source: str, data_dir: str | PathLike[str] | None = None) -> Found | None:
+    """What a source holds, not checked and not split, with the reader that its form asks for; None where it is no source (see `load`)."""
+    if source == "demo":
+        return read_demo()
+    if source.startswith("tfds:"):
+        return read_tfds(source.removeprefix("tfds:"), data_dir)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_folder(path, source)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return read_table(path, source)
+    return None
