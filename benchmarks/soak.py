@@ -1,7 +1,7 @@
 """Kills at random moments, and nothing is lost: python benchmarks/soak.py [--only extraction|run] [--kills 20] [--seed N]
 
-    extraction   of the demo data's first 1,000 images, in shards of 64, killed by SIGKILL somewhere between its start and its end, again and again. No row that
-                 was there is ever gone, and the features that are there at last are those of an unbroken extraction, byte for byte.
+    extraction   of the demo data's first 1,000 images, in shards of 64, killed by SIGKILL somewhere between its start and its end, until that many kills hit a
+                 living process. No row that was there is ever gone, and the features that are there at last are those of an unbroken extraction, byte for byte.
     run          tfxfer run frozen --resume on the demo data, killed likewise. A run folder with a manifest is whole, and what the last, unbroken call leaves
                  is what an unbroken run leaves: the same metrics, predictions and probabilities, byte for byte.
 
@@ -57,11 +57,11 @@ def seconds(words: list[str]) -> float:
 
 def soak_extraction(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
     words = [sys.executable, __file__, "--child"]
-    whole = seconds([*words, str(scratch / "unbroken")])
+    whole, start = (seconds([*words, str(scratch / "unbroken")]) for _ in range(2))  # the second finds all in the cache
     broken, rows, hits = scratch / "broken", 0, 0
-    for _ in range(kills):
+    while hits < kills:
         # Each goes on where the one before was killed: less and less is left, and it begins anew when nothing is.
-        hit = killed([*words, str(broken)], rng.uniform(0.3, 1.0) * whole)
+        hit = killed([*words, str(broken)], rng.uniform() * (start + (whole - start) * (1 - rows / IMAGES)))
         found = sum(entry.rows for entry in Cache(broken).summary()) if broken.exists() else 0
         if found < rows:
             print(f"extraction: {rows} rows were there, {found} are left")
@@ -73,7 +73,7 @@ def soak_extraction(scratch: Path, kills: int, rng: np.random.Generator) -> bool
             Cache(broken).clear()
             rows = 0
     same = extracted(broken) == extracted(scratch / "unbroken")
-    print(f"extraction: {hits} of {kills} killed in {whole:.1f} s of work; the same bytes: {same}")
+    print(f"extraction: killed {hits} times in {whole:.1f} s of work; the same bytes: {same}")
     return same
 
 
@@ -84,15 +84,15 @@ def soak_run(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
     unbroken, broken = scratch / "unbroken-run", scratch / "broken-run"
     seconds(words(scratch / "first-run"))  # fills the cache
     whole, hits = seconds(words(unbroken)), 0
-    for _ in range(kills):
-        hits += killed(words(broken), rng.uniform(0.05, 1.0) * whole)
+    while hits < kills:
+        hits += killed(words(broken), rng.uniform() * whole)
         if (broken / "manifest.json").exists():
             if not alike(broken, unbroken):
                 return False
             broken = broken.with_name(f"broken-run-{hits}")  # finished: begin another
     seconds(words(broken))
     same = alike(broken, unbroken)
-    print(f"run: {hits} of {kills} killed in {whole:.1f} s of work; the same files: {same}")
+    print(f"run: killed {hits} times in {whole:.1f} s of work; the same files: {same}")
     return same
 
 

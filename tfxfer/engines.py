@@ -91,7 +91,7 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     def one(image: np.ndarray) -> np.ndarray:
         request = free.get()
         try:
-            request.infer({0: image})
+            request.infer({0: image}, share_inputs=True)  # the array outlives the call, and a copy of it costs 3 % of the time
             return request.get_output_tensor(0).data[0].copy()
         finally:
             free.put(request)
