@@ -67,13 +67,8 @@ def frozen(
         baselines = tfxfer.evaluate.baselines(
             examples.labels, train, test, examples.classes, raw_pixels=pixels, last_layer=features.output, seed=run.seed, log=run.say
         )
-    run.write_text("labels.txt", "".join(f"{name}\n" for name in examples.classes))
-    run.write_csv("history.csv", history[0] if history else ("epoch",), (epoch.values() for epoch in history))
-    run.write_json("metrics.json", outcome.metrics(baselines))
-    run.write_csv("predictions.csv", ("file", "split", "true", "predicted", "probability"), outcome.predictions())
-    run.write("probabilities.npz", outcome.save)
     model = tfxfer.heads.join(network.tapped(taps), layer, network.image_size, mirror=mirror)
-    run.write("model.keras", model.save)
+    outcome.write(run, network, model, baselines, history)
     with run.timed("report"):
         run.write_text("report.html", tfxfer.report.page(run.folder))
     run.finish()

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,13 @@ def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos,
     label, score = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     row = next(csv.DictReader(tfxfer("predict", finished, photo).stdout.splitlines()))
     assert row["predicted"] == label and float(row["probability"]) == pytest.approx(float(score), abs=1e-5)
+
+
+def test_the_difference_of_an_engine_is_printed(photos, tiny_savedmodel, tmp_path):
+    done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--engine", "openvino", "--out", tmp_path / "run")
+    said = re.search(r"openvino against TensorFlow, which serves the model: probabilities differ by at most (\S+) on", done.stdout)
+    assert said and 0 < float(said[1]) < 1e-2
+    assert f"differed from them by at most {said[1]}" in tfxfer("export", tmp_path / "run", tmp_path / "serving").stderr
 
 
 def test_evaluate_prints_the_figures_as_json(finished, photos):

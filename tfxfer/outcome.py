@@ -6,14 +6,19 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy.special import softmax
 
+from tfxfer import preprocess
+from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
 from tfxfer.evaluate import Baselines, pays, score
 from tfxfer.features import Features
 from tfxfer.probe import paired, precision
+from tfxfer.run import Run
 
 BLOCK = 1024  # rows in memory at once
+COMPARED = 32  # images on which the served model is compared with an engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +65,34 @@ class Outcome:
         rows += [("validation" if self.of("validation") else "train, out of fold", metrics["validation"])] if metrics["validation"] else []
         rows += [(f"  {name.replace('_', ' ')} (test)", found) for name, found in baselines.scores.items() if found]
         lines = [f"{name:28} {found['accuracy']:.3f}  ({found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})" for name, found in rows]
+        return "\n".join(["accuracy, with its 95 % interval", *lines, *filter(None, [self.verdict(baselines)])])
+
+    def verdict(self, baselines: Baselines) -> str | None:
+        """Whether transfer pays, by a paired comparison on test; None where there is none."""
         test = self.of("test")
-        right = {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None
-        return "\n".join(["accuracy, with its 95 % interval", *lines, *filter(None, [pays(metrics, right)])])
+        return pays(self.metrics(baselines), {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None)
+
+    def write(self, run: Run, backbone: Backbone, model: keras.Model, baselines: Baselines, history: Sequence[dict[str, Any]] = ()) -> None:
+        """All that was found into the run's folder: labels, history, metrics, predictions, probabilities and the model."""
+        run.record(verdict=self.verdict(baselines))
+        if run.engine != "tensorflow" and (found := self.difference(backbone, model)) is not None:
+            run.record(served_difference=found)
+            run.say(f"{run.engine} against TensorFlow, which serves the model: probabilities differ by at most {found:.1e} on {COMPARED} images.")
+        run.write_text("labels.txt", "".join(f"{name}\n" for name in self.examples.classes))
+        run.write_csv("history.csv", history[0] if history else ("epoch",), (epoch.values() for epoch in history))
+        run.write_json("metrics.json", self.metrics(baselines))
+        run.write_csv("predictions.csv", ("file", "split", "true", "predicted", "probability"), self.predictions())
+        run.write("probabilities.npz", self.save)
+        run.write("model.keras", model.save)
+
+    def difference(self, backbone: Backbone, model: keras.Model) -> float | None:
+        """The largest difference between the model's probabilities and these, on some images that are not of train; None where there is none."""
+        rows = np.flatnonzero(np.array(self.examples.splits)[self.positions] != "train")[:COMPARED]
+        if not len(rows):
+            return None
+        images = [preprocess.pixels(tf.constant(self.examples.read(int(i))), backbone.image_size, backbone.value_range) for i in self.positions[rows]]
+        answers = softmax(np.asarray(model(tf.stack(images), training=False), np.float64), 1)
+        return float(np.abs(answers - self.probabilities[rows]).max())
 
 
 def judge(features: Features, head: keras.layers.Layer, held_out: np.ndarray, probabilities: np.ndarray) -> Outcome:

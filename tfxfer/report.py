@@ -79,7 +79,7 @@ def page(folder: Path) -> str:
     if split == "validation" and not judged:
         # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
         judged, called = [row for row in rows if row.split == "train"], "held-out training"
-    table = transfer(metrics, split)
+    table, verdict = transfer(metrics, split), settings.pop("verdict", {}).get("value") or pays(metrics)
     pictures = [intervals(table, called), confusion(judged, classes, called), recalls(judged, classes, called)] if judged else []
     mistakes = sorted((row for row in judged if row.true != row.predicted), key=lambda row: (-row.probability, row.file))
     environment = jinja2.Environment(
@@ -90,7 +90,7 @@ def page(folder: Path) -> str:
         title=folder.resolve().name,
         split=split,
         figures=metrics[split] if split else None,
-        verdict=pays(metrics) if split else "There is no test part and no validation part, so nothing is known about new examples.",
+        verdict=verdict if split else "There is no test part and no validation part, so nothing is known about new examples.",
         called=called,
         counts=counts(rows, classes),
         classes=classes,

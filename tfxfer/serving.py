@@ -336,7 +336,10 @@ def export(folder: str | os.PathLike, to: str | os.PathLike, *, trust: bool = Fa
         RunError: not a finished run.
         ServingError: the model can't be loaded, or the folder can't be written.
     """
-    open_run(folder)
+    settings = open_run(folder).settings()
+    if "served_difference" in settings:
+        found, engine = settings["served_difference"]["value"], settings["engine"]["value"]
+        log(f"the run's figures are of features by {engine}; probabilities by TensorFlow, as exported, differed from them by at most {found:.1e}")
     to = Path(to)
     aside = to / f".export-{uuid4().hex}"
     try:

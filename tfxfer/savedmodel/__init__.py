@@ -1,0 +1,37 @@
+"""A SavedModel read as a pure function: `output, updates = f(x, weights)`. The one room with TensorFlow's private parts.
+
+The folder is loaded once, its call is traced for inference and for training, all functions are inlined, every variable READ becomes an
+argument (a placeholder `weight_<i>`) and every variable WRITE (BatchNorm statistics, dropout seeds) becomes a result. No state is left and no
+handle, so that whoever owns the weights' values (a Keras layer) owns all there is.
+
+A graph that can't be taken apart so (variables read inside a While or If body, embedding look-ups) is frozen instead: its values become
+constants, it extracts features, and `Pretrained.reason` says why it can't be fine-tuned.
+
+graph       Pretrained and its pure graphs; as functions, as constants, their shapes
+denied      operations that reach outside
+pure        a traced call to a pure graph
+gradient    whether its gradients are the original's
+read        a folder to a Pretrained
+"""
+
+from tfxfer.savedmodel.denied import CHECKPOINT, DENIED, check_graph, check_library
+from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
+from tfxfer.savedmodel.pure import inlined, with_constants
+from tfxfer.savedmodel.read import read, variables_of
+
+__all__ = [
+    "CHECKPOINT",
+    "DENIED",
+    "Pretrained",
+    "PureGraph",
+    "Weight",
+    "check_graph",
+    "check_library",
+    "constant_graph",
+    "function",
+    "inlined",
+    "needed",
+    "read",
+    "variables_of",
+    "with_constants",
+]

@@ -1,0 +1,38 @@
+"""Whether a pure graph's gradients are those of the original: the mark of a custom gradient can't be kept."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.savedmodel.graph import Pretrained, PureGraph, function
+from tfxfer.savedmodel.pure import Weights
+
+
+def marked_gradient(concrete: Any) -> bool:
+    graph = concrete.graph.as_graph_def()
+    return any("_gradient_op_type" in n.attr for n in graph.node) or any("_gradient_op_type" in n.attr for f in graph.library.function for n in f.node_def)
+
+
+def same_gradient(concrete: Any, graph: PureGraph, bound: float, pretrained: Pretrained, weights: Weights, spec: tf.TensorSpec) -> bool:
+    """Whether a pure graph's gradients, of weights and pixels, are those of the loaded object, on one random batch; relative to the largest of all."""
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.random((2, *spec.shape[1:]), dtype=np.float32))
+    direction = tf.constant(rng.standard_normal(pretrained.features), tf.float32)
+    variables = {number: weights.variables[handle] for handle, number in weights.numbers.items()}
+    for number, variable in variables.items():
+        variable.assign(weights.found[number].value)
+    numbers = [i for i in graph.weights if pretrained.weights[i].trainable and i in variables]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(concrete(x) * direction)
+    expected = tape.gradient(loss, [x, *(variables[i] for i in numbers)], unconnected_gradients="zero")
+    values = {i: tf.constant(pretrained.weights[i].value) for i in graph.weights}
+    pure = function(graph, pretrained.weights, pretrained.image_size)
+    with tf.GradientTape() as tape:
+        tape.watch([x, *(values[i] for i in numbers)])
+        loss = tf.reduce_sum(pure(x, *values.values())[0] * direction)
+    found = tape.gradient(loss, [x, *(values[i] for i in numbers)], unconnected_gradients="zero")
+    largest = max(float(tf.reduce_max(tf.abs(g))) for g in expected)
+    worst = max(float(tf.reduce_max(tf.abs(tf.convert_to_tensor(a) - tf.convert_to_tensor(b)))) for a, b in zip(expected, found, strict=True))
+    return worst <= bound * max(largest, 1e-30)

@@ -1,0 +1,143 @@
+"""What a SavedModel becomes: pure graphs, weights and stages, and what can be done with them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from tfxfer import stages
+
+PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A variable of the SavedModel: name, value as an array, and whether its author marked it trainable."""
+
+    name: str
+    value: np.ndarray
+    trainable: bool
+
+
+@dataclass(frozen=True)
+class PureGraph:
+    """One call as a pure graph: `output` and `updates` from `input` (None for a regularization loss) and the placeholders `weight_<i>`."""
+
+    graph: GraphDef
+    input: str | None
+    output: str
+    weights: tuple[int, ...]
+    updates: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A SavedModel taken apart.
+
+    Args:
+        inference, training: the pure graphs; `training` is None where the model has one behaviour only.
+        regularization: the pure graph of the sum of the model's regularization losses, or None.
+        weights: every variable that a graph reads.
+        stages: from input to output; each holds names `weight_<i>`.
+        last_map: the tensor whose spatial mean is the output, or the output itself.
+        image_size: (height, width) that the graphs were traced for.
+        features: width of the output.
+        reason: why the weights can't be trained, "" where they can.
+    """
+
+    inference: PureGraph
+    training: PureGraph | None
+    regularization: PureGraph | None
+    weights: tuple[Weight, ...]
+    stages: tuple[stages.Stage, ...]
+    last_map: str
+    image_size: tuple[int, int]
+    features: int
+    reason: str = ""
+
+    @cached_property
+    def stage_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of the last tensor of each stage, without the batch."""
+        return [shape or () for shape in shapes_of(self.inference, self.image_size, [stage.cut for stage in self.stages])]
+
+
+def node_of(tensor: str) -> str:
+    return tensor.split(":")[0]
+
+
+def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
+    """The part of a graph that the fetches need, in its order."""
+    nodes = {node.name: node for node in graph.node}
+    kept = stages.reach([node_of(fetch) for fetch in fetches], lambda name: stages.data_inputs(nodes[name]))
+    return GraphDef(versions=graph.versions, library=graph.library, node=[node for node in graph.node if node.name in kept])
+
+
+def function(pure: PureGraph, weights: tuple[Weight, ...], size: tuple[int, int], taps: tuple[str, ...] | None = None) -> Any:
+    """A differentiable function (x, *weights) -> (output, *updates).
+
+    With `taps`, names of maps from input to output, the output is [B, F]: each one's mean, then its maximum over all positions, in one pass.
+    """
+    fetch = [*(taps if taps is not None else (pure.output,)), *(name for _, name in pure.updates)]
+
+    # `import_graph_def` alone is not seen by a GradientTape; wrapped in a function, it is.
+    def call(*arguments):
+        feed = dict(zip(([node_of(pure.input)] if pure.input else []) + [f"weight_{i}" for i in pure.weights], arguments, strict=True))
+        found = tf.graph_util.import_graph_def(pure.graph, input_map=feed, return_elements=fetch, name="")
+        n = len(fetch) - len(pure.updates)
+        return [pooled(found[:n]) if taps is not None else found[0], *found[n:]]
+
+    specs = [tf.TensorSpec((None, *size, 3), tf.float32)] if pure.input else []
+    specs += [tf.TensorSpec(weights[i].value.shape, tf.as_dtype(weights[i].value.dtype)) for i in pure.weights]
+    return tf.compat.v1.wrap_function(call, specs)
+
+
+def constant_graph(pretrained: Pretrained, values: list[np.ndarray], taps: tuple[str, ...] | None) -> GraphDef:
+    """The inference graph with every weight a constant, from `pixels:0` to `features:0` (with `taps`, pooled as in `function`)."""
+    pure, graph = pretrained.inference, tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.image_size, 3), name="pixels")
+        feed = {node_of(pure.input or ""): x} | {f"weight_{i}": tf.constant(values[i]) for i in pure.weights}
+        found = tf.graph_util.import_graph_def(pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name="")
+        tf.identity(pooled(found) if taps else found[0], name="features")
+    return graph.as_graph_def()
+
+
+def shapes_of(pure: PureGraph, size: tuple[int, int], tensors: list[str]) -> list[tuple[int, ...] | None]:
+    """Shapes without the batch; None for a tensor that has not one row an example, or whose shape is not known beforehand."""
+    rows = 3
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (rows, *size, 3))
+        found = tf.graph_util.import_graph_def(pure.graph, input_map={node_of(pure.input or ""): x}, return_elements=tensors, name="")
+    shapes = [t.shape.as_list() if t.shape.is_fully_defined() else [] for t in found]
+    return [tuple(shape[1:]) if len(shape) > 1 and shape[0] == rows else None for shape in shapes]
+
+
+def pooled(maps: list[tf.Tensor]) -> tf.Tensor:
+    """[B, F]: the mean, then the maximum of each map over its positions; a tensor [B, D] stays as it is."""
+    parts = []
+    for tap in maps:
+        axes = list(range(1, tap.shape.rank - 1))
+        parts += [tf.reduce_mean(tap, axes), tf.reduce_max(tap, axes)] if axes else [tap]
+    return tf.concat(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def mean_of(pure: PureGraph) -> str:
+    """The map whose mean over all positions is the output; the output itself where there is none."""
+    nodes = {node.name: node for node in pure.graph.node}
+    name = node_of(pure.output)
+    while nodes[name].op in PASSES:
+        name = stages.data_inputs(nodes[name])[0]
+    if nodes[name].op != "Mean":
+        return pure.output
+    inner = node_of(nodes[name].input[0])
+    axes = nodes.get(node_of(nodes[name].input[1]))
+    while axes is not None and axes.op == "Identity":
+        axes = nodes.get(node_of(axes.input[0]))
+    if axes is None or axes.op != "Const":
+        return pure.output
+    found = sorted(int(a) for a in np.atleast_1d(tf.make_ndarray(axes.attr["value"].tensor)))
+    return f"{inner}:0" if found in ([1, 2], [1], [-3, -2], [-2]) else pure.output

@@ -1,0 +1,246 @@
+"""A concrete function as a pure graph: variable reads become arguments, writes become results. TensorFlow's private parts are here."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.python.framework import convert_to_constants
+
+from tfxfer import stages
+from tfxfer.errors import SavedModelError
+from tfxfer.savedmodel.graph import PureGraph, Weight, needed
+
+READS = frozenset({"ReadVariableOp"})
+WRITES = {"AssignVariableOp": None, "AssignAddVariableOp": "AddV2", "AssignSubVariableOp": "Sub"}
+BIG_CONSTANT = 64 * 1024  # bytes; larger constants are kept as frozen weights, so that a graph stays small
+
+
+class NotPure(Exception):
+    """Why a graph can't be taken apart; caught in `read`."""
+
+
+class Weights:
+    """The variables met so far, numbered in the order in which the graphs read them."""
+
+    def __init__(self, variables: dict[int, tf.Variable], trainable: set[int]):
+        self.variables, self.trainable = variables, trainable
+        self.found: list[Weight] = []
+        self.numbers: dict[int, int] = {}
+
+    def number(self, handle: Any) -> int:
+        key = id(handle)
+        if key not in self.numbers:
+            if key not in self.variables:
+                raise NotPure(f"it uses a resource that is not a variable ({handle.name!r}), such as a look-up table")
+            variable = self.variables[key]
+            self.numbers[key] = self.add(variable.name.split(":")[0], variable.numpy(), key in self.trainable)
+        return self.numbers[key]
+
+    def add(self, name: str, value: np.ndarray, trainable: bool) -> int:
+        taken = {weight.name for weight in self.found}
+        name = name.replace("/", ".")
+        unique = name if name not in taken else next(n for k in range(1, len(taken) + 2) if (n := f"{name}.{k}") not in taken)
+        self.found.append(Weight(unique, np.asarray(value), trainable))
+        return len(self.found) - 1
+
+
+def purify(concrete: Any, weights: Weights) -> PureGraph:
+    """Turn reads of variables into placeholders and writes into results."""
+    graph = inlined(concrete)
+    first = len(concrete.inputs) - len(concrete.captured_inputs)
+    handles = {p.op.name: h for p, h in zip(concrete.inputs[first:], concrete.captured_inputs, strict=True)}
+    nodes = {node.name: node for node in graph.node}
+    resources = {name for name, handle in handles.items() if handle.dtype == tf.resource and name in nodes}
+    owner = {node.name: found for node in graph.node if (found := source(node.name, nodes, resources))}
+    for node in graph.node:
+        if node.op in ("If", "While", "StatelessIf", "StatelessWhile", "Case", "PartitionedCall", "StatefulPartitionedCall") and any(
+            name in owner for name in stages.data_inputs(node)
+        ):
+            raise NotPure(f"it reads variables inside a {node.op} ({node.name!r})")
+        if any(name in owner for name in stages.data_inputs(node)) and node.op not in READS | set(WRITES) | {"Identity", "NoOp"}:
+            raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
+    order = execution_order(graph, nodes)
+    numbers: dict[str, int] = {}
+    written: dict[str, str] = {}
+    extra: list[NodeDef] = []
+    for name in order:
+        node = nodes[name]
+        if node.op in READS or node.op in WRITES:
+            resource = owner[stages.data_inputs(node)[0]]
+            if resource not in numbers:
+                numbers[resource] = weights.number(handles[resource])
+        if node.op in READS:
+            value = written.get(resource, f"weight_{numbers[resource]}")
+            dtype = node.attr["dtype"].type
+            node.Clear()
+            node.name, node.op = name, "Identity"
+            node.input.append(value)
+            node.attr["T"].type = dtype
+        elif node.op in WRITES:
+            delta = next(i for i in list(node.input)[1:] if not i.startswith("^"))
+            written[resource] = after_write(node, delta, written.get(resource, f"weight_{numbers[resource]}"), extra)
+    output = output_node(concrete, graph)
+    result = finish(graph, extra, handles, weights, [output, *(w for w in written.values())])
+    inputs = [p.op.name for p in concrete.inputs[:first]]
+    used = {node.name for node in result.node}
+    numbered = tuple(i for i in range(len(weights.found)) if f"weight_{i}" in used)
+    updates = tuple((numbers[resource], value if ":" in value else f"{value}:0") for resource, value in written.items())
+    return PureGraph(result, f"{inputs[0]}:0" if inputs else None, output if ":" in output else f"{output}:0", numbered, updates)
+
+
+def inlined(concrete: Any) -> GraphDef:
+    """The graph of a concrete function with all nested functions inlined.
+
+    Keras 3 marks grouped convolutions `_noinline` and `_XlaMustCompile`; both would keep them closed.
+    """
+    graph = concrete.graph
+    unmarked = without_marks(graph.as_graph_def())
+    # Traced here a moment ago, so nobody else sees that it hands out another graph.
+    graph.as_graph_def = lambda *args, **kwargs: unmarked
+    try:
+        return convert_to_constants._run_inline_graph_optimization(concrete, False, False)
+    finally:
+        del graph.as_graph_def
+
+
+def without_marks(graph: GraphDef) -> GraphDef:
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    for holder in [*nodes, *graph.library.function]:
+        for mark in ("_noinline", "_XlaMustCompile"):
+            if mark in holder.attr:
+                del holder.attr[mark]
+    return graph
+
+
+def source(name: str, nodes: dict[str, NodeDef], resources: set[str]) -> str | None:
+    """The resource placeholder behind a chain of Identity nodes."""
+    while name not in resources and name in nodes and nodes[name].op == "Identity":
+        name = nodes[name].input[0].split(":")[0].lstrip("^")
+    return name if name in resources else None
+
+
+def execution_order(graph: GraphDef, nodes: dict[str, NodeDef]) -> list[str]:
+    """Topological order over data and control edges: the order in which reads and writes of one variable happen."""
+    before = {n.name: {i.lstrip("^").split(":")[0] for i in n.input} & nodes.keys() for n in graph.node}
+    after: dict[str, list[str]] = {name: [] for name in before}
+    for name, inputs in before.items():
+        for i in sorted(inputs):
+            after[i].append(name)
+    order = stages.topological([name for name, inputs in before.items() if not inputs], before, after)
+    if len(order) < len(before):
+        raise NotPure("its graph has a loop")
+    return order
+
+
+def after_write(node: NodeDef, value: str, current: str, extra: list[NodeDef]) -> str:
+    """The name of the value that a variable has after a write."""
+    op = WRITES[node.op]
+    if op is None:
+        return value
+    result = NodeDef(name=f"{node.name}_pure", op=op)
+    result.input.extend([current, value])
+    result.attr["T"].type = node.attr["dtype"].type
+    extra.append(result)
+    return result.name
+
+
+def output_node(concrete: Any, graph: GraphDef) -> str:
+    """The inlined name of the function's one output."""
+    name = concrete.outputs[0].name
+    names = {node.name for node in graph.node}
+    return name if name.split(":")[0] in names else [node.name for node in graph.node if node.op == "Identity"][-1]
+
+
+def finish(graph: GraphDef, extra: list[NodeDef], handles: dict[str, Any], weights: Weights, fetches: list[str]) -> GraphDef:
+    """Add the placeholders, drop control edges and custom-gradient marks, keep what the fetches need, lift large constants out."""
+    result = GraphDef(versions=graph.versions, library=graph.library)
+    for node in graph.node:
+        if node.name in handles:
+            handle = handles[node.name]
+            if handle.dtype == tf.resource:
+                continue
+            # A captured plain tensor is a constant of the model.
+            node = NodeDef(name=node.name, op="Const", attr={"value": node_value(handle), "dtype": node.attr["dtype"]})
+        result.node.append(node)
+    result.node.extend(extra)
+    for i, weight in enumerate(weights.found):
+        result.node.append(placeholder(f"weight_{i}", weight.value))
+    for node in result.node:
+        kept = [name for name in node.input if not name.startswith("^")]
+        del node.input[:]
+        node.input.extend(kept)
+        # Names of functions in the process that traced them, and of devices it had.
+        node.ClearField("experimental_debug_info")
+        node.ClearField("device")
+        # The mark points into the process that traced the function; without it, the gradient is the one of the forward graph.
+        if "_gradient_op_type" in node.attr:
+            del node.attr["_gradient_op_type"]
+    result = needed(result, fetches)
+    rename_functions(result)
+    for node in result.node:
+        if node.op == "Const" and node.attr["value"].tensor.ByteSize() > BIG_CONSTANT:
+            value = tf.make_ndarray(node.attr["value"].tensor)
+            i = weights.add(node.name, value, False)
+            shape, name = placeholder(f"weight_{i}", value), node.name
+            node.Clear()
+            node.name, node.op = name, "Identity"
+            node.input.append(shape.name)
+            node.attr["T"].CopyFrom(shape.attr["dtype"])
+            result.node.append(shape)
+    return result
+
+
+def rename_functions(graph: GraphDef) -> None:
+    """Keep the functions that the graph calls (bodies of While and If), named f0, f1, ... as first used: their own names change with the process."""
+    functions = {function.signature.name: function for function in graph.library.function}
+    names: dict[str, str] = {}
+
+    def rename(nodes: Iterable[NodeDef]) -> None:
+        for node in nodes:
+            attributes = [node.attr[key] for key in sorted(node.attr)]
+            for holder in [value.func for value in attributes if value.HasField("func")] + [f for value in attributes for f in value.list.func]:
+                if holder.name in functions and holder.name not in names:
+                    names[holder.name] = f"f{len(names)}"
+                    rename(functions[holder.name].node_def)
+                holder.name = names.get(holder.name, holder.name)
+
+    rename(graph.node)
+    kept = [functions[name] for name in names]
+    for function in kept:
+        function.signature.name = names[function.signature.name]
+    graph.library.CopyFrom(FunctionDefLibrary(function=kept))
+
+
+def node_value(tensor: Any) -> Any:
+    return tf.compat.v1.AttrValue(tensor=tf.make_tensor_proto(tensor.numpy()))
+
+
+def placeholder(name: str, value: np.ndarray) -> NodeDef:
+    dtype = tf.as_dtype(value.dtype).as_datatype_enum
+    node = NodeDef(name=name, op="Placeholder")
+    node.attr["dtype"].type = dtype
+    node.attr["shape"].shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+    return node
+
+
+def with_constants(concrete: Any, **options: Any) -> Any:
+    """A concrete function whose variables became constants: TensorFlow's own conversion."""
+    return convert_to_constants.convert_variables_to_constants_v2(concrete, **options)
+
+
+def frozen(concrete: Any, weights: Weights) -> PureGraph:
+    """A graph whose variables became constants, in While and If bodies too."""
+    try:
+        constant = with_constants(concrete, lower_control_flow=False)
+    except (ValueError, tf.errors.OpError) as error:
+        raise SavedModelError(f"the graph can't be frozen: {str(error).strip().splitlines()[0]}") from error
+    if left := [t for t in constant.inputs[1:] if t.dtype == tf.resource]:
+        raise SavedModelError(f"the graph uses a look-up table or another resource ({left[0].name!r}), as text models do; expected a model of images alone.")
+    graph = constant.graph.as_graph_def()
+    result = finish(graph, [], {}, weights, [constant.outputs[0].name])
+    numbered = tuple(range(len(weights.found)))
+    return PureGraph(result, constant.inputs[0].name, constant.outputs[0].name, numbered)
