@@ -43,7 +43,7 @@ def frozen(
             skip_bad_images=run.skip_bad_images,
         )
     examples, classes = features.examples, len(features.examples.classes)
-    train, validation, test = (examples.where(split) for split in tfxfer.data.SPLITS)
+    train, validation = examples.where("train"), examples.where("validation")
     with run.timed("head"):
         if trains:
             layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
@@ -61,12 +61,9 @@ def frozen(
                 run.say(tfxfer.outcome.mirror_pays(labels, probabilities, alone.out_of_fold))
             if found.fitted.name == "gaussian":
                 run.write("gaussian.npz", tfxfer.outcome.gaussian(part, labels, classes, found.fitted.widths))
-    outcome = tfxfer.outcome.judge(features, layer, held_out, probabilities)
+    outcome = tfxfer.outcome.judge(examples, tfxfer.outcome.of_head(features, layer), held_out, probabilities)
     with run.timed("baselines"):
-        pixels = tfxfer.features.raw_pixels(examples, cache=cache, skip_bad_images=run.skip_bad_images) if len(test) else None
-        baselines = tfxfer.evaluate.baselines(
-            examples.labels, train, test, examples.classes, raw_pixels=pixels, last_layer=features.output, seed=run.seed, log=run.say
-        )
+        baselines = tfxfer.outcome.baselines(features, cache, run)
     model = tfxfer.heads.join(network.tapped(taps), layer, network.image_size, mirror=mirror)
     outcome.write(run, network, model, baselines, history)
     with run.timed("report"):

@@ -130,13 +130,21 @@ def test_another_width_under_the_same_key_is_refused(tmp_path):
     assert len(shards(tmp_path)) == 2
 
 
+def test_float16_rows_take_half_the_room_and_are_read_as_float32(tmp_path):
+    cache, rows = Cache(tmp_path), numbers(100, 50)
+    cache.append(KEY, names(100), rows.astype(np.float16))
+    found = cache.rows(KEY, names(100))[:]
+    assert found.dtype == np.float32 and cache.summary()[0].size < 100 * 50 * 2 + 200
+    np.testing.assert_array_equal(found, rows.astype(np.float16))
+
+
 def test_summary_has_an_entry_each_key_and_clear_empties_it(tmp_path):
     cache, _ = filled(tmp_path)
     cache.append({**KEY, "view": 1}, names(1), numbers(1, 7))
     first, second = cache.summary()
-    assert (first.description["backbone"], first.rows, first.size) == ("b", 20, 20 * 5 * 4)
-    assert (second.description["view"], second.rows, second.size) == (1, 1, 7 * 4)
-    assert cache.clear() > 21 * 4 * 5
+    assert (first.description["backbone"], first.rows) == ("b", 20) and first.size >= 20 * 5 * 4
+    assert (second.description["view"], second.rows) == (1, 1) and second.size >= 7 * 4
+    assert cache.clear() == first.size + second.size
     assert cache.summary() == [] and shards(tmp_path) == [] and cache.missing(KEY, names(2)) == [0, 1]
 
 
@@ -195,9 +203,9 @@ def test_a_full_disk_says_where_how_much_and_what_to_try(tmp_path):
 
 def test_rows_that_can_not_fit_are_refused_before_they_are_computed(tmp_path):
     cache = Cache(tmp_path)
-    cache.require(1000, 1000)
+    cache.require(1000)
     with pytest.raises(CacheError, match=r"can't be written: No space left. Needed: \d+\.\d GiB more, .* free on that disk"):
-        cache.require(10**12, 1000)
+        cache.require(10**15)
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path):

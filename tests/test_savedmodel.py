@@ -36,13 +36,13 @@ def save(root, call, folder, spec=SPEC, **variables) -> str:
 def test_the_output_is_that_of_the_loaded_object(network, tmp_path):
     folder = save_reusable(network(), tmp_path / "model")
     pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
-    pure = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.image_size)
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape)
     np.testing.assert_allclose(pure(images(32), *values(pretrained, pretrained.inference))[0], original(images(32)), atol=1e-6)
 
 
 def test_training_moves_statistics_and_draws_dropout_as_the_loaded_object_does(tiny_savedmodel):
     pretrained, original = savedmodel.read(tiny_savedmodel), tf.saved_model.load(tiny_savedmodel)
-    pure = savedmodel.function(pretrained.training, pretrained.weights, pretrained.image_size)
+    pure = savedmodel.function(pretrained.training, pretrained.weights, pretrained.input_shape)
     output, *updates = pure(images(32), *values(pretrained, pretrained.training))
     np.testing.assert_allclose(output, original(images(32), training=True), rtol=2e-5, atol=1e-6)
     after = {v.name.split(":")[0].replace("/", "."): v.numpy() for v in savedmodel.variables_of(original)}
@@ -53,7 +53,7 @@ def test_training_moves_statistics_and_draws_dropout_as_the_loaded_object_does(t
 
 def test_gradients_through_swish_are_those_of_the_loaded_object(tiny_savedmodel):
     pretrained, original = savedmodel.read(tiny_savedmodel), tf.saved_model.load(tiny_savedmodel)
-    pure, mine = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.image_size), values(pretrained, pretrained.inference)
+    pure, mine = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape), values(pretrained, pretrained.inference)
     with tf.GradientTape() as tape:
         tape.watch(mine)
         loss = tf.reduce_sum(pure(images(32), *mine)[0] ** 2)
@@ -78,7 +78,7 @@ def test_a_variable_read_after_it_was_written_has_its_new_value(tmp_path):
         return tf.reduce_mean(x, [1, 2]) * counter
 
     pretrained = savedmodel.read(save(root, call, tmp_path / "m", counter=counter, trainable_variables=[counter]))
-    output, after = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8))(tf.ones((1, 8, 8, 3)), 1.0)
+    output, after = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))(tf.ones((1, 8, 8, 3)), 1.0)
     assert float(after) == 20.0 and float(output[0, 0]) == 20.0
 
 
@@ -86,7 +86,7 @@ def test_regularization_losses_are_a_graph_of_the_weights(tmp_path):
     model = tiny_network()
     kernel = raw(model.trainable_variables)[0]
     pretrained = savedmodel.read(save_reusable(model, tmp_path / "m", losses=[lambda: 0.5 * tf.reduce_sum(kernel**2)]))
-    loss = savedmodel.function(pretrained.regularization, pretrained.weights, (32, 32))(*values(pretrained, pretrained.regularization))[0]
+    loss = savedmodel.function(pretrained.regularization, pretrained.weights, (32, 32, 3))(*values(pretrained, pretrained.regularization))[0]
     assert float(loss) == pytest.approx(0.5 * float(tf.reduce_sum(kernel**2)), rel=1e-6)
 
 
@@ -104,7 +104,7 @@ def test_further_arguments_reach_the_call(tmp_path):
     root.__call__ = call
     tf.saved_model.save(root, str(tmp_path / "m"))
     pretrained = savedmodel.read(tmp_path / "m", arguments={"factor": tf.constant(3.0)})
-    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8))
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))
     assert float(pure(tf.ones((1, 8, 8, 3)), *values(pretrained, pretrained.inference))[0][0, 0]) == 3.0
     with pytest.raises(SavedModelError, match=r"Received arguments \['speed'\]; its call takes"):
         savedmodel.read(tmp_path / "m", arguments={"speed": 1.0})
@@ -130,7 +130,7 @@ def test_variables_read_inside_a_loop_are_frozen_and_the_reason_is_told(tmp_path
 
     pretrained = savedmodel.read(save(root, call, tmp_path / "m", trainable_variables=[root.w]))
     assert "inside a" in pretrained.reason
-    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8))
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))
     np.testing.assert_allclose(pure(tf.ones((2, 8, 8, 3)), *values(pretrained, pretrained.inference))[0], np.full((2, 3), 8.0))
 
 
@@ -235,7 +235,7 @@ def test_a_grouped_convolution_of_keras_is_opened(tmp_path):
     folder = save_reusable(keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), tmp_path / "m")
     pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
     assert pretrained.reason == ""
-    pure = savedmodel.function(pretrained.inference, pretrained.weights, (16, 16))
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, (16, 16, 3))
     np.testing.assert_allclose(pure(images(16), *values(pretrained, pretrained.inference))[0], original(images(16)), atol=1e-6)
 
 
@@ -251,7 +251,7 @@ def test_names_that_repeat_and_large_constants_in_scopes_are_read(tmp_path):
     folder = save(root, call, tmp_path / "m")
     pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
     assert pretrained.reason == "" and pretrained.inference.graph.ByteSize() < 50_000
-    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8))
+    pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))
     np.testing.assert_allclose(pure(images(8), *values(pretrained, pretrained.inference))[0], original(images(8)), rtol=1e-5)
 
 

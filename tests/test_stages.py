@@ -54,8 +54,8 @@ def test_a_node_tells_its_block(node, block):
 def test_the_last_map_has_the_output_as_its_mean(tiny):
     shapes = tiny.stage_shapes
     assert shapes[-1] == (8, 8, 16) and tiny.features == 16
-    call = savedmodel.function(tiny.inference, tiny.weights, tiny.image_size, (tiny.last_map,))
-    plain = savedmodel.function(tiny.inference, tiny.weights, tiny.image_size)
+    call = savedmodel.function(tiny.inference, tiny.weights, tiny.input_shape, (tiny.last_map,))
+    plain = savedmodel.function(tiny.inference, tiny.weights, tiny.input_shape)
     x = np.random.default_rng(0).random((2, 32, 32, 3), dtype=np.float32)
     values = [tiny.weights[i].value for i in tiny.inference.weights]
     np.testing.assert_allclose(call(x, *values)[0][:, :16], plain(x, *values)[0], atol=1e-6)

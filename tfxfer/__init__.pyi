@@ -1,3 +1,4 @@
+from . import augment as augment
 from . import backbone as backbone
 from . import cache as cache
 from . import data as data
@@ -7,6 +8,7 @@ from . import evaluate as evaluate
 from . import features as features
 from . import handles as handles
 from . import heads as heads
+from . import optimizers as optimizers
 from . import outcome as outcome
 from . import preprocess as preprocess
 from . import probe as probe
@@ -14,6 +16,7 @@ from . import report as report
 from . import run as run
 from . import savedmodel as savedmodel
 from . import serving as serving
+from . import tuning as tuning
 from .backbone import Backbone as Backbone
 from .cache import Cache as Cache
 from .errors import TfxferError as TfxferError

@@ -123,6 +123,11 @@ class Backbone(keras.layers.Layer):
         return self._pretrained.it.image_size
 
     @property
+    def entry_shape(self) -> tuple[int, ...]:
+        """Shape of one input: (height, width, 3), or that of the activations that a part of a network starts from (see `cut`)."""
+        return self._pretrained.it.input_shape
+
+    @property
     def feature_size(self) -> int:
         """Width of the network's own output."""
         return self._pretrained.it.features
@@ -170,9 +175,39 @@ class Backbone(keras.layers.Layer):
         """The same network with the same weights and other taps, frozen."""
         other = Backbone(self._pretrained.it, trainable=False, taps=taps, value_range=self.value_range, batch_norm=self.batch_norm)
         other.handle = self.handle
-        for mine, theirs in zip(self._own, other._own, strict=True):
-            theirs.assign(mine)
+        other.take_weights(self)
         return other
+
+    def cut(self, stages: int, taps: int | None = None) -> tuple[Prefix, "Backbone"]:
+        """The network in two before its last `stages` stages: what comes before as a constant graph, and the rest as a layer that trains.
+
+        The first gives rows of numbers, float32 [B, W]: the activations that the rest starts from, one after the other (`rest.entry_shape`), then those of the
+        last `taps` taps that lie before the cut, pooled. The rest is a Backbone in inference mode from activations, with the other taps.
+
+        Raises:
+            ValueError: there is nothing before or after that cut.
+            SavedModelError: the network can't be cut there, or can't be fine-tuned.
+        """
+        first = len(self.stages) - stages
+        if not 1 <= stages < len(self.stages):
+            raise ValueError(f"Expected 1 to {len(self.stages) - 1} stages after the cut. Received: stages={stages}")
+        values = [v.numpy() for v in self._own]
+        early = tuple(stage.cut for stage in self.stages[:first])[-(taps - stages) :] if taps is not None and taps > stages else ()
+        widths = self._widths(taps)[: len(early)]
+        graph = savedmodel.before(self._pretrained.it, values, first, early)
+        key = hashlib.sha256(f"{self.fingerprint} {self.stages[first - 1].cut} {early}".encode()).hexdigest()
+        width = math.prod(self._pretrained.it.stage_shapes[first - 1]) + sum(widths)
+        prefix = Prefix(graph, "pixels:0", "features:0", self.image_size, self.value_range, width, width, (), key)
+        part = savedmodel.after(self._pretrained.it, values, first)
+        rest = Backbone(part, trainable=not self.why_frozen, taps=None if taps is None else min(taps, stages), batch_norm="inference")
+        rest.handle = self.handle
+        return prefix, rest
+
+    def take_weights(self, other: "Backbone") -> None:
+        """The weights of another Backbone of the same network, or of a part of it, by name."""
+        mine = dict(zip((w.name for w in self._pretrained.it.weights), self._own, strict=True))
+        for weight, value in zip(other._pretrained.it.weights, other._own, strict=True):
+            mine[weight.name].assign(value)
 
     def stage_sizes(self) -> list[tuple[Stage, tuple[int, ...], int, int]]:
         """For each stage: its output's shape without the batch, its parameters, and the bytes of its output an example, in float32."""
@@ -240,21 +275,21 @@ class Backbone(keras.layers.Layer):
         key = (id(graph), maps)
         if key not in self._functions.it:
             with tf.init_scope():
-                self._functions.it[key] = savedmodel.function(graph, self._pretrained.it.weights, self.image_size, maps)
+                self._functions.it[key] = savedmodel.function(graph, self._pretrained.it.weights, self._pretrained.it.input_shape, maps)
         values = [tf.convert_to_tensor(self._own[i].value) for i in graph.weights]
         # Frozen weights must not cost a backward pass.
         values = [v if self._own[i].trainable or not v.dtype.is_floating else tf.stop_gradient(v) for i, v in zip(graph.weights, values, strict=True)]
         return self._functions.it[key](*inputs, *values)
 
     def call(self, x, training=False):
-        if (found := tuple(x.shape[1:])) != (*self.image_size, 3):
-            raise ValueError(f"Expected images of shape (batch, {self.image_size[0]}, {self.image_size[1]}, 3). Received: shape=(batch, *{found})")
+        if (found := tuple(x.shape[1:])) != self.entry_shape:
+            raise ValueError(f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape=(batch, *{found})")
         graph = self._graph(bool(training))
         features, *updates = self._run(graph, self._training_maps(graph), tf.cast(x, tf.float32))
         for (i, _), value in zip(graph.updates, updates, strict=True):
             self._own[i].assign(value)
         # Once, however often the layer is called in a model: it depends on the weights alone.
-        if self.trainable and (loss := self._pretrained.it.regularization) is not None and not self.losses:
+        if self.trainable and (loss := self._pretrained.it.regularization) is not None and not self._losses:
             self.add_loss(self._run(loss, None)[0])
         return features
 
@@ -265,9 +300,8 @@ class Backbone(keras.layers.Layer):
 
     def compute_output_shape(self, shape):
         """(batch, width)."""
-        if tuple(shape[1:]) != (*self.image_size, 3):
-            height, width = self.image_size
-            raise ValueError(f"Expected images of shape (batch, {height}, {width}, 3). Received: shape={tuple(shape)}")
+        if tuple(shape[1:]) != self.entry_shape:
+            raise ValueError(f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={tuple(shape)}")
         return (shape[0], sum(self.tap_widths) or self.feature_size)
 
     # --- keeping it ---
@@ -334,7 +368,7 @@ def packed(pretrained: Pretrained) -> dict[str, Any]:
         "weights": [[w.name, list(w.value.shape), w.value.dtype.name, w.trainable] for w in pretrained.weights],
         "stages": [[s.name, s.cut, list(s.weights)] for s in pretrained.stages],
         "last_map": pretrained.last_map,
-        "image_size": list(pretrained.image_size),
+        "input_shape": list(pretrained.input_shape),
         "features": pretrained.features,
         "reason": pretrained.reason,
     }
@@ -371,7 +405,7 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
         tuple(Weight(name, np.zeros(shape, dtype), trainable) for name, shape, dtype, trainable in values["weights"]),
         tuple(Stage(name, cut, tuple(weights)) for name, cut, weights in values["stages"]),
         values["last_map"],
-        tuple(values["image_size"]),
+        tuple(values["input_shape"]),
         values["features"],
         values["reason"],
     )

@@ -6,6 +6,7 @@ the index does not name does not exist, so a process killed at any moment leaves
 the index's write lock may remove it. A shard that is gone, cut short or unreadable is forgotten, and computed again.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -14,6 +15,7 @@ import shutil
 import sqlite3
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ class Entry:
 
 
 class Rows:
-    """Cached rows in the order asked for: `rows[positions]` is float32 [m, width], read from memory-mapped shards.
+    """Cached rows in the order asked for: `rows[positions]` is float32 [m, width], read from memory-mapped shards (also where these are float16).
 
     Raises:
         CacheError: a shard was removed or damaged after the rows were looked up.
@@ -113,21 +115,24 @@ class Cache:
             self._forget_damaged(database, *found)
             return [i for i, place in enumerate(places(database, found[0], digests)) if place is None]
 
-    def require(self, rows: int, width: int) -> None:
-        """Refuse before hours are spent where `rows` more rows can't fit on the disk."""
+    def free(self) -> int:
+        """Bytes that are free on its disk."""
         with self._explained():
-            free = shutil.disk_usage(self.folder).free
-        if rows * width * 4 > free:
-            raise self._full("No space left", rows * width * 4)
+            return shutil.disk_usage(self.folder).free
+
+    def require(self, need: int) -> None:
+        """Refuse before hours are spent where `need` more bytes can't fit on the disk."""
+        if need > self.free():
+            raise self._full("No space left", need)
 
     def append(self, key: dict[str, Any], digests: Sequence[str], rows: np.ndarray) -> None:
-        """Keep one row a digest, float32 [m, width]; the shard is whole on disk before anyone can find it.
+        """Keep one row a digest, float32 or float16 [m, width]; the shard is whole on disk before anyone can find it.
 
         A row that is there already is kept as it is: whoever has looked it up goes on reading the same bytes.
         """
         if not len(digests):
             return
-        rows = np.ascontiguousarray(rows, np.float32)
+        rows = np.ascontiguousarray(rows, rows.dtype if rows.dtype == np.float16 else np.float32)
         name = f"{uuid.uuid4().hex}.npy"
         aside = self.shards / f"{name}.tmp"
         try:
@@ -179,11 +184,13 @@ class Cache:
     def summary(self) -> list[Entry]:
         """What is kept, an entry each key, in the order in which they came."""
         with self._database() as database:
-            found = database.execute(
-                "select k.description, (select count(*) from rows r where r.key = k.id), k.width, (select sum(rows) from shards s where s.key = k.id) "
-                "from keys k order by k.id"
-            ).fetchall()
-        return [Entry(json.loads(text), rows, (stored or 0) * width * 4) for text, rows, width, stored in found]
+            keys = database.execute("select k.id, k.description, (select count(*) from rows r where r.key = k.id) from keys k order by k.id").fetchall()
+            files = database.execute("select key, file from shards").fetchall()
+        sizes = Counter[int]()
+        for key, file in files:
+            with contextlib.suppress(FileNotFoundError):  # forgotten when it is next asked for
+                sizes[key] += (self.shards / file).stat().st_size
+        return [Entry(json.loads(text), rows, sizes[key]) for key, text, rows in keys]
 
     def clear(self) -> int:
         """Forget everything; returns the number of bytes freed."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfxfer import preprocess
+from tfxfer.augment import augmented as augmented_pixels
+from tfxfer.augment import seed_of
 from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache, Rows
 from tfxfer.data import Examples
@@ -31,6 +34,7 @@ CHUNK = 1024  # images a shard: a kill costs at most these
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
 LINE_EVERY = 15.0  # seconds between lines of progress where there is no terminal
 NAMED = 20  # files that a message names
+View = Callable[[np.ndarray, Sequence[str]], np.ndarray]  # a batch of pixels, and the digests of its images, to pixels
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,9 @@ def extract(
     precision: Literal["float32", "bf16"] = "float32",
     batch_size: int = 32,
     mirror: bool = False,
+    augment: tuple[str, ...] = (),
+    number: int = 0,
+    dtype: Literal["float32", "float16"] = "float32",
     skip_bad_images: bool = False,
     progress: bool = True,
 ) -> Features:
@@ -120,6 +127,8 @@ def extract(
         engine, precision: how the network is computed; features of different engines are never mixed.
         batch_size: images at a time. It changes speed and memory, not the features.
         mirror: a feature is the mean over the image and its mirror image, which costs twice the time; each is cached for itself.
+        augment, number: instead of the images as they are their augmented view of that number (see `tfxfer.augment`).
+        dtype: of the rows on disk; what is read is float32.
         skip_bad_images: leave out files that can't be decoded, and note them, instead of stopping.
         progress: images per second and time left, on stderr.
 
@@ -134,43 +143,77 @@ def extract(
         raise ValueError(f"Expected precision to be float32 or bf16. Received: precision={precision!r}")
     if batch_size < 1:
         raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")
-    keys = [key_of(prefix, engine, precision, view) for view in range(2 if mirror else 1)]
-
+    views: list[View] = [partial(augmented, kinds=augment, number=number)] if augment else [as_it_is]
+    views += [mirrored] if mirror else []
+    names = [[*augment, number] if augment else 0, 1]
+    keys = [key_of(prefix, engine, precision, name, dtype) for name in names[: len(views)]]
     pixels = Pixels(examples, prefix.image_size, prefix.value_range, batch_size)
-    good = fill(pixels, keys, lambda: ENGINES[engine](prefix, precision), prefix.width, cache, skip_bad_images, progress)
-    views = tuple(cache.rows(key, good.digests) for key in keys)
-    return Features(good, views, prefix.tap_widths, prefix.feature_size)
+    good = fill(pixels, keys, views, lambda: ENGINES[engine](prefix, precision), prefix.width, cache, skip_bad_images, progress, dtype)
+    return Features(good, tuple(cache.rows(key, good.digests) for key in keys), prefix.tap_widths, prefix.feature_size)
 
 
 def raw_pixels(examples: Examples, *, cache: Cache, size: int = 32, skip_bad_images: bool = False, progress: bool = False) -> Features:
     """The images themselves, made small, as features for the baseline: float32 [n, size * size * 3] in [0, 1], cached like any other."""
     pixels = Pixels(examples, (size, size), (0.0, 1.0), 32)
     key = {"kind": "pixels", "pixels": preprocess.fingerprint((size, size), (0.0, 1.0))}
-    good = fill(pixels, [key], lambda: lambda batch: batch.reshape(len(batch), -1), size * size * 3, cache, skip_bad_images, progress)
+    good = fill(pixels, [key], [as_it_is], lambda: lambda batch: batch.reshape(len(batch), -1), size * size * 3, cache, skip_bad_images, progress)
     return Features(good, (cache.rows(key, good.digests),), (), size * size * 3)
 
 
-def key_of(prefix: Prefix, engine: str, precision: str, view: int) -> dict[str, Any]:
+def key_of(prefix: Prefix, engine: str, precision: str, view: int | list, dtype: str = "float32") -> dict[str, Any]:
     """Everything that a feature depends on, but for the image. The batch size is not in it: it changes no bit of a feature."""
     pixels = preprocess.fingerprint(prefix.image_size, prefix.value_range)
     taps = {"taps": list(prefix.tap_widths), "pooling": "mean, max" if prefix.tap_widths else "none"}
-    return {"kind": "features", "backbone": prefix.fingerprint, "pixels": pixels, **taps, "engine": engine, "precision": precision, "view": view}
+    return {
+        "kind": "features",
+        "backbone": prefix.fingerprint,
+        "pixels": pixels,
+        **taps,
+        "engine": engine,
+        "precision": precision,
+        "view": view,
+        "dtype": dtype,
+    }
+
+
+def as_it_is(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
+    """The images themselves."""
+    return batch
+
+
+def mirrored(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
+    """Left and right exchanged."""
+    return batch[:, :, ::-1]
+
+
+def augmented(batch: np.ndarray, digests: Sequence[str], *, kinds: tuple[str, ...], number: int) -> np.ndarray:
+    """View `number` of each image; the rows that fill up the last batch stay as they are."""
+    seeds = tf.constant([seed_of(digest, number) for digest in digests])
+    return np.concatenate([augmented_pixels(tf.constant(batch[: len(digests)]), seeds, kinds).numpy(), batch[len(digests) :]])
 
 
 # --- filling the cache ---
 
 
 def fill(
-    pixels: "Pixels", keys: Sequence[dict[str, Any]], start: Callable[[], Engine], width: int, cache: Cache, skip_bad_images: bool, progress: bool
+    pixels: "Pixels",
+    keys: Sequence[dict[str, Any]],
+    views: Sequence[View],
+    start: Callable[[], Engine],
+    width: int,
+    cache: Cache,
+    skip_bad_images: bool,
+    progress: bool,
+    dtype: str = "float32",
 ) -> Examples:
-    """Compute what the cache lacks under each of `keys` (the second is the mirror view); returns the examples without bad ones."""
+    """Compute what the cache lacks under each of `keys`, each of another view of the images; returns the examples without bad ones."""
     examples = pixels.examples
     lacking = [distinct(examples.digests, cache.missing(key, examples.digests)) for key in keys]
     todo = sorted(set().union(*lacking))
     if not todo:
         return examples
     cache.sweep()
-    cache.require(sum(map(len, lacking)), width)
+    cache.require(sum(map(len, lacking)) * width * np.dtype(dtype).itemsize)
     engine = start()
     per_shard = -(-CHUNK // pixels.batch_size) * pixels.batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in keys]
@@ -178,14 +221,14 @@ def fill(
     def keep(at_least: int) -> None:
         for key, (positions, parts) in zip(keys, held, strict=True):
             if len(positions) >= at_least:
-                cache.append(key, [examples.digests[i] for i in positions], np.concatenate(parts) if parts else np.empty((0, width), np.float32))
+                cache.append(key, [examples.digests[i] for i in positions], np.concatenate(parts) if parts else np.empty((0, width), dtype))
                 positions.clear()
                 parts.clear()
 
     def done(positions: list[int], results: list[tuple[int, list[int], Future[np.ndarray]]]) -> None:
-        for view, rows, result in results:
-            held[view][0].extend(positions[i] for i in rows)
-            held[view][1].append(result.result()[rows])
+        for number, rows, result in results:
+            held[number][0].extend(positions[i] for i in rows)
+            held[number][1].append(result.result()[rows].astype(dtype, copy=False))
         keep(per_shard)
         shown.update(len(positions))
 
@@ -195,9 +238,9 @@ def fill(
     with closing(Progress(len(todo), progress)) as shown, ThreadPoolExecutor(1) as pool:
         for positions, batch in pixels.batches(todo, bad if skip_bad_images else None):
             results = []
-            for view in range(len(keys)):
-                if rows := [i for i, position in enumerate(positions) if position in wanted[view]]:
-                    results.append((view, rows, pool.submit(engine, batch[:, :, ::-1] if view else batch)))
+            for number, view in enumerate(views):
+                if rows := [i for i, position in enumerate(positions) if position in wanted[number]]:
+                    results.append((number, rows, pool.submit(engine, view(batch, [examples.digests[i] for i in positions]))))
             under_way.append((positions, results))
             if len(under_way) > AHEAD:
                 done(*under_way.popleft())
@@ -253,7 +296,7 @@ class Pixels:
         while todo:
             done = 0
             try:
-                for batch in self._dataset(todo):
+                for batch in self.dataset(todo).batch(self.batch_size).prefetch(2):
                     pixels = batch.numpy()
                     positions = todo[done : done + self.batch_size]
                     if len(pixels) < self.batch_size:
@@ -274,13 +317,15 @@ class Pixels:
             else:
                 return
 
-    def _dataset(self, todo: Sequence[int]) -> tf.data.Dataset:
+    def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
+        """The images one by one, float32 [H, W, 3]."""
+
         def load(position: tf.Tensor) -> tf.Tensor:
             encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
             return self.decode(tf.ensure_shape(encoded, ()))
 
         found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        return found.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(self.batch_size).prefetch(2)
+        return found.map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _undecodable(self, positions: Sequence[int]) -> dict[int, str]:
         found = {}

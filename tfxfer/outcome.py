@@ -1,7 +1,7 @@
 """What a run found: the probabilities of each example, as figures, as a table and as arrays."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -9,16 +9,21 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfxfer import preprocess
+from tfxfer import evaluate, preprocess
 from tfxfer.backbone import Backbone
+from tfxfer.cache import Cache
 from tfxfer.data import Examples
-from tfxfer.evaluate import Baselines, pays, score
-from tfxfer.features import Features
+from tfxfer.evaluate import Baselines, pays, score, wilson
+from tfxfer.features import Features, Pixels, raw_pixels
+from tfxfer.heads import join
 from tfxfer.probe import paired, precision
 from tfxfer.run import Run
+from tfxfer.tuning import Competition
 
 BLOCK = 1024  # rows in memory at once
 COMPARED = 32  # images on which the served model is compared with an engine
+Answers = Callable[[np.ndarray], np.ndarray]  # positions -> probabilities, float64 [n, classes]
+Candidates = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +34,13 @@ class Outcome:
         examples: all of them.
         positions: which ones have probabilities: test, validation, and those of train that were held out once.
         probabilities: float64 [len(positions), classes].
+        candidates: name -> which of the examples that a choice was made on it got right, bool.
     """
 
     examples: Examples
     positions: np.ndarray
     probabilities: np.ndarray
+    candidates: Candidates = field(default_factory=dict)
 
     def of(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Labels and probabilities of one split; None where it has none."""
@@ -43,7 +50,8 @@ class Outcome:
     def metrics(self, baselines: Baselines) -> dict[str, Any]:
         """metrics.json: `validation` is the out-of-fold figure on train where there is no validation part; None where there is nothing."""
         judged = {split: score(*found, self.examples.classes) if (found := self.of(split)) else None for split in ("test", "validation", "train")}
-        return {"test": judged["test"], "validation": judged["validation"] or judged["train"], "baselines": baselines.scores}
+        found = {"test": judged["test"], "validation": judged["validation"] or judged["train"], "baselines": baselines.scores}
+        return found | ({"candidates": {name: share(right) for name, right in self.candidates.items()}} if self.candidates else {})
 
     def predictions(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Rows of predictions.csv: file, split, true class, predicted class, its probability."""
@@ -95,21 +103,66 @@ class Outcome:
         return float(np.abs(answers - self.probabilities[rows]).max())
 
 
-def judge(features: Features, head: keras.layers.Layer, held_out: np.ndarray, probabilities: np.ndarray) -> Outcome:
-    """The head's answers on test and validation, beside what is known of examples while they were held out.
+def judge(examples: Examples, answers: Answers, held_out: np.ndarray, probabilities: np.ndarray, candidates: Candidates | None = None) -> Outcome:
+    """A model's answers on test and validation, beside what is known of examples while they were held out.
 
     Args:
-        head: layer from the last columns of the features to calibrated logits.
+        answers: what says the model's probabilities of some positions (see `of_head`, `of_model`).
         held_out: positions of examples whose probabilities are known from fits without them.
         probabilities: [len(held_out), classes]
+        candidates: all that were compared with each other, and which of the judged examples each got right.
     """
-    examples = features.examples
     fresh = np.setdiff1d(np.concatenate([examples.where("test"), examples.where("validation")]), held_out)
-    width = head.input_shape[-1]
-    answers = [softmax(np.asarray(head(block[:, -width:], training=False), np.float64), 1) for block in features.blocks(fresh, BLOCK)]
     positions = np.concatenate([fresh, held_out])
     order = np.argsort(positions, kind="stable")
-    return Outcome(examples, positions[order], np.concatenate([*answers, probabilities])[order])
+    return Outcome(examples, positions[order], np.concatenate([answers(fresh), probabilities])[order], candidates or {})
+
+
+def of_head(features: Features, head: keras.layers.Layer) -> Answers:
+    """Probabilities by a layer from the last columns of the features to calibrated logits."""
+    width = head.input_shape[-1]
+
+    def answers(positions: np.ndarray) -> np.ndarray:
+        found = [softmax(np.asarray(head(block[:, -width:], training=False), np.float64), 1) for block in features.blocks(positions, BLOCK)]
+        return np.concatenate([np.zeros((0, head.output_shape[-1])), *found])
+
+    return answers
+
+
+def of_model(pixels: Pixels, model: keras.Model) -> Answers:
+    """Probabilities by a model from pixels to calibrated logits."""
+
+    def answers(positions: np.ndarray) -> np.ndarray:
+        if not len(positions):
+            return np.zeros((0, model.output_shape[-1]))
+        images = pixels.dataset(positions).batch(pixels.batch_size).prefetch(2)
+        return softmax(np.asarray(model.predict(images, verbose=0), np.float64), 1)
+
+    return answers
+
+
+def baselines(features: Features, cache: Cache, run: Run) -> Baselines:
+    """What one would get without transfer, or with the simplest one, on the test part."""
+    examples = features.examples
+    train, test = examples.where("train"), examples.where("test")
+    pixels = raw_pixels(examples, cache=cache, skip_bad_images=run.skip_bad_images) if len(test) else None
+    return evaluate.baselines(examples.labels, train, test, examples.classes, raw_pixels=pixels, last_layer=features.output, seed=run.seed, log=run.say)
+
+
+def settle(found: Competition, features: Features, network: Backbone, run: Run) -> tuple[keras.Model, Outcome]:
+    """The winner of a competition as a model from pixels, and its answers on examples that had no part in it."""
+    run.record(chosen="tuned" if found.model else "frozen", chosen_head=found.fitted.name, chosen_taps=found.fitted.taps, why=str(found.verdict))
+    layer = found.fitted.layer()
+    model = found.model or join(network.tapped(found.fitted.taps), layer, network.image_size)
+    pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)
+    answers = of_model(pixels, model) if found.model else of_head(features, layer)
+    return model, judge(features.examples, answers, found.positions, found.probabilities, found.candidates)
+
+
+def share(right: np.ndarray) -> dict[str, float]:
+    """Accuracy with its 95 % interval, as JSON values."""
+    low, high = wilson(int(right.sum()), len(right))
+    return {"accuracy": float(right.mean()), "low": low, "high": high, "n": len(right)}
 
 
 def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:

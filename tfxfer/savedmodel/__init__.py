@@ -12,8 +12,10 @@ denied      operations that reach outside
 pure        a traced call to a pure graph
 gradient    whether its gradients are the original's
 read        a folder to a Pretrained
+cut         a network in two
 """
 
+from tfxfer.savedmodel.cut import after, before
 from tfxfer.savedmodel.denied import CHECKPOINT, DENIED, check_graph, check_library
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
 from tfxfer.savedmodel.pure import inlined, with_constants
@@ -25,6 +27,8 @@ __all__ = [
     "Pretrained",
     "PureGraph",
     "Weight",
+    "after",
+    "before",
     "check_graph",
     "check_library",
     "constant_graph",

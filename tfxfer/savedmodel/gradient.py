@@ -28,7 +28,7 @@ def same_gradient(concrete: Any, graph: PureGraph, bound: float, pretrained: Pre
         loss = tf.reduce_sum(concrete(x) * direction)
     expected = tape.gradient(loss, [x, *(variables[i] for i in numbers)], unconnected_gradients="zero")
     values = {i: tf.constant(pretrained.weights[i].value) for i in graph.weights}
-    pure = function(graph, pretrained.weights, pretrained.image_size)
+    pure = function(graph, pretrained.weights, pretrained.input_shape)
     with tf.GradientTape() as tape:
         tape.watch([x, *(values[i] for i in numbers)])
         loss = tf.reduce_sum(pure(x, *values.values())[0] * direction)

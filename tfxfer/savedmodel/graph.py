@@ -43,7 +43,7 @@ class Pretrained:
         weights: every variable that a graph reads.
         stages: from input to output; each holds names `weight_<i>`.
         last_map: the tensor whose spatial mean is the output, or the output itself.
-        image_size: (height, width) that the graphs were traced for.
+        input_shape: (height, width, 3) that the graphs were traced for; for a part of a network the shape of the activations that it starts from.
         features: width of the output.
         reason: why the weights can't be trained, "" where they can.
     """
@@ -54,14 +54,20 @@ class Pretrained:
     weights: tuple[Weight, ...]
     stages: tuple[stages.Stage, ...]
     last_map: str
-    image_size: tuple[int, int]
+    input_shape: tuple[int, ...]
     features: int
     reason: str = ""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        height, width, _ = self.input_shape
+        return height, width
 
     @cached_property
     def stage_shapes(self) -> list[tuple[int, ...]]:
         """Shape of the last tensor of each stage, without the batch."""
-        return [shape or () for shape in shapes_of(self.inference, self.image_size, [stage.cut for stage in self.stages])]
+        return [shape or () for shape in shapes_of(self.inference, self.input_shape, [stage.cut for stage in self.stages])]
 
 
 def node_of(tensor: str) -> str:
@@ -75,7 +81,7 @@ def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
     return GraphDef(versions=graph.versions, library=graph.library, node=[node for node in graph.node if node.name in kept])
 
 
-def function(pure: PureGraph, weights: tuple[Weight, ...], size: tuple[int, int], taps: tuple[str, ...] | None = None) -> Any:
+def function(pure: PureGraph, weights: tuple[Weight, ...], shape: tuple[int, ...], taps: tuple[str, ...] | None = None) -> Any:
     """A differentiable function (x, *weights) -> (output, *updates).
 
     With `taps`, names of maps from input to output, the output is [B, F]: each one's mean, then its maximum over all positions, in one pass.
@@ -89,7 +95,7 @@ def function(pure: PureGraph, weights: tuple[Weight, ...], size: tuple[int, int]
         n = len(fetch) - len(pure.updates)
         return [pooled(found[:n]) if taps is not None else found[0], *found[n:]]
 
-    specs = [tf.TensorSpec((None, *size, 3), tf.float32)] if pure.input else []
+    specs = [tf.TensorSpec((None, *shape), tf.float32)] if pure.input else []
     specs += [tf.TensorSpec(weights[i].value.shape, tf.as_dtype(weights[i].value.dtype)) for i in pure.weights]
     return tf.compat.v1.wrap_function(call, specs)
 
@@ -98,22 +104,22 @@ def constant_graph(pretrained: Pretrained, values: list[np.ndarray], taps: tuple
     """The inference graph with every weight a constant, from `pixels:0` to `features:0` (with `taps`, pooled as in `function`)."""
     pure, graph = pretrained.inference, tf.Graph()
     with graph.as_default():
-        x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.image_size, 3), name="pixels")
+        x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.input_shape), name="pixels")
         feed = {node_of(pure.input or ""): x} | {f"weight_{i}": tf.constant(values[i]) for i in pure.weights}
         found = tf.graph_util.import_graph_def(pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name="")
         tf.identity(pooled(found) if taps else found[0], name="features")
     return graph.as_graph_def()
 
 
-def shapes_of(pure: PureGraph, size: tuple[int, int], tensors: list[str]) -> list[tuple[int, ...] | None]:
+def shapes_of(pure: PureGraph, shape: tuple[int, ...], tensors: list[str]) -> list[tuple[int, ...] | None]:
     """Shapes without the batch; None for a tensor that has not one row an example, or whose shape is not known beforehand."""
     rows = 3
     graph = tf.Graph()
     with graph.as_default():
-        x = tf.compat.v1.placeholder(tf.float32, (rows, *size, 3))
+        x = tf.compat.v1.placeholder(tf.float32, (rows, *shape))
         found = tf.graph_util.import_graph_def(pure.graph, input_map={node_of(pure.input or ""): x}, return_elements=tensors, name="")
     shapes = [t.shape.as_list() if t.shape.is_fully_defined() else [] for t in found]
-    return [tuple(shape[1:]) if len(shape) > 1 and shape[0] == rows else None for shape in shapes]
+    return [tuple(one[1:]) if len(one) > 1 and one[0] == rows else None for one in shapes]
 
 
 def pooled(maps: list[tf.Tensor]) -> tf.Tensor:

@@ -70,18 +70,18 @@ def assemble(graphs: list[PureGraph | None], weights: list[Weight], inference: A
     pure, training, regularization = graphs
     assert pure is not None
     _, height, width, _ = inference.inputs[0].shape
-    size, features = (int(height), int(width)), int(inference.outputs[0].shape[-1])
+    shape, features = (int(height), int(width), 3), int(inference.outputs[0].shape[-1])
     last_map = mean_of(pure)
-    (shape,) = shapes_of(pure, size, [last_map])
-    if shape is None or shape[-1] != features:
+    (found_shape,) = shapes_of(pure, shape, [last_map])
+    if found_shape is None or found_shape[-1] != features:
         last_map = pure.output
     ranks = {f"weight_{i}": weights[i].value.ndim for i in pure.weights}
     found = stages.find(pure.graph, node_of(pure.input or ""), node_of(last_map), ranks)
     # Where a block ends in a tensor that is not one row an example (tokens of a batch merged into one axis), it goes on with the next.
-    found = stages.merged(found, [shape is not None for shape in shapes_of(pure, size, [stage.cut for stage in found])])
+    found = stages.merged(found, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in found])])
     if reason:
         weights = [Weight(w.name, w.value, False) for w in weights]
-    return Pretrained(pure, training, regularization, tuple(weights), found, last_map, size, features, reason)
+    return Pretrained(pure, training, regularization, tuple(weights), found, last_map, shape, features, reason)
 
 
 def load(folder: Path) -> Any:

@@ -1,0 +1,67 @@
+"""Partial fine-tuning: the last stages of the network train, what lies before them is computed once and kept.
+
+    tfxfer run partial                                      the demo data, the last two stages
+    tfxfer run partial --data photos/ --unfreeze block14    from a stage on (tfxfer inspect BACKBONE lists them)
+
+The tuned model is chosen only where it is better than the frozen one by more than two standard errors, on examples that picked neither.
+"""
+
+from typing import Annotated, Literal
+
+import tfxfer
+
+
+@tfxfer.recipe
+def partial(
+    run: tfxfer.Run,
+    *,
+    data: Annotated[str, "Folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
+    backbone: Annotated[str, "Name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "That training starts from, fitted as in frozen."] = "auto",
+    unfreeze: Annotated[str, "How many of the last stages train, or the name of the first one."] = "2",
+    unfreeze_by: Annotated[Literal["all", "gradual"], "All at once, or one stage after the other from the top down."] = "all",
+    epochs: Annotated[int, "Of the long training.", range(1, 10**6)] = 12,
+    learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default."] = None,
+    views: Annotated[int, "Augmented views kept of each training image.", range(1000)] = 0,
+    augment: Annotated[Literal["flip", "crop", "flip+crop"], "What the views are."] = "flip+crop",
+    time_limit: Annotated[float | None, "Minutes after which no epoch is begun."] = None,
+):
+    """Train the last stages of a network from cached activations, and keep the frozen model unless that pays."""
+    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
+    run.say(examples.table(), *examples.notes)
+    network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm="inference", trust=run.trust)
+    stages = tfxfer.tuning.stages_of(network, unfreeze)
+    run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
+    cache = tfxfer.Cache(run.cache_folder)
+    options = {"engine": run.engine, "precision": run.engine_precision, "batch_size": run.batch_size}
+    with run.timed("features"):
+        features = tfxfer.features.extract(examples, network.prefix(len(network.stages)), cache=cache, skip_bad_images=run.skip_bad_images, **options)
+    examples = features.examples
+    plan = tfxfer.tuning.plan(examples, run.seed)
+    with run.timed("activations"):
+        task = tfxfer.tuning.last_stages(
+            network, stages, features, plan, cache=cache, head=head, views=views, augment=tuple(augment.split("+")), seed=run.seed, log=run.say, **options
+        )
+    with run.timed("tuning"):
+        found = tfxfer.tuning.compete(
+            task,
+            features,
+            plan,
+            head=head,
+            epochs=epochs,
+            rate=learning_rate,
+            unfreeze=range(1, stages + 1) if unfreeze_by == "gradual" else (stages,),
+            batch_size=run.batch_size,
+            seed=run.seed,
+            folder=run.folder / "checkpoints" / "tuning",
+            minutes=time_limit,
+            log=run.say,
+        )
+    model, outcome = tfxfer.outcome.settle(found, features, network, run)
+    with run.timed("baselines"):
+        baselines = tfxfer.outcome.baselines(features, cache, run)
+    outcome.write(run, network, model, baselines, found.history)
+    with run.timed("report"):
+        run.write_text("report.html", tfxfer.report.page(run.folder))
+    run.finish()
+    run.say(outcome.summary(baselines), str(found.verdict), f"Next: tfxfer predict {run.folder} photo.jpg")

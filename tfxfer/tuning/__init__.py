@@ -1,0 +1,31 @@
+"""Fine-tuning that is never worse than frozen, but by chance: tune, compare with the frozen model, and leave that one only for a gain that is none.
+
+checkpoint   the state of a training on disk
+train        one training by `fit`, which a kill does not change
+task         what trains: from pixels, or from activations
+activations  the frozen stages computed once
+guard        who is judged by whom, and the verdict
+compete      the whole competition
+"""
+
+from tfxfer.tuning.activations import last_stages, stages_of
+from tfxfer.tuning.compete import Competition, compete
+from tfxfer.tuning.guard import Plan, Verdict, plan
+from tfxfer.tuning.task import Task, from_activations, from_pixels
+from tfxfer.tuning.train import HeldOut, Trained, train
+
+__all__ = [
+    "Competition",
+    "HeldOut",
+    "Plan",
+    "Task",
+    "Trained",
+    "Verdict",
+    "compete",
+    "from_activations",
+    "from_pixels",
+    "last_stages",
+    "plan",
+    "stages_of",
+    "train",
+]

@@ -1,0 +1,160 @@
+"""The frozen stages computed once: whether and how their activations are kept on disk, and the task that trains from there."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from tfxfer.backbone import Backbone, Prefix
+from tfxfer.cache import Cache, size
+from tfxfer.engines import ENGINES
+from tfxfer.errors import SavedModelError, TuningError
+from tfxfer.features import Features, Pixels, extract
+from tfxfer.probe import choose, paired
+from tfxfer.probe.folds import sample
+from tfxfer.tuning.guard import Plan
+from tfxfer.tuning.task import Task, from_activations, from_pixels
+
+COMPARED = 500  # training examples on which half precision is judged
+LARGE = 500_000  # bytes of a row above which reading may take longer than computing, and is measured
+
+
+def stages_of(network: Backbone, unfreeze: str) -> int:
+    """How many of the last stages "2" or "block14" names.
+
+    Raises:
+        TuningError: there is no such stage, or the network can't be fine-tuned.
+    """
+    names = [stage.name for stage in network.stages]
+    if network.why_frozen:
+        raise TuningError(f"{network.handle} can't be fine-tuned: {network.why_frozen}. Use the recipe frozen.")
+    if unfreeze in names:
+        return len(names) - names.index(unfreeze)
+    if unfreeze.isdecimal() and 1 <= int(unfreeze) <= len(names):
+        return int(unfreeze)
+    single = " It has only one: no tensor inside it is all that follows depends on, or no names tell its blocks." if len(names) == 1 else ""
+    raise TuningError(
+        f"{network.handle} has no stage {unfreeze!r}. Expected the name of a stage, or a number from 1 to {len(names)}: {', '.join(names)}.{single}"
+    )
+
+
+def last_stages(
+    network: Backbone,
+    stages: int,
+    features: Features,
+    plan: Plan,
+    *,
+    cache: Cache,
+    engine: Literal["tensorflow", "openvino"] = "tensorflow",
+    precision: Literal["float32", "bf16"] = "float32",
+    batch_size: int = 32,
+    head: str = "auto",
+    views: int = 0,
+    augment: tuple[str, ...] = (),
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> Task:
+    """The task that trains the last `stages` stages: from cached activations, or from pixels where these can't be kept, which is said.
+
+    Args:
+        features: of all taps, of all examples.
+        views, augment: so many augmented views of each training image are kept too, and the epochs take turns.
+    """
+    examples, used = features.examples, np.union1d(plan.everything, plan.judged)
+    labels, classes = examples.labels, len(examples.classes)
+    pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
+    whole = from_pixels(network, pixels, labels, classes, augment=augment)
+    if stages == len(network.stages):
+        log("every stage trains: nothing is frozen that could be computed once")
+        return whole
+    try:
+        prefix, rest = network.cut(stages, taps=len(network.stages))
+    except SavedModelError as error:
+        log(f"the whole network is computed in each step: {error}")
+        return whole
+    options: dict[str, Any] = {"cache": cache, "engine": engine, "precision": precision, "batch_size": batch_size}
+    images = len(used) + views * len(plan.everything)
+    half = images * prefix.width * 2
+    before = network.stages[len(network.stages) - stages - 1].name
+    log(f"activations after {before}: {prefix.width:,} numbers an image, {size(half)} in float16 or {size(2 * half)} in float32 for {images:,} images")
+    if half > (free := cache.free()):
+        log(f"they would not fit ({size(free)} free in {cache.folder}): the whole network is computed in each step")
+        return whole
+    few = used[sample(labels[used], COMPARED, seed)]
+    found = extract(examples.take(few), prefix, progress=False, **options)
+    if 4 * prefix.width > LARGE and (slower := reading(found) / computing(pixels, prefix, engine, precision)) > 1:
+        log(f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step")
+        return whole
+    dtype = precision_of(found, rest, features, head, seed, log)
+    if dtype == "float32" and 2 * half > cache.free():
+        log(f"they would not fit in float32 ({size(cache.free())} free in {cache.folder}): the whole network is computed in each step")
+        return whole
+    rows = [extract(examples.take(used), prefix, dtype=dtype, **options)]
+    for number in range(1, views + 1):
+        log(f"augmented view {number} of {views} ({', '.join(augment)})")
+        rows.append(extract(examples.take(used), prefix, dtype=dtype, augment=augment, number=number, **options))
+    place = np.full(len(examples), -1)
+    place[used] = np.arange(len(used))
+    spread = [Placed(one, place) for one in rows]
+    return from_activations(network, rest, spread, labels, classes)
+
+
+class Placed:
+    """Rows of some examples, asked for by their positions among all."""
+
+    def __init__(self, rows: Features, place: np.ndarray):
+        self.rows, self.place = rows, place
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(all examples, columns)."""
+        return (len(self.place), self.rows.shape[1])
+
+    def __getitem__(self, positions: Any) -> np.ndarray:
+        return self.rows[self.place[positions]]
+
+
+def precision_of(rows: Features, rest: Backbone, features: Features, head: str, seed: int, log: Callable[[str], None]) -> Literal["float16", "float32"]:
+    """float16 where heads on what follows from rounded activations are, out of fold, no more than one paired standard error worse."""
+    labels, classes = rows.examples.labels, len(rows.examples.classes)
+    x = rows[np.arange(len(rows))]
+    right = []
+    for kind in (np.float32, np.float16):
+        with np.errstate(over="ignore"):
+            rounded = x.astype(kind).astype(np.float32)
+        if not np.isfinite(rounded).all():
+            log("activations are kept in float32: some are too large for float16")
+            return "float32"
+        taps = taps_of(rounded, rest, features.tap_widths)
+        found = choose(taps, labels, classes, features.tap_widths, head=head, units=rows.examples.units, seed=seed, log=lambda line: None)
+        right.append(found.out_of_fold.argmax(1) == labels)
+    loss, error = paired(right[0], right[1])
+    dtype: Literal["float16", "float32"] = "float16" if loss <= error else "float32"
+    log(f"activations are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of out-of-fold accuracy on {len(x):,} images")
+    return dtype
+
+
+def taps_of(rows: np.ndarray, rest: Backbone, widths: tuple[int, ...]) -> np.ndarray:
+    """All taps, float32 [n, sum(widths)], from rows of activations and of the taps before the cut."""
+    count = int(np.prod(rest.entry_shape))
+    late = [np.asarray(rest(part[:, :count].reshape(-1, *rest.entry_shape), training=False)) for part in np.array_split(rows, max(len(rows) // 32, 1))]
+    return np.concatenate([rows[:, count:], np.concatenate(late)], 1)
+
+
+def reading(rows: Features) -> float:
+    """Seconds to read one row."""
+    began = time.perf_counter()
+    for _ in rows.blocks(size=64):
+        pass
+    return (time.perf_counter() - began) / len(rows)
+
+
+def computing(pixels: Pixels, prefix: Prefix, engine: str, precision: str) -> float:
+    """Seconds to compute one row, decoding left out."""
+    positions, batch = next(iter(pixels.batches(range(min(len(pixels.examples), 32)), {})))
+    run = ENGINES[engine](prefix, precision)
+    run(batch)
+    began = time.perf_counter()
+    run(batch)
+    return (time.perf_counter() - began) / len(positions)

@@ -1,0 +1,46 @@
+"""The state of a training on disk, so that a killed one goes on with the same bits: whole files only, the newest that is not damaged."""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfxfer.cache import sync_folder
+
+KEPT = 2  # the newest, and the one before it for when it is damaged
+
+
+def save(folder: Path, number: int, arrays: Sequence[np.ndarray], state: dict[str, Any]) -> None:
+    """Write `state-<number>.npz` aside, fsync and rename it, and remove those before the last one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, aside = folder / f"state-{number:010d}.npz", folder / "new"
+    with open(aside, "wb") as file:
+        np.savez(file, json.dumps(state), *arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    sync_folder(folder)
+    for old in numbered(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def load(folder: Path, log: Callable[[str], None]) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+    """The newest state that is whole; None where there is none. A damaged one is named and passed over: its work is done again."""
+    for path in reversed(numbered(folder)):
+        try:
+            # Reading an entry to its end compares its checksum.
+            with np.load(path, allow_pickle=False) as found:
+                state, *arrays = (found[name] for name in found.files)
+            return arrays, json.loads(str(state))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log(f"{path} is damaged ({error}): going on from the one before it")
+    return None
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The files of states, in their order."""
+    return sorted(folder.glob("state-*.npz"))

@@ -1,0 +1,255 @@
+"""The frozen model against the tuned one: heads are fitted, rates are tried, the best is tuned from there (LP-FT, Kumar 2022), and the guard decides."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy.special import softmax
+
+from tfxfer.backbone import Backbone
+from tfxfer.features import Features
+from tfxfer.optimizers import hold, layerwise
+from tfxfer.probe import Choice, Fitted, choose, temperature
+from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
+from tfxfer.tuning.task import Task
+from tfxfer.tuning.train import HeldOut, Show, Trained, answers, assign, losses_of, nothing, ready, train
+
+RATES = (1e-3, 3e-3, 1e-2)  # of the last stage and the head
+SHORT = 4  # a rate is tried for one epoch in so many
+DECAY = 0.75  # of the rate, a stage
+MOMENTUM, CLIP, SMOOTHING, PULL = 0.9, 1.0, 0.1, 0.01
+PATIENCE = 5  # epochs
+
+
+@dataclass(frozen=True, eq=False)
+class Competition:
+    """What came out.
+
+    verdict: the comparison.
+    fitted: the head of the frozen winner, or the one that the tuned winner started from.
+    model: the tuned winner, from pixels to calibrated logits; None where the frozen one won.
+    positions, probabilities: examples that were held out, and what models like the winner said of them, calibrated.
+    candidates: which of the judged examples each candidate got right, bool.
+    history: of the tuned model, a dict an epoch.
+    """
+
+    verdict: Verdict
+    fitted: Fitted
+    model: keras.Model | None
+    positions: np.ndarray
+    probabilities: np.ndarray
+    candidates: dict[str, np.ndarray]
+    history: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How each training is done."""
+
+    unfreeze: tuple[int | str, ...]
+    epochs: int
+    batch_size: int
+    seed: int
+    folder: Path
+    until: float
+    log: Callable[[str], None]
+    show: Show
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A model that is ready to train, the head that it starts from, the examples that it sees and those that it is judged on."""
+
+    task: Task
+    way: Way
+    fitted: Fitted
+    seen: np.ndarray
+    held: np.ndarray
+    model: keras.Model
+    backbone: Backbone
+    start: list[np.ndarray]
+
+    @property
+    def first(self) -> list[np.ndarray]:
+        """The trainable weights that training starts from: the frozen model's."""
+        start = {id(variable): value for variable, value in zip(self.model.variables, self.start, strict=False)}
+        return [start[id(variable)] for variable in self.model.trainable_variables]
+
+    def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
+        """[n, C] of the examples that it is judged on."""
+        assign(self.model.trainable_variables, weights)
+        return answers(self.model, self.task.inputs(self.held, self.way.batch_size))
+
+    def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
+        """Logits [steps, n, C] from the frozen weights to these."""
+        return np.stack([self.logits(between(self.first, weights, share)) for share in STEPS])
+
+
+def compete(
+    task: Task,
+    features: Features,
+    plan: Plan,
+    *,
+    head: str = "auto",
+    unfreeze: Sequence[int | str] = ("all",),
+    epochs: int = 12,
+    rate: float | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    folder: Path,
+    minutes: float | None = None,
+    log: Callable[[str], None] = print,
+    show: Show = nothing,
+) -> Competition:
+    """Fit heads, tune from there, and judge both by `plan` (see `tfxfer.tuning.guard`).
+
+    Args:
+        features: of all taps, of all examples.
+        head: as in `tfxfer.probe.choose`.
+        unfreeze: what `Backbone.unfreeze` is told, one training after the other.
+        rate: the learning rate of the last stage; a few are tried on a short run where it is None.
+        folder: where half-done work is kept: what is done there is not done again.
+        minutes: after which no epoch is begun.
+        show: is called with each epoch of the tuned model.
+
+    Raises:
+        TuningError: a learning rate explodes.
+    """
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    way = Way(tuple(unfreeze), epochs, batch_size, seed, folder, until, log, show)
+    fit = partial(fitted_on, features, head=head, seed=seed)
+    choices = [fit(seen, log=log if not i else nothing) for i, (seen, _) in enumerate(plan.folds)]
+    folds = [prepared(task, way, choice.fitted, *rows) for choice, rows in zip(choices, plan.folds, strict=True)]
+    truth = features.examples.labels[plan.judged]
+    frozen = np.concatenate([fold.fitted.logits(features.take(fold.held)) for fold in folds])
+    rates = RATES if rate is None else (rate,)
+    tried = try_rates(folds, rates, truth) if len(rates) > 1 else np.zeros((1, *frozen.shape))
+    # Who picks: for each group all others, and for the final model everybody.
+    pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
+    picked = [rates[better(*marks(tried, truth, places))] for places in pickers]
+    reached, ended = tune_once(folds[0], pickers, picked, truth) if len(folds) == 1 else tune_folds(folds, plan.groups, picked, truth)
+    shares = [better(*marks(one, truth, places)) for one, places in zip(reached, pickers, strict=True)]
+    tuned = np.zeros_like(frozen, np.float64)
+    for i, group in enumerate(plan.groups):
+        tuned[group] = reached[i, shares[i]][group]
+    right = {"frozen": frozen.argmax(1) == truth, "tuned": tuned.argmax(1) == truth}
+    found = verdict(right["tuned"], right["frozen"], len(folds))
+    right |= {f"learning rate {each:g}, short": tried[i].argmax(1) == truth for i, each in enumerate(rates) if len(rates) > 1}
+    log(str(found))
+    if not found.tuned_wins:
+        history = ended.history if ended else ()
+        choice = fit(plan.everything, log=nothing) if plan.taken or len(folds) > 1 else choices[0]
+        return Competition(found, choice.fitted, None, plan.everything, choice.out_of_fold, right, history)
+    final = folds[0]
+    if ended is None:
+        log(f"the final model: all of train, at a learning rate of {picked[-1]:g}")
+        final = prepared(task, way, fit(plan.everything, log=nothing).fitted, plan.everything, plan.everything[:0])
+        ended = trained(final, "final", picked[-1], epochs, log=log, show=show)
+    value, share = temperature(tuned, truth), STEPS[shares[-1]]
+    assign(final.model.trainable_variables, between(final.first, ended.weights[-1], share))
+    log(f"its weights are {share:g} of the way from the frozen to the tuned ones")
+    model = cooled(task.finish(final.model, final.fitted), final.fitted.name, value)
+    return Competition(found, final.fitted, model, plan.judged, softmax(tuned / value, 1), right, ended.history)
+
+
+def fitted_on(features: Features, rows: np.ndarray, *, head: str, seed: int, log: Callable[..., None]) -> Choice:
+    """The head of some examples, as `frozen` fits it."""
+    part = features.take(rows)
+    examples = part.examples
+    return choose(part, examples.labels, len(examples.classes), features.tap_widths, head=head, units=examples.units, seed=seed, log=log)
+
+
+def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray) -> Fold:
+    """A model with that head folded in, ready for the first of its trainings."""
+    model, backbone = task.build(fitted)
+    return Fold(task, way, fitted, seen, held, model, backbone, compiled(task, way, model, backbone, seen, way.unfreeze[0]))
+
+
+def compiled(task: Task, way: Way, model: keras.Model, backbone: Backbone, seen: np.ndarray, unfreeze: int | str) -> list[np.ndarray]:
+    """Compile for one training; returns the state to start from."""
+    hold(model, 0)
+    backbone.unfreeze(unfreeze)
+    hold(model, PULL)
+    optimizer = layerwise(keras.optimizers.SGD, base=0.0, decay=DECAY, backbone=backbone, momentum=MOMENTUM, global_clipnorm=CLIP)
+    return ready(model, optimizer, next(iter(task.batches(seen, way.batch_size, way.seed)(0, 0))), SMOOTHING)
+
+
+def trained(
+    fold: Fold, name: str, rate: float, epochs: int, *, held_out: HeldOut | None = None, log: Callable[..., None] = nothing, show: Show = nothing
+) -> Trained:
+    """Train one fold's model from its start; its trainings after each other share the epochs, and only the last one is watched."""
+    way, start = fold.way, fold.start
+    for i, unfreeze in enumerate(way.unfreeze):
+        last = i == len(way.unfreeze) - 1
+        if len(way.unfreeze) > 1:
+            log(f"unfrozen: {unfreeze}")
+            if not i:
+                assign(fold.model.variables, start[: len(fold.model.variables)])
+            start = compiled(fold.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
+        result = train(
+            fold.model,
+            fold.task.batches(fold.seen, way.batch_size, way.seed),
+            math.ceil(len(fold.seen) / way.batch_size),
+            start,
+            examples=len(fold.seen),
+            epochs=max(1, epochs // len(way.unfreeze)),
+            rate=rate,
+            folder=way.folder / f"{name}-{i}",
+            held_out=held_out if last else None,
+            until=way.until,
+            log=log,
+            show=show if last else nothing,
+        )
+    return result
+
+
+def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) -> np.ndarray:
+    """Logits [rates, n, C] of the judged examples after a short run at each rate."""
+    way, found = folds[0].way, []
+    short = max(1, way.epochs // SHORT)
+    for rate in rates:
+        ends = [trained(fold, f"rate-{rate:g}-{i}", rate, short) for i, fold in enumerate(folds)]
+        found.append(np.concatenate([fold.logits(end.weights[0]) for fold, end in zip(folds, ends, strict=True)]))
+        way.log(f"learning rate {rate:g}: {np.mean(found[-1].argmax(1) == truth):.3f} after {short} epoch{'s' if short > 1 else ''}")
+    return np.stack(found)
+
+
+def tune_once(fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None]:
+    """On one split: logits [pickers, steps, n, C], and the training whose last weights are everybody's pick."""
+    way, reached, ended = fold.way, [np.zeros(0)] * len(pickers), None
+    for rate in sorted(set(picked)):
+        way.log(f"tuning at a learning rate of {rate:g}")
+        asks = [i for i, each in enumerate(picked) if each == rate]
+        held_out = HeldOut(fold.task.inputs(fold.held, way.batch_size), truth, tuple(pickers[i] for i in asks), PATIENCE)
+        result = trained(fold, f"tune-{rate:g}", rate, way.epochs, held_out=held_out, log=way.log, show=way.show if rate == picked[-1] else nothing)
+        for i, weights in zip(asks, result.weights, strict=True):
+            reached[i] = fold.on_the_way(weights)
+        ended = result if rate == picked[-1] else ended
+    return np.stack(reached), ended
+
+
+def tune_folds(folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None]:
+    """By folds: logits [pickers, steps, n, C], the same for every picker; there is no final model yet."""
+    reached = np.zeros((len(STEPS), len(truth), folds[0].fitted.bias.size))
+    for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
+        fold.way.log(f"fold {i + 1} of {len(folds)}: tuning at a learning rate of {picked[i]:g}")
+        result = trained(fold, f"tune-{i}", picked[i], fold.way.epochs, log=fold.way.log)
+        reached[:, group] = fold.on_the_way(result.weights[0])
+    return np.stack([reached] * len(picked)), None
+
+
+def marks(logits: np.ndarray, labels: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `better` asks for: which of `places` each candidate, logits [candidates, n, C], got right, and their losses."""
+    return np.stack([one[places].argmax(1) == labels[places] for one in logits]), np.stack([losses_of(one[places], labels[places]) for one in logits])
+
+
+def cooled(model: keras.Model, head: str, value: float) -> keras.Model:
+    """The model with the logits of its head divided by a temperature, within the last layer."""
+    logits = model.get_layer(head).get_layer("logits")
+    logits.set_weights([weight / np.float32(value) for weight in logits.get_weights()])
+    return model

@@ -1,0 +1,106 @@
+"""Frozen or tuned? Both are judged on examples that neither was fitted on, and the frozen model is left only for a gain that is no accident.
+
+Where there are at least 300 validation examples, they are halved; what is picked for one half (learning rate, epoch, how far to go from the frozen to the
+tuned weights) is picked on the other. Below that, three folds: each is judged by a model that was fitted on the two others, with what was picked on these.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from tfxfer.data import Examples
+from tfxfer.probe import paired
+from tfxfer.probe.folds import deal
+
+ENOUGH = 300  # validation examples below which three folds are used: their standard error would be 3 points and more
+SHARE = 5  # without a validation part one example in five of train is held out
+STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # from the frozen weights to the tuned ones (WiSE-FT, Wortsman 2022)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Who is fitted and who is judged.
+
+    folds: (positions to fit on, positions to judge); one, or three that judge every example once.
+    groups: places among the judged examples, all folds after each other: what is picked for a group is picked on the others.
+    everything: all of train: what a final model that is fitted anew is fitted on.
+    taken: whether there is no validation part of the user's.
+    """
+
+    folds: tuple[tuple[np.ndarray, np.ndarray], ...]
+    groups: tuple[np.ndarray, ...]
+    everything: np.ndarray
+    taken: bool
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Positions of all judged examples, in the order of the groups' places."""
+        return np.concatenate([held for _, held in self.folds])
+
+    def others(self, group: int) -> np.ndarray:
+        """The places that picks for a group are made on."""
+        return np.concatenate([places for i, places in enumerate(self.groups) if i != group])
+
+
+def plan(examples: Examples, seed: int) -> Plan:
+    """How to judge: on the validation part, on a fifth of train where there is none, or by three folds of train where that would be few."""
+    train, validation = examples.where("train"), examples.where("validation")
+    taken = not len(validation)
+
+    def dealt(rows: np.ndarray, count: int) -> np.ndarray:
+        return deal(examples.labels[rows], count, seed, None if examples.units is None else examples.units[rows])
+
+    if taken:
+        folds = dealt(train, SHARE)
+        seen, validation = train[folds != 0], train[folds == 0]
+    else:
+        seen = train
+    if len(validation) >= ENOUGH:
+        second = dealt(validation, 2) == 1
+        return Plan(((seen, validation),), (np.flatnonzero(~second), np.flatnonzero(second)), train, taken)
+    folds = dealt(train, 3)
+    split = tuple((train[folds != fold], train[folds == fold]) for fold in range(3) if np.any(folds == fold))
+    ends = np.cumsum([0, *(len(held) for _, held in split)])
+    return Plan(split, tuple(np.arange(a, b) for a, b in pairwise(ends)), train, taken)
+
+
+def better(right: np.ndarray, losses: np.ndarray) -> int:
+    """Which of some candidates to pick, from bool and float [candidates, n]: the most right, among equals the smallest mean loss, then the first."""
+    return min(range(len(right)), key=lambda i: (-int(right[i].sum()), float(losses[i].mean()), i))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The paired comparison: how much more often the tuned model is right, its standard error, and whether that is more than two of them."""
+
+    gain: float
+    error: float
+    n: int
+    frozen: float
+    tuned: float
+    folds: int
+
+    @property
+    def tuned_wins(self) -> bool:
+        """Only for a gain above two standard errors (METHODS: the guard)."""
+        return self.gain > 2 * self.error and self.gain > 0
+
+    def __str__(self) -> str:
+        how = "by three folds" if self.folds > 1 else "on validation"
+        figures = f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} ({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"
+        if self.tuned_wins:
+            return f"Chosen: the tuned model. {figures}: more than two standard errors."
+        return f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, {200 * self.error:.1f} points here, to be more than chance."
+
+
+def verdict(tuned: np.ndarray, frozen: np.ndarray, folds: int) -> Verdict:
+    """From which judged examples each got right, bool [n]."""
+    gain, error = paired(tuned, frozen)
+    return Verdict(gain, error, len(tuned), float(frozen.mean()), float(tuned.mean()), folds)
+
+
+def between(frozen: Sequence[np.ndarray], tuned: Sequence[np.ndarray], share: float) -> list[np.ndarray]:
+    """Weights on the straight line from frozen (0) to tuned (1)."""
+    return [((1 - share) * a + share * b).astype(a.dtype) for a, b in zip(frozen, tuned, strict=True)]

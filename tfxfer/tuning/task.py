@@ -1,0 +1,116 @@
+"""What trains: a model made of a fitted head and the stages below it, and the batches that it is fed with.
+
+Two kinds, with one interface: `from_activations` starts from what the frozen stages say, kept on disk, and `from_pixels` runs the whole network.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.augment import augmented, seed_of
+from tfxfer.backbone import Backbone
+from tfxfer.features import Pixels
+from tfxfer.heads import join
+from tfxfer.probe import Fitted
+from tfxfer.probe.fitted import Array
+from tfxfer.tuning.train import Batches
+
+LOADED = 2**30  # bytes of activations that are held in memory; above that every batch is read from disk
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What trains, and on what.
+
+    build: a fresh model, of pretrained weights and that head, from inputs to logits; and its backbone, or the part of it that is not computed beforehand.
+    batches: (positions, batch size, seed) -> the training batches of each epoch.
+    inputs: (positions, batch size) -> inputs in order, without labels.
+    finish: a model that was built, with what it has learnt, as one from pixels.
+    """
+
+    build: Callable[[Fitted], tuple[keras.Model, Backbone]]
+    batches: Callable[[np.ndarray, int, int], Batches]
+    inputs: Callable[[np.ndarray, int], tf.data.Dataset]
+    finish: Callable[[keras.Model, Fitted], keras.Model]
+
+
+def order(rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+    """The rows in the order of that epoch: nothing else decides it, so that a training can go on in the middle."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def from_pixels(network: Backbone, pixels: Pixels, labels: np.ndarray, classes: int, *, augment: tuple[str, ...] = ()) -> Task:
+    """The whole network from files."""
+    one_hot, digests = np.eye(classes, dtype=np.float32)[labels], pixels.examples.digests
+
+    def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
+        part = network.tapped(None if network.batch_norm == "train" else fitted.taps)
+        return join(part, fitted.layer(), network.image_size), part
+
+    def batches(rows: np.ndarray, size: int, seed: int) -> Batches:
+        def epoch(number: int, done: int) -> tf.data.Dataset:
+            now = order(rows, number, seed)[done * size :]
+            seeds = np.array([seed_of(digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
+            found = tf.data.Dataset.zip((pixels.dataset(now), tf.data.Dataset.from_tensor_slices((seeds, one_hot[now])))).batch(size)
+            return found.map(lambda x, rest: (augmented(x, rest[0], augment) if augment else x, rest[1])).prefetch(2)
+
+        return epoch
+
+    return Task(build, batches, lambda rows, size: pixels.dataset(rows).batch(size).prefetch(2), lambda model, fitted: model)
+
+
+def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], labels: np.ndarray, classes: int) -> Task:
+    """The last stages from cached rows: the activations that `rest` starts from, then the taps before the cut (see `Backbone.cut`, with all taps).
+
+    views: the rows of the images as they are, then of augmented views; the epochs take turns.
+    """
+    one_hot, size_of_map = np.eye(classes, dtype=np.float32)[labels], math.prod(rest.entry_shape)
+
+    def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
+        part = rest.tapped(rest.taps)
+        row = keras.Input((views[0].shape[1],), name="activations")
+        taps = part(keras.layers.Reshape(rest.entry_shape)(row[:, :size_of_map]))
+        if early := sum(fitted.widths) - sum(part.tap_widths):
+            taps = keras.layers.Concatenate()([row[:, -early:], taps]) if early > 0 else taps[:, -sum(fitted.widths) :]
+        return keras.Model(row, fitted.layer()(taps)), part
+
+    def batches(rows: np.ndarray, size: int, seed: int) -> Batches:
+        readers = [reader(view, rows) for view in views]
+
+        def epoch(number: int, done: int) -> tf.data.Dataset:
+            places = order(np.arange(len(rows)), number, seed)[done * size :]
+            read = readers[number % len(readers)]
+            found = tf.data.Dataset.from_tensor_slices((places.astype(np.int64), one_hot[rows[places]])).batch(size)
+            return found.map(lambda at, y: (read(at), y)).prefetch(2)
+
+        return epoch
+
+    def inputs(rows: np.ndarray, size: int) -> tf.data.Dataset:
+        return tf.data.Dataset.range(len(rows)).batch(size).map(reader(views[0], rows)).prefetch(2)
+
+    def finish(model: keras.Model, fitted: Fitted) -> keras.Model:
+        whole, head = network.tapped(fitted.taps), fitted.layer()
+        whole.take_weights(next(layer for layer in model.layers if isinstance(layer, Backbone)))
+        head.set_weights(model.get_layer(head.name).get_weights())
+        return join(whole, head, network.image_size)
+
+    return Task(build, batches, inputs, finish)
+
+
+def reader(rows: Array, positions: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """int64 [B], places among `positions` -> float32 [B, W]."""
+    width = rows.shape[1]
+    if 4 * len(positions) * width <= LOADED:
+        with tf.device("/CPU:0"):
+            loaded = tf.constant(np.asarray(rows[positions], np.float32))
+        return lambda at: tf.gather(loaded, at)
+
+    def read(at: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(lambda i: np.asarray(rows[positions[i]], np.float32), [at], tf.float32)
+        return tf.ensure_shape(found, [None, width])
+
+    return read

@@ -1,0 +1,208 @@
+"""One training by Keras' own `fit`, epoch by epoch, that a kill at any moment does not change.
+
+All that decides the next step is in a checkpoint: weights, optimizer, seeds of dropout, metrics, place in the data, rate, best weights so far. Data are a
+function of the epoch and of how many batches are done, and the rate is a function of the step.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.errors import TuningError
+from tfxfer.optimizers import warm_up_cosine
+from tfxfer.tuning import checkpoint
+
+EVERY = 30.0  # seconds between checkpoints
+RETREATS, SLOWER = 3, 0.3  # how often a training that exploded starts from its last good epoch, and at what share of the rate
+
+Show = Callable[[int, dict[str, float]], None]  # the number of an epoch that is done, and its figures
+Batches = Callable[[int, int], tf.data.Dataset]  # (epoch, batches that are done) -> the others, (inputs, one-hot labels)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Examples that a training is watched on.
+
+    inputs: in order, without labels. labels: int [n].
+    watch: groups of positions among them; for each the weights of the epoch with the smallest loss are kept.
+    patience: epochs without a smaller loss of any group after which training stops.
+    """
+
+    inputs: tf.data.Dataset
+    labels: np.ndarray
+    watch: tuple[np.ndarray, ...]
+    patience: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training came to: trainable weights, of its last epoch or for each group that was watched of its best one; a dict an epoch."""
+
+    weights: tuple[list[np.ndarray], ...]
+    history: tuple[dict[str, float], ...]
+
+
+def nothing(*told: Any) -> None:
+    """For whoever need not be told."""
+
+
+def ready(model: keras.Model, optimizer: keras.optimizers.Optimizer, batch: tuple[Any, Any], smoothing: float) -> list[np.ndarray]:
+    """Compile, build all that `fit` would build, and return the state to start from: `state(model)` as it was before."""
+    before = [v.numpy() for v in model.variables]
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")], jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    start = [*before, *(v.numpy() for v in optimizer.variables)]
+    model.train_on_batch(*batch)
+    model.reset_metrics()
+    return [*start, *(v.numpy() for v in model.metrics_variables)]
+
+
+def state(model: keras.Model) -> list[Any]:
+    """All variables that a step changes."""
+    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+
+def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    """Set variables."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def train(
+    model: keras.Model,
+    batches: Batches,
+    steps: int,
+    start: Sequence[np.ndarray],
+    *,
+    examples: int,
+    epochs: int,
+    rate: float,
+    folder: Path,
+    held_out: HeldOut | None = None,
+    until: float = math.inf,
+    log: Callable[[str], None] = print,
+    show: Show = nothing,
+) -> Trained:
+    """Train from `start` (see `ready`) by SGD-like steps with warm-up and cosine; goes on from the checkpoint in `folder`, and returns at once when it is done.
+
+    Args:
+        steps, examples: batches and images an epoch.
+        rate: the largest learning rate.
+        until: time.monotonic() after which no epoch is begun.
+        show: is called with each epoch's figures, for TensorBoard.
+
+    Raises:
+        TuningError: the loss is not finite, again and again.
+    """
+    variables, watch = state(model), () if held_out is None else held_out.watch
+    count, size = len(variables), len(model.trainable_variables)
+    assign(variables, start)
+    now: dict[str, Any] = {"saved": 0, "epoch": 0, "step": 0, "scale": 1.0, "retreats": 0, "history": [], "stale": 0, "done": False}
+    now["best"] = [math.inf] * len(watch)
+    best = [[v.numpy() for v in model.trainable_variables] for _ in watch]
+    good: list[np.ndarray] = []  # the state at the beginning of the epoch
+    if (found := checkpoint.load(folder, log)) is not None:
+        arrays, now = found
+        assign(variables, arrays[:count])
+        best = [arrays[count + i * size : count + (i + 1) * size] for i in range(len(watch))]
+        good = arrays[count + len(watch) * size :]
+
+    def keep() -> None:
+        now["saved"] += 1
+        checkpoint.save(folder, now["saved"], [*(v.numpy() for v in variables), *(w for some in best for w in some), *(good if now["step"] else [])], now)
+
+    while not now["done"]:
+        good = good if now["step"] else [v.numpy() for v in variables]
+        began, skipped = time.monotonic(), now["step"]
+        keeper = Keeper(now, keep, partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps), steps, model.metrics_variables)
+        done = model.fit(batches(now["epoch"], skipped), initial_epoch=now["epoch"], epochs=now["epoch"] + 1, verbose=0, callbacks=[keeper], shuffle=False)
+        values = {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
+        if not math.isfinite(values["loss"]) or not all(np.isfinite(v.numpy()).all() for v in model.trainable_variables):
+            assign(variables, good)
+            now |= {"step": 0, "scale": now["scale"] * SLOWER, "retreats": now["retreats"] + 1}
+            if now["retreats"] > RETREATS:
+                raise TuningError(
+                    f"the loss is not finite at a learning rate of {rate:g}, nor at {rate * now['scale'] / SLOWER:.1g}. Try --learning-rate {rate / 100:g}."
+                )
+            log(f"epoch {now['epoch'] + 1}: the loss is not finite; back to the last good state, at a learning rate of {rate * now['scale']:g}")
+            continue
+        if held_out is not None:
+            values |= watched(model, held_out, now, best)
+        speed = examples * (1 - skipped / steps) / max(time.monotonic() - began, 1e-9)
+        now["history"].append({"epoch": now["epoch"] + 1, **values})
+        now |= {"epoch": now["epoch"] + 1, "step": 0}
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        log(f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, {(epochs - now['epoch']) * examples / speed:.0f} s left")
+        show(now["epoch"], values)
+        late, stale = time.monotonic() > until, held_out is not None and now["stale"] >= held_out.patience
+        if late and now["epoch"] < epochs:
+            log("the time is up: training stops here")
+        if stale and now["epoch"] < epochs:
+            log(f"no smaller loss on held-out examples for {now['stale']} epochs: training stops here")
+        now["done"] = late or stale or now["epoch"] == epochs
+        if now["done"]:
+            keep()
+        else:
+            keeper.keep_if_due()
+    weights = best or [[v.numpy() for v in model.trainable_variables]]
+    return Trained(tuple(weights), tuple(now["history"]))
+
+
+def watched(model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: list[list[np.ndarray]]) -> dict[str, float]:
+    """Loss and accuracy on held-out examples; keeps the weights of each group that never had a smaller loss."""
+    logits = answers(model, held_out.inputs)
+    losses = losses_of(logits, held_out.labels)
+    now["stale"] += 1
+    for i, group in enumerate(held_out.watch):
+        if (loss := float(losses[group].mean())) < now["best"][i]:
+            now["best"][i], now["stale"] = loss, 0
+            best[i] = [v.numpy() for v in model.trainable_variables]
+    return {"val_loss": float(losses.mean()), "val_accuracy": float((logits.argmax(1) == held_out.labels).mean())}
+
+
+def answers(model: keras.Model, inputs: tf.data.Dataset) -> np.ndarray:
+    """Logits, float64 [n, C]."""
+    return np.asarray(model.predict(inputs, verbose=0), np.float64)
+
+
+def losses_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """-log p of the true class of each row."""
+    shifted = logits - logits.max(1, keepdims=True)
+    return np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
+
+
+class Keeper(keras.callbacks.Callback):
+    """Sets the rate of each step, and keeps checkpoints inside an epoch."""
+
+    last = 0.0  # when any training of this process was last kept
+
+    def __init__(self, now: dict[str, Any], keep: Callable[[], None], rate: Callable[[int], float], steps: int, metrics: Sequence[Any]):
+        super().__init__()
+        self.now, self.keep, self.rate, self.steps = now, keep, rate, steps
+        self.skipped, self.metrics, self.values = now["step"], metrics, [v.numpy() for v in metrics]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.skipped:  # `fit` has set the metrics of the part that is done to zero
+            assign(self.metrics, self.values)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.optimizer.learning_rate = self.rate(self.now["epoch"] * self.steps + self.skipped + batch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.now["step"] = self.skipped + batch + 1
+        if self.now["step"] < self.steps and math.isfinite(float(logs["loss"])):
+            self.keep_if_due()
+
+    def keep_if_due(self):
+        if time.monotonic() - Keeper.last > EVERY:
+            self.keep()
+            Keeper.last = time.monotonic()
