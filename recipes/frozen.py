@@ -29,19 +29,11 @@ def frozen(
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
     run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
-    trains, cache = head in ("mlp", "cosine"), tfxfer.Cache(run.cache_folder)
+    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size)
+    trains = head in ("mlp", "cosine")
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))
-        features = tfxfer.features.extract(
-            examples,
-            prefix,
-            cache=cache,
-            engine=run.engine,
-            precision=run.engine_precision,
-            batch_size=run.batch_size,
-            mirror=mirror,
-            skip_bad_images=run.skip_bad_images,
-        )
+        features = extract(examples, prefix, mirror=mirror, skip_bad_images=run.skip_bad_images)
     examples, classes = features.examples, len(features.examples.classes)
     train, validation = examples.where("train"), examples.where("validation")
     with run.timed("head"):
@@ -63,7 +55,7 @@ def frozen(
                 run.write("gaussian.npz", tfxfer.outcome.gaussian(part, labels, classes, found.fitted.widths))
     outcome = tfxfer.outcome.judge(examples, tfxfer.outcome.of_head(features, layer), held_out, probabilities)
     with run.timed("baselines"):
-        baselines = tfxfer.outcome.baselines(features, cache, run)
+        baselines = tfxfer.outcome.baselines(features, run)
     model = tfxfer.heads.join(network.tapped(taps), layer, network.image_size, mirror=mirror)
     outcome.write(run, network, model, baselines, history)
     with run.timed("report"):

@@ -32,15 +32,14 @@ def partial(
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm="inference", trust=run.trust)
     stages = tfxfer.tuning.stages_of(network, unfreeze)
     run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
-    cache = tfxfer.Cache(run.cache_folder)
-    options = {"engine": run.engine, "precision": run.engine_precision, "batch_size": run.batch_size}
+    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size)
     with run.timed("features"):
-        features = tfxfer.features.extract(examples, network.prefix(len(network.stages)), cache=cache, skip_bad_images=run.skip_bad_images, **options)
+        features = extract(examples, network.prefix(len(network.stages)), skip_bad_images=run.skip_bad_images)
     examples = features.examples
     plan = tfxfer.tuning.plan(examples, run.seed)
     with run.timed("activations"):
         task = tfxfer.tuning.last_stages(
-            network, stages, features, plan, cache=cache, head=head, views=views, augment=tuple(augment.split("+")), seed=run.seed, log=run.say, **options
+            network, stages, features, plan, extract, head=head, views=views, augment=tuple(augment.split("+")), seed=run.seed, log=run.say
         )
     with run.timed("tuning"):
         found = tfxfer.tuning.compete(
@@ -56,10 +55,11 @@ def partial(
             folder=run.folder / "checkpoints" / "tuning",
             minutes=time_limit,
             log=run.say,
+            show=tfxfer.outcome.board(run),
         )
     model, outcome = tfxfer.outcome.settle(found, features, network, run)
     with run.timed("baselines"):
-        baselines = tfxfer.outcome.baselines(features, cache, run)
+        baselines = tfxfer.outcome.baselines(features, run)
     outcome.write(run, network, model, baselines, found.history)
     with run.timed("report"):
         run.write_text("report.html", tfxfer.report.page(run.folder))

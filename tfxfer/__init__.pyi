@@ -6,6 +6,7 @@ from . import engines as engines
 from . import errors as errors
 from . import evaluate as evaluate
 from . import features as features
+from . import gradual as gradual
 from . import handles as handles
 from . import heads as heads
 from . import optimizers as optimizers
@@ -20,6 +21,7 @@ from . import tuning as tuning
 from .backbone import Backbone as Backbone
 from .cache import Cache as Cache
 from .errors import TfxferError as TfxferError
+from .gradual import GradualUnfreeze as GradualUnfreeze
 from .recipe import recipe as recipe
 from .run import Run as Run
 

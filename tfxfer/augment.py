@@ -17,7 +17,7 @@ def augmented(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...]) -> tf
     """A random view of each image.
 
     Args:
-        images: float32 [B, H, W, 3].
+        images: float32 [B, H, W, 3], of known H and W.
         seeds: int32 [B, 2].
         kinds: any of "flip" (left and right exchanged, for every other image) and "crop" (a square part of 0.7 to 1 of the side, enlarged again).
 
@@ -42,4 +42,4 @@ def crop(images: tf.Tensor, size: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     side = SMALLEST + (1 - SMALLEST) * size[:, None]
     start = place * (1 - side)
     boxes: Any = tf.concat([start, start + side], 1)
-    return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), tf.shape(images)[1:3])
+    return tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), images.shape[1:3])

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import math
 import os
+import warnings
 import weakref
 import zlib
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ class Backbone(keras.layers.Layer):
             for w in pretrained.weights
         ]
         self._functions = Hidden[dict[Any, Any]]({})
+        self._fitted: tuple[bool, ...] | None = None  # what trained when `fit` last traced a step
         self.built = True
         self._apply(trainable)
 
@@ -261,6 +263,12 @@ class Backbone(keras.layers.Layer):
         for i, (mine, weight) in enumerate(zip(self._own, self._pretrained.it.weights, strict=True)):
             if weight.trainable:
                 mine.trainable = trainable and (self._plan is None or f"weight_{i}" in planned)
+        if self._fitted is not None and self._fitted != tuple(v.trainable for v in self._own):
+            self._fitted = None
+            warnings.warn(
+                "what trains in this Backbone has changed since the model was compiled, and `fit` would go on as before: call compile() with a new optimizer.",
+                stacklevel=3,
+            )
 
     # --- the computation ---
 
@@ -283,7 +291,9 @@ class Backbone(keras.layers.Layer):
 
     def call(self, x, training=False):
         if (found := tuple(x.shape[1:])) != self.entry_shape:
-            raise ValueError(f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape=(batch, *{found})")
+            raise ValueError(f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={(None, *found)}")
+        if training and tf.inside_function():
+            self._fitted = tuple(v.trainable for v in self._own)
         graph = self._graph(bool(training))
         features, *updates = self._run(graph, self._training_maps(graph), tf.cast(x, tf.float32))
         for (i, _), value in zip(graph.updates, updates, strict=True):

@@ -152,6 +152,20 @@ def extract(
     return Features(good, tuple(cache.rows(key, good.digests) for key in keys), prefix.tap_widths, prefix.feature_size)
 
 
+@dataclass(frozen=True)
+class Extractor:
+    """`extract` with what a whole run has in common: `extractor(examples, prefix, ...)`."""
+
+    cache: Cache
+    engine: Literal["tensorflow", "openvino"] = "tensorflow"
+    precision: Literal["float32", "bf16"] = "float32"
+    batch_size: int = 32
+
+    def __call__(self, examples: Examples, prefix: Prefix, **options: Any) -> Features:
+        """See `extract`."""
+        return extract(examples, prefix, cache=self.cache, engine=self.engine, precision=self.precision, batch_size=self.batch_size, **options)
+
+
 def raw_pixels(examples: Examples, *, cache: Cache, size: int = 32, skip_bad_images: bool = False, progress: bool = False) -> Features:
     """The images themselves, made small, as features for the baseline: float32 [n, size * size * 3] in [0, 1], cached like any other."""
     pixels = Pixels(examples, (size, size), (0.0, 1.0), 32)

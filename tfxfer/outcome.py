@@ -49,8 +49,8 @@ class Outcome:
 
     def metrics(self, baselines: Baselines) -> dict[str, Any]:
         """metrics.json: `validation` is the out-of-fold figure on train where there is no validation part; None where there is nothing."""
-        judged = {split: score(*found, self.examples.classes) if (found := self.of(split)) else None for split in ("test", "validation", "train")}
-        found = {"test": judged["test"], "validation": judged["validation"] or judged["train"], "baselines": baselines.scores}
+        judged = {split: score(*mine, self.examples.classes) if (mine := self.of(split)) else None for split in ("test", "validation", "train")}
+        found: dict[str, Any] = {"test": judged["test"], "validation": judged["validation"] or judged["train"], "baselines": baselines.scores}
         return found | ({"candidates": {name: share(right) for name, right in self.candidates.items()}} if self.candidates else {})
 
     def predictions(self) -> Iterator[tuple[str, str, str, str, str]]:
@@ -141,19 +141,31 @@ def of_model(pixels: Pixels, model: keras.Model) -> Answers:
     return answers
 
 
-def baselines(features: Features, cache: Cache, run: Run) -> Baselines:
+def baselines(features: Features, run: Run) -> Baselines:
     """What one would get without transfer, or with the simplest one, on the test part."""
     examples = features.examples
     train, test = examples.where("train"), examples.where("test")
-    pixels = raw_pixels(examples, cache=cache, skip_bad_images=run.skip_bad_images) if len(test) else None
+    pixels = raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images) if len(test) else None
     return evaluate.baselines(examples.labels, train, test, examples.classes, raw_pixels=pixels, last_layer=features.output, seed=run.seed, log=run.say)
+
+
+def board(run: Run) -> Callable[[int, dict[str, float]], None]:
+    """Writes each epoch's figures to the run's `logs/`, for TensorBoard."""
+
+    def show(epoch: int, values: dict[str, float]) -> None:
+        with tf.summary.create_file_writer(str(run.folder / "logs")).as_default():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step=epoch)
+
+    return show
 
 
 def settle(found: Competition, features: Features, network: Backbone, run: Run) -> tuple[keras.Model, Outcome]:
     """The winner of a competition as a model from pixels, and its answers on examples that had no part in it."""
-    run.record(chosen="tuned" if found.model else "frozen", chosen_head=found.fitted.name, chosen_taps=found.fitted.taps, why=str(found.verdict))
+    taps = found.fitted.taps if features.tap_widths else None
+    run.record(chosen="tuned" if found.model else "frozen", chosen_head=found.fitted.name, chosen_taps=taps, why=str(found.verdict))
     layer = found.fitted.layer()
-    model = found.model or join(network.tapped(found.fitted.taps), layer, network.image_size)
+    model = found.model or join(network.tapped(taps), layer, network.image_size)
     pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)
     answers = of_model(pixels, model) if found.model else of_head(features, layer)
     return model, judge(features.examples, answers, found.positions, found.probabilities, found.candidates)

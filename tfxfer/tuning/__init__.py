@@ -1,18 +1,20 @@
 """Fine-tuning that is never worse than frozen, but by chance: tune, compare with the frozen model, and leave that one only for a gain that is none.
 
 checkpoint   the state of a training on disk
-train        one training by `fit`, which a kill does not change
+training     one training by `fit`, which a kill does not change
 task         what trains: from pixels, or from activations
+augmentation which augmentations leave the labels alone
 activations  the frozen stages computed once
 guard        who is judged by whom, and the verdict
-compete      the whole competition
+competition  the whole competition
 """
 
 from tfxfer.tuning.activations import last_stages, stages_of
-from tfxfer.tuning.compete import Competition, compete
+from tfxfer.tuning.augmentation import harmless
+from tfxfer.tuning.competition import Competition, compete
 from tfxfer.tuning.guard import Plan, Verdict, plan
 from tfxfer.tuning.task import Task, from_activations, from_pixels
-from tfxfer.tuning.train import HeldOut, Trained, train
+from tfxfer.tuning.training import HeldOut, Trained, train
 
 __all__ = [
     "Competition",
@@ -24,6 +26,7 @@ __all__ = [
     "compete",
     "from_activations",
     "from_pixels",
+    "harmless",
     "last_stages",
     "plan",
     "stages_of",

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tfxfer.backbone import Backbone, Prefix
-from tfxfer.cache import Cache, size
+from tfxfer.cache import size
 from tfxfer.engines import ENGINES
 from tfxfer.errors import SavedModelError, TuningError
-from tfxfer.features import Features, Pixels, extract
+from tfxfer.features import Extractor, Features, Pixels
 from tfxfer.probe import choose, paired
 from tfxfer.probe.folds import sample
 from tfxfer.tuning.guard import Plan
@@ -44,11 +44,8 @@ def last_stages(
     stages: int,
     features: Features,
     plan: Plan,
+    extract: Extractor,
     *,
-    cache: Cache,
-    engine: Literal["tensorflow", "openvino"] = "tensorflow",
-    precision: Literal["float32", "bf16"] = "float32",
-    batch_size: int = 32,
     head: str = "auto",
     views: int = 0,
     augment: tuple[str, ...] = (),
@@ -59,12 +56,13 @@ def last_stages(
 
     Args:
         features: of all taps, of all examples.
+        extract: how they were computed, and where they are kept.
         views, augment: so many augmented views of each training image are kept too, and the epochs take turns.
     """
     examples, used = features.examples, np.union1d(plan.everything, plan.judged)
     labels, classes = examples.labels, len(examples.classes)
-    pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
-    whole = from_pixels(network, pixels, labels, classes, augment=augment)
+    pixels = Pixels(examples, network.image_size, network.value_range, extract.batch_size)
+    whole = from_pixels(network, features, augment=augment, batch_size=extract.batch_size)
     if stages == len(network.stages):
         log("every stage trains: nothing is frozen that could be computed once")
         return whole
@@ -73,27 +71,26 @@ def last_stages(
     except SavedModelError as error:
         log(f"the whole network is computed in each step: {error}")
         return whole
-    options: dict[str, Any] = {"cache": cache, "engine": engine, "precision": precision, "batch_size": batch_size}
     images = len(used) + views * len(plan.everything)
     half = images * prefix.width * 2
     before = network.stages[len(network.stages) - stages - 1].name
     log(f"activations after {before}: {prefix.width:,} numbers an image, {size(half)} in float16 or {size(2 * half)} in float32 for {images:,} images")
-    if half > (free := cache.free()):
-        log(f"they would not fit ({size(free)} free in {cache.folder}): the whole network is computed in each step")
+    if half > (free := extract.cache.free()):
+        log(f"they would not fit ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step")
         return whole
     few = used[sample(labels[used], COMPARED, seed)]
-    found = extract(examples.take(few), prefix, progress=False, **options)
-    if 4 * prefix.width > LARGE and (slower := reading(found) / computing(pixels, prefix, engine, precision)) > 1:
+    found = extract(examples.take(few), prefix, progress=False)
+    if 4 * prefix.width > LARGE and (slower := reading(found) / computing(pixels, prefix, extract)) > 1:
         log(f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step")
         return whole
     dtype = precision_of(found, rest, features, head, seed, log)
-    if dtype == "float32" and 2 * half > cache.free():
-        log(f"they would not fit in float32 ({size(cache.free())} free in {cache.folder}): the whole network is computed in each step")
+    if dtype == "float32" and 2 * half > extract.cache.free():
+        log(f"they would not fit in float32 ({size(extract.cache.free())} free in {extract.cache.folder}): the whole network is computed in each step")
         return whole
-    rows = [extract(examples.take(used), prefix, dtype=dtype, **options)]
+    rows = [extract(examples.take(used), prefix, dtype=dtype)]
     for number in range(1, views + 1):
         log(f"augmented view {number} of {views} ({', '.join(augment)})")
-        rows.append(extract(examples.take(used), prefix, dtype=dtype, augment=augment, number=number, **options))
+        rows.append(extract(examples.take(used), prefix, dtype=dtype, augment=augment, number=number))
     place = np.full(len(examples), -1)
     place[used] = np.arange(len(used))
     spread = [Placed(one, place) for one in rows]
@@ -150,10 +147,10 @@ def reading(rows: Features) -> float:
     return (time.perf_counter() - began) / len(rows)
 
 
-def computing(pixels: Pixels, prefix: Prefix, engine: str, precision: str) -> float:
+def computing(pixels: Pixels, prefix: Prefix, extract: Extractor) -> float:
     """Seconds to compute one row, decoding left out."""
     positions, batch = next(iter(pixels.batches(range(min(len(pixels.examples), 32)), {})))
-    run = ENGINES[engine](prefix, precision)
+    run = ENGINES[extract.engine](prefix, extract.precision)
     run(batch)
     began = time.perf_counter()
     run(batch)

@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from tfxfer.augment import augmented, seed_of
 from tfxfer.backbone import Backbone
-from tfxfer.features import Pixels
+from tfxfer.features import Features, Pixels
 from tfxfer.heads import join
 from tfxfer.probe import Fitted
 from tfxfer.probe.fitted import Array
-from tfxfer.tuning.train import Batches
+from tfxfer.tuning.training import Batches
 
 LOADED = 2**30  # bytes of activations that are held in memory; above that every batch is read from disk
 
@@ -43,18 +43,20 @@ def order(rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def from_pixels(network: Backbone, pixels: Pixels, labels: np.ndarray, classes: int, *, augment: tuple[str, ...] = ()) -> Task:
-    """The whole network from files."""
-    one_hot, digests = np.eye(classes, dtype=np.float32)[labels], pixels.examples.digests
+def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ...] = (), batch_size: int = 32) -> Task:
+    """The whole network from files: the images of `features`, in training augmented anew each epoch."""
+    examples = features.examples
+    pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
+    one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
-        part = network.tapped(None if network.batch_norm == "train" else fitted.taps)
+        part = network.tapped(fitted.taps if features.tap_widths else None)
         return join(part, fitted.layer(), network.image_size), part
 
     def batches(rows: np.ndarray, size: int, seed: int) -> Batches:
         def epoch(number: int, done: int) -> tf.data.Dataset:
             now = order(rows, number, seed)[done * size :]
-            seeds = np.array([seed_of(digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
+            seeds = np.array([seed_of(examples.digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
             found = tf.data.Dataset.zip((pixels.dataset(now), tf.data.Dataset.from_tensor_slices((seeds, one_hot[now])))).batch(size)
             return found.map(lambda x, rest: (augmented(x, rest[0], augment) if augment else x, rest[1])).prefetch(2)
 

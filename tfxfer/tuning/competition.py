@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from tfxfer.optimizers import hold, layerwise
 from tfxfer.probe import Choice, Fitted, choose, temperature
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
-from tfxfer.tuning.train import HeldOut, Show, Trained, answers, assign, losses_of, nothing, ready, train
+from tfxfer.tuning.training import HeldOut, Show, Trained, answers, assign, losses_of, nothing, ready, train
 
 RATES = (1e-3, 3e-3, 1e-2)  # of the last stage and the head
 SHORT = 4  # a rate is tried for one epoch in so many
@@ -161,7 +162,8 @@ def fitted_on(features: Features, rows: np.ndarray, *, head: str, seed: int, log
     """The head of some examples, as `frozen` fits it."""
     part = features.take(rows)
     examples = part.examples
-    return choose(part, examples.labels, len(examples.classes), features.tap_widths, head=head, units=examples.units, seed=seed, log=log)
+    widths = features.tap_widths or (features.feature_size,)
+    return choose(part, examples.labels, len(examples.classes), widths, head=head, units=examples.units, seed=seed, log=log)
 
 
 def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray) -> Fold:
@@ -173,7 +175,9 @@ def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.nd
 def compiled(task: Task, way: Way, model: keras.Model, backbone: Backbone, seen: np.ndarray, unfreeze: int | str) -> list[np.ndarray]:
     """Compile for one training; returns the state to start from."""
     hold(model, 0)
-    backbone.unfreeze(unfreeze)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
+        backbone.unfreeze(unfreeze)
     hold(model, PULL)
     optimizer = layerwise(keras.optimizers.SGD, base=0.0, decay=DECAY, backbone=backbone, momentum=MOMENTUM, global_clipnorm=CLIP)
     return ready(model, optimizer, next(iter(task.batches(seen, way.batch_size, way.seed)(0, 0))), SMOOTHING)

@@ -1,0 +1,63 @@
+"""Full fine-tuning: the head is fitted as in frozen, and from there the whole network trains.
+
+    tfxfer run full                         the demo data
+    tfxfer run full --data photos/          your own
+
+The tuned model is chosen only where it is better than the frozen one by more than two standard errors, on examples that picked neither.
+"""
+
+from typing import Annotated, Literal
+
+import tfxfer
+
+
+@tfxfer.recipe
+def full(
+    run: tfxfer.Run,
+    *,
+    data: Annotated[str, "Folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
+    backbone: Annotated[str, "Name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "That training starts from, fitted as in frozen."] = "auto",
+    epochs: Annotated[int, "Of the long training.", range(1, 10**6)] = 8,
+    learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default."] = None,
+    batch_norm: Annotated[Literal["inference", "train"], "train moves its statistics, and starts from the last tap alone."] = "inference",
+    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "auto takes what held-out examples show to be harmless."] = "auto",
+    time_limit: Annotated[float | None, "Minutes after which no epoch is begun."] = None,
+):
+    """Train a whole network from the head that frozen fits, and keep the frozen model unless that pays."""
+    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
+    run.say(examples.table(), *examples.notes)
+    network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm=batch_norm, trust=run.trust)
+    tfxfer.tuning.stages_of(network, "1")
+    run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
+    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size)
+    with run.timed("features"):
+        prefix = network.prefix(len(network.stages) if batch_norm == "inference" else None)
+        features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)
+    plan = tfxfer.tuning.plan(features.examples, run.seed)
+    with run.timed("tuning"):
+        kinds = tuple(kind for kind in augment.split("+") if kind not in ("auto", "none"))
+        if augment == "auto":
+            kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
+        found = tfxfer.tuning.compete(
+            tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size),
+            features,
+            plan,
+            head=head,
+            epochs=epochs,
+            rate=learning_rate,
+            batch_size=run.batch_size,
+            seed=run.seed,
+            folder=run.folder / "checkpoints" / "tuning",
+            minutes=time_limit,
+            log=run.say,
+            show=tfxfer.outcome.board(run),
+        )
+    model, outcome = tfxfer.outcome.settle(found, features, network, run)
+    with run.timed("baselines"):
+        baselines = tfxfer.outcome.baselines(features, run)
+    outcome.write(run, network, model, baselines, found.history)
+    with run.timed("report"):
+        run.write_text("report.html", tfxfer.report.page(run.folder))
+    run.finish()
+    run.say(outcome.summary(baselines), str(found.verdict), f"Next: tfxfer predict {run.folder} photo.jpg")

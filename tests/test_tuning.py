@@ -1,0 +1,308 @@
+"""Fine-tuning: cuts, a training that a kill does not change, the guard, and what is refused."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from savedmodels import save_reusable, tiny_network, vision_transformer
+
+from tfxfer import data, tuning
+from tfxfer.backbone import Backbone
+from tfxfer.cache import Cache
+from tfxfer.engines import tensorflow_engine
+from tfxfer.errors import TuningError
+from tfxfer.features import Extractor, extract
+from tfxfer.probe import choose
+from tfxfer.tuning import checkpoint
+from tfxfer.tuning.guard import better, between, plan, verdict
+from tfxfer.tuning.training import HeldOut, ready, train
+
+X = np.random.default_rng(0).random((24, 6), dtype=np.float32)
+Y = np.eye(2, dtype=np.float32)[(X[:, 0] > 0.5).astype(int)]
+
+
+# --- the network in two ---
+
+
+@pytest.mark.parametrize("taps", [None, 3])
+@pytest.mark.parametrize("network", [tiny_network, vision_transformer])
+def test_prefix_and_rest_are_the_network(network, taps, tmp_path):
+    backbone = Backbone(save_reusable(network(), tmp_path / "m"), trainable=False)
+    images = np.random.default_rng(0).random((5, 32, 32, 3), dtype=np.float32)
+    for stages in range(1, len(backbone.stages)):
+        prefix, rest = backbone.cut(stages, taps)
+        rows = tensorflow_engine(prefix)(images)
+        size = int(np.prod(rest.entry_shape))
+        late = rest(rows[:, :size].reshape(-1, *rest.entry_shape)).numpy()
+        expected = backbone.tapped(taps)(images).numpy()[:, -(rows.shape[1] - size + late.shape[1]) :]
+        np.testing.assert_allclose(np.concatenate([rows[:, size:], late], 1), expected, atol=2e-6)
+        assert [stage.name for stage in rest.stages] == [stage.name for stage in backbone.stages[-stages:]]
+
+
+def test_the_rest_trains_what_unfreeze_trains_and_gives_it_back(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, trainable=False, batch_norm="inference")
+    _, rest = backbone.cut(2)
+    whole = backbone.tapped(None)
+    whole.unfreeze(2)
+    assert [v.shape for v in rest.trainable_variables] == [v.shape for v in whole.trainable_variables]
+    for variable in rest.trainable_variables:
+        variable.assign(variable + 1.0)
+    before = [v.numpy() for v in whole._own]
+    whole.take_weights(rest)
+    moved = {i for i, (old, v) in enumerate(zip(before, whole._own, strict=True)) if not np.array_equal(old, v.numpy())}
+    assert moved == {i for i, v in enumerate(whole._own) if v.trainable}
+
+
+def test_regularization_of_the_rest_counts(tmp_path):
+    network = tiny_network()
+    kernels = [network.get_layer(name).kernel for name in ("block0_conv", "head_conv")]
+    losses = [lambda: 0.5 * tf.reduce_sum(kernels[0] ** 2), lambda: 0.5 * tf.reduce_sum(kernels[1] ** 2)]
+    backbone = Backbone(save_reusable(network, tmp_path / "m", losses=losses), trainable=False)
+    _, rest = backbone.cut(1)
+    model = keras.Sequential([keras.Input(rest.entry_shape), rest])
+    model(np.zeros((1, *rest.entry_shape), np.float32), training=True)
+    expected = sum(0.5 * float(np.sum(kernel.numpy() ** 2)) for kernel in kernels)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("stages", [0, 3])
+def test_there_must_be_something_on_both_sides_of_a_cut(stages, tiny_savedmodel):
+    with pytest.raises(ValueError, match=rf"Expected 1 to 2 stages after the cut. Received: stages={stages}"):
+        Backbone(tiny_savedmodel, trainable=False).cut(stages)
+
+
+def test_a_stage_that_is_not_there_is_answered_with_the_list(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, trainable=False)
+    assert tuning.stages_of(backbone, "block1") == 2 and tuning.stages_of(backbone, "3") == 3
+    for wrong in ("block7", "4", "0"):
+        with pytest.raises(TuningError, match=rf"no stage '{wrong}'. Expected the name of a stage, or a number from 1 to 3: block0, block1, block2"):
+            tuning.stages_of(backbone, wrong)
+
+
+def test_a_backbone_that_can_not_train_says_why(tmp_path):
+    module = tf.Module()
+    module.w = tf.Variable(tf.ones((3, 4)))
+    serve = tf.function(
+        lambda images: {"features": tf.reduce_mean(images, [1, 2]) @ module.w}, input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, "images")]
+    )
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=serve)
+    with pytest.raises(TuningError, match=r"can't be fine-tuned: it has signatures only.* Use the recipe frozen"):
+        tuning.stages_of(Backbone(str(tmp_path / "m"), trainable=False), "1")
+
+
+# --- one training ---
+
+
+def small() -> tuple[keras.Model, list[np.ndarray]]:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dropout(0.3), keras.layers.Dense(2)])
+    return model, ready(model, keras.optimizers.SGD(0.0, momentum=0.9), (X[:4], Y[:4]), 0.1)
+
+
+def batches(epoch: int, done: int) -> tf.data.Dataset:
+    order = np.random.default_rng(epoch).permutation(len(X))[4 * done :]
+    return tf.data.Dataset.from_tensor_slices((X[order], Y[order])).batch(4)
+
+
+def held_out() -> HeldOut:
+    return HeldOut(tf.data.Dataset.from_tensor_slices(X).batch(8), Y.argmax(1), (np.arange(12), np.arange(12, 24)), 3)
+
+
+def trained(folder: Path, **options) -> tuning.Trained:
+    model, start = small()
+    options = {"epochs": 4, "rate": 0.1, "log": lambda line: None, **options}
+    return train(model, batches, 6, start, examples=24, folder=folder, **options)
+
+
+def same(one: tuning.Trained, other: tuning.Trained) -> bool:
+    weights = zip((w for some in one.weights for w in some), (w for some in other.weights for w in some), strict=True)
+    return one.history == other.history and all(np.array_equal(a, b) for a, b in weights)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(after, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfxfer.tuning.training.EVERY", 0.0)
+    unbroken = trained(tmp_path / "unbroken", held_out=held_out())
+    kept, save = [], checkpoint.save
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        kept.append(arguments)
+        if len(kept) == after:
+            raise Killed
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(Killed):
+        trained(tmp_path / "broken", held_out=held_out())
+    assert same(trained(tmp_path / "broken", held_out=held_out()), unbroken)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfxfer.tuning.training.EVERY", 0.0)
+    unbroken = trained(tmp_path)
+    newest = checkpoint.numbered(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:-200])
+    said = []
+    assert same(trained(tmp_path, log=said.append), unbroken)
+    assert f"{newest} is damaged" in said[0] and "going on from the one before it" in said[0]
+
+
+def test_a_training_that_is_done_is_not_done_again(tmp_path):
+    first = trained(tmp_path)
+    said = []
+    assert same(trained(tmp_path, log=said.append), first) and said == []
+
+
+def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path):
+    said = []
+    with pytest.raises(TuningError, match=r"the loss is not finite at a learning rate of 1e\+30, nor at 3e\+28. Try --learning-rate 1e\+28"):
+        trained(tmp_path, rate=1e30, log=said.append)
+    assert "epoch 1: the loss is not finite; back to the last good state, at a learning rate of 3e+29" in said[0] and len(said) == 3
+
+
+def test_training_stops_when_nothing_gets_better(tmp_path):
+    said = []
+    found = trained(tmp_path, epochs=40, rate=1e-9, held_out=held_out(), log=said.append)
+    assert len(found.history) < 40 and "no smaller loss on held-out examples for 3 epochs" in said[-1]
+
+
+def test_training_stops_when_the_time_is_up(tmp_path):
+    said = []
+    assert len(trained(tmp_path, until=time.monotonic(), log=said.append).history) == 1
+    assert "the time is up" in said[-1]
+
+
+# --- the guard ---
+
+
+def examples_of(train: int, validation: int) -> data.Examples:
+    n = train + validation
+    splits = ("train",) * train + ("validation",) * validation
+    return data.Examples(tuple(map(str, range(n))), np.arange(n) % 2, splits, ("a", "b"), tuple(map(str, range(n))), lambda i: b"", "numbers")
+
+
+def test_300_validation_examples_are_halved():
+    found = plan(examples_of(400, 300), 0)
+    assert len(found.folds) == 1 and [len(group) for group in found.groups] == [150, 150] and not found.taken
+    np.testing.assert_array_equal(np.sort(np.concatenate(found.groups)), np.arange(300))
+    np.testing.assert_array_equal(found.judged, np.arange(400, 700))
+    np.testing.assert_array_equal(found.others(0), found.groups[1])
+
+
+def test_a_fifth_of_train_is_taken_where_there_is_no_validation():
+    found = plan(examples_of(2000, 0), 0)
+    ((seen, held),) = found.folds
+    assert len(held) == 400 and len(seen) == 1600 and found.taken and len(found.everything) == 2000
+    assert np.bincount(examples_of(2000, 0).labels[held]).tolist() == [200, 200]
+
+
+@pytest.mark.parametrize("validation", [0, 50])
+def test_few_validation_examples_mean_three_folds_of_train(validation):
+    found = plan(examples_of(240, validation), 0)
+    assert len(found.folds) == 3 and all(len(seen) == 160 and len(held) == 80 for seen, held in found.folds)
+    np.testing.assert_array_equal(np.sort(found.judged), np.arange(240))
+    assert not set(found.others(1)) & set(found.groups[1])
+
+
+def test_the_most_right_is_picked_then_the_smallest_loss():
+    right = np.array([[1, 0], [1, 1], [1, 1]], bool)
+    assert better(right, np.array([[0.0, 0.0], [2.0, 2.0], [1.0, 1.0]])) == 2
+
+
+@pytest.mark.parametrize(("only_tuned", "only_frozen", "wins"), [(3, 0, False), (4, 0, True), (20, 12, False), (30, 12, True), (0, 10, False), (0, 0, False)])
+def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, only_frozen, wins):
+    tuned, frozen = np.ones(100, bool), np.ones(100, bool)
+    frozen[:only_tuned] = False
+    tuned[50 : 50 + only_frozen] = False
+    found = verdict(tuned, frozen, 1)
+    assert found.tuned_wins is wins
+    assert str(found).startswith("Chosen: the tuned model" if wins else "Chosen: the frozen model")
+    assert f"({only_tuned - only_frozen:+.1f} ± " in str(found)
+
+
+def test_between_is_frozen_at_0_and_tuned_at_1():
+    a, b = [np.zeros(3, np.float32)], [np.full(3, 4, np.float32)]
+    assert [float(between(a, b, share)[0][0]) for share in (0.0, 0.25, 1.0)] == [0.0, 1.0, 4.0]
+
+
+# --- from photos ---
+
+
+@pytest.fixture(scope="module")
+def world(photos, tiny_savedmodel, tmp_path_factory):
+    network = Backbone(tiny_savedmodel, trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path_factory.mktemp("features")), batch_size=8)
+    features = extractor(data.load(photos), network.prefix(3), progress=False)
+    return network, features, plan(features.examples, 0), extractor
+
+
+def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
+    network, features, how, extractor = world
+    said = []
+    cached = tuning.last_stages(network, 1, features, how, extractor, log=said.append)
+    whole = tuning.from_pixels(network, features, batch_size=8)
+    assert "activations after block1" in said[0] and "activations are kept in float" in said[1]
+    head = choose(features, features.examples.labels, 2, features.tap_widths, log=said.append).fitted
+    rows = how.folds[0][1]
+    one, other = (task.build(head)[0].predict(task.inputs(rows, 8), verbose=0) for task in (cached, whole))
+    np.testing.assert_allclose(one, other, atol=2e-2 * np.abs(other).max())
+
+
+def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypatch):
+    network, features, how, extractor = world
+    monkeypatch.setattr(Cache, "free", lambda self: 1000)
+    said = []
+    task = tuning.last_stages(network, 1, features, how, extractor, log=said.append)
+    assert "they would not fit (0.0 MiB free in" in said[-1] and "the whole network is computed in each step" in said[-1]
+    assert next(iter(task.inputs(how.folds[0][0][:2], 2))).shape == (2, 32, 32, 3)
+
+
+def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel):
+    rng = np.random.default_rng(0)
+    images, labels = [], []
+    for i in range(60):
+        image = rng.integers(0, 40, (32, 32, 3)).astype(np.uint8)
+        image[:, slice(0, 12) if i % 2 else slice(20, 32)] = 220
+        images.append(tf.io.encode_png(image).numpy())
+        labels.append("left" if i % 2 else "right")
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / "photos" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / label / f"{i}.png").write_bytes(image)
+    network = Backbone(tiny_savedmodel, trainable=False)
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extract(data.load(tmp_path / "photos"), network.prefix(3), cache=extractor.cache, progress=False)
+    said = []
+    kinds = tuning.harmless(features, features.examples.where("train"), network.prefix(3), extractor, log=said.append)
+    assert "flip" not in kinds and "it changes what is seen, not used" in said[0]
+
+
+RUN = ["-m", "tfxfer", "run"]
+
+
+def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(photos, tiny_savedmodel, tmp_path):
+    def words(out: str, *more: str) -> list[str]:
+        options = ["--data", str(photos), "--backbone", tiny_savedmodel, "--epochs", "3", "--learning-rate", "0.01", "--out", str(tmp_path / out)]
+        return [sys.executable, *RUN, "partial", *options, *more]
+
+    began = time.monotonic()
+    done = subprocess.run(words("unbroken"), capture_output=True, text=True, check=True)
+    whole = time.monotonic() - began
+    assert "Chosen: the " in done.stdout and (tmp_path / "unbroken" / "manifest.json").exists()
+    for share in (0.5, 0.7, 0.9):
+        process = subprocess.Popen(words("broken", "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(share * whole)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(words("broken", "--resume"), capture_output=True, check=True)
+    for name in ("metrics.json", "predictions.csv", "probabilities.npz", "history.csv"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name

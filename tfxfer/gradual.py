@@ -1,0 +1,44 @@
+"""A Keras callback that unfreezes a Backbone stage by stage."""
+
+import warnings
+from collections.abc import Callable
+
+import keras
+
+from tfxfer.backbone import Backbone
+
+
+class GradualUnfreeze(keras.callbacks.Callback):
+    """Unfreezes one more stage from the top down every `every` epochs of `fit`, each time with a fresh optimizer (ULMFiT, Howard and Ruder 2018).
+
+    Args:
+        backbone: a layer of the model that is fitted.
+        optimizer: makes a new optimizer, for what trains has changed; `lambda: keras.optimizers.SGD(1e-3)`.
+        every: epochs with the same stages.
+        stages: how many are unfrozen at last; all by default.
+
+    Raises:
+        ValueError: `every` or `stages` are too small or too large.
+
+    Example:
+        model.fit(data, epochs=6, callbacks=[GradualUnfreeze(backbone, optimizer=lambda: keras.optimizers.SGD(1e-3), every=2, stages=3)])
+    """
+
+    def __init__(self, backbone: Backbone, *, optimizer: Callable[[], keras.optimizers.Optimizer], every: int = 1, stages: int | None = None):
+        super().__init__()
+        self.stages = len(backbone.stages) if stages is None else stages
+        if every < 1 or not 1 <= self.stages <= len(backbone.stages):
+            raise ValueError(f"Expected every of at least 1 and stages from 1 to {len(backbone.stages)}. Received: every={every}, stages={stages}")
+        self.backbone, self.optimizer, self.every, self.unfrozen = backbone, optimizer, every, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        wanted = min(1 + epoch // self.every, self.stages)
+        if wanted == self.unfrozen:
+            return
+        self.unfrozen = wanted
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the warning to compile anew: the next lines do
+            self.backbone.unfreeze(wanted)
+        self.model.optimizer = self.optimizer()
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.model.make_train_function(force=True)

@@ -1,0 +1,48 @@
+"""Which augmentations leave the labels alone: a mirrored letter is another letter, and held-out examples tell."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tfxfer.augment import KINDS
+from tfxfer.backbone import Prefix
+from tfxfer.features import Extractor, Features
+from tfxfer.probe import gaussian, paired
+from tfxfer.probe.folds import deal, sample
+
+COMPARED, FOLDS = 500, 5
+
+
+def harmless(features: Features, rows: np.ndarray, prefix: Prefix, extract: Extractor, *, seed: int = 0, log: Callable[[str], None] = print) -> tuple[str, ...]:
+    """The kinds of augmentation whose views a frozen head recognises as well as the images themselves, up to two paired standard errors.
+
+    Args:
+        features: of all taps, by `prefix`.
+        rows: training examples; at most 500 of them are looked at, each by a head that was fitted without it.
+    """
+    examples, found = features.examples, []
+    few = rows[sample(examples.labels[rows], COMPARED, seed)]
+    part = features.take(few)
+    for kind in KINDS:
+        if kind == "flip":
+            view = Features(part.examples, extract(part.examples, prefix, mirror=True, progress=False).views[1:], features.tap_widths, features.feature_size)
+        else:
+            view = extract(part.examples, prefix, augment=(kind,), number=0, progress=False)
+        loss, error = loss_of(part, view, seed)
+        good = loss <= 2 * error
+        log(f"{kind}: held-out accuracy of such views {-100 * loss:+.1f} ± {100 * error:.1f} points: {'used' if good else 'it changes what is seen, not used'}")
+        found += [kind] if good else []
+    return tuple(found)
+
+
+def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
+    """How much less often held-out views are recognised than held-out images, by heads that were fitted on images, and its paired standard error."""
+    present, labels = np.unique(plain.examples.labels, return_inverse=True)
+    folds = deal(labels, FOLDS, seed, plain.examples.units)
+    right = np.zeros((2, len(labels)), bool)
+    for fold in range(folds.max() + 1):
+        held = np.flatnonzero(folds == fold)
+        head = gaussian(plain, labels, len(present), plain.tap_widths or (plain.feature_size,), rows=np.flatnonzero(folds != fold))
+        for i, features in enumerate((plain, view)):
+            right[i, held] = head.logits(features[held]).argmax(1) == labels[held]
+    return paired(right[0][folds >= 0], right[1][folds >= 0])
