@@ -153,9 +153,10 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
     """Writes each epoch's figures to the run's `logs/`, for TensorBoard."""
 
     def show(epoch: int, values: dict[str, float]) -> None:
-        with tf.summary.create_file_writer(str(run.folder / "logs")).as_default():
-            for name, value in values.items():
-                tf.summary.scalar(name, value, step=epoch)
+        summary = tf.compat.v1.Summary(value=[tf.compat.v1.Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        # `tf.summary.scalar` would need TensorBoard itself, which TensorFlow no longer installs; this writer refuses to work in eager mode.
+        with tf.Graph().as_default(), tf.compat.v1.summary.FileWriter(str(run.folder / "logs")) as writer:
+            writer.add_summary(summary, epoch)
 
     return show
 

@@ -1,0 +1,100 @@
+"""Frozen, partial and full on several data sets, as a user runs them: python benchmarks/finetune.py [--data FOLDER] [--seeds 3] [--only NAME ...]
+
+    few        ten examples a class of the demo's training part, its whole test part
+    photos     the folder of --data, with train/ and test/ (ants and bees, say)
+    demo       the demo data
+    turned     the demo data inverted and turned by up to 60 degrees: the network never saw such images
+
+Each recipe runs with its defaults and each seed; what it chose, frozen or tuned, is judged on test, against `frozen` on the same examples. Expected: on no set
+is the chosen model, in the mean over the seeds, more than one paired standard error below frozen. Exit 1 where it is.
+"""
+
+import argparse
+import csv
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tfxfer import data
+from tfxfer.probe import paired
+
+FEW = 10
+
+
+def few(folder: Path) -> None:
+    """Ten examples a class, and all of test."""
+    demo = data.load("demo")
+    train = demo.where("train")
+    kept = np.concatenate([train[demo.labels[train] == label][:FEW] for label in range(len(demo.classes))])
+    for i in [*kept, *demo.where("test")]:
+        write(folder, demo, int(i), demo.read(int(i)))
+
+
+def turned(folder: Path) -> None:
+    """All of it, inverted and turned."""
+    demo, rng = data.load("demo"), np.random.default_rng(0)
+    for i in range(len(demo)):
+        image = ImageOps.invert(Image.open(io.BytesIO(demo.read(i))).convert("L")).resize((112, 112), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        image.rotate(float(rng.uniform(-60, 60)), Image.Resampling.BICUBIC, fillcolor=255).save(buffer, "PNG")
+        write(folder, demo, i, buffer.getvalue())
+
+
+def write(folder: Path, examples: data.Examples, i: int, encoded: bytes) -> None:
+    place = folder / examples.splits[i] / examples.classes[examples.labels[i]]
+    place.mkdir(parents=True, exist_ok=True)
+    (place / f"{i:05d}.png").write_bytes(encoded)
+
+
+def run(recipe: str, source: str, seed: int, out: Path, cache: Path) -> tuple[dict[str, bool], str, float]:
+    """Which test files were right, what was chosen, seconds."""
+    began = time.monotonic()
+    words = [sys.executable, "-m", "tfxfer", "run", recipe, "--data", source, "--seed", str(seed), "--out", str(out), "--cache", str(cache)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}{done.stderr}exit {done.returncode}: {' '.join(words)}")
+    with open(out / "predictions.csv") as file:
+        right = {row["file"]: row["true"] == row["predicted"] for row in csv.DictReader(file) if row["split"] == "test"}
+    settings = json.loads((out / "settings.json").read_text())
+    return right, settings.get("why", {}).get("value", "frozen"), time.monotonic() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=["few", "photos", "demo", "turned"])
+    options = parser.parse_args()
+    held = True
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        sources = {"demo": "demo"} | ({"photos": str(options.data)} if options.data else {})
+        for name, make in (("few", few), ("turned", turned)):
+            if name in options.only:
+                make(folder / name)
+                sources[name] = str(folder / name)
+        for name in [name for name in options.only if name in sources]:
+            found: dict[str, list[np.ndarray]] = {"frozen": [], "partial": [], "full": []}
+            for seed in range(options.seeds):
+                for recipe, rights in found.items():
+                    right, why, seconds = run(recipe, sources[name], seed, folder / f"{name}-{recipe}-{seed}", folder / "cache")
+                    rights.append(np.array([right[file] for file in sorted(right)]))
+                    print(f"{name:8s} {recipe:8s} seed {seed}: {rights[-1].mean():.3f} on test, {seconds:.0f} s. {why}", flush=True)
+            for recipe in ("partial", "full"):
+                pairs = [paired(one, frozen) for one, frozen in zip(found[recipe], found["frozen"], strict=True)]
+                gain, error = (float(np.mean([pair[i] for pair in pairs])) for i in (0, 1))
+                holds = gain >= -error
+                held = held and holds
+                print(f"{name:8s} {recipe:8s} against frozen: {100 * gain:+.2f} ± {100 * error:.2f} points  {'holds' if holds else 'MISSED'}", flush=True)
+    return int(not held)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
