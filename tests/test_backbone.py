@@ -64,6 +64,20 @@ def test_batch_norm_inference_trains_weights_but_moves_no_statistics(tiny_savedm
     assert not [path for path in moved(before, backbone) if "moving" in path or "seed" in path]
 
 
+def test_a_plan_that_changes_after_fit_warns(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, batch_norm="inference")
+    model = classifier(backbone)
+    model.fit(X, Y, verbose=0)
+    with pytest.warns(UserWarning, match=r"what trains in this Backbone has changed.*call compile\(\) with a new optimizer"):
+        backbone.unfreeze(1)
+    backbone.unfreeze(2)  # said once
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = snapshot(backbone)
+    model.fit(X, Y, verbose=0)
+    backbone.unfreeze(2)  # nothing changes
+    assert len(moved(before, backbone)) == len(backbone.trainable_variables)
+
+
 def test_a_frozen_part_of_a_model_survives_model_trainable(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel)
     backbone.unfreeze("block2")

@@ -1,5 +1,6 @@
 """Fine-tuning: cuts, a training that a kill does not change, the guard, and what is refused."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -306,3 +307,56 @@ def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(photos, tiny_savedm
     subprocess.run(words("broken", "--resume"), capture_output=True, check=True)
     for name in ("metrics.json", "predictions.csv", "probabilities.npz", "history.csv"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """120 images whose class is their colour, and a network that sees grey alone: what frozen can't know and tuning can learn."""
+    root, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
+    for i in range(120):
+        image = np.array([170, 70, 90] if i % 2 else [70, 170, 90]) + rng.normal(0, 25, (32, 32, 1)) + rng.normal(0, 5, (32, 32, 3))
+        folder = root / "photos" / ("red" if i % 2 else "green")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.png").write_bytes(tf.io.encode_png(image.clip(0, 255).astype(np.uint8)).numpy())
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="block0_conv")(image)
+    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="block1_conv")(x)))
+    kernel = network.get_layer("block0_conv").kernel
+    kernel.assign(np.repeat(kernel.numpy().mean(2, keepdims=True), 3, axis=2))
+    return str(root / "photos"), save_reusable(network, root / "network")
+
+
+def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    how, said = plan(features.examples, 0), []
+    task = tuning.from_pixels(network, features)
+    found = tuning.compete(task, features, how, head="gaussian", epochs=6, rate=0.5, folder=tmp_path / "work", log=said.append)
+    assert found.verdict.tuned_wins and found.model is not None and found.verdict.folds == 3, str(found.verdict)
+    assert found.candidates["frozen"].mean() < 0.7 < found.candidates["tuned"].mean()
+    test = features.examples.where("test")
+    logits = found.model.predict(task.inputs(test, 32), verbose=0)
+    assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
+    np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
+
+
+@pytest.mark.parametrize("options", [["full", "--batch-norm", "train"], ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]])
+def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
+    words = [*RUN, options[0], "--data", str(photos), "--backbone", tiny_savedmodel, "--epochs", "3", "--learning-rate", "0.01", *options[1:]]
+    done = subprocess.run([sys.executable, *words, "--out", str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Chosen: the " in done.stdout
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(metrics["candidates"]) == {"frozen", "tuned"} and metrics["candidates"]["tuned"]["n"] > 0
+
+
+def test_errors_are_one_line(photos, tiny_savedmodel, tmp_path):
+    def said(*options: str) -> str:
+        words = [sys.executable, *RUN, "partial", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "run"), *options]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        return done.stderr.strip().splitlines()[-1]
+
+    assert "has no stage 'block9'. Expected the name of a stage, or a number from 1 to 3" in said("--unfreeze", "block9")
+    assert "the loss is not finite at a learning rate of 1e+30" in said("--learning-rate", "1e30", "--overwrite")

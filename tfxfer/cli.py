@@ -250,6 +250,8 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     for i, (stage, shape, count, size) in enumerate(layer.stage_sizes()):
         rows.append((str(i), stage.name, str(len(stage.weights)), f"{count:,}", " x ".join(map(str, shape)), f"{size:,}"))
     click.echo("\n" + table(rows))
+    if len(layer.stages) == 1:
+        click.echo(f"\n{room('stages').ONLY_ONE}")
 
 
 @main.command()

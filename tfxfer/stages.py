@@ -20,6 +20,9 @@ SCOPE = re.compile(r"^(?:.*[_.])?(?:block|layer|stage|unit|bottleneck|group|modu
 FLAT = re.compile(r"^(.*?block_?\d+[a-z]?|expanded_conv(?:_\d+)?|mixed_?\d+(?:_\d+)?)(?=[_.]|$)", re.IGNORECASE)
 
 
+ONLY_ONE = "it has one stage only: nowhere inside does all that follows hang on one tensor, so it can be trained as a whole or not at all"
+
+
 @dataclass(frozen=True)
 class Stage:
     """A part of the network from one cut to the next: its name, the tensor it ends in, the names of the weights first read in it."""

@@ -13,6 +13,7 @@ from tfxfer.errors import SavedModelError, TuningError
 from tfxfer.features import Extractor, Features, Pixels
 from tfxfer.probe import choose, paired
 from tfxfer.probe.folds import sample
+from tfxfer.stages import ONLY_ONE
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.task import Task, from_activations, from_pixels
 
@@ -33,10 +34,8 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
         return len(names) - names.index(unfreeze)
     if unfreeze.isdecimal() and 1 <= int(unfreeze) <= len(names):
         return int(unfreeze)
-    single = " It has only one: no tensor inside it is all that follows depends on, or no names tell its blocks." if len(names) == 1 else ""
-    raise TuningError(
-        f"{network.handle} has no stage {unfreeze!r}. Expected the name of a stage, or a number from 1 to {len(names)}: {', '.join(names)}.{single}"
-    )
+    listed = f"a number from 1 to {len(names)}: {', '.join(names)}" if len(names) > 1 else f"1: {ONLY_ONE}"
+    raise TuningError(f"{network.handle} has no stage {unfreeze!r}. Expected the name of a stage, or {listed}.")
 
 
 def last_stages(

@@ -1,0 +1,42 @@
+"""GradualUnfreeze: one more stage from the top down, each time with a fresh optimizer, within one `fit`."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfxfer.backbone import Backbone
+from tfxfer.gradual import GradualUnfreeze
+
+X = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32)
+Y = np.arange(8) % 2
+
+
+def test_one_more_stage_moves_after_every_other_epoch(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, trainable=False, batch_norm="inference")
+    model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    made, moving = [], []
+
+    def optimizer():
+        made.append(keras.optimizers.SGD(0.1, momentum=0.9))
+        return made[-1]
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.before = [v.numpy() for v in backbone._own]
+
+        def on_epoch_end(self, epoch, logs=None):
+            moved = {f"weight_{i}" for i, v in enumerate(backbone._own) if not np.array_equal(self.before[i], v.numpy())}
+            moving.append([stage.name for stage in backbone.stages if moved & set(stage.weights)])
+            trainable = {f"weight_{i}" for i, v in enumerate(backbone._own) if v.trainable}
+            assert moved == trainable
+
+    model.fit(X, Y, epochs=6, verbose=0, callbacks=[GradualUnfreeze(backbone, optimizer=optimizer, every=2, stages=2), Watch()])
+    assert moving == [["block2"]] * 2 + [["block1", "block2"]] * 4 and len(made) == 2
+    assert model.optimizer is made[-1] and int(made[-1].iterations) == 4
+
+
+@pytest.mark.parametrize(("every", "stages"), [(0, 2), (1, 4), (1, 0)])
+def test_wrong_numbers_are_refused(every, stages, tiny_savedmodel):
+    with pytest.raises(ValueError, match=rf"Expected every of at least 1 and stages from 1 to 3. Received: every={every}, stages={stages}"):
+        GradualUnfreeze(Backbone(tiny_savedmodel, trainable=False), optimizer=keras.optimizers.SGD, every=every, stages=stages)
