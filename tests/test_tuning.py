@@ -292,8 +292,8 @@ RUN = ["-m", "tfxfer", "run"]
 
 def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(photos, tiny_savedmodel, tmp_path):
     def words(out: str, *more: str) -> list[str]:
-        options = ["--data", str(photos), "--backbone", tiny_savedmodel, "--epochs", "3", "--learning-rate", "0.01", "--out", str(tmp_path / out)]
-        return [sys.executable, *RUN, "partial", *options, *more]
+        options = ["--data", str(photos), "--backbone", tiny_savedmodel, "--head", "gaussian", "--epochs", "3"]
+        return [sys.executable, *RUN, "partial", *options, "--learning-rate", "0.01", "--out", str(tmp_path / out), *more]
 
     began = time.monotonic()
     done = subprocess.run(words("unbroken"), capture_output=True, text=True, check=True)
@@ -332,7 +332,7 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how, said = plan(features.examples, 0), []
     task = tuning.from_pixels(network, features)
-    found = tuning.compete(task, features, how, head="gaussian", epochs=6, rate=0.5, folder=tmp_path / "work", log=said.append)
+    found = tuning.compete(task, features, how, head="gaussian", epochs=10, rate=0.3, folder=tmp_path / "work", log=said.append)
     assert found.verdict.tuned_wins and found.model is not None and found.verdict.folds == 3, str(found.verdict)
     assert found.candidates["frozen"].mean() < 0.7 < found.candidates["tuned"].mean()
     test = features.examples.where("test")
@@ -343,8 +343,9 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
 
 @pytest.mark.parametrize("options", [["full", "--batch-norm", "train"], ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]])
 def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
-    words = [*RUN, options[0], "--data", str(photos), "--backbone", tiny_savedmodel, "--epochs", "3", "--learning-rate", "0.01", *options[1:]]
-    done = subprocess.run([sys.executable, *words, "--out", str(tmp_path / "run")], capture_output=True, text=True)
+    words = [*RUN, options[0], "--data", str(photos), "--backbone", tiny_savedmodel, "--head", "gaussian", "--epochs", "3"]
+    words += ["--learning-rate", "0.01", "--out", str(tmp_path / "run"), *options[1:]]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Chosen: the " in done.stdout
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

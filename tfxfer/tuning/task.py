@@ -19,7 +19,7 @@ from tfxfer.probe import Fitted
 from tfxfer.probe.fitted import Array
 from tfxfer.tuning.training import Batches
 
-LOADED = 2**30  # bytes of activations that are held in memory; above that every batch is read from disk
+LOADED = 2**30  # bytes of images or activations that are held in memory; above that every batch is read from disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,13 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
     examples = features.examples
     pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
     one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
+    seen = np.flatnonzero(np.array(examples.splits) != "test")
+    decoded = None if 4 * len(seen) * math.prod(network.entry_shape) > LOADED else decode(pixels, seen)
+
+    def images(rows: np.ndarray) -> tf.data.Dataset:
+        if decoded is None or not np.isin(rows, seen).all():
+            return pixels.dataset(rows)
+        return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(lambda at: tf.gather(decoded, at))
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
         part = network.tapped(fitted.taps if features.tap_widths else None)
@@ -57,12 +64,18 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         def epoch(number: int, done: int) -> tf.data.Dataset:
             now = order(rows, number, seed)[done * size :]
             seeds = np.array([seed_of(examples.digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
-            found = tf.data.Dataset.zip((pixels.dataset(now), tf.data.Dataset.from_tensor_slices((seeds, one_hot[now])))).batch(size)
+            found = tf.data.Dataset.zip((images(now), tf.data.Dataset.from_tensor_slices((seeds, one_hot[now])))).batch(size)
             return found.map(lambda x, rest: (augmented(x, rest[0], augment) if augment else x, rest[1])).prefetch(2)
 
         return epoch
 
-    return Task(build, batches, lambda rows, size: pixels.dataset(rows).batch(size).prefetch(2), lambda model, fitted: model)
+    return Task(build, batches, lambda rows, size: images(rows).batch(size).prefetch(2), lambda model, fitted: model)
+
+
+def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:
+    """All images of `rows`, float32 [n, H, W, 3], so that no epoch decodes them again."""
+    with tf.device("/CPU:0"):
+        return tf.constant(np.concatenate([batch[: len(positions)] for positions, batch in pixels.batches(rows.tolist(), None)]))
 
 
 def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], labels: np.ndarray, classes: int) -> Task:
