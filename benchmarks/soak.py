@@ -1,9 +1,11 @@
-"""Kills at random moments, and nothing is lost: python benchmarks/soak.py [--only extraction|run] [--kills 20] [--seed N]
+"""Kills at random moments, and nothing is lost: python benchmarks/soak.py [--only NAME ...] [--kills 20] [--seed N]
 
     extraction   of the demo data's first 1,000 images, in shards of 64, killed by SIGKILL somewhere between its start and its end, until that many kills hit a
                  living process. No row that was there is ever gone, and the features that are there at last are those of an unbroken extraction, byte for byte.
     run          tfxfer run frozen --resume on the demo data, killed likewise. A run folder with a manifest is whole, and what the last, unbroken call leaves
                  is what an unbroken run leaves: the same metrics, predictions and probabilities, byte for byte.
+    partial,     the same with the recipes that train, on eight examples a class of the demo data: also the weights in model.keras are the same, bit for bit.
+    full
 
 Exit 1 where that does not hold.
 """
@@ -18,6 +20,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras
 import numpy as np
 
 from tfxfer import data, features
@@ -25,7 +28,7 @@ from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 
 IMAGES = 1000
-SAME = ("labels.txt", "metrics.json", "predictions.csv", "probabilities.npz")
+SAME = ("labels.txt", "metrics.json", "predictions.csv", "probabilities.npz", "history.csv")
 
 
 def extracted(folder: Path) -> bytes:
@@ -77,34 +80,61 @@ def soak_extraction(scratch: Path, kills: int, rng: np.random.Generator) -> bool
     return same
 
 
-def soak_run(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
-    def words(out: Path) -> list[str]:
-        return [sys.executable, "-m", "tfxfer", "run", "frozen", "--seed", "0", "--cache", str(scratch / "features"), "--out", str(out), "--resume"]
+def few(folder: Path) -> Path:
+    """Eight training and four test examples a class."""
+    demo = data.load("demo")
+    for split, count in (("train", 8), ("test", 4)):
+        for label, name in enumerate(demo.classes):
+            (folder / split / name).mkdir(parents=True)
+            for i in [i for i in demo.where(split) if demo.labels[i] == label][:count]:
+                (folder / split / name / f"{i}.png").write_bytes(demo.read(int(i)))
+    return folder
 
-    unbroken, broken = scratch / "unbroken-run", scratch / "broken-run"
-    seconds(words(scratch / "first-run"))  # fills the cache
+
+def soak_run(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
+    return soak_recipe(scratch, kills, rng, "frozen")
+
+
+def soak_partial(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
+    return soak_recipe(scratch, kills, rng, "partial", "--data", str(few(scratch / "few-partial")), "--epochs", "4", "--head", "gaussian")
+
+
+def soak_full(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
+    options = ("--epochs", "2", "--head", "gaussian", "--learning-rate", "0.003")
+    return soak_recipe(scratch, kills, rng, "full", "--data", str(few(scratch / "few-full")), *options)
+
+
+def soak_recipe(scratch: Path, kills: int, rng: np.random.Generator, recipe: str, *options: str) -> bool:
+    def words(out: Path) -> list[str]:
+        house = ["--seed", "0", "--cache", str(scratch / "features"), "--out", str(out), "--resume"]
+        return [sys.executable, "-m", "tfxfer", "run", recipe, *options, *house]
+
+    unbroken, broken = scratch / f"unbroken-{recipe}", scratch / f"broken-{recipe}"
+    seconds(words(scratch / f"first-{recipe}"))  # fills the cache
     whole, hits = seconds(words(unbroken)), 0
     while hits < kills:
         hits += killed(words(broken), rng.uniform() * whole)
         if (broken / "manifest.json").exists():
             if not alike(broken, unbroken):
                 return False
-            broken = broken.with_name(f"broken-run-{hits}")  # finished: begin another
+            broken = broken.with_name(f"broken-{recipe}-{hits}")  # finished: begin another
     seconds(words(broken))
     same = alike(broken, unbroken)
-    print(f"run: killed {hits} times in {whole:.1f} s of work; the same files: {same}")
+    print(f"{recipe}: killed {hits} times in {whole:.1f} s of work; the same files: {same}")
     return same
 
 
 def alike(one: Path, other: Path) -> bool:
     different = [name for name in SAME if (one / name).read_bytes() != (other / name).read_bytes()]
+    weights = [[v.numpy() for v in keras.models.load_model(folder / "model.keras", compile=False).variables] for folder in (one, other)]
+    different += ["model.keras"] if not all(np.array_equal(a, b) for a, b in zip(*weights, strict=True)) else []
     print("".join(f"run: {one / name} differs\n" for name in different), end="")
     return not different
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["extraction", "run"])
+    parser.add_argument("--only", nargs="+", choices=["extraction", "run", "partial", "full"])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -112,9 +142,9 @@ def main() -> int:
     if options.child:
         extracted(options.child)
         return 0
-    soaks, rng = {"extraction": soak_extraction, "run": soak_run}, np.random.default_rng(options.seed)
+    soaks, rng = {"extraction": soak_extraction, "run": soak_run, "partial": soak_partial, "full": soak_full}, np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        held = [soak(Path(scratch), options.kills, rng) for name, soak in soaks.items() if options.only in (None, name)]
+        held = [soak(Path(scratch), options.kills, rng) for name, soak in soaks.items() if options.only is None or name in options.only]
     return int(not all(held))
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -339,6 +340,32 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     logits = found.model.predict(task.inputs(test, 32), verbose=0)
     assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
+
+
+class Greedy(keras.layers.Layer):
+    """Runs out of memory when it sees more than eight images."""
+
+    def call(self, x):
+        def ask(images):
+            if len(images) > 8:
+                raise MemoryError
+            return images
+
+        return tf.ensure_shape(tf.numpy_function(ask, [x], tf.float32), x.shape)
+
+
+def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
+    network, features, how, _ = world
+    task, said = tuning.from_pixels(network, features), []
+
+    def build(fitted):
+        model, part = task.build(fitted)
+        pixels = keras.Input(model.input_shape[1:])
+        return keras.Model(pixels, model(Greedy()(pixels))), part
+
+    greedy = replace(task, build=build)
+    tuning.compete(greedy, features, how, head="gaussian", epochs=1, rate=1e-9, folder=tmp_path / "work", log=said.append)
+    assert [line for line in said if "memory" in line] == [f"out of memory: once more with {size} images at a time" for size in (16, 8)]
 
 
 @pytest.mark.parametrize("options", [["full", "--batch-norm", "train"], ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]])

@@ -98,6 +98,8 @@ def page(folder: Path) -> str:
         pictures=pictures,
         mistakes=mistakes[:MISTAKES],
         n_mistakes=len(mistakes),
+        candidates=metrics.get("candidates", {}),
+        why=settings.pop("why", {}).get("value"),
         settings=settings,
         command=settings.get("command", {}).get("value"),
     )

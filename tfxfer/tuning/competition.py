@@ -10,9 +10,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy.special import softmax
 
 from tfxfer.backbone import Backbone
+from tfxfer.errors import TuningError
 from tfxfer.features import Features
 from tfxfer.optimizers import hold, layerwise
 from tfxfer.probe import Choice, Fitted, choose, temperature
@@ -20,7 +22,7 @@ from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
 from tfxfer.tuning.training import HeldOut, Show, Trained, answers, assign, losses_of, nothing, ready, train
 
-RATES = (1e-3, 3e-3, 1e-2)  # of the last stage and the head
+RATES = (3e-4, 2e-3, 1e-2)  # of the last stage and the head
 SHORT = 4  # a rate is tried for one epoch in so many
 DECAY = 0.75  # of the rate, a stage
 MOMENTUM, CLIP, SMOOTHING, PULL = 0.9, 1.0, 0.1, 0.01
@@ -119,16 +121,27 @@ def compete(
         show: is called with each epoch of the tuned model.
 
     Raises:
-        TuningError: a learning rate explodes.
+        TuningError: a learning rate explodes, or memory is too small for one image at a time.
     """
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    way = Way(tuple(unfreeze), epochs, batch_size, seed, folder, until, log, show)
-    fit = partial(fitted_on, features, head=head, seed=seed)
+    while True:
+        way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show)
+        try:
+            return competed(task, features, plan, way, head, RATES if rate is None else (rate,))
+        except tf.errors.ResourceExhaustedError as error:
+            if batch_size == 1:
+                raise TuningError("memory is too small to train on one image at a time. Unfreeze fewer stages, or take a smaller backbone.") from error
+            batch_size //= 2
+            log(f"out of memory: once more with {batch_size} images at a time")
+
+
+def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, rates: Sequence[float]) -> Competition:
+    """The competition at one batch size."""
+    fit, log = partial(fitted_on, features, head=head, seed=way.seed), way.log
     choices = [fit(seen, log=log if not i else nothing) for i, (seen, _) in enumerate(plan.folds)]
     folds = [prepared(task, way, choice.fitted, *rows) for choice, rows in zip(choices, plan.folds, strict=True)]
     truth = features.examples.labels[plan.judged]
     frozen = np.concatenate([fold.fitted.logits(features.take(fold.held)) for fold in folds])
-    rates = RATES if rate is None else (rate,)
     tried = try_rates(folds, rates, truth) if len(rates) > 1 else np.zeros((1, *frozen.shape))
     # Who picks: for each group all others, and for the final model everybody.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
@@ -150,7 +163,7 @@ def compete(
     if ended is None:
         log(f"the final model: all of train, at a learning rate of {picked[-1]:g}")
         final = prepared(task, way, fit(plan.everything, log=nothing).fitted, plan.everything, plan.everything[:0])
-        ended = trained(final, "final", picked[-1], epochs, log=log, show=show)
+        ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
     value, share = temperature(tuned, truth), STEPS[shares[-1]]
     assign(final.model.trainable_variables, between(final.first, ended.weights[-1], share))
     log(f"its weights are {share:g} of the way from the frozen to the tuned ones")
