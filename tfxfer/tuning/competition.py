@@ -20,7 +20,7 @@ from tfxfer.optimizers import hold, layerwise
 from tfxfer.probe import Choice, Fitted, choose, temperature
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
-from tfxfer.tuning.training import HeldOut, Show, Trained, answers, assign, losses_of, nothing, ready, train
+from tfxfer.tuning.training import HeldOut, Show, Trained, answers, assign, learnt, losses_of, nothing, ready, train
 
 RATES = (3e-4, 2e-3, 1e-2)  # of the last stage and the head
 SHORT = 4  # a rate is tried for one epoch in so many
@@ -79,18 +79,23 @@ class Fold:
 
     @property
     def first(self) -> list[np.ndarray]:
-        """The trainable weights that training starts from: the frozen model's."""
+        """The weights that training starts from: the frozen model's."""
         start = {id(variable): value for variable, value in zip(self.model.variables, self.start, strict=False)}
-        return [start[id(variable)] for variable in self.model.trainable_variables]
+        return [start[id(variable)] for variable in learnt(self.model)]
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """How far to go from the frozen to the tuned weights: between them, weights make sense with frozen statistics alone."""
+        return STEPS if self.backbone.batch_norm == "inference" else (0.0, 1.0)
 
     def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """[n, C] of the examples that it is judged on."""
-        assign(self.model.trainable_variables, weights)
+        assign(learnt(self.model), weights)
         return answers(self.model, self.task.inputs(self.held, self.way.batch_size))
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [steps, n, C] from the frozen weights to these."""
-        return np.stack([self.logits(between(self.first, weights, share)) for share in STEPS])
+        return np.stack([self.logits(between(self.first, weights, share)) for share in self.shares])
 
 
 def compete(
@@ -164,8 +169,8 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
         log(f"the final model: all of train, at a learning rate of {picked[-1]:g}")
         final = prepared(task, way, fit(plan.everything, log=nothing).fitted, plan.everything, plan.everything[:0])
         ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
-    value, share = temperature(tuned, truth), STEPS[shares[-1]]
-    assign(final.model.trainable_variables, between(final.first, ended.weights[-1], share))
+    value, share = temperature(tuned, truth), final.shares[shares[-1]]
+    assign(learnt(final.model), between(final.first, ended.weights[-1], share))
     log(f"its weights are {share:g} of the way from the frozen to the tuned ones")
     model = cooled(task.finish(final.model, final.fitted), final.fitted.name, value)
     return Competition(found, final.fitted, model, plan.judged, softmax(tuned / value, 1), right, ended.history)
@@ -252,7 +257,7 @@ def tune_once(fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float]
 
 def tune_folds(folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None]:
     """By folds: logits [pickers, steps, n, C], the same for every picker; there is no final model yet."""
-    reached = np.zeros((len(STEPS), len(truth), folds[0].fitted.bias.size))
+    reached = np.zeros((len(folds[0].shares), len(truth), folds[0].fitted.bias.size))
     for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
         fold.way.log(f"fold {i + 1} of {len(folds)}: tuning at a learning rate of {picked[i]:g}")
         result = trained(fold, f"tune-{i}", picked[i], fold.way.epochs, log=fold.way.log)

@@ -44,7 +44,7 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training came to: trainable weights, of its last epoch or for each group that was watched of its best one; a dict an epoch."""
+    """What a training came to: weights (see `learnt`), of its last epoch or for each group that was watched of its best one; a dict an epoch."""
 
     weights: tuple[list[np.ndarray], ...]
     history: tuple[dict[str, float], ...]
@@ -69,6 +69,11 @@ def ready(model: keras.Model, optimizer: keras.optimizers.Optimizer, batch: tupl
 def state(model: keras.Model) -> list[Any]:
     """All variables that a step changes."""
     return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+
+def learnt(model: keras.Model) -> list[Any]:
+    """All variables that make a model what it is: weights and moving statistics, not the seeds of dropout."""
+    return [variable for variable in model.variables if variable.dtype.startswith("float")]
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
@@ -104,11 +109,11 @@ def train(
         TuningError: the loss is not finite, again and again.
     """
     variables, watch = state(model), () if held_out is None else held_out.watch
-    count, size = len(variables), len(model.trainable_variables)
+    count, size = len(variables), len(learnt(model))
     assign(variables, start)
     now: dict[str, Any] = {"saved": 0, "epoch": 0, "step": 0, "scale": 1.0, "retreats": 0, "history": [], "stale": 0, "done": False}
     now["best"] = [math.inf] * len(watch)
-    best = [[v.numpy() for v in model.trainable_variables] for _ in watch]
+    best = [[v.numpy() for v in learnt(model)] for _ in watch]
     good: list[np.ndarray] = []  # the state at the beginning of the epoch
     if (found := checkpoint.load(folder, log)) is not None:
         arrays, now = found
@@ -126,7 +131,7 @@ def train(
         keeper = Keeper(now, keep, partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps), steps, model.metrics_variables)
         done = model.fit(batches(now["epoch"], skipped), initial_epoch=now["epoch"], epochs=now["epoch"] + 1, verbose=0, callbacks=[keeper], shuffle=False)
         values = {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
-        if not math.isfinite(values["loss"]) or not all(np.isfinite(v.numpy()).all() for v in model.trainable_variables):
+        if not math.isfinite(values["loss"]) or not all(np.isfinite(v.numpy()).all() for v in learnt(model)):
             assign(variables, good)
             now |= {"step": 0, "scale": now["scale"] * SLOWER, "retreats": now["retreats"] + 1}
             if now["retreats"] > RETREATS:
@@ -153,7 +158,7 @@ def train(
             keep()
         else:
             keeper.keep_if_due()
-    weights = best or [[v.numpy() for v in model.trainable_variables]]
+    weights = best or [[v.numpy() for v in learnt(model)]]
     return Trained(tuple(weights), tuple(now["history"]))
 
 
@@ -165,7 +170,7 @@ def watched(model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: li
     for i, group in enumerate(held_out.watch):
         if (loss := float(losses[group].mean())) < now["best"][i]:
             now["best"][i], now["stale"] = loss, 0
-            best[i] = [v.numpy() for v in model.trainable_variables]
+            best[i] = [v.numpy() for v in learnt(model)]
     return {"val_loss": float(losses.mean()), "val_accuracy": float((logits.argmax(1) == held_out.labels).mean())}
 
 
