@@ -61,7 +61,7 @@ def last_stages(
     examples, used = features.examples, np.union1d(plan.everything, plan.judged)
     labels, classes = examples.labels, len(examples.classes)
     pixels = Pixels(examples, network.image_size, network.value_range, extract.batch_size)
-    whole = from_pixels(network, features, augment=augment, batch_size=extract.batch_size)
+    whole = from_pixels(network, features, augment=augment if views else (), batch_size=extract.batch_size)
     if stages == len(network.stages):
         log("every stage trains: nothing is frozen that could be computed once")
         return whole
@@ -77,7 +77,7 @@ def last_stages(
     if half > (free := extract.cache.free()):
         log(f"they would not fit ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step")
         return whole
-    few = used[sample(labels[used], COMPARED, seed)]
+    few = plan.everything[sample(labels[plan.everything], COMPARED, seed)]
     found = extract(examples.take(few), prefix, progress=False)
     if 4 * prefix.width > LARGE and (slower := reading(found) / computing(pixels, prefix, extract)) > 1:
         log(f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step")
@@ -86,21 +86,20 @@ def last_stages(
     if dtype == "float32" and 2 * half > extract.cache.free():
         log(f"they would not fit in float32 ({size(extract.cache.free())} free in {extract.cache.folder}): the whole network is computed in each step")
         return whole
-    rows = [extract(examples.take(used), prefix, dtype=dtype)]
+    rows = [Placed(extract(examples.take(used), prefix, dtype=dtype), used, len(examples))]
     for number in range(1, views + 1):
         log(f"augmented view {number} of {views} ({', '.join(augment)})")
-        rows.append(extract(examples.take(used), prefix, dtype=dtype, augment=augment, number=number))
-    place = np.full(len(examples), -1)
-    place[used] = np.arange(len(used))
-    spread = [Placed(one, place) for one in rows]
-    return from_activations(network, rest, spread, labels, classes)
+        view = extract(examples.take(plan.everything), prefix, dtype=dtype, augment=augment, number=number)
+        rows.append(Placed(view, plan.everything, len(examples)))
+    return from_activations(network, rest, rows, labels, classes)
 
 
 class Placed:
-    """Rows of some examples, asked for by their positions among all."""
+    """Rows of some of `count` examples, those at `positions`, asked for by their positions among all."""
 
-    def __init__(self, rows: Features, place: np.ndarray):
-        self.rows, self.place = rows, place
+    def __init__(self, rows: Features, positions: np.ndarray, count: int):
+        self.rows, self.place = rows, np.full(count, -1)
+        self.place[positions] = np.arange(len(positions))
 
     @property
     def shape(self) -> tuple[int, int]:

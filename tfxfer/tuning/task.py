@@ -6,6 +6,7 @@ Two kinds, with one interface: `from_activations` starts from what the frozen st
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import keras
 import numpy as np
@@ -49,12 +50,14 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
     pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
     one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
     seen = np.flatnonzero(np.array(examples.splits) != "test")
-    decoded = None if 4 * len(seen) * math.prod(network.entry_shape) > LOADED else decode(pixels, seen)
+    fits = 4 * len(seen) * math.prod(network.entry_shape) <= LOADED
+    decoded = cache(lambda: decode(pixels, seen))
 
     def images(rows: np.ndarray) -> tf.data.Dataset:
-        if decoded is None or not np.isin(rows, seen).all():
+        if not fits or not np.isin(rows, seen).all():
             return pixels.dataset(rows)
-        return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(lambda at: tf.gather(decoded, at))
+        loaded = decoded()
+        return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(lambda at: tf.gather(loaded, at))
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
         part = network.tapped(fitted.taps if features.tap_widths else None)
