@@ -232,6 +232,11 @@ def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, 
     assert f"({only_tuned - only_frozen:+.1f} ± " in str(found)
 
 
+def test_models_that_are_right_on_the_same_examples_are_no_gain():
+    right = np.arange(100) < 80
+    assert str(verdict(right, right, 1)).endswith("(+0.0 ± 0.0 points): no gain at all.")
+
+
 def test_between_is_frozen_at_0_and_tuned_at_1():
     a, b = [np.zeros(3, np.float32)], [np.full(3, 4, np.float32)]
     assert [float(between(a, b, share)[0][0]) for share in (0.0, 0.25, 1.0)] == [0.0, 1.0, 4.0]

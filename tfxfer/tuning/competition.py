@@ -24,7 +24,7 @@ from tfxfer.tuning.training import HeldOut, Show, Trained, answers, assign, lear
 
 RATES = (2e-3, 1e-2)  # of the last stage and the head
 SHORT = 4  # a rate is tried for one epoch in so many
-DECAY = 0.9  # of the rate, a stage: with 0.75 the first stages hardly move, and new kinds of images need them
+DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
 MOMENTUM, CLIP, SMOOTHING, PULL = 0.9, 1.0, 0.1, 0.01
 PATIENCE = 5  # epochs
 

@@ -92,6 +92,8 @@ class Verdict:
         figures = f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} ({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"
         if self.tuned_wins:
             return f"Chosen: the tuned model. {figures}: more than two standard errors."
+        if not self.error:
+            return f"Chosen: the frozen model. {figures}: no gain at all."
         return f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, {200 * self.error:.1f} points here, to be more than chance."
 
 
