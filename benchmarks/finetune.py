@@ -42,7 +42,7 @@ def turned(folder: Path) -> None:
     """All of it, inverted and turned."""
     demo, rng = data.load("demo"), np.random.default_rng(0)
     for i in range(len(demo)):
-        image = ImageOps.invert(enlarged(demo, i)).rotate(float(rng.uniform(-60, 60)), Image.Resampling.BICUBIC, fillcolor=255)
+        image = enlarged(ImageOps.invert(grey(demo, i))).rotate(float(rng.uniform(-60, 60)), Image.Resampling.BICUBIC, fillcolor=255)
         write(folder, demo, i, png(image))
 
 
@@ -50,12 +50,16 @@ def noisy(folder: Path) -> None:
     """All of it, at a third of its contrast, under noise."""
     demo, rng = data.load("demo"), np.random.default_rng(0)
     for i in range(len(demo)):
-        pixels = np.asarray(enlarged(demo, i), np.float32)
+        pixels = np.asarray(enlarged(grey(demo, i)), np.float32)
         write(folder, demo, i, png(Image.fromarray(np.clip(0.35 * pixels + 80 + rng.normal(0, 60, pixels.shape), 0, 255).astype(np.uint8))))
 
 
-def enlarged(demo: data.Examples, i: int) -> Image.Image:
-    return Image.open(io.BytesIO(demo.read(i))).convert("L").resize((112, 112), Image.Resampling.BICUBIC)
+def grey(demo: data.Examples, i: int) -> Image.Image:
+    return Image.open(io.BytesIO(demo.read(i))).convert("L")
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    return image.resize((112, 112), Image.Resampling.BICUBIC)
 
 
 def png(image: Image.Image) -> bytes:
