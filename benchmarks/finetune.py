@@ -1,4 +1,5 @@
 """Frozen, partial and full on several data sets, as a user runs them: python benchmarks/finetune.py [--data FOLDER] [--seeds 3] [--only NAME ...]
+[--keep FOLDER]
 
     few        ten examples a class of the demo's training part, its whole test part
     photos     the folder of --data, with train/ and test/ (ants and bees, say)
@@ -7,10 +8,12 @@
     noisy      the demo data, dim and under noise, like radar or ultrasound: made so that frozen features are poor and there is something to gain
 
 Each recipe runs with its defaults and each seed; what it chose, frozen or tuned, is judged on test, against `frozen` on the same examples. Expected: on no set
-is the chosen model, in the mean over the seeds, more than one paired standard error below frozen. Exit 1 where it is.
+is the chosen model, in the mean over the seeds, more than one paired standard error below frozen. Exit 1 where it is. It takes hours: with --keep the runs stay
+in a folder, and the next call goes on from there.
 """
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -77,7 +80,7 @@ def write(folder: Path, examples: data.Examples, i: int, encoded: bytes) -> None
 def run(recipe: str, source: str, seed: int, out: Path, cache: Path) -> tuple[dict[str, bool], str, float]:
     """Which test files were right, what was chosen, seconds."""
     began = time.monotonic()
-    words = [sys.executable, "-m", "tfxfer", "run", recipe, "--data", source, "--seed", str(seed), "--out", str(out), "--cache", str(cache)]
+    words = [sys.executable, "-m", "tfxfer", "run", recipe, "--data", source, "--seed", str(seed), "--out", str(out), "--cache", str(cache), "--resume"]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{done.stdout}{done.stderr}exit {done.returncode}: {' '.join(words)}")
@@ -92,14 +95,17 @@ def main() -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=["few", "photos", "demo", "turned", "noisy"])
+    parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     held = True
-    with tempfile.TemporaryDirectory() as scratch:
+    with contextlib.nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         sources = {"demo": "demo"} | ({"photos": str(options.data)} if options.data else {})
         for name, make in (("few", few), ("turned", turned), ("noisy", noisy)):
             if name in options.only:
-                make(folder / name)
+                if not (folder / name).exists():
+                    make(folder / f"{name}.part")
+                    (folder / f"{name}.part").rename(folder / name)
                 sources[name] = str(folder / name)
         for name in [name for name in options.only if name in sources]:
             found: dict[str, list[np.ndarray]] = {"frozen": [], "partial": [], "full": []}
