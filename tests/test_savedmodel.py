@@ -336,3 +336,22 @@ def test_no_operation_that_names_a_file_is_allowed_by_oversight():
             if any(word in field.lower() for field in fields for word in words):
                 suspicious.add(name)
     assert suspicious - savedmodel.DENIED - savedmodel.CHECKPOINT - harmless == set()
+
+
+@pytest.mark.parametrize("kernel, size", [(5, 7), (7, 5), (5, 12), (3, 7), (4, 6)])
+def test_fast_gradients_are_those_of_the_loaded_object(kernel, size, tmp_path):
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.Conv2D(6, 1, padding="same", use_bias=False)(inputs)
+    x = keras.layers.DepthwiseConv2D(kernel, padding="same")(x)
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu6")(x)
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    pretrained = savedmodel.read(save_reusable(network, tmp_path / "model"))
+    x, found = images(size), []
+    for fast in (False, True):
+        pure, mine = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape, fast=fast), values(pretrained, pretrained.inference)
+        with tf.GradientTape() as tape:
+            tape.watch([x, *mine])
+            loss = tf.reduce_sum(pure(x, *mine)[0] ** 2)
+        found.append(tape.gradient(loss, [x, *mine]))
+    for slow, quick in zip(*found, strict=True):
+        np.testing.assert_allclose(quick, slow, rtol=1e-5, atol=1e-6 * float(tf.reduce_max(tf.abs(slow))))

@@ -279,11 +279,11 @@ class Backbone(keras.layers.Layer):
             return pretrained.training
         return pretrained.inference
 
-    def _run(self, graph: PureGraph, maps: tuple[str, ...] | None, *inputs: tf.Tensor) -> list[tf.Tensor]:
-        key = (id(graph), maps)
+    def _run(self, graph: PureGraph, maps: tuple[str, ...] | None, *inputs: tf.Tensor, fast: bool = False) -> list[tf.Tensor]:
+        key = (id(graph), maps, fast)
         if key not in self._functions.it:
             with tf.init_scope():
-                self._functions.it[key] = savedmodel.function(graph, self._pretrained.it.weights, self._pretrained.it.input_shape, maps)
+                self._functions.it[key] = savedmodel.function(graph, self._pretrained.it.weights, self._pretrained.it.input_shape, maps, fast)
         values = [tf.convert_to_tensor(self._own[i].value) for i in graph.weights]
         # Frozen weights must not cost a backward pass.
         values = [v if self._own[i].trainable or not v.dtype.is_floating else tf.stop_gradient(v) for i, v in zip(graph.weights, values, strict=True)]
@@ -295,7 +295,8 @@ class Backbone(keras.layers.Layer):
         if training and tf.inside_function():
             self._fitted = tuple(v.trainable for v in self._own)
         graph = self._graph(bool(training))
-        features, *updates = self._run(graph, self._training_maps(graph), tf.cast(x, tf.float32))
+        fast = bool(training) and self.trainable and len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
+        features, *updates = self._run(graph, self._training_maps(graph), tf.cast(x, tf.float32), fast=fast)
         for (i, _), value in zip(graph.updates, updates, strict=True):
             self._own[i].assign(value)
         # Once, however often the layer is called in a model: it depends on the weights alone.

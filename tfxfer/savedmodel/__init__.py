@@ -7,6 +7,7 @@ handle, so that whoever owns the weights' values (a Keras layer) owns all there 
 A graph that can't be taken apart so (variables read inside a While or If body, embedding look-ups) is frozen instead: its values become
 constants, it extracts features, and `Pretrained.reason` says why it can't be fine-tuned.
 
+convolution gradients that are faster on a CPU
 graph       Pretrained and its pure graphs; as functions, as constants, their shapes
 denied      operations that reach outside
 pure        a traced call to a pure graph
