@@ -29,7 +29,7 @@ def frozen(
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
     run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
-    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size)
+    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
     trains = head in ("mlp", "cosine")
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))
@@ -39,9 +39,10 @@ def frozen(
     with run.timed("head"):
         if trains:
             layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
-            found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, epochs=epochs, units=examples.units, seed=run.seed, log=run.say)
+            how = {"epochs": epochs, "units": examples.units, "seed": run.seed, "strategy": run.strategy, "log": run.say}
+            found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, **how)
             layer, taps, held_out, probabilities, history = found.head, None, found.positions, found.probabilities, found.history
-        else:
+        elif not run.follows:
             part, labels = features.take(train), examples.labels[train]
             found = tfxfer.probe.choose(part, labels, classes, features.tap_widths, head=head, units=part.examples.units, seed=run.seed, log=run.say)
             layer, taps, held_out, probabilities, history = found.fitted.layer(), found.fitted.taps, train, found.out_of_fold, ()
@@ -53,6 +54,8 @@ def frozen(
                 run.say(tfxfer.outcome.mirror_pays(labels, probabilities, alone.out_of_fold))
             if found.fitted.name == "gaussian":
                 run.write("gaussian.npz", tfxfer.outcome.gaussian(part, labels, classes, found.fitted.widths))
+    if run.follows:
+        return  # the chief alone judges and writes
     outcome = tfxfer.outcome.judge(examples, tfxfer.outcome.of_head(features, layer), held_out, probabilities)
     with run.timed("baselines"):
         baselines = tfxfer.outcome.baselines(features, run)

@@ -30,7 +30,7 @@ def full(
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm=batch_norm, trust=run.trust)
     tfxfer.tuning.stages_of(network, "1")
     run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
-    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size)
+    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
     with run.timed("features"):
         prefix = network.prefix(len(network.stages) if batch_norm == "inference" else None)
         features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)
@@ -46,13 +46,16 @@ def full(
             head=head,
             epochs=epochs,
             rate=learning_rate,
-            batch_size=run.batch_size,
+            batch_size=run.global_batch,
             seed=run.seed,
             folder=run.folder / "checkpoints" / "tuning",
             minutes=time_limit,
             log=run.say,
             show=tfxfer.outcome.board(run),
+            strategy=run.strategy,
         )
+    if run.follows:
+        return  # the chief alone judges and writes
     model, outcome = tfxfer.outcome.settle(found, features, network, run)
     with run.timed("baselines"):
         baselines = tfxfer.outcome.baselines(features, run)

@@ -32,7 +32,7 @@ def partial(
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm="inference", trust=run.trust)
     stages = tfxfer.tuning.stages_of(network, unfreeze)
     run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
-    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size)
+    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
     with run.timed("features"):
         features = extract(examples, network.prefix(len(network.stages)), skip_bad_images=run.skip_bad_images)
     examples = features.examples
@@ -50,13 +50,16 @@ def partial(
             epochs=epochs,
             rate=learning_rate,
             unfreeze=range(1, stages + 1) if unfreeze_by == "gradual" else (stages,),
-            batch_size=run.batch_size,
+            batch_size=run.global_batch,
             seed=run.seed,
             folder=run.folder / "checkpoints" / "tuning",
             minutes=time_limit,
             log=run.say,
             show=tfxfer.outcome.board(run),
+            strategy=run.strategy,
         )
+    if run.follows:
+        return  # the chief alone judges and writes
     model, outcome = tfxfer.outcome.settle(found, features, network, run)
     with run.timed("baselines"):
         baselines = tfxfer.outcome.baselines(features, run)

@@ -113,7 +113,7 @@ def batches(epoch: int, done: int) -> tf.data.Dataset:
 
 
 def held_out() -> HeldOut:
-    return HeldOut(tf.data.Dataset.from_tensor_slices(X).batch(8), Y.argmax(1), (np.arange(12), np.arange(12, 24)), 3)
+    return HeldOut(lambda model: np.asarray(model.predict(X, batch_size=8, verbose=0), np.float64), Y.argmax(1), (np.arange(12), np.arange(12, 24)), 3)
 
 
 def trained(folder: Path, **options) -> tuning.Trained:
@@ -261,7 +261,7 @@ def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
     assert "activations after block1" in said[0] and "activations are kept in float" in said[1]
     head = choose(features, features.examples.labels, 2, features.tap_widths, log=said.append).fitted
     rows = how.folds[0][1]
-    one, other = (task.build(head)[0].predict(task.inputs(rows, 8), verbose=0) for task in (cached, whole))
+    one, other = (task.answers(task.build(head)[0], rows, 8) for task in (cached, whole))
     np.testing.assert_allclose(one, other, atol=2e-2 * np.abs(other).max())
 
 
@@ -271,7 +271,8 @@ def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypat
     said = []
     task = tuning.last_stages(network, 1, features, how, extractor, log=said.append)
     assert "they would not fit (0.0 MiB free in" in said[-1] and "the whole network is computed in each step" in said[-1]
-    assert next(iter(task.inputs(how.folds[0][0][:2], 2))).shape == (2, 32, 32, 3)
+    one = tf.distribute.get_strategy()
+    assert next(iter(task.batches(how.folds[0][0][:2], 2, 0, one)(0, 0)))[0].shape == (2, 32, 32, 3)
 
 
 def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel):
@@ -342,7 +343,7 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     assert found.verdict.tuned_wins and found.model is not None and found.verdict.folds == 3, str(found.verdict)
     assert found.candidates["frozen"].mean() < 0.7 < found.candidates["tuned"].mean()
     test = features.examples.where("test")
-    logits = found.model.predict(task.inputs(test, 32), verbose=0)
+    logits = task.answers(found.model, test, 32)
     assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
 

@@ -9,7 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
 
-LAYERS = ("tfxfer.backbone", "tfxfer.heads", "tfxfer.optimizers")
+LAYERS = ("tfxfer.backbone", "tfxfer.heads", "tfxfer.optimizers", "tfxfer.multiworker")
 
 
 def register_layers() -> None:

@@ -2,6 +2,7 @@ from . import augment as augment
 from . import backbone as backbone
 from . import cache as cache
 from . import data as data
+from . import distribute as distribute
 from . import engines as engines
 from . import errors as errors
 from . import evaluate as evaluate
@@ -22,6 +23,7 @@ from .backbone import Backbone as Backbone
 from .cache import Cache as Cache
 from .errors import TfxferError as TfxferError
 from .gradual import GradualUnfreeze as GradualUnfreeze
+from .multiworker import MultiWorkerModel as MultiWorkerModel
 from .recipe import recipe as recipe
 from .run import Run as Run
 

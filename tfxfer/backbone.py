@@ -109,7 +109,15 @@ class Backbone(keras.layers.Layer):
         self._pretrained = Hidden(pretrained)
         self._plan: tuple[str, ...] | None = None
         self._own = [
-            self.add_weight(name=w.name, shape=w.value.shape, dtype=w.value.dtype.name, trainable=w.trainable, initializer=constant(w.value))
+            self.add_weight(
+                name=w.name,
+                shape=w.value.shape,
+                dtype=w.value.dtype.name,
+                trainable=w.trainable,
+                initializer=constant(w.value),
+                # BatchNorm's statistics are the mean of all replicas'; each replica's seeds move alike by themselves.
+                aggregation="mean" if w.value.dtype.kind == "f" else "none",
+            )
             for w in pretrained.weights
         ]
         self._functions = Hidden[dict[Any, Any]]({})
@@ -296,7 +304,12 @@ class Backbone(keras.layers.Layer):
             self._fitted = tuple(v.trainable for v in self._own)
         graph = self._graph(bool(training))
         fast = bool(training) and self.trainable and len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
-        features, *updates = self._run(graph, self._training_maps(graph), tf.cast(x, tf.float32), fast=fast)
+        x, count = tf.cast(x, tf.float32), tf.shape(x)[0]
+        if several := tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            # A replica may be left without an example, and TensorFlow's convolutions on a CPU (2.21) give an empty batch a wrong shape.
+            x = tf.pad(x, [[0, tf.cast(count == 0, tf.int32)], *([0, 0] for _ in self.entry_shape)])
+        features, *updates = self._run(graph, self._training_maps(graph), x, fast=fast)
+        features = features[:count] if several else features
         for (i, _), value in zip(graph.updates, updates, strict=True):
             self._own[i].assign(value)
         # Once, however often the layer is called in a model: it depends on the weights alone.

@@ -99,22 +99,34 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
     mine = {option.name: option for option in room("recipe").options(function)}
     given = [key for key in values if context.get_parameter_source(key) not in (click.core.ParameterSource.DEFAULT, None)]
     house = {key: value for key, value in values.items() if key not in mine}
+    if any(variable in os.environ for variable in room("run").CLUSTERS):
+        start_tensorflow()  # the run asks it for its place among the workers
     run = room("run").Run(recipe=name, options={key: values[key] for key in mine}, given=given, **house)
     again = room("run").again(name, run.folder)
     try:
         click.echo(f"Run folder: {run.folder}")
+        start_tensorflow()
+        run.start()
+        room("preemption").listen()
         if run.finished:
             click.echo(f"It is finished. Next: tfxfer predict {shlex.quote(str(run.folder))} photo.jpg")
             return
         run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
-        start_tensorflow()
         room("heads").keras.utils.set_random_seed(run.seed)  # layers draw their seeds when they are made
         # A resumed run's own settings count, which come from JSON.
         function(run, **{key: option.type_cast_value(context, run.settings[key]["value"]) for key, option in mine.items()})
+        run.meet()
         click.echo(f"Run folder: {run.folder}")
     except KeyboardInterrupt:
         click.echo(f"\nStopped. Go on with: {again}", err=True)
         context.exit(130)
+    except room("preemption").Preempted as error:
+        click.echo(f"{error}. Go on with: {again}", err=True)
+        context.exit(143)
+    except Exception as error:
+        if run.workers == 1 or not room("distribute").is_loss(error):
+            raise
+        raise TfxferError(f"another worker of the {run.workers} is gone (its own log says why). Start all of them again with --resume.") from error
     finally:
         run.close()
 
@@ -259,6 +271,30 @@ def recipes() -> None:
     """List the built-in recipes."""
     recipe = room("recipe")
     click.echo(table([(name, (recipe.find(name).__doc__ or "").strip().splitlines()[0]) for name in recipe.names()]))
+
+
+@main.command()
+def devices() -> None:
+    """Show what can compute here, and what a run would choose."""
+    start_tensorflow()
+    distribute = room("distribute")
+    click.echo(table(distribute.devices()))
+    click.echo(f"\nA run would use {distribute.choose()}.")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--workers", type=click.IntRange(min=1), required=True, help="Processes on this machine, each with its share of the cores.")
+@click.argument("arguments", metavar="-- run RECIPE ...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def launch(ctx: click.Context, workers: int, arguments: tuple[str, ...]) -> None:
+    """Run a recipe in several workers on this machine.
+
+    \b
+    tfxfer launch --workers 2 -- run full --data photos/
+    """
+    if arguments[0] != "run":
+        raise click.UsageError(f"expected a run after --, such as: tfxfer launch --workers {workers} -- run full --data photos/. Received: {arguments[0]}", ctx)
+    ctx.exit(room("launch").launch(arguments, workers))
 
 
 @main.command()

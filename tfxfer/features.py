@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from tfxfer.cache import Cache, Rows
 from tfxfer.data import Examples
 from tfxfer.engines import ENGINES, Engine
 from tfxfer.errors import ImageError
+from tfxfer.workers import Strategy, barrier, place
 
 CHUNK = 1024  # images a shard: a kill costs at most these
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
@@ -154,16 +155,23 @@ def extract(
 
 @dataclass(frozen=True)
 class Extractor:
-    """`extract` with what a whole run has in common: `extractor(examples, prefix, ...)`."""
+    """`extract` with what a whole run has in common: `extractor(examples, prefix, ...)`. Several workers share the work, where they share the cache."""
 
     cache: Cache
     engine: Literal["tensorflow", "openvino"] = "tensorflow"
     precision: Literal["float32", "bf16"] = "float32"
     batch_size: int = 32
+    strategy: Strategy = field(default_factory=tf.distribute.get_strategy)
 
     def __call__(self, examples: Examples, prefix: Prefix, **options: Any) -> Features:
         """See `extract`."""
-        return extract(examples, prefix, cache=self.cache, engine=self.engine, precision=self.precision, batch_size=self.batch_size, **options)
+        house: dict[str, Any] = {"cache": self.cache, "engine": self.engine, "precision": self.precision, "batch_size": self.batch_size}
+        index, count = place(self.strategy)
+        if count > 1:
+            if len(mine := np.arange(len(examples))[index::count]):
+                extract(examples.take(mine), prefix, **house, **options)
+            barrier(self.strategy)
+        return extract(examples, prefix, **house, **options)  # finds the others' rows in a shared cache, and computes them where it isn't shared
 
 
 def raw_pixels(examples: Examples, *, cache: Cache, size: int = 32, skip_bad_images: bool = False, progress: bool = False) -> Features:

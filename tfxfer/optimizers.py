@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from tfxfer.backbone import Backbone
@@ -50,6 +51,16 @@ def with_factors(optimizer: Any) -> Any:
         def build(self, variables):
             super().build(variables)
             self._rates = [self.factors.get(variable.path, 1.0) for variable in variables]
+
+        def _clip_gradients(self, grads):
+            # Keras clips each replica's part and adds them up then; the whole gradient is what a norm means.
+            replica = tf.distribute.get_replica_context()
+            if replica is not None and replica.num_replicas_in_sync > 1:
+                grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+            return super()._clip_gradients(grads)
+
+        def _all_reduce_sum_gradients(self, grads_and_vars):
+            return grads_and_vars
 
         def update_step(self, gradient, variable, learning_rate):
             super().update_step(gradient, variable, learning_rate * self._rates[self._get_variable_index(variable)])

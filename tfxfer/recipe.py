@@ -27,6 +27,7 @@ def recipe(function: Callable) -> Callable:
     def called(run: Any, **chosen: Any) -> Any:
         defaults = {name: p.default for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
         run.choose(defaults | chosen, chosen)
+        run.start()
         return function(run, **chosen)
 
     called.is_recipe = True  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ rest is whole. Half-done work lies in `checkpoints/` until then. Readers trust o
 
 import csv
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -23,6 +24,8 @@ from tfxfer.cache import default_folder, sync_folder
 from tfxfer.errors import RunError
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
+HERE = ("device", "strategy", "replicas")  # and may be elsewhere by these
+CLUSTERS = ("TF_CONFIG", "SLURM_STEP_NUM_TASKS")  # what `distribute.cluster` looks at
 PACKAGES = ("tfxfer", "tensorflow", "keras", "tensorflow-hub", "numpy", "scikit-learn")
 
 
@@ -52,6 +55,12 @@ class Run:
         engine: Annotated[Literal["tensorflow", "openvino"], "What computes features."] = "tensorflow",
         engine_precision: Annotated[Literal["float32", "bf16"], "Of the engine; bf16 needs openvino and a CPU that has it."] = "float32",
         batch_size: Annotated[int, "Images at a time.", range(1, 2**20)] = 32,
+        device: Annotated[Literal["auto", "cpu", "gpu", "tpu"], "What computes; tfxfer devices tells what there is."] = "auto",
+        strategy: Annotated[
+            Literal["auto", "one", "mirrored", "multiworker", "tpu"], "One device, several in this machine, or several workers (tfxfer launch)."
+        ] = "auto",
+        replicas: Annotated[int | None, "Of --strategy mirrored: GPUs, or logical CPUs, one a core by default.", range(1, 2**10)] = None,
+        global_batch: Annotated[int | None, "Images in a training step of all devices together; --batch-size by default.", range(1, 2**20)] = None,
         skip_bad_images: Annotated[bool, "Leave out files that can't be decoded, and list them."] = False,
         image_size: Annotated[int | None, "Height and width in pixels, where the backbone fixes none.", range(1, 2**13)] = None,
         value_range: Annotated[tuple[float, float] | None, "Of the pixels that the backbone expects, where the catalog doesn't know it."] = None,
@@ -61,6 +70,7 @@ class Run:
         given: Iterable[str] = (),
     ):
         house: dict[str, Any] = {"seed": seed, "cache": cache, "engine": engine, "engine_precision": engine_precision, "batch_size": batch_size, "trust": trust}
+        house |= {"device": device, "strategy": strategy, "replicas": replicas, "global_batch": global_batch}
         house |= {"skip_bad_images": skip_bad_images, "value_range": value_range, "data_dir": data_dir}
         house["image_size"] = None if image_size is None else (image_size, image_size)
         self.settings: dict[str, dict[str, Any]] = {}
@@ -69,6 +79,13 @@ class Run:
         self.finished = False
         given = {*given, "recipe"}
         self.choose({"recipe": recipe, **(options or {}), **house}, given)
+        self.worker, self.workers = place_of(strategy)
+        self._strategy: Any = None
+        self._resume = resume
+        if self.follows:  # the chief's folder and settings, as soon as `start` has asked for them
+            self.folder = Path(out or "of the chief")
+            self._attributes()
+            return
         self.folder = Path(out).expanduser() if out is not None else numbered(Path(recipe).stem, resume)
         try:
             self._begin(resume, overwrite, given)
@@ -82,6 +99,43 @@ class Run:
         """Note settings that are not there yet, each with its origin."""
         for name, value in options.items():
             self.settings.setdefault(name, {"value": plain(value), "origin": "given" if name in given else "default"})
+
+    # --- several workers ---
+
+    @property
+    def follows(self) -> bool:
+        """Whether this is one of several workers, and not the chief: it computes its part and writes nothing."""
+        return self.worker > 0
+
+    @property
+    def strategy(self) -> Any:
+        """The `tf.distribute` strategy of --device, --strategy and --replicas."""
+        self.start()
+        return self._strategy
+
+    def start(self) -> None:
+        """Make the strategy, once, before anything else of TensorFlow. Several workers meet here, and take over the chief's settings.
+
+        Raises:
+            DistributeError: no such device, or workers that don't come or don't fit together.
+        """
+        if self._strategy is not None:
+            return
+        workers = room("workers")
+        mine = {name: setting["value"] for name, setting in self.settings.items() if setting["origin"] != "derived" and name not in {*HERE, "cache", "out"}}
+        self._strategy = room("distribute").strategy(self.settings["strategy"]["value"], **self._devices(), log=self.say)
+        if self.workers == 1:
+            return
+        # A resumed run goes on with the options that it was begun with.
+        workers.agree(self._strategy, options="" if self._resume else json.dumps(mine, sort_keys=True), code=code())
+        theirs = workers.chiefs(self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished))
+        if self.follows:
+            self.settings, self.before, self.finished = theirs[0], theirs[1], theirs[3]
+            self.folder = Path(theirs[2])
+            self._attributes()
+
+    def _devices(self) -> dict[str, Any]:
+        return {"device": self.settings["device"]["value"], "replicas": self.settings["replicas"]["value"]}
 
     # --- beginning ---
 
@@ -130,7 +184,7 @@ class Run:
         """Take over the settings of the run that was begun; refuse another one."""
         self.before = before
         for name, new in self.settings.items():
-            old = before.get(name, new)
+            old = new if name in HERE else before.get(name, new)
             if old["origin"] == "derived":
                 old = {"value": None, "origin": "default"}  # nobody chose it: it is derived once more
             if name in given and not same(old["value"], new["value"]):
@@ -150,6 +204,7 @@ class Run:
         self.engine: Literal["tensorflow", "openvino"] = value["engine"]
         self.engine_precision: Literal["float32", "bf16"] = value["engine_precision"]
         self.batch_size: int = value["batch_size"]
+        self.global_batch: int = value["global_batch"] or value["batch_size"]
         self.skip_bad_images: bool = value["skip_bad_images"]
         self.trust: bool = value["trust"]
         self.image_size: tuple[int, int] | None = value["image_size"] and tuple(value["image_size"])
@@ -172,13 +227,15 @@ class Run:
 
     def record(self, **found: Any) -> None:
         """Keep what was derived, such as fingerprints; a resumed run must find the same fingerprints again."""
+        if self.workers > 1 and (facts := {name: plain(value) for name, value in found.items() if name.endswith("_fingerprint")}):
+            room("workers").agree(self.strategy, **facts)
         for name, value in found.items():
             old = self.before.get(name, {}).get("value") if name.endswith("_fingerprint") else None
             if old is not None and old != plain(value):
                 raise RunError(f"{self.folder} was begun with other {name.removesuffix('_fingerprint')} than there is now. Choose another --out.")
             given = self.settings.get(name, {}).get("origin") == "given"
             self.settings[name] = {"value": plain(value), "origin": "given" if given else "derived"}
-        if not self.finished:
+        if not self.finished and not self.follows:
             self.write_json("settings.json", self.settings)
 
     def say(self, *lines: str) -> None:
@@ -227,6 +284,11 @@ class Run:
                 out.writerows(rows)
 
         return self.write(name, writer)
+
+    def meet(self) -> None:
+        """Wait for the other workers, so that none is missed while another one still needs it."""
+        if self.workers > 1:
+            room("workers").barrier(self.strategy)
 
     def finish(self) -> None:
         """Remove half-done work, then write the manifest: the run is whole."""
@@ -356,6 +418,26 @@ def read_json(path: Path) -> Any:
 def digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def room(name: str) -> Any:
+    """A room that needs TensorFlow, which a run is opened and read without."""
+    return importlib.import_module(f"tfxfer.{name}")
+
+
+def place_of(strategy: str) -> tuple[int, int]:
+    """(this worker's number, how many there are)."""
+    if strategy in ("auto", "multiworker") and any(name in os.environ for name in CLUSTERS):
+        return room("distribute").workers()
+    return 0, 1
+
+
+def code() -> str:
+    """A hash of tfxfer's own files, and the versions of what it stands on."""
+    found = hashlib.sha256(json.dumps({name: version for name, version in versions().items() if name != "system"}, sort_keys=True).encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
+from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.probe.fitted import Array, temperature
 from tfxfer.probe.folds import deal
+from tfxfer.workers import Strategy, batched, exactly
 
 LOADED = 2**30  # bytes of features that are held in memory; above that every batch is read from disk
 RATE, DECAY = 1e-3, 1e-3  # of AdamW: the rate at first, weight decay
@@ -36,26 +40,20 @@ class Trained:
     temperature: float
 
 
-def batches(features: Array, labels: np.ndarray, rows: np.ndarray, batch_size: int, seed: int | None) -> tf.data.Dataset:
-    """Batches of (features, labels) of `rows`, shuffled anew each epoch if there is a seed."""
+def reader(features: Array, labels: np.ndarray, rows: np.ndarray) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Places among `rows`, int64 [B], to their features, float32 [B, F], and labels."""
+    y = tf.constant(labels[rows], tf.int32)
     if 4 * len(rows) * features.shape[1] <= LOADED:
         # Read once: what `fit` then asks for is a gather in memory. A tensor made on the CPU, whatever else is there.
         with tf.device("/CPU:0"):
-            x, y = tf.constant(np.asarray(features[rows], np.float32)), tf.constant(labels[rows], tf.int32)
+            x = tf.constant(np.asarray(features[rows], np.float32))
+        return lambda i: (tf.gather(x, i), tf.gather(y, i))
 
-        def gather(i):
-            return tf.gather(x, i), tf.gather(y, i)
-    else:
-        y = tf.constant(labels[rows], tf.int32)
+    def read(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x = tf.numpy_function(lambda i: np.asarray(features[rows[i]], np.float32), [i], tf.float32)
+        return tf.ensure_shape(x, [None, features.shape[1]]), tf.gather(y, i)
 
-        def gather(i):
-            x = tf.numpy_function(lambda i: np.asarray(features[rows[i]], np.float32), [i], tf.float32)
-            return tf.ensure_shape(x, [None, features.shape[1]]), tf.gather(y, i)
-
-    data = tf.data.Dataset.range(len(rows))
-    if seed is not None:
-        data = data.shuffle(len(rows), seed=seed, reshuffle_each_iteration=True)
-    return data.batch(batch_size).map(gather).prefetch(2)
+    return read
 
 
 def compiled(model: keras.Model, steps: int) -> keras.Model:
@@ -65,25 +63,36 @@ def compiled(model: keras.Model, steps: int) -> keras.Model:
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=False,
-        # A step on features takes less time than Python takes to start it.
-        steps_per_execution=min(steps, 32),
+        # A step on features takes less time than Python takes to start it. Keras 3 can't do several at once under a strategy.
+        steps_per_execution=1 if tf.distribute.has_strategy() else min(steps, 32),
     )
     return model
 
 
-def run(model: keras.Model, data: tf.data.Dataset, validation: tf.data.Dataset | None, epochs: int, log: Callable[[str], None] | None) -> list[dict]:
-    """One `fit` with the rate falling along a cosine, epoch by epoch. Returns a dict an epoch."""
+def run(
+    model: keras.Model,
+    read: Callable[[tf.Tensor], Any],
+    count: int,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    validation: Any = None,
+    log: Callable[[str], None] | None = None,
+) -> list[dict]:
+    """`fit` over `count` places, in an order that only the epoch's number and the seed decide; the rate falls along a cosine. Returns a dict an epoch."""
     history: list[dict] = []
-
-    def end_of_epoch(epoch, logs):
-        values = {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in logs}
+    strategy = model.distribute_strategy
+    for epoch in range(epochs):
+        model.optimizer.learning_rate = RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        places = np.random.default_rng([seed, epoch]).permutation(count)
+        data = batched(strategy, places, batch_size, tf.data.Dataset.from_tensor_slices, read)
+        length = exactly(strategy, math.ceil(count / batch_size))
+        logs = model.fit(data, initial_epoch=epoch, epochs=epoch + 1, validation_data=validation, verbose=0, shuffle=False, **length).history
+        values = {name: float(logs[name][0]) for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in logs}
         history.append({"epoch": epoch + 1, **values})
         if log:
             log(f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
-
-    rate = keras.callbacks.LearningRateScheduler(lambda epoch: RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
-    lines = keras.callbacks.LambdaCallback(on_epoch_end=end_of_epoch)
-    model.fit(data, epochs=epochs, validation_data=validation, verbose=0, callbacks=[rate, lines], shuffle=False)
     return history
 
 
@@ -98,6 +107,7 @@ def fit_head(
     batch_size: int = 128,
     units: np.ndarray | None = None,
     seed: int = 0,
+    strategy: Strategy | None = None,
     log: Callable[[str], None] = print,
 ) -> Trained:
     """Train a Keras head on features and calibrate it by one temperature.
@@ -112,6 +122,7 @@ def fit_head(
         units: int [n]; examples of the same number are on the same side when a part is held out. None where each stands for itself.
         seed: of the shuffling and of layers that are built or draw from here on; sets the global seed of Keras, NumPy and Python. A layer draws its own
             seeds when it is made, so seed before that too, as a run does.
+        strategy: what trains, and shares out each batch; one device by default.
         log: is called with a line an epoch.
 
     Raises:
@@ -129,20 +140,31 @@ def fit_head(
         folds = deal(labels[train_rows], FOLDS, seed, None if units is None else units[train_rows])
         held_out, seen = train_rows[folds == 0], train_rows[folds != 0]
     keras.utils.set_random_seed(seed)
-    model = compiled(keras.Sequential([keras.Input((width,)), head]), math.ceil(len(seen) / batch_size))
-    model.optimizer.build(model.trainable_variables)
-    start = [(v, keras.ops.convert_to_numpy(v)) for v in [*model.variables, *model.optimizer.variables]]
+    strategy = strategy or tf.distribute.get_strategy()
+    model = trained = compiled(keras.Sequential([keras.Input((width,)), head]), math.ceil(len(seen) / batch_size))
+    if strategy.num_replicas_in_sync > 1:
+        with strategy.scope():
+            inputs = keras.Input((width,))
+            copy = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
+            copy.set_weights(model.get_weights())
+            trained = compiled(copy, math.ceil(len(seen) / batch_size))
+    with strategy.scope():
+        trained.optimizer.build(trained.trainable_variables)
+    start = [(v, keras.ops.convert_to_numpy(v)) for v in [*trained.variables, *trained.optimizer.variables]]
     if twice:
         log(f"calibration: trained on {len(seen):,} examples first, to be judged on the other {len(held_out):,}")
-    validation = None if twice else batches(features, labels, held_out, 1024, None)
-    history = run(model, batches(features, labels, seen, batch_size, seed), validation, epochs, None if twice else log)
+    held = None if twice else batched(strategy, np.arange(len(held_out)), 1024, tf.data.Dataset.from_tensor_slices, reader(features, labels, held_out))
+    fit = partial(run, trained, epochs=epochs, batch_size=batch_size, seed=seed)
+    history = fit(reader(features, labels, seen), len(seen), validation=held, log=None if twice else log)
+    model.set_weights(trained.get_weights())
     logits = predicted(model, features, held_out, int(shape[1]))
     value = temperature(logits, labels[held_out])
     if twice:
         # The same model set back to its start, not a new one, so that what `fit` has traced serves again.
         for variable, before in start:
             variable.assign(before)
-        history = run(model, batches(features, labels, train_rows, batch_size, seed), None, epochs, log)
+        history = fit(reader(features, labels, train_rows), len(train_rows), log=log)
+        model.set_weights(trained.get_weights())
     calibrated = keras.Sequential([keras.Input((width,)), head, keras.layers.Rescaling(1 / value, name="temperature")], name="head")
     return Trained(calibrated, tuple(history), held_out, softmax(logits.astype(np.float64) / value, 1), value)
 

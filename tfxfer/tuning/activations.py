@@ -16,6 +16,7 @@ from tfxfer.probe.folds import sample
 from tfxfer.stages import ONLY_ONE
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.task import Task, from_activations, from_pixels
+from tfxfer.workers import chiefs
 
 COMPARED = 500  # training examples on which half precision is judged
 LARGE = 500_000  # bytes of a row above which reading may take longer than computing, and is measured
@@ -74,17 +75,17 @@ def last_stages(
     half = images * prefix.width * 2
     before = network.stages[len(network.stages) - stages - 1].name
     log(f"activations after {before}: {prefix.width:,} numbers an image, {size(half)} in float16 or {size(2 * half)} in float32 for {images:,} images")
-    if half > (free := extract.cache.free()):
+    if half > (free := chiefs(extract.strategy, extract.cache.free)):
         log(f"they would not fit ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step")
         return whole
     few = plan.everything[sample(labels[plan.everything], COMPARED, seed)]
     found = extract(examples.take(few), prefix, progress=False)
-    if 4 * prefix.width > LARGE and (slower := reading(found) / computing(pixels, prefix, extract)) > 1:
+    if 4 * prefix.width > LARGE and (slower := chiefs(extract.strategy, lambda: reading(found) / computing(pixels, prefix, extract))) > 1:
         log(f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step")
         return whole
-    dtype = precision_of(found, rest, features, head, seed, log)
-    if dtype == "float32" and 2 * half > extract.cache.free():
-        log(f"they would not fit in float32 ({size(extract.cache.free())} free in {extract.cache.folder}): the whole network is computed in each step")
+    dtype = chiefs(extract.strategy, lambda: precision_of(found, rest, features, head, seed, log))
+    if dtype == "float32" and 2 * half > (free := chiefs(extract.strategy, extract.cache.free)):
+        log(f"they would not fit in float32 ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step")
         return whole
     rows = [Placed(extract(examples.take(used), prefix, dtype=dtype), used, len(examples))]
     for number in range(1, views + 1):

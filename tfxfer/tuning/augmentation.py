@@ -1,6 +1,7 @@
 """Which augmentations leave the labels alone: a mirrored letter is another letter, and held-out examples tell."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from tfxfer.backbone import Prefix
 from tfxfer.features import Extractor, Features
 from tfxfer.probe import gaussian, paired
 from tfxfer.probe.folds import deal, sample
+from tfxfer.workers import chiefs
 
 COMPARED, FOLDS = 500, 5
 
@@ -28,7 +30,7 @@ def harmless(features: Features, rows: np.ndarray, prefix: Prefix, extract: Extr
             view = Features(part.examples, extract(part.examples, prefix, mirror=True, progress=False).views[1:], features.tap_widths, features.feature_size)
         else:
             view = extract(part.examples, prefix, augment=(kind,), number=0, progress=False)
-        loss, error = loss_of(part, view, seed)
+        loss, error = chiefs(extract.strategy, partial(loss_of, part, view, seed))
         good = loss <= 2 * error
         log(f"{kind}: held-out accuracy of such views {-100 * loss:+.1f} ± {100 * error:.1f} points: {'used' if good else 'it changes what is seen, not used'}")
         found += [kind] if good else []

@@ -5,7 +5,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,11 +15,13 @@ from scipy.special import softmax
 from tfxfer.backbone import Backbone
 from tfxfer.errors import TuningError
 from tfxfer.features import Features
+from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.optimizers import hold, layerwise
 from tfxfer.probe import Choice, Fitted, choose, temperature
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
-from tfxfer.tuning.training import HeldOut, Show, Trained, answers, assign, learnt, losses_of, nothing, ready, train
+from tfxfer.tuning.training import HeldOut, Show, Trained, assign, learnt, losses_of, nothing, ready, train
+from tfxfer.workers import Strategy, chiefs, place
 
 RATES = (2e-3, 1e-2)  # of the last stage and the head
 SHORT = 4  # a rate is tried for one epoch in so many
@@ -62,6 +63,7 @@ class Way:
     until: float
     log: Callable[[str], None]
     show: Show
+    strategy: Strategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ class Fold:
     def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """[n, C] of the examples that it is judged on."""
         assign(learnt(self.model), weights)
-        return answers(self.model, self.task.inputs(self.held, self.way.batch_size))
+        return self.task.answers(self.model, self.held, self.way.batch_size)
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [steps, n, C] from the frozen weights to these."""
@@ -113,6 +115,7 @@ def compete(
     minutes: float | None = None,
     log: Callable[[str], None] = print,
     show: Show = nothing,
+    strategy: Strategy | None = None,
 ) -> Competition:
     """Fit heads, tune from there, and judge both by `plan` (see `tfxfer.tuning.guard`).
 
@@ -124,25 +127,36 @@ def compete(
         folder: where half-done work is kept: what is done there is not done again.
         minutes: after which no epoch is begun.
         show: is called with each epoch of the tuned model.
+        strategy: what trains, and shares out each batch; one device by default.
 
     Raises:
         TuningError: a learning rate explodes, or memory is too small for one image at a time.
     """
+    strategy = strategy or tf.distribute.get_strategy()
+    replicas, several = strategy.num_replicas_in_sync, place(strategy)[1] > 1
+    if batch_size < replicas:
+        raise TuningError(f"a batch of {batch_size} can't be shared out among {replicas} replicas. Use --global-batch {32 * replicas}, or fewer replicas.")
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     while True:
-        way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show)
+        way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show, strategy)
         try:
             return competed(task, features, plan, way, head, RATES if rate is None else (rate,))
         except tf.errors.ResourceExhaustedError as error:
-            if batch_size == 1:
+            if several:  # the others know nothing of it, and wait
+                raise TuningError(f"out of memory: use --global-batch {max(batch_size // 2, replicas)} for all workers, or unfreeze fewer stages.") from error
+            if batch_size <= replicas:
                 raise TuningError("memory is too small to train on one image at a time. Unfreeze fewer stages, or take a smaller backbone.") from error
-            batch_size //= 2
+            batch_size = max(batch_size // 2, replicas)
             log(f"out of memory: once more with {batch_size} images at a time")
 
 
 def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, rates: Sequence[float]) -> Competition:
     """The competition at one batch size."""
-    fit, log = partial(fitted_on, features, head=head, seed=way.seed), way.log
+    log = way.log
+
+    def fit(rows: np.ndarray, log: Callable[..., None]) -> Choice:
+        return chiefs(way.strategy, lambda: fitted_on(features, rows, head=head, seed=way.seed, log=log))
+
     choices = [fit(seen, log=log if not i else nothing) for i, (seen, _) in enumerate(plan.folds)]
     folds = [prepared(task, way, choice.fitted, *rows) for choice, rows in zip(choices, plan.folds, strict=True)]
     truth = features.examples.labels[plan.judged]
@@ -186,7 +200,9 @@ def fitted_on(features: Features, rows: np.ndarray, *, head: str, seed: int, log
 
 def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray) -> Fold:
     """A model with that head folded in, ready for the first of its trainings."""
-    model, backbone = task.build(fitted)
+    with way.strategy.scope():
+        model, backbone = task.build(fitted)
+        model = model if way.strategy.num_replicas_in_sync == 1 else MultiWorkerModel(model.inputs, model.outputs[0])
     return Fold(task, way, fitted, seen, held, model, backbone, compiled(task, way, model, backbone, seen, way.unfreeze[0]))
 
 
@@ -197,8 +213,10 @@ def compiled(task: Task, way: Way, model: keras.Model, backbone: Backbone, seen:
         warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
         backbone.unfreeze(unfreeze)
     hold(model, PULL)
-    optimizer = layerwise(keras.optimizers.SGD, base=0.0, decay=DECAY, backbone=backbone, momentum=MOMENTUM, global_clipnorm=CLIP)
-    return ready(model, optimizer, next(iter(task.batches(seen, way.batch_size, way.seed)(0, 0))), SMOOTHING)
+    batch = next(iter(task.batches(seen, way.batch_size, way.seed, tf.distribute.get_strategy())(0, 0)))
+    with way.strategy.scope():
+        optimizer = layerwise(keras.optimizers.SGD, base=0.0, decay=DECAY, backbone=backbone, momentum=MOMENTUM, global_clipnorm=CLIP)
+    return ready(model, optimizer, batch, SMOOTHING)
 
 
 def trained(
@@ -215,7 +233,7 @@ def trained(
             start = compiled(fold.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
         result = train(
             fold.model,
-            fold.task.batches(fold.seen, way.batch_size, way.seed),
+            fold.task.batches(fold.seen, way.batch_size, way.seed, way.strategy),
             math.ceil(len(fold.seen) / way.batch_size),
             start,
             examples=len(fold.seen),
@@ -247,7 +265,7 @@ def tune_once(fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float]
     for rate in sorted(set(picked)):
         way.log(f"tuning at a learning rate of {rate:g}")
         asks = [i for i, each in enumerate(picked) if each == rate]
-        held_out = HeldOut(fold.task.inputs(fold.held, way.batch_size), truth, tuple(pickers[i] for i in asks), PATIENCE)
+        held_out = HeldOut(lambda model: fold.task.answers(model, fold.held, way.batch_size), truth, tuple(pickers[i] for i in asks), PATIENCE)
         result = trained(fold, f"tune-{rate:g}", rate, way.epochs, held_out=held_out, log=way.log, show=way.show if rate == picked[-1] else nothing)
         for i, weights in zip(asks, result.weights, strict=True):
             reached[i] = fold.on_the_way(weights)

@@ -19,6 +19,7 @@ from tfxfer.heads import join
 from tfxfer.probe import Fitted
 from tfxfer.probe.fitted import Array
 from tfxfer.tuning.training import Batches
+from tfxfer.workers import Strategy, batched, predicted
 
 LOADED = 2**30  # bytes of images or activations that are held in memory; above that every batch is read from disk
 
@@ -28,14 +29,14 @@ class Task:
     """What trains, and on what.
 
     build: a fresh model, of pretrained weights and that head, from inputs to logits; and its backbone, or the part of it that is not computed beforehand.
-    batches: (positions, batch size, seed) -> the training batches of each epoch.
-    inputs: (positions, batch size) -> inputs in order, without labels.
-    finish: a model that was built, with what it has learnt, as one from pixels.
+    batches: (positions, batch size, seed, strategy) -> the training batches of each epoch, dealt out among the replicas.
+    answers: (model, positions, batch size) -> its logits, float64 [n, C], computed by all replicas.
+    finish: a model that was built, with what it has learnt, as one from pixels, outside any strategy.
     """
 
     build: Callable[[Fitted], tuple[keras.Model, Backbone]]
-    batches: Callable[[np.ndarray, int, int], Batches]
-    inputs: Callable[[np.ndarray, int], tf.data.Dataset]
+    batches: Callable[[np.ndarray, int, int, Strategy], Batches]
+    answers: Callable[[keras.Model, np.ndarray, int], np.ndarray]
     finish: Callable[[keras.Model, Fitted], keras.Model]
 
 
@@ -63,16 +64,25 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         part = network.tapped(fitted.taps if features.tap_widths else None)
         return join(part, fitted.layer(), network.image_size), part
 
-    def batches(rows: np.ndarray, size: int, seed: int) -> Batches:
+    def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
         def epoch(number: int, done: int) -> tf.data.Dataset:
-            now = order(rows, number, seed)[done * size :]
-            seeds = np.array([seed_of(examples.digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
-            found = tf.data.Dataset.zip((images(now), tf.data.Dataset.from_tensor_slices((seeds, one_hot[now])))).batch(size)
-            return found.map(lambda x, rest: (augmented(x, rest[0], augment) if augment else x, rest[1])).prefetch(2)
+            def examples_of(now: np.ndarray) -> tf.data.Dataset:
+                seeds = np.array([seed_of(examples.digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
+                return tf.data.Dataset.zip((images(now), tf.data.Dataset.from_tensor_slices((seeds, one_hot[now]))))
+
+            def view(x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+                return augmented(x, rest[0], augment) if augment else x, rest[1]
+
+            return batched(strategy, order(rows, number, seed)[done * size :], size, examples_of, view)
 
         return epoch
 
-    return Task(build, batches, lambda rows, size: images(rows).batch(size).prefetch(2), lambda model, fitted: model)
+    def finish(model: keras.Model, fitted: Fitted) -> keras.Model:
+        alone, _ = build(fitted)
+        alone.set_weights(model.get_weights())
+        return alone
+
+    return Task(build, batches, lambda model, rows, size: answered(model, rows, size, images), finish)
 
 
 def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:
@@ -96,19 +106,18 @@ def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], 
             taps = keras.layers.Concatenate()([row[:, -early:], taps]) if early > 0 else taps[:, -sum(fitted.widths) :]
         return keras.Model(row, fitted.layer()(taps)), part
 
-    def batches(rows: np.ndarray, size: int, seed: int) -> Batches:
+    def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
         readers = [reader(view, rows) for view in views]
 
         def epoch(number: int, done: int) -> tf.data.Dataset:
-            places = order(np.arange(len(rows)), number, seed)[done * size :]
+            places = order(np.arange(len(rows)), number, seed)[done * size :].astype(np.int64)
             read = readers[number % len(readers)]
-            found = tf.data.Dataset.from_tensor_slices((places.astype(np.int64), one_hot[rows[places]])).batch(size)
-            return found.map(lambda at, y: (read(at), y)).prefetch(2)
+            return batched(strategy, places, size, lambda now: tf.data.Dataset.from_tensor_slices((now, one_hot[rows[now]])), lambda at, y: (read(at), y))
 
         return epoch
 
-    def inputs(rows: np.ndarray, size: int) -> tf.data.Dataset:
-        return tf.data.Dataset.range(len(rows)).batch(size).map(reader(views[0], rows)).prefetch(2)
+    def answers(model: keras.Model, rows: np.ndarray, size: int) -> np.ndarray:
+        return answered(model, np.arange(len(rows)), size, tf.data.Dataset.from_tensor_slices, reader(views[0], rows))
 
     def finish(model: keras.Model, fitted: Fitted) -> keras.Model:
         whole, head = network.tapped(fitted.taps), fitted.layer()
@@ -116,7 +125,14 @@ def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], 
         head.set_weights(model.get_layer(head.name).get_weights())
         return join(whole, head, network.image_size)
 
-    return Task(build, batches, inputs, finish)
+    return Task(build, batches, answers, finish)
+
+
+def answered(
+    model: keras.Model, rows: np.ndarray, size: int, examples: Callable[[np.ndarray], tf.data.Dataset], then: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+) -> np.ndarray:
+    """The model's logits on `rows`, float64 [n, C]."""
+    return np.asarray(predicted(model.distribute_strategy, model, rows, size, examples, then), np.float64)
 
 
 def reader(rows: Array, positions: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -14,29 +14,32 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfxfer.errors import TuningError
 from tfxfer.optimizers import warm_up_cosine
+from tfxfer.preemption import Notice, Preempted, awaited
 from tfxfer.tuning import checkpoint
+from tfxfer.workers import any_of, chiefs, exactly, place
 
 EVERY = 30.0  # seconds between checkpoints
+ASK = 8  # steps after which several workers ask each other whether to keep a state: a word costs a millisecond
 RETREATS, SLOWER = 3, 0.3  # how often a training that exploded starts from its last good epoch, and at what share of the rate
 
 Show = Callable[[int, dict[str, float]], None]  # the number of an epoch that is done, and its figures
-Batches = Callable[[int, int], tf.data.Dataset]  # (epoch, batches that are done) -> the others, (inputs, one-hot labels)
+Batches = Callable[[int, int], Any]  # (epoch, batches that are done) -> the others, (inputs, one-hot labels), as `workers.batched` deals them out
+Answers = Callable[[keras.Model], np.ndarray]  # a model -> its logits, float64 [n, C]
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """Examples that a training is watched on.
 
-    inputs: in order, without labels. labels: int [n].
+    answers: a model's logits on them. labels: int [n].
     watch: groups of positions among them; for each the weights of the epoch with the smallest loss are kept.
     patience: epochs without a smaller loss of any group after which training stops.
     """
 
-    inputs: tf.data.Dataset
+    answers: Answers
     labels: np.ndarray
     watch: tuple[np.ndarray, ...]
     patience: int
@@ -58,8 +61,9 @@ def ready(model: keras.Model, optimizer: keras.optimizers.Optimizer, batch: tupl
     """Compile, build all that `fit` would build, and return the state to start from: `state(model)` as it was before."""
     before = [v.numpy() for v in model.variables]
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")], jit_compile=False)
-    optimizer.build(model.trainable_variables)
+    with model.distribute_strategy.scope():
+        model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")], jit_compile=False)
+        optimizer.build(model.trainable_variables)
     start = [*before, *(v.numpy() for v in optimizer.variables)]
     model.train_on_batch(*batch)
     model.reset_metrics()
@@ -107,15 +111,16 @@ def train(
 
     Raises:
         TuningError: the loss is not finite, again and again.
+        Preempted: a SIGTERM came; the state is kept.
     """
-    variables, watch = state(model), () if held_out is None else held_out.watch
+    variables, watch, strategy = state(model), () if held_out is None else held_out.watch, model.distribute_strategy
     count, size = len(variables), len(learnt(model))
     assign(variables, start)
     now: dict[str, Any] = {"saved": 0, "epoch": 0, "step": 0, "scale": 1.0, "retreats": 0, "history": [], "stale": 0, "done": False}
     now["best"] = [math.inf] * len(watch)
     best = [[v.numpy() for v in learnt(model)] for _ in watch]
     good: list[np.ndarray] = []  # the state at the beginning of the epoch
-    if (found := checkpoint.load(folder, log)) is not None:
+    if (found := chiefs(strategy, lambda: checkpoint.load(folder, log))) is not None:
         arrays, now = found
         assign(variables, arrays[:count])
         best = [arrays[count + i * size : count + (i + 1) * size] for i in range(len(watch))]
@@ -123,13 +128,18 @@ def train(
 
     def keep() -> None:
         now["saved"] += 1
-        checkpoint.save(folder, now["saved"], [*(v.numpy() for v in variables), *(w for some in best for w in some), *(good if now["step"] else [])], now)
+        arrays = [v.numpy() for v in variables]  # by all workers: metrics are the sum of theirs
+        if not place(strategy)[0]:
+            checkpoint.save(folder, now["saved"], [*arrays, *(w for some in best for w in some), *(good if now["step"] else [])], now)
 
     while not now["done"]:
         good = good if now["step"] else [v.numpy() for v in variables]
         began, skipped = time.monotonic(), now["step"]
-        keeper = Keeper(now, keep, partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps), steps, model.metrics_variables)
-        done = model.fit(batches(now["epoch"], skipped), initial_epoch=now["epoch"], epochs=now["epoch"] + 1, verbose=0, callbacks=[keeper], shuffle=False)
+        keeper = Keeper(now, keep, partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps), steps, model)
+        with awaited():
+            epoch, data = now["epoch"], batches(now["epoch"], skipped)
+            left = exactly(strategy, steps - skipped)
+            done = model.fit(data, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[keeper], shuffle=False, **left)
         values = {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
         if not math.isfinite(values["loss"]) or not all(np.isfinite(v.numpy()).all() for v in learnt(model)):
             assign(variables, good)
@@ -148,7 +158,7 @@ def train(
         figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         log(f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, {(epochs - now['epoch']) * examples / speed:.0f} s left")
         show(now["epoch"], values)
-        late, stale = time.monotonic() > until, held_out is not None and now["stale"] >= held_out.patience
+        late, stale = chiefs(strategy, lambda: time.monotonic() > until), held_out is not None and now["stale"] >= held_out.patience
         if late and now["epoch"] < epochs:
             log("the time is up: training stops here")
         if stale and now["epoch"] < epochs:
@@ -164,7 +174,7 @@ def train(
 
 def watched(model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: list[list[np.ndarray]]) -> dict[str, float]:
     """Loss and accuracy on held-out examples; keeps the weights of each group that never had a smaller loss."""
-    logits = answers(model, held_out.inputs)
+    logits = held_out.answers(model)
     losses = losses_of(logits, held_out.labels)
     now["stale"] += 1
     for i, group in enumerate(held_out.watch):
@@ -172,11 +182,6 @@ def watched(model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: li
             now["best"][i], now["stale"] = loss, 0
             best[i] = [v.numpy() for v in learnt(model)]
     return {"val_loss": float(losses.mean()), "val_accuracy": float((logits.argmax(1) == held_out.labels).mean())}
-
-
-def answers(model: keras.Model, inputs: tf.data.Dataset) -> np.ndarray:
-    """Logits, float64 [n, C]."""
-    return np.asarray(model.predict(inputs, verbose=0), np.float64)
 
 
 def losses_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -190,10 +195,11 @@ class Keeper(keras.callbacks.Callback):
 
     last = 0.0  # when any training of this process was last kept
 
-    def __init__(self, now: dict[str, Any], keep: Callable[[], None], rate: Callable[[int], float], steps: int, metrics: Sequence[Any]):
+    def __init__(self, now: dict[str, Any], keep: Callable[[], None], rate: Callable[[int], float], steps: int, model: keras.Model):
         super().__init__()
-        self.now, self.keep, self.rate, self.steps = now, keep, rate, steps
-        self.skipped, self.metrics, self.values = now["step"], metrics, [v.numpy() for v in metrics]
+        self.now, self.keep, self.rate, self.steps, self.strategy = now, keep, rate, steps, model.distribute_strategy
+        self.skipped, self.metrics = now["step"], model.metrics_variables
+        self.values = [v.numpy() for v in self.metrics]
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.skipped:  # `fit` has set the metrics of the part that is done to zero
@@ -204,10 +210,14 @@ class Keeper(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.now["step"] = self.skipped + batch + 1
-        if self.now["step"] < self.steps and math.isfinite(float(logs["loss"])):
+        alone = place(self.strategy)[1] == 1
+        if self.now["step"] < self.steps and math.isfinite(float(np.mean(logs["loss"]))) and (alone or self.now["step"] % ASK == 0):
             self.keep_if_due()
 
     def keep_if_due(self):
-        if time.monotonic() - Keeper.last > EVERY:
+        stop = any_of(self.strategy, Notice.came)
+        if stop or chiefs(self.strategy, lambda: time.monotonic() - Keeper.last > EVERY):
             self.keep()
             Keeper.last = time.monotonic()
+        if stop:
+            raise Preempted("stopped by SIGTERM" if Notice.came else "stopped, since another worker got a SIGTERM")

@@ -1,0 +1,198 @@
+"""Flags to strategies; workers that don't come or don't fit together; what a TPU would be asked for."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from tfxfer import distribute, launch, workers
+from tfxfer.errors import DistributeError
+
+FAKE = '{{"cluster": {{"worker": [{addresses}]}}, "task": {{"type": "worker", "index": {index}}}}}'
+
+
+def config(index: int, *addresses: str) -> str:
+    return FAKE.format(addresses=", ".join(f'"{each}"' for each in addresses), index=index)
+
+
+def started(code: str, **environment: str) -> tuple[int, str]:
+    """Exit status and output of a fresh process: devices are set up once a process."""
+    words = [sys.executable, "-c", f"import tensorflow as tf, tfxfer\n{code}"]
+    done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=200)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_one_device_is_the_default_strategy():
+    said = []
+    assert distribute.strategy(log=said.append) is tf.distribute.get_strategy()
+    assert said == [f"device: cpu, one: no GPU ({distribute.why_no_gpu()})"]
+
+
+def test_mirrored_without_gpus_is_over_logical_cpus():
+    found = distribute.strategy("mirrored", replicas=2)
+    assert isinstance(found, tf.distribute.MirroredStrategy) and found.num_replicas_in_sync == 2
+
+
+def test_mirrored_has_a_replica_a_core_by_default():
+    assert distribute.choose("mirrored").replicas == distribute.cores()
+
+
+def test_auto_takes_several_replicas_where_they_are_asked_for():
+    assert distribute.choose(replicas=3).name == "mirrored"
+
+
+def test_devices_that_are_in_use_already_are_named():
+    with pytest.raises(DistributeError, match=r"the devices are in use already.* Call tfxfer.distribute.strategy before anything else"):
+        distribute.strategy("mirrored", replicas=7)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"device": "gpu"}, r"no GPU that TensorFlow can use: CUDA_VISIBLE_DEVICES is '', which hides all.* Else use --device cpu"),
+        ({"name": "tpu"}, r"no TPU here: TPU_NAME is not set, and there is no /dev/accel0 or /dev/vfio/0.* leave out --device tpu"),
+        ({"device": "tpu"}, r"no TPU here"),
+        ({"device": "cpu", "name": "tpu"}, r"--device cpu and --strategy tpu contradict each other"),
+        ({"name": "multiworker"}, r"needs several workers. Start them with tfxfer launch --workers 2"),
+        ({"name": "one", "replicas": 2}, r"--replicas 2 and --strategy one contradict each other: use --strategy mirrored"),
+    ],
+)
+def test_what_is_not_here_is_said(options, message):
+    with pytest.raises(DistributeError, match=message):
+        distribute.choose(**options)
+
+
+def test_a_tpu_is_asked_for_by_its_name(monkeypatch):
+    monkeypatch.setenv("TPU_NAME", "mine")
+    assert str(distribute.choose()) == "tpu, tpu: TPU mine"
+
+
+def test_a_tpu_that_cannot_be_used_is_named():
+    code, said = started("tfxfer.distribute.strategy('tpu')", TPU_NAME="local")
+    assert code == 1 and "TPU local can't be used" in said and "Is tensorflow-tpu installed" in said
+
+
+def test_a_tpu_is_given_static_shapes(monkeypatch):
+    monkeypatch.setattr(workers, "static", lambda strategy: True)
+    strategy = distribute.strategy("mirrored", replicas=2)
+    data = workers.batched(strategy, tf.range(21).numpy(), 8, tf.data.Dataset.from_tensor_slices, lambda x: x)
+    assert data.element_spec._component_specs[0].shape == (4,)
+    assert len(list(data)) == 2
+
+
+def test_workers_know_their_place(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config(1, "a:1", "b:2", "c:3"))
+    assert distribute.workers() == (1, 3) and distribute.choose().name == "multiworker"
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "worker", "index": 0}}')
+    assert distribute.workers() == (1, 2)
+
+
+def test_slurm_tells_the_workers_too(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    for name, value in {"STEP_NUM_TASKS": "3", "PROCID": "2", "STEP_NODELIST": "n[1-3]", "STEP_TASKS_PER_NODE": "1(x3)"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert distribute.workers() == (2, 3)
+    assert distribute.addresses_of(distribute.cluster()) == ["n1:8888", "n2:8888", "n3:8888"]
+
+
+def test_more_workers_than_addresses_are_refused(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config(2, "a:1", "b:2"))
+    with pytest.raises(DistributeError, match=r"this is worker 2, and has no address for it \(worker: a:1, b:2\). Give each worker an address of its own"):
+        distribute.workers()
+
+
+def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{'worker'}")
+    with pytest.raises(DistributeError, match=r"TF_CONFIG can't be read .* Expected something like \{\"cluster\""):
+        distribute.workers()
+
+
+def test_a_port_in_use_is_named():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = started("tfxfer.distribute.strategy('multiworker')", TF_CONFIG=config(0, f"localhost:{port}", "localhost:1"))
+    assert code == 1 and f"worker 0 can't listen on localhost:{port}" in said and "Choose another one" in said
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_worker_that_never_comes_is_named_and_nobody_waits_for_ever(index):
+    addresses = [f"localhost:{port}" for port in launch.free_ports(2)]
+    code, said = started("tfxfer.distribute.strategy('multiworker', wait=8)", TF_CONFIG=config(index, *addresses))
+    assert code == -9 and f"worker {1 - index} ({addresses[1 - index]}) did not come within 8 s" in said
+
+
+def run(words: list[str], **environment: str) -> subprocess.Popen:
+    env = {**os.environ, **environment}
+    return subprocess.Popen([sys.executable, "-m", "tfxfer", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_workers_with_different_data_refuse_to_start_together(photos, tmp_path, tiny_savedmodel):
+    other = tmp_path / "elsewhere" / "photos"
+    other.parent.mkdir()
+    subprocess.run(["cp", "-r", str(photos), str(other)], check=True)
+    next(other.rglob("*.jpg")).unlink()
+    addresses = [f"localhost:{port}" for port in launch.free_ports(2)]
+    words = ["run", "frozen", "--data", "photos", "--backbone", tiny_savedmodel, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    started = []
+    for index, folder in enumerate((photos.parent, other.parent)):
+        env = {**os.environ, "TF_CONFIG": config(index, *addresses)}
+        # The same words, in folders that hold other photos: two machines whose disks differ.
+        link = tmp_path / f"at{index}"
+        link.mkdir()
+        (link / "photos").symlink_to(photos if folder == photos.parent else other)
+        started.append(
+            subprocess.Popen([sys.executable, "-m", "tfxfer", *words], env=env, cwd=link, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    for process in started:
+        said, _ = process.communicate(timeout=200)
+        assert process.returncode == 1 and "worker 1 has other data fingerprint than worker 0" in said, said
+
+
+def test_a_batch_smaller_than_the_replicas_is_refused(photos, tmp_path, tiny_savedmodel):
+    words = ["run", "partial", "--data", str(photos), "--backbone", tiny_savedmodel, "--unfreeze", "1", "--out", str(tmp_path / "run")]
+    said, _ = run([*words, "--strategy", "mirrored", "--replicas", "3", "--global-batch", "2"]).communicate(timeout=200)
+    assert "a batch of 2 can't be shared out among 3 replicas. Use --global-batch 96, or fewer replicas" in said
+
+
+def test_devices_are_shown():
+    said, _ = run(["devices"]).communicate(timeout=100)
+    assert "cpu " in said and "gpu      none: CUDA_VISIBLE_DEVICES is ''" in said and "A run would use cpu, one: no GPU" in said
+
+
+def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmodel):
+    common = ["partial", "--data", str(photos), "--backbone", tiny_savedmodel, "--unfreeze", "1", "--epochs", "3", "--learning-rate", "0.003"]
+    common += ["--head", "gaussian", "--global-batch", "7"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    said, _ = run(["run", *common, "--cache", str(tmp_path / "c1"), "--out", str(one)]).communicate(timeout=200)
+    assert (one / "manifest.json").exists(), said
+    both, _ = run(["launch", "--workers", "2", "--", "run", *common, "--cache", str(tmp_path / "c2"), "--out", str(two)]).communicate(timeout=300)
+    assert (two / "manifest.json").exists(), both
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
+    assert figures[0]["candidates"] == figures[1]["candidates"] and figures[0]["test"]["accuracy"] == figures[1]["test"]["accuracy"]
+    lines = [[line.split(" images/s")[0].rsplit(None, 1)[0] for line in text.splitlines() if line.startswith("epoch ")] for text in (said, both)]
+    assert lines[0] == lines[1]
+
+
+def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel):
+    words = ["launch", "--workers", "2", "--", "run", "frozen", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "run")]
+    process = run([*words, "--cache", str(tmp_path / "cache")])
+    victim = None
+    while victim is None and process.poll() is None:
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                mine = (entry / "stat").read_text().split()[3] == str(process.pid) and b'"index": 1' in (entry / "environ").read_bytes()
+            except (OSError, IndexError):
+                continue
+            victim = int(entry.name) if mine else victim
+    os.kill(victim, 9)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 137 and "worker 1 was killed by SIGKILL" in said
+    assert f"Go on with: tfxfer {' '.join(words)}" in said and said.rstrip().endswith("--resume")

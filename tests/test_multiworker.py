@@ -1,0 +1,117 @@
+"""The same training by one process, by logical CPUs, and by real processes over loopback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfxfer import launch, workers
+
+HERE = Path(__file__).parent
+WAYS = {"one": (1, "one"), "2 CPUs": (1, "mirrored", "2"), "4 CPUs": (1, "mirrored", "4"), "2 workers": (2, "multiworker"), "3 workers": (3, "multiworker")}
+
+
+def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:
+    """So many workers of one cluster, that run a script."""
+    addresses = [f"localhost:{port}" for port in launch.free_ports(count)]
+    started = []
+    for index in range(count):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        env = {**os.environ, "PYTHONPATH": str(HERE), **({"TF_CONFIG": json.dumps(config)} if count > 1 else {})}
+        started.append(subprocess.Popen([sys.executable, script, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    return started
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, tiny_savedmodel, photos) -> dict[str, list[dict]]:
+    """Way of computing -> what each of its workers found."""
+    result = {}
+    for name, (count, *words) in WAYS.items():
+        out = tmp_path_factory.mktemp("out")
+        for process in processes(count, str(HERE / "under_strategy.py"), str(out), tiny_savedmodel, str(photos), *words):
+            said, _ = process.communicate(timeout=400)
+            assert process.returncode == 0, f"{name}: {said[-3000:]}"
+        result[name] = [json.loads((out / f"worker-{i}.json").read_text()) for i in range(count)]
+    return result
+
+
+others = pytest.mark.parametrize("way", [name for name in WAYS if name != "one"])
+
+
+@others
+def test_the_losses_of_20_steps_are_those_of_one_process(way, found):
+    one = found["one"][0]["frozen statistics"]
+    assert len(one["losses"]) == 20
+    for each in found[way]:
+        np.testing.assert_allclose(each["frozen statistics"]["losses"], one["losses"], atol=1e-4)
+        for name, values in one["history"].items():
+            np.testing.assert_allclose(each["frozen statistics"]["history"][name], values, atol=1e-4, err_msg=name)
+
+
+@others
+def test_evaluate_and_predict_give_the_figures_of_all_examples(way, found):
+    one = found["one"][0]["frozen statistics"]
+    for each in found[way]:
+        np.testing.assert_allclose(each["frozen statistics"]["evaluate"], one["evaluate"], atol=1e-4)
+        np.testing.assert_allclose(each["frozen statistics"]["predict"], one["predict"], atol=1e-4)
+
+
+@others
+def test_moving_statistics_are_the_same_for_every_worker_and_near_those_of_one_process(way, found):
+    one, mine = found["one"][0]["moving statistics"], [each["moving statistics"] for each in found[way]]
+    frozen = found["one"][0]["frozen statistics"]["statistics"]
+    for each in mine:
+        assert each["statistics"] == mine[0]["statistics"] and each["statistics"] != frozen
+        np.testing.assert_allclose(each["statistics"], one["statistics"], rtol=0.1)
+
+
+@others
+@pytest.mark.parametrize("recipe", ["full", "partial", "head"])
+def test_uneven_batches_train_as_in_one_process(recipe, way, found):
+    one = found["one"][0][recipe]
+    for each in found[way]:
+        for epoch, expected in zip(each[recipe]["history"], one["history"], strict=True):
+            np.testing.assert_allclose(list(epoch.values()), list(expected.values()), atol=1e-4)
+        np.testing.assert_allclose(each[recipe]["predict"], one["predict"], atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_example_is_seen_once_an_epoch(way, found):
+    for name in found[way][0]["seen"]:
+        rows = sorted(row for each in found[way] for row in each["seen"][name])
+        assert rows == list(range(int(name.split()[0])))
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 5])
+@pytest.mark.parametrize("count, size", [(1, 8), (23, 8), (24, 8), (7, 3)])
+def test_rows_are_dealt_out_once_and_batches_stay_together(replicas, count, size):
+    rows, parts = np.random.default_rng(0).permutation(count), []
+    for first in range(replicas):
+        mine, real, chunk = workers.dealt(rows, size, replicas, first, 1)
+        assert len(mine) == chunk * -(-count // size)
+        parts.append([mine[i : i + chunk][real[i : i + chunk]] for i in range(0, len(mine), chunk)])
+    for step, start in enumerate(range(0, count, size)):
+        np.testing.assert_array_equal(np.concatenate([part[step] for part in parts]), rows[start : start + size])
+
+
+PLAIN = """
+import os, sys
+import keras, numpy as np, tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+with strategy.scope():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse", jit_compile=False)
+model.fit(np.ones((8, 4), "float32"), np.ones((8, 2), "float32"), batch_size=4, verbose=0)
+"""
+
+
+@pytest.mark.xfail(strict=True, reason="keras-team/keras #20585: when it passes, tfxfer/multiworker.py can go")
+def test_plain_keras_fits_under_several_workers(tmp_path):
+    (tmp_path / "plain.py").write_text(PLAIN)
+    for process in processes(2, str(tmp_path / "plain.py")):
+        process.communicate(timeout=200)
+        assert process.returncode == 0

@@ -1,0 +1,108 @@
+"""Trains in every way under one strategy, and writes down what came of it: python under_strategy.py OUT SAVEDMODEL PHOTOS STRATEGY [REPLICAS]
+
+Run as several processes with TF_CONFIG, or as one.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfxfer
+from tfxfer import data, distribute, heads, optimizers, probe, tuning, workers
+from tfxfer.features import Extractor
+from tfxfer.tuning.competition import Way, prepared, trained
+from tfxfer.tuning.training import nothing
+
+BATCH = 12  # of 2, 3 and 4 replicas
+
+
+class Losses(keras.callbacks.Callback):
+    """The mean loss so far, after each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.values.append(float(np.mean(logs["loss"])))
+
+
+def seen(strategy, rows: np.ndarray, size: int) -> list[int]:
+    """Which rows this worker's replicas are given in an epoch."""
+    found = []
+    for step in workers.batched(strategy, rows, size, tf.data.Dataset.from_tensor_slices, lambda at: at):
+        for part in strategy.experimental_local_results(step):
+            found += part.numpy().tolist()
+    return found
+
+
+def plain_fit(strategy, handle: str, batch_norm: str) -> dict:
+    """Keras' own compile, fit, evaluate and predict: 20 steps on the whole network and a Dense head."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(60, 32, 32, 3)).astype(np.float32), rng.integers(0, 3, 60)
+    pretrained = tfxfer.savedmodel.read(handle)  # outside the scope
+    with strategy.scope():
+        inputs = keras.Input((32, 32, 3))
+        backbone = tfxfer.Backbone(pretrained, batch_norm=batch_norm)
+        model = tfxfer.MultiWorkerModel(inputs, keras.layers.Dense(3, kernel_initializer="zeros")(backbone(inputs)))
+        optimizer = optimizers.layerwise(keras.optimizers.SGD, base=1e-2, decay=0.75, backbone=backbone, momentum=0.9, global_clipnorm=0.5)
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], jit_compile=False)
+    losses = Losses()
+    history = model.fit(x, y, batch_size=BATCH, epochs=4, shuffle=False, verbose=0, validation_data=(x[:17], y[:17]), callbacks=[losses]).history
+    uneven = model.evaluate(x[:17], y[:17], batch_size=BATCH, verbose=0)
+    answers = model.predict(x, batch_size=BATCH, verbose=0)
+    moved = [float(np.abs(v.numpy()).sum()) for v in backbone.non_trainable_variables if v.dtype == "float32"]
+    return {"losses": losses.values, "history": history, "evaluate": uneven, "predict": answers.tolist(), "statistics": moved}
+
+
+def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> dict:
+    """One training of the recipes from the fitted head, with uneven batches, and the model that comes out of it."""
+    rows, held = plan.folds[0]
+    fitted = probe.gaussian(features.take(rows), features.examples.labels[rows], 2, features.tap_widths)
+    way = Way(("all",), 4, 7, 0, folder, float("inf"), nothing, nothing, strategy)
+    fold = prepared(task, way, fitted, rows, held)
+    held_out = tuning.HeldOut(lambda model: task.answers(model, held, 7), features.examples.labels[held], (np.arange(len(held)),), 9)
+    result = trained(fold, "one", 1e-2, 4, held_out=held_out)
+    model = task.finish(fold.model, fitted)
+    answers = np.asarray(model(images))
+    if not workers.place(strategy)[0]:
+        model.export(folder / "exported", format="tf_saved_model", verbose=False)
+        loaded = tf.saved_model.load(str(folder / "exported"))
+        assert np.abs(loaded.serve(images) - answers).max() < 1e-4
+    return {"history": result.history, "predict": answers.tolist()}
+
+
+def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -> None:
+    strategy = distribute.strategy(name, replicas=replicas)
+    index, count = workers.place(strategy)
+    keras.utils.set_random_seed(0)
+    examples = data.load(photos)
+    network = tfxfer.Backbone(handle, trainable=False, batch_norm="inference")
+    extract = Extractor(tfxfer.Cache(out / "cache"), strategy=strategy)
+    features = extract(examples, network.prefix(len(network.stages)), progress=False)
+    plan = tuning.plan(examples, 0)
+    images = np.stack([tf.image.resize(tf.io.decode_jpeg(examples.read(int(i))), (32, 32)).numpy() / 255 for i in plan.folds[0][1][:4]])
+    found = {"place": [index, count], "seen": {f"{n} by {size}": seen(strategy, np.arange(n), size) for n, size in ((37, 12), (24, 12), (13, 7), (2, 12))}}
+    found |= {"frozen statistics": plain_fit(strategy, handle, "inference"), "moving statistics": plain_fit(strategy, handle, "train")}
+    found["full"] = tuned(strategy, tuning.from_pixels(network, features, augment=("flip",)), features, plan, out / "full", images)
+    task = tuning.last_stages(network, 1, features, plan, extract, log=nothing)
+    found["partial"] = tuned(strategy, task, features, plan, out / "partial", images)
+    keras.utils.set_random_seed(0)
+    rows, held = plan.folds[0]
+    head = probe.fit_head(heads.Cosine(2), features, examples.labels, rows, held, epochs=4, batch_size=7, strategy=strategy, log=nothing)
+    found["head"] = {"history": head.history, "predict": np.asarray(head.head(features[held])).tolist()}
+    (out / f"worker-{index}.json").write_text(json.dumps(found))
+    workers.barrier(strategy)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]) if len(sys.argv) > 5 else None)

@@ -1,0 +1,254 @@
+"""Flags to a `tf.distribute` strategy, and nothing else: what devices there are, which strategy they call for, and why.
+
+Nothing is looked at before a function is called. Call `strategy` before anything else of TensorFlow: devices are set up once a process. With one device it is
+TensorFlow's default strategy, under which every program is as without one.
+"""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from tfxfer.errors import DistributeError
+
+Device = Literal["auto", "cpu", "gpu", "tpu"]
+Name = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
+WAIT = 300  # seconds for all workers to come
+CHIPS = ("/dev/accel0", "/dev/vfio/0")  # of a TPU VM: v2 to v4, v5 and later
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What would be made, and why, in half a sentence."""
+
+    device: Literal["cpu", "gpu", "tpu"]
+    name: Literal["one", "mirrored", "multiworker", "tpu"]
+    replicas: int | None
+    why: str
+
+    def __str__(self) -> str:
+        count = f" of {self.replicas}" if self.name == "mirrored" else ""
+        return f"{self.device}, {self.name}{count}: {self.why}"
+
+
+def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = None) -> Choice:
+    """Which device and strategy the flags and this machine call for. Looks, and sets nothing up.
+
+    Raises:
+        DistributeError: what was asked for isn't here, or the flags contradict each other.
+    """
+    if device == "tpu" or name == "tpu" or (device == name == "auto" and tpu_name()):
+        if {device, name} - {"auto", "tpu"}:
+            raise DistributeError(f"--device {device} and --strategy {name} contradict each other: a TPU takes --strategy tpu.")
+        if not tpu_name():
+            raise DistributeError(
+                f"there is no TPU here: TPU_NAME is not set, and there is no {' or '.join(CHIPS)}. On a Cloud TPU VM install tensorflow-tpu; "
+                "for a remote one set TPU_NAME. Else leave out --device tpu and --strategy tpu."
+            )
+        return Choice("tpu", "tpu", None, f"TPU {tpu_name()}")
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if device == "gpu" and not gpus:
+        raise DistributeError(f"there is no GPU that TensorFlow can use: {why_no_gpu()}. Else use --device cpu.")
+    found: Literal["cpu", "gpu"] = "gpu" if gpus and device != "cpu" else "cpu"
+    about = f"{gpus} GPU{'s' if gpus > 1 else ''}" if found == "gpu" else "--device cpu" if device == "cpu" else f"no GPU ({why_no_gpu()})"
+    count = workers()[1]
+    if name == "multiworker" or (name == "auto" and count > 1):
+        if count < 2:
+            raise DistributeError("--strategy multiworker needs several workers. Start them with tfxfer launch --workers 2 -- run ..., or set TF_CONFIG.")
+        if replicas is not None:
+            raise DistributeError("--replicas is for --strategy mirrored: several workers have as many replicas as they have devices.")
+        return Choice(found, "multiworker", None, f"worker {workers()[0]} of {count}, {about}")
+    if name == "mirrored" or (name == "auto" and (replicas or gpus if found == "gpu" else replicas or 1) > 1):
+        there = gpus if found == "gpu" else cores()
+        wanted = replicas or there
+        if found == "gpu" and wanted > gpus:
+            raise DistributeError(f"--replicas {wanted} is more than the {gpus} GPUs there are.")
+        return Choice(found, "mirrored", wanted, about if found == "gpu" else f"{about}, {wanted} logical CPUs on {there} cores")
+    if replicas not in (None, 1):
+        raise DistributeError(f"--replicas {replicas} and --strategy one contradict each other: use --strategy mirrored.")
+    return Choice(found, "one", 1, about)
+
+
+def strategy(
+    name: Name = "auto", *, device: Device = "auto", replicas: int | None = None, wait: float = WAIT, log: Callable[[str], None] | None = None
+) -> tf.distribute.Strategy:
+    """The strategy that the flags and this machine call for, with its devices set up.
+
+    Args:
+        name: "one" device; "mirrored" over the GPUs, or over logical CPUs where there is none; "multiworker" over the workers that `cluster` finds; "tpu".
+        device: what computes; "cpu" hides the GPUs.
+        replicas: of "mirrored": so many of the GPUs, or logical CPUs, by default one a core.
+        wait: seconds after which a process ends if not all workers have come.
+        log: is told in a line what was chosen and why.
+
+    Raises:
+        DistributeError: what was asked for isn't here, a port is in use, or devices were set up otherwise before.
+
+    Example:
+        with tfxfer.distribute.strategy("mirrored").scope():
+            model = keras.Sequential([...])
+    """
+    choice = choose(name, device, replicas)
+    if log is not None:
+        log(f"device: {choice}")
+    if choice.name == "tpu":
+        return tpu_strategy()
+    gpus = tf.config.list_physical_devices("GPU")
+    try:
+        if choice.device == "cpu" and gpus:
+            tf.config.set_visible_devices([], "GPU")
+        for gpu in gpus if choice.device == "gpu" else []:
+            tf.config.experimental.set_memory_growth(gpu, True)  # all of the memory at once would keep every other process out
+        if choice.name == "mirrored":
+            return tf.distribute.MirroredStrategy(logical_devices(choice))
+    except RuntimeError as error:
+        raise DistributeError(f"the devices are in use already: {error}. Call tfxfer.distribute.strategy before anything else of TensorFlow.") from error
+    return multiworker(wait) if choice.name == "multiworker" else tf.distribute.get_strategy()
+
+
+def logical_devices(choice: Choice) -> list[str]:
+    """The devices of a mirrored strategy; CPUs are cut into logical ones."""
+    count = choice.replicas or 1
+    if choice.device == "cpu":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        if len(tf.config.get_logical_device_configuration(cpu) or [None]) < count:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    return [device.name for device in tf.config.list_logical_devices(choice.device.upper())[:count]]
+
+
+def multiworker(wait: float) -> tf.distribute.Strategy:
+    """Connects to the other workers; a process beside this one ends it where they don't come, for TensorFlow waits for ever and lets nobody else run."""
+    found = cluster()
+    assert found is not None  # `choose` has counted its workers
+    addresses = addresses_of(found)
+    words = [sys.executable, "-m", "tfxfer.rendezvous", str(os.getpid()), str(wait), *addresses]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as watch:
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy(found)
+        except tf.errors.OpError as error:
+            raise DistributeError(
+                f"worker {workers()[0]} can't listen on {addresses[workers()[0]]}: {error.message or error}. Is the port in use? Choose another one."
+            ) from error
+        finally:
+            watch.communicate(b"all there\n")
+
+
+def tpu_strategy() -> tf.distribute.Strategy:
+    """Of Google Cloud: this VM's own TPU, or the one that TPU_NAME says."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu_name())
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (tf.errors.OpError, RuntimeError, ValueError, OSError) as error:
+        raise DistributeError(f"TPU {tpu_name()} can't be used: {error}. Is tensorflow-tpu installed, and the TPU's name right?") from error
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether TensorFlow says that another worker is gone."""
+    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError)
+    return isinstance(error, kinds) or (isinstance(error, tf.errors.OpError) and "Collective ops is aborted" in str(error))
+
+
+# --- what there is ---
+
+
+def tpu_name() -> str:
+    """What a TPU is to be asked for by; "" where there is none."""
+    return os.environ.get("TPU_NAME", "") or ("local" if any(os.path.exists(chip) for chip in CHIPS) else "")
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def why_no_gpu() -> str:
+    """Why TensorFlow sees no GPU, and what to do."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.strip() in ("", "-1"):
+        return f"CUDA_VISIBLE_DEVICES is {hidden!r}, which hides all"
+    if sys.platform == "darwin":
+        return "on a Mac TensorFlow needs tensorflow-metal"
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return "no NVIDIA device in /dev"
+    if not loads("libcuda.so.1"):
+        return "there is an NVIDIA device, but no driver (libcuda.so.1): install NVIDIA's driver"
+    return 'the driver is there, but not CUDA\'s libraries: pip install "tensorflow[and-cuda]"'
+
+
+def loads(library: str) -> bool:
+    """Whether a shared library can be loaded."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def cluster() -> tf.distribute.cluster_resolver.ClusterResolver | None:
+    """Who the workers are, by TensorFlow's own resolvers: from TF_CONFIG, or from Slurm where a step has several tasks. None where there is one process.
+
+    Raises:
+        DistributeError: TF_CONFIG is not what TensorFlow expects, or names no worker that this one is.
+    """
+    resolvers = tf.distribute.cluster_resolver
+    if "TF_CONFIG" in os.environ:
+        return checked(resolvers.TFConfigClusterResolver())
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        slurm = resolvers.SlurmClusterResolver()
+        spec = slurm.cluster_spec()
+        job, index = slurm.get_task_info()
+        return resolvers.SimpleClusterResolver(spec, task_type=job, task_id=index, rpc_layer="grpc")
+    return None
+
+
+def checked(resolver: Any) -> Any:
+    """A TF_CONFIG that has all that is needed."""
+    text = os.environ["TF_CONFIG"]
+    expected = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        parts = json.loads(text)
+        addresses = {job: list(parts["cluster"][job]) for job in ("chief", "worker") if job in parts["cluster"]}
+        job, index = parts["task"]["type"], int(parts["task"]["index"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DistributeError(f"TF_CONFIG can't be read ({type(error).__name__}: {error}): {text!r}. Expected something like {expected}.") from error
+    if job not in addresses or not 0 <= index < len(addresses[job]):
+        listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in addresses.items())
+        raise DistributeError(f"TF_CONFIG says that this is {job} {index}, and has no address for it ({listed}). Give each worker an address of its own.")
+    return resolver
+
+
+def addresses_of(resolver: Any) -> list[str]:
+    """host:port of all workers, the chief first."""
+    spec = resolver.cluster_spec().as_dict()
+    return [*spec.get("chief", []), *spec.get("worker", [])]
+
+
+def workers() -> tuple[int, int]:
+    """(this worker's number, how many there are), the chief being 0; (0, 1) where there is one process. Connects to nobody."""
+    found = cluster()
+    if found is None:
+        return 0, 1
+    chiefs = len(found.cluster_spec().as_dict().get("chief", []))
+    return found.task_id + (chiefs if found.task_type == "worker" else 0), len(addresses_of(found))
+
+
+def devices() -> list[tuple[str, str]]:
+    """What is seen, for `tfxfer devices`: (what, about it)."""
+    gpus = tf.config.list_physical_devices("GPU")
+    found = [("cpu", f"{cores()} cores")]
+    for i, gpu in enumerate(gpus):
+        details = tf.config.experimental.get_device_details(gpu)
+        found.append((f"gpu {i}", str(details.get("device_name", gpu.name))))
+    found += [] if gpus else [("gpu", f"none: {why_no_gpu()}")]
+    found.append(("tpu", tpu_name() or "none: TPU_NAME is not set, and this is no TPU VM"))
+    index, count = workers()
+    return [*found, ("workers", f"{count}, this is {index}" if count > 1 else "one: neither TF_CONFIG nor a Slurm step with several tasks")]

@@ -1,0 +1,124 @@
+"""Several workers on this machine: each a process with cores and an address of its own. The standard library only.
+
+The chief, worker 0, speaks on the terminal; the others write to logs of their own. When one ends badly, the others are stopped, so that nothing waits for it.
+"""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+GRACE = 30.0  # seconds that the others have to see for themselves that one is gone, and then to keep their state
+LINES = 15  # of a failed worker's log
+
+
+def launch(arguments: Sequence[str], workers: int) -> int:
+    """Run `tfxfer ARGUMENTS` in so many processes, and wait for them.
+
+    Returns:
+        0, or the exit status of the worker that failed first (128 + number for a signal).
+    """
+    addresses = [f"localhost:{port}" for port in free_ports(workers)]
+    logs = Path(tempfile.mkdtemp(prefix="tfxfer-launch-"))
+    with ExitStack() as stack:
+        processes = []
+        for number in range(workers):
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
+            out = None if not number else stack.enter_context(open(log_of(logs, number), "w"))
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "tfxfer", *arguments],
+                    env={**os.environ, "TF_CONFIG": json.dumps(config), **gpus_of(number, workers)},
+                    stdout=out,
+                    stderr=out and subprocess.STDOUT,
+                    preexec_fn=partial(pin, number, workers),
+                )
+            )
+        print(f"{workers} workers; worker 0 speaks here, the others write to {logs}", file=sys.stderr)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop(processes))
+        failed = first_to_fail(processes)
+        if failed is None:
+            return 0
+        how = processes[failed].returncode
+        print(f"Error: worker {failed} {described(how)}. Stopping the others.", file=sys.stderr)
+        wait(processes, GRACE)
+        stop(processes)
+        wait(processes, GRACE)
+        for process in processes:
+            process.kill()
+            process.wait()
+    if failed:
+        last = log_of(logs, failed).read_text(errors="replace").splitlines()[-LINES:]
+        print("\n".join([f"The end of {log_of(logs, failed)}:", *(f"  {line}" for line in last)]), file=sys.stderr)
+    again = shlex.join(["tfxfer", "launch", "--workers", str(workers), "--", *arguments])
+    print(f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}", file=sys.stderr)
+    return how if how > 0 else 128 - how
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def pin(number: int, workers: int) -> None:
+    """Give this process its share of the cores, so that its threads are as many."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        share = cores[number * len(cores) // workers : (number + 1) * len(cores) // workers]
+        os.sched_setaffinity(0, share or [cores[number % len(cores)]])
+
+
+def gpus_of(number: int, workers: int) -> dict[str, str]:
+    """Its share of the GPUs, where there are as many as workers."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = shown.split(",") if shown else [] if shown == "" else [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    share = gpus[number * len(gpus) // workers : (number + 1) * len(gpus) // workers]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(share)} if len(gpus) >= workers else {}
+
+
+def log_of(folder: Path, number: int) -> Path:
+    """Where a worker writes."""
+    return folder / f"worker-{number}.log"
+
+
+def first_to_fail(processes: Sequence[subprocess.Popen]) -> int | None:
+    """Wait; None when all have ended well."""
+    while True:
+        codes = [process.poll() for process in processes]
+        if (bad := [number for number, code in enumerate(codes) if code]) or None not in codes:
+            # Of several that failed in one moment, the one that was killed from outside is the cause.
+            return min(bad, key=lambda number: (codes[number] or 0) >= 0) if bad else None
+        time.sleep(0.1)
+
+
+def wait(processes: Sequence[subprocess.Popen], seconds: float) -> None:
+    """Until all have ended, or the time is up."""
+    until = time.monotonic() + seconds
+    while any(process.poll() is None for process in processes) and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Ask those that live to keep their state and end."""
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+
+
+def described(code: int) -> str:
+    """How a process ended."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"

@@ -1,0 +1,37 @@
+"""Ends a worker that waits in vain for the others: python -m tfxfer.rendezvous PROCESS SECONDS ADDRESS...
+
+TensorFlow waits for them inside one call, for ever, deaf to signals, and holds Python's lock meanwhile. So a second process watches: where nobody writes to its
+standard input within that time, it says which addresses don't answer, and kills the process.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens there."""
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
+    """Wait for a line, or for the end of the other process; else end it."""
+    if select.select([sys.stdin], [], [], seconds)[0]:
+        return
+    absent = [f"{number} ({address})" for number, address in enumerate(addresses) if not answers(address)]
+    about = f"worker {', '.join(absent)} did not come" if absent else "not all workers came, though all addresses answer"
+    print(f"Error: {about} within {seconds:g} s. Start all {len(addresses)} workers with the same addresses, each reachable from the others.", file=sys.stderr)
+    sys.stderr.flush()
+    os.kill(process, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
