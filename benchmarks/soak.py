@@ -6,6 +6,8 @@
                  is what an unbroken run leaves: the same metrics, predictions and probabilities, byte for byte.
     partial,     the same with the recipes that train, on eight and three examples a class of the demo data: also the weights in model.keras are the same,
     full         bit for bit.
+    workers      tfxfer launch --workers 2 -- run partial, on eight examples a class, one of the two killed: the launcher must end within a minute, and what is
+                 resumed must end in the weights and probabilities of an unbroken run within 1e-4.
 
 Exit 1 where that does not hold.
 """
@@ -22,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import psutil
 
 from tfxfer import data, features
 from tfxfer.backbone import Backbone
@@ -124,6 +127,48 @@ def soak_recipe(scratch: Path, kills: int, rng: np.random.Generator, recipe: str
     return same
 
 
+def soak_workers(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
+    data = str(few(scratch / "few-workers", 8))
+
+    def words(out: Path) -> list[str]:
+        house = ["--seed", "0", "--cache", str(scratch / "features"), "--out", str(out), "--resume"]
+        recipe = ["run", "partial", "--data", data, "--epochs", "4", "--head", "gaussian", "--learning-rate", "0.003", *house]
+        return [sys.executable, "-m", "tfxfer", "launch", "--workers", "2", "--", *recipe]
+
+    unbroken, broken, hits, longest = scratch / "unbroken-workers", scratch / "broken-workers", 0, 0.0
+    seconds(words(scratch / "first-workers"))  # fills the cache
+    whole = seconds(words(unbroken))
+    while hits < kills:
+        launcher = psutil.Popen(words(broken), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            launcher.wait(rng.uniform() * whole)
+        except psutil.TimeoutExpired:
+            if workers := [child for child in launcher.children() if "TF_CONFIG" in child.environ()]:
+                workers[rng.integers(len(workers))].kill()
+                hits += 1
+            began = time.monotonic()
+            said = launcher.communicate(timeout=300)[1].decode()
+            longest = max(longest, time.monotonic() - began)
+            if workers and launcher.returncode and "was killed by SIGKILL" not in said:
+                print(f"workers: {said}")
+                return False
+        if (broken / "manifest.json").exists():
+            if not near(broken, unbroken):
+                return False
+            broken = broken.with_name(f"broken-workers-{hits}")  # finished: begin another
+    seconds(words(broken))
+    same = near(broken, unbroken)
+    print(f"workers: one of two killed {hits} times in {whole:.1f} s of work; all had ended {longest:.0f} s later at most; the same end: {same}")
+    return same and longest < 60
+
+
+def near(one: Path, other: Path) -> bool:
+    weights = [[v.numpy() for v in keras.models.load_model(folder / "model.keras", compile=False).variables] for folder in (one, other)]
+    answers = [np.load(folder / "probabilities.npz")["probabilities"] for folder in (one, other)]
+    pairs = [*zip(*weights, strict=True), answers]
+    return all(np.abs(np.asarray(a, np.float64) - b).max() < 1e-4 for a, b in pairs)
+
+
 def alike(one: Path, other: Path) -> bool:
     different = [name for name in SAME if (one / name).read_bytes() != (other / name).read_bytes()]
     weights = [[v.numpy() for v in keras.models.load_model(folder / "model.keras", compile=False).variables] for folder in (one, other)]
@@ -134,7 +179,7 @@ def alike(one: Path, other: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=["extraction", "run", "partial", "full"])
+    parser.add_argument("--only", nargs="+", choices=["extraction", "run", "partial", "full", "workers"])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -142,7 +187,10 @@ def main() -> int:
     if options.child:
         extracted(options.child)
         return 0
-    soaks, rng = {"extraction": soak_extraction, "run": soak_run, "partial": soak_partial, "full": soak_full}, np.random.default_rng(options.seed)
+    soaks, rng = (
+        {"extraction": soak_extraction, "run": soak_run, "partial": soak_partial, "full": soak_full, "workers": soak_workers},
+        np.random.default_rng(options.seed),
+    )
     with tempfile.TemporaryDirectory() as scratch:
         held = [soak(Path(scratch), options.kills, rng) for name, soak in soaks.items() if options.only is None or name in options.only]
     return int(not all(held))

@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
+import psutil
 import pytest
 import tensorflow as tf
 
@@ -181,18 +182,53 @@ def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmo
     assert lines[0] == lines[1]
 
 
+def worker(launcher: int, index: int) -> int:
+    """The process of one of a launcher's workers."""
+    return next(child.pid for child in psutil.Process(launcher).children() if f'"index": {index}' in child.environ().get("TF_CONFIG", ""))
+
+
+def read_until(process: subprocess.Popen, start: str) -> list[str]:
+    """What it prints, up to a line that begins so."""
+    said = []
+    while process.stdout is not None and (line := process.stdout.readline()):
+        said.append(line)
+        if line.startswith(start):
+            break
+    return said
+
+
 def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel):
     words = ["launch", "--workers", "2", "--", "run", "frozen", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "run")]
     process = run([*words, "--cache", str(tmp_path / "cache")])
-    victim = None
-    while victim is None and process.poll() is None:
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                mine = (entry / "stat").read_text().split()[3] == str(process.pid) and b'"index": 1' in (entry / "environ").read_bytes()
-            except (OSError, IndexError):
-                continue
-            victim = int(entry.name) if mine else victim
-    os.kill(victim, 9)
-    said, _ = process.communicate(timeout=120)
+    read_until(process, "device:")
+    os.kill(worker(process.pid, 1), signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode == 137 and "worker 1 was killed by SIGKILL" in said
     assert f"Go on with: tfxfer {' '.join(words)}" in said and said.rstrip().endswith("--resume")
+
+
+def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(photos, tmp_path, tiny_savedmodel):
+    out = tmp_path / "run"
+    words = ["launch", "--workers", "2", "--", "run", "full", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(out)]
+    words += ["--head", "gaussian", "--learning-rate", "0.001", "--augment", "none", "--global-batch", "2", "--cache", str(tmp_path / "cache")]
+    process = run([*words, "--epochs", "50"])
+    read_until(process, "epoch  1/50")
+    os.kill(worker(process.pid, 1), signal.SIGTERM)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 143 and "stopped, since another worker got a SIGTERM. Go on with: tfxfer run full" in said, said
+    assert list((out / "checkpoints" / "tuning").rglob("state-*.npz"))
+    process = run([*words, "--epochs", "50", "--resume"])
+    first = read_until(process, "epoch ")[-1]
+    process.terminate()
+    process.communicate(timeout=100)
+    assert not first.startswith("epoch  1/50")
+
+
+def test_a_run_that_is_preempted_saves_first(photos, tmp_path, tiny_savedmodel):
+    words = ["run", "full", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "run"), "--head", "gaussian", "--epochs", "50"]
+    process = run([*words, "--learning-rate", "0.001", "--augment", "none", "--batch-size", "2"])
+    read_until(process, "epoch  1/50")
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "stopped by SIGTERM. Go on with: tfxfer run full" in said
+    assert list((tmp_path / "run" / "checkpoints" / "tuning").rglob("state-*.npz"))

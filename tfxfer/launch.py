@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-GRACE = 30.0  # seconds that the others have to see for themselves that one is gone, and then to keep their state
+GRACE = 15.0  # seconds that the others have to see for themselves that one is gone; TensorFlow's heartbeats need 10
 LINES = 15  # of a failed worker's log
 
 
