@@ -108,9 +108,9 @@ def strategy(
             tf.config.experimental.set_memory_growth(gpu, True)  # all of the memory at once would keep every other process out
         if choice.name == "mirrored":
             return tf.distribute.MirroredStrategy(logical_devices(choice))
+        return multiworker(wait) if choice.name == "multiworker" else tf.distribute.get_strategy()
     except RuntimeError as error:
         raise DistributeError(f"the devices are in use already: {error}. Call tfxfer.distribute.strategy before anything else of TensorFlow.") from error
-    return multiworker(wait) if choice.name == "multiworker" else tf.distribute.get_strategy()
 
 
 def logical_devices(choice: Choice) -> list[str]:
