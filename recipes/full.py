@@ -19,10 +19,10 @@ def full(
     backbone: Annotated[str, "Name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
     head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "That training starts from, fitted as in frozen."] = "auto",
     epochs: Annotated[int, "Of the long training.", range(1, 10**6)] = 8,
-    learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default."] = None,
+    learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default.", (0, 1e38)] = None,
     batch_norm: Annotated[Literal["inference", "train"], "train moves its statistics, and starts from the last tap alone."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "auto takes what held-out examples show to be harmless."] = "auto",
-    time_limit: Annotated[float | None, "Minutes after which no epoch is begun."] = None,
+    time_limit: Annotated[float | None, "Minutes after which no training goes on beyond its epoch.", (0, 10**6)] = None,
 ):
     """Train a whole network from the head that frozen fits, and keep the frozen model unless that pays."""
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)

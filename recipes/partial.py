@@ -21,10 +21,10 @@ def partial(
     unfreeze: Annotated[str, "How many of the last stages train, or the name of the first one."] = "2",
     unfreeze_by: Annotated[Literal["all", "gradual"], "All at once, or one stage after the other from the top down."] = "all",
     epochs: Annotated[int, "Of the long training.", range(1, 10**6)] = 12,
-    learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default."] = None,
+    learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default.", (0, 1e38)] = None,
     views: Annotated[int, "Augmented views kept of each training image.", range(1000)] = 0,
-    augment: Annotated[Literal["flip", "crop", "flip+crop"], "What the views are."] = "flip+crop",
-    time_limit: Annotated[float | None, "Minutes after which no epoch is begun."] = None,
+    augment: Annotated[Literal["flip", "crop", "flip+crop"], "What the --views are."] = "flip+crop",
+    time_limit: Annotated[float | None, "Minutes after which no training goes on beyond its epoch.", (0, 10**6)] = None,
 ):
     """Train the last stages of a network from cached activations, and keep the frozen model unless that pays."""
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)

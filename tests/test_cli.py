@@ -238,3 +238,14 @@ def test_a_trusted_run_can_be_used_with_trust_alone(photos, tmp_path):
     tfxfer("run", "frozen", "--data", photos, "--backbone", tmp_path / "m", "--trust", "--out", tmp_path / "r")
     assert "--trust" in tfxfer("predict", tmp_path / "r", photos, code=1).stderr
     assert tfxfer("predict", tmp_path / "r", photos, "--trust").stdout.startswith("file,predicted,probability")
+
+
+@pytest.mark.parametrize("option", [("--learning-rate", "0"), ("--learning-rate", "nan"), ("--time-limit", "-5")])
+def test_numbers_that_make_no_sense_are_refused_at_once(option):
+    said = tfxfer("run", "full", *option, code=2).stderr
+    assert "expected a number above 0 and below" in said and f"received {option[1]}" in said
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    tfxfer("run", "frozen", "--data", tmp_path / "nothing", cwd=tmp_path, code=1)
+    assert not list((tmp_path / "runs").iterdir())

@@ -36,6 +36,18 @@ def test_one_more_stage_moves_after_every_other_epoch(tiny_savedmodel):
     assert model.optimizer is made[-1] and int(made[-1].iterations) == 4
 
 
+def test_a_saved_model_has_the_optimizer_that_trained_last(tiny_savedmodel, tmp_path):
+    backbone = Backbone(tiny_savedmodel, trainable=False)
+    model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.fit(X, Y, epochs=1, verbose=0, callbacks=[GradualUnfreeze(backbone, optimizer=lambda: keras.optimizers.SGD(1e-3, momentum=0.9), stages=1)])
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert isinstance(loaded.optimizer, keras.optimizers.SGD)
+    for one, other in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
 @pytest.mark.parametrize(("every", "stages"), [(0, 2), (1, 4), (1, 0)])
 def test_wrong_numbers_are_refused(every, stages, tiny_savedmodel):
     with pytest.raises(ValueError, match=rf"Expected every of at least 1 and stages from 1 to 3. Received: every={every}, stages={stages}"):

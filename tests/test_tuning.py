@@ -83,7 +83,7 @@ def test_a_stage_that_is_not_there_is_answered_with_the_list(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel, trainable=False)
     assert tuning.stages_of(backbone, "block1") == 2 and tuning.stages_of(backbone, "3") == 3
     for wrong in ("block7", "4", "0"):
-        with pytest.raises(TuningError, match=rf"no stage '{wrong}'. Expected the name of a stage, or a number from 1 to 3: block0, block1, block2"):
+        with pytest.raises(TuningError, match=rf"no stage '{wrong}'.* Expected the name of a stage, all, or a number from 1 to 3: block0, block1, block2"):
             tuning.stages_of(backbone, wrong)
 
 
@@ -96,6 +96,13 @@ def test_a_backbone_that_can_not_train_says_why(tmp_path):
     tf.saved_model.save(module, str(tmp_path / "m"), signatures=serve)
     with pytest.raises(TuningError, match=r"can't be fine-tuned: it has signatures only.* Use the recipe frozen"):
         tuning.stages_of(Backbone(str(tmp_path / "m"), trainable=False), "1")
+
+
+def test_one_image_a_class_cannot_be_judged(photos):
+    examples = data.load(str(photos))
+    few = examples.take([int(examples.where("train")[examples.labels[examples.where("train")] == label][0]) for label in (0, 1)])
+    with pytest.raises(TuningError, match=r"2 training images, one a class.* Expected at least two images a class. Use the recipe frozen"):
+        plan(few, 0)
 
 
 # --- one training ---
@@ -392,5 +399,5 @@ def test_errors_are_one_line(photos, tiny_savedmodel, tmp_path):
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         return done.stderr.strip().splitlines()[-1]
 
-    assert "has no stage 'block9'. Expected the name of a stage, or a number from 1 to 3" in said("--unfreeze", "block9")
+    assert "has no stage 'block9'. Did you mean block2? Expected the name of a stage, all, or a number from 1 to 3" in said("--unfreeze", "block9")
     assert "the loss is not finite at a learning rate of 1e+30" in said("--learning-rate", "1e30", "--overwrite")

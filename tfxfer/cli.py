@@ -123,6 +123,9 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
     except room("preemption").Preempted as error:
         click.echo(f"{error}. Go on with: {again}", err=True)
         context.exit(143)
+    except TfxferError:
+        run.abandon()
+        raise
     except Exception as error:
         if run.workers == 1 or not room("distribute").is_loss(error):
             raise

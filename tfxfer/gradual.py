@@ -41,4 +41,6 @@ class GradualUnfreeze(keras.callbacks.Callback):
             self.backbone.unfreeze(wanted)
         self.model.optimizer = self.optimizer()
         self.model.optimizer.build(self.model.trainable_variables)
+        # What `save` writes beside the optimizer's state: without it, loading would make the optimizer of `compile`.
+        self.model._compile_config.config["optimizer"] = self.model.optimizer
         self.model.make_train_function(force=True)

@@ -93,7 +93,10 @@ def copy(name: str, to: Path) -> None:
 
 
 def options(function: Callable) -> list[click.Option]:
-    """A click option for each annotated parameter: `Annotated` is its help, and a range its limits; `Literal` its choices; a bool `--x/--no-x`."""
+    """A click option for each annotated parameter: `Annotated` is its help, and a range its limits, or (low, high) between which a number lies.
+
+    `Literal` is its choices; a bool becomes `--x/--no-x`.
+    """
     hints = get_type_hints(function, include_extras=True)
     found = []
     for parameter in inspect.signature(function).parameters.values():
@@ -106,7 +109,7 @@ def options(function: Callable) -> list[click.Option]:
     return found
 
 
-def option(name: str, kind: Any, default: Any, text: str, limits: range | None = None) -> click.Option:
+def option(name: str, kind: Any, default: Any, text: str, limits: range | tuple[float, float] | None = None) -> click.Option:
     """One option; see `options`."""
     flag = "--" + name.replace("_", "-")
     if get_origin(kind) in (Union, UnionType):
@@ -118,11 +121,29 @@ def option(name: str, kind: Any, default: Any, text: str, limits: range | None =
     kinds: dict[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING, Path: click.Path(path_type=Path), tuple[float, float]: Pair()}
     if get_origin(kind) is Literal:
         kinds[kind] = click.Choice(get_args(kind))
+    elif isinstance(limits, tuple):
+        kinds[kind] = Between(*limits)
     elif limits is not None:
         kinds[kind] = click.IntRange(limits.start, limits.stop - 1)
     if kind not in kinds:
         raise RecipeError(f"{flag}: options are int, float, str, bool, Path, tuple[float, float] or Literal; found {kind}.")
     return click.Option([flag], type=kinds[kind], help=text, **shown)
+
+
+class Between(click.ParamType):
+    """A number above `low` and below `high`."""
+
+    name = "number"
+
+    def __init__(self, low: float, high: float):
+        self.low, self.high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """From text, or from a number."""
+        number = click.FLOAT.convert(value, param, ctx)
+        if not self.low < number < self.high:
+            self.fail(f"expected a number above {self.low:g} and below {self.high:g}; received {value}.", param, ctx)
+        return number
 
 
 class Pair(click.ParamType):

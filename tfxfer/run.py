@@ -81,7 +81,7 @@ class Run:
         self.choose({"recipe": recipe, **(options or {}), **house}, given)
         self.worker, self.workers = place_of(strategy)
         self._strategy: Any = None
-        self._resume = resume
+        self._resume, self._overwrite = resume, overwrite
         if self.follows:  # the chief's folder and settings, as soon as `start` has asked for them
             self.folder = Path(out or "of the chief")
             self._attributes()
@@ -284,6 +284,16 @@ class Run:
                 out.writerows(rows)
 
         return self.write(name, writer)
+
+    def abandon(self) -> None:
+        """Remove the folder of a run that was refused before it had computed anything, so that `--resume` never takes it for one that goes on."""
+        if self.follows or self.before or self.finished or self._overwrite:
+            return
+        self.close()
+        ours = {self.folder / "settings.json", self.folder / "checkpoints"}
+        done = [path for path in (self.folder / "checkpoints").rglob("*") if path.is_file() and not path.name.startswith("lock")]
+        if not done and set(self.folder.iterdir()) <= ours:
+            shutil.rmtree(self.folder)
 
     def meet(self) -> None:
         """Wait for the other workers, so that none is missed while another one still needs it."""

@@ -21,6 +21,7 @@ ROTATED = 2000  # examples up to which the design is rotated into their row spac
 LOADED = 2**30  # bytes of features that are held in memory at most
 FEW = 20  # examples a class below which columns are not standardised: their scales would be noise (METHODS: Linear)
 STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)  # in units of the mean squared length of a centred example, strong to weak
+UNJUDGED = 1.0  # the strength where nothing can be held out: scikit-learn's default
 STEEPNESS = 0.05  # a guess at p (1 - p): only the number of steps depends on it
 FOLDS = 5
 TOGETHER = 600_000  # numbers in one descent: L-BFGS keeps some 25 copies of them in float64
@@ -240,8 +241,11 @@ def linear(
     if len(rows) <= ROTATED:
         x, mean, scale = loaded(features, rows, widths, how)
         rotated, known = Rotated(x @ x.T), labels[rows]
+        folds = deal(known, FOLDS, seed)
+        if strength is None and not (folds >= 0).any():
+            strength = UNJUDGED
         if strength is None:
-            _, strength = rotated.held_out(known, deal(known, FOLDS, seed), classes)
+            _, strength = rotated.held_out(known, folds, classes)
         alpha, bias = rotated.fit(known, classes, strength)
         return primal("linear", widths, mean, x.T @ alpha.astype(np.float32), bias, strength, how, scale)
     if strength is None:

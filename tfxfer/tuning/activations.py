@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
@@ -31,12 +32,16 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
     names = [stage.name for stage in network.stages]
     if network.why_frozen:
         raise TuningError(f"{network.handle} can't be fine-tuned: {network.why_frozen}. Use the recipe frozen.")
+    if unfreeze == "all":
+        return len(names)
     if unfreeze in names:
         return len(names) - names.index(unfreeze)
     if unfreeze.isdecimal() and 1 <= int(unfreeze) <= len(names):
         return int(unfreeze)
     listed = f"a number from 1 to {len(names)}: {', '.join(names)}" if len(names) > 1 else f"1: {ONLY_ONE}"
-    raise TuningError(f"{network.handle} has no stage {unfreeze!r}. Expected the name of a stage, or {listed}.")
+    near = get_close_matches(unfreeze, names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise TuningError(f"{network.handle} has no stage {unfreeze!r}.{hint} Expected the name of a stage, all, or {listed}.")
 
 
 def last_stages(

@@ -173,6 +173,8 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
     right = {"frozen": frozen.argmax(1) == truth, "tuned": tuned.argmax(1) == truth}
     found = verdict(right["tuned"], right["frozen"], len(folds))
     right |= {f"learning rate {each:g}, short": tried[i].argmax(1) == truth for i, each in enumerate(rates) if len(rates) > 1}
+    if not any(shares):
+        log("training helped nobody: on held-out examples the frozen weights were the best on the way to the tuned ones. Try a smaller --learning-rate.")
     log(str(found))
     if not found.tuned_wins:
         history = ended.history if ended else ()
@@ -185,7 +187,7 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
         ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
     value, share = temperature(tuned, truth), final.shares[shares[-1]]
     assign(learnt(final.model), between(final.first, ended.weights[-1], share))
-    log(f"its weights are {share:g} of the way from the frozen to the tuned ones")
+    log(f"kept: {share:.0%} of what training changed in the weights")
     model = cooled(task.finish(final.model, final.fitted), final.fitted.name, value)
     return Competition(found, final.fitted, model, plan.judged, softmax(tuned / value, 1), right, ended.history)
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from tfxfer.data import Examples
+from tfxfer.errors import TuningError
 from tfxfer.probe import paired
 from tfxfer.probe.folds import deal
 
@@ -45,7 +46,11 @@ class Plan:
 
 
 def plan(examples: Examples, seed: int) -> Plan:
-    """How to judge: on the validation part, on a fifth of train where there is none, or by three folds of train where that would be few."""
+    """How to judge: on the validation part, on a fifth of train where there is none, or by three folds of train where that would be few.
+
+    Raises:
+        TuningError: no class has two training examples.
+    """
     train, validation = examples.where("train"), examples.where("validation")
     taken = not len(validation)
 
@@ -62,6 +67,11 @@ def plan(examples: Examples, seed: int) -> Plan:
         return Plan(((seen, validation),), (np.flatnonzero(~second), np.flatnonzero(second)), train, taken)
     folds = dealt(train, 3)
     split = tuple((train[folds != fold], train[folds == fold]) for fold in range(3) if np.any(folds == fold))
+    if not split:
+        raise TuningError(
+            f"{len(train)} training images, one a class: frozen and tuned can't be compared on examples that neither was fitted on. "
+            "Expected at least two images a class. Use the recipe frozen."
+        )
     ends = np.cumsum([0, *(len(held) for _, held in split)])
     return Plan(split, tuple(np.arange(a, b) for a, b in pairwise(ends)), train, taken)
 
