@@ -126,8 +126,8 @@ def test_a_port_in_use_is_named():
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_worker_that_never_comes_is_named_and_nobody_waits_for_ever(index):
     addresses = [f"localhost:{port}" for port in launch.free_ports(2)]
-    code, said = started("tfxfer.distribute.strategy('multiworker', wait=8)", TF_CONFIG=config(index, *addresses))
-    assert code == -9 and f"worker {1 - index} ({addresses[1 - index]}) did not come within 8 s" in said
+    code, said = started("tfxfer.distribute.strategy('multiworker', wait=5)", TF_CONFIG=config(index, *addresses))
+    assert code == -9 and f"worker {1 - index} ({addresses[1 - index]}) did not come within 5 s" in said
 
 
 def run(words: list[str], **environment: str) -> subprocess.Popen:

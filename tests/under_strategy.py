@@ -68,10 +68,10 @@ def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> d
     """One training of the recipes from the fitted head, with uneven batches, and the model that comes out of it."""
     rows, held = plan.folds[0]
     fitted = probe.gaussian(features.take(rows), features.examples.labels[rows], 2, features.tap_widths)
-    way = Way(("all",), 4, 7, 0, folder, float("inf"), nothing, nothing, strategy)
+    way = Way(("all",), 2, 7, 0, folder, float("inf"), nothing, nothing, strategy)
     fold = prepared(task, way, fitted, rows, held)
     held_out = tuning.HeldOut(lambda model: task.answers(model, held, 7), features.examples.labels[held], (np.arange(len(held)),), 9)
-    result = trained(fold, "one", 1e-2, 4, held_out=held_out)
+    result = trained(fold, "one", 1e-2, 2, held_out=held_out)
     model = task.finish(fold.model, fitted)
     answers = np.asarray(model(images))
     if not workers.place(strategy)[0]:
@@ -92,13 +92,15 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
     plan = tuning.plan(examples, 0)
     images = np.stack([tf.image.resize(tf.io.decode_jpeg(examples.read(int(i))), (32, 32)).numpy() / 255 for i in plan.folds[0][1][:4]])
     found = {"place": [index, count], "seen": {f"{n} by {size}": seen(strategy, np.arange(n), size) for n, size in ((37, 12), (24, 12), (13, 7), (2, 12))}}
-    found |= {"frozen statistics": plain_fit(strategy, handle, "inference"), "moving statistics": plain_fit(strategy, handle, "train")}
+    found["frozen statistics"] = plain_fit(strategy, handle, "inference")
+    if strategy.num_replicas_in_sync < 3:
+        found["moving statistics"] = plain_fit(strategy, handle, "train")
     found["full"] = tuned(strategy, tuning.from_pixels(network, features, augment=("flip",)), features, plan, out / "full", images)
     task = tuning.last_stages(network, 1, features, plan, extract, log=nothing)
     found["partial"] = tuned(strategy, task, features, plan, out / "partial", images)
     keras.utils.set_random_seed(0)
     rows, held = plan.folds[0]
-    head = probe.fit_head(heads.Cosine(2), features, examples.labels, rows, held, epochs=4, batch_size=7, strategy=strategy, log=nothing)
+    head = probe.fit_head(heads.Cosine(2), features, examples.labels, rows, held, epochs=2, batch_size=7, strategy=strategy, log=nothing)
     found["head"] = {"history": head.history, "predict": np.asarray(head.head(features[held])).tolist()}
     (out / f"worker-{index}.json").write_text(json.dumps(found))
     workers.barrier(strategy)

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-GRACE = 15.0  # seconds that the others have to see for themselves that one is gone; TensorFlow's heartbeats need 10
+SEE, END = 12.0, 6.0  # seconds that the others have to see for themselves that one is gone (TensorFlow's heartbeats need 10), and then to end
 LINES = 15  # of a failed worker's log
 
 
@@ -51,9 +51,9 @@ def launch(arguments: Sequence[str], workers: int) -> int:
             return 0
         how = processes[failed].returncode
         print(f"Error: worker {failed} {described(how)}. Stopping the others.", file=sys.stderr)
-        wait(processes, GRACE)
+        wait(processes, SEE)
         stop(processes)
-        wait(processes, GRACE)
+        wait(processes, END)
         for process in processes:
             process.kill()
             process.wait()

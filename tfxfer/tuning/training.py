@@ -86,6 +86,7 @@ def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
         variable.assign(value)
 
 
+@awaited()
 def train(
     model: keras.Model,
     batches: Batches,
@@ -136,10 +137,8 @@ def train(
         good = good if now["step"] else [v.numpy() for v in variables]
         began, skipped = time.monotonic(), now["step"]
         keeper = Keeper(now, keep, partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps), steps, model)
-        with awaited():
-            epoch, data = now["epoch"], batches(now["epoch"], skipped)
-            left = exactly(strategy, steps - skipped)
-            done = model.fit(data, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[keeper], shuffle=False, **left)
+        epoch, left = now["epoch"], exactly(strategy, steps - skipped)
+        done = model.fit(batches(epoch, skipped), initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[keeper], shuffle=False, **left)
         values = {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
         if not math.isfinite(values["loss"]) or not all(np.isfinite(v.numpy()).all() for v in learnt(model)):
             assign(variables, good)
