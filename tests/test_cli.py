@@ -133,7 +133,11 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, 
         "        print('now', flush=True)\n        time.sleep(60)\n    run.finish()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfxfer", "run", page, "--out", tmp_path / "r", "--seed", "5"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tfxfer", "run", page, "--out", tmp_path / "r", "--seed", "5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it, and so would its children
     )
     while process.stdout.readline() != "now\n":
         assert process.poll() is None
