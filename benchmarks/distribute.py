@@ -62,11 +62,10 @@ def child(steps: int) -> None:
 
 def ran(count: int, steps: int) -> dict:
     """What the chief of so many workers printed."""
-    addresses = [f"localhost:{port}" for port in launch.free_ports(count)]
+    addresses = launch.free_addresses(count)
     started = []
     for index in range(count):
-        config = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
-        env = {**os.environ, **({"TF_CONFIG": config} if count > 1 else {})}
+        env = {**os.environ, **({"TF_CONFIG": launch.config(addresses, index)} if count > 1 else {})}
         words = [sys.executable, __file__, "--child", "--steps", str(steps)]
         started.append(
             subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=partial(launch.pin, index, count))

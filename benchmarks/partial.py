@@ -21,7 +21,8 @@ from tfxfer import data
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.features import Pixels, extract
-from tfxfer.tuning.task import order, reader
+from tfxfer.probe.train import reader
+from tfxfer.workers import order
 
 BATCH = 32
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -112,69 +113,79 @@ def soak_recipe(scratch: Path, kills: int, rng: np.random.Generator, recipe: str
         house = ["--seed", "0", "--cache", str(scratch / "features"), "--out", str(out), "--resume"]
         return [sys.executable, "-m", "tfxfer", "run", recipe, *options, *house]
 
-    unbroken, broken = scratch / f"unbroken-{recipe}", scratch / f"broken-{recipe}"
-    seconds(words(scratch / f"first-{recipe}"))  # fills the cache
-    whole, hits = seconds(words(unbroken)), 0
-    while hits < kills:
-        hits += killed(words(broken), rng.uniform() * whole)
-        if (broken / "manifest.json").exists():
-            if not alike(broken, unbroken):
-                return False
-            broken = broken.with_name(f"broken-{recipe}-{hits}")  # finished: begin another
-    seconds(words(broken))
-    same = alike(broken, unbroken)
+    same, hits, whole = soaked(recipe, words, scratch, kills, rng, killed, alike)
     print(f"{recipe}: killed {hits} times in {whole:.1f} s of work; the same files: {same}")
     return same
 
 
 def soak_workers(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
-    data = str(few(scratch / "few-workers", 8))
+    data, longest = str(few(scratch / "few-workers", 8)), 0.0
 
     def words(out: Path) -> list[str]:
         house = ["--seed", "0", "--cache", str(scratch / "features"), "--out", str(out), "--resume"]
         recipe = ["run", "partial", "--data", data, "--epochs", "4", "--head", "gaussian", "--learning-rate", "0.003", *house]
         return [sys.executable, "-m", "tfxfer", "launch", "--workers", "2", "--", *recipe]
 
-    unbroken, broken, hits, longest = scratch / "unbroken-workers", scratch / "broken-workers", 0, 0.0
-    seconds(words(scratch / "first-workers"))  # fills the cache
-    whole = seconds(words(unbroken))
-    while hits < kills:
-        launcher = psutil.Popen(words(broken), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def one_killed(words: list[str], after: float) -> bool:
+        nonlocal longest
+        launcher = psutil.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            launcher.wait(rng.uniform() * whole)
-        except psutil.TimeoutExpired:
-            if workers := [child for child in launcher.children() if "TF_CONFIG" in child.environ()]:
-                workers[rng.integers(len(workers))].kill()
-                hits += 1
-            began = time.monotonic()
-            said = launcher.communicate(timeout=300)[1].decode()
-            longest = max(longest, time.monotonic() - began)
-            if workers and launcher.returncode and "was killed by SIGKILL" not in said:
-                print(f"workers: {said}")
-                return False
-        if (broken / "manifest.json").exists():
-            if not near(broken, unbroken):
-                return False
-            broken = broken.with_name(f"broken-workers-{hits}")  # finished: begin another
-    seconds(words(broken))
-    same = near(broken, unbroken)
+            launcher.communicate(timeout=after)
+            return False
+        except subprocess.TimeoutExpired:
+            workers = [child for child in launcher.children() if "TF_CONFIG" in child.environ()]
+        if workers:
+            workers[rng.integers(len(workers))].kill()
+        began = time.monotonic()
+        said = launcher.communicate(timeout=300)[1].decode()
+        longest = max(longest, time.monotonic() - began)
+        if workers and launcher.returncode and "was killed by SIGKILL" not in said:
+            raise SystemExit(f"it failed by itself: {said}")
+        return bool(workers)
+
+    same, hits, whole = soaked("workers", words, scratch, kills, rng, one_killed, near)
     print(f"workers: one of two killed {hits} times in {whole:.1f} s of work; all had ended {longest:.0f} s later at most; the same end: {same}")
     return same and longest < 60
 
 
-def near(one: Path, other: Path) -> bool:
-    weights = [[v.numpy() for v in keras.models.load_model(folder / "model.keras", compile=False).variables] for folder in (one, other)]
-    answers = [np.load(folder / "probabilities.npz")["probabilities"] for folder in (one, other)]
-    pairs = [*zip(*weights, strict=True), answers]
-    return all(np.abs(np.asarray(a, np.float64) - b).max() < 1e-4 for a, b in pairs)
+def soaked(
+    name: str,
+    words: Callable[[Path], list[str]],
+    scratch: Path,
+    kills: int,
+    rng: np.random.Generator,
+    kill: Callable[[list[str], float], bool],
+    same: Callable[[Path, Path], bool],
+) -> tuple[bool, int, float]:
+    """Kill and resume until so many kills have hit; whether every run that comes to its end is the same as an unbroken one, the hits, its seconds."""
+    unbroken, broken, hits = scratch / f"unbroken-{name}", scratch / f"broken-{name}", 0
+    seconds(words(scratch / f"first-{name}"))  # fills the cache
+    whole = seconds(words(unbroken))
+    while hits < kills:
+        hits += kill(words(broken), rng.uniform() * whole)
+        if (broken / "manifest.json").exists():
+            if not same(broken, unbroken):
+                return False, hits, whole
+            broken = broken.with_name(f"broken-{name}-{hits}")  # finished: begin another
+    seconds(words(broken))
+    return same(broken, unbroken), hits, whole
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    return [v.numpy() for v in keras.models.load_model(folder / "model.keras", compile=False).variables]
 
 
 def alike(one: Path, other: Path) -> bool:
     different = [name for name in SAME if (one / name).read_bytes() != (other / name).read_bytes()]
-    weights = [[v.numpy() for v in keras.models.load_model(folder / "model.keras", compile=False).variables] for folder in (one, other)]
-    different += ["model.keras"] if not all(np.array_equal(a, b) for a, b in zip(*weights, strict=True)) else []
+    different += ["model.keras"] if not all(np.array_equal(a, b) for a, b in zip(weights(one), weights(other), strict=True)) else []
     print("".join(f"run: {one / name} differs\n" for name in different), end="")
     return not different
+
+
+def near(one: Path, other: Path) -> bool:
+    answers = [np.load(folder / "probabilities.npz")["probabilities"] for folder in (one, other)]
+    pairs = [*zip(weights(one), weights(other), strict=True), answers]
+    return all(np.abs(np.asarray(a, np.float64) - b).max() < 1e-4 for a, b in pairs)
 
 
 def main() -> int:
@@ -187,10 +198,8 @@ def main() -> int:
     if options.child:
         extracted(options.child)
         return 0
-    soaks, rng = (
-        {"extraction": soak_extraction, "run": soak_run, "partial": soak_partial, "full": soak_full, "workers": soak_workers},
-        np.random.default_rng(options.seed),
-    )
+    soaks = {"extraction": soak_extraction, "run": soak_run, "partial": soak_partial, "full": soak_full, "workers": soak_workers}
+    rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         held = [soak(Path(scratch), options.kills, rng) for name, soak in soaks.items() if options.only is None or name in options.only]
     return int(not all(held))

@@ -14,12 +14,6 @@ import tensorflow as tf
 from tfxfer import distribute, launch, workers
 from tfxfer.errors import DistributeError
 
-FAKE = '{{"cluster": {{"worker": [{addresses}]}}, "task": {{"type": "worker", "index": {index}}}}}'
-
-
-def config(index: int, *addresses: str) -> str:
-    return FAKE.format(addresses=", ".join(f'"{each}"' for each in addresses), index=index)
-
 
 def started(code: str, **environment: str) -> tuple[int, str]:
     """Exit status and output of a fresh process: devices are set up once a process."""
@@ -87,7 +81,7 @@ def test_a_tpu_is_given_static_shapes(monkeypatch):
 
 
 def test_workers_know_their_place(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", config(1, "a:1", "b:2", "c:3"))
+    monkeypatch.setenv("TF_CONFIG", launch.config(["a:1", "b:2", "c:3"], 1))
     assert distribute.workers() == (1, 3) and distribute.choose().name == "multiworker"
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "worker", "index": 0}}')
     assert distribute.workers() == (1, 2)
@@ -103,7 +97,7 @@ def test_slurm_tells_the_workers_too(monkeypatch):
 
 
 def test_more_workers_than_addresses_are_refused(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", config(2, "a:1", "b:2"))
+    monkeypatch.setenv("TF_CONFIG", launch.config(["a:1", "b:2"], 2))
     with pytest.raises(DistributeError, match=r"this is worker 2, and has no address for it \(worker: a:1, b:2\). Give each worker an address of its own"):
         distribute.workers()
 
@@ -119,14 +113,14 @@ def test_a_port_in_use_is_named():
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, said = started("tfxfer.distribute.strategy('multiworker')", TF_CONFIG=config(0, f"localhost:{port}", "localhost:1"))
+        code, said = started("tfxfer.distribute.strategy('multiworker')", TF_CONFIG=launch.config([f"localhost:{port}", "localhost:1"], 0))
     assert code == 1 and f"worker 0 can't listen on localhost:{port}" in said and "Choose another one" in said
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_worker_that_never_comes_is_named_and_nobody_waits_for_ever(index):
-    addresses = [f"localhost:{port}" for port in launch.free_ports(2)]
-    code, said = started("tfxfer.distribute.strategy('multiworker', wait=5)", TF_CONFIG=config(index, *addresses))
+    addresses = launch.free_addresses(2)
+    code, said = started("tfxfer.distribute.strategy('multiworker', wait=5)", TF_CONFIG=launch.config(addresses, index))
     assert code == -9 and f"worker {1 - index} ({addresses[1 - index]}) did not come within 5 s" in said
 
 
@@ -140,11 +134,11 @@ def test_workers_with_different_data_refuse_to_start_together(photos, tmp_path, 
     other.parent.mkdir()
     subprocess.run(["cp", "-r", str(photos), str(other)], check=True)
     next(other.rglob("*.jpg")).unlink()
-    addresses = [f"localhost:{port}" for port in launch.free_ports(2)]
+    addresses = launch.free_addresses(2)
     words = ["run", "frozen", "--data", "photos", "--backbone", tiny_savedmodel, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
     started = []
     for index, folder in enumerate((photos.parent, other.parent)):
-        env = {**os.environ, "TF_CONFIG": config(index, *addresses)}
+        env = {**os.environ, "TF_CONFIG": launch.config(addresses, index)}
         # The same words, in folders that hold other photos: two machines whose disks differ.
         link = tmp_path / f"at{index}"
         link.mkdir()

@@ -17,11 +17,10 @@ WAYS = {"one": (1, "one"), "2 CPUs": (1, "mirrored", "2"), "4 CPUs": (1, "mirror
 
 def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:
     """So many workers of one cluster, that run a script."""
-    addresses = [f"localhost:{port}" for port in launch.free_ports(count)]
+    addresses = launch.free_addresses(count)
     started = []
     for index in range(count):
-        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        env = {**os.environ, "PYTHONPATH": str(HERE), **({"TF_CONFIG": json.dumps(config)} if count > 1 else {})}
+        env = {**os.environ, "PYTHONPATH": str(HERE), **({"TF_CONFIG": launch.config(addresses, index)} if count > 1 else {})}
         started.append(subprocess.Popen([sys.executable, script, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     return started
 

@@ -102,12 +102,12 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
     if any(variable in os.environ for variable in room("run").CLUSTERS):
         start_tensorflow()  # the run asks it for its place among the workers
     run = room("run").Run(recipe=name, options={key: values[key] for key in mine}, given=given, **house)
-    again = room("run").again(name, run.folder)
     try:
         click.echo(f"Run folder: {run.folder}")
-        start_tensorflow()
-        run.start()
-        room("preemption").listen()
+        if run.workers > 1 or not run.finished:
+            start_tensorflow()
+            run.start()
+            room("preemption").listen()
         if run.finished:
             click.echo(f"It is finished. Next: tfxfer predict {shlex.quote(str(run.folder))} photo.jpg")
             return
@@ -118,10 +118,10 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         run.meet()
         click.echo(f"Run folder: {run.folder}")
     except KeyboardInterrupt:
-        click.echo(f"\nStopped. Go on with: {again}", err=True)
+        click.echo(f"\nStopped. Go on with: {room('run').again(name, run.folder)}", err=True)
         context.exit(130)
     except room("preemption").Preempted as error:
-        click.echo(f"{error}. Go on with: {again}", err=True)
+        click.echo(f"{error}. Go on with: {room('run').again(name, run.folder)}", err=True)
         context.exit(143)
     except TfxferError:
         run.abandon()

@@ -58,13 +58,13 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
         raise DistributeError(f"there is no GPU that TensorFlow can use: {why_no_gpu()}. Else use --device cpu.")
     found: Literal["cpu", "gpu"] = "gpu" if gpus and device != "cpu" else "cpu"
     about = f"{gpus} GPU{'s' if gpus > 1 else ''}" if found == "gpu" else "--device cpu" if device == "cpu" else f"no GPU ({why_no_gpu()})"
-    count = workers()[1]
+    index, count = workers()
     if name == "multiworker" or (name == "auto" and count > 1):
         if count < 2:
             raise DistributeError("--strategy multiworker needs several workers. Start them with tfxfer launch --workers 2 -- run ..., or set TF_CONFIG.")
         if replicas is not None:
             raise DistributeError("--replicas is for --strategy mirrored: several workers have as many replicas as they have devices.")
-        return Choice(found, "multiworker", None, f"worker {workers()[0]} of {count}, {about}")
+        return Choice(found, "multiworker", None, f"worker {index} of {count}, {about}")
     if name == "mirrored" or (name == "auto" and (replicas or gpus if found == "gpu" else replicas or 1) > 1):
         there = gpus if found == "gpu" else cores()
         wanted = replicas or there
@@ -133,8 +133,9 @@ def multiworker(wait: float) -> tf.distribute.Strategy:
         try:
             return tf.distribute.MultiWorkerMirroredStrategy(found)
         except tf.errors.OpError as error:
+            index, _ = workers()
             raise DistributeError(
-                f"worker {workers()[0]} can't listen on {addresses[workers()[0]]}: {error.message or error}. Is the port in use? Choose another one."
+                f"worker {index} can't listen on {addresses[index]}: {error.message or error}. Is the port in use? Choose another one."
             ) from error
         finally:
             watch.communicate(b"all there\n")

@@ -27,17 +27,16 @@ def launch(arguments: Sequence[str], workers: int) -> int:
     Returns:
         0, or the exit status of the worker that failed first (128 + number for a signal).
     """
-    addresses = [f"localhost:{port}" for port in free_ports(workers)]
+    addresses = free_addresses(workers)
     logs = Path(tempfile.mkdtemp(prefix="tfxfer-launch-"))
     with ExitStack() as stack:
         processes = []
         for number in range(workers):
-            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
             out = None if not number else stack.enter_context(open(log_of(logs, number), "w"))
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "tfxfer", *arguments],
-                    env={**os.environ, "TF_CONFIG": json.dumps(config), **gpus_of(number, workers)},
+                    env={**os.environ, "TF_CONFIG": config(addresses, number), **gpus_of(number, workers)},
                     stdout=out,
                     stderr=out and subprocess.STDOUT,
                     preexec_fn=partial(pin, number, workers),
@@ -65,13 +64,18 @@ def launch(arguments: Sequence[str], workers: int) -> int:
     return how if how > 0 else 128 - how
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+def config(addresses: Sequence[str], number: int) -> str:
+    """TF_CONFIG of one of the workers at these addresses."""
+    return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": number}})
+
+
+def free_addresses(count: int) -> list[str]:
+    """host:port on this machine, where nobody listens now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind(("localhost", 0))
-        return [each.getsockname()[1] for each in sockets]
+        return [f"localhost:{each.getsockname()[1]}" for each in sockets]
 
 
 def pin(number: int, workers: int) -> None:

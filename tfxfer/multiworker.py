@@ -18,9 +18,11 @@ class MultiWorkerModel(keras.Model):
     `keras.Model(model.inputs, model.outputs)`.
 
     Example:
-        with tfxfer.distribute.strategy("multiworker").scope():
+        strategy = tfxfer.distribute.strategy("multiworker")
+        pretrained = tfxfer.savedmodel.read("path/of/a/savedmodel")  # outside the scope
+        with strategy.scope():
             inputs = keras.Input((224, 224, 3))
-            model = tfxfer.MultiWorkerModel(inputs, keras.layers.Dense(2)(tfxfer.Backbone("efficientnet-lite0")(inputs)))
+            model = tfxfer.MultiWorkerModel(inputs, keras.layers.Dense(2)(tfxfer.Backbone(pretrained)(inputs)))
             model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 

@@ -32,9 +32,11 @@ def handle(number, frame) -> None:
 
 @contextmanager
 def awaited() -> Iterator[None]:
-    """Within, a SIGTERM is only noted: the block looks at `Notice.came` itself."""
+    """Within, a SIGTERM is only noted: the block looks at `Notice.came` itself, and if it ended first, its work is done and `Preempted` is raised now."""
     Notice.awaited = True
     try:
         yield
     finally:
         Notice.awaited = False
+    if Notice.came:
+        raise Preempted("stopped by SIGTERM")

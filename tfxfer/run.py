@@ -121,11 +121,12 @@ class Run:
         """
         if self._strategy is not None:
             return
-        workers = room("workers")
-        mine = {name: setting["value"] for name, setting in self.settings.items() if setting["origin"] != "derived" and name not in {*HERE, "cache", "out"}}
-        self._strategy = room("distribute").strategy(self.settings["strategy"]["value"], **self._devices(), log=self.say)
+        device, name, replicas = (self.settings[option]["value"] for option in HERE)
+        self._strategy = room("distribute").strategy(name, device=device, replicas=replicas, log=self.say)
         if self.workers == 1:
             return
+        workers = room("workers")
+        mine = {name: setting["value"] for name, setting in self.settings.items() if setting["origin"] != "derived" and name not in {*HERE, "cache"}}
         # A resumed run goes on with the options that it was begun with.
         workers.agree(self._strategy, options="" if self._resume else json.dumps(mine, sort_keys=True), code=code())
         theirs = workers.chiefs(self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished))
@@ -133,9 +134,6 @@ class Run:
             self.settings, self.before, self.finished = theirs[0], theirs[1], theirs[3]
             self.folder = Path(theirs[2])
             self._attributes()
-
-    def _devices(self) -> dict[str, Any]:
-        return {"device": self.settings["device"]["value"], "replicas": self.settings["replicas"]["value"]}
 
     # --- beginning ---
 

@@ -60,11 +60,6 @@ def barrier(strategy: Strategy) -> None:
     everyones(strategy, np.zeros(1, np.int64))
 
 
-def any_of(strategy: Strategy, word: bool) -> bool:
-    """Whether some worker says so."""
-    return bool(everyones(strategy, np.array([word])).any())
-
-
 def chiefs(strategy: Strategy, make: Callable[[], T]) -> T:
     """What `make` returns to the chief, for every worker: what depends on clocks, disks or the last bits of a sum must be the same for all."""
     index, count = place(strategy)
@@ -92,6 +87,11 @@ def agree(strategy: Strategy, **facts: str) -> None:
 # --- data ---
 
 
+def order(rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+    """The rows in the order of that epoch: nothing else decides it, so that it is the same for every worker, and a training can go on in the middle."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
 def dealt(rows: np.ndarray, size: int, replicas: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The rows of `count` replicas from `first` on, of batches of `size` rows that are dealt out among `replicas`.
 
@@ -109,9 +109,7 @@ def dealt(rows: np.ndarray, size: int, replicas: int, first: int, count: int) ->
     return np.concatenate(found), np.concatenate(counts), chunk
 
 
-def batched(
-    strategy: Strategy, rows: np.ndarray, size: int, examples: Callable[[np.ndarray], tf.data.Dataset], then: Callable[..., Any] = lambda *values: values
-) -> Any:
+def batched(strategy: Strategy, rows: np.ndarray, size: int, examples: Callable[[np.ndarray], tf.data.Dataset], then: Callable[..., Any]) -> Any:
     """Batches of `size` rows, each row on one replica: `examples(rows)` is a data set of single examples, `then` maps a batch of them.
 
     Returns:

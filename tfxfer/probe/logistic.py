@@ -144,9 +144,11 @@ class Rotated:
     def held_out(self, labels: np.ndarray, folds: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
         """Held-out logits [n, C] at the strength with the smallest calibrated log loss, and that strength.
 
-        From strong to weak, each from where the last one ended; after two that got worse, weaker ones aren't tried.
+        From strong to weak, each from where the last one ended; after two that got worse, weaker ones aren't tried. Where nothing is held out, no logits and 1.
         """
         weights, known = folds[:, None] != np.arange(folds.max() + 1), folds >= 0
+        if not known.any():
+            return np.zeros((len(labels), classes)), UNJUDGED
         tried: list[tuple[float, float, np.ndarray]] = []
         state: State | None = None
         for strength in STRENGTHS * self.unit:
@@ -241,11 +243,8 @@ def linear(
     if len(rows) <= ROTATED:
         x, mean, scale = loaded(features, rows, widths, how)
         rotated, known = Rotated(x @ x.T), labels[rows]
-        folds = deal(known, FOLDS, seed)
-        if strength is None and not (folds >= 0).any():
-            strength = UNJUDGED
         if strength is None:
-            _, strength = rotated.held_out(known, folds, classes)
+            _, strength = rotated.held_out(known, deal(known, FOLDS, seed), classes)
         alpha, bias = rotated.fit(known, classes, strength)
         return primal("linear", widths, mean, x.T @ alpha.astype(np.float32), bias, strength, how, scale)
     if strength is None:

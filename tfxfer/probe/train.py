@@ -14,9 +14,9 @@ from scipy.special import softmax
 from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.probe.fitted import Array, temperature
 from tfxfer.probe.folds import deal
-from tfxfer.workers import Strategy, batched, exactly
+from tfxfer.workers import Strategy, batched, exactly, order
 
-LOADED = 2**30  # bytes of features that are held in memory; above that every batch is read from disk
+LOADED = 2**30  # bytes of features, activations or images that are held in memory; above that every batch is read from disk
 RATE, DECAY = 1e-3, 1e-3  # of AdamW: the rate at first, weight decay
 FOLDS = 5  # without validation, one part in five is held out to calibrate on
 
@@ -40,23 +40,29 @@ class Trained:
     temperature: float
 
 
-def reader(features: Array, labels: np.ndarray, rows: np.ndarray) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Places among `rows`, int64 [B], to their features, float32 [B, F], and labels."""
-    y = tf.constant(labels[rows], tf.int32)
-    if 4 * len(rows) * features.shape[1] <= LOADED:
+def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Places among `rows`, int64 [B], to their features, float32 [B, F]."""
+    width = features.shape[1]
+    if 4 * len(rows) * width <= LOADED:
         # Read once: what `fit` then asks for is a gather in memory. A tensor made on the CPU, whatever else is there.
         with tf.device("/CPU:0"):
-            x = tf.constant(np.asarray(features[rows], np.float32))
-        return lambda i: (tf.gather(x, i), tf.gather(y, i))
+            loaded = tf.constant(np.asarray(features[rows], np.float32))
+        return lambda at: tf.gather(loaded, at)
 
-    def read(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.numpy_function(lambda i: np.asarray(features[rows[i]], np.float32), [i], tf.float32)
-        return tf.ensure_shape(x, [None, features.shape[1]]), tf.gather(y, i)
+    def read(at: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(lambda i: np.asarray(features[rows[i]], np.float32), [at], tf.float32)
+        return tf.ensure_shape(found, [None, width])
 
     return read
 
 
-def compiled(model: keras.Model, steps: int) -> keras.Model:
+def labelled(features: Array, labels: np.ndarray, rows: np.ndarray) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Places among `rows`, int64 [B], to their features and labels."""
+    read, y = reader(features, rows), tf.constant(labels[rows], tf.int32)
+    return lambda at: (read(at), tf.gather(y, at))
+
+
+def compiled(model: keras.Model, steps: int) -> None:
     """Ready for `fit`: AdamW, cross-entropy on logits."""
     model.compile(
         keras.optimizers.AdamW(RATE, weight_decay=DECAY),
@@ -66,7 +72,6 @@ def compiled(model: keras.Model, steps: int) -> keras.Model:
         # A step on features takes less time than Python takes to start it. Keras 3 can't do several at once under a strategy.
         steps_per_execution=1 if tf.distribute.has_strategy() else min(steps, 32),
     )
-    return model
 
 
 def run(
@@ -80,13 +85,12 @@ def run(
     validation: Any = None,
     log: Callable[[str], None] | None = None,
 ) -> list[dict]:
-    """`fit` over `count` places, in an order that only the epoch's number and the seed decide; the rate falls along a cosine. Returns a dict an epoch."""
+    """`fit` over `count` places, each epoch in an order of its own, while the rate falls along a cosine. Returns a dict an epoch."""
     history: list[dict] = []
     strategy = model.distribute_strategy
     for epoch in range(epochs):
         model.optimizer.learning_rate = RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        places = np.random.default_rng([seed, epoch]).permutation(count)
-        data = batched(strategy, places, batch_size, tf.data.Dataset.from_tensor_slices, read)
+        data = batched(strategy, order(np.arange(count), epoch, seed), batch_size, tf.data.Dataset.from_tensor_slices, read)
         length = exactly(strategy, math.ceil(count / batch_size))
         logs = model.fit(data, initial_epoch=epoch, epochs=epoch + 1, validation_data=validation, verbose=0, shuffle=False, **length).history
         values = {name: float(logs[name][0]) for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in logs}
@@ -141,29 +145,28 @@ def fit_head(
         held_out, seen = train_rows[folds == 0], train_rows[folds != 0]
     keras.utils.set_random_seed(seed)
     strategy = strategy or tf.distribute.get_strategy()
-    model = trained = compiled(keras.Sequential([keras.Input((width,)), head]), math.ceil(len(seen) / batch_size))
-    if strategy.num_replicas_in_sync > 1:
-        with strategy.scope():
-            inputs = keras.Input((width,))
-            copy = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
-            copy.set_weights(model.get_weights())
-            trained = compiled(copy, math.ceil(len(seen) / batch_size))
+    model = trained = keras.Sequential([keras.Input((width,)), head])
     with strategy.scope():
+        if strategy.num_replicas_in_sync > 1:
+            inputs = keras.Input((width,))
+            trained = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
+            trained.set_weights(model.get_weights())
+        compiled(trained, math.ceil(len(seen) / batch_size))
         trained.optimizer.build(trained.trainable_variables)
     start = [(v, keras.ops.convert_to_numpy(v)) for v in [*trained.variables, *trained.optimizer.variables]]
     if twice:
         log(f"calibration: trained on {len(seen):,} examples first, to be judged on the other {len(held_out):,}")
-    held = None if twice else batched(strategy, np.arange(len(held_out)), 1024, tf.data.Dataset.from_tensor_slices, reader(features, labels, held_out))
+    held = None if twice else batched(strategy, np.arange(len(held_out)), 1024, tf.data.Dataset.from_tensor_slices, labelled(features, labels, held_out))
     fit = partial(run, trained, epochs=epochs, batch_size=batch_size, seed=seed)
-    history = fit(reader(features, labels, seen), len(seen), validation=held, log=None if twice else log)
-    model.set_weights(trained.get_weights())
-    logits = predicted(model, features, held_out, int(shape[1]))
+    history = fit(labelled(features, labels, seen), len(seen), validation=held, log=None if twice else log)
+    logits = predicted(trained, features, held_out, int(shape[1]))
     value = temperature(logits, labels[held_out])
     if twice:
         # The same model set back to its start, not a new one, so that what `fit` has traced serves again.
         for variable, before in start:
             variable.assign(before)
-        history = fit(reader(features, labels, train_rows), len(train_rows), log=log)
+        history = fit(labelled(features, labels, train_rows), len(train_rows), log=log)
+    if trained is not model:
         model.set_weights(trained.get_weights())
     calibrated = keras.Sequential([keras.Input((width,)), head, keras.layers.Rescaling(1 / value, name="temperature")], name="head")
     return Trained(calibrated, tuple(history), held_out, softmax(logits.astype(np.float64) / value, 1), value)

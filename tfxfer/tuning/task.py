@@ -18,10 +18,9 @@ from tfxfer.features import Features, Pixels
 from tfxfer.heads import join
 from tfxfer.probe import Fitted
 from tfxfer.probe.fitted import Array
+from tfxfer.probe.train import LOADED, reader
 from tfxfer.tuning.training import Batches
-from tfxfer.workers import Strategy, batched, predicted
-
-LOADED = 2**30  # bytes of images or activations that are held in memory; above that every batch is read from disk
+from tfxfer.workers import Strategy, batched, order, predicted
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +37,6 @@ class Task:
     batches: Callable[[np.ndarray, int, int, Strategy], Batches]
     answers: Callable[[keras.Model, np.ndarray, int], np.ndarray]
     finish: Callable[[keras.Model, Fitted], keras.Model]
-
-
-def order(rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
-    """The rows in the order of that epoch: nothing else decides it, so that a training can go on in the middle."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ...] = (), batch_size: int = 32) -> Task:
@@ -133,18 +127,3 @@ def answered(
 ) -> np.ndarray:
     """The model's logits on `rows`, float64 [n, C]."""
     return np.asarray(predicted(model.distribute_strategy, model, rows, size, examples, then), np.float64)
-
-
-def reader(rows: Array, positions: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
-    """int64 [B], places among `positions` -> float32 [B, W]."""
-    width = rows.shape[1]
-    if 4 * len(positions) * width <= LOADED:
-        with tf.device("/CPU:0"):
-            loaded = tf.constant(np.asarray(rows[positions], np.float32))
-        return lambda at: tf.gather(loaded, at)
-
-    def read(at: tf.Tensor) -> tf.Tensor:
-        found = tf.numpy_function(lambda i: np.asarray(rows[positions[i]], np.float32), [at], tf.float32)
-        return tf.ensure_shape(found, [None, width])
-
-    return read

@@ -19,7 +19,7 @@ from tfxfer.errors import TuningError
 from tfxfer.optimizers import warm_up_cosine
 from tfxfer.preemption import Notice, Preempted, awaited
 from tfxfer.tuning import checkpoint
-from tfxfer.workers import any_of, chiefs, exactly, place
+from tfxfer.workers import chiefs, everyones, exactly, place
 
 EVERY = 30.0  # seconds between checkpoints
 ASK = 8  # steps after which several workers ask each other whether to keep a state: a word costs a millisecond
@@ -214,8 +214,9 @@ class Keeper(keras.callbacks.Callback):
             self.keep_if_due()
 
     def keep_if_due(self):
-        stop = any_of(self.strategy, Notice.came)
-        if stop or chiefs(self.strategy, lambda: time.monotonic() - Keeper.last > EVERY):
+        words = everyones(self.strategy, np.array([Notice.came, time.monotonic() - Keeper.last > EVERY]))
+        stop, due = words[:, 0].any(), words[0, 1]  # anyone's word, and the chief's clock
+        if stop or due:
             self.keep()
             Keeper.last = time.monotonic()
         if stop:
