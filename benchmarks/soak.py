@@ -37,7 +37,7 @@ SAME = ("labels.txt", "metrics.json", "predictions.csv", "probabilities.npz", "h
 
 def extracted(folder: Path) -> bytes:
     """All features of the first images of the demo data."""
-    features.CHUNK = 64
+    features.extraction.CHUNK = 64
     examples = data.load("demo").take(np.arange(IMAGES))
     return features.extract(examples, Backbone("efficientnet-lite0", trainable=False).prefix(8), cache=Cache(folder), progress=False)[:].tobytes()
 

@@ -30,7 +30,7 @@ if len(sys.argv) > 4:
 from tfxfer import data, features
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
-features.CHUNK = 16
+features.extraction.CHUNK = 16
 examples, prefix = data.load(sys.argv[1]), Backbone(sys.argv[2], trainable=False).prefix(3)
 print("ready", flush=True)
 features.extract(examples, prefix, cache=Cache(sys.argv[3]), batch_size=4, progress=False)
@@ -103,7 +103,7 @@ def test_the_batch_size_changes_no_bit(batch_size, examples, prefix, cache, tmp_
 
 def test_what_is_cached_is_not_computed_again(examples, prefix, cache, monkeypatch):
     one = extract(examples, prefix, cache=cache, progress=False)[:]
-    monkeypatch.setitem(features.ENGINES, "tensorflow", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setitem(features.computation.ENGINES, "tensorflow", lambda *a: pytest.fail("computed again"))
     assert extract(examples, prefix, cache=cache, progress=False)[:].tobytes() == one.tobytes()
 
 
@@ -199,7 +199,7 @@ def test_a_pile_of_bad_files_alone_is_refused(prefix, cache, tmp_path):
 
 
 def test_a_damaged_shard_is_computed_again(examples, prefix, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "CHUNK", 16)
+    monkeypatch.setattr(features.extraction, "CHUNK", 16)
     one = extract(examples, prefix, cache=cache, batch_size=8, progress=False)[:]
     shards = sorted((tmp_path / "cache" / "shards").iterdir())
     assert len(shards) == 4
@@ -250,7 +250,7 @@ def test_a_full_disk_while_extracting_says_what_to_try_and_resumes(photos, examp
 
 
 def test_no_room_is_seen_before_the_network_is_run(examples, prefix, cache, monkeypatch):
-    monkeypatch.setitem(features.ENGINES, "tensorflow", lambda *a: pytest.fail("began to compute"))
+    monkeypatch.setitem(features.computation.ENGINES, "tensorflow", lambda *a: pytest.fail("began to compute"))
     with pytest.raises(CacheError, match=r"No space left. Needed: .* more, .* free on that disk"):
         extract(examples, Prefix(**{**vars(prefix), "width": 10**12}), cache=cache, progress=False)
 
@@ -270,10 +270,10 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
 
 
 def test_raw_pixels_are_small_images(examples, cache):
-    found = raw_pixels(examples, cache=cache, size=8)
-    assert found.shape == (len(examples), 192)
-    np.testing.assert_allclose(found[5].reshape(8, 8, 3), preprocess.pixels(examples.read(5), (8, 8)), atol=1e-7)
-    assert found[:].min() >= 0 and found[:].max() <= 1
+    found = raw_pixels(examples, cache=cache)
+    assert found.shape == (len(examples), 32 * 32 * 3)
+    np.testing.assert_allclose(found[5].reshape(32, 32, 3), preprocess.pixels(examples.read(5), (32, 32)), atol=1e-7)
+    assert found[:].min() >= 0 and found[:].max() <= 1 + 1e-6
 
 
 @pytest.mark.parametrize("wrong", [{"engine": "torch"}, {"precision": "int8"}, {"batch_size": 0}])

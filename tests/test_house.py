@@ -62,7 +62,13 @@ def test_import_tfxfer_is_light():
 
 
 @pytest.mark.parametrize(
-    "imports", ["import tfxfer, keras", "import keras, tfxfer", "import tfxfer; from importlib.util import find_spec; find_spec('keras'); import keras"]
+    "imports",
+    [
+        "import tfxfer, keras",
+        "import keras, tfxfer",
+        "from tfxfer.backbone import Backbone; import keras",
+        "import tfxfer; from importlib.util import find_spec; find_spec('keras'); import keras",
+    ],
 )
 def test_keras_loads_a_model_with_a_backbone_in_either_import_order(imports, tiny_savedmodel, tmp_path):
     path = tmp_path / "model.keras"

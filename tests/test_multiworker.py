@@ -1,9 +1,11 @@
 """The same training by one process, by logical CPUs, and by real processes over loopback."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from tfxfer import launch, workers
 
 HERE = Path(__file__).parent
 WAYS = {"one": (1, "one"), "2 CPUs": (1, "mirrored", "2"), "4 CPUs": (1, "mirrored", "4"), "2 workers": (2, "multiworker"), "3 workers": (3, "multiworker")}
+LONG = ("4 CPUs", "3 workers")
 
 
 def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:
@@ -26,26 +29,30 @@ def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, tiny_savedmodel, photos) -> dict[str, list[dict]]:
+def found(tmp_path_factory, tiny_savedmodel, photos) -> Callable[[str], list[dict]]:
     """Way of computing -> what each of its workers found."""
-    result = {}
-    for name, (count, *words) in WAYS.items():
+
+    @functools.cache
+    def of(way: str) -> list[dict]:
+        count, *words = WAYS[way]
         out = tmp_path_factory.mktemp("out")
         for process in processes(count, str(HERE / "under_strategy.py"), str(out), tiny_savedmodel, str(photos), *words):
             said, _ = process.communicate(timeout=400)
-            assert process.returncode == 0, f"{name}: {said[-3000:]}"
-        result[name] = [json.loads((out / f"worker-{i}.json").read_text()) for i in range(count)]
-    return result
+            assert process.returncode == 0, said[-3000:]
+        return [json.loads((out / f"worker-{i}.json").read_text()) for i in range(count)]
+
+    return of
 
 
-others = pytest.mark.parametrize("way", [name for name in WAYS if name != "one"])
+ways = [pytest.param(way, marks=pytest.mark.long if way in LONG else ()) for way in WAYS]
+others = pytest.mark.parametrize("way", ways[1:])
 
 
 @others
 def test_the_losses_of_20_steps_are_those_of_one_process(way, found):
-    one = found["one"][0]["frozen statistics"]
+    one = found("one")[0]["frozen statistics"]
     assert len(one["losses"]) == 20
-    for each in found[way]:
+    for each in found(way):
         np.testing.assert_allclose(each["frozen statistics"]["losses"], one["losses"], atol=1e-4)
         for name, values in one["history"].items():
             np.testing.assert_allclose(each["frozen statistics"]["history"][name], values, atol=1e-4, err_msg=name)
@@ -53,15 +60,15 @@ def test_the_losses_of_20_steps_are_those_of_one_process(way, found):
 
 @others
 def test_evaluate_and_predict_give_the_figures_of_all_examples(way, found):
-    one = found["one"][0]["frozen statistics"]
-    for each in found[way]:
+    one = found("one")[0]["frozen statistics"]
+    for each in found(way):
         np.testing.assert_allclose(each["frozen statistics"]["evaluate"], one["evaluate"], atol=1e-4)
         np.testing.assert_allclose(each["frozen statistics"]["predict"], one["predict"], atol=1e-4)
 
 
 def test_moving_statistics_are_the_same_for_every_worker_and_near_those_of_one_process(found):
-    one, mine = found["one"][0]["moving statistics"], [each["moving statistics"] for each in found["2 workers"]]
-    frozen = found["one"][0]["frozen statistics"]["statistics"]
+    one, mine = found("one")[0]["moving statistics"], [each["moving statistics"] for each in found("2 workers")]
+    frozen = found("one")[0]["frozen statistics"]["statistics"]
     for each in mine:
         assert each["statistics"] == mine[0]["statistics"] and each["statistics"] != frozen
         np.testing.assert_allclose(each["statistics"], one["statistics"], rtol=0.1)
@@ -70,17 +77,17 @@ def test_moving_statistics_are_the_same_for_every_worker_and_near_those_of_one_p
 @others
 @pytest.mark.parametrize("recipe", ["full", "partial", "head"])
 def test_uneven_batches_train_as_in_one_process(recipe, way, found):
-    one = found["one"][0][recipe]
-    for each in found[way]:
+    one = found("one")[0][recipe]
+    for each in found(way):
         for epoch, expected in zip(each[recipe]["history"], one["history"], strict=True):
             np.testing.assert_allclose(list(epoch.values()), list(expected.values()), atol=1e-4)
         np.testing.assert_allclose(each[recipe]["predict"], one["predict"], atol=1e-4)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ways)
 def test_every_example_is_seen_once_an_epoch(way, found):
-    for name in found[way][0]["seen"]:
-        rows = sorted(row for each in found[way] for row in each["seen"][name])
+    for name in found(way)[0]["seen"]:
+        rows = sorted(row for each in found(way) for row in each["seen"][name])
         assert rows == list(range(int(name.split()[0])))
 
 

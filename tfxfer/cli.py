@@ -17,6 +17,8 @@ import click
 
 from tfxfer.errors import TfxferError
 
+RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
+
 
 class Commands(click.Group):
     """A group whose errors are one line, and which names the nearest command where there is none."""
@@ -298,6 +300,42 @@ def launch(ctx: click.Context, workers: int, arguments: tuple[str, ...]) -> None
     if arguments[0] != "run":
         raise click.UsageError(f"expected a run after --, such as: tfxfer launch --workers {workers} -- run full --data photos/. Received: {arguments[0]}", ctx)
     ctx.exit(room("launch").launch(arguments, workers))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--data", required=True, help="As for tfxfer run: folder, .csv, tfds:NAME or demo. Every worker must see it.")
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="Cache folder, for tfxfer run frozen --cache.")
+@click.option(
+    "--runner", type=click.Choice(["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]), default="DirectRunner", show_default=True, help="Of Beam."
+)
+@click.option("--staging", help="Folder that this machine and all workers see, also gs://...; in --to by default.")
+@click.option("--backbone", default="efficientnet-lite0", show_default=True, help="As for tfxfer run.")
+@click.option("--taps/--no-taps", default=True, show_default=True, help="The features of all stages; --no-taps for the heads mlp and cosine.")
+@click.option("--mirror/--no-mirror", default=False, help="Of each image and its mirror image.")
+@click.option("--engine", type=click.Choice(["tensorflow", "openvino"]), default="tensorflow", show_default=True, help="What computes features.")
+@click.option("--engine-precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True, help="Of the engine.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Height and width in pixels, where the backbone fixes none.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files.")
+@click.option("--skip-bad-images", is_flag=True, help="Leave out files that can't be decoded.")
+@click.option("--trust", is_flag=True, help="Also read a SavedModel that can reach files, Python or the network.")
+@click.argument("arguments", metavar="[-- BEAM OPTION ...]", nargs=-1, type=click.UNPROCESSED)
+def extract(data: str, to: Path, backbone: str, taps: bool, image_size: int | None, trust: bool, engine_precision: str, **options: Any) -> None:
+    """Compute features on many machines, as an Apache Beam pipeline.
+
+    \b
+    tfxfer extract --data photos/ --to features/ -- --direct_running_mode=multi_processing --direct_num_workers=2
+    tfxfer run frozen --data photos/ --cache features/
+    """
+    start_tensorflow()
+    with quiet():  # Beam warns of cloud packages that nobody needs here
+        beam = room("beam")
+    where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
+    examples = room("data").load(data, **where)
+    network = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
+    prefix = network.prefix(len(network.stages) if taps else None)
+    count = beam.extract(examples, prefix, cache=room("cache").Cache(to), precision=engine_precision, **options)
+    click.echo(f"{count:,} of {len(examples):,} images computed. Next: tfxfer run frozen --data {shlex.quote(data)} --cache {shlex.quote(str(to))}")
 
 
 @main.command()

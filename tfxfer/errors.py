@@ -9,6 +9,7 @@
      │    └── ImageError           one or more image files that can't be decoded
      ├── CacheError                the cache can't be written or read
      ├── EngineError               an extraction engine that can't run here
+     ├── BeamError                 a pipeline that failed or lost a worker
      ├── DistributeError           devices or workers that aren't there, or don't agree
      ├── TuningError               fine-tuning that can't start or go on: no such stage, a learning rate that explodes
      ├── RecipeError               a recipe that can't be found, loaded or called
@@ -55,6 +56,10 @@ class CacheError(TfxferError):
 
 class EngineError(TfxferError):
     """An extraction engine can't run here."""
+
+
+class BeamError(TfxferError):
+    """A pipeline failed, or lost a worker."""
 
 
 class DistributeError(TfxferError):

@@ -2,18 +2,19 @@
 
 import math
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from tfxfer.backbone import Backbone
+if TYPE_CHECKING:  # where the backbone is imported first, Keras asks for this room before that one is whole
+    from tfxfer.backbone import Backbone
 
 WARM_UP = 0.1  # of all steps
 
 
-def layerwise(optimizer: type[keras.optimizers.Optimizer], *, base: float, decay: float, backbone: Backbone, **options: Any) -> keras.optimizers.Optimizer:
+def layerwise(optimizer: type[keras.optimizers.Optimizer], *, base: float, decay: float, backbone: "Backbone", **options: Any) -> keras.optimizers.Optimizer:
     """An optimizer that learns more slowly the nearer a stage is to the images: rate of a stage = base * decay^(stages above it).
 
     Weights outside the backbone, such as a head's, learn with `base`. 0.75 is timm's decay, 0.9 AutoGluon's (METHODS: layer-wise rates).

@@ -1,0 +1,156 @@
+"""Extraction by several processes, against the local engine's."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tfxfer import beam, data
+from tfxfer.backbone import Backbone
+from tfxfer.beam.work import Worker, keep_plan
+from tfxfer.cache import Cache
+from tfxfer.errors import ImageError
+from tfxfer.features import extract, lacking, raw_pixels
+
+TWO = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+
+
+@pytest.fixture
+def examples(photos) -> data.Examples:
+    return data.load(photos)
+
+
+@pytest.fixture
+def prefix(tiny_savedmodel):
+    network = Backbone(tiny_savedmodel, trainable=False)
+    return network.prefix(len(network.stages))
+
+
+def kept(folder: Path) -> list[tuple[str, str, int]]:
+    """Keys and rows of a cache, in the order of the keys."""
+    return sorted((entry.description["kind"], json.dumps(entry.description), entry.rows) for entry in Cache(folder).summary())
+
+
+def tfxfer(*words: object) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "tfxfer", *map(str, words)], capture_output=True, text=True)
+
+
+def test_two_processes_fill_a_cache_that_frozen_reads(examples, prefix, photos, tiny_savedmodel, tmp_path):
+    done = tfxfer("extract", "--data", photos, "--backbone", tiny_savedmodel, "--to", tmp_path / "beam", "--mirror", "--", *TWO)
+    assert done.returncode == 0, done.stderr
+    assert "60 of 60 images computed. Next: tfxfer run frozen --data" in done.stdout
+    local = Cache(tmp_path / "local")
+    features, pixels = extract(examples, prefix, cache=local, mirror=True, progress=False), raw_pixels(examples, cache=local)
+    assert kept(tmp_path / "beam") == kept(tmp_path / "local")
+    cache = Cache(tmp_path / "beam")
+    np.testing.assert_allclose(extract(examples, prefix, cache=cache, mirror=True, progress=False)[:], features[:], atol=1e-5)
+    np.testing.assert_array_equal(raw_pixels(examples, cache=cache)[:], pixels[:])
+    before = sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir())
+    ran = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--cache", tmp_path / "beam", "--mirror", "--out", tmp_path / "run")
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir()) == before
+
+
+SLOW = """
+import sys
+from tfxfer import beam, data
+from tfxfer.backbone import Backbone
+from tfxfer.cache import Cache
+beam.SMALLEST = 10
+network = Backbone(sys.argv[1], trainable=False)
+beam.extract(data.load(sys.argv[2]), network.prefix(len(network.stages)), cache=Cache(sys.argv[3]), arguments=sys.argv[4:], progress=False)
+"""
+
+
+def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_savedmodel, tmp_path):
+    words = [sys.executable, "-c", SLOW, tiny_savedmodel, str(photos), str(tmp_path / "cache"), *TWO]
+    with psutil.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        while not list((tmp_path / "cache").glob("shards/*.npy")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        workers = [child for child in process.children(recursive=True) if "sdk_worker_main" in " ".join(child.cmdline()) and not child.children()]
+        assert len(workers) == 2
+        workers[0].kill()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "the pipeline lost a worker process" in said and "What was computed is kept" in said
+    cache = Cache(tmp_path / "cache")
+    assert 0 < beam.extract(examples, prefix, cache=cache, progress=False) < len(examples)
+    local = Cache(tmp_path / "local")
+    expected = extract(examples, prefix, cache=local, progress=False)
+    raw_pixels(examples, cache=local)
+    assert kept(tmp_path / "cache") == kept(tmp_path / "local")
+    np.testing.assert_allclose(extract(examples, prefix, cache=cache, progress=False)[:], expected[:], atol=1e-5)
+
+
+@pytest.fixture
+def staged(examples, prefix, tmp_path):
+    """A staging folder with one list of all, its worker, and the cache it is for."""
+    home, cache = str(tmp_path / "staging"), Cache(tmp_path / "cache")
+    plan = beam.Plan(prefix, examples.source, None, "tensorflow", "float32", False, 32)
+    keep_plan(home, plan)
+    beam.keep_list(home, examples, list(range(len(examples))), [view for how in plan.computations() for view in lacking(how, cache, examples)])
+    (name,) = [path.stem for path in Path(home, "todo").iterdir()]
+    return home, name, cache
+
+
+def test_a_bundle_that_is_tried_again_does_nothing_twice(staged, examples):
+    home, name, cache = staged
+    worker = Worker(home)
+    worker(name)
+    (done,) = Path(home, "done").iterdir()
+    first = done.stat().st_mtime_ns
+    worker(name)
+    assert done.stat().st_mtime_ns == first
+    assert beam.gather(home, cache) == len(examples)
+    rows, shards = kept(cache.folder), sorted(os.listdir(cache.shards))
+    worker(name)  # the runner did not hear that it was done
+    assert beam.gather(home, cache) == len(examples)
+    assert (kept(cache.folder), sorted(os.listdir(cache.shards))) == (rows, shards)
+
+
+def test_a_worker_that_dies_while_it_writes_leaves_nothing_half_done(staged, examples, monkeypatch):
+    home, name, cache = staged
+    monkeypatch.setattr(beam.FileSystems, "rename", lambda *a: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        Worker(home)(name)
+    assert beam.gather(home, cache) == 0 and not cache.summary()
+
+
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(photos, prefix, tmp_path):
+    folder, cache = tmp_path / "photos", Cache(tmp_path / "cache")
+    subprocess.run(["cp", "-r", str(photos), str(folder)], check=True)
+    examples = data.load(folder)
+    (folder / "china" / "china03.jpg").write_bytes(b"another file by now")
+    (folder / "flower" / "flower07.jpg").unlink()
+    with pytest.raises(ImageError) as caught:
+        beam.extract(examples, prefix, cache=cache, progress=False)
+    changed, gone = "china/china03.jpg (it was changed after it was listed; run again)", "flower/flower07.jpg (it is not there on a worker)"
+    assert f"2 image files can't be decoded: {changed}; {gone}. All others" in str(caught.value)
+    assert str(caught.value).endswith("All others are done. Remove or mend them, or use --skip-bad-images.")
+    assert {rows for _, _, rows in kept(cache.folder)} == {len(examples) - 2}
+    assert beam.extract(examples, prefix, cache=cache, skip_bad_images=True, progress=False) == 2
+
+
+def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path, capfd):
+    (tmp_path / "elsewhere").mkdir()
+    moved = data.load(os.path.relpath(examples.source))
+    here = os.getcwd()
+    os.chdir(tmp_path / "elsewhere")
+    try:
+        with pytest.raises(beam.BeamError, match=r"the pipeline ended with exit status 1 \(its log: .*beam.log\). What was computed is kept"):
+            beam.extract(moved, prefix, cache=Cache(tmp_path / "cache"), progress=False)
+    finally:
+        os.chdir(here)
+    assert "is not there on a worker. Every worker has to see the images under the same path." in capfd.readouterr().err
+
+
+def test_beam_is_an_extra():
+    code = "import sys; sys.modules['apache_beam'] = None; from tfxfer.cli import main; main(['extract', '--data', 'demo', '--to', 'x'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and 'Error: tfxfer extract needs an optional package. Install it with: pip install "tfxfer[beam]"' in done.stderr

@@ -1,0 +1,143 @@
+"""Frozen extraction as an Apache Beam pipeline: many machines compute, and one keeps the rows in a cache, under the keys of `features.extract`.
+
+A pipeline that is killed, or a bundle that is tried again, leaves nothing half done and nothing twice; what was finished is kept.
+"""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tfxfer.backbone import Prefix
+from tfxfer.beam.work import LOST, FileSystems, Plan, found, keep_plan, read, write
+from tfxfer.cache import Cache
+from tfxfer.data import Examples
+from tfxfer.errors import BeamError, ImageError
+from tfxfer.features import Progress, lacking, named
+
+LISTED = 1024  # images a list at most, and at least
+SMALLEST = 32
+LISTS = 64  # where there are few images, so that many workers have something to do
+LOOK = 0.5  # seconds between two looks for finished lists
+LINES = 15  # of a failed pipeline's log
+
+
+def extract(
+    examples: Examples,
+    prefix: Prefix,
+    *,
+    cache: Cache,
+    runner: str = "DirectRunner",
+    arguments: Sequence[str] = (),
+    staging: str | None = None,
+    data_dir: str | Path | None = None,
+    engine: Literal["tensorflow", "openvino"] = "tensorflow",
+    precision: Literal["float32", "bf16"] = "float32",
+    batch_size: int = 32,
+    mirror: bool = False,
+    skip_bad_images: bool = False,
+    progress: bool = True,
+) -> int:
+    """Have a Beam pipeline compute what the cache lacks: features, and the small images of `features.raw_pixels`.
+
+    Args:
+        examples: from a source that the workers find under the same name: `examples.source` is read anew by each of them.
+        runner: Beam's name of it.
+        arguments: Beam's own options, such as --direct_num_workers=2.
+        staging: a folder that this machine and every worker see, also gs://...; "staging" in the cache by default.
+        engine, precision, batch_size, mirror, skip_bad_images, progress: as for `features.extract`.
+
+    Returns:
+        the number of images that were computed.
+
+    Raises:
+        BeamError: the pipeline failed, or a worker is gone. What was finished is in the cache.
+        ImageError: files that can't be decoded, by name; all others are in the cache.
+        CacheError: the cache can't be written.
+    """
+    plan = Plan(prefix, examples.source, None if data_dir is None else str(data_dir), engine, precision, mirror, batch_size)
+    hows = plan.computations()
+    keys = [key for how in hows for key in how.keys]
+    home = f"{staging or cache.folder.absolute() / 'staging'}/{hashlib.sha256(json.dumps([keys, examples.source]).encode()).hexdigest()[:16]}"
+    log = cache.folder / "beam.log"
+    gather(home, cache)  # what an earlier pipeline has finished
+    wanted = [positions for how in hows for positions in lacking(how, cache, examples)]
+    todo = sorted(set().union(*wanted))
+    if not todo:
+        return 0
+    with suppress(OSError):
+        FileSystems.delete([f"{home}/todo"])
+    keep_plan(home, plan)
+    each = min(LISTED, max(SMALLEST, len(todo) // LISTS))
+    for start in range(0, len(todo), each):
+        keep_list(home, examples, todo[start : start + each], wanted)
+    bad: dict[str, str] = {}
+    with closing(Progress(len(todo), progress)) as shown:
+
+        def look() -> None:
+            if images := gather(home, cache, bad):
+                shown.update(images)
+
+        ended = run(home, runner, arguments, log, look)
+        look()
+    if ended:
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-LINES:])
+        print(f"The end of {log}:\n{last}", file=sys.stderr)
+        raise BeamError(f"the pipeline {ended} (its log: {log}). What was computed is kept: run the same command again.")
+    FileSystems.delete([home])
+    if bad and not skip_bad_images:
+        raise ImageError(f"{len(bad)} image files can't be decoded: {named(bad)}. All others are done. Remove or mend them, or use --skip-bad-images.")
+    return len(todo)
+
+
+def keep_list(home: str, examples: Examples, positions: list[int], wanted: list[list[int]]) -> None:
+    """Leave a list of files for some worker; its name is its content's, so that finished work is known again."""
+    place = {position: i for i, position in enumerate(positions)}
+    listed = {
+        "files": [examples.files[i] for i in positions],
+        "digests": [examples.digests[i] for i in positions],
+        "wanted": [[place[i] for i in view if i in place] for view in wanted],
+    }
+    content = json.dumps(listed).encode()
+    write(f"{home}/todo/{hashlib.sha256(content).hexdigest()[:16]}.json", content)
+
+
+def gather(home: str, cache: Cache, bad: dict[str, str] | None = None) -> int:
+    """Move what workers have finished into the cache; returns the number of images, and notes those that can't be decoded."""
+    images = 0
+    for path in found(f"{home}/done/*.npz"):
+        with np.load(io.BytesIO(read(path)), allow_pickle=False) as parts:
+            about = json.loads(str(parts["about"]))
+            for i, key in enumerate(about["keys"]):
+                cache.append(key, parts[f"digests{i}"].tolist(), parts[f"rows{i}"])
+        images += about["images"]
+        if bad is not None:
+            bad |= about["bad"]
+        FileSystems.delete([path])
+    return images
+
+
+def run(home: str, runner: str, arguments: Sequence[str], log: Path, look: Callable[[], None]) -> str | None:
+    """Run the pipeline beside this process, in a group of its own with the workers that it starts; returns how it failed, None if it didn't."""
+    words = [sys.executable, "-m", "tfxfer.beam", home, runner, *arguments]
+    with open(log, "w") as to, subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=to, stderr=to, start_new_session=True) as pipeline:
+        try:
+            while pipeline.poll() is None:
+                time.sleep(LOOK)
+                look()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(pipeline.pid, signal.SIGKILL)
+    if pipeline.returncode == LOST:
+        return "lost a worker process"
+    return f"ended with exit status {pipeline.returncode}" if pipeline.returncode else None

@@ -1,0 +1,147 @@
+"""What lies in the staging folder, for this process and for the workers, who may be on other machines.
+
+    plan.json, network.pb    what is computed
+    todo/NAME.json           a list of files, and which rows of each are wanted
+    done/NAME.npz            the rows of that list
+
+Every file is written aside and renamed, so that it is whole or not there.
+"""
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from tfxfer import data
+from tfxfer.backbone import Prefix
+from tfxfer.data import Examples
+from tfxfer.errors import DataError, MissingExtraError
+from tfxfer.features import Computation, Pixels, computed, of_pixels, of_prefix
+
+try:
+    import apache_beam
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.utils.shared import Shared
+except ImportError as error:
+    raise MissingExtraError("tfxfer extract", "beam") from error
+
+
+LOST = 70  # exit status of a pipeline of which a worker process is gone
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed of which images: the network's features, and the raw pixels that recipes compare them with."""
+
+    prefix: Prefix
+    source: str
+    data_dir: str | None
+    engine: str
+    precision: str
+    mirror: bool
+    batch_size: int
+
+    def computations(self) -> list[Computation]:
+        """The same on every machine."""
+        return [of_prefix(self.prefix, self.engine, self.precision, mirror=self.mirror), of_pixels()]
+
+
+def keep_plan(home: str, plan: Plan) -> None:
+    """Leave the plan for the workers; the network is a file of its own, for a pipeline's description has to be small."""
+    write(f"{home}/network.pb", plan.prefix.graph.SerializeToString())
+    facts = asdict(replace(plan, prefix=replace(plan.prefix, graph=None)))  # type: ignore[arg-type]
+    write(f"{home}/plan.json", json.dumps(facts).encode())
+
+
+def plan_of(home: str) -> Plan:
+    """What `keep_plan` left."""
+    facts = json.loads(read(f"{home}/plan.json"))
+    prefix = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.pop("prefix").items()}
+    return Plan(prefix=Prefix(**{**prefix, "graph": GraphDef.FromString(read(f"{home}/network.pb"))}), **facts)
+
+
+class Worker:
+    """A process's share of the work: the network is loaded and the source listed once."""
+
+    def __init__(self, home: str):
+        self.home = home
+        self.plan = plan_of(home)
+        found = data.find_source(self.plan.source, self.plan.data_dir)
+        if found is None:
+            raise DataError(f"{self.plan.source} is not there on a worker. Every worker has to see the images under the same path.")
+        self.found, self.position = found, {file: i for i, file in enumerate(found.files)}
+        # An engine takes seconds to start, and serves every list.
+        self.computations = [replace(how, start=cache(how.start)) for how in self.plan.computations()]
+
+    def __call__(self, name: str) -> None:
+        """Compute one list, unless that was done before."""
+        done = f"{self.home}/done/{name}.npz"
+        if FileSystems.exists(done):
+            return
+        listed = json.loads(read(f"{self.home}/todo/{name}.json"))
+        files, wanted = listed["files"], iter(listed["wanted"])
+        bad: dict[int, str] = {}
+
+        def look(i: int) -> bytes:
+            if files[i] not in self.position:
+                raise ValueError("it is not there on a worker")
+            return data.readable(self.found.read(self.position[files[i]]), files[i])
+
+        count = len(files)
+        examples = Examples(tuple(files), np.zeros(count, np.int32), ("train",) * count, ("",), tuple(listed["digests"]), look, self.plan.source)
+        parts: dict[str, Any] = {}
+        keys: list[dict[str, Any]] = []
+        for how in self.computations:
+            found: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
+            mine = [next(wanted) for _ in how.keys]
+            for _, views in computed(how, Pixels(examples, how.image_size, how.value_range, self.plan.batch_size), mine, bad):
+                for (positions, rows), (at, values) in zip(found, views, strict=True):
+                    positions += at
+                    rows.append(values)
+            for key, (positions, rows) in zip(how.keys, found, strict=True):
+                if positions:
+                    parts[f"digests{len(keys)}"] = np.array([examples.digests[i] for i in positions])
+                    parts[f"rows{len(keys)}"] = np.concatenate(rows)
+                    keys.append(key)
+        named = {files[i]: reason for i, reason in bad.items()}
+        held = io.BytesIO()
+        np.savez(held, about=np.array(json.dumps({"keys": keys, "images": count, "bad": named})), **parts)
+        write(done, held.getvalue())
+
+
+class Compute(apache_beam.DoFn):
+    """Decoding and inference in one stage: the name of a list in, nothing out."""
+
+    def __init__(self, home: str):
+        self.home, self.shared = home, Shared()
+
+    def process(self, element: str) -> Iterator[None]:
+        """Compute that list."""
+        self.shared.acquire(lambda: Worker(self.home))(element)
+        yield from ()
+
+
+def read(path: str) -> bytes:
+    """A file's content, wherever it lies."""
+    with FileSystems.open(path, compression_type="uncompressed") as file:
+        return file.read()
+
+
+def write(path: str, content: bytes) -> None:
+    """A whole file or none; one that is there already is replaced."""
+    aside = f"{path}.{os.getpid()}-{uuid.uuid4().hex}.tmp"
+    with FileSystems.create(aside, compression_type="uncompressed") as file:
+        file.write(content)
+    FileSystems.rename([aside], [path])
+
+
+def found(pattern: str) -> list[str]:
+    """The files of a pattern, sorted."""
+    return sorted(each.path for each in FileSystems.match([pattern])[0].metadata_list)

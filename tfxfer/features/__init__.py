@@ -1,0 +1,25 @@
+"""Every example once through the frozen network: features on disk, found again by content."""
+
+from tfxfer.features.computation import Computation, computed, key_of, of_pixels, of_prefix
+from tfxfer.features.extraction import Extractor, extract, lacking, raw_pixels
+from tfxfer.features.pixels import Pixels, named, reason
+from tfxfer.features.progress import Progress
+from tfxfer.features.table import Columns, Features
+
+__all__ = [
+    "Columns",
+    "Computation",
+    "Extractor",
+    "Features",
+    "Pixels",
+    "Progress",
+    "computed",
+    "extract",
+    "key_of",
+    "lacking",
+    "named",
+    "of_pixels",
+    "of_prefix",
+    "raw_pixels",
+    "reason",
+]

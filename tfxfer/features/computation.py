@@ -1,0 +1,145 @@
+"""What is computed of each image, under which keys: the same on this machine and on a cluster's.
+
+Every batch has the same shape (the last one is filled up with black), so that the same example gives the same bytes whether it was computed in one go, or
+after a kill in what was left.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfxfer import preprocess
+from tfxfer.augment import augmented as augmented_pixels
+from tfxfer.augment import seed_of
+from tfxfer.backbone import Prefix
+from tfxfer.engines import ENGINES, Engine
+from tfxfer.features.pixels import Pixels
+
+AHEAD = 2  # batches that wait for the engine, which takes one at a time
+RAW = 32  # height and width of the images as features
+View = Callable[[np.ndarray, Sequence[str]], np.ndarray]  # a batch of pixels, and the digests of its images, to pixels
+
+
+@dataclass(frozen=True)
+class Computation:
+    """A row of numbers of each view of an image.
+
+    Args:
+        keys: of each view's rows in the cache.
+        views: of the pixels.
+        start: makes the function from pixels, float32 [B, H, W, 3] in `value_range`, to rows, float32 [B, width].
+        dtype: of the rows on disk.
+    """
+
+    keys: tuple[dict[str, Any], ...]
+    views: tuple[View, ...]
+    start: Callable[[], Engine]
+    width: int
+    image_size: tuple[int, int]
+    value_range: tuple[float, float]
+    dtype: str = "float32"
+
+
+def of_prefix(
+    prefix: Prefix, engine: str, precision: str, *, mirror: bool = False, augment: tuple[str, ...] = (), number: int = 0, dtype: str = "float32"
+) -> Computation:
+    """Features of the images as they are, or of their augmented view of that number; with `mirror` of their mirror images too."""
+    if engine not in ENGINES:
+        raise ValueError(f"Expected engine to be one of {', '.join(ENGINES)}. Received: engine={engine!r}")
+    if precision not in ("float32", "bf16"):
+        raise ValueError(f"Expected precision to be float32 or bf16. Received: precision={precision!r}")
+    views: list[View] = [partial(augmented, kinds=augment, number=number)] if augment else [as_it_is]
+    views += [mirrored] if mirror else []
+    names = [[*augment, number] if augment else 0, 1]
+    keys = [key_of(prefix, engine, precision, name, dtype) for name in names[: len(views)]]
+    start = partial(ENGINES[engine], prefix, precision)
+    return Computation(tuple(keys), tuple(views), start, prefix.width, prefix.image_size, prefix.value_range, dtype)
+
+
+def of_pixels() -> Computation:
+    """The images themselves, made small: float32 [32 * 32 * 3] in [0, 1]."""
+    size, value_range = (RAW, RAW), (0.0, 1.0)
+    key = {"kind": "pixels", "pixels": preprocess.fingerprint(size, value_range)}
+    return Computation((key,), (as_it_is,), lambda: flat, RAW * RAW * 3, size, value_range)
+
+
+def key_of(prefix: Prefix, engine: str, precision: str, view: int | list, dtype: str = "float32") -> dict[str, Any]:
+    """Everything that a feature depends on, but for the image. The batch size is not in it: it changes no bit of a feature."""
+    pixels = preprocess.fingerprint(prefix.image_size, prefix.value_range)
+    taps = {"taps": list(prefix.tap_widths), "pooling": "mean, max" if prefix.tap_widths else "none"}
+    return {
+        "kind": "features",
+        "backbone": prefix.fingerprint,
+        "pixels": pixels,
+        **taps,
+        "engine": engine,
+        "precision": precision,
+        "view": view,
+        "dtype": dtype,
+    }
+
+
+def as_it_is(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
+    """The images themselves."""
+    return batch
+
+
+def mirrored(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
+    """Left and right exchanged."""
+    return batch[:, :, ::-1]
+
+
+def augmented(batch: np.ndarray, digests: Sequence[str], *, kinds: tuple[str, ...], number: int) -> np.ndarray:
+    """View `number` of each image; the rows that fill up the last batch stay as they are."""
+    seeds = tf.constant([seed_of(digest, number) for digest in digests])
+    return np.concatenate([augmented_pixels(tf.constant(batch[: len(digests)]), seeds, kinds).numpy(), batch[len(digests) :]])
+
+
+def flat(batch: np.ndarray) -> np.ndarray:
+    """The pixels themselves, a row an image."""
+    return batch.reshape(len(batch), -1)
+
+
+def computed(
+    how: Computation, pixels: Pixels, wanted: Sequence[Sequence[int]], bad: dict[int, str] | None
+) -> Iterator[tuple[int, list[tuple[list[int], np.ndarray]]]]:
+    """The rows of the positions that are `wanted` of each view: batch after batch (images, [(positions, rows) of each view]).
+
+    Files that can't be decoded go into `bad` with the reason; where it is None, they raise an ImageError. Images are decoded while the engine works.
+    """
+    engine, lacking = how.start(), list(map(set, wanted))
+    under_way: deque = deque()
+
+    def finished() -> tuple[int, list[tuple[list[int], np.ndarray]]]:
+        positions, results = under_way.popleft()
+        return len(positions), [([positions[i] for i in rows], result.result()[rows].astype(how.dtype, copy=False)) for rows, result in results]
+
+    with ThreadPoolExecutor(1) as pool:
+        for positions, batch in pixels.batches(sorted(set().union(*lacking)), bad):
+            digests, results = [pixels.examples.digests[i] for i in positions], []
+            for view, mine in zip(how.views, lacking, strict=True):
+                rows = [i for i, position in enumerate(positions) if position in mine]
+                results.append((rows, pool.submit(engine, view(batch, digests)) if rows else nothing(how.width)))
+            under_way.append((positions, results))
+            if len(under_way) > AHEAD:
+                yield finished()
+        while under_way:
+            yield finished()
+
+
+def nothing(width: int) -> Future[np.ndarray]:
+    """No rows."""
+    empty: Future[np.ndarray] = Future()
+    empty.set_result(np.empty((0, width), np.float32))
+    return empty
+
+
+def distinct(digests: Sequence[str], positions: Sequence[int]) -> list[int]:
+    """The first position of each content."""
+    return list({digests[i]: i for i in reversed(positions)}.values())[::-1]

@@ -1,0 +1,140 @@
+"""Every example that the cache lacks is computed, and kept.
+
+Rows are kept in list order, about 1,024 a shard.
+"""
+
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.backbone import Prefix
+from tfxfer.cache import Cache
+from tfxfer.data import Examples
+from tfxfer.errors import ImageError
+from tfxfer.features.computation import Computation, computed, distinct, of_pixels, of_prefix
+from tfxfer.features.pixels import Pixels, named
+from tfxfer.features.progress import Progress
+from tfxfer.features.table import Features
+from tfxfer.workers import Strategy, barrier, place
+
+CHUNK = 1024  # images a shard: a kill costs at most these
+
+
+def extract(
+    examples: Examples,
+    prefix: Prefix,
+    *,
+    cache: Cache,
+    engine: Literal["tensorflow", "openvino"] = "tensorflow",
+    precision: Literal["float32", "bf16"] = "float32",
+    batch_size: int = 32,
+    mirror: bool = False,
+    augment: tuple[str, ...] = (),
+    number: int = 0,
+    dtype: Literal["float32", "float16"] = "float32",
+    skip_bad_images: bool = False,
+    progress: bool = True,
+) -> Features:
+    """Run every example that the cache lacks through `prefix`, and return all features.
+
+    Args:
+        engine, precision: how the network is computed; features of different engines are never mixed.
+        batch_size: images at a time. It changes speed and memory, not the features.
+        mirror: a feature is the mean over the image and its mirror image, which costs twice the time; each is cached for itself.
+        augment, number: instead of the images as they are their augmented view of that number (see `tfxfer.augment`).
+        dtype: of the rows on disk; what is read is float32.
+        skip_bad_images: leave out files that can't be decoded, and note them, instead of stopping.
+        progress: images per second and time left, on stderr.
+
+    Raises:
+        ImageError: files that can't be decoded or read, by name.
+        CacheError: the cache can't be written.
+        EngineError, MissingExtraError: the engine can't run here.
+    """
+    if batch_size < 1:
+        raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")
+    how = of_prefix(prefix, engine, precision, mirror=mirror, augment=augment, number=number, dtype=dtype)
+    good = fill(examples, how, cache, batch_size, skip_bad_images, progress)
+    return Features(good, tuple(cache.rows(key, good.digests) for key in how.keys), prefix.tap_widths, prefix.feature_size)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """`extract` with what a whole run has in common: `extractor(examples, prefix, ...)`. Several workers share the work, where they share the cache."""
+
+    cache: Cache
+    engine: Literal["tensorflow", "openvino"] = "tensorflow"
+    precision: Literal["float32", "bf16"] = "float32"
+    batch_size: int = 32
+    strategy: Strategy = field(default_factory=tf.distribute.get_strategy)
+
+    def __call__(self, examples: Examples, prefix: Prefix, **options: Any) -> Features:
+        """See `extract`."""
+        house: dict[str, Any] = {"cache": self.cache, "engine": self.engine, "precision": self.precision, "batch_size": self.batch_size}
+        index, count = place(self.strategy)
+        if count > 1:
+            if len(mine := np.arange(len(examples))[index::count]):
+                extract(examples.take(mine), prefix, **house, **options)
+            barrier(self.strategy)
+        return extract(examples, prefix, **house, **options)  # finds the others' rows in a shared cache, and computes them where it isn't shared
+
+
+def raw_pixels(examples: Examples, *, cache: Cache, skip_bad_images: bool = False, progress: bool = False) -> Features:
+    """The images themselves, made small, as features for the baseline: float32 [n, 32 * 32 * 3] in [0, 1], cached like any other."""
+    how = of_pixels()
+    good = fill(examples, how, cache, 32, skip_bad_images, progress)
+    return Features(good, (cache.rows(how.keys[0], good.digests),), (), how.width)
+
+
+def fill(examples: Examples, how: Computation, cache: Cache, batch_size: int, skip_bad_images: bool, progress: bool) -> Examples:
+    """Compute what the cache lacks; returns the examples without those that can't be decoded."""
+    wanted = lacking(how, cache, examples)
+    todo = len(set().union(*wanted))
+    if not todo:
+        return examples
+    per_shard = -(-CHUNK // batch_size) * batch_size
+    held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
+    bad: dict[int, str] = {}
+    pixels = Pixels(examples, how.image_size, how.value_range, batch_size)
+
+    def keep(at_least: int) -> None:
+        for key, (positions, parts) in zip(how.keys, held, strict=True):
+            if len(positions) >= at_least:
+                cache.append(key, [examples.digests[i] for i in positions], np.concatenate(parts))
+                positions.clear()
+                parts.clear()
+
+    with closing(Progress(todo, progress)) as shown:
+        for images, views in computed(how, pixels, wanted, bad if skip_bad_images else None):
+            for mine, (positions, rows) in zip(held, views, strict=True):
+                mine[0].extend(positions)
+                mine[1].append(rows)
+            keep(per_shard)
+            shown.update(images)
+        keep(1)
+    return without(examples, bad)
+
+
+def lacking(how: Computation, cache: Cache, examples: Examples) -> list[list[int]]:
+    """Positions of which the cache has no row of each view, each content once. Refuses what would not fit the disk."""
+    found = [distinct(examples.digests, cache.missing(key, examples.digests)) for key in how.keys]
+    if any(found):
+        cache.sweep()
+        cache.require(sum(map(len, found)) * how.width * np.dtype(how.dtype).itemsize)
+    return found
+
+
+def without(examples: Examples, bad: dict[int, str]) -> Examples:
+    """The examples without those contents that can't be decoded, with a note that lists their files."""
+    if not bad:
+        return examples
+    contents = {examples.digests[i]: reason for i, reason in bad.items()}
+    left_out = [i for i, digest in enumerate(examples.digests) if digest in contents]
+    if len(left_out) == len(examples):
+        raise ImageError(f"none of the {len(examples)} image files can be decoded: {named({examples.files[i]: why for i, why in bad.items()})}")
+    kept = examples.take([i for i, digest in enumerate(examples.digests) if digest not in contents])
+    listed = "\n".join(f"  {examples.files[i]}: {contents[examples.digests[i]]}" for i in left_out)
+    return replace(kept, notes=(*examples.notes, f"left out {len(left_out)} files that can't be decoded:\n{listed}"))

@@ -1,0 +1,91 @@
+"""The examples' pixels, in batches of one shape; what can't be decoded is named."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfxfer import preprocess
+from tfxfer.data import Examples
+from tfxfer.errors import ImageError
+
+NAMED = 20  # files that a message names
+
+
+class Pixels:
+    """The examples' pixels, decoded by tf.data ahead of whoever asks for them."""
+
+    def __init__(self, examples: Examples, image_size: tuple[int, int], value_range: tuple[float, float], batch_size: int):
+        self.examples, self.batch_size = examples, batch_size
+        self.decode = tf.function(lambda encoded: preprocess.pixels(encoded, image_size, value_range), input_signature=[tf.TensorSpec((), tf.string)])
+
+    def read(self, position: int) -> bytes:
+        """The file's bytes; ValueError where they are no longer those that the digest was taken of: nothing may be cached under another name."""
+        encoded = self.examples.read(int(position))
+        if hashlib.sha256(encoded).hexdigest() != self.examples.digests[position]:
+            raise ValueError("it was changed after it was listed; run again")
+        return encoded
+
+    def batches(self, todo: Sequence[int], bad: dict[int, str] | None) -> Iterator[tuple[list[int], np.ndarray]]:
+        """(positions, float32 [batch_size, H, W, 3]) in order, the last batch filled up with zeros.
+
+        Files that can't be decoded go into `bad` with the reason, and the rest moves up; where `bad` is None, they raise an ImageError.
+        """
+        todo = list(todo)
+        while todo:
+            done = 0
+            try:
+                for batch in self.dataset(todo).batch(self.batch_size).prefetch(2):
+                    pixels = batch.numpy()
+                    positions = todo[done : done + self.batch_size]
+                    if len(pixels) < self.batch_size:
+                        pixels = np.concatenate([pixels, np.zeros((self.batch_size - len(pixels), *pixels.shape[1:]), np.float32)])
+                    yield positions, pixels
+                    done += len(positions)
+            except tf.errors.OpError:
+                found = self._undecodable(todo[done : done + self.batch_size])
+                if not found:
+                    raise
+                if bad is None:
+                    raise ImageError(
+                        f"{len(found)} image files can't be decoded: {named({self.examples.files[i]: why for i, why in found.items()})}. "
+                        "Remove or mend them, or leave them out with --skip-bad-images."
+                    ) from None
+                bad |= found
+                todo = [i for i in todo[done:] if i not in found]
+            else:
+                return
+
+    def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
+        """The images one by one, float32 [H, W, 3]."""
+
+        def load(position: tf.Tensor) -> tf.Tensor:
+            encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
+            return self.decode(tf.ensure_shape(encoded, ()))
+
+        found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
+        return found.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _undecodable(self, positions: Sequence[int]) -> dict[int, str]:
+        found = {}
+        for position in positions:
+            try:
+                self.decode(self.read(position))
+            except (tf.errors.OpError, OSError, ValueError) as error:
+                found[position] = reason(error)
+        return found
+
+
+def reason(error: Exception) -> str:
+    """The telling part of a decoder's message."""
+    text = str(getattr(error, "message", None) or error)
+    text = re.sub(r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*?\]", "", text, flags=re.DOTALL)  # where in which graph
+    return " ".join(text.split())[:160] or type(error).__name__
+
+
+def named(bad: dict[str, str]) -> str:
+    """Files and what is wrong with each, the first ones of many."""
+    listed = "; ".join(f"{file} ({reason})" for file, reason in list(bad.items())[:NAMED])
+    return listed + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
