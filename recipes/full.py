@@ -53,6 +53,7 @@ def full(
             log=run.say,
             show=tfxfer.outcome.board(run),
             strategy=run.strategy,
+            precision=run.precision,
         )
     if run.follows:
         return  # the chief alone judges and writes

@@ -57,6 +57,7 @@ def partial(
             log=run.say,
             show=tfxfer.outcome.board(run),
             strategy=run.strategy,
+            precision=run.precision,
         )
     if run.follows:
         return  # the chief alone judges and writes

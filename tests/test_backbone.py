@@ -294,3 +294,21 @@ def test_regularization_counts_once_where_the_layer_is_called_twice(tmp_path):
 def test_another_image_size_is_refused_in_a_plain_call(tiny_savedmodel):
     with pytest.raises(ValueError, match=r"Expected images of shape \(batch, 32, 32, 3\)"):
         Backbone(tiny_savedmodel, trainable=False)(np.zeros((1, 48, 64, 3), np.float32))
+
+
+def test_in_mixed_precision_it_trains_with_float32_weights_and_reloads(tiny_savedmodel, tmp_path):
+    layer = Backbone(tiny_savedmodel, precision="mixed")
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((32, 32, 32, 3), np.float32), np.arange(32) % 2
+    x[y == 1] *= 0.5
+    losses = model.fit(x, y, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert {weight.dtype for weight in layer.weights if "seed" not in weight.name} == {"float32"} and layer(x).dtype == tf.float32
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.layers[0].precision == "mixed"
+    np.testing.assert_allclose(again(x), model(x), atol=1e-6)
+    with pytest.raises(ValueError, match=r'Expected precision to be "float32" or "mixed". Received: precision=\'half\''):
+        Backbone(tiny_savedmodel, precision="half")

@@ -108,6 +108,11 @@ def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
         distribute.workers()
 
 
+def test_mixed_precision_is_refused_on_a_cpu():
+    code, said = started("import tfxfer; tfxfer.Run('run', recipe='full', options={}, device='cpu', precision='mixed').start()")
+    assert code == 1 and "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer than one in float32" in said
+
+
 def test_a_port_in_use_is_named():
     with socket.socket() as taken:
         taken.bind(("", 0))

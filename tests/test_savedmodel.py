@@ -11,6 +11,7 @@ from savedmodels import raw, save_reusable, tiny_network, vision_transformer
 
 from tfxfer import savedmodel
 from tfxfer.errors import DeniedOperationError, SavedModelError
+from tfxfer.savedmodel.mixed import mixed
 
 SPEC = tf.TensorSpec((None, 8, 8, 3), tf.float32)
 
@@ -355,3 +356,20 @@ def test_fast_gradients_are_those_of_the_loaded_object(kernel, size, tmp_path):
         found.append(tape.gradient(loss, [x, *mine]))
     for slow, quick in zip(*found, strict=True):
         np.testing.assert_allclose(quick, slow, rtol=1e-5, atol=1e-6 * float(tf.reduce_max(tf.abs(slow))))
+
+
+@pytest.mark.parametrize("network", [lambda: tiny_network(dropout=0.3), vision_transformer])
+def test_in_mixed_precision_products_are_in_bfloat16_and_sums_in_float32(network, tmp_path):
+    pretrained = savedmodel.read(save_reusable(network(), tmp_path / "model"))
+    graph = mixed(pretrained.inference.graph)
+    types = {node.name: tf.as_dtype(node.attr["T"].type).name for node in graph.node if node.attr["T"].type}
+    assert {types[node.name] for node in graph.node if node.op in ("Conv2D", "MatMul", "BatchMatMulV2", "Einsum")} == {"bfloat16"}
+    assert {types[node.name] for node in graph.node if node.op in ("Mean", "Softmax", "Rsqrt")} == {"float32"}
+    assert {node.name for node in pretrained.inference.graph.node} <= {node.name for node in graph.node}
+    casts = {f"{node.name}:0": node for node in graph.node if node.op == "Cast"}
+    assert casts and not any(node.input[0] in casts for node in casts.values())
+    exact, rough = (
+        savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape, low=low)(images(32), *values(pretrained, pretrained.inference))[0]
+        for low in (False, True)
+    )
+    assert rough.dtype == tf.float32 and 0 < np.abs(rough - exact).max() < 0.02 * np.abs(exact).max()

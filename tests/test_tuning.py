@@ -1,6 +1,7 @@
 """Fine-tuning: cuts, a training that a kill does not change, the guard, and what is refused."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -353,6 +354,17 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     logits = task.answers(found.model, test, 32)
     assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
+
+
+def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    features = Extractor(Cache(tmp_path / "cache"))(data.load(colours[0]), network.prefix(2), progress=False)
+    how, said, options = plan(features.examples, 0), [], {"head": "gaussian", "epochs": 10, "rate": 0.3, "precision": "mixed"}
+    found = tuning.compete(tuning.from_pixels(network, features), features, how, folder=tmp_path / "work", log=said.append, **options)
+    (cost,) = [line for line in said if line.startswith("mixed precision: ")]
+    assert re.search(r"the frozen model's accuracy on held-out images is 0\.\d+ against 0\.\d+ in float32, n = \d+ \([+-]\d\.\d ± \d\.\d points\)", cost)
+    assert found.verdict.tuned_wins, str(found.verdict)
+    assert [layer.precision for layer in found.model.layers if isinstance(layer, Backbone)] == ["float32"]
 
 
 class Greedy(keras.layers.Layer):

@@ -8,7 +8,7 @@ import warnings
 import weakref
 import zlib
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import keras
 import numpy as np
@@ -24,6 +24,9 @@ from tfxfer.stages import Stage
 FORMAT = 1
 T = TypeVar("T")
 KNOWN: weakref.WeakValueDictionary[str, Pretrained] = weakref.WeakValueDictionary()  # what this process has read, so that a clone starts from its weights
+
+
+Precision: TypeAlias = Literal["float32", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Backbone(keras.layers.Layer):
         value_range: (low, high) of the pixels it expects, where the catalog doesn't know it; else (0, 1).
         batch_norm: "inference" never moves BatchNorm statistics and never drops out; "train" does whenever the layer trains in `fit`;
             "auto" only where every stage trains.
+        precision: "mixed" computes convolutions and products in bfloat16, for a GPU or a TPU; weights and features stay float32.
         trust: also read graphs that hold denied operations.
 
     Input shape: float32 [B, H, W, 3] in `value_range`.
@@ -93,17 +97,20 @@ class Backbone(keras.layers.Layer):
         image_size: int | tuple[int, int] | None = None,
         value_range: tuple[float, float] | None = None,
         batch_norm: Literal["auto", "inference", "train"] = "auto",
+        precision: Precision = "float32",
         trust: bool = False,
         name: str | None = None,
     ):
         if batch_norm not in ("auto", "inference", "train"):
             raise ValueError(f'Expected batch_norm to be "auto", "inference" or "train". Received: batch_norm={batch_norm!r}')
-        # The graph computes in float32 whatever the policy is; Keras must not cast its weights.
+        if precision not in ("float32", "mixed"):
+            raise ValueError(f'Expected precision to be "float32" or "mixed". Received: precision={precision!r}')
+        # `precision` says how the graph computes, whatever the policy is; Keras must not cast its weights.
         super().__init__(name=name, dtype="float32", autocast=False)
         pretrained, self.handle, known = opened(handle, image_size, arguments, trust)
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}")
-        self.taps, self.batch_norm = taps, batch_norm
+        self.taps, self.batch_norm, self.precision = taps, batch_norm, precision
         low, high = value_range or known or (0.0, 1.0)
         self.value_range = (float(low), float(high))
         self._pretrained = Hidden(pretrained)
@@ -183,7 +190,8 @@ class Backbone(keras.layers.Layer):
 
     def tapped(self, taps: int | None) -> "Backbone":
         """The same network with the same weights and other taps, frozen."""
-        other = Backbone(self._pretrained.it, trainable=False, taps=taps, value_range=self.value_range, batch_norm=self.batch_norm)
+        how: dict[str, Any] = {"taps": taps, "batch_norm": self.batch_norm, "precision": self.precision}
+        other = Backbone(self._pretrained.it, trainable=False, value_range=self.value_range, **how)
         other.handle = self.handle
         other.take_weights(self)
         return other
@@ -288,10 +296,11 @@ class Backbone(keras.layers.Layer):
         return pretrained.inference
 
     def _run(self, graph: PureGraph, maps: tuple[str, ...] | None, *inputs: tf.Tensor, fast: bool = False) -> list[tf.Tensor]:
-        key = (id(graph), maps, fast)
+        low = self.precision == "mixed"
+        key = (id(graph), maps, fast, low)
         if key not in self._functions.it:
             with tf.init_scope():
-                self._functions.it[key] = savedmodel.function(graph, self._pretrained.it.weights, self._pretrained.it.input_shape, maps, fast)
+                self._functions.it[key] = savedmodel.function(graph, self._pretrained.it.weights, self._pretrained.it.input_shape, maps, fast, low)
         values = [tf.convert_to_tensor(self._own[i].value) for i in graph.weights]
         # Frozen weights must not cost a backward pass.
         values = [v if self._own[i].trainable or not v.dtype.is_floating else tf.stop_gradient(v) for i, v in zip(graph.weights, values, strict=True)]
@@ -333,7 +342,12 @@ class Backbone(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Graphs and all; the weights are kept by Keras."""
         config = {"name": self.name, "trainable": self.trainable, "handle": str(self.handle), "taps": self.taps}
-        config |= {"value_range": list(self.value_range), "batch_norm": self.batch_norm, "plan": None if self._plan is None else list(self._plan)}
+        config |= {
+            "value_range": list(self.value_range),
+            "batch_norm": self.batch_norm,
+            "precision": self.precision,
+            "plan": None if self._plan is None else list(self._plan),
+        }
         return config | {"format": FORMAT, "graphs": packed(self._pretrained.it)}
 
     @classmethod

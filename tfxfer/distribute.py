@@ -21,6 +21,7 @@ from tfxfer.errors import DistributeError
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 Name = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 WAIT = 300  # seconds for all workers to come
+BFLOAT16 = (8, 0)  # compute capability
 CHIPS = ("/dev/accel0", "/dev/vfio/0")  # of a TPU VM: v2 to v4, v5 and later
 
 
@@ -111,6 +112,26 @@ def strategy(
         return multiworker(wait) if choice.name == "multiworker" else tf.distribute.get_strategy()
     except RuntimeError as error:
         raise DistributeError(f"the devices are in use already: {error}. Call tfxfer.distribute.strategy before anything else of TensorFlow.") from error
+
+
+def require_mixed(device: str) -> None:
+    """Refuse mixed precision where it is slower than float32.
+
+    Raises:
+        DistributeError: on a CPU, and on a GPU without units for bfloat16.
+    """
+    if device == "cpu":
+        raise DistributeError(
+            "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer than one in float32 (measured by "
+            "benchmarks/precision.py). Leave it out."
+        )
+    for gpu in tf.config.list_physical_devices("GPU") if device == "gpu" else []:
+        details = tf.config.experimental.get_device_details(gpu)
+        if (found := details.get("compute_capability", BFLOAT16)) < BFLOAT16:
+            raise DistributeError(
+                f"--precision mixed needs a GPU with units for bfloat16, of compute capability {'.'.join(map(str, BFLOAT16))} or more; "
+                f"{details.get('device_name', gpu.name)} has {'.'.join(map(str, found))}. Leave it out."
+            )
 
 
 def logical_devices(choice: Choice) -> list[str]:

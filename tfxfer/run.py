@@ -60,6 +60,7 @@ class Run:
             Literal["auto", "one", "mirrored", "multiworker", "tpu"], "One device, several in this machine, or several workers (tfxfer launch)."
         ] = "auto",
         replicas: Annotated[int | None, "Of --strategy mirrored: GPUs, or logical CPUs, one a core by default.", range(1, 2**10)] = None,
+        precision: Annotated[Literal["float32", "mixed"], "Of training; mixed computes in bfloat16, on a GPU or a TPU."] = "float32",
         global_batch: Annotated[int | None, "Images in a training step of all devices together; --batch-size by default.", range(1, 2**20)] = None,
         skip_bad_images: Annotated[bool, "Leave out files that can't be decoded, and list them."] = False,
         image_size: Annotated[int | None, "Height and width in pixels, where the backbone fixes none.", range(1, 2**13)] = None,
@@ -70,7 +71,7 @@ class Run:
         given: Iterable[str] = (),
     ):
         house: dict[str, Any] = {"seed": seed, "cache": cache, "engine": engine, "engine_precision": engine_precision, "batch_size": batch_size, "trust": trust}
-        house |= {"device": device, "strategy": strategy, "replicas": replicas, "global_batch": global_batch}
+        house |= {"device": device, "strategy": strategy, "replicas": replicas, "precision": precision, "global_batch": global_batch}
         house |= {"skip_bad_images": skip_bad_images, "value_range": value_range, "data_dir": data_dir}
         house["image_size"] = None if image_size is None else (image_size, image_size)
         self.settings: dict[str, dict[str, Any]] = {}
@@ -122,7 +123,10 @@ class Run:
         if self._strategy is not None:
             return
         device, name, replicas = (self.settings[option]["value"] for option in HERE)
-        self._strategy = room("distribute").strategy(name, device=device, replicas=replicas, log=self.say)
+        distribute = room("distribute")
+        if self.settings["precision"]["value"] == "mixed":
+            distribute.require_mixed(distribute.choose(name, device, replicas).device)
+        self._strategy = distribute.strategy(name, device=device, replicas=replicas, log=self.say)
         if self.workers == 1:
             return
         workers = room("workers")
@@ -202,6 +206,7 @@ class Run:
         self.engine: Literal["tensorflow", "openvino"] = value["engine"]
         self.engine_precision: Literal["float32", "bf16"] = value["engine_precision"]
         self.batch_size: int = value["batch_size"]
+        self.precision: Literal["float32", "mixed"] = value["precision"]
         self.global_batch: int = value["global_batch"] or value["batch_size"]
         self.skip_bad_images: bool = value["skip_bad_images"]
         self.trust: bool = value["trust"]

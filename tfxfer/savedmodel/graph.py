@@ -10,6 +10,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer import stages
 from tfxfer.savedmodel import convolution
+from tfxfer.savedmodel.mixed import mixed
 
 PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})
 
@@ -82,19 +83,23 @@ def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
     return GraphDef(versions=graph.versions, library=graph.library, node=[node for node in graph.node if node.name in kept])
 
 
-def function(pure: PureGraph, weights: tuple[Weight, ...], shape: tuple[int, ...], taps: tuple[str, ...] | None = None, fast: bool = False) -> Any:
+def function(
+    pure: PureGraph, weights: tuple[Weight, ...], shape: tuple[int, ...], taps: tuple[str, ...] | None = None, fast: bool = False, low: bool = False
+) -> Any:
     """A differentiable function (x, *weights) -> (output, *updates).
 
     With `taps`, names of maps from input to output, the output is [B, F]: each one's mean, then its maximum over all positions, in one pass.
     With `fast`, gradients are faster on a CPU (see `convolution`), and no model that calls the function can be saved as a graph.
+    With `low`, it computes in mixed precision (see `mixed`).
     """
-    graph = convolution.marked(pure.graph) if fast else pure.graph
+    graph = mixed(pure.graph) if low else convolution.marked(pure.graph) if fast else pure.graph
     fetch = [*(taps if taps is not None else (pure.output,)), *(name for _, name in pure.updates)]
 
     # `import_graph_def` alone is not seen by a GradientTape; wrapped in a function, it is.
     def call(*arguments):
         feed = dict(zip(([node_of(pure.input)] if pure.input else []) + [f"weight_{i}" for i in pure.weights], arguments, strict=True))
         found = tf.graph_util.import_graph_def(graph, input_map=feed, return_elements=fetch, name="")
+        found = [tf.cast(each, tf.float32) if each.dtype == tf.bfloat16 else each for each in found]
         n = len(fetch) - len(pure.updates)
         return [pooled(found[:n]) if taps is not None else found[0], *found[n:]]
 

@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfxfer.backbone import Backbone
+from tfxfer.backbone import Backbone, Precision
 from tfxfer.errors import TuningError
 from tfxfer.features import Features
 from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.optimizers import hold, layerwise
-from tfxfer.probe import Choice, Fitted, choose, temperature
+from tfxfer.probe import Choice, Fitted, choose, paired, temperature
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
 from tfxfer.tuning.training import HeldOut, Show, Trained, assign, learnt, losses_of, nothing, ready, train
@@ -64,6 +64,7 @@ class Way:
     log: Callable[[str], None]
     show: Show
     strategy: Strategy
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +117,7 @@ def compete(
     log: Callable[[str], None] = print,
     show: Show = nothing,
     strategy: Strategy | None = None,
+    precision: Precision = "float32",
 ) -> Competition:
     """Fit heads, tune from there, and judge both by `plan` (see `tfxfer.tuning.guard`).
 
@@ -128,6 +130,7 @@ def compete(
         minutes: after which no epoch is begun.
         show: is called with each epoch of the tuned model.
         strategy: what trains, and shares out each batch; one device by default.
+        precision: that training computes in, "mixed" for a GPU or a TPU; what comes out computes in float32.
 
     Raises:
         TuningError: a learning rate explodes, or memory is too small for one image at a time.
@@ -138,7 +141,7 @@ def compete(
         raise TuningError(f"a batch of {batch_size} can't be shared out among {replicas} replicas. Use --global-batch {32 * replicas}, or fewer replicas.")
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     while True:
-        way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show, strategy)
+        way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show, strategy, precision)
         try:
             return competed(task, features, plan, way, head, RATES if rate is None else (rate,))
         except tf.errors.ResourceExhaustedError as error:
@@ -161,6 +164,9 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
     folds = [prepared(task, way, choice.fitted, *rows) for choice, rows in zip(choices, plan.folds, strict=True)]
     truth = features.examples.labels[plan.judged]
     frozen = np.concatenate([fold.fitted.logits(features.take(fold.held)) for fold in folds])
+    if way.precision == "mixed":
+        count = len(folds[0].held)
+        log(rounding("frozen", folds[0].logits(folds[0].first), frozen[:count], truth[:count]))
     tried = try_rates(folds, rates, truth) if len(rates) > 1 else np.zeros((1, *frozen.shape))
     # Who picks: for each group all others, and for the final model everybody.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
@@ -188,8 +194,20 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
     value, share = temperature(tuned, truth), final.shares[shares[-1]]
     assign(learnt(final.model), between(final.first, ended.weights[-1], share))
     log(f"kept: {share:.0%} of what training changed in the weights")
+    if way.precision == "mixed" and len(final.held):
+        rough = final.logits(kept := between(final.first, ended.weights[-1], share))
+        final.backbone.precision = "float32"
+        log(rounding("tuned", rough, final.logits(kept), truth))
     model = cooled(task.finish(final.model, final.fitted), final.fitted.name, value)
     return Competition(found, final.fitted, model, plan.judged, softmax(tuned / value, 1), right, ended.history)
+
+
+def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
+    """One sentence on what mixed precision changes in a model's answers: logits [n, C] in mixed precision and in float32."""
+    right, before = rough.argmax(1) == truth, exact.argmax(1) == truth
+    gain, error = paired(right, before)
+    found = f"{right.mean():.3f} against {before.mean():.3f} in float32, n = {len(truth)} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
+    return f"mixed precision: the {model} model's accuracy on held-out images is {found}; the model that is kept computes in float32"
 
 
 def fitted_on(features: Features, rows: np.ndarray, *, head: str, seed: int, log: Callable[..., None]) -> Choice:
@@ -204,6 +222,7 @@ def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.nd
     """A model with that head folded in, ready for the first of its trainings."""
     with way.strategy.scope():
         model, backbone = task.build(fitted)
+        backbone.precision = way.precision
         model = model if way.strategy.num_replicas_in_sync == 1 else MultiWorkerModel(model.inputs, model.outputs[0])
     return Fold(task, way, fitted, seen, held, model, backbone, compiled(task, way, model, backbone, seen, way.unfreeze[0]))
 

@@ -1,0 +1,75 @@
+"""A float32 graph in mixed precision: convolutions and products in bfloat16, and what lies between them; sums, exponentials and all weights in float32.
+
+As Micikevicius 2018 (arXiv 1710.03740) and TensorFlow's own rewriter for GPUs sort operations; bfloat16 has float32's range, so that no loss has to be
+scaled. TensorFlow's rewriter can't be asked for one layer of a process alone, and knows nothing of TPUs.
+"""
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.python.framework import op_def_registry
+
+from tfxfer import stages
+
+LOW, HIGH = tf.bfloat16, tf.float32
+FAST = frozenset("Conv2D DepthwiseConv2dNative MatMul BatchMatMulV2 Einsum".split())
+# As precise as what they are given, which is their first input; a fused BatchNorm computes in float32 inside.
+FOLLOW = frozenset(
+    "AvgPool BiasAdd ExpandDims FusedBatchNormV3 Identity LeakyRelu MaxPool MirrorPad Pad PadV2 Relu Relu6 Reshape Sigmoid Slice Squeeze StridedSlice Tanh "
+    "Transpose".split()
+)
+# They stay low where all that they join is: a BatchNorm written out as products and sums with weights would lose its differences.
+JOIN = frozenset("Add AddV2 ConcatV2 Maximum Minimum Mul Sub".split())
+
+
+def mixed(graph: GraphDef) -> GraphDef:
+    """The same graph, names and all; what it is fed with stays float32, and a tensor that is fetched may be bfloat16."""
+    nodes = {node.name: node for node in graph.node}
+    before = {node.name: {name.split(":")[0] for name in node.input} & nodes.keys() for node in graph.node}
+    after: dict[str, list[str]] = {name: [] for name in nodes}
+    for name, inputs in before.items():
+        for each in sorted(inputs):
+            after[each].append(name)
+    result = GraphDef(versions=graph.versions, library=graph.library)
+    low: set[str] = set()  # tensors
+    casts: set[str] = set()
+    for name in stages.topological([name for name, inputs in before.items() if not inputs], before, after):
+        node = NodeDef()
+        node.CopyFrom(nodes[name])
+        takes = typed(node, op_def_registry.get(node.op).input_arg)
+        given = [canonical(node.input[i]) in low for i in sorted(takes)]
+        lowered = node.op in FAST or (node.op in FOLLOW and given[0]) or (node.op in JOIN and all(given))
+        lowered = lowered and node.attr["T"].type == HIGH.as_datatype_enum
+        for i, tensor in enumerate(node.input):
+            if (canonical(tensor) in low) != (wanted := lowered and i in takes):
+                node.input[i] = cast(result, canonical(tensor), wanted, casts)
+        if lowered:
+            node.attr["T"].type = LOW.as_datatype_enum
+            low |= {f"{name}:{i}" for i in typed(node, op_def_registry.get(node.op).output_arg)}
+        result.node.append(node)
+    return result
+
+
+def typed(node: NodeDef, arguments) -> set[int]:
+    """Places of an operation's inputs, or outputs, whose type is its attribute T."""
+    found, at = set(), 0
+    for argument in arguments:
+        count = node.attr[argument.number_attr].i if argument.number_attr else 1
+        found |= set(range(at, at + count)) if argument.type_attr == "T" else set()
+        at += count
+    return found
+
+
+def canonical(tensor: str) -> str:
+    return tensor if ":" in tensor else f"{tensor}:0"
+
+
+def cast(graph: GraphDef, tensor: str, down: bool, made: set[str]) -> str:
+    """The name of a tensor in the other precision."""
+    source, target = (HIGH, LOW) if down else (LOW, HIGH)
+    name = f"{tensor.replace(':', '/')}/{target.name}"
+    if name not in made:
+        made.add(name)
+        node = graph.node.add(name=name, op="Cast", input=[tensor])
+        node.attr["SrcT"].type, node.attr["DstT"].type = source.as_datatype_enum, target.as_datatype_enum
+    return name
