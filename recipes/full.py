@@ -22,6 +22,7 @@ def full(
     learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default.", (0, 1e38)] = None,
     batch_norm: Annotated[Literal["inference", "train"], "train moves its statistics, and starts from the last tap alone."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "auto takes what held-out examples show to be harmless."] = "auto",
+    data_service: Annotated[str | None, "host:port of a tf.data service that reads, decodes and augments the training images."] = None,
     time_limit: Annotated[float | None, "Minutes after which no training goes on beyond its epoch.", (0, 10**6)] = None,
 ):
     """Train a whole network from the head that frozen fits, and keep the frozen model unless that pays."""
@@ -40,7 +41,7 @@ def full(
         if augment == "auto":
             kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
         found = tfxfer.tuning.compete(
-            tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size),
+            tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service),
             features,
             plan,
             head=head,

@@ -28,7 +28,7 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
     """
     if not found.files:
         raise DataError(f"{found.source}: no images found. Expected a folder of images for each class, such as cats/ and dogs/.")
-    digests, problems = _inspect(found, skip_bad_images)
+    digests, problems, plain = _inspect(found, skip_bad_images)
     notes = list(found.notes)
     bad = [i for i, text in enumerate(problems) if text]
     if bad:
@@ -71,6 +71,7 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         found.source,
         tuple(notes),
         _numbered(units_of(digests, [found.groups[i] for i in at] if found.groups is not None else None), len(files)),
+        None if found.paths is None else tuple(os.path.abspath(found.paths[i]) if plain[i] else "" for i in at),
     )
 
 
@@ -81,25 +82,25 @@ def _numbered(units: Sequence[Sequence[int]], count: int) -> np.ndarray:
     return numbers
 
 
-def _inspect(found: Found, skip_bad_images: bool) -> tuple[list[str], list[str | None]]:
-    """The digest of each file's content, as it is handed on, and what is wrong with it."""
+def _inspect(found: Found, skip_bad_images: bool) -> tuple[list[str], list[str | None], list[bool]]:
+    """The digest of each file's content, as it is handed on, what is wrong with it, and whether it is handed on as it is."""
 
-    def look(i: int) -> tuple[str, str | None]:
+    def look(i: int) -> tuple[str, str | None, bool]:
         try:
-            data = readable(found.read(i), found.files[i])
+            data = readable(raw := found.read(i), found.files[i])
         except OSError as error:
-            return "", f"can't be read: {error.strerror or error}"
+            return "", f"can't be read: {error.strerror or error}", False
         except ImageError as error:
-            return "", str(error).removeprefix(found.files[i]).lstrip()
+            return "", str(error).removeprefix(found.files[i]).lstrip(), False
         except MissingExtraError as error:
             if not skip_bad_images:
                 raise
-            return "", f"needs an extra: {error}"
-        return hashlib.sha256(data).hexdigest(), problem(data)
+            return "", f"needs an extra: {error}", False
+        return hashlib.sha256(data).hexdigest(), problem(data), data is raw
 
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         looked = list(pool.map(look, range(len(found.files))))
-    return [digest for digest, _ in looked], [text for _, text in looked]
+    return [digest for digest, _, _ in looked], [text for _, text, _ in looked], [plain for _, _, plain in looked]
 
 
 def _need_two_classes(names: Sequence[str], source: str) -> None:

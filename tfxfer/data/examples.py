@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ class Found:
         groups: what must not be torn apart by a split: files of the same person, plant, scene; None where there are no groups.
         classes: the order of the classes; None for the order of their names.
         notes: what the source left out.
+        paths: of each file on disk; None where there are none.
     """
 
     files: Sequence[str]
@@ -33,6 +35,7 @@ class Found:
     groups: Sequence[str] | None = None
     classes: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
+    paths: Sequence[os.PathLike] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Examples:
         source: where the data came from, as given.
         notes: what was left out, dropped or looks odd, a sentence each.
         units: int [n]; examples of the same number, of one group or identical, may not be torn apart by folds. None where each stands for itself.
+        paths: where each file lies, for who reads it without Python; "" where what is read is not the file as it is. None where there are no files.
     """
 
     files: tuple[str, ...]
@@ -60,6 +64,7 @@ class Examples:
     source: str
     notes: tuple[str, ...] = ()
     units: np.ndarray | None = None
+    paths: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -81,6 +86,7 @@ class Examples:
             splits=tuple(self.splits[i] for i in at),
             digests=tuple(self.digests[i] for i in at),
             units=None if self.units is None else self.units[at],
+            paths=None if self.paths is None else tuple(self.paths[i] for i in at),
             read=lambda i: read(at[i]),
         )
 

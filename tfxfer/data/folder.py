@@ -70,7 +70,7 @@ def read_folder(folder: Path, source: str) -> Found:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         notes.append(f"{sum(others.values())} files that are no images were passed over ({kinds}).")
     files = [path.relative_to(folder).as_posix() for path in paths]
-    return Found(files, names, lambda i: paths[i].read_bytes(), source, splits if parts else None, notes=tuple(notes))
+    return Found(files, names, lambda i: paths[i].read_bytes(), source, splits if parts else None, notes=tuple(notes), paths=paths)
 
 
 def _parts(folder: Path, source: str) -> list[tuple[str, Path]]:

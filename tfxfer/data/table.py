@@ -34,7 +34,7 @@ def read_table(path: Path, source: str) -> Found:
         groups = [row["group"] or f"\0{line}" for line, row in zip(lines, rows, strict=True)]
     if splits and groups:
         _check_groups(groups, splits, source)
-    return Found(files, [row["label"] for row in rows], lambda i: paths[i].read_bytes(), source, splits, groups)
+    return Found(files, [row["label"] for row in rows], lambda i: paths[i].read_bytes(), source, splits, groups, paths=paths)
 
 
 def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]]]:

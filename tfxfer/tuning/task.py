@@ -12,8 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfxfer import dataservice, preprocess
 from tfxfer.augment import augmented, seed_of
 from tfxfer.backbone import Backbone
+from tfxfer.data import Examples
+from tfxfer.data.duplicates import shown
+from tfxfer.errors import DataError
 from tfxfer.features import Features, Pixels
 from tfxfer.heads import join
 from tfxfer.probe import Fitted
@@ -39,9 +43,16 @@ class Task:
     finish: Callable[[keras.Model, Fitted], keras.Model]
 
 
-def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ...] = (), batch_size: int = 32) -> Task:
-    """The whole network from files: the images of `features`, in training augmented anew each epoch."""
+def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ...] = (), batch_size: int = 32, service: str | None = None) -> Task:
+    """The whole network from files: the images of `features`, in training augmented anew each epoch.
+
+    With `service`, host:port of a tf.data service, training images are read, decoded and augmented there.
+
+    Raises:
+        DataError: the service would have to read images that are no files, or that TensorFlow can't decode.
+    """
     examples = features.examples
+    paths = files_of(examples) if service else None
     pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
     one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
     seen = np.flatnonzero(np.array(examples.splits) != "test")
@@ -60,14 +71,29 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
 
     def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
         def epoch(number: int, done: int) -> tf.data.Dataset:
+            def seeds_of(now: np.ndarray) -> np.ndarray:
+                return np.array([seed_of(examples.digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
+
             def examples_of(now: np.ndarray) -> tf.data.Dataset:
-                seeds = np.array([seed_of(examples.digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
-                return tf.data.Dataset.zip((images(now), tf.data.Dataset.from_tensor_slices((seeds, one_hot[now]))))
+                return tf.data.Dataset.zip((images(now), tf.data.Dataset.from_tensor_slices((seeds_of(now), one_hot[now]))))
 
             def view(x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
                 return augmented(x, rest[0], augment) if augment else x, rest[1]
 
-            return batched(strategy, order(rows, number, seed)[done * size :], size, examples_of, view)
+            left = order(rows, number, seed)[done * size :]
+            if service is None or paths is None:
+                return batched(strategy, left, size, examples_of, view)
+            files, seeds = tf.constant(paths), tf.constant(seeds_of(np.arange(len(examples))))
+
+            def load(now: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                shape = tf.TensorSpec((*network.image_size, 3), tf.float32)
+                x = tf.map_fn(lambda i: decoded_from(files[i]), now, fn_output_signature=shape)
+                return view(x, (tf.gather(seeds, now), tf.gather(tf.constant(one_hot), now)))
+
+            return dataservice.batched(strategy, left, size, service, load)
+
+        def decoded_from(path: tf.Tensor) -> tf.Tensor:
+            return preprocess.pixels(tf.io.read_file(path), network.image_size, network.value_range)
 
         return epoch
 
@@ -77,6 +103,15 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         return alone
 
     return Task(build, batches, lambda model, rows, size: answered(model, rows, size, images), finish)
+
+
+def files_of(examples: Examples) -> tuple[str, ...]:
+    """Where the images lie, for machines that read them by themselves."""
+    if examples.paths is None:
+        raise DataError(f"--data-service reads image files, and {examples.source} has none. Leave it out, or use a folder of class folders or a .csv table.")
+    if odd := [file for file, path in zip(examples.files, examples.paths, strict=True) if not path]:
+        raise DataError(f"--data-service can't read {len(odd)} files that TensorFlow doesn't decode: {shown(odd)}. Convert them to JPEG, or leave it out.")
+    return examples.paths
 
 
 def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:

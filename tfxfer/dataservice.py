@@ -1,0 +1,73 @@
+"""Training batches that a tf.data service computes, on machines of its own: the same batches in the same order as without it.
+
+The service deals batches out among its workers (dynamic sharding), and they come back in any order; here they are put in order again, so that a training can
+be repeated, and can go on in the middle.
+"""
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.errors import DistributeError
+from tfxfer.workers import Strategy, dealt, static
+
+ANSWER = 5.0  # seconds
+
+
+def batched(strategy: Strategy, rows: np.ndarray, size: int, address: str, load: Callable[[tf.Tensor], Any]) -> Any:
+    """As `workers.batched`, but that `load`, from int64 [b] rows to a batch, runs in the service at `address`, host:port of its dispatcher.
+
+    Raises:
+        DistributeError: nobody answers there.
+    """
+    answer(address)
+    replicas = strategy.num_replicas_in_sync
+    rows = rows[: len(rows) // size * size] if static(strategy) else rows
+
+    def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = replicas // context.num_input_pipelines
+        found, counts, chunk = dealt(rows, size, replicas, context.input_pipeline_id * count, count)
+        steps = len(found) // chunk
+        batches = in_order(served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load))
+        return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)  # Keras warns where an unknown number ends
+
+    return mine(tf.distribute.InputContext()) if replicas == 1 else strategy.distribute_datasets_from_function(mine)
+
+
+def served(rows: np.ndarray, counts: np.ndarray, address: str, load: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
+    """(number, batch), in any order."""
+    table, real = tf.constant(rows, tf.int64), tf.constant(counts)
+    numbers = tf.data.Dataset.range(len(rows))
+    batches = numbers.map(lambda step: (step, load(tf.boolean_mask(table[step], real[step]))), num_parallel_calls=tf.data.AUTOTUNE)
+    service = tf.data.experimental.service
+    return batches.apply(service.distribute(service.ShardingPolicy.DYNAMIC, f"grpc://{address}"))
+
+
+def in_order(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The batches alone, by number; those that come early wait in memory."""
+
+    def each() -> Iterator[Any]:
+        waiting: dict[int, Any] = {}
+        following = 0
+        for number, batch in batches:
+            waiting[int(number)] = batch
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+    return tf.data.Dataset.from_generator(each, output_signature=batches.element_spec[1])
+
+
+def answer(address: str) -> None:
+    """Refuse an address where nobody answers: the service's client would try for ever."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise DistributeError(f"--data-service {address}: expected host:port of the dispatcher of a tf.data service.")
+    try:
+        socket.create_connection((host, int(port)), ANSWER).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise DistributeError(f"no tf.data service answers at {address}: {why}. Start its dispatcher, or leave out --data-service.") from error
