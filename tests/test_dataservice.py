@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfxfer import data, launch, tuning
+from tfxfer import data, dataservice, launch, tuning
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.errors import DataError, DistributeError
@@ -99,3 +100,31 @@ def test_a_service_that_does_not_answer_is_told(world):
     (address,) = launch.free_addresses(1)
     with pytest.raises(DistributeError, match=f"no tf.data service answers at {address}: .*refused. Start its dispatcher, or leave out --data-service."):
         batches(tuning.from_pixels(network, features, service=address), np.arange(8), 0)
+
+
+SLOW = """
+import sys
+import tensorflow as tf
+service = tf.data.experimental.service
+service.WorkerServer(service.WorkerConfig(sys.argv[1], heartbeat_interval_ms=100)).join()
+"""
+
+
+def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, monkeypatch):
+    network, features = world
+    monkeypatch.setattr(dataservice, "PATIENCE", 5.0)
+    made = tf.data.experimental.service
+    dispatcher = made.DispatchServer(made.DispatcherConfig(port=0))
+    address = dispatcher.target.removeprefix("grpc://")
+    with subprocess.Popen([sys.executable, "-c", SLOW, address]) as worker:
+        task = tuning.from_pixels(network, features, service=address)
+
+        options = {
+            "head": "gaussian",
+            "epochs": 50,
+            "rate": 1e-2,
+            "folder": tmp_path / "work",
+            "log": lambda line: worker.kill() if "epoch 2" in line else None,
+        }
+        with pytest.raises(DistributeError, match=r"has sent no batch for two minutes: one of its workers is gone, .* and the run with --resume."):
+            tuning.compete(task, features, tuning.plan(features.examples, 0), **options)

@@ -6,6 +6,8 @@ be repeated, and can go on in the middle.
 
 import socket
 from collections.abc import Callable, Iterator
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,11 @@ import tensorflow as tf
 from tfxfer.errors import DistributeError
 from tfxfer.workers import Strategy, dealt, static
 
-ANSWER = 5.0  # seconds
+ANSWER = 5.0  # seconds for its dispatcher to take a call
+PATIENCE = 120.0  # seconds for a batch
+SILENT = (
+    "the tf.data service has sent no batch for two minutes: one of its workers is gone, or far too slow. Start the service again, and the run with --resume."
+)
 
 
 def batched(strategy: Strategy, rows: np.ndarray, size: int, address: str, load: Callable[[tf.Tensor], Any]) -> Any:
@@ -52,13 +58,33 @@ def in_order(batches: tf.data.Dataset) -> tf.data.Dataset:
     def each() -> Iterator[Any]:
         waiting: dict[int, Any] = {}
         following = 0
-        for number, batch in batches:
+        for number, batch in patiently(batches):
             waiting[int(number)] = batch
             while following in waiting:
                 yield waiting.pop(following)
                 following += 1
 
     return tf.data.Dataset.from_generator(each, output_signature=batches.element_spec[1])
+
+
+def patiently(batches: tf.data.Dataset) -> Iterator[Any]:
+    """The elements; an error where none comes for long: for a worker of the service that died, its client would wait for ever."""
+    came: Queue = Queue(2)
+
+    def fetch() -> None:
+        for element in batches:
+            came.put(element)
+        came.put(None)
+
+    Thread(target=fetch, daemon=True).start()
+    while True:
+        try:
+            element = came.get(timeout=PATIENCE)
+        except Empty as error:
+            raise DistributeError(SILENT) from error
+        if element is None:
+            return
+        yield element
 
 
 def answer(address: str) -> None:

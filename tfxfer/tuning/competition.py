@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
+from tfxfer import dataservice
 from tfxfer.backbone import Backbone, Precision
-from tfxfer.errors import TuningError
+from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
 from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.optimizers import hold, layerwise
@@ -134,6 +135,7 @@ def compete(
 
     Raises:
         TuningError: a learning rate explodes, or memory is too small for one image at a time.
+        DistributeError: a tf.data service has fallen silent.
     """
     strategy = strategy or tf.distribute.get_strategy()
     replicas, several = strategy.num_replicas_in_sync, place(strategy)[1] > 1
@@ -151,6 +153,10 @@ def compete(
                 raise TuningError("memory is too small to train on one image at a time. Unfreeze fewer stages, or take a smaller backbone.") from error
             batch_size = max(batch_size // 2, replicas)
             log(f"out of memory: once more with {batch_size} images at a time")
+        except tf.errors.OpError as error:
+            if dataservice.SILENT in str(error):
+                raise DistributeError(dataservice.SILENT) from error
+            raise
 
 
 def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, rates: Sequence[float]) -> Competition:
