@@ -108,8 +108,9 @@ def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
         distribute.workers()
 
 
-def test_mixed_precision_is_refused_on_a_cpu():
-    code, said = started("import tfxfer; tfxfer.Run('run', recipe='full', options={}, device='cpu', precision='mixed').start()")
+def test_mixed_precision_is_refused_on_a_cpu(tmp_path):
+    options = f"{str(tmp_path / 'run')!r}, recipe='full', device='cpu', precision='mixed'"
+    code, said = started(f"import tfxfer; tfxfer.Run({options}).start()")
     assert code == 1 and "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer than one in float32" in said
 
 

@@ -305,9 +305,7 @@ def launch(ctx: click.Context, workers: int, arguments: tuple[str, ...]) -> None
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--data", required=True, help="As for tfxfer run: folder, .csv, tfds:NAME or demo. Every worker must see it.")
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="Cache folder, for tfxfer run frozen --cache.")
-@click.option(
-    "--runner", type=click.Choice(["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]), default="DirectRunner", show_default=True, help="Of Beam."
-)
+@click.option("--runner", type=click.Choice(RUNNERS), default=RUNNERS[0], show_default=True, help="Of Beam.")
 @click.option("--staging", help="Folder that this machine and all workers see, also gs://...; in --to by default.")
 @click.option("--backbone", default="efficientnet-lite0", show_default=True, help="As for tfxfer run.")
 @click.option("--taps/--no-taps", default=True, show_default=True, help="The features of all stages; --no-taps for the heads mlp and cosine.")
