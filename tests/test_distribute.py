@@ -69,7 +69,7 @@ def test_a_tpu_is_asked_for_by_its_name(monkeypatch):
 
 def test_a_tpu_that_cannot_be_used_is_named():
     code, said = started("tfxfer.distribute.strategy('tpu')", TPU_NAME="local")
-    assert code == 1 and "TPU local can't be used" in said and "Is tensorflow-tpu installed" in said
+    assert code == 1 and "TPU local can't be used" in said and "Is this TensorFlow built for TPUs" in said
 
 
 def test_a_tpu_is_given_static_shapes(monkeypatch):

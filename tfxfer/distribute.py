@@ -50,8 +50,8 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
             raise DistributeError(f"--device {device} and --strategy {name} contradict each other: a TPU takes --strategy tpu.")
         if not tpu_name():
             raise DistributeError(
-                f"there is no TPU here: TPU_NAME is not set, and there is no {' or '.join(CHIPS)}. On a Cloud TPU VM install tensorflow-tpu; "
-                "for a remote one set TPU_NAME. Else leave out --device tpu and --strategy tpu."
+                f"there is no TPU here: TPU_NAME is not set, and there is no {' or '.join(CHIPS)}. A Cloud TPU VM needs a TensorFlow that is "
+                "built for it; for a remote TPU set TPU_NAME. Else leave out --device tpu and --strategy tpu."
             )
         return Choice("tpu", "tpu", None, f"TPU {tpu_name()}")
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -170,7 +170,7 @@ def tpu_strategy() -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, RuntimeError, ValueError, OSError) as error:
-        raise DistributeError(f"TPU {tpu_name()} can't be used: {error}. Is tensorflow-tpu installed, and the TPU's name right?") from error
+        raise DistributeError(f"TPU {tpu_name()} can't be used: {error}. Is this TensorFlow built for TPUs, and the TPU's name right?") from error
 
 
 def is_loss(error: BaseException) -> bool:
