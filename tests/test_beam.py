@@ -13,6 +13,7 @@ import pytest
 
 from tfxfer import beam, data
 from tfxfer.backbone import Backbone
+from tfxfer.beam import work
 from tfxfer.beam.work import Worker, keep_plan
 from tfxfer.cache import Cache
 from tfxfer.errors import ImageError
@@ -116,7 +117,7 @@ def test_a_bundle_that_is_tried_again_does_nothing_twice(staged, examples):
 
 def test_a_worker_that_dies_while_it_writes_leaves_nothing_half_done(staged, examples, monkeypatch):
     home, name, cache = staged
-    monkeypatch.setattr(beam.FileSystems, "rename", lambda *a: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(work.FileSystems, "rename", lambda *a: (_ for _ in ()).throw(SystemExit))
     with pytest.raises(SystemExit):
         Worker(home)(name)
     assert beam.gather(home, cache) == 0 and not cache.summary()

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from tfxfer.backbone import Prefix
-from tfxfer.beam.work import LOST, FileSystems, Plan, found, keep_plan, read, write
+from tfxfer.beam.work import LOST, Plan, found, keep_plan, read, remove, write
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import BeamError, ImageError
@@ -75,8 +75,7 @@ def extract(
     todo = sorted(set().union(*wanted))
     if not todo:
         return 0
-    with suppress(OSError):
-        FileSystems.delete([f"{home}/todo"])
+    remove(f"{home}/todo/")
     keep_plan(home, plan)
     each = min(LISTED, max(SMALLEST, len(todo) // LISTS))
     for start in range(0, len(todo), each):
@@ -94,7 +93,7 @@ def extract(
         last = "\n".join(log.read_text(errors="replace").splitlines()[-LINES:])
         print(f"The end of {log}:\n{last}", file=sys.stderr)
         raise BeamError(f"the pipeline {ended} (its log: {log}). What was computed is kept: run the same command again.")
-    FileSystems.delete([home])
+    remove(f"{home}/todo/", f"{home}/done/", f"{home}/")
     if bad and not skip_bad_images:
         raise ImageError(f"{len(bad)} image files can't be decoded: {named(bad)}. All others are done. Remove or mend them, or use --skip-bad-images.")
     return len(todo)
@@ -123,7 +122,7 @@ def gather(home: str, cache: Cache, bad: dict[str, str] | None = None) -> int:
         images += about["images"]
         if bad is not None:
             bad |= about["bad"]
-        FileSystems.delete([path])
+        remove(path)
     return images
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ from tfxfer.features import Computation, Pixels, computed, of_pixels, of_prefix
 
 try:
     import apache_beam
+    from apache_beam.io.filesystem import BeamIOError
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.utils.shared import Shared
 except ImportError as error:
@@ -99,21 +101,21 @@ class Worker:
         parts: dict[str, Any] = {}
         keys: list[dict[str, Any]] = []
         for how in self.computations:
-            found: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
+            held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
             mine = [next(wanted) for _ in how.keys]
             for _, views in computed(how, Pixels(examples, how.image_size, how.value_range, self.plan.batch_size), mine, bad):
-                for (positions, rows), (at, values) in zip(found, views, strict=True):
+                for (positions, rows), (at, values) in zip(held, views, strict=True):
                     positions += at
                     rows.append(values)
-            for key, (positions, rows) in zip(how.keys, found, strict=True):
+            for key, (positions, rows) in zip(how.keys, held, strict=True):
                 if positions:
                     parts[f"digests{len(keys)}"] = np.array([examples.digests[i] for i in positions])
                     parts[f"rows{len(keys)}"] = np.concatenate(rows)
                     keys.append(key)
         named = {files[i]: reason for i, reason in bad.items()}
-        held = io.BytesIO()
-        np.savez(held, about=np.array(json.dumps({"keys": keys, "images": count, "bad": named})), **parts)
-        write(done, held.getvalue())
+        buffer = io.BytesIO()
+        np.savez(buffer, about=np.array(json.dumps({"keys": keys, "images": count, "bad": named})), **parts)
+        write(done, buffer.getvalue())
 
 
 class Compute(apache_beam.DoFn):
@@ -145,3 +147,10 @@ def write(path: str, content: bytes) -> None:
 def found(pattern: str) -> list[str]:
     """The files of a pattern, sorted."""
     return sorted(each.path for each in FileSystems.match([pattern])[0].metadata_list)
+
+
+def remove(*paths: str) -> None:
+    """Files, and folders, whose names end with a slash; what is not there is passed over."""
+    for path in paths:
+        with suppress(BeamIOError):
+            FileSystems.delete([path])
