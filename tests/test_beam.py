@@ -138,17 +138,16 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(photos, prefix
     assert beam.extract(examples, prefix, cache=cache, skip_bad_images=True, progress=False) == 2
 
 
-def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path, capfd):
+def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     moved = data.load(os.path.relpath(examples.source))
     here = os.getcwd()
     os.chdir(tmp_path / "elsewhere")
     try:
-        with pytest.raises(beam.BeamError, match=r"the pipeline ended with exit status 1 \(its log: .*beam.log\). What was computed is kept"):
+        with pytest.raises(beam.BeamError, match=r"the pipeline ended with exit status 1: .* is not there on a worker. Every worker has to see"):
             beam.extract(moved, prefix, cache=Cache(tmp_path / "cache"), progress=False)
     finally:
         os.chdir(here)
-    assert "is not there on a worker. Every worker has to see the images under the same path." in capfd.readouterr().err
 
 
 def test_beam_is_an_extra():

@@ -2,6 +2,7 @@ from . import augment as augment
 from . import backbone as backbone
 from . import cache as cache
 from . import data as data
+from . import dataservice as dataservice
 from . import distribute as distribute
 from . import engines as engines
 from . import errors as errors

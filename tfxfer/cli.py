@@ -106,6 +106,8 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
     run = room("run").Run(recipe=name, options={key: values[key] for key in mine}, given=given, **house)
     try:
         click.echo(f"Run folder: {run.folder}")
+        if (started := run.before.get("started")) and not run.finished:
+            click.echo(f"Going on with the run that was begun at {started['value']}: what is done is not done again.")
         if run.workers > 1 or not run.finished:
             start_tensorflow()
             run.start()
@@ -120,10 +122,10 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         run.meet()
         click.echo(f"Run folder: {run.folder}")
     except KeyboardInterrupt:
-        click.echo(f"\nStopped. Go on with: {room('run').again(name, run.folder)}", err=True)
+        click.echo(f"\nStopped.{how_to_go_on(name, run.folder)}", err=True)
         context.exit(130)
     except room("preemption").Preempted as error:
-        click.echo(f"{error}. Go on with: {room('run').again(name, run.folder)}", err=True)
+        click.echo(f"{error}.{how_to_go_on(name, run.folder)}", err=True)
         context.exit(143)
     except TfxferError:
         run.abandon()
@@ -134,6 +136,11 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         raise TfxferError(f"another worker of the {run.workers} is gone (its own log says why). Start all of them again with --resume.") from error
     finally:
         run.close()
+
+
+def how_to_go_on(recipe: str, folder: Path) -> str:
+    """The command, but from a worker whose launcher says it."""
+    return "" if room("launch").ENV in os.environ else f" Go on with: {room('run').again(recipe, folder)}"
 
 
 def room(name: str) -> Any:

@@ -6,6 +6,7 @@ The chief, worker 0, speaks on the terminal; the others write to logs of their o
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from functools import partial
 from pathlib import Path
 
 SEE, END = 12.0, 6.0  # seconds that the others have to see for themselves that one is gone (TensorFlow's heartbeats need 10), and then to end
+STOPPED = (130, 143)  # exit status after a Ctrl-C or a SIGTERM: somebody wanted it
+ENV = "TFXFER_LAUNCH"  # tells a worker that the launcher says how to go on
 LINES = 15  # of a failed worker's log
 
 
@@ -36,7 +39,7 @@ def launch(arguments: Sequence[str], workers: int) -> int:
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "tfxfer", *arguments],
-                    env={**os.environ, "TF_CONFIG": config(addresses, number), **gpus_of(number, workers)},
+                    env={**os.environ, "TF_CONFIG": config(addresses, number), ENV: "1", **gpus_of(number, workers)},
                     stdout=out,
                     stderr=out and subprocess.STDOUT,
                     preexec_fn=partial(pin, number, workers),
@@ -47,9 +50,10 @@ def launch(arguments: Sequence[str], workers: int) -> int:
             signal.signal(number, lambda *_: stop(processes))
         failed = first_to_fail(processes)
         if failed is None:
+            shutil.rmtree(logs)
             return 0
         how = processes[failed].returncode
-        print(f"Error: worker {failed} {described(how)}. Stopping the others.", file=sys.stderr)
+        print(f"{'' if how in STOPPED else 'Error: '}worker {failed} {described(how)}. Stopping the others.", file=sys.stderr)
         wait(processes, SEE)
         stop(processes)
         wait(processes, END)
@@ -59,8 +63,9 @@ def launch(arguments: Sequence[str], workers: int) -> int:
     if failed:
         last = log_of(logs, failed).read_text(errors="replace").splitlines()[-LINES:]
         print("\n".join([f"The end of {log_of(logs, failed)}:", *(f"  {line}" for line in last)]), file=sys.stderr)
-    again = shlex.join(["tfxfer", "launch", "--workers", str(workers), "--", *arguments])
-    print(f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}", file=sys.stderr)
+    if how < 0 or how in STOPPED or failed:
+        again = shlex.join(["tfxfer", "launch", "--workers", str(workers), "--", *arguments])
+        print(f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}", file=sys.stderr)
     return how if how > 0 else 128 - how
 
 
@@ -125,4 +130,6 @@ def stop(processes: Sequence[subprocess.Popen]) -> None:
 
 def described(code: int) -> str:
     """How a process ended."""
+    if code in STOPPED:
+        return "was stopped"
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"

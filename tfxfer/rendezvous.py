@@ -1,7 +1,7 @@
 """Ends a worker that waits in vain for the others: python -m tfxfer.rendezvous PROCESS SECONDS ADDRESS...
 
 TensorFlow waits for them inside one call, for ever, deaf to signals, and holds Python's lock meanwhile. So a second process watches: where nobody writes to its
-standard input within that time, it says which addresses don't answer, and kills the process.
+standard input within that time, it says which addresses don't answer, and kills the process; and at once where a Ctrl-C or a SIGTERM comes to both.
 """
 
 import os
@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+
+SOON = 10.0  # seconds without the others that need a word
 
 
 def answers(address: str) -> bool:
@@ -22,12 +24,29 @@ def answers(address: str) -> bool:
     return True
 
 
+def missing(addresses: Sequence[str]) -> str:
+    """Which workers don't listen."""
+    return ", ".join(f"{number} ({address})" for number, address in enumerate(addresses) if not answers(address))
+
+
 def watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
     """Wait for a line, or for the end of the other process; else end it."""
-    if select.select([sys.stdin], [], [], seconds)[0]:
+
+    def stop(number: int, _: object) -> None:
+        os.kill(process, signal.SIGKILL)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    soon = min(SOON, seconds)
+    if select.select([sys.stdin], [], [], soon)[0]:
         return
-    absent = [f"{number} ({address})" for number, address in enumerate(addresses) if not answers(address)]
-    about = f"worker {', '.join(absent)} did not come" if absent else "not all workers came, though all addresses answer"
+    absent = missing(addresses)
+    print(f"waiting for {f'worker {absent}' if absent else 'the other workers'}, at most {seconds:g} s", file=sys.stderr, flush=True)
+    if select.select([sys.stdin], [], [], seconds - soon)[0]:
+        return
+    absent = missing(addresses)
+    about = f"worker {absent} did not come" if absent else "not all workers came, though all addresses answer"
     print(f"Error: {about} within {seconds:g} s. Start all {len(addresses)} workers with the same addresses, each reachable from the others.", file=sys.stderr)
     sys.stderr.flush()
     os.kill(process, signal.SIGKILL)

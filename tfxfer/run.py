@@ -131,8 +131,9 @@ class Run:
             return
         workers = room("workers")
         mine = {name: setting["value"] for name, setting in self.settings.items() if setting["origin"] != "derived" and name not in {*HERE, "cache"}}
-        # A resumed run goes on with the options that it was begun with.
-        workers.agree(self._strategy, options="" if self._resume else json.dumps(mine, sort_keys=True), code=code())
+        workers.agree(self._strategy, code=code(), recipe=json.dumps([self.settings["recipe"]["value"], sorted(mine)]))
+        if not self._resume:  # a resumed run goes on with the options that it was begun with
+            workers.agree(self._strategy, **{f"--{option.replace('_', '-')}": json.dumps(value) for option, value in mine.items()})
         theirs = workers.chiefs(self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished))
         if self.follows:
             self.settings, self.before, self.finished = theirs[0], theirs[1], theirs[3]

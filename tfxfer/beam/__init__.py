@@ -29,7 +29,7 @@ LISTED = 1024  # images a list at most, and at least
 SMALLEST = 32
 LISTS = 64  # where there are few images, so that many workers have something to do
 LOOK = 0.5  # seconds between two looks for finished lists
-LINES = 15  # of a failed pipeline's log
+IGNORED = ("Unparseable argument", "If direct_num_workers is not equal to 1")  # what Beam's log says of options that it passes over
 
 
 def extract(
@@ -90,9 +90,7 @@ def extract(
         ended = run(home, runner, arguments, log, look)
         look()
     if ended:
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-LINES:])
-        print(f"The end of {log}:\n{last}", file=sys.stderr)
-        raise BeamError(f"the pipeline {ended} (its log: {log}). What was computed is kept: run the same command again.")
+        raise BeamError(f"the pipeline {ended}. Its log is {log}. What was computed is kept, and the same command goes on.")
     remove(f"{home}/todo/", f"{home}/done/", f"{home}/")
     if bad and not skip_bad_images:
         raise ImageError(f"{len(bad)} image files can't be decoded: {named(bad)}. All others are done. Remove or mend them, or use --skip-bad-images.")
@@ -137,6 +135,10 @@ def run(home: str, runner: str, arguments: Sequence[str], log: Path, look: Calla
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(pipeline.pid, signal.SIGKILL)
+    said = log.read_text(errors="replace").strip().splitlines()
+    for line in said:
+        if any(sign in line for sign in IGNORED):
+            print(f"Beam: {line}", file=sys.stderr)
     if pipeline.returncode == LOST:
         return "lost a worker process"
-    return f"ended with exit status {pipeline.returncode}" if pipeline.returncode else None
+    return f"ended with exit status {pipeline.returncode}: {(said or [''])[-1].rstrip('.')}" if pipeline.returncode else None

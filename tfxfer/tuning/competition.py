@@ -140,7 +140,7 @@ def compete(
     strategy = strategy or tf.distribute.get_strategy()
     replicas, several = strategy.num_replicas_in_sync, place(strategy)[1] > 1
     if batch_size < replicas:
-        raise TuningError(f"a batch of {batch_size} can't be shared out among {replicas} replicas. Use --global-batch {32 * replicas}, or fewer replicas.")
+        raise TuningError(f"a batch of {batch_size} can't be shared out among {replicas} replicas. Use --global-batch {replicas} or more, or fewer replicas.")
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     while True:
         way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show, strategy, precision)
