@@ -95,7 +95,7 @@ def staged(examples, prefix, tmp_path):
     home, cache = str(tmp_path / "staging"), Cache(tmp_path / "cache")
     plan = beam.Plan(prefix, examples.source, None, "tensorflow", "float32", False, 32)
     keep_plan(home, plan)
-    beam.keep_list(home, examples, list(range(len(examples))), [view for how in plan.computations() for view in lacking(how, cache, examples)])
+    beam.keep_list(home, examples, list(range(len(examples))), [set(view) for how in plan.computations() for view in lacking(how, cache, examples)])
     (name,) = [path.stem for path in Path(home, "todo").iterdir()]
     return home, name, cache
 

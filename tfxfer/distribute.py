@@ -241,7 +241,8 @@ def checked(resolver: Any) -> Any:
         addresses = {job: list(parts["cluster"][job]) for job in ("chief", "worker") if job in parts["cluster"]}
         job, index = parts["task"]["type"], int(parts["task"]["index"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DistributeError(f"TF_CONFIG can't be read ({type(error).__name__}: {error}): {text!r}. Expected something like {expected}.") from error
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DistributeError(f"TF_CONFIG can't be read ({why}): {text!r}. Expected something like {expected}.") from error
     if job not in addresses or not 0 <= index < len(addresses[job]):
         listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in addresses.items())
         raise DistributeError(f"TF_CONFIG says that this is {job} {index}, and has no address for it ({listed}). Give each worker an address of its own.")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tfxfer.cache import default_folder, sync_folder
-from tfxfer.errors import RunError
+from tfxfer.errors import DistributeError, RunError
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
 HERE = ("device", "strategy", "replicas")  # and may be elsewhere by these
@@ -127,6 +127,9 @@ class Run:
         if self.settings["precision"]["value"] == "mixed":
             distribute.require_mixed(distribute.choose(name, device, replicas).device)
         self._strategy = distribute.strategy(name, device=device, replicas=replicas, log=self.say)
+        batch, count = self.settings["global_batch"]["value"], self._strategy.num_replicas_in_sync
+        if batch is not None and batch < count:
+            raise DistributeError(f"a batch of {batch} can't be shared out among {count} replicas. Use --global-batch {count} or more, or fewer replicas.")
         if self.workers == 1:
             return
         workers = room("workers")

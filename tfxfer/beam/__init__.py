@@ -71,7 +71,7 @@ def extract(
     home = f"{staging or cache.folder.absolute() / 'staging'}/{hashlib.sha256(json.dumps([keys, examples.source]).encode()).hexdigest()[:16]}"
     log = cache.folder / "beam.log"
     gather(home, cache)  # what an earlier pipeline has finished
-    wanted = [positions for how in hows for positions in lacking(how, cache, examples)]
+    wanted = [set(positions) for how in hows for positions in lacking(how, cache, examples)]
     todo = sorted(set().union(*wanted))
     if not todo:
         return 0
@@ -97,13 +97,12 @@ def extract(
     return len(todo)
 
 
-def keep_list(home: str, examples: Examples, positions: list[int], wanted: list[list[int]]) -> None:
+def keep_list(home: str, examples: Examples, positions: list[int], wanted: list[set[int]]) -> None:
     """Leave a list of files for some worker; its name is its content's, so that finished work is known again."""
-    place = {position: i for i, position in enumerate(positions)}
     listed = {
         "files": [examples.files[i] for i in positions],
         "digests": [examples.digests[i] for i in positions],
-        "wanted": [[place[i] for i in view if i in place] for view in wanted],
+        "wanted": [[place for place, i in enumerate(positions) if i in view] for view in wanted],
     }
     content = json.dumps(listed).encode()
     write(f"{home}/todo/{hashlib.sha256(content).hexdigest()[:16]}.json", content)
