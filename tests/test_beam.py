@@ -69,6 +69,7 @@ beam.extract(data.load(sys.argv[2]), network.prefix(len(network.stages)), cache=
 """
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_savedmodel, tmp_path):
     words = [sys.executable, "-c", SLOW, tiny_savedmodel, str(photos), str(tmp_path / "cache"), *TWO]
     with psutil.Popen(words, stderr=subprocess.PIPE, text=True) as process:

@@ -64,6 +64,7 @@ def test_two_replicas_share_each_batch(world, service):
         np.testing.assert_array_equal(parts[1], labels)
 
 
+@pytest.mark.long
 def test_a_training_ends_as_one_without_it(world, service, tmp_path):
     network, features = world
     plan, options = tuning.plan(features.examples, 0), {"head": "gaussian", "epochs": 1, "rate": 1e-2, "log": lambda line: None}
@@ -110,6 +111,7 @@ service.WorkerServer(service.WorkerConfig(sys.argv[1], heartbeat_interval_ms=100
 """
 
 
+@pytest.mark.long
 def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, monkeypatch):
     network, features = world
     monkeypatch.setattr(dataservice, "PATIENCE", 5.0)

@@ -168,6 +168,7 @@ def test_devices_are_shown():
     assert "cpu " in said and "gpu      none: CUDA_VISIBLE_DEVICES is ''" in said and "A run would use cpu, one: no GPU" in said
 
 
+@pytest.mark.long
 def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmodel):
     common = ["partial", "--data", str(photos), "--backbone", tiny_savedmodel, "--unfreeze", "1", "--epochs", "3", "--learning-rate", "0.003"]
     common += ["--head", "gaussian", "--global-batch", "7"]
@@ -207,6 +208,7 @@ def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel
     assert f"Go on with: tfxfer {' '.join(words)}" in said and said.rstrip().endswith("--resume")
 
 
+@pytest.mark.long
 def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(photos, tmp_path, tiny_savedmodel):
     out = tmp_path / "run"
     words = ["launch", "--workers", "2", "--", "run", "full", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(out)]

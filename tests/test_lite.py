@@ -62,7 +62,7 @@ def second_way(name, size):
     return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name != "efficientnet-lite0" else ()) for name in NAMES])
 def test_the_features_are_those_of_the_network_built_another_way(name):
     source = resolve(name)
     images = squares(source.entry.image_size)
