@@ -79,6 +79,7 @@ def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos,
     assert row["predicted"] == label and float(row["probability"]) == pytest.approx(float(score), abs=1e-5)
 
 
+@pytest.mark.long
 def test_the_difference_of_an_engine_is_printed(photos, tiny_savedmodel, tmp_path):
     done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--engine", "openvino", "--out", tmp_path / "run")
     said = re.search(r"openvino against TensorFlow, which serves the model: probabilities differ by at most (\S+) on", done.stdout)
@@ -213,6 +214,7 @@ def test_an_undecodable_photo_stops_the_run_with_its_path_unless_skipped(photos,
     assert "text.jpg" in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_figures(finished, photos, tiny_savedmodel, tmp_path):
     words = ["run", "frozen", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "r"), "--cache", str(tmp_path / "cache")]
     for seconds in (6, 8, 10):
@@ -232,6 +234,7 @@ def test_the_model_is_an_ordinary_keras_model(finished):
     assert tf.nn.softmax(model(tf.zeros((1, 32, 32, 3)))).shape == (1, 2)
 
 
+@pytest.mark.long
 def test_a_trusted_run_can_be_used_with_trust_alone(photos, tmp_path):
     (tmp_path / "one").write_bytes(b"1.0")
     root, one = tf.train.Checkpoint(), str(tmp_path / "one")

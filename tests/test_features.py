@@ -213,6 +213,7 @@ def start(photos, tiny: str, cache, *limit: str) -> subprocess.Popen:
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_a_killed_extraction_resumes_to_the_same_bytes(photos, examples, prefix, cache, tmp_path, tiny_savedmodel):
     """Killed three times: when it is ready, when the first shard is there, and at a random moment after."""
     whole = extract(examples, prefix, cache=cache, progress=False)[:]

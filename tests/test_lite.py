@@ -124,6 +124,7 @@ def test_a_damaged_build_is_built_again():
     assert tf.saved_model.load(str(resolve("efficientnet-lite0").path))(np.zeros((1, 224, 224, 3), np.float32)).shape == (1, 1280)
 
 
+@pytest.mark.long
 def test_two_processes_may_build_at_once(tmp_path):
     code = "from tfxfer.handles import resolve; print(resolve('efficientnet-lite0').path)"
     environment = os.environ | {"TFXFER_CACHE_DIR": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}

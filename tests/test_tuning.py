@@ -393,7 +393,10 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
     assert [line for line in said if "memory" in line] == [f"out of memory: once more with {size} images at a time" for size in (16, 8)]
 
 
-@pytest.mark.parametrize("options", [["full", "--batch-norm", "train"], ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]])
+GRADUAL = ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]
+
+
+@pytest.mark.parametrize("options", [["full", "--batch-norm", "train"], pytest.param(GRADUAL, marks=pytest.mark.long)])
 def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
     words = [*RUN, options[0], "--data", str(photos), "--backbone", tiny_savedmodel, "--head", "gaussian", "--epochs", "3"]
     words += ["--learning-rate", "0.01", "--out", str(tmp_path / "run"), *options[1:]]
