@@ -114,13 +114,23 @@ service.WorkerServer(service.WorkerConfig(sys.argv[1], heartbeat_interval_ms=100
 @pytest.mark.long
 def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, monkeypatch):
     network, features = world
-    monkeypatch.setattr(dataservice, "PATIENCE", 5.0)
+    monkeypatch.setattr(dataservice, "PATIENCE", 20.0)  # the worker needs some of them to start
     made = tf.data.experimental.service
     dispatcher = made.DispatchServer(made.DispatcherConfig(port=0))
     address = dispatcher.target.removeprefix("grpc://")
-    with subprocess.Popen([sys.executable, "-c", WORKER, address]) as worker:
-        task = tuning.from_pixels(network, features, service=address)
-        options = {"head": "gaussian", "epochs": 9, "rate": 1e-2, "folder": tmp_path / "work"}
-        options["log"] = lambda line: worker.kill() if line.startswith("epoch 2/9") else None
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, address])
+    said = []
+
+    def log(line):
+        said.append(line)
+        if line.startswith("epoch 2/9"):
+            worker.kill()
+
+    options = {"head": "gaussian", "epochs": 9, "rate": 1e-2, "folder": tmp_path / "work", "log": log}
+    try:
         with pytest.raises(DistributeError, match=r"has sent no batch for two minutes: one of its workers is gone, .* and the run with --resume."):
-            tuning.compete(task, features, tuning.plan(features.examples, 0), **options)
+            tuning.compete(tuning.from_pixels(network, features, service=address), features, tuning.plan(features.examples, 0), **options)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert said[-1].startswith("epoch ")
