@@ -163,6 +163,7 @@ def soaked(
     whole = seconds(words(unbroken))
     while hits < kills:
         hits += kill(words(broken), rng.uniform() * whole)
+        print(f"{name}: {hits} kills so far", file=sys.stderr, flush=True)
         if (broken / "manifest.json").exists():
             if not same(broken, unbroken):
                 return False, hits, whole
