@@ -66,8 +66,9 @@ def test_evaluate_and_predict_give_the_figures_of_all_examples(way, found):
         np.testing.assert_allclose(each["frozen statistics"]["predict"], one["predict"], atol=1e-4)
 
 
-def test_moving_statistics_are_the_same_for_every_worker_and_near_those_of_one_process(found):
-    one, mine = found("one")[0]["moving statistics"], [each["moving statistics"] for each in found("2 workers")]
+@pytest.mark.parametrize("way", [pytest.param("2 CPUs", marks=pytest.mark.long), "2 workers"])
+def test_moving_statistics_are_the_same_for_every_worker_and_near_those_of_one_process(way, found):
+    one, mine = found("one")[0]["moving statistics"], [each["moving statistics"] for each in found(way)]
     frozen = found("one")[0]["frozen statistics"]["statistics"]
     for each in mine:
         assert each["statistics"] == mine[0]["statistics"] and each["statistics"] != frozen

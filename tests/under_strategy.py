@@ -93,7 +93,7 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
     images = np.stack([tf.image.resize(tf.io.decode_jpeg(examples.read(int(i))), (32, 32)).numpy() / 255 for i in plan.folds[0][1][:4]])
     found = {"place": [index, count], "seen": {f"{n} by {size}": seen(strategy, np.arange(n), size) for n, size in ((37, 12), (24, 12), (13, 7), (2, 12))}}
     found["frozen statistics"] = plain_fit(strategy, handle, "inference")
-    if name == "one" or count == 2:
+    if strategy.num_replicas_in_sync < 3:
         found["moving statistics"] = plain_fit(strategy, handle, "train")
     found["full"] = tuned(strategy, tuning.from_pixels(network, features, augment=("flip",)), features, plan, out / "full", images)
     task = tuning.last_stages(network, 1, features, plan, extract, log=nothing)

@@ -4,7 +4,6 @@ The service deals batches out among its workers (dynamic sharding), and they com
 be repeated, and can go on in the middle.
 """
 
-import socket
 from collections.abc import Callable, Iterator
 from queue import Empty, Queue
 from threading import Thread
@@ -14,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.errors import DistributeError
-from tfxfer.workers import Strategy, dealt, static
+from tfxfer.rendezvous import call
+from tfxfer.workers import Strategy, dealt, shared_out
 
-ANSWER = 5.0  # seconds for its dispatcher to take a call
 PATIENCE = 120.0  # seconds for a batch
 SILENT = (
     "the tf.data service has sent no batch for two minutes: one of its workers is gone, or far too slow. Start the service again, and the run with --resume."
@@ -30,17 +29,13 @@ def batched(strategy: Strategy, rows: np.ndarray, size: int, address: str, load:
         DistributeError: nobody answers there.
     """
     answer(address)
-    replicas = strategy.num_replicas_in_sync
-    rows = rows[: len(rows) // size * size] if static(strategy) else rows
 
-    def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        count = replicas // context.num_input_pipelines
-        found, counts, chunk = dealt(rows, size, replicas, context.input_pipeline_id * count, count)
+    def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
         steps = len(found) // chunk
         batches = in_order(served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load))
         return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)  # Keras warns where an unknown number ends
 
-    return mine(tf.distribute.InputContext()) if replicas == 1 else strategy.distribute_datasets_from_function(mine)
+    return mine(*dealt(rows, size, 1, 0, 1)) if strategy.num_replicas_in_sync == 1 else shared_out(strategy, rows, size, mine)
 
 
 def served(rows: np.ndarray, counts: np.ndarray, address: str, load: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
@@ -93,7 +88,7 @@ def answer(address: str) -> None:
     if not host or not port.isdecimal():
         raise DistributeError(f"--data-service {address}: expected host:port of the dispatcher of a tf.data service.")
     try:
-        socket.create_connection((host, int(port)), ANSWER).close()
+        call(address)
     except OSError as error:
         why = error.strerror or error
         raise DistributeError(f"no tf.data service answers at {address}: {why}. Start its dispatcher, or leave out --data-service.") from error

@@ -63,6 +63,7 @@ def launch(arguments: Sequence[str], workers: int) -> int:
     if failed:
         last = log_of(logs, failed).read_text(errors="replace").splitlines()[-LINES:]
         print("\n".join([f"The end of {log_of(logs, failed)}:", *(f"  {line}" for line in last)]), file=sys.stderr)
+    # Of a chief that ended by itself, its own error says what to do.
     if how < 0 or how in STOPPED or failed:
         again = shlex.join(["tfxfer", "launch", "--workers", str(workers), "--", *arguments])
         print(f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}", file=sys.stderr)

@@ -14,11 +14,16 @@ from collections.abc import Sequence
 SOON = 10.0  # seconds without the others that need a word
 
 
+def call(address: str) -> None:
+    """Connect to host:port and hang up; OSError where nobody takes the call within 5 s."""
+    host, port = address.rsplit(":", 1)
+    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+
+
 def answers(address: str) -> bool:
     """Whether somebody listens there."""
-    host, port = address.rsplit(":", 1)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        call(address)
     except OSError:
         return False
     return True

@@ -129,7 +129,7 @@ class Run:
         self._strategy = distribute.strategy(name, device=device, replicas=replicas, log=self.say)
         batch, count = self.settings["global_batch"]["value"], self._strategy.num_replicas_in_sync
         if batch is not None and batch < count:
-            raise DistributeError(f"a batch of {batch} can't be shared out among {count} replicas. Use --global-batch {count} or more, or fewer replicas.")
+            raise DistributeError(room("workers").unshareable(batch, count))
         if self.workers == 1:
             return
         workers = room("workers")

@@ -104,6 +104,17 @@ def topological(starts: list[str], before: dict[str, set[str]], after: dict[str,
     return order
 
 
+def execution_order(graph: GraphDef) -> list[str]:
+    """The names of all nodes in topological order over data and control edges; what lies on a loop is left out."""
+    names = {node.name for node in graph.node}
+    before = {node.name: {name.lstrip("^").split(":")[0] for name in node.input} & names for node in graph.node}
+    after: dict[str, list[str]] = {name: [] for name in before}
+    for name, inputs in before.items():
+        for each in sorted(inputs):
+            after[each].append(name)
+    return topological([name for name, inputs in before.items() if not inputs], before, after)
+
+
 def block_name(node: str) -> str | None:
     """The block that the scopes of an operation's name tell, the innermost first; None where they tell none."""
     scopes = node.split("/")[:-1] or [node]

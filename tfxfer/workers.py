@@ -116,20 +116,33 @@ def batched(strategy: Strategy, rows: np.ndarray, size: int, examples: Callable[
         a data set for `fit`: of whole batches where there is one replica, else a distributed one, of each replica's part. Under a TPU, whose shapes are
         static, a last batch that isn't full is left out.
     """
-    replicas = strategy.num_replicas_in_sync
-    if replicas == 1:
+    if strategy.num_replicas_in_sync == 1:
         return examples(rows).batch(size).map(then).prefetch(2)
 
-    def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        count = replicas // context.num_input_pipelines
-        now = rows[: len(rows) // size * size] if static(strategy) else rows
-        found, counts, chunk = dealt(now, size, replicas, context.input_pipeline_id * count, count)
+    def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
         if static(strategy):
             return examples(found).batch(chunk, drop_remainder=True).map(then).prefetch(2)
         both = tf.data.Dataset.zip((examples(found), tf.data.Dataset.from_tensor_slices(counts))).batch(chunk)
         return both.map(lambda values, real: then(*tf.nest.map_structure(lambda value: tf.boolean_mask(value, real), as_tuple(values)))).prefetch(2)
 
+    return shared_out(strategy, rows, size, mine)
+
+
+def shared_out(strategy: Strategy, rows: np.ndarray, size: int, make: Callable[[np.ndarray, np.ndarray, int], tf.data.Dataset]) -> Any:
+    """A distributed data set of what `make` makes of each worker's rows, see `dealt`; under a TPU a last batch that isn't full is left out."""
+    replicas = strategy.num_replicas_in_sync
+    rows = rows[: len(rows) // size * size] if static(strategy) else rows
+
+    def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = replicas // context.num_input_pipelines
+        return make(*dealt(rows, size, replicas, context.input_pipeline_id * count, count))
+
     return strategy.distribute_datasets_from_function(mine)
+
+
+def unshareable(batch: int, replicas: int) -> str:
+    """Why a batch that is smaller than the replicas is refused."""
+    return f"a batch of {batch} can't be shared out among {replicas} replicas. Use --global-batch {replicas} or more, or fewer replicas."
 
 
 def exactly(strategy: Strategy, steps: int) -> dict[str, int]:

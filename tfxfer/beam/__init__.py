@@ -25,9 +25,8 @@ from tfxfer.data import Examples
 from tfxfer.errors import BeamError, ImageError
 from tfxfer.features import Progress, lacking, named
 
-LISTED = 1024  # images a list at most, and at least
-SMALLEST = 32
-LISTS = 64  # where there are few images, so that many workers have something to do
+SMALLEST, LISTED = 32, 1024  # images a list
+LISTS = 64  # at least, where there are enough images: so that many workers have something to do
 LOOK = 0.5  # seconds between two looks for finished lists
 IGNORED = ("Unparseable argument", "If direct_num_workers is not equal to 1")  # what Beam's log says of options that it passes over
 

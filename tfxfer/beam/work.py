@@ -104,9 +104,9 @@ class Worker:
             held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
             mine = [next(wanted) for _ in how.keys]
             for _, views in computed(how, Pixels(examples, how.image_size, how.value_range, self.plan.batch_size), mine, bad):
-                for (positions, rows), (at, values) in zip(held, views, strict=True):
-                    positions += at
-                    rows.append(values)
+                for number, at, values in views:
+                    held[number][0].extend(at)
+                    held[number][1].append(values)
             for key, (positions, rows) in zip(how.keys, held, strict=True):
                 if positions:
                     parts[f"digests{len(keys)}"] = np.array([examples.digests[i] for i in positions])

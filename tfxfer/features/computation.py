@@ -6,7 +6,7 @@ after a kill in what was left.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +22,6 @@ from tfxfer.engines import ENGINES, Engine
 from tfxfer.features.pixels import Pixels
 
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
-RAW = 32  # height and width of the images as features
 View = Callable[[np.ndarray, Sequence[str]], np.ndarray]  # a batch of pixels, and the digests of its images, to pixels
 
 
@@ -62,11 +61,11 @@ def of_prefix(
     return Computation(tuple(keys), tuple(views), start, prefix.width, prefix.image_size, prefix.value_range, dtype)
 
 
-def of_pixels() -> Computation:
-    """The images themselves, made small: float32 [32 * 32 * 3] in [0, 1]."""
-    size, value_range = (RAW, RAW), (0.0, 1.0)
-    key = {"kind": "pixels", "pixels": preprocess.fingerprint(size, value_range)}
-    return Computation((key,), (as_it_is,), lambda: flat, RAW * RAW * 3, size, value_range)
+def of_pixels(size: int = 32) -> Computation:
+    """The images themselves, made small: float32 [size * size * 3] in [0, 1]."""
+    image_size, value_range = (size, size), (0.0, 1.0)
+    key = {"kind": "pixels", "pixels": preprocess.fingerprint(image_size, value_range)}
+    return Computation((key,), (as_it_is,), lambda: flat, size * size * 3, image_size, value_range)
 
 
 def key_of(prefix: Prefix, engine: str, precision: str, view: int | list, dtype: str = "float32") -> dict[str, Any]:
@@ -108,38 +107,26 @@ def flat(batch: np.ndarray) -> np.ndarray:
 
 def computed(
     how: Computation, pixels: Pixels, wanted: Sequence[Sequence[int]], bad: dict[int, str] | None
-) -> Iterator[tuple[int, list[tuple[list[int], np.ndarray]]]]:
-    """The rows of the positions that are `wanted` of each view: batch after batch (images, [(positions, rows) of each view]).
+) -> Iterator[tuple[int, list[tuple[int, list[int], np.ndarray]]]]:
+    """The rows of the positions that are `wanted` of each view: batch after batch (images, [(number of the view, positions, rows), ...]).
 
     Files that can't be decoded go into `bad` with the reason; where it is None, they raise an ImageError. Images are decoded while the engine works.
     """
     engine, lacking = how.start(), list(map(set, wanted))
     under_way: deque = deque()
 
-    def finished() -> tuple[int, list[tuple[list[int], np.ndarray]]]:
+    def finished() -> tuple[int, list[tuple[int, list[int], np.ndarray]]]:
         positions, results = under_way.popleft()
-        return len(positions), [([positions[i] for i in rows], result.result()[rows].astype(how.dtype, copy=False)) for rows, result in results]
+        return len(positions), [(number, [positions[i] for i in rows], result.result()[rows].astype(how.dtype, copy=False)) for number, rows, result in results]
 
     with ThreadPoolExecutor(1) as pool:
         for positions, batch in pixels.batches(sorted(set().union(*lacking)), bad):
             digests, results = [pixels.examples.digests[i] for i in positions], []
-            for view, mine in zip(how.views, lacking, strict=True):
-                rows = [i for i, position in enumerate(positions) if position in mine]
-                results.append((rows, pool.submit(engine, view(batch, digests)) if rows else nothing(how.width)))
+            for number, view in enumerate(how.views):
+                if rows := [i for i, position in enumerate(positions) if position in lacking[number]]:
+                    results.append((number, rows, pool.submit(engine, view(batch, digests))))
             under_way.append((positions, results))
             if len(under_way) > AHEAD:
                 yield finished()
         while under_way:
             yield finished()
-
-
-def nothing(width: int) -> Future[np.ndarray]:
-    """No rows."""
-    empty: Future[np.ndarray] = Future()
-    empty.set_result(np.empty((0, width), np.float32))
-    return empty
-
-
-def distinct(digests: Sequence[str], positions: Sequence[int]) -> list[int]:
-    """The first position of each content."""
-    return list({digests[i]: i for i in reversed(positions)}.values())[::-1]

@@ -3,6 +3,7 @@
 Rows are kept in list order, about 1,024 a shard.
 """
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import ImageError
-from tfxfer.features.computation import Computation, computed, distinct, of_pixels, of_prefix
+from tfxfer.features.computation import Computation, computed, of_pixels, of_prefix
 from tfxfer.features.pixels import Pixels, named
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
@@ -82,9 +83,9 @@ class Extractor:
         return extract(examples, prefix, **house, **options)  # finds the others' rows in a shared cache, and computes them where it isn't shared
 
 
-def raw_pixels(examples: Examples, *, cache: Cache, skip_bad_images: bool = False, progress: bool = False) -> Features:
-    """The images themselves, made small, as features for the baseline: float32 [n, 32 * 32 * 3] in [0, 1], cached like any other."""
-    how = of_pixels()
+def raw_pixels(examples: Examples, *, cache: Cache, size: int = 32, skip_bad_images: bool = False, progress: bool = False) -> Features:
+    """The images themselves, made small, as features for the baseline: float32 [n, size * size * 3] in [0, 1], cached like any other."""
+    how = of_pixels(size)
     good = fill(examples, how, cache, 32, skip_bad_images, progress)
     return Features(good, (cache.rows(how.keys[0], good.digests),), (), how.width)
 
@@ -109,9 +110,9 @@ def fill(examples: Examples, how: Computation, cache: Cache, batch_size: int, sk
 
     with closing(Progress(todo, progress)) as shown:
         for images, views in computed(how, pixels, wanted, bad if skip_bad_images else None):
-            for mine, (positions, rows) in zip(held, views, strict=True):
-                mine[0].extend(positions)
-                mine[1].append(rows)
+            for number, positions, rows in views:
+                held[number][0].extend(positions)
+                held[number][1].append(rows)
             keep(per_shard)
             shown.update(images)
         keep(1)
@@ -125,6 +126,11 @@ def lacking(how: Computation, cache: Cache, examples: Examples) -> list[list[int
         cache.sweep()
         cache.require(sum(map(len, found)) * how.width * np.dtype(how.dtype).itemsize)
     return found
+
+
+def distinct(digests: Sequence[str], positions: Sequence[int]) -> list[int]:
+    """The first position of each content."""
+    return list({digests[i]: i for i in reversed(positions)}.values())[::-1]
 
 
 def without(examples: Examples, bad: dict[int, str]) -> Examples:

@@ -3,6 +3,8 @@
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +21,7 @@ class Pixels:
 
     def __init__(self, examples: Examples, image_size: tuple[int, int], value_range: tuple[float, float], batch_size: int):
         self.examples, self.batch_size = examples, batch_size
-        self.decode = tf.function(lambda encoded: preprocess.pixels(encoded, image_size, value_range), input_signature=[tf.TensorSpec((), tf.string)])
+        self.decode = decoder(tuple(image_size), tuple(value_range))
 
     def read(self, position: int) -> bytes:
         """The file's bytes; ValueError where they are no longer those that the digest was taken of: nothing may be cached under another name."""
@@ -76,6 +78,12 @@ class Pixels:
             except (tf.errors.OpError, OSError, ValueError) as error:
                 found[position] = reason(error)
         return found
+
+
+@lru_cache
+def decoder(image_size: tuple[int, int], value_range: tuple[float, float]) -> Any:
+    """Encoded bytes to pixels, traced once a process: that takes a second, and a worker that gets list after list decodes all of them alike."""
+    return tf.function(lambda encoded: preprocess.pixels(encoded, image_size, value_range), input_signature=[tf.TensorSpec((), tf.string)])
 
 
 def reason(error: Exception) -> str:

@@ -25,15 +25,10 @@ JOIN = frozenset("Add AddV2 ConcatV2 Maximum Minimum Mul Sub".split())
 def mixed(graph: GraphDef) -> GraphDef:
     """The same graph, names and all; what it is fed with stays float32, and a tensor that is fetched may be bfloat16."""
     nodes = {node.name: node for node in graph.node}
-    before = {node.name: {name.split(":")[0] for name in node.input} & nodes.keys() for node in graph.node}
-    after: dict[str, list[str]] = {name: [] for name in nodes}
-    for name, inputs in before.items():
-        for each in sorted(inputs):
-            after[each].append(name)
     result = GraphDef(versions=graph.versions, library=graph.library)
     low: set[str] = set()  # tensors
     casts: set[str] = set()
-    for name in stages.topological([name for name, inputs in before.items() if not inputs], before, after):
+    for name in stages.execution_order(graph):
         node = NodeDef()
         node.CopyFrom(nodes[name])
         takes = typed(node, op_def_registry.get(node.op).input_arg)

@@ -63,7 +63,9 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
             raise NotPure(f"it reads variables inside a {node.op} ({node.name!r})")
         if any(name in owner for name in stages.data_inputs(node)) and node.op not in READS | set(WRITES) | {"Identity", "NoOp"}:
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
-    order = execution_order(graph, nodes)
+    order = stages.execution_order(graph)  # in which reads and writes of one variable happen
+    if len(order) < len(nodes):
+        raise NotPure("its graph has a loop")
     numbers: dict[str, int] = {}
     written: dict[str, str] = {}
     extra: list[NodeDef] = []
@@ -121,19 +123,6 @@ def source(name: str, nodes: dict[str, NodeDef], resources: set[str]) -> str | N
     while name not in resources and name in nodes and nodes[name].op == "Identity":
         name = nodes[name].input[0].split(":")[0].lstrip("^")
     return name if name in resources else None
-
-
-def execution_order(graph: GraphDef, nodes: dict[str, NodeDef]) -> list[str]:
-    """Topological order over data and control edges: the order in which reads and writes of one variable happen."""
-    before = {n.name: {i.lstrip("^").split(":")[0] for i in n.input} & nodes.keys() for n in graph.node}
-    after: dict[str, list[str]] = {name: [] for name in before}
-    for name, inputs in before.items():
-        for i in sorted(inputs):
-            after[i].append(name)
-    order = stages.topological([name for name, inputs in before.items() if not inputs], before, after)
-    if len(order) < len(before):
-        raise NotPure("its graph has a loop")
-    return order
 
 
 def after_write(node: NodeDef, value: str, current: str, extra: list[NodeDef]) -> str:

@@ -22,7 +22,7 @@ from tfxfer.probe import Choice, Fitted, choose, paired, temperature
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
 from tfxfer.tuning.training import HeldOut, Show, Trained, assign, learnt, losses_of, nothing, ready, train
-from tfxfer.workers import Strategy, chiefs, place
+from tfxfer.workers import Strategy, chiefs, place, unshareable
 
 RATES = (2e-3, 1e-2)  # of the last stage and the head
 SHORT = 4  # a rate is tried for one epoch in so many
@@ -140,7 +140,7 @@ def compete(
     strategy = strategy or tf.distribute.get_strategy()
     replicas, several = strategy.num_replicas_in_sync, place(strategy)[1] > 1
     if batch_size < replicas:
-        raise TuningError(f"a batch of {batch_size} can't be shared out among {replicas} replicas. Use --global-batch {replicas} or more, or fewer replicas.")
+        raise TuningError(unshareable(batch_size, replicas))
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     while True:
         way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show, strategy, precision)
@@ -198,10 +198,11 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
         final = prepared(task, way, fit(plan.everything, log=nothing).fitted, plan.everything, plan.everything[:0])
         ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
     value, share = temperature(tuned, truth), final.shares[shares[-1]]
-    assign(learnt(final.model), between(final.first, ended.weights[-1], share))
+    kept = between(final.first, ended.weights[-1], share)
+    assign(learnt(final.model), kept)
     log(f"kept: {share:.0%} of what training changed in the weights")
     if way.precision == "mixed" and len(final.held):
-        rough = final.logits(kept := between(final.first, ended.weights[-1], share))
+        rough = final.logits(kept)
         final.backbone.precision = "float32"
         log(rounding("tuned", rough, final.logits(kept), truth))
     model = cooled(task.finish(final.model, final.fitted), final.fitted.name, value)

@@ -52,7 +52,7 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         DataError: the service would have to read images that are no files, or that TensorFlow can't decode.
     """
     examples = features.examples
-    paths = files_of(examples) if service else None
+    paths = files_of(examples) if service else ()
     pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
     one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
     seen = np.flatnonzero(np.array(examples.splits) != "test")
@@ -81,7 +81,7 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
                 return augmented(x, rest[0], augment) if augment else x, rest[1]
 
             left = order(rows, number, seed)[done * size :]
-            if service is None or paths is None:
+            if service is None:
                 return batched(strategy, left, size, examples_of, view)
             files, seeds = tf.constant(paths), tf.constant(seeds_of(np.arange(len(examples))))
 
