@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from tfxfer.evaluate import baselines, pays, score, wilson
+from tfxfer.evaluate import baselines, lowest, members, pays, reliability, score, strangeness, wilson
 
 
 def quiet(_: str) -> None:
@@ -21,17 +21,61 @@ def test_the_figures_are_scikit_learns():
     rng = np.random.default_rng(0)
     labels, probabilities = rng.integers(0, 3, 200), rng.dirichlet([1, 1, 1], 200)
     probabilities[np.arange(200), labels] += 0.3
+    probabilities /= probabilities.sum(1, keepdims=True)
     found, said = score(labels, probabilities, ["a", "b", "c"]), probabilities.argmax(1)
     precision, recall, _, support = precision_recall_fscore_support(labels, said)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, said))
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, said))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, said, average="macro"))
+    assert found["log_loss"] == pytest.approx(log_loss(labels, probabilities))
+    assert found["brier"] == pytest.approx(np.mean(np.sum((probabilities - np.eye(3)[labels]) ** 2, 1)))
+    assert found["top5"] is None
     for i, name in enumerate("abc"):
+        hits = np.sum((said == i) & (labels == i))
         assert found["classes"][name] == {
             "n": support[i],
             "predicted": np.sum(said == i),
             "precision": pytest.approx(precision[i]),
             "recall": pytest.approx(recall[i]),
+            **dict(zip(("precision_low", "precision_high"), wilson(hits, np.sum(said == i)), strict=True)),
+            **dict(zip(("recall_low", "recall_high"), wilson(hits, support[i]), strict=True)),
         }
+
+
+def test_top_5_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, probabilities = np.arange(200) % 8, rng.dirichlet(np.ones(8), 200)
+    assert score(labels, probabilities, list("abcdefgh"))["top5"] == pytest.approx(top_k_accuracy_score(labels, probabilities, k=5))
+
+
+def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accuracy():
+    # Three bins of 15: 0.5 is said twice and right once, 0.9 is said twice and right twice, 1.0 is right.
+    labels, said = np.array([0, 1, 0, 0, 1]), np.array([0.5, 0.5, 0.9, 0.9, 0.0])
+    probabilities = np.stack([said, 1 - said], 1)
+    found = reliability(labels, probabilities)
+    assert [(b["n"], b["confidence"], b["accuracy"]) for b in found] == [(2, 0.5, 0.5), (2, pytest.approx(0.9), 1.0), (1, 1.0, 1.0)]
+    assert score(labels, probabilities, ["a", "b"])["ece"] == pytest.approx(2 / 5 * 0.1)
+
+
+def test_sure_and_wrong_costs_much_but_not_everything():
+    assert score(np.array([1]), np.array([[1.0, 0.0]]), ["a", "b"])["log_loss"] == pytest.approx(-np.log(1e-12))
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_sets_hold_the_true_class_as_often_as_promised(coverage):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([0.3] * 4, 4000)
+    labels = np.array([rng.choice(4, p=row) for row in probabilities])
+    calm, new = np.arange(2000), np.arange(2000, 4000)
+    found = members(probabilities[new], lowest(strangeness(labels[calm], probabilities[calm]), coverage))
+    assert found[np.arange(2000), labels[new]].mean() == pytest.approx(coverage, abs=0.02)
+
+
+def test_a_set_is_never_empty_and_holds_every_class_where_too_few_examples_are_known():
+    assert members(np.array([[0.4, 0.3, 0.3]]), 0.5).tolist() == [[True, False, False]]
+    assert lowest(np.array([0.1, 0.2], np.float32), 0.9) == 0.0
+    with pytest.raises(ValueError, match=r"Expected a coverage above 0 and below 1\. Received: coverage=1\.0"):
+        lowest(np.array([0.1]), 1.0)
 
 
 def test_the_interval_is_wilsons():
@@ -42,15 +86,17 @@ def test_the_interval_is_wilsons():
 
 def test_a_class_without_examples_has_no_recall_and_does_not_count_in_the_balance():
     found = score(np.array([0, 0, 1]), np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.6, 0.4, 0.0]]), ["a", "b", "never"])
-    assert found["classes"]["never"] == {"n": 0, "predicted": 0, "precision": None, "recall": None}
-    assert found["classes"]["b"] == {"n": 1, "predicted": 0, "precision": None, "recall": 0.0}
+    never, b = found["classes"]["never"], found["classes"]["b"]
+    assert (never["n"], never["precision"], never["recall"], never["recall_high"]) == (0, None, None, None)
+    assert (b["n"], b["precision"], b["precision_low"], b["recall"]) == (1, None, None, 0.0)
+    assert found["macro_f1"] == pytest.approx((0.8 + 0.0) / 2)
     assert found["balanced_accuracy"] == pytest.approx(0.5)
 
 
 def test_the_figures_are_json():
     found = score(np.array([0, 1]), np.eye(2, dtype=np.float32), ["a", "b"])
     assert json.loads(json.dumps(found)) == found
-    assert list(found) == ["accuracy", "balanced_accuracy", "low", "high", "n", "classes"]
+    assert list(found) == ["accuracy", "low", "high", "n", "balanced_accuracy", "macro_f1", "top5", "log_loss", "brier", "ece", "classes"]
 
 
 def test_shapes_that_do_not_fit_are_named():
@@ -97,7 +143,7 @@ def test_a_class_that_only_test_has_is_never_named_by_a_baseline():
 
 
 def test_a_baseline_on_a_sample_says_so(monkeypatch):
-    monkeypatch.setattr("tfxfer.evaluate.BASELINE_EXAMPLES", 100)
+    monkeypatch.setitem(baselines.__globals__, "BASELINE_EXAMPLES", 100)
     x, labels, train, test = digits()
     lines = []
     baselines(labels, train, test, list("0123456789"), raw_pixels=x, log=lines.append)

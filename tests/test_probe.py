@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from tfxfer.errors import SavedModelError
 from tfxfer.heads import MLP, Cosine
-from tfxfer.probe import choose, fit_head, fitted, gaussian, linear, logistic, paired, prototype, ridge, temperature, validate
+from tfxfer.probe import choose, fit_head, fitted, gaussian, linear, logistic, out_of_fold, paired, prototype, ridge, temperature, unknown, validate
 from tfxfer.probe.closed import STRENGTHS, ridge_dual
 from tfxfer.probe.fitted import normalised
 from tfxfer.probe.folds import deal, sample
@@ -444,3 +444,45 @@ def test_twins_are_held_out_together():
     alone = choose(x, labels, 2, (32,), head="gaussian", log=lambda line: None).out_of_fold
     together = choose(x, labels, 2, (32,), head="gaussian", units=units, log=lambda line: None).out_of_fold
     assert (alone.argmax(1) == labels).mean() > 0.8 and (together.argmax(1) == labels).mean() < 0.7
+
+
+# --- none of these ----------------------------------------------------------------------------------------------------------------------------
+
+
+def blobs(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    return rng.normal(size=(n, d)).astype(np.float32) + 2 * rng.normal(size=(3, d)).astype(np.float32)[labels], labels
+
+
+@pytest.mark.parametrize(("n", "d"), [(12, 40), (300, 20)])
+def test_the_score_is_the_distance_to_the_nearest_class_minus_that_to_all_data(n, d):
+    x, labels = blobs(n, d)
+    new = np.random.default_rng(1).normal(size=(50, d)).astype(np.float32)
+    z = normalised(x, (d,)).astype(np.float64)
+    means, mean = np.stack([z[labels == c].mean(0) for c in range(3)]), z.mean(0)
+    within, total = z - means[labels], z - mean
+    shrunk = np.sum(within**2) / (n - 1) * np.eye(d)
+    p, p0 = d * np.linalg.inv(within.T @ within + shrunk), d * np.linalg.inv(total.T @ total + shrunk)
+    v = normalised(new, (d,)).astype(np.float64)
+    distances = [np.einsum("nd,de,ne->n", v - m, q, v - m) for m, q in [*((m, p) for m in means), (mean, p0)]]
+    expected = np.min(distances[:3], 0) - distances[3]
+    np.testing.assert_allclose(unknown(x, labels).scores(new), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_an_image_of_an_unknown_class_scores_higher():
+    x, labels = blobs(300, 20)
+    known = labels < 2
+    fitted = unknown(x[known][:150], labels[known][:150])
+    strange, familiar = fitted.scores(x[~known]), fitted.scores(x[known][150:])
+    assert np.mean(strange[:, None] > familiar) > 0.9
+
+
+def test_scores_out_of_fold_are_not_those_of_examples_that_were_fitted_on():
+    x, labels = blobs(60, 40)
+    assert np.median(out_of_fold(x, labels, 0)) > np.median(unknown(x, labels).scores(x))
+
+
+def test_the_only_example_of_a_class_is_never_held_out():
+    x, labels = blobs(10, 5)
+    assert len(out_of_fold(x, np.where(np.arange(10) == 0, 3, labels), 0)) == 9

@@ -5,11 +5,12 @@ A head is any Keras layer that maps features, float32 [B, F], to logits, float32
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-EPSILON = 1e-12  # added to a norm: a tap that is all zero stays zero
+EPSILON = 1e-12  # the smallest norm that is divided by: a tap that is all zero stays zero
 
 
 @keras.saving.register_keras_serializable(package="tfxfer")
@@ -39,7 +40,8 @@ class TapNormalization(keras.layers.Layer):
     def call(self, x):
         ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths))]
         taps = [x[:, end - width : end] for width, end in zip(self.widths, ends, strict=True)]
-        return ops.concatenate([tap / (ops.sqrt(ops.sum(tap * tap, -1, keepdims=True)) + EPSILON) for tap in taps], -1)
+        # As `tf.math.l2_normalize` has it: LiteRT knows that as one operation of whole numbers, and a division of them fails there.
+        return ops.concatenate([tap * ops.rsqrt(ops.maximum(ops.sum(tap * tap, -1, keepdims=True), EPSILON**2)) for tap in taps], -1)
 
     def compute_output_shape(self, shape):
         return shape
@@ -143,3 +145,16 @@ def join(backbone: keras.layers.Layer, head: keras.layers.Layer, image_size: tup
     if mirror:
         features = keras.layers.Average(name="both_sides")([features, backbone(Flip(name="mirror")(pixels))])
     return keras.Model(pixels, head(features), name="tfxfer")
+
+
+def seen_by_head(model: keras.Model) -> Any | None:
+    """What the head of a joined model sees: the first tensor [B, F] that all data passes through, the head's own output aside; None where there is none."""
+    for layer in model.layers:
+        try:
+            tensor = layer.output
+            if len(tensor.shape) == 2 and tensor is not model.outputs[0]:
+                keras.Model(tensor, model.outputs)
+                return tensor
+        except (AttributeError, ValueError):  # a layer that is called twice or not at all, or a tensor that data passes by
+            continue
+    return None

@@ -9,21 +9,36 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfxfer import evaluate, preprocess
+from tfxfer import doubt, evaluate, preprocess
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
-from tfxfer.evaluate import Baselines, pays, score, wilson
+from tfxfer.doubt import Doubt
+from tfxfer.evaluate import Baselines, pays, score, share
 from tfxfer.features import Features, Pixels, raw_pixels
-from tfxfer.heads import join
+from tfxfer.heads import join, seen_by_head
 from tfxfer.probe import paired, precision
 from tfxfer.run import Run
 from tfxfer.tuning import Competition
 
 BLOCK = 1024  # rows in memory at once
 COMPARED = 32  # images on which the served model is compared with an engine
-Answers = Callable[[np.ndarray], np.ndarray]  # positions -> probabilities, float64 [n, classes]
 Candidates = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says of examples.
+
+    Args:
+        probabilities: positions -> float64 [n, classes].
+        outputs: positions -> what the network says, float32 [n, d].
+        tail: where that begins in what the head sees, counted from its end.
+    """
+
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    outputs: Callable[[np.ndarray], np.ndarray]
+    tail: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,23 +49,33 @@ class Outcome:
         examples: all of them.
         positions: which ones have probabilities: test, validation, and those of train that were held out once.
         probabilities: float64 [len(positions), classes].
+        answers: of the model, to any example.
         candidates: name -> which of the examples that a choice was made on it got right, bool.
     """
 
     examples: Examples
     positions: np.ndarray
     probabilities: np.ndarray
+    answers: Answers
     candidates: Candidates = field(default_factory=dict)
 
-    def of(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Labels and probabilities of one split; None where it has none."""
-        mine = np.array(self.examples.splits)[self.positions] == split
+    def of(self, *splits: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Labels and probabilities of some splits; None where they have none."""
+        mine = np.isin(np.array(self.examples.splits)[self.positions], splits)
         return (self.examples.labels[self.positions[mine]], self.probabilities[mine]) if mine.any() else None
 
-    def metrics(self, baselines: Baselines) -> dict[str, Any]:
+    def doubt(self, seed: int) -> Doubt | None:
+        """What the model knows of its own doubt; None where no example was held out."""
+        held_out = self.of("train", "validation")
+        return doubt.doubt(self.examples, self.answers.outputs, self.answers.tail, held_out, seed) if held_out else None
+
+    def metrics(self, baselines: Baselines, doubt: Doubt | None = None) -> dict[str, Any]:
         """metrics.json: `validation` is the out-of-fold figure on train where there is no validation part; None where there is nothing."""
         judged = {split: score(*mine, self.examples.classes) if (mine := self.of(split)) else None for split in ("test", "validation", "train")}
         found: dict[str, Any] = {"test": judged["test"], "validation": judged["validation"] or judged["train"], "baselines": baselines.scores}
+        if doubt:
+            test = self.examples.where("test")
+            found |= doubt.figures(self.of("test"), doubt.unknown.scores(self.answers.outputs(test)) if len(test) else np.zeros(0))
         return found | ({"candidates": {name: share(right) for name, right in self.candidates.items()}} if self.candidates else {})
 
     def predictions(self) -> Iterator[tuple[str, str, str, str, str]]:
@@ -88,7 +113,10 @@ class Outcome:
             run.say(f"{run.engine} against TensorFlow, which serves the model: probabilities differ by at most {found:.1e} on {COMPARED} images.")
         run.write_text("labels.txt", "".join(f"{name}\n" for name in self.examples.classes))
         run.write_csv("history.csv", history[0] if history else ("epoch",), (epoch.values() for epoch in history))
-        run.write_json("metrics.json", self.metrics(baselines))
+        doubt = self.doubt(run.seed)
+        run.write_json("metrics.json", self.metrics(baselines, doubt))
+        if doubt:
+            run.write("doubt.npz", doubt.save)
         run.write_csv("predictions.csv", ("file", "split", "true", "predicted", "probability"), self.predictions())
         run.write("probabilities.npz", self.save)
         run.write("model.keras", model.save)
@@ -107,7 +135,7 @@ def judge(examples: Examples, answers: Answers, held_out: np.ndarray, probabilit
     """A model's answers on test and validation, beside what is known of examples while they were held out.
 
     Args:
-        answers: what says the model's probabilities of some positions (see `of_head`, `of_model`).
+        answers: of the model (see `of_head`, `of_model`).
         held_out: positions of examples whose probabilities are known from fits without them.
         probabilities: [len(held_out), classes]
         candidates: all that were compared with each other, and which of the judged examples each got right.
@@ -115,30 +143,38 @@ def judge(examples: Examples, answers: Answers, held_out: np.ndarray, probabilit
     fresh = np.setdiff1d(np.concatenate([examples.where("test"), examples.where("validation")]), held_out)
     positions = np.concatenate([fresh, held_out])
     order = np.argsort(positions, kind="stable")
-    return Outcome(examples, positions[order], np.concatenate([answers(fresh), probabilities])[order], candidates or {})
+    return Outcome(examples, positions[order], np.concatenate([answers.probabilities(fresh), probabilities])[order], answers, candidates or {})
 
 
 def of_head(features: Features, head: keras.layers.Layer) -> Answers:
-    """Probabilities by a layer from the last columns of the features to calibrated logits."""
+    """By a layer from the last columns of the features to calibrated logits."""
     width = head.input_shape[-1]
 
-    def answers(positions: np.ndarray) -> np.ndarray:
+    def probabilities(positions: np.ndarray) -> np.ndarray:
         found = [softmax(np.asarray(head(block[:, -width:], training=False), np.float64), 1) for block in features.blocks(positions, BLOCK)]
         return np.concatenate([np.zeros((0, head.output_shape[-1])), *found])
 
-    return answers
+    return Answers(probabilities, lambda positions: features.output[positions], tail_of(features))
 
 
-def of_model(pixels: Pixels, model: keras.Model) -> Answers:
-    """Probabilities by a model from pixels to calibrated logits."""
+def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
+    """By a model from pixels to calibrated logits, whose head sees columns like those of `features`."""
+    tail, width = tail_of(features), features.feature_size
+    outputs = keras.Model(model.inputs, seen_by_head(model))
 
-    def answers(positions: np.ndarray) -> np.ndarray:
+    def said(network: keras.Model, positions: np.ndarray) -> np.ndarray:
         if not len(positions):
-            return np.zeros((0, model.output_shape[-1]))
-        images = pixels.dataset(positions).batch(pixels.batch_size).prefetch(2)
-        return softmax(np.asarray(model.predict(images, verbose=0), np.float64), 1)
+            return np.zeros((0, network.output_shape[-1]), np.float32)
+        return network.predict(pixels.dataset(positions).batch(pixels.batch_size).prefetch(2), verbose=0)
 
-    return answers
+    return Answers(
+        lambda positions: softmax(said(model, positions).astype(np.float64), 1), lambda positions: said(outputs, positions)[:, -tail:][:, :width], tail
+    )
+
+
+def tail_of(features: Features) -> int:
+    """Where the network's own output begins in features, counted from their end."""
+    return features.tap_widths[-1] if features.tap_widths else features.feature_size
 
 
 def baselines(features: Features, run: Run) -> Baselines:
@@ -168,14 +204,8 @@ def settle(found: Competition, features: Features, network: Backbone, run: Run) 
     layer = found.fitted.layer()
     model = found.model or join(network.tapped(taps), layer, network.image_size)
     pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)
-    answers = of_model(pixels, model) if found.model else of_head(features, layer)
+    answers = of_model(pixels, model, features) if found.model else of_head(features, layer)
     return model, judge(features.examples, answers, found.positions, found.probabilities, found.candidates)
-
-
-def share(right: np.ndarray) -> dict[str, float]:
-    """Accuracy with its 95 % interval, as JSON values."""
-    low, high = wilson(int(right.sum()), len(right))
-    return {"accuracy": float(right.mean()), "low": low, "high": high, "n": len(right)}
 
 
 def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:

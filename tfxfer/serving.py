@@ -119,7 +119,7 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
 
 def constant(model: keras.Model, image_size: tuple[int, int]) -> Any:
     """The model in inference mode as a function of pixels: [probabilities [B, C], features [B, F] where it has them], weights as constants."""
-    outputs = [model.outputs[0]] + [found for found in [features_of(model)] if found is not None]
+    outputs = [model.outputs[0]] + [found for found in [heads.seen_by_head(model)] if found is not None]
     both = keras.Model(model.inputs, outputs)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.float32)])
@@ -130,19 +130,6 @@ def constant(model: keras.Model, image_size: tuple[int, int]) -> Any:
         return [tf.nn.softmax(tf.cast(logits, tf.float32))[:n], *(tf.cast(f, tf.float32)[:n] for f in features)]
 
     return savedmodel.with_constants(call.get_concrete_function())
-
-
-def features_of(model: keras.Model) -> Any | None:
-    """What the head sees: the first tensor [B, F] that all data passes through, the head's own output aside."""
-    for layer in model.layers:
-        try:
-            tensor = layer.output
-            if len(tensor.shape) == 2 and tensor is not model.outputs[0]:
-                keras.Model(tensor, model.outputs)
-                return tensor
-        except (AttributeError, ValueError):  # a layer that is called twice or not at all, or a tensor that data passes by
-            continue
-    return None
 
 
 # --- predict and evaluate ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""From labels and probabilities to figures, and what one would get without transfer. NumPy, and the heads of `tfxfer.probe`."""
+"""What one would get without transfer, or with the simplest one, and whether transfer pays."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,56 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from tfxfer.evaluate.figures import score
 from tfxfer.probe import linear, paired
 from tfxfer.probe.fitted import Array
 from tfxfer.probe.folds import sample
 
-Z = 1.959963984540054  # the normal quantile of a 95 % interval
 BASELINE_EXAMPLES = 10_000  # a baseline is fitted on at most so many: more would cost more than what it is compared with
 NAMES = {"majority": "always the most frequent class", "raw_pixels": "logistic regression on raw pixels"}
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `right` out of `n` (Wilson 1927)."""
-    share, z2 = right / n, Z * Z
-    middle, half = share + z2 / (2 * n), Z * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, float((middle - half) / (1 + z2 / n))), min(1.0, float((middle + half) / (1 + z2 / n)))
-
-
-def score(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """How good probabilities are, as JSON values.
-
-    Args:
-        labels: int [n], the true classes.
-        probabilities: [n, C].
-        classes: C names.
-
-    Returns:
-        "accuracy" with its 95 % interval "low" to "high" (Wilson), "balanced_accuracy" (mean recall of the classes that have examples), "n", and in
-        "classes" for each name "n" (examples), "predicted" (how often it was said), "precision" and "recall"; None where there is nothing to divide by.
-
-    Raises:
-        ValueError: no examples, or shapes that don't fit.
-    """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    if not len(labels) or probabilities.shape != (len(labels), len(classes)):
-        raise ValueError(f"expected labels [n] and probabilities [n, {len(classes)}] with n >= 1. Received: shapes {labels.shape} and {probabilities.shape}")
-    found = probabilities.argmax(1)
-    right = int(np.sum(found == labels))
-    low, high = wilson(right, len(labels))
-    each = {}
-    for i, name in enumerate(classes):
-        n, said, hits = int(np.sum(labels == i)), int(np.sum(found == i)), int(np.sum((labels == i) & (found == i)))
-        each[name] = {"n": n, "predicted": said, "precision": hits / said if said else None, "recall": hits / n if n else None}
-    recalls = [entry["recall"] for entry in each.values() if entry["recall"] is not None]
-    return {
-        "accuracy": right / len(labels),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "low": low,
-        "high": high,
-        "n": len(labels),
-        "classes": each,
-    }
 
 
 @dataclass(frozen=True, eq=False)

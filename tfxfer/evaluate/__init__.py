@@ -1,0 +1,12 @@
+"""From labels and probabilities to figures. NumPy, and the heads of `tfxfer.probe`.
+
+figures     accuracy and its kin, with intervals
+baselines   what one would get without transfer, and whether it pays
+sets        prediction sets
+"""
+
+from tfxfer.evaluate.baselines import Baselines, baselines, pays
+from tfxfer.evaluate.figures import reliability, score, share, wilson
+from tfxfer.evaluate.sets import lowest, members, strangeness
+
+__all__ = ["Baselines", "baselines", "lowest", "members", "pays", "reliability", "score", "share", "strangeness", "wilson"]
