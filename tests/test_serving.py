@@ -1,9 +1,8 @@
-"""Predict, evaluate and export: one graph from bytes to probabilities."""
+"""Export: one graph from bytes to probabilities, as TensorFlow Serving asks for it."""
 
-import csv
-import io
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -13,19 +12,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
-from sklearn.datasets import load_sample_image
+from runs import CLASSES, SIZE, write_kinds, write_run
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from tfxfer import heads, preprocess, savedmodel, serving
+from tfxfer import doubt, heads, preprocess, savedmodel, serving
 from tfxfer.backbone import Backbone
-from tfxfer.data import load
-from tfxfer.errors import DataError, ImageError, RunError, ServingError
-from tfxfer.run import Run
-
-CLASSES = ("china", "flower", "none <of> these")
-SIZE = (32, 32)
+from tfxfer.errors import RunError, ServingError
+from tfxfer.serving.model import open_network
+from tfxfer.serving.place import move
 
 # What a server does: TensorFlow and the folder, nothing else.
 ALONE = """
@@ -40,41 +36,10 @@ print(json.dumps({"classes": [[c.decode() for c in row] for row in answer["class
 """
 
 
-def load_photo():
-    return Image.fromarray(load_sample_image("china.jpg")).resize((100, 67))
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def all_kinds(tmp_path_factory) -> Path:
-    """One photo in every format, orientation and mode that is served."""
-    folder = tmp_path_factory.mktemp("kinds")
-    photo = load_photo()
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    alpha = photo.convert("RGBA")
-    alpha.putalpha(Image.linear_gradient("L").resize(photo.size))
-    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
-    for name, image, kind, options in (
-        ("colour.jpg", photo, "JPEG", {}),
-        ("grey.jpg", photo.convert("L"), "JPEG", {}),
-        ("cmyk.jpg", photo.convert("CMYK"), "JPEG", {}),
-        ("turned.jpg", photo, "JPEG", {"exif": turned}),
-        ("colour.png", photo, "PNG", {}),
-        ("deep.png", deep, "PNG", {}),
-        ("palette.png", photo.quantize(16), "PNG", {}),
-        ("alpha.png", alpha, "PNG", {}),
-        ("first.gif", photo.quantize(64), "GIF", {}),
-        ("colour.bmp", photo, "BMP", {}),
-        ("colour.webp", photo, "WEBP", {}),
-    ):
-        (folder / name).write_bytes(encoded(image, kind, **options))
-    return folder
+    """50 files of every kind that is served."""
+    return write_kinds(tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +51,6 @@ def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
     return write_run(tmp_path_factory.mktemp("runs") / "frozen-1", heads.join(backbone, head, SIZE))
 
 
-def write_run(folder, model, *, classes=CLASSES, data="photos") -> Path:
-    run = Run(folder, options={"data": str(data)})
-    backbone = next(layer for layer in model.layers if isinstance(layer, Backbone))
-    run.record(image_size=backbone.image_size, value_range=backbone.value_range)
-    run.write_text("labels.txt", "".join(f"{name}\n" for name in classes))
-    run.write("model.keras", model.save)
-    run.finish()
-    return folder
-
-
 @pytest.fixture(scope="module")
 def exported(run_folder, tmp_path_factory) -> Path:
     return serving.export(run_folder, tmp_path_factory.mktemp("serving") / "photos")
@@ -104,6 +59,10 @@ def exported(run_folder, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def signatures(exported):
     return tf.saved_model.load(str(exported)).signatures
+
+
+def graph_of(folder):
+    return SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
 
 
 def read(folder):
@@ -132,7 +91,7 @@ def test_served_answers_are_those_of_the_keras_model(run_folder, signatures, all
 
 def test_scores_are_sorted_and_add_up_to_one(signatures, all_kinds):
     scores = signatures["serving_default"](inputs=tf.constant(read(all_kinds)))["scores"].numpy()
-    assert scores.shape == (11, 3) and (np.diff(scores) <= 0).all()
+    assert scores.shape == (50, 3) and (np.diff(scores) <= 0).all()
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-6)
 
 
@@ -153,36 +112,119 @@ def test_features_of_a_mirrored_run_are_the_mean_of_both_sides(tiny_savedmodel, 
     folder = write_run(tmp_path / "run", heads.join(backbone, keras.layers.Dense(3), SIZE, mirror=True))
     pixels = tf.stack([preprocess.pixels(one, SIZE) for one in read(all_kinds)])
     expected = (backbone(pixels) + backbone(pixels[:, :, ::-1])) / 2
-    np.testing.assert_allclose(serving.open_model(folder).features(tf.constant(read(all_kinds))), expected, atol=1e-5)
+    np.testing.assert_allclose(open_network(folder).answer(tf.constant(read(all_kinds)))["features"], expected, atol=1e-5)
+
+
+def examples(files):
+    """Serialized tf.Examples, as the Classify call sends them."""
+    values = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[file])) for file in files]
+    return [tf.train.Example(features=tf.train.Features(feature={"image/encoded": value})).SerializeToString() for value in values]
+
+
+SHAPES = {
+    "serving_default": {"classes": (3,), "scores": (3,)},
+    "classify": {"classes": (3,), "scores": (3,)},
+    "probabilities": {"probabilities": (3,), "unknown": ()},
+    "tensor": {"probabilities": (3,)},
+    "features": {"features": (16,)},
+}
 
 
 @pytest.mark.parametrize("n", [0, 1])
-@pytest.mark.parametrize(
-    ("name", "widths"), [("serving_default", {"classes": 3, "scores": 3}), ("tensor", {"probabilities": 3}), ("features", {"features": 16})]
-)
-def test_every_output_has_the_batch_as_dimension_0(signatures, all_kinds, name, widths, n):
-    inputs = tf.zeros((n, *SIZE, 3)) if name == "tensor" else tf.constant(read(all_kinds)[:n], tf.string, (n,))
-    assert {key: tuple(value.shape) for key, value in signatures[name](inputs=inputs).items()} == {key: (n, width) for key, width in widths.items()}
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_output_has_the_batch_as_dimension_0(signatures, all_kinds, name, n):
+    files = read(all_kinds)[:n]
+    inputs = tf.zeros((n, *SIZE, 3)) if name == "tensor" else tf.constant(examples(files) if name == "classify" else files, tf.string, (n,))
+    assert {key: tuple(value.shape) for key, value in signatures[name](inputs=inputs).items()} == {key: (n, *width) for key, width in SHAPES[name].items()}
+
+
+def test_classify_takes_examples_and_says_what_the_default_signature_says(exported, signatures, all_kinds):
+    files = read(all_kinds)[:7]
+    expected, found = signatures["serving_default"](inputs=tf.constant(files)), signatures["classify"](inputs=tf.constant(examples(files)))
+    assert found["classes"].numpy().tolist() == expected["classes"].numpy().tolist()
+    np.testing.assert_array_equal(found["scores"], expected["scores"])
+    # What TensorFlow Serving's Classify call asks of a signature (classifier.cc).
+    (signature,) = [d for name, d in graph_of(exported).signature_def.items() if name == "classify"]
+    assert signature.method_name == "tensorflow/serving/classify"
+    assert (set(signature.inputs), set(signature.outputs)) == ({"inputs"}, {"classes", "scores"})
+
+
+def test_unknown_is_the_score_that_the_run_fitted(run_folder, signatures, all_kinds):
+    features = signatures["features"](inputs=tf.constant(read(all_kinds)))["features"].numpy()
+    expected = doubt.load(run_folder / "doubt.npz").unknown.scores(features)
+    np.testing.assert_allclose(signatures["probabilities"](inputs=tf.constant(read(all_kinds)))["unknown"], expected, rtol=1e-4, atol=1e-3)
 
 
 def test_labels_are_an_asset(exported):
     assert (exported / "assets/labels.txt").read_text("utf-8").splitlines() == list(CLASSES)
-    assets = SavedModel.FromString((exported / "saved_model.pb").read_bytes()).meta_graphs[0].asset_file_def
-    assert [asset.filename for asset in assets] == ["labels.txt"]
+    assert [asset.filename for asset in graph_of(exported).asset_file_def] == ["labels.txt"]
 
 
-def test_warm_up_requests_are_predict_logs_that_the_signatures_answer(exported, signatures):
+def test_warm_up_requests_are_logs_that_the_signatures_answer(exported, signatures):
     logs = [PredictionLog.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(exported / "assets.extra/tf_serving_warmup_requests"))]
-    requests = [log.predict_log.request for log in logs]
-    assert [request.model_spec.signature_name for request in requests] == ["serving_default", "tensor", "features"]
-    for request in requests:
-        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+    asked = set()
+    for log in logs:
+        if log.HasField("classify_log"):
+            request = log.classify_log.request
+            inputs = {"inputs": tf.constant([example.SerializeToString() for example in request.input.example_list.examples])}
+        else:
+            request = log.predict_log.request
+            inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        asked.add((request.model_spec.signature_name, log.WhichOneof("log_type")))
         for output in signatures[request.model_spec.signature_name](**inputs).values():
             assert output.shape[0] == 1
+    assert asked == {(name, "classify_log" if name == "classify" else "predict_log") for name in SHAPES}
 
 
-def test_export_holds_no_denied_operation(exported):
-    savedmodel.check_library(exported, savedmodel.DENIED)
+def test_the_batching_config_sets_what_tensorflow_serving_knows(exported):
+    # session_bundle_config.proto: BatchingParameters, whose numbers are wrapped.
+    found = dict(re.findall(r"^(\w+) \{ value: (\d+) \}$", (exported / "assets.extra/batching.config").read_text(), re.MULTILINE))
+    assert found == {"max_batch_size": "32", "batch_timeout_micros": "2000", "max_enqueued_batches": "100", "num_batch_threads": "2"}
+
+
+def test_a_request_over_grpc_is_answered_by_its_signature(signatures, all_kinds):
+    # What a client writes, and what TensorFlow Serving makes of it: the tensors of the request become those of the signature.
+    request = PredictRequest()
+    request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(read(all_kinds)[:2], shape=(2,)))
+    again = PredictRequest.FromString(request.SerializeToString())
+    answer = signatures["serving_default"](inputs=tf.constant(tf.make_ndarray(again.inputs["inputs"])))
+    assert answer["scores"].shape == (2, 3)
+
+
+@pytest.fixture(scope="module")
+def forgiving(run_folder, tmp_path_factory) -> Path:
+    return serving.export(run_folder, tmp_path_factory.mktemp("null"), on_bad_image="null")
+
+
+@pytest.mark.parametrize("where", ["exported", "forgiving"])
+def test_saved_model_cli_shows_it_and_finds_no_denied_operation(request, where):
+    tool, folder = Path(sys.executable).with_name("saved_model_cli"), request.getfixturevalue(where)
+    shown = subprocess.run([tool, "show", "--dir", folder, "--tag_set", "serve"], capture_output=True, text=True, check=True).stdout
+    assert all(f'SignatureDef key: "{name}"' in shown for name in SHAPES)
+    scanned = subprocess.run([tool, "scan", "--dir", folder], capture_output=True, text=True, check=True).stdout
+    assert "does not contain the default denylisted ops" in scanned
+    savedmodel.check_library(folder, savedmodel.DENIED)
+
+
+def test_a_bad_image_fails_its_request_with_a_clear_error(signatures, all_kinds):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required"):
+        signatures["serving_default"](inputs=tf.constant([*read(all_kinds)[:2], b"this is text"]))
+
+
+def test_a_bad_image_gets_an_empty_answer_where_that_was_asked_for(forgiving, signatures, all_kinds):
+    good, answers = read(all_kinds), tf.saved_model.load(str(forgiving)).signatures
+    found = answers["serving_default"](inputs=tf.constant([b"this is text", *good, b"", good[0][:40]]))
+    bad, rest = [0, len(good) + 1, len(good) + 2], slice(1, len(good) + 1)
+    assert np.unique(found["classes"].numpy()[bad]).tolist() == [b""] and not found["scores"].numpy()[bad].any()
+    expected = signatures["serving_default"](inputs=tf.constant(good))
+    assert found["classes"].numpy()[rest].tolist() == expected["classes"].numpy().tolist()
+    np.testing.assert_allclose(found["scores"].numpy()[rest], expected["scores"], atol=1e-6)
+
+
+@pytest.mark.parametrize("files", [[], [b"this is text"], [b"", b"text"]])
+def test_a_request_of_nothing_but_bad_images_is_answered(forgiving, files):
+    found = tf.saved_model.load(str(forgiving)).signatures["serving_default"](inputs=tf.constant(files, tf.string, (len(files),)))
+    assert found["scores"].shape == (len(files), 3) and not found["scores"].numpy().any()
 
 
 def test_the_first_version_is_1(exported):
@@ -191,7 +233,7 @@ def test_the_first_version_is_1(exported):
 
 def test_decoding_is_kept_apart_from_the_network(exported):
     # With the loop over images in the same graph TensorFlow folds no BatchNorm: 105 images a second instead of 155.
-    functions = SavedModel.FromString((exported / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def.library.function
+    functions = graph_of(exported).graph_def.library.function
     apart = [function for function in functions if function.attr["_noinline"].b]
     assert len(apart) == 1 and any("While" in node.op for node in apart[0].node_def)
 
@@ -200,7 +242,7 @@ def test_version_is_the_largest_plus_one_and_foreign_files_are_left_alone(tmp_pa
     for name in ("1", "7", "12.old", "x", ".export-a"):
         (tmp_path / name).mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    assert serving.move(tmp_path / ".export-a", tmp_path) == tmp_path / "8"
+    assert move(tmp_path / ".export-a", tmp_path) == tmp_path / "8"
     assert sorted(os.listdir(tmp_path)) == ["1", "12.old", "7", "8", "notes.txt", "x"]
 
 
@@ -210,7 +252,29 @@ def test_two_exports_that_finish_at_once_get_two_versions(tmp_path, monkeypatch)
     (tmp_path / ".export-a").mkdir()
     listed = iter([[], ["1"]])  # theirs appears between the listing and the renaming
     monkeypatch.setattr(os, "listdir", lambda folder: next(listed))
-    assert serving.move(tmp_path / ".export-a", tmp_path) == tmp_path / "2"
+    assert move(tmp_path / ".export-a", tmp_path) == tmp_path / "2"
+
+
+def test_a_version_can_be_chosen_and_is_never_written_over(run_folder, tmp_path):
+    assert serving.export(run_folder, tmp_path, version=7).name == "7"
+    with pytest.raises(ServingError, match=r"7 exists already\. Leave --version out for the next free one \(8\), or choose another\."):
+        serving.export(run_folder, tmp_path, version=7)
+
+
+METRICS = {"test": {"accuracy": 0.86, "low": 0.79, "high": 0.91, "n": 120}, "validation": {"accuracy": 0.95, "low": 0.9, "high": 0.98, "n": 100}}
+
+
+def test_a_model_that_is_not_accurate_enough_is_not_exported(tiny_savedmodel, tmp_path):
+    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE)
+    run = write_run(tmp_path / "run", model, metrics=METRICS)
+    text = r"has an accuracy of 0\.860 on test \(95 % interval 0\.790 to 0\.910, n = 120\); 0\.9 is required\. Nothing was exported\."
+    with pytest.raises(ServingError, match=text):
+        serving.export(run, tmp_path / "out", require_accuracy=0.9)
+    assert not (tmp_path / "out").exists()
+    assert serving.export(run, tmp_path / "out", require_accuracy=0.86).name == "1"
+    blind = write_run(tmp_path / "blind", model, metrics={"test": None, "validation": None})
+    with pytest.raises(ServingError, match=r"has no held-out examples, so that nothing is known of its accuracy; 0\.1 is required"):
+        serving.export(blind, tmp_path / "out", require_accuracy=0.1)
 
 
 def test_an_output_path_below_a_file_is_refused(run_folder, tmp_path):
@@ -257,147 +321,3 @@ def test_labels_that_do_not_fit_the_model_are_refused(tiny_savedmodel, tmp_path)
     folder = write_run(tmp_path / "run", heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE))
     with pytest.raises(ServingError, match=r"gives \(None, 2\); expected \(None, 32, 32, 3\) and \(None, 3\), as settings\.json and labels\.txt say"):
         serving.open_model(folder)
-
-
-# --- predict ----------------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mixed(photos, tmp_path) -> Path:
-    """Photos two folders deep, hidden files and notes beside them."""
-    folder = tmp_path / "mixed"
-    (folder / "deep/er").mkdir(parents=True)
-    (folder / ".hidden").mkdir()
-    for i, name in enumerate(("b.jpg", "a.JPG", "deep/er/c.jpeg", ".d.jpg", ".hidden/e.jpg")):
-        (folder / name).write_bytes((photos / f"china/china{i:02d}.jpg").read_bytes())
-    (folder / "notes.txt").write_text("no image")
-    return folder
-
-
-def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, mixed):
-    said = []
-    given = f"{mixed}/deep/../b.jpg"
-    rows = list(serving.predict(run_folder, [given, mixed], log=said.append))
-    assert [row.file for row in rows] == [given, f"{mixed}/a.JPG", f"{mixed}/b.jpg", f"{mixed}/deep/er/c.jpeg"]
-    assert rows[0][1:] == rows[2][1:] and {row.predicted for row in rows} <= set(CLASSES)
-    assert said == [f"{mixed}: 3 files that are no images are passed over"]
-
-
-def test_the_size_of_a_batch_changes_nothing(run_folder, photos):
-    several, one = ({row.file: row for row in serving.predict(run_folder, [photos], batch_size=n)} for n in (64, 7))
-    assert list(several) == list(one) and len(one) == 60
-    np.testing.assert_allclose([row.probability for row in several.values()], [row.probability for row in one.values()], atol=1e-6)
-
-
-def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
-    whole = (mixed / "a.JPG").read_bytes()
-    (mixed / "bad.jpg").write_text("this is text")
-    (mixed / "short.jpg").write_bytes(whole[: len(whole) // 2])
-    (mixed / "sick.png").write_bytes(encoded(Image.new("RGB", (90, 90)), "PNG").replace(b"IDAT", b"IDAT\xff\xff\xff", 1))
-    rows, found = [], serving.predict(run_folder, [mixed], batch_size=2, log=lambda _: None)
-    with pytest.raises(ImageError) as error:
-        rows.extend(found)
-    assert [Path(row.file).name for row in rows] == ["a.JPG", "b.jpg", "c.jpeg"]
-    text = str(error.value)
-    assert text.startswith(f"3 of 6 files can't be predicted, the others were predicted: {mixed}/bad.jpg is no image, it begins with b'this is text'; ")
-    assert "short.jpg is a JPEG that is truncated: its end is missing" in text and "sick.png" in text
-
-
-def test_an_image_that_only_decoding_finds_damaged_is_named(run_folder, tmp_path, photos):
-    (tmp_path / "good.jpg").write_bytes((photos / "china/china00.jpg").read_bytes())
-    (tmp_path / "sick.webp").write_bytes(encoded(Image.new("RGB", (9, 9)), "WEBP", lossless=True)[:-8] + bytes(8))
-    png = bytearray(encoded(load_photo(), "PNG"))
-    png[200:300] = bytes(100)
-    (tmp_path / "sick.png").write_bytes(png)
-    rows = []
-    with pytest.raises(ImageError, match=r"sick\.png can't be decoded: "):
-        rows.extend(serving.predict(run_folder, [tmp_path]))
-    assert any(row.file.endswith("good.jpg") for row in rows)
-
-
-def test_a_path_that_does_not_exist_is_refused_before_the_model_is_loaded(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.jpg does not exist\. Expected image files, or folders of them\."):
-        serving.predict(tmp_path / "no run", [tmp_path / "nowhere.jpg"])
-
-
-def test_a_folder_without_images_is_refused(run_folder, tmp_path):
-    with pytest.raises(DataError, match=r"there is no image to predict\. Expected image files, or folders of them\."):
-        serving.predict(run_folder, [tmp_path])
-
-
-def test_predictions_are_written_as_csv(tmp_path):
-    rows = [serving.Prediction('a "b",\n.jpg', "café", 0.123456789), serving.Prediction("\udcff.jpg", "x", 1.0)]
-    serving.write_csv(rows, tmp_path / "out.csv")
-    text = (tmp_path / "out.csv").read_bytes().decode("utf-8", "surrogateescape")
-    assert text.startswith("file,predicted,probability\n")
-    assert list(csv.reader(io.StringIO(text)))[1:] == [['a "b",\n.jpg', "café", "0.123457"], ["\udcff.jpg", "x", "1.000000"]]
-
-
-def test_rows_before_an_error_are_in_the_csv(tmp_path):
-    def rows():
-        yield serving.Prediction("a.jpg", "x", 0.5)
-        raise ImageError("b.jpg is bad")
-
-    with pytest.raises(ImageError, match=r"b\.jpg is bad"):
-        serving.write_csv(rows(), tmp_path / "out.csv")
-    assert (tmp_path / "out.csv").read_text() == "file,predicted,probability\na.jpg,x,0.500000\n"
-
-
-def test_a_csv_below_a_file_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ServingError, match=r"file/out\.csv can't be written: Not a directory\. Choose another file with --to\."):
-        serving.write_csv([], tmp_path / "file/out.csv")
-
-
-# --- evaluate ---------------------------------------------------------------------------------------------------------------------------------
-
-
-def copied(photos, folder, places):
-    for i, place in enumerate(places):
-        (folder / place).mkdir(parents=True, exist_ok=True)
-        (folder / place / f"{i}.jpg").write_bytes(sorted((photos / Path(place).name).iterdir())[i].read_bytes())
-    return folder
-
-
-def test_all_images_of_other_data_are_judged(run_folder, photos):
-    said = []
-    found = serving.evaluate(run_folder, photos, log=said.append)
-    right = sum(Path(row.file).parent.name == row.predicted for row in serving.predict(run_folder, [photos]))
-    assert (found["n"], found["accuracy"]) == (60, right / 60)
-    assert said == [f"{photos}: all images, 60 of 60"]
-
-
-def test_of_data_with_a_test_part_that_part_is_judged(run_folder, photos, tmp_path):
-    said = []
-    folder = copied(photos, tmp_path, ["train/china", "train/flower", "test/china"])
-    assert serving.evaluate(run_folder, folder, log=said.append)["classes"]["china"]["n"] == 1
-    assert said == [f"{folder}: the test part, 1 of 3"]
-
-
-def test_of_the_runs_own_data_the_test_part_of_its_split_is_judged(tiny_savedmodel, photos, tmp_path):
-    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE)
-    folder = write_run(tmp_path / "run", model, classes=("china", "flower"), data=photos)
-    assert serving.evaluate(folder, photos, log=lambda _: None)["n"] == len(load(photos).where("test"))
-
-
-def test_one_class_alone_can_be_judged(run_folder, photos, tmp_path):
-    found = serving.evaluate(run_folder, copied(photos, tmp_path, ["flower"]), log=lambda _: None)
-    assert found["n"] == 1 and found["classes"]["china"]["recall"] is None
-
-
-def test_classes_that_the_model_does_not_know_are_named(run_folder, photos, tmp_path):
-    copied(photos, tmp_path, ["china", "flower"])
-    (tmp_path / "flower").rename(tmp_path / "rose")
-    with pytest.raises(DataError, match=r"has classes that the model doesn't know: rose\. It knows: china, flower, none <of> these\."):
-        serving.evaluate(run_folder, tmp_path, log=lambda _: None)
-
-
-def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
-    (copied(photos, tmp_path, ["china", "flower"]) / "china/0.jpg").write_text("text")
-    with pytest.raises(ImageError, match=r"1 of 2 images can't be judged: china/0\.jpg is no image, it begins with b'text'\. Repair or remove them\."):
-        serving.evaluate(run_folder, tmp_path, log=lambda _: None)
-
-
-def test_data_that_is_none_is_refused(run_folder, tmp_path):
-    with pytest.raises(DataError, match=r"nothing is no labelled data\. Expected a folder with a folder for each class"):
-        serving.evaluate(run_folder, tmp_path / "nothing")

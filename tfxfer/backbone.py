@@ -7,7 +7,7 @@ import os
 import warnings
 import weakref
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import keras
@@ -143,6 +143,12 @@ class Backbone(keras.layers.Layer):
     def entry_shape(self) -> tuple[int, ...]:
         """Shape of one input: (height, width, 3), or that of the activations that a part of a network starts from (see `cut`)."""
         return self._pretrained.it.input_shape
+
+    @property
+    def pretrained(self) -> Pretrained:
+        """Graphs, stages and weights, these as they are now."""
+        found = self._pretrained.it
+        return replace(found, weights=tuple(Weight(w.name, mine.numpy(), w.trainable) for w, mine in zip(found.weights, self._own, strict=True)))
 
     @property
     def feature_size(self) -> int:

@@ -206,16 +206,20 @@ def run() -> None:
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--format", "form", type=click.Choice(["csv"]), default="csv", show_default=True, help="Of the answer.")
+@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Classes to name, the most probable first.")
+@click.option("--sets", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Also the classes that hold the true one so often, such as 0.9.")
+@click.option("--unknown", is_flag=True, help="Also mark what fits no class; 1 in 20 images of known classes is marked, too.")
+@click.option("--format", "form", type=click.Choice(["csv", "json", "jsonl", "parquet"]), default="csv", show_default=True, help="Of the answer.")
 @click.option("--to", type=click.Path(path_type=Path), help="File for the answer; standard output by default.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
 @click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
-def predict(folder: Path, paths: tuple[str, ...], form: str, to: Path | None, batch_size: int, trust: bool) -> None:
-    """Predict photos, and folders of them, with a finished run's model."""
-    room("run").open_run(folder)
+def predict(folder: Path, paths: tuple[str, ...], form: str, to: Path | None, **options: Any) -> None:
+    """Predict photos, and folders of them, with a finished run's model or an export of it."""
+    if form == "parquet" and to is None:
+        raise click.UsageError("--format parquet needs --to FILE.")
     start_tensorflow()
     serving = room("serving")
-    serving.write_csv(serving.predict(folder, paths, batch_size=batch_size, trust=trust, log=to_stderr), to)
+    serving.write(serving.predict(folder, paths, **options, log=to_stderr, progress=True), form, to)
 
 
 @main.command()
@@ -236,12 +240,27 @@ def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int, tr
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("to", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["savedmodel", "reusable"]), default="savedmodel", show_default=True, help="See below.")
+@click.option("--version", type=click.IntRange(min=0), help="Folder below FOLDER; the largest there is + 1 by default.")
+@click.option("--require-accuracy", type=click.FloatRange(0, 1), help="Refuse a model that was right less often on test, such as 0.9.")
+@click.option("--on-bad-image", type=click.Choice(["error", "null"]), help="Of savedmodel: null answers the other images of a request; error by default.")
 @click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
-def export(folder: Path, to: Path, trust: bool) -> None:
-    """Write a finished run's model as a SavedModel that TensorFlow Serving serves."""
+def export(folder: Path, to: Path, form: str, on_bad_image: str | None, **options: Any) -> None:
+    """Write a finished run's model to FOLDER/<version>/.
+
+    \b
+    savedmodel   what TensorFlow Serving serves: encoded images to classes and scores
+    reusable     the network alone, to transfer from again: tfxfer run partial --backbone FOLDER/1
+    """
+    if on_bad_image is not None:
+        if form != "savedmodel":
+            raise click.UsageError(f"--on-bad-image is for --format savedmodel; received --format {form}.")
+        options["on_bad_image"] = on_bad_image
     room("run").open_run(folder)
     start_tensorflow()
-    click.echo(f"Exported to {room('serving').export(folder, to, trust=trust, log=to_stderr)}")
+    serving = room("serving")
+    write = {"savedmodel": serving.export, "reusable": serving.export_reusable}[form]
+    click.echo(f"Exported to {write(folder, to, **options, log=to_stderr)}")
 
 
 @main.command()

@@ -14,6 +14,7 @@ pure        a traced call to a pure graph
 gradient    whether its gradients are the original's
 read        a folder to a Pretrained
 cut         a network in two
+reusable    a Pretrained as a SavedModel again
 """
 
 from tfxfer.savedmodel.cut import after, before
@@ -21,6 +22,7 @@ from tfxfer.savedmodel.denied import CHECKPOINT, DENIED, check_graph, check_libr
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
 from tfxfer.savedmodel.pure import inlined, with_constants
 from tfxfer.savedmodel.read import read, variables_of
+from tfxfer.savedmodel.reusable import reusable
 
 __all__ = [
     "CHECKPOINT",
@@ -37,6 +39,7 @@ __all__ = [
     "inlined",
     "needed",
     "read",
+    "reusable",
     "variables_of",
     "with_constants",
 ]

@@ -1,0 +1,23 @@
+"""From encoded images to probabilities: `predict`, `evaluate` and `export` share one graph, so that they agree by construction.
+
+    encoded bytes ─preprocess.pixels─> pixels ─network, one graph of constants─> features ─head─> logits ─softmax─> probabilities
+
+model       a finished run, or an export of one, that is ready to answer
+answers     files to probabilities, whatever is wrong with some of them
+predict     files to classes
+formats     ... as CSV, JSON, JSON lines or Parquet
+judge       labelled images to figures
+export      a SavedModel for TensorFlow Serving
+warmup      what a server asks it before it says that it is ready
+reusable    the network as a SavedModel that can be transferred from again
+place       FOLDER/<version>/, whole or not there
+"""
+
+from tfxfer.serving.export import export
+from tfxfer.serving.formats import write
+from tfxfer.serving.judge import evaluate
+from tfxfer.serving.model import Served, load_model, open_model
+from tfxfer.serving.predict import Prediction, predict
+from tfxfer.serving.reusable import export_reusable
+
+__all__ = ["Prediction", "Served", "evaluate", "export", "export_reusable", "load_model", "open_model", "predict", "write"]

@@ -1,0 +1,97 @@
+"""Files to probabilities, in order, whatever is wrong with some of them."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.data import find_images, readable
+from tfxfer.data.images import problem
+from tfxfer.errors import DataError, ImageError, TfxferError
+from tfxfer.features import reason
+from tfxfer.serving.model import Served
+
+SHOWN = 10
+Row = dict[str, np.ndarray]  # "probabilities" [C] and, where the model knows it, "unknown"
+
+
+def listed(texts: list[str]) -> str:
+    return "; ".join(texts[:SHOWN]) + (f"; and {len(texts) - SHOWN} more." if len(texts) > SHOWN else ".")
+
+
+def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:
+    """Image files as given, or found in folders."""
+    files: list[str] = []
+    for path in (os.fspath(path) for path in paths):
+        if os.path.isdir(path):
+            images, others = find_images(Path(path))
+            files += map(str, images)
+            if others:
+                log(f"{path}: {sum(others.values())} files that are no images are passed over")
+        elif os.path.exists(path):
+            files.append(path)
+        else:
+            raise DataError(f"{path} does not exist. Expected image files, or folders of them.")
+    if not files:
+        raise DataError("there is no image to predict. Expected image files, or folders of them.")
+    return files
+
+
+def answers(model: Served, read: Callable[[int], bytes], files: Sequence[str], batch_size: int) -> Iterator[Row | str]:
+    """What the model says of each file in order, or a sentence on why it says nothing. Batches are computed one by one, off the caller's thread."""
+    if batch_size < 1:
+        raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
+
+    def ready(i: int) -> bytes:
+        encoded = readable(read(i), files[i])
+        if found := problem(encoded):
+            raise ImageError(f"{files[i]} {found}")
+        return encoded
+
+    def ask(several: list[bytes]) -> list[Row]:
+        found = {name: rows.numpy() for name, rows in model.answer(tf.constant(several, tf.string)).items()}
+        return [{name: rows[i] for name, rows in found.items()} for i in range(len(several))]
+
+    def batch(positions: range) -> list[Row | str]:
+        found: dict[int, Any] = {i: attempt(files[i], partial(ready, i)) for i in positions}
+        good = {i: encoded for i, encoded in found.items() if isinstance(encoded, bytes)}
+        try:
+            found |= zip(good, ask(list(good.values())), strict=True)
+        except tf.errors.InvalidArgumentError:
+            # One bad image fails the whole batch: find it by asking one by one.
+            for i, encoded in good.items():
+                rows = attempt(files[i], partial(ask, [encoded]))
+                found[i] = rows if isinstance(rows, str) else rows[0]
+        # An export that answers bad images with nothing says so by zeros.
+        return [row if isinstance(row, str) or row["probabilities"].any() else f"{files[i]} can't be decoded" for i, row in found.items()]
+
+    waiting: deque[Future] = deque()
+    # One thread: two in TensorFlow's fused convolutions crash, see tfxfer.engines.
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for first in range(0, len(files), batch_size):
+                waiting.append(pool.submit(batch, range(first, min(first + batch_size, len(files)))))
+                if len(waiting) > 2:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def attempt(file: str, call: Callable[[], Any]) -> Any:
+    """What a call returns, or a sentence on why this image can't be read or decoded."""
+    try:
+        return call()
+    except ImageError as error:
+        return str(error)
+    except (OSError, TfxferError) as error:
+        return f"{file} can't be read: {getattr(error, 'strerror', None) or error}"
+    except tf.errors.InvalidArgumentError as error:
+        return f"{file} can't be decoded: {reason(error)}"

@@ -1,0 +1,135 @@
+"""A finished run's model as a SavedModel that TensorFlow Serving serves."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from tfxfer.errors import ServingError
+from tfxfer.run import Finished, open_run
+from tfxfer.serving import warmup
+from tfxfer.serving.model import Bad, Network, open_network
+from tfxfer.serving.place import EXTRA, placed
+
+CARD, BATCHING = "MODEL_CARD.md", "batching.config"
+# Batches of one request wait 2 ms for others, and no batch is larger than what a CPU computes fastest.
+CONFIG = """max_batch_size { value: 32 }
+batch_timeout_micros { value: 2000 }
+max_enqueued_batches { value: 100 }
+num_batch_threads { value: 2 }
+"""
+
+
+def export(
+    folder: str | os.PathLike,
+    to: str | os.PathLike,
+    *,
+    version: int | None = None,
+    require_accuracy: float | None = None,
+    on_bad_image: Bad = "error",
+    trust: bool = False,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Write a finished run's model as a SavedModel that TensorFlow Serving serves, to `<to>/<version>/`.
+
+    Signatures, the batch as dimension 0 of all:
+        serving_default: `inputs`, encoded images, string [B], to `classes`, string [B, C], and `scores`, float32 [B, C], the most probable class first.
+        classify: the same for TensorFlow Serving's Classify call, `inputs` serialized tf.Examples with `image/encoded`.
+        probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of `assets/labels.txt`, and `unknown`, float32 [B], the
+            score for "none of these" (see `tfxfer.doubt`), where the run knows it.
+        tensor: `inputs`, pixels in the backbone's value range, float32 [B, height, width, 3], to `probabilities`.
+        features: `inputs`, encoded images, to `features`, float32 [B, F], what the head sees.
+
+    In `assets.extra/`: warm-up requests, `batching.config`, the model card and `doubt.npz`.
+
+    Args:
+        version: the largest there is + 1 by default.
+        require_accuracy: refuse a model that was right less often (see `accurate`).
+        on_bad_image: "error" fails a request with an image that can't be decoded; "null" gives that row empty classes and zeros, and answers the others.
+
+    Returns: the folder of the version. It appears under its name when it is whole.
+
+    Raises:
+        RunError: not a finished run.
+        ServingError: the model can't be loaded, is not accurate enough, the version exists, or the folder can't be written.
+    """
+    run = open_run(folder)
+    accurate(run, require_accuracy)
+    settings = run.settings()
+    if "served_difference" in settings:
+        found, engine = settings["served_difference"]["value"], settings["engine"]["value"]
+        log(f"the run's figures are of features by {engine}; probabilities by TensorFlow, as exported, differed from them by at most {found:.1e}")
+
+    def write_all(aside: Path) -> None:
+        write(open_network(folder, trust=trust, bad=on_bad_image), run.path("labels.txt"), aside)
+        extras(run, aside, "doubt.npz")
+        (aside / EXTRA / BATCHING).write_text(CONFIG)
+
+    return placed(to, version, write_all)
+
+
+def accurate(run: Finished, required: float | None) -> None:
+    """Refuse a run whose accuracy on test (on held-out examples where it has no test part) is below what is required."""
+    if required is None:
+        return
+    metrics = run.metrics()
+    part = next((name for name in ("test", "validation") if metrics[name]), None)
+    if part is None:
+        raise ServingError(
+            f"{run.folder} has no held-out examples, so that nothing is known of its accuracy; {required:g} is required. Give the data a test part."
+        )
+    found = metrics[part]
+    if found["accuracy"] < required:
+        interval = f"95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,}"
+        raise ServingError(f"{run.folder} has an accuracy of {found['accuracy']:.3f} on {part} ({interval}); {required:g} is required. Nothing was exported.")
+
+
+def extras(run: Finished, folder: Path, *names: str) -> None:
+    """Files of the run that go with an export, into its assets.extra: the model card, and others."""
+    (folder / EXTRA).mkdir(exist_ok=True)
+    for name in (CARD, *names):
+        if run.path(name).is_file():
+            shutil.copyfile(run.path(name), folder / EXTRA / name)
+
+
+def write(network: Network, labels: Path, folder: Path) -> None:
+    module = tf.Module(name="tfxfer")
+    module.labels = tf.saved_model.Asset(str(labels))
+    encoded = tf.TensorSpec((None,), tf.string, name="inputs")
+
+    def best_first(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores, order = tf.math.top_k(network.answer(inputs)["probabilities"], k=len(network.classes))
+        return {"classes": tf.where(scores[:, :1] > 0, tf.gather(tf.constant(network.classes), order), ""), "scores": scores}
+
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return best_first(tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature((), tf.string)})["image/encoded"])
+
+    def of(*names: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        return lambda inputs: {name: rows for name, rows in network.answer(inputs).items() if name in names}
+
+    def tensor(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": network.call(inputs)["probabilities"]}
+
+    asked = {"serving_default": best_first, "classify": classify, "probabilities": of("probabilities", "unknown")}
+    asked |= {"features": of("features")} if "features" in network.has else {}
+    signatures = {name: tf.function(call, input_signature=[encoded], autograph=False) for name, call in asked.items()}
+    spec = tf.TensorSpec((None, *network.image_size, 3), tf.float32, name="inputs")
+    signatures["tensor"] = tf.function(tensor, input_signature=[spec], autograph=False)
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    name_method(folder / "saved_model.pb", "classify", "tensorflow/serving/classify")
+    (folder / EXTRA).mkdir()
+    image = tf.io.encode_jpeg(tf.fill((*network.image_size, 3), tf.constant(128, tf.uint8))).numpy()
+    predict = {name: tf.make_tensor_proto([image]) for name in asked if name != "classify"}
+    predict["tensor"] = tf.compat.v1.make_tensor_proto(0.0, tf.float32, shape=(1, *network.image_size, 3))
+    example = tf.train.Example(features=tf.train.Features(feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))}))
+    warmup.write(folder / EXTRA, predict, {"classify": example.SerializeToString()})
+
+
+def name_method(path: Path, signature: str, method: str) -> None:
+    """Say which of TensorFlow Serving's calls a signature is for: `tf.saved_model.save` names them all "predict"."""
+    proto = SavedModel.FromString(path.read_bytes())
+    proto.meta_graphs[0].signature_def[signature].method_name = method
+    path.write_bytes(proto.SerializeToString(deterministic=True))

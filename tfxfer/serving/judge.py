@@ -1,0 +1,63 @@
+"""A finished run's model on labelled images."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfxfer.data import Examples, Found, find_source, load
+from tfxfer.errors import DataError, ImageError
+from tfxfer.evaluate import score
+from tfxfer.run import Finished, open_run
+from tfxfer.serving.answers import SHOWN, answers, listed
+from tfxfer.serving.model import open_model
+
+
+def evaluate(
+    folder: str | os.PathLike,
+    data: str | os.PathLike | Examples,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    batch_size: int = 32,
+    trust: bool = False,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Judge a finished run's model on labelled images: figures as in metrics.json (see `tfxfer.evaluate.score`).
+
+    What is judged: of the run's own data its test part, as the run split it; of other data the test part where there is one, else every image.
+    Classes are matched by name; those that the data lacks count for nothing.
+
+    Raises:
+        RunError, ServingError: the run can't be used.
+        DataError: no images, or classes that the model doesn't know.
+        ImageError: files that can't be decoded.
+    """
+    run = open_run(folder)
+    found = labelled(run, data, data_dir)
+    own = "test" in (found.splits or ())
+    chosen = [i for i, split in enumerate(found.splits or [""] * len(found.files)) if split == "test" or not own]
+    model = open_model(folder, trust=trust)
+    if unknown := sorted({found.names[i] for i in chosen} - set(model.classes)):
+        raise DataError(f"{found.source} has classes that the model doesn't know: {', '.join(unknown[:SHOWN])}. It knows: {', '.join(model.classes[:SHOWN])}.")
+    log(f"{found.source}: {'the test part' if own else 'all images'}, {len(chosen):,} of {len(found.files):,}")
+    rows = list(answers(model, lambda i: found.read(chosen[i]), [found.files[i] for i in chosen], batch_size))
+    if bad := [row for row in rows if isinstance(row, str)]:
+        raise ImageError(f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} Repair or remove them.")
+    probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
+    return score(np.array([model.classes.index(found.names[i]) for i in chosen]), probabilities, model.classes)
+
+
+def labelled(run: Finished, data: str | os.PathLike | Examples, data_dir: str | os.PathLike | None) -> Found:
+    """Labelled images as they are, without a split that nobody asked for; the run's own data as the run split it."""
+    settings = run.settings()
+    source = data if isinstance(data, Examples) else os.fspath(data)
+    if source == settings["data"]["value"]:
+        source = load(source, data_dir=data_dir, seed=settings["seed"]["value"], skip_bad_images=settings["skip_bad_images"]["value"])
+    if isinstance(source, Examples):
+        return Found(source.files, [source.classes[i] for i in source.labels], source.read, source.source, source.splits)
+    if (found := find_source(source, data_dir)) is None:
+        raise DataError(
+            f"{source} is no labelled data. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo."
+        )
+    return found

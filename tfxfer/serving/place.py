@@ -1,0 +1,75 @@
+"""Where an export goes: FOLDER/<version>/, which appears under its name when it is whole."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import tensorflow as tf
+
+from tfxfer.errors import ServingError
+
+EXTRA = "assets.extra"  # what TensorFlow Serving reads besides the model, and what people do
+
+
+def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], None]) -> Path:
+    """`write(folder)` writes aside; the folder of the version, by default the largest there is + 1.
+
+    Raises:
+        ServingError: the folder can't be written, or the version exists.
+    """
+    to = Path(to)
+    if version is not None and (to / str(version)).exists():
+        raise ServingError(f"{to / str(version)} exists already. Leave --version out for the next free one ({following(to)}), or choose another.")
+    aside = to / f".export-{uuid4().hex}"
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise ServingError(f"{to} can't be written: {error.strerror or error}. Choose a folder that exists or can be made.") from error
+    try:
+        write(aside)
+        return move(aside, to, version)
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().splitlines()[0]
+        raise ServingError(f"the export to {to} failed: {reason}. Nothing was left there; make room, or choose another folder.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def move(aside: Path, to: Path, version: int | None = None) -> Path:
+    """Make what was written durable, then give it its version."""
+    for path in (aside, *aside.rglob("*")):
+        synced(path)
+    while True:
+        place = to / str(following(to) if version is None else version)
+        try:
+            aside.rename(place)
+            break
+        except OSError as error:
+            if not place.exists():
+                raise
+            if version is not None:
+                raise ServingError(f"{place} was made by another export in the meantime. Choose another --version.") from error
+    synced(to)
+    return place
+
+
+def versions(folder: Path) -> list[int]:
+    return sorted(int(name) for name in os.listdir(folder) if name.isascii() and name.isdigit()) if folder.is_dir() else []
+
+
+def following(folder: Path) -> int:
+    """The largest version that there is + 1."""
+    return 1 + max(versions(folder), default=0)
+
+
+def latest(folder: Path) -> Path | None:
+    """The export with the largest version; None where there is none."""
+    return next((path for version in reversed(versions(folder)) if ((path := folder / str(version)) / "saved_model.pb").is_file()), None)
+
+
+def synced(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

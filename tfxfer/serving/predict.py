@@ -1,0 +1,93 @@
+"""Files to classes."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tfxfer.errors import ImageError, ServingError
+from tfxfer.evaluate import members
+from tfxfer.features import Progress
+from tfxfer.serving.answers import answers, find, listed
+from tfxfer.serving.model import Served, open_model
+
+MANY = 100  # files from which on progress is worth a line
+
+
+class Prediction(NamedTuple):
+    """One line of `tfxfer predict`.
+
+    file: as given or found.
+    predicted, probability: its class, and that class's calibrated probability.
+    others: the next most probable classes with their probabilities, as many as were asked for.
+    set: the classes that hold the true one as often as was asked for; None where it wasn't.
+    unknown: whether it is probably of no class; None where nobody asked.
+    """
+
+    file: str
+    predicted: str
+    probability: float
+    others: tuple[tuple[str, float], ...] = ()
+    set: tuple[str, ...] | None = None
+    unknown: bool | None = None
+
+
+def predict(
+    folder: str | os.PathLike,
+    paths: Iterable[str | os.PathLike],
+    *,
+    top_k: int = 1,
+    sets: float | None = None,
+    unknown: bool = False,
+    batch_size: int = 32,
+    trust: bool = False,
+    log: Callable[[str], None] = print,
+    progress: bool = False,
+) -> Iterator[Prediction]:
+    """Predict image files, and those below folders, with a finished run's model or an export of it.
+
+    Yields a `Prediction` a file, in the order given, sorted within a folder; in folders, hidden files and those that are no images are passed over.
+
+    Args:
+        top_k: how many classes to name, the most probable one included.
+        sets: also the set of classes that holds the true one with this probability (see `tfxfer.evaluate.sets`), above 0 and below 1.
+        unknown: also whether an image is of none of the classes; one image of a known class in twenty is marked, too (see `tfxfer.doubt`).
+        progress: images per second and time left, on stderr.
+
+    Raises:
+        RunError, ServingError: the model can't be used, or knows no such thing.
+        DataError: a path does not exist, or there is no image at all.
+        ImageError: files that can't be decoded; raised after all others were predicted.
+    """
+    if top_k < 1:
+        raise ValueError(f"Expected top_k of at least 1. Received: top_k={top_k}")
+    files = find(paths, log)
+    model = open_model(folder, trust=trust)
+    if (sets is not None or unknown) and model.doubt is None:
+        raise ServingError(f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: no example was held out when it was fitted.")
+    return predictions(model, files, batch_size, top_k=top_k, sets=sets, unknown=unknown, progress=progress)
+
+
+def predictions(
+    model: Served, files: list[str], batch_size: int, *, top_k: int = 1, sets: float | None = None, unknown: bool = False, progress: bool = False
+) -> Iterator[Prediction]:
+    least = model.doubt.least(sets) if model.doubt and sets is not None else None
+    strange = model.doubt.threshold if model.doubt and unknown else None
+    bad = []
+    with closing(Progress(len(files), progress and len(files) >= MANY, "predict")) as shown:
+        for file, answer in zip(files, answers(model, lambda i: Path(files[i]).read_bytes(), files, batch_size), strict=True):
+            shown.update(1)
+            if isinstance(answer, str):
+                bad.append(answer)
+                continue
+            found = answer["probabilities"]
+            order = np.argsort(-found, kind="stable")
+            first, *others = [(model.classes[i], float(found[i])) for i in order[:top_k]]
+            inside = None if least is None else tuple(model.classes[i] for i in order if members(found[None], least)[0, i])
+            yield Prediction(file, *first, tuple(others), inside, None if strange is None else bool(answer["unknown"] > strange))
+    if bad:
+        rest = "the others were predicted" if len(bad) < len(files) else "no file was"
+        raise ImageError(f"{len(bad)} of {len(files)} files can't be predicted, {rest}: {listed(bad)}")

@@ -1,0 +1,48 @@
+"""The network of a finished run as a SavedModel that can be transferred from again, by tfxfer or any other."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+
+from tfxfer import savedmodel
+from tfxfer.backbone import Backbone
+from tfxfer.errors import ServingError
+from tfxfer.run import open_run
+from tfxfer.serving.export import accurate, extras
+from tfxfer.serving.model import load_model
+from tfxfer.serving.place import placed
+
+
+def export_reusable(
+    folder: str | os.PathLike,
+    to: str | os.PathLike,
+    *,
+    version: int | None = None,
+    require_accuracy: float | None = None,
+    trust: bool = False,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Write the Backbone of a finished run as a reusable SavedModel (see `tfxfer.savedmodel.reusable`), to `<to>/<version>/`.
+
+    Its call takes float32 images [B, height, width, 3] in [0, 1], whatever range the Backbone itself has, and gives its own output, float32 [B, features].
+
+    Args, Returns, Raises: as for `export`.
+    """
+    run = open_run(folder)
+    accurate(run, require_accuracy)
+    path = run.path("model.keras")
+    backbone = next((layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)), None)
+    if backbone is None:
+        raise ServingError(
+            f"{path} has no Backbone among its layers, so that there is nothing to transfer from. Export it as a SavedModel: leave --format out."
+        )
+    if backbone.why_frozen:
+        log(f"what is exported can't be fine-tuned: {backbone.why_frozen}")
+
+    def write(aside: Path) -> None:
+        tf.saved_model.save(savedmodel.reusable(backbone.pretrained, backbone.value_range), str(aside))
+        extras(run, aside)
+
+    return placed(to, version, write)
