@@ -240,26 +240,30 @@ def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int, tr
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("to", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["savedmodel", "reusable"]), default="savedmodel", show_default=True, help="See below.")
+@click.option("--format", "form", type=click.Choice(["savedmodel", "litert", "reusable"]), default="savedmodel", show_default=True, help="See above.")
 @click.option("--version", type=click.IntRange(min=0), help="Folder below FOLDER; the largest there is + 1 by default.")
 @click.option("--require-accuracy", type=click.FloatRange(0, 1), help="Refuse a model that was right less often on test, such as 0.9.")
 @click.option("--on-bad-image", type=click.Choice(["error", "null"]), help="Of savedmodel: null answers the other images of a request; error by default.")
+@click.option("--max-accuracy-drop", type=click.FloatRange(0, 1), help="Of litert: refuse a file that loses more accuracy; 0.02 by default.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Of litert: where TensorFlow Datasets keeps the files of the run's data.")
 @click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
-def export(folder: Path, to: Path, form: str, on_bad_image: str | None, **options: Any) -> None:
+def export(folder: Path, to: Path, form: str, **options: Any) -> None:
     """Write a finished run's model to FOLDER/<version>/.
 
     \b
     savedmodel   what TensorFlow Serving serves: encoded images to classes and scores
+    litert       model.float32.tflite, model.float16.tflite, model.int8.tflite
     reusable     the network alone, to transfer from again: tfxfer run partial --backbone FOLDER/1
     """
-    if on_bad_image is not None:
-        if form != "savedmodel":
-            raise click.UsageError(f"--on-bad-image is for --format savedmodel; received --format {form}.")
-        options["on_bad_image"] = on_bad_image
+    for option, whose in (("on_bad_image", "savedmodel"), ("max_accuracy_drop", "litert"), ("data_dir", "litert")):
+        if options[option] is None:
+            del options[option]
+        elif form != whose:
+            raise click.UsageError(f"--{option.replace('_', '-')} is for --format {whose}; received --format {form}.")
     room("run").open_run(folder)
     start_tensorflow()
     serving = room("serving")
-    write = {"savedmodel": serving.export, "reusable": serving.export_reusable}[form]
+    write = {"savedmodel": serving.export, "litert": serving.export_litert, "reusable": serving.export_reusable}[form]
     click.echo(f"Exported to {write(folder, to, **options, log=to_stderr)}")
 
 

@@ -10,14 +10,17 @@ judge       labelled images to figures
 export      a SavedModel for TensorFlow Serving
 warmup      what a server asks it before it says that it is ready
 reusable    the network as a SavedModel that can be transferred from again
+litert      LiteRT files for phones and small machines
+metadata    ... what they say of themselves
 place       FOLDER/<version>/, whole or not there
 """
 
 from tfxfer.serving.export import export
 from tfxfer.serving.formats import write
 from tfxfer.serving.judge import evaluate
+from tfxfer.serving.litert import export_litert
 from tfxfer.serving.model import Served, load_model, open_model
 from tfxfer.serving.predict import Prediction, predict
 from tfxfer.serving.reusable import export_reusable
 
-__all__ = ["Prediction", "Served", "evaluate", "export", "export_reusable", "load_model", "open_model", "predict", "write"]
+__all__ = ["Prediction", "Served", "evaluate", "export", "export_litert", "export_reusable", "load_model", "open_model", "predict", "write"]

@@ -1,0 +1,109 @@
+"""What serving costs: python benchmarks/serving.py [--images 10000] [--rounds 15] [--data FOLDER]
+
+    serving   an export's default signature on 32 JPEG files of 256 px, against the bare network on ready tensors plus the decoding of those files; also of
+              an export with --on-bad-image null. The three take turns; medians of their times count. At most 1.05.
+    predict   images per second of `tfxfer predict` on so many files, after start-up, against extraction of the same network's features. At least 0.9.
+    litert    the three LiteRT files of the run: bytes, milliseconds an image, and accuracy on the demo data's test part, which no choice was made on.
+              int8: at most 0.33 of float32's bytes, and at most 2 points below the float model.
+
+The run is `tfxfer run frozen` on the demo data, or on --data. Exit 1 where a bound is missed.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from extract import make
+
+from tfxfer import data, serving
+from tfxfer.backbone import Backbone
+from tfxfer.features import Pixels, computed, of_prefix
+from tfxfer.serving.model import load_model, open_network
+
+BATCH = 32
+STARTED = 10 * BATCH  # images after which a stream has started up
+
+
+def medians(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds of each way; they take turns, after two to warm up."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for i in range(rounds + 2):
+        for name, call in ways.items():
+            began = time.perf_counter()
+            call()
+            if i > 1:
+                found[name].append(time.perf_counter() - began)
+    return {name: float(np.median(values)) for name, values in found.items()}
+
+
+def rate(counts: Iterator[int], total: int) -> float:
+    """Images per second of a stream of counts, after start-up."""
+    done, began = 0, 0.0
+    for count in counts:
+        if not began and done >= STARTED:
+            first, began = done, time.perf_counter()
+        done += count
+    assert done == total
+    return (total - first) / (time.perf_counter() - began)
+
+
+def requests(run: Path, to: Path, folder: Path, rounds: int) -> bool:
+    """The first part."""
+    network = open_network(run)
+    strict, null = (tf.saved_model.load(str(serving.export(run, to, on_bad_image=bad))).signatures["serving_default"] for bad in ("error", "null"))
+    files = tf.constant([path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[:BATCH]])
+    pixels = network.decode(files)[0]
+    call = tf.function(lambda x: network.call(x)["probabilities"], input_signature=[tf.TensorSpec((None, *network.image_size, 3), tf.float32)])
+    ways = {
+        "network": lambda: call(pixels),
+        "decoding": lambda: network.decode(files),
+        "serving": lambda: strict(inputs=files),
+        "serving, null": lambda: null(inputs=files),
+    }
+    found = medians(ways, rounds)
+    bare = found["network"] + found["decoding"]
+    print(f"{BATCH} files: network {1e3 * found['network']:.1f} ms, decoding {1e3 * found['decoding']:.1f} ms")
+    print(f"serving {1e3 * found['serving']:.1f} ms; serving / (network + decoding) {found['serving'] / bare:.3f}, at most 1.05")
+    print(f"serving with --on-bad-image null {1e3 * found['serving, null']:.1f} ms; {found['serving, null'] / bare:.3f}, reported only")
+    return found["serving"] <= 1.05 * bare
+
+
+def streams(run: Path, folder: Path, count: int) -> bool:
+    """The second part."""
+    examples = data.load(folder)
+    backbone = next(layer for layer in load_model(run / "model.keras").layers if isinstance(layer, Backbone))
+    how = of_prefix(backbone.prefix(backbone.taps), "tensorflow", "float32")
+    positions = list(range(len(examples)))
+    extraction = rate((n for n, _ in computed(how, Pixels(examples, how.image_size, how.value_range, BATCH), [positions], None)), count)
+    predict = rate((1 for _ in serving.predict(run, [folder], top_k=3, sets=0.9, unknown=True)), count)
+    print(f"{count:,} files: extraction {extraction:.1f} images/s, predict {predict:.1f} images/s; ratio {predict / extraction:.3f}, at least 0.9")
+    return predict >= 0.9 * extraction
+
+
+def main() -> None:
+    """Both parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--data", default="demo")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        run = work / "run"
+        subprocess.run([sys.executable, "-m", "tfxfer", "run", "frozen", "--data", options.data, "--out", run], check=True, stdout=subprocess.DEVNULL)
+        folder = make(work / "photos", options.images)
+        if not all([requests(run, work / "serving", folder, options.rounds), streams(run, folder, options.images)]):
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

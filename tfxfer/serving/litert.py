@@ -1,0 +1,261 @@
+"""A finished run's model as LiteRT files: float32, float16 and int8, each with the accuracy that it keeps."""
+
+import importlib
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfxfer import savedmodel
+from tfxfer.data import Examples, load
+from tfxfer.errors import DataError, MissingExtraError, ServingError
+from tfxfer.features import Pixels
+from tfxfer.heads import seen_by_head
+from tfxfer.probe.folds import sample
+from tfxfer.run import Finished, open_run
+from tfxfer.serving import metadata
+from tfxfer.serving.export import accurate, extras
+from tfxfer.serving.model import load_model
+from tfxfer.serving.place import placed
+
+CALIBRATION = 200  # training images that int8 takes its ranges from
+JUDGED = 1000  # images at most that accuracy is compared on
+DROP = 0.02
+
+
+@dataclass(frozen=True)
+class Lite:
+    """One file: its content, accuracy on the images that it was judged on, and milliseconds an image on one thread."""
+
+    kind: str
+    content: bytes
+    accuracy: float
+    milliseconds: float
+
+
+def export_litert(
+    folder: str | os.PathLike,
+    to: str | os.PathLike,
+    *,
+    version: int | None = None,
+    require_accuracy: float | None = None,
+    max_accuracy_drop: float = DROP,
+    data_dir: str | os.PathLike | None = None,
+    trust: bool = False,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Write `model.float32.tflite`, `model.float16.tflite` and `model.int8.tflite` to `<to>/<version>/`.
+
+    Each takes pixels in the backbone's value range, float32 [1, height, width, 3], and gives probabilities, float32 [1, C]; labels and normalisation are in
+    its metadata. Only built-in operations. In int8 the head stays in float, on features that a line for each column, fitted on training images, brings back
+    to where the float network has them.
+
+    Args:
+        max_accuracy_drop: refuse where a file is right less often than the float model by more than this, on validation, or on training images where the
+            run has no validation part.
+        data_dir: where TensorFlow Datasets keeps its files.
+
+    Other Args, Returns: as for `export`.
+
+    Raises:
+        RunError, DataError: not a finished run, or its images are gone.
+        ServingError: the model can't be loaded or converted, loses too much, the version exists, or the folder can't be written.
+        MissingExtraError: LiteRT is not installed.
+    """
+    run = open_run(folder)
+    accurate(run, require_accuracy)
+    settings = run.settings()
+    image_size, value_range = tuple(settings["image_size"]["value"]), tuple(settings["value_range"]["value"])
+    classes = run.classes()
+    model = load_model(run.path("model.keras"), trust)
+    examples = images_of(run, data_dir)
+    pixels = Pixels(examples, image_size, value_range, 32)
+    seed = settings["seed"]["value"]
+    calibration = drawn(examples, examples.where("train"), CALIBRATION, seed)
+    validation = examples.where("validation")
+    judged = drawn(examples, validation if len(validation) else np.setdiff1d(examples.where("train"), calibration), JUDGED, seed)
+    where = "validation" if len(validation) else "training"
+    truth = examples.labels[judged]
+    before = model.predict(pixels.dataset(judged).batch(32), verbose=0).argmax(1) == truth
+    log(f"float model: accuracy {before.mean():.3f} on {len(truth):,} {where} images")
+    described = metadata.of_image_classifier(f"{settings['recipe']['value']} on {settings['data']['value']}", classes, *normalisation(value_range))
+    found = []
+    for kind, content in converted(model, image_size, lambda: (one.numpy() for one in pixels.dataset(calibration))):
+        answers, milliseconds = run_lite(content, (one.numpy() for one in pixels.dataset(judged)))
+        found.append(Lite(kind, metadata.archived(with_metadata(content, described), classes), float(np.mean(answers.argmax(1) == truth)), milliseconds))
+        log(f"{kind}: accuracy {found[-1].accuracy:.3f}, {len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread")
+    if lost := [lite for lite in found if before.mean() - lite.accuracy > max_accuracy_drop]:
+        named = ", ".join(f"{lite.kind} {100 * (before.mean() - lite.accuracy):.1f}" for lite in lost)
+        raise ServingError(
+            f"too much accuracy is lost on {where} images, in points: {named}; at most {100 * max_accuracy_drop:g} were allowed. Nothing was exported. "
+            "Allow more with --max-accuracy-drop, or take another backbone."
+        )
+
+    def write(aside: Path) -> None:
+        for lite in found:
+            (aside / f"model.{lite.kind}.tflite").write_bytes(lite.content)
+        extras(run, aside)
+
+    return placed(to, version, write)
+
+
+def images_of(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
+    """The run's own images, as it split them."""
+    settings = {name: setting["value"] for name, setting in run.settings().items()}
+    try:
+        examples = load(settings["data"], data_dir=data_dir or settings["data_dir"], seed=settings["seed"], skip_bad_images=settings["skip_bad_images"])
+    except DataError as error:
+        raise DataError(f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}") from error
+    if examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
+        raise DataError(f"{settings['data']} is no longer what {run.folder} was fitted on. Put the images back, or run again.")
+    return examples
+
+
+def drawn(examples: Examples, positions: np.ndarray, count: int, seed: int) -> np.ndarray:
+    return positions[sample(examples.labels[positions], count, seed)]
+
+
+def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:
+    """mean and std for which (x - mean) / std brings 0 to 255 into the value range."""
+    low, high = value_range
+    return -255 * low / (high - low), 255 / (high - low)
+
+
+# --- conversion -------------------------------------------------------------------------------------------------------------------------------
+
+
+def converted(model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]) -> Iterator[tuple[str, bytes]]:
+    """The three files, by name, without metadata.
+
+    Args:
+        calibration: gives training images, float32 [height, width, 3], anew with each call.
+    """
+    probabilities = traced(lambda x: tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)), image_size)
+    yield "float32", in_float(probabilities)
+    yield "float16", in_float(probabilities, tf.float16)
+    yield "int8", in_int8(corrected(model, image_size, calibration) or probabilities, calibration)
+
+
+def traced(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) -> Any:
+    """A function of one image with all weights as constants."""
+    spec = tf.TensorSpec((1, *image_size, 3), tf.float32, name="image")
+    return savedmodel.with_constants(tf.function(call, input_signature=[spec], autograph=False).get_concrete_function())
+
+
+def in_float(function: Any, kind: Any = None) -> bytes:
+    """float32, or the weights in float16."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    if kind is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [kind]
+    with explained():
+        return converter.convert()
+
+
+def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> bytes:
+    """Weights and maps in int8, ranges by calibration; what is one row for the image stays in float: pooled features differ in scale from column to column."""
+    rows = rows_of(in_float(function))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in calibration())
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+    with explained():
+        # The one public way to leave operations in float.
+        options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=rows)
+        debugger = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_dataset=converter.representative_dataset, debug_options=options)
+        return debugger.get_nondebug_quantized_model()
+
+
+def corrected(model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]) -> Any | None:
+    """The model with a line a column between network and head, which undoes what int8 does to the network's features; None where it has no such place.
+
+    The line is that of least squares from the int8 network's features to the float one's. It makes features of noisy columns small, and so logits: these
+    are scaled back by one number.
+    """
+    if (tensor := seen_by_head(model)) is None:
+        return None
+    network, head = keras.Model(model.inputs, tensor), keras.Model(tensor, model.outputs)
+    function = traced(lambda x: tf.cast(network(x, training=False), tf.float32), image_size)
+    exact = np.stack([function(tf.constant(image[None]))[0].numpy()[0] for image in calibration()])
+    rough, _ = run_lite(in_int8(function, calibration), calibration())
+    x, y = rough - rough.mean(0), exact - exact.mean(0)
+    slope = (x * y).sum(0) / np.maximum((x * x).sum(0), 1e-12)
+    offset = exact.mean(0) - slope * rough.mean(0)
+    shrunk, wanted = (logits - logits.mean(1, keepdims=True) for logits in (np.asarray(head(rough * slope + offset)), np.asarray(head(exact))))
+    scale = float((shrunk * wanted).sum() / max((shrunk * shrunk).sum(), 1e-12))
+    return traced(lambda x: tf.nn.softmax(scale * tf.cast(head(network(x, training=False) * slope + offset), tf.float32)), image_size)
+
+
+class explained(warnings.catch_warnings):
+    """The converter's errors as a sentence, and its warnings of itself left out."""
+
+    def __enter__(self) -> Any:
+        entered = super().__enter__()
+        warnings.simplefilter("ignore")
+        return entered
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if error is not None and type(error).__name__ == "ConverterError":
+            operations = sorted(set(re.findall(r"'(tf\.\w+)'", str(error))))
+            raise ServingError(
+                f"the model can't be a LiteRT file: LiteRT has no {', '.join(operations) or str(error).strip().splitlines()[0]}. "
+                "Use a head of other operations, or export a SavedModel."
+            ) from error
+
+
+def rows_of(content: bytes) -> list[str]:
+    """The names of all results that are one row for the image: [1, columns]."""
+    (graph,) = opened(content).subgraphs
+    results = [graph.tensors[i] for operator in graph.operators for i in operator.outputs]
+    return [tensor.name.decode() for tensor in results if len(tensor.shape) == 2 and tensor.shape[0] == 1]
+
+
+def with_metadata(content: bytes, described: bytes) -> bytes:
+    model, tools = opened(content), litert("tools.flatbuffer_utils")
+    schema = litert("schema_py_generated")
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    buffer.data = np.frombuffer(described, np.uint8)
+    entry.name, entry.buffer = metadata.NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    return bytes(tools.convert_object_to_bytearray(model))
+
+
+def opened(content: bytes) -> Any:
+    return litert("tools.flatbuffer_utils").read_model_from_bytearray(bytearray(content))
+
+
+# --- running --------------------------------------------------------------------------------------------------------------------------------
+
+
+def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
+    """Outputs [n, C] of images one by one, and the median milliseconds of an image."""
+    interpreter = litert("interpreter").Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    found: list[np.ndarray] = []
+    seconds: list[float] = []
+    for pixels in images:
+        interpreter.set_tensor(image["index"], pixels[None])
+        began = time.perf_counter()
+        interpreter.invoke()
+        seconds.append(time.perf_counter() - began)
+        found.append(interpreter.get_tensor(output["index"])[0])
+    return np.stack(found), 1e3 * float(np.median(seconds))
+
+
+def litert(module: str) -> Any:
+    """A module of the optional package."""
+    try:
+        return importlib.import_module(f"ai_edge_litert.{module}")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("A LiteRT file", "litert") from error
