@@ -1,6 +1,5 @@
 """The command line: a page of commands, each of which calls one room."""
 
-import contextlib
 import difflib
 import importlib
 import io
@@ -8,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from tfxfer.errors import TfxferError
+from tfxfer.quiet import quiet
 
 RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
 
@@ -163,21 +163,6 @@ def start_tensorflow() -> None:
         importlib.import_module("keras")
         tensorflow.config.list_physical_devices()
     tensorflow.get_logger().setLevel("ERROR")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing on the process's standard error."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -40,7 +40,7 @@ class TapNormalization(keras.layers.Layer):
     def call(self, x):
         ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths))]
         taps = [x[:, end - width : end] for width, end in zip(self.widths, ends, strict=True)]
-        # As `tf.math.l2_normalize` has it: LiteRT knows that as one operation of whole numbers, and a division of them fails there.
+        # As `tf.math.l2_normalize` has it, for a division of whole numbers fails in LiteRT when it runs.
         return ops.concatenate([tap * ops.rsqrt(ops.maximum(ops.sum(tap * tap, -1, keepdims=True), EPSILON**2)) for tap in taps], -1)
 
     def compute_output_shape(self, shape):

@@ -1,11 +1,13 @@
 """A finished run's model as LiteRT files: float32, float16 and int8, each with the accuracy that it keeps."""
 
 import importlib
+import logging
 import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +17,20 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer import savedmodel
+from tfxfer.augment import augmented, seed_of
 from tfxfer.data import Examples, load
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Pixels
 from tfxfer.heads import seen_by_head
 from tfxfer.probe.folds import sample
+from tfxfer.quiet import quiet
 from tfxfer.run import Finished, open_run
 from tfxfer.serving import metadata
 from tfxfer.serving.export import accurate, extras
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
 
-CALIBRATION = 200  # training images that int8 takes its ranges from
+CALIBRATION = 400  # training images that int8 takes its ranges and lines from
 JUDGED = 1000  # images at most that accuracy is compared on
 DROP = 0.02
 
@@ -59,8 +63,8 @@ def export_litert(
     to where the float network has them.
 
     Args:
-        max_accuracy_drop: refuse where a file is right less often than the float model by more than this, on validation, or on training images where the
-            run has no validation part.
+        max_accuracy_drop: refuse where a file is right less often than the float model by more than this, on validation; where the run has none, on crops
+            of training images, since the float model knows the images themselves by heart.
         data_dir: where TensorFlow Datasets keeps its files.
 
     Other Args, Returns: as for `export`.
@@ -82,20 +86,29 @@ def export_litert(
     calibration = drawn(examples, examples.where("train"), CALIBRATION, seed)
     validation = examples.where("validation")
     judged = drawn(examples, validation if len(validation) else np.setdiff1d(examples.where("train"), calibration), JUDGED, seed)
-    where = "validation" if len(validation) else "training"
+    where = "validation images" if len(validation) else "crops of training images"
     truth = examples.labels[judged]
-    before = model.predict(pixels.dataset(judged).batch(32), verbose=0).argmax(1) == truth
-    log(f"float model: accuracy {before.mean():.3f} on {len(truth):,} {where} images")
+
+    def images() -> Iterator[np.ndarray]:
+        batches = pixels.dataset(judged).batch(32)
+        if not len(validation):
+            seeds = tf.data.Dataset.from_tensor_slices([seed_of(examples.digests[i], 0) for i in judged]).batch(32)
+            batches = tf.data.Dataset.zip(batches, seeds).map(lambda batch, seed: augmented(batch, seed, ("crop",)))
+        return (image for batch in batches for image in batch.numpy())
+
+    floats = tf.data.Dataset.from_generator(images, output_signature=tf.TensorSpec((*image_size, 3), tf.float32)).batch(32)
+    before = model.predict(floats, verbose=0, steps=-(-len(judged) // 32)).argmax(1) == truth
+    log(f"float model: accuracy {before.mean():.3f} on {len(truth):,} {where}")
     described = metadata.of_image_classifier(f"{settings['recipe']['value']} on {settings['data']['value']}", classes, *normalisation(value_range))
     found = []
     for kind, content in converted(model, image_size, lambda: (one.numpy() for one in pixels.dataset(calibration))):
-        answers, milliseconds = run_lite(content, (one.numpy() for one in pixels.dataset(judged)))
+        answers, milliseconds = run_lite(content, images())
         found.append(Lite(kind, metadata.archived(with_metadata(content, described), classes), float(np.mean(answers.argmax(1) == truth)), milliseconds))
         log(f"{kind}: accuracy {found[-1].accuracy:.3f}, {len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread")
     if lost := [lite for lite in found if before.mean() - lite.accuracy > max_accuracy_drop]:
         named = ", ".join(f"{lite.kind} {100 * (before.mean() - lite.accuracy):.1f}" for lite in lost)
         raise ServingError(
-            f"too much accuracy is lost on {where} images, in points: {named}; at most {100 * max_accuracy_drop:g} were allowed. Nothing was exported. "
+            f"too much accuracy is lost on {where}, in points: {named}; at most {100 * max_accuracy_drop:g} were allowed. Nothing was exported. "
             "Allow more with --max-accuracy-drop, or take another backbone."
         )
 
@@ -183,33 +196,52 @@ def corrected(model: keras.Model, image_size: tuple[int, int], calibration: Call
     if (tensor := seen_by_head(model)) is None:
         return None
     network, head = keras.Model(model.inputs, tensor), keras.Model(tensor, model.outputs)
-    function = traced(lambda x: tf.cast(network(x, training=False), tf.float32), image_size)
-    exact = np.stack([function(tf.constant(image[None]))[0].numpy()[0] for image in calibration()])
-    rough, _ = run_lite(in_int8(function, calibration), calibration())
+    parts = apart(traced(lambda x: tf.cast(network(x, training=False), tf.float32), image_size))
+    exact = np.stack([np.concatenate([part.numpy()[0] for part in parts(tf.constant(image[None]))]) for image in calibration()])
+    rough, _ = run_lite(in_int8(parts, calibration), calibration())
     x, y = rough - rough.mean(0), exact - exact.mean(0)
     slope = (x * y).sum(0) / np.maximum((x * x).sum(0), 1e-12)
     offset = exact.mean(0) - slope * rough.mean(0)
     shrunk, wanted = (logits - logits.mean(1, keepdims=True) for logits in (np.asarray(head(rough * slope + offset)), np.asarray(head(exact))))
     scale = float((shrunk * wanted).sum() / max((shrunk * shrunk).sum(), 1e-12))
-    return traced(lambda x: tf.nn.softmax(scale * tf.cast(head(network(x, training=False) * slope + offset), tf.float32)), image_size)
+    ends = np.cumsum([part.shape[-1] for part in parts.outputs])[:-1]
+    lines = list(zip(np.split(slope, ends), np.split(offset, ends), strict=True))
+
+    def call(image: tf.Tensor) -> tf.Tensor:
+        features = tf.concat([part * a + b for part, (a, b) in zip(parts(image), lines, strict=True)], -1)
+        return tf.nn.softmax(scale * tf.cast(head(features), tf.float32))
+
+    return traced(call, image_size)
 
 
-class explained(warnings.catch_warnings):
-    """The converter's errors as a sentence, and its warnings of itself left out."""
+def apart(function: Any) -> Any:
+    """The function with a concatenated output as its parts: int8 gives all that is concatenated one scale, back to the maps that it was pooled from."""
+    operation = function.outputs[0].op
+    while operation.type == "Identity":
+        operation = operation.inputs[0].op
+    parts = list(operation.inputs)[:-1] if operation.type == "ConcatV2" else function.outputs
+    return function.prune(function.inputs, list(parts))
 
-    def __enter__(self) -> Any:
-        entered = super().__enter__()
-        warnings.simplefilter("ignore")
-        return entered
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        super().__exit__(kind, error, trace)
-        if error is not None and type(error).__name__ == "ConverterError":
-            operations = sorted(set(re.findall(r"'(tf\.\w+)'", str(error))))
-            raise ServingError(
-                f"the model can't be a LiteRT file: LiteRT has no {', '.join(operations) or str(error).strip().splitlines()[0]}. "
-                "Use a head of other operations, or export a SavedModel."
-            ) from error
+@contextmanager
+def explained() -> Iterator[None]:
+    """The converter's errors as a sentence, and what it says of itself left out."""
+    disabled = logging.root.manager.disable
+    try:
+        with warnings.catch_warnings(), quiet():
+            warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)
+            yield
+    except Exception as error:
+        if type(error).__name__ != "ConverterError":  # private, and of another class in each version
+            raise
+        operations = sorted(set(re.findall(r"\btf\.[A-Z]\w+", str(error))))
+        raise ServingError(
+            f"the model can't be a LiteRT file: LiteRT has no {', '.join(operations) or str(error).strip().splitlines()[0]}. "
+            "Use a head of other operations, or export a SavedModel."
+        ) from error
+    finally:
+        logging.disable(disabled)
 
 
 def rows_of(content: bytes) -> list[str]:
@@ -241,7 +273,8 @@ def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, 
     """Outputs [n, C] of images one by one, and the median milliseconds of an image."""
     interpreter = litert("interpreter").Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
-    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (image,) = interpreter.get_input_details()
+    outputs = interpreter.get_output_details()
     found: list[np.ndarray] = []
     seconds: list[float] = []
     for pixels in images:
@@ -249,7 +282,7 @@ def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, 
         began = time.perf_counter()
         interpreter.invoke()
         seconds.append(time.perf_counter() - began)
-        found.append(interpreter.get_tensor(output["index"])[0])
+        found.append(np.concatenate([interpreter.get_tensor(output["index"])[0] for output in outputs]))
     return np.stack(found), 1e3 * float(np.median(seconds))
 
 

@@ -1,0 +1,159 @@
+"""LiteRT files: three kinds of one model, that say what they lose and what they are."""
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.schema_py_generated import BuiltinOperator
+from runs import SIZE, write_run
+
+from tfxfer import heads, preprocess, serving
+from tfxfer.backbone import Backbone
+from tfxfer.errors import DataError, ServingError
+from tfxfer.serving.litert import export_litert, normalisation, opened
+
+CLASSES = ("china", "flower")
+KINDS = ("float32", "float16", "int8")
+
+# What a phone does: LiteRT, NumPy and the file, nothing else.
+ALONE = """
+import json, sys, zipfile
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+interpreter = Interpreter(sys.argv[1])
+interpreter.allocate_tensors()
+(image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+assert image["dtype"] == output["dtype"] == np.float32
+answers = []
+for pixels in np.load(sys.argv[2]):
+    interpreter.set_tensor(image["index"], pixels[None])
+    interpreter.invoke()
+    answers.append(interpreter.get_tensor(output["index"])[0].tolist())
+assert not {"tensorflow", "tfxfer"} & set(sys.modules)
+print(json.dumps([zipfile.ZipFile(sys.argv[1]).read("labels.txt").decode().splitlines(), answers]))
+"""
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, tiny_savedmodel, photos) -> Path:
+    """A run whose head, random as it is, sees all taps at length one."""
+    keras.utils.set_random_seed(1)
+    backbone = Backbone(tiny_savedmodel, trainable=False, taps=3, value_range=(-1, 1))
+    head = keras.Sequential([heads.TapNormalization(backbone.tap_widths), keras.layers.Dense(2)])
+    return write_run(tmp_path_factory.mktemp("runs") / "run", heads.join(backbone, head, SIZE), classes=CLASSES, data=photos)
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder, tmp_path_factory, said) -> Path:
+    return export_litert(run_folder, tmp_path_factory.mktemp("lite"), max_accuracy_drop=0.5, log=said.append)
+
+
+@pytest.fixture(scope="module")
+def pixels(photos) -> np.ndarray:
+    return np.stack([preprocess.pixels(path.read_bytes(), SIZE, (-1, 1)) for path in sorted(photos.rglob("*.jpg"))])
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("float32", 1e-4), ("float16", 1e-2), ("int8", 0.2)])
+def test_a_process_with_litert_alone_answers_as_keras_does(run_folder, exported, pixels, tmp_path, kind, bound):
+    np.save(tmp_path / "pixels.npy", pixels)
+    done = subprocess.run([sys.executable, "-c", ALONE, exported / f"model.{kind}.tflite", tmp_path / "pixels.npy"], capture_output=True, text=True, check=True)
+    labels, answers = json.loads(done.stdout)
+    assert labels == list(CLASSES)
+    expected = tf.nn.softmax(keras.models.load_model(run_folder / "model.keras")(pixels)).numpy()
+    assert np.abs(np.array(answers) - expected).max() <= bound
+
+
+def test_each_file_says_what_it_keeps(said):
+    assert len(said) == 4 and said[0].startswith("float model: accuracy 0.") and said[0].endswith("on 10 validation images")
+    for line, kind in zip(said[1:], KINDS, strict=True):
+        assert line.startswith(f"{kind}: accuracy 0.") and line.endswith("ms an image on one thread")
+
+
+def test_only_built_in_operations_are_in_it(exported):
+    for kind in KINDS:
+        codes = {code.builtinCode for code in opened((exported / f"model.{kind}.tflite").read_bytes()).operatorCodes}
+        assert BuiltinOperator.CUSTOM not in codes
+
+
+def table(data: bytes, at: int, *path: int) -> int:
+    """Where in a flatbuffer the table, vector or string behind these fields lies; a vector's first element is field -1."""
+    for number in path:
+        if number == -1:
+            at += 4
+        else:
+            vtable = at - struct.unpack_from("<i", data, at)[0]
+            at += struct.unpack_from("<H", data, vtable + 4 + 2 * number)[0]
+        at += struct.unpack_from("<I", data, at)[0]
+    return at
+
+
+def test_the_metadata_have_labels_and_normalisation(exported):
+    for kind in KINDS:
+        model = opened((exported / f"model.{kind}.tflite").read_bytes())
+        (entry,) = [entry for entry in model.metadata if entry.name in (b"TFLITE_METADATA", "TFLITE_METADATA")]
+        data = bytes(model.buffers[entry.buffer].data)
+        assert data[4:8] == b"M001"
+        # ModelMetadata.subgraph_metadata[0].input_tensor_metadata[0].process_units[0].options, a NormalizationOptions.
+        root = struct.unpack_from("<I", data)[0]
+        normalization = table(data, root, 3, -1, 2, -1, 4, -1, 1)
+        mean, std = (struct.unpack_from("<f", data, table(data, normalization, number) + 4)[0] for number in (0, 1))
+        assert (mean, std) == (127.5, 127.5)
+        # ... .output_tensor_metadata[0].associated_files[0].name
+        name = table(data, root, 3, -1, 3, -1, 6, -1, 0)
+        assert data[name + 4 : name + 4 + struct.unpack_from("<I", data, name)[0]] == b"labels.txt"
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
+def test_normalisation_brings_bytes_into_the_value_range(value_range):
+    mean, std = normalisation(value_range)
+    assert ((0 - mean) / std, (255 - mean) / std) == pytest.approx(value_range)
+
+
+def test_a_file_that_loses_too_much_is_not_written(run_folder, tmp_path):
+    text = r"too much accuracy is lost on validation images, in points: float32 .*; at most -200 were allowed\. Nothing was exported\."
+    with pytest.raises(ServingError, match=text):
+        export_litert(run_folder, tmp_path / "out", max_accuracy_drop=-2, log=lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Digamma(keras.layers.Layer):
+    """An operation that LiteRT doesn't have."""
+
+    def call(self, x):
+        return tf.math.digamma(x + 10)
+
+
+def test_a_head_that_litert_can_not_hold_is_named(tiny_savedmodel, photos, tmp_path):
+    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.Sequential([Digamma(), keras.layers.Dense(2)]), SIZE)
+    folder = write_run(tmp_path / "run", model, classes=CLASSES, data=photos)
+    with pytest.raises(ServingError, match=r"the model can't be a LiteRT file: LiteRT has no tf\.Digamma\. Use a head of other operations"):
+        export_litert(folder, tmp_path / "out", log=lambda _: None)
+    assert serving.export(folder, tmp_path / "out").name == "1"
+
+
+def test_images_that_are_gone_are_said(tiny_savedmodel, tmp_path):
+    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE)
+    folder = write_run(tmp_path / "run", model, classes=CLASSES, data=tmp_path / "gone")
+    with pytest.raises(DataError, match=r"LiteRT files are judged, and int8 is calibrated, on the run's own images: .*gone does not exist"):
+        export_litert(folder, tmp_path / "out")
+    assert not os.path.exists(tmp_path / "out")
+
+
+def test_the_file_is_a_zip_archive_too(exported):
+    with zipfile.ZipFile(io.BytesIO((exported / "model.int8.tflite").read_bytes())) as archive:
+        assert archive.namelist() == ["labels.txt"]
