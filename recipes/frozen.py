@@ -62,6 +62,7 @@ def frozen(
     model = tfxfer.heads.join(network.tapped(taps), layer, network.image_size, mirror=mirror)
     outcome.write(run, network, model, baselines, history)
     with run.timed("report"):
-        run.write_text("report.html", tfxfer.report.page(run.folder))
+        tfxfer.review.look(run, features, outcome, model, network)
+        tfxfer.report.write(run)
     run.finish()
     run.say(outcome.summary(baselines), f"Next: tfxfer predict {run.folder} photo.jpg")

@@ -66,6 +66,7 @@ def partial(
         baselines = tfxfer.outcome.baselines(features, run)
     outcome.write(run, network, model, baselines, found.history)
     with run.timed("report"):
-        run.write_text("report.html", tfxfer.report.page(run.folder))
+        tfxfer.review.look(run, features, outcome, model, network)
+        tfxfer.report.write(run)
     run.finish()
     run.say(outcome.summary(baselines), str(found.verdict), f"Next: tfxfer predict {run.folder} photo.jpg")

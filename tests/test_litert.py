@@ -77,7 +77,7 @@ def test_a_process_with_litert_alone_answers_as_keras_does(run_folder, exported,
     assert np.abs(np.array(answers) - expected).max() <= bound
 
 
-def test_each_file_says_what_it_keeps(said):
+def test_each_file_says_what_it_keeps(exported, said):
     assert len(said) == 4 and said[0].startswith("float model: accuracy 0.") and said[0].endswith("on 10 validation images")
     for line, kind in zip(said[1:], KINDS, strict=True):
         assert line.startswith(f"{kind}: accuracy 0.") and line.endswith("ms an image on one thread")

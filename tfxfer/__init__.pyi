@@ -16,6 +16,7 @@ from . import outcome as outcome
 from . import preprocess as preprocess
 from . import probe as probe
 from . import report as report
+from . import review as review
 from . import run as run
 from . import savedmodel as savedmodel
 from . import serving as serving

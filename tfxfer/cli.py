@@ -253,6 +253,21 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Make a finished run's report.html, report.json and MODEL_CARD.md anew."""
+    click.echo(f"Report: {room('report').again(folder)}")
+
+
+@main.command()
+@click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def compare(folders: tuple[Path, ...]) -> None:
+    """Put runs side by side, on the test images that all of them have."""
+    *rows, (count, *_) = room("report").compare(folders)
+    click.echo(f"{table(rows)}\n\nOn {count}; differences are paired, image by image.")
+
+
+@main.command()
 def backbones() -> None:
     """List the backbones that have a short name."""
     rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "without network")]

@@ -279,7 +279,7 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> Path:
         """Indented, for people."""
-        return self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        return self.write_text(name, as_text(value))
 
     def write_csv(self, name: str, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
         """With a header line."""
@@ -310,7 +310,7 @@ class Run:
     def finish(self) -> None:
         """Remove half-done work, then write the manifest: the run is whole."""
         whole = (path for path in sorted(self.folder.rglob("*")) if path.is_file() and self.folder / "checkpoints" not in path.parents)
-        self.write_json("manifest.json", {path.relative_to(self.folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)} for path in whole})
+        self.write_json("manifest.json", {path.relative_to(self.folder).as_posix(): listed(path) for path in whole})
         self.finished = True
         self.close()
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -342,6 +342,17 @@ class Finished:
     def classes(self) -> list[str]:
         """Names in the order of the model's outputs."""
         return self.path("labels.txt").read_text("utf-8", "surrogateescape").split("\n")[:-1]
+
+    def replace(self, texts: dict[str, str]) -> None:
+        """Write files anew that are made from the run's others, and list them in the manifest."""
+        manifest = read_json(self.folder / "manifest.json")
+        try:
+            for name, text in texts.items():
+                rewrite(self.path(name), text)
+                manifest[name] = listed(self.path(name))
+            rewrite(self.folder / "manifest.json", as_text(manifest))
+        except OSError as error:
+            raise RunError(f"{self.folder} can't be written: {error.strerror or error}.") from error
 
 
 def open_run(folder: str | os.PathLike) -> Finished:
@@ -430,6 +441,29 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8", "surrogateescape"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} can't be read ({error}). Is it a run's folder?") from error
+
+
+def as_text(value: Any) -> str:
+    """JSON for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file: the new one appears whole."""
+    aside = path.with_name(f".new-{path.name}")
+    try:
+        with open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def listed(path: Path) -> dict[str, Any]:
+    """A file as the manifest lists it."""
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def digest(path: Path) -> str:

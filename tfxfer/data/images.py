@@ -62,6 +62,14 @@ def problem(data: bytes) -> str | None:
     return None
 
 
+def size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels; None where they can't be told."""
+    try:
+        return SIZE_OF[kind(data) or ""](data)
+    except (KeyError, Damaged, struct.error, IndexError):
+        return None
+
+
 def _jpeg(data: bytes) -> tuple[int, int]:
     size = None
     at = 2

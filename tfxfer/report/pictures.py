@@ -1,26 +1,17 @@
-"""A run folder as one HTML page with pictures. Reads the folder and nothing else; the only room with matplotlib.
+"""Figures as inline SVG whose ink is the page's own text colour, so that one picture serves light and dark. The only file with matplotlib."""
 
-The page is self-contained: pictures are inline SVG whose ink is the page's own text colour, so that one picture serves light and dark.
-"""
-
-import csv
 import io
-import json
 import re
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
-
-from tfxfer.errors import RunError
-from tfxfer.evaluate import pays
 
 INK = "#010203"  # stands for the page's text colour until the picture is inline
 ACCENT = "#3b82c4"
@@ -32,23 +23,11 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
-NAMES = {
-    "majority": "always the most frequent class",
-    "raw_pixels": "logistic regression on raw pixels",
-    "last_layer_logistic": "logistic regression on the last layer",
-}
-MISTAKES, BARS, NUMBERS, LETTERS = 20, 40, 20, 28
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of predictions.csv."""
-
-    file: str
-    split: str
-    true: str
-    predicted: str
-    probability: float
+# Colours that a colour-blind person tells apart (Okabe and Ito), readable on white and on black; shapes tell apart what shares one.
+COLOURS = ("#3b82c4", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
+SHAPES = ("o", "s", "^", "D", "v", "P")
+BARS, NUMBERS, LETTERS = 40, 20, 28
+LEGEND = 24  # classes of a map that are told apart
 
 
 @dataclass(frozen=True)
@@ -58,73 +37,6 @@ class Picture:
     title: str
     alt: str
     svg: Markup
-
-
-def page(folder: Path) -> str:
-    """The HTML page of a run folder, from its settings.json, labels.txt, metrics.json and predictions.csv.
-
-    Raises: RunError where one of them is missing or damaged.
-    """
-    folder = Path(folder)
-    try:
-        settings, metrics = (json.loads((folder / name).read_text("utf-8")) for name in ("settings.json", "metrics.json"))
-        classes = (folder / "labels.txt").read_text("utf-8").splitlines()
-        with open(folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = [Row(line["file"], line["split"], line["true"], line["predicted"], float(line["probability"])) for line in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{folder} can't be reported on: {error}. A report needs settings.json, labels.txt, metrics.json and predictions.csv.") from error
-    split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
-    judged = [row for row in rows if row.split == split]
-    called = split or ""
-    if split == "validation" and not judged:
-        # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
-        judged, called = [row for row in rows if row.split == "train"], "held-out training"
-    table, verdict = transfer(metrics, split), settings.pop("verdict", {}).get("value") or pays(metrics)
-    pictures = [intervals(table, called), confusion(judged, classes, called), recalls(judged, classes, called)] if judged else []
-    mistakes = sorted((row for row in judged if row.true != row.predicted), key=lambda row: (-row.probability, row.file))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    text = environment.get_template("report.html.j2").render(
-        title=folder.resolve().name,
-        split=split,
-        figures=metrics[split] if split else None,
-        verdict=verdict if split else "There is no test part and no validation part, so nothing is known about new examples.",
-        called=called,
-        counts=counts(rows, classes),
-        classes=classes,
-        table=table,
-        pictures=pictures,
-        mistakes=mistakes[:MISTAKES],
-        n_mistakes=len(mistakes),
-        candidates=metrics.get("candidates", {}),
-        why=settings.pop("why", {}).get("value"),
-        settings=settings,
-        command=settings.get("command", {}).get("value"),
-    )
-    # Names of files need not be valid Unicode.
-    return text.encode("utf-8", "replace").decode()
-
-
-def counts(rows: list[Row], classes: list[str]) -> dict[str, Counter]:
-    """Images of each class in each split that was predicted."""
-    found: dict[str, Counter] = {}
-    for row in rows:
-        found.setdefault(row.split, Counter())[row.true] += 1
-    return found
-
-
-def transfer(metrics: dict[str, Any], split: str | None) -> list[dict[str, Any]]:
-    """The run beside its baselines: name, accuracy, low, high, balanced_accuracy, n."""
-    if split is None:
-        return []
-    # Baselines are measured on test alone.
-    baselines = {NAMES.get(name, name): value for name, value in metrics["baselines"].items() if value} if split == "test" else {}
-    return [{"name": name, "own": False, **value} for name, value in baselines.items()] + [{"name": "this run", "own": True, **metrics[split]}]
-
-
-# --- pictures ---------------------------------------------------------------------------------------------------------------------------------
 
 
 def intervals(table: list[dict[str, Any]], split: str) -> Picture:
@@ -144,7 +56,7 @@ def intervals(table: list[dict[str, Any]], split: str) -> Picture:
         return Picture("Accuracy with 95 % intervals", f"Accuracy on {split} images: {words}.", inline(figure))
 
 
-def confusion(rows: list[Row], classes: list[str], split: str) -> Picture:
+def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
     """Counts of true against predicted class; colour is the share of the true class."""
     numbers = {name: i for i, name in enumerate(classes)}
     matrix = np.zeros((len(classes), len(classes)), int)
@@ -171,7 +83,7 @@ def confusion(rows: list[Row], classes: list[str], split: str) -> Picture:
         return Picture("Confusion matrix", f"Confusion matrix on {split} images: {np.trace(matrix)} of {matrix.sum()} are right.{worst}", inline(figure))
 
 
-def recalls(rows: list[Row], classes: list[str], split: str) -> Picture:
+def recalls(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
     """The share of each class that was recognised; the worst classes where there are many."""
     n, right = Counter(row.true for row in rows), Counter(row.true for row in rows if row.true == row.predicted)
     shown = sorted((name for name in classes if n[name]), key=lambda name: (right[name] / n[name], name))[:BARS]
@@ -187,6 +99,62 @@ def recalls(rows: list[Row], classes: list[str], split: str) -> Picture:
         axes.set_xlabel(f"recognised of the {split} images, %")
         title = "Recall of each class, worst first" if len(shown) == len(n) else f"Recall of the {len(shown)} worst of {len(n)} classes"
         return Picture(title, f"Recall on {split} images: " + "; ".join(f"{name} {right[name]} of {n[name]}" for name in shown) + ".", inline(figure))
+
+
+def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
+    """How often what is said with some confidence is right, with 95 % intervals."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        axes = bare(figure)
+        axes.plot([0, 100], [0, 100], color=INK, alpha=0.4, linewidth=1, linestyle="--")
+        for row in bins:
+            x = 100 * row["confidence"]
+            axes.plot([x, x], [100 * row["low"], 100 * row["high"]], color=ACCENT, linewidth=4, alpha=0.45, solid_capstyle="butt")
+        axes.scatter([100 * row["confidence"] for row in bins], [100 * row["accuracy"] for row in bins], color=ACCENT, zorder=3)
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("probability that was said, %")
+        axes.set_ylabel(f"right of the {split} images, %")
+        words = "; ".join(f"said {100 * row['confidence']:.0f} %, right {100 * row['accuracy']:.0f} % of {row['n']}" for row in bins)
+        return Picture("Are its probabilities right?", f"Calibration on {split} images: {words}.", inline(figure))
+
+
+def curves(history: list[dict[str, float]]) -> Picture:
+    """Loss and accuracy of each epoch."""
+    kinds = [kind for kind in ("loss", "accuracy") if kind in history[0] or f"val_{kind}" in history[0]]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.6 * len(kinds) + 0.6, 3.2), layout="constrained")
+        for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds))), kinds, strict=True):
+            axes.patch.set_alpha(0)
+            axes.spines[["top", "right"]].set_visible(False)
+            for name, label, line in ((kind, "training", "-"), (f"val_{kind}", "held out", "--")):
+                if points := [(row["epoch"], row[name]) for row in history if name in row]:
+                    axes.plot(*zip(*points, strict=True), line, marker="o", markersize=3, color=ACCENT if line == "-" else COLOURS[1], label=label)
+            axes.set_xlabel("epoch")
+            axes.set_title(kind, fontsize=10)
+            axes.legend(frameon=False)
+        last = ", ".join(f"{name.replace('val_', 'held-out ')} {value:.3g}" for name, value in history[-1].items() if name != "epoch")
+        return Picture("Learning curves", f"Learning curves of {len(history)} epochs; at the end {last}.", inline(figure))
+
+
+def chart(points: list[dict[str, Any]], classes: list[str]) -> Picture:
+    """Held-out examples on a plane: like next to like, mistakes crossed out."""
+    few = len(classes) <= LEGEND
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+        axes = bare(figure)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for i, name in enumerate(classes if few else [""]):
+            mine = [point for point in points if not few or point["label"] == name]
+            look = {"color": COLOURS[i % len(COLOURS)], "marker": SHAPES[i // len(COLOURS) % len(SHAPES)]}
+            axes.scatter([point["x"] for point in mine], [point["y"] for point in mine], s=14, linewidths=0, label=short(name) or "right", **look)
+        wrong = [point for point in points if not point["right"]]
+        axes.scatter([point["x"] for point in wrong], [point["y"] for point in wrong], s=40, marker="x", color=INK, linewidths=1, label="answered wrongly")
+        figure.legend(loc="outside right upper", frameon=False, markerscale=1.4, fontsize=9)
+        words = f"{len(points)} held-out images by what the network sees in them, of which {len(wrong)} were answered wrongly and are crossed out."
+        return Picture("Held-out images, like next to like", words, inline(figure))
 
 
 def bare(figure: Figure) -> Any:

@@ -1,0 +1,69 @@
+"""Runs side by side, on the test images that all of them have."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfxfer.errors import RunError
+from tfxfer.evaluate import score
+from tfxfer.probe import paired
+from tfxfer.run import Finished, open_run
+
+Z = 1.959963984540054
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A run, and what it says of test examples: file to (label's name, probabilities)."""
+
+    run: Finished
+    classes: tuple[str, ...]
+    answers: dict[str, tuple[str, np.ndarray]]
+
+
+def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
+    """Rows of a table, a header first: each run's figures on the test images that all have, and how much better it is than the first, paired, with the 95 %
+    interval of the difference in points.
+
+    Raises:
+        RunError: fewer than two runs, one that is not finished, classes that differ, or no test image in common.
+    """
+    if len(folders) < 2:
+        raise RunError(f"{len(folders)} run to compare; expected at least two.")
+    runs = [judged(folder) for folder in folders]
+    first = runs[0]
+    for other in runs[1:]:
+        if set(other.classes) != set(first.classes):
+            odd = sorted(set(other.classes) ^ set(first.classes))
+            raise RunError(f"{other.run.folder} has other classes than {first.run.folder}: {', '.join(odd[:5])}. Compare runs on the same data.")
+    common = [file for file in first.answers if all(file in other.answers and other.answers[file][0] == first.answers[file][0] for other in runs)]
+    if not common:
+        raise RunError(f"{first.run.folder} and the others have no test image in common. Compare runs on the same data, split by the same --seed.")
+    labels = np.array([first.classes.index(first.answers[file][0]) for file in common])
+    rows: list[tuple[str, ...]] = [("run", "recipe", "backbone", "chosen", "accuracy", "95 % interval", "log loss", "ece", "against the first, points")]
+    before = np.zeros(0, bool)
+    for i, one in enumerate(runs):
+        columns = [one.classes.index(name) for name in first.classes]
+        probabilities = np.stack([one.answers[file][1][columns] for file in common]).astype(np.float64)
+        found, right = score(labels, probabilities, first.classes), probabilities.argmax(1) == labels
+        before = before if i else right
+        gain, error = paired(right, before)
+        against = f"{100 * gain:+.1f} ({100 * (gain - Z * error):+.1f} to {100 * (gain + Z * error):+.1f})" if i else "-"
+        settings = one.run.settings()
+        recipe, backbone = (str(settings.get(name, {}).get("value", "-")) for name in ("recipe", "backbone"))
+        chosen = " ".join(str(settings[name]["value"]) for name in ("chosen", "chosen_head") if name in settings) or "-"
+        figures = (f"{found['accuracy']:.3f}", f"{found['low']:.3f} to {found['high']:.3f}", f"{found['log_loss']:.3f}", f"{found['ece']:.3f}")
+        rows.append((str(one.run.folder), recipe, backbone, chosen, *figures, against))
+    return [*rows, (f"{len(common):,} test images", *[""] * 8)]
+
+
+def judged(folder: str | os.PathLike) -> Judged:
+    run = open_run(Path(folder))
+    with np.load(run.path("probabilities.npz")) as found:
+        mine = found["splits"] == "test"
+        classes = tuple(run.classes())
+        labels = [classes[i] for i in found["labels"][mine]]
+        return Judged(run, classes, dict(zip(found["files"][mine].tolist(), zip(labels, found["probabilities"][mine], strict=True), strict=True)))

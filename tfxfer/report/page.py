@@ -1,0 +1,157 @@
+"""A run folder as one self-contained HTML page, and the same as JSON. Reads the folder and nothing else."""
+
+import base64
+import csv
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from tfxfer.errors import RunError
+from tfxfer.evaluate import pays, reliability
+from tfxfer.report import pictures
+
+NAMES = {
+    "majority": "always the most frequent class",
+    "raw_pixels": "logistic regression on raw pixels",
+    "last_layer_logistic": "logistic regression on the last layer",
+}
+MISTAKES = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of predictions.csv."""
+
+    file: str
+    split: str
+    true: str
+    predicted: str
+    probability: float
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """All that the page says, as JSON values, from the run's settings.json, labels.txt, metrics.json and predictions.csv, and what else there is.
+
+    Raises: RunError where one of these is missing, or one of the others is damaged.
+    """
+    folder = Path(folder)
+    try:
+        settings, metrics = (json.loads((folder / name).read_text("utf-8")) for name in ("settings.json", "metrics.json"))
+        classes = (folder / "labels.txt").read_text("utf-8").splitlines()
+        with open(folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = [Row(line["file"], line["split"], line["true"], line["predicted"], float(line["probability"])) for line in csv.DictReader(file)]
+        review = json.loads(text) if (text := there(folder / "review.json", lambda path: path.read_text("utf-8", "surrogateescape"))) else {}
+        history = there(folder / "history.csv", epochs) or []
+        split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
+        judged = [row for row in rows if row.split == split]
+        called = split or ""
+        if split == "validation" and not judged:
+            # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
+            judged, called = [row for row in rows if row.split == "train"], "held-out training"
+        bins = there(folder / "probabilities.npz", lambda path: calibration(path, "train" if called.endswith("training") else called)) if judged else None
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{folder} can't be reported on: {error}. A report needs settings.json, labels.txt, metrics.json and predictions.csv.") from error
+    mistakes = sorted((row for row in judged if row.true != row.predicted), key=lambda row: (-row.probability, row.file))
+    verdict = settings.pop("verdict", {}).get("value") or pays(metrics)
+    return {
+        "title": folder.resolve().name,
+        "split": split,
+        "called": called,
+        "figures": metrics[split] if split else None,
+        "verdict": verdict if split else "There is no test part and no validation part, so nothing is known about new examples.",
+        "baselines": transfer(metrics, split),
+        "candidates": metrics.get("candidates", {}),
+        "why": settings.pop("why", {}).get("value"),
+        "sets": metrics.get("sets"),
+        "unknown": metrics.get("unknown"),
+        "classes": classes,
+        "counts": review.get("counts") or counts(rows),
+        "history": history,
+        "reliability": bins or [],
+        "judged": [asdict(row) for row in judged],
+        "mistakes": [asdict(row) for row in mistakes],
+        "review": review,
+        "command": settings.get("command", {}).get("value"),
+        "settings": settings,
+    }
+
+
+def page(folder: Path) -> str:
+    """The page of a run folder (see `facts`)."""
+    found = facts(folder)
+    judged, called, classes = [Row(**row) for row in found["judged"]], found["called"], found["classes"]
+    shown = [pictures.intervals(found["baselines"], called), pictures.confusion(judged, classes, called), pictures.recalls(judged, classes, called)]
+    shown = shown if judged else []
+    shown += [pictures.reliability(found["reliability"], called)] if found["reliability"] else []
+    shown += [pictures.curves(found["history"])] if found["history"] else []
+    review = found["review"]
+    shown += [pictures.chart(review["map"], classes)] if review.get("map") else []
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    thumbnails = there(Path(folder) / "thumbnails.zip", embedded) or {}
+    mistakes = review["mistakes"] if thumbnails and review.get("mistakes") else [row | {"label": row["true"]} for row in found["mistakes"][:MISTAKES]]
+    text = environment.get_template("page.html.j2").render(
+        **{name: value for name, value in found.items() if name not in ("mistakes", "judged")},
+        pictures=shown,
+        thumbnails=thumbnails,
+        mistakes=mistakes,
+        n_mistakes=len(found["mistakes"]),
+    )
+    # Names of files need not be valid Unicode.
+    return text.encode("utf-8", "replace").decode()
+
+
+def as_json(folder: Path) -> str:
+    """What the page says, for programs: `facts` without the list of all that was judged, which predictions.csv has."""
+    found = facts(folder)
+    return json.dumps({name: value for name, value in found.items() if name != "judged"}, indent=2, ensure_ascii=False) + "\n"
+
+
+def there(path: Path, read: Callable[[Path], Any]) -> Any:
+    """What is read of a file; None where there is none, as in a run of an earlier version."""
+    return read(path) if path.is_file() else None
+
+
+def epochs(path: Path) -> list[dict[str, float]]:
+    """history.csv, a dict an epoch."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in line.items() if value} for line in csv.DictReader(file)]
+
+
+def calibration(path: Path, split: str) -> list[dict[str, Any]]:
+    """`reliability` of one split."""
+    with np.load(path) as found:
+        mine = found["splits"] == split
+        return reliability(found["labels"][mine], found["probabilities"][mine]) if mine.any() else []
+
+
+def embedded(path: Path) -> dict[str, str]:
+    """Thumbnails as data URLs, by name."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: f"data:image/jpeg;base64,{base64.b64encode(archive.read(name)).decode()}" for name in archive.namelist()}
+
+
+def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
+    """Images of each class in each split that was predicted."""
+    found: dict[str, Counter] = {}
+    for row in rows:
+        found.setdefault(row.split, Counter())[row.true] += 1
+    return {split: dict(each) for split, each in found.items()}
+
+
+def transfer(metrics: dict[str, Any], split: str | None) -> list[dict[str, Any]]:
+    """The run beside its baselines: name, accuracy, low, high, balanced_accuracy, n."""
+    if split is None:
+        return []
+    # Baselines are measured on test alone.
+    baselines = {NAMES.get(name, name): value for name, value in metrics["baselines"].items() if value} if split == "test" else {}
+    return [{"name": name, "own": False, **value} for name, value in baselines.items()] + [{"name": "this run", "own": True, **metrics[split]}]

@@ -1,0 +1,47 @@
+"""Pictures that look broken: dark, blank, or much smaller than the others."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfxfer.data import Examples
+from tfxfer.data.images import size
+from tfxfer.probe.fitted import Array
+
+DARK, BLANK = 0.04, 0.02  # mean and standard deviation of pixels from 0 to 1 below which a picture is called so
+SMALL = 4  # times smaller than the median, by the shorter side
+BLOCK = 1024
+
+
+def odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
+    """(position, what is odd about it), in the order of the examples.
+
+    Args:
+        pixels: each picture made small, float32 [n, m] in [0, 1].
+    """
+    found: dict[int, list[str]] = {}
+    for start in range(0, len(examples), BLOCK):
+        block = np.asarray(pixels[np.arange(start, min(start + BLOCK, len(examples)))])
+        for i in np.flatnonzero(block.mean(1) < DARK).tolist():
+            found.setdefault(start + i, []).append("dark")
+        for i in np.flatnonzero(block.std(1) < BLANK).tolist():
+            found.setdefault(start + i, []).append("blank")
+    sides = [shorter(examples, i) for i in range(len(examples))]
+    usual = np.median([side for side in sides if side]) if any(sides) else 0
+    for i, side in enumerate(sides):
+        if side and side * SMALL < usual:
+            found.setdefault(i, []).append(f"small: {side} pixels, where half of all have {usual:.0f} or more")
+    return [(i, ", ".join(said(reasons))) for i, reasons in sorted(found.items())]
+
+
+def said(reasons: Sequence[str]) -> list[str]:
+    """A black picture is dark and blank: one word is enough."""
+    return ["black"] + [reason for reason in reasons if reason not in ("dark", "blank")] if {"dark", "blank"} <= set(reasons) else list(reasons)
+
+
+def shorter(examples: Examples, position: int) -> int:
+    """The shorter side in pixels; 0 where it can't be told, or only by converting the file."""
+    if examples.paths is not None and not examples.paths[position]:
+        return 0
+    found = size(examples.read(position))
+    return min(found) if found else 0
