@@ -46,10 +46,21 @@ def test_a_run_ends_in_a_whole_folder(finished):
         "model.keras",
         "probabilities.npz",
         "report.html",
+        "report.json",
+        "review.json",
+        "thumbnails.zip",
+        "label_errors.csv",
+        "doubt.npz",
+        "MODEL_CARD.md",
         "manifest.json",
     }
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert set(metrics) == {"test", "validation", "baselines"} and set(metrics["baselines"]) == {"majority", "raw_pixels", "last_layer_logistic"}
+    assert set(metrics) == {"test", "validation", "baselines", "sets", "unknown"}
+    assert set(metrics["baselines"]) == {
+        "majority",
+        "raw_pixels",
+        "last_layer_logistic",
+    }
     assert {"accuracy", "balanced_accuracy", "low", "high", "n", "classes"} <= set(metrics["test"])
 
 

@@ -1,17 +1,23 @@
 """The report: one page made from a run folder's files."""
 
 import csv
+import io
 import json
 import re
+import zipfile
 from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tfxfer import report
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays
+from tfxfer.report.page import Row
+from tfxfer.run import Run, open_run
 
 LABELS = ["ants", "<script>alert(1)</script>", 'a "quoted" & $x^$ name', "蜜蜂"]
 
@@ -31,7 +37,7 @@ def write_run(folder, *, rows=None, **changes):
         rows = [(f"{i}.jpg", "test", LABELS[i % 4], LABELS[i % 4], 0.9) for i in range(6)]
         rows += [('wrong "sure"\n<img src=x>.jpg', "test", LABELS[0], LABELS[1], 0.99), ("wrong.jpg", "test", LABELS[0], LABELS[2], 0.5)]
     with open(folder / "predictions.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([report.Row.__annotations__, *rows])
+        csv.writer(file).writerows([Row.__annotations__, *rows])
     return folder
 
 
@@ -118,3 +124,153 @@ def test_a_missing_file_is_named(tmp_path):
         RunError, match=r"can't be reported on: .*metrics\.json.*A report needs settings\.json, labels\.txt, metrics\.json and predictions\.csv"
     ):
         report.page(tmp_path)
+
+
+# --- what was reviewed --------------------------------------------------------------------------------------------------------------------------
+
+
+FILES = ["plain.jpg", 'wrong "sure"\n<img src=x>.jpg', "蜂蜜/\u202ereversed.jpg"]
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def reviewed(folder):
+    """A run with everything that a page can show."""
+    write_run(folder, sets={"coverage": 0.9, "test": figures(0.92) | {"mean_size": 1.2}}, unknown={"false_alarms": 0.05, "test": figures(0.97)})
+    items = [
+        {"file": file, "split": "test", "label": LABELS[0], "predicted": LABELS[1], "probability": 0.9, "picture": f"{i}.jpg"} for i, file in enumerate(FILES)
+    ]
+    review = {
+        "counts": {"train": dict.fromkeys(LABELS, 5), "test": dict.fromkeys(LABELS, 2)},
+        "samples": {LABELS[1]: items},
+        "mistakes": items,
+        "label_errors": {"count": 30, "examined": 100, "shown": [item | {"suggested": LABELS[1]} for item in items]},
+        "duplicates": [{"judged": items[0], "train": items[1], "similarity": 0.99}],
+        "odd": {"count": 1, "shown": [items[2] | {"why": "black"}]},
+        "map": [{"x": i / 20, "y": 0.5, "label": LABELS[i % 4], "right": i % 5 > 0} for i in range(20)],
+        "occlusion": [items[0] | {"why": "0-why.jpg", "most": 0.4}],
+        "notes": ["3 images dropped: <b>identical</b>"],
+    }
+    (folder / "review.json").write_text(json.dumps(review))
+    with zipfile.ZipFile(folder / "thumbnails.zip", "w") as archive:
+        for name in ("0.jpg", "1.jpg", "2.jpg", "0-why.jpg"):
+            archive.writestr(name, jpeg())
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 40)
+    files, splits, labels = np.arange(40).astype(str), np.repeat(["test"], 40), np.arange(40) % 4
+    np.savez(folder / "probabilities.npz", files=files, splits=splits, labels=labels, probabilities=probabilities)
+    (folder / "history.csv").write_text("epoch,loss,val_loss\n1,0.9,1.0\n2,0.5,0.8\n")
+    return folder
+
+
+def test_everything_that_was_reviewed_is_on_the_page(tmp_path):
+    text = unescape(report.page(reviewed(tmp_path)))
+    for title in (
+        "Are its probabilities right?",
+        "Learning curves",
+        "Held-out images, like next to like",
+        "Most confident mistakes",
+        "What the answer hangs on",
+        "Labels that look wrong",
+        "The most similar pictures of different parts",
+        "Pictures that look broken",
+        "What it was trained and judged on",
+        "What it knows of its own doubt",
+    ):
+        assert f">{title}<" in text, title
+    assert "30 of 100 labels are doubtful" in text and "do in 92.0 % of test, 1.20 classes each" in text and "3.0 % of test" in text
+
+
+def test_thumbnails_are_in_the_page_and_have_alternative_texts(tmp_path):
+    tags = Tags(report.page(reviewed(tmp_path))).found
+    pictures = [attributes for tag, attributes in tags if tag == "img"]
+    assert len(pictures) == 3 + 3 + 3 + 2 + 1 + 2
+    assert all(picture["src"].startswith("data:image/jpeg;base64,") and picture["alt"] for picture in pictures)
+    assert not [attributes for tag, attributes in tags if tag in ("script", "b") and attributes]
+    assert {attributes["aria-label"][:11] for _, attributes in tags if attributes.get("role") == "img"} >= {"Calibration", "Learning cu"}
+
+
+def test_names_of_files_and_labels_are_text_wherever_they_stand(tmp_path):
+    text = report.page(reviewed(tmp_path))
+    assert "<script>alert" not in text and "<img src=x>" not in text and "<b>identical" not in text
+    assert all(file in unescape(text) for file in FILES)
+    assert not re.search(r"\balt=\"[^\"]*<", text)
+
+
+def test_the_same_figures_are_there_as_json(tmp_path):
+    found = json.loads(report.as_json(reviewed(tmp_path)))
+    assert found["figures"]["accuracy"] == 0.75 and found["sets"]["test"]["mean_size"] == 1.2
+    assert found["history"] == [{"epoch": 1, "loss": 0.9, "val_loss": 1.0}, {"epoch": 2, "loss": 0.5, "val_loss": 0.8}]
+    assert sum(row["n"] for row in found["reliability"]) == 40 and len(found["mistakes"]) == 2
+
+
+def test_a_damaged_archive_of_thumbnails_is_named(tmp_path):
+    (reviewed(tmp_path) / "thumbnails.zip").write_bytes(b"no archive")
+    with pytest.raises(RunError, match=r"thumbnails\.zip can't be read: File is not a zip file"):
+        report.page(tmp_path)
+
+
+def test_the_card_is_markdown_that_labels_do_not_break(tmp_path):
+    text = report.card(reviewed(tmp_path))
+    assert text.startswith("---\nlibrary_name: tfxfer\n")
+    assert "| accuracy | 75.0 % (95 % interval 70.0 % to 80.0 %) |" in text
+    assert "\\<script\\>alert(1)\\</script\\>" in text and "<script>" not in text.replace("\\<script", "")
+    assert "30 of 100 labels look doubtful" in text and "8 images are few: mind the interval." in text
+    assert "```console\ntfxfer run frozen --data" in text
+
+
+def test_the_card_names_the_licence_of_a_known_backbone(tmp_path):
+    settings = json.loads((write_run(tmp_path) / "settings.json").read_text())
+    for name, expected in (("efficientnet-lite0", "licence Apache-2.0 (https://"), ("mine/", "its licence is not known to tfxfer")):
+        (tmp_path / "settings.json").write_text(json.dumps(settings | {"backbone": {"value": name, "origin": "given"}}))
+        assert expected in report.card(tmp_path)
+
+
+def finished(folder, *, accuracy=0.75, right=30, seed=0, classes=("a", "b")):
+    """A finished run of 40 test examples."""
+    run = Run(folder, options={"data": "photos", "backbone": "mine"}, seed=seed)
+    probabilities = np.full((40, 2), 0.3)
+    labels = np.arange(40) % 2
+    probabilities[np.arange(40), np.where(np.arange(40) < right, labels, 1 - labels)] = 0.7
+    run.write_text("labels.txt", "".join(f"{name}\n" for name in classes))
+    run.write_json("metrics.json", {"test": figures(accuracy), "validation": None, "baselines": {}})
+    run.write_csv("predictions.csv", Row.__annotations__, [("0.jpg", "test", classes[0], classes[0], 0.7)])
+    files = np.array([f"{seed}-{i}.jpg" for i in range(40)])
+    run.write("probabilities.npz", lambda path: np.savez(path, files=files, splits=np.repeat(["test"], 40), labels=labels, probabilities=probabilities))
+    report.write(run)
+    run.finish()
+    return folder
+
+
+def test_a_report_is_made_anew_and_the_run_stays_whole(tmp_path):
+    folder = finished(tmp_path / "run")
+    before = {name: (folder / name).read_text() for name in ("report.html", "report.json", "MODEL_CARD.md", "manifest.json")}
+    run = open_run(folder)
+    run.replace({"report.html": "old"})
+    assert open_run(folder) and (folder / "report.html").read_text() == "old"
+    assert report.again(folder) == folder / "report.html"
+    assert {name: (folder / name).read_text() for name in before} == before
+    (folder / "labels.txt").write_text("changed")
+    with pytest.raises(RunError, match=r"labels\.txt is not the file that the run wrote"):
+        report.again(folder)
+
+
+def test_runs_are_compared_image_by_image(tmp_path):
+    rows = report.compare([finished(tmp_path / "one", right=30), finished(tmp_path / "two", right=36)])
+    assert [row[4] for row in rows] == ["accuracy", "0.750", "0.900", ""]
+    gain, error = 6 / 40, np.sqrt(6 - 36 / 40) / 40
+    assert rows[2][8] == f"+15.0 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
+    assert rows[-1][0] == "40 test images"
+
+
+def test_runs_that_can_not_be_compared_are_said(tmp_path):
+    one, other, strange = finished(tmp_path / "one"), finished(tmp_path / "two", seed=1), finished(tmp_path / "three", classes=("a", "c"))
+    with pytest.raises(RunError, match=r"1 run to compare; expected at least two\."):
+        report.compare([one])
+    with pytest.raises(RunError, match=r"have no test image in common\. Compare runs on the same data, split by the same --seed\."):
+        report.compare([one, other])
+    with pytest.raises(RunError, match=r"three has other classes than .*one: b, c\. Compare runs on the same data\."):
+        report.compare([one, strange])

@@ -256,6 +256,8 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Make a finished run's report.html, report.json and MODEL_CARD.md anew."""
+    room("run").open_run(folder)
+    start_tensorflow()
     click.echo(f"Report: {room('report').again(folder)}")
 
 
@@ -263,6 +265,7 @@ def report(folder: Path) -> None:
 @click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def compare(folders: tuple[Path, ...]) -> None:
     """Put runs side by side, on the test images that all of them have."""
+    start_tensorflow()
     *rows, (count, *_) = room("report").compare(folders)
     click.echo(f"{table(rows)}\n\nOn {count}; differences are paired, image by image.")
 

@@ -23,6 +23,9 @@ NAMES = {
     "last_layer_logistic": "logistic regression on the last layer",
 }
 MISTAKES = 20
+# A review of nothing, as of a run of an earlier version.
+NOTHING: dict[str, Any] = {"counts": {}, "samples": {}, "notes": [], "label_errors": {"count": 0}, "odd": {"count": 0}}
+NOTHING |= {name: [] for name in ("mistakes", "duplicates", "map", "occlusion")}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def facts(folder: Path) -> dict[str, Any]:
         classes = (folder / "labels.txt").read_text("utf-8").splitlines()
         with open(folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = [Row(line["file"], line["split"], line["true"], line["predicted"], float(line["probability"])) for line in csv.DictReader(file)]
-        review = json.loads(text) if (text := there(folder / "review.json", lambda path: path.read_text("utf-8", "surrogateescape"))) else {}
+        review = NOTHING | (there(folder / "review.json", lambda path: json.loads(path.read_text("utf-8", "surrogateescape"))) or {})
         history = there(folder / "history.csv", epochs) or []
         split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
         judged = [row for row in rows if row.split == split]
@@ -56,7 +59,7 @@ def facts(folder: Path) -> dict[str, Any]:
             # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
             judged, called = [row for row in rows if row.split == "train"], "held-out training"
         bins = there(folder / "probabilities.npz", lambda path: calibration(path, "train" if called.endswith("training") else called)) if judged else None
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{folder} can't be reported on: {error}. A report needs settings.json, labels.txt, metrics.json and predictions.csv.") from error
     mistakes = sorted((row for row in judged if row.true != row.predicted), key=lambda row: (-row.probability, row.file))
     verdict = settings.pop("verdict", {}).get("value") or pays(metrics)
@@ -72,7 +75,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "sets": metrics.get("sets"),
         "unknown": metrics.get("unknown"),
         "classes": classes,
-        "counts": review.get("counts") or counts(rows),
+        "counts": review["counts"] or counts(rows),
         "history": history,
         "reliability": bins or [],
         "judged": [asdict(row) for row in judged],
@@ -87,18 +90,19 @@ def page(folder: Path) -> str:
     """The page of a run folder (see `facts`)."""
     found = facts(folder)
     judged, called, classes = [Row(**row) for row in found["judged"]], found["called"], found["classes"]
-    shown = [pictures.intervals(found["baselines"], called), pictures.confusion(judged, classes, called), pictures.recalls(judged, classes, called)]
-    shown = shown if judged else []
+    shown = []
+    if judged:
+        shown += [pictures.intervals(found["baselines"], called), pictures.confusion(judged, classes, called), pictures.recalls(judged, classes, called)]
     shown += [pictures.reliability(found["reliability"], called)] if found["reliability"] else []
     shown += [pictures.curves(found["history"])] if found["history"] else []
     review = found["review"]
-    shown += [pictures.chart(review["map"], classes)] if review.get("map") else []
+    shown += [pictures.chart(review["map"], classes)] if review["map"] else []
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     thumbnails = there(Path(folder) / "thumbnails.zip", embedded) or {}
-    mistakes = review["mistakes"] if thumbnails and review.get("mistakes") else [row | {"label": row["true"]} for row in found["mistakes"][:MISTAKES]]
+    mistakes = review["mistakes"] if thumbnails and review["mistakes"] else [row | {"label": row["true"]} for row in found["mistakes"][:MISTAKES]]
     text = environment.get_template("page.html.j2").render(
         **{name: value for name, value in found.items() if name not in ("mistakes", "judged")},
         pictures=shown,
@@ -136,8 +140,11 @@ def calibration(path: Path, split: str) -> list[dict[str, Any]]:
 
 def embedded(path: Path) -> dict[str, str]:
     """Thumbnails as data URLs, by name."""
-    with zipfile.ZipFile(path) as archive:
-        return {name: f"data:image/jpeg;base64,{base64.b64encode(archive.read(name)).decode()}" for name in archive.namelist()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: f"data:image/jpeg;base64,{base64.b64encode(archive.read(name)).decode()}" for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} can't be read: {error}. Run it again.") from error
 
 
 def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
