@@ -17,7 +17,8 @@ class MultiWorkerModel(keras.Model):
     Keras clips each replica's part of the gradient; an optimizer of `tfxfer.optimizers.layerwise` clips the whole one. The same model as an ordinary one is
     `keras.Model(model.inputs, model.outputs)`.
 
-    Example:
+    Example::
+
         strategy = tfxfer.distribute.strategy("multiworker")
         pretrained = tfxfer.savedmodel.read("path/of/a/savedmodel")  # outside the scope
         with strategy.scope():

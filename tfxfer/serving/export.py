@@ -36,12 +36,13 @@ def export(
     """Write a finished run's model as a SavedModel that TensorFlow Serving serves, to `<to>/<version>/`.
 
     Signatures, the batch as dimension 0 of all:
-        serving_default: `inputs`, encoded images, string [B], to `classes`, string [B, C], and `scores`, float32 [B, C], the most probable class first.
-        classify: the same for TensorFlow Serving's Classify call, `inputs` serialized tf.Examples with `image/encoded`.
-        probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of `assets/labels.txt`, and `unknown`, float32 [B], the
-            score for "none of these" (see `tfxfer.doubt`), where the run knows it.
-        tensor: `inputs`, pixels in the backbone's value range, float32 [B, height, width, 3], to `probabilities`.
-        features: `inputs`, encoded images, to `features`, float32 [B, F], what the head sees.
+
+    - serving_default: `inputs`, encoded images, string [B], to `classes`, string [B, C], and `scores`, float32 [B, C], the most probable class first.
+    - classify: the same for TensorFlow Serving's Classify call, `inputs` serialized tf.Examples with `image/encoded`.
+    - probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of `assets/labels.txt`, and `unknown`, float32 [B], the score
+      for "none of these" (see `tfxfer.doubt`), where the run knows it.
+    - tensor: `inputs`, pixels in the backbone's value range, float32 [B, height, width, 3], to `probabilities`.
+    - features: `inputs`, encoded images, to `features`, float32 [B, F], what the head sees.
 
     In `assets.extra/`: warm-up requests, `batching.config`, the model card and `doubt.npz`.
 
