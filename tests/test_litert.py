@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.schema_py_generated import BuiltinOperator
-from runs import SIZE, write_run
+from runs import SIZE, write_kinds, write_run
 
 from tfxfer import heads, preprocess, serving
 from tfxfer.backbone import Backbone
@@ -63,8 +63,10 @@ def exported(run_folder, tmp_path_factory, said) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pixels(photos) -> np.ndarray:
-    return np.stack([preprocess.pixels(path.read_bytes(), SIZE, (-1, 1)) for path in sorted(photos.rglob("*.jpg"))])
+def pixels(tmp_path_factory) -> np.ndarray:
+    """50 files of every kind that is served."""
+    files = sorted(write_kinds(tmp_path_factory.mktemp("kinds")).iterdir())
+    return np.stack([preprocess.pixels(path.read_bytes(), SIZE, (-1, 1)) for path in files])
 
 
 @pytest.mark.parametrize(("kind", "bound"), [("float32", 1e-4), ("float16", 1e-2), ("int8", 0.2)])

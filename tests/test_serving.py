@@ -89,6 +89,17 @@ def test_served_answers_are_those_of_the_keras_model(run_folder, signatures, all
     np.testing.assert_allclose(np.take_along_axis(expected, np.array(columns), 1), answer["scores"], atol=1e-5)
 
 
+def test_predict_python_and_the_served_model_agree_on_files_of_every_kind(run_folder, signatures, all_kinds):
+    files = sorted(all_kinds.iterdir())
+    assert len(files) == 50
+    model = keras.models.load_model(run_folder / "model.keras")
+    python = tf.nn.softmax(model(tf.stack([preprocess.pixels(path.read_bytes(), SIZE, (-1, 1)) for path in files]))).numpy()
+    served = signatures["probabilities"](inputs=tf.constant(read(all_kinds)))["probabilities"].numpy()
+    rows = list(serving.predict(run_folder, files, top_k=3))
+    predicted = np.array([[{row.predicted: row.probability, **dict(row.others)}[name] for name in CLASSES] for row in rows])
+    assert np.abs(served - python).max() <= 1e-5 and np.abs(predicted - python).max() <= 1e-5
+
+
 def test_scores_are_sorted_and_add_up_to_one(signatures, all_kinds):
     scores = signatures["serving_default"](inputs=tf.constant(read(all_kinds)))["scores"].numpy()
     assert scores.shape == (50, 3) and (np.diff(scores) <= 0).all()
