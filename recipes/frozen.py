@@ -65,4 +65,4 @@ def frozen(
         tfxfer.review.look(run, features, outcome, model, network)
         tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), f"Look at {run.folder}/report.html", f"Next: tfxfer predict {run.folder} photo.jpg")

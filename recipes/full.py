@@ -68,4 +68,4 @@ def full(
         tfxfer.review.look(run, features, outcome, model, network)
         tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), str(found.verdict), f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), str(found.verdict), f"Look at {run.folder}/report.html", f"Next: tfxfer predict {run.folder} photo.jpg")

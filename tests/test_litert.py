@@ -19,7 +19,7 @@ from runs import SIZE, write_kinds, write_run
 from tfxfer import heads, preprocess, serving
 from tfxfer.backbone import Backbone
 from tfxfer.errors import DataError, ServingError
-from tfxfer.serving.litert import export_litert, normalisation, opened
+from tfxfer.serving.litert import export_litert, normalisation, opened, run_lite
 
 CLASSES = ("china", "flower")
 KINDS = ("float32", "float16", "int8")
@@ -117,6 +117,16 @@ def test_the_metadata_have_labels_and_normalisation(exported):
         # ... .output_tensor_metadata[0].associated_files[0].name
         name = table(data, root, 3, -1, 3, -1, 6, -1, 0)
         assert data[name + 4 : name + 4 + struct.unpack_from("<I", data, name)[0]] == b"labels.txt"
+
+
+def test_a_mirrored_run_keeps_its_answers_in_int8(tiny_savedmodel, photos, pixels, tmp_path):
+    keras.utils.set_random_seed(1)
+    backbone = Backbone(tiny_savedmodel, trainable=False, taps=3, value_range=(-1, 1))
+    head = keras.Sequential([heads.TapNormalization(backbone.tap_widths), keras.layers.Dense(2)])
+    folder = write_run(tmp_path / "run", heads.join(backbone, head, SIZE, mirror=True), classes=CLASSES, data=photos)
+    content = (export_litert(folder, tmp_path / "out", max_accuracy_drop=1, log=lambda _: None) / "model.int8.tflite").read_bytes()
+    expected = tf.nn.softmax(keras.models.load_model(folder / "model.keras")(pixels)).numpy()
+    assert np.abs(run_lite(content, pixels)[0] - expected).max() <= 0.2
 
 
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])

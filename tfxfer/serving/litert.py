@@ -195,32 +195,44 @@ def corrected(model: keras.Model, image_size: tuple[int, int], calibration: Call
     """
     if (tensor := seen_by_head(model)) is None:
         return None
-    network, head = keras.Model(model.inputs, tensor), keras.Model(tensor, model.outputs)
-    parts = apart(traced(lambda x: tf.cast(network(x, training=False), tf.float32), image_size))
-    exact = np.stack([np.concatenate([part.numpy()[0] for part in parts(tf.constant(image[None]))]) for image in calibration()])
-    rough, _ = run_lite(in_int8(parts, calibration), calibration())
+    # The features may be the mean of the image's and of its mirror image's.
+    made_by = tensor._keras_history.operation
+    sides = made_by.input if isinstance(made_by, keras.layers.Average) else [tensor]
+    network, head = keras.Model(model.inputs, sides), keras.Model(tensor, model.outputs)
+    parts = apart(traced(lambda x: [tf.cast(side, tf.float32) for side in tf.nest.flatten(network(x, training=False))], image_size))
+    each = len(parts.outputs) // len(sides)
+
+    def features(found: list[Any]) -> list[Any]:
+        """The mean of the sides, part by part."""
+        return [sum(found[i::each]) / len(sides) for i in range(each)]
+
+    exact = np.stack([np.concatenate(features([part.numpy()[0] for part in parts(tf.constant(image[None]))])) for image in calibration()])
+    both, _ = run_lite(in_int8(parts, calibration), calibration())
+    rough = both.reshape(len(both), len(sides), -1).mean(1)
     x, y = rough - rough.mean(0), exact - exact.mean(0)
     slope = (x * y).sum(0) / np.maximum((x * x).sum(0), 1e-12)
     offset = exact.mean(0) - slope * rough.mean(0)
     shrunk, wanted = (logits - logits.mean(1, keepdims=True) for logits in (np.asarray(head(rough * slope + offset)), np.asarray(head(exact))))
     scale = float((shrunk * wanted).sum() / max((shrunk * shrunk).sum(), 1e-12))
-    ends = np.cumsum([part.shape[-1] for part in parts.outputs])[:-1]
+    ends = np.cumsum([part.shape[-1] for part in parts.outputs[:each]])[:-1]
     lines = list(zip(np.split(slope, ends), np.split(offset, ends), strict=True))
 
     def call(image: tf.Tensor) -> tf.Tensor:
-        features = tf.concat([part * a + b for part, (a, b) in zip(parts(image), lines, strict=True)], -1)
-        return tf.nn.softmax(scale * tf.cast(head(features), tf.float32))
+        seen = tf.concat([part * a + b for part, (a, b) in zip(features(parts(image)), lines, strict=True)], -1)
+        return tf.nn.softmax(scale * tf.cast(head(seen), tf.float32))
 
     return traced(call, image_size)
 
 
 def apart(function: Any) -> Any:
-    """The function with a concatenated output as its parts: int8 gives all that is concatenated one scale, back to the maps that it was pooled from."""
-    operation = function.outputs[0].op
-    while operation.type == "Identity":
-        operation = operation.inputs[0].op
-    parts = list(operation.inputs)[:-1] if operation.type == "ConcatV2" else function.outputs
-    return function.prune(function.inputs, list(parts))
+    """The function with concatenated outputs as their parts: int8 gives all that is concatenated one scale, back to the maps that it was pooled from."""
+    parts: list[Any] = []
+    for output in function.outputs:
+        operation = output.op
+        while operation.type == "Identity":
+            operation = operation.inputs[0].op
+        parts += list(operation.inputs)[:-1] if operation.type == "ConcatV2" else [output]
+    return function.prune(function.inputs, parts)
 
 
 @contextmanager
