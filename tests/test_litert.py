@@ -119,6 +119,7 @@ def test_the_metadata_have_labels_and_normalisation(exported):
         assert data[name + 4 : name + 4 + struct.unpack_from("<I", data, name)[0]] == b"labels.txt"
 
 
+@pytest.mark.long
 def test_a_mirrored_run_keeps_its_answers_in_int8(tiny_savedmodel, photos, pixels, tmp_path):
     keras.utils.set_random_seed(1)
     backbone = Backbone(tiny_savedmodel, trainable=False, taps=3, value_range=(-1, 1))

@@ -97,6 +97,7 @@ def test_it_trains_as_the_original_does(original, tmp_path, images):
     assert second.regularization is not None and second.training is not None
 
 
+@pytest.mark.long
 def test_tensorflow_hub_fine_tunes_it_under_keras_2(tuned, exported):
     images = np.random.default_rng(0).uniform(size=(16, 32, 32, 3)).astype(np.float32)
     done = subprocess.run([sys.executable, "-c", HUB, exported], capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})

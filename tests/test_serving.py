@@ -207,6 +207,7 @@ def forgiving(run_folder, tmp_path_factory) -> Path:
     return serving.export(run_folder, tmp_path_factory.mktemp("null"), on_bad_image="null")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["exported", "forgiving"])
 def test_saved_model_cli_shows_it_and_finds_no_denied_operation(request, where):
     tool, folder = Path(sys.executable).with_name("saved_model_cli"), request.getfixturevalue(where)

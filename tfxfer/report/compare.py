@@ -9,10 +9,9 @@ import numpy as np
 
 from tfxfer.errors import RunError
 from tfxfer.evaluate import score
+from tfxfer.evaluate.figures import Z
 from tfxfer.probe import paired
 from tfxfer.run import Finished, open_run
-
-Z = 1.959963984540054
 
 
 @dataclass(frozen=True, eq=False)
