@@ -114,7 +114,7 @@ def test_a_page_of_500_classes_stays_small(tmp_path):
     names = [f"class {i}" for i in range(500)]
     rows = [(f"{i}.jpg", "test", name, names[i // 2], 0.5) for i, name in enumerate(names)]
     write_run(tmp_path, rows=rows)
-    (tmp_path / "labels.txt").write_text("\n".join(names))
+    (tmp_path / "labels.txt").write_text("".join(f"{name}\n" for name in names))
     assert len(report.page(tmp_path).encode()) < 2e6
 
 
@@ -140,7 +140,9 @@ def jpeg() -> bytes:
 
 def reviewed(folder):
     """A run with everything that a page can show."""
-    write_run(folder, sets={"coverage": 0.9, "test": figures(0.92) | {"mean_size": 1.2}}, unknown={"false_alarms": 0.05, "test": figures(0.97)})
+    write_run(
+        folder, sets={"coverage": 0.9, "test": figures(0.92) | {"mean_size": 1.2}}, unknown={"false_alarms": 0.05, "by": "validation", "test": figures(0.97)}
+    )
     items = [
         {"file": file, "split": "test", "label": LABELS[0], "predicted": LABELS[1], "probability": 0.9, "picture": f"{i}.jpg"} for i, file in enumerate(FILES)
     ]
@@ -261,8 +263,8 @@ def test_a_report_is_made_anew_and_the_run_stays_whole(tmp_path):
 def test_runs_are_compared_image_by_image(tmp_path):
     rows = report.compare([finished(tmp_path / "one", right=30), finished(tmp_path / "two", right=36)])
     assert [row[4] for row in rows] == ["accuracy", "0.750", "0.900", ""]
-    gain, error = 6 / 40, np.sqrt(6 - 36 / 40) / 40
-    assert rows[2][8] == f"+15.0 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
+    gain, error = 6 / 42, np.sqrt(7 - 36 / 42) / 42
+    assert rows[2][8] == f"+14.3 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
     assert rows[-1][0] == "40 test images"
 
 

@@ -67,6 +67,9 @@ class Outcome:
     def doubt(self, seed: int) -> Doubt | None:
         """What the model knows of its own doubt; None where no example was held out."""
         held_out = self.of("train", "validation")
+        if held_out:
+            judged = could_be_right(*held_out)
+            held_out = (held_out[0][judged], held_out[1][judged]) if judged.any() else None
         return doubt.doubt(self.examples, self.answers.outputs, self.answers.tail, held_out, seed) if held_out else None
 
     def metrics(self, baselines: Baselines, doubt: Doubt | None = None) -> dict[str, Any]:
@@ -86,10 +89,11 @@ class Outcome:
             yield self.examples.files[i], self.examples.splits[i], classes[self.examples.labels[i]], classes[best], f"{row[best]:.6f}"
 
     def save(self, path: str) -> None:
-        """probabilities.npz: files, splits, labels, probabilities."""
+        """probabilities.npz: files, splits, digests, labels, probabilities."""
         files = np.array([self.examples.files[i] for i in self.positions])
         splits = np.array([self.examples.splits[i] for i in self.positions])
-        np.savez_compressed(path, files=files, splits=splits, labels=self.examples.labels[self.positions], probabilities=self.probabilities.astype(np.float32))
+        arrays = {"labels": self.examples.labels[self.positions], "probabilities": self.probabilities.astype(np.float32)}
+        np.savez_compressed(path, files=files, splits=splits, digests=np.array([self.examples.digests[i] for i in self.positions]), **arrays)
 
     def summary(self, baselines: Baselines) -> str:
         """The figures in a few lines, and whether transfer pays."""
@@ -144,6 +148,11 @@ def judge(examples: Examples, answers: Answers, held_out: np.ndarray, probabilit
     positions = np.concatenate([fresh, held_out])
     order = np.argsort(positions, kind="stable")
     return Outcome(examples, positions[order], np.concatenate([answers.probabilities(fresh), probabilities])[order], answers, candidates or {})
+
+
+def could_be_right(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Which examples say something of the model, bool [n]: not the only one of its class, of which a fit without it knows nothing and says exactly 0."""
+    return probabilities[np.arange(len(labels)), labels] > 0
 
 
 def of_head(features: Features, head: keras.layers.Layer) -> Answers:

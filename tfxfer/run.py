@@ -345,8 +345,10 @@ class Finished:
 
     def replace(self, texts: dict[str, str]) -> None:
         """Write files anew that are made from the run's others, and list them in the manifest."""
-        manifest = read_json(self.folder / "manifest.json")
+        manifest = {name: entry for name, entry in read_json(self.folder / "manifest.json").items() if name not in texts}
         try:
+            # Whoever reads in between, or after a kill, finds a run that is whole without them.
+            rewrite(self.folder / "manifest.json", as_text(manifest))
             for name, text in texts.items():
                 rewrite(self.path(name), text)
                 manifest[name] = listed(self.path(name))

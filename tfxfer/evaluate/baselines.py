@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from tfxfer.evaluate.figures import score
 from tfxfer.probe import linear, paired
@@ -70,14 +71,15 @@ def baselines(
 
 
 def logistic(features: Array, labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Logits [len(test), classes] of logistic regression fitted on `train`; a class without training examples is never the largest."""
+    """Probabilities [len(test), classes] by logistic regression fitted on `train`; a class without training examples has next to none."""
     present, known = np.unique(labels[train], return_inverse=True)
     if len(present) < 2:
-        return np.broadcast_to(np.isin(np.arange(classes), present).astype(np.float32), (len(test), classes))
+        return np.broadcast_to(np.isin(np.arange(classes), present).astype(np.float64), (len(test), classes))
     numbers = np.zeros(len(labels), int)
     numbers[train] = known
     fitted = linear(features, numbers, len(present), (features.shape[1],), rows=train, normalise="standardise", seed=seed).expanded(present, classes)
-    return np.concatenate([fitted.logits(np.asarray(features[test[i : i + 1024]], np.float32)) for i in range(0, len(test), 1024)])
+    logits = [fitted.logits(np.asarray(features[test[i : i + 1024]], np.float32)) for i in range(0, len(test), 1024)]
+    return softmax(np.concatenate(logits).astype(np.float64), 1)
 
 
 def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:

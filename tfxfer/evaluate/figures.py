@@ -45,7 +45,9 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str])
     if not len(labels) or probabilities.shape != (len(labels), len(classes)):
         raise ValueError(f"expected labels [n] and probabilities [n, {len(classes)}] with n >= 1. Received: shapes {labels.shape} and {probabilities.shape}")
     found = probabilities.argmax(1)
+    places = np.arange(probabilities.shape[1])
     own = probabilities[np.arange(len(labels)), labels]
+    before = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & (places < labels[:, None]))  # of equals the first, as argmax has it
     each = {name: of_class(labels == i, found == i) for i, name in enumerate(classes)}
     present = [i for i in range(len(classes)) if np.any(labels == i)]
     f1 = [2 * np.sum((labels == i) & (found == i)) / (np.sum(labels == i) + np.sum(found == i)) for i in present]
@@ -53,7 +55,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str])
         **share(found == labels),
         "balanced_accuracy": float(np.mean([each[classes[i]]["recall"] for i in present])),
         "macro_f1": float(np.mean(f1)),
-        "top5": float(np.mean(np.sum(probabilities > own[:, None], 1) < 5)) if len(classes) > 5 else None,
+        "top5": float(np.mean(np.sum(before, 1) < 5)) if len(classes) > 5 else None,
         "log_loss": float(-np.log(np.maximum(own, SMALLEST)).mean()),
         "brier": float(np.mean(np.sum(np.square(probabilities), 1) - 2 * own + 1)),
         "ece": float(sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in reliability(labels, probabilities)) / len(labels)),

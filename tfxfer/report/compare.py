@@ -10,13 +10,12 @@ import numpy as np
 from tfxfer.errors import RunError
 from tfxfer.evaluate import score
 from tfxfer.evaluate.figures import Z
-from tfxfer.probe import paired
 from tfxfer.run import Finished, open_run
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A run, and what it says of test examples: file to (label's name, probabilities)."""
+    """A run, and what it says of test examples: a hash of the file to (label's name, probabilities)."""
 
     run: Finished
     classes: tuple[str, ...]
@@ -49,7 +48,7 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         probabilities = np.stack([one.answers[file][1][columns] for file in common]).astype(np.float64)
         found, right = score(labels, probabilities, first.classes), probabilities.argmax(1) == labels
         before = before if i else right
-        gain, error = paired(right, before)
+        gain, error = difference(right, before)
         against = f"{100 * gain:+.1f} ({100 * (gain - Z * error):+.1f} to {100 * (gain + Z * error):+.1f})" if i else "-"
         settings = one.run.settings()
         recipe, backbone = (str(settings.get(name, {}).get("value", "-")) for name in ("recipe", "backbone"))
@@ -59,10 +58,19 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     return [*rows, (f"{len(common):,} test images", *[""] * 8)]
 
 
+def difference(right: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """Gain and standard error of paired shares, half an example added to each of the four cells, so that few equal answers are no certainty (Agresti 2005)."""
+    n, only, other = len(right) + 2, np.sum(right & ~before), np.sum(before & ~right)
+    gain = (only - other) / n
+    return float(gain), float(np.sqrt(only + other + 1 - n * gain**2) / n)
+
+
 def judged(folder: str | os.PathLike) -> Judged:
     run = open_run(Path(folder))
     with np.load(run.path("probabilities.npz")) as found:
         mine = found["splits"] == "test"
         classes = tuple(run.classes())
         labels = [classes[i] for i in found["labels"][mine]]
-        return Judged(run, classes, dict(zip(found["files"][mine].tolist(), zip(labels, found["probabilities"][mine], strict=True), strict=True)))
+        # By content, where the run has noted it: other data may have files of the same names.
+        keys = found["digests" if "digests" in found.files else "files"][mine].tolist()
+        return Judged(run, classes, dict(zip(keys, zip(labels, found["probabilities"][mine], strict=True), strict=True)))

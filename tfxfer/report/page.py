@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import math
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +24,7 @@ NAMES = {
     "last_layer_logistic": "logistic regression on the last layer",
 }
 MISTAKES = 20
+MATRIX = 1000  # classes above which a confusion matrix shows nothing, and takes gigabytes
 # A review of nothing, as of a run of an earlier version.
 NOTHING: dict[str, Any] = {"counts": {}, "samples": {}, "notes": [], "label_errors": {"count": 0}, "odd": {"count": 0}}
 NOTHING |= {name: [] for name in ("mistakes", "duplicates", "map", "occlusion")}
@@ -46,8 +48,8 @@ def facts(folder: Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        settings, metrics = (json.loads((folder / name).read_text("utf-8")) for name in ("settings.json", "metrics.json"))
-        classes = (folder / "labels.txt").read_text("utf-8").splitlines()
+        settings, metrics = (json.loads((folder / name).read_text("utf-8", "surrogateescape")) for name in ("settings.json", "metrics.json"))
+        classes = (folder / "labels.txt").read_text("utf-8", "surrogateescape").split("\n")[:-1]
         with open(folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = [Row(line["file"], line["split"], line["true"], line["predicted"], float(line["probability"])) for line in csv.DictReader(file)]
         review = NOTHING | (there(folder / "review.json", lambda path: json.loads(path.read_text("utf-8", "surrogateescape"))) or {})
@@ -92,9 +94,12 @@ def page(folder: Path) -> str:
     judged, called, classes = [Row(**row) for row in found["judged"]], found["called"], found["classes"]
     shown = []
     if judged:
-        shown += [pictures.intervals(found["baselines"], called), pictures.confusion(judged, classes, called), pictures.recalls(judged, classes, called)]
+        shown += [pictures.intervals(found["baselines"], called)]
+        shown += [pictures.confusion(judged, classes, called)] if len(classes) <= MATRIX else []
+        shown += [pictures.recalls(judged, classes, called)]
     shown += [pictures.reliability(found["reliability"], called)] if found["reliability"] else []
-    shown += [pictures.curves(found["history"])] if found["history"] else []
+    drawn = [row for row in found["history"] if {"loss", "accuracy", "val_loss", "val_accuracy"} & row.keys()]
+    shown += [pictures.curves(drawn)] if drawn else []
     review = found["review"]
     shown += [pictures.chart(review["map"], classes)] if review["map"] else []
     environment = jinja2.Environment(
@@ -117,7 +122,8 @@ def page(folder: Path) -> str:
 def as_json(folder: Path) -> str:
     """What the page says, for programs: `facts` without the list of all that was judged, which predictions.csv has."""
     found = facts(folder)
-    return json.dumps({name: value for name, value in found.items() if name != "judged"}, indent=2, ensure_ascii=False) + "\n"
+    # ASCII, since names of files need not be valid Unicode.
+    return json.dumps({name: value for name, value in found.items() if name != "judged"}, indent=2) + "\n"
 
 
 def there(path: Path, read: Callable[[Path], Any]) -> Any:
@@ -128,7 +134,7 @@ def there(path: Path, read: Callable[[Path], Any]) -> Any:
 def epochs(path: Path) -> list[dict[str, float]]:
     """history.csv, a dict an epoch."""
     with open(path, encoding="utf-8", newline="") as file:
-        return [{name: float(value) for name, value in line.items() if value} for line in csv.DictReader(file)]
+        return [{name: float(value) for name, value in line.items() if value and math.isfinite(float(value))} for line in csv.DictReader(file)]
 
 
 def calibration(path: Path, split: str) -> list[dict[str, Any]]:

@@ -153,7 +153,7 @@ def chart(points: list[dict[str, Any]], classes: list[str]) -> Picture:
         wrong = [point for point in points if not point["right"]]
         axes.scatter([point["x"] for point in wrong], [point["y"] for point in wrong], s=40, marker="x", color=INK, linewidths=1, label="answered wrongly")
         figure.legend(loc="outside right upper", frameon=False, markerscale=1.4, fontsize=9)
-        words = f"{len(points)} held-out images by what the network sees in them, of which {len(wrong)} were answered wrongly and are crossed out."
+        words = f"{len(points)} held-out images by what the pretrained network sees in them, of which {len(wrong)} were answered wrongly and are crossed out."
         return Picture("Held-out images, like next to like", words, inline(figure))
 
 

@@ -6,7 +6,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from tfxfer.probe.fitted import Array, normalised
-from tfxfer.probe.folds import sample
+from tfxfer.probe.folds import few
 
 POINTS = 1000
 FEWEST = 10  # examples below which a plane says nothing
@@ -22,7 +22,7 @@ def plane(features: Array, positions: np.ndarray, labels: np.ndarray, seed: int)
         positions: that may be shown; of more than a thousand a sample, each class by its share.
         labels: of these positions.
     """
-    shown = positions[sample(labels, POINTS, seed)] if len(positions) else positions
+    shown = positions[few(labels, POINTS, seed)] if len(positions) else positions
     if len(shown) < FEWEST:
         return shown[:0], np.zeros((0, 2))
     x = normalised(features[shown], (features.shape[1],))

@@ -16,7 +16,8 @@ def nearest(features: Array, judged: np.ndarray, train: np.ndarray, most: int) -
     if not len(judged) or not len(train):
         return []
     width = features.shape[1]
-    mean = np.mean([normalised(features[train[i : i + BLOCK]], (width,)).mean(0) for i in range(0, len(train), BLOCK)], 0)
+    sums = [normalised(features[train[i : i + BLOCK]], (width,)).sum(0, dtype=np.float64) for i in range(0, len(train), BLOCK)]
+    mean = (np.sum(sums, 0) / len(train)).astype(np.float32)
 
     def centred(positions: np.ndarray) -> np.ndarray:
         x = normalised(features[positions], (width,)) - mean

@@ -14,7 +14,7 @@ from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.features import Features, raw_pixels
-from tfxfer.outcome import Outcome
+from tfxfer.outcome import Outcome, could_be_right
 from tfxfer.review.chart import plane
 from tfxfer.review.duplicates import nearest
 from tfxfer.review.labels import suspects
@@ -41,7 +41,8 @@ def look(run: Run, features: Features, outcome: Outcome, model: keras.Model, net
     parts = (np.intersect1d(examples.where(split), outcome.positions) for split in ("test", "validation", "train"))
     judged = next((part for part in parts if len(part)), train[:0])
 
-    doubtful = [(int(outcome.positions[i]), suggested) for i, suggested in suspects(labels, answers)]
+    known = np.flatnonzero(could_be_right(labels, answers))
+    doubtful = [(int(outcome.positions[known[i]]), suggested) for i, suggested in suspects(labels[known], answers[known])]
     header = ("file", "split", "label", "suggested", "probability_of_label", "probability_of_suggested")
     run.write_csv("label_errors.csv", header, doubts(examples, doubtful, said))
     wrong = [i for i in judged.tolist() if said[i].argmax() != examples.labels[i]]
@@ -55,7 +56,7 @@ def look(run: Run, features: Features, outcome: Outcome, model: keras.Model, net
     # Of the right ones, those of different classes.
     first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
     reasons = [(i, int(said[i].argmax())) for i in [*wrong[:EXPLAINED], *first]]
-    hidden = [(i, column, explained(model, examples, i, column, network)) for i, column in reasons]
+    hidden = [(i, column, explained(model, examples, i, column, network, run.batch_size)) for i, column in reasons]
 
     pictured = dict.fromkeys([*wrong, *(i for i, _ in doubtful[:SUSPECTS]), *(i for pair in pairs for i in pair[:2]), *(i for i, _ in strange[:ODD])])
     pictured |= dict.fromkeys(i for several in samples.values() for i in several)
@@ -78,7 +79,7 @@ def look(run: Run, features: Features, outcome: Outcome, model: keras.Model, net
             "mistakes": [judgement(i) for i in wrong],
             "label_errors": {
                 "count": len(doubtful),
-                "examined": len(labels),
+                "examined": len(known),
                 "shown": [judgement(i) | {"suggested": examples.classes[suggested]} for i, suggested in doubtful[:SUSPECTS]],
             },
             "duplicates": [{"judged": named(i), "train": named(j), "similarity": round(similarity, 4)} for i, j, similarity in pairs],
@@ -99,10 +100,15 @@ def doubts(examples: Examples, doubtful: list[tuple[int, int]], said: dict[int, 
         yield examples.files[i], examples.splits[i], examples.classes[own], examples.classes[suggested], f"{said[i][own]:.6f}", f"{said[i][suggested]:.6f}"
 
 
-def explained(model: keras.Model, examples: Examples, position: int, column: int, network: Backbone) -> np.ndarray:
+def explained(model: keras.Model, examples: Examples, position: int, column: int, network: Backbone, batch_size: int) -> np.ndarray:
     """`occlusion` of one example."""
     pixels = preprocess.pixels(tf.constant(examples.read(position)), network.image_size, network.value_range).numpy()
-    return occlusion(lambda batch: softmax(np.asarray(model(tf.constant(batch), training=False), np.float64), 1), pixels, column)
+
+    def answers(covered: np.ndarray) -> np.ndarray:
+        parts = [model(tf.constant(covered[i : i + batch_size]), training=False) for i in range(0, len(covered), batch_size)]
+        return softmax(np.concatenate([np.asarray(part, np.float64) for part in parts]), 1)
+
+    return occlusion(answers, pixels, column)
 
 
 def thumbnail(examples: Examples, position: int, weight: np.ndarray | None = None) -> bytes:

@@ -1,6 +1,7 @@
-"""Pictures that look broken: dark, blank, or much smaller than the others."""
+"""Pictures that look broken: dark, blank, or, of files, much smaller than the others."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from tfxfer.probe.fitted import Array
 DARK, BLANK = 0.04, 0.02  # mean and standard deviation of pixels from 0 to 1 below which a picture is called so
 SMALL = 4  # times smaller than the median, by the shorter side
 BLOCK = 1024
+READERS = 8  # files read at once, for their size
 
 
 def odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
@@ -26,7 +28,8 @@ def odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
             found.setdefault(start + i, []).append("dark")
         for i in np.flatnonzero(block.std(1) < BLANK).tolist():
             found.setdefault(start + i, []).append("blank")
-    sides = [shorter(examples, i) for i in range(len(examples))]
+    with ThreadPoolExecutor(READERS) as pool:
+        sides = list(pool.map(lambda i: shorter(examples, i), range(len(examples)))) if examples.paths is not None else []
     usual = np.median([side for side in sides if side]) if any(sides) else 0
     for i, side in enumerate(sides):
         if side and side * SMALL < usual:
@@ -41,7 +44,7 @@ def said(reasons: Sequence[str]) -> list[str]:
 
 def shorter(examples: Examples, position: int) -> int:
     """The shorter side in pixels; 0 where it can't be told, or only by converting the file."""
-    if examples.paths is not None and not examples.paths[position]:
+    if not examples.paths or not examples.paths[position]:
         return 0
     found = size(examples.read(position))
     return min(found) if found else 0

@@ -77,7 +77,7 @@ def accurate(run: Finished, required: float | None) -> None:
     if required is None:
         return
     metrics = run.metrics()
-    part = next((name for name in ("test", "validation") if metrics[name]), None)
+    part, called = next(((name, called) for name, called in (("test", "test"), ("validation", "held-out images")) if metrics[name]), (None, ""))
     if part is None:
         raise ServingError(
             f"{run.folder} has no held-out examples, so that nothing is known of its accuracy; {required:g} is required. Give the data a test part."
@@ -85,7 +85,7 @@ def accurate(run: Finished, required: float | None) -> None:
     found = metrics[part]
     if found["accuracy"] < required:
         interval = f"95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,}"
-        raise ServingError(f"{run.folder} has an accuracy of {found['accuracy']:.3f} on {part} ({interval}); {required:g} is required. Nothing was exported.")
+        raise ServingError(f"{run.folder} has an accuracy of {found['accuracy']:.3f} on {called} ({interval}); {required:g} is required. Nothing was exported.")
 
 
 def extras(run: Finished, folder: Path, *names: str) -> None:
@@ -103,7 +103,10 @@ def write(network: Network, labels: Path, folder: Path) -> None:
 
     def best_first(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         scores, order = tf.math.top_k(network.answer(inputs)["probabilities"], k=len(network.classes))
-        return {"classes": tf.where(scores[:, :1] > 0, tf.gather(tf.constant(network.classes), order), ""), "scores": scores}
+        return {
+            "classes": tf.where(scores[:, :1] > 0, tf.gather(tf.constant([name.encode("utf-8", "surrogateescape") for name in network.classes]), order), ""),
+            "scores": scores,
+        }
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return best_first(tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature((), tf.string)})["image/encoded"])

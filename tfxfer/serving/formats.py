@@ -81,12 +81,21 @@ def as_parquet(rows: Iterable[Prediction], to: str | os.PathLike | None) -> None
         held: list[dict[str, Any]] = []
         try:
             for row in chain([first], rows):
-                held.append(columns(row) | {"file": row.file.encode("utf-8", "backslashreplace").decode()})
+                held.append(valid(columns(row)))
                 if len(held) == GROUP:
                     writer.write_table(pa.Table.from_pylist(held, schema))
                     held = []
         finally:
             writer.write_table(pa.Table.from_pylist(held, schema))
+
+
+def valid(value: Any) -> Any:
+    """Names need not be valid Unicode, and Parquet asks for it."""
+    if isinstance(value, dict):
+        return {name: valid(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [valid(each) for each in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def columns(row: Prediction) -> dict[str, Any]:

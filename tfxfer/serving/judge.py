@@ -9,7 +9,7 @@ import numpy as np
 from tfxfer.data import Examples, Found, find_source, load
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
-from tfxfer.run import Finished, open_run
+from tfxfer.run import Finished, open_run, same
 from tfxfer.serving.answers import SHOWN, answers, listed
 from tfxfer.serving.model import open_model
 
@@ -50,10 +50,9 @@ def evaluate(
 
 def labelled(run: Finished, data: str | os.PathLike | Examples, data_dir: str | os.PathLike | None) -> Found:
     """Labelled images as they are, without a split that nobody asked for; the run's own data as the run split it."""
-    settings = run.settings()
     source = data if isinstance(data, Examples) else os.fspath(data)
-    if source == settings["data"]["value"]:
-        source = load(source, data_dir=data_dir, seed=settings["seed"]["value"], skip_bad_images=settings["skip_bad_images"]["value"])
+    if not isinstance(source, Examples) and same(run.settings()["data"]["value"], source):
+        source = own_images(run, data_dir)
     if isinstance(source, Examples):
         return Found(source.files, [source.classes[i] for i in source.labels], source.read, source.source, source.splits)
     if (found := find_source(source, data_dir)) is None:
@@ -61,3 +60,19 @@ def labelled(run: Finished, data: str | os.PathLike | Examples, data_dir: str | 
             f"{source} is no labelled data. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo."
         )
     return found
+
+
+def own_images(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
+    """The run's own images, as it split them.
+
+    Raises:
+        DataError: they are gone, or no longer those that the run was fitted on.
+    """
+    settings = {name: setting["value"] for name, setting in run.settings().items()}
+    examples = load(settings["data"], data_dir=data_dir or settings["data_dir"], seed=settings["seed"], skip_bad_images=settings["skip_bad_images"])
+    if not settings["skip_bad_images"] and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
+        raise DataError(
+            f"{settings['data']} is no longer what {run.folder} was fitted on, and would be split otherwise. "
+            "Put the images back, run again, or give new ones a folder of their own."
+        )
+    return examples

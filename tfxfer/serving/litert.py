@@ -18,15 +18,16 @@ import tensorflow as tf
 
 from tfxfer import savedmodel
 from tfxfer.augment import augmented, seed_of
-from tfxfer.data import Examples, load
+from tfxfer.data import Examples
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Pixels
 from tfxfer.heads import seen_by_head
-from tfxfer.probe.folds import sample
+from tfxfer.probe.folds import few
 from tfxfer.quiet import quiet
-from tfxfer.run import Finished, open_run
+from tfxfer.run import open_run
 from tfxfer.serving import metadata
 from tfxfer.serving.export import accurate, extras
+from tfxfer.serving.judge import own_images
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
 
@@ -80,12 +81,20 @@ def export_litert(
     image_size, value_range = tuple(settings["image_size"]["value"]), tuple(settings["value_range"]["value"])
     classes = run.classes()
     model = load_model(run.path("model.keras"), trust)
-    examples = images_of(run, data_dir)
+    try:
+        examples = own_images(run, data_dir)
+    except DataError as error:
+        raise DataError(f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}") from error
     pixels = Pixels(examples, image_size, value_range, 32)
     seed = settings["seed"]["value"]
-    calibration = drawn(examples, examples.where("train"), CALIBRATION, seed)
-    validation = examples.where("validation")
-    judged = drawn(examples, validation if len(validation) else np.setdiff1d(examples.where("train"), calibration), JUDGED, seed)
+    train, validation = examples.where("train"), examples.where("validation")
+    calibration = drawn(examples, train, CALIBRATION, seed)
+    rest = np.setdiff1d(train, calibration)
+    judged = drawn(examples, validation if len(validation) else rest if len(rest) else train, JUDGED, seed)
+    bad: dict[int, str] = {}
+    for _ in pixels.batches(np.union1d(calibration, judged), bad if settings["skip_bad_images"]["value"] else None):
+        pass  # what can't be decoded is found before anything is converted
+    calibration, judged = np.setdiff1d(calibration, [*bad]), np.setdiff1d(judged, [*bad])
     where = "validation images" if len(validation) else "crops of training images"
     truth = examples.labels[judged]
 
@@ -105,11 +114,12 @@ def export_litert(
         answers, milliseconds = run_lite(content, images())
         found.append(Lite(kind, metadata.archived(with_metadata(content, described), classes), float(np.mean(answers.argmax(1) == truth)), milliseconds))
         log(f"{kind}: accuracy {found[-1].accuracy:.3f}, {len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread")
-    if lost := [lite for lite in found if before.mean() - lite.accuracy > max_accuracy_drop]:
+    # One image is chance, however few there are.
+    if lost := [lite for lite in found if before.mean() - lite.accuracy > max(max_accuracy_drop, 1.5 / len(truth) if max_accuracy_drop >= 0 else -1.0)]:
         named = ", ".join(f"{lite.kind} {100 * (before.mean() - lite.accuracy):.1f}" for lite in lost)
         raise ServingError(
-            f"too much accuracy is lost on {where}, in points: {named}; at most {100 * max_accuracy_drop:g} were allowed. Nothing was exported. "
-            "Allow more with --max-accuracy-drop, or take another backbone."
+            f"too much accuracy is lost on {len(truth):,} {where}, in points: {named}; at most {100 * max_accuracy_drop:g} were allowed. "
+            "Nothing was exported. Allow more with --max-accuracy-drop, or take another backbone."
         )
 
     def write(aside: Path) -> None:
@@ -120,20 +130,9 @@ def export_litert(
     return placed(to, version, write)
 
 
-def images_of(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
-    """The run's own images, as it split them."""
-    settings = {name: setting["value"] for name, setting in run.settings().items()}
-    try:
-        examples = load(settings["data"], data_dir=data_dir or settings["data_dir"], seed=settings["seed"], skip_bad_images=settings["skip_bad_images"])
-    except DataError as error:
-        raise DataError(f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}") from error
-    if examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
-        raise DataError(f"{settings['data']} is no longer what {run.folder} was fitted on. Put the images back, or run again.")
-    return examples
-
-
 def drawn(examples: Examples, positions: np.ndarray, count: int, seed: int) -> np.ndarray:
-    return positions[sample(examples.labels[positions], count, seed)]
+    """About `count` positions, each class by its share; of more classes than that a part."""
+    return positions[few(examples.labels[positions], count, seed)]
 
 
 def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:

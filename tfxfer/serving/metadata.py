@@ -34,7 +34,7 @@ def of_image_classifier(description: str, classes: Sequence[str], mean: float, s
         return number, lambda n: builder.PrependUint8Slot(n, value, 0)
 
     def text(value: str) -> int:
-        return builder.CreateString(value)
+        return builder.CreateString(value.encode("utf-8", "replace"))
 
     def floats(values: Sequence[float]) -> int:
         builder.StartVector(4, len(values), 4)

@@ -140,6 +140,8 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
 def constant(model: keras.Model, image_size: tuple[int, int], thresholds: Doubt | None) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], tuple[str, ...]]:
     """The model in inference mode as a function of pixels, weights as constants, and the names of what it gives (see `Network`)."""
     features = heads.seen_by_head(model)
+    if features is None or (thresholds and features.shape[-1] < thresholds.tail):
+        thresholds = None
     network = keras.Model(model.inputs, [model.outputs[0], *([] if features is None else [features])])
     names = ("probabilities", *(() if features is None else ("features", "unknown") if thresholds else ("features",)))
 

@@ -86,7 +86,7 @@ def predictions(
             found = answer["probabilities"]
             order = np.argsort(-found, kind="stable")
             first, *others = [(model.classes[i], float(found[i])) for i in order[:top_k]]
-            inside = None if least is None else tuple(model.classes[i] for i in order if members(found[None], least)[0, i])
+            inside = None if least is None else tuple(model.classes[i] for i in order[: int(members(found[None], least).sum())])
             yield Prediction(file, *first, tuple(others), inside, None if strange is None else bool(answer["unknown"] > strange))
     if bad:
         rest = "the others were predicted" if len(bad) < len(files) else "no file was"
