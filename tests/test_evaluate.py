@@ -48,6 +48,10 @@ def test_top_5_is_scikit_learns():
     assert score(labels, probabilities, list("abcdefgh"))["top5"] == pytest.approx(top_k_accuracy_score(labels, probabilities, k=5))
 
 
+def test_equal_probabilities_are_no_hit_among_five():
+    assert score(np.arange(20), np.full((20, 20), 0.05), [str(i) for i in range(20)])["top5"] == pytest.approx(5 / 20)
+
+
 def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accuracy():
     # Three bins of 15: 0.5 is said twice and right once, 0.9 is said twice and right twice, 1.0 is right.
     labels, said = np.array([0, 1, 0, 0, 1]), np.array([0.5, 0.5, 0.9, 0.9, 0.0])
@@ -179,3 +183,9 @@ def test_paired_answers_decide_what_two_figures_alone_leave_open():
 
 def test_nothing_is_said_without_a_test_part():
     assert pays({"test": None, "baselines": {"majority": None, "raw_pixels": None}}) is None
+
+
+def test_baselines_have_probabilities():
+    x, labels, train, test = digits()
+    found = baselines(labels, train, test, [str(i) for i in range(10)], raw_pixels=x, log=quiet).scores["raw_pixels"]
+    assert 0 < found["brier"] < 0.5 and 0 <= found["ece"] < 0.2 and found["log_loss"] < 1

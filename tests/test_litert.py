@@ -137,7 +137,7 @@ def test_normalisation_brings_bytes_into_the_value_range(value_range):
 
 
 def test_a_file_that_loses_too_much_is_not_written(run_folder, tmp_path):
-    text = r"too much accuracy is lost on validation images, in points: float32 .*; at most -200 were allowed\. Nothing was exported\."
+    text = r"too much accuracy is lost on 10 validation images, in points: float32 .*; at most -200 were allowed\. Nothing was exported\."
     with pytest.raises(ServingError, match=text):
         export_litert(run_folder, tmp_path / "out", max_accuracy_drop=-2, log=lambda _: None)
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfxfer.outcome import gaussian, mirror_pays
+from tfxfer.outcome import could_be_right, gaussian, mirror_pays
 from tfxfer.probe import gaussian as head
 from tfxfer.probe.fitted import normalised
 
@@ -28,3 +28,8 @@ def test_the_worth_of_mirror_images_is_said(both, alone, text):
     first, second = (np.eye(2)[(np.arange(100) >= right).astype(int)] for right in (both, alone))
     said = mirror_pays(labels, first, second)
     assert text in said and f"{both / 100:.3f} out of fold with them, {alone / 100:.3f} without" in said
+
+
+def test_the_only_example_of_a_class_says_nothing_of_the_model():
+    probabilities = np.array([[0.0, 1.0], [0.2, 0.8], [0.9, 0.1]])
+    assert could_be_right(np.array([0, 0, 1]), probabilities).tolist() == [False, True, True]

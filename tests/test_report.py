@@ -260,6 +260,20 @@ def test_a_report_is_made_anew_and_the_run_stays_whole(tmp_path):
         report.again(folder)
 
 
+def test_a_report_that_could_not_be_written_whole_leaves_the_run_whole(tmp_path):
+    run = open_run(finished(tmp_path / "run"))
+    (run.folder / ".new-report.json").mkdir()
+    with pytest.raises(RunError, match=r"run can't be written: Is a directory"):
+        run.replace({"report.html": "new", "report.json": "new"})
+    assert open_run(run.folder).classes() == ["a", "b"]
+
+
+def test_names_with_odd_line_ends_and_bytes_are_shown(tmp_path):
+    folder = finished(tmp_path / "run", classes=("a\u2028b", "c\udcff"))
+    assert open_run(folder).classes() == ["a\u2028b", "c\udcff"]
+    json.loads((folder / "report.json").read_text("utf-8"))
+
+
 def test_runs_are_compared_image_by_image(tmp_path):
     rows = report.compare([finished(tmp_path / "one", right=30), finished(tmp_path / "two", right=36)])
     assert [row[4] for row in rows] == ["accuracy", "0.750", "0.900", ""]

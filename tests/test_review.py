@@ -49,6 +49,15 @@ def test_the_pair_that_is_the_same_picture_comes_first():
     assert nearest(x, np.arange(0), np.arange(5), 5) == []
 
 
+def test_no_training_image_weighs_more_than_another():
+    x = np.random.default_rng(0).normal(size=(1125, 6)).astype(np.float32)
+    train, judged = np.arange(1025), np.arange(1025, 1125)
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    z = z - z[train].mean(0)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    assert nearest(x, judged, train, 1)[0][2] == pytest.approx((z[judged] @ z[train].T).max(), abs=1e-5)
+
+
 def test_dark_blank_and_small_pictures_are_named(tmp_path):
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(8)]

@@ -352,7 +352,7 @@ class Finished:
             for name, text in texts.items():
                 rewrite(self.path(name), text)
                 manifest[name] = listed(self.path(name))
-            rewrite(self.folder / "manifest.json", as_text(manifest))
+            rewrite(self.folder / "manifest.json", as_text(dict(sorted(manifest.items()))))
         except OSError as error:
             raise RunError(f"{self.folder} can't be written: {error.strerror or error}.") from error
 

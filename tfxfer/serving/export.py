@@ -101,12 +101,11 @@ def write(network: Network, labels: Path, folder: Path) -> None:
     module.labels = tf.saved_model.Asset(str(labels))
     encoded = tf.TensorSpec((None,), tf.string, name="inputs")
 
+    names = [name.encode("utf-8", "surrogateescape") for name in network.classes]
+
     def best_first(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, order = tf.math.top_k(network.answer(inputs)["probabilities"], k=len(network.classes))
-        return {
-            "classes": tf.where(scores[:, :1] > 0, tf.gather(tf.constant([name.encode("utf-8", "surrogateescape") for name in network.classes]), order), ""),
-            "scores": scores,
-        }
+        scores, order = tf.math.top_k(network.answer(inputs)["probabilities"], k=len(names))
+        return {"classes": tf.where(scores[:, :1] > 0, tf.gather(tf.constant(names), order), ""), "scores": scores}
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return best_first(tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature((), tf.string)})["image/encoded"])

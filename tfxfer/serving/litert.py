@@ -92,7 +92,7 @@ def export_litert(
     rest = np.setdiff1d(train, calibration)
     judged = drawn(examples, validation if len(validation) else rest if len(rest) else train, JUDGED, seed)
     bad: dict[int, str] = {}
-    for _ in pixels.batches(np.union1d(calibration, judged), bad if settings["skip_bad_images"]["value"] else None):
+    for _ in pixels.batches(np.union1d(calibration, judged).tolist(), bad if settings["skip_bad_images"]["value"] else None):
         pass  # what can't be decoded is found before anything is converted
     calibration, judged = np.setdiff1d(calibration, [*bad]), np.setdiff1d(judged, [*bad])
     where = "validation images" if len(validation) else "crops of training images"

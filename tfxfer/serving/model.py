@@ -32,11 +32,13 @@ class Served:
         answer: encoded images, string [B], to "probabilities", float32 [B, C], and, where the run knows it, "unknown", float32 [B]: how far an image is
             from every class.
         doubt: thresholds for both; None where there are none.
+        says: the names of what it answers.
     """
 
     classes: tuple[str, ...]
     answer: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     doubt: Doubt | None
+    says: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
         found = network.answer(encoded)
         return {name: found[name] for name in names}
 
-    return Served(network.classes, answer, network.doubt)
+    return Served(network.classes, answer, network.doubt, tuple(names))
 
 
 def open_export(folder: Path, trust: bool) -> Served:
@@ -105,7 +107,7 @@ def open_export(folder: Path, trust: bool) -> Served:
     def answer(encoded: tf.Tensor, loaded: Any = loaded) -> dict[str, tf.Tensor]:  # the signature lives as long as the object that it was loaded with
         return signature(inputs=encoded)
 
-    return Served(classes, answer, doubt.load(thresholds) if thresholds.is_file() else None)
+    return Served(classes, answer, doubt.load(thresholds) if thresholds.is_file() else None, tuple(signature.structured_outputs))
 
 
 def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "error") -> Network:

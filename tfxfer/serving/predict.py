@@ -68,6 +68,8 @@ def predict(
     model = open_model(folder, trust=trust)
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: no example was held out when it was fitted.")
+    if unknown and "unknown" not in model.says:
+        raise ServingError(f"{os.fspath(folder)} has no tensor that its head sees, which the score for unknown images needs. Leave --unknown out.")
     return predictions(model, files, batch_size, top_k=top_k, sets=sets, unknown=unknown, progress=progress)
 
 
