@@ -165,7 +165,8 @@ def bare(figure: Figure) -> Any:
 
 
 def short(name: str) -> str:
-    name = " ".join(name.split())
+    # Fonts ask for valid Unicode, which names of folders need not be.
+    name = " ".join(name.encode("utf-8", "replace").decode().split())
     return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 
 
