@@ -20,15 +20,17 @@ def found(splits) -> doubt.Doubt:
     return doubt.doubt(examples(splits), lambda at: x[at], 6, (np.zeros(30, int), np.tile([0.7, 0.3], (30, 1))), 0)
 
 
-def test_the_threshold_is_that_of_validation_and_of_folds_without_it():
-    assert (found(["train"] * 40).by, len(found(["train"] * 40).known)) == ("folds of train", 40)
-    assert (found(["train"] * 40 + ["validation"] * 25).by, len(found(["train"] * 40 + ["validation"] * 25).known)) == ("validation", 25)
+@pytest.mark.parametrize(("validation", "by", "count"), [(0, "folds of train", 40), (25, "validation and folds of train", 65), (200, "validation", 200)])
+def test_the_threshold_is_that_of_validation_and_of_folds_where_that_is_small(validation, by, count):
+    judged = found(["train"] * 40 + ["validation"] * validation)
+    assert (judged.by, len(judged.known)) == (by, count)
 
 
 def test_at_most_one_known_image_in_twenty_is_above_the_threshold():
     judged = found(["train"] * 100)
     assert np.sum(judged.known > judged.threshold) <= 0.05 * 100
-    assert replace(judged, known=judged.known[:18]).threshold == math.inf
+    assert judged.fewest == 19
+    assert replace(judged, known=judged.known[:18]).threshold == math.inf > replace(judged, known=judged.known[:19]).threshold
 
 
 def test_figures_are_json_values_of_test():

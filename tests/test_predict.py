@@ -157,6 +157,12 @@ def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(t
     assert len(list(serving.predict(folder, [photos]))) == 60
 
 
+def test_too_few_held_out_images_say_nothing_of_unknown_ones(tiny_savedmodel, photos, tmp_path):
+    folder = write_run(tmp_path / "run", heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE), known=18)
+    with pytest.raises(ServingError, match=r"18 held-out images are too few to tell what fits no class; at least 19 are needed\."):
+        serving.predict(folder, [photos], unknown=True)
+
+
 ROWS = [
     serving.Prediction('a "b",\n.jpg', "café", 0.75, (("x", 0.25),), ("café", "x"), False),
     serving.Prediction("b.jpg", "x", 0.5, (("café", 0.5),), ("x",), True),

@@ -141,7 +141,9 @@ def jpeg() -> bytes:
 def reviewed(folder):
     """A run with everything that a page can show."""
     write_run(
-        folder, sets={"coverage": 0.9, "test": figures(0.92) | {"mean_size": 1.2}}, unknown={"false_alarms": 0.05, "by": "validation", "test": figures(0.97)}
+        folder,
+        sets={"coverage": 0.9, "test": figures(0.92) | {"mean_size": 1.2}},
+        unknown={"false_alarms": 0.05, "by": "validation", "threshold": 3.0, "calibrated_on": 200, "test": figures(0.97)},
     )
     items = [
         {"file": file, "split": "test", "label": LABELS[0], "predicted": LABELS[1], "probability": 0.9, "picture": f"{i}.jpg"} for i, file in enumerate(FILES)
@@ -250,8 +252,9 @@ def finished(folder, *, accuracy=0.75, right=30, seed=0, classes=("a", "b")):
 def test_a_report_is_made_anew_and_the_run_stays_whole(tmp_path):
     folder = finished(tmp_path / "run")
     before = {name: (folder / name).read_text() for name in ("report.html", "report.json", "MODEL_CARD.md", "manifest.json")}
-    run = open_run(folder)
-    run.replace({"report.html": "old"})
+    open_run(folder).replace({"report.html": "old"})
+    (folder / "report.json").unlink()
+    (folder / "MODEL_CARD.md").write_text("edited")
     assert open_run(folder) and (folder / "report.html").read_text() == "old"
     assert report.again(folder) == folder / "report.html"
     assert {name: (folder / name).read_text() for name in before} == before

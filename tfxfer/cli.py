@@ -194,12 +194,14 @@ def run() -> None:
 @click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Classes to name, the most probable first.")
 @click.option("--sets", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Also the classes that hold the true one so often, such as 0.9.")
 @click.option("--unknown", is_flag=True, help="Also mark what fits no class; 1 in 20 images of known classes is marked, too.")
-@click.option("--format", "form", type=click.Choice(["csv", "json", "jsonl", "parquet"]), default="csv", show_default=True, help="Of the answer.")
+@click.option("--format", "form", type=click.Choice(["csv", "json", "jsonl", "parquet"]), help="Of the answer; by the ending of --to, else csv.")
 @click.option("--to", type=click.Path(path_type=Path), help="File for the answer; standard output by default.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
 @click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
-def predict(folder: Path, paths: tuple[str, ...], form: str, to: Path | None, **options: Any) -> None:
+def predict(folder: Path, paths: tuple[str, ...], form: str | None, to: Path | None, **options: Any) -> None:
     """Predict photos, and folders of them, with a finished run's model or an export of it."""
+    ending = to.suffix.lower().removeprefix(".") if to else ""
+    form = form or (ending if ending in ("json", "jsonl", "parquet") else "csv")
     if form == "parquet" and to is None:
         raise click.UsageError("--format parquet needs --to FILE.")
     start_tensorflow()

@@ -18,6 +18,7 @@ from tfxfer.probe.folds import sample
 
 COVERAGE = 0.9  # of the sets in metrics.json
 FALSE_ALARMS = 0.05  # share of images of known classes that are marked as of none
+ENOUGH = 200  # of validation: fewer say too little of the one image in twenty that counts
 EXAMPLES = 10_000  # that the score for none of these is fitted on: more would not move it
 
 
@@ -27,7 +28,7 @@ class Doubt:
 
     strangest: float32 [n] ascending, 1 - p of the true class of held-out examples.
     known: float32 [m] ascending, scores for "none of these" of examples of known classes that it was not fitted on.
-    by: which ones: "validation", or "folds of train" where there is no validation.
+    by: which ones: "validation"; where that has fewer than 200 also, or only, "folds of train".
     tail: where the columns that `unknown` reads begin in what the head sees, counted from its end.
     unknown: the score.
     """
@@ -41,6 +42,11 @@ class Doubt:
     def least(self, coverage: float) -> float:
         """The probability from which on a class is in a prediction set (see `tfxfer.evaluate.lowest`)."""
         return lowest(self.strangest, coverage)
+
+    @property
+    def fewest(self) -> int:
+        """How many scores of known images it takes to say anything."""
+        return math.ceil(1 / FALSE_ALARMS) - 1
 
     @property
     def threshold(self) -> float:
@@ -75,7 +81,7 @@ def load(path: Path) -> Doubt:
 
 
 def doubt(examples: Examples, outputs: Callable[[np.ndarray], np.ndarray], tail: int, held_out: tuple[np.ndarray, np.ndarray], seed: int) -> Doubt:
-    """Fit the score on train; its threshold is that of validation, or of train by folds where there is none: too low a one if the network trained there.
+    """Fit the score on train; its threshold is that of validation, and of train by folds where that is small: too low a one if the network trained there.
 
     Args:
         outputs: positions to the network's own output, float32 [m, d].
@@ -88,5 +94,7 @@ def doubt(examples: Examples, outputs: Callable[[np.ndarray], np.ndarray], tail:
     x, labels = outputs(train), examples.labels[train]
     fitted = unknown(x, labels)
     units = None if examples.units is None else examples.units[train]
-    known = fitted.scores(outputs(validation)) if len(validation) else out_of_fold(x, labels, seed, units)
-    return Doubt(strangeness(*held_out), np.sort(known), "validation" if len(validation) else "folds of train", tail, fitted)
+    known, by = [fitted.scores(outputs(validation))] if len(validation) else [], ["validation"] if len(validation) else []
+    if len(validation) < ENOUGH:
+        known, by = [*known, out_of_fold(x, labels, seed, units)], [*by, "folds of train"]
+    return Doubt(strangeness(*held_out), np.sort(np.concatenate(known)), " and ".join(by), tail, fitted)

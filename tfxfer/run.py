@@ -24,6 +24,7 @@ from tfxfer.cache import default_folder, sync_folder
 from tfxfer.errors import DistributeError, RunError
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
+FOR_PEOPLE = ("report.html", "report.json", "MODEL_CARD.md")  # made from the other files: who edits or loses one has lost nothing (tfxfer report)
 HERE = ("device", "strategy", "replicas")  # and may be elsewhere by these
 CLUSTERS = ("TF_CONFIG", "SLURM_STEP_NUM_TASKS")  # what `distribute.cluster` looks at
 PACKAGES = ("tfxfer", "tensorflow", "keras", "tensorflow-hub", "numpy", "scikit-learn")
@@ -369,10 +370,12 @@ def open_run(folder: str | os.PathLike) -> Finished:
         raise RunError(f"{folder} is not finished. Go on with: {again(settings['recipe']['value'], folder)}")
     for name, expected in read_json(folder / "manifest.json").items():
         path = folder / name
+        if name in FOR_PEOPLE:
+            continue
         if not path.is_file():
-            raise RunError(f"{folder} lacks {name}, which its manifest lists. Run it again.")
+            raise RunError(f"{folder} lacks {name}, which its manifest lists. Run it again with --overwrite.")
         if path.stat().st_size != expected["bytes"] or digest(path) != expected["sha256"]:
-            raise RunError(f"{path} is not the file that the run wrote: it was changed or damaged. Run it again.")
+            raise RunError(f"{path} is not the file that the run wrote: it was changed or damaged. Run it again with --overwrite.")
     return Finished(folder)
 
 

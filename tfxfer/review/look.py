@@ -24,6 +24,8 @@ from tfxfer.run import Run
 
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
 SAMPLES, CLASSES = 4, 12  # pictures of so many classes
+TELLING = 0.1  # of the probability that covering a part must cost for the part to be bright
+FEWEST = 20  # examples below which label errors are not looked for
 SIDE, QUALITY = 112, 80  # of a thumbnail, in pixels, and of its JPEG
 
 
@@ -42,7 +44,7 @@ def look(run: Run, features: Features, outcome: Outcome, model: keras.Model, net
     judged = next((part for part in parts if len(part)), train[:0])
 
     known = np.flatnonzero(could_be_right(labels, answers))
-    doubtful = [(int(outcome.positions[known[i]]), suggested) for i, suggested in suspects(labels[known], answers[known])]
+    doubtful = [(int(outcome.positions[known[i]]), suggested) for i, suggested in suspects(labels[known], answers[known]) if len(known) >= FEWEST]
     header = ("file", "split", "label", "suggested", "probability_of_label", "probability_of_suggested")
     run.write_csv("label_errors.csv", header, doubts(examples, doubtful, said))
     wrong = [i for i in judged.tolist() if said[i].argmax() != examples.labels[i]]
@@ -120,7 +122,7 @@ def thumbnail(examples: Examples, position: int, weight: np.ndarray | None = Non
 
 def dimmed(examples: Examples, position: int, heat: np.ndarray) -> bytes:
     """The picture, bright where covering it costs the most."""
-    share = tf.constant(heat / max(float(heat.max()), 1e-12), tf.float32, (GRID, GRID, 1))
+    share = tf.constant(heat / max(float(heat.max()), TELLING), tf.float32, (GRID, GRID, 1))
     weight = 0.2 + 0.8 * tf.image.resize(share, (SIDE, SIDE), "bicubic")[..., 0]
     return thumbnail(examples, position, np.clip(weight.numpy(), 0.2, 1.0))
 

@@ -33,7 +33,8 @@ def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list
             images, others = find_images(Path(path))
             files += map(str, images)
             if others:
-                log(f"{path}: {sum(others.values())} files that are no images are passed over")
+                count = sum(others.values())
+                log(f"{path}: {count} {'file that is no image is' if count == 1 else 'files that are no images are'} passed over")
         elif os.path.exists(path):
             files.append(path)
         else:

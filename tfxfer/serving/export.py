@@ -58,7 +58,7 @@ def export(
         ServingError: the model can't be loaded, is not accurate enough, the version exists, or the folder can't be written.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy)
+    accurate(run, require_accuracy, log)
     settings = run.settings()
     if "served_difference" in settings:
         found, engine = settings["served_difference"]["value"], settings["engine"]["value"]
@@ -72,7 +72,7 @@ def export(
     return placed(to, version, write_all)
 
 
-def accurate(run: Finished, required: float | None) -> None:
+def accurate(run: Finished, required: float | None, log: Callable[[str], None]) -> None:
     """Refuse a run whose accuracy on test (on held-out examples where it has no test part) is below what is required."""
     if required is None:
         return
@@ -83,9 +83,10 @@ def accurate(run: Finished, required: float | None) -> None:
             f"{run.folder} has no held-out examples, so that nothing is known of its accuracy; {required:g} is required. Give the data a test part."
         )
     found = metrics[part]
+    figure = f"an accuracy of {found['accuracy']:.3f} on {called} (95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
     if found["accuracy"] < required:
-        interval = f"95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,}"
-        raise ServingError(f"{run.folder} has an accuracy of {found['accuracy']:.3f} on {called} ({interval}); {required:g} is required. Nothing was exported.")
+        raise ServingError(f"{run.folder} has {figure}; {required:g} is required. Nothing was exported.")
+    log(f"{run.folder} has {figure}")
 
 
 def extras(run: Finished, folder: Path, *names: str) -> None:

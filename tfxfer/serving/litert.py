@@ -76,7 +76,7 @@ def export_litert(
         MissingExtraError: LiteRT is not installed.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy)
+    accurate(run, require_accuracy, log)
     settings = run.settings()
     image_size, value_range = tuple(settings["image_size"]["value"]), tuple(settings["value_range"]["value"])
     classes = run.classes()
@@ -164,22 +164,22 @@ def traced(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) 
 
 def in_float(function: Any, kind: Any = None) -> bytes:
     """float32, or the weights in float16."""
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
-    if kind is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [kind]
     with explained():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+        if kind is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [kind]
         return converter.convert()
 
 
 def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> bytes:
     """Weights and maps in int8, ranges by calibration; what is one row for the image stays in float: pooled features differ in scale from column to column."""
     rows = rows_of(in_float(function))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in calibration())
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
     with explained():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None]] for image in calibration())
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
         # The one public way to leave operations in float.
         options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=rows)
         debugger = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_dataset=converter.representative_dataset, debug_options=options)
@@ -282,8 +282,9 @@ def opened(content: bytes) -> Any:
 
 def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
     """Outputs [n, C] of images one by one, and the median milliseconds of an image."""
-    interpreter = litert("interpreter").Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
+    with quiet():
+        interpreter = litert("interpreter").Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
     (image,) = interpreter.get_input_details()
     outputs = interpreter.get_output_details()
     found: list[np.ndarray] = []

@@ -80,6 +80,9 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
     version = folder if (folder / "saved_model.pb").is_file() else latest(folder)
     if version is not None and not (folder / "settings.json").is_file():
         return open_export(version, trust)
+    if not (folder / "settings.json").is_file():
+        what = "holds LiteRT files, which LiteRT runs" if any(folder.glob("*.tflite")) else "is neither a run's folder nor an export"
+        raise ServingError(f"{folder} {what}. Expected the folder of a finished run, of tfxfer export RUN FOLDER, or one version of it.")
     network = open_network(folder, trust=trust)
     names = [name for name in network.has if name != "features"]
 
@@ -97,7 +100,9 @@ def open_export(folder: Path, trust: bool) -> Served:
     try:
         loaded = tf.saved_model.load(str(folder))
         if "probabilities" not in loaded.signatures:
-            raise ServingError(f"{folder} has the signatures {', '.join(loaded.signatures) or 'none'}; expected an export by tfxfer export RUN FOLDER.")
+            raise ServingError(
+                f"{folder} has the signatures {', '.join(loaded.signatures) or 'none'}, and no head to predict with; expected tfxfer export RUN FOLDER."
+            )
         classes = tuple((folder / "assets" / "labels.txt").read_text("utf-8", "surrogateescape").split("\n")[:-1])
     except (tf.errors.OpError, OSError, ValueError) as error:
         raise ServingError(f"{folder} can't be loaded: {str(error).strip().splitlines()[0]} Export it again.") from error

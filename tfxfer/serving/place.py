@@ -20,6 +20,8 @@ def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], N
         ServingError: the folder can't be written, or the version exists.
     """
     to = Path(to)
+    if (to / "settings.json").exists():
+        raise ServingError(f"{to} is a run's own folder. Choose another one for exports.")
     if version is not None and (to / str(version)).exists():
         raise ServingError(f"{to / str(version)} exists already. Leave --version out for the next free one ({following(to)}), or choose another.")
     aside = to / f".export-{uuid4().hex}"

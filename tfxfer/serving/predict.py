@@ -1,5 +1,6 @@
 """Files to classes."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -70,6 +71,9 @@ def predict(
         raise ServingError(f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: no example was held out when it was fitted.")
     if unknown and "unknown" not in model.says:
         raise ServingError(f"{os.fspath(folder)} has no tensor that its head sees, which the score for unknown images needs. Leave --unknown out.")
+    if unknown and model.doubt and model.doubt.threshold == math.inf:
+        count, fewest = len(model.doubt.known), model.doubt.fewest
+        raise ServingError(f"{count} held-out images are too few to tell what fits no class; at least {fewest} are needed. Leave --unknown out, or add images.")
     return predictions(model, files, batch_size, top_k=top_k, sets=sets, unknown=unknown, progress=progress)
 
 

@@ -31,7 +31,7 @@ def export_reusable(
     Args, Returns, Raises: as for `export`.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy)
+    accurate(run, require_accuracy, log)
     path = run.path("model.keras")
     backbone = next((layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)), None)
     if backbone is None:
