@@ -42,6 +42,7 @@ def tfxfer(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "tfxfer", *map(str, words)], capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_two_processes_fill_a_cache_that_frozen_reads(examples, prefix, photos, tiny_savedmodel, tmp_path):
     done = tfxfer("extract", "--data", photos, "--backbone", tiny_savedmodel, "--to", tmp_path / "beam", "--mirror", "--", *TWO)
     assert done.returncode == 0, done.stderr

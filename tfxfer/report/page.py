@@ -26,7 +26,7 @@ NAMES = {
 MISTAKES = 20
 MATRIX = 1000  # classes above which a confusion matrix shows nothing, and takes gigabytes
 # A review of nothing, as of a run of an earlier version.
-NOTHING: dict[str, Any] = {"counts": {}, "samples": {}, "notes": [], "label_errors": {"count": 0}, "odd": {"count": 0}}
+NOTHING: dict[str, Any] = {"counts": {}, "samples": {}, "notes": [], "label_errors": {"count": 0, "examined": 0}, "odd": {"count": 0}}
 NOTHING |= {name: [] for name in ("mistakes", "duplicates", "map", "occlusion")}
 
 
