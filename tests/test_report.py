@@ -204,6 +204,11 @@ def test_names_of_files_and_labels_are_text_wherever_they_stand(tmp_path):
     assert not re.search(r"\balt=\"[^\"]*<", text)
 
 
+def test_the_figure_of_validation_is_shown_beside_that_of_test(tmp_path):
+    text = report.page(write_run(tmp_path, validation=figures(0.5)))
+    assert "On 8 training images, held out while choices were made: 50.0 % (45.0 % to 55.0 %)." in text
+
+
 def test_the_same_figures_are_there_as_json(tmp_path):
     found = json.loads(report.as_json(reviewed(tmp_path)))
     assert found["figures"]["accuracy"] == 0.75 and found["sets"]["test"]["mean_size"] == 1.2

@@ -70,6 +70,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "split": split,
         "called": called,
         "figures": metrics[split] if split else None,
+        "validation": metrics["validation"] if split == "test" else None,
         "verdict": verdict if split else "There is no test part and no validation part, so nothing is known about new examples.",
         "baselines": transfer(metrics, split),
         "candidates": metrics.get("candidates", {}),
