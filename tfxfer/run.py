@@ -264,14 +264,7 @@ class Run:
         path = self.folder / name
         aside = self.folder / "checkpoints" / f"new-{name.replace('/', '-')}"
         with self._explained():
-            try:
-                writer(str(aside))
-                with open(aside, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(aside, path)
-                sync_folder(self.folder)
-            finally:
-                aside.unlink(missing_ok=True)
+            appear(path, aside, writer)
         return path
 
     def write_text(self, name: str, text: str) -> Path:
@@ -342,14 +335,12 @@ class Finished:
 
     def classes(self) -> list[str]:
         """Names in the order of the model's outputs."""
-        return self.path("labels.txt").read_text("utf-8", "surrogateescape").split("\n")[:-1]
+        return read_labels(self.path("labels.txt"))
 
     def replace(self, texts: dict[str, str]) -> None:
-        """Write files anew that are made from the run's others, and list them in the manifest."""
-        manifest = {name: entry for name, entry in read_json(self.folder / "manifest.json").items() if name not in texts}
+        """Write some of `FOR_PEOPLE` anew, and list them in the manifest; who reads the run in between asks for none of them."""
+        manifest = read_json(self.folder / "manifest.json")
         try:
-            # Whoever reads in between, or after a kill, finds a run that is whole without them.
-            rewrite(self.folder / "manifest.json", as_text(manifest))
             for name, text in texts.items():
                 rewrite(self.path(name), text)
                 manifest[name] = listed(self.path(name))
@@ -440,6 +431,11 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | dict | None) else str(value)
 
 
+def read_labels(path: Path) -> list[str]:
+    """labels.txt: the classes, one a line."""
+    return path.read_text("utf-8", "surrogateescape").split("\n")[:-1]
+
+
 def read_json(path: Path) -> Any:
     """A JSON file of a run."""
     try:
@@ -453,17 +449,21 @@ def as_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def rewrite(path: Path, text: str) -> None:
-    """Replace a file: the new one appears whole."""
-    aside = path.with_name(f".new-{path.name}")
+def appear(path: Path, aside: Path, writer: Callable[[str], Any]) -> None:
+    """`writer(aside)` writes aside; the file then appears whole under its name."""
     try:
-        with open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            file.write(text)
-            file.flush()
+        writer(str(aside))
+        with open(aside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
+        sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Replace a file of a finished run, UTF-8."""
+    appear(path, path.with_name(f".new-{path.name}"), lambda aside: Path(aside).write_text(text, "utf-8", "surrogateescape", "\n"))
 
 
 def listed(path: Path) -> dict[str, Any]:

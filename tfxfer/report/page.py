@@ -17,6 +17,7 @@ import numpy as np
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays, reliability
 from tfxfer.report import pictures
+from tfxfer.run import read_labels
 
 NAMES = {
     "majority": "always the most frequent class",
@@ -42,14 +43,14 @@ class Row:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """All that the page says, as JSON values, from the run's settings.json, labels.txt, metrics.json and predictions.csv, and what else there is.
+    """All that the page says, from the run's settings.json, labels.txt, metrics.json, predictions.csv and what else there is: JSON values, and `Row`s as "judged".
 
     Raises: RunError where one of these is missing, or one of the others is damaged.
     """
     folder = Path(folder)
     try:
         settings, metrics = (json.loads((folder / name).read_text("utf-8", "surrogateescape")) for name in ("settings.json", "metrics.json"))
-        classes = (folder / "labels.txt").read_text("utf-8", "surrogateescape").split("\n")[:-1]
+        classes = read_labels(folder / "labels.txt")
         with open(folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = [Row(line["file"], line["split"], line["true"], line["predicted"], float(line["probability"])) for line in csv.DictReader(file)]
         review = NOTHING | (there(folder / "review.json", lambda path: json.loads(path.read_text("utf-8", "surrogateescape"))) or {})
@@ -81,7 +82,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "counts": review["counts"] or counts(rows),
         "history": history,
         "reliability": bins or [],
-        "judged": [asdict(row) for row in judged],
+        "judged": judged,
         "mistakes": [asdict(row) for row in mistakes],
         "review": review,
         "command": settings.get("command", {}).get("value"),
@@ -92,7 +93,7 @@ def facts(folder: Path) -> dict[str, Any]:
 def page(folder: Path) -> str:
     """The page of a run folder (see `facts`)."""
     found = facts(folder)
-    judged, called, classes = [Row(**row) for row in found["judged"]], found["called"], found["classes"]
+    judged, called, classes = found["judged"], found["called"], found["classes"]
     shown = []
     if judged:
         shown += [pictures.intervals(found["baselines"], called)]

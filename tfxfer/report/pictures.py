@@ -125,8 +125,7 @@ def curves(history: list[dict[str, float]]) -> Picture:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(kinds) + 0.6, 3.2), layout="constrained")
         for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds))), kinds, strict=True):
-            axes.patch.set_alpha(0)
-            axes.spines[["top", "right"]].set_visible(False)
+            bared(axes)
             for name, label, line in ((kind, "training", "-"), (f"val_{kind}", "held out", "--")):
                 if points := [(row["epoch"], row[name]) for row in history if name in row]:
                     axes.plot(*zip(*points, strict=True), line, marker="o", markersize=3, color=ACCENT if line == "-" else COLOURS[1], label=label)
@@ -158,7 +157,10 @@ def chart(points: list[dict[str, Any]], classes: list[str]) -> Picture:
 
 
 def bare(figure: Figure) -> Any:
-    axes = figure.subplots()
+    return bared(figure.subplots())
+
+
+def bared(axes: Any) -> Any:
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
     return axes

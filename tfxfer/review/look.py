@@ -61,9 +61,9 @@ def look(run: Run, features: Features, outcome: Outcome, model: keras.Model, net
     hidden = [(i, column, explained(model, examples, i, column, network, run.batch_size)) for i, column in reasons]
 
     pictured = dict.fromkeys([*wrong, *(i for i, _ in doubtful[:SUSPECTS]), *(i for pair in pairs for i in pair[:2]), *(i for i, _ in strange[:ODD])])
-    pictured |= dict.fromkeys(i for several in samples.values() for i in several)
+    pictured |= dict.fromkeys([*(i for several in samples.values() for i in several), *(i for i, _ in reasons)])
     pictures = {f"{i}.jpg": thumbnail(examples, i) for i in pictured}
-    pictures |= {f"{i}-why.jpg": dimmed(examples, i, heat) for i, _, heat in hidden} | {f"{i}.jpg": thumbnail(examples, i) for i, _, _ in hidden}
+    pictures |= {f"{i}-why.jpg": dimmed(examples, i, heat) for i, _, heat in hidden}
     run.write("thumbnails.zip", lambda path: archive(path, pictures.items()))
 
     def named(i: int) -> dict[str, Any]:

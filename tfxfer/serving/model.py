@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfxfer import backbone, doubt, heads, preprocess, savedmodel  # noqa: F401  (backbone and heads register their layers with Keras)
 from tfxfer.doubt import Doubt
 from tfxfer.errors import ServingError
-from tfxfer.run import open_run
+from tfxfer.run import open_run, read_labels
 from tfxfer.serving.place import EXTRA, latest
 
 # Images decoded at once: enough for the cores of a server, and few enough that a batch of large photos doesn't fill its memory.
@@ -77,10 +77,10 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
         DeniedOperationError: an export holds a denied operation.
     """
     folder = Path(folder)
-    version = folder if (folder / "saved_model.pb").is_file() else latest(folder)
-    if version is not None and not (folder / "settings.json").is_file():
-        return open_export(version, trust)
     if not (folder / "settings.json").is_file():
+        version = folder if (folder / "saved_model.pb").is_file() else latest(folder)
+        if version is not None:
+            return open_export(version, trust)
         what = "holds LiteRT files, which LiteRT runs" if any(folder.glob("*.tflite")) else "is neither a run's folder nor an export"
         raise ServingError(f"{folder} {what}. Expected the folder of a finished run, of tfxfer export RUN FOLDER, or one version of it.")
     network = open_network(folder, trust=trust)
@@ -103,7 +103,7 @@ def open_export(folder: Path, trust: bool) -> Served:
             raise ServingError(
                 f"{folder} has the signatures {', '.join(loaded.signatures) or 'none'}, and no head to predict with; expected tfxfer export RUN FOLDER."
             )
-        classes = tuple((folder / "assets" / "labels.txt").read_text("utf-8", "surrogateescape").split("\n")[:-1])
+        classes = tuple(read_labels(folder / "assets" / "labels.txt"))
     except (tf.errors.OpError, OSError, ValueError) as error:
         raise ServingError(f"{folder} can't be loaded: {str(error).strip().splitlines()[0]} Export it again.") from error
     thresholds = folder / EXTRA / "doubt.npz"
