@@ -43,7 +43,7 @@ class Row:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """All that the page says, from the run's settings.json, labels.txt, metrics.json, predictions.csv and what else there is: JSON values, and `Row`s as "judged".
+    """All that the page says, from settings.json, labels.txt, metrics.json, predictions.csv and what else there is: JSON values, and `Row`s as "judged".
 
     Raises: RunError where one of these is missing, or one of the others is damaged.
     """
