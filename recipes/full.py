@@ -20,7 +20,7 @@ def full(
     head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "That training starts from, fitted as in frozen."] = "auto",
     epochs: Annotated[int, "Of the long training.", range(1, 10**6)] = 8,
     learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default.", (0, 1e38)] = None,
-    batch_norm: Annotated[Literal["inference", "train"], "train moves its statistics, and starts from the last tap alone."] = "inference",
+    batch_norm: Annotated[Literal["inference", "train"], "train moves its statistics, and starts from the network's own output, not from taps."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "auto takes what held-out examples show to be harmless."] = "auto",
     data_service: Annotated[str | None, "host:port of a tf.data service that reads, decodes and augments the training images."] = None,
     time_limit: Annotated[float | None, "Minutes after which no training goes on beyond its epoch.", (0, 10**6)] = None,
@@ -35,7 +35,7 @@ def full(
     run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
     with run.timed("features"):
-        prefix = network.prefix(len(network.stages) if batch_norm == "inference" else None)
+        prefix = network.prefix(len(network.stages))
         features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)
     plan = tfxfer.tuning.plan(features.examples, run.seed)
     with run.timed("tuning"):

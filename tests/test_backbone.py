@@ -248,6 +248,8 @@ def test_wrong_arguments_are_told(tiny_savedmodel):
         keras.Sequential([keras.Input((64, 64, 3)), Backbone(tiny_savedmodel)])
     with pytest.raises(ValueError, match="The stages are: block0, block1, block2"):
         Backbone(tiny_savedmodel).unfreeze("block9")
+    with pytest.raises(ValueError, match="Expected a number of stages from 0 to 3. Received: 1.5. The stages are: block0"):
+        Backbone(tiny_savedmodel).unfreeze(1.5)
 
 
 def test_what_cannot_be_trained_says_so(tmp_path):

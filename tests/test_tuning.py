@@ -24,7 +24,7 @@ from tfxfer.features import Extractor, extract
 from tfxfer.probe import choose
 from tfxfer.tuning import checkpoint
 from tfxfer.tuning.guard import better, between, plan, verdict
-from tfxfer.tuning.training import HeldOut, ready, train
+from tfxfer.tuning.training import HeldOut, nothing, ready, train
 
 X = np.random.default_rng(0).random((24, 6), dtype=np.float32)
 Y = np.eye(2, dtype=np.float32)[(X[:, 0] > 0.5).astype(int)]
@@ -354,6 +354,20 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     logits = task.answers(found.model, test, 32)
     assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
+
+
+def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path):
+    network, features, how, _ = world
+    moving = Backbone(network.handle, trainable=False, batch_norm="train")
+    task = tuning.from_pixels(moving, features)
+    found = tuning.compete(task, features, how, head="linear", epochs=1, rate=1e-9, folder=tmp_path / "work", log=nothing)
+    expected = []
+    for seen, held in how.folds:
+        part, judged = features.take(seen), features.take(held)
+        head = choose(part, part.examples.labels, 2, features.tap_widths, head="linear", units=part.examples.units, log=nothing).fitted
+        expected.append(head.logits(judged).argmax(1) == judged.examples.labels)
+    np.testing.assert_array_equal(found.candidates["frozen"], np.concatenate(expected))
+    assert not found.verdict.tuned_wins and sum(found.fitted.widths) > features.feature_size
 
 
 def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, tmp_path):

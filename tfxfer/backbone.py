@@ -195,8 +195,8 @@ class Backbone(keras.layers.Layer):
         return Prefix(graph, "pixels:0", "features:0", self.image_size, self.value_range, width, self.feature_size, widths, key)
 
     def tapped(self, taps: int | None) -> "Backbone":
-        """The same network with the same weights and other taps, frozen."""
-        how: dict[str, Any] = {"taps": taps, "batch_norm": self.batch_norm, "precision": self.precision}
+        """The same network with the same weights and other taps, frozen; BatchNorm in inference mode where there are taps, which exist in no other."""
+        how: dict[str, Any] = {"taps": taps, "batch_norm": "inference" if taps else self.batch_norm, "precision": self.precision}
         other = Backbone(self._pretrained.it, trainable=False, value_range=self.value_range, **how)
         other.handle = self.handle
         other.take_weights(self)
@@ -263,10 +263,10 @@ class Backbone(keras.layers.Layer):
             if stages not in names:
                 raise ValueError(f"Expected the name of a stage. Received: {stages!r}. The stages are: {', '.join(names)}")
             self._plan = tuple(names[names.index(stages) :])
-        elif 0 <= stages <= len(names):
+        elif isinstance(stages, int | np.integer) and 0 <= stages <= len(names):
             self._plan = tuple(names[len(names) - stages :])
         else:
-            raise ValueError(f"Expected a number of stages from 0 to {len(names)}. Received: {stages}. The stages are: {', '.join(names)}")
+            raise ValueError(f"Expected a number of stages from 0 to {len(names)}. Received: {stages!r}. The stages are: {', '.join(names)}")
         # Every stage by its number or name is everything: BatchNorm must not tell the two apart.
         self._plan = None if self._plan == tuple(names) else self._plan
         self._apply(True)

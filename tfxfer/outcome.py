@@ -99,7 +99,8 @@ class Outcome:
         """The figures in a few lines, and whether transfer pays."""
         metrics = self.metrics(baselines)
         rows = [("test", metrics["test"])] if metrics["test"] else []
-        rows += [("validation" if self.of("validation") else "train, out of fold", metrics["validation"])] if metrics["validation"] else []
+        held = "validation" if self.of("validation") else f"train, {'out of fold' if len(self.positions) == len(self.examples) else 'a held-out part'}"
+        rows += [(held, metrics["validation"])] if metrics["validation"] else []
         rows += [(f"  {name.replace('_', ' ')} (test)", found) for name, found in baselines.scores.items() if found]
         lines = [f"{name:28} {found['accuracy']:.3f}  ({found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})" for name, found in rows]
         return "\n".join(["accuracy, with its 95 % interval", *lines, *filter(None, [self.verdict(baselines)])])
@@ -168,8 +169,8 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
 
 def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
     """By a model from pixels to calibrated logits, whose head sees columns like those of `features`."""
-    tail, width = tail_of(features), features.feature_size
-    outputs = keras.Model(model.inputs, seen_by_head(model))
+    outputs, width = keras.Model(model.inputs, seen_by_head(model)), features.feature_size
+    tail = min(tail_of(features), outputs.output_shape[-1])  # a head without taps sees the network's own output alone
 
     def said(network: keras.Model, positions: np.ndarray) -> np.ndarray:
         if not len(positions):

@@ -101,7 +101,8 @@ def page(folder: Path) -> str:
         shown += [pictures.recalls(judged, classes, called)]
     shown += [pictures.reliability(found["reliability"], called)] if found["reliability"] else []
     drawn = [row for row in found["history"] if {"loss", "accuracy", "val_loss", "val_accuracy"} & row.keys()]
-    shown += [pictures.curves(drawn)] if drawn else []
+    rejected = drawn and found["settings"].get("chosen", {}).get("value") == "frozen"
+    shown += [pictures.curves(drawn, " of the tuned model, which was not chosen" if rejected else "")] if drawn else []
     review = found["review"]
     shown += [pictures.chart(review["map"], classes)] if review["map"] else []
     environment = jinja2.Environment(

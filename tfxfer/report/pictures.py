@@ -119,7 +119,7 @@ def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
         return Picture("Are its probabilities right?", f"Calibration on {split} images: {words}.", inline(figure))
 
 
-def curves(history: list[dict[str, float]]) -> Picture:
+def curves(history: list[dict[str, float]], whose: str) -> Picture:
     """Loss and accuracy of each epoch."""
     kinds = [kind for kind in ("loss", "accuracy") if kind in history[0] or f"val_{kind}" in history[0]]
     with matplotlib.rc_context(STYLE):
@@ -133,7 +133,7 @@ def curves(history: list[dict[str, float]]) -> Picture:
             axes.set_title(kind, fontsize=10)
             axes.legend(frameon=False)
         last = ", ".join(f"{name.replace('val_', 'held-out ')} {value:.3g}" for name, value in history[-1].items() if name != "epoch")
-        return Picture("Learning curves", f"Learning curves of {len(history)} epochs; at the end {last}.", inline(figure))
+        return Picture(f"Learning curves{whose}", f"Learning curves of {len(history)} epochs; at the end {last}.", inline(figure))
 
 
 def chart(points: list[dict[str, Any]], classes: list[str]) -> Picture:

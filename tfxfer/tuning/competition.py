@@ -19,6 +19,7 @@ from tfxfer.features import Features
 from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.optimizers import hold, layerwise
 from tfxfer.probe import Choice, Fitted, choose, paired, temperature
+from tfxfer.probe.fitted import Array
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
 from tfxfer.tuning.training import HeldOut, Show, Trained, assign, learnt, losses_of, nothing, ready, train
@@ -30,6 +31,8 @@ DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of
 MOMENTUM, CLIP, SMOOTHING, PULL = 0.9, 1.0, 0.1, 0.01
 PATIENCE = 5  # epochs
 
+History = tuple[dict[str, float], ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Competition:
@@ -40,7 +43,7 @@ class Competition:
     model: the tuned winner, from pixels to calibrated logits; None where the frozen one won.
     positions, probabilities: examples that were held out, and what models like the winner said of them, calibrated.
     candidates: which of the judged examples each candidate got right, bool.
-    history: of the tuned model, a dict an epoch.
+    history: of the tuned model, also where the frozen one won, a dict an epoch; the mean of the folds where there are some and no final model.
     """
 
     verdict: Verdict
@@ -49,7 +52,7 @@ class Competition:
     positions: np.ndarray
     probabilities: np.ndarray
     candidates: dict[str, np.ndarray]
-    history: tuple[dict[str, float], ...]
+    history: History
 
 
 @dataclass(frozen=True)
@@ -163,21 +166,25 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
     """The competition at one batch size."""
     log = way.log
 
-    def fit(rows: np.ndarray, log: Callable[..., None]) -> Choice:
-        return chiefs(way.strategy, lambda: fitted_on(features, rows, head=head, seed=way.seed, log=log))
+    def fit(rows: np.ndarray, log: Callable[..., None] = nothing, taps: bool = True) -> Choice:
+        return chiefs(way.strategy, lambda: fitted_on(features, rows, taps, head=head, seed=way.seed, log=log))
 
+    def start(rows: np.ndarray, rival: Choice | None = None) -> Fitted:
+        return (rival or fit(rows)).fitted if task.taps else fit(rows, taps=False).fitted
+
+    log(f"heads, on {len(plan.folds[0][0]):,} training images{f', the first of {len(plan.folds)} folds' if len(plan.folds) > 1 else ''}:")
     choices = [fit(seen, log=log if not i else nothing) for i, (seen, _) in enumerate(plan.folds)]
-    folds = [prepared(task, way, choice.fitted, *rows) for choice, rows in zip(choices, plan.folds, strict=True)]
+    folds = [prepared(task, way, start(rows[0], choice), *rows) for choice, rows in zip(choices, plan.folds, strict=True)]
     truth = features.examples.labels[plan.judged]
-    frozen = np.concatenate([fold.fitted.logits(features.take(fold.held)) for fold in folds])
+    frozen = np.concatenate([choice.fitted.logits(features.take(held)) for choice, (_, held) in zip(choices, plan.folds, strict=True)])
     if way.precision == "mixed":
-        count = len(folds[0].held)
-        log(rounding("frozen", folds[0].logits(folds[0].first), frozen[:count], truth[:count]))
+        held = folds[0].held
+        log(rounding("frozen", folds[0].logits(folds[0].first), folds[0].fitted.logits(seen_from(features.take(held), task.taps)), truth[: len(held)]))
     tried = try_rates(folds, rates, truth) if len(rates) > 1 else np.zeros((1, *frozen.shape))
     # Who picks: for each group all others, and for the final model everybody.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
     picked = [rates[better(*marks(tried, truth, places))] for places in pickers]
-    reached, ended = tune_once(folds[0], pickers, picked, truth) if len(folds) == 1 else tune_folds(folds, plan.groups, picked, truth)
+    reached, ended, history = tune_once(folds[0], pickers, picked, truth) if len(folds) == 1 else tune_folds(folds, plan.groups, picked, truth)
     shares = [better(*marks(one, truth, places)) for one, places in zip(reached, pickers, strict=True)]
     tuned = np.zeros_like(frozen, np.float64)
     for i, group in enumerate(plan.groups):
@@ -189,13 +196,12 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
         log("training helped nobody: on held-out examples the frozen weights were the best on the way to the tuned ones. Try a smaller --learning-rate.")
     log(str(found))
     if not found.tuned_wins:
-        history = ended.history if ended else ()
-        choice = fit(plan.everything, log=nothing) if plan.taken or len(folds) > 1 else choices[0]
+        choice = fit(plan.everything) if plan.taken or len(folds) > 1 else choices[0]
         return Competition(found, choice.fitted, None, plan.everything, choice.out_of_fold, right, history)
     final = folds[0]
     if ended is None:
         log(f"the final model: all of train, at a learning rate of {picked[-1]:g}")
-        final = prepared(task, way, fit(plan.everything, log=nothing).fitted, plan.everything, plan.everything[:0])
+        final = prepared(task, way, start(plan.everything), plan.everything, plan.everything[:0])
         ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
     value, share = temperature(tuned, truth), final.shares[shares[-1]]
     kept = between(final.first, ended.weights[-1], share)
@@ -217,12 +223,17 @@ def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray
     return f"mixed precision: the {model} model's accuracy on held-out images is {found}; the model that is kept computes in float32"
 
 
-def fitted_on(features: Features, rows: np.ndarray, *, head: str, seed: int, log: Callable[..., None]) -> Choice:
-    """The head of some examples, as `frozen` fits it."""
+def fitted_on(features: Features, rows: np.ndarray, taps: bool, *, head: str, seed: int, log: Callable[..., None]) -> Choice:
+    """The head of some examples, as `frozen` fits it; without `taps` on the network's own output alone."""
     part = features.take(rows)
     examples = part.examples
-    widths = features.tap_widths or (features.feature_size,)
-    return choose(part, examples.labels, len(examples.classes), widths, head=head, units=examples.units, seed=seed, log=log)
+    widths = features.tap_widths if taps and features.tap_widths else (features.feature_size,)
+    return choose(seen_from(part, taps), examples.labels, len(examples.classes), widths, head=head, units=examples.units, seed=seed, log=log)
+
+
+def seen_from(features: Features, taps: bool) -> Array:
+    """What a head with taps, or one without, is fitted on."""
+    return features if taps else features.output
 
 
 def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray) -> Fold:
@@ -287,8 +298,8 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
     return np.stack(found)
 
 
-def tune_once(fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None]:
-    """On one split: logits [pickers, steps, n, C], and the training whose last weights are everybody's pick."""
+def tune_once(fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None, History]:
+    """On one split: logits [pickers, steps, n, C], the training whose last weights are everybody's pick, and its history."""
     way, reached, ended = fold.way, [np.zeros(0)] * len(pickers), None
     for rate in sorted(set(picked)):
         way.log(f"tuning at a learning rate of {rate:g}")
@@ -298,17 +309,22 @@ def tune_once(fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float]
         for i, weights in zip(asks, result.weights, strict=True):
             reached[i] = fold.on_the_way(weights)
         ended = result if rate == picked[-1] else ended
-    return np.stack(reached), ended
+    return np.stack(reached), ended, ended.history if ended else ()
 
 
-def tune_folds(folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None]:
-    """By folds: logits [pickers, steps, n, C], the same for every picker; there is no final model yet."""
-    reached = np.zeros((len(folds[0].shares), len(truth), folds[0].fitted.bias.size))
+def tune_folds(folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None, History]:
+    """By folds: logits [pickers, steps, n, C], the same for every picker, and the mean history; there is no final model yet."""
+    histories, reached = [], np.zeros((len(folds[0].shares), len(truth), folds[0].fitted.bias.size))
     for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
         fold.way.log(f"fold {i + 1} of {len(folds)}: tuning at a learning rate of {picked[i]:g}")
         result = trained(fold, f"tune-{i}", picked[i], fold.way.epochs, log=fold.way.log)
         reached[:, group] = fold.on_the_way(result.weights[0])
-    return np.stack([reached] * len(picked)), None
+        histories.append(result.history)
+    # Folds are of different lengths where the time was up.
+    mean = tuple(
+        epochs[0] | {name: float(np.mean([epoch[name] for epoch in epochs])) for name in ("loss", "accuracy")} for epochs in zip(*histories, strict=False)
+    )
+    return np.stack([reached] * len(picked)), None, mean
 
 
 def marks(logits: np.ndarray, labels: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

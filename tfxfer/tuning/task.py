@@ -35,17 +35,20 @@ class Task:
     batches: (positions, batch size, seed, strategy) -> the training batches of each epoch, dealt out among the replicas.
     answers: (model, positions, batch size) -> its logits, float64 [n, C], computed by all replicas.
     finish: a model that was built, with what it has learnt, as one from pixels, outside any strategy.
+    taps: whether the head that training starts from may read taps, or the network's own output alone.
     """
 
     build: Callable[[Fitted], tuple[keras.Model, Backbone]]
     batches: Callable[[np.ndarray, int, int, Strategy], Batches]
     answers: Callable[[keras.Model, np.ndarray, int], np.ndarray]
     finish: Callable[[keras.Model, Fitted], keras.Model]
+    taps: bool = True
 
 
 def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ...] = (), batch_size: int = 32, service: str | None = None) -> Task:
     """The whole network from files: the images of `features`, in training augmented anew each epoch.
 
+    A head starts from taps, but for BatchNorm in training mode, where the graph has none.
     With `service`, host:port of a tf.data service, training images are read, decoded and augmented there.
 
     Raises:
@@ -56,6 +59,7 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
     pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
     one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
     seen = np.flatnonzero(np.array(examples.splits) != "test")
+    tapped = bool(features.tap_widths) and network.batch_norm == "inference"
     fits = 4 * len(seen) * math.prod(network.entry_shape) <= LOADED
     decoded = cache(lambda: decode(pixels, seen))
 
@@ -66,7 +70,7 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(lambda at: tf.gather(loaded, at))
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
-        part = network.tapped(fitted.taps if features.tap_widths else None)
+        part = network.tapped(fitted.taps if tapped else None)
         return join(part, fitted.layer(), network.image_size), part
 
     def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
@@ -102,7 +106,7 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         alone.set_weights(model.get_weights())
         return alone
 
-    return Task(build, batches, lambda model, rows, size: answered(model, rows, size, images), finish)
+    return Task(build, batches, lambda model, rows, size: answered(model, rows, size, images), finish, tapped)
 
 
 def files_of(examples: Examples) -> tuple[str, ...]:

@@ -161,7 +161,8 @@ def train(
         if late and now["epoch"] < epochs:
             log("the time is up: training stops here")
         if stale and now["epoch"] < epochs:
-            log(f"no smaller loss on held-out examples for {now['stale']} epochs: training stops here")
+            halves = ", nor on a half of them that is watched," if len(watch) > 1 else ""
+            log(f"no smaller loss on held-out examples{halves} for {now['stale']} epochs: training stops here")
         now["done"] = late or stale or now["epoch"] == epochs
         if now["done"]:
             keep()
