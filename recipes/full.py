@@ -23,7 +23,7 @@ def full(
     batch_norm: Annotated[Literal["inference", "train"], "train moves its statistics, and starts from the network's own output, not from taps."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "auto takes what held-out examples show to be harmless."] = "auto",
     data_service: Annotated[str | None, "host:port of a tf.data service that reads, decodes and augments the training images."] = None,
-    time_limit: Annotated[float | None, "Minutes after which no training goes on beyond its epoch.", (0, 10**6)] = None,
+    time_limit: Annotated[float | None, "Minutes of tuning after which each training ends with its epoch.", (0, 10**6)] = None,
 ):
     """Train a whole network from the head that frozen fits, and keep the frozen model unless that pays."""
     if data_service:

@@ -23,23 +23,38 @@ def partial(
     epochs: Annotated[int, "Of the long training.", range(1, 10**6)] = 12,
     learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default.", (0, 1e38)] = None,
     views: Annotated[int, "Augmented views kept of each training image.", range(1000)] = 0,
-    augment: Annotated[Literal["flip", "crop", "flip+crop"], "What the --views are."] = "flip+crop",
-    time_limit: Annotated[float | None, "Minutes after which no training goes on beyond its epoch.", (0, 10**6)] = None,
+    augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "What the --views are; auto takes what held-out examples show to be harmless."] = "auto",
+    time_limit: Annotated[float | None, "Minutes of tuning after which each training ends with its epoch.", (0, 10**6)] = None,
 ):
     """Train the last stages of a network from cached activations, and keep the frozen model unless that pays."""
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm="inference", trust=run.trust)
     stages = tfxfer.tuning.stages_of(network, unfreeze)
+    tfxfer.tuning.enough_epochs(views, epochs)
     run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
     with run.timed("features"):
-        features = extract(examples, network.prefix(len(network.stages)), skip_bad_images=run.skip_bad_images)
-    examples = features.examples
-    plan = tfxfer.tuning.plan(examples, run.seed)
+        prefix = network.prefix(len(network.stages))
+        features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)
+    plan = tfxfer.tuning.plan(features.examples, run.seed)
+    folder = run.folder / "checkpoints" / "tuning"
     with run.timed("activations"):
+        kinds = tuple(kind for kind in augment.split("+") if kind != "auto")
+        if augment == "auto" and views:
+            kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
         task = tfxfer.tuning.last_stages(
-            network, stages, features, plan, extract, head=head, views=views, augment=tuple(augment.split("+")), seed=run.seed, log=run.say
+            network,
+            stages,
+            features,
+            plan,
+            extract,
+            head=head,
+            views=views if kinds else 0,
+            augment=kinds,
+            seed=run.seed,
+            folder=folder,
+            log=run.say,
         )
     with run.timed("tuning"):
         found = tfxfer.tuning.compete(
@@ -52,7 +67,7 @@ def partial(
             unfreeze=range(1, stages + 1) if unfreeze_by == "gradual" else (stages,),
             batch_size=run.global_batch,
             seed=run.seed,
-            folder=run.folder / "checkpoints" / "tuning",
+            folder=folder,
             minutes=time_limit,
             log=run.say,
             show=tfxfer.outcome.board(run),

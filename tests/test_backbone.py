@@ -248,8 +248,15 @@ def test_wrong_arguments_are_told(tiny_savedmodel):
         keras.Sequential([keras.Input((64, 64, 3)), Backbone(tiny_savedmodel)])
     with pytest.raises(ValueError, match="The stages are: block0, block1, block2"):
         Backbone(tiny_savedmodel).unfreeze("block9")
-    with pytest.raises(ValueError, match="Expected a number of stages from 0 to 3. Received: 1.5. The stages are: block0"):
+    with pytest.raises(ValueError, match=r"Expected a number of stages from 0 to 3. Received: 1.5. The stages are: block0"):
         Backbone(tiny_savedmodel).unfreeze(1.5)
+
+
+def test_a_plan_that_is_refused_changes_nothing(tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, trainable=False, batch_norm="train")
+    with pytest.raises(ValueError, match='Expected batch_norm="auto" or "inference" for a partly frozen Backbone'):
+        backbone.unfreeze(1)
+    assert not backbone.trainable and not backbone.trainable_variables and backbone.get_config()["plan"] is None
 
 
 def test_what_cannot_be_trained_says_so(tmp_path):

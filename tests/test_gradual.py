@@ -48,6 +48,11 @@ def test_a_saved_model_has_the_optimizer_that_trained_last(tiny_savedmodel, tmp_
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+def test_taps_have_no_statistics_that_could_move_in_the_last_step(tiny_savedmodel):
+    with pytest.raises(ValueError, match='Expected a Backbone with batch_norm="inference", or fewer stages than 3'):
+        GradualUnfreeze(Backbone(tiny_savedmodel, trainable=False, taps=2), optimizer=keras.optimizers.SGD)
+
+
 @pytest.mark.parametrize(("every", "stages"), [(0, 2), (1, 4), (1, 0)])
 def test_wrong_numbers_are_refused(every, stages, tiny_savedmodel):
     with pytest.raises(ValueError, match=rf"Expected every of at least 1 and stages from 1 to 3. Received: every={every}, stages={stages}"):

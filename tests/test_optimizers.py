@@ -34,6 +34,17 @@ def test_each_stage_learns_at_its_rate(model):
         np.testing.assert_allclose(variable.numpy(), old - 0.1 * 0.5 ** (above or [0])[0] * gradient.numpy(), atol=1e-7)
 
 
+def test_weights_that_learn_slowly_fade_slowly(model):
+    backbone, variables = model.layers[0], model.trainable_variables
+    before = [v.numpy() for v in variables]
+    optimizer = layerwise(keras.optimizers.AdamW, base=0.1, decay=0.5, backbone=backbone, weight_decay=0.2)
+    optimizer.apply([tf.zeros_like(v.value) for v in variables], variables)
+    numbers = {id(v): f"weight_{i}" for i, v in enumerate(backbone._own)}
+    for variable, old in zip(variables, before, strict=True):
+        above = [2 - i for i, stage in enumerate(backbone.stages) if numbers.get(id(variable)) in stage.weights]
+        np.testing.assert_allclose(variable.numpy(), old * (1 - 0.2 * 0.1 * 0.5 ** (above or [0])[0]), rtol=1e-6)
+
+
 def test_a_compiled_model_reloads_with_its_rates_in_another_process(model, tmp_path):
     optimizer = layerwise(keras.optimizers.Adam, base=1e-3, decay=0.75, backbone=model.layers[0])
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfxfer.outcome import could_be_right, gaussian, mirror_pays
+from tfxfer.outcome import board, could_be_right, gaussian, mirror_pays
 from tfxfer.probe import gaussian as head
 from tfxfer.probe.fitted import normalised
+from tfxfer.run import Run
 
 
 @pytest.mark.parametrize("n", [12, 400])
@@ -33,3 +35,12 @@ def test_the_worth_of_mirror_images_is_said(both, alone, text):
 def test_the_only_example_of_a_class_says_nothing_of_the_model():
     probabilities = np.array([[0.0, 1.0], [0.2, 0.8], [0.9, 0.1]])
     assert could_be_right(np.array([0, 0, 1]), probabilities).tolist() == [False, True, True]
+
+
+def test_tensorboard_finds_every_epoch(tmp_path):
+    show = board(Run(tmp_path / "run"))
+    for epoch in range(1, 7):
+        show(epoch, {"fold 1/loss": 1 / epoch})
+    (path,) = (tmp_path / "run" / "logs").iterdir()
+    found = [(event.step, value.tag) for event in tf.compat.v1.train.summary_iterator(str(path)) for value in event.summary.value]
+    assert found == [(epoch, "fold 1/loss") for epoch in range(1, 7)]

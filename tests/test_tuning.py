@@ -102,7 +102,7 @@ def test_a_backbone_that_can_not_train_says_why(tmp_path):
 def test_one_image_a_class_cannot_be_judged(photos):
     examples = data.load(str(photos))
     few = examples.take([int(examples.where("train")[examples.labels[examples.where("train")] == label][0]) for label in (0, 1)])
-    with pytest.raises(TuningError, match=r"2 training images, one a class.* Expected at least two images a class. Use the recipe frozen"):
+    with pytest.raises(TuningError, match=r"2 training images, too few images a class.* Expected at least two images of each class. Use the recipe frozen"):
         plan(few, 0)
 
 
@@ -157,6 +157,41 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(after, tm
     assert same(trained(tmp_path / "broken", held_out=held_out()), unbroken)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("how", [{"batch_norm": "train"}, {"unfreeze": (1, 2), "views": 1}], ids=["statistics move", "gradual, from activations"])
+def test_a_competition_that_was_stopped_ends_as_one_that_was_not(how, photos, tiny_savedmodel, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfxfer.tuning.training.EVERY", 0.0)
+    network = Backbone(tiny_savedmodel, trainable=False, batch_norm=how.get("batch_norm", "inference"))
+    extractor = Extractor(Cache(tmp_path / "cache"), batch_size=8)
+    features = extractor(data.load(photos), network.prefix(3), progress=False)
+    judged = plan(features.examples, 0)
+
+    def competed(folder: Path) -> tuning.Competition:
+        if views := how.get("views"):
+            task = tuning.last_stages(network, 2, features, judged, extractor, views=views, augment=("crop",), folder=folder, log=nothing)
+        else:
+            task = tuning.from_pixels(network, features, augment=("flip",))
+        options = {"unfreeze": how.get("unfreeze", ("all",)), "epochs": 4, "rate": 0.05, "batch_size": 8, "head": "gaussian"}
+        return tuning.compete(task, features, judged, folder=folder, log=nothing, **options)
+
+    unbroken = competed(tmp_path / "unbroken")
+    kept, save = [], checkpoint.save
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        kept.append(arguments)
+        if len(kept) in (6, 20):
+            raise Killed
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            competed(tmp_path / "broken")
+    broken = competed(tmp_path / "broken")
+    assert broken.history == unbroken.history and str(broken.verdict) == str(unbroken.verdict)
+    np.testing.assert_array_equal(broken.probabilities, unbroken.probabilities)
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setattr("tfxfer.tuning.training.EVERY", 0.0)
     unbroken = trained(tmp_path)
@@ -183,7 +218,7 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path):
 def test_training_stops_when_nothing_gets_better(tmp_path):
     said = []
     found = trained(tmp_path, epochs=40, rate=1e-9, held_out=held_out(), log=said.append)
-    assert len(found.history) < 40 and "no smaller loss on held-out examples for 3 epochs" in said[-1]
+    assert len(found.history) < 40 and "that is watched, for 3 epochs: training stops here" in said[-1]
 
 
 def test_training_stops_when_the_time_is_up(tmp_path):
@@ -224,12 +259,22 @@ def test_few_validation_examples_mean_three_folds_of_train(validation):
     assert not set(found.others(1)) & set(found.groups[1])
 
 
+def test_a_validation_part_that_cannot_be_halved_means_three_folds_of_train():
+    one_group = replace(examples_of(240, 300), units=np.r_[np.arange(240), np.full(300, 240)])
+    assert len(plan(one_group, 0).folds) == 3
+
+
+def test_one_group_a_class_cannot_be_judged():
+    with pytest.raises(TuningError, match=r"40 training images, too few groups of images a class.* Expected at least two groups of images of each class"):
+        plan(replace(examples_of(40, 0), units=np.arange(40) % 2), 0)
+
+
 def test_the_most_right_is_picked_then_the_smallest_loss():
     right = np.array([[1, 0], [1, 1], [1, 1]], bool)
     assert better(right, np.array([[0.0, 0.0], [2.0, 2.0], [1.0, 1.0]])) == 2
 
 
-@pytest.mark.parametrize(("only_tuned", "only_frozen", "wins"), [(3, 0, False), (4, 0, True), (20, 12, False), (30, 12, True), (0, 10, False), (0, 0, False)])
+@pytest.mark.parametrize(("only_tuned", "only_frozen", "wins"), [(4, 0, False), (5, 0, True), (20, 12, False), (30, 12, True), (0, 10, False), (0, 0, False)])
 def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, only_frozen, wins):
     tuned, frozen = np.ones(100, bool), np.ones(100, bool)
     frozen[:only_tuned] = False
@@ -238,6 +283,18 @@ def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, 
     assert found.tuned_wins is wins
     assert str(found).startswith("Chosen: the tuned model" if wins else "Chosen: the frozen model")
     assert f"({only_tuned - only_frozen:+.1f} ± " in str(found)
+
+
+@pytest.mark.parametrize("n", [3, 5, 12])
+def test_three_examples_decide_nothing(n):
+    assert not verdict(np.ones(n, bool), np.arange(n) >= 3, 3).tuned_wins
+    assert "no gain at all" not in str(verdict(np.zeros(n, bool), np.ones(n, bool), 3))
+
+
+def test_a_gain_for_which_the_time_was_too_short_is_left():
+    found = replace(verdict(np.arange(100) < 90, np.arange(100) < 60, 3), late=True)
+    assert not found.tuned_wins
+    assert str(found).startswith("Chosen: the frozen model. 0.900 tuned") and "the time was up before the tuned model was trained to its end" in str(found)
 
 
 def test_models_that_are_right_on_the_same_examples_are_no_gain():
@@ -273,14 +330,45 @@ def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
     np.testing.assert_allclose(one, other, atol=2e-2 * np.abs(other).max())
 
 
-def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypatch):
+def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypatch, tmp_path):
     network, features, how, extractor = world
     monkeypatch.setattr(Cache, "free", lambda self: 1000)
     said = []
-    task = tuning.last_stages(network, 1, features, how, extractor, log=said.append)
-    assert "they would not fit (0.0 MiB free in" in said[-1] and "the whole network is computed in each step" in said[-1]
+    task = tuning.last_stages(network, 1, features, how, replace(extractor, cache=Cache(tmp_path)), log=said.append)
+    assert "they would not fit in float16 (0.0 MiB free in" in said[-1] and "the whole network is computed in each step" in said[-1]
     one = tf.distribute.get_strategy()
     assert next(iter(task.batches(how.folds[0][0][:2], 2, 0, one)(0, 0)))[0].shape == (2, 32, 32, 3)
+
+
+def test_activations_that_are_kept_already_need_no_room(world, monkeypatch, tmp_path):
+    network, features, how, extractor = world
+    first = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    monkeypatch.setattr(Cache, "free", lambda self: 0)
+    assert tuning.last_stages(network, 1, features, how, extractor, log=nothing).source == first.source
+    assert first.source.startswith("activations after block1 in float")
+
+
+def test_a_run_that_goes_on_starts_from_the_same_inputs(world, monkeypatch, tmp_path):
+    network, features, how, extractor = world
+    empty = replace(extractor, cache=Cache(tmp_path / "cache"))
+    with monkeypatch.context() as full:
+        full.setattr(Cache, "free", lambda self: 0)
+        assert tuning.last_stages(network, 1, features, how, empty, folder=tmp_path / "work", log=nothing).source == "pixels"
+    assert tuning.last_stages(network, 1, features, how, empty, folder=tmp_path / "work", log=nothing).source == "pixels"
+
+
+def test_views_that_no_epoch_would_see_are_refused():
+    with pytest.raises(TuningError, match="4 views of each image and the images themselves take turns, which takes 5 epochs. Received --epochs 4."):
+        tuning.enough_epochs(4, 4)
+
+
+def test_a_network_without_a_training_mode_moves_no_statistics(tmp_path):
+    root, w = tf.train.Checkpoint(), tf.Variable(tf.ones((3, 4)))
+    root.variables, root.trainable_variables, root.regularization_losses = [w], [w], []
+    root.__call__ = tf.function(lambda images: tf.reduce_mean(images, [1, 2]) @ w, input_signature=[tf.TensorSpec((None, 8, 8, 3))])
+    tf.saved_model.save(root, str(tmp_path / "m"))
+    with pytest.raises(TuningError, match="has no training mode, so its BatchNorm statistics can't move. Leave out --batch-norm train."):
+        tuning.stages_of(Backbone(str(tmp_path / "m"), trainable=False, batch_norm="train"), "1")
 
 
 def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel):
@@ -305,10 +393,11 @@ def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel):
 RUN = ["-m", "tfxfer", "run"]
 
 
-def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(photos, tiny_savedmodel, tmp_path):
+@pytest.mark.parametrize("recipe", ["partial", pytest.param("full", marks=pytest.mark.long)])
+def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(recipe, photos, tiny_savedmodel, tmp_path):
     def words(out: str, *more: str) -> list[str]:
         options = ["--data", str(photos), "--backbone", tiny_savedmodel, "--head", "gaussian", "--epochs", "3"]
-        return [sys.executable, *RUN, "partial", *options, "--learning-rate", "0.01", "--out", str(tmp_path / out), *more]
+        return [sys.executable, *RUN, recipe, *options, "--learning-rate", "0.01", "--out", str(tmp_path / out), *more]
 
     began = time.monotonic()
     done = subprocess.run(words("unbroken"), capture_output=True, text=True, check=True)
@@ -320,7 +409,7 @@ def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(photos, tiny_savedm
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(words("broken", "--resume"), capture_output=True, check=True)
-    for name in ("metrics.json", "predictions.csv", "probabilities.npz", "history.csv"):
+    for name in ("metrics.json", "predictions.csv", "probabilities.npz", "history.csv", "doubt.npz"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
 
 
@@ -405,6 +494,47 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
     greedy = replace(task, build=build)
     tuning.compete(greedy, features, how, head="gaussian", epochs=1, rate=1e-9, folder=tmp_path / "work", log=said.append)
     assert [line for line in said if "memory" in line] == [f"out of memory: once more with {size} images at a time" for size in (16, 8)]
+    again = tuning.compete(greedy, features, how, head="gaussian", epochs=1, rate=1e-9, folder=tmp_path / "work", log=said.append)
+    assert again.settings["batch_size"] == 8 and len([line for line in said if "memory" in line]) == 2
+
+
+def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_path):
+    network, features, how, _ = world
+    task, seen, said = tuning.from_pixels(network, features), [], []
+
+    def batches(*arguments):
+        found = task.batches(*arguments)
+        return lambda epoch, done: (seen.append(epoch), found(epoch, done))[1]
+
+    options = {"unfreeze": (1, 2), "epochs": 5, "head": "gaussian", "folder": tmp_path / "work", "log": said.append}
+    found = tuning.compete(replace(task, batches=batches), features, how, rate=0.01, **options)
+    assert [epoch["epoch"] for epoch in found.history] == [1, 2, 3, 4, 5]
+    # After one batch to build each of three folds: one to build each step anew, whose data go on where those of the one before ended.
+    assert seen[:10] == [0, 0, 0, 0, 0, 1, 0, 2, 3, 4]
+    assert [line[:11] for line in said if line.startswith(("unfrozen", "epoch"))][:7] == [
+        "unfrozen: 1",
+        "epoch 1/2  ",
+        "epoch 2/2  ",
+        "unfrozen: 2",
+        "epoch 1/3  ",
+        "epoch 2/3  ",
+        "epoch 3/3  ",
+    ]
+
+
+def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypatch):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    features = Extractor(Cache(tmp_path / "cache"))(data.load(colours[0]), network.prefix(2), progress=False)
+    clock, said = time.monotonic, []
+
+    def log(line):
+        said.append(line)
+        if line.startswith("Chosen: the tuned model"):
+            monkeypatch.setattr(time, "monotonic", lambda: clock() + 1e6)
+
+    options = {"head": "gaussian", "epochs": 10, "rate": 0.3, "minutes": 100, "folder": tmp_path / "work", "log": log}
+    found = tuning.compete(tuning.from_pixels(network, features), features, plan(features.examples, 0), **options)
+    assert found.model is None and "the time was up before the tuned model was trained to its end" in said[-1]
 
 
 GRADUAL = ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]
@@ -418,7 +548,8 @@ def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Chosen: the " in done.stdout
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert set(metrics["candidates"]) == {"frozen", "tuned"} and metrics["candidates"]["tuned"]["n"] > 0
+    assert {"frozen", "tuned", "100% of the way"} <= set(metrics["candidates"]) and metrics["candidates"]["tuned"]["n"] > 0
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["tuning"]["value"]["learning_rate"] == 0.01
 
 
 def test_errors_are_one_line(photos, tiny_savedmodel, tmp_path):

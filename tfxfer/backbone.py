@@ -250,37 +250,42 @@ class Backbone(keras.layers.Layer):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
         if hasattr(self, "_own"):
             self._apply(bool(value))
+        else:
+            self._trainable = bool(value)
 
     def unfreeze(self, stages: int | str) -> None:
         """Train the last `stages` stages, or all from the stage of that name on, or "all". Compile the model anew afterwards."""
         names = [stage.name for stage in self.stages]
         if stages == "all":
-            self._plan = None
+            plan = tuple(names)
         elif isinstance(stages, str):
             if stages not in names:
                 raise ValueError(f"Expected the name of a stage. Received: {stages!r}. The stages are: {', '.join(names)}")
-            self._plan = tuple(names[names.index(stages) :])
+            plan = tuple(names[names.index(stages) :])
         elif isinstance(stages, int | np.integer) and 0 <= stages <= len(names):
-            self._plan = tuple(names[len(names) - stages :])
+            plan = tuple(names[len(names) - stages :])
         else:
             raise ValueError(f"Expected a number of stages from 0 to {len(names)}. Received: {stages!r}. The stages are: {', '.join(names)}")
         # Every stage by its number or name is everything: BatchNorm must not tell the two apart.
-        self._plan = None if self._plan == tuple(names) else self._plan
-        self._apply(True)
+        before, self._plan = self._plan, None if plan == tuple(names) else plan
+        try:
+            self._apply(True)
+        except (SavedModelError, ValueError):
+            self._plan = before
+            raise
 
     def freeze(self) -> None:
         """Train nothing; the plan of `unfreeze` is kept for `trainable = True`."""
         self._apply(False)
 
     def _apply(self, trainable: bool) -> None:
-        self._trainable = trainable
         if trainable and self.why_frozen:
             raise SavedModelError(f"{self.handle} can't be fine-tuned: {self.why_frozen}. Use it frozen, with trainable=False.")
         if trainable and self._plan is not None and self.batch_norm == "train":
             raise ValueError('Expected batch_norm="auto" or "inference" for a partly frozen Backbone: "train" would move statistics of frozen stages.')
+        self._trainable = trainable
         planned = {name for stage in self.stages if self._plan is None or stage.name in self._plan for name in stage.weights}
         for i, (mine, weight) in enumerate(zip(self._own, self._pretrained.it.weights, strict=True)):
             if weight.trainable:

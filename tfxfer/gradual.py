@@ -15,10 +15,10 @@ class GradualUnfreeze(keras.callbacks.Callback):
         backbone: a layer of the model that is fitted.
         optimizer: makes a new optimizer, for what trains has changed; `lambda: keras.optimizers.SGD(1e-3)`.
         every: epochs with the same stages.
-        stages: how many are unfrozen at last; all by default.
+        stages: how many are unfrozen at last; all by default, and then a Backbone with batch_norm="auto" moves its statistics in the last step.
 
     Raises:
-        ValueError: `every` or `stages` are too small or too large.
+        ValueError: `every` or `stages` are too small or too large, or the last step would move statistics of a Backbone with taps, which can't.
 
     Example:
         model.fit(data, epochs=6, callbacks=[GradualUnfreeze(backbone, optimizer=lambda: keras.optimizers.SGD(1e-3), every=2, stages=3)])
@@ -29,6 +29,8 @@ class GradualUnfreeze(keras.callbacks.Callback):
         self.stages = len(backbone.stages) if stages is None else stages
         if every < 1 or not 1 <= self.stages <= len(backbone.stages):
             raise ValueError(f"Expected every of at least 1 and stages from 1 to {len(backbone.stages)}. Received: every={every}, stages={stages}")
+        if self.stages == len(backbone.stages) and backbone.taps and backbone.batch_norm == "auto":
+            raise ValueError(f'Expected a Backbone with batch_norm="inference", or fewer stages than {self.stages}: with taps its statistics can\'t move.')
         self.backbone, self.optimizer, self.every, self.unfrozen = backbone, optimizer, every, 0
 
     def on_epoch_begin(self, epoch, logs=None):

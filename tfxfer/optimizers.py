@@ -66,6 +66,14 @@ def with_factors(optimizer: Any) -> Any:
         def update_step(self, gradient, variable, learning_rate):
             super().update_step(gradient, variable, learning_rate * self._rates[self._get_variable_index(variable)])
 
+        def _apply_weight_decay(self, variables):
+            # Keras takes the rate of the whole optimizer; a weight that learns slowly must fade slowly.
+            whole = self.weight_decay
+            for rate in sorted(set(self._rates)) if whole is not None else ():
+                self.weight_decay = whole * rate
+                super()._apply_weight_decay([v for v in variables if self._rates[self._get_variable_index(v)] == rate])
+            self.weight_decay = whole
+
         def get_config(self):
             return {**super().get_config(), "factors": self.factors}
 

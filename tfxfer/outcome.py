@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import keras
@@ -198,11 +199,16 @@ def baselines(features: Features, run: Run) -> Baselines:
 def board(run: Run) -> Callable[[int, dict[str, float]], None]:
     """Writes each epoch's figures to the run's `logs/`, for TensorBoard."""
 
+    @cache
+    def writer() -> Any:
+        return tf.compat.v1.summary.FileWriter(str(run.folder / "logs"))
+
     def show(epoch: int, values: dict[str, float]) -> None:
         summary = tf.compat.v1.Summary(value=[tf.compat.v1.Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         # `tf.summary.scalar` would need TensorBoard itself, which TensorFlow no longer installs; this writer refuses to work in eager mode.
-        with tf.Graph().as_default(), tf.compat.v1.summary.FileWriter(str(run.folder / "logs")) as writer:
-            writer.add_summary(summary, epoch)
+        with tf.Graph().as_default():
+            writer().add_summary(summary, epoch)
+            writer().flush()
 
     return show
 
@@ -210,7 +216,7 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
 def settle(found: Competition, features: Features, network: Backbone, run: Run) -> tuple[keras.Model, Outcome]:
     """The winner of a competition as a model from pixels, and its answers on examples that had no part in it."""
     taps = found.fitted.taps if features.tap_widths else None
-    run.record(chosen="tuned" if found.model else "frozen", chosen_head=found.fitted.name, chosen_taps=taps, why=str(found.verdict))
+    run.record(chosen="tuned" if found.model else "frozen", chosen_head=found.fitted.name, chosen_taps=taps, why=str(found.verdict), tuning=found.settings)
     layer = found.fitted.layer()
     model = found.model or join(network.tapped(taps), layer, network.image_size)
     pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)

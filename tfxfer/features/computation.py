@@ -44,6 +44,11 @@ class Computation:
     value_range: tuple[float, float]
     dtype: str = "float32"
 
+    @property
+    def row_size(self) -> int:
+        """Bytes of a row on disk."""
+        return self.width * np.dtype(self.dtype).itemsize
+
 
 def of_prefix(
     prefix: Prefix, engine: str, precision: str, *, mirror: bool = False, augment: tuple[str, ...] = (), number: int = 0, dtype: str = "float32"

@@ -82,6 +82,11 @@ class Extractor:
             barrier(self.strategy)
         return extract(examples, prefix, **house, **options)  # finds the others' rows in a shared cache, and computes them where it isn't shared
 
+    def need(self, examples: Examples, prefix: Prefix, **options: Any) -> int:
+        """Bytes that `extractor(examples, prefix, ...)` would add to the cache."""
+        how = of_prefix(prefix, self.engine, self.precision, **options)
+        return sum(len(distinct(examples.digests, self.cache.missing(key, examples.digests))) for key in how.keys) * how.row_size
+
 
 def raw_pixels(examples: Examples, *, cache: Cache, size: int = 32, skip_bad_images: bool = False, progress: bool = False) -> Features:
     """The images themselves, made small, as features for the baseline: float32 [n, size * size * 3] in [0, 1], cached like any other."""
@@ -124,7 +129,7 @@ def lacking(how: Computation, cache: Cache, examples: Examples) -> list[list[int
     found = [distinct(examples.digests, cache.missing(key, examples.digests)) for key in how.keys]
     if any(found):
         cache.sweep()
-        cache.require(sum(map(len, found)) * how.width * np.dtype(how.dtype).itemsize)
+        cache.require(sum(map(len, found)) * how.row_size)
     return found
 
 

@@ -1,9 +1,12 @@
 """The frozen stages computed once: whether and how their activations are kept on disk, and the task that trains from there."""
 
+import json
+import os
 import time
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,7 +20,9 @@ from tfxfer.probe.folds import sample
 from tfxfer.stages import ONLY_ONE
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.task import Task, from_activations, from_pixels
-from tfxfer.workers import chiefs
+from tfxfer.workers import Strategy, chiefs, place
+
+Kept: TypeAlias = Literal["float16", "float32"]
 
 COMPARED = 500  # training examples on which half precision is judged
 LARGE = 500_000  # bytes of a row above which reading may take longer than computing, and is measured
@@ -27,11 +32,13 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
     """How many of the last stages "2" or "block14" names.
 
     Raises:
-        TuningError: there is no such stage, or the network can't be fine-tuned.
+        TuningError: there is no such stage, or the network can't be fine-tuned, or not with BatchNorm in training mode.
     """
     names = [stage.name for stage in network.stages]
     if network.why_frozen:
         raise TuningError(f"{network.handle} can't be fine-tuned: {network.why_frozen}. Use the recipe frozen.")
+    if network.batch_norm == "train" and network.pretrained.training is None:
+        raise TuningError(f"{network.handle} has no training mode, so its BatchNorm statistics can't move. Leave out --batch-norm train.")
     if unfreeze == "all":
         return len(names)
     if unfreeze in names:
@@ -42,6 +49,16 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
     near = get_close_matches(unfreeze, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise TuningError(f"{network.handle} has no stage {unfreeze!r}.{hint} Expected the name of a stage, all, or {listed}.")
+
+
+def enough_epochs(views: int, epochs: int) -> None:
+    """Refuse augmented views that no epoch would see: the images as they are and their views take turns.
+
+    Raises:
+        TuningError: there are as many views as epochs, or more.
+    """
+    if views >= epochs:
+        raise TuningError(f"{views} views of each image and the images themselves take turns, which takes {views + 1} epochs. Received --epochs {epochs}.")
 
 
 def last_stages(
@@ -55,6 +72,7 @@ def last_stages(
     views: int = 0,
     augment: tuple[str, ...] = (),
     seed: int = 0,
+    folder: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> Task:
     """The task that trains the last `stages` stages: from cached activations, or from pixels where these can't be kept, which is said.
@@ -63,6 +81,7 @@ def last_stages(
         features: of all taps, of all examples.
         extract: how they were computed, and where they are kept.
         views, augment: so many augmented views of each training image are kept too, and the epochs take turns.
+        folder: where it is noted what was decided, so that a run that was killed goes on from the same inputs, whatever disk and clock say then.
     """
     examples, used = features.examples, np.union1d(plan.everything, plan.judged)
     labels, classes = examples.labels, len(examples.classes)
@@ -80,24 +99,54 @@ def last_stages(
     half = images * prefix.width * 2
     before = network.stages[len(network.stages) - stages - 1].name
     log(f"activations after {before}: {prefix.width:,} numbers an image, {size(half)} in float16 or {size(2 * half)} in float32 for {images:,} images")
-    if half > (free := chiefs(extract.strategy, extract.cache.free)):
-        log(f"they would not fit ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step")
-        return whole
-    few = plan.everything[sample(labels[plan.everything], COMPARED, seed)]
-    found = extract(examples.take(few), prefix, progress=False)
-    if 4 * prefix.width > LARGE and (slower := chiefs(extract.strategy, lambda: reading(found) / computing(pixels, prefix, extract))) > 1:
-        log(f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step")
-        return whole
-    dtype = chiefs(extract.strategy, lambda: precision_of(found, rest, features, head, seed, log))
-    if dtype == "float32" and 2 * half > (free := chiefs(extract.strategy, extract.cache.free)):
-        log(f"they would not fit in float32 ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step")
+    few = examples.take(plan.everything[sample(labels[plan.everything], COMPARED, seed)])
+
+    def need(dtype: Kept) -> int:
+        plain = extract.need(examples.take(used), prefix, dtype=dtype)
+        kinds: dict[str, Any] = {"dtype": dtype, "augment": augment}
+        return plain + sum(extract.need(examples.take(plan.everything), prefix, number=number, **kinds) for number in range(1, views + 1))
+
+    def lacks_room(dtype: Kept, more: int = 0) -> bool:
+        needed, free = chiefs(extract.strategy, lambda: (need(dtype) + more, extract.cache.free()))
+        if needed > free:
+            log(f"they would not fit in {dtype} ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step")
+        return needed > free
+
+    def decided() -> Kept | None:
+        if lacks_room("float16", extract.need(few, prefix)):
+            return None
+        found = extract(few, prefix, progress=False)
+        if 4 * prefix.width > LARGE and (slower := chiefs(extract.strategy, lambda: reading(found) / computing(pixels, prefix, extract))) > 1:
+            log(f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step")
+            return None
+        dtype = chiefs(extract.strategy, lambda: precision_of(found, rest, features, head, seed, log))
+        return None if dtype == "float32" and lacks_room("float32") else dtype
+
+    dtype = noted(folder, extract.strategy, decided)
+    if dtype is None:
         return whole
     rows = [Placed(extract(examples.take(used), prefix, dtype=dtype), used, len(examples))]
     for number in range(1, views + 1):
         log(f"augmented view {number} of {views} ({', '.join(augment)})")
         view = extract(examples.take(plan.everything), prefix, dtype=dtype, augment=augment, number=number)
         rows.append(Placed(view, plan.everything, len(examples)))
-    return from_activations(network, rest, rows, labels, classes)
+    seen = f", {views} views by {' and '.join(augment)}" if views else ""
+    return from_activations(network, rest, rows, labels, classes, f"activations after {before} in {dtype}{seen}")
+
+
+def noted(folder: Path | None, strategy: Strategy, decide: Callable[[], Kept | None]) -> Kept | None:
+    """What was decided when the run began; decided now, and noted, where nothing is."""
+    path = folder / "activations.json" if folder else None
+    before = chiefs(strategy, lambda: json.loads(path.read_text()) if path and path.is_file() else None)
+    if before is not None:
+        return before[0]
+    found = decide()
+    if path and not place(strategy)[0]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name("new")
+        aside.write_text(json.dumps([found]))
+        os.replace(aside, path)
+    return found
 
 
 class Placed:
@@ -116,7 +165,7 @@ class Placed:
         return self.rows[self.place[positions]]
 
 
-def precision_of(rows: Features, rest: Backbone, features: Features, head: str, seed: int, log: Callable[[str], None]) -> Literal["float16", "float32"]:
+def precision_of(rows: Features, rest: Backbone, features: Features, head: str, seed: int, log: Callable[[str], None]) -> Kept:
     """float16 where heads on what follows from rounded activations are, out of fold, no more than one paired standard error worse."""
     labels, classes = rows.examples.labels, len(rows.examples.classes)
     x = rows[np.arange(len(rows))]
@@ -131,7 +180,7 @@ def precision_of(rows: Features, rest: Backbone, features: Features, head: str, 
         found = choose(taps, labels, classes, features.tap_widths, head=head, units=rows.examples.units, seed=seed, log=lambda line: None)
         right.append(found.out_of_fold.argmax(1) == labels)
     loss, error = paired(right[0], right[1])
-    dtype: Literal["float16", "float32"] = "float16" if loss <= error else "float32"
+    dtype: Kept = "float16" if loss <= error else "float32"
     log(f"activations are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of out-of-fold accuracy on {len(x):,} images")
     return dtype
 

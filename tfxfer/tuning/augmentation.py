@@ -31,6 +31,9 @@ def harmless(features: Features, rows: np.ndarray, prefix: Prefix, extract: Extr
         else:
             view = extract(part.examples, prefix, augment=(kind,), number=0, progress=False)
         loss, error = chiefs(extract.strategy, partial(loss_of, part, view, seed))
+        if np.isnan(loss):
+            log(f"{kind}: no image can be held out to tell whether it leaves labels alone, so it is not used")
+            continue
         good = loss <= 2 * error
         log(f"{kind}: held-out accuracy of such views {-100 * loss:+.1f} ± {100 * error:.1f} points: {'used' if good else 'it changes what is seen, not used'}")
         found += [kind] if good else []
@@ -38,7 +41,7 @@ def harmless(features: Features, rows: np.ndarray, prefix: Prefix, extract: Extr
 
 
 def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
-    """How much less often held-out views are recognised than held-out images, by heads that were fitted on images, and its paired standard error."""
+    """How much less often held-out views are recognised than images, by heads fitted on images, and its paired standard error; nan where none is held out."""
     present, labels = np.unique(plain.examples.labels, return_inverse=True)
     folds = deal(labels, FOLDS, seed, plain.examples.units)
     right = np.zeros((2, len(labels)), bool)
@@ -47,4 +50,4 @@ def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
         head = gaussian(plain, labels, len(present), plain.tap_widths or (plain.feature_size,), rows=np.flatnonzero(folds != fold))
         for i, features in enumerate((plain, view)):
             right[i, held] = head.logits(features[held]).argmax(1) == labels[held]
-    return paired(right[0][folds >= 0], right[1][folds >= 0])
+    return paired(right[0][folds >= 0], right[1][folds >= 0]) if np.any(folds >= 0) else (np.nan, np.nan)

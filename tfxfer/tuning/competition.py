@@ -1,11 +1,14 @@
 """The frozen model against the tuned one: heads are fitted, rates are tried, the best is tuned from there (LP-FT, Kumar 2022), and the guard decides."""
 
+import gc
 import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,6 +46,7 @@ class Competition:
     model: the tuned winner, from pixels to calibrated logits; None where the frozen one won.
     positions, probabilities: examples that were held out, and what models like the winner said of them, calibrated.
     candidates: which of the judged examples each candidate got right, bool.
+    settings: what was picked on the way.
     history: of the tuned model, also where the frozen one won, a dict an epoch; the mean of the folds where there are some and no final model.
     """
 
@@ -52,6 +56,7 @@ class Competition:
     positions: np.ndarray
     probabilities: np.ndarray
     candidates: dict[str, np.ndarray]
+    settings: dict[str, Any]
     history: History
 
 
@@ -69,6 +74,15 @@ class Way:
     show: Show
     strategy: Strategy
     precision: Precision = "float32"
+
+    def late(self) -> bool:
+        """Whether the time is up, by the chief's clock."""
+        return chiefs(self.strategy, lambda: time.monotonic() > self.until)
+
+    def shared(self, epochs: int) -> list[int]:
+        """The epochs of each of the trainings after each other: one at least, and more for those in which more trains."""
+        phases = len(self.unfreeze)
+        return [max(1, epochs // phases + (i >= phases - epochs % phases)) for i in range(phases)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +145,7 @@ def compete(
         unfreeze: what `Backbone.unfreeze` is told, one training after the other.
         rate: the learning rate of the last stage; a few are tried on a short run where it is None.
         folder: where half-done work is kept: what is done there is not done again.
-        minutes: after which no epoch is begun.
+        minutes: from now on, after which each training ends with its epoch and a final model is not begun; the frozen model is kept where that is lacking.
         show: is called with each epoch of the tuned model.
         strategy: what trains, and shares out each batch; one device by default.
         precision: that training computes in, "mixed" for a GPU or a TPU; what comes out computes in float32.
@@ -145,6 +159,8 @@ def compete(
     if batch_size < replicas:
         raise TuningError(unshareable(batch_size, replicas))
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    # A run that was killed goes on with the batches that fitted into memory.
+    batch_size = min([batch_size, *chiefs(strategy, lambda: [int(path.name.removeprefix("batch-")) for path in folder.glob("batch-*")])])
     while True:
         way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show, strategy, precision)
         try:
@@ -155,11 +171,13 @@ def compete(
             if batch_size <= replicas:
                 raise TuningError("memory is too small to train on one image at a time. Unfreeze fewer stages, or take a smaller backbone.") from error
             batch_size = max(batch_size // 2, replicas)
+            (folder / f"batch-{batch_size}").mkdir(parents=True, exist_ok=True)
             log(f"out of memory: once more with {batch_size} images at a time")
         except tf.errors.OpError as error:
             if dataservice.SILENT in str(error):
                 raise DistributeError(dataservice.SILENT) from error
             raise
+        gc.collect()  # models are circles, and hold the memory that was too small
 
 
 def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, rates: Sequence[float]) -> Competition:
@@ -191,28 +209,35 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
         tuned[group] = reached[i, shares[i]][group]
     right = {"frozen": frozen.argmax(1) == truth, "tuned": tuned.argmax(1) == truth}
     found = verdict(right["tuned"], right["frozen"], len(folds))
-    right |= {f"learning rate {each:g}, short": tried[i].argmax(1) == truth for i, each in enumerate(rates) if len(rates) > 1}
+    right |= {f"{share:.0%} of the way": one.argmax(1) == truth for share, one in zip(folds[0].shares[1:], reached[-1, 1:], strict=True)}
+    right |= {f"learning rate {each:g}, short": one.argmax(1) == truth for each, one in zip(rates, tried, strict=False) if len(rates) > 1}
+    settings: dict[str, Any] = {"trains_from": task.source, "batch_size": way.batch_size, "learning_rate": picked[-1], "share": folds[0].shares[shares[-1]]}
     if not any(shares):
         log("training helped nobody: on held-out examples the frozen weights were the best on the way to the tuned ones. Try a smaller --learning-rate.")
     log(str(found))
+    final = folds[0]
+    if found.tuned_wins and ended is None:
+        if not way.late():
+            log(f"the final model: all of train, at a learning rate of {picked[-1]:g}")
+            final = prepared(task, way, start(plan.everything), plan.everything, plan.everything[:0])
+            ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
+        if ended is None or len(ended.history) < sum(way.shared(way.epochs)):
+            found = replace(found, late=True)
+            log(str(found))
     if not found.tuned_wins:
         choice = fit(plan.everything) if plan.taken or len(folds) > 1 else choices[0]
-        return Competition(found, choice.fitted, None, plan.everything, choice.out_of_fold, right, history)
-    final = folds[0]
-    if ended is None:
-        log(f"the final model: all of train, at a learning rate of {picked[-1]:g}")
-        final = prepared(task, way, start(plan.everything), plan.everything, plan.everything[:0])
-        ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
-    value, share = temperature(tuned, truth), final.shares[shares[-1]]
-    kept = between(final.first, ended.weights[-1], share)
+        return Competition(found, choice.fitted, None, plan.everything, choice.out_of_fold, right, settings, history)
+    assert ended is not None
+    value = temperature(tuned, truth)
+    kept = between(final.first, ended.weights[-1], settings["share"])
     assign(learnt(final.model), kept)
-    log(f"kept: {share:.0%} of what training changed in the weights")
+    log(f"kept: {settings['share']:.0%} of what training changed in the weights")
     if way.precision == "mixed" and len(final.held):
         rough = final.logits(kept)
         final.backbone.precision = "float32"
         log(rounding("tuned", rough, final.logits(kept), truth))
     model = cooled(task.finish(final.model, final.fitted), final.fitted.name, value)
-    return Competition(found, final.fitted, model, plan.judged, softmax(tuned / value, 1), right, ended.history)
+    return Competition(found, final.fitted, model, plan.judged, softmax(tuned / value, 1), right, settings, ended.history)
 
 
 def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
@@ -262,9 +287,13 @@ def trained(
     fold: Fold, name: str, rate: float, epochs: int, *, held_out: HeldOut | None = None, log: Callable[..., None] = nothing, show: Show = nothing
 ) -> Trained:
     """Train one fold's model from its start; its trainings after each other share the epochs, and only the last one is watched."""
-    way, start = fold.way, fold.start
-    for i, unfreeze in enumerate(way.unfreeze):
+    way, start, done = fold.way, fold.start, 0
+    history: History = ()
+    every = fold.task.batches(fold.seen, way.batch_size, way.seed, way.strategy)
+    for i, (unfreeze, count) in enumerate(zip(way.unfreeze, way.shared(epochs), strict=True)):
         last = i == len(way.unfreeze) - 1
+        if i and not last and way.late():
+            continue
         if len(way.unfreeze) > 1:
             log(f"unfrozen: {unfreeze}")
             if not i:
@@ -272,29 +301,44 @@ def trained(
             start = compiled(fold.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
         result = train(
             fold.model,
-            fold.task.batches(fold.seen, way.batch_size, way.seed, way.strategy),
+            partial(later, every, done),
             math.ceil(len(fold.seen) / way.batch_size),
             start,
             examples=len(fold.seen),
-            epochs=max(1, epochs // len(way.unfreeze)),
+            epochs=count,
             rate=rate,
             folder=way.folder / f"{name}-{i}",
             held_out=held_out if last else None,
             until=way.until,
             log=log,
-            show=show if last else nothing,
+            show=partial(later, show, done),
         )
-    return result
+        history = (*history, *(epoch | {"epoch": done + epoch["epoch"]} for epoch in result.history))
+        done += count
+    return replace(result, history=history)
+
+
+def later(function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any) -> Any:
+    """What a function of an epoch says, where so many were done by earlier trainings."""
+    return function(done + epoch, rest)
 
 
 def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) -> np.ndarray:
     """Logits [rates, n, C] of the judged examples after a short run at each rate."""
-    way, found = folds[0].way, []
+    way = folds[0].way
+    found: list[np.ndarray] = []
     short = max(1, way.epochs // SHORT)
+    epochs = sum(way.shared(short))
     for rate in rates:
-        ends = [trained(fold, f"rate-{rate:g}-{i}", rate, short) for i, fold in enumerate(folds)]
+        ends = []
+        for i, fold in enumerate(folds):
+            name = f"trying {rate:g}" + (f", fold {i + 1}" if len(folds) > 1 else "")
+            ends.append(trained(fold, f"rate-{rate:g}-{i}", rate, short, log=lambda line, name=name: way.log(f"{name}: {line}")))
+        if found and way.late():
+            way.log(f"learning rate {rate:g}: the time is up before it was tried to the end")
+            break
         found.append(np.concatenate([fold.logits(end.weights[0]) for fold, end in zip(folds, ends, strict=True)]))
-        way.log(f"learning rate {rate:g}: {np.mean(found[-1].argmax(1) == truth):.3f} after {short} epoch{'s' if short > 1 else ''}")
+        way.log(f"learning rate {rate:g}: {np.mean(found[-1].argmax(1) == truth):.3f} after {epochs} epoch{'s' if epochs > 1 else ''}")
     return np.stack(found)
 
 
@@ -316,8 +360,13 @@ def tune_folds(folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequ
     """By folds: logits [pickers, steps, n, C], the same for every picker, and the mean history; there is no final model yet."""
     histories, reached = [], np.zeros((len(folds[0].shares), len(truth), folds[0].fitted.bias.size))
     for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
-        fold.way.log(f"fold {i + 1} of {len(folds)}: tuning at a learning rate of {picked[i]:g}")
-        result = trained(fold, f"tune-{i}", picked[i], fold.way.epochs, log=fold.way.log)
+        way = fold.way
+        if way.late():
+            way.log(f"fold {i + 1} of {len(folds)}: the time is up before it was tuned, and frozen weights stand for it")
+            reached[:, group] = fold.logits(fold.first)
+            continue
+        way.log(f"fold {i + 1} of {len(folds)}: tuning at a learning rate of {picked[i]:g}")
+        result = trained(fold, f"tune-{i}", picked[i], way.epochs, log=way.log, show=partial(tagged, way.show, f"fold {i + 1}"))
         reached[:, group] = fold.on_the_way(result.weights[0])
         histories.append(result.history)
     # Folds are of different lengths where the time was up.
@@ -325,6 +374,11 @@ def tune_folds(folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequ
         epochs[0] | {name: float(np.mean([epoch[name] for epoch in epochs])) for name in ("loss", "accuracy")} for epochs in zip(*histories, strict=False)
     )
     return np.stack([reached] * len(picked)), None, mean
+
+
+def tagged(show: Show, name: str, epoch: int, values: dict[str, float]) -> None:
+    """An epoch's figures, apart from those of other folds."""
+    show(epoch, {f"{name}/{figure}": value for figure, value in values.items()})
 
 
 def marks(logits: np.ndarray, labels: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

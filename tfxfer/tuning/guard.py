@@ -1,7 +1,8 @@
 """Frozen or tuned? Both are judged on examples that neither was fitted on, and the frozen model is left only for a gain that is no accident.
 
 Where there are at least 300 validation examples, they are halved; what is picked for one half (learning rate, epoch, how far to go from the frozen to the
-tuned weights) is picked on the other. Below that, three folds: each is judged by a model that was fitted on the two others, with what was picked on these.
+tuned weights) is picked on the other. Below that, or where groups can't be halved, three folds: each is judged by a model that was fitted on the two others,
+with what was picked on these.
 """
 
 from collections.abc import Sequence
@@ -64,13 +65,16 @@ def plan(examples: Examples, seed: int) -> Plan:
         seen = train
     if len(validation) >= ENOUGH:
         second = dealt(validation, 2) == 1
-        return Plan(((seen, validation),), (np.flatnonzero(~second), np.flatnonzero(second)), train, taken)
+        # Examples of one group stay together, and a half of a few of them can pick nothing.
+        if min(np.sum(second), np.sum(~second)) >= len(validation) / 3:
+            return Plan(((seen, validation),), (np.flatnonzero(~second), np.flatnonzero(second)), train, taken)
     folds = dealt(train, 3)
     split = tuple((train[folds != fold], train[folds == fold]) for fold in range(3) if np.any(folds == fold))
-    if not split:
+    if len(split) < 2:
+        what = "images" if examples.units is None or len(np.unique(examples.units[train])) == len(train) else "groups of images"
         raise TuningError(
-            f"{len(train)} training images, one a class: frozen and tuned can't be compared on examples that neither was fitted on. "
-            "Expected at least two images a class. Use the recipe frozen."
+            f"{len(train)} training images, too few {what} a class: frozen and tuned can't be compared on examples that neither was fitted on. "
+            f"Expected at least two {what} of each class. Use the recipe frozen."
         )
     ends = np.cumsum([0, *(len(held) for _, held in split)])
     return Plan(split, tuple(np.arange(a, b) for a, b in pairwise(ends)), train, taken)
@@ -83,7 +87,10 @@ def better(right: np.ndarray, losses: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The paired comparison: how much more often the tuned model is right, its standard error, and whether that is more than two of them."""
+    """The paired comparison: how much more often the tuned model is right, its standard error, and whether that is more than two of them.
+
+    late: the time was up before the tuned model was trained to its end on all of train.
+    """
 
     gain: float
     error: float
@@ -91,25 +98,32 @@ class Verdict:
     frozen: float
     tuned: float
     folds: int
+    late: bool = False
 
     @property
     def tuned_wins(self) -> bool:
         """Only for a gain above two standard errors (METHODS: the guard)."""
-        return self.gain > 2 * self.error and self.gain > 0
+        return self.gain > 2 * self.error and not self.late
 
     def __str__(self) -> str:
         how = "by three folds" if self.folds > 1 else "on validation"
         figures = f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} ({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"
         if self.tuned_wins:
             return f"Chosen: the tuned model. {figures}: more than two standard errors."
+        if self.late:
+            return f"Chosen: the frozen model. {figures}, but the time was up before the tuned model was trained to its end on all of train."
         if not self.error:
             return f"Chosen: the frozen model. {figures}: no gain at all."
         return f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, {200 * self.error:.1f} points here, to be more than chance."
 
 
 def verdict(tuned: np.ndarray, frozen: np.ndarray, folds: int) -> Verdict:
-    """From which judged examples each got right, bool [n]."""
-    gain, error = paired(tuned, frozen)
+    """From which judged examples each got right, bool [n].
+
+    The standard error is that of no difference, sqrt(b + c) / n (McNemar 1947), a little above that of `paired`: so three examples decide nothing.
+    """
+    gain, _ = paired(tuned, frozen)
+    error = float(np.sqrt(np.sum(tuned != frozen))) / len(tuned)
     return Verdict(gain, error, len(tuned), float(frozen.mean()), float(tuned.mean()), folds)
 
 

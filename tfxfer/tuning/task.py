@@ -35,6 +35,7 @@ class Task:
     batches: (positions, batch size, seed, strategy) -> the training batches of each epoch, dealt out among the replicas.
     answers: (model, positions, batch size) -> its logits, float64 [n, C], computed by all replicas.
     finish: a model that was built, with what it has learnt, as one from pixels, outside any strategy.
+    source: what the inputs are, for people.
     taps: whether the head that training starts from may read taps, or the network's own output alone.
     """
 
@@ -42,6 +43,7 @@ class Task:
     batches: Callable[[np.ndarray, int, int, Strategy], Batches]
     answers: Callable[[keras.Model, np.ndarray, int], np.ndarray]
     finish: Callable[[keras.Model, Fitted], keras.Model]
+    source: str
     taps: bool = True
 
 
@@ -106,7 +108,7 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         alone.set_weights(model.get_weights())
         return alone
 
-    return Task(build, batches, lambda model, rows, size: answered(model, rows, size, images), finish, tapped)
+    return Task(build, batches, lambda model, rows, size: answered(model, rows, size, images), finish, " ".join(["pixels", *augment]), tapped)
 
 
 def files_of(examples: Examples) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:
         return tf.constant(np.concatenate([batch[: len(positions)] for positions, batch in pixels.batches(rows.tolist(), None)]))
 
 
-def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], labels: np.ndarray, classes: int) -> Task:
+def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], labels: np.ndarray, classes: int, source: str = "activations") -> Task:
     """The last stages from cached rows: the activations that `rest` starts from, then the taps before the cut (see `Backbone.cut`, with all taps).
 
     views: the rows of the images as they are, then of augmented views; the epochs take turns.
@@ -158,7 +160,7 @@ def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], 
         head.set_weights(model.get_layer(head.name).get_weights())
         return join(whole, head, network.image_size)
 
-    return Task(build, batches, answers, finish)
+    return Task(build, batches, answers, finish, source)
 
 
 def answered(

@@ -107,7 +107,7 @@ def train(
     Args:
         steps, examples: batches and images an epoch.
         rate: the largest learning rate.
-        until: time.monotonic() after which no epoch is begun.
+        until: time.monotonic() after which training ends with its epoch.
         show: is called with each epoch's figures, for TensorBoard.
 
     Raises:
