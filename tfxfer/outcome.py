@@ -21,6 +21,7 @@ from tfxfer.heads import join, seen_by_head
 from tfxfer.probe import paired, precision
 from tfxfer.run import Run
 from tfxfer.tuning import Competition
+from tfxfer.tuning.training import nothing
 
 BLOCK = 1024  # rows in memory at once
 COMPARED = 32  # images on which the served model is compared with an engine
@@ -197,7 +198,7 @@ def baselines(features: Features, run: Run) -> Baselines:
 
 
 def board(run: Run) -> Callable[[int, dict[str, float]], None]:
-    """Writes each epoch's figures to the run's `logs/`, for TensorBoard."""
+    """Writes each epoch's figures to the run's `logs/`, for TensorBoard; of several workers the chief does."""
 
     @cache
     def writer() -> Any:
@@ -210,7 +211,7 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
             writer().add_summary(summary, epoch)
             writer().flush()
 
-    return show
+    return nothing if run.follows else show
 
 
 def settle(found: Competition, features: Features, network: Backbone, run: Run) -> tuple[keras.Model, Outcome]:

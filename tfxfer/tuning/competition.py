@@ -209,7 +209,7 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
         tuned[group] = reached[i, shares[i]][group]
     right = {"frozen": frozen.argmax(1) == truth, "tuned": tuned.argmax(1) == truth}
     found = verdict(right["tuned"], right["frozen"], len(folds))
-    right |= {f"{share:.0%} of the way": one.argmax(1) == truth for share, one in zip(folds[0].shares[1:], reached[-1, 1:], strict=True)}
+    right |= {f"{share:.0%} of the way to tuned": one.argmax(1) == truth for share, one in zip(folds[0].shares[1:], reached[-1, 1:], strict=True)}
     right |= {f"learning rate {each:g}, short": one.argmax(1) == truth for each, one in zip(rates, tried, strict=False) if len(rates) > 1}
     settings: dict[str, Any] = {"trains_from": task.source, "batch_size": way.batch_size, "learning_rate": picked[-1], "share": folds[0].shares[shares[-1]]}
     if not any(shares):
