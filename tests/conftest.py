@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as tfxfer does, which test modules import after TensorFlow
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import io

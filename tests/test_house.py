@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -53,6 +54,13 @@ def test_the_public_names_are_sorted_and_each_one_is_there():
     assert sorted(named) == tfxfer.__all__
     for name in tfxfer.__all__:
         assert getattr(tfxfer, name) is not None
+
+
+@pytest.mark.parametrize(("told", "is_on"), [(None, "1"), ("0", "0")])
+def test_onednn_is_turned_on_unless_the_user_says_otherwise(told, is_on):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"} | ({"TF_ENABLE_ONEDNN_OPTS": told} if told else {})
+    code = "import tfxfer, os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout.strip() == is_on
 
 
 def test_import_tfxfer_is_light():

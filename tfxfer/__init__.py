@@ -2,9 +2,14 @@
 
 import importlib
 import importlib.abc
+import os
 import sys
 
 import lazy_loader
+
+# TensorFlow turns oneDNN on by itself only on some CPUs. On the others it computes more slowly without, and the last bits of an image's features depend on its
+# place in the batch. It asks once, so this has an effect where tfxfer is imported first.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
