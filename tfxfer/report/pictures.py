@@ -129,6 +129,7 @@ def curves(history: list[dict[str, float]], whose: str) -> Picture:
             for name, label, line in ((kind, "training", "-"), (f"val_{kind}", "held out", "--")):
                 if points := [(row["epoch"], row[name]) for row in history if name in row]:
                     axes.plot(*zip(*points, strict=True), line, marker="o", markersize=3, color=ACCENT if line == "-" else COLOURS[1], label=label)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlabel("epoch")
             axes.set_title(kind, fontsize=10)
             axes.legend(frameon=False)
