@@ -43,8 +43,9 @@ def partial(
         kinds = tuple(kind for kind in augment.split("+") if kind != "auto")
         if augment == "auto" and views:
             kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
-        how = (network, stages, features, plan, extract)
-        task = tfxfer.tuning.last_stages(*how, head=head, views=views if kinds else 0, augment=kinds, seed=run.seed, folder=folder, log=run.say)
+        task = tfxfer.tuning.last_stages(
+            network, stages, features, plan, extract, head=head, views=views if kinds else 0, augment=kinds, seed=run.seed, folder=folder, log=run.say
+        )
     with run.timed("tuning"):
         found = tfxfer.tuning.compete(
             task,

@@ -16,7 +16,7 @@ import sqlite3
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -305,6 +305,18 @@ def temporary(folder: str | os.PathLike) -> Iterator[Cache]:
         yield Cache(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def appear(path: Path, aside: Path, writer: Callable[[str], Any]) -> None:
+    """`writer(aside)` writes aside; the file then appears whole under its name."""
+    try:
+        writer(str(aside))
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tfxfer.cache import default_folder, sync_folder
+from tfxfer.cache import appear, default_folder
 from tfxfer.errors import DistributeError, RunError
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
@@ -447,18 +447,6 @@ def read_json(path: Path) -> Any:
 def as_text(value: Any) -> str:
     """JSON for people."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def appear(path: Path, aside: Path, writer: Callable[[str], Any]) -> None:
-    """`writer(aside)` writes aside; the file then appears whole under its name."""
-    try:
-        writer(str(aside))
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def rewrite(path: Path, text: str) -> None:

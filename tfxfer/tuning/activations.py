@@ -1,7 +1,6 @@
 """The frozen stages computed once: whether and how their activations are kept on disk, and the task that trains from there."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -11,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from tfxfer.backbone import Backbone, Prefix
-from tfxfer.cache import size
+from tfxfer.cache import appear, size
 from tfxfer.engines import ENGINES
 from tfxfer.errors import SavedModelError, TuningError
 from tfxfer.features import Extractor, Features, Pixels
@@ -143,9 +142,7 @@ def noted(folder: Path | None, strategy: Strategy, decide: Callable[[], Kept | N
     found = decide()
     if path and not place(strategy)[0]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name("new")
-        aside.write_text(json.dumps([found]))
-        os.replace(aside, path)
+        appear(path, path.with_name("new"), lambda aside: Path(aside).write_text(json.dumps([found])))
     return found
 
 

@@ -1,7 +1,6 @@
 """The state of a training on disk, so that a killed one goes on with the same bits: whole files only, the newest that is not damaged."""
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.cache import sync_folder
+from tfxfer.cache import appear
 
 KEPT = 2  # the newest, and the one before it for when it is damaged
 
@@ -17,13 +16,12 @@ KEPT = 2  # the newest, and the one before it for when it is damaged
 def save(folder: Path, number: int, arrays: Sequence[np.ndarray], state: dict[str, Any]) -> None:
     """Write `state-<number>.npz` aside, fsync and rename it, and remove those before the last one."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, aside = folder / f"state-{number:010d}.npz", folder / "new"
-    with open(aside, "wb") as file:
-        np.savez(file, json.dumps(state), *arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    sync_folder(folder)
+
+    def write(aside: str) -> None:
+        with open(aside, "wb") as file:  # of a path NumPy would make another one, which ends in .npz
+            np.savez(file, json.dumps(state), *arrays)
+
+    appear(folder / f"state-{number:010d}.npz", folder / "new", write)
     for old in numbered(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
 

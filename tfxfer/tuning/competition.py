@@ -25,7 +25,7 @@ from tfxfer.probe import Choice, Fitted, choose, paired, temperature
 from tfxfer.probe.fitted import Array
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
-from tfxfer.tuning.training import HeldOut, Show, Trained, assign, learnt, losses_of, nothing, ready, train
+from tfxfer.tuning.training import HeldOut, History, Show, Trained, assign, learnt, losses_of, nothing, ready, train
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
 RATES = (2e-3, 1e-2)  # of the last stage and the head
@@ -33,8 +33,6 @@ SHORT = 4  # a rate is tried for one epoch in so many
 DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
 MOMENTUM, CLIP, SMOOTHING, PULL = 0.9, 1.0, 0.1, 0.01
 PATIENCE = 5  # epochs
-
-History = tuple[dict[str, float], ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ EVERY = 30.0  # seconds between checkpoints
 ASK = 8  # steps after which several workers ask each other whether to keep a state: a word costs a millisecond
 RETREATS, SLOWER = 3, 0.3  # how often a training that exploded starts from its last good epoch, and at what share of the rate
 
+History = tuple[dict[str, float], ...]  # the figures of each epoch
 Show = Callable[[int, dict[str, float]], None]  # the number of an epoch that is done, and its figures
 Batches = Callable[[int, int], Any]  # (epoch, batches that are done) -> the others, (inputs, one-hot labels), as `workers.batched` deals them out
 Answers = Callable[[keras.Model], np.ndarray]  # a model -> its logits, float64 [n, C]
@@ -50,7 +51,7 @@ class Trained:
     """What a training came to: weights (see `learnt`), of its last epoch or for each group that was watched of its best one; a dict an epoch."""
 
     weights: tuple[list[np.ndarray], ...]
-    history: tuple[dict[str, float], ...]
+    history: History
 
 
 def nothing(*told: Any) -> None:
