@@ -41,20 +41,35 @@ class Steps(keras.callbacks.Callback):
 def child(steps: int) -> None:
     """Train, and print seconds and losses as JSON."""
     strategy = distribute.strategy()
-    pretrained = tfxfer.savedmodel.read(tfxfer.handles.resolve("efficientnet-lite0").path)  # outside the scope
+    pretrained = tfxfer.savedmodel.read(
+        tfxfer.handles.resolve("efficientnet-lite0").path
+    )  # outside the scope
     rng = np.random.default_rng(0)
-    images, labels = rng.uniform(size=(BATCH, 224, 224, 3)).astype(np.float32), rng.integers(0, 10, BATCH)
+    images, labels = (
+        rng.uniform(size=(BATCH, 224, 224, 3)).astype(np.float32),
+        rng.integers(0, 10, BATCH),
+    )
     with strategy.scope():
         inputs = keras.Input((224, 224, 3))
         backbone = tfxfer.Backbone(pretrained, batch_norm="inference")
-        model = tfxfer.MultiWorkerModel(inputs, keras.layers.Dense(10, kernel_initializer="zeros")(backbone(inputs)))
-        optimizer = optimizers.layerwise(keras.optimizers.SGD, base=1e-3, decay=0.9, backbone=backbone, momentum=0.9)
-        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+        model = tfxfer.MultiWorkerModel(
+            inputs, keras.layers.Dense(10, kernel_initializer="zeros")(backbone(inputs))
+        )
+        optimizer = optimizers.layerwise(
+            keras.optimizers.SGD, base=1e-3, decay=0.9, backbone=backbone, momentum=0.9
+        )
+        model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=False,
+        )
 
     def load(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.gather(images, at), tf.gather(labels, at)
 
-    data = workers.batched(strategy, np.tile(np.arange(BATCH), steps), BATCH, tf.data.Dataset.from_tensor_slices, load)
+    data = workers.batched(
+        strategy, np.tile(np.arange(BATCH), steps), BATCH, tf.data.Dataset.from_tensor_slices, load
+    )
     watch = Steps()
     model.fit(data, verbose=0, shuffle=False, callbacks=[watch], **workers.exactly(strategy, steps))
     print(json.dumps({"seconds": watch.seconds[2:], "losses": watch.losses}), flush=True)
@@ -66,10 +81,20 @@ def ran(count: int, steps: int) -> dict:
     addresses = launch.free_addresses(count)
     started = []
     for index in range(count):
-        env = {**os.environ, **({"TF_CONFIG": launch.config(addresses, index)} if count > 1 else {})}
+        env = {
+            **os.environ,
+            **({"TF_CONFIG": launch.config(addresses, index)} if count > 1 else {}),
+        }
         words = [sys.executable, __file__, "--child", "--steps", str(steps)]
         started.append(
-            subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=partial(launch.pin, index, count))
+            subprocess.Popen(
+                words,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=partial(launch.pin, index, count),
+            )
         )
     said = [process.communicate() for process in started]
     if bad := [index for index, process in enumerate(started) if process.returncode]:
@@ -78,7 +103,9 @@ def ran(count: int, steps: int) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -92,10 +119,17 @@ def main() -> int:
         found = {count: ran(count, options.steps) for count in rates}
         for count, values in rates.items():
             values += found[count]["seconds"]
-        apart = max(apart, *(abs(a - b) for a, b in zip(found[1]["losses"], found[2]["losses"], strict=True)))
+        apart = max(
+            apart,
+            *(abs(a - b) for a, b in zip(found[1]["losses"], found[2]["losses"], strict=True)),
+        )
     speed = {count: BATCH / float(np.median(values)) for count, values in rates.items()}
-    print(f"{distribute.cores()} cores: one process {speed[1]:.1f} images/s, two workers {speed[2]:.1f} images/s")
-    print(f"ratio {speed[2] / speed[1]:.2f}, at least 0.8; losses apart by {apart:.1e}, at most 1e-4")
+    print(
+        f"{distribute.cores()} cores: one process {speed[1]:.1f} images/s, two workers {speed[2]:.1f} images/s"
+    )
+    print(
+        f"ratio {speed[2] / speed[1]:.2f}, at least 0.8; losses apart by {apart:.1e}, at most 1e-4"
+    )
     return int(speed[2] / speed[1] < 0.8 or apart > 1e-4)
 
 

@@ -37,7 +37,9 @@ def few(folder: Path) -> None:
     """Ten examples a class, and all of test."""
     demo = data.load("demo")
     train = demo.where("train")
-    kept = np.concatenate([train[demo.labels[train] == label][:FEW] for label in range(len(demo.classes))])
+    kept = np.concatenate(
+        [train[demo.labels[train] == label][:FEW] for label in range(len(demo.classes))]
+    )
     for i in [*kept, *demo.where("test")]:
         write(folder, demo, int(i), demo.read(int(i)))
 
@@ -46,7 +48,9 @@ def turned(folder: Path) -> None:
     """All of it, inverted and turned."""
     demo, rng = data.load("demo"), np.random.default_rng(0)
     for i in range(len(demo)):
-        image = enlarged(ImageOps.invert(grey(demo, i))).rotate(float(rng.uniform(-60, 60)), Image.Resampling.BICUBIC, fillcolor=255)
+        image = enlarged(ImageOps.invert(grey(demo, i))).rotate(
+            float(rng.uniform(-60, 60)), Image.Resampling.BICUBIC, fillcolor=255
+        )
         write(folder, demo, i, png(image))
 
 
@@ -55,7 +59,18 @@ def noisy(folder: Path) -> None:
     demo, rng = data.load("demo"), np.random.default_rng(0)
     for i in range(len(demo)):
         pixels = np.asarray(enlarged(grey(demo, i)), np.float32)
-        write(folder, demo, i, png(Image.fromarray(np.clip(0.35 * pixels + 80 + rng.normal(0, 60, pixels.shape), 0, 255).astype(np.uint8))))
+        write(
+            folder,
+            demo,
+            i,
+            png(
+                Image.fromarray(
+                    np.clip(0.35 * pixels + 80 + rng.normal(0, 60, pixels.shape), 0, 255).astype(
+                        np.uint8
+                    )
+                )
+            ),
+        )
 
 
 def grey(demo: data.Examples, i: int) -> Image.Image:
@@ -78,28 +93,55 @@ def write(folder: Path, examples: data.Examples, i: int, encoded: bytes) -> None
     (place / f"{i:05d}.png").write_bytes(encoded)
 
 
-def run(recipe: str, source: str, seed: int, out: Path, cache: Path) -> tuple[dict[str, bool], str, float]:
+def run(
+    recipe: str, source: str, seed: int, out: Path, cache: Path
+) -> tuple[dict[str, bool], str, float]:
     """Which test files were right, what was chosen, seconds."""
     began = time.monotonic()
-    words = [sys.executable, "-m", "tfxfer", "run", recipe, "--data", source, "--seed", str(seed), "--out", str(out), "--cache", str(cache), "--resume"]
+    words = [
+        sys.executable,
+        "-m",
+        "tfxfer",
+        "run",
+        recipe,
+        "--data",
+        source,
+        "--seed",
+        str(seed),
+        "--out",
+        str(out),
+        "--cache",
+        str(cache),
+        "--resume",
+    ]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{done.stdout}{done.stderr}exit {done.returncode}: {' '.join(words)}")
     with open(out / "predictions.csv") as file:
-        right = {row["file"]: row["true"] == row["predicted"] for row in csv.DictReader(file) if row["split"] == "test"}
+        right = {
+            row["file"]: row["true"] == row["predicted"]
+            for row in csv.DictReader(file)
+            if row["split"] == "test"
+        }
     settings = json.loads((out / "settings.json").read_text())
     return right, settings.get("why", {}).get("value", "frozen"), time.monotonic() - began
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=["few", "photos", "demo", "turned", "noisy"])
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     held = True
-    with contextlib.nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory() as scratch:
+    with (
+        contextlib.nullcontext(options.keep)
+        if options.keep
+        else tempfile.TemporaryDirectory() as scratch
+    ):
         folder = Path(scratch)
         sources = {"demo": "demo"} | ({"photos": str(options.data)} if options.data else {})
         for name, make in (("few", few), ("turned", turned), ("noisy", noisy)):
@@ -112,15 +154,30 @@ def main() -> int:
             found: dict[str, list[np.ndarray]] = {"frozen": [], "partial": [], "full": []}
             for seed in range(options.seeds):
                 for recipe, rights in found.items():
-                    right, why, seconds = run(recipe, sources[name], seed, folder / f"{name}-{recipe}-{seed}", folder / "cache")
+                    right, why, seconds = run(
+                        recipe,
+                        sources[name],
+                        seed,
+                        folder / f"{name}-{recipe}-{seed}",
+                        folder / "cache",
+                    )
                     rights.append(np.array([right[file] for file in sorted(right)]))
-                    print(f"{name:8s} {recipe:8s} seed {seed}: {rights[-1].mean():.3f} on test, {seconds:.0f} s. {why}", flush=True)
+                    print(
+                        f"{name:8s} {recipe:8s} seed {seed}: {rights[-1].mean():.3f} on test, {seconds:.0f} s. {why}",
+                        flush=True,
+                    )
             for recipe in ("partial", "full"):
-                pairs = [paired(one, frozen) for one, frozen in zip(found[recipe], found["frozen"], strict=True)]
+                pairs = [
+                    paired(one, frozen)
+                    for one, frozen in zip(found[recipe], found["frozen"], strict=True)
+                ]
                 gain, error = (float(np.mean([pair[i] for pair in pairs])) for i in (0, 1))
                 holds = gain > error if (name, recipe) == TO_GAIN else gain >= -error
                 held = held and holds
-                print(f"{name:8s} {recipe:8s} against frozen: {100 * gain:+.2f} ± {100 * error:.2f} points  {'holds' if holds else 'MISSED'}", flush=True)
+                print(
+                    f"{name:8s} {recipe:8s} against frozen: {100 * gain:+.2f} ± {100 * error:.2f} points  {'holds' if holds else 'MISSED'}",
+                    flush=True,
+                )
     return int(not held)
 
 

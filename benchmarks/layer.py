@@ -31,7 +31,9 @@ class Loaded(keras.layers.Layer):
         self.inner, self.training_graph = [tf.saved_model.load(path)], training
         for variable in self.inner[0].trainable_variables:
             if variable.name.split(":")[0].replace("/", ".") in trainable_names:
-                mine = keras.Variable(variable, trainable=True, name=variable.name.split(":")[0].replace("/", "_"))
+                mine = keras.Variable(
+                    variable, trainable=True, name=variable.name.split(":")[0].replace("/", "_")
+                )
                 mine._value = variable
                 self._track_variable(mine)
         self.built = True
@@ -45,7 +47,9 @@ class Loaded(keras.layers.Layer):
 
 def model(layer: keras.layers.Layer) -> keras.Model:
     network = keras.Sequential([keras.Input((224, 224, 3)), layer, keras.layers.Dense(10)])
-    network.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.compile(
+        keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     return network
 
 
@@ -69,13 +73,20 @@ def main() -> int:
     path = str(handles.resolve("efficientnet-lite0").path)
     pretrained = savedmodel.read(path)
     rng = np.random.default_rng(0)
-    x, y = rng.random((BATCH * options.steps, 224, 224, 3), dtype=np.float32), rng.integers(0, 10, BATCH * options.steps)
+    x, y = (
+        rng.random((BATCH * options.steps, 224, 224, 3), dtype=np.float32),
+        rng.integers(0, 10, BATCH * options.steps),
+    )
     failed = 0
     for mode in ("frozen", "partly frozen", "whole"):
         backbone = Backbone(pretrained, trainable=mode != "frozen")
         if mode == "partly frozen":
             backbone.unfreeze(2)
-        names = {w.name for w, v in zip(pretrained.weights, backbone._own, strict=True) if v.trainable and mode != "frozen"}
+        names = {
+            w.name
+            for w, v in zip(pretrained.weights, backbone._own, strict=True)
+            if v.trainable and mode != "frozen"
+        }
         pair = {"tfxfer": model(backbone), "loaded": model(Loaded(path, mode == "whole", names))}
         assert len(pair["tfxfer"].trainable_variables) == len(pair["loaded"].trainable_variables)
         seconds: dict[str, list[float]] = {name: [] for name in pair}
@@ -87,7 +98,10 @@ def main() -> int:
         rate = {name: BATCH / float(np.median(found)) for name, found in seconds.items()}
         ratio = rate["tfxfer"] / rate["loaded"]
         failed |= ratio < 0.95
-        print(f"{mode:14s} tfxfer {rate['tfxfer']:6.1f} img/s   loaded {rate['loaded']:6.1f} img/s   ratio {ratio:.3f} (at least 0.95)", flush=True)
+        print(
+            f"{mode:14s} tfxfer {rate['tfxfer']:6.1f} img/s   loaded {rate['loaded']:6.1f} img/s   ratio {ratio:.3f} (at least 0.95)",
+            flush=True,
+        )
     return int(failed)
 
 

@@ -25,7 +25,9 @@ def photos(size: int) -> np.ndarray:
     for pixels in load_sample_images().images:
         image = Image.fromarray(pixels)
         scale = size / min(image.size)
-        image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BILINEAR)
+        image = image.resize(
+            [round(side * scale) for side in image.size], Image.Resampling.BILINEAR
+        )
         left, top = ((side - size) // 2 for side in image.size)
         found.append(np.asarray(image.crop((left, top, left + size, top + size)), np.float32) / 255)
     return np.stack(found)
@@ -49,7 +51,9 @@ def main() -> int:
         theirs = torch_features(number, images)
         difference = float(np.abs(ours - theirs).max())
         worst = max(worst, difference)
-        print(f"efficientnet-lite{number}: largest difference {difference:.2e}, features from {theirs.min():.3f} to {theirs.max():.3f}")
+        print(
+            f"efficientnet-lite{number}: largest difference {difference:.2e}, features from {theirs.min():.3f} to {theirs.max():.3f}"
+        )
     print(f"{'right' if worst <= 1e-5 else 'WRONG'}: expected at most 1e-05, measured {worst:.2e}")
     return int(worst > 1e-5)
 

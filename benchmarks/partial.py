@@ -48,13 +48,19 @@ def compiled(layer: Backbone, classes: int) -> keras.Model:
     """The layer with a Dense head."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input(layer.entry_shape), layer, keras.layers.Dense(classes)])
-    model.compile(keras.optimizers.SGD(3e-4, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.compile(
+        keras.optimizers.SGD(3e-4, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     assert len(layer.trainable_variables) == 21
     return model
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
@@ -68,22 +74,44 @@ def main() -> int:
         read = reader(activations, rows)
 
         def cached(epoch: int) -> tf.data.Dataset:
-            places = tf.data.Dataset.from_tensor_slices(order(rows, epoch, 0)).batch(BATCH, drop_remainder=True)
-            return places.map(lambda at: (tf.reshape(read(at), (-1, *rest.entry_shape)), tf.gather(labels, at))).prefetch(2)
+            places = tf.data.Dataset.from_tensor_slices(order(rows, epoch, 0)).batch(
+                BATCH, drop_remainder=True
+            )
+            return places.map(
+                lambda at: (tf.reshape(read(at), (-1, *rest.entry_shape)), tf.gather(labels, at))
+            ).prefetch(2)
 
-        pixels = tf.constant(np.concatenate([batch for _, batch in Pixels(examples, whole.image_size, whole.value_range, BATCH).batches(rows, None)]))
+        pixels = tf.constant(
+            np.concatenate(
+                [
+                    batch
+                    for _, batch in Pixels(
+                        examples, whole.image_size, whole.value_range, BATCH
+                    ).batches(rows, None)
+                ]
+            )
+        )
 
         def plain(epoch: int) -> tf.data.Dataset:
-            places = tf.data.Dataset.from_tensor_slices(order(rows, epoch, 0)).batch(BATCH, drop_remainder=True)
+            places = tf.data.Dataset.from_tensor_slices(order(rows, epoch, 0)).batch(
+                BATCH, drop_remainder=True
+            )
             return places.map(lambda at: (tf.gather(pixels, at), tf.gather(labels, at))).prefetch(2)
 
-        found, models = (Steps(), Steps()), [compiled(layer, len(examples.classes)) for layer in (rest, whole)]
-        for epoch in range(options.epochs):  # in turns, so that a machine that grows slower is so for both
+        found, models = (
+            (Steps(), Steps()),
+            [compiled(layer, len(examples.classes)) for layer in (rest, whole)],
+        )
+        for epoch in range(
+            options.epochs
+        ):  # in turns, so that a machine that grows slower is so for both
             for steps, model, batches in zip(found, models, (cached, plain), strict=True):
                 model.fit(batches(epoch), verbose=0, callbacks=[steps], shuffle=False)
     rates = [BATCH / float(np.median(steps.seconds[2:])) for steps in found]
     apart = max(abs(a - b) for a, b in zip(found[0].losses, found[1].losses, strict=True))
-    print(f"{len(found[0].losses)} steps: cached {rates[0]:.1f} images/s, whole graph {rates[1]:.1f} images/s")
+    print(
+        f"{len(found[0].losses)} steps: cached {rates[0]:.1f} images/s, whole graph {rates[1]:.1f} images/s"
+    )
     print(
         f"ratio {rates[0] / rates[1]:.2f}, at least 3.3; losses from {found[0].losses[0]:.4f} to {found[0].losses[-1]:.4f}, apart by {apart:.1e}, at most 1e-4"
     )

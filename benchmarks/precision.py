@@ -28,7 +28,11 @@ def stepper(precision: str, unfreeze: int | str):
     network = tfxfer.Backbone("efficientnet-lite0", batch_norm="inference", precision=precision)
     network.unfreeze(unfreeze)
     model = keras.Sequential([keras.Input((224, 224, 3)), network, keras.layers.Dense(10)])
-    model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.compile(
+        keras.optimizers.SGD(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(BATCH, 224, 224, 3)).astype(np.float32), rng.integers(0, 10, BATCH)
 
@@ -41,7 +45,9 @@ def stepper(precision: str, unfreeze: int | str):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=6)
     options = parser.parse_args()
     device = distribute.choose().device
@@ -60,8 +66,13 @@ def main() -> int:
                 seconds[precision] += [taken] if i else []
         medians = {precision: statistics.median(taken) for precision, taken in seconds.items()}
         ratio = medians["float32"] / medians["mixed"]
-        rates = ", ".join(f"{precision} {BATCH / taken:.1f} images/s" for precision, taken in medians.items())
-        print(f"{device}, {name}: {rates}; mixed / float32 {ratio:.2f}; {'allowed' if allowed else 'refused'}", flush=True)
+        rates = ", ".join(
+            f"{precision} {BATCH / taken:.1f} images/s" for precision, taken in medians.items()
+        )
+        print(
+            f"{device}, {name}: {rates}; mixed / float32 {ratio:.2f}; {'allowed' if allowed else 'refused'}",
+            flush=True,
+        )
         right = right and allowed == (ratio > 1)
     return int(not right)
 

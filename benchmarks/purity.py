@@ -43,13 +43,21 @@ def folder_of(name: str, scratch: str) -> str:
     keras.utils.set_random_seed(0)
     if name == "vit":
         return save_reusable(vision_transformer(), f"{scratch}/vit")
-    network = FAMILIES[name](weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3))
+    network = FAMILIES[name](
+        weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3)
+    )
     return save_reusable(network, f"{scratch}/{name}")
 
 
 def relative(expected, found) -> float:
     largest = max(float(np.abs(e).max()) for e in expected)
-    return max(float(np.abs(np.asarray(e, "f8") - np.asarray(f, "f8")).max()) for e, f in zip(expected, found, strict=True)) / largest
+    return (
+        max(
+            float(np.abs(np.asarray(e, "f8") - np.asarray(f, "f8")).max())
+            for e, f in zip(expected, found, strict=True)
+        )
+        / largest
+    )
 
 
 def gradients(call, variables, x, training: bool):
@@ -67,16 +75,25 @@ def measure(name: str) -> dict[str, float]:
         folder = folder_of(name, scratch)
         original, layer = tf.saved_model.load(folder), Backbone(folder)
     x = tf.constant(np.random.default_rng(0).random((4, *layer.image_size, 3), dtype=np.float32))
-    named = {weight.name: mine for weight, mine in zip(layer._pretrained.it.weights, layer._own, strict=True)}
+    named = {
+        weight.name: mine
+        for weight, mine in zip(layer._pretrained.it.weights, layer._own, strict=True)
+    }
     theirs = list(original.trainable_variables)
     ours = [named[v.name.split(":")[0].replace("/", ".")].value for v in theirs]
     found = {"output": relative([original(x, training=False)], [layer(x, training=False)])}
     layer.batch_norm = "inference"
-    found["inference gradient"] = relative(gradients(original, theirs, x, False), gradients(layer, ours, x, False))
+    found["inference gradient"] = relative(
+        gradients(original, theirs, x, False), gradients(layer, ours, x, False)
+    )
     layer.batch_norm = "train"
-    found["training gradient"] = relative(gradients(original, theirs, x, True), gradients(layer, ours, x, True))
+    found["training gradient"] = relative(
+        gradients(original, theirs, x, True), gradients(layer, ours, x, True)
+    )
     state = {v.name.split(":")[0].replace("/", "."): v for v in savedmodel.variables_of(original)}
-    found["updates"] = relative([state[n].numpy() for n in named], [v.numpy() for v in named.values()])
+    found["updates"] = relative(
+        [state[n].numpy() for n in named], [v.numpy() for v in named.values()]
+    )
     return found
 
 
@@ -86,7 +103,9 @@ def main(names: list[str]) -> int:
     names = [name for name in names if name != "--optimized"]
     for name in names or ["efficientnet-lite0", *FAMILIES, "vit"]:
         # A process each: nine networks with their gradients don't fit side by side.
-        done = subprocess.run([sys.executable, __file__, "--one", name, *optimized], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "--one", name, *optimized], capture_output=True, text=True
+        )
         print(done.stdout.strip() or f"{name}: failed\n{done.stderr[-2000:]}", flush=True)
         failed |= done.returncode
     return failed
@@ -97,6 +116,11 @@ if __name__ == "__main__":
         if "--optimized" not in sys.argv:
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         found = measure(sys.argv[2])
-        print(f"{sys.argv[2]:20s}", "  ".join(f"{what} {value:.1e} (bound {BOUNDS[what]:.0e})" for what, value in found.items()))
+        print(
+            f"{sys.argv[2]:20s}",
+            "  ".join(
+                f"{what} {value:.1e} (bound {BOUNDS[what]:.0e})" for what, value in found.items()
+            ),
+        )
         sys.exit(any(value > BOUNDS[what] for what, value in found.items()))
     sys.exit(main(sys.argv[1:]))

@@ -62,10 +62,18 @@ def rate(counts: Iterator[int], total: int) -> float:
 def requests(run: Path, to: Path, folder: Path, rounds: int) -> bool:
     """The first part."""
     network = open_network(run)
-    strict, null = (tf.saved_model.load(str(serving.export(run, to, on_bad_image=bad))).signatures["serving_default"] for bad in ("error", "null"))
+    strict, null = (
+        tf.saved_model.load(str(serving.export(run, to, on_bad_image=bad))).signatures[
+            "serving_default"
+        ]
+        for bad in ("error", "null")
+    )
     files = tf.constant([path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[:BATCH]])
     pixels = network.decode(files)[0]
-    call = tf.function(lambda x: network.call(x)["probabilities"], input_signature=[tf.TensorSpec((None, *network.image_size, 3), tf.float32)])
+    call = tf.function(
+        lambda x: network.call(x)["probabilities"],
+        input_signature=[tf.TensorSpec((None, *network.image_size, 3), tf.float32)],
+    )
     ways = {
         "network": lambda: call(pixels),
         "decoding": lambda: network.decode(files),
@@ -74,21 +82,41 @@ def requests(run: Path, to: Path, folder: Path, rounds: int) -> bool:
     }
     found = medians(ways, rounds)
     bare = found["network"] + found["decoding"]
-    print(f"{BATCH} files: network {1e3 * found['network']:.1f} ms, decoding {1e3 * found['decoding']:.1f} ms")
-    print(f"serving {1e3 * found['serving']:.1f} ms; serving / (network + decoding) {found['serving'] / bare:.3f}, at most 1.05")
-    print(f"serving with --on-bad-image null {1e3 * found['serving, null']:.1f} ms; {found['serving, null'] / bare:.3f}, reported only")
+    print(
+        f"{BATCH} files: network {1e3 * found['network']:.1f} ms, decoding {1e3 * found['decoding']:.1f} ms"
+    )
+    print(
+        f"serving {1e3 * found['serving']:.1f} ms; serving / (network + decoding) {found['serving'] / bare:.3f}, at most 1.05"
+    )
+    print(
+        f"serving with --on-bad-image null {1e3 * found['serving, null']:.1f} ms; {found['serving, null'] / bare:.3f}, reported only"
+    )
     return found["serving"] <= 1.05 * bare
 
 
 def streams(run: Path, folder: Path, count: int) -> bool:
     """The second part."""
     examples = data.load(folder)
-    backbone = next(layer for layer in load_model(run / "model.keras").layers if isinstance(layer, Backbone))
+    backbone = next(
+        layer for layer in load_model(run / "model.keras").layers if isinstance(layer, Backbone)
+    )
     how = of_prefix(backbone.prefix(backbone.taps), "tensorflow", "float32")
     positions = list(range(len(examples)))
-    extraction = rate((n for n, _ in computed(how, Pixels(examples, how.image_size, how.value_range, BATCH), [positions], None)), count)
-    predict = rate((1 for _ in serving.predict(run, [folder], top_k=3, sets=0.9, unknown=True)), count)
-    print(f"{count:,} files: extraction {extraction:.1f} images/s, predict {predict:.1f} images/s; ratio {predict / extraction:.3f}, at least 0.9")
+    extraction = rate(
+        (
+            n
+            for n, _ in computed(
+                how, Pixels(examples, how.image_size, how.value_range, BATCH), [positions], None
+            )
+        ),
+        count,
+    )
+    predict = rate(
+        (1 for _ in serving.predict(run, [folder], top_k=3, sets=0.9, unknown=True)), count
+    )
+    print(
+        f"{count:,} files: extraction {extraction:.1f} images/s, predict {predict:.1f} images/s; ratio {predict / extraction:.3f}, at least 0.9"
+    )
     return predict >= 0.9 * extraction
 
 
@@ -98,22 +126,38 @@ def phones(run: Path, to: Path) -> bool:
     settings = open_run(run).settings()
     examples = data.load(settings["data"]["value"], seed=settings["seed"]["value"])
     test = examples.where("test")
-    pixels = Pixels(examples, tuple(settings["image_size"]["value"]), tuple(settings["value_range"]["value"]), BATCH)
+    pixels = Pixels(
+        examples,
+        tuple(settings["image_size"]["value"]),
+        tuple(settings["value_range"]["value"]),
+        BATCH,
+    )
     truth, model = examples.labels[test], load_model(run / "model.keras")
-    float_model = np.mean(model.predict(pixels.dataset(test).batch(BATCH), verbose=0).argmax(1) == truth)
+    float_model = np.mean(
+        model.predict(pixels.dataset(test).batch(BATCH), verbose=0).argmax(1) == truth
+    )
     sizes, drops = {}, {}
     for kind in ("float32", "float16", "int8"):
         content = (found / f"model.{kind}.tflite").read_bytes()
         answers, milliseconds = run_lite(content, (image.numpy() for image in pixels.dataset(test)))
-        sizes[kind], drops[kind] = len(content), 100 * (float_model - np.mean(answers.argmax(1) == truth))
-        print(f"{kind}: {len(content):,} bytes, {milliseconds:.1f} ms an image, {drops[kind]:+.1f} points below the float model's {float_model:.3f} on test")
-    print(f"int8 / float32 {sizes['int8'] / sizes['float32']:.3f}, at most 0.33; drop {drops['int8']:.1f} points, at most 2")
+        sizes[kind], drops[kind] = (
+            len(content),
+            100 * (float_model - np.mean(answers.argmax(1) == truth)),
+        )
+        print(
+            f"{kind}: {len(content):,} bytes, {milliseconds:.1f} ms an image, {drops[kind]:+.1f} points below the float model's {float_model:.3f} on test"
+        )
+    print(
+        f"int8 / float32 {sizes['int8'] / sizes['float32']:.3f}, at most 0.33; drop {drops['int8']:.1f} points, at most 2"
+    )
     return sizes["int8"] <= 0.33 * sizes["float32"] and drops["int8"] <= 2
 
 
 def main() -> None:
     """All parts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--data", default="demo")
@@ -121,9 +165,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         run = work / "run"
-        subprocess.run([sys.executable, "-m", "tfxfer", "run", "frozen", "--data", options.data, "--out", run], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "tfxfer", "run", "frozen", "--data", options.data, "--out", run],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         folder = make(work / "photos", options.images)
-        if not all([requests(run, work / "serving", folder, options.rounds), streams(run, folder, options.images), phones(run, work / "phone")]):
+        if not all(
+            [
+                requests(run, work / "serving", folder, options.rounds),
+                streams(run, folder, options.images),
+                phones(run, work / "phone"),
+            ]
+        ):
             sys.exit(1)
 
 

@@ -40,7 +40,12 @@ def extracted(folder: Path) -> bytes:
     """All features of the first images of the demo data."""
     features.extraction.CHUNK = 64
     examples = data.load("demo").take(np.arange(IMAGES))
-    return features.extract(examples, Backbone("efficientnet-lite0", trainable=False).prefix(8), cache=Cache(folder), progress=False)[:].tobytes()
+    return features.extract(
+        examples,
+        Backbone("efficientnet-lite0", trainable=False).prefix(8),
+        cache=Cache(folder),
+        progress=False,
+    )[:].tobytes()
 
 
 def killed(words: list[str], after: float) -> bool:
@@ -65,11 +70,15 @@ def seconds(words: list[str]) -> float:
 
 def soak_extraction(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
     words = [sys.executable, __file__, "--child"]
-    whole, start = (seconds([*words, str(scratch / "unbroken")]) for _ in range(2))  # the second finds all in the cache
+    whole, start = (
+        seconds([*words, str(scratch / "unbroken")]) for _ in range(2)
+    )  # the second finds all in the cache
     broken, rows, hits = scratch / "broken", 0, 0
     while hits < kills:
         # Each goes on where the one before was killed: less and less is left, and it begins anew when nothing is.
-        hit = killed([*words, str(broken)], rng.uniform() * (start + (whole - start) * (1 - rows / IMAGES)))
+        hit = killed(
+            [*words, str(broken)], rng.uniform() * (start + (whole - start) * (1 - rows / IMAGES))
+        )
         found = sum(entry.rows for entry in Cache(broken).summary()) if broken.exists() else 0
         if found < rows:
             print(f"extraction: {rows} rows were there, {found} are left")
@@ -101,15 +110,39 @@ def soak_run(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
 
 
 def soak_partial(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
-    return soak_recipe(scratch, kills, rng, "partial", "--data", str(few(scratch / "few-partial", 8)), "--epochs", "4", "--head", "gaussian")
+    return soak_recipe(
+        scratch,
+        kills,
+        rng,
+        "partial",
+        "--data",
+        str(few(scratch / "few-partial", 8)),
+        "--epochs",
+        "4",
+        "--head",
+        "gaussian",
+    )
 
 
 def soak_full(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
-    options = ("--epochs", "2", "--head", "gaussian", "--learning-rate", "0.003", "--augment", "flip")
-    return soak_recipe(scratch, kills, rng, "full", "--data", str(few(scratch / "few-full", 3)), *options)
+    options = (
+        "--epochs",
+        "2",
+        "--head",
+        "gaussian",
+        "--learning-rate",
+        "0.003",
+        "--augment",
+        "flip",
+    )
+    return soak_recipe(
+        scratch, kills, rng, "full", "--data", str(few(scratch / "few-full", 3)), *options
+    )
 
 
-def soak_recipe(scratch: Path, kills: int, rng: np.random.Generator, recipe: str, *options: str) -> bool:
+def soak_recipe(
+    scratch: Path, kills: int, rng: np.random.Generator, recipe: str, *options: str
+) -> bool:
     def words(out: Path) -> list[str]:
         house = ["--seed", "0", "--cache", str(scratch / "features"), "--out", str(out), "--resume"]
         return [sys.executable, "-m", "tfxfer", "run", recipe, *options, *house]
@@ -124,7 +157,19 @@ def soak_workers(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
 
     def words(out: Path) -> list[str]:
         house = ["--seed", "0", "--cache", str(scratch / "features"), "--out", str(out), "--resume"]
-        recipe = ["run", "partial", "--data", data, "--epochs", "4", "--head", "gaussian", "--learning-rate", "0.003", *house]
+        recipe = [
+            "run",
+            "partial",
+            "--data",
+            data,
+            "--epochs",
+            "4",
+            "--head",
+            "gaussian",
+            "--learning-rate",
+            "0.003",
+            *house,
+        ]
         return [sys.executable, "-m", "tfxfer", "launch", "--workers", "2", "--", *recipe]
 
     def one_killed(words: list[str], after: float) -> bool:
@@ -145,7 +190,9 @@ def soak_workers(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
         return bool(workers)
 
     same, hits, whole = soaked("workers", words, scratch, kills, rng, one_killed, near)
-    print(f"workers: one of two killed {hits} times in {whole:.1f} s of work; all had ended {longest:.0f} s later at most; the same end: {same}")
+    print(
+        f"workers: one of two killed {hits} times in {whole:.1f} s of work; all had ended {longest:.0f} s later at most; the same end: {same}"
+    )
     return same and longest < 60
 
 
@@ -174,12 +221,18 @@ def soaked(
 
 
 def weights(folder: Path) -> list[np.ndarray]:
-    return [v.numpy() for v in keras.models.load_model(folder / "model.keras", compile=False).variables]
+    return [
+        v.numpy() for v in keras.models.load_model(folder / "model.keras", compile=False).variables
+    ]
 
 
 def alike(one: Path, other: Path) -> bool:
     different = [name for name in SAME if (one / name).read_bytes() != (other / name).read_bytes()]
-    different += ["model.keras"] if not all(np.array_equal(a, b) for a, b in zip(weights(one), weights(other), strict=True)) else []
+    different += (
+        ["model.keras"]
+        if not all(np.array_equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+        else []
+    )
     print("".join(f"run: {one / name} differs\n" for name in different), end="")
     return not different
 
@@ -191,8 +244,12 @@ def near(one: Path, other: Path) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=["extraction", "run", "partial", "full", "workers"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=["extraction", "run", "partial", "full", "workers"]
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -200,10 +257,20 @@ def main() -> int:
     if options.child:
         extracted(options.child)
         return 0
-    soaks = {"extraction": soak_extraction, "run": soak_run, "partial": soak_partial, "full": soak_full, "workers": soak_workers}
+    soaks = {
+        "extraction": soak_extraction,
+        "run": soak_run,
+        "partial": soak_partial,
+        "full": soak_full,
+        "workers": soak_workers,
+    }
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        held = [soak(Path(scratch), options.kills, rng) for name, soak in soaks.items() if options.only is None or name in options.only]
+        held = [
+            soak(Path(scratch), options.kills, rng)
+            for name, soak in soaks.items()
+            if options.only is None or name in options.only
+        ]
     return int(not all(held))
 
 

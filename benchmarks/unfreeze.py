@@ -28,8 +28,12 @@ SIZE = 96
 OPTIONS = {"weights": None, "include_top": False, "pooling": "avg", "input_shape": (SIZE, SIZE, 3)}
 NETWORKS: dict[str, Callable[[], keras.Model]] = {
     "resnet": lambda: keras.applications.ResNet50V2(**OPTIONS),
-    "mobilenetv3": lambda: keras.applications.MobileNetV3Small(**OPTIONS, include_preprocessing=False),
-    "efficientnetv2": lambda: keras.applications.EfficientNetV2B0(**OPTIONS, include_preprocessing=False),
+    "mobilenetv3": lambda: keras.applications.MobileNetV3Small(
+        **OPTIONS, include_preprocessing=False
+    ),
+    "efficientnetv2": lambda: keras.applications.EfficientNetV2B0(
+        **OPTIONS, include_preprocessing=False
+    ),
     "densenet": lambda: keras.applications.DenseNet121(**OPTIONS),
     "inception": lambda: keras.applications.InceptionV3(**OPTIONS),
     "convnext": lambda: keras.applications.ConvNeXtTiny(**OPTIONS, include_preprocessing=False),
@@ -53,33 +57,60 @@ def moved(backbone: Backbone, stages: int) -> set[str]:
         backbone.unfreeze(stages)
     shape = (8, *backbone.entry_shape)
     model = keras.Sequential([keras.Input(shape[1:]), backbone, keras.layers.Dense(3)])
-    model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     before = [v.numpy() for v in backbone._own]
     model.fit(np.random.default_rng(0).random(shape, dtype=np.float32), np.arange(8) % 3, verbose=0)
-    found = {f"weight_{i}" for i, v in enumerate(backbone._own) if not np.array_equal(before[i], v.numpy())}
+    found = {
+        f"weight_{i}"
+        for i, v in enumerate(backbone._own)
+        if not np.array_equal(before[i], v.numpy())
+    }
     for variable, value in zip(backbone._own, before, strict=True):
         variable.assign(value)
     return found
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", default=["efficientnet-lite0", *NETWORKS])
     held = True
     for name in parser.parse_args().only:
         with tempfile.TemporaryDirectory() as folder:
             keras.utils.set_random_seed(0)
-            path = str(handles.resolve(name).path) if name not in NETWORKS else save_reusable(settled(NETWORKS[name]()), Path(folder) / "m")
+            path = (
+                str(handles.resolve(name).path)
+                if name not in NETWORKS
+                else save_reusable(settled(NETWORKS[name]()), Path(folder) / "m")
+            )
             backbone = Backbone(path, trainable=False)
             names = [stage.name for stage in backbone.stages]
             print(f"{name}: {len(names)} stages: {', '.join(names)}", flush=True)
-            train = {f"weight_{i}" for i, weight in enumerate(backbone._pretrained.it.weights) if weight.trainable}
+            train = {
+                f"weight_{i}"
+                for i, weight in enumerate(backbone._pretrained.it.weights)
+                if weight.trainable
+            }
             for stages in sorted({1, min(3, len(names) - 1), len(names) - 1}):
-                expected = {weight for stage in backbone.stages[-stages:] for weight in stage.weights} & train
+                expected = {
+                    weight for stage in backbone.stages[-stages:] for weight in stage.weights
+                } & train
                 found = moved(backbone, stages)
                 held = held and found == expected
-                verdict = "holds" if found == expected else f"MISSED: too many {sorted(found - expected)}, too few {sorted(expected - found)}"
-                print(f"  last {stages}: {len(expected)} trainable weights, {len(found)} moved: {verdict}", flush=True)
+                verdict = (
+                    "holds"
+                    if found == expected
+                    else f"MISSED: too many {sorted(found - expected)}, too few {sorted(expected - found)}"
+                )
+                print(
+                    f"  last {stages}: {len(expected)} trainable weights, {len(found)} moved: {verdict}",
+                    flush=True,
+                )
     return int(not held)
 
 

@@ -3,7 +3,9 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as tfxfer does, which test modules import after TensorFlow
+os.environ.setdefault(
+    "TF_ENABLE_ONEDNN_OPTS", "1"
+)  # as tfxfer does, which test modules import after TensorFlow
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import io
@@ -17,7 +19,9 @@ from PIL import Image
 from savedmodels import save_reusable, tiny_network
 from sklearn.datasets import load_sample_image
 
-tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 
 @pytest.fixture(autouse=True)

@@ -81,7 +81,9 @@ class Handler(BaseHTTPRequestHandler):
 def serving(folder: Path):
     """The server, up while the block runs."""
     with HubServer(folder) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         thread.start()
         try:
             yield server

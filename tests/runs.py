@@ -78,7 +78,9 @@ def write_kinds(folder: Path) -> Path:
     return folder
 
 
-def write_run(folder: Path, model, *, classes=CLASSES, data="photos", thresholds=True, known=60, metrics=None) -> Path:
+def write_run(
+    folder: Path, model, *, classes=CLASSES, data="photos", thresholds=True, known=60, metrics=None
+) -> Path:
     """A finished run of a model."""
     run = Run(folder, options={"data": str(data)})
     backbone = next(layer for layer in model.layers if isinstance(layer, Backbone))
@@ -88,7 +90,9 @@ def write_run(folder: Path, model, *, classes=CLASSES, data="photos", thresholds
     if metrics:
         run.write_json("metrics.json", metrics)
     if thresholds:
-        run.write("doubt.npz", some_doubt(sum(backbone.tap_widths) or backbone.feature_size, known).save)
+        run.write(
+            "doubt.npz", some_doubt(sum(backbone.tap_widths) or backbone.feature_size, known).save
+        )
     run.finish()
     return folder
 
@@ -97,4 +101,10 @@ def some_doubt(width: int, known: int = 60) -> doubt.Doubt:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, width)).astype(np.float32)
     fitted = unknown(x, np.arange(60) % 3)
-    return doubt.Doubt(np.sort(rng.uniform(size=40)).astype(np.float32), np.sort(fitted.scores(x))[:known], "validation", width, fitted)
+    return doubt.Doubt(
+        np.sort(rng.uniform(size=40)).astype(np.float32),
+        np.sort(fitted.scores(x))[:known],
+        "validation",
+        width,
+        fitted,
+    )

@@ -15,7 +15,12 @@ def save_reusable(model: keras.Model, folder, *, losses=()) -> str:
     root = tf.train.Checkpoint()
     root.variables = raw(model.variables)
     root.trainable_variables = raw(model.trainable_variables)
-    root.seeds = raw(v for layer in model._flatten_layers() for g in getattr(layer, "_seed_generators", []) for v in [g.state])
+    root.seeds = raw(
+        v
+        for layer in model._flatten_layers()
+        for g in getattr(layer, "_seed_generators", [])
+        for v in [g.state]
+    )
     root.regularization_losses = [tf.function(loss, input_signature=[]) for loss in losses]
 
     @tf.function
@@ -34,8 +39,19 @@ def tiny_network(size: int = 32, dropout: float = 0.0, seed: int = 0) -> keras.M
     keras.utils.set_random_seed(seed)
     x = image = keras.Input((size, size, 3))
     for i, width in enumerate((8, 8, 12)):
-        y = keras.layers.Conv2D(width, 3, strides=2 if i != 1 else 1, padding="same", use_bias=False, name=f"block{i}_conv")(x)
-        y = keras.layers.BatchNormalization(name=f"block{i}_bn", beta_initializer="random_normal", moving_mean_initializer="random_normal")(y)
+        y = keras.layers.Conv2D(
+            width,
+            3,
+            strides=2 if i != 1 else 1,
+            padding="same",
+            use_bias=False,
+            name=f"block{i}_conv",
+        )(x)
+        y = keras.layers.BatchNormalization(
+            name=f"block{i}_bn",
+            beta_initializer="random_normal",
+            moving_mean_initializer="random_normal",
+        )(y)
         y = keras.layers.Activation("silu", name=f"block{i}_silu")(y)
         if dropout:
             y = keras.layers.Dropout(dropout, name=f"block{i}_drop")(y)
@@ -44,7 +60,9 @@ def tiny_network(size: int = 32, dropout: float = 0.0, seed: int = 0) -> keras.M
     return keras.Model(image, keras.layers.GlobalAveragePooling2D(name="head_pool")(x))
 
 
-def vision_transformer(size: int = 32, patch: int = 8, width: int = 32, depth: int = 3) -> keras.Model:
+def vision_transformer(
+    size: int = 32, patch: int = 8, width: int = 32, depth: int = 3
+) -> keras.Model:
     """A small ViT: patches, learned positions, attention and MLP blocks, a class token as the output."""
     image = keras.Input((size, size, 3))
     x = keras.layers.Conv2D(width, patch, strides=patch, name="patches")(image)
@@ -52,10 +70,14 @@ def vision_transformer(size: int = 32, patch: int = 8, width: int = 32, depth: i
     x = ClassTokenAndPositions(name="positions")(x)
     for i in range(depth):
         y = keras.layers.LayerNormalization(name=f"norm_{i}_attention")(x)
-        x = keras.layers.Add(name=f"attend_add_{i}")([x, keras.layers.MultiHeadAttention(4, width // 4, name=f"attend_{i}")(y, y)])
+        x = keras.layers.Add(name=f"attend_add_{i}")(
+            [x, keras.layers.MultiHeadAttention(4, width // 4, name=f"attend_{i}")(y, y)]
+        )
         y = keras.layers.LayerNormalization(name=f"norm_{i}_mlp")(x)
         y = keras.layers.Dense(2 * width, activation="gelu", name=f"mlp_{i}_in")(y)
-        x = keras.layers.Add(name=f"mlp_add_{i}")([x, keras.layers.Dense(width, name=f"mlp_{i}_out")(y)])
+        x = keras.layers.Add(name=f"mlp_add_{i}")(
+            [x, keras.layers.Dense(width, name=f"mlp_{i}_out")(y)]
+        )
     x = keras.layers.LayerNormalization(name="last_norm")(x)
     return keras.Model(image, x[:, 0])
 
@@ -64,8 +86,18 @@ class ClassTokenAndPositions(keras.layers.Layer):
     """Puts a learned token before the patches and adds learned positions."""
 
     def build(self, shape):
-        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer="random_normal", name="token")
-        self.positions = self.add_weight(shape=(1, shape[1] + 1, shape[-1]), initializer="random_normal", name="positions")
+        self.token = self.add_weight(
+            shape=(1, 1, shape[-1]), initializer="random_normal", name="token"
+        )
+        self.positions = self.add_weight(
+            shape=(1, shape[1] + 1, shape[-1]), initializer="random_normal", name="positions"
+        )
 
     def call(self, x):
-        return keras.ops.concatenate([keras.ops.broadcast_to(self.token, (keras.ops.shape(x)[0], 1, x.shape[-1])), x], axis=1) + self.positions
+        return (
+            keras.ops.concatenate(
+                [keras.ops.broadcast_to(self.token, (keras.ops.shape(x)[0], 1, x.shape[-1])), x],
+                axis=1,
+            )
+            + self.positions
+        )

@@ -21,7 +21,9 @@ Y = np.arange(8) % 2
 
 def classifier(backbone) -> keras.Model:
     model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     return model
 
 
@@ -30,7 +32,11 @@ def snapshot(layer) -> list[np.ndarray]:
 
 
 def moved(before, layer) -> list[str]:
-    return [v.path for old, v in zip(before, layer.variables, strict=True) if not np.array_equal(old, v.numpy())]
+    return [
+        v.path
+        for old, v in zip(before, layer.variables, strict=True)
+        if not np.array_equal(old, v.numpy())
+    ]
 
 
 def test_a_frozen_backbone_does_not_move_in_fit(tiny_savedmodel):
@@ -68,7 +74,10 @@ def test_a_plan_that_changes_after_fit_warns(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel, batch_norm="inference")
     model = classifier(backbone)
     model.fit(X, Y, verbose=0)
-    with pytest.warns(UserWarning, match=r"what trains in this Backbone has changed.*call compile\(\) with a new optimizer"):
+    with pytest.warns(
+        UserWarning,
+        match=r"what trains in this Backbone has changed.*call compile\(\) with a new optimizer",
+    ):
         backbone.unfreeze(1)
     backbone.unfreeze(2)  # said once
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -90,13 +99,18 @@ def test_a_frozen_part_of_a_model_survives_model_trainable(tiny_savedmodel):
 
 def test_functional_and_subclassed_models_take_it(tiny_savedmodel):
     image = keras.Input((32, 32, 3))
-    functional = keras.Model(image, keras.layers.Dense(2)(Backbone(tiny_savedmodel, trainable=False)(image)))
+    functional = keras.Model(
+        image, keras.layers.Dense(2)(Backbone(tiny_savedmodel, trainable=False)(image))
+    )
     assert functional.predict(X, verbose=0).shape == (8, 2)
 
     class Subclassed(keras.Model):
         def __init__(self):
             super().__init__()
-            self.backbone, self.head = Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2)
+            self.backbone, self.head = (
+                Backbone(tiny_savedmodel, trainable=False),
+                keras.layers.Dense(2),
+            )
 
         def call(self, x, training=False):
             return self.head(self.backbone(x, training=training))
@@ -119,13 +133,19 @@ def test_a_keras_file_reloads_where_the_folder_is_gone(tmp_path):
 
 
 @pytest.mark.parametrize("imports", ["import tfxfer; import keras", "import keras; import tfxfer"])
-def test_a_keras_file_loads_in_a_fresh_process_in_either_import_order(imports, tiny_savedmodel, tmp_path):
+def test_a_keras_file_loads_in_a_fresh_process_in_either_import_order(
+    imports, tiny_savedmodel, tmp_path
+):
     model = classifier(Backbone(tiny_savedmodel, trainable=False))
     model.save(tmp_path / "m.keras")
     path = str(tmp_path / "m.keras")
     code = f"{imports}; import numpy as np; print(keras.models.load_model({path!r}).predict(np.ones((1, 32, 32, 3)), verbose=0).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), model.predict(np.ones((1, 32, 32, 3)), verbose=0), atol=1e-6)
+    np.testing.assert_allclose(
+        json.loads(done.stdout.splitlines()[-1]),
+        model.predict(np.ones((1, 32, 32, 3)), verbose=0),
+        atol=1e-6,
+    )
 
 
 def test_export_answers_as_the_model_does(tiny_savedmodel, tmp_path):
@@ -141,7 +161,9 @@ def test_a_plan_survives_saving_and_cloning(tiny_savedmodel, tmp_path):
     model = classifier(backbone)
     model.save(tmp_path / "m.keras")
     paths = [v.name for v in backbone.trainable_variables]
-    assert [v.name for v in keras.models.load_model(tmp_path / "m.keras").layers[0].trainable_variables] == paths
+    assert [
+        v.name for v in keras.models.load_model(tmp_path / "m.keras").layers[0].trainable_variables
+    ] == paths
     assert [v.name for v in keras.models.clone_model(model).layers[0].trainable_variables] == paths
 
 
@@ -158,10 +180,14 @@ def test_taps_are_the_means_and_maxima_of_the_last_stages(tiny_savedmodel):
 def test_the_constant_graph_gives_the_same_features(tiny_savedmodel):
     prefix = Backbone(tiny_savedmodel, trainable=False).prefix(taps=2)
     call = tf.compat.v1.wrap_function(
-        lambda x: tf.graph_util.import_graph_def(prefix.graph, input_map={prefix.input: x}, return_elements=[prefix.output])[0],
+        lambda x: tf.graph_util.import_graph_def(
+            prefix.graph, input_map={prefix.input: x}, return_elements=[prefix.output]
+        )[0],
         [tf.TensorSpec((None, 32, 32, 3))],
     )
-    np.testing.assert_allclose(call(tf.constant(X)), Backbone(tiny_savedmodel, trainable=False, taps=2)(X), atol=1e-6)
+    np.testing.assert_allclose(
+        call(tf.constant(X)), Backbone(tiny_savedmodel, trainable=False, taps=2)(X), atol=1e-6
+    )
     assert prefix.width == sum(prefix.tap_widths)
 
 
@@ -176,7 +202,9 @@ def test_the_fingerprint_changes_with_the_weights_and_only_with_them(tiny_savedm
 def test_regularization_counts_while_trainable(tmp_path):
     network = tiny_network()
     kernel = raw(network.trainable_variables)[0]
-    backbone = Backbone(save_reusable(network, tmp_path / "m", losses=[lambda: tf.reduce_sum(kernel**2)]))
+    backbone = Backbone(
+        save_reusable(network, tmp_path / "m", losses=[lambda: tf.reduce_sum(kernel**2)])
+    )
     backbone(X)
     assert float(backbone.losses[0]) == pytest.approx(float(tf.reduce_sum(kernel**2)), rel=1e-5)
     backbone.trainable = False
@@ -217,21 +245,28 @@ def test_a_file_whose_graph_reads_files_is_refused_in_safe_mode(tmp_path):
     (tmp_path / "secret").write_bytes(b"1.0")
     secret = str(tmp_path / "secret")
     root.__call__ = tf.function(
-        lambda x: tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(secret)), input_signature=[tf.TensorSpec((None, 32, 32, 3))]
+        lambda x: tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(secret)),
+        input_signature=[tf.TensorSpec((None, 32, 32, 3))],
     )
     tf.saved_model.save(root, str(tmp_path / "m"))
-    model = keras.Sequential([keras.Input((32, 32, 3)), Backbone(tmp_path / "m", trainable=False, trust=True)])
+    model = keras.Sequential(
+        [keras.Input((32, 32, 3)), Backbone(tmp_path / "m", trainable=False, trust=True)]
+    )
     model.save(tmp_path / "m.keras")
     with pytest.raises((DeniedOperationError, TypeError), match="ReadFile"):
         keras.models.load_model(tmp_path / "m.keras")
-    assert keras.models.load_model(tmp_path / "m.keras", safe_mode=False).predict(X, verbose=0).shape == (8, 3)
+    assert keras.models.load_model(tmp_path / "m.keras", safe_mode=False).predict(
+        X, verbose=0
+    ).shape == (8, 3)
 
 
 def rewrite(path, change) -> None:
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(parts["config.json"])
-    layer = next(entry["config"] for entry in config["config"]["layers"] if entry["class_name"] == "Backbone")
+    layer = next(
+        entry["config"] for entry in config["config"]["layers"] if entry["class_name"] == "Backbone"
+    )
     layer["graphs"] = change(layer["graphs"])
     parts["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(path, "w") as archive:
@@ -242,28 +277,44 @@ def rewrite(path, change) -> None:
 def test_wrong_arguments_are_told(tiny_savedmodel):
     with pytest.raises(ValueError, match="Expected taps from 1 to 3"):
         Backbone(tiny_savedmodel, taps=4)
-    with pytest.raises(ValueError, match='Expected batch_norm to be "auto", "inference" or "train". Received'):
+    with pytest.raises(
+        ValueError, match='Expected batch_norm to be "auto", "inference" or "train". Received'
+    ):
         Backbone(tiny_savedmodel, batch_norm="off")
     with pytest.raises(ValueError, match=r"Expected images of shape \(batch, 32, 32, 3\)"):
         keras.Sequential([keras.Input((64, 64, 3)), Backbone(tiny_savedmodel)])
     with pytest.raises(ValueError, match="The stages are: block0, block1, block2"):
         Backbone(tiny_savedmodel).unfreeze("block9")
-    with pytest.raises(ValueError, match=r"Expected a number of stages from 0 to 3. Received: 1.5. The stages are: block0"):
+    with pytest.raises(
+        ValueError,
+        match=r"Expected a number of stages from 0 to 3. Received: 1.5. The stages are: block0",
+    ):
         Backbone(tiny_savedmodel).unfreeze(1.5)
 
 
 def test_a_plan_that_is_refused_changes_nothing(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel, trainable=False, batch_norm="train")
-    with pytest.raises(ValueError, match='Expected batch_norm="auto" or "inference" for a partly frozen Backbone'):
+    with pytest.raises(
+        ValueError, match='Expected batch_norm="auto" or "inference" for a partly frozen Backbone'
+    ):
         backbone.unfreeze(1)
-    assert not backbone.trainable and not backbone.trainable_variables and backbone.get_config()["plan"] is None
+    assert (
+        not backbone.trainable
+        and not backbone.trainable_variables
+        and backbone.get_config()["plan"] is None
+    )
 
 
 def test_what_cannot_be_trained_says_so(tmp_path):
     root = tf.train.Checkpoint(w=tf.Variable(tf.ones((3, 4))))
-    serve = tf.function(lambda x: tf.reduce_mean(x, [1, 2]) @ root.w, input_signature=[tf.TensorSpec((None, 32, 32, 3))])
+    serve = tf.function(
+        lambda x: tf.reduce_mean(x, [1, 2]) @ root.w,
+        input_signature=[tf.TensorSpec((None, 32, 32, 3))],
+    )
     tf.saved_model.save(root, str(tmp_path / "m"), signatures=serve)
-    with pytest.raises(SavedModelError, match="can't be fine-tuned: it has signatures only.*trainable=False"):
+    with pytest.raises(
+        SavedModelError, match="can't be fine-tuned: it has signatures only.*trainable=False"
+    ):
         Backbone(tmp_path / "m")
     assert Backbone(tmp_path / "m", trainable=False)(X).shape == (8, 4)
 
@@ -286,16 +337,22 @@ def test_statistics_of_frozen_stages_cannot_be_made_to_move(tiny_savedmodel):
 def test_a_clone_starts_from_the_pretrained_weights(tiny_savedmodel):
     model = classifier(Backbone(tiny_savedmodel))
     clone = keras.models.clone_model(model)
-    for mine, theirs in zip(model.layers[0].get_weights(), clone.layers[0].get_weights(), strict=True):
+    for mine, theirs in zip(
+        model.layers[0].get_weights(), clone.layers[0].get_weights(), strict=True
+    ):
         np.testing.assert_array_equal(mine, theirs)
 
 
 def test_regularization_counts_once_where_the_layer_is_called_twice(tmp_path):
     network = tiny_network()
     kernel = raw(network.trainable_variables)[0]
-    backbone = Backbone(save_reusable(network, tmp_path / "m", losses=[lambda: tf.reduce_sum(kernel**2)]))
+    backbone = Backbone(
+        save_reusable(network, tmp_path / "m", losses=[lambda: tf.reduce_sum(kernel**2)])
+    )
     image = keras.Input((32, 32, 3))
-    model = keras.Model(image, keras.layers.Average()([backbone(image), backbone(keras.ops.flip(image, 2))]))
+    model = keras.Model(
+        image, keras.layers.Average()([backbone(image), backbone(keras.ops.flip(image, 2))])
+    )
     model(X)
     assert len(model.losses) == 1
 
@@ -308,16 +365,25 @@ def test_another_image_size_is_refused_in_a_plain_call(tiny_savedmodel):
 def test_in_mixed_precision_it_trains_with_float32_weights_and_reloads(tiny_savedmodel, tmp_path):
     layer = Backbone(tiny_savedmodel, precision="mixed")
     model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
-    model.compile(keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.compile(
+        keras.optimizers.SGD(0.05),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     rng = np.random.default_rng(0)
     x, y = rng.random((32, 32, 32, 3), np.float32), np.arange(32) % 2
     x[y == 1] *= 0.5
     losses = model.fit(x, y, epochs=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    assert {weight.dtype for weight in layer.weights if "seed" not in weight.name} == {"float32"} and layer(x).dtype == tf.float32
+    assert {weight.dtype for weight in layer.weights if "seed" not in weight.name} == {
+        "float32"
+    } and layer(x).dtype == tf.float32
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.layers[0].precision == "mixed"
     np.testing.assert_allclose(again(x), model(x), atol=1e-6)
-    with pytest.raises(ValueError, match=r'Expected precision to be "float32" or "mixed". Received: precision=\'half\''):
+    with pytest.raises(
+        ValueError,
+        match=r'Expected precision to be "float32" or "mixed". Received: precision=\'half\'',
+    ):
         Backbone(tiny_savedmodel, precision="half")

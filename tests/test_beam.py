@@ -35,26 +35,63 @@ def prefix(tiny_savedmodel):
 
 def kept(folder: Path) -> list[tuple[str, str, int]]:
     """Keys and rows of a cache, in the order of the keys."""
-    return sorted((entry.description["kind"], json.dumps(entry.description), entry.rows) for entry in Cache(folder).summary())
+    return sorted(
+        (entry.description["kind"], json.dumps(entry.description), entry.rows)
+        for entry in Cache(folder).summary()
+    )
 
 
 def tfxfer(*words: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "tfxfer", *map(str, words)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "tfxfer", *map(str, words)], capture_output=True, text=True
+    )
 
 
 @pytest.mark.long
-def test_two_processes_fill_a_cache_that_frozen_reads(examples, prefix, photos, tiny_savedmodel, tmp_path):
-    done = tfxfer("extract", "--data", photos, "--backbone", tiny_savedmodel, "--to", tmp_path / "beam", "--mirror", "--", *TWO)
+def test_two_processes_fill_a_cache_that_frozen_reads(
+    examples, prefix, photos, tiny_savedmodel, tmp_path
+):
+    done = tfxfer(
+        "extract",
+        "--data",
+        photos,
+        "--backbone",
+        tiny_savedmodel,
+        "--to",
+        tmp_path / "beam",
+        "--mirror",
+        "--",
+        *TWO,
+    )
     assert done.returncode == 0, done.stderr
     assert "60 of 60 images computed. Next: tfxfer run frozen --data" in done.stdout
     local = Cache(tmp_path / "local")
-    features, pixels = extract(examples, prefix, cache=local, mirror=True, progress=False), raw_pixels(examples, cache=local)
+    features, pixels = (
+        extract(examples, prefix, cache=local, mirror=True, progress=False),
+        raw_pixels(examples, cache=local),
+    )
     assert kept(tmp_path / "beam") == kept(tmp_path / "local")
     cache = Cache(tmp_path / "beam")
-    np.testing.assert_allclose(extract(examples, prefix, cache=cache, mirror=True, progress=False)[:], features[:], atol=1e-5)
+    np.testing.assert_allclose(
+        extract(examples, prefix, cache=cache, mirror=True, progress=False)[:],
+        features[:],
+        atol=1e-5,
+    )
     np.testing.assert_array_equal(raw_pixels(examples, cache=cache)[:], pixels[:])
     before = sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir())
-    ran = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--cache", tmp_path / "beam", "--mirror", "--out", tmp_path / "run")
+    ran = tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        photos,
+        "--backbone",
+        tiny_savedmodel,
+        "--cache",
+        tmp_path / "beam",
+        "--mirror",
+        "--out",
+        tmp_path / "run",
+    )
     assert ran.returncode == 0, ran.stderr
     assert sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir()) == before
 
@@ -72,23 +109,41 @@ beam.extract(data.load(sys.argv[2]), network.prefix(len(network.stages)), cache=
 
 @pytest.mark.long
 def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_savedmodel, tmp_path):
-    words = [sys.executable, "-c", SLOW, tiny_savedmodel, str(photos), str(tmp_path / "cache"), *TWO]
+    words = [
+        sys.executable,
+        "-c",
+        SLOW,
+        tiny_savedmodel,
+        str(photos),
+        str(tmp_path / "cache"),
+        *TWO,
+    ]
     with psutil.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         while not list((tmp_path / "cache").glob("shards/*.npy")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
-        workers = [child for child in process.children(recursive=True) if "sdk_worker_main" in " ".join(child.cmdline()) and not child.children()]
+        workers = [
+            child
+            for child in process.children(recursive=True)
+            if "sdk_worker_main" in " ".join(child.cmdline()) and not child.children()
+        ]
         assert len(workers) == 2
         workers[0].kill()
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and "the pipeline lost a worker process" in said and "What was computed is kept" in said
+    assert (
+        process.returncode == 1
+        and "the pipeline lost a worker process" in said
+        and "What was computed is kept" in said
+    )
     cache = Cache(tmp_path / "cache")
     assert 0 < beam.extract(examples, prefix, cache=cache, progress=False) < len(examples)
     local = Cache(tmp_path / "local")
     expected = extract(examples, prefix, cache=local, progress=False)
     raw_pixels(examples, cache=local)
     assert kept(tmp_path / "cache") == kept(tmp_path / "local")
-    np.testing.assert_allclose(extract(examples, prefix, cache=cache, progress=False)[:], expected[:], atol=1e-5)
+    np.testing.assert_allclose(
+        extract(examples, prefix, cache=cache, progress=False)[:], expected[:], atol=1e-5
+    )
 
 
 @pytest.fixture
@@ -97,7 +152,12 @@ def staged(examples, prefix, tmp_path):
     home, cache = str(tmp_path / "staging"), Cache(tmp_path / "cache")
     plan = beam.Plan(prefix, examples.source, None, "tensorflow", "float32", False, 32)
     keep_plan(home, plan)
-    beam.keep_list(home, examples, list(range(len(examples))), [set(view) for how in plan.computations() for view in lacking(how, cache, examples)])
+    beam.keep_list(
+        home,
+        examples,
+        list(range(len(examples))),
+        [set(view) for how in plan.computations() for view in lacking(how, cache, examples)],
+    )
     (name,) = [path.stem for path in Path(home, "todo").iterdir()]
     return home, name, cache
 
@@ -133,9 +193,14 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(photos, prefix
     (folder / "flower" / "flower07.jpg").unlink()
     with pytest.raises(ImageError) as caught:
         beam.extract(examples, prefix, cache=cache, progress=False)
-    changed, gone = "china/china03.jpg (it was changed after it was listed; run again)", "flower/flower07.jpg (it is not there on a worker)"
+    changed, gone = (
+        "china/china03.jpg (it was changed after it was listed; run again)",
+        "flower/flower07.jpg (it is not there on a worker)",
+    )
     assert f"2 image files can't be decoded: {changed}; {gone}. All others" in str(caught.value)
-    assert str(caught.value).endswith("All others are done. Remove or mend them, or use --skip-bad-images.")
+    assert str(caught.value).endswith(
+        "All others are done. Remove or mend them, or use --skip-bad-images."
+    )
     assert {rows for _, _, rows in kept(cache.folder)} == {len(examples) - 2}
     assert beam.extract(examples, prefix, cache=cache, skip_bad_images=True, progress=False) == 2
 
@@ -146,7 +211,10 @@ def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path)
     here = os.getcwd()
     os.chdir(tmp_path / "elsewhere")
     try:
-        with pytest.raises(beam.BeamError, match=r"the pipeline ended with exit status 1: .* is not there on a worker. Every worker has to see"):
+        with pytest.raises(
+            beam.BeamError,
+            match=r"the pipeline ended with exit status 1: .* is not there on a worker. Every worker has to see",
+        ):
             beam.extract(moved, prefix, cache=Cache(tmp_path / "cache"), progress=False)
     finally:
         os.chdir(here)
@@ -155,4 +223,8 @@ def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path)
 def test_beam_is_an_extra():
     code = "import sys; sys.modules['apache_beam'] = None; from tfxfer.cli import main; main(['extract', '--data', 'demo', '--to', 'x'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1 and 'Error: tfxfer extract needs an optional package. Install it with: pip install "tfxfer[beam]"' in done.stderr
+    assert (
+        done.returncode == 1
+        and 'Error: tfxfer extract needs an optional package. Install it with: pip install "tfxfer[beam]"'
+        in done.stderr
+    )

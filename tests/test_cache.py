@@ -102,7 +102,9 @@ def test_a_damaged_shard_is_forgotten_and_only_that_one(tmp_path, damage):
     content = first.read_bytes()
     first.unlink()
     if damage != "gone":
-        first.write_bytes({"cut short": content[:-4], "empty": b"", "overwritten": b"x" * len(content)}[damage])
+        first.write_bytes(
+            {"cut short": content[:-4], "empty": b"", "overwritten": b"x" * len(content)}[damage]
+        )
     assert cache.missing(KEY, names(20)) == list(range(12))
     np.testing.assert_array_equal(cache.rows(KEY, names(8, 12))[:], rows[12:])
     cache.append(KEY, names(12), rows[:12])
@@ -113,19 +115,27 @@ def test_a_shard_that_goes_while_it_is_read_says_run_again(tmp_path):
     cache, _ = filled(tmp_path)
     rows = cache.rows(KEY, names(20))
     cache.clear()
-    with pytest.raises(CacheError, match=r"the cache lost .*\.npy while it was in use.*Run the same command again"):
+    with pytest.raises(
+        CacheError, match=r"the cache lost .*\.npy while it was in use.*Run the same command again"
+    ):
         rows[0]
 
 
 def test_rows_that_are_not_there_say_run_again(tmp_path):
     cache, _ = filled(tmp_path)
-    with pytest.raises(CacheError, match=r"lacks 1 of 2 rows: it was cleared while in use. Run the same command again"):
+    with pytest.raises(
+        CacheError,
+        match=r"lacks 1 of 2 rows: it was cleared while in use. Run the same command again",
+    ):
         cache.rows(KEY, ["digest0", "never"])
 
 
 def test_another_width_under_the_same_key_is_refused(tmp_path):
     cache, _ = filled(tmp_path)
-    with pytest.raises(CacheError, match=r"holds rows of 5 numbers for this key; received 6. Clear it: tfxfer cache --clear"):
+    with pytest.raises(
+        CacheError,
+        match=r"holds rows of 5 numbers for this key; received 6. Clear it: tfxfer cache --clear",
+    ):
         cache.append(KEY, ["new"], numbers(1, 6))
     assert len(shards(tmp_path)) == 2
 
@@ -145,7 +155,9 @@ def test_summary_has_an_entry_each_key_and_clear_empties_it(tmp_path):
     assert (first.description["backbone"], first.rows) == ("b", 20) and first.size >= 20 * 5 * 4
     assert (second.description["view"], second.rows) == (1, 1) and second.size >= 7 * 4
     assert cache.clear() == first.size + second.size
-    assert cache.summary() == [] and shards(tmp_path) == [] and cache.missing(KEY, names(2)) == [0, 1]
+    assert (
+        cache.summary() == [] and shards(tmp_path) == [] and cache.missing(KEY, names(2)) == [0, 1]
+    )
 
 
 def test_a_sweep_removes_what_dead_writers_left_and_nothing_else(tmp_path):
@@ -162,7 +174,10 @@ def test_a_sweep_removes_what_dead_writers_left_and_nothing_else(tmp_path):
 
 
 def test_two_processes_may_write_at_once(tmp_path):
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(start), "20"]) for start in (0, 10)]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(start), "20"])
+        for start in (0, 10)
+    ]
     assert [writer.wait() for writer in writers] == [0, 0]
     rows = Cache(tmp_path).rows(KEY, [f"{shard}-{i}" for shard in range(30) for i in range(50)])
     np.testing.assert_array_equal(rows[:][:, 0], np.repeat(np.arange(30), 50))
@@ -171,7 +186,9 @@ def test_two_processes_may_write_at_once(tmp_path):
 def test_a_killed_writer_leaves_whole_shards_only(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(3):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "0", "10000"], stdout=subprocess.PIPE)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), "0", "10000"], stdout=subprocess.PIPE
+        )
         writer.stdout.readline()
         time.sleep(rng.uniform(0.05, 0.4))
         writer.send_signal(signal.SIGKILL)
@@ -182,14 +199,21 @@ def test_a_killed_writer_leaves_whole_shards_only(tmp_path):
         absent = set(cache.missing(KEY, digests))
         done = [i for i in range(len(digests)) if i not in absent]
         assert done == list(range(len(done))) and len(done) % 50 == 0
-        np.testing.assert_array_equal(cache.rows(KEY, [digests[i] for i in done])[:][:, -1], np.array(done) // 50)
+        np.testing.assert_array_equal(
+            cache.rows(KEY, [digests[i] for i in done])[:][:, -1], np.array(done) // 50
+        )
     assert done
 
 
 def limited(folder, limit: int) -> subprocess.CompletedProcess:
     """A writer that may write no file above `limit` bytes."""
     words = [sys.executable, "-c", WRITER.replace("(50, 40)", "(50, 40000)"), str(folder), "0", "1"]
-    return subprocess.run(words, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    return subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
 
 
 def test_a_full_disk_says_where_how_much_and_what_to_try(tmp_path):
@@ -197,27 +221,39 @@ def test_a_full_disk_says_where_how_much_and_what_to_try(tmp_path):
     assert done.returncode == 1
     said = done.stderr.splitlines()[-1]
     assert f"the cache in {tmp_path} can't be written: File too large. Needed: 7.6 MiB more" in said
-    assert "free on that disk. Make room there (tfxfer cache --clear), or choose another folder with --cache DIR." in said
+    assert (
+        "free on that disk. Make room there (tfxfer cache --clear), or choose another folder with --cache DIR."
+        in said
+    )
     assert shards(tmp_path) == []
 
 
 def test_rows_that_can_not_fit_are_refused_before_they_are_computed(tmp_path):
     cache = Cache(tmp_path)
     cache.require(1000)
-    with pytest.raises(CacheError, match=r"can't be written: No space left. Needed: \d+\.\d GiB more, .* free on that disk"):
+    with pytest.raises(
+        CacheError,
+        match=r"can't be written: No space left. Needed: \d+\.\d GiB more, .* free on that disk",
+    ):
         cache.require(10**15)
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=r"the cache in .*file/cache can't be used: Not a directory. Choose another folder with --cache DIR"):
+    with pytest.raises(
+        CacheError,
+        match=r"the cache in .*file/cache can't be used: Not a directory. Choose another folder with --cache DIR",
+    ):
         Cache(tmp_path / "file" / "cache")
 
 
 def test_a_damaged_index_says_what_to_delete(tmp_path):
     filled(tmp_path)
     (tmp_path / "index.sqlite3").write_bytes(b"not a database, " * 100)
-    with pytest.raises(CacheError, match=r"the index of the cache in .* is damaged: file is not a database. Delete that folder"):
+    with pytest.raises(
+        CacheError,
+        match=r"the index of the cache in .* is damaged: file is not a database. Delete that folder",
+    ):
         Cache(tmp_path)
 
 

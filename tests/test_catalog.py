@@ -14,7 +14,10 @@ def test_names_and_handles_are_unique():
 def test_a_row_has_what_a_backbone_needs(entry):
     assert entry.source and all(page.startswith("https://") for page in entry.source.split())
     assert entry.licence == "Apache-2.0"
-    assert entry.image_size in (224, 240, 260, 300, 384) and entry.value_range in ((0.0, 1.0), (-1.0, 1.0))
+    assert entry.image_size in (224, 240, 260, 300, 384) and entry.value_range in (
+        (0.0, 1.0),
+        (-1.0, 1.0),
+    )
     assert entry.features in (384, 768, 1024, 1280, 2048)
     assert entry.parameters is None or entry.parameters > 1_000_000
     assert entry.top1 is None or 60 < entry.top1 < 90
@@ -30,7 +33,11 @@ def test_a_row_of_the_hub_names_the_page_of_its_own_handle(entry):
 
 def test_a_row_is_found_by_its_name_and_by_its_url():
     entry = find("mobilenet-v2")
-    assert entry is not None and entry.handle == "https://tfhub.dev/google/imagenet/mobilenet_v2_100_224/feature_vector/5"
+    assert (
+        entry is not None
+        and entry.handle
+        == "https://tfhub.dev/google/imagenet/mobilenet_v2_100_224/feature_vector/5"
+    )
     assert find(entry.handle) == find(entry.handle + "/") == entry
     assert find("mobilenet") is None and find("lite0") is None and find("") is None
 

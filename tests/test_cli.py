@@ -19,7 +19,12 @@ import tensorflow as tf
 
 def tfxfer(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        [sys.executable, "-m", "tfxfer", *map(str, words)], capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "tfxfer", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -29,7 +34,9 @@ def tfxfer(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProce
 def finished(photos, tiny_savedmodel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
     done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", folder)
-    assert done.stdout.startswith(f"Run folder: {folder}\n") and done.stdout.endswith(f"Run folder: {folder}\n")
+    assert done.stdout.startswith(f"Run folder: {folder}\n") and done.stdout.endswith(
+        f"Run folder: {folder}\n"
+    )
     assert f"Next: tfxfer predict {folder} photo.jpg" in done.stdout
     assert "Traceback" not in done.stderr and "oneDNN" not in done.stderr
     return folder
@@ -66,18 +73,25 @@ def test_a_run_ends_in_a_whole_folder(finished):
 
 def test_predictions_csv_agrees_with_predict(finished, photos, tmp_path):
     with open(finished / "predictions.csv") as file:
-        expected = {Path(row["file"]).name: row for row in csv.DictReader(file) if row["split"] == "test"}
+        expected = {
+            Path(row["file"]).name: row for row in csv.DictReader(file) if row["split"] == "test"
+        }
     tfxfer("predict", finished, photos, "--to", tmp_path / "out.csv")
     with open(tmp_path / "out.csv") as file:
         found = {Path(row["file"]).name: row for row in csv.DictReader(file)}
     assert expected
     for name, row in expected.items():
         assert found[name]["predicted"] == row["predicted"]
-        assert float(found[name]["probability"]) == pytest.approx(float(row["probability"]), abs=1e-4)
+        assert float(found[name]["probability"]) == pytest.approx(
+            float(row["probability"]), abs=1e-4
+        )
 
 
 def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos, tmp_path):
-    assert f"Exported to {tmp_path / 'serving' / '1'}" in tfxfer("export", finished, tmp_path / "serving").stdout
+    assert (
+        f"Exported to {tmp_path / 'serving' / '1'}"
+        in tfxfer("export", finished, tmp_path / "serving").stdout
+    )
     tfxfer("export", finished, tmp_path / "serving")
     photo = next(photos.rglob("*.jpg"))
     code = (
@@ -85,17 +99,38 @@ def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos,
         f"a = m.signatures['serving_default'](inputs=tf.constant([open({str(photo)!r}, 'rb').read()])); "
         "print(a['classes'].numpy()[0][0].decode(), float(a['scores'][0, 0])); assert 'tfxfer' not in sys.modules"
     )
-    label, score = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    label, score = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     row = next(csv.DictReader(tfxfer("predict", finished, photo).stdout.splitlines()))
-    assert row["predicted"] == label and float(row["probability"]) == pytest.approx(float(score), abs=1e-5)
+    assert row["predicted"] == label and float(row["probability"]) == pytest.approx(
+        float(score), abs=1e-5
+    )
 
 
 @pytest.mark.long
 def test_the_difference_of_an_engine_is_printed(photos, tiny_savedmodel, tmp_path):
-    done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--engine", "openvino", "--out", tmp_path / "run")
-    said = re.search(r"openvino against TensorFlow, which serves the model: probabilities differ by at most (\S+) on", done.stdout)
+    done = tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        photos,
+        "--backbone",
+        tiny_savedmodel,
+        "--engine",
+        "openvino",
+        "--out",
+        tmp_path / "run",
+    )
+    said = re.search(
+        r"openvino against TensorFlow, which serves the model: probabilities differ by at most (\S+) on",
+        done.stdout,
+    )
     assert said and 0 < float(said[1]) < 1e-2
-    assert f"differed from them by at most {said[1]}" in tfxfer("export", tmp_path / "run", tmp_path / "serving").stderr
+    assert (
+        f"differed from them by at most {said[1]}"
+        in tfxfer("export", tmp_path / "run", tmp_path / "serving").stderr
+    )
 
 
 def test_evaluate_prints_the_figures_as_json(finished, photos):
@@ -104,17 +139,44 @@ def test_evaluate_prints_the_figures_as_json(finished, photos):
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(finished, photos, tiny_savedmodel, tmp_path):
-    tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", tmp_path / "again", "--cache", "off")
+    tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        photos,
+        "--backbone",
+        tiny_savedmodel,
+        "--out",
+        tmp_path / "again",
+        "--cache",
+        "off",
+    )
     for name in ("metrics.json", "predictions.csv", "labels.txt"):
         assert (tmp_path / "again" / name).read_bytes() == (finished / name).read_bytes(), name
-    first, second = (np.load(folder / "probabilities.npz")["probabilities"] for folder in (finished, tmp_path / "again"))
+    first, second = (
+        np.load(folder / "probabilities.npz")["probabilities"]
+        for folder in (finished, tmp_path / "again")
+    )
     np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("head", ["mlp", "ridge"])
 def test_other_heads_and_a_copied_recipe(head, photos, tiny_savedmodel, tmp_path):
     tfxfer("copy", "frozen", "mine.py", cwd=tmp_path)
-    tfxfer("run", "mine.py", "--data", photos, "--backbone", tiny_savedmodel, "--head", head, "--epochs", 2, "--mirror", cwd=tmp_path)
+    tfxfer(
+        "run",
+        "mine.py",
+        "--data",
+        photos,
+        "--backbone",
+        tiny_savedmodel,
+        "--head",
+        head,
+        "--epochs",
+        2,
+        "--mirror",
+        cwd=tmp_path,
+    )
     assert (tmp_path / "runs" / "mine-1" / "manifest.json").exists()
     history = (tmp_path / "runs" / "mine-1" / "history.csv").read_text().splitlines()
     assert len(history) == (3 if head == "mlp" else 1)
@@ -122,8 +184,21 @@ def test_other_heads_and_a_copied_recipe(head, photos, tiny_savedmodel, tmp_path
 
 def test_resume_of_a_finished_run_does_nothing(finished, photos, tiny_savedmodel):
     before = (finished / "manifest.json").stat().st_mtime_ns
-    done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", finished, "--resume")
-    assert "It is finished" in done.stdout and (finished / "manifest.json").stat().st_mtime_ns == before
+    done = tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        photos,
+        "--backbone",
+        tiny_savedmodel,
+        "--out",
+        finished,
+        "--resume",
+    )
+    assert (
+        "It is finished" in done.stdout
+        and (finished / "manifest.json").stat().st_mtime_ns == before
+    )
 
 
 def test_backbones_recipes_inspect_and_cache_print_tables(tiny_savedmodel, finished):
@@ -149,7 +224,9 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it, and so would its children
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background job ignores it, and so would its children
     )
     while process.stdout.readline() != "now\n":
         assert process.poll() is None
@@ -158,19 +235,44 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, 
     assert process.returncode == 130
     assert said.strip() == f"Stopped. Go on with: tfxfer run {page} --out {tmp_path / 'r'} --resume"
     tfxfer(*said.split("Go on with: tfxfer ")[1].split())
-    assert json.loads((tmp_path / "r" / "settings.json").read_text())["seed"] == {"value": 5, "origin": "given"}
+    assert json.loads((tmp_path / "r" / "settings.json").read_text())["seed"] == {
+        "value": 5,
+        "origin": "given",
+    }
     assert (tmp_path / "r" / "manifest.json").exists()
 
 
 def test_a_resumed_run_may_not_be_another_one(finished, photos, tmp_path):
-    for words in (("--data", tmp_path), ("--backbone", "efficientnet-lite1"), ("--head", "ridge"), ("--seed", "1")):
+    for words in (
+        ("--data", tmp_path),
+        ("--backbone", "efficientnet-lite1"),
+        ("--head", "ridge"),
+        ("--seed", "1"),
+    ):
         done = tfxfer("run", "frozen", "--out", finished, "--resume", *words, code=1)
-        assert f"was begun with {words[0][2:]} " in done.stderr and len(done.stderr.splitlines()) == 1
-    assert "--batch-size 7 is ignored" in tfxfer("run", "frozen", "--out", finished, "--resume", "--batch-size", 7).stdout
+        assert (
+            f"was begun with {words[0][2:]} " in done.stderr and len(done.stderr.splitlines()) == 1
+        )
+    assert (
+        "--batch-size 7 is ignored"
+        in tfxfer("run", "frozen", "--out", finished, "--resume", "--batch-size", 7).stdout
+    )
 
 
 def test_a_gaussian_head_leaves_its_means_and_precision(photos, tiny_savedmodel, tmp_path):
-    tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--head", "gaussian", "--mirror", "--out", tmp_path / "r")
+    tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        photos,
+        "--backbone",
+        tiny_savedmodel,
+        "--head",
+        "gaussian",
+        "--mirror",
+        "--out",
+        tmp_path / "r",
+    )
     with np.load(tmp_path / "r" / "gaussian.npz") as found:
         width = int(found["widths"].sum())
         assert found["means"].shape == (2, width) and found["P"].shape == (width, width)
@@ -180,15 +282,42 @@ def test_a_name_that_the_terminal_can_not_show_is_escaped(photos, tmp_path):
     folder = tmp_path / "photos"
     for label in ("naïve", "b"):
         shutil.copytree(photos / "china", folder / label)
-    done = tfxfer("run", "frozen", "--data", folder, "--backbone", "no-such-thing", "--out", tmp_path / "r", code=1, PYTHONIOENCODING="ascii")
+    done = tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        folder,
+        "--backbone",
+        "no-such-thing",
+        "--out",
+        tmp_path / "r",
+        code=1,
+        PYTHONIOENCODING="ascii",
+    )
     assert "na\\xefve" in done.stdout
 
 
-@pytest.mark.parametrize("words", [("--help",), ("run", "frozen", "--help"), ("recipes",), ("backbones",)])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("run", "frozen", "--help"), ("recipes",), ("backbones",)]
+)
 def test_help_loads_nothing_heavy(words):
     code = f"import sys; from tfxfer.cli import main; main({words!r}, standalone_mode=False); print(*sys.modules)"
-    loaded = {name.split(".")[0] for name in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()}
-    assert "tfxfer" in loaded and not loaded & {"tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tensorflow_hub", "h5py", "jinja2"}
+    loaded = {
+        name.split(".")[0]
+        for name in subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    }
+    assert "tfxfer" in loaded and not loaded & {
+        "tensorflow",
+        "keras",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "tensorflow_hub",
+        "h5py",
+        "jinja2",
+    }
 
 
 def test_help_is_quick():
@@ -209,34 +338,80 @@ def test_an_unknown_command_names_the_nearest():
 
 def test_an_error_is_one_line_on_stderr(tmp_path):
     done = tfxfer("run", "frozen", "--data", tmp_path / "nothing", "--out", tmp_path / "r", code=1)
-    assert done.stderr.startswith("Error: ") and len(done.stderr.splitlines()) == 1 and "does not exist" in done.stderr
+    assert (
+        done.stderr.startswith("Error: ")
+        and len(done.stderr.splitlines()) == 1
+        and "does not exist" in done.stderr
+    )
 
 
 def test_another_keras_backend_is_told(tmp_path):
-    assert "KERAS_BACKEND is jax" in tfxfer("run", "frozen", "--out", tmp_path / "r", code=1, KERAS_BACKEND="jax").stderr
+    assert (
+        "KERAS_BACKEND is jax"
+        in tfxfer("run", "frozen", "--out", tmp_path / "r", code=1, KERAS_BACKEND="jax").stderr
+    )
 
 
-def test_an_undecodable_photo_stops_the_run_with_its_path_unless_skipped(photos, tiny_savedmodel, tmp_path):
+def test_an_undecodable_photo_stops_the_run_with_its_path_unless_skipped(
+    photos, tiny_savedmodel, tmp_path
+):
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     (folder / "china" / "text.jpg").write_text("not a photo")
-    done = tfxfer("run", "frozen", "--data", folder, "--backbone", tiny_savedmodel, "--out", tmp_path / "r", code=1)
+    done = tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        folder,
+        "--backbone",
+        tiny_savedmodel,
+        "--out",
+        tmp_path / "r",
+        code=1,
+    )
     assert "text.jpg" in done.stderr and "--skip-bad-images" in done.stderr
-    done = tfxfer("run", "frozen", "--data", folder, "--backbone", tiny_savedmodel, "--out", tmp_path / "r2", "--skip-bad-images")
+    done = tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        folder,
+        "--backbone",
+        tiny_savedmodel,
+        "--out",
+        tmp_path / "r2",
+        "--skip-bad-images",
+    )
     assert "text.jpg" in done.stdout + done.stderr
 
 
 @pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_figures(finished, photos, tiny_savedmodel, tmp_path):
-    words = ["run", "frozen", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "r"), "--cache", str(tmp_path / "cache")]
+    words = [
+        "run",
+        "frozen",
+        "--data",
+        str(photos),
+        "--backbone",
+        tiny_savedmodel,
+        "--out",
+        str(tmp_path / "r"),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     for seconds in (6, 8, 10):
-        process = subprocess.Popen([sys.executable, "-m", "tfxfer", *words, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tfxfer", *words, "--resume"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
     tfxfer(*words, "--resume")
-    assert (tmp_path / "r" / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+    assert (tmp_path / "r" / "metrics.json").read_bytes() == (
+        finished / "metrics.json"
+    ).read_bytes()
 
 
 def test_the_model_is_an_ordinary_keras_model(finished):
@@ -250,15 +425,45 @@ def test_a_trusted_run_can_be_used_with_trust_alone(photos, tmp_path):
     (tmp_path / "one").write_bytes(b"1.0")
     root, one = tf.train.Checkpoint(), str(tmp_path / "one")
     spec = tf.TensorSpec((None, 32, 32, 3), tf.float32)
-    root.__call__ = tf.function(lambda x: tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(one)), input_signature=[spec])
+    root.__call__ = tf.function(
+        lambda x: tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(one)),
+        input_signature=[spec],
+    )
     tf.saved_model.save(root, str(tmp_path / "m"))
-    assert "holds ReadFile" in tfxfer("run", "frozen", "--data", photos, "--backbone", tmp_path / "m", "--out", tmp_path / "r0", code=1).stderr
-    tfxfer("run", "frozen", "--data", photos, "--backbone", tmp_path / "m", "--trust", "--out", tmp_path / "r")
+    assert (
+        "holds ReadFile"
+        in tfxfer(
+            "run",
+            "frozen",
+            "--data",
+            photos,
+            "--backbone",
+            tmp_path / "m",
+            "--out",
+            tmp_path / "r0",
+            code=1,
+        ).stderr
+    )
+    tfxfer(
+        "run",
+        "frozen",
+        "--data",
+        photos,
+        "--backbone",
+        tmp_path / "m",
+        "--trust",
+        "--out",
+        tmp_path / "r",
+    )
     assert "--trust" in tfxfer("predict", tmp_path / "r", photos, code=1).stderr
-    assert tfxfer("predict", tmp_path / "r", photos, "--trust").stdout.startswith("file,predicted,probability")
+    assert tfxfer("predict", tmp_path / "r", photos, "--trust").stdout.startswith(
+        "file,predicted,probability"
+    )
 
 
-@pytest.mark.parametrize("option", [("--learning-rate", "0"), ("--learning-rate", "nan"), ("--time-limit", "-5")])
+@pytest.mark.parametrize(
+    "option", [("--learning-rate", "0"), ("--learning-rate", "nan"), ("--time-limit", "-5")]
+)
 def test_numbers_that_make_no_sense_are_refused_at_once(option):
     said = tfxfer("run", "full", *option, code=2).stderr
     assert "expected a number above 0 and below" in said and f"received {option[1]}" in said

@@ -38,7 +38,11 @@ def notes(examples: Examples) -> str:
 def test_class_folders_are_split_in_three_class_by_class(tmp_path):
     examples = load(folder(tmp_path, {"dogs": 40, "cats": 20, "birds": 3}))
     assert examples.classes == ("birds", "cats", "dogs")
-    assert {part: list(counts) for part, counts in examples.counts().items()} == {"train": [1, 14, 28], "validation": [1, 3, 6], "test": [1, 3, 6]}
+    assert {part: list(counts) for part, counts in examples.counts().items()} == {
+        "train": [1, 14, 28],
+        "validation": [1, 3, 6],
+        "test": [1, 3, 6],
+    }
     assert examples.labels.dtype == np.int32 and examples.files[0] == "birds/000.png"
     assert examples.read(5) == (tmp_path / examples.files[5]).read_bytes()
     assert examples.digests[5] == hashlib.sha256(examples.read(5)).hexdigest()
@@ -47,14 +51,25 @@ def test_class_folders_are_split_in_three_class_by_class(tmp_path):
 def test_given_parts_stay_exactly_as_they_are(tmp_path):
     folder(tmp_path, {"train/a": 5, "train/b": 4, "val/a": 2, "val/b": 1, "test/a": 3, "test/b": 2})
     examples = load(tmp_path)
-    assert {part: list(counts) for part, counts in examples.counts().items()} == {"train": [5, 4], "validation": [2, 1], "test": [3, 2]}
-    assert all(file.split("/")[0].startswith(part[:3]) for file, part in zip(examples.files, examples.splits, strict=True))
+    assert {part: list(counts) for part, counts in examples.counts().items()} == {
+        "train": [5, 4],
+        "validation": [2, 1],
+        "test": [3, 2],
+    }
+    assert all(
+        file.split("/")[0].startswith(part[:3])
+        for file, part in zip(examples.files, examples.splits, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "Val"])
 def test_a_missing_part_stays_missing(tmp_path, name):
     examples = load(folder(tmp_path, {"train/a": 5, "train/b": 4, f"{name}/a": 2, f"{name}/b": 1}))
-    assert len(examples.where("test")) == 0 and len(examples.where("validation")) == 3 and len(examples.where("train")) == 9
+    assert (
+        len(examples.where("test")) == 0
+        and len(examples.where("validation")) == 3
+        and len(examples.where("train")) == 9
+    )
 
 
 def test_a_class_named_train_is_a_class(tmp_path):
@@ -67,7 +82,9 @@ def test_the_split_hangs_on_content_not_on_names(tmp_path):
     for path in sorted((tmp_path / "one" / "a").iterdir()):
         path.rename(path.with_name(f"z{path.name[::-1]}.png"))
     second = load(tmp_path / "one")
-    assert dict(zip(first.digests, first.splits, strict=True)) == dict(zip(second.digests, second.splits, strict=True))
+    assert dict(zip(first.digests, first.splits, strict=True)) == dict(
+        zip(second.digests, second.splits, strict=True)
+    )
     assert load(tmp_path / "one", seed=1).splits != second.splits
 
 
@@ -85,15 +102,30 @@ def test_one_image_more_moves_at_most_one_from_each_part_to_the_next():
 def test_identical_content_is_never_torn_apart_by_a_split(tmp_path):
     folder(tmp_path, {"a": 20, "b": 20})
     for i in range(20):
-        (tmp_path / "a" / f"copy{i}.png").write_bytes((tmp_path / "a" / f"{i:03d}.png").read_bytes())
+        (tmp_path / "a" / f"copy{i}.png").write_bytes(
+            (tmp_path / "a" / f"{i:03d}.png").read_bytes()
+        )
     examples = load(tmp_path)
     assert len(examples) == 60
     where = {}
-    assert all(where.setdefault(digest, part) == part for digest, part in zip(examples.digests, examples.splits, strict=True))
+    assert all(
+        where.setdefault(digest, part) == part
+        for digest, part in zip(examples.digests, examples.splits, strict=True)
+    )
 
 
 def test_identical_files_in_two_splits_are_dropped_from_the_training_side(tmp_path):
-    folder(tmp_path, {"train/a": 6, "train/b": 6, "validation/a": 3, "validation/b": 3, "test/a": 3, "test/b": 3})
+    folder(
+        tmp_path,
+        {
+            "train/a": 6,
+            "train/b": 6,
+            "validation/a": 3,
+            "validation/b": 3,
+            "test/a": 3,
+            "test/b": 3,
+        },
+    )
     seen = (tmp_path / "test/a/000.png").read_bytes()
     (tmp_path / "train/a/leak.png").write_bytes(seen)
     (tmp_path / "validation/a/leak.png").write_bytes(seen)
@@ -101,7 +133,9 @@ def test_identical_files_in_two_splits_are_dropped_from_the_training_side(tmp_pa
     examples = load(tmp_path)
     assert [len(examples.where(part)) for part in ("train", "validation", "test")] == [12, 6, 6]
     assert "2 images were dropped from train: identical to one in another split" in notes(examples)
-    assert "train/a/leak.png = test/a/000.png" in notes(examples) and "1 image was dropped from validation" in notes(examples)
+    assert "train/a/leak.png = test/a/000.png" in notes(
+        examples
+    ) and "1 image was dropped from validation" in notes(examples)
 
 
 def test_identical_files_within_a_split_are_kept_and_odd_labels_noted(tmp_path):
@@ -110,12 +144,22 @@ def test_identical_files_within_a_split_are_kept_and_odd_labels_noted(tmp_path):
     (tmp_path / "train/b/same.png").write_bytes((tmp_path / "train/a/001.png").read_bytes())
     examples = load(tmp_path)
     assert len(examples) == 8
-    assert "1 image was found under more than one label (train/a/001.png = train/b/same.png)" in notes(examples)
+    assert (
+        "1 image was found under more than one label (train/a/001.png = train/b/same.png)"
+        in notes(examples)
+    )
 
 
 def test_hidden_and_other_files_are_counted_not_fatal(tmp_path):
     folder(tmp_path, {"a": 4, "b": 4})
-    for name in ("a/.DS_Store", "a/Thumbs.db", "b/notes.txt", "b/more.txt", "a/._000.png", "README.md"):
+    for name in (
+        "a/.DS_Store",
+        "a/Thumbs.db",
+        "b/notes.txt",
+        "b/more.txt",
+        "a/._000.png",
+        "README.md",
+    ):
         (tmp_path / name).write_text("not an image")
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / "b/.ipynb_checkpoints").mkdir()
@@ -123,7 +167,9 @@ def test_hidden_and_other_files_are_counted_not_fatal(tmp_path):
     (tmp_path / "empty").mkdir()
     examples = load(tmp_path)
     assert len(examples) == 8 and examples.classes == ("a", "b")
-    assert "7 files that are no images were passed over" in notes(examples) and "2 .txt" in notes(examples)
+    assert "7 files that are no images were passed over" in notes(examples) and "2 .txt" in notes(
+        examples
+    )
     assert "there are no images in it: empty/" in notes(examples)
 
 
@@ -136,7 +182,11 @@ def test_odd_names_and_links_are_fine(tmp_path):
     (tmp_path / "data" / "日本" / "001.png").rename(tmp_path / "data" / "日本" / "no ending")
     examples = load(tmp_path / "data")
     assert examples.classes == ("größe no 1", "linked", "日本")
-    assert "日本/ÄÖ 1.PNG" in examples.files and "日本/no ending" in examples.files and "größe no 1/unter ordner/000.png" in examples.files
+    assert (
+        "日本/ÄÖ 1.PNG" in examples.files
+        and "日本/no ending" in examples.files
+        and "größe no 1/unter ordner/000.png" in examples.files
+    )
 
 
 def test_photos_without_class_folders_get_the_layout_drawn(tmp_path):
@@ -149,7 +199,10 @@ def test_photos_without_class_folders_get_the_layout_drawn(tmp_path):
 def test_an_empty_folder_and_a_missing_one_are_named(tmp_path):
     with pytest.raises(DataError, match="no images found.*the folder is empty"):
         load(tmp_path)
-    with pytest.raises(DataError, match=r"nowhere does not exist. Expected a folder with a folder for each class, a .csv file"):
+    with pytest.raises(
+        DataError,
+        match=r"nowhere does not exist. Expected a folder with a folder for each class, a .csv file",
+    ):
         load(tmp_path / "nowhere")
     (tmp_path / "data.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"data.zip is a file, but no .csv table"):
@@ -157,14 +210,19 @@ def test_an_empty_folder_and_a_missing_one_are_named(tmp_path):
 
 
 def test_one_class_is_not_enough(tmp_path):
-    with pytest.raises(DataError, match="all images are of one class, 'cats'. Expected at least two"):
+    with pytest.raises(
+        DataError, match="all images are of one class, 'cats'. Expected at least two"
+    ):
         load(folder(tmp_path / "pile", {"cats": 5}))
     with pytest.raises(DataError, match="all images are of one class, 'cats'"):
         load(folder(tmp_path / "parts", {"train/cats": 5, "test/cats": 2}))
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path):
-    with pytest.raises(DataError, match="the class 'rare' has 1 image, and the data has to be split.*Expected at least 2"):
+    with pytest.raises(
+        DataError,
+        match="the class 'rare' has 1 image, and the data has to be split.*Expected at least 2",
+    ):
         load(folder(tmp_path / "pile", {"cats": 5, "rare": 1}))
     assert len(load(folder(tmp_path / "parts", {"train/cats": 5, "train/rare": 1}))) == 6
 
@@ -178,12 +236,18 @@ def test_a_class_of_copies_cannot_be_split(tmp_path):
 
 def test_a_class_of_two_is_trained_and_tested(tmp_path):
     examples = load(folder(tmp_path, {"cats": 20, "few": 2}))
-    assert [int(examples.counts()[part][1]) for part in ("train", "validation", "test")] == [1, 0, 1]
+    assert [int(examples.counts()[part][1]) for part in ("train", "validation", "test")] == [
+        1,
+        0,
+        1,
+    ]
     assert "Validation has no image of 'few'" in notes(examples)
 
 
 def test_a_class_that_is_only_in_test_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"the class 'c' is in test but not in train.*In train: a, b"):
+    with pytest.raises(
+        DataError, match=r"the class 'c' is in test but not in train.*In train: a, b"
+    ):
         load(folder(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/c": 1}))
 
 
@@ -201,7 +265,9 @@ def test_a_folder_beside_the_parts_is_noted(tmp_path):
 
 def test_unequal_classes_are_noted_above_five_to_one(tmp_path):
     assert "unequal" not in notes(load(folder(tmp_path / "even", {"train/a": 10, "train/b": 2})))
-    assert "11 training images of 'a', 2 of 'b', more than 5 to 1" in notes(load(folder(tmp_path / "odd", {"train/a": 11, "train/b": 2})))
+    assert "11 training images of 'a', 2 of 'b', more than 5 to 1" in notes(
+        load(folder(tmp_path / "odd", {"train/a": 11, "train/b": 2}))
+    )
 
 
 def test_bad_images_stop_the_run_with_their_paths(tmp_path):
@@ -211,8 +277,15 @@ def test_bad_images_stop_the_run_with_their_paths(tmp_path):
     with pytest.raises(ImageError) as caught:
         load(tmp_path)
     text = str(caught.value)
-    assert "2 of 12 images can't be read" in text and "a/text.jpg is no image, it begins with b'hello, no im'" in text
-    assert "b/half.png is a PNG that is truncated" in text and "--skip-bad-images" in text and "\n" not in text
+    assert (
+        "2 of 12 images can't be read" in text
+        and "a/text.jpg is no image, it begins with b'hello, no im'" in text
+    )
+    assert (
+        "b/half.png is a PNG that is truncated" in text
+        and "--skip-bad-images" in text
+        and "\n" not in text
+    )
 
 
 def test_skipped_bad_images_are_all_listed(tmp_path):
@@ -249,7 +322,9 @@ def test_five_thousand_small_files_take_less_than_four_seconds(tmp_path):
 
 
 def test_examples_are_told_as_a_table(tmp_path):
-    table = load(folder(tmp_path, {"train/ants": 12, "train/bees": 3, "test/ants": 4, "test/bees": 1})).table()
+    table = load(
+        folder(tmp_path, {"train/ants": 12, "train/bees": 3, "test/ants": 4, "test/bees": 1})
+    ).table()
     assert table.splitlines() == [
         "class    train  validation  test",
         "ants        12           -     4",
@@ -261,22 +336,35 @@ def test_examples_are_told_as_a_table(tmp_path):
 
 def test_of_many_classes_the_smallest_are_listed():
     labels = np.repeat(np.arange(60), 4)
-    table = from_arrays(np.arange(240 * 4, dtype=np.uint16).view(np.uint8).reshape(240, 2, 4), labels, splits=["train"] * 240).table()
+    table = from_arrays(
+        np.arange(240 * 4, dtype=np.uint16).view(np.uint8).reshape(240, 2, 4),
+        labels,
+        splits=["train"] * 240,
+    ).table()
     assert "(the 10 smallest of 60)" in table and len(table.splitlines()) == 14
 
 
 def test_taking_keeps_everything_in_step(tmp_path):
     examples = load(folder(tmp_path, {"a": 5, "b": 5}))
     some = examples.take([7, 2])
-    assert some.files == (examples.files[7], examples.files[2]) and some.read(1) == examples.read(2) and len(some) == 2
+    assert (
+        some.files == (examples.files[7], examples.files[2])
+        and some.read(1) == examples.read(2)
+        and len(some) == 2
+    )
     assert some.take([1]).read(0) == examples.read(2)
-    np.testing.assert_array_equal(examples.take(examples.where("test")).labels, examples.labels[examples.where("test")])
+    np.testing.assert_array_equal(
+        examples.take(examples.where("test")).labels, examples.labels[examples.where("test")]
+    )
     with pytest.raises(ValueError, match="split='tset'"):
         examples.where("tset")
 
 
 def test_the_fingerprint_follows_content_labels_and_splits(tmp_path):
-    one, two = load(folder(tmp_path / "one", {"a": 5, "b": 5})), load(folder(tmp_path / "two", {"a": 5, "b": 5}))
+    one, two = (
+        load(folder(tmp_path / "one", {"a": 5, "b": 5})),
+        load(folder(tmp_path / "two", {"a": 5, "b": 5})),
+    )
     assert one.fingerprint == two.fingerprint != load(tmp_path / "one", seed=3).fingerprint
     (tmp_path / "two/a/000.png").write_bytes(image(500))
     assert load(tmp_path / "two").fingerprint != one.fingerprint
@@ -285,13 +373,23 @@ def test_the_fingerprint_follows_content_labels_and_splits(tmp_path):
 
 def test_arrays_become_png_files():
     images = np.random.default_rng(0).integers(0, 256, (20, 9, 7, 3)).astype(np.uint8)
-    examples = from_arrays(images, np.arange(20) % 2, classes=["even", "odd"], splits=["train"] * 12 + ["test"] * 8)
+    examples = from_arrays(
+        images, np.arange(20) % 2, classes=["even", "odd"], splits=["train"] * 12 + ["test"] * 8
+    )
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(examples.read(3)))), images[3])
     assert examples.classes == ("even", "odd") and len(examples.where("test")) == 8
-    floats = from_arrays(images / np.float32(255), np.arange(20) % 2, classes=["even", "odd"], splits=["train"] * 12 + ["test"] * 8)
+    floats = from_arrays(
+        images / np.float32(255),
+        np.arange(20) % 2,
+        classes=["even", "odd"],
+        splits=["train"] * 12 + ["test"] * 8,
+    )
     assert floats.digests == examples.digests
     grey = from_arrays(images[..., 0], np.arange(20) % 2)
-    assert set(grey.splits) == {"train", "validation", "test"} and Image.open(io.BytesIO(grey.read(0))).mode == "L"
+    assert (
+        set(grey.splits) == {"train", "validation", "test"}
+        and Image.open(io.BytesIO(grey.read(0))).mode == "L"
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -311,9 +409,18 @@ def test_wrong_arrays_are_named():
         (lambda: from_arrays(images[0], [0]), r"images.shape=\(5, 5\)"),
         (lambda: from_arrays(images, [0, 1]), "Expected 4 integer labels"),
         (lambda: from_arrays(images, [0.0, 1, 1, 0]), "labels.dtype=float64"),
-        (lambda: from_arrays(images, [0, 1, 2, 0], classes=["a", "b"]), "Expected labels from 0 to 1. Received: 0 to 2"),
-        (lambda: from_arrays(images, [0, 1, 1, 0], splits=["train", "tset", "test", "test"]), "'tset'"),
-        (lambda: from_arrays(images + 2.0, [0, 1, 1, 0]), "floats from 0 to 1. Received: float64 from 2.0 to 2.0"),
+        (
+            lambda: from_arrays(images, [0, 1, 2, 0], classes=["a", "b"]),
+            "Expected labels from 0 to 1. Received: 0 to 2",
+        ),
+        (
+            lambda: from_arrays(images, [0, 1, 1, 0], splits=["train", "tset", "test", "test"]),
+            "'tset'",
+        ),
+        (
+            lambda: from_arrays(images + 2.0, [0, 1, 1, 0]),
+            "floats from 0 to 1. Received: float64 from 2.0 to 2.0",
+        ),
     ):
         with pytest.raises(ValueError, match=text):
             wrong()
@@ -333,7 +440,11 @@ def test_tf_data_is_read_batched_or_not():
         assert examples.digests == expected.digests and examples.splits == expected.splits
         assert list(examples.labels) == list(labels) and examples.read(11) == png(images[11])
     parts = from_dataset(single.take(20), test=single.skip(20), classes=["x", "y", "z"])
-    assert len(parts.where("test")) == 10 and parts.classes == ("x", "y", "z") and parts.files[-1] == "test/000009"
+    assert (
+        len(parts.where("test")) == 10
+        and parts.classes == ("x", "y", "z")
+        and parts.files[-1] == "test/000009"
+    )
     with pytest.raises(ValueError, match=r"Expected a dataset of \(image, label\)"):
         from_dataset(tf.data.Dataset.from_tensor_slices(images))
 

@@ -27,10 +27,20 @@ def large_png(side: int) -> bytes:
     row = bytes(1 + (side + 7) // 8)
     packer = zlib.compressobj(9)
     data = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+        + chunk(b"IDAT", data)
+        + chunk(b"IEND", b"")
+    )
 
 
-WHOLE = {**FILES, "jxl": lambda: JXL, "jxl_alpha": lambda: JXL_ALPHA, "jpeg_exif": lambda: saved(photo(), "JPEG", exif=exif(6))}
+WHOLE = {
+    **FILES,
+    "jxl": lambda: JXL,
+    "jxl_alpha": lambda: JXL_ALPHA,
+    "jpeg_exif": lambda: saved(photo(), "JPEG", exif=exif(6)),
+}
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -38,11 +48,15 @@ def test_whole_files_pass(name):
     assert problem(WHOLE[name]()) is None
 
 
-@pytest.mark.parametrize("name", [name for name in WHOLE if "jxl" not in name and "behind" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in WHOLE if "jxl" not in name and "behind" not in name]
+)
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_truncated_files_are_found(name, share):
     data = WHOLE[name]()
-    assert "truncated" in problem(data[: int(len(data) * share)]) or "header" in problem(data[: int(len(data) * share)])
+    assert "truncated" in problem(data[: int(len(data) * share)]) or "header" in problem(
+        data[: int(len(data) * share)]
+    )
 
 
 def test_a_thumbnails_end_is_not_the_photos_end():
@@ -54,13 +68,20 @@ def test_a_thumbnails_end_is_not_the_photos_end():
 
 def test_bytes_behind_the_end_do_no_harm():
     for form in ("JPEG", "PNG", "GIF"):
-        assert problem(saved(photo().quantize(9).convert("RGB"), form) + b"trailing bytes of some phone") is None
+        assert (
+            problem(
+                saved(photo().quantize(9).convert("RGB"), form) + b"trailing bytes of some phone"
+            )
+            is None
+        )
 
 
 def test_a_png_of_twenty_thousand_pixels_a_side_is_refused():
     data = large_png(20_000)
     assert len(data) < 1e6
-    assert problem(data) == "is a PNG of 20000 x 20000 pixels, more than the 178 million that are read"
+    assert (
+        problem(data) == "is a PNG of 20000 x 20000 pixels, more than the 178 million that are read"
+    )
 
 
 def test_what_is_no_image_is_quoted():
@@ -98,16 +119,26 @@ def test_foreign_formats_are_read_as_png_and_turned_upright(form):
     found = readable(data)
     assert kind(found) == "PNG" and readable(found) == found
     expected = pixels(saved(photo()), (64, 64)).numpy()
-    assert np.abs(pixels(found, (64, 64)).numpy() - expected).mean() < (1e-6 if form == "TIFF" else 0.02)
+    assert np.abs(pixels(found, (64, 64)).numpy() - expected).mean() < (
+        1e-6 if form == "TIFF" else 0.02
+    )
     side = Image.Exif()
     side[0x0112] = 6
-    turned = readable(saved(photo().transpose(Image.Transpose.ROTATE_90), form, exif=side.tobytes(), **options))
-    assert np.abs(pixels(turned, (64, 64)).numpy() - expected).mean() < (1e-6 if form == "TIFF" else 0.03)
+    turned = readable(
+        saved(photo().transpose(Image.Transpose.ROTATE_90), form, exif=side.tobytes(), **options)
+    )
+    assert np.abs(pixels(turned, (64, 64)).numpy() - expected).mean() < (
+        1e-6 if form == "TIFF" else 0.03
+    )
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
 def test_tiffs_of_every_kind_are_read(mode):
-    image = Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000) if mode == "I;16" else photo(6, 8).convert(mode)
+    image = (
+        Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000)
+        if mode == "I;16"
+        else photo(6, 8).convert(mode)
+    )
     assert pixels(readable(saved(image, "TIFF")), (6, 8)).shape == (6, 8, 3)
 
 
@@ -120,7 +151,9 @@ def test_a_damaged_tiff_is_an_image_error(tmp_path):
         for i in range(4):
             (tmp_path / label / f"{i}.tif").write_bytes(saved(photo(8 + i, 8 + ord(label)), "TIFF"))
     (tmp_path / "a/one.tif").write_bytes(data[: len(data) // 3])
-    with pytest.raises(ImageError, match=r"1 of 9 images can't be read: a/one.tif is a TIFF that can't be decoded"):
+    with pytest.raises(
+        ImageError, match=r"1 of 9 images can't be read: a/one.tif is a TIFF that can't be decoded"
+    ):
         load(tmp_path)
     examples = load(tmp_path, skip_bad_images=True)
     assert len(examples) == 8 and kind(examples.read(0)) == "PNG"
@@ -130,13 +163,22 @@ def test_without_the_extra_the_line_to_type_is_named(tmp_path, monkeypatch):
     for label in "ab":
         (tmp_path / label).mkdir()
         for i in range(3):
-            (tmp_path / label / f"{i}.png").write_bytes(png(np.full((4, 4), 2 * ord(label) + 5 * i, np.uint8)))
+            (tmp_path / label / f"{i}.png").write_bytes(
+                png(np.full((4, 4), 2 * ord(label) + 5 * i, np.uint8))
+            )
     (tmp_path / "a/phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)  # what Python itself does where a package is missing
-    with pytest.raises(MissingExtraError, match=r'a/phone.HEIC: reading HEIC files needs .* pip install "tfxfer\[heic\]"'):
+    monkeypatch.setitem(
+        __import__("sys").modules, "pillow_heif", None
+    )  # what Python itself does where a package is missing
+    with pytest.raises(
+        MissingExtraError,
+        match=r'a/phone.HEIC: reading HEIC files needs .* pip install "tfxfer\[heic\]"',
+    ):
         load(tmp_path)
     examples = load(tmp_path, skip_bad_images=True)
-    assert len(examples) == 6 and any("a/phone.HEIC" in note and 'pip install "tfxfer[heic]"' in note for note in examples.notes)
+    assert len(examples) == 6 and any(
+        "a/phone.HEIC" in note and 'pip install "tfxfer[heic]"' in note for note in examples.notes
+    )
 
 
 def test_grey_with_alpha_keeps_its_alpha():

@@ -22,20 +22,35 @@ def rows(count: int, columns) -> str:
 
 
 def test_paths_are_relative_to_the_table(tmp_path):
-    examples = load(table(tmp_path, "path,label\n" + rows(20, lambda i: (f"photos/{i}.png", "ab"[i % 2])), 20))
-    assert examples.classes == ("a", "b") and examples.files[3] == "photos/3.png" and examples.read(3) == image(3)
+    examples = load(
+        table(tmp_path, "path,label\n" + rows(20, lambda i: (f"photos/{i}.png", "ab"[i % 2])), 20)
+    )
+    assert (
+        examples.classes == ("a", "b")
+        and examples.files[3] == "photos/3.png"
+        and examples.read(3) == image(3)
+    )
     assert set(examples.splits) == {"train", "validation", "test"}
 
 
 def test_a_split_column_is_kept_exactly(tmp_path):
     part = ["train", "Train", "val", "test"]
-    text = "\ufeffLabel, PATH ,Split\n" + rows(16, lambda i: ("ab"[i // 4 % 2], tmp_path / "photos" / f"{i}.png", part[i % 4]))
+    text = "\ufeffLabel, PATH ,Split\n" + rows(
+        16, lambda i: ("ab"[i // 4 % 2], tmp_path / "photos" / f"{i}.png", part[i % 4])
+    )
     examples = load(table(tmp_path, text, 16))
     assert examples.splits == ("train", "train", "validation", "test") * 4
 
 
 def test_a_group_is_never_torn_apart(tmp_path):
-    examples = load(table(tmp_path, "path,label,group\n" + rows(120, lambda i: (f"photos/{i}.png", "ab"[i % 2], f"person {i // 6}")), 120))
+    examples = load(
+        table(
+            tmp_path,
+            "path,label,group\n"
+            + rows(120, lambda i: (f"photos/{i}.png", "ab"[i % 2], f"person {i // 6}")),
+            120,
+        )
+    )
     parts = defaultdict(set)
     for i, part in enumerate(examples.splits):
         parts[i // 6].add(part)
@@ -44,18 +59,28 @@ def test_a_group_is_never_torn_apart(tmp_path):
 
 
 def test_rows_without_a_group_stand_alone(tmp_path):
-    examples = load(table(tmp_path, "path,label,group\n" + rows(40, lambda i: (f"photos/{i}.png", "ab"[i % 2], "")), 40))
+    examples = load(
+        table(
+            tmp_path,
+            "path,label,group\n" + rows(40, lambda i: (f"photos/{i}.png", "ab"[i % 2], "")),
+            40,
+        )
+    )
     assert len(examples.where("test")) == 6
 
 
 def test_a_split_that_tears_a_group_apart_is_an_error(tmp_path):
-    text = "path,label,split,group\n" + rows(8, lambda i: (f"photos/{i}.png", "ab"[i % 2], ["train", "test"][i // 4], f"g{i % 3}"))
+    text = "path,label,split,group\n" + rows(
+        8, lambda i: (f"photos/{i}.png", "ab"[i % 2], ["train", "test"][i // 4], f"g{i % 3}")
+    )
     with pytest.raises(DataError, match="the column split tears groups apart: g0, g1, g2"):
         load(table(tmp_path, text, 8))
 
 
 def test_a_class_of_one_group_cannot_be_split(tmp_path):
-    text = "path,label,group\n" + rows(12, lambda i: (f"photos/{i}.png", "ab"[i // 6], f"g{i}" if i < 6 else "same"))
+    text = "path,label,group\n" + rows(
+        12, lambda i: (f"photos/{i}.png", "ab"[i // 6], f"g{i}" if i < 6 else "same")
+    )
     with pytest.raises(DataError, match="the class 'b' has 6 images, but all of one group"):
         load(table(tmp_path, text, 12))
 
@@ -66,10 +91,16 @@ def test_a_class_of_one_group_cannot_be_split(tmp_path):
         ("", "Found: nothing"),
         ("file;class\na;b", "names the columns path and label.*Found: file;class"),
         ("path,label\n", "no rows below the header"),
-        ("path,label\n\nphotos/0.png,a\nphotos/7.png,b\n", r"1 of 2 files don't exist: photos/7.png \(line 4\). Paths are relative"),
+        (
+            "path,label\n\nphotos/0.png,a\nphotos/7.png,b\n",
+            r"1 of 2 files don't exist: photos/7.png \(line 4\). Paths are relative",
+        ),
         ("path,label\nphotos/0.png\n", "these lines have more or fewer: 2"),
         ("path,label\nphotos/0.png,\n", "path or label is empty in these lines: 2"),
-        ("path,label,split\nphotos/0.png,a,rest\n", r"unknown values in the column split: 'rest' \(line 2\)"),
+        (
+            "path,label,split\nphotos/0.png,a,rest\n",
+            r"unknown values in the column split: 'rest' \(line 2\)",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_with_its_line(tmp_path, text, message):

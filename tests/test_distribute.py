@@ -18,7 +18,9 @@ from tfxfer.errors import DistributeError
 def started(code: str, **environment: str) -> tuple[int, str]:
     """Exit status and output of a fresh process: devices are set up once a process."""
     words = [sys.executable, "-c", f"import tensorflow as tf, tfxfer\n{code}"]
-    done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=200
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -42,19 +44,37 @@ def test_auto_takes_several_replicas_where_they_are_asked_for():
 
 
 def test_devices_that_are_in_use_already_are_named():
-    with pytest.raises(DistributeError, match=r"the devices are in use already.* Call tfxfer.distribute.strategy before anything else"):
+    with pytest.raises(
+        DistributeError,
+        match=r"the devices are in use already.* Call tfxfer.distribute.strategy before anything else",
+    ):
         distribute.strategy("mirrored", replicas=7)
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"device": "gpu"}, r"no GPU that TensorFlow can use: CUDA_VISIBLE_DEVICES is '', which hides all.* Else use --device cpu"),
-        ({"name": "tpu"}, r"no TPU here: TPU_NAME is not set, and there is no /dev/accel0 or /dev/vfio/0.* leave out --device tpu"),
+        (
+            {"device": "gpu"},
+            r"no GPU that TensorFlow can use: CUDA_VISIBLE_DEVICES is '', which hides all.* Else use --device cpu",
+        ),
+        (
+            {"name": "tpu"},
+            r"no TPU here: TPU_NAME is not set, and there is no /dev/accel0 or /dev/vfio/0.* leave out --device tpu",
+        ),
         ({"device": "tpu"}, r"no TPU here"),
-        ({"device": "cpu", "name": "tpu"}, r"--device cpu and --strategy tpu contradict each other"),
-        ({"name": "multiworker"}, r"needs several workers. Start them with tfxfer launch --workers 2"),
-        ({"name": "one", "replicas": 2}, r"--replicas 2 and --strategy one contradict each other: use --strategy mirrored"),
+        (
+            {"device": "cpu", "name": "tpu"},
+            r"--device cpu and --strategy tpu contradict each other",
+        ),
+        (
+            {"name": "multiworker"},
+            r"needs several workers. Start them with tfxfer launch --workers 2",
+        ),
+        (
+            {"name": "one", "replicas": 2},
+            r"--replicas 2 and --strategy one contradict each other: use --strategy mirrored",
+        ),
     ],
 )
 def test_what_is_not_here_is_said(options, message):
@@ -69,13 +89,19 @@ def test_a_tpu_is_asked_for_by_its_name(monkeypatch):
 
 def test_a_tpu_that_cannot_be_used_is_named():
     code, said = started("tfxfer.distribute.strategy('tpu')", TPU_NAME="local")
-    assert code == 1 and "TPU local can't be used" in said and "Is this TensorFlow built for TPUs" in said
+    assert (
+        code == 1
+        and "TPU local can't be used" in said
+        and "Is this TensorFlow built for TPUs" in said
+    )
 
 
 def test_a_tpu_is_given_static_shapes(monkeypatch):
     monkeypatch.setattr(workers, "static", lambda strategy: True)
     strategy = distribute.strategy("mirrored", replicas=2)
-    data = workers.batched(strategy, tf.range(21).numpy(), 8, tf.data.Dataset.from_tensor_slices, lambda x: x)
+    data = workers.batched(
+        strategy, tf.range(21).numpy(), 8, tf.data.Dataset.from_tensor_slices, lambda x: x
+    )
     assert data.element_spec._component_specs[0].shape == (4,)
     assert len(list(data)) == 2
 
@@ -83,13 +109,21 @@ def test_a_tpu_is_given_static_shapes(monkeypatch):
 def test_workers_know_their_place(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", launch.config(["a:1", "b:2", "c:3"], 1))
     assert distribute.workers() == (1, 3) and distribute.choose().name == "multiworker"
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "worker", "index": 0}}')
+    monkeypatch.setenv(
+        "TF_CONFIG",
+        '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "worker", "index": 0}}',
+    )
     assert distribute.workers() == (1, 2)
 
 
 def test_slurm_tells_the_workers_too(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    for name, value in {"STEP_NUM_TASKS": "3", "PROCID": "2", "STEP_NODELIST": "n[1-3]", "STEP_TASKS_PER_NODE": "1(x3)"}.items():
+    for name, value in {
+        "STEP_NUM_TASKS": "3",
+        "PROCID": "2",
+        "STEP_NODELIST": "n[1-3]",
+        "STEP_TASKS_PER_NODE": "1(x3)",
+    }.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert distribute.workers() == (2, 3)
@@ -98,20 +132,29 @@ def test_slurm_tells_the_workers_too(monkeypatch):
 
 def test_more_workers_than_addresses_are_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", launch.config(["a:1", "b:2"], 2))
-    with pytest.raises(DistributeError, match=r"this is worker 2, and has no address for it \(worker: a:1, b:2\). Give each worker an address of its own"):
+    with pytest.raises(
+        DistributeError,
+        match=r"this is worker 2, and has no address for it \(worker: a:1, b:2\). Give each worker an address of its own",
+    ):
         distribute.workers()
 
 
 def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{'worker'}")
-    with pytest.raises(DistributeError, match=r"TF_CONFIG can't be read .* Expected something like \{\"cluster\""):
+    with pytest.raises(
+        DistributeError, match=r"TF_CONFIG can't be read .* Expected something like \{\"cluster\""
+    ):
         distribute.workers()
 
 
 def test_mixed_precision_is_refused_on_a_cpu(tmp_path):
     options = f"{str(tmp_path / 'run')!r}, recipe='full', device='cpu', precision='mixed'"
     code, said = started(f"import tfxfer; tfxfer.Run({options}).start()")
-    assert code == 1 and "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer than one in float32" in said
+    assert (
+        code == 1
+        and "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer than one in float32"
+        in said
+    )
 
 
 def test_a_port_in_use_is_named():
@@ -119,20 +162,39 @@ def test_a_port_in_use_is_named():
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, said = started("tfxfer.distribute.strategy('multiworker')", TF_CONFIG=launch.config([f"localhost:{port}", "localhost:1"], 0))
-    assert code == 1 and f"worker 0 can't listen on localhost:{port}" in said and "Choose another one" in said
+        code, said = started(
+            "tfxfer.distribute.strategy('multiworker')",
+            TF_CONFIG=launch.config([f"localhost:{port}", "localhost:1"], 0),
+        )
+    assert (
+        code == 1
+        and f"worker 0 can't listen on localhost:{port}" in said
+        and "Choose another one" in said
+    )
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_worker_that_never_comes_is_named_and_nobody_waits_for_ever(index):
     addresses = launch.free_addresses(2)
-    code, said = started("tfxfer.distribute.strategy('multiworker', wait=5)", TF_CONFIG=launch.config(addresses, index))
-    assert code == -9 and f"worker {1 - index} ({addresses[1 - index]}) did not come within 5 s" in said
+    code, said = started(
+        "tfxfer.distribute.strategy('multiworker', wait=5)",
+        TF_CONFIG=launch.config(addresses, index),
+    )
+    assert (
+        code == -9
+        and f"worker {1 - index} ({addresses[1 - index]}) did not come within 5 s" in said
+    )
 
 
 def run(words: list[str], **environment: str) -> subprocess.Popen:
     env = {**os.environ, **environment}
-    return subprocess.Popen([sys.executable, "-m", "tfxfer", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tfxfer", *words],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_workers_with_different_data_refuse_to_start_together(photos, tmp_path, tiny_savedmodel):
@@ -141,7 +203,18 @@ def test_workers_with_different_data_refuse_to_start_together(photos, tmp_path, 
     subprocess.run(["cp", "-r", str(photos), str(other)], check=True)
     next(other.rglob("*.jpg")).unlink()
     addresses = launch.free_addresses(2)
-    words = ["run", "frozen", "--data", "photos", "--backbone", tiny_savedmodel, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    words = [
+        "run",
+        "frozen",
+        "--data",
+        "photos",
+        "--backbone",
+        tiny_savedmodel,
+        "--cache",
+        str(tmp_path / "cache"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     started = []
     for index, folder in enumerate((photos.parent, other.parent)):
         env = {**os.environ, "TF_CONFIG": launch.config(addresses, index)}
@@ -150,42 +223,113 @@ def test_workers_with_different_data_refuse_to_start_together(photos, tmp_path, 
         link.mkdir()
         (link / "photos").symlink_to(photos if folder == photos.parent else other)
         started.append(
-            subprocess.Popen([sys.executable, "-m", "tfxfer", *words], env=env, cwd=link, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            subprocess.Popen(
+                [sys.executable, "-m", "tfxfer", *words],
+                env=env,
+                cwd=link,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
         )
     for process in started:
         said, _ = process.communicate(timeout=200)
-        assert process.returncode == 1 and "worker 1 has other data fingerprint than worker 0" in said, said
+        assert (
+            process.returncode == 1 and "worker 1 has other data fingerprint than worker 0" in said
+        ), said
 
 
 def test_a_batch_smaller_than_the_replicas_is_refused(photos, tmp_path, tiny_savedmodel):
-    words = ["run", "partial", "--data", str(photos), "--backbone", tiny_savedmodel, "--unfreeze", "1", "--out", str(tmp_path / "run")]
-    said, _ = run([*words, "--strategy", "mirrored", "--replicas", "3", "--global-batch", "2"]).communicate(timeout=200)
-    assert "a batch of 2 can't be shared out among 3 replicas. Use --global-batch 3 or more, or fewer replicas" in said and "features" not in said
+    words = [
+        "run",
+        "partial",
+        "--data",
+        str(photos),
+        "--backbone",
+        tiny_savedmodel,
+        "--unfreeze",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    said, _ = run(
+        [*words, "--strategy", "mirrored", "--replicas", "3", "--global-batch", "2"]
+    ).communicate(timeout=200)
+    assert (
+        "a batch of 2 can't be shared out among 3 replicas. Use --global-batch 3 or more, or fewer replicas"
+        in said
+        and "features" not in said
+    )
 
 
 def test_devices_are_shown():
     said, _ = run(["devices"]).communicate(timeout=100)
-    assert "cpu " in said and "gpu      none: CUDA_VISIBLE_DEVICES is ''" in said and "A run would use cpu, one: no GPU" in said
+    assert (
+        "cpu " in said
+        and "gpu      none: CUDA_VISIBLE_DEVICES is ''" in said
+        and "A run would use cpu, one: no GPU" in said
+    )
 
 
 @pytest.mark.long
 def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmodel):
-    common = ["partial", "--data", str(photos), "--backbone", tiny_savedmodel, "--unfreeze", "1", "--epochs", "3", "--learning-rate", "0.003"]
+    common = [
+        "partial",
+        "--data",
+        str(photos),
+        "--backbone",
+        tiny_savedmodel,
+        "--unfreeze",
+        "1",
+        "--epochs",
+        "3",
+        "--learning-rate",
+        "0.003",
+    ]
     common += ["--head", "gaussian", "--global-batch", "7"]
     one, two = tmp_path / "one", tmp_path / "two"
-    said, _ = run(["run", *common, "--cache", str(tmp_path / "c1"), "--out", str(one)]).communicate(timeout=200)
+    said, _ = run(["run", *common, "--cache", str(tmp_path / "c1"), "--out", str(one)]).communicate(
+        timeout=200
+    )
     assert (one / "manifest.json").exists(), said
-    both, _ = run(["launch", "--workers", "2", "--", "run", *common, "--cache", str(tmp_path / "c2"), "--out", str(two)]).communicate(timeout=300)
+    both, _ = run(
+        [
+            "launch",
+            "--workers",
+            "2",
+            "--",
+            "run",
+            *common,
+            "--cache",
+            str(tmp_path / "c2"),
+            "--out",
+            str(two),
+        ]
+    ).communicate(timeout=300)
     assert (two / "manifest.json").exists(), both
     figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
-    assert figures[0]["candidates"] == figures[1]["candidates"] and figures[0]["test"]["accuracy"] == figures[1]["test"]["accuracy"]
-    lines = [[line.split(" images/s")[0].rsplit(None, 1)[0] for line in text.splitlines() if line.startswith("epoch ")] for text in (said, both)]
+    assert (
+        figures[0]["candidates"] == figures[1]["candidates"]
+        and figures[0]["test"]["accuracy"] == figures[1]["test"]["accuracy"]
+    )
+    lines = [
+        [
+            line.split(" images/s")[0].rsplit(None, 1)[0]
+            for line in text.splitlines()
+            if line.startswith("epoch ")
+        ]
+        for text in (said, both)
+    ]
     assert lines[0] == lines[1]
 
 
 def worker(launcher: int, index: int) -> int:
     """The process of one of a launcher's workers."""
-    return next(child.pid for child in psutil.Process(launcher).children() if f'"index": {index}' in child.environ().get("TF_CONFIG", ""))
+    return next(
+        child.pid
+        for child in psutil.Process(launcher).children()
+        if f'"index": {index}' in child.environ().get("TF_CONFIG", "")
+    )
 
 
 def read_until(process: subprocess.Popen, start: str) -> list[str]:
@@ -199,7 +343,20 @@ def read_until(process: subprocess.Popen, start: str) -> list[str]:
 
 
 def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel):
-    words = ["launch", "--workers", "2", "--", "run", "frozen", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "run")]
+    words = [
+        "launch",
+        "--workers",
+        "2",
+        "--",
+        "run",
+        "frozen",
+        "--data",
+        str(photos),
+        "--backbone",
+        tiny_savedmodel,
+        "--out",
+        str(tmp_path / "run"),
+    ]
     process = run([*words, "--cache", str(tmp_path / "cache")])
     read_until(process, "device:")
     os.kill(worker(process.pid, 1), signal.SIGKILL)
@@ -209,17 +366,52 @@ def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel
 
 
 @pytest.mark.long
-def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(photos, tmp_path, tiny_savedmodel):
+def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(
+    photos, tmp_path, tiny_savedmodel
+):
     out = tmp_path / "run"
-    words = ["launch", "--workers", "2", "--", "run", "full", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(out)]
-    words += ["--head", "gaussian", "--learning-rate", "0.001", "--augment", "none", "--global-batch", "2", "--cache", str(tmp_path / "cache")]
+    words = [
+        "launch",
+        "--workers",
+        "2",
+        "--",
+        "run",
+        "full",
+        "--data",
+        str(photos),
+        "--backbone",
+        tiny_savedmodel,
+        "--out",
+        str(out),
+    ]
+    words += [
+        "--head",
+        "gaussian",
+        "--learning-rate",
+        "0.001",
+        "--augment",
+        "none",
+        "--global-batch",
+        "2",
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     process = run([*words, "--epochs", "50"])
     read_until(process, "epoch  1/50")
     os.kill(worker(process.pid, 1), signal.SIGTERM)
     said, _ = process.communicate(timeout=100)
-    assert process.returncode == 143 and "stopped, since another worker got a SIGTERM." in said, said
-    assert "worker 1 was stopped. Stopping the others." in said or "worker 0 was stopped. Stopping the others." in said
-    assert f"What was done is kept. Go on with: tfxfer {' '.join(words)}" in said and "Error" not in said and "tfxfer run" not in said
+    assert process.returncode == 143 and "stopped, since another worker got a SIGTERM." in said, (
+        said
+    )
+    assert (
+        "worker 1 was stopped. Stopping the others." in said
+        or "worker 0 was stopped. Stopping the others." in said
+    )
+    assert (
+        f"What was done is kept. Go on with: tfxfer {' '.join(words)}" in said
+        and "Error" not in said
+        and "tfxfer run" not in said
+    )
     assert list((out / "checkpoints" / "tuning").rglob("state-*.npz"))
     process = run([*words, "--epochs", "50", "--resume"])
     first = read_until(process, "epoch ")[-1]
@@ -229,7 +421,20 @@ def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(photos
 
 
 def test_a_run_that_is_preempted_saves_first(photos, tmp_path, tiny_savedmodel):
-    words = ["run", "full", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "run"), "--head", "gaussian", "--epochs", "50"]
+    words = [
+        "run",
+        "full",
+        "--data",
+        str(photos),
+        "--backbone",
+        tiny_savedmodel,
+        "--out",
+        str(tmp_path / "run"),
+        "--head",
+        "gaussian",
+        "--epochs",
+        "50",
+    ]
     process = run([*words, "--learning-rate", "0.001", "--augment", "none", "--batch-size", "2"])
     read_until(process, "epoch  1/50")
     process.send_signal(signal.SIGTERM)

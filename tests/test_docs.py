@@ -21,13 +21,24 @@ TOOLS = Path(sys.executable).parent
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """(language, content) of each fenced block."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        r"^```(\w+)\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
 
 
 def lines(page: str) -> list[str]:
     """Calls of tfxfer, in console blocks (which the tests run) and in sh blocks (for which they have no cluster or server)."""
-    joined = [content.replace("\\\n", " ") for language, content in blocks(page) if language in ("console", "sh")]
-    return [line.removeprefix("$ ").strip() for content in joined for line in content.splitlines() if line.removeprefix("$ ").startswith("tfxfer ")]
+    joined = [
+        content.replace("\\\n", " ")
+        for language, content in blocks(page)
+        if language in ("console", "sh")
+    ]
+    return [
+        line.removeprefix("$ ").strip()
+        for content in joined
+        for line in content.splitlines()
+        if line.removeprefix("$ ").startswith("tfxfer ")
+    ]
 
 
 def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
@@ -35,7 +46,9 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
     command: click.Command = main
     while isinstance(command, click.Group):
         with click.Context(command) as context:
-            found = command.get_command(context, words[0] if words[0] not in ("mine.py", "wide.py") else "frozen")
+            found = command.get_command(
+                context, words[0] if words[0] not in ("mine.py", "wide.py") else "frozen"
+            )
         assert found is not None, words
         command, words = found, words[1:]
     return command, words
@@ -45,19 +58,34 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
 def test_every_command_and_option_exists(page):
     for line in lines(page):
         command, words = command_of(line.split(" -- ")[0].split()[1:])
-        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        named = {word.split("=")[0] for word in words if word.startswith("--")} - {"--units"}  # which the page's own recipe has
+        options = {
+            option
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        named = {word.split("=")[0] for word in words if word.startswith("--")} - {
+            "--units"
+        }  # which the page's own recipe has
         assert named <= options, f"{page}: {line}"
 
 
 def test_every_page_is_in_the_table_of_contents():
-    (listed,) = [content for language, content in re.findall(r"^```\{(\w+)\}\n(.*?)^```$", (DOCS / "index.md").read_text(), re.MULTILINE | re.DOTALL)]
+    (listed,) = [
+        content
+        for language, content in re.findall(
+            r"^```\{(\w+)\}\n(.*?)^```$", (DOCS / "index.md").read_text(), re.MULTILINE | re.DOTALL
+        )
+    ]
     assert {f"{name}.md" for name in listed.split()[2:]} | {"index.md"} == set(PAGES)
 
 
 @pytest.mark.long
 def test_the_pages_build_without_a_warning(tmp_path):
-    done = subprocess.run([TOOLS / "sphinx-build", "-q", "-W", "--keep-going", DOCS, tmp_path], capture_output=True, text=True)
+    done = subprocess.run(
+        [TOOLS / "sphinx-build", "-q", "-W", "--keep-going", DOCS, tmp_path],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "tfxfer.serving.export_litert" in (tmp_path / "api.html").read_text()
 
@@ -67,14 +95,26 @@ def mine(tmp_path_factory, photos) -> Path:
     """A folder with photos and the run that most pages begin with."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(photos, folder / "photos")
-    subprocess.run([sys.executable, "-m", "tfxfer", "run", "frozen", "--data", "photos/", "--out", "mine"], cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "tfxfer", "run", "frozen", "--data", "photos/", "--out", "mine"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
     return folder
 
 
 def scripts(page: str) -> list[tuple[str, str]]:
     """What a reader of a page runs: console blocks, and Python blocks, those that follow each other as one program."""
-    run = [(language, content) for language, content in blocks(page) if language in ("console", "python")]
-    return [(language, "\n".join(content for _, content in group)) for language, group in groupby(run, key=itemgetter(0))]
+    run = [
+        (language, content)
+        for language, content in blocks(page)
+        if language in ("console", "python")
+    ]
+    return [
+        (language, "\n".join(content for _, content in group))
+        for language, group in groupby(run, key=itemgetter(0))
+    ]
 
 
 @pytest.mark.long
@@ -87,6 +127,17 @@ def test_what_a_page_says_can_be_done(page, mine, tmp_path):
     environment = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
     for language, script in scripts(page):
         commands = "\n".join(line.removeprefix("$ ") for line in script.splitlines())
-        words = ["bash", "-euo", "pipefail", "-c", commands] if language == "console" else [sys.executable, "-c", script]
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+        words = (
+            ["bash", "-euo", "pipefail", "-c", commands]
+            if language == "console"
+            else [sys.executable, "-c", script]
+        )
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
         assert done.returncode == 0, f"{page}:\n{script}\n{done.stdout}\n{done.stderr}"

@@ -38,7 +38,11 @@ def test_an_engine_agrees_with_the_layer(engine, backbone, prefix):
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_an_image_gets_the_same_bytes_wherever_it_stands(engine, prefix):
-    run, x, order = ENGINES[engine](prefix, "float32"), images(16), np.random.default_rng(1).permutation(16)
+    run, x, order = (
+        ENGINES[engine](prefix, "float32"),
+        images(16),
+        np.random.default_rng(1).permutation(16),
+    )
     alone = np.zeros_like(x)
     alone[11] = x[11]
     found = run(x)
@@ -71,24 +75,37 @@ def normalised(kind: str) -> Prefix:
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (None, 16, 16, 3), name="pixels")
         if kind == "depthwise":
-            y = tf.nn.depthwise_conv2d(x, rng.normal(size=(3, 3, 3, 2)).astype(np.float32), [1, 1, 1, 1], "SAME")
+            y = tf.nn.depthwise_conv2d(
+                x, rng.normal(size=(3, 3, 3, 2)).astype(np.float32), [1, 1, 1, 1], "SAME"
+            )
         else:
             y = tf.nn.conv2d(x, rng.normal(size=(3, 3, 3, width)).astype(np.float32), 1, "SAME")
         if kind == "bias":
             y = tf.nn.bias_add(y, vector())
         scale = x[0, 0, 0, :1] * np.ones(width, np.float32) if kind == "computed" else vector()
-        z = tf.compat.v1.nn.fused_batch_norm(y, scale, vector(), vector(), vector(0.1), epsilon=0.02, is_training=False)[0]
-        tf.reduce_mean(tf.nn.relu6(z) + y if kind == "shared" else tf.nn.relu6(z), [1, 2], name="features")
-    return Prefix(graph.as_graph_def(), "pixels:0", "features:0", (16, 16), (0.0, 1.0), width, width, (), kind)
+        z = tf.compat.v1.nn.fused_batch_norm(
+            y, scale, vector(), vector(), vector(0.1), epsilon=0.02, is_training=False
+        )[0]
+        tf.reduce_mean(
+            tf.nn.relu6(z) + y if kind == "shared" else tf.nn.relu6(z), [1, 2], name="features"
+        )
+    return Prefix(
+        graph.as_graph_def(), "pixels:0", "features:0", (16, 16), (0.0, 1.0), width, width, (), kind
+    )
 
 
-@pytest.mark.parametrize(("kind", "left"), [("plain", 0), ("bias", 0), ("depthwise", 0), ("shared", 1), ("computed", 1)])
+@pytest.mark.parametrize(
+    ("kind", "left"), [("plain", 0), ("bias", 0), ("depthwise", 0), ("shared", 1), ("computed", 1)]
+)
 def test_batch_norm_is_folded_where_that_is_right(kind, left):
     """Not where something else reads the convolution, or where the scale is no constant."""
     prefix, x = normalised(kind), images(3, 16)
     assert sum(node.op.startswith("FusedBatchNorm") for node in folded(needed(prefix)).node) == left
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        expected = session.run(tf.graph_util.import_graph_def(prefix.graph, return_elements=["features:0"], name=""), {"pixels:0": x})[0]
+        expected = session.run(
+            tf.graph_util.import_graph_def(prefix.graph, return_elements=["features:0"], name=""),
+            {"pixels:0": x},
+        )[0]
     assert close(tensorflow_engine(prefix)(x), expected)
 
 
@@ -103,7 +120,10 @@ def test_bf16_deviates_a_little(prefix):
 
 
 def test_bf16_with_tensorflow_says_why_not(prefix):
-    with pytest.raises(EngineError, match=r"computes in float32, received bf16: .*gains nothing on a CPU.*Try --engine openvino --engine-precision bf16"):
+    with pytest.raises(
+        EngineError,
+        match=r"computes in float32, received bf16: .*gains nothing on a CPU.*Try --engine openvino --engine-precision bf16",
+    ):
         tensorflow_engine(prefix, "bf16")
 
 
@@ -111,7 +131,14 @@ def test_openvino_names_what_it_can_not_take(prefix):
     graph = tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (None, 32, 32, 3), name="pixels")
-        tf.identity(tf.raw_ops.MatrixLogarithm(input=tf.cast(x[:, :3, :3, 0], tf.complex64)), name="features")
-    odd = Prefix(graph.as_graph_def(), "pixels:0", "features:0", (32, 32), (0.0, 1.0), 9, 9, (), "odd")
-    with pytest.raises(EngineError, match=r"OpenVINO can't take this backbone: .*Use --engine tensorflow"):
+        tf.identity(
+            tf.raw_ops.MatrixLogarithm(input=tf.cast(x[:, :3, :3, 0], tf.complex64)),
+            name="features",
+        )
+    odd = Prefix(
+        graph.as_graph_def(), "pixels:0", "features:0", (32, 32), (0.0, 1.0), 9, 9, (), "odd"
+    )
+    with pytest.raises(
+        EngineError, match=r"OpenVINO can't take this backbone: .*Use --engine tensorflow"
+    ):
         openvino_engine(odd)

@@ -7,10 +7,26 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, precision_recall_fscore_support, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 from sklearn.preprocessing import StandardScaler
 
-from tfxfer.evaluate import baselines, lowest, members, pays, reliability, score, strangeness, wilson
+from tfxfer.evaluate import (
+    baselines,
+    lowest,
+    members,
+    pays,
+    reliability,
+    score,
+    strangeness,
+    wilson,
+)
 
 
 def quiet(_: str) -> None:
@@ -28,7 +44,9 @@ def test_the_figures_are_scikit_learns():
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, said))
     assert found["macro_f1"] == pytest.approx(f1_score(labels, said, average="macro"))
     assert found["log_loss"] == pytest.approx(log_loss(labels, probabilities))
-    assert found["brier"] == pytest.approx(np.mean(np.sum((probabilities - np.eye(3)[labels]) ** 2, 1)))
+    assert found["brier"] == pytest.approx(
+        np.mean(np.sum((probabilities - np.eye(3)[labels]) ** 2, 1))
+    )
     assert found["top5"] is None
     for i, name in enumerate("abc"):
         hits = np.sum((said == i) & (labels == i))
@@ -37,7 +55,13 @@ def test_the_figures_are_scikit_learns():
             "predicted": np.sum(said == i),
             "precision": pytest.approx(precision[i]),
             "recall": pytest.approx(recall[i]),
-            **dict(zip(("precision_low", "precision_high"), wilson(hits, np.sum(said == i)), strict=True)),
+            **dict(
+                zip(
+                    ("precision_low", "precision_high"),
+                    wilson(hits, np.sum(said == i)),
+                    strict=True,
+                )
+            ),
             **dict(zip(("recall_low", "recall_high"), wilson(hits, support[i]), strict=True)),
         }
 
@@ -45,11 +69,15 @@ def test_the_figures_are_scikit_learns():
 def test_top_5_is_scikit_learns():
     rng = np.random.default_rng(0)
     labels, probabilities = np.arange(200) % 8, rng.dirichlet(np.ones(8), 200)
-    assert score(labels, probabilities, list("abcdefgh"))["top5"] == pytest.approx(top_k_accuracy_score(labels, probabilities, k=5))
+    assert score(labels, probabilities, list("abcdefgh"))["top5"] == pytest.approx(
+        top_k_accuracy_score(labels, probabilities, k=5)
+    )
 
 
 def test_equal_probabilities_are_no_hit_among_five():
-    assert score(np.arange(20), np.full((20, 20), 0.05), [str(i) for i in range(20)])["top5"] == pytest.approx(5 / 20)
+    assert score(np.arange(20), np.full((20, 20), 0.05), [str(i) for i in range(20)])[
+        "top5"
+    ] == pytest.approx(5 / 20)
 
 
 def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accuracy():
@@ -57,12 +85,18 @@ def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accur
     labels, said = np.array([0, 1, 0, 0, 1]), np.array([0.5, 0.5, 0.9, 0.9, 0.0])
     probabilities = np.stack([said, 1 - said], 1)
     found = reliability(labels, probabilities)
-    assert [(b["n"], b["confidence"], b["accuracy"]) for b in found] == [(2, 0.5, 0.5), (2, pytest.approx(0.9), 1.0), (1, 1.0, 1.0)]
+    assert [(b["n"], b["confidence"], b["accuracy"]) for b in found] == [
+        (2, 0.5, 0.5),
+        (2, pytest.approx(0.9), 1.0),
+        (1, 1.0, 1.0),
+    ]
     assert score(labels, probabilities, ["a", "b"])["ece"] == pytest.approx(2 / 5 * 0.1)
 
 
 def test_sure_and_wrong_costs_much_but_not_everything():
-    assert score(np.array([1]), np.array([[1.0, 0.0]]), ["a", "b"])["log_loss"] == pytest.approx(-np.log(1e-12))
+    assert score(np.array([1]), np.array([[1.0, 0.0]]), ["a", "b"])["log_loss"] == pytest.approx(
+        -np.log(1e-12)
+    )
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
@@ -71,14 +105,18 @@ def test_sets_hold_the_true_class_as_often_as_promised(coverage):
     probabilities = rng.dirichlet([0.3] * 4, 4000)
     labels = np.array([rng.choice(4, p=row) for row in probabilities])
     calm, new = np.arange(2000), np.arange(2000, 4000)
-    found = members(probabilities[new], lowest(strangeness(labels[calm], probabilities[calm]), coverage))
+    found = members(
+        probabilities[new], lowest(strangeness(labels[calm], probabilities[calm]), coverage)
+    )
     assert found[np.arange(2000), labels[new]].mean() == pytest.approx(coverage, abs=0.02)
 
 
 def test_a_set_is_never_empty_and_holds_every_class_where_too_few_examples_are_known():
     assert members(np.array([[0.4, 0.3, 0.3]]), 0.5).tolist() == [[True, False, False]]
     assert lowest(np.array([0.1, 0.2], np.float32), 0.9) == 0.0
-    with pytest.raises(ValueError, match=r"Expected a coverage above 0 and below 1\. Received: coverage=1\.0"):
+    with pytest.raises(
+        ValueError, match=r"Expected a coverage above 0 and below 1\. Received: coverage=1\.0"
+    ):
         lowest(np.array([0.1]), 1.0)
 
 
@@ -89,9 +127,18 @@ def test_the_interval_is_wilsons():
 
 
 def test_a_class_without_examples_has_no_recall_and_does_not_count_in_the_balance():
-    found = score(np.array([0, 0, 1]), np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.6, 0.4, 0.0]]), ["a", "b", "never"])
+    found = score(
+        np.array([0, 0, 1]),
+        np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.6, 0.4, 0.0]]),
+        ["a", "b", "never"],
+    )
     never, b = found["classes"]["never"], found["classes"]["b"]
-    assert (never["n"], never["precision"], never["recall"], never["recall_high"]) == (0, None, None, None)
+    assert (never["n"], never["precision"], never["recall"], never["recall_high"]) == (
+        0,
+        None,
+        None,
+        None,
+    )
     assert (b["n"], b["precision"], b["precision_low"], b["recall"]) == (1, None, None, 0.0)
     assert found["macro_f1"] == pytest.approx((0.8 + 0.0) / 2)
     assert found["balanced_accuracy"] == pytest.approx(0.5)
@@ -100,11 +147,26 @@ def test_a_class_without_examples_has_no_recall_and_does_not_count_in_the_balanc
 def test_the_figures_are_json():
     found = score(np.array([0, 1]), np.eye(2, dtype=np.float32), ["a", "b"])
     assert json.loads(json.dumps(found)) == found
-    assert list(found) == ["accuracy", "low", "high", "n", "balanced_accuracy", "macro_f1", "top5", "log_loss", "brier", "ece", "classes"]
+    assert list(found) == [
+        "accuracy",
+        "low",
+        "high",
+        "n",
+        "balanced_accuracy",
+        "macro_f1",
+        "top5",
+        "log_loss",
+        "brier",
+        "ece",
+        "classes",
+    ]
 
 
 def test_shapes_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"probabilities \[n, 2\] with n >= 1. Received: shapes \(3,\) and \(3, 4\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"probabilities \[n, 2\] with n >= 1. Received: shapes \(3,\) and \(3, 4\)",
+    ):
         score(np.zeros(3, int), np.zeros((3, 4)), ["a", "b"])
     with pytest.raises(ValueError, match=r"Received: shapes \(0,\) and \(0, 2\)"):
         score(np.zeros(0, int), np.zeros((0, 2)), ["a", "b"])
@@ -120,9 +182,17 @@ def test_a_baseline_is_as_good_as_scikit_learns_tuned_logistic_regression():
     x, labels, train, test = digits()
     found = baselines(labels, train, test, list("0123456789"), raw_pixels=x, log=quiet)
     scaler = StandardScaler().fit(x[train])
-    theirs = LogisticRegressionCV(Cs=10.0 ** np.arange(-4, 2), l1_ratios=(0,), use_legacy_attributes=False, scoring="neg_log_loss", max_iter=2000)
+    theirs = LogisticRegressionCV(
+        Cs=10.0 ** np.arange(-4, 2),
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
+        scoring="neg_log_loss",
+        max_iter=2000,
+    )
     theirs.fit(scaler.transform(x[train]), labels[train])
-    assert found.scores["raw_pixels"]["accuracy"] == pytest.approx(np.mean(theirs.predict(scaler.transform(x[test])) == labels[test]), abs=0.01)
+    assert found.scores["raw_pixels"]["accuracy"] == pytest.approx(
+        np.mean(theirs.predict(scaler.transform(x[test])) == labels[test]), abs=0.01
+    )
     assert found.right["raw_pixels"].mean() == found.scores["raw_pixels"]["accuracy"]
 
 
@@ -135,8 +205,13 @@ def test_the_majority_is_that_of_train():
 
 def test_without_a_test_part_there_are_no_baselines():
     x, labels, train, _ = digits()
-    found = baselines(labels, train, np.array([], int), list("0123456789"), raw_pixels=x, last_layer=x, log=quiet)
-    assert found.scores == {"majority": None, "raw_pixels": None, "last_layer_logistic": None} and found.right == {}
+    found = baselines(
+        labels, train, np.array([], int), list("0123456789"), raw_pixels=x, last_layer=x, log=quiet
+    )
+    assert (
+        found.scores == {"majority": None, "raw_pixels": None, "last_layer_logistic": None}
+        and found.right == {}
+    )
 
 
 def test_a_class_that_only_test_has_is_never_named_by_a_baseline():
@@ -151,12 +226,20 @@ def test_a_baseline_on_a_sample_says_so(monkeypatch):
     x, labels, train, test = digits()
     lines = []
     baselines(labels, train, test, list("0123456789"), raw_pixels=x, log=lines.append)
-    assert lines == ["baselines: logistic regression is fitted on 100 of 400 training examples, each class by its share"]
+    assert lines == [
+        "baselines: logistic regression is fitted on 100 of 400 training examples, each class by its share"
+    ]
 
 
 def metrics(test: float, raw: float, n: int) -> dict:
     """What metrics.json holds, as far as `pays` reads it."""
-    return {"test": {"accuracy": test, "n": n}, "baselines": {"majority": {"accuracy": 0.1, "n": n}, "raw_pixels": {"accuracy": raw, "n": n}}}
+    return {
+        "test": {"accuracy": test, "n": n},
+        "baselines": {
+            "majority": {"accuracy": 0.1, "n": n},
+            "raw_pixels": {"accuracy": raw, "n": n},
+        },
+    }
 
 
 def test_it_is_said_when_transfer_pays():
@@ -166,7 +249,9 @@ def test_it_is_said_when_transfer_pays():
 
 
 def test_it_is_said_when_transfer_does_not_pay():
-    assert pays(metrics(0.919, 0.961, 1000)).startswith("Transfer does not pay here: 0.919 on 1,000 test examples against 0.961")
+    assert pays(metrics(0.919, 0.961, 1000)).startswith(
+        "Transfer does not pay here: 0.919 on 1,000 test examples against 0.961"
+    )
 
 
 def test_it_is_said_when_it_is_open():
@@ -187,5 +272,7 @@ def test_nothing_is_said_without_a_test_part():
 
 def test_baselines_have_probabilities():
     x, labels, train, test = digits()
-    found = baselines(labels, train, test, [str(i) for i in range(10)], raw_pixels=x, log=quiet).scores["raw_pixels"]
+    found = baselines(
+        labels, train, test, [str(i) for i in range(10)], raw_pixels=x, log=quiet
+    ).scores["raw_pixels"]
     assert 0 < found["brier"] < 0.5 and 0 <= found["ece"] < 0.2 and found["log_loss"] < 1

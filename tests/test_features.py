@@ -60,32 +60,57 @@ def listed(folder, encoded: list[bytes]) -> Examples:
     digests = tuple(hashlib.sha256(content).hexdigest() for content in encoded)
     labels = np.arange(len(encoded), dtype=np.int32) % 2
     names = tuple(f"{i}.jpg" for i in range(len(encoded)))
-    return Examples(names, labels, ("train",) * len(encoded), ("a", "b"), digests, lambda i: (folder / names[i]).read_bytes(), str(folder))
+    return Examples(
+        names,
+        labels,
+        ("train",) * len(encoded),
+        ("a", "b"),
+        digests,
+        lambda i: (folder / names[i]).read_bytes(),
+        str(folder),
+    )
 
 
 def picture(seed: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 48, 3), np.uint8)).save(buffer, "JPEG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 48, 3), np.uint8)).save(
+        buffer, "JPEG"
+    )
     return buffer.getvalue()
 
 
 def expected(examples: Examples, prefix: Prefix, tiny: str) -> np.ndarray:
-    pixels = tf.stack([preprocess.pixels(examples.read(i), prefix.image_size, prefix.value_range) for i in range(len(examples))])
+    pixels = tf.stack(
+        [
+            preprocess.pixels(examples.read(i), prefix.image_size, prefix.value_range)
+            for i in range(len(examples))
+        ]
+    )
     return Backbone(tiny, trainable=False, taps=3)(pixels).numpy()
 
 
 def test_features_are_what_the_layer_gives(examples, prefix, cache, tiny_savedmodel):
     found = extract(examples, prefix, cache=cache, progress=False)
-    assert found.shape == (len(examples), sum(found.tap_widths)) and len(found) == len(examples) and found.examples is examples
+    assert (
+        found.shape == (len(examples), sum(found.tap_widths))
+        and len(found) == len(examples)
+        and found.examples is examples
+    )
     np.testing.assert_allclose(found[:], expected(examples, prefix, tiny_savedmodel), atol=2e-5)
     np.testing.assert_array_equal(np.concatenate(list(found.blocks(size=7))), found[:])
-    np.testing.assert_array_equal(np.concatenate(list(found.blocks([5, 3, 9], size=2))), found[[5, 3, 9]])
+    np.testing.assert_array_equal(
+        np.concatenate(list(found.blocks([5, 3, 9], size=2))), found[[5, 3, 9]]
+    )
 
 
-def test_the_output_alone_is_the_first_columns_of_the_last_tap(examples, prefix, cache, tiny_savedmodel):
+def test_the_output_alone_is_the_first_columns_of_the_last_tap(
+    examples, prefix, cache, tiny_savedmodel
+):
     found = extract(examples, prefix, cache=cache, progress=False)
     pixels = preprocess.pixels(examples.read(3), prefix.image_size)
-    np.testing.assert_allclose(found.output[3], Backbone(tiny_savedmodel, trainable=False)(pixels[None])[0], atol=2e-5)
+    np.testing.assert_allclose(
+        found.output[3], Backbone(tiny_savedmodel, trainable=False)(pixels[None])[0], atol=2e-5
+    )
 
 
 def test_taken_features_are_those_of_the_taken_examples(examples, prefix, cache):
@@ -98,12 +123,19 @@ def test_taken_features_are_those_of_the_taken_examples(examples, prefix, cache)
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_the_batch_size_changes_no_bit(batch_size, examples, prefix, cache, tmp_path):
     one = extract(examples, prefix, cache=cache, progress=False)[:]
-    assert extract(examples, prefix, cache=Cache(tmp_path / "other"), batch_size=batch_size, progress=False)[:].tobytes() == one.tobytes()
+    assert (
+        extract(
+            examples, prefix, cache=Cache(tmp_path / "other"), batch_size=batch_size, progress=False
+        )[:].tobytes()
+        == one.tobytes()
+    )
 
 
 def test_what_is_cached_is_not_computed_again(examples, prefix, cache, monkeypatch):
     one = extract(examples, prefix, cache=cache, progress=False)[:]
-    monkeypatch.setitem(features.computation.ENGINES, "tensorflow", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setitem(
+        features.computation.ENGINES, "tensorflow", lambda *a: pytest.fail("computed again")
+    )
     assert extract(examples, prefix, cache=cache, progress=False)[:].tobytes() == one.tobytes()
 
 
@@ -117,7 +149,9 @@ def test_the_same_picture_twice_is_computed_once(prefix, cache, tmp_path):
 def test_a_mirrored_feature_is_the_mean_of_both_views(examples, prefix, cache, tiny_savedmodel):
     plain = extract(examples, prefix, cache=cache, progress=False)[:]
     both = extract(examples, prefix, cache=cache, mirror=True, progress=False)
-    pixels = tf.stack([preprocess.pixels(examples.read(i), prefix.image_size)[:, ::-1] for i in range(4)])
+    pixels = tf.stack(
+        [preprocess.pixels(examples.read(i), prefix.image_size)[:, ::-1] for i in range(4)]
+    )
     mirrored = Backbone(tiny_savedmodel, trainable=False, taps=3)(pixels).numpy()
     np.testing.assert_allclose(both[:4], (plain[:4] + mirrored) / 2, atol=2e-5)
     assert both.one_side[:].tobytes() == plain.tobytes()
@@ -125,8 +159,18 @@ def test_a_mirrored_feature_is_the_mean_of_both_views(examples, prefix, cache, t
 
 
 def test_a_changed_picture_is_computed_again(prefix, cache, tmp_path):
-    one = extract(listed(tmp_path / "files", [picture(i) for i in range(6)]), prefix, cache=cache, progress=False)[:]
-    other = extract(listed(tmp_path / "files", [picture(i + 10 * (i == 2)) for i in range(6)]), prefix, cache=cache, progress=False)[:]
+    one = extract(
+        listed(tmp_path / "files", [picture(i) for i in range(6)]),
+        prefix,
+        cache=cache,
+        progress=False,
+    )[:]
+    other = extract(
+        listed(tmp_path / "files", [picture(i + 10 * (i == 2)) for i in range(6)]),
+        prefix,
+        cache=cache,
+        progress=False,
+    )[:]
     assert [i for i in range(6) if not np.array_equal(one[i], other[i])] == [2]
     assert cache.summary()[0].rows == 7
 
@@ -135,7 +179,9 @@ def test_a_changed_weight_is_another_backbone(examples, prefix, cache, tiny_save
     one = extract(examples, prefix, cache=cache, progress=False)[:]
     backbone = Backbone(tiny_savedmodel, trainable=False)
     backbone.weights[0].assign(backbone.weights[0] + 0.01)
-    assert not np.array_equal(extract(examples, backbone.prefix(3), cache=cache, progress=False)[:], one)
+    assert not np.array_equal(
+        extract(examples, backbone.prefix(3), cache=cache, progress=False)[:], one
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,14 +199,21 @@ def test_a_changed_weight_is_another_backbone(examples, prefix, cache, tiny_save
 def test_everything_that_changes_a_feature_is_in_the_key(change, prefix):
     call = {"engine": "tensorflow", "precision": "float32", "view": 0}
     own = {name: value for name, value in change.items() if name not in call}
-    changed = features.key_of(replace(prefix, **own), **(call | {name: value for name, value in change.items() if name in call}))
+    changed = features.key_of(
+        replace(prefix, **own),
+        **(call | {name: value for name, value in change.items() if name in call}),
+    )
     assert changed != features.key_of(prefix, **call)
 
 
-def test_a_file_that_changes_during_extraction_is_not_cached_under_its_old_name(prefix, cache, tmp_path):
+def test_a_file_that_changes_during_extraction_is_not_cached_under_its_old_name(
+    prefix, cache, tmp_path
+):
     examples = listed(tmp_path / "files", [picture(i) for i in range(4)])
     (tmp_path / "files" / "1.jpg").write_bytes(picture(99))
-    with pytest.raises(ImageError, match=r"1\.jpg \(it was changed after it was listed; run again\)"):
+    with pytest.raises(
+        ImageError, match=r"1\.jpg \(it was changed after it was listed; run again\)"
+    ):
         extract(examples, prefix, cache=cache, progress=False)
 
 
@@ -177,25 +230,50 @@ def test_files_that_can_not_be_decoded_stop_it_by_name(prefix, cache, tmp_path):
     with pytest.raises(ImageError) as caught:
         extract(bad_pile(tmp_path / "files"), prefix, cache=cache, progress=False)
     said = str(caught.value)
-    assert said.startswith("3 image files can't be decoded: 3.jpg (") and "7.jpg (" in said and "10.jpg (" in said
+    assert (
+        said.startswith("3 image files can't be decoded: 3.jpg (")
+        and "7.jpg (" in said
+        and "10.jpg (" in said
+    )
     assert said.endswith("Remove or mend them, or leave them out with --skip-bad-images.")
     assert "function_node" not in said and "Traceback" not in said and "\n" not in said
 
 
 @pytest.mark.parametrize("batch_size", [2, 32])
 def test_bad_files_are_left_out_and_listed_where_asked(batch_size, prefix, cache, tmp_path):
-    found = extract(bad_pile(tmp_path / "files"), prefix, cache=cache, batch_size=batch_size, skip_bad_images=True, progress=False)
+    found = extract(
+        bad_pile(tmp_path / "files"),
+        prefix,
+        cache=cache,
+        batch_size=batch_size,
+        skip_bad_images=True,
+        progress=False,
+    )
     left = [0, 1, 2, 4, 5, 6, 8, 9, 11]
     assert found.examples.files == tuple(f"{i}.jpg" for i in left) and len(found) == 9
     note = found.examples.notes[-1]
-    assert note.startswith("left out 3 files that can't be decoded:\n  3.jpg: ") and len(note.splitlines()) == 4
-    whole = extract(listed(tmp_path / "whole", [picture(i) for i in left]), prefix, cache=Cache(tmp_path / "second"), progress=False)
+    assert (
+        note.startswith("left out 3 files that can't be decoded:\n  3.jpg: ")
+        and len(note.splitlines()) == 4
+    )
+    whole = extract(
+        listed(tmp_path / "whole", [picture(i) for i in left]),
+        prefix,
+        cache=Cache(tmp_path / "second"),
+        progress=False,
+    )
     assert found[:].tobytes() == whole[:].tobytes()
 
 
 def test_a_pile_of_bad_files_alone_is_refused(prefix, cache, tmp_path):
     with pytest.raises(ImageError, match=r"none of the 2 image files can be decoded: 0\.jpg \("):
-        extract(listed(tmp_path / "files", [b"no", b"neither"]), prefix, cache=cache, skip_bad_images=True, progress=False)
+        extract(
+            listed(tmp_path / "files", [b"no", b"neither"]),
+            prefix,
+            cache=cache,
+            skip_bad_images=True,
+            progress=False,
+        )
 
 
 def test_a_damaged_shard_is_computed_again(examples, prefix, cache, tmp_path, monkeypatch):
@@ -205,7 +283,10 @@ def test_a_damaged_shard_is_computed_again(examples, prefix, cache, tmp_path, mo
     assert len(shards) == 4
     shards[0].unlink()
     shards[1].write_bytes(shards[1].read_bytes()[:1000])
-    assert extract(examples, prefix, cache=cache, batch_size=8, progress=False)[:].tobytes() == one.tobytes()
+    assert (
+        extract(examples, prefix, cache=cache, batch_size=8, progress=False)[:].tobytes()
+        == one.tobytes()
+    )
 
 
 def start(photos, tiny: str, cache, *limit: str) -> subprocess.Popen:
@@ -214,7 +295,9 @@ def start(photos, tiny: str, cache, *limit: str) -> subprocess.Popen:
 
 
 @pytest.mark.long
-def test_a_killed_extraction_resumes_to_the_same_bytes(photos, examples, prefix, cache, tmp_path, tiny_savedmodel):
+def test_a_killed_extraction_resumes_to_the_same_bytes(
+    photos, examples, prefix, cache, tmp_path, tiny_savedmodel
+):
     """Killed three times: when it is ready, when the first shard is there, and at a random moment after."""
     whole = extract(examples, prefix, cache=cache, progress=False)[:]
     folder, rng = tmp_path / "killed", np.random.default_rng(0)
@@ -222,7 +305,12 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(photos, examples, prefix,
         process = start(photos, tiny_savedmodel, folder)
         process.stdout.readline()
         until = time.monotonic() + 30
-        while kill and process.poll() is None and time.monotonic() < until and not list(folder.glob("shards/*.npy")):
+        while (
+            kill
+            and process.poll() is None
+            and time.monotonic() < until
+            and not list(folder.glob("shards/*.npy"))
+        ):
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
@@ -231,7 +319,9 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(photos, examples, prefix,
     assert found[:].tobytes() == whole.tobytes()
 
 
-def test_two_extractions_at_once_share_a_cache(photos, examples, prefix, cache, tmp_path, tiny_savedmodel):
+def test_two_extractions_at_once_share_a_cache(
+    photos, examples, prefix, cache, tmp_path, tiny_savedmodel
+):
     whole = extract(examples, prefix, cache=cache, progress=False)[:]
     processes = [start(photos, tiny_savedmodel, tmp_path / "shared") for _ in range(2)]
     assert [(process.communicate()[1], process.returncode)[1] for process in processes] == [0, 0]
@@ -240,26 +330,39 @@ def test_two_extractions_at_once_share_a_cache(photos, examples, prefix, cache, 
     assert shared.summary()[0].rows == len(examples)
 
 
-def test_a_full_disk_while_extracting_says_what_to_try_and_resumes(photos, examples, prefix, cache, tmp_path, tiny_savedmodel):
+def test_a_full_disk_while_extracting_says_what_to_try_and_resumes(
+    photos, examples, prefix, cache, tmp_path, tiny_savedmodel
+):
     folder = tmp_path / "full"
     process = start(photos, tiny_savedmodel, folder, "3000")
     said = process.communicate()[1].splitlines()[-1]
-    assert process.returncode == 1 and re.search(r"CacheError: the cache in .*full can't be .*--cache DIR", said), said
+    assert process.returncode == 1 and re.search(
+        r"CacheError: the cache in .*full can't be .*--cache DIR", said
+    ), said
     whole = extract(examples, prefix, cache=cache, progress=False)[:]
     shutil.rmtree(folder)  # an index that could not even be begun
-    assert extract(examples, prefix, cache=Cache(folder), progress=False)[:].tobytes() == whole.tobytes()
+    assert (
+        extract(examples, prefix, cache=Cache(folder), progress=False)[:].tobytes()
+        == whole.tobytes()
+    )
 
 
 def test_no_room_is_seen_before_the_network_is_run(examples, prefix, cache, monkeypatch):
-    monkeypatch.setitem(features.computation.ENGINES, "tensorflow", lambda *a: pytest.fail("began to compute"))
+    monkeypatch.setitem(
+        features.computation.ENGINES, "tensorflow", lambda *a: pytest.fail("began to compute")
+    )
     with pytest.raises(CacheError, match=r"No space left. Needed: .* more, .* free on that disk"):
         extract(examples, Prefix(**{**vars(prefix), "width": 10**12}), cache=cache, progress=False)
 
 
-def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(examples, prefix, cache, capsys):
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+    examples, prefix, cache, capsys
+):
     extract(examples, prefix, cache=cache)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and re.fullmatch(r"features: 60 of 60 images, \d+ images/s, 0 s left", lines[0])
+    assert len(lines) == 1 and re.fullmatch(
+        r"features: 60 of 60 images, \d+ images/s, 0 s left", lines[0]
+    )
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
@@ -273,7 +376,9 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
 def test_raw_pixels_are_small_images(examples, cache):
     found = raw_pixels(examples, cache=cache, size=8)
     assert found.shape == (len(examples), 192)
-    np.testing.assert_allclose(found[5].reshape(8, 8, 3), preprocess.pixels(examples.read(5), (8, 8)), atol=1e-7)
+    np.testing.assert_allclose(
+        found[5].reshape(8, 8, 3), preprocess.pixels(examples.read(5), (8, 8)), atol=1e-7
+    )
     assert found[:].min() >= 0 and found[:].max() <= 1
 
 

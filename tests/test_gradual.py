@@ -26,12 +26,22 @@ def test_one_more_stage_moves_after_every_other_epoch(tiny_savedmodel):
             self.before = [v.numpy() for v in backbone._own]
 
         def on_epoch_end(self, epoch, logs=None):
-            moved = {f"weight_{i}" for i, v in enumerate(backbone._own) if not np.array_equal(self.before[i], v.numpy())}
+            moved = {
+                f"weight_{i}"
+                for i, v in enumerate(backbone._own)
+                if not np.array_equal(self.before[i], v.numpy())
+            }
             moving.append([stage.name for stage in backbone.stages if moved & set(stage.weights)])
             trainable = {f"weight_{i}" for i, v in enumerate(backbone._own) if v.trainable}
             assert moved == trainable
 
-    model.fit(X, Y, epochs=6, verbose=0, callbacks=[GradualUnfreeze(backbone, optimizer=optimizer, every=2, stages=2), Watch()])
+    model.fit(
+        X,
+        Y,
+        epochs=6,
+        verbose=0,
+        callbacks=[GradualUnfreeze(backbone, optimizer=optimizer, every=2, stages=2), Watch()],
+    )
     assert moving == [["block2"]] * 2 + [["block1", "block2"]] * 4 and len(made) == 2
     assert model.optimizer is made[-1] and int(made[-1].iterations) == 4
 
@@ -39,8 +49,20 @@ def test_one_more_stage_moves_after_every_other_epoch(tiny_savedmodel):
 def test_a_saved_model_has_the_optimizer_that_trained_last(tiny_savedmodel, tmp_path):
     backbone = Backbone(tiny_savedmodel, trainable=False)
     model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    model.fit(X, Y, epochs=1, verbose=0, callbacks=[GradualUnfreeze(backbone, optimizer=lambda: keras.optimizers.SGD(1e-3, momentum=0.9), stages=1)])
+    model.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+    )
+    model.fit(
+        X,
+        Y,
+        epochs=1,
+        verbose=0,
+        callbacks=[
+            GradualUnfreeze(
+                backbone, optimizer=lambda: keras.optimizers.SGD(1e-3, momentum=0.9), stages=1
+            )
+        ],
+    )
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert isinstance(loaded.optimizer, keras.optimizers.SGD)
@@ -49,11 +71,23 @@ def test_a_saved_model_has_the_optimizer_that_trained_last(tiny_savedmodel, tmp_
 
 
 def test_taps_have_no_statistics_that_could_move_in_the_last_step(tiny_savedmodel):
-    with pytest.raises(ValueError, match='Expected a Backbone with batch_norm="inference", or fewer stages than 3'):
-        GradualUnfreeze(Backbone(tiny_savedmodel, trainable=False, taps=2), optimizer=keras.optimizers.SGD)
+    with pytest.raises(
+        ValueError, match='Expected a Backbone with batch_norm="inference", or fewer stages than 3'
+    ):
+        GradualUnfreeze(
+            Backbone(tiny_savedmodel, trainable=False, taps=2), optimizer=keras.optimizers.SGD
+        )
 
 
 @pytest.mark.parametrize(("every", "stages"), [(0, 2), (1, 4), (1, 0)])
 def test_wrong_numbers_are_refused(every, stages, tiny_savedmodel):
-    with pytest.raises(ValueError, match=rf"Expected every of at least 1 and stages from 1 to 3. Received: every={every}, stages={stages}"):
-        GradualUnfreeze(Backbone(tiny_savedmodel, trainable=False), optimizer=keras.optimizers.SGD, every=every, stages=stages)
+    with pytest.raises(
+        ValueError,
+        match=rf"Expected every of at least 1 and stages from 1 to 3. Received: every={every}, stages={stages}",
+    ):
+        GradualUnfreeze(
+            Backbone(tiny_savedmodel, trainable=False),
+            optimizer=keras.optimizers.SGD,
+            every=every,
+            stages=stages,
+        )

@@ -20,7 +20,9 @@ from tfxfer.handles import archive, folder, resolve, tfhub
 # tensorflow_hub leaves the connection of a broken download to the garbage collector.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
 ]
 
 
@@ -77,14 +79,18 @@ def test_a_folder_is_used_where_it_lies(saved):
     assert (source.path, source.handle, source.entry) == (saved, str(saved), None)
 
 
-def test_a_path_object_is_a_path_even_where_its_name_is_in_the_catalog(saved, tmp_path, monkeypatch):
+def test_a_path_object_is_a_path_even_where_its_name_is_in_the_catalog(
+    saved, tmp_path, monkeypatch
+):
     shutil.copytree(saved, tmp_path / "efficientnet-lite0")
     monkeypatch.chdir(tmp_path)
     assert resolve(Path("efficientnet-lite0")).entry is None
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
-    assert "gone/model does not exist; expected a SavedModel folder" in message(str(tmp_path / "gone/model"))
+    assert "gone/model does not exist; expected a SavedModel folder" in message(
+        str(tmp_path / "gone/model")
+    )
 
 
 def test_a_folder_without_a_model_names_the_one_below_that_has_it(saved, tmp_path):
@@ -169,11 +175,16 @@ def test_a_damaged_folder_is_refused_with_what_is_wrong(saved, tmp_path, how):
 
 def test_an_unknown_name_gets_the_nearest_names():
     text = message("eficientnet-lite0")
-    assert "'eficientnet-lite0' is neither a name in the catalog nor a folder here. The nearest names: efficientnet-lite0" in text
+    assert (
+        "'eficientnet-lite0' is neither a name in the catalog nor a folder here. The nearest names: efficientnet-lite0"
+        in text
+    )
 
 
 def test_a_name_like_none_gets_the_command_that_lists_them():
-    assert "nearest" not in message("qqqq") and "`tfxfer backbones` lists the names" in message("qqqq")
+    assert "nearest" not in message("qqqq") and "`tfxfer backbones` lists the names" in message(
+        "qqqq"
+    )
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------------------------------
@@ -202,7 +213,9 @@ def test_an_archive_is_unpacked_once_by_its_content(saved, tmp_path, cache):
     (tmp_path / "a.tar.gz").write_bytes(pack(saved))
     shutil.copy(tmp_path / "a.tar.gz", tmp_path / "b.tgz")
     first, second = resolve(tmp_path / "a.tar.gz"), resolve(str(tmp_path / "b.tgz"))
-    assert works(first.path) and first.path == second.path and first.path.parent == cache / "archives"
+    assert (
+        works(first.path) and first.path == second.path and first.path.parent == cache / "archives"
+    )
     assert [p.name for p in (cache / "archives").iterdir()] == [first.path.name]
 
 
@@ -226,10 +239,16 @@ ATTACKS = {
     "absolute": (("/evil.txt", b"x"), "would leave the folder"),
     "windows": (("..\\evil.txt", b"x"), "would leave the folder"),
     "symbolic link": (special("link", tarfile.SYMTYPE, "/etc"), "holds the link 'link' -> '/etc'"),
-    "hard link": (special("link", tarfile.LNKTYPE, "/etc/passwd"), "holds the link 'link' -> '/etc/passwd'"),
+    "hard link": (
+        special("link", tarfile.LNKTYPE, "/etc/passwd"),
+        "holds the link 'link' -> '/etc/passwd'",
+    ),
     "device": (special("null", tarfile.CHRTYPE), "neither a plain file nor a folder"),
     "pipe": (special("pipe", tarfile.FIFOTYPE), "neither a plain file nor a folder"),
-    "no model": (("readme.txt", b"x"), "it holds 0 folders with a saved_model.pb (none), expected one"),
+    "no model": (
+        ("readme.txt", b"x"),
+        "it holds 0 folders with a saved_model.pb (none), expected one",
+    ),
 }
 
 
@@ -242,7 +261,9 @@ def test_an_archive_that_reaches_out_is_refused_and_leaves_nothing(tmp_path, cac
 
 
 def test_an_archive_that_holds_a_name_twice_is_refused(tmp_path):
-    assert "twice" in message(archived(tmp_path / "a.tar.gz", ("a", b"x"), ("a", b"y")), ArchiveError)
+    assert "twice" in message(
+        archived(tmp_path / "a.tar.gz", ("a", b"x"), ("a", b"y")), ArchiveError
+    )
 
 
 def test_an_archive_that_swells_is_refused(tmp_path, cache):
@@ -272,7 +293,9 @@ def test_an_archive_that_was_cut_off_is_refused(saved, tmp_path, cache):
 
 def test_an_archive_of_half_a_model_is_refused(saved, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(pack(saved, leave_out="variables.data"))
-    assert "is no archive of a whole SavedModel: the values in variables/ can't be read" in message(tmp_path / "a.tar.gz", ArchiveError)
+    assert "is no archive of a whole SavedModel: the values in variables/ can't be read" in message(
+        tmp_path / "a.tar.gz", ArchiveError
+    )
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
@@ -296,7 +319,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(saved, tmp_path, cache):
 def test_a_cache_below_a_regular_file_is_said(saved, tmp_path, monkeypatch):
     (tmp_path / "a.tar.gz").write_bytes(pack(saved))
     monkeypatch.setenv("TFXFER_CACHE_DIR", str(tmp_path / "a.tar.gz"))
-    assert "Choose another folder for the cache with TFXFER_CACHE_DIR" in message(tmp_path / "a.tar.gz")
+    assert "Choose another folder for the cache with TFXFER_CACHE_DIR" in message(
+        tmp_path / "a.tar.gz"
+    )
 
 
 def test_two_that_publish_at_once_leave_one_whole_folder(saved, tmp_path):
@@ -328,7 +353,9 @@ def module_dir(where, handle):
     return where / hashlib.sha1(handle.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("path", ["model", "model.tar.gz", "redirect", "half-once", "without-weights-once"])
+@pytest.mark.parametrize(
+    "path", ["model", "model.tar.gz", "redirect", "half-once", "without-weights-once"]
+)
 def test_a_url_is_fetched_into_the_cache_once(server, cache, path):
     server.requests.clear()
     handle = f"{server.url}/{path}"
@@ -357,7 +384,9 @@ def test_the_download_progress_of_tensorflow_hub_is_honoured(server, monkeypatch
 
 def test_the_load_format_of_tensorflow_hub_is_honoured(server, monkeypatch):
     monkeypatch.setenv("TFHUB_MODEL_LOAD_FORMAT", "UNCOMPRESSED")
-    assert "Expected 303 See other HTTP response but received code 200" in message(f"{server.url}/model")
+    assert "Expected 303 See other HTTP response but received code 200" in message(
+        f"{server.url}/model"
+    )
 
 
 @pytest.mark.parametrize("how", ["graph gone", *DAMAGES])
@@ -365,12 +394,18 @@ def test_a_cache_folder_that_is_not_whole_is_healed(server, cache, how):
     path = resolve(f"{server.url}/model").path
     damage(path, how)
     assert works(resolve(f"{server.url}/model").path)
-    assert sorted(p.name for p in (cache / "tfhub").iterdir()) == [path.name, f"{path.name}.descriptor.txt"]
+    assert sorted(p.name for p in (cache / "tfhub").iterdir()) == [
+        path.name,
+        f"{path.name}.descriptor.txt",
+    ]
 
 
 def test_a_download_that_never_arrives_whole_is_given_up_after_two(server, cache):
     server.requests.clear()
-    assert "was fetched twice and did not arrive whole: the values in variables/ can't be read" in message(f"{server.url}/without-weights")
+    assert (
+        "was fetched twice and did not arrive whole: the values in variables/ can't be read"
+        in message(f"{server.url}/without-weights")
+    )
     assert server.requests["without-weights"] == 2
     assert [p.suffix for p in (cache / "tfhub").iterdir()] == [".txt"]
 
@@ -387,11 +422,15 @@ def test_an_answer_of_404_is_said(server):
 
 
 def test_an_answer_of_403_is_said(server):
-    assert "the server answers 403 (Forbidden). The model may need an account" in message(f"{server.url}/forbidden")
+    assert "the server answers 403 (Forbidden). The model may need an account" in message(
+        f"{server.url}/forbidden"
+    )
 
 
 def test_a_web_page_is_told_from_a_model(server):
-    assert "something other than an archive of a SavedModel, perhaps a web page" in message(f"{server.url}/page")
+    assert "something other than an archive of a SavedModel, perhaps a web page" in message(
+        f"{server.url}/page"
+    )
 
 
 def test_no_network_is_said():
@@ -399,7 +438,10 @@ def test_no_network_is_said():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     text = message(f"http://127.0.0.1:{port}/model")
-    assert "no connection to the server" in text and "Is there a network? `efficientnet-lite0` needs none." in text
+    assert (
+        "no connection to the server" in text
+        and "Is there a network? `efficientnet-lite0` needs none." in text
+    )
 
 
 def test_the_lock_of_a_dead_download_is_not_waited_for(server, cache):
@@ -411,7 +453,10 @@ def test_the_lock_of_a_dead_download_is_not_waited_for(server, cache):
     Path(f"{where}.lock").write_text(f"{socket.gethostname()}.{dead.pid}.abc")
     Path(f"{where}.abc.tmp").mkdir()
     assert works(resolve(handle).path)
-    assert sorted(p.name for p in where.parent.iterdir()) == [where.name, f"{where.name}.descriptor.txt"]
+    assert sorted(p.name for p in where.parent.iterdir()) == [
+        where.name,
+        f"{where.name}.descriptor.txt",
+    ]
 
 
 def test_the_lock_of_a_living_download_is_left_alone(tmp_path):
@@ -429,5 +474,7 @@ def test_a_remote_folder_is_copied_once_and_healed(saved, cache):
 
 
 def test_a_remote_folder_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(HandleError, match="can't be copied into the cache: Could not find directory"):
+    with pytest.raises(
+        HandleError, match="can't be copied into the cache: Could not find directory"
+    ):
         tfhub.copy(str(tmp_path / "gone"))

@@ -15,7 +15,9 @@ def examples(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """Features [n, 18] of three classes that overlap a little, and their labels."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % CLASSES
-    return np.maximum(rng.normal(0.5, 1, (CLASSES, sum(WIDTHS)))[labels] + rng.normal(0, 0.7, (n, sum(WIDTHS))), 0).astype(np.float32), labels
+    return np.maximum(
+        rng.normal(0.5, 1, (CLASSES, sum(WIDTHS)))[labels] + rng.normal(0, 0.7, (n, sum(WIDTHS))), 0
+    ).astype(np.float32), labels
 
 
 def fitted(fit) -> keras.layers.Layer:
@@ -41,7 +43,9 @@ def check_head(head: keras.layers.Layer, folder) -> None:
     assert head.compute_output_shape((None, x.shape[1])) == (None, CLASSES)
     model = keras.Sequential([keras.Input((x.shape[1],)), head])
     logits = model(x, training=False).numpy()
-    assert logits.shape == (12, CLASSES) and logits.dtype == np.float32 and np.isfinite(logits).all()
+    assert (
+        logits.shape == (12, CLASSES) and logits.dtype == np.float32 and np.isfinite(logits).all()
+    )
 
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.square(model(x, training=True)))
@@ -58,7 +62,9 @@ def check_head(head: keras.layers.Layer, folder) -> None:
     np.testing.assert_array_equal(loaded(x, training=False).numpy(), logits)
 
     model.export(folder / "export", verbose=False)
-    exported = tf.saved_model.load(str(folder / "export"))  # held by a name, or its variables are gone before it is called
+    exported = tf.saved_model.load(
+        str(folder / "export")
+    )  # held by a name, or its variables are gone before it is called
     np.testing.assert_allclose(exported.serve(x).numpy(), logits, atol=1e-5)
 
 
@@ -73,7 +79,9 @@ def test_each_tap_has_length_one_and_a_tap_of_zeros_stays_zero():
 
 
 def test_tap_normalization_says_how_many_columns_it_expects():
-    with pytest.raises(ValueError, match=r"expected 5 columns, the sum of widths=\(2, 3\). Received: 4 columns"):
+    with pytest.raises(
+        ValueError, match=r"expected 5 columns, the sum of widths=\(2, 3\). Received: 4 columns"
+    ):
         TapNormalization([2, 3])(np.zeros((1, 4), np.float32))
 
 
@@ -109,7 +117,9 @@ class Columns(keras.layers.Layer):
 
     def call(self, x):
         half = x.shape[2] // 2
-        return tf.concat([tf.reduce_mean(x[:, :, :half], [1, 2]), tf.reduce_mean(x[:, :, half:], [1, 2])], -1)
+        return tf.concat(
+            [tf.reduce_mean(x[:, :, :half], [1, 2]), tf.reduce_mean(x[:, :, half:], [1, 2])], -1
+        )
 
     def compute_output_shape(self, shape):
         return (shape[0], 6)
@@ -131,11 +141,15 @@ def test_with_mirror_an_image_and_its_mirror_image_get_the_same_logits():
 
 
 def test_a_joined_model_with_mirror_saves_and_loads(tmp_path):
-    backbone = keras.Sequential([keras.Input((8, 10, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()])
+    backbone = keras.Sequential(
+        [keras.Input((8, 10, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()]
+    )
     model = join(backbone, keras.layers.Dense(2), (8, 10), mirror=True)
     model.save(tmp_path / "model.keras")
     x = np.random.default_rng(0).random((3, 8, 10, 3), np.float32)
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(x).numpy(), model(x).numpy())
+    np.testing.assert_array_equal(
+        keras.models.load_model(tmp_path / "model.keras")(x).numpy(), model(x).numpy()
+    )
 
 
 def test_flip_mirrors_left_and_right():

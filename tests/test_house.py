@@ -21,36 +21,77 @@ from tfxfer.cli import main
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OPTIONAL = {"PIL", "pillow_heif", "openvino", "torch", "efficientnet_lite_pytorch"}
-BUILT = {".venv", "build", "dist", "runs", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache"}
+BUILT = {
+    ".venv",
+    "build",
+    "dist",
+    "runs",
+    "__pycache__",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".import_linter_cache",
+}
 README = (ROOT / "README.md").read_text()
 
 
 def tracked(*patterns: str) -> list[str]:
     """Files of the checkout, but for those that git ignores."""
-    done = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode == 0:
         return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
     # A copy without git: everything but what is built and installed here.
     names = [str(path.relative_to(ROOT)) for path in sorted(ROOT.rglob("*")) if path.is_file()]
-    kept = [name for name in names if not BUILT & set(Path(name).parts) and ".egg-info" not in name and not name.startswith("tfxfer/recipes/")]
-    return [name for name in kept if not patterns or any(fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)]
+    kept = [
+        name
+        for name in names
+        if not BUILT & set(Path(name).parts)
+        and ".egg-info" not in name
+        and not name.startswith("tfxfer/recipes/")
+    ]
+    return [
+        name
+        for name in kept
+        if not patterns
+        or any(
+            fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns
+        )
+    ]
 
 
 def imported(node: ast.Import | ast.ImportFrom) -> set[str]:
     """The packages of an import."""
-    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+    names = (
+        [alias.name for alias in node.names]
+        if isinstance(node, ast.Import)
+        else [node.module or ""]
+    )
     return {name.split(".")[0] for name in names}
 
 
 def commands(group: click.Group = main) -> dict[str, click.Command]:
     with click.Context(group) as context:
-        return {name: found for name in group.list_commands(context) if (found := group.get_command(context, name))}
+        return {
+            name: found
+            for name in group.list_commands(context)
+            if (found := group.get_command(context, name))
+        }
 
 
 def test_the_public_names_are_sorted_and_each_one_is_there():
     assert tfxfer.__all__ == sorted(tfxfer.__all__)
     stub = ast.parse((ROOT / "tfxfer" / "__init__.pyi").read_text())
-    named = [alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    named = [
+        alias.asname
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
     assert sorted(named) == tfxfer.__all__
     for name in tfxfer.__all__:
         assert getattr(tfxfer, name) is not None
@@ -58,14 +99,27 @@ def test_the_public_names_are_sorted_and_each_one_is_there():
 
 @pytest.mark.parametrize(("told", "is_on"), [(None, "1"), ("0", "0")])
 def test_onednn_is_turned_on_unless_the_user_says_otherwise(told, is_on):
-    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"} | ({"TF_ENABLE_ONEDNN_OPTS": told} if told else {})
+    environment = {
+        name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"
+    } | ({"TF_ENABLE_ONEDNN_OPTS": told} if told else {})
     code = "import tfxfer, os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout.strip() == is_on
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        ).stdout.strip()
+        == is_on
+    )
 
 
 def test_import_tfxfer_is_light():
     code = "import sys, tfxfer; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not {"tensorflow", "keras", "numpy", "sklearn", "click", "matplotlib"} & set(loaded)
 
 
@@ -78,11 +132,24 @@ def test_import_tfxfer_is_light():
         "import tfxfer; from importlib.util import find_spec; find_spec('keras'); import keras",
     ],
 )
-def test_keras_loads_a_model_with_a_backbone_in_either_import_order(imports, tiny_savedmodel, tmp_path):
+def test_keras_loads_a_model_with_a_backbone_in_either_import_order(
+    imports, tiny_savedmodel, tmp_path
+):
     path = tmp_path / "model.keras"
-    keras.Sequential([keras.Input((32, 32, 3)), tfxfer.Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2)]).save(path)
+    keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            tfxfer.Backbone(tiny_savedmodel, trainable=False),
+            keras.layers.Dense(2),
+        ]
+    ).save(path)
     code = f"{imports}; print(keras.models.load_model({str(path)!r}).output_shape)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "(None, 2)\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "(None, 2)\n"
+    )
 
 
 def test_another_keras_backend_does_not_stop_import_tfxfer():
@@ -97,18 +164,35 @@ def test_data_flows_from_left_to_right_and_every_room_is_in_the_plan():
 
 
 def test_rooms_import_at_the_top_and_from_rooms():
-    lazy = {"tfxfer/cli.py", "tfxfer/__init__.py", "tfxfer/handles/__init__.py"}  # the last so that `tfxfer backbones` needs no TensorFlow
+    lazy = {
+        "tfxfer/cli.py",
+        "tfxfer/__init__.py",
+        "tfxfer/handles/__init__.py",
+    }  # the last so that `tfxfer backbones` needs no TensorFlow
     for name in tracked("tfxfer/*.py"):
         tree = ast.parse((ROOT / name).read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                assert "tfxfer" not in {alias.name for alias in node.names}, f"{name} imports the house"
+                assert "tfxfer" not in {alias.name for alias in node.names}, (
+                    f"{name} imports the house"
+                )
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert not imported(node) & {"tests", "benchmarks"}, name
         # Optional packages are imported where they are needed.
-        inside = [node for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)]
-        found = [node for node in inside if isinstance(node, ast.Import | ast.ImportFrom) and not imported(node) <= OPTIONAL]
-        assert name in lazy or not found, f"{name}, line {found[0].lineno}: import inside a function"
+        inside = [
+            node
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef)
+            for node in ast.walk(function)
+        ]
+        found = [
+            node
+            for node in inside
+            if isinstance(node, ast.Import | ast.ImportFrom) and not imported(node) <= OPTIONAL
+        ]
+        assert name in lazy or not found, (
+            f"{name}, line {found[0].lineno}: import inside a function"
+        )
 
 
 def test_every_command_has_help_and_is_in_the_readme():
@@ -116,16 +200,30 @@ def test_every_command_has_help_and_is_in_the_readme():
         assert command.help, name
         assert f"tfxfer {name}" in README, name
         for parameter in command.params:
-            assert not isinstance(parameter, click.Option) or parameter.help, f"{name} {parameter.name}"
+            assert not isinstance(parameter, click.Option) or parameter.help, (
+                f"{name} {parameter.name}"
+            )
     for name, recipe in commands(commands()["run"]).items():
         assert f"tfxfer run {name}" in README
-        assert all(option.help for option in recipe.params if isinstance(option, click.Option)), name
+        assert all(option.help for option in recipe.params if isinstance(option, click.Option)), (
+            name
+        )
 
 
 def test_every_command_and_option_in_the_readme_exists():
     known = commands()
-    options = {option for name in commands(known["run"]).values() for parameter in name.params for option in parameter.opts}
-    options |= {option for command in known.values() for parameter in command.params for option in parameter.opts}
+    options = {
+        option
+        for name in commands(known["run"]).values()
+        for parameter in name.params
+        for option in parameter.opts
+    }
+    options |= {
+        option
+        for command in known.values()
+        for parameter in command.params
+        for option in parameter.opts
+    }
     for name in re.findall(r"`tfxfer (\w+)", README):
         assert name in known, name
     for option in re.findall(r"`(--[a-z][a-z-]*)", README):
@@ -135,19 +233,32 @@ def test_every_command_and_option_in_the_readme_exists():
 
 
 def test_the_readme_has_the_two_commands():
-    assert "python -m venv .venv && .venv/bin/pip install . && .venv/bin/tfxfer run frozen\n" in README
-    assert 'python -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest\n' in README
+    assert (
+        "python -m venv .venv && .venv/bin/pip install . && .venv/bin/tfxfer run frozen\n" in README
+    )
+    assert (
+        'python -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest\n' in README
+    )
 
 
 def test_the_tree_in_the_readme_names_every_room():
     drawn = set(re.findall(r"^    (\w+)(?:\.py|/)", README.split("## The tree")[1], re.MULTILINE))
-    rooms = {path.stem for path in (ROOT / "tfxfer").iterdir() if (path.suffix == ".py" or (path / "__init__.py").exists()) and not path.stem.startswith("_")}
+    rooms = {
+        path.stem
+        for path in (ROOT / "tfxfer").iterdir()
+        if (path.suffix == ".py" or (path / "__init__.py").exists())
+        and not path.stem.startswith("_")
+    }
     assert rooms - {"recipes"} <= drawn, rooms - drawn
 
 
 def test_versions_agree():
     version = PROJECT["project"]["version"]
-    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version == tfxfer.__version__
+    assert (
+        re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+        == version
+        == tfxfer.__version__
+    )
     assert importlib.metadata.version("tfxfer") == version
 
 
@@ -156,7 +267,9 @@ def test_nothing_refers_to_what_lies_outside_the_checkout():
     for name in tracked():
         data = (ROOT / name).read_bytes()
         if name != "tests/test_house.py" and b"\0" not in data[:1024]:
-            assert not (found := outside.search(data.decode("utf-8", "replace"))), f"{name}: {found}"
+            assert not (found := outside.search(data.decode("utf-8", "replace"))), (
+                f"{name}: {found}"
+            )
 
 
 def test_the_wheel_holds_the_tree_and_nothing_else(tmp_path):
@@ -166,7 +279,17 @@ def test_the_wheel_holds_the_tree_and_nothing_else(tmp_path):
         (source / name).write_bytes((ROOT / name).read_bytes())
     (source / "tfxfer" / "recipes").symlink_to("../recipes")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            tmp_path,
+            source,
+        ],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -174,7 +297,9 @@ def test_the_wheel_holds_the_tree_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         found = {name for name in wheel.namelist() if ".dist-info/" not in name}
-        metadata = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA"))
+        metadata = next(
+            wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA")
+        )
     tree = set(tracked("tfxfer")) | {f"tfxfer/{name}" for name in tracked("recipes")}
     assert found == {name for name in tree if name != "tfxfer/recipes"}
     assert "License-Expression: Apache-2.0" in metadata
@@ -183,5 +308,7 @@ def test_the_wheel_holds_the_tree_and_nothing_else(tmp_path):
 def test_every_extra_that_an_error_names_exists():
     extras = PROJECT["project"]["optional-dependencies"]
     for name in tracked("tfxfer/*.py"):
-        for extra in re.findall(r"tfxfer\[(\w+)\]", (ROOT / name).read_text()) + re.findall(r'MissingExtraError\([^,]+, "(\w+)"\)', (ROOT / name).read_text()):
+        for extra in re.findall(r"tfxfer\[(\w+)\]", (ROOT / name).read_text()) + re.findall(
+            r'MissingExtraError\([^,]+, "(\w+)"\)', (ROOT / name).read_text()
+        ):
             assert extra in extras, f"{name}: {extra}"

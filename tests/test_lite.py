@@ -17,13 +17,20 @@ from tfxfer.handles import lite, pth, resolve
 from tfxfer.handles.catalog import find
 
 NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-REPEATS = {"efficientnet-lite0": (1, 2, 2, 3, 3, 4, 1), "efficientnet-lite1": (1, 3, 3, 4, 4, 5, 1), "efficientnet-lite2": (1, 3, 3, 4, 4, 5, 1)}
+REPEATS = {
+    "efficientnet-lite0": (1, 2, 2, 3, 3, 4, 1),
+    "efficientnet-lite1": (1, 3, 3, 4, 4, 5, 1),
+    "efficientnet-lite2": (1, 3, 3, 4, 4, 5, 1),
+}
 PALACE = 698  # of the thousand classes of ImageNet
 
 
 def squares(size):
     """china.jpg and flower.jpg, centre squares: float32 [2, size, size, 3] in [0, 1]."""
-    cut = [image[:, (image.shape[1] - image.shape[0]) // 2 :][:, : image.shape[0]] for image in load_sample_images().images]
+    cut = [
+        image[:, (image.shape[1] - image.shape[0]) // 2 :][:, : image.shape[0]]
+        for image in load_sample_images().images
+    ]
     return tf.image.resize(np.stack(cut) / np.float32(255), (size, size), antialias=True).numpy()
 
 
@@ -41,18 +48,29 @@ def second_way(name, size):
             layer = keras.layers.DepthwiseConv2D(kernel.shape[-1], stride, "same", use_bias=False)
             value = kernel.transpose(2, 3, 0, 1)
         else:
-            layer = keras.layers.Conv2D(kernel.shape[0], kernel.shape[-1], stride, "same", use_bias=False)
+            layer = keras.layers.Conv2D(
+                kernel.shape[0], kernel.shape[-1], stride, "same", use_bias=False
+            )
             value = kernel.transpose(2, 3, 1, 0)
         x = layer(x)
         layer.set_weights([value])
         batch = keras.layers.BatchNormalization(epsilon=1e-3)
         x = batch(x)
-        batch.set_weights([tensors[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")])
+        batch.set_weights(
+            [
+                tensors[f"{norm}.{part}"]
+                for part in ("weight", "bias", "running_mean", "running_var")
+            ]
+        )
         return keras.layers.ReLU(6.0)(x) if activate else x
 
     image = keras.Input((size, size, 3))
     x = convolution(keras.layers.Rescaling(255 / 128, -127 / 128)(image), "_conv_stem", "_bn0", 2)
-    strides = [s if i == 0 else 1 for s, n in zip((1, 2, 2, 2, 1, 2, 1), REPEATS[name], strict=True) for i in range(n)]
+    strides = [
+        s if i == 0 else 1
+        for s, n in zip((1, 2, 2, 2, 1, 2, 1), REPEATS[name], strict=True)
+        for i in range(n)
+    ]
     for i, stride in enumerate(strides):
         y = convolution(x, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0") if i else x
         y = convolution(y, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1", stride)
@@ -62,13 +80,21 @@ def second_way(name, size):
     return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name != "efficientnet-lite0" else ()) for name in NAMES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name != "efficientnet-lite0" else ())
+        for name in NAMES
+    ],
+)
 def test_the_features_are_those_of_the_network_built_another_way(name):
     source = resolve(name)
     images = squares(source.entry.image_size)
     features = tf.saved_model.load(str(source.path))(images).numpy()
     assert features.shape == (2, source.entry.features) and features.dtype == np.float32
-    np.testing.assert_allclose(features, second_way(name, source.entry.image_size)(images), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        features, second_way(name, source.entry.image_size)(images), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,9 +107,18 @@ def test_with_its_own_classifier_it_sees_a_palace_in_china(name):
 def test_it_is_a_reusable_savedmodel():
     source = resolve("efficientnet-lite0")
     loaded = tf.saved_model.load(str(source.path))
-    assert (len(loaded.variables), len(loaded.trainable_variables), len(loaded.regularization_losses)) == (245, 147, 0)
-    assert (loaded.variables[0].name, loaded.variables[-1].name.split("/")[0]) == ("stem/kernel:0", "head")
-    assert sum(v.shape.num_elements() for v in loaded.trainable_variables) + 1281 * 1000 == pytest.approx(source.entry.parameters, abs=50_000)
+    assert (
+        len(loaded.variables),
+        len(loaded.trainable_variables),
+        len(loaded.regularization_losses),
+    ) == (245, 147, 0)
+    assert (loaded.variables[0].name, loaded.variables[-1].name.split("/")[0]) == (
+        "stem/kernel:0",
+        "head",
+    )
+    assert sum(
+        v.shape.num_elements() for v in loaded.trainable_variables
+    ) + 1281 * 1000 == pytest.approx(source.entry.parameters, abs=50_000)
     images = squares(224)
     served = loaded.signatures["serving_default"](inputs=tf.constant(images))["features"]
     np.testing.assert_array_equal(served, loaded(images, training=False))
@@ -93,18 +128,34 @@ def test_it_is_a_reusable_savedmodel():
 
 
 def test_blocks_are_named_in_the_graph():
-    graph = tf.saved_model.load(str(resolve("efficientnet-lite0").path)).signatures["serving_default"].graph
-    functions = [node.name for function in graph.as_graph_def().library.function for node in function.node_def]
-    assert {name.split("/")[0] for name in functions if "/" in name} >= {"head", *(f"block{i}" for i in range(16))}
+    graph = (
+        tf.saved_model.load(str(resolve("efficientnet-lite0").path))
+        .signatures["serving_default"]
+        .graph
+    )
+    functions = [
+        node.name
+        for function in graph.as_graph_def().library.function
+        for node in function.node_def
+    ]
+    assert {name.split("/")[0] for name in functions if "/" in name} >= {
+        "head",
+        *(f"block{i}" for i in range(16)),
+    }
     assert [i for i in range(16) if f"block{i}/add" in functions] == [2, 4, 6, 7, 9, 10, 12, 13, 14]
 
 
 def test_training_uses_and_moves_the_statistics_of_the_batch():
     loaded = tf.saved_model.load(str(resolve("efficientnet-lite0").path))
     images = squares(224)
-    kernel, mean = (next(v for v in loaded.variables if v.name == f"stem/{name}:0") for name in ("kernel", "moving_mean"))
+    kernel, mean = (
+        next(v for v in loaded.variables if v.name == f"stem/{name}:0")
+        for name in ("kernel", "moving_mean")
+    )
     before, inference = mean.numpy(), loaded(images).numpy()
-    batch = tf.reduce_mean(tf.nn.conv2d((255 * images - 127) / 128, kernel, 2, "SAME"), (0, 1, 2)).numpy()
+    batch = tf.reduce_mean(
+        tf.nn.conv2d((255 * images - 127) / 128, kernel, 2, "SAME"), (0, 1, 2)
+    ).numpy()
     trained = loaded(images, training=True).numpy()
     np.testing.assert_allclose(mean, 0.99 * before + 0.01 * batch, rtol=0, atol=1e-5)
     assert np.abs(trained - inference).max() > 0.1
@@ -113,7 +164,10 @@ def test_training_uses_and_moves_the_statistics_of_the_batch():
 def test_it_is_built_once(cache_folder):
     path = resolve("efficientnet-lite0").path
     before = (path / "saved_model.pb").stat().st_mtime_ns
-    assert resolve("efficientnet-lite0").path == path and (path / "saved_model.pb").stat().st_mtime_ns == before
+    assert (
+        resolve("efficientnet-lite0").path == path
+        and (path / "saved_model.pb").stat().st_mtime_ns == before
+    )
     assert not list((cache_folder / "backbones").glob("*.tmp"))
 
 
@@ -121,14 +175,25 @@ def test_a_damaged_build_is_built_again():
     path = resolve("efficientnet-lite0").path
     data = next((path / "variables").glob("*.data*"))
     data.write_bytes(data.read_bytes()[:-1000])
-    assert tf.saved_model.load(str(resolve("efficientnet-lite0").path))(np.zeros((1, 224, 224, 3), np.float32)).shape == (1, 1280)
+    assert tf.saved_model.load(str(resolve("efficientnet-lite0").path))(
+        np.zeros((1, 224, 224, 3), np.float32)
+    ).shape == (1, 1280)
 
 
 @pytest.mark.long
 def test_two_processes_may_build_at_once(tmp_path):
     code = "from tfxfer.handles import resolve; print(resolve('efficientnet-lite0').path)"
     environment = os.environ | {"TFXFER_CACHE_DIR": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    running = [subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     paths = {process.communicate(timeout=120)[0].strip() for process in running}
     assert [process.returncode for process in running] == [0, 0]
     assert [str(p) for p in (tmp_path / "backbones").iterdir()] == sorted(paths)
@@ -166,7 +231,9 @@ def other_package(tmp_path, monkeypatch):
 def test_a_damaged_package_is_said(other_package):
     original, models = other_package
     (models / original.name).write_bytes(original.read_bytes()[:-1])
-    with pytest.raises(HandleError, match="is damaged: its content has the hash .* Install its package again."):
+    with pytest.raises(
+        HandleError, match="is damaged: its content has the hash .* Install its package again."
+    ):
         resolve("efficientnet-lite0")
 
 
@@ -217,7 +284,11 @@ def written(path, state, keys=(), tail=b"", magic=pth.MAGIC):
 
 
 def tensor(shape, strides, offset=0, size=6):
-    return ("call", Global("torch._utils", "_rebuild_tensor_v2"), (Storage("1", size), offset, shape, strides, False, OrderedDict()))
+    return (
+        "call",
+        Global("torch._utils", "_rebuild_tensor_v2"),
+        (Storage("1", size), offset, shape, strides, False, OrderedDict()),
+    )
 
 
 TAIL = np.int64(6).tobytes() + np.arange(6, dtype=np.float32).tobytes()
@@ -230,10 +301,21 @@ def test_tensors_are_read_with_their_strides(tmp_path):
     np.testing.assert_array_equal(found["b"], [4, 5])
 
 
-@pytest.mark.parametrize("module, name", [("os", "system"), ("posix", "system"), ("builtins", "eval"), ("torch", "load"), ("collections", "Counter")])
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("os", "system"),
+        ("posix", "system"),
+        ("builtins", "eval"),
+        ("torch", "load"),
+        ("collections", "Counter"),
+    ],
+)
 def test_a_pickle_that_would_call_something_is_refused_by_name(tmp_path, module, name):
     mark = tmp_path / "mark"
-    path = written(tmp_path / "a.pth", OrderedDict(a=("call", Global(module, name), (f"touch {mark}",))))
+    path = written(
+        tmp_path / "a.pth", OrderedDict(a=("call", Global(module, name), (f"touch {mark}",)))
+    )
     with pytest.raises(HandleError, match=f"asks for {module}.{name}; expected tensors only"):
         pth.read(path)
     assert not mark.exists()

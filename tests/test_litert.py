@@ -49,7 +49,12 @@ def run_folder(tmp_path_factory, tiny_savedmodel, photos) -> Path:
     keras.utils.set_random_seed(1)
     backbone = Backbone(tiny_savedmodel, trainable=False, taps=3, value_range=(-1, 1))
     head = keras.Sequential([heads.TapNormalization(backbone.tap_widths), keras.layers.Dense(2)])
-    return write_run(tmp_path_factory.mktemp("runs") / "run", heads.join(backbone, head, SIZE), classes=CLASSES, data=photos)
+    return write_run(
+        tmp_path_factory.mktemp("runs") / "run",
+        heads.join(backbone, head, SIZE),
+        classes=CLASSES,
+        data=photos,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,9 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="module")
 def exported(run_folder, tmp_path_factory, said) -> Path:
-    return export_litert(run_folder, tmp_path_factory.mktemp("lite"), max_accuracy_drop=0.5, log=said.append)
+    return export_litert(
+        run_folder, tmp_path_factory.mktemp("lite"), max_accuracy_drop=0.5, log=said.append
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +77,16 @@ def pixels(tmp_path_factory) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("kind", "bound"), [("float32", 1e-4), ("float16", 1e-2), ("int8", 0.2)])
-def test_a_process_with_litert_alone_answers_as_keras_does(run_folder, exported, pixels, tmp_path, kind, bound):
+def test_a_process_with_litert_alone_answers_as_keras_does(
+    run_folder, exported, pixels, tmp_path, kind, bound
+):
     np.save(tmp_path / "pixels.npy", pixels)
-    done = subprocess.run([sys.executable, "-c", ALONE, exported / f"model.{kind}.tflite", tmp_path / "pixels.npy"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, exported / f"model.{kind}.tflite", tmp_path / "pixels.npy"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     labels, answers = json.loads(done.stdout)
     assert labels == list(CLASSES)
     expected = tf.nn.softmax(keras.models.load_model(run_folder / "model.keras")(pixels)).numpy()
@@ -80,14 +94,23 @@ def test_a_process_with_litert_alone_answers_as_keras_does(run_folder, exported,
 
 
 def test_each_file_says_what_it_keeps(exported, said):
-    assert len(said) == 4 and said[0].startswith("float model: accuracy 0.") and said[0].endswith("on 10 validation images")
+    assert (
+        len(said) == 4
+        and said[0].startswith("float model: accuracy 0.")
+        and said[0].endswith("on 10 validation images")
+    )
     for line, kind in zip(said[1:], KINDS, strict=True):
-        assert line.startswith(f"{kind}: accuracy 0.") and line.endswith("ms an image on one thread")
+        assert line.startswith(f"{kind}: accuracy 0.") and line.endswith(
+            "ms an image on one thread"
+        )
 
 
 def test_only_built_in_operations_are_in_it(exported):
     for kind in KINDS:
-        codes = {code.builtinCode for code in opened((exported / f"model.{kind}.tflite").read_bytes()).operatorCodes}
+        codes = {
+            code.builtinCode
+            for code in opened((exported / f"model.{kind}.tflite").read_bytes()).operatorCodes
+        }
         assert BuiltinOperator.CUSTOM not in codes
 
 
@@ -106,13 +129,20 @@ def table(data: bytes, at: int, *path: int) -> int:
 def test_the_metadata_have_labels_and_normalisation(exported):
     for kind in KINDS:
         model = opened((exported / f"model.{kind}.tflite").read_bytes())
-        (entry,) = [entry for entry in model.metadata if entry.name in (b"TFLITE_METADATA", "TFLITE_METADATA")]
+        (entry,) = [
+            entry
+            for entry in model.metadata
+            if entry.name in (b"TFLITE_METADATA", "TFLITE_METADATA")
+        ]
         data = bytes(model.buffers[entry.buffer].data)
         assert data[4:8] == b"M001"
         # ModelMetadata.subgraph_metadata[0].input_tensor_metadata[0].process_units[0].options, a NormalizationOptions.
         root = struct.unpack_from("<I", data)[0]
         normalization = table(data, root, 3, -1, 2, -1, 4, -1, 1)
-        mean, std = (struct.unpack_from("<f", data, table(data, normalization, number) + 4)[0] for number in (0, 1))
+        mean, std = (
+            struct.unpack_from("<f", data, table(data, normalization, number) + 4)[0]
+            for number in (0, 1)
+        )
         assert (mean, std) == (127.5, 127.5)
         # ... .output_tensor_metadata[0].associated_files[0].name
         name = table(data, root, 3, -1, 3, -1, 6, -1, 0)
@@ -124,8 +154,16 @@ def test_a_mirrored_run_keeps_its_answers_in_int8(tiny_savedmodel, photos, pixel
     keras.utils.set_random_seed(1)
     backbone = Backbone(tiny_savedmodel, trainable=False, taps=3, value_range=(-1, 1))
     head = keras.Sequential([heads.TapNormalization(backbone.tap_widths), keras.layers.Dense(2)])
-    folder = write_run(tmp_path / "run", heads.join(backbone, head, SIZE, mirror=True), classes=CLASSES, data=photos)
-    content = (export_litert(folder, tmp_path / "out", max_accuracy_drop=1, log=lambda _: None) / "model.int8.tflite").read_bytes()
+    folder = write_run(
+        tmp_path / "run",
+        heads.join(backbone, head, SIZE, mirror=True),
+        classes=CLASSES,
+        data=photos,
+    )
+    content = (
+        export_litert(folder, tmp_path / "out", max_accuracy_drop=1, log=lambda _: None)
+        / "model.int8.tflite"
+    ).read_bytes()
     expected = tf.nn.softmax(keras.models.load_model(folder / "model.keras")(pixels)).numpy()
     assert np.abs(run_lite(content, pixels)[0] - expected).max() <= 0.2
 
@@ -152,9 +190,16 @@ class Digamma(keras.layers.Layer):
 
 
 def test_a_head_that_litert_can_not_hold_is_named(tiny_savedmodel, photos, tmp_path):
-    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.Sequential([Digamma(), keras.layers.Dense(2)]), SIZE)
+    model = heads.join(
+        Backbone(tiny_savedmodel, trainable=False),
+        keras.Sequential([Digamma(), keras.layers.Dense(2)]),
+        SIZE,
+    )
     folder = write_run(tmp_path / "run", model, classes=CLASSES, data=photos)
-    with pytest.raises(ServingError, match=r"the model can't be a LiteRT file: LiteRT has no tf\.Digamma\. Use a head of other operations"):
+    with pytest.raises(
+        ServingError,
+        match=r"the model can't be a LiteRT file: LiteRT has no tf\.Digamma\. Use a head of other operations",
+    ):
         export_litert(folder, tmp_path / "out", log=lambda _: None)
     assert serving.export(folder, tmp_path / "out").name == "1"
 
@@ -162,7 +207,10 @@ def test_a_head_that_litert_can_not_hold_is_named(tiny_savedmodel, photos, tmp_p
 def test_images_that_are_gone_are_said(tiny_savedmodel, tmp_path):
     model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE)
     folder = write_run(tmp_path / "run", model, classes=CLASSES, data=tmp_path / "gone")
-    with pytest.raises(DataError, match=r"LiteRT files are judged, and int8 is calibrated, on the run's own images: .*gone does not exist"):
+    with pytest.raises(
+        DataError,
+        match=r"LiteRT files are judged, and int8 is calibrated, on the run's own images: .*gone does not exist",
+    ):
         export_litert(folder, tmp_path / "out")
     assert not os.path.exists(tmp_path / "out")
 

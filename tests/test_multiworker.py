@@ -14,7 +14,13 @@ import pytest
 from tfxfer import launch, workers
 
 HERE = Path(__file__).parent
-WAYS = {"one": (1, "one"), "2 CPUs": (1, "mirrored", "2"), "4 CPUs": (1, "mirrored", "4"), "2 workers": (2, "multiworker"), "3 workers": (3, "multiworker")}
+WAYS = {
+    "one": (1, "one"),
+    "2 CPUs": (1, "mirrored", "2"),
+    "4 CPUs": (1, "mirrored", "4"),
+    "2 workers": (2, "multiworker"),
+    "3 workers": (3, "multiworker"),
+}
 LONG = ("2 CPUs", "4 CPUs", "3 workers")
 
 
@@ -23,8 +29,20 @@ def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:
     addresses = launch.free_addresses(count)
     started = []
     for index in range(count):
-        env = {**os.environ, "PYTHONPATH": str(HERE), **({"TF_CONFIG": launch.config(addresses, index)} if count > 1 else {})}
-        started.append(subprocess.Popen([sys.executable, script, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(HERE),
+            **({"TF_CONFIG": launch.config(addresses, index)} if count > 1 else {}),
+        }
+        started.append(
+            subprocess.Popen(
+                [sys.executable, script, *words],
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
     return started
 
 
@@ -36,7 +54,9 @@ def found(tmp_path_factory, tiny_savedmodel, photos) -> Callable[[str], list[dic
     def of(way: str) -> list[dict]:
         count, *words = WAYS[way]
         out = tmp_path_factory.mktemp("out")
-        for process in processes(count, str(HERE / "under_strategy.py"), str(out), tiny_savedmodel, str(photos), *words):
+        for process in processes(
+            count, str(HERE / "under_strategy.py"), str(out), tiny_savedmodel, str(photos), *words
+        ):
             said, _ = process.communicate(timeout=400)
             assert process.returncode == 0, said[-3000:]
         return [json.loads((out / f"worker-{i}.json").read_text()) for i in range(count)]
@@ -55,20 +75,27 @@ def test_the_losses_of_20_steps_are_those_of_one_process(way, found):
     for each in found(way):
         np.testing.assert_allclose(each["frozen statistics"]["losses"], one["losses"], atol=1e-4)
         for name, values in one["history"].items():
-            np.testing.assert_allclose(each["frozen statistics"]["history"][name], values, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(
+                each["frozen statistics"]["history"][name], values, atol=1e-4, err_msg=name
+            )
 
 
 @others
 def test_evaluate_and_predict_give_the_figures_of_all_examples(way, found):
     one = found("one")[0]["frozen statistics"]
     for each in found(way):
-        np.testing.assert_allclose(each["frozen statistics"]["evaluate"], one["evaluate"], atol=1e-4)
+        np.testing.assert_allclose(
+            each["frozen statistics"]["evaluate"], one["evaluate"], atol=1e-4
+        )
         np.testing.assert_allclose(each["frozen statistics"]["predict"], one["predict"], atol=1e-4)
 
 
 @pytest.mark.parametrize("way", [pytest.param("2 CPUs", marks=pytest.mark.long), "2 workers"])
 def test_moving_statistics_are_the_same_for_every_worker_and_near_those_of_one_process(way, found):
-    one, mine = found("one")[0]["moving statistics"], [each["moving statistics"] for each in found(way)]
+    one, mine = (
+        found("one")[0]["moving statistics"],
+        [each["moving statistics"] for each in found(way)],
+    )
     frozen = found("one")[0]["frozen statistics"]["statistics"]
     for each in mine:
         assert each["statistics"] == mine[0]["statistics"] and each["statistics"] != frozen
@@ -101,7 +128,9 @@ def test_rows_are_dealt_out_once_and_batches_stay_together(replicas, count, size
         assert len(mine) == chunk * -(-count // size)
         parts.append([mine[i : i + chunk][real[i : i + chunk]] for i in range(0, len(mine), chunk)])
     for step, start in enumerate(range(0, count, size)):
-        np.testing.assert_array_equal(np.concatenate([part[step] for part in parts]), rows[start : start + size])
+        np.testing.assert_array_equal(
+            np.concatenate([part[step] for part in parts]), rows[start : start + size]
+        )
 
 
 PLAIN = """
@@ -115,7 +144,9 @@ model.fit(np.ones((8, 4), "float32"), np.ones((8, 2), "float32"), batch_size=4, 
 """
 
 
-@pytest.mark.xfail(strict=True, reason="keras-team/keras #20585: when it passes, tfxfer/multiworker.py can go")
+@pytest.mark.xfail(
+    strict=True, reason="keras-team/keras #20585: when it passes, tfxfer/multiworker.py can go"
+)
 def test_plain_keras_fits_under_several_workers(tmp_path):
     (tmp_path / "plain.py").write_text(PLAIN)
     for process in processes(2, str(tmp_path / "plain.py")):

@@ -18,31 +18,55 @@ Y = np.arange(8) % 2
 
 @pytest.fixture
 def model(tiny_savedmodel) -> keras.Model:
-    return keras.Sequential([keras.Input((32, 32, 3)), Backbone(tiny_savedmodel, batch_norm="inference"), keras.layers.Dense(2)])
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            Backbone(tiny_savedmodel, batch_norm="inference"),
+            keras.layers.Dense(2),
+        ]
+    )
 
 
 def test_each_stage_learns_at_its_rate(model):
     backbone, variables = model.layers[0], model.trainable_variables
     before = [v.numpy() for v in variables]
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(Y, model(X), from_logits=True))
+        loss = tf.reduce_mean(
+            keras.losses.sparse_categorical_crossentropy(Y, model(X), from_logits=True)
+        )
     gradients = tape.gradient(loss, [v.value for v in variables])
-    layerwise(keras.optimizers.SGD, base=0.1, decay=0.5, backbone=backbone).apply(gradients, variables)
+    layerwise(keras.optimizers.SGD, base=0.1, decay=0.5, backbone=backbone).apply(
+        gradients, variables
+    )
     numbers = {id(v): f"weight_{i}" for i, v in enumerate(backbone._own)}
     for variable, old, gradient in zip(variables, before, gradients, strict=True):
-        above = [2 - i for i, stage in enumerate(backbone.stages) if numbers.get(id(variable)) in stage.weights]
-        np.testing.assert_allclose(variable.numpy(), old - 0.1 * 0.5 ** (above or [0])[0] * gradient.numpy(), atol=1e-7)
+        above = [
+            2 - i
+            for i, stage in enumerate(backbone.stages)
+            if numbers.get(id(variable)) in stage.weights
+        ]
+        np.testing.assert_allclose(
+            variable.numpy(), old - 0.1 * 0.5 ** (above or [0])[0] * gradient.numpy(), atol=1e-7
+        )
 
 
 def test_weights_that_learn_slowly_fade_slowly(model):
     backbone, variables = model.layers[0], model.trainable_variables
     before = [v.numpy() for v in variables]
-    optimizer = layerwise(keras.optimizers.AdamW, base=0.1, decay=0.5, backbone=backbone, weight_decay=0.2)
+    optimizer = layerwise(
+        keras.optimizers.AdamW, base=0.1, decay=0.5, backbone=backbone, weight_decay=0.2
+    )
     optimizer.apply([tf.zeros_like(v.value) for v in variables], variables)
     numbers = {id(v): f"weight_{i}" for i, v in enumerate(backbone._own)}
     for variable, old in zip(variables, before, strict=True):
-        above = [2 - i for i, stage in enumerate(backbone.stages) if numbers.get(id(variable)) in stage.weights]
-        np.testing.assert_allclose(variable.numpy(), old * (1 - 0.2 * 0.1 * 0.5 ** (above or [0])[0]), rtol=1e-6)
+        above = [
+            2 - i
+            for i, stage in enumerate(backbone.stages)
+            if numbers.get(id(variable)) in stage.weights
+        ]
+        np.testing.assert_allclose(
+            variable.numpy(), old * (1 - 0.2 * 0.1 * 0.5 ** (above or [0])[0]), rtol=1e-6
+        )
 
 
 def test_a_compiled_model_reloads_with_its_rates_in_another_process(model, tmp_path):
@@ -52,12 +76,16 @@ def test_a_compiled_model_reloads_with_its_rates_in_another_process(model, tmp_p
     model.save(tmp_path / "m.keras")
     path = str(tmp_path / "m.keras")
     code = f"import tfxfer, keras, json; o = keras.models.load_model({path!r}).optimizer; print(json.dumps([type(o).__name__, o.factors]))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()[-1]
     assert json.loads(found) == ["LayerwiseAdam", model.optimizer.factors]
 
 
 def test_a_decay_that_is_none_is_refused(model):
-    with pytest.raises(ValueError, match=r"Expected a decay above 0 and at most 1. Received: decay=1.5"):
+    with pytest.raises(
+        ValueError, match=r"Expected a decay above 0 and at most 1. Received: decay=1.5"
+    ):
         layerwise(keras.optimizers.SGD, base=0.1, decay=1.5, backbone=model.layers[0])
 
 

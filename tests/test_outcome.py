@@ -21,15 +21,29 @@ def test_means_and_precision_give_the_logits_of_the_gaussian_head(n, tmp_path):
     np.testing.assert_array_equal(p, p.T)
     logits = normalised(x[:, -50:], widths) @ p @ m.T - np.einsum("cd,de,ce->c", m, p, m) / 2
     expected = head(x, labels, 4, widths).logits(x)
-    np.testing.assert_allclose(logits - logits.mean(1, keepdims=True), expected - expected.mean(1, keepdims=True), atol=2e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        logits - logits.mean(1, keepdims=True),
+        expected - expected.mean(1, keepdims=True),
+        atol=2e-5 * np.abs(expected).max(),
+    )
 
 
-@pytest.mark.parametrize(("both", "alone", "text"), [(90, 50, "they pay"), (50, 90, "they harm: leave out --mirror"), (51, 50, "within two standard errors")])
+@pytest.mark.parametrize(
+    ("both", "alone", "text"),
+    [
+        (90, 50, "they pay"),
+        (50, 90, "they harm: leave out --mirror"),
+        (51, 50, "within two standard errors"),
+    ],
+)
 def test_the_worth_of_mirror_images_is_said(both, alone, text):
     labels = np.zeros(100, int)
     first, second = (np.eye(2)[(np.arange(100) >= right).astype(int)] for right in (both, alone))
     said = mirror_pays(labels, first, second)
-    assert text in said and f"{both / 100:.3f} out of fold with them, {alone / 100:.3f} without" in said
+    assert (
+        text in said
+        and f"{both / 100:.3f} out of fold with them, {alone / 100:.3f} without" in said
+    )
 
 
 def test_the_only_example_of_a_class_says_nothing_of_the_model():
@@ -42,5 +56,9 @@ def test_tensorboard_finds_every_epoch(tmp_path):
     for epoch in range(1, 7):
         show(epoch, {"fold 1/loss": 1 / epoch})
     (path,) = (tmp_path / "run" / "logs").iterdir()
-    found = [(event.step, value.tag) for event in tf.compat.v1.train.summary_iterator(str(path)) for value in event.summary.value]
+    found = [
+        (event.step, value.tag)
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    ]
     assert found == [(epoch, "fold 1/loss") for epoch in range(1, 7)]

@@ -24,7 +24,10 @@ def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
     """A finished run of a head with random weights."""
     keras.utils.set_random_seed(1)
     backbone = Backbone(tiny_savedmodel, trainable=False, value_range=(-1, 1))
-    return write_run(tmp_path_factory.mktemp("runs") / "frozen-1", heads.join(backbone, keras.layers.Dense(len(CLASSES)), SIZE))
+    return write_run(
+        tmp_path_factory.mktemp("runs") / "frozen-1",
+        heads.join(backbone, keras.layers.Dense(len(CLASSES)), SIZE),
+    )
 
 
 @pytest.fixture
@@ -43,34 +46,54 @@ def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, 
     said = []
     given = f"{mixed}/deep/../b.jpg"
     rows = list(serving.predict(run_folder, [given, mixed], log=said.append))
-    assert [row.file for row in rows] == [given, f"{mixed}/a.JPG", f"{mixed}/b.jpg", f"{mixed}/deep/er/c.jpeg"]
+    assert [row.file for row in rows] == [
+        given,
+        f"{mixed}/a.JPG",
+        f"{mixed}/b.jpg",
+        f"{mixed}/deep/er/c.jpeg",
+    ]
     assert rows[0][1:] == rows[2][1:] and {row.predicted for row in rows} <= set(CLASSES)
     assert said == [f"{mixed}: 3 files that are no images are passed over"]
 
 
 def test_the_size_of_a_batch_changes_nothing(run_folder, photos):
-    several, one = ({row.file: row for row in serving.predict(run_folder, [photos], batch_size=n)} for n in (64, 7))
+    several, one = (
+        {row.file: row for row in serving.predict(run_folder, [photos], batch_size=n)}
+        for n in (64, 7)
+    )
     assert list(several) == list(one) and len(one) == 60
-    np.testing.assert_allclose([row.probability for row in several.values()], [row.probability for row in one.values()], atol=1e-6)
+    np.testing.assert_allclose(
+        [row.probability for row in several.values()],
+        [row.probability for row in one.values()],
+        atol=1e-6,
+    )
 
 
 def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
     whole = (mixed / "a.JPG").read_bytes()
     (mixed / "bad.jpg").write_text("this is text")
     (mixed / "short.jpg").write_bytes(whole[: len(whole) // 2])
-    (mixed / "sick.png").write_bytes(encoded(Image.new("RGB", (90, 90)), "PNG").replace(b"IDAT", b"IDAT\xff\xff\xff", 1))
+    (mixed / "sick.png").write_bytes(
+        encoded(Image.new("RGB", (90, 90)), "PNG").replace(b"IDAT", b"IDAT\xff\xff\xff", 1)
+    )
     rows, found = [], serving.predict(run_folder, [mixed], batch_size=2, log=lambda _: None)
     with pytest.raises(ImageError) as error:
         rows.extend(found)
     assert [Path(row.file).name for row in rows] == ["a.JPG", "b.jpg", "c.jpeg"]
     text = str(error.value)
-    assert text.startswith(f"3 of 6 files can't be predicted, the others were predicted: {mixed}/bad.jpg is no image, it begins with b'this is text'; ")
-    assert "short.jpg is a JPEG that is truncated: its end is missing" in text and "sick.png" in text
+    assert text.startswith(
+        f"3 of 6 files can't be predicted, the others were predicted: {mixed}/bad.jpg is no image, it begins with b'this is text'; "
+    )
+    assert (
+        "short.jpg is a JPEG that is truncated: its end is missing" in text and "sick.png" in text
+    )
 
 
 def test_an_image_that_only_decoding_finds_damaged_is_named(run_folder, tmp_path, photos):
     (tmp_path / "good.jpg").write_bytes((photos / "china/china00.jpg").read_bytes())
-    (tmp_path / "sick.webp").write_bytes(encoded(Image.new("RGB", (9, 9)), "WEBP", lossless=True)[:-8] + bytes(8))
+    (tmp_path / "sick.webp").write_bytes(
+        encoded(Image.new("RGB", (9, 9)), "WEBP", lossless=True)[:-8] + bytes(8)
+    )
     png = bytearray(encoded(load_photo(), "PNG"))
     png[200:300] = bytes(100)
     (tmp_path / "sick.png").write_bytes(png)
@@ -81,21 +104,32 @@ def test_an_image_that_only_decoding_finds_damaged_is_named(run_folder, tmp_path
 
 
 def test_a_path_that_does_not_exist_is_refused_before_the_model_is_loaded(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.jpg does not exist\. Expected image files, or folders of them\."):
+    with pytest.raises(
+        DataError, match=r"nowhere\.jpg does not exist\. Expected image files, or folders of them\."
+    ):
         serving.predict(tmp_path / "no run", [tmp_path / "nowhere.jpg"])
 
 
 def test_a_folder_without_images_is_refused(run_folder, tmp_path):
-    with pytest.raises(DataError, match=r"there is no image to predict\. Expected image files, or folders of them\."):
+    with pytest.raises(
+        DataError,
+        match=r"there is no image to predict\. Expected image files, or folders of them\.",
+    ):
         serving.predict(run_folder, [tmp_path])
 
 
 def test_predictions_are_written_as_csv(tmp_path):
-    rows = [serving.Prediction('a "b",\n.jpg', "café", 0.123456789), serving.Prediction("\udcff.jpg", "x", 1.0)]
+    rows = [
+        serving.Prediction('a "b",\n.jpg', "café", 0.123456789),
+        serving.Prediction("\udcff.jpg", "x", 1.0),
+    ]
     serving.write(rows, to=tmp_path / "out.csv")
     text = (tmp_path / "out.csv").read_bytes().decode("utf-8", "surrogateescape")
     assert text.startswith("file,predicted,probability\n")
-    assert list(csv.reader(io.StringIO(text)))[1:] == [['a "b",\n.jpg', "café", "0.123457"], ["\udcff.jpg", "x", "1.000000"]]
+    assert list(csv.reader(io.StringIO(text)))[1:] == [
+        ['a "b",\n.jpg', "café", "0.123457"],
+        ["\udcff.jpg", "x", "1.000000"],
+    ]
 
 
 def test_rows_before_an_error_are_in_the_csv(tmp_path):
@@ -110,7 +144,10 @@ def test_rows_before_an_error_are_in_the_csv(tmp_path):
 
 def test_a_csv_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ServingError, match=r"file/out\.csv can't be written: Not a directory\. Choose another file with --to\."):
+    with pytest.raises(
+        ServingError,
+        match=r"file/out\.csv can't be written: Not a directory\. Choose another file with --to\.",
+    ):
         serving.write([], to=tmp_path / "file/out.csv")
 
 
@@ -120,16 +157,31 @@ def test_an_export_predicts_as_the_run_does(run_folder, photos, tmp_path):
     for bad in ("error", "null"):
         serving.export(run_folder, tmp_path / "serving", on_bad_image=bad)
         found = list(serving.predict(tmp_path / "serving", [photos], **how))
-        assert [(row.file, row.predicted, row.set, row.unknown) for row in found] == [(row.file, row.predicted, row.set, row.unknown) for row in expected]
-        np.testing.assert_allclose([row.probability for row in found], [row.probability for row in expected], atol=1e-5)
+        assert [(row.file, row.predicted, row.set, row.unknown) for row in found] == [
+            (row.file, row.predicted, row.set, row.unknown) for row in expected
+        ]
+        np.testing.assert_allclose(
+            [row.probability for row in found], [row.probability for row in expected], atol=1e-5
+        )
 
 
-def test_an_export_that_answers_bad_images_with_nothing_names_them_too(run_folder, photos, tmp_path):
+def test_an_export_that_answers_bad_images_with_nothing_names_them_too(
+    run_folder, photos, tmp_path
+):
     serving.export(run_folder, tmp_path / "serving", on_bad_image="null")
-    (tmp_path / "sick.png").write_bytes(encoded(load_photo(), "PNG")[:200] + bytes(100) + encoded(load_photo(), "PNG")[300:])
+    (tmp_path / "sick.png").write_bytes(
+        encoded(load_photo(), "PNG")[:200] + bytes(100) + encoded(load_photo(), "PNG")[300:]
+    )
     rows = []
-    with pytest.raises(ImageError, match=r"1 of 2 files can't be predicted, the others were predicted: .*sick\.png can't be decoded\."):
-        rows.extend(serving.predict(tmp_path / "serving" / "1", [photos / "china/china00.jpg", tmp_path / "sick.png"]))
+    with pytest.raises(
+        ImageError,
+        match=r"1 of 2 files can't be predicted, the others were predicted: .*sick\.png can't be decoded\.",
+    ):
+        rows.extend(
+            serving.predict(
+                tmp_path / "serving" / "1", [photos / "china/china00.jpg", tmp_path / "sick.png"]
+            )
+        )
     assert len(rows) == 1
 
 
@@ -139,27 +191,47 @@ def test_the_next_classes_are_named_and_sets_hold_what_their_threshold_lets_in(r
     for row in rows:
         probabilities = {row.predicted: row.probability, **dict(row.others)}
         assert len(probabilities) == 2 and row.others[0][1] <= row.probability
-        assert row.predicted == row.set[0] and all(probabilities.get(name, 1.0) >= least for name in row.set[1:])
-    assert all(len(row.set) == 3 for row in serving.predict(run_folder, [photos / "china/china00.jpg"], sets=0.999))
+        assert row.predicted == row.set[0] and all(
+            probabilities.get(name, 1.0) >= least for name in row.set[1:]
+        )
+    assert all(
+        len(row.set) == 3
+        for row in serving.predict(run_folder, [photos / "china/china00.jpg"], sets=0.999)
+    )
 
 
 def test_some_images_fit_no_class(run_folder, photos):
-    assert {row.unknown for row in serving.predict(run_folder, [photos], unknown=True)} <= {True, False}
+    assert {row.unknown for row in serving.predict(run_folder, [photos], unknown=True)} <= {
+        True,
+        False,
+    }
     assert {row.unknown for row in serving.predict(run_folder, [photos])} == {None}
 
 
-def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(tiny_savedmodel, photos, tmp_path):
+def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(
+    tiny_savedmodel, photos, tmp_path
+):
     model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE)
     folder = write_run(tmp_path / "run", model, thresholds=False)
     for how in ({"sets": 0.9}, {"unknown": True}):
-        with pytest.raises(ServingError, match=r"has no doubt\.npz, which prediction sets and unknown images need: no example was held out"):
+        with pytest.raises(
+            ServingError,
+            match=r"has no doubt\.npz, which prediction sets and unknown images need: no example was held out",
+        ):
             serving.predict(folder, [photos], **how)
     assert len(list(serving.predict(folder, [photos]))) == 60
 
 
 def test_too_few_held_out_images_say_nothing_of_unknown_ones(tiny_savedmodel, photos, tmp_path):
-    folder = write_run(tmp_path / "run", heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE), known=18)
-    with pytest.raises(ServingError, match=r"18 held-out images are too few to tell what fits no class; at least 19 are needed\."):
+    folder = write_run(
+        tmp_path / "run",
+        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE),
+        known=18,
+    )
+    with pytest.raises(
+        ServingError,
+        match=r"18 held-out images are too few to tell what fits no class; at least 19 are needed\.",
+    ):
         serving.predict(folder, [photos], unknown=True)
 
 
@@ -173,7 +245,9 @@ def test_all_formats_say_the_same(tmp_path):
     for form in ("csv", "json", "jsonl", "parquet"):
         serving.write(iter(ROWS), form, tmp_path / f"out.{form}")
     as_json = json.loads((tmp_path / "out.json").read_text())
-    assert as_json == [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert as_json == [
+        json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()
+    ]
     assert as_json[0] == {
         "file": ROWS[0].file,
         "predicted": "café",
@@ -183,21 +257,41 @@ def test_all_formats_say_the_same(tmp_path):
         "unknown": False,
     }
     table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
-    assert table[1] == {"file": "b.jpg", "predicted": "x", "probability": 0.5, "predicted_2": "café", "probability_2": 0.5, "set": ["x"], "unknown": True}
+    assert table[1] == {
+        "file": "b.jpg",
+        "predicted": "x",
+        "probability": 0.5,
+        "predicted_2": "café",
+        "probability_2": 0.5,
+        "set": ["x"],
+        "unknown": True,
+    }
     with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
         flat = list(csv.DictReader(file))
-    assert [(row["file"], row["predicted_2"], json.loads(row["set"]), json.loads(row["unknown"])) for row in flat] == [
-        (row.file, row.others[0][0], list(row.set), row.unknown) for row in ROWS
-    ]
+    assert [
+        (row["file"], row["predicted_2"], json.loads(row["set"]), json.loads(row["unknown"]))
+        for row in flat
+    ] == [(row.file, row.others[0][0], list(row.set), row.unknown) for row in ROWS]
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "jsonl", "parquet"])
 def test_a_bad_file_among_many_leaves_the_rest_written(run_folder, photos, tmp_path, form):
     (tmp_path / "bad.jpg").write_text("this is text")
-    with pytest.raises(ImageError, match=r"1 of 61 files can't be predicted, the others were predicted: .*bad\.jpg is no image"):
-        serving.write(serving.predict(run_folder, [tmp_path / "bad.jpg", photos], log=lambda _: None), form, tmp_path / "out")
+    with pytest.raises(
+        ImageError,
+        match=r"1 of 61 files can't be predicted, the others were predicted: .*bad\.jpg is no image",
+    ):
+        serving.write(
+            serving.predict(run_folder, [tmp_path / "bad.jpg", photos], log=lambda _: None),
+            form,
+            tmp_path / "out",
+        )
     text = (tmp_path / "out").read_bytes()
-    count = {"csv": lambda: text.count(b"\n") - 1, "json": lambda: len(json.loads(text)), "jsonl": lambda: text.count(b"\n")}
+    count = {
+        "csv": lambda: text.count(b"\n") - 1,
+        "json": lambda: len(json.loads(text)),
+        "jsonl": lambda: text.count(b"\n"),
+    }
     assert count.get(form, lambda: parquet.read_metadata(tmp_path / "out").num_rows)() == 60
 
 
@@ -207,14 +301,19 @@ def test_a_full_disk_is_said(tmp_path, form):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(ServingError, match=r"out can't be written: File too large\. Choose another file with --to\."):
+        with pytest.raises(
+            ServingError,
+            match=r"out can't be written: File too large\. Choose another file with --to\.",
+        ):
             serving.write(rows, form, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_parquet_needs_a_file():
-    with pytest.raises(ServingError, match=r"Parquet is not for a terminal\. Expected a file: --to out\.parquet"):
+    with pytest.raises(
+        ServingError, match=r"Parquet is not for a terminal\. Expected a file: --to out\.parquet"
+    ):
         serving.write(ROWS, "parquet")
 
 
@@ -224,14 +323,18 @@ def test_parquet_needs_a_file():
 def copied(photos, folder, places):
     for i, place in enumerate(places):
         (folder / place).mkdir(parents=True, exist_ok=True)
-        (folder / place / f"{i}.jpg").write_bytes(sorted((photos / Path(place).name).iterdir())[i].read_bytes())
+        (folder / place / f"{i}.jpg").write_bytes(
+            sorted((photos / Path(place).name).iterdir())[i].read_bytes()
+        )
     return folder
 
 
 def test_all_images_of_other_data_are_judged(run_folder, photos):
     said = []
     found = serving.evaluate(run_folder, photos, log=said.append)
-    right = sum(Path(row.file).parent.name == row.predicted for row in serving.predict(run_folder, [photos]))
+    right = sum(
+        Path(row.file).parent.name == row.predicted for row in serving.predict(run_folder, [photos])
+    )
     assert (found["n"], found["accuracy"]) == (60, right / 60)
     assert said == [f"{photos}: all images, 60 of 60"]
 
@@ -243,10 +346,14 @@ def test_of_data_with_a_test_part_that_part_is_judged(run_folder, photos, tmp_pa
     assert said == [f"{folder}: the test part, 1 of 3"]
 
 
-def test_of_the_runs_own_data_the_test_part_of_its_split_is_judged(tiny_savedmodel, photos, tmp_path):
+def test_of_the_runs_own_data_the_test_part_of_its_split_is_judged(
+    tiny_savedmodel, photos, tmp_path
+):
     model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE)
     folder = write_run(tmp_path / "run", model, classes=("china", "flower"), data=photos)
-    assert serving.evaluate(folder, photos, log=lambda _: None)["n"] == len(load(photos).where("test"))
+    assert serving.evaluate(folder, photos, log=lambda _: None)["n"] == len(
+        load(photos).where("test")
+    )
 
 
 def test_one_class_alone_can_be_judged(run_folder, photos, tmp_path):
@@ -257,16 +364,25 @@ def test_one_class_alone_can_be_judged(run_folder, photos, tmp_path):
 def test_classes_that_the_model_does_not_know_are_named(run_folder, photos, tmp_path):
     copied(photos, tmp_path, ["china", "flower"])
     (tmp_path / "flower").rename(tmp_path / "rose")
-    with pytest.raises(DataError, match=r"has classes that the model doesn't know: rose\. It knows: china, flower, none <of> these\."):
+    with pytest.raises(
+        DataError,
+        match=r"has classes that the model doesn't know: rose\. It knows: china, flower, none <of> these\.",
+    ):
         serving.evaluate(run_folder, tmp_path, log=lambda _: None)
 
 
 def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
     (copied(photos, tmp_path, ["china", "flower"]) / "china/0.jpg").write_text("text")
-    with pytest.raises(ImageError, match=r"1 of 2 images can't be judged: china/0\.jpg is no image, it begins with b'text'\. Repair or remove them\."):
+    with pytest.raises(
+        ImageError,
+        match=r"1 of 2 images can't be judged: china/0\.jpg is no image, it begins with b'text'\. Repair or remove them\.",
+    ):
         serving.evaluate(run_folder, tmp_path, log=lambda _: None)
 
 
 def test_data_that_is_none_is_refused(run_folder, tmp_path):
-    with pytest.raises(DataError, match=r"nothing is no labelled data\. Expected a folder with a folder for each class"):
+    with pytest.raises(
+        DataError,
+        match=r"nothing is no labelled data\. Expected a folder with a folder for each class",
+    ):
         serving.evaluate(run_folder, tmp_path / "nothing")

@@ -60,7 +60,10 @@ def second_way(encoded: bytes, size=SIZE) -> np.ndarray:
     height, width = values.shape[:2]
     factor = max(size[0] / height, size[1] / width)
     new = max(round(height * factor), size[0]), max(round(width * factor), size[1])
-    channels = [np.asarray(Image.fromarray(values[..., i]).resize(new[::-1], Image.Resampling.BILINEAR)) for i in range(3)]
+    channels = [
+        np.asarray(Image.fromarray(values[..., i]).resize(new[::-1], Image.Resampling.BILINEAR))
+        for i in range(3)
+    ]
     top, left = (new[0] - size[0]) // 2, (new[1] - size[1]) // 2
     return np.stack(channels, -1)[top : top + size[0], left : left + size[1]]
 
@@ -111,7 +114,12 @@ def test_sixteen_bits_are_not_cut_off_to_eight():
 
 def test_cmyk_is_close_to_pillow_and_not_inverted():
     colours = np.zeros((64, 64, 3), np.uint8)
-    colours[:32, :32], colours[:32, 32:], colours[32:, :32], colours[32:, 32:] = (255, 0, 0), (0, 160, 0), (0, 0, 255), (240, 240, 240)
+    colours[:32, :32], colours[:32, 32:], colours[32:, :32], colours[32:, 32:] = (
+        (255, 0, 0),
+        (0, 160, 0),
+        (0, 0, 255),
+        (240, 240, 240),
+    )
     encoded = saved(Image.fromarray(colours).convert("CMYK"), "JPEG", quality=98)
     assert np.abs(pixels(encoded, (64, 64)).numpy() - second_way(encoded, (64, 64))).mean() < 0.005
 
@@ -119,8 +127,16 @@ def test_cmyk_is_close_to_pillow_and_not_inverted():
 def test_of_an_animation_the_first_frame_is_taken():
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     for form in ("GIF", "WEBP"):
-        encoded = saved(frames[0], form, save_all=True, append_images=frames[1:], **({"lossless": True} if form == "WEBP" else {}))
-        np.testing.assert_allclose(pixels(encoded, (4, 4)).numpy(), np.broadcast_to([1.0, 0, 0], (4, 4, 3)), atol=1e-6)
+        encoded = saved(
+            frames[0],
+            form,
+            save_all=True,
+            append_images=frames[1:],
+            **({"lossless": True} if form == "WEBP" else {}),
+        )
+        np.testing.assert_allclose(
+            pixels(encoded, (4, 4)).numpy(), np.broadcast_to([1.0, 0, 0], (4, 4, 3)), atol=1e-6
+        )
 
 
 def test_jpeg_xl_is_read_and_its_alpha_laid_over_white():
@@ -165,7 +181,9 @@ def test_odd_exif_means_upright():
         exif(600),
         b"http://ns.adobe.com/xap/1.0/\0",
     ):
-        np.testing.assert_array_equal(pixels(saved(photo(), "JPEG", exif=odd), SIZE).numpy(), upright)
+        np.testing.assert_array_equal(
+            pixels(saved(photo(), "JPEG", exif=odd), SIZE).numpy(), upright
+        )
     assert pixels(saved(photo(), "JPEG", exif=huge), SIZE).shape == (*SIZE, 3)
 
 
@@ -173,7 +191,9 @@ def test_an_orientation_behind_other_segments_is_found():
     encoded = saved(photo(), "JPEG", exif=exif(3))
     comment = b"\xff\xfe" + (30_002).to_bytes(2, "big") + b"x" * 30_000
     assert encoded[2:4] == b"\xff\xe1" or encoded[2:4] == b"\xff\xe0"
-    np.testing.assert_array_equal(pixels(encoded[:2] + comment + encoded[2:], SIZE).numpy(), pixels(encoded, SIZE).numpy())
+    np.testing.assert_array_equal(
+        pixels(encoded[:2] + comment + encoded[2:], SIZE).numpy(), pixels(encoded, SIZE).numpy()
+    )
 
 
 @pytest.mark.parametrize("size", [(224, 224), (48, 64), (64, 48), (7, 200), (1, 1)])
@@ -183,8 +203,15 @@ def test_resizing_and_cropping_at_once_equals_resizing_then_cropping(size, shape
     factor = max(size[0] / shape[0], size[1] / shape[1])
     new = max(round(shape[0] * factor), size[0]), max(round(shape[1] * factor), size[1])
     top, left = (new[0] - size[0]) // 2, (new[1] - size[1]) // 2
-    expected = tf.image.resize(values, new, antialias=True).numpy()[top : top + size[0], left : left + size[1]] / 255
-    np.testing.assert_allclose(pixels(saved(Image.fromarray(values)), size).numpy(), expected, atol=1e-4)
+    expected = (
+        tf.image.resize(values, new, antialias=True).numpy()[
+            top : top + size[0], left : left + size[1]
+        ]
+        / 255
+    )
+    np.testing.assert_allclose(
+        pixels(saved(Image.fromarray(values)), size).numpy(), expected, atol=1e-4
+    )
 
 
 def test_a_large_jpeg_is_decoded_smaller_and_stays_close():
@@ -195,24 +222,38 @@ def test_a_large_jpeg_is_decoded_smaller_and_stays_close():
 
 
 def test_eager_tf_data_and_an_exported_function_agree_bit_for_bit(tmp_path):
-    files = [make() for make in FILES.values()] + [saved(photo(), "JPEG", exif=exif(6)), saved(photo(500, 400), "JPEG"), JXL_ALPHA]
+    files = [make() for make in FILES.values()] + [
+        saved(photo(), "JPEG", exif=exif(6)),
+        saved(photo(500, 400), "JPEG"),
+        JXL_ALPHA,
+    ]
     eager = [pixels(encoded, SIZE, (-1.0, 1.0)).numpy() for encoded in files]
-    dataset = tf.data.Dataset.from_tensor_slices(files).map(lambda encoded: pixels(encoded, SIZE, (-1.0, 1.0)), num_parallel_calls=2)
+    dataset = tf.data.Dataset.from_tensor_slices(files).map(
+        lambda encoded: pixels(encoded, SIZE, (-1.0, 1.0)), num_parallel_calls=2
+    )
     np.testing.assert_array_equal(list(dataset.as_numpy_iterator()), eager)
     module = tf.Module()
 
     def batch(encoded):
-        return tf.map_fn(lambda one: pixels(one, SIZE, (-1.0, 1.0)), encoded, fn_output_signature=tf.float32)
+        return tf.map_fn(
+            lambda one: pixels(one, SIZE, (-1.0, 1.0)), encoded, fn_output_signature=tf.float32
+        )
 
     module.serve = tf.function(batch, input_signature=[tf.TensorSpec([None], tf.string)])
     tf.saved_model.save(module, str(tmp_path / "export"))
-    np.testing.assert_array_equal(tf.saved_model.load(str(tmp_path / "export")).serve(tf.constant(files)), eager)
+    np.testing.assert_array_equal(
+        tf.saved_model.load(str(tmp_path / "export")).serve(tf.constant(files)), eager
+    )
 
 
 def test_no_python_runs_inside():
-    function = tf.function(lambda encoded: pixels(encoded, SIZE), input_signature=[tf.TensorSpec([], tf.string)]).get_concrete_function()
+    function = tf.function(
+        lambda encoded: pixels(encoded, SIZE), input_signature=[tf.TensorSpec([], tf.string)]
+    ).get_concrete_function()
     graph = function.graph.as_graph_def()
-    used = {node.op for node in graph.node} | {node.op for inner in graph.library.function for node in inner.node_def}
+    used = {node.op for node in graph.node} | {
+        node.op for inner in graph.library.function for node in inner.node_def
+    }
     assert not used & {"PyFunc", "EagerPyFunc", "PyFuncStateless", "ReadFile"}
     assert function.output_shapes == (*SIZE, 3)
 
@@ -245,4 +286,8 @@ def test_wrong_arguments_are_named():
 
 
 def test_the_fingerprint_holds_all_that_decides_a_pixel():
-    assert fingerprint((48, 64), (-1, 1)) == {"version": 1, "image_size": [48, 64], "value_range": [-1.0, 1.0]}
+    assert fingerprint((48, 64), (-1, 1)) == {
+        "version": 1,
+        "image_size": [48, 64],
+        "value_range": [-1.0, 1.0],
+    }

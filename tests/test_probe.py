@@ -11,7 +11,21 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from tfxfer.errors import SavedModelError
 from tfxfer.heads import MLP, Cosine
-from tfxfer.probe import choose, fit_head, fitted, gaussian, linear, logistic, out_of_fold, paired, prototype, ridge, temperature, unknown, validate
+from tfxfer.probe import (
+    choose,
+    fit_head,
+    fitted,
+    gaussian,
+    linear,
+    logistic,
+    out_of_fold,
+    paired,
+    prototype,
+    ridge,
+    temperature,
+    unknown,
+    validate,
+)
 from tfxfer.probe.closed import STRENGTHS, ridge_dual
 from tfxfer.probe.fitted import normalised
 from tfxfer.probe.folds import deal, sample
@@ -20,7 +34,9 @@ WIDTHS = (6, 10, 24)
 FITS = {"gaussian": gaussian, "linear": linear, "ridge": ridge, "prototype": prototype}
 
 
-def examples(n: int, classes: int = 4, noise: float = 0.8, seed: int = 0, widths=WIDTHS) -> tuple[np.ndarray, np.ndarray]:
+def examples(
+    n: int, classes: int = 4, noise: float = 0.8, seed: int = 0, widths=WIDTHS
+) -> tuple[np.ndarray, np.ndarray]:
     """Features [n, F] like a network's: not negative, correlated, some columns constant; and labels."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % classes)
@@ -54,7 +70,11 @@ def gaussian_by_formula(x, labels, classes, widths):
     t = np.sum(residual**2) / (len(z) - 1)
     d = z.shape[1]
     p = d * np.linalg.inv(residual.T @ residual + t * np.eye(d))
-    return lambda new: (y := normalised(new, widths).astype(np.float64)) @ p @ means.T - np.diag(means @ p @ means.T) / 2 + 0 * y[:, :1]
+    return lambda new: (
+        (y := normalised(new, widths).astype(np.float64)) @ p @ means.T
+        - np.diag(means @ p @ means.T) / 2
+        + 0 * y[:, :1]
+    )
 
 
 # --- The heads ------------------------------------------------------------------------------------------------------------------------------------
@@ -64,7 +84,9 @@ def gaussian_by_formula(x, labels, classes, widths):
 def test_gaussian_is_the_formula_in_both_of_its_forms(n):
     x, labels = examples(n)
     new, _ = examples(50, seed=1)
-    assert_same(gaussian(x, labels, 4, WIDTHS).logits(new), gaussian_by_formula(x, labels, 4, WIDTHS)(new))
+    assert_same(
+        gaussian(x, labels, 4, WIDTHS).logits(new), gaussian_by_formula(x, labels, 4, WIDTHS)(new)
+    )
 
 
 def test_gaussian_agrees_with_scikit_learn_given_the_same_covariance():
@@ -81,7 +103,9 @@ def test_gaussian_agrees_with_scikit_learn_given_the_same_covariance():
             self.covariance_ = (total + t * np.eye(len(total))) / z.shape[1]
             return self
 
-    theirs = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Shrunk(), priors=[0.25] * 4).fit(z, labels)
+    theirs = LinearDiscriminantAnalysis(
+        solver="lsqr", covariance_estimator=Shrunk(), priors=[0.25] * 4
+    ).fit(z, labels)
     assert_same(gaussian(x, labels, 4, WIDTHS).logits(x), theirs.decision_function(z))
 
 
@@ -105,7 +129,9 @@ def test_ridge_above_its_sample_is_fitted_on_all(monkeypatch):
     monkeypatch.setattr("tfxfer.probe.closed.LEAVE_ONE_OUT", 100)
     x, labels = examples(300)
     ours, z = ridge(x, labels, 4, WIDTHS), normalised(x, WIDTHS).astype(np.float64)
-    assert_same(ours.logits(x), SklearnRidge(alpha=ours.strength).fit(z, np.eye(4)[labels]).predict(z))
+    assert_same(
+        ours.logits(x), SklearnRidge(alpha=ours.strength).fit(z, np.eye(4)[labels]).predict(z)
+    )
 
 
 def test_ridge_leaves_one_out_as_if_it_had_fitted_n_times():
@@ -114,7 +140,13 @@ def test_ridge_leaves_one_out_as_if_it_had_fitted_n_times():
     _, _, left_out, strength = ridge_dual(z @ z.T, labels, 4)
     for i in range(len(z)):
         rest = np.arange(len(z)) != i
-        np.testing.assert_allclose(left_out[i], SklearnRidge(alpha=strength).fit(z[rest], np.eye(4)[labels[rest]]).predict(z[i : i + 1])[0], atol=1e-6)
+        np.testing.assert_allclose(
+            left_out[i],
+            SklearnRidge(alpha=strength)
+            .fit(z[rest], np.eye(4)[labels[rest]])
+            .predict(z[i : i + 1])[0],
+            atol=1e-6,
+        )
 
 
 def test_ridge_does_not_fall_into_the_trap_of_the_constant_vector():
@@ -125,11 +157,16 @@ def test_ridge_does_not_fall_into_the_trap_of_the_constant_vector():
     losses = []
     for value in STRENGTHS * np.sum(off * off) / len(z):
         errors = [
-            np.eye(4)[labels[i]] - SklearnRidge(alpha=value).fit(np.delete(z, i, 0), np.eye(4)[np.delete(labels, i)]).predict(z[i : i + 1])[0]
+            np.eye(4)[labels[i]]
+            - SklearnRidge(alpha=value)
+            .fit(np.delete(z, i, 0), np.eye(4)[np.delete(labels, i)])
+            .predict(z[i : i + 1])[0]
             for i in range(0, 200, 4)
         ]
         losses.append(np.square(errors).sum())
-    assert losses[int(np.argmin(np.abs(STRENGTHS * np.sum(off * off) / len(z) - strength)))] <= 1.02 * min(losses)
+    assert losses[
+        int(np.argmin(np.abs(STRENGTHS * np.sum(off * off) / len(z) - strength)))
+    ] <= 1.02 * min(losses)
 
 
 @pytest.mark.parametrize("how", ["standardise", "l2"])
@@ -139,7 +176,11 @@ def test_linear_is_scikit_learns_in_both_of_its_forms(how, rotated, monkeypatch)
     x, labels = examples(300)
     strength = 3.0 if how == "standardise" else 0.1
     ours = linear(x, labels, 4, WIDTHS, strength=strength, normalise=how)
-    z = normalised(x, WIDTHS).astype(np.float64) if how == "l2" else (x - x.mean(0)) / np.where(x.std(0) > 1e-5, x.std(0), 1)
+    z = (
+        normalised(x, WIDTHS).astype(np.float64)
+        if how == "l2"
+        else (x - x.mean(0)) / np.where(x.std(0) > 1e-5, x.std(0), 1)
+    )
     theirs = LogisticRegression(C=1 / strength, tol=1e-8, max_iter=5000).fit(z, labels)
     assert_same(ours.logits(x), theirs.decision_function(z), 2e-3)
 
@@ -163,7 +204,10 @@ def test_linear_standardises_only_with_enough_examples():
 def test_linear_samples_what_would_not_fit_in_memory(monkeypatch):
     monkeypatch.setattr(logistic, "LOADED", 4 * sum(WIDTHS) * 100)
     _, labels = examples(300)
-    assert np.bincount(labels[logistic.affordable(labels, np.arange(300), sum(WIDTHS))]).tolist() == [25] * 4
+    assert (
+        np.bincount(labels[logistic.affordable(labels, np.arange(300), sum(WIDTHS))]).tolist()
+        == [25] * 4
+    )
 
 
 def test_linear_on_a_sample_says_so_and_the_others_count_as_held_out(monkeypatch):
@@ -172,9 +216,16 @@ def test_linear_on_a_sample_says_so_and_the_others_count_as_held_out(monkeypatch
     x, labels = examples(400)
     lines = []
     choice = choose(x, labels, 4, (sum(WIDTHS),), head="linear", log=lines.append)
-    assert lines[-1] == "linear: fitted on 200 of 400 examples, 1 GiB of features; the others count as held out, for it never saw them"
+    assert (
+        lines[-1]
+        == "linear: fitted on 200 of 400 examples, 1 GiB of features; the others count as held out, for it never saw them"
+    )
     others = np.setdiff1d(np.arange(400), logistic.affordable(labels, np.arange(400), sum(WIDTHS)))
-    np.testing.assert_allclose(choice.out_of_fold[others], softmax(choice.fitted.logits(x[others]).astype(np.float64), 1), atol=1e-5)
+    np.testing.assert_allclose(
+        choice.out_of_fold[others],
+        softmax(choice.fitted.logits(x[others]).astype(np.float64), 1),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("n", [4, 60])
@@ -193,7 +244,9 @@ def test_prototype_names_the_class_mean_at_the_smallest_angle(n):
 @pytest.mark.parametrize("name", FITS)
 def test_a_class_without_an_example_is_refused(name):
     x, labels = examples(40)
-    with pytest.raises(ValueError, match=r"every class needs an example to be fitted on. Received none of class 4"):
+    with pytest.raises(
+        ValueError, match=r"every class needs an example to be fitted on. Received none of class 4"
+    ):
         FITS[name](x, labels, 5, WIDTHS)
 
 
@@ -211,7 +264,11 @@ def test_a_head_is_fitted_on_the_rows_and_the_last_columns_that_it_was_given(nam
 def test_the_layer_and_the_numpy_logits_are_the_same(name):
     x, labels = examples(200)
     found = choose(x, labels, 4, WIDTHS, head=name, log=quiet).fitted
-    np.testing.assert_allclose(found.layer()(x[:, -sum(found.widths) :]).numpy(), found.logits(x), atol=1e-5 * max(1, np.abs(found.logits(x)).max()))
+    np.testing.assert_allclose(
+        found.layer()(x[:, -sum(found.widths) :]).numpy(),
+        found.logits(x),
+        atol=1e-5 * max(1, np.abs(found.logits(x)).max()),
+    )
 
 
 # --- Calibration and folds ------------------------------------------------------------------------------------------------------------------------
@@ -221,14 +278,23 @@ def test_the_temperature_has_the_smallest_log_loss():
     rng = np.random.default_rng(0)
     logits, labels = 7 * rng.normal(0, 1, (400, 5)), rng.integers(0, 5, 400)
     logits[np.arange(400), labels] += 9
-    found = minimize_scalar(lambda t: -log_softmax(logits / t, 1)[np.arange(400), labels].mean(), bounds=(0.1, 100), method="bounded", options={"xatol": 1e-6})
-    assert temperature(logits, labels) == pytest.approx(found.x, rel=0.02)  # one example in 401 counts as of unknown class
+    found = minimize_scalar(
+        lambda t: -log_softmax(logits / t, 1)[np.arange(400), labels].mean(),
+        bounds=(0.1, 100),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    assert temperature(logits, labels) == pytest.approx(
+        found.x, rel=0.02
+    )  # one example in 401 counts as of unknown class
 
 
 def test_the_temperature_does_not_depend_on_the_unit_of_the_logits():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(0, 1, (50, 3)), rng.integers(0, 3, 50)
-    assert temperature(1e6 * logits, labels) == pytest.approx(1e6 * temperature(logits, labels), rel=1e-5)
+    assert temperature(1e6 * logits, labels) == pytest.approx(
+        1e6 * temperature(logits, labels), rel=1e-5
+    )
 
 
 def test_logits_without_an_error_get_a_temperature_that_leaves_doubt():
@@ -250,7 +316,12 @@ def test_a_sample_keeps_the_shares_and_two_of_each_class():
     labels = np.array([0] * 7000 + [1] * 2990 + [2] * 9 + [3])
     rows = sample(labels, 1000)
     counts = np.bincount(labels[rows])
-    assert len(rows) == len(set(rows)) == 1000 and counts[3] == 1 and counts[2] >= 2 and abs(counts[0] - 700) < 5
+    assert (
+        len(rows) == len(set(rows)) == 1000
+        and counts[3] == 1
+        and counts[2] >= 2
+        and abs(counts[0] - 700) < 5
+    )
 
 
 # --- The choice -----------------------------------------------------------------------------------------------------------------------------------
@@ -261,9 +332,13 @@ def test_the_kernel_form_and_a_plain_loop_over_folds_agree():
     choice = choose(x, labels, 4, WIDTHS, head="gaussian", log=quiet)
     folds, widths = deal(labels, 5, 0), choice.fitted.widths
     for fold in range(5):
-        part = gaussian_by_formula(x[folds != fold][:, -sum(widths) :], labels[folds != fold], 4, widths)
+        part = gaussian_by_formula(
+            x[folds != fold][:, -sum(widths) :], labels[folds != fold], 4, widths
+        )
         logits = part(x[folds == fold][:, -sum(widths) :])
-        assert_same(np.log(choice.out_of_fold[folds == fold]), logits / choice.fitted.temperature, 1e-3)
+        assert_same(
+            np.log(choice.out_of_fold[folds == fold]), logits / choice.fitted.temperature, 1e-3
+        )
 
 
 @pytest.mark.parametrize("head", ["auto", "gaussian", "linear", "ridge", "prototype"])
@@ -286,22 +361,34 @@ def test_out_of_fold_probabilities_are_as_good_as_those_on_new_examples(head, ro
     held_out = -np.log(choice.out_of_fold[train, labels[train]]).mean()
     assert choice.out_of_fold.shape == (400, 4)
     np.testing.assert_allclose(choice.out_of_fold.sum(1), 1, atol=1e-9)
-    assert held_out == pytest.approx(-log_softmax(new, 1)[np.arange(800), labels[400:]].mean(), abs=0.12)
-    assert (choice.out_of_fold.argmax(1) == labels[train]).mean() == pytest.approx((new.argmax(1) == labels[400:]).mean(), abs=0.06)
+    assert held_out == pytest.approx(
+        -log_softmax(new, 1)[np.arange(800), labels[400:]].mean(), abs=0.12
+    )
+    assert (choice.out_of_fold.argmax(1) == labels[train]).mean() == pytest.approx(
+        (new.argmax(1) == labels[400:]).mean(), abs=0.06
+    )
 
 
 def test_auto_tries_both_heads_on_each_number_of_taps_and_says_what_it_found():
     x, labels = examples(120, widths=(4,) * 10)
     lines = []
     choice = choose(x, labels, 4, (4,) * 10, log=lines.append)
-    assert [(entry.head, entry.taps) for entry in choice.table] == [(head, taps) for head in ("gaussian", "linear") for taps in (1, 3, 8, 10)]
+    assert [(entry.head, entry.taps) for entry in choice.table] == [
+        (head, taps) for head in ("gaussian", "linear") for taps in (1, 3, 8, 10)
+    ]
     assert len(lines) == 8 and sum(line.startswith("->") for line in lines) == 1
-    assert "gaussian on the last 3 taps" in lines[1] and "linear on all 10 taps" in lines[7] and "±" in lines[0]
+    assert (
+        "gaussian on the last 3 taps" in lines[1]
+        and "linear on all 10 taps" in lines[7]
+        and "±" in lines[0]
+    )
 
 
 def candidate(taps: int, right: np.ndarray, head="gaussian") -> validate.Candidate:
     """A candidate of which only the right answers matter."""
-    return validate.Candidate(head, taps, float(right.mean()), 0.0, 1.0, right, None, np.zeros((len(right), 2)))
+    return validate.Candidate(
+        head, taps, float(right.mean()), 0.0, 1.0, right, None, np.zeros((len(right), 2))
+    )
 
 
 def test_fewer_taps_are_taken_only_for_a_loss_below_half_its_error():
@@ -335,7 +422,11 @@ def test_one_example_a_class_gets_the_prototype_and_a_word_about_it():
     x, labels = examples(4)
     lines = []
     choice = choose(x, labels, 4, WIDTHS, log=lines.append)
-    assert choice.fitted.name == "prototype" and choice.table == () and "nothing can be held out" in lines[0]
+    assert (
+        choice.fitted.name == "prototype"
+        and choice.table == ()
+        and "nothing can be held out" in lines[0]
+    )
     assert (choice.fitted.logits(x).argmax(1) == labels).all()
 
 
@@ -345,7 +436,9 @@ def test_a_class_that_is_absent_from_training_is_never_named():
     choice = choose(x, labels, 6, WIDTHS, log=quiet)
     logits = choice.fitted.logits(x)
     assert logits.shape == choice.out_of_fold.shape == (80, 6)
-    assert softmax(logits, 1)[:, [2, 5]].max() < 1e-12 and (choice.out_of_fold[:, [2, 5]] == 0).all()
+    assert (
+        softmax(logits, 1)[:, [2, 5]].max() < 1e-12 and (choice.out_of_fold[:, [2, 5]] == 0).all()
+    )
     assert (logits.argmax(1) == labels).mean() > 0.8
 
 
@@ -354,7 +447,9 @@ def test_the_shares_of_unequal_classes_are_added_where_they_predict_better():
     keep = (labels == 0) | (np.arange(4000) % 12 == 0)
     choice = choose(x[keep], labels[keep], 4, WIDTHS, head="gaussian", log=quiet)
     assert choice.prior
-    assert choice.out_of_fold.mean(0) == pytest.approx(np.bincount(labels[keep]) / keep.sum(), abs=0.05)
+    assert choice.out_of_fold.mean(0) == pytest.approx(
+        np.bincount(labels[keep]) / keep.sum(), abs=0.05
+    )
 
 
 def test_examples_that_are_all_alike_do_not_break_the_choice():
@@ -366,16 +461,28 @@ def test_examples_that_are_all_alike_do_not_break_the_choice():
 def test_features_that_are_not_finite_are_refused_with_what_to_try():
     x, labels = examples(40)
     x[3, 5] = np.nan
-    with pytest.raises(SavedModelError, match=r"not-a-number for 1 of 40 images. Expected finite numbers. Check its value range \(--value-range"):
+    with pytest.raises(
+        SavedModelError,
+        match=r"not-a-number for 1 of 40 images. Expected finite numbers. Check its value range \(--value-range",
+    ):
         choose(x, labels, 4, WIDTHS, log=quiet)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head": "forest"}, r'head: expected "auto" or one of gaussian, linear, ridge, prototype. Received: "forest"'),
-        ({"tap_widths": (6, 10)}, r"expected features with 16 columns, the sum of tap_widths. Received: shape \(40, 40\)"),
-        ({"labels": np.zeros(40, int)}, r"expected examples of two classes or more. Received: 40 examples of 1 class"),
+        (
+            {"head": "forest"},
+            r'head: expected "auto" or one of gaussian, linear, ridge, prototype. Received: "forest"',
+        ),
+        (
+            {"tap_widths": (6, 10)},
+            r"expected features with 16 columns, the sum of tap_widths. Received: shape \(40, 40\)",
+        ),
+        (
+            {"labels": np.zeros(40, int)},
+            r"expected examples of two classes or more. Received: 40 examples of 1 class",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(change, message):
@@ -391,21 +498,46 @@ def test_wrong_arguments_are_named(change, message):
 def test_a_trained_head_is_calibrated_on_validation():
     x, labels = examples(600)
     lines = []
-    found = fit_head(MLP(4, hidden=32), x, labels, np.arange(400), np.arange(400, 600), epochs=8, batch_size=16, log=lines.append)
-    assert [entry["epoch"] for entry in found.history] == list(range(1, 9)) and {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(found.history[0])
+    found = fit_head(
+        MLP(4, hidden=32),
+        x,
+        labels,
+        np.arange(400),
+        np.arange(400, 600),
+        epochs=8,
+        batch_size=16,
+        log=lines.append,
+    )
+    assert [entry["epoch"] for entry in found.history] == list(range(1, 9)) and {
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+    } <= set(found.history[0])
     assert len(lines) == 8 and "epoch 1/8" in lines[0] and "val_accuracy" in lines[0]
-    np.testing.assert_allclose(found.probabilities, softmax(found.head(x[400:]).numpy(), 1), atol=1e-5)
+    np.testing.assert_allclose(
+        found.probabilities, softmax(found.head(x[400:]).numpy(), 1), atol=1e-5
+    )
     assert (found.probabilities.argmax(1) == labels[400:]).mean() > 0.7
 
 
 def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_on_all():
     x, labels = examples(400)
     lines = []
-    found = fit_head(Cosine(4), x, labels, np.arange(400), epochs=2, batch_size=32, log=lines.append)
-    assert len(found.positions) == 80 and "trained on 320 examples first, to be judged on the other 80" in lines[0]
+    found = fit_head(
+        Cosine(4), x, labels, np.arange(400), epochs=2, batch_size=32, log=lines.append
+    )
+    assert (
+        len(found.positions) == 80
+        and "trained on 320 examples first, to be judged on the other 80" in lines[0]
+    )
     assert len(found.history) == 2 and "val_loss" not in found.history[0]
-    direct = fit_head(Cosine(4), x, labels, np.arange(400), np.arange(10), epochs=2, batch_size=32, log=quiet)
-    assert_same(found.head(x).numpy() * found.temperature, direct.head(x).numpy() * direct.temperature, 1e-4)
+    direct = fit_head(
+        Cosine(4), x, labels, np.arange(400), np.arange(10), epochs=2, batch_size=32, log=quiet
+    )
+    assert_same(
+        found.head(x).numpy() * found.temperature, direct.head(x).numpy() * direct.temperature, 1e-4
+    )
 
 
 def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
@@ -413,7 +545,9 @@ def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
 
     def trained():
         keras.utils.set_random_seed(3)  # a layer draws its seeds when it is made
-        return fit_head(MLP(4, hidden=8), x, labels, np.arange(300), epochs=2, batch_size=32, seed=3, log=quiet)
+        return fit_head(
+            MLP(4, hidden=8), x, labels, np.arange(300), epochs=2, batch_size=32, seed=3, log=quiet
+        )
 
     one, two = trained(), trained()
     np.testing.assert_array_equal(one.probabilities, two.probabilities)
@@ -430,19 +564,26 @@ def test_features_that_are_read_batch_by_batch_train_the_same_head(monkeypatch):
 
 def test_a_head_with_too_few_logits_is_refused():
     x, labels = examples(40)
-    with pytest.raises(ValueError, match=r"expected logits \[B, C\] with C >= 4.*Received: output shape \(None, 3\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected logits \[B, C\] with C >= 4.*Received: output shape \(None, 3\)",
+    ):
         fit_head(MLP(3), x, labels, np.arange(40), log=quiet)
 
 
 def test_twins_are_held_out_together():
     rng = np.random.default_rng(0)
     units = np.repeat(np.arange(60), 5)
-    x = (rng.standard_normal((60, 32))[units] + 0.01 * rng.standard_normal((300, 32))).astype(np.float32)
+    x = (rng.standard_normal((60, 32))[units] + 0.01 * rng.standard_normal((300, 32))).astype(
+        np.float32
+    )
     labels = rng.integers(0, 2, 60)[units]
     folds = deal(labels, 5, 0, units)
     assert all(len(set(folds[units == unit])) == 1 for unit in range(60))
     alone = choose(x, labels, 2, (32,), head="gaussian", log=lambda line: None).out_of_fold
-    together = choose(x, labels, 2, (32,), head="gaussian", units=units, log=lambda line: None).out_of_fold
+    together = choose(
+        x, labels, 2, (32,), head="gaussian", units=units, log=lambda line: None
+    ).out_of_fold
     assert (alone.argmax(1) == labels).mean() > 0.8 and (together.argmax(1) == labels).mean() < 0.7
 
 
@@ -452,7 +593,9 @@ def test_twins_are_held_out_together():
 def blobs(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 3
-    return rng.normal(size=(n, d)).astype(np.float32) + 2 * rng.normal(size=(3, d)).astype(np.float32)[labels], labels
+    return rng.normal(size=(n, d)).astype(np.float32) + 2 * rng.normal(size=(3, d)).astype(
+        np.float32
+    )[labels], labels
 
 
 @pytest.mark.parametrize(("n", "d"), [(12, 40), (300, 20)])
@@ -463,11 +606,18 @@ def test_the_score_is_the_distance_to_the_nearest_class_minus_that_to_all_data(n
     means, mean = np.stack([z[labels == c].mean(0) for c in range(3)]), z.mean(0)
     within, total = z - means[labels], z - mean
     shrunk = np.sum(within**2) / (n - 1) * np.eye(d)
-    p, p0 = d * np.linalg.inv(within.T @ within + shrunk), d * np.linalg.inv(total.T @ total + shrunk)
+    p, p0 = (
+        d * np.linalg.inv(within.T @ within + shrunk),
+        d * np.linalg.inv(total.T @ total + shrunk),
+    )
     v = normalised(new, (d,)).astype(np.float64)
-    distances = [np.einsum("nd,de,ne->n", v - m, q, v - m) for m, q in [*((m, p) for m in means), (mean, p0)]]
+    distances = [
+        np.einsum("nd,de,ne->n", v - m, q, v - m) for m, q in [*((m, p) for m in means), (mean, p0)]
+    ]
     expected = np.min(distances[:3], 0) - distances[3]
-    np.testing.assert_allclose(unknown(x, labels).scores(new), expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        unknown(x, labels).scores(new), expected, atol=1e-4 * np.abs(expected).max()
+    )
 
 
 def test_an_image_of_an_unknown_class_scores_higher():

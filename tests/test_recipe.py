@@ -33,20 +33,33 @@ def test_every_built_in_recipe_is_a_short_page_that_imports_only_tfxfer():
     assert "frozen" in names()
     for name in names():
         text = (RECIPES / f"{name}.py").read_text()
-        imported = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
-        found = {alias.name if isinstance(node, ast.Import) else node.module for node in imported for alias in node.names}
+        imported = [
+            node
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        found = {
+            alias.name if isinstance(node, ast.Import) else node.module
+            for node in imported
+            for alias in node.names
+        }
         assert found <= {"tfxfer", "typing", "pathlib"}, name
         assert len(text.splitlines()) <= 80, name
         assert find(name).__name__ == name
 
 
 def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(RecipeError, match=r"there is no recipe 'frozn'. Did you mean frozen\? There are frozen.*, or the path of a file"):
+    with pytest.raises(
+        RecipeError,
+        match=r"there is no recipe 'frozn'. Did you mean frozen\? There are frozen.*, or the path of a file",
+    ):
         find("frozn")
 
 
 def test_a_page_without_a_recipe_is_said(page):
-    with pytest.raises(RecipeError, match=r"mine.py has 0 functions marked @tfxfer.recipe; expected one"):
+    with pytest.raises(
+        RecipeError, match=r"mine.py has 0 functions marked @tfxfer.recipe; expected one"
+    ):
         find(str(page("def f(run): ...")))
     with pytest.raises(RecipeError, match="has 2 functions"):
         find(str(page("@tfxfer.recipe\ndef f(run): ...\n@tfxfer.recipe\ndef g(run): ...")))
@@ -57,7 +70,9 @@ def test_a_page_that_fails_names_file_and_line(page):
         find(str(page("x = 1\n1 / 0\n")))
     with pytest.raises(RecipeError, match=r"mine.py, line 4: SyntaxError"):
         find(str(page("def f(:\n")))
-    with pytest.raises(RecipeError, match=r"mine.py, line 4: ModuleNotFoundError: No module named 'nowhere'"):
+    with pytest.raises(
+        RecipeError, match=r"mine.py, line 4: ModuleNotFoundError: No module named 'nowhere'"
+    ):
         find(str(page("import nowhere\n")))
 
 
@@ -82,7 +97,9 @@ def test_a_copy_is_the_same_page_and_is_never_written_over_another(tmp_path):
 
 def answered(function, *args):
     seen = {}
-    command = click.Command("it", params=options(function), callback=lambda **values: seen.update(values))
+    command = click.Command(
+        "it", params=options(function), callback=lambda **values: seen.update(values)
+    )
     result = CliRunner().invoke(command, args)
     return result.exit_code, seen, result.output
 
@@ -103,10 +120,40 @@ def example(
 def test_keyword_only_arguments_are_options():
     code, seen, _ = answered(example, "--needed", "x")
     assert code == 0
-    assert seen == {"needed": "x", "size": 3, "rate": None, "kind": "a", "fast": False, "to": None, "between": (0.0, 1.0)}
-    args = ["--needed", "x", "--size", "7", "--rate", ".5", "--kind", "b", "--fast", "--to", "f", "--between", "-1,1"]
+    assert seen == {
+        "needed": "x",
+        "size": 3,
+        "rate": None,
+        "kind": "a",
+        "fast": False,
+        "to": None,
+        "between": (0.0, 1.0),
+    }
+    args = [
+        "--needed",
+        "x",
+        "--size",
+        "7",
+        "--rate",
+        ".5",
+        "--kind",
+        "b",
+        "--fast",
+        "--to",
+        "f",
+        "--between",
+        "-1,1",
+    ]
     _, seen, _ = answered(example, *args)
-    assert seen == {"needed": "x", "size": 7, "rate": 0.5, "kind": "b", "fast": True, "to": Path("f"), "between": (-1.0, 1.0)}
+    assert seen == {
+        "needed": "x",
+        "size": 7,
+        "rate": 0.5,
+        "kind": "b",
+        "fast": True,
+        "to": Path("f"),
+        "between": (-1.0, 1.0),
+    }
 
 
 @pytest.mark.parametrize(
@@ -139,13 +186,18 @@ def test_an_argument_that_can_not_be_an_option_is_said():
 
     with pytest.raises(RecipeError, match="size of bare has no help: write it as size: Annotated"):
         options(bare)
-    with pytest.raises(RecipeError, match=r"--size: options are int, float, str, bool, Path, tuple\[float, float\] or Literal; found <class 'dict'>"):
+    with pytest.raises(
+        RecipeError,
+        match=r"--size: options are int, float, str, bool, Path, tuple\[float, float\] or Literal; found <class 'dict'>",
+    ):
         options(odd)
 
 
 def test_a_recipe_called_from_python_notes_its_options(tmp_path):
     @tfxfer.recipe
-    def mine(run, *, data: Annotated[str, "Which."] = "demo", epochs: Annotated[int, "How many."] = 20):
+    def mine(
+        run, *, data: Annotated[str, "Which."] = "demo", epochs: Annotated[int, "How many."] = 20
+    ):
         return data, epochs
 
     run = Run(tmp_path)

@@ -23,19 +23,34 @@ LABELS = ["ants", "<script>alert(1)</script>", 'a "quoted" & $x^$ name', "蜜蜂
 
 
 def figures(accuracy):
-    return {"accuracy": accuracy, "balanced_accuracy": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05, "n": 8, "classes": {}}
+    return {
+        "accuracy": accuracy,
+        "balanced_accuracy": accuracy,
+        "low": accuracy - 0.05,
+        "high": accuracy + 0.05,
+        "n": 8,
+        "classes": {},
+    }
 
 
 def write_run(folder, *, rows=None, **changes):
     folder.mkdir(exist_ok=True)
     (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
     baselines = {"majority": figures(0.25), "raw_pixels": figures(0.5), "last_layer_logistic": None}
-    (folder / "metrics.json").write_text(json.dumps({"test": figures(0.75), "validation": None, "baselines": baselines} | changes))
-    settings = {"data": {"value": "<b>photos</b>", "origin": "given"}, "command": {"value": "tfxfer run frozen --data '<b>photos</b>'", "origin": "derived"}}
+    (folder / "metrics.json").write_text(
+        json.dumps({"test": figures(0.75), "validation": None, "baselines": baselines} | changes)
+    )
+    settings = {
+        "data": {"value": "<b>photos</b>", "origin": "given"},
+        "command": {"value": "tfxfer run frozen --data '<b>photos</b>'", "origin": "derived"},
+    }
     (folder / "settings.json").write_text(json.dumps(settings))
     if rows is None:
         rows = [(f"{i}.jpg", "test", LABELS[i % 4], LABELS[i % 4], 0.9) for i in range(6)]
-        rows += [('wrong "sure"\n<img src=x>.jpg', "test", LABELS[0], LABELS[1], 0.99), ("wrong.jpg", "test", LABELS[0], LABELS[2], 0.5)]
+        rows += [
+            ('wrong "sure"\n<img src=x>.jpg', "test", LABELS[0], LABELS[1], 0.99),
+            ("wrong.jpg", "test", LABELS[0], LABELS[2], 0.5),
+        ]
     with open(folder / "predictions.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([Row.__annotations__, *rows])
     return folder
@@ -53,7 +68,13 @@ class Tags(HTMLParser):
 
 def test_page_shows_the_figures_the_baselines_and_the_settings(tmp_path):
     text = report.page(write_run(tmp_path))
-    for expected in ("75.0 %", "70.0 % to 80.0 %", "logistic regression on raw pixels", "always the most frequent class", "<td>given</td>"):
+    for expected in (
+        "75.0 %",
+        "70.0 % to 80.0 %",
+        "logistic regression on raw pixels",
+        "always the most frequent class",
+        "<td>given</td>",
+    ):
         assert expected in text
     assert pays(json.loads((tmp_path / "metrics.json").read_text())) in unescape(text)
 
@@ -62,20 +83,36 @@ def test_labels_and_file_names_are_shown_as_text(tmp_path):
     text = report.page(write_run(tmp_path))
     tags = Tags(text).found
     assert not [tag for tag, _ in tags if tag in ("script", "img", "b")]
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "&lt;img src=x&gt;" in text and "蜜蜂" in text
+    assert (
+        "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+        and "&lt;img src=x&gt;" in text
+        and "蜜蜂" in text
+    )
 
 
 def test_pictures_are_well_formed_and_have_alternative_texts(tmp_path):
     text = report.page(write_run(tmp_path))
-    assert len([ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]) == 3
-    alternatives = [attributes["aria-label"] for tag, attributes in Tags(text).found if attributes.get("role") == "img"]
+    assert (
+        len([ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)])
+        == 3
+    )
+    alternatives = [
+        attributes["aria-label"]
+        for tag, attributes in Tags(text).found
+        if attributes.get("role") == "img"
+    ]
     assert len(alternatives) == 3
     assert "6 of 8 are right. The most frequent confusion: ants taken for" in alternatives[1]
 
 
 def test_page_needs_no_network(tmp_path):
     tags = Tags(report.page(write_run(tmp_path))).found
-    links = [value for _, attributes in tags for name, value in attributes.items() if name in ("src", "href", "xlink:href")]
+    links = [
+        value
+        for _, attributes in tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href")
+    ]
     assert all(link.startswith(("#", "data:")) for link in links)
 
 
@@ -90,8 +127,13 @@ def test_most_confident_mistakes_come_first(tmp_path):
 
 
 def test_page_says_when_transfer_does_not_pay(tmp_path):
-    changes = {"test": figures(0.1) | {"n": 1000}, "baselines": {"majority": figures(0.25) | {"n": 1000}}}
-    assert "Transfer does not pay here: 0.100 on 1,000 test examples" in report.page(write_run(tmp_path, **changes))
+    changes = {
+        "test": figures(0.1) | {"n": 1000},
+        "baselines": {"majority": figures(0.25) | {"n": 1000}},
+    }
+    assert "Transfer does not pay here: 0.100 on 1,000 test examples" in report.page(
+        write_run(tmp_path, **changes)
+    )
 
 
 def test_without_a_test_part_validation_is_shown_and_no_baseline(tmp_path):
@@ -103,11 +145,16 @@ def test_without_a_test_part_validation_is_shown_and_no_baseline(tmp_path):
 def test_without_test_and_validation_parts_the_held_out_figure_is_shown(tmp_path):
     rows = [("a.jpg", "train", "ants", "ants", 0.9)]
     text = report.page(write_run(tmp_path, rows=rows, test=None, validation=figures(0.6)))
-    assert "8 held-out training images are right" in text and "Confusion matrix on held-out training images: 1 of 1 are right." in text
+    assert (
+        "8 held-out training images are right" in text
+        and "Confusion matrix on held-out training images: 1 of 1 are right." in text
+    )
 
 
 def test_without_test_and_validation_the_page_says_that_nothing_is_known(tmp_path):
-    assert "nothing is known about new examples" in report.page(write_run(tmp_path, rows=[], test=None))
+    assert "nothing is known about new examples" in report.page(
+        write_run(tmp_path, rows=[], test=None)
+    )
 
 
 def test_a_page_of_500_classes_stays_small(tmp_path):
@@ -121,7 +168,8 @@ def test_a_page_of_500_classes_stays_small(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     (write_run(tmp_path) / "metrics.json").unlink()
     with pytest.raises(
-        RunError, match=r"can't be reported on: .*metrics\.json.*A report needs settings\.json, labels\.txt, metrics\.json and predictions\.csv"
+        RunError,
+        match=r"can't be reported on: .*metrics\.json.*A report needs settings\.json, labels\.txt, metrics\.json and predictions\.csv",
     ):
         report.page(tmp_path)
 
@@ -143,19 +191,39 @@ def reviewed(folder):
     write_run(
         folder,
         sets={"coverage": 0.9, "test": figures(0.92) | {"mean_size": 1.2}},
-        unknown={"false_alarms": 0.05, "by": "validation", "threshold": 3.0, "calibrated_on": 200, "test": figures(0.97)},
+        unknown={
+            "false_alarms": 0.05,
+            "by": "validation",
+            "threshold": 3.0,
+            "calibrated_on": 200,
+            "test": figures(0.97),
+        },
     )
     items = [
-        {"file": file, "split": "test", "label": LABELS[0], "predicted": LABELS[1], "probability": 0.9, "picture": f"{i}.jpg"} for i, file in enumerate(FILES)
+        {
+            "file": file,
+            "split": "test",
+            "label": LABELS[0],
+            "predicted": LABELS[1],
+            "probability": 0.9,
+            "picture": f"{i}.jpg",
+        }
+        for i, file in enumerate(FILES)
     ]
     review = {
         "counts": {"train": dict.fromkeys(LABELS, 5), "test": dict.fromkeys(LABELS, 2)},
         "samples": {LABELS[1]: items},
         "mistakes": items,
-        "label_errors": {"count": 30, "examined": 100, "shown": [item | {"suggested": LABELS[1]} for item in items]},
+        "label_errors": {
+            "count": 30,
+            "examined": 100,
+            "shown": [item | {"suggested": LABELS[1]} for item in items],
+        },
         "duplicates": [{"judged": items[0], "train": items[1], "similarity": 0.99}],
         "odd": {"count": 1, "shown": [items[2] | {"why": "black"}]},
-        "map": [{"x": i / 20, "y": 0.5, "label": LABELS[i % 4], "right": i % 5 > 0} for i in range(20)],
+        "map": [
+            {"x": i / 20, "y": 0.5, "label": LABELS[i % 4], "right": i % 5 > 0} for i in range(20)
+        ],
         "occlusion": [items[0] | {"why": "0-why.jpg", "most": 0.4}],
         "notes": ["3 images dropped: <b>identical</b>"],
     }
@@ -165,7 +233,13 @@ def reviewed(folder):
             archive.writestr(name, jpeg())
     probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 40)
     files, splits, labels = np.arange(40).astype(str), np.repeat(["test"], 40), np.arange(40) % 4
-    np.savez(folder / "probabilities.npz", files=files, splits=splits, labels=labels, probabilities=probabilities)
+    np.savez(
+        folder / "probabilities.npz",
+        files=files,
+        splits=splits,
+        labels=labels,
+        probabilities=probabilities,
+    )
     (folder / "history.csv").write_text("epoch,loss,val_loss\n1,0.9,1.0\n2,0.5,0.8\n")
     return folder
 
@@ -185,16 +259,25 @@ def test_everything_that_was_reviewed_is_on_the_page(tmp_path):
         "What it knows of its own doubt",
     ):
         assert f">{title}<" in text, title
-    assert "30 of 100 labels are doubtful" in text and "do in 92.0 % of test, 1.20 classes each" in text and "3.0 % of test" in text
+    assert (
+        "30 of 100 labels are doubtful" in text
+        and "do in 92.0 % of test, 1.20 classes each" in text
+        and "3.0 % of test" in text
+    )
 
 
 def test_thumbnails_are_in_the_page_and_have_alternative_texts(tmp_path):
     tags = Tags(report.page(reviewed(tmp_path))).found
     pictures = [attributes for tag, attributes in tags if tag == "img"]
     assert len(pictures) == 3 + 3 + 3 + 2 + 1 + 2
-    assert all(picture["src"].startswith("data:image/jpeg;base64,") and picture["alt"] for picture in pictures)
+    assert all(
+        picture["src"].startswith("data:image/jpeg;base64,") and picture["alt"]
+        for picture in pictures
+    )
     assert not [attributes for tag, attributes in tags if tag in ("script", "b") and attributes]
-    assert {attributes["aria-label"][:11] for _, attributes in tags if attributes.get("role") == "img"} >= {"Calibration", "Learning cu"}
+    assert {
+        attributes["aria-label"][:11] for _, attributes in tags if attributes.get("role") == "img"
+    } >= {"Calibration", "Learning cu"}
 
 
 def test_names_of_files_and_labels_are_text_wherever_they_stand(tmp_path):
@@ -206,13 +289,18 @@ def test_names_of_files_and_labels_are_text_wherever_they_stand(tmp_path):
 
 def test_the_figure_of_validation_is_shown_beside_that_of_test(tmp_path):
     text = report.page(write_run(tmp_path, validation=figures(0.5)))
-    assert "On 8 training images, held out while choices were made: 50.0 % (45.0 % to 55.0 %)." in text
+    assert (
+        "On 8 training images, held out while choices were made: 50.0 % (45.0 % to 55.0 %)." in text
+    )
 
 
 def test_the_same_figures_are_there_as_json(tmp_path):
     found = json.loads(report.as_json(reviewed(tmp_path)))
     assert found["figures"]["accuracy"] == 0.75 and found["sets"]["test"]["mean_size"] == 1.2
-    assert found["history"] == [{"epoch": 1, "loss": 0.9, "val_loss": 1.0}, {"epoch": 2, "loss": 0.5, "val_loss": 0.8}]
+    assert found["history"] == [
+        {"epoch": 1, "loss": 0.9, "val_loss": 1.0},
+        {"epoch": 2, "loss": 0.5, "val_loss": 0.8},
+    ]
     assert sum(row["n"] for row in found["reliability"]) == 40 and len(found["mistakes"]) == 2
 
 
@@ -226,15 +314,24 @@ def test_the_card_is_markdown_that_labels_do_not_break(tmp_path):
     text = report.card(reviewed(tmp_path))
     assert text.startswith("---\nlibrary_name: tfxfer\n")
     assert "| accuracy | 75.0 % (95 % interval 70.0 % to 80.0 %) |" in text
-    assert "\\<script\\>alert(1)\\</script\\>" in text and "<script>" not in text.replace("\\<script", "")
-    assert "30 of 100 labels look doubtful" in text and "8 images are few: mind the interval." in text
+    assert "\\<script\\>alert(1)\\</script\\>" in text and "<script>" not in text.replace(
+        "\\<script", ""
+    )
+    assert (
+        "30 of 100 labels look doubtful" in text and "8 images are few: mind the interval." in text
+    )
     assert "```console\ntfxfer run frozen --data" in text
 
 
 def test_the_card_names_the_licence_of_a_known_backbone(tmp_path):
     settings = json.loads((write_run(tmp_path) / "settings.json").read_text())
-    for name, expected in (("efficientnet-lite0", "licence Apache-2.0 (https://"), ("mine/", "its licence is not known to tfxfer")):
-        (tmp_path / "settings.json").write_text(json.dumps(settings | {"backbone": {"value": name, "origin": "given"}}))
+    for name, expected in (
+        ("efficientnet-lite0", "licence Apache-2.0 (https://"),
+        ("mine/", "its licence is not known to tfxfer"),
+    ):
+        (tmp_path / "settings.json").write_text(
+            json.dumps(settings | {"backbone": {"value": name, "origin": "given"}})
+        )
         assert expected in report.card(tmp_path)
 
 
@@ -246,9 +343,20 @@ def finished(folder, *, accuracy=0.75, right=30, seed=0, classes=("a", "b")):
     probabilities[np.arange(40), np.where(np.arange(40) < right, labels, 1 - labels)] = 0.7
     run.write_text("labels.txt", "".join(f"{name}\n" for name in classes))
     run.write_json("metrics.json", {"test": figures(accuracy), "validation": None, "baselines": {}})
-    run.write_csv("predictions.csv", Row.__annotations__, [("0.jpg", "test", classes[0], classes[0], 0.7)])
+    run.write_csv(
+        "predictions.csv", Row.__annotations__, [("0.jpg", "test", classes[0], classes[0], 0.7)]
+    )
     files = np.array([f"{seed}-{i}.jpg" for i in range(40)])
-    run.write("probabilities.npz", lambda path: np.savez(path, files=files, splits=np.repeat(["test"], 40), labels=labels, probabilities=probabilities))
+    run.write(
+        "probabilities.npz",
+        lambda path: np.savez(
+            path,
+            files=files,
+            splits=np.repeat(["test"], 40),
+            labels=labels,
+            probabilities=probabilities,
+        ),
+    )
     report.write(run)
     run.finish()
     return folder
@@ -256,7 +364,10 @@ def finished(folder, *, accuracy=0.75, right=30, seed=0, classes=("a", "b")):
 
 def test_a_report_is_made_anew_and_the_run_stays_whole(tmp_path):
     folder = finished(tmp_path / "run")
-    before = {name: (folder / name).read_text() for name in ("report.html", "report.json", "MODEL_CARD.md", "manifest.json")}
+    before = {
+        name: (folder / name).read_text()
+        for name in ("report.html", "report.json", "MODEL_CARD.md", "manifest.json")
+    }
     open_run(folder).replace({"report.html": "old"})
     (folder / "report.json").unlink()
     (folder / "MODEL_CARD.md").write_text("edited")
@@ -283,18 +394,33 @@ def test_names_with_odd_line_ends_and_bytes_are_shown(tmp_path):
 
 
 def test_runs_are_compared_image_by_image(tmp_path):
-    rows = report.compare([finished(tmp_path / "one", right=30), finished(tmp_path / "two", right=36)])
+    rows = report.compare(
+        [finished(tmp_path / "one", right=30), finished(tmp_path / "two", right=36)]
+    )
     assert [row[4] for row in rows] == ["accuracy", "0.750", "0.900", ""]
     gain, error = 6 / 42, np.sqrt(7 - 36 / 42) / 42
-    assert rows[2][8] == f"+14.3 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
+    assert (
+        rows[2][8]
+        == f"+14.3 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
+    )
     assert rows[-1][0] == "40 test images"
 
 
 def test_runs_that_can_not_be_compared_are_said(tmp_path):
-    one, other, strange = finished(tmp_path / "one"), finished(tmp_path / "two", seed=1), finished(tmp_path / "three", classes=("a", "c"))
+    one, other, strange = (
+        finished(tmp_path / "one"),
+        finished(tmp_path / "two", seed=1),
+        finished(tmp_path / "three", classes=("a", "c")),
+    )
     with pytest.raises(RunError, match=r"1 run to compare; expected at least two\."):
         report.compare([one])
-    with pytest.raises(RunError, match=r"have no test image in common\. Compare runs on the same data, split by the same --seed\."):
+    with pytest.raises(
+        RunError,
+        match=r"have no test image in common\. Compare runs on the same data, split by the same --seed\.",
+    ):
         report.compare([one, other])
-    with pytest.raises(RunError, match=r"three has other classes than .*one: b, c\. Compare runs on the same data\."):
+    with pytest.raises(
+        RunError,
+        match=r"three has other classes than .*one: b, c\. Compare runs on the same data\.",
+    ):
         report.compare([one, strange])

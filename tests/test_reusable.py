@@ -44,7 +44,11 @@ def original(tmp_path_factory) -> str:
     """With dropout, BatchNorm and a regularization loss."""
     model = tiny_network(dropout=0.3)
     kernel = model.get_layer("head_conv").kernel
-    return save_reusable(model, tmp_path_factory.mktemp("original") / "model", losses=[lambda: 1e-3 * tf.reduce_sum(tf.square(kernel._value))])
+    return save_reusable(
+        model,
+        tmp_path_factory.mktemp("original") / "model",
+        losses=[lambda: 1e-3 * tf.reduce_sum(tf.square(kernel._value))],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,9 @@ def test_what_was_tuned_is_what_is_transferred_from(tuned, exported, images):
     again = Backbone(exported, trainable=False)  # in [0, 1], as every reusable SavedModel of images
     np.testing.assert_allclose(again(images), tuned[0](2 * images - 1), atol=1e-5)
     assert [stage.name for stage in again.stages] == [stage.name for stage in tuned[0].stages]
-    assert not np.allclose(again(images), Backbone(tuned[0].handle, trainable=False)(2 * images - 1), atol=1e-3)
+    assert not np.allclose(
+        again(images), Backbone(tuned[0].handle, trainable=False)(2 * images - 1), atol=1e-3
+    )
 
 
 def test_it_is_unfrozen_in_part_and_tuned_again(exported, images):
@@ -85,14 +91,24 @@ def test_it_trains_as_the_original_does(original, tmp_path, images):
     first = savedmodel.read(original)
     tf.saved_model.save(savedmodel.reusable(first), str(tmp_path / "again"))
     second = savedmodel.read(tmp_path / "again")
-    assert (second.reason, second.features, len(second.weights)) == ("", first.features, len(first.weights))
+    assert (second.reason, second.features, len(second.weights)) == (
+        "",
+        first.features,
+        len(first.weights),
+    )
     assert sum(w.trainable for w in second.weights) == sum(w.trainable for w in first.weights)
     results = []
     for pretrained in (first, second):
         keras.utils.set_random_seed(0)
-        model = heads.join(Backbone(pretrained, batch_norm="train"), keras.layers.Dense(2, kernel_initializer="ones"), SIZE)
+        model = heads.join(
+            Backbone(pretrained, batch_norm="train"),
+            keras.layers.Dense(2, kernel_initializer="ones"),
+            SIZE,
+        )
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        results.append(model.fit(images, np.arange(16) % 2, epochs=3, shuffle=False, verbose=0).history["loss"])
+        results.append(
+            model.fit(images, np.arange(16) % 2, epochs=3, shuffle=False, verbose=0).history["loss"]
+        )
     np.testing.assert_allclose(results[1], results[0], rtol=1e-4)
     assert second.regularization is not None and second.training is not None
 
@@ -100,7 +116,12 @@ def test_it_trains_as_the_original_does(original, tmp_path, images):
 @pytest.mark.long
 def test_tensorflow_hub_fine_tunes_it_under_keras_2(tuned, exported):
     images = np.random.default_rng(0).uniform(size=(16, 32, 32, 3)).astype(np.float32)
-    done = subprocess.run([sys.executable, "-c", HUB, exported], capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, exported],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(found["features"], tuned[0](2 * images[:2] - 1), atol=1e-5)
@@ -109,8 +130,16 @@ def test_tensorflow_hub_fine_tunes_it_under_keras_2(tuned, exported):
 
 
 def test_a_model_without_a_backbone_has_nothing_to_transfer_from(tiny_savedmodel, tmp_path):
-    folder = write_run(tmp_path / "run", heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE))
-    keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]).save(folder / "model.keras")
+    folder = write_run(
+        tmp_path / "run",
+        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE),
+    )
+    keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    ).save(folder / "model.keras")
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(ServingError, match=r"has no Backbone among its layers, so that there is nothing to transfer from"):
+    with pytest.raises(
+        ServingError,
+        match=r"has no Backbone among its layers, so that there is nothing to transfer from",
+    ):
         serving.export_reusable(folder, tmp_path / "out")

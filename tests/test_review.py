@@ -27,12 +27,19 @@ def test_a_wrong_label_is_suspected_and_the_right_one_is_suggested():
 
 def test_the_thresholds_are_mean_confidences_of_each_class():
     # Class 0 is said with 0.6 on average, class 1 with 0.8: 0.65 for class 1 is not confident, 0.65 for class 0 is.
-    probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.2, 0.8], [0.2, 0.8], [0.35, 0.65], [0.65, 0.35]])
+    probabilities = np.array(
+        [[0.6, 0.4], [0.6, 0.4], [0.2, 0.8], [0.2, 0.8], [0.35, 0.65], [0.65, 0.35]]
+    )
     labels = np.array([0, 0, 1, 1, 0, 1])
     own = probabilities[np.arange(6), labels]
     threshold = [own[labels == k].mean() for k in (0, 1)]
     assert threshold[0] < 0.65 and threshold[1] < 0.66
-    expected = [i for i in range(6) if any(probabilities[i, k] >= threshold[k] for k in (0, 1)) and probabilities[i].argmax() != labels[i]]
+    expected = [
+        i
+        for i in range(6)
+        if any(probabilities[i, k] >= threshold[k] for k in (0, 1))
+        and probabilities[i].argmax() != labels[i]
+    ]
     assert [i for i, _ in suspects(labels, probabilities)] == sorted(expected, key=lambda i: own[i])
 
 
@@ -45,7 +52,11 @@ def test_the_pair_that_is_the_same_picture_comes_first():
     x[2500] = 3 * x[17]
     pairs = nearest(x, np.arange(2000, 3000), np.arange(2000), 5)
     assert pairs[0][:2] == (2500, 17) and pairs[0][2] == pytest.approx(1.0, abs=1e-5)
-    assert len(pairs) == 5 and len({j for _, j, _ in pairs}) == 5 and [s for *_, s in pairs] == sorted((s for *_, s in pairs), reverse=True)
+    assert (
+        len(pairs) == 5
+        and len({j for _, j, _ in pairs}) == 5
+        and [s for *_, s in pairs] == sorted((s for *_, s in pairs), reverse=True)
+    )
     assert nearest(x, np.arange(0), np.arange(5), 5) == []
 
 
@@ -55,7 +66,9 @@ def test_no_training_image_weighs_more_than_another():
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     z = z - z[train].mean(0)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
-    assert nearest(x, judged, train, 1)[0][2] == pytest.approx((z[judged] @ z[train].T).max(), abs=1e-5)
+    assert nearest(x, judged, train, 1)[0][2] == pytest.approx(
+        (z[judged] @ z[train].T).max(), abs=1e-5
+    )
 
 
 def test_dark_blank_and_small_pictures_are_named(tmp_path):
@@ -69,9 +82,19 @@ def test_dark_blank_and_small_pictures_are_named(tmp_path):
     for i, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / "ab"[i % 2] / f"{i}.png")
     examples = load(tmp_path)
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(examples.read(i))).resize((8, 8)), np.float32).ravel() / 255 for i in range(len(examples))])
+    pixels = np.stack(
+        [
+            np.asarray(Image.open(io.BytesIO(examples.read(i))).resize((8, 8)), np.float32).ravel()
+            / 255
+            for i in range(len(examples))
+        ]
+    )
     found = {examples.files[i]: why for i, why in odd(examples, pixels)}
-    assert found == {"b/1.png": "blank", "a/2.png": "black", "b/5.png": "small: 9 pixels, where half of all have 64 or more"}
+    assert found == {
+        "b/1.png": "blank",
+        "a/2.png": "black",
+        "b/5.png": "small: 9 pixels, where half of all have 64 or more",
+    }
 
 
 def test_a_plane_puts_like_next_to_like():
@@ -85,7 +108,9 @@ def test_a_plane_puts_like_next_to_like():
 
 @pytest.mark.parametrize("count", [0, 1, 9])
 def test_too_few_examples_are_not_drawn(count):
-    assert len(plane(np.eye(12, dtype=np.float32), np.arange(count), np.zeros(count, int), 0)[0]) == 0
+    assert (
+        len(plane(np.eye(12, dtype=np.float32), np.arange(count), np.zeros(count, int), 0)[0]) == 0
+    )
 
 
 def test_the_part_that_the_answer_hangs_on_is_found():

@@ -14,7 +14,13 @@ from tfxfer.run import Run, open_run
 
 
 def begin(folder, *, data="photos", given=("data",), **others):
-    return Run(folder, recipe="frozen", options={"data": data, "head": "auto", "epochs": 20}, given=given, **others)
+    return Run(
+        folder,
+        recipe="frozen",
+        options={"data": data, "head": "auto", "epochs": 20},
+        given=given,
+        **others,
+    )
 
 
 def finished(folder):
@@ -37,16 +43,30 @@ def test_settings_are_there_at_once_each_with_its_origin(tmp_path):
 def test_the_manifest_comes_last_and_checkpoints_go(tmp_path):
     run = begin(tmp_path)
     run.write_text("labels.txt", "ant\n")
-    with pytest.raises(RunError, match="is not finished. Go on with: tfxfer run frozen --out .* --resume"):
+    with pytest.raises(
+        RunError, match="is not finished. Go on with: tfxfer run frozen --out .* --resume"
+    ):
         open_run(tmp_path)
     run.finish()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "manifest.json", "settings.json"]
-    assert set(json.loads((tmp_path / "manifest.json").read_text())) == {"labels.txt", "settings.json"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "labels.txt",
+        "manifest.json",
+        "settings.json",
+    ]
+    assert set(json.loads((tmp_path / "manifest.json").read_text())) == {
+        "labels.txt",
+        "settings.json",
+    }
     assert open_run(tmp_path).classes() == ["ant"]
 
 
 def test_class_names_come_back_as_they_were(tmp_path):
-    names = ["a\u2028b", "naïve", "caf\udce9", "x\x0by"]  # line separators that str.splitlines knows, and a name that is not UTF-8
+    names = [
+        "a\u2028b",
+        "naïve",
+        "caf\udce9",
+        "x\x0by",
+    ]  # line separators that str.splitlines knows, and a name that is not UTF-8
     run = begin(tmp_path)
     run.write_text("labels.txt", "".join(f"{name}\n" for name in names))
     run.write_json("metrics.json", {"classes": names})
@@ -83,7 +103,10 @@ def test_what_is_no_run_is_not_read(tmp_path):
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"photo")
-    with pytest.raises(RunError, match="is not empty. Go on with --resume, replace it with --overwrite, or choose another --out"):
+    with pytest.raises(
+        RunError,
+        match="is not empty. Go on with --resume, replace it with --overwrite, or choose another --out",
+    ):
         begin(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
@@ -120,14 +143,27 @@ def test_a_run_is_not_resumed_as_another_one(tmp_path, name):
     begin(tmp_path, given=("data", "head", "seed")).close()
     chosen = {"data": "photos", "head": "auto"} | ({name: "other"} if name != "seed" else {})
     with pytest.raises(RunError, match=f"was begun with {name} .*; received"):
-        Run(tmp_path, recipe="frozen", options=chosen, given=("data", "head", "seed"), resume=True, seed=int(name == "seed"))
+        Run(
+            tmp_path,
+            recipe="frozen",
+            options=chosen,
+            given=("data", "head", "seed"),
+            resume=True,
+            seed=int(name == "seed"),
+        )
     with pytest.raises(RunError, match="was begun with recipe frozen; received full"):
         Run(tmp_path, recipe="full", resume=True)
 
 
 def test_what_is_not_given_again_stays_and_what_differs_is_ignored_with_a_line(tmp_path, capsys):
     begin(tmp_path, given=("data", "batch_size"), batch_size=8, seed=0).close()
-    run = Run(tmp_path, recipe="frozen", options={"data": "demo", "epochs": 5}, given=("epochs",), resume=True)
+    run = Run(
+        tmp_path,
+        recipe="frozen",
+        options={"data": "demo", "epochs": 5},
+        given=("epochs",),
+        resume=True,
+    )
     assert run.settings["data"] == {"value": "photos", "origin": "given"}
     assert (run.batch_size, run.settings["epochs"]["value"]) == (8, 20)
     assert capsys.readouterr().out == "--epochs 5 is ignored: the run goes on with 20\n"
@@ -200,7 +236,9 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 def test_a_path_below_a_regular_file_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(RunError, match=r"can't be written: Not a directory. Choose another folder with --out\."):
+        with pytest.raises(
+            RunError, match=r"can't be written: Not a directory. Choose another folder with --out\."
+        ):
             begin(out)
 
 
@@ -216,11 +254,21 @@ def test_a_failed_write_leaves_nothing_under_its_name(tmp_path):
     with pytest.raises(RunError, match="can't be written: No space left on device"):
         run.write("labels.txt", dies)
     assert (tmp_path / "labels.txt").read_text() == "old"
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith("new-")) == []
+    assert (
+        sorted(
+            path.name
+            for path in (tmp_path / "checkpoints").iterdir()
+            if path.name.startswith("new-")
+        )
+        == []
+    )
 
 
 def test_cache_off_keeps_features_in_the_run_until_it_is_finished(tmp_path):
-    assert begin(tmp_path / "off", cache="off").cache_folder == tmp_path / "off" / "checkpoints" / "cache"
+    assert (
+        begin(tmp_path / "off", cache="off").cache_folder
+        == tmp_path / "off" / "checkpoints" / "cache"
+    )
     assert begin(tmp_path / "on", cache=str(tmp_path / "c")).cache_folder == tmp_path / "c"
 
 
@@ -243,11 +291,16 @@ def test_a_killed_run_resumes_to_the_same_files(tmp_path):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        if (tmp_path / "killed" / "settings.json").exists() and not (tmp_path / "killed" / "manifest.json").exists():
+        if (tmp_path / "killed" / "settings.json").exists() and not (
+            tmp_path / "killed" / "manifest.json"
+        ).exists():
             with pytest.raises(RunError, match="is not finished"):
                 open_run(tmp_path / "killed")
     for name in ("killed", "whole"):
         subprocess.run([*command[:-1], str(tmp_path / name)], check=True)
-    killed, whole = ({path.name: path.read_bytes() for path in open_run(tmp_path / name).folder.glob("*.txt")} for name in ("killed", "whole"))
+    killed, whole = (
+        {path.name: path.read_bytes() for path in open_run(tmp_path / name).folder.glob("*.txt")}
+        for name in ("killed", "whole")
+    )
     assert killed == whole
     assert not list((tmp_path / "killed").glob("*new-*"))

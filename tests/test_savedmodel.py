@@ -38,7 +38,11 @@ def test_the_output_is_that_of_the_loaded_object(network, tmp_path):
     folder = save_reusable(network(), tmp_path / "model")
     pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
     pure = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape)
-    np.testing.assert_allclose(pure(images(32), *values(pretrained, pretrained.inference))[0], original(images(32)), atol=1e-6)
+    np.testing.assert_allclose(
+        pure(images(32), *values(pretrained, pretrained.inference))[0],
+        original(images(32)),
+        atol=1e-6,
+    )
 
 
 def test_training_moves_statistics_and_draws_dropout_as_the_loaded_object_does(tiny_savedmodel):
@@ -46,7 +50,9 @@ def test_training_moves_statistics_and_draws_dropout_as_the_loaded_object_does(t
     pure = savedmodel.function(pretrained.training, pretrained.weights, pretrained.input_shape)
     output, *updates = pure(images(32), *values(pretrained, pretrained.training))
     np.testing.assert_allclose(output, original(images(32), training=True), rtol=2e-5, atol=1e-6)
-    after = {v.name.split(":")[0].replace("/", "."): v.numpy() for v in savedmodel.variables_of(original)}
+    after = {
+        v.name.split(":")[0].replace("/", "."): v.numpy() for v in savedmodel.variables_of(original)
+    }
     assert len(updates) == 9
     for (i, _), value in zip(pretrained.training.updates, updates, strict=True):
         np.testing.assert_allclose(value, after[pretrained.weights[i].name], rtol=2e-5, atol=1e-6)
@@ -54,18 +60,29 @@ def test_training_moves_statistics_and_draws_dropout_as_the_loaded_object_does(t
 
 def test_gradients_through_swish_are_those_of_the_loaded_object(tiny_savedmodel):
     pretrained, original = savedmodel.read(tiny_savedmodel), tf.saved_model.load(tiny_savedmodel)
-    pure, mine = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape), values(pretrained, pretrained.inference)
+    pure, mine = (
+        savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape),
+        values(pretrained, pretrained.inference),
+    )
     with tf.GradientTape() as tape:
         tape.watch(mine)
         loss = tf.reduce_sum(pure(images(32), *mine)[0] ** 2)
-    found = dict(zip((pretrained.weights[i].name for i in pretrained.inference.weights), tape.gradient(loss, mine), strict=True))
+    found = dict(
+        zip(
+            (pretrained.weights[i].name for i in pretrained.inference.weights),
+            tape.gradient(loss, mine),
+            strict=True,
+        )
+    )
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(original(images(32)) ** 2)
     theirs = list(original.trainable_variables)
     expected = tape.gradient(loss, theirs)
     largest = max(float(tf.reduce_max(tf.abs(g))) for g in expected)
     for variable, gradient in zip(theirs, expected, strict=True):
-        np.testing.assert_allclose(found[variable.name.split(":")[0].replace("/", ".")], gradient, atol=1e-6 * largest)
+        np.testing.assert_allclose(
+            found[variable.name.split(":")[0].replace("/", ".")], gradient, atol=1e-6 * largest
+        )
 
 
 def test_a_variable_read_after_it_was_written_has_its_new_value(tmp_path):
@@ -78,16 +95,24 @@ def test_a_variable_read_after_it_was_written_has_its_new_value(tmp_path):
         counter.assign(first * 10.0)
         return tf.reduce_mean(x, [1, 2]) * counter
 
-    pretrained = savedmodel.read(save(root, call, tmp_path / "m", counter=counter, trainable_variables=[counter]))
-    output, after = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))(tf.ones((1, 8, 8, 3)), 1.0)
+    pretrained = savedmodel.read(
+        save(root, call, tmp_path / "m", counter=counter, trainable_variables=[counter])
+    )
+    output, after = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))(
+        tf.ones((1, 8, 8, 3)), 1.0
+    )
     assert float(after) == 20.0 and float(output[0, 0]) == 20.0
 
 
 def test_regularization_losses_are_a_graph_of_the_weights(tmp_path):
     model = tiny_network()
     kernel = raw(model.trainable_variables)[0]
-    pretrained = savedmodel.read(save_reusable(model, tmp_path / "m", losses=[lambda: 0.5 * tf.reduce_sum(kernel**2)]))
-    loss = savedmodel.function(pretrained.regularization, pretrained.weights, (32, 32, 3))(*values(pretrained, pretrained.regularization))[0]
+    pretrained = savedmodel.read(
+        save_reusable(model, tmp_path / "m", losses=[lambda: 0.5 * tf.reduce_sum(kernel**2)])
+    )
+    loss = savedmodel.function(pretrained.regularization, pretrained.weights, (32, 32, 3))(
+        *values(pretrained, pretrained.regularization)
+    )[0]
     assert float(loss) == pytest.approx(0.5 * float(tf.reduce_sum(kernel**2)), rel=1e-6)
 
 
@@ -106,14 +131,19 @@ def test_further_arguments_reach_the_call(tmp_path):
     tf.saved_model.save(root, str(tmp_path / "m"))
     pretrained = savedmodel.read(tmp_path / "m", arguments={"factor": tf.constant(3.0)})
     pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))
-    assert float(pure(tf.ones((1, 8, 8, 3)), *values(pretrained, pretrained.inference))[0][0, 0]) == 3.0
+    assert (
+        float(pure(tf.ones((1, 8, 8, 3)), *values(pretrained, pretrained.inference))[0][0, 0])
+        == 3.0
+    )
     with pytest.raises(SavedModelError, match=r"Received arguments \['speed'\]; its call takes"):
         savedmodel.read(tmp_path / "m", arguments={"speed": 1.0})
 
 
 def test_a_savedmodel_with_signatures_only_extracts_features_but_does_not_train(tmp_path):
     root = tf.train.Checkpoint(w=tf.Variable(tf.ones((3, 4))))
-    serve = tf.function(lambda x: {"features": tf.reduce_mean(x, [1, 2]) @ root.w}, input_signature=[SPEC])
+    serve = tf.function(
+        lambda x: {"features": tf.reduce_mean(x, [1, 2]) @ root.w}, input_signature=[SPEC]
+    )
     tf.saved_model.save(root, str(tmp_path / "m"), signatures=serve)
     pretrained = savedmodel.read(tmp_path / "m")
     assert pretrained.features == 4 and "signatures only" in pretrained.reason
@@ -126,13 +156,18 @@ def test_variables_read_inside_a_loop_are_frozen_and_the_reason_is_told(tmp_path
     def call(x):
         y = tf.reduce_mean(x, [1, 2])
         return tf.while_loop(
-            lambda i, y: i < tf.cast(tf.reduce_max(y) * 0.0, tf.int32) + 3, lambda i, y: (i + 1, tf.ensure_shape(y @ root.w, (None, 3))), (0, y)
+            lambda i, y: i < tf.cast(tf.reduce_max(y) * 0.0, tf.int32) + 3,
+            lambda i, y: (i + 1, tf.ensure_shape(y @ root.w, (None, 3))),
+            (0, y),
         )[1]
 
     pretrained = savedmodel.read(save(root, call, tmp_path / "m", trainable_variables=[root.w]))
     assert "inside a" in pretrained.reason
     pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))
-    np.testing.assert_allclose(pure(tf.ones((2, 8, 8, 3)), *values(pretrained, pretrained.inference))[0], np.full((2, 3), 8.0))
+    np.testing.assert_allclose(
+        pure(tf.ones((2, 8, 8, 3)), *values(pretrained, pretrained.inference))[0],
+        np.full((2, 3), 8.0),
+    )
 
 
 def test_a_gradient_that_cannot_be_kept_allows_frozen_use_only(tmp_path):
@@ -142,12 +177,21 @@ def test_a_gradient_that_cannot_be_kept_allows_frozen_use_only(tmp_path):
     def reverse(x):
         return tf.identity(x), lambda upstream: -upstream
 
-    folder = save(root, lambda x: reverse(tf.reduce_mean(x, [1, 2]) @ root.w), tmp_path / "m", trainable_variables=[root.w])
+    folder = save(
+        root,
+        lambda x: reverse(tf.reduce_mean(x, [1, 2]) @ root.w),
+        tmp_path / "m",
+        trainable_variables=[root.w],
+    )
     assert "custom gradient" in savedmodel.read(folder).reason
 
 
 def test_several_outputs_are_refused_with_their_names(tmp_path):
-    folder = save(tf.train.Checkpoint(), lambda x: {"a": tf.reduce_mean(x, [1, 2]), "b": tf.reduce_max(x, [1, 2])}, tmp_path / "m")
+    folder = save(
+        tf.train.Checkpoint(),
+        lambda x: {"a": tf.reduce_mean(x, [1, 2]), "b": tf.reduce_max(x, [1, 2])},
+        tmp_path / "m",
+    )
     with pytest.raises(SavedModelError, match=r"several outputs \(a \(None, 3\), b \(None, 3\)\)"):
         savedmodel.read(folder)
 
@@ -167,14 +211,25 @@ def test_another_size_than_the_graphs_own_is_refused(tiny_savedmodel):
 
 def test_text_models_with_tables_are_refused(tmp_path):
     root = tf.train.Checkpoint()
-    root.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([0, 1], [1.0, 2.0]), 0.0)
-    folder = save(root, lambda x: tf.reduce_mean(x, [1, 2]) * root.table.lookup(tf.constant(1)), tmp_path / "m")
+    root.table = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer([0, 1], [1.0, 2.0]), 0.0
+    )
+    folder = save(
+        root,
+        lambda x: tf.reduce_mean(x, [1, 2]) * root.table.lookup(tf.constant(1)),
+        tmp_path / "m",
+    )
     with pytest.raises(SavedModelError, match="look-up table"):
         savedmodel.read(folder)
 
 
 def test_a_model_of_another_input_is_refused(tmp_path):
-    folder = save(tf.train.Checkpoint(), lambda x: tf.cast(x, tf.float32), tmp_path / "m", tf.TensorSpec((None, 5), tf.int32))
+    folder = save(
+        tf.train.Checkpoint(),
+        lambda x: tf.cast(x, tf.float32),
+        tmp_path / "m",
+        tf.TensorSpec((None, 5), tf.int32),
+    )
     with pytest.raises(SavedModelError, match=r"expected one input of float32 images"):
         savedmodel.read(folder)
 
@@ -214,46 +269,70 @@ def test_a_graph_that_reads_files_is_refused_by_name_unless_trusted(tmp_path):
         return tf.reduce_mean(x, [1, 2]) * tf.strings.to_number(tf.io.read_file(str(secret)))
 
     folder = save(tf.train.Checkpoint(), call, tmp_path / "m")
-    with pytest.raises(DeniedOperationError, match="holds ReadFile, which can read or write files.*--trust"):
+    with pytest.raises(
+        DeniedOperationError, match="holds ReadFile, which can read or write files.*--trust"
+    ):
         savedmodel.read(folder)
     assert savedmodel.read(folder, trust=True).features == 3
 
 
 def test_reading_inside_a_strategy_scope_is_refused(tiny_savedmodel):
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope(), pytest.raises(SavedModelError, match="outside the strategy's scope"):
+    with (
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope(),
+        pytest.raises(SavedModelError, match="outside the strategy's scope"),
+    ):
         savedmodel.read(tiny_savedmodel)
 
 
 def test_tensorflows_private_inliner_is_where_it_was(tiny_savedmodel):
-    concrete = tf.function(lambda x: tf.saved_model.load(tiny_savedmodel)(x)).get_concrete_function(tf.TensorSpec((None, 32, 32, 3)))
-    assert not {"PartitionedCall", "StatefulPartitionedCall"} & {node.op for node in savedmodel.inlined(concrete).node}
+    concrete = tf.function(lambda x: tf.saved_model.load(tiny_savedmodel)(x)).get_concrete_function(
+        tf.TensorSpec((None, 32, 32, 3))
+    )
+    assert not {"PartitionedCall", "StatefulPartitionedCall"} & {
+        node.op for node in savedmodel.inlined(concrete).node
+    }
 
 
 def test_a_grouped_convolution_of_keras_is_opened(tmp_path):
     image = keras.Input((16, 16, 3))
     x = keras.layers.DepthwiseConv2D(3, padding="same")(keras.layers.Conv2D(8, 3)(image))
     x = keras.layers.Conv2D(8, 3, groups=4, padding="same")(x)
-    folder = save_reusable(keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), tmp_path / "m")
+    folder = save_reusable(
+        keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), tmp_path / "m"
+    )
     pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
     assert pretrained.reason == ""
     pure = savedmodel.function(pretrained.inference, pretrained.weights, (16, 16, 3))
-    np.testing.assert_allclose(pure(images(16), *values(pretrained, pretrained.inference))[0], original(images(16)), atol=1e-6)
+    np.testing.assert_allclose(
+        pure(images(16), *values(pretrained, pretrained.inference))[0],
+        original(images(16)),
+        atol=1e-6,
+    )
 
 
 def test_names_that_repeat_and_large_constants_in_scopes_are_read(tmp_path):
-    root = tf.train.Checkpoint(a=tf.Variable(tf.random.normal((3, 5)), name="kernel"), b=tf.Variable(tf.random.normal((5, 4)), name="kernel"))
+    root = tf.train.Checkpoint(
+        a=tf.Variable(tf.random.normal((3, 5)), name="kernel"),
+        b=tf.Variable(tf.random.normal((5, 4)), name="kernel"),
+    )
     root.trainable_variables = [root.a, root.b]
 
     def call(x):
         with tf.name_scope("outer"), tf.name_scope("inner"):
-            table = tf.constant(np.random.default_rng(0).standard_normal((4, 6000)).astype(np.float32), name="table")
+            table = tf.constant(
+                np.random.default_rng(0).standard_normal((4, 6000)).astype(np.float32), name="table"
+            )
         return tf.nn.silu(tf.nn.silu(tf.reduce_mean(x, [1, 2]) @ root.a) @ root.b) @ table
 
     folder = save(root, call, tmp_path / "m")
     pretrained, original = savedmodel.read(folder), tf.saved_model.load(folder)
     assert pretrained.reason == "" and pretrained.inference.graph.ByteSize() < 50_000
     pure = savedmodel.function(pretrained.inference, pretrained.weights, (8, 8, 3))
-    np.testing.assert_allclose(pure(images(8), *values(pretrained, pretrained.inference))[0], original(images(8)), rtol=1e-5)
+    np.testing.assert_allclose(
+        pure(images(8), *values(pretrained, pretrained.inference))[0],
+        original(images(8)),
+        rtol=1e-5,
+    )
 
 
 def test_a_custom_gradient_in_training_alone_allows_frozen_use_only(tmp_path):
@@ -281,12 +360,18 @@ def test_tokens_merged_into_the_batch_end_no_stage(tmp_path):
     x = keras.layers.Conv2D(4, 3)(image)
     for width in (5, 6):
         x = keras.layers.Dense(width, activation="relu")(x)
-    folder = save_reusable(keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), tmp_path / "m")
+    folder = save_reusable(
+        keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), tmp_path / "m"
+    )
     assert all(len(shape) in (1, 3) for shape in savedmodel.read(folder).stage_shapes)
 
 
 def test_a_mean_over_one_axis_is_not_the_mean_of_a_map(tmp_path):
-    folder = save(tf.train.Checkpoint(), lambda x: tf.ensure_shape(tf.reshape(tf.reduce_mean(x, [1]), [-1, 24]), (None, 24)), tmp_path / "m")
+    folder = save(
+        tf.train.Checkpoint(),
+        lambda x: tf.ensure_shape(tf.reshape(tf.reduce_mean(x, [1]), [-1, 24]), (None, 24)),
+        tmp_path / "m",
+    )
     pretrained = savedmodel.read(folder)
     assert pretrained.features == 24 and pretrained.last_map == pretrained.inference.output
 
@@ -296,7 +381,9 @@ def test_a_checkpoint_operation_where_none_belongs_is_refused(place, tmp_path):
     target = str(tmp_path / "written")
 
     def write():
-        return tf.raw_ops.SaveV2(prefix=target, tensor_names=["x"], shape_and_slices=[""], tensors=[tf.zeros(3)])
+        return tf.raw_ops.SaveV2(
+            prefix=target, tensor_names=["x"], shape_and_slices=[""], tensors=[tf.zeros(3)]
+        )
 
     class Initializer(tf.lookup.KeyValueTensorInitializer):
         def initialize(self, table):
@@ -349,27 +436,50 @@ def test_fast_gradients_are_those_of_the_loaded_object(kernel, size, tmp_path):
     pretrained = savedmodel.read(save_reusable(network, tmp_path / "model"))
     x, found = images(size), []
     for fast in (False, True):
-        pure, mine = savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape, fast=fast), values(pretrained, pretrained.inference)
+        pure, mine = (
+            savedmodel.function(
+                pretrained.inference, pretrained.weights, pretrained.input_shape, fast=fast
+            ),
+            values(pretrained, pretrained.inference),
+        )
         with tf.GradientTape() as tape:
             tape.watch([x, *mine])
             loss = tf.reduce_sum(pure(x, *mine)[0] ** 2)
         found.append(tape.gradient(loss, [x, *mine]))
     for slow, quick in zip(*found, strict=True):
-        np.testing.assert_allclose(quick, slow, rtol=1e-5, atol=1e-6 * float(tf.reduce_max(tf.abs(slow))))
+        np.testing.assert_allclose(
+            quick, slow, rtol=1e-5, atol=1e-6 * float(tf.reduce_max(tf.abs(slow)))
+        )
 
 
 @pytest.mark.parametrize("network", [lambda: tiny_network(dropout=0.3), vision_transformer])
 def test_in_mixed_precision_products_are_in_bfloat16_and_sums_in_float32(network, tmp_path):
     pretrained = savedmodel.read(save_reusable(network(), tmp_path / "model"))
     graph = mixed(pretrained.inference.graph)
-    types = {node.name: tf.as_dtype(node.attr["T"].type).name for node in graph.node if node.attr["T"].type}
-    assert {types[node.name] for node in graph.node if node.op in ("Conv2D", "MatMul", "BatchMatMulV2", "Einsum")} == {"bfloat16"}
-    assert {types[node.name] for node in graph.node if node.op in ("Mean", "Softmax", "Rsqrt")} == {"float32"}
-    assert {node.name for node in pretrained.inference.graph.node} <= {node.name for node in graph.node}
+    types = {
+        node.name: tf.as_dtype(node.attr["T"].type).name
+        for node in graph.node
+        if node.attr["T"].type
+    }
+    assert {
+        types[node.name]
+        for node in graph.node
+        if node.op in ("Conv2D", "MatMul", "BatchMatMulV2", "Einsum")
+    } == {"bfloat16"}
+    assert {types[node.name] for node in graph.node if node.op in ("Mean", "Softmax", "Rsqrt")} == {
+        "float32"
+    }
+    assert {node.name for node in pretrained.inference.graph.node} <= {
+        node.name for node in graph.node
+    }
     casts = {f"{node.name}:0": node for node in graph.node if node.op == "Cast"}
     assert casts and not any(node.input[0] in casts for node in casts.values())
     exact, rough = (
-        savedmodel.function(pretrained.inference, pretrained.weights, pretrained.input_shape, low=low)(images(32), *values(pretrained, pretrained.inference))[0]
+        savedmodel.function(
+            pretrained.inference, pretrained.weights, pretrained.input_shape, low=low
+        )(images(32), *values(pretrained, pretrained.inference))[0]
         for low in (False, True)
     )
-    assert rough.dtype == tf.float32 and 0 < np.abs(rough - exact).max() < 0.02 * np.abs(exact).max()
+    assert (
+        rough.dtype == tf.float32 and 0 < np.abs(rough - exact).max() < 0.02 * np.abs(exact).max()
+    )

@@ -74,10 +74,17 @@ def read(folder):
 
 def test_a_process_with_tensorflow_alone_answers_as_predict_does(run_folder, exported, all_kinds):
     predicted = list(serving.predict(run_folder, [all_kinds], batch_size=3))
-    done = subprocess.run([sys.executable, "-c", ALONE, exported, *(row.file for row in predicted)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, exported, *(row.file for row in predicted)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     answer = json.loads(done.stdout)
     assert [row.predicted for row in predicted] == [classes[0] for classes in answer["classes"]]
-    np.testing.assert_allclose([row.probability for row in predicted], np.array(answer["scores"])[:, 0], atol=1e-5)
+    np.testing.assert_allclose(
+        [row.probability for row in predicted], np.array(answer["scores"])[:, 0], atol=1e-5
+    )
 
 
 def test_served_answers_are_those_of_the_keras_model(run_folder, signatures, all_kinds):
@@ -86,17 +93,30 @@ def test_served_answers_are_those_of_the_keras_model(run_folder, signatures, all
     expected = tf.nn.softmax(model(pixels)).numpy()
     answer = signatures["serving_default"](inputs=tf.constant(read(all_kinds)))
     columns = [[CLASSES.index(name.decode()) for name in row] for row in answer["classes"].numpy()]
-    np.testing.assert_allclose(np.take_along_axis(expected, np.array(columns), 1), answer["scores"], atol=1e-5)
+    np.testing.assert_allclose(
+        np.take_along_axis(expected, np.array(columns), 1), answer["scores"], atol=1e-5
+    )
 
 
-def test_predict_python_and_the_served_model_agree_on_files_of_every_kind(run_folder, signatures, all_kinds):
+def test_predict_python_and_the_served_model_agree_on_files_of_every_kind(
+    run_folder, signatures, all_kinds
+):
     files = sorted(all_kinds.iterdir())
     assert len(files) == 50
     model = keras.models.load_model(run_folder / "model.keras")
-    python = tf.nn.softmax(model(tf.stack([preprocess.pixels(path.read_bytes(), SIZE, (-1, 1)) for path in files]))).numpy()
-    served = signatures["probabilities"](inputs=tf.constant(read(all_kinds)))["probabilities"].numpy()
+    python = tf.nn.softmax(
+        model(tf.stack([preprocess.pixels(path.read_bytes(), SIZE, (-1, 1)) for path in files]))
+    ).numpy()
+    served = signatures["probabilities"](inputs=tf.constant(read(all_kinds)))[
+        "probabilities"
+    ].numpy()
     rows = list(serving.predict(run_folder, files, top_k=3))
-    predicted = np.array([[{row.predicted: row.probability, **dict(row.others)}[name] for name in CLASSES] for row in rows])
+    predicted = np.array(
+        [
+            [{row.predicted: row.probability, **dict(row.others)}[name] for name in CLASSES]
+            for row in rows
+        ]
+    )
     assert np.abs(served - python).max() <= 1e-5 and np.abs(predicted - python).max() <= 1e-5
 
 
@@ -106,30 +126,55 @@ def test_scores_are_sorted_and_add_up_to_one(signatures, all_kinds):
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-6)
 
 
-def test_tensor_signature_takes_pixels_in_the_value_range_of_the_backbone(run_folder, signatures, all_kinds):
+def test_tensor_signature_takes_pixels_in_the_value_range_of_the_backbone(
+    run_folder, signatures, all_kinds
+):
     model = keras.models.load_model(run_folder / "model.keras")
     pixels = tf.stack([preprocess.pixels(one, SIZE, (-1, 1)) for one in read(all_kinds)])
-    np.testing.assert_allclose(signatures["tensor"](inputs=pixels)["probabilities"], tf.nn.softmax(model(pixels)), atol=1e-6)
+    np.testing.assert_allclose(
+        signatures["tensor"](inputs=pixels)["probabilities"],
+        tf.nn.softmax(model(pixels)),
+        atol=1e-6,
+    )
 
 
 def test_features_signature_gives_what_the_head_sees(run_folder, signatures, all_kinds):
-    backbone = next(layer for layer in keras.models.load_model(run_folder / "model.keras").layers if isinstance(layer, Backbone))
+    backbone = next(
+        layer
+        for layer in keras.models.load_model(run_folder / "model.keras").layers
+        if isinstance(layer, Backbone)
+    )
     pixels = tf.stack([preprocess.pixels(one, SIZE, (-1, 1)) for one in read(all_kinds)])
-    np.testing.assert_allclose(signatures["features"](inputs=tf.constant(read(all_kinds)))["features"], backbone(pixels), atol=1e-5)
+    np.testing.assert_allclose(
+        signatures["features"](inputs=tf.constant(read(all_kinds)))["features"],
+        backbone(pixels),
+        atol=1e-5,
+    )
 
 
-def test_features_of_a_mirrored_run_are_the_mean_of_both_sides(tiny_savedmodel, tmp_path, all_kinds):
+def test_features_of_a_mirrored_run_are_the_mean_of_both_sides(
+    tiny_savedmodel, tmp_path, all_kinds
+):
     backbone = Backbone(tiny_savedmodel, trainable=False)
-    folder = write_run(tmp_path / "run", heads.join(backbone, keras.layers.Dense(3), SIZE, mirror=True))
+    folder = write_run(
+        tmp_path / "run", heads.join(backbone, keras.layers.Dense(3), SIZE, mirror=True)
+    )
     pixels = tf.stack([preprocess.pixels(one, SIZE) for one in read(all_kinds)])
     expected = (backbone(pixels) + backbone(pixels[:, :, ::-1])) / 2
-    np.testing.assert_allclose(open_network(folder).answer(tf.constant(read(all_kinds)))["features"], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        open_network(folder).answer(tf.constant(read(all_kinds)))["features"], expected, atol=1e-5
+    )
 
 
 def examples(files):
     """Serialized tf.Examples, as the Classify call sends them."""
     values = [tf.train.Feature(bytes_list=tf.train.BytesList(value=[file])) for file in files]
-    return [tf.train.Example(features=tf.train.Features(feature={"image/encoded": value})).SerializeToString() for value in values]
+    return [
+        tf.train.Example(
+            features=tf.train.Features(feature={"image/encoded": value})
+        ).SerializeToString()
+        for value in values
+    ]
 
 
 SHAPES = {
@@ -145,13 +190,24 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_output_has_the_batch_as_dimension_0(signatures, all_kinds, name, n):
     files = read(all_kinds)[:n]
-    inputs = tf.zeros((n, *SIZE, 3)) if name == "tensor" else tf.constant(examples(files) if name == "classify" else files, tf.string, (n,))
-    assert {key: tuple(value.shape) for key, value in signatures[name](inputs=inputs).items()} == {key: (n, *width) for key, width in SHAPES[name].items()}
+    inputs = (
+        tf.zeros((n, *SIZE, 3))
+        if name == "tensor"
+        else tf.constant(examples(files) if name == "classify" else files, tf.string, (n,))
+    )
+    assert {key: tuple(value.shape) for key, value in signatures[name](inputs=inputs).items()} == {
+        key: (n, *width) for key, width in SHAPES[name].items()
+    }
 
 
-def test_classify_takes_examples_and_says_what_the_default_signature_says(exported, signatures, all_kinds):
+def test_classify_takes_examples_and_says_what_the_default_signature_says(
+    exported, signatures, all_kinds
+):
     files = read(all_kinds)[:7]
-    expected, found = signatures["serving_default"](inputs=tf.constant(files)), signatures["classify"](inputs=tf.constant(examples(files)))
+    expected, found = (
+        signatures["serving_default"](inputs=tf.constant(files)),
+        signatures["classify"](inputs=tf.constant(examples(files))),
+    )
     assert found["classes"].numpy().tolist() == expected["classes"].numpy().tolist()
     np.testing.assert_array_equal(found["scores"], expected["scores"])
     # What TensorFlow Serving's Classify call asks of a signature (classifier.cc).
@@ -163,7 +219,12 @@ def test_classify_takes_examples_and_says_what_the_default_signature_says(export
 def test_unknown_is_the_score_that_the_run_fitted(run_folder, signatures, all_kinds):
     features = signatures["features"](inputs=tf.constant(read(all_kinds)))["features"].numpy()
     expected = doubt.load(run_folder / "doubt.npz").unknown.scores(features)
-    np.testing.assert_allclose(signatures["probabilities"](inputs=tf.constant(read(all_kinds)))["unknown"], expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        signatures["probabilities"](inputs=tf.constant(read(all_kinds)))["unknown"],
+        expected,
+        rtol=1e-4,
+        atol=1e-3,
+    )
 
 
 def test_labels_are_an_asset(exported):
@@ -172,25 +233,49 @@ def test_labels_are_an_asset(exported):
 
 
 def test_warm_up_requests_are_logs_that_the_signatures_answer(exported, signatures):
-    logs = [PredictionLog.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(exported / "assets.extra/tf_serving_warmup_requests"))]
+    logs = [
+        PredictionLog.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(
+            str(exported / "assets.extra/tf_serving_warmup_requests")
+        )
+    ]
     asked = set()
     for log in logs:
         if log.HasField("classify_log"):
             request = log.classify_log.request
-            inputs = {"inputs": tf.constant([example.SerializeToString() for example in request.input.example_list.examples])}
+            inputs = {
+                "inputs": tf.constant(
+                    [example.SerializeToString() for example in request.input.example_list.examples]
+                )
+            }
         else:
             request = log.predict_log.request
-            inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+            inputs = {
+                name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()
+            }
         asked.add((request.model_spec.signature_name, log.WhichOneof("log_type")))
         for output in signatures[request.model_spec.signature_name](**inputs).values():
             assert output.shape[0] == 1
-    assert asked == {(name, "classify_log" if name == "classify" else "predict_log") for name in SHAPES}
+    assert asked == {
+        (name, "classify_log" if name == "classify" else "predict_log") for name in SHAPES
+    }
 
 
 def test_the_batching_config_sets_what_tensorflow_serving_knows(exported):
     # session_bundle_config.proto: BatchingParameters, whose numbers are wrapped.
-    found = dict(re.findall(r"^(\w+) \{ value: (\d+) \}$", (exported / "assets.extra/batching.config").read_text(), re.MULTILINE))
-    assert found == {"max_batch_size": "32", "batch_timeout_micros": "2000", "max_enqueued_batches": "100", "num_batch_threads": "2"}
+    found = dict(
+        re.findall(
+            r"^(\w+) \{ value: (\d+) \}$",
+            (exported / "assets.extra/batching.config").read_text(),
+            re.MULTILINE,
+        )
+    )
+    assert found == {
+        "max_batch_size": "32",
+        "batch_timeout_micros": "2000",
+        "max_enqueued_batches": "100",
+        "num_batch_threads": "2",
+    }
 
 
 def test_a_request_over_grpc_is_answered_by_its_signature(signatures, all_kinds):
@@ -198,7 +283,9 @@ def test_a_request_over_grpc_is_answered_by_its_signature(signatures, all_kinds)
     request = PredictRequest()
     request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(read(all_kinds)[:2], shape=(2,)))
     again = PredictRequest.FromString(request.SerializeToString())
-    answer = signatures["serving_default"](inputs=tf.constant(tf.make_ndarray(again.inputs["inputs"])))
+    answer = signatures["serving_default"](
+        inputs=tf.constant(tf.make_ndarray(again.inputs["inputs"]))
+    )
     assert answer["scores"].shape == (2, 3)
 
 
@@ -211,23 +298,40 @@ def forgiving(run_folder, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("where", ["exported", "forgiving"])
 def test_saved_model_cli_shows_it_and_finds_no_denied_operation(request, where):
     tool, folder = Path(sys.executable).with_name("saved_model_cli"), request.getfixturevalue(where)
-    shown = subprocess.run([tool, "show", "--dir", folder, "--tag_set", "serve"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [tool, "show", "--dir", folder, "--tag_set", "serve"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     assert all(f'SignatureDef key: "{name}"' in shown for name in SHAPES)
-    scanned = subprocess.run([tool, "scan", "--dir", folder], capture_output=True, text=True, check=True).stdout
+    scanned = subprocess.run(
+        [tool, "scan", "--dir", folder], capture_output=True, text=True, check=True
+    ).stdout
     assert "does not contain the default denylisted ops" in scanned
     savedmodel.check_library(folder, savedmodel.DENIED)
 
 
 def test_a_bad_image_fails_its_request_with_a_clear_error(signatures, all_kinds):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match="Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required",
+    ):
         signatures["serving_default"](inputs=tf.constant([*read(all_kinds)[:2], b"this is text"]))
 
 
-def test_a_bad_image_gets_an_empty_answer_where_that_was_asked_for(forgiving, signatures, all_kinds):
+def test_a_bad_image_gets_an_empty_answer_where_that_was_asked_for(
+    forgiving, signatures, all_kinds
+):
     good, answers = read(all_kinds), tf.saved_model.load(str(forgiving)).signatures
-    found = answers["serving_default"](inputs=tf.constant([b"this is text", *good, b"", good[0][:40]]))
+    found = answers["serving_default"](
+        inputs=tf.constant([b"this is text", *good, b"", good[0][:40]])
+    )
     bad, rest = [0, len(good) + 1, len(good) + 2], slice(1, len(good) + 1)
-    assert np.unique(found["classes"].numpy()[bad]).tolist() == [b""] and not found["scores"].numpy()[bad].any()
+    assert (
+        np.unique(found["classes"].numpy()[bad]).tolist() == [b""]
+        and not found["scores"].numpy()[bad].any()
+    )
     expected = signatures["serving_default"](inputs=tf.constant(good))
     assert found["classes"].numpy()[rest].tolist() == expected["classes"].numpy().tolist()
     np.testing.assert_allclose(found["scores"].numpy()[rest], expected["scores"], atol=1e-6)
@@ -235,7 +339,9 @@ def test_a_bad_image_gets_an_empty_answer_where_that_was_asked_for(forgiving, si
 
 @pytest.mark.parametrize("files", [[], [b"this is text"], [b"", b"text"]])
 def test_a_request_of_nothing_but_bad_images_is_answered(forgiving, files):
-    found = tf.saved_model.load(str(forgiving)).signatures["serving_default"](inputs=tf.constant(files, tf.string, (len(files),)))
+    found = tf.saved_model.load(str(forgiving)).signatures["serving_default"](
+        inputs=tf.constant(files, tf.string, (len(files),))
+    )
     assert found["scores"].shape == (len(files), 3) and not found["scores"].numpy().any()
 
 
@@ -269,11 +375,17 @@ def test_two_exports_that_finish_at_once_get_two_versions(tmp_path, monkeypatch)
 
 def test_a_version_can_be_chosen_and_is_never_written_over(run_folder, tmp_path):
     assert serving.export(run_folder, tmp_path, version=7).name == "7"
-    with pytest.raises(ServingError, match=r"7 exists already\. Leave --version out for the next free one \(8\), or choose another\."):
+    with pytest.raises(
+        ServingError,
+        match=r"7 exists already\. Leave --version out for the next free one \(8\), or choose another\.",
+    ):
         serving.export(run_folder, tmp_path, version=7)
 
 
-METRICS = {"test": {"accuracy": 0.86, "low": 0.79, "high": 0.91, "n": 120}, "validation": {"accuracy": 0.95, "low": 0.9, "high": 0.98, "n": 100}}
+METRICS = {
+    "test": {"accuracy": 0.86, "low": 0.79, "high": 0.91, "n": 120},
+    "validation": {"accuracy": 0.95, "low": 0.9, "high": 0.98, "n": 100},
+}
 
 
 def test_a_model_that_is_not_accurate_enough_is_not_exported(tiny_savedmodel, tmp_path):
@@ -285,13 +397,19 @@ def test_a_model_that_is_not_accurate_enough_is_not_exported(tiny_savedmodel, tm
     assert not (tmp_path / "out").exists()
     assert serving.export(run, tmp_path / "out", require_accuracy=0.86).name == "1"
     blind = write_run(tmp_path / "blind", model, metrics={"test": None, "validation": None})
-    with pytest.raises(ServingError, match=r"has no held-out examples, so that nothing is known of its accuracy; 0\.1 is required"):
+    with pytest.raises(
+        ServingError,
+        match=r"has no held-out examples, so that nothing is known of its accuracy; 0\.1 is required",
+    ):
         serving.export(blind, tmp_path / "out", require_accuracy=0.1)
 
 
 def test_an_output_path_below_a_file_is_refused(run_folder, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ServingError, match=r"file/serving can't be written: Not a directory\. Choose a folder that exists or can be made\."):
+    with pytest.raises(
+        ServingError,
+        match=r"file/serving can't be written: Not a directory\. Choose a folder that exists or can be made\.",
+    ):
         serving.export(run_folder, tmp_path / "file" / "serving")
 
 
@@ -300,7 +418,8 @@ def test_a_full_disk_leaves_nothing_behind(run_folder, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(
-            ServingError, match=r"the export to .*serving failed: .*File too large.* Nothing was left there; make room, or choose another folder\."
+            ServingError,
+            match=r"the export to .*serving failed: .*File too large.* Nothing was left there; make room, or choose another folder\.",
         ):
             serving.export(run_folder, tmp_path / "serving")
     finally:
@@ -315,7 +434,9 @@ def test_an_unfinished_run_is_refused(tmp_path):
 
 def test_a_damaged_model_is_named(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"PK damaged")
-    with pytest.raises(ServingError, match=r"model\.keras can't be loaded: .*It seems damaged: run it again\."):
+    with pytest.raises(
+        ServingError, match=r"model\.keras can't be loaded: .*It seems damaged: run it again\."
+    ):
         serving.load_model(tmp_path / "model.keras")
 
 
@@ -325,11 +446,20 @@ def test_a_layer_that_is_not_imported_is_named(tmp_path):
             return x
 
     keras.Sequential([keras.Input((2,)), Mine()]).save(tmp_path / "model.keras")
-    with pytest.raises(ServingError, match=r"can't be loaded: Could not locate class 'Mine'\. Import the file that defines it first\."):
+    with pytest.raises(
+        ServingError,
+        match=r"can't be loaded: Could not locate class 'Mine'\. Import the file that defines it first\.",
+    ):
         serving.load_model(tmp_path / "model.keras")
 
 
 def test_labels_that_do_not_fit_the_model_are_refused(tiny_savedmodel, tmp_path):
-    folder = write_run(tmp_path / "run", heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE))
-    with pytest.raises(ServingError, match=r"gives \(None, 2\); expected \(None, 32, 32, 3\) and \(None, 3\), as settings\.json and labels\.txt say"):
+    folder = write_run(
+        tmp_path / "run",
+        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE),
+    )
+    with pytest.raises(
+        ServingError,
+        match=r"gives \(None, 2\); expected \(None, 32, 32, 3\) and \(None, 3\), as settings\.json and labels\.txt say",
+    ):
         serving.open_model(folder)

@@ -22,14 +22,18 @@ def test_every_weight_on_the_way_is_in_exactly_one_stage(tiny):
 
 
 def test_what_follows_the_last_block_belongs_to_it(tiny):
-    names = [tiny.weights[int(name.removeprefix("weight_"))].name for name in tiny.stages[-1].weights]
+    names = [
+        tiny.weights[int(name.removeprefix("weight_"))].name for name in tiny.stages[-1].weights
+    ]
     assert any("head_conv" in name or "conv2d" in name for name in names) or len(names) == 7
     assert tiny.stages[-1].cut == tiny.last_map
 
 
 def test_unnamed_blocks_end_where_branches_join(tmp_path):
     found = savedmodel.read(save_reusable(vision_transformer(), tmp_path / "vit")).stages
-    assert [stage.name for stage in found] == [f"{part}_add_{i}" for i in range(3) for part in ("attend", "mlp")]
+    assert [stage.name for stage in found] == [
+        f"{part}_add_{i}" for i in range(3) for part in ("attend", "mlp")
+    ]
 
 
 def test_stages_are_the_same_in_another_reading(tmp_path):
@@ -42,7 +46,10 @@ def test_stages_are_the_same_in_another_reading(tmp_path):
     [
         ("network/block3/expand/Conv2D", "network/block3"),
         ("resnet50_1/conv2_block1_out_1/Relu", "resnet50_1/conv2_block1"),
-        ("convnext/convnext_tiny_stage_0_block_2_identity_1/Identity", "convnext/convnext_tiny_stage_0_block_2"),
+        (
+            "convnext/convnext_tiny_stage_0_block_2_identity_1/Identity",
+            "convnext/convnext_tiny_stage_0_block_2",
+        ),
         ("MobileNetV3/expanded_conv_3_add_1/Add", "MobileNetV3/expanded_conv_3"),
         ("net/predictions/BiasAdd", None),
     ],

@@ -43,9 +43,13 @@ def test_prefix_and_rest_are_the_network(network, taps, tmp_path):
         rows = tensorflow_engine(prefix)(images)
         size = int(np.prod(rest.entry_shape))
         late = rest(rows[:, :size].reshape(-1, *rest.entry_shape)).numpy()
-        expected = backbone.tapped(taps)(images).numpy()[:, -(rows.shape[1] - size + late.shape[1]) :]
+        expected = backbone.tapped(taps)(images).numpy()[
+            :, -(rows.shape[1] - size + late.shape[1]) :
+        ]
         np.testing.assert_allclose(np.concatenate([rows[:, size:], late], 1), expected, atol=2e-6)
-        assert [stage.name for stage in rest.stages] == [stage.name for stage in backbone.stages[-stages:]]
+        assert [stage.name for stage in rest.stages] == [
+            stage.name for stage in backbone.stages[-stages:]
+        ]
 
 
 def test_the_rest_trains_what_unfreeze_trains_and_gives_it_back(tiny_savedmodel):
@@ -53,19 +57,28 @@ def test_the_rest_trains_what_unfreeze_trains_and_gives_it_back(tiny_savedmodel)
     _, rest = backbone.cut(2)
     whole = backbone.tapped(None)
     whole.unfreeze(2)
-    assert [v.shape for v in rest.trainable_variables] == [v.shape for v in whole.trainable_variables]
+    assert [v.shape for v in rest.trainable_variables] == [
+        v.shape for v in whole.trainable_variables
+    ]
     for variable in rest.trainable_variables:
         variable.assign(variable + 1.0)
     before = [v.numpy() for v in whole._own]
     whole.take_weights(rest)
-    moved = {i for i, (old, v) in enumerate(zip(before, whole._own, strict=True)) if not np.array_equal(old, v.numpy())}
+    moved = {
+        i
+        for i, (old, v) in enumerate(zip(before, whole._own, strict=True))
+        if not np.array_equal(old, v.numpy())
+    }
     assert moved == {i for i, v in enumerate(whole._own) if v.trainable}
 
 
 def test_regularization_of_the_rest_counts(tmp_path):
     network = tiny_network()
     kernels = [network.get_layer(name).kernel for name in ("block0_conv", "head_conv")]
-    losses = [lambda: 0.5 * tf.reduce_sum(kernels[0] ** 2), lambda: 0.5 * tf.reduce_sum(kernels[1] ** 2)]
+    losses = [
+        lambda: 0.5 * tf.reduce_sum(kernels[0] ** 2),
+        lambda: 0.5 * tf.reduce_sum(kernels[1] ** 2),
+    ]
     backbone = Backbone(save_reusable(network, tmp_path / "m", losses=losses), trainable=False)
     _, rest = backbone.cut(1)
     model = keras.Sequential([keras.Input(rest.entry_shape), rest])
@@ -76,7 +89,9 @@ def test_regularization_of_the_rest_counts(tmp_path):
 
 @pytest.mark.parametrize("stages", [0, 3])
 def test_there_must_be_something_on_both_sides_of_a_cut(stages, tiny_savedmodel):
-    with pytest.raises(ValueError, match=rf"Expected 1 to 2 stages after the cut. Received: stages={stages}"):
+    with pytest.raises(
+        ValueError, match=rf"Expected 1 to 2 stages after the cut. Received: stages={stages}"
+    ):
         Backbone(tiny_savedmodel, trainable=False).cut(stages)
 
 
@@ -84,7 +99,10 @@ def test_a_stage_that_is_not_there_is_answered_with_the_list(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel, trainable=False)
     assert tuning.stages_of(backbone, "block1") == 2 and tuning.stages_of(backbone, "3") == 3
     for wrong in ("block7", "4", "0"):
-        with pytest.raises(TuningError, match=rf"no stage '{wrong}'.* Expected the name of a stage, all, or a number from 1 to 3: block0, block1, block2"):
+        with pytest.raises(
+            TuningError,
+            match=rf"no stage '{wrong}'.* Expected the name of a stage, all, or a number from 1 to 3: block0, block1, block2",
+        ):
             tuning.stages_of(backbone, wrong)
 
 
@@ -92,17 +110,28 @@ def test_a_backbone_that_can_not_train_says_why(tmp_path):
     module = tf.Module()
     module.w = tf.Variable(tf.ones((3, 4)))
     serve = tf.function(
-        lambda images: {"features": tf.reduce_mean(images, [1, 2]) @ module.w}, input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, "images")]
+        lambda images: {"features": tf.reduce_mean(images, [1, 2]) @ module.w},
+        input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, "images")],
     )
     tf.saved_model.save(module, str(tmp_path / "m"), signatures=serve)
-    with pytest.raises(TuningError, match=r"can't be fine-tuned: it has signatures only.* Use the recipe frozen"):
+    with pytest.raises(
+        TuningError, match=r"can't be fine-tuned: it has signatures only.* Use the recipe frozen"
+    ):
         tuning.stages_of(Backbone(str(tmp_path / "m"), trainable=False), "1")
 
 
 def test_one_image_a_class_cannot_be_judged(photos):
     examples = data.load(str(photos))
-    few = examples.take([int(examples.where("train")[examples.labels[examples.where("train")] == label][0]) for label in (0, 1)])
-    with pytest.raises(TuningError, match=r"2 training images, too few images a class.* Expected at least two images of each class. Use the recipe frozen"):
+    few = examples.take(
+        [
+            int(examples.where("train")[examples.labels[examples.where("train")] == label][0])
+            for label in (0, 1)
+        ]
+    )
+    with pytest.raises(
+        TuningError,
+        match=r"2 training images, too few images a class.* Expected at least two images of each class. Use the recipe frozen",
+    ):
         plan(few, 0)
 
 
@@ -111,7 +140,14 @@ def test_one_image_a_class_cannot_be_judged(photos):
 
 def small() -> tuple[keras.Model, list[np.ndarray]]:
     keras.utils.set_random_seed(1)
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dropout(0.3), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dropout(0.3),
+            keras.layers.Dense(2),
+        ]
+    )
     return model, ready(model, keras.optimizers.SGD(0.0, momentum=0.9), (X[:4], Y[:4]), 0.1)
 
 
@@ -121,7 +157,12 @@ def batches(epoch: int, done: int) -> tf.data.Dataset:
 
 
 def held_out() -> HeldOut:
-    return HeldOut(lambda model: np.asarray(model.predict(X, batch_size=8, verbose=0), np.float64), Y.argmax(1), (np.arange(12), np.arange(12, 24)), 3)
+    return HeldOut(
+        lambda model: np.asarray(model.predict(X, batch_size=8, verbose=0), np.float64),
+        Y.argmax(1),
+        (np.arange(12), np.arange(12, 24)),
+        3,
+    )
 
 
 def trained(folder: Path, **options) -> tuning.Trained:
@@ -131,7 +172,11 @@ def trained(folder: Path, **options) -> tuning.Trained:
 
 
 def same(one: tuning.Trained, other: tuning.Trained) -> bool:
-    weights = zip((w for some in one.weights for w in some), (w for some in other.weights for w in some), strict=True)
+    weights = zip(
+        (w for some in one.weights for w in some),
+        (w for some in other.weights for w in some),
+        strict=True,
+    )
     return one.history == other.history and all(np.array_equal(a, b) for a, b in weights)
 
 
@@ -140,7 +185,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("after", [1, 4, 9])
-def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(after, tmp_path, monkeypatch):
+def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(
+    after, tmp_path, monkeypatch
+):
     monkeypatch.setattr("tfxfer.tuning.training.EVERY", 0.0)
     unbroken = trained(tmp_path / "unbroken", held_out=held_out())
     kept, save = [], checkpoint.save
@@ -158,20 +205,44 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(after, tm
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("how", [{"batch_norm": "train"}, {"unfreeze": (1, 2), "views": 1}], ids=["statistics move", "gradual, from activations"])
-def test_a_competition_that_was_stopped_ends_as_one_that_was_not(how, photos, tiny_savedmodel, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "how",
+    [{"batch_norm": "train"}, {"unfreeze": (1, 2), "views": 1}],
+    ids=["statistics move", "gradual, from activations"],
+)
+def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
+    how, photos, tiny_savedmodel, tmp_path, monkeypatch
+):
     monkeypatch.setattr("tfxfer.tuning.training.EVERY", 0.0)
-    network = Backbone(tiny_savedmodel, trainable=False, batch_norm=how.get("batch_norm", "inference"))
+    network = Backbone(
+        tiny_savedmodel, trainable=False, batch_norm=how.get("batch_norm", "inference")
+    )
     extractor = Extractor(Cache(tmp_path / "cache"), batch_size=8)
     features = extractor(data.load(photos), network.prefix(3), progress=False)
     judged = plan(features.examples, 0)
 
     def competed(folder: Path) -> tuning.Competition:
         if views := how.get("views"):
-            task = tuning.last_stages(network, 2, features, judged, extractor, views=views, augment=("crop",), folder=folder, log=nothing)
+            task = tuning.last_stages(
+                network,
+                2,
+                features,
+                judged,
+                extractor,
+                views=views,
+                augment=("crop",),
+                folder=folder,
+                log=nothing,
+            )
         else:
             task = tuning.from_pixels(network, features, augment=("flip",))
-        options = {"unfreeze": how.get("unfreeze", ("all",)), "epochs": 4, "rate": 0.05, "batch_size": 8, "head": "gaussian"}
+        options = {
+            "unfreeze": how.get("unfreeze", ("all",)),
+            "epochs": 4,
+            "rate": 0.05,
+            "batch_size": 8,
+            "head": "gaussian",
+        }
         return tuning.compete(task, features, judged, folder=folder, log=nothing, **options)
 
     unbroken = competed(tmp_path / "unbroken")
@@ -210,15 +281,24 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path):
 
 def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path):
     said = []
-    with pytest.raises(TuningError, match=r"the loss is not finite at a learning rate of 1e\+30, nor at 3e\+28. Try --learning-rate 1e\+28"):
+    with pytest.raises(
+        TuningError,
+        match=r"the loss is not finite at a learning rate of 1e\+30, nor at 3e\+28. Try --learning-rate 1e\+28",
+    ):
         trained(tmp_path, rate=1e30, log=said.append)
-    assert "epoch 1: the loss is not finite; back to the last good state, at a learning rate of 3e+29" in said[0] and len(said) == 3
+    assert (
+        "epoch 1: the loss is not finite; back to the last good state, at a learning rate of 3e+29"
+        in said[0]
+        and len(said) == 3
+    )
 
 
 def test_training_stops_when_nothing_gets_better(tmp_path):
     said = []
     found = trained(tmp_path, epochs=40, rate=1e-9, held_out=held_out(), log=said.append)
-    assert len(found.history) < 40 and "that is watched, for 3 epochs: training stops here" in said[-1]
+    assert (
+        len(found.history) < 40 and "that is watched, for 3 epochs: training stops here" in said[-1]
+    )
 
 
 def test_training_stops_when_the_time_is_up(tmp_path):
@@ -233,12 +313,24 @@ def test_training_stops_when_the_time_is_up(tmp_path):
 def examples_of(train: int, validation: int) -> data.Examples:
     n = train + validation
     splits = ("train",) * train + ("validation",) * validation
-    return data.Examples(tuple(map(str, range(n))), np.arange(n) % 2, splits, ("a", "b"), tuple(map(str, range(n))), lambda i: b"", "numbers")
+    return data.Examples(
+        tuple(map(str, range(n))),
+        np.arange(n) % 2,
+        splits,
+        ("a", "b"),
+        tuple(map(str, range(n))),
+        lambda i: b"",
+        "numbers",
+    )
 
 
 def test_300_validation_examples_are_halved():
     found = plan(examples_of(400, 300), 0)
-    assert len(found.folds) == 1 and [len(group) for group in found.groups] == [150, 150] and not found.taken
+    assert (
+        len(found.folds) == 1
+        and [len(group) for group in found.groups] == [150, 150]
+        and not found.taken
+    )
     np.testing.assert_array_equal(np.sort(np.concatenate(found.groups)), np.arange(300))
     np.testing.assert_array_equal(found.judged, np.arange(400, 700))
     np.testing.assert_array_equal(found.others(0), found.groups[1])
@@ -254,7 +346,9 @@ def test_a_fifth_of_train_is_taken_where_there_is_no_validation():
 @pytest.mark.parametrize("validation", [0, 50])
 def test_few_validation_examples_mean_three_folds_of_train(validation):
     found = plan(examples_of(240, validation), 0)
-    assert len(found.folds) == 3 and all(len(seen) == 160 and len(held) == 80 for seen, held in found.folds)
+    assert len(found.folds) == 3 and all(
+        len(seen) == 160 and len(held) == 80 for seen, held in found.folds
+    )
     np.testing.assert_array_equal(np.sort(found.judged), np.arange(240))
     assert not set(found.others(1)) & set(found.groups[1])
 
@@ -265,7 +359,10 @@ def test_a_validation_part_that_cannot_be_halved_means_three_folds_of_train():
 
 
 def test_one_group_a_class_cannot_be_judged():
-    with pytest.raises(TuningError, match=r"40 training images, too few groups of images a class.* Expected at least two groups of images of each class"):
+    with pytest.raises(
+        TuningError,
+        match=r"40 training images, too few groups of images a class.* Expected at least two groups of images of each class",
+    ):
         plan(replace(examples_of(40, 0), units=np.arange(40) % 2), 0)
 
 
@@ -274,7 +371,10 @@ def test_the_most_right_is_picked_then_the_smallest_loss():
     assert better(right, np.array([[0.0, 0.0], [2.0, 2.0], [1.0, 1.0]])) == 2
 
 
-@pytest.mark.parametrize(("only_tuned", "only_frozen", "wins"), [(4, 0, False), (5, 0, True), (20, 12, False), (30, 12, True), (0, 10, False), (0, 0, False)])
+@pytest.mark.parametrize(
+    ("only_tuned", "only_frozen", "wins"),
+    [(4, 0, False), (5, 0, True), (20, 12, False), (30, 12, True), (0, 10, False), (0, 0, False)],
+)
 def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, only_frozen, wins):
     tuned, frozen = np.ones(100, bool), np.ones(100, bool)
     frozen[:only_tuned] = False
@@ -294,7 +394,9 @@ def test_three_examples_decide_nothing(n):
 def test_a_gain_for_which_the_time_was_too_short_is_left():
     found = replace(verdict(np.arange(100) < 90, np.arange(100) < 60, 3), late=True)
     assert not found.tuned_wins
-    assert str(found).startswith("Chosen: the frozen model. 0.900 tuned") and "the time was up before the tuned model was trained to its end" in str(found)
+    assert str(found).startswith(
+        "Chosen: the frozen model. 0.900 tuned"
+    ) and "the time was up before the tuned model was trained to its end" in str(found)
 
 
 def test_models_that_are_right_on_the_same_examples_are_no_gain():
@@ -324,7 +426,9 @@ def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
     cached = tuning.last_stages(network, 1, features, how, extractor, log=said.append)
     whole = tuning.from_pixels(network, features, batch_size=8)
     assert "activations after block1" in said[0] and "activations are kept in float" in said[1]
-    head = choose(features, features.examples.labels, 2, features.tap_widths, log=said.append).fitted
+    head = choose(
+        features, features.examples.labels, 2, features.tap_widths, log=said.append
+    ).fitted
     rows = how.folds[0][1]
     one, other = (task.answers(task.build(head)[0], rows, 8) for task in (cached, whole))
     np.testing.assert_allclose(one, other, atol=2e-2 * np.abs(other).max())
@@ -334,8 +438,13 @@ def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypat
     network, features, how, extractor = world
     monkeypatch.setattr(Cache, "free", lambda self: 1000)
     said = []
-    task = tuning.last_stages(network, 1, features, how, replace(extractor, cache=Cache(tmp_path)), log=said.append)
-    assert "they would not fit in float16 (0.0 MiB free in" in said[-1] and "the whole network is computed in each step" in said[-1]
+    task = tuning.last_stages(
+        network, 1, features, how, replace(extractor, cache=Cache(tmp_path)), log=said.append
+    )
+    assert (
+        "they would not fit in float16 (0.0 MiB free in" in said[-1]
+        and "the whole network is computed in each step" in said[-1]
+    )
     one = tf.distribute.get_strategy()
     assert next(iter(task.batches(how.folds[0][0][:2], 2, 0, one)(0, 0)))[0].shape == (2, 32, 32, 3)
 
@@ -344,7 +453,9 @@ def test_activations_that_are_kept_already_need_no_room(world, monkeypatch, tmp_
     network, features, how, extractor = world
     first = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
     monkeypatch.setattr(Cache, "free", lambda self: 0)
-    assert tuning.last_stages(network, 1, features, how, extractor, log=nothing).source == first.source
+    assert (
+        tuning.last_stages(network, 1, features, how, extractor, log=nothing).source == first.source
+    )
     assert first.source.startswith("activations after block1 in float")
 
 
@@ -353,21 +464,40 @@ def test_a_run_that_goes_on_starts_from_the_same_inputs(world, monkeypatch, tmp_
     empty = replace(extractor, cache=Cache(tmp_path / "cache"))
     with monkeypatch.context() as full:
         full.setattr(Cache, "free", lambda self: 0)
-        assert tuning.last_stages(network, 1, features, how, empty, folder=tmp_path / "work", log=nothing).source == "pixels"
-    assert tuning.last_stages(network, 1, features, how, empty, folder=tmp_path / "work", log=nothing).source == "pixels"
+        assert (
+            tuning.last_stages(
+                network, 1, features, how, empty, folder=tmp_path / "work", log=nothing
+            ).source
+            == "pixels"
+        )
+    assert (
+        tuning.last_stages(
+            network, 1, features, how, empty, folder=tmp_path / "work", log=nothing
+        ).source
+        == "pixels"
+    )
 
 
 def test_views_that_no_epoch_would_see_are_refused():
-    with pytest.raises(TuningError, match="4 views of each image and the images themselves take turns, which takes 5 epochs. Received --epochs 4."):
+    with pytest.raises(
+        TuningError,
+        match="4 views of each image and the images themselves take turns, which takes 5 epochs. Received --epochs 4.",
+    ):
         tuning.enough_epochs(4, 4)
 
 
 def test_a_network_without_a_training_mode_moves_no_statistics(tmp_path):
     root, w = tf.train.Checkpoint(), tf.Variable(tf.ones((3, 4)))
     root.variables, root.trainable_variables, root.regularization_losses = [w], [w], []
-    root.__call__ = tf.function(lambda images: tf.reduce_mean(images, [1, 2]) @ w, input_signature=[tf.TensorSpec((None, 8, 8, 3))])
+    root.__call__ = tf.function(
+        lambda images: tf.reduce_mean(images, [1, 2]) @ w,
+        input_signature=[tf.TensorSpec((None, 8, 8, 3))],
+    )
     tf.saved_model.save(root, str(tmp_path / "m"))
-    with pytest.raises(TuningError, match="has no training mode, so its BatchNorm statistics can't move. Leave out --batch-norm train."):
+    with pytest.raises(
+        TuningError,
+        match="has no training mode, so its BatchNorm statistics can't move. Leave out --batch-norm train.",
+    ):
         tuning.stages_of(Backbone(str(tmp_path / "m"), trainable=False, batch_norm="train"), "1")
 
 
@@ -384,9 +514,13 @@ def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel):
         (tmp_path / "photos" / label / f"{i}.png").write_bytes(image)
     network = Backbone(tiny_savedmodel, trainable=False)
     extractor = Extractor(Cache(tmp_path / "cache"))
-    features = extract(data.load(tmp_path / "photos"), network.prefix(3), cache=extractor.cache, progress=False)
+    features = extract(
+        data.load(tmp_path / "photos"), network.prefix(3), cache=extractor.cache, progress=False
+    )
     said = []
-    kinds = tuning.harmless(features, features.examples.where("train"), network.prefix(3), extractor, log=said.append)
+    kinds = tuning.harmless(
+        features, features.examples.where("train"), network.prefix(3), extractor, log=said.append
+    )
     assert "flip" not in kinds and "it changes what is seen, not used" in said[0]
 
 
@@ -394,23 +528,54 @@ RUN = ["-m", "tfxfer", "run"]
 
 
 @pytest.mark.parametrize("recipe", ["partial", pytest.param("full", marks=pytest.mark.long)])
-def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(recipe, photos, tiny_savedmodel, tmp_path):
+def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(
+    recipe, photos, tiny_savedmodel, tmp_path
+):
     def words(out: str, *more: str) -> list[str]:
-        options = ["--data", str(photos), "--backbone", tiny_savedmodel, "--head", "gaussian", "--epochs", "3"]
-        return [sys.executable, *RUN, recipe, *options, "--learning-rate", "0.01", "--out", str(tmp_path / out), *more]
+        options = [
+            "--data",
+            str(photos),
+            "--backbone",
+            tiny_savedmodel,
+            "--head",
+            "gaussian",
+            "--epochs",
+            "3",
+        ]
+        return [
+            sys.executable,
+            *RUN,
+            recipe,
+            *options,
+            "--learning-rate",
+            "0.01",
+            "--out",
+            str(tmp_path / out),
+            *more,
+        ]
 
     began = time.monotonic()
     done = subprocess.run(words("unbroken"), capture_output=True, text=True, check=True)
     whole = time.monotonic() - began
     assert "Chosen: the " in done.stdout and (tmp_path / "unbroken" / "manifest.json").exists()
     for share in (0.5, 0.7, 0.9):
-        process = subprocess.Popen(words("broken", "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            words("broken", "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(share * whole)
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(words("broken", "--resume"), capture_output=True, check=True)
-    for name in ("metrics.json", "predictions.csv", "probabilities.npz", "history.csv", "doubt.npz"):
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+    for name in (
+        "metrics.json",
+        "predictions.csv",
+        "probabilities.npz",
+        "history.csv",
+        "doubt.npz",
+    ):
+        assert (tmp_path / "broken" / name).read_bytes() == (
+            tmp_path / "unbroken" / name
+        ).read_bytes(), name
 
 
 @pytest.fixture(scope="module")
@@ -418,13 +583,24 @@ def colours(tmp_path_factory):
     """120 images whose class is their colour, and a network that sees grey alone: what frozen can't know and tuning can learn."""
     root, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
     for i in range(120):
-        image = np.array([170, 70, 90] if i % 2 else [70, 170, 90]) + rng.normal(0, 25, (32, 32, 1)) + rng.normal(0, 5, (32, 32, 3))
+        image = (
+            np.array([170, 70, 90] if i % 2 else [70, 170, 90])
+            + rng.normal(0, 25, (32, 32, 1))
+            + rng.normal(0, 5, (32, 32, 3))
+        )
         folder = root / "photos" / ("red" if i % 2 else "green")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i}.png").write_bytes(tf.io.encode_png(image.clip(0, 255).astype(np.uint8)).numpy())
+        (folder / f"{i}.png").write_bytes(
+            tf.io.encode_png(image.clip(0, 255).astype(np.uint8)).numpy()
+        )
     image = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="block0_conv")(image)
-    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="block1_conv")(x)))
+    network = keras.Model(
+        image,
+        keras.layers.GlobalAveragePooling2D()(
+            keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="block1_conv")(x)
+        ),
+    )
     kernel = network.get_layer("block0_conv").kernel
     kernel.assign(np.repeat(kernel.numpy().mean(2, keepdims=True), 3, axis=2))
     return str(root / "photos"), save_reusable(network, root / "network")
@@ -436,8 +612,19 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how, said = plan(features.examples, 0), []
     task = tuning.from_pixels(network, features)
-    found = tuning.compete(task, features, how, head="gaussian", epochs=10, rate=0.3, folder=tmp_path / "work", log=said.append)
-    assert found.verdict.tuned_wins and found.model is not None and found.verdict.folds == 3, str(found.verdict)
+    found = tuning.compete(
+        task,
+        features,
+        how,
+        head="gaussian",
+        epochs=10,
+        rate=0.3,
+        folder=tmp_path / "work",
+        log=said.append,
+    )
+    assert found.verdict.tuned_wins and found.model is not None and found.verdict.folds == 3, str(
+        found.verdict
+    )
     assert found.candidates["frozen"].mean() < 0.7 < found.candidates["tuned"].mean()
     test = features.examples.where("test")
     logits = task.answers(found.model, test, 32)
@@ -449,11 +636,28 @@ def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path
     network, features, how, _ = world
     moving = Backbone(network.handle, trainable=False, batch_norm="train")
     task = tuning.from_pixels(moving, features)
-    found = tuning.compete(task, features, how, head="linear", epochs=1, rate=1e-9, folder=tmp_path / "work", log=nothing)
+    found = tuning.compete(
+        task,
+        features,
+        how,
+        head="linear",
+        epochs=1,
+        rate=1e-9,
+        folder=tmp_path / "work",
+        log=nothing,
+    )
     expected = []
     for seen, held in how.folds:
         part, judged = features.take(seen), features.take(held)
-        head = choose(part, part.examples.labels, 2, features.tap_widths, head="linear", units=part.examples.units, log=nothing).fitted
+        head = choose(
+            part,
+            part.examples.labels,
+            2,
+            features.tap_widths,
+            head="linear",
+            units=part.examples.units,
+            log=nothing,
+        ).fitted
         expected.append(head.logits(judged).argmax(1) == judged.examples.labels)
     np.testing.assert_array_equal(found.candidates["frozen"], np.concatenate(expected))
     assert not found.verdict.tuned_wins and sum(found.fitted.widths) > features.feature_size
@@ -461,13 +665,31 @@ def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path
 
 def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, tmp_path):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
-    features = Extractor(Cache(tmp_path / "cache"))(data.load(colours[0]), network.prefix(2), progress=False)
-    how, said, options = plan(features.examples, 0), [], {"head": "gaussian", "epochs": 10, "rate": 0.3, "precision": "mixed"}
-    found = tuning.compete(tuning.from_pixels(network, features), features, how, folder=tmp_path / "work", log=said.append, **options)
+    features = Extractor(Cache(tmp_path / "cache"))(
+        data.load(colours[0]), network.prefix(2), progress=False
+    )
+    how, said, options = (
+        plan(features.examples, 0),
+        [],
+        {"head": "gaussian", "epochs": 10, "rate": 0.3, "precision": "mixed"},
+    )
+    found = tuning.compete(
+        tuning.from_pixels(network, features),
+        features,
+        how,
+        folder=tmp_path / "work",
+        log=said.append,
+        **options,
+    )
     (cost,) = [line for line in said if line.startswith("mixed precision: ")]
-    assert re.search(r"the frozen model's accuracy on held-out images is 0\.\d+ against 0\.\d+ in float32, n = \d+ \([+-]\d\.\d ± \d\.\d points\)", cost)
+    assert re.search(
+        r"the frozen model's accuracy on held-out images is 0\.\d+ against 0\.\d+ in float32, n = \d+ \([+-]\d\.\d ± \d\.\d points\)",
+        cost,
+    )
     assert found.verdict.tuned_wins, str(found.verdict)
-    assert [layer.precision for layer in found.model.layers if isinstance(layer, Backbone)] == ["float32"]
+    assert [layer.precision for layer in found.model.layers if isinstance(layer, Backbone)] == [
+        "float32"
+    ]
 
 
 class Greedy(keras.layers.Layer):
@@ -492,10 +714,32 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
         return keras.Model(pixels, model(Greedy()(pixels))), part
 
     greedy = replace(task, build=build)
-    tuning.compete(greedy, features, how, head="gaussian", epochs=1, rate=1e-9, folder=tmp_path / "work", log=said.append)
-    assert [line for line in said if "memory" in line] == [f"out of memory: once more with {size} images at a time" for size in (16, 8)]
-    again = tuning.compete(greedy, features, how, head="gaussian", epochs=1, rate=1e-9, folder=tmp_path / "work", log=said.append)
-    assert again.settings["batch_size"] == 8 and len([line for line in said if "memory" in line]) == 2
+    tuning.compete(
+        greedy,
+        features,
+        how,
+        head="gaussian",
+        epochs=1,
+        rate=1e-9,
+        folder=tmp_path / "work",
+        log=said.append,
+    )
+    assert [line for line in said if "memory" in line] == [
+        f"out of memory: once more with {size} images at a time" for size in (16, 8)
+    ]
+    again = tuning.compete(
+        greedy,
+        features,
+        how,
+        head="gaussian",
+        epochs=1,
+        rate=1e-9,
+        folder=tmp_path / "work",
+        log=said.append,
+    )
+    assert (
+        again.settings["batch_size"] == 8 and len([line for line in said if "memory" in line]) == 2
+    )
 
 
 def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_path):
@@ -506,7 +750,13 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
         found = task.batches(*arguments)
         return lambda epoch, done: (seen.append(epoch), found(epoch, done))[1]
 
-    options = {"unfreeze": (1, 2), "epochs": 5, "head": "gaussian", "folder": tmp_path / "work", "log": said.append}
+    options = {
+        "unfreeze": (1, 2),
+        "epochs": 5,
+        "head": "gaussian",
+        "folder": tmp_path / "work",
+        "log": said.append,
+    }
     found = tuning.compete(replace(task, batches=batches), features, how, rate=0.01, **options)
     assert [epoch["epoch"] for epoch in found.history] == [1, 2, 3, 4, 5]
     # After one batch to build each of three folds: one to build each step anew, whose data go on where those of the one before ended.
@@ -524,7 +774,9 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
 
 def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypatch):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
-    features = Extractor(Cache(tmp_path / "cache"))(data.load(colours[0]), network.prefix(2), progress=False)
+    features = Extractor(Cache(tmp_path / "cache"))(
+        data.load(colours[0]), network.prefix(2), progress=False
+    )
     clock, said = time.monotonic, []
 
     def log(line):
@@ -532,17 +784,42 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
         if line.startswith("Chosen: the tuned model"):
             monkeypatch.setattr(time, "monotonic", lambda: clock() + 1e6)
 
-    options = {"head": "gaussian", "epochs": 10, "rate": 0.3, "minutes": 100, "folder": tmp_path / "work", "log": log}
-    found = tuning.compete(tuning.from_pixels(network, features), features, plan(features.examples, 0), **options)
-    assert found.model is None and "the time was up before the tuned model was trained to its end" in said[-1]
+    options = {
+        "head": "gaussian",
+        "epochs": 10,
+        "rate": 0.3,
+        "minutes": 100,
+        "folder": tmp_path / "work",
+        "log": log,
+    }
+    found = tuning.compete(
+        tuning.from_pixels(network, features), features, plan(features.examples, 0), **options
+    )
+    assert (
+        found.model is None
+        and "the time was up before the tuned model was trained to its end" in said[-1]
+    )
 
 
 GRADUAL = ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]
 
 
-@pytest.mark.parametrize("options", [["full", "--batch-norm", "train"], pytest.param(GRADUAL, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "options", [["full", "--batch-norm", "train"], pytest.param(GRADUAL, marks=pytest.mark.long)]
+)
 def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
-    words = [*RUN, options[0], "--data", str(photos), "--backbone", tiny_savedmodel, "--head", "gaussian", "--epochs", "3"]
+    words = [
+        *RUN,
+        options[0],
+        "--data",
+        str(photos),
+        "--backbone",
+        tiny_savedmodel,
+        "--head",
+        "gaussian",
+        "--epochs",
+        "3",
+    ]
     words += ["--learning-rate", "0.01", "--out", str(tmp_path / "run"), *options[1:]]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -550,16 +827,41 @@ def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     # Moving statistics leave nothing to try between the frozen weights and the tuned ones.
     steps = (100,) if "--batch-norm" in options else (25, 50, 75, 100)
-    assert set(metrics["candidates"]) == {"frozen", "tuned", *(f"{step}% of the way to tuned" for step in steps)} and metrics["candidates"]["tuned"]["n"] > 0
-    assert json.loads((tmp_path / "run" / "settings.json").read_text())["tuning"]["value"]["learning_rate"] == 0.01
+    assert (
+        set(metrics["candidates"])
+        == {"frozen", "tuned", *(f"{step}% of the way to tuned" for step in steps)}
+        and metrics["candidates"]["tuned"]["n"] > 0
+    )
+    assert (
+        json.loads((tmp_path / "run" / "settings.json").read_text())["tuning"]["value"][
+            "learning_rate"
+        ]
+        == 0.01
+    )
 
 
 def test_errors_are_one_line(photos, tiny_savedmodel, tmp_path):
     def said(*options: str) -> str:
-        words = [sys.executable, *RUN, "partial", "--data", str(photos), "--backbone", tiny_savedmodel, "--out", str(tmp_path / "run"), *options]
+        words = [
+            sys.executable,
+            *RUN,
+            "partial",
+            "--data",
+            str(photos),
+            "--backbone",
+            tiny_savedmodel,
+            "--out",
+            str(tmp_path / "run"),
+            *options,
+        ]
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         return done.stderr.strip().splitlines()[-1]
 
-    assert "has no stage 'block9'. Did you mean block2? Expected the name of a stage, all, or a number from 1 to 3" in said("--unfreeze", "block9")
-    assert "the loss is not finite at a learning rate of 1e+30" in said("--learning-rate", "1e30", "--overwrite")
+    assert (
+        "has no stage 'block9'. Did you mean block2? Expected the name of a stage, all, or a number from 1 to 3"
+        in said("--unfreeze", "block9")
+    )
+    assert "the loss is not finite at a learning rate of 1e+30" in said(
+        "--learning-rate", "1e30", "--overwrite"
+    )

@@ -38,7 +38,9 @@ class Losses(keras.callbacks.Callback):
 def seen(strategy, rows: np.ndarray, size: int) -> list[int]:
     """Which rows this worker's replicas are given in an epoch."""
     found = []
-    for step in workers.batched(strategy, rows, size, tf.data.Dataset.from_tensor_slices, lambda at: at):
+    for step in workers.batched(
+        strategy, rows, size, tf.data.Dataset.from_tensor_slices, lambda at: at
+    ):
         for part in strategy.experimental_local_results(step):
             found += part.numpy().tolist()
     return found
@@ -53,24 +55,64 @@ def plain_fit(strategy, handle: str, batch_norm: str) -> dict:
     with strategy.scope():
         inputs = keras.Input((32, 32, 3))
         backbone = tfxfer.Backbone(pretrained, batch_norm=batch_norm)
-        model = tfxfer.MultiWorkerModel(inputs, keras.layers.Dense(3, kernel_initializer="zeros")(backbone(inputs)))
-        optimizer = optimizers.layerwise(keras.optimizers.SGD, base=1e-2, decay=0.75, backbone=backbone, momentum=0.9, global_clipnorm=0.5)
-        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], jit_compile=False)
+        model = tfxfer.MultiWorkerModel(
+            inputs, keras.layers.Dense(3, kernel_initializer="zeros")(backbone(inputs))
+        )
+        optimizer = optimizers.layerwise(
+            keras.optimizers.SGD,
+            base=1e-2,
+            decay=0.75,
+            backbone=backbone,
+            momentum=0.9,
+            global_clipnorm=0.5,
+        )
+        model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
     losses = Losses()
-    history = model.fit(x, y, batch_size=BATCH, epochs=4, shuffle=False, verbose=0, validation_data=(x[:17], y[:17]), callbacks=[losses]).history
+    history = model.fit(
+        x,
+        y,
+        batch_size=BATCH,
+        epochs=4,
+        shuffle=False,
+        verbose=0,
+        validation_data=(x[:17], y[:17]),
+        callbacks=[losses],
+    ).history
     uneven = model.evaluate(x[:17], y[:17], batch_size=BATCH, verbose=0)
     answers = model.predict(x, batch_size=BATCH, verbose=0)
-    moved = [float(np.abs(v.numpy()).sum()) for v in backbone.non_trainable_variables if v.dtype == "float32"]
-    return {"losses": losses.values, "history": history, "evaluate": uneven, "predict": answers.tolist(), "statistics": moved}
+    moved = [
+        float(np.abs(v.numpy()).sum())
+        for v in backbone.non_trainable_variables
+        if v.dtype == "float32"
+    ]
+    return {
+        "losses": losses.values,
+        "history": history,
+        "evaluate": uneven,
+        "predict": answers.tolist(),
+        "statistics": moved,
+    }
 
 
 def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> dict:
     """One training of the recipes from the fitted head, with uneven batches, and the model that comes out of it."""
     rows, held = plan.folds[0]
-    fitted = probe.gaussian(features.take(rows), features.examples.labels[rows], 2, features.tap_widths)
+    fitted = probe.gaussian(
+        features.take(rows), features.examples.labels[rows], 2, features.tap_widths
+    )
     way = Way(("all",), 2, 7, 0, folder, float("inf"), nothing, nothing, strategy)
     fold = prepared(task, way, fitted, rows, held)
-    held_out = tuning.HeldOut(lambda model: task.answers(model, held, 7), features.examples.labels[held], (np.arange(len(held)),), 9)
+    held_out = tuning.HeldOut(
+        lambda model: task.answers(model, held, 7),
+        features.examples.labels[held],
+        (np.arange(len(held)),),
+        9,
+    )
     result = trained(fold, "one", 1e-2, 2, held_out=held_out)
     model = task.finish(fold.model, fitted)
     answers = np.asarray(model(images))
@@ -90,21 +132,58 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
     extract = Extractor(tfxfer.Cache(out / "cache"), strategy=strategy)
     features = extract(examples, network.prefix(len(network.stages)), progress=False)
     plan = tuning.plan(examples, 0)
-    images = np.stack([tf.image.resize(tf.io.decode_jpeg(examples.read(int(i))), (32, 32)).numpy() / 255 for i in plan.folds[0][1][:4]])
-    found = {"place": [index, count], "seen": {f"{n} by {size}": seen(strategy, np.arange(n), size) for n, size in ((37, 12), (24, 12), (13, 7), (2, 12))}}
+    images = np.stack(
+        [
+            tf.image.resize(tf.io.decode_jpeg(examples.read(int(i))), (32, 32)).numpy() / 255
+            for i in plan.folds[0][1][:4]
+        ]
+    )
+    found = {
+        "place": [index, count],
+        "seen": {
+            f"{n} by {size}": seen(strategy, np.arange(n), size)
+            for n, size in ((37, 12), (24, 12), (13, 7), (2, 12))
+        },
+    }
     found["frozen statistics"] = plain_fit(strategy, handle, "inference")
     if strategy.num_replicas_in_sync < 3:
         found["moving statistics"] = plain_fit(strategy, handle, "train")
-    found["full"] = tuned(strategy, tuning.from_pixels(network, features, augment=("flip",)), features, plan, out / "full", images)
+    found["full"] = tuned(
+        strategy,
+        tuning.from_pixels(network, features, augment=("flip",)),
+        features,
+        plan,
+        out / "full",
+        images,
+    )
     task = tuning.last_stages(network, 1, features, plan, extract, log=nothing)
     found["partial"] = tuned(strategy, task, features, plan, out / "partial", images)
     keras.utils.set_random_seed(0)
     rows, held = plan.folds[0]
-    head = probe.fit_head(heads.Cosine(2), features, examples.labels, rows, held, epochs=2, batch_size=7, strategy=strategy, log=nothing)
-    found["head"] = {"history": head.history, "predict": np.asarray(head.head(features[held])).tolist()}
+    head = probe.fit_head(
+        heads.Cosine(2),
+        features,
+        examples.labels,
+        rows,
+        held,
+        epochs=2,
+        batch_size=7,
+        strategy=strategy,
+        log=nothing,
+    )
+    found["head"] = {
+        "history": head.history,
+        "predict": np.asarray(head.head(features[held])).tolist(),
+    }
     (out / f"worker-{index}.json").write_text(json.dumps(found))
     workers.barrier(strategy)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]) if len(sys.argv) > 5 else None)
+    main(
+        Path(sys.argv[1]),
+        sys.argv[2],
+        sys.argv[3],
+        sys.argv[4],
+        int(sys.argv[5]) if len(sys.argv) > 5 else None,
+    )

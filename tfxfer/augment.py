@@ -29,7 +29,9 @@ def augmented(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...]) -> tf
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"Expected kinds from {', '.join(KINDS)}. Received: {unknown[0]!r}")
-    draws = tf.map_fn(lambda seed: tf.random.stateless_uniform([4], seed), seeds, fn_output_signature=tf.float32)
+    draws = tf.map_fn(
+        lambda seed: tf.random.stateless_uniform([4], seed), seeds, fn_output_signature=tf.float32
+    )
     if "crop" in kinds:
         images = crop(images, draws[:, 0], draws[:, 1:3])
     if "flip" in kinds:

@@ -13,7 +13,9 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.saving import serialization_lib  # private: the only way to ask whether `safe_mode` is on
+from keras.src.saving import (
+    serialization_lib,
+)  # private: the only way to ask whether `safe_mode` is on
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer import handles, savedmodel
@@ -23,7 +25,9 @@ from tfxfer.stages import Stage
 
 FORMAT = 1
 T = TypeVar("T")
-KNOWN: weakref.WeakValueDictionary[str, Pretrained] = weakref.WeakValueDictionary()  # what this process has read, so that a clone starts from its weights
+KNOWN: weakref.WeakValueDictionary[str, Pretrained] = (
+    weakref.WeakValueDictionary()
+)  # what this process has read, so that a clone starts from its weights
 
 
 Precision: TypeAlias = Literal["float32", "mixed"]
@@ -102,14 +106,20 @@ class Backbone(keras.layers.Layer):
         name: str | None = None,
     ):
         if batch_norm not in ("auto", "inference", "train"):
-            raise ValueError(f'Expected batch_norm to be "auto", "inference" or "train". Received: batch_norm={batch_norm!r}')
+            raise ValueError(
+                f'Expected batch_norm to be "auto", "inference" or "train". Received: batch_norm={batch_norm!r}'
+            )
         if precision not in ("float32", "mixed"):
-            raise ValueError(f'Expected precision to be "float32" or "mixed". Received: precision={precision!r}')
+            raise ValueError(
+                f'Expected precision to be "float32" or "mixed". Received: precision={precision!r}'
+            )
         # `precision` says how the graph computes, whatever the policy is; Keras must not cast its weights.
         super().__init__(name=name, dtype="float32", autocast=False)
         pretrained, self.handle, known = opened(handle, image_size, arguments, trust)
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
-            raise ValueError(f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}")
+            raise ValueError(
+                f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}"
+            )
         self.taps, self.batch_norm, self.precision = taps, batch_norm, precision
         low, high = value_range or known or (0.0, 1.0)
         self.value_range = (float(low), float(high))
@@ -148,7 +158,13 @@ class Backbone(keras.layers.Layer):
     def pretrained(self) -> Pretrained:
         """Graphs, stages and weights, these as they are now."""
         found = self._pretrained.it
-        return replace(found, weights=tuple(Weight(w.name, mine.numpy(), w.trainable) for w, mine in zip(found.weights, self._own, strict=True)))
+        return replace(
+            found,
+            weights=tuple(
+                Weight(w.name, mine.numpy(), w.trainable)
+                for w, mine in zip(found.weights, self._own, strict=True)
+            ),
+        )
 
     @property
     def feature_size(self) -> int:
@@ -173,7 +189,9 @@ class Backbone(keras.layers.Layer):
     @property
     def fingerprint(self) -> str:
         """Hexadecimal; changes with the graph and with any weight."""
-        digest = hashlib.sha256(self._pretrained.it.inference.graph.SerializeToString(deterministic=True))
+        digest = hashlib.sha256(
+            self._pretrained.it.inference.graph.SerializeToString(deterministic=True)
+        )
         for i in self._pretrained.it.inference.weights:
             digest.update(np.ascontiguousarray(self._own[i].numpy()).tobytes())
         return digest.hexdigest()
@@ -184,7 +202,10 @@ class Backbone(keras.layers.Layer):
     def _widths(self, taps: int | None) -> tuple[int, ...]:
         if taps is None:
             return ()
-        return tuple(shape[-1] * (2 if len(shape) > 1 else 1) for shape in self._pretrained.it.stage_shapes[-taps:])
+        return tuple(
+            shape[-1] * (2 if len(shape) > 1 else 1)
+            for shape in self._pretrained.it.stage_shapes[-taps:]
+        )
 
     def prefix(self, taps: int | None = None) -> Prefix:
         """The whole network in inference mode as one constant graph, with its weights as they are now."""
@@ -192,11 +213,25 @@ class Backbone(keras.layers.Layer):
         graph = savedmodel.constant_graph(self._pretrained.it, [v.numpy() for v in self._own], maps)
         key = hashlib.sha256(f"{self.fingerprint} {maps}".encode()).hexdigest()
         width = sum(widths) or self.feature_size
-        return Prefix(graph, "pixels:0", "features:0", self.image_size, self.value_range, width, self.feature_size, widths, key)
+        return Prefix(
+            graph,
+            "pixels:0",
+            "features:0",
+            self.image_size,
+            self.value_range,
+            width,
+            self.feature_size,
+            widths,
+            key,
+        )
 
     def tapped(self, taps: int | None) -> "Backbone":
         """The same network with the same weights and other taps, frozen; BatchNorm in inference mode where there are taps, which exist in no other."""
-        how: dict[str, Any] = {"taps": taps, "batch_norm": "inference" if taps else self.batch_norm, "precision": self.precision}
+        how: dict[str, Any] = {
+            "taps": taps,
+            "batch_norm": "inference" if taps else self.batch_norm,
+            "precision": self.precision,
+        }
         other = Backbone(self._pretrained.it, trainable=False, value_range=self.value_range, **how)
         other.handle = self.handle
         other.take_weights(self)
@@ -214,16 +249,39 @@ class Backbone(keras.layers.Layer):
         """
         first = len(self.stages) - stages
         if not 1 <= stages < len(self.stages):
-            raise ValueError(f"Expected 1 to {len(self.stages) - 1} stages after the cut. Received: stages={stages}")
+            raise ValueError(
+                f"Expected 1 to {len(self.stages) - 1} stages after the cut. Received: stages={stages}"
+            )
         values = [v.numpy() for v in self._own]
-        early = tuple(stage.cut for stage in self.stages[:first])[-(taps - stages) :] if taps is not None and taps > stages else ()
+        early = (
+            tuple(stage.cut for stage in self.stages[:first])[-(taps - stages) :]
+            if taps is not None and taps > stages
+            else ()
+        )
         widths = self._widths(taps)[: len(early)]
         graph = savedmodel.before(self._pretrained.it, values, first, early)
-        key = hashlib.sha256(f"{self.fingerprint} {self.stages[first - 1].cut} {early}".encode()).hexdigest()
+        key = hashlib.sha256(
+            f"{self.fingerprint} {self.stages[first - 1].cut} {early}".encode()
+        ).hexdigest()
         width = math.prod(self._pretrained.it.stage_shapes[first - 1]) + sum(widths)
-        prefix = Prefix(graph, "pixels:0", "features:0", self.image_size, self.value_range, width, width, (), key)
+        prefix = Prefix(
+            graph,
+            "pixels:0",
+            "features:0",
+            self.image_size,
+            self.value_range,
+            width,
+            width,
+            (),
+            key,
+        )
         part = savedmodel.after(self._pretrained.it, values, first)
-        rest = Backbone(part, trainable=not self.why_frozen, taps=None if taps is None else min(taps, stages), batch_norm="inference")
+        rest = Backbone(
+            part,
+            trainable=not self.why_frozen,
+            taps=None if taps is None else min(taps, stages),
+            batch_norm="inference",
+        )
         rest.handle = self.handle
         return prefix, rest
 
@@ -237,7 +295,9 @@ class Backbone(keras.layers.Layer):
         """For each stage: its output's shape without the batch, its parameters, and the bytes of its output an example, in float32."""
         weights, rows = self._pretrained.it.weights, []
         for stage, shape in zip(self.stages, self._pretrained.it.stage_shapes, strict=True):
-            count = sum(weights[int(name.removeprefix("weight_"))].value.size for name in stage.weights)
+            count = sum(
+                weights[int(name.removeprefix("weight_"))].value.size for name in stage.weights
+            )
             rows.append((stage, shape, count, 4 * math.prod(shape)))
         return rows
 
@@ -262,12 +322,16 @@ class Backbone(keras.layers.Layer):
             plan = tuple(names)
         elif isinstance(stages, str):
             if stages not in names:
-                raise ValueError(f"Expected the name of a stage. Received: {stages!r}. The stages are: {', '.join(names)}")
+                raise ValueError(
+                    f"Expected the name of a stage. Received: {stages!r}. The stages are: {', '.join(names)}"
+                )
             plan = tuple(names[names.index(stages) :])
         elif isinstance(stages, int | np.integer) and 0 <= stages <= len(names):
             plan = tuple(names[len(names) - stages :])
         else:
-            raise ValueError(f"Expected a number of stages from 0 to {len(names)}. Received: {stages!r}. The stages are: {', '.join(names)}")
+            raise ValueError(
+                f"Expected a number of stages from 0 to {len(names)}. Received: {stages!r}. The stages are: {', '.join(names)}"
+            )
         # Every stage by its number or name is everything: BatchNorm must not tell the two apart.
         before, self._plan = self._plan, None if plan == tuple(names) else plan
         try:
@@ -282,12 +346,23 @@ class Backbone(keras.layers.Layer):
 
     def _apply(self, trainable: bool) -> None:
         if trainable and self.why_frozen:
-            raise SavedModelError(f"{self.handle} can't be fine-tuned: {self.why_frozen}. Use it frozen, with trainable=False.")
+            raise SavedModelError(
+                f"{self.handle} can't be fine-tuned: {self.why_frozen}. Use it frozen, with trainable=False."
+            )
         if trainable and self._plan is not None and self.batch_norm == "train":
-            raise ValueError('Expected batch_norm="auto" or "inference" for a partly frozen Backbone: "train" would move statistics of frozen stages.')
+            raise ValueError(
+                'Expected batch_norm="auto" or "inference" for a partly frozen Backbone: "train" would move statistics of frozen stages.'
+            )
         self._trainable = trainable
-        planned = {name for stage in self.stages if self._plan is None or stage.name in self._plan for name in stage.weights}
-        for i, (mine, weight) in enumerate(zip(self._own, self._pretrained.it.weights, strict=True)):
+        planned = {
+            name
+            for stage in self.stages
+            if self._plan is None or stage.name in self._plan
+            for name in stage.weights
+        }
+        for i, (mine, weight) in enumerate(
+            zip(self._own, self._pretrained.it.weights, strict=True)
+        ):
             if weight.trainable:
                 mine.trainable = trainable and (self._plan is None or f"weight_{i}" in planned)
         if self._fitted is not None and self._fitted != tuple(v.trainable for v in self._own):
@@ -306,24 +381,42 @@ class Backbone(keras.layers.Layer):
             return pretrained.training
         return pretrained.inference
 
-    def _run(self, graph: PureGraph, maps: tuple[str, ...] | None, *inputs: tf.Tensor, fast: bool = False) -> list[tf.Tensor]:
+    def _run(
+        self, graph: PureGraph, maps: tuple[str, ...] | None, *inputs: tf.Tensor, fast: bool = False
+    ) -> list[tf.Tensor]:
         low = self.precision == "mixed"
         key = (id(graph), maps, fast, low)
         if key not in self._functions.it:
             with tf.init_scope():
-                self._functions.it[key] = savedmodel.function(graph, self._pretrained.it.weights, self._pretrained.it.input_shape, maps, fast, low)
+                self._functions.it[key] = savedmodel.function(
+                    graph,
+                    self._pretrained.it.weights,
+                    self._pretrained.it.input_shape,
+                    maps,
+                    fast,
+                    low,
+                )
         values = [tf.convert_to_tensor(self._own[i].value) for i in graph.weights]
         # Frozen weights must not cost a backward pass.
-        values = [v if self._own[i].trainable or not v.dtype.is_floating else tf.stop_gradient(v) for i, v in zip(graph.weights, values, strict=True)]
+        values = [
+            v if self._own[i].trainable or not v.dtype.is_floating else tf.stop_gradient(v)
+            for i, v in zip(graph.weights, values, strict=True)
+        ]
         return self._functions.it[key](*inputs, *values)
 
     def call(self, x, training=False):
         if (found := tuple(x.shape[1:])) != self.entry_shape:
-            raise ValueError(f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={(None, *found)}")
+            raise ValueError(
+                f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={(None, *found)}"
+            )
         if training and tf.inside_function():
             self._fitted = tuple(v.trainable for v in self._own)
         graph = self._graph(bool(training))
-        fast = bool(training) and self.trainable and len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
+        fast = (
+            bool(training)
+            and self.trainable
+            and len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
+        )
         x, count = tf.cast(x, tf.float32), tf.shape(x)[0]
         if several := tf.distribute.get_strategy().num_replicas_in_sync > 1:
             # A replica may be left without an example, and TensorFlow's convolutions on a CPU (2.21) give an empty batch a wrong shape.
@@ -333,26 +426,39 @@ class Backbone(keras.layers.Layer):
         for (i, _), value in zip(graph.updates, updates, strict=True):
             self._own[i].assign(value)
         # Once, however often the layer is called in a model: it depends on the weights alone.
-        if self.trainable and (loss := self._pretrained.it.regularization) is not None and not self._losses:
+        if (
+            self.trainable
+            and (loss := self._pretrained.it.regularization) is not None
+            and not self._losses
+        ):
             self.add_loss(self._run(loss, None)[0])
         return features
 
     def _training_maps(self, graph: PureGraph) -> tuple[str, ...] | None:
         if self.taps is not None and graph is not self._pretrained.it.inference:
-            raise SavedModelError('taps are places in the inference graph: use batch_norm="inference" to fine-tune a Backbone with taps.')
+            raise SavedModelError(
+                'taps are places in the inference graph: use batch_norm="inference" to fine-tune a Backbone with taps.'
+            )
         return self._maps(self.taps)
 
     def compute_output_shape(self, shape):
         """(batch, width)."""
         if tuple(shape[1:]) != self.entry_shape:
-            raise ValueError(f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={tuple(shape)}")
+            raise ValueError(
+                f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={tuple(shape)}"
+            )
         return (shape[0], sum(self.tap_widths) or self.feature_size)
 
     # --- keeping it ---
 
     def get_config(self) -> dict[str, Any]:
         """Graphs and all; the weights are kept by Keras."""
-        config = {"name": self.name, "trainable": self.trainable, "handle": str(self.handle), "taps": self.taps}
+        config = {
+            "name": self.name,
+            "trainable": self.trainable,
+            "handle": str(self.handle),
+            "taps": self.taps,
+        }
         config |= {
             "value_range": list(self.value_range),
             "batch_norm": self.batch_norm,
@@ -366,8 +472,15 @@ class Backbone(keras.layers.Layer):
         """Rebuild from graphs, with the pretrained weights where this process has read them; in another one they are zero until they are loaded."""
         config = dict(config)
         if config.pop("format", None) != FORMAT:
-            raise SavedModelError(f"this Backbone was saved by another version of tfxfer; expected format {FORMAT}. Export it again with this version.")
-        pretrained, plan, handle, trainable = unpacked(config.pop("graphs")), config.pop("plan"), config.pop("handle"), config.pop("trainable")
+            raise SavedModelError(
+                f"this Backbone was saved by another version of tfxfer; expected format {FORMAT}. Export it again with this version."
+            )
+        pretrained, plan, handle, trainable = (
+            unpacked(config.pop("graphs")),
+            config.pop("plan"),
+            config.pop("handle"),
+            config.pop("trainable"),
+        )
         layer = cls(pretrained, trainable=False, **config)
         layer.handle, layer._plan = handle, None if plan is None else tuple(plan)
         layer._apply(trainable)
@@ -382,7 +495,9 @@ class Backbone(keras.layers.Layer):
         """By name."""
         for weight, mine in zip(self._pretrained.it.weights, self._own, strict=True):
             if weight.name not in store:
-                raise SavedModelError(f"the saved weights lack {weight.name!r}; expected one value for each weight of {self.handle}.")
+                raise SavedModelError(
+                    f"the saved weights lack {weight.name!r}; expected one value for each weight of {self.handle}."
+                )
             mine.assign(store[weight.name])
 
 
@@ -390,15 +505,27 @@ def constant(value: np.ndarray):
     return lambda shape, dtype=None: tf.constant(value)
 
 
-def opened(handle: Any, image_size: Any, arguments: Any, trust: bool) -> tuple[Pretrained, str, tuple[float, float] | None]:
+def opened(
+    handle: Any, image_size: Any, arguments: Any, trust: bool
+) -> tuple[Pretrained, str, tuple[float, float] | None]:
     """A handle resolved and read, with the value range that the catalog knows."""
     if isinstance(handle, Pretrained):
         return handle, "a SavedModel read before", None
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size) if image_size else None
+    size = (
+        (image_size, image_size)
+        if isinstance(image_size, int)
+        else tuple(image_size)
+        if image_size
+        else None
+    )
     found = handles.resolve(handle)
     if size is None and found.entry is not None:
         size = (found.entry.image_size, found.entry.image_size)
-    return savedmodel.read(found.path, image_size=size, arguments=arguments, trust=trust), str(handle), found.entry.value_range if found.entry else None
+    return (
+        savedmodel.read(found.path, image_size=size, arguments=arguments, trust=trust),
+        str(handle),
+        found.entry.value_range if found.entry else None,
+    )
 
 
 def packed(pretrained: Pretrained) -> dict[str, Any]:
@@ -407,14 +534,25 @@ def packed(pretrained: Pretrained) -> dict[str, Any]:
     def graph(pure: PureGraph | None) -> dict[str, Any] | None:
         if pure is None:
             return None
-        data = base64.b64encode(zlib.compress(pure.graph.SerializeToString(deterministic=True), 9)).decode()
-        return {"graph": data, "input": pure.input, "output": pure.output, "weights": list(pure.weights), "updates": [list(u) for u in pure.updates]}
+        data = base64.b64encode(
+            zlib.compress(pure.graph.SerializeToString(deterministic=True), 9)
+        ).decode()
+        return {
+            "graph": data,
+            "input": pure.input,
+            "output": pure.output,
+            "weights": list(pure.weights),
+            "updates": [list(u) for u in pure.updates],
+        }
 
     values = {
         "inference": graph(pretrained.inference),
         "training": graph(pretrained.training),
         "regularization": graph(pretrained.regularization),
-        "weights": [[w.name, list(w.value.shape), w.value.dtype.name, w.trainable] for w in pretrained.weights],
+        "weights": [
+            [w.name, list(w.value.shape), w.value.dtype.name, w.trainable]
+            for w in pretrained.weights
+        ],
         "stages": [[s.name, s.cut, list(s.weights)] for s in pretrained.stages],
         "last_map": pretrained.last_map,
         "input_shape": list(pretrained.input_shape),
@@ -427,12 +565,16 @@ def packed(pretrained: Pretrained) -> dict[str, Any]:
 
 
 def digest_of(values: dict[str, Any]) -> str:
-    return hashlib.sha256(repr(sorted((k, repr(v)) for k, v in values.items() if k != "digest")).encode()).hexdigest()
+    return hashlib.sha256(
+        repr(sorted((k, repr(v)) for k, v in values.items() if k != "digest")).encode()
+    ).hexdigest()
 
 
 def unpacked(values: dict[str, Any]) -> Pretrained:
     if digest_of(values) != values.get("digest"):
-        raise SavedModelError("this file's graph is not the one that was saved: it was changed or damaged. Take the file from where it was written.")
+        raise SavedModelError(
+            "this file's graph is not the one that was saved: it was changed or damaged. Take the file from where it was written."
+        )
     if (known := KNOWN.get(values["digest"])) is not None:
         for pure in filter(None, (known.inference, known.training, known.regularization)):
             allow(pure.graph)
@@ -443,7 +585,13 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
             return None
         proto = GraphDef.FromString(zlib.decompress(base64.b64decode(value["graph"])))
         allow(proto)
-        return PureGraph(proto, value["input"], value["output"], tuple(value["weights"]), tuple((i, name) for i, name in value["updates"]))
+        return PureGraph(
+            proto,
+            value["input"],
+            value["output"],
+            tuple(value["weights"]),
+            tuple((i, name) for i, name in value["updates"]),
+        )
 
     inference = graph(values["inference"])
     assert inference is not None
@@ -451,7 +599,10 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
         inference,
         graph(values["training"]),
         graph(values["regularization"]),
-        tuple(Weight(name, np.zeros(shape, dtype), trainable) for name, shape, dtype, trainable in values["weights"]),
+        tuple(
+            Weight(name, np.zeros(shape, dtype), trainable)
+            for name, shape, dtype, trainable in values["weights"]
+        ),
         tuple(Stage(name, cut, tuple(weights)) for name, cut, weights in values["stages"]),
         values["last_map"],
         tuple(values["input_shape"]),
@@ -463,4 +614,6 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
 def allow(graph: GraphDef) -> None:
     """Refuse a file's graph that holds denied operations, unless Keras' safe mode is off."""
     if serialization_lib.in_safe_mode() is not False:
-        savedmodel.check_graph(graph, savedmodel.DENIED | savedmodel.CHECKPOINT, "this file's graph")
+        savedmodel.check_graph(
+            graph, savedmodel.DENIED | savedmodel.CHECKPOINT, "this file's graph"
+        )

@@ -85,7 +85,9 @@ class Rows:
         try:
             return self._open(path)
         except (OSError, ValueError) as error:
-            raise CacheError(f"the cache lost {path} while it was in use: {error}. Run the same command again.") from error
+            raise CacheError(
+                f"the cache lost {path} while it was in use: {error}. Run the same command again."
+            ) from error
 
 
 class Cache:
@@ -113,7 +115,9 @@ class Cache:
             if found is None:
                 return list(range(len(digests)))
             self._forget_damaged(database, *found)
-            return [i for i, place in enumerate(places(database, found[0], digests)) if place is None]
+            return [
+                i for i, place in enumerate(places(database, found[0], digests)) if place is None
+            ]
 
     def free(self) -> int:
         """Bytes that are free on its disk."""
@@ -138,7 +142,9 @@ class Cache:
         try:
             with self._explained(rows.nbytes), open(aside, "xb") as file:
                 # np.save hides the reason of a failed write: a full disk must be told apart.
-                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
+                np.lib.format.write_array_header_1_0(
+                    file, np.lib.format.header_data_from_array_1_0(rows)
+                )
                 file.write(rows.data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -150,14 +156,28 @@ class Cache:
         finally:
             aside.unlink(missing_ok=True)
 
-    def _index(self, database: sqlite3.Connection, key: dict[str, Any], digests: Sequence[str], rows: np.ndarray, name: str) -> bool:
+    def _index(
+        self,
+        database: sqlite3.Connection,
+        key: dict[str, Any],
+        digests: Sequence[str],
+        rows: np.ndarray,
+        name: str,
+    ) -> bool:
         """Name the shard in the index, unless every row is there already."""
         text, hashed = canonical(key)
-        database.execute("insert or ignore into keys (hash, description, width) values (?, ?, ?)", (hashed, text, rows.shape[1]))
+        database.execute(
+            "insert or ignore into keys (hash, description, width) values (?, ?, ?)",
+            (hashed, text, rows.shape[1]),
+        )
         number, width = identify(database, key) or (0, 0)
         if width != rows.shape[1]:
-            raise CacheError(f"the cache in {self.folder} holds rows of {width} numbers for this key; received {rows.shape[1]}. Clear it: tfxfer cache --clear")
-        shard = database.execute("insert into shards (key, file, rows) values (?, ?, ?)", (number, name, len(rows))).lastrowid
+            raise CacheError(
+                f"the cache in {self.folder} holds rows of {width} numbers for this key; received {rows.shape[1]}. Clear it: tfxfer cache --clear"
+            )
+        shard = database.execute(
+            "insert into shards (key, file, rows) values (?, ?, ?)", (number, name, len(rows))
+        ).lastrowid
         values = [(number, digest, shard, i) for i, digest in enumerate(digests)]
         if database.executemany("insert or ignore into rows values (?, ?, ?, ?)", values).rowcount:
             return True
@@ -169,7 +189,9 @@ class Cache:
         place = np.zeros((len(digests), 2), np.int64)
         with self._database() as database:
             number, width = identify(database, key) or (0, 0)
-            names = database.execute("select id, file from shards where key = ? order by id", (number,)).fetchall()
+            names = database.execute(
+                "select id, file from shards where key = ? order by id", (number,)
+            ).fetchall()
             position = {shard: i for i, (shard, _) in enumerate(names)}
             absent = 0
             for i, found in enumerate(places(database, number, digests)):
@@ -178,13 +200,17 @@ class Cache:
                 else:
                     place[i] = position[found[0]], found[1]
         if absent:
-            raise CacheError(f"the cache in {self.folder} lacks {absent} of {len(digests)} rows: it was cleared while in use. Run the same command again.")
+            raise CacheError(
+                f"the cache in {self.folder} lacks {absent} of {len(digests)} rows: it was cleared while in use. Run the same command again."
+            )
         return Rows([self.shards / file for _, file in names], place[:, 0], place[:, 1], width)
 
     def summary(self) -> list[Entry]:
         """What is kept, an entry each key, in the order in which they came."""
         with self._database() as database:
-            keys = database.execute("select k.id, k.description, (select count(*) from rows r where r.key = k.id) from keys k order by k.id").fetchall()
+            keys = database.execute(
+                "select k.id, k.description, (select count(*) from rows r where r.key = k.id) from keys k order by k.id"
+            ).fetchall()
             files = database.execute("select key, file from shards").fetchall()
         sizes = Counter[int]()
         for key, file in files:
@@ -210,7 +236,9 @@ class Cache:
         for path in self.shards.iterdir():
             try:
                 found = path.stat()
-                if path.name not in known and (path.suffix == ".npy" or time.time() - found.st_mtime > ABANDONED):
+                if path.name not in known and (
+                    path.suffix == ".npy" or time.time() - found.st_mtime > ABANDONED
+                ):
                     path.unlink()
                     freed += found.st_size
             except FileNotFoundError:
@@ -218,7 +246,9 @@ class Cache:
         return freed
 
     def _forget_damaged(self, database: sqlite3.Connection, key: int, width: int) -> None:
-        for shard, file, rows in database.execute("select id, file, rows from shards where key = ?", (key,)).fetchall():
+        for shard, file, rows in database.execute(
+            "select id, file, rows from shards where key = ?", (key,)
+        ).fetchall():
             try:
                 whole = open_shard(self.shards / file).shape == (rows, width)
             except (OSError, ValueError):
@@ -232,7 +262,9 @@ class Cache:
     def _database(self, *, write: bool = False, need: int = 0) -> Iterator[sqlite3.Connection]:
         """The index; with `write` in one transaction that nobody else can write beside."""
         with self._explained(need):
-            connection = sqlite3.connect(self.folder / "index.sqlite3", timeout=120, isolation_level=None)
+            connection = sqlite3.connect(
+                self.folder / "index.sqlite3", timeout=120, isolation_level=None
+            )
             try:
                 if write:
                     connection.execute("begin immediate")
@@ -248,11 +280,20 @@ class Cache:
             yield
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or "full" in reason:
+            if (
+                getattr(error, "errno", None) in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+                or "full" in reason
+            ):
                 raise self._full(reason, need) from error
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                raise CacheError(f"the index of the cache in {self.folder} is damaged: {reason}. Delete that folder: it is computed again.") from error
-            raise CacheError(f"the cache in {self.folder} can't be used: {reason}. Choose another folder with --cache DIR.") from error
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(
+                error, sqlite3.OperationalError
+            ):
+                raise CacheError(
+                    f"the index of the cache in {self.folder} is damaged: {reason}. Delete that folder: it is computed again."
+                ) from error
+            raise CacheError(
+                f"the cache in {self.folder} can't be used: {reason}. Choose another folder with --cache DIR."
+            ) from error
 
     def _full(self, reason: str, need: int) -> CacheError:
         try:
@@ -273,15 +314,21 @@ def canonical(key: dict[str, Any]) -> tuple[str, str]:
 
 def identify(database: sqlite3.Connection, key: dict[str, Any]) -> tuple[int, int] | None:
     """The number and the width of a key in the index."""
-    return database.execute("select id, width from keys where hash = ?", (canonical(key)[1],)).fetchone()
+    return database.execute(
+        "select id, width from keys where hash = ?", (canonical(key)[1],)
+    ).fetchone()
 
 
-def places(database: sqlite3.Connection, key: int, digests: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+def places(
+    database: sqlite3.Connection, key: int, digests: Sequence[str]
+) -> Iterator[tuple[int, int] | None]:
     """(shard, row) of each digest, None where there is none; 500 at a time, so that memory does not grow with the index."""
     for start in range(0, len(digests), 500):
         part = digests[start : start + 500]
         query = f"select digest, shard, row from rows where key = ? and digest in ({','.join('?' * len(part))})"
-        found = {digest: (shard, row) for digest, shard, row in database.execute(query, (key, *part))}
+        found = {
+            digest: (shard, row) for digest, shard, row in database.execute(query, (key, *part))
+        }
         yield from (found.get(digest) for digest in part)
 
 

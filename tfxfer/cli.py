@@ -67,7 +67,9 @@ class Recipes(click.Group):
         names = {option.name for option in house}
         own = recipe.options(function)
         if taken := names & {option.name for option in own}:
-            raise room("errors").RecipeError(f"{name}: {', '.join(sorted(taken))} is an option of every recipe already. Choose another name.")
+            raise room("errors").RecipeError(
+                f"{name}: {', '.join(sorted(taken))} is an option of every recipe already. Choose another name."
+            )
 
         @click.pass_context
         def callback(context: click.Context, **values: Any) -> None:
@@ -75,8 +77,17 @@ class Recipes(click.Group):
 
         doc = cleandoc(function.__doc__ or "")
         page = cleandoc(sys.modules[function.__module__].__doc__ or "")
-        text = "\n\n".join(f"\b\n{part}" if part.startswith(" ") else part for part in [doc, *page.split("\n\n")])
-        return Recipe(name, own=own, params=[*own, *house], callback=callback, help=text, short_help=doc.split("\n")[0])
+        text = "\n\n".join(
+            f"\b\n{part}" if part.startswith(" ") else part for part in [doc, *page.split("\n\n")]
+        )
+        return Recipe(
+            name,
+            own=own,
+            params=[*own, *house],
+            callback=callback,
+            help=text,
+            short_help=doc.split("\n")[0],
+        )
 
 
 class Recipe(click.Command):
@@ -89,7 +100,10 @@ class Recipe(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Two lists."""
         others = [option for option in self.get_params(ctx) if option not in self.own]
-        for title, options in (("Options of this recipe", self.own), ("Options of every recipe", others)):
+        for title, options in (
+            ("Options of this recipe", self.own),
+            ("Options of every recipe", others),
+        ):
             if rows := [row for option in options if (row := option.get_help_record(ctx))]:
                 with formatter.section(title):
                     formatter.write_dl(rows)
@@ -99,26 +113,44 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
     """Open the run folder and hand it to the recipe."""
     check_backend()
     mine = {option.name: option for option in room("recipe").options(function)}
-    given = [key for key in values if context.get_parameter_source(key) not in (click.core.ParameterSource.DEFAULT, None)]
+    given = [
+        key
+        for key in values
+        if context.get_parameter_source(key) not in (click.core.ParameterSource.DEFAULT, None)
+    ]
     house = {key: value for key, value in values.items() if key not in mine}
     if any(variable in os.environ for variable in room("run").CLUSTERS):
         start_tensorflow()  # the run asks it for its place among the workers
-    run = room("run").Run(recipe=name, options={key: values[key] for key in mine}, given=given, **house)
+    run = room("run").Run(
+        recipe=name, options={key: values[key] for key in mine}, given=given, **house
+    )
     try:
         click.echo(f"Run folder: {run.folder}")
         if (started := run.before.get("started")) and not run.finished:
-            click.echo(f"Going on with the run that was begun at {started['value']}: what is done is not done again.")
+            click.echo(
+                f"Going on with the run that was begun at {started['value']}: what is done is not done again."
+            )
         if run.workers > 1 or not run.finished:
             start_tensorflow()
             run.start()
             room("preemption").listen()
         if run.finished:
-            click.echo(f"It is finished. Next: tfxfer predict {shlex.quote(str(run.folder))} photo.jpg")
+            click.echo(
+                f"It is finished. Next: tfxfer predict {shlex.quote(str(run.folder))} photo.jpg"
+            )
             return
         run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
-        room("heads").keras.utils.set_random_seed(run.seed)  # layers draw their seeds when they are made
+        room("heads").keras.utils.set_random_seed(
+            run.seed
+        )  # layers draw their seeds when they are made
         # A resumed run's own settings count, which come from JSON.
-        function(run, **{key: option.type_cast_value(context, run.settings[key]["value"]) for key, option in mine.items()})
+        function(
+            run,
+            **{
+                key: option.type_cast_value(context, run.settings[key]["value"])
+                for key, option in mine.items()
+            },
+        )
         run.meet()
         click.echo(f"Run folder: {run.folder}")
     except KeyboardInterrupt:
@@ -133,14 +165,20 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
     except Exception as error:
         if run.workers == 1 or not room("distribute").is_loss(error):
             raise
-        raise TfxferError(f"another worker of the {run.workers} is gone (its own log says why). Start all of them again with --resume.") from error
+        raise TfxferError(
+            f"another worker of the {run.workers} is gone (its own log says why). Start all of them again with --resume."
+        ) from error
     finally:
         run.close()
 
 
 def how_to_go_on(recipe: str, folder: Path) -> str:
     """The command, but from a worker whose launcher says it."""
-    return "" if room("launch").ENV in os.environ else f" Go on with: {room('run').again(recipe, folder)}"
+    return (
+        ""
+        if room("launch").ENV in os.environ
+        else f" Go on with: {room('run').again(recipe, folder)}"
+    )
 
 
 def room(name: str) -> Any:
@@ -151,7 +189,9 @@ def room(name: str) -> Any:
 def check_backend() -> None:
     """Keras must run on TensorFlow; the environment counts for more than ~/.keras/keras.json."""
     if (backend := os.environ.setdefault("KERAS_BACKEND", "tensorflow")) != "tensorflow":
-        raise TfxferError(f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs tensorflow. Unset KERAS_BACKEND.")
+        raise TfxferError(
+            f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs tensorflow. Unset KERAS_BACKEND."
+        )
 
 
 def start_tensorflow() -> None:
@@ -191,14 +231,45 @@ def run() -> None:
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Classes to name, the most probable first.")
-@click.option("--sets", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Also the classes that hold the true one so often, such as 0.9.")
-@click.option("--unknown", is_flag=True, help="Also mark what fits no class; 1 in 20 images of known classes is marked, too.")
-@click.option("--format", "form", type=click.Choice(["csv", "json", "jsonl", "parquet"]), help="Of the answer; by the ending of --to, else csv.")
-@click.option("--to", type=click.Path(path_type=Path), help="File for the answer; standard output by default.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
-@click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
-def predict(folder: Path, paths: tuple[str, ...], form: str | None, to: Path | None, **options: Any) -> None:
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Classes to name, the most probable first.",
+)
+@click.option(
+    "--sets",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Also the classes that hold the true one so often, such as 0.9.",
+)
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Also mark what fits no class; 1 in 20 images of known classes is marked, too.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json", "jsonl", "parquet"]),
+    help="Of the answer; by the ending of --to, else csv.",
+)
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="File for the answer; standard output by default."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images at a time.",
+)
+@click.option(
+    "--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network."
+)
+def predict(
+    folder: Path, paths: tuple[str, ...], form: str | None, to: Path | None, **options: Any
+) -> None:
     """Predict photos, and folders of them, with a finished run's model or an export of it."""
     ending = to.suffix.lower().removeprefix(".") if to else ""
     form = form or (ending if ending in ("json", "jsonl", "parquet") else "csv")
@@ -212,28 +283,73 @@ def predict(folder: Path, paths: tuple[str, ...], form: str | None, to: Path | N
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="As for tfxfer run: folder, .csv, tfds:NAME or demo.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
-@click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images at a time.",
+)
+@click.option(
+    "--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network."
+)
 def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int, trust: bool) -> None:
     """Judge a finished run's model on labelled photos."""
     room("run").open_run(folder)
     start_tensorflow()
     click.echo(
-        json.dumps(room("serving").evaluate(folder, data, data_dir=data_dir, batch_size=batch_size, trust=trust, log=to_stderr), indent=2, ensure_ascii=False)
+        json.dumps(
+            room("serving").evaluate(
+                folder, data, data_dir=data_dir, batch_size=batch_size, trust=trust, log=to_stderr
+            ),
+            indent=2,
+            ensure_ascii=False,
+        )
     )
 
 
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("to", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["savedmodel", "litert", "reusable"]), default="savedmodel", show_default=True, help="See above.")
-@click.option("--version", type=click.IntRange(min=0), help="Folder below FOLDER; the largest there is + 1 by default.")
-@click.option("--require-accuracy", type=click.FloatRange(0, 1), help="Refuse a model that was right less often on test, such as 0.9.")
-@click.option("--on-bad-image", type=click.Choice(["error", "null"]), help="Of savedmodel: null answers the other images of a request; error by default.")
-@click.option("--max-accuracy-drop", type=click.FloatRange(0, 1), help="Of litert: refuse a file that loses more accuracy; 0.02 by default.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Of litert: where TensorFlow Datasets keeps the files of the run's data.")
-@click.option("--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["savedmodel", "litert", "reusable"]),
+    default="savedmodel",
+    show_default=True,
+    help="See above.",
+)
+@click.option(
+    "--version",
+    type=click.IntRange(min=0),
+    help="Folder below FOLDER; the largest there is + 1 by default.",
+)
+@click.option(
+    "--require-accuracy",
+    type=click.FloatRange(0, 1),
+    help="Refuse a model that was right less often on test, such as 0.9.",
+)
+@click.option(
+    "--on-bad-image",
+    type=click.Choice(["error", "null"]),
+    help="Of savedmodel: null answers the other images of a request; error by default.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 1),
+    help="Of litert: refuse a file that loses more accuracy; 0.02 by default.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Of litert: where TensorFlow Datasets keeps the files of the run's data.",
+)
+@click.option(
+    "--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network."
+)
 def export(folder: Path, to: Path, form: str, **options: Any) -> None:
     """Write a finished run's model to FOLDER/<version>/.
 
@@ -242,15 +358,25 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
     litert       model.float32.tflite, model.float16.tflite, model.int8.tflite
     reusable     the network alone, to transfer from again: tfxfer run partial --backbone FOLDER/1
     """
-    for option, whose in (("on_bad_image", "savedmodel"), ("max_accuracy_drop", "litert"), ("data_dir", "litert")):
+    for option, whose in (
+        ("on_bad_image", "savedmodel"),
+        ("max_accuracy_drop", "litert"),
+        ("data_dir", "litert"),
+    ):
         if options[option] is None:
             del options[option]
         elif form != whose:
-            raise click.UsageError(f"--{option.replace('_', '-')} is for --format {whose}; received --format {form}.")
+            raise click.UsageError(
+                f"--{option.replace('_', '-')} is for --format {whose}; received --format {form}."
+            )
     room("run").open_run(folder)
     start_tensorflow()
     serving = room("serving")
-    write = {"savedmodel": serving.export, "litert": serving.export_litert, "reusable": serving.export_reusable}[form]
+    write = {
+        "savedmodel": serving.export,
+        "litert": serving.export_litert,
+        "reusable": serving.export_reusable,
+    }[form]
     click.echo(f"Exported to {write(folder, to, **options, log=to_stderr)}")
 
 
@@ -264,7 +390,9 @@ def report(folder: Path) -> None:
 
 
 @main.command()
-@click.argument("folders", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "folders", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 def compare(folders: tuple[Path, ...]) -> None:
     """Put runs side by side, on the test images that all of them have."""
     start_tensorflow()
@@ -277,30 +405,69 @@ def backbones() -> None:
     """List the backbones that have a short name."""
     rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "without network")]
     for entry in room("handles.catalog").CATALOG:
-        how = f'pip install "tfxfer[{entry.extra}]"' if entry.extra else "yes" if entry.offline else "no"
+        how = (
+            f'pip install "tfxfer[{entry.extra}]"'
+            if entry.extra
+            else "yes"
+            if entry.offline
+            else "no"
+        )
         parameters = f"{entry.parameters:,}" if entry.parameters else "-"
-        rows.append((entry.name, str(entry.image_size), str(entry.features), parameters, str(entry.top1 or "-"), entry.licence, how))
+        rows.append(
+            (
+                entry.name,
+                str(entry.image_size),
+                str(entry.features),
+                parameters,
+                str(entry.top1 or "-"),
+                entry.licence,
+                how,
+            )
+        )
     click.echo(table(rows))
-    click.echo("\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME has the source.")
+    click.echo(
+        "\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME has the source."
+    )
 
 
 @main.command()
 @click.argument("backbone")
-@click.option("--image-size", type=int, help="Height and width in pixels, where the backbone fixes none.")
-@click.option("--trust", is_flag=True, help="Also read a SavedModel that can reach files, Python or the network.")
+@click.option(
+    "--image-size", type=int, help="Height and width in pixels, where the backbone fixes none."
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Also read a SavedModel that can reach files, Python or the network.",
+)
 def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     """Show a backbone: how it is read, and its stages from input to output."""
     entry = room("handles.catalog").find(backbone)
     start_tensorflow()
     layer = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
     height, width = layer.image_size
-    click.echo(f"{backbone}\n  images      {height} x {width}, values {layer.value_range[0]:g} to {layer.value_range[1]:g}\n  features    {layer.feature_size}")
-    click.echo(f"  fine-tuning {f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}")
+    click.echo(
+        f"{backbone}\n  images      {height} x {width}, values {layer.value_range[0]:g} to {layer.value_range[1]:g}\n  features    {layer.feature_size}"
+    )
+    click.echo(
+        f"  fine-tuning {f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}"
+    )
     if entry:
-        click.echo(f"  licence     {entry.licence}\n  source      {entry.source} (published, not verified here)")
+        click.echo(
+            f"  licence     {entry.licence}\n  source      {entry.source} (published, not verified here)"
+        )
     rows = [("stage", "name", "weights", "parameters", "output", "bytes an example")]
     for i, (stage, shape, count, size) in enumerate(layer.stage_sizes()):
-        rows.append((str(i), stage.name, str(len(stage.weights)), f"{count:,}", " x ".join(map(str, shape)), f"{size:,}"))
+        rows.append(
+            (
+                str(i),
+                stage.name,
+                str(len(stage.weights)),
+                f"{count:,}",
+                " x ".join(map(str, shape)),
+                f"{size:,}",
+            )
+        )
     click.echo("\n" + table(rows))
     if len(layer.stages) == 1:
         click.echo(f"\n{room('stages').ONLY_ONE}")
@@ -310,7 +477,14 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
 def recipes() -> None:
     """List the built-in recipes."""
     recipe = room("recipe")
-    click.echo(table([(name, (recipe.find(name).__doc__ or "").strip().splitlines()[0]) for name in recipe.names()]))
+    click.echo(
+        table(
+            [
+                (name, (recipe.find(name).__doc__ or "").strip().splitlines()[0])
+                for name in recipe.names()
+            ]
+        )
+    )
 
 
 @main.command()
@@ -323,8 +497,15 @@ def devices() -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--workers", type=click.IntRange(min=1), required=True, help="Processes on this machine, each with its share of the cores.")
-@click.argument("arguments", metavar="-- run RECIPE ...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Processes on this machine, each with its share of the cores.",
+)
+@click.argument(
+    "arguments", metavar="-- run RECIPE ...", nargs=-1, required=True, type=click.UNPROCESSED
+)
 @click.pass_context
 def launch(ctx: click.Context, workers: int, arguments: tuple[str, ...]) -> None:
     """Run a recipe in several workers on this machine.
@@ -333,27 +514,88 @@ def launch(ctx: click.Context, workers: int, arguments: tuple[str, ...]) -> None
     tfxfer launch --workers 2 -- run full --data photos/
     """
     if arguments[0] != "run":
-        raise click.UsageError(f"expected a run after --, such as: tfxfer launch --workers {workers} -- run full --data photos/. Received: {arguments[0]}", ctx)
+        raise click.UsageError(
+            f"expected a run after --, such as: tfxfer launch --workers {workers} -- run full --data photos/. Received: {arguments[0]}",
+            ctx,
+        )
     ctx.exit(room("launch").launch(arguments, workers))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--data", required=True, help="As for tfxfer run: folder, .csv, tfds:NAME or demo. Every worker must see it.")
-@click.option("--to", required=True, type=click.Path(path_type=Path), help="Cache folder, for tfxfer run frozen --cache.")
-@click.option("--runner", type=click.Choice(RUNNERS), default=RUNNERS[0], show_default=True, help="Of Beam.")
-@click.option("--staging", help="Folder that this machine and all workers see, also gs://...; in --to by default.")
-@click.option("--backbone", default="efficientnet-lite0", show_default=True, help="As for tfxfer run.")
-@click.option("--taps/--no-taps", default=True, show_default=True, help="The features of all stages; --no-taps for the heads mlp and cosine.")
+@click.option(
+    "--data",
+    required=True,
+    help="As for tfxfer run: folder, .csv, tfds:NAME or demo. Every worker must see it.",
+)
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Cache folder, for tfxfer run frozen --cache.",
+)
+@click.option(
+    "--runner", type=click.Choice(RUNNERS), default=RUNNERS[0], show_default=True, help="Of Beam."
+)
+@click.option(
+    "--staging",
+    help="Folder that this machine and all workers see, also gs://...; in --to by default.",
+)
+@click.option(
+    "--backbone", default="efficientnet-lite0", show_default=True, help="As for tfxfer run."
+)
+@click.option(
+    "--taps/--no-taps",
+    default=True,
+    show_default=True,
+    help="The features of all stages; --no-taps for the heads mlp and cosine.",
+)
 @click.option("--mirror/--no-mirror", default=False, help="Of each image and its mirror image.")
-@click.option("--engine", type=click.Choice(["tensorflow", "openvino"]), default="tensorflow", show_default=True, help="What computes features.")
-@click.option("--engine-precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True, help="Of the engine.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images at a time.")
-@click.option("--image-size", type=click.IntRange(min=1), help="Height and width in pixels, where the backbone fixes none.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files.")
+@click.option(
+    "--engine",
+    type=click.Choice(["tensorflow", "openvino"]),
+    default="tensorflow",
+    show_default=True,
+    help="What computes features.",
+)
+@click.option(
+    "--engine-precision",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Of the engine.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images at a time.",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="Height and width in pixels, where the backbone fixes none.",
+)
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files."
+)
 @click.option("--skip-bad-images", is_flag=True, help="Leave out files that can't be decoded.")
-@click.option("--trust", is_flag=True, help="Also read a SavedModel that can reach files, Python or the network.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Also read a SavedModel that can reach files, Python or the network.",
+)
 @click.argument("arguments", metavar="[-- BEAM OPTION ...]", nargs=-1, type=click.UNPROCESSED)
-def extract(data: str, to: Path, backbone: str, taps: bool, image_size: int | None, trust: bool, engine_precision: str, **options: Any) -> None:
+def extract(
+    data: str,
+    to: Path,
+    backbone: str,
+    taps: bool,
+    image_size: int | None,
+    trust: bool,
+    engine_precision: str,
+    **options: Any,
+) -> None:
     """Compute features on many machines, as an Apache Beam pipeline.
 
     \b
@@ -365,10 +607,16 @@ def extract(data: str, to: Path, backbone: str, taps: bool, image_size: int | No
         beam = room("beam")
     where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
     examples = room("data").load(data, **where)
-    network = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
+    network = room("backbone").Backbone(
+        backbone, trainable=False, image_size=image_size, trust=trust
+    )
     prefix = network.prefix(len(network.stages) if taps else None)
-    count = beam.extract(examples, prefix, cache=room("cache").Cache(to), precision=engine_precision, **options)
-    click.echo(f"{count:,} of {len(examples):,} images computed. Next: tfxfer run frozen --data {shlex.quote(data)} --cache {shlex.quote(str(to))}")
+    count = beam.extract(
+        examples, prefix, cache=room("cache").Cache(to), precision=engine_precision, **options
+    )
+    click.echo(
+        f"{count:,} of {len(examples):,} images computed. Next: tfxfer run frozen --data {shlex.quote(data)} --cache {shlex.quote(str(to))}"
+    )
 
 
 @main.command()
@@ -381,7 +629,12 @@ def copy(recipe: str, file: Path) -> None:
 
 
 @main.command()
-@click.option("--cache", "folder", type=click.Path(path_type=Path), help="Its folder, where it is not the default one.")
+@click.option(
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Its folder, where it is not the default one.",
+)
 @click.option("--clear", is_flag=True, help="Forget all that is kept.")
 def cache(folder: Path | None, clear: bool) -> None:
     """Show or clear the cache of features."""
@@ -401,7 +654,10 @@ def cache(folder: Path | None, clear: bool) -> None:
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns aligned with blanks."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def to_stderr(line: str) -> None:

@@ -17,12 +17,12 @@ from tfxfer.rendezvous import call
 from tfxfer.workers import Strategy, dealt, shared_out
 
 PATIENCE = 120.0  # seconds for a batch
-SILENT = (
-    "the tf.data service has sent no batch for two minutes: one of its workers is gone, or far too slow. Start the service again, and the run with --resume."
-)
+SILENT = "the tf.data service has sent no batch for two minutes: one of its workers is gone, or too slow. Start the service again, and the run with --resume."
 
 
-def batched(strategy: Strategy, rows: np.ndarray, size: int, address: str, load: Callable[[tf.Tensor], Any]) -> Any:
+def batched(
+    strategy: Strategy, rows: np.ndarray, size: int, address: str, load: Callable[[tf.Tensor], Any]
+) -> Any:
     """As `workers.batched`, but that `load`, from int64 [b] rows to a batch, runs in the service at `address`, host:port of its dispatcher.
 
     Raises:
@@ -32,17 +32,30 @@ def batched(strategy: Strategy, rows: np.ndarray, size: int, address: str, load:
 
     def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
         steps = len(found) // chunk
-        batches = in_order(served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load))
-        return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)  # Keras warns where an unknown number ends
+        batches = in_order(
+            served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load)
+        )
+        return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(
+            2
+        )  # Keras warns where an unknown number ends
 
-    return mine(*dealt(rows, size, 1, 0, 1)) if strategy.num_replicas_in_sync == 1 else shared_out(strategy, rows, size, mine)
+    return (
+        mine(*dealt(rows, size, 1, 0, 1))
+        if strategy.num_replicas_in_sync == 1
+        else shared_out(strategy, rows, size, mine)
+    )
 
 
-def served(rows: np.ndarray, counts: np.ndarray, address: str, load: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
+def served(
+    rows: np.ndarray, counts: np.ndarray, address: str, load: Callable[[tf.Tensor], Any]
+) -> tf.data.Dataset:
     """(number, batch), in any order."""
     table, real = tf.constant(rows, tf.int64), tf.constant(counts)
     numbers = tf.data.Dataset.range(len(rows))
-    batches = numbers.map(lambda step: (step, load(tf.boolean_mask(table[step], real[step]))), num_parallel_calls=tf.data.AUTOTUNE)
+    batches = numbers.map(
+        lambda step: (step, load(tf.boolean_mask(table[step], real[step]))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
     service = tf.data.experimental.service
     return batches.apply(service.distribute(service.ShardingPolicy.DYNAMIC, f"grpc://{address}"))
 
@@ -86,9 +99,13 @@ def answer(address: str) -> None:
     """Refuse an address where nobody answers: the service's client would try for ever."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise DistributeError(f"--data-service {address}: expected host:port of the dispatcher of a tf.data service.")
+        raise DistributeError(
+            f"--data-service {address}: expected host:port of the dispatcher of a tf.data service."
+        )
     try:
         call(address)
     except OSError as error:
         why = error.strerror or error
-        raise DistributeError(f"no tf.data service answers at {address}: {why}. Start its dispatcher, or leave out --data-service.") from error
+        raise DistributeError(
+            f"no tf.data service answers at {address}: {why}. Start its dispatcher, or leave out --data-service."
+        ) from error

@@ -47,7 +47,9 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
     """
     if device == "tpu" or name == "tpu" or (device == name == "auto" and tpu_name()):
         if {device, name} - {"auto", "tpu"}:
-            raise DistributeError(f"--device {device} and --strategy {name} contradict each other: a TPU takes --strategy tpu.")
+            raise DistributeError(
+                f"--device {device} and --strategy {name} contradict each other: a TPU takes --strategy tpu."
+            )
         if not tpu_name():
             raise DistributeError(
                 f"there is no TPU here: TPU_NAME is not set, and there is no {' or '.join(CHIPS)}. A Cloud TPU VM needs a TensorFlow that is "
@@ -56,29 +58,55 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
         return Choice("tpu", "tpu", None, f"TPU {tpu_name()}")
     gpus = len(tf.config.list_physical_devices("GPU"))
     if device == "gpu" and not gpus:
-        raise DistributeError(f"there is no GPU that TensorFlow can use: {why_no_gpu()}. Else use --device cpu.")
+        raise DistributeError(
+            f"there is no GPU that TensorFlow can use: {why_no_gpu()}. Else use --device cpu."
+        )
     found: Literal["cpu", "gpu"] = "gpu" if gpus and device != "cpu" else "cpu"
-    about = f"{gpus} GPU{'s' if gpus > 1 else ''}" if found == "gpu" else "--device cpu" if device == "cpu" else f"no GPU ({why_no_gpu()})"
+    about = (
+        f"{gpus} GPU{'s' if gpus > 1 else ''}"
+        if found == "gpu"
+        else "--device cpu"
+        if device == "cpu"
+        else f"no GPU ({why_no_gpu()})"
+    )
     index, count = workers()
     if name == "multiworker" or (name == "auto" and count > 1):
         if count < 2:
-            raise DistributeError("--strategy multiworker needs several workers. Start them with tfxfer launch --workers 2 -- run ..., or set TF_CONFIG.")
+            raise DistributeError(
+                "--strategy multiworker needs several workers. Start them with tfxfer launch --workers 2 -- run ..., or set TF_CONFIG."
+            )
         if replicas is not None:
-            raise DistributeError("--replicas is for --strategy mirrored: several workers have as many replicas as they have devices.")
+            raise DistributeError(
+                "--replicas is for --strategy mirrored: several workers have as many replicas as they have devices."
+            )
         return Choice(found, "multiworker", None, f"worker {index} of {count}, {about}")
-    if name == "mirrored" or (name == "auto" and (replicas or gpus if found == "gpu" else replicas or 1) > 1):
+    if name == "mirrored" or (
+        name == "auto" and (replicas or gpus if found == "gpu" else replicas or 1) > 1
+    ):
         there = gpus if found == "gpu" else cores()
         wanted = replicas or there
         if found == "gpu" and wanted > gpus:
             raise DistributeError(f"--replicas {wanted} is more than the {gpus} GPUs there are.")
-        return Choice(found, "mirrored", wanted, about if found == "gpu" else f"{about}, {wanted} logical CPUs on {there} cores")
+        return Choice(
+            found,
+            "mirrored",
+            wanted,
+            about if found == "gpu" else f"{about}, {wanted} logical CPUs on {there} cores",
+        )
     if replicas not in (None, 1):
-        raise DistributeError(f"--replicas {replicas} and --strategy one contradict each other: use --strategy mirrored.")
+        raise DistributeError(
+            f"--replicas {replicas} and --strategy one contradict each other: use --strategy mirrored."
+        )
     return Choice(found, "one", 1, about)
 
 
 def strategy(
-    name: Name = "auto", *, device: Device = "auto", replicas: int | None = None, wait: float = WAIT, log: Callable[[str], None] | None = None
+    name: Name = "auto",
+    *,
+    device: Device = "auto",
+    replicas: int | None = None,
+    wait: float = WAIT,
+    log: Callable[[str], None] | None = None,
 ) -> tf.distribute.Strategy:
     """The strategy that the flags and this machine call for, with its devices set up.
 
@@ -106,12 +134,16 @@ def strategy(
         if choice.device == "cpu" and gpus:
             tf.config.set_visible_devices([], "GPU")
         for gpu in gpus if choice.device == "gpu" else []:
-            tf.config.experimental.set_memory_growth(gpu, True)  # all of the memory at once would keep every other process out
+            tf.config.experimental.set_memory_growth(
+                gpu, True
+            )  # all of the memory at once would keep every other process out
         if choice.name == "mirrored":
             return tf.distribute.MirroredStrategy(logical_devices(choice))
         return multiworker(wait) if choice.name == "multiworker" else tf.distribute.get_strategy()
     except RuntimeError as error:
-        raise DistributeError(f"the devices are in use already: {error}. Call tfxfer.distribute.strategy before anything else of TensorFlow.") from error
+        raise DistributeError(
+            f"the devices are in use already: {error}. Call tfxfer.distribute.strategy before anything else of TensorFlow."
+        ) from error
 
 
 def require_mixed(device: str) -> None:
@@ -140,7 +172,9 @@ def logical_devices(choice: Choice) -> list[str]:
     if choice.device == "cpu":
         cpu = tf.config.list_physical_devices("CPU")[0]
         if len(tf.config.get_logical_device_configuration(cpu) or [None]) < count:
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
+            )
     return [device.name for device in tf.config.list_logical_devices(choice.device.upper())[:count]]
 
 
@@ -170,13 +204,23 @@ def tpu_strategy() -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, RuntimeError, ValueError, OSError) as error:
-        raise DistributeError(f"TPU {tpu_name()} can't be used: {error}. Is this TensorFlow built for TPUs, and the TPU's name right?") from error
+        raise DistributeError(
+            f"TPU {tpu_name()} can't be used: {error}. Is this TensorFlow built for TPUs, and the TPU's name right?"
+        ) from error
 
 
 def is_loss(error: BaseException) -> bool:
     """Whether TensorFlow says that another worker is gone."""
-    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.InternalError)
-    return isinstance(error, kinds) or (isinstance(error, tf.errors.OpError) and "Collective ops is aborted" in str(error))
+    kinds = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.InternalError,
+    )
+    return isinstance(error, kinds) or (
+        isinstance(error, tf.errors.OpError) and "Collective ops is aborted" in str(error)
+    )
 
 
 # --- what there is ---
@@ -184,7 +228,9 @@ def is_loss(error: BaseException) -> bool:
 
 def tpu_name() -> str:
     """What a TPU is to be asked for by; "" where there is none."""
-    return os.environ.get("TPU_NAME", "") or ("local" if any(os.path.exists(chip) for chip in CHIPS) else "")
+    return os.environ.get("TPU_NAME", "") or (
+        "local" if any(os.path.exists(chip) for chip in CHIPS) else ""
+    )
 
 
 def cores() -> int:
@@ -238,14 +284,22 @@ def checked(resolver: Any) -> Any:
     expected = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
     try:
         parts = json.loads(text)
-        addresses = {job: list(parts["cluster"][job]) for job in ("chief", "worker") if job in parts["cluster"]}
+        addresses = {
+            job: list(parts["cluster"][job])
+            for job in ("chief", "worker")
+            if job in parts["cluster"]
+        }
         job, index = parts["task"]["type"], int(parts["task"]["index"])
     except (ValueError, KeyError, TypeError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DistributeError(f"TF_CONFIG can't be read ({why}): {text!r}. Expected something like {expected}.") from error
+        raise DistributeError(
+            f"TF_CONFIG can't be read ({why}): {text!r}. Expected something like {expected}."
+        ) from error
     if job not in addresses or not 0 <= index < len(addresses[job]):
         listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in addresses.items())
-        raise DistributeError(f"TF_CONFIG says that this is {job} {index}, and has no address for it ({listed}). Give each worker an address of its own.")
+        raise DistributeError(
+            f"TF_CONFIG says that this is {job} {index}, and has no address for it ({listed}). Give each worker an address of its own."
+        )
     return resolver
 
 
@@ -274,4 +328,12 @@ def devices() -> list[tuple[str, str]]:
     found += [] if gpus else [("gpu", f"none: {why_no_gpu()}")]
     found.append(("tpu", tpu_name() or "none: TPU_NAME is not set, and this is no TPU VM"))
     index, count = workers()
-    return [*found, ("workers", f"{count}, this is {index}" if count > 1 else "one: neither TF_CONFIG nor a Slurm step with several tasks")]
+    return [
+        *found,
+        (
+            "workers",
+            f"{count}, this is {index}"
+            if count > 1
+            else "one: neither TF_CONFIG nor a Slurm step with several tasks",
+        ),
+    ]

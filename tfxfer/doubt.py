@@ -54,33 +54,69 @@ class Doubt:
         rank = math.ceil((len(self.known) + 1) * (1 - FALSE_ALARMS))
         return float(self.known[rank - 1]) if rank <= len(self.known) else math.inf
 
-    def figures(self, test: tuple[np.ndarray, np.ndarray] | None, scores: np.ndarray) -> dict[str, Any]:
+    def figures(
+        self, test: tuple[np.ndarray, np.ndarray] | None, scores: np.ndarray
+    ) -> dict[str, Any]:
         """JSON values: "sets" and "unknown", each with what came of it on test (labels and probabilities, and their scores) where there is one.
 
         In "test" of "sets", "accuracy" is the share of sets that hold the true class; in that of "unknown" the share of images that are not marked.
         """
         threshold, least = self.threshold, self.least(COVERAGE)
-        sets: dict[str, Any] = {"coverage": COVERAGE, "probability": least, "calibrated_on": len(self.strangest), "test": None}
-        none: dict[str, Any] = {"false_alarms": FALSE_ALARMS, "threshold": threshold if threshold < math.inf else None}
-        none |= {"calibrated_on": len(self.known), "by": self.by, "test": share(scores <= threshold) if len(scores) else None}
+        sets: dict[str, Any] = {
+            "coverage": COVERAGE,
+            "probability": least,
+            "calibrated_on": len(self.strangest),
+            "test": None,
+        }
+        none: dict[str, Any] = {
+            "false_alarms": FALSE_ALARMS,
+            "threshold": threshold if threshold < math.inf else None,
+        }
+        none |= {
+            "calibrated_on": len(self.known),
+            "by": self.by,
+            "test": share(scores <= threshold) if len(scores) else None,
+        }
         if test:
             found = members(test[1], least)
-            sets["test"] = {**share(found[np.arange(len(found)), test[0]]), "mean_size": float(found.sum(1).mean())}
+            sets["test"] = {
+                **share(found[np.arange(len(found)), test[0]]),
+                "mean_size": float(found.sum(1).mean()),
+            }
         return {"sets": sets, "unknown": none}
 
     def save(self, path: str) -> None:
         """doubt.npz."""
-        np.savez(path, strangest=self.strangest, known=self.known, by=self.by, tail=self.tail, **vars(self.unknown))
+        np.savez(
+            path,
+            strangest=self.strangest,
+            known=self.known,
+            by=self.by,
+            tail=self.tail,
+            **vars(self.unknown),
+        )
 
 
 def load(path: Path) -> Doubt:
     """What `save` wrote."""
     with np.load(path) as found:
         arrays = {name: found[name] for name in found.files}
-    return Doubt(arrays.pop("strangest"), arrays.pop("known"), str(arrays.pop("by")), int(arrays.pop("tail")), Unknown(**arrays))
+    return Doubt(
+        arrays.pop("strangest"),
+        arrays.pop("known"),
+        str(arrays.pop("by")),
+        int(arrays.pop("tail")),
+        Unknown(**arrays),
+    )
 
 
-def doubt(examples: Examples, outputs: Callable[[np.ndarray], np.ndarray], tail: int, held_out: tuple[np.ndarray, np.ndarray], seed: int) -> Doubt:
+def doubt(
+    examples: Examples,
+    outputs: Callable[[np.ndarray], np.ndarray],
+    tail: int,
+    held_out: tuple[np.ndarray, np.ndarray],
+    seed: int,
+) -> Doubt:
     """Fit the score on train; its threshold is that of validation, and of train by folds where that is small: too low a one if the network trained there.
 
     Args:
@@ -94,7 +130,12 @@ def doubt(examples: Examples, outputs: Callable[[np.ndarray], np.ndarray], tail:
     x, labels = outputs(train), examples.labels[train]
     fitted = unknown(x, labels)
     units = None if examples.units is None else examples.units[train]
-    known, by = [fitted.scores(outputs(validation))] if len(validation) else [], ["validation"] if len(validation) else []
+    known, by = (
+        [fitted.scores(outputs(validation))] if len(validation) else [],
+        ["validation"] if len(validation) else [],
+    )
     if len(validation) < ENOUGH:
         known, by = [*known, out_of_fold(x, labels, seed, units)], [*by, "folds of train"]
-    return Doubt(strangeness(*held_out), np.sort(np.concatenate(known)), " and ".join(by), tail, fitted)
+    return Doubt(
+        strangeness(*held_out), np.sort(np.concatenate(known)), " and ".join(by), tail, fitted
+    )

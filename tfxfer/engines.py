@@ -39,15 +39,26 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     graph = folded(needed(prefix))
 
     def features(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.graph_util.import_graph_def(graph, input_map={prefix.input: pixels}, return_elements=[prefix.output], name="")[0]
+        return tf.graph_util.import_graph_def(
+            graph, input_map={prefix.input: pixels}, return_elements=[prefix.output], name=""
+        )[0]
 
-    call = tf.function(features, input_signature=[tf.TensorSpec((None, *prefix.image_size, 3), tf.float32)], autograph=False)
+    call = tf.function(
+        features,
+        input_signature=[tf.TensorSpec((None, *prefix.image_size, 3), tf.float32)],
+        autograph=False,
+    )
 
     one_at_a_time = Lock()  # two threads in one graph: segmentation faults in oneDNN's cache of primitives (TensorFlow 2.21), one process in four
 
     def run(batch: np.ndarray) -> np.ndarray:
         with one_at_a_time:
-            return np.concatenate([call(tf.constant(batch[i : i + TOGETHER])).numpy() for i in range(0, len(batch), TOGETHER)])
+            return np.concatenate(
+                [
+                    call(tf.constant(batch[i : i + TOGETHER])).numpy()
+                    for i in range(0, len(batch), TOGETHER)
+                ]
+            )
 
     return run
 
@@ -68,18 +79,25 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
         raise MissingExtraError("--engine openvino", "openvino") from error
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise EngineError("this CPU can't compute in bf16 (it has neither AVX512_BF16 nor AMX). Leave --engine-precision out.")
+        raise EngineError(
+            "this CPU can't compute in bf16 (it has neither AVX512_BF16 nor AMX). Leave --engine-precision out."
+        )
     shape = [1, *prefix.image_size, 3]
     graph = tf.Graph()
     with graph.as_default():
         pixels = tf.compat.v1.placeholder(tf.float32, shape, name="one_image")
         tf.graph_util.import_graph_def(needed(prefix), input_map={prefix.input: pixels}, name="")
-    options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+    options = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+    }
     try:
         model = openvino.convert_model(graph, input=[(pixels.name, shape)], output=[prefix.output])
         compiled = core.compile_model(model, "CPU", options)
     except Exception as error:  # it raises RuntimeError and kinds of its own
-        raise EngineError(f"OpenVINO can't take this backbone: {str(error).strip().splitlines()[0].rstrip('.')}. Use --engine tensorflow.") from error
+        raise EngineError(
+            f"OpenVINO can't take this backbone: {str(error).strip().splitlines()[0].rstrip('.')}. Use --engine tensorflow."
+        ) from error
 
     streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     free: SimpleQueue = SimpleQueue()
@@ -91,15 +109,22 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     def one(image: np.ndarray) -> np.ndarray:
         request = free.get()
         try:
-            request.infer({0: image}, share_inputs=True)  # the array outlives the call, and a copy of it costs 3 % of the time
+            request.infer(
+                {0: image}, share_inputs=True
+            )  # the array outlives the call, and a copy of it costs 3 % of the time
             return request.get_output_tensor(0).data[0].copy()
         finally:
             free.put(request)
 
-    return lambda batch: np.stack(list(pool.map(one, (batch[i : i + 1] for i in range(len(batch))))))
+    return lambda batch: np.stack(
+        list(pool.map(one, (batch[i : i + 1] for i in range(len(batch)))))
+    )
 
 
-ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {"tensorflow": tensorflow_engine, "openvino": openvino_engine}
+ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {
+    "tensorflow": tensorflow_engine,
+    "openvino": openvino_engine,
+}
 
 
 def needed(prefix: Prefix) -> GraphDef:
@@ -123,15 +148,28 @@ def folded(graph: GraphDef) -> GraphDef:
     nodes = {node.name: node for node in result.node}
     readers = Counter(owner(name) for node in result.node for name in node.input)
     for norm in [node for node in result.node if node.op.startswith("FusedBatchNorm")]:
-        if norm.attr["is_training"].b or norm.attr["data_format"].s != b"NHWC" or norm.attr["T"].type != tf.float32.as_datatype_enum:
+        if (
+            norm.attr["is_training"].b
+            or norm.attr["data_format"].s != b"NHWC"
+            or norm.attr["T"].type != tf.float32.as_datatype_enum
+        ):
             continue
         before = [nodes[owner(norm.input[0])]]
         if before[0].op == "BiasAdd":
             before.append(nodes[owner(before[0].input[0])])
         convolution = before[-1]
-        if convolution.op not in ("Conv2D", "DepthwiseConv2dNative") or any(readers[node.name] != 1 for node in before):
+        if convolution.op not in ("Conv2D", "DepthwiseConv2dNative") or any(
+            readers[node.name] != 1 for node in before
+        ):
             continue
-        values = [value(nodes, name) for name in (convolution.input[1], *norm.input[1:5], *(node.input[1] for node in before[:-1]))]
+        values = [
+            value(nodes, name)
+            for name in (
+                convolution.input[1],
+                *norm.input[1:5],
+                *(node.input[1] for node in before[:-1]),
+            )
+        ]
         known = [v for v in values if v is not None]
         if len(known) == len(values):
             fold(result, norm, convolution, known)
@@ -143,7 +181,10 @@ def fold(graph: GraphDef, norm: NodeDef, convolution: NodeDef, values: list[np.n
     weight, scale, offset, mean, variance, *bias = (v.astype(np.float64) for v in values)
     k = scale / np.sqrt(variance + norm.attr["epsilon"].f)
     bias_value = (sum(bias) - mean) * k + offset
-    made = {"filter": weight * (k if convolution.op == "Conv2D" else k.reshape(weight.shape[2:])), "bias": bias_value}
+    made = {
+        "filter": weight * (k if convolution.op == "Conv2D" else k.reshape(weight.shape[2:])),
+        "bias": bias_value,
+    }
     for what, made_value in made.items():
         constant = graph.node.add(name=f"{norm.name}/folded_{what}", op="Const")
         constant.attr["dtype"].type = tf.float32.as_datatype_enum

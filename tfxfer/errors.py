@@ -86,4 +86,6 @@ class MissingExtraError(TfxferError):
     """An optional package is missing."""
 
     def __init__(self, what: str, extra: str):
-        super().__init__(f'{what} needs an optional package. Install it with: pip install "tfxfer[{extra}]"')
+        super().__init__(
+            f'{what} needs an optional package. Install it with: pip install "tfxfer[{extra}]"'
+        )

@@ -24,13 +24,24 @@ class GradualUnfreeze(keras.callbacks.Callback):
         model.fit(data, epochs=6, callbacks=[GradualUnfreeze(backbone, optimizer=lambda: keras.optimizers.SGD(1e-3), every=2, stages=3)])
     """
 
-    def __init__(self, backbone: Backbone, *, optimizer: Callable[[], keras.optimizers.Optimizer], every: int = 1, stages: int | None = None):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        optimizer: Callable[[], keras.optimizers.Optimizer],
+        every: int = 1,
+        stages: int | None = None,
+    ):
         super().__init__()
         self.stages = len(backbone.stages) if stages is None else stages
         if every < 1 or not 1 <= self.stages <= len(backbone.stages):
-            raise ValueError(f"Expected every of at least 1 and stages from 1 to {len(backbone.stages)}. Received: every={every}, stages={stages}")
+            raise ValueError(
+                f"Expected every of at least 1 and stages from 1 to {len(backbone.stages)}. Received: every={every}, stages={stages}"
+            )
         if self.stages == len(backbone.stages) and backbone.taps and backbone.batch_norm == "auto":
-            raise ValueError(f'Expected a Backbone with batch_norm="inference", or fewer stages than {self.stages}: with taps its statistics can\'t move.')
+            raise ValueError(
+                f'Expected a Backbone with batch_norm="inference", or fewer stages than {self.stages}: with taps its statistics can\'t move.'
+            )
         self.backbone, self.optimizer, self.every, self.unfrozen = backbone, optimizer, every, 0
 
     def on_epoch_begin(self, epoch, logs=None):

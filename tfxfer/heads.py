@@ -30,18 +30,28 @@ class TapNormalization(keras.layers.Layer):
         super().__init__(**kwargs)
         self.widths = tuple(int(width) for width in widths)
         if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"TapNormalization expected one positive width a tap. Received: widths={widths}")
+            raise ValueError(
+                f"TapNormalization expected one positive width a tap. Received: widths={widths}"
+            )
 
     def build(self, shape):
         if shape[-1] != sum(self.widths):
-            raise ValueError(f"TapNormalization expected {sum(self.widths)} columns, the sum of widths={self.widths}. Received: {shape[-1]} columns")
+            raise ValueError(
+                f"TapNormalization expected {sum(self.widths)} columns, the sum of widths={self.widths}. Received: {shape[-1]} columns"
+            )
         self.built = True
 
     def call(self, x):
         ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths))]
         taps = [x[:, end - width : end] for width, end in zip(self.widths, ends, strict=True)]
         # As `tf.math.l2_normalize` has it, for a division of whole numbers fails in LiteRT when it runs.
-        return ops.concatenate([tap * ops.rsqrt(ops.maximum(ops.sum(tap * tap, -1, keepdims=True), EPSILON**2)) for tap in taps], -1)
+        return ops.concatenate(
+            [
+                tap * ops.rsqrt(ops.maximum(ops.sum(tap * tap, -1, keepdims=True), EPSILON**2))
+                for tap in taps
+            ],
+            -1,
+        )
 
     def compute_output_shape(self, shape):
         return shape
@@ -58,8 +68,12 @@ class Standardisation(keras.layers.Layer):
     """
 
     def build(self, shape):
-        self.mean = self.add_weight(name="mean", shape=(shape[-1],), initializer="zeros", trainable=False)
-        self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="ones", trainable=False)
+        self.mean = self.add_weight(
+            name="mean", shape=(shape[-1],), initializer="zeros", trainable=False
+        )
+        self.scale = self.add_weight(
+            name="scale", shape=(shape[-1],), initializer="ones", trainable=False
+        )
 
     def call(self, x):
         return (x - self.mean) / self.scale
@@ -82,16 +96,24 @@ class Cosine(keras.layers.Layer):
     def __init__(self, classes: int, scale: float = 16.0, **kwargs):
         super().__init__(**kwargs)
         if classes < 2 or scale <= 0:
-            raise ValueError(f"Cosine expected classes >= 2 and scale > 0. Received: classes={classes}, scale={scale}")
+            raise ValueError(
+                f"Cosine expected classes >= 2 and scale > 0. Received: classes={classes}, scale={scale}"
+            )
         self.classes, self.initial_scale = int(classes), float(scale)
 
     def build(self, shape):
-        self.directions = self.add_weight(name="directions", shape=(shape[-1], self.classes), initializer="glorot_uniform")
-        self.scale = self.add_weight(name="scale", shape=(), initializer=keras.initializers.Constant(self.initial_scale))
+        self.directions = self.add_weight(
+            name="directions", shape=(shape[-1], self.classes), initializer="glorot_uniform"
+        )
+        self.scale = self.add_weight(
+            name="scale", shape=(), initializer=keras.initializers.Constant(self.initial_scale)
+        )
 
     def call(self, x):
         x = x / (ops.sqrt(ops.sum(x * x, -1, keepdims=True)) + EPSILON)
-        directions = self.directions / (ops.sqrt(ops.sum(self.directions * self.directions, 0, keepdims=True)) + EPSILON)
+        directions = self.directions / (
+            ops.sqrt(ops.sum(self.directions * self.directions, 0, keepdims=True)) + EPSILON
+        )
         return self.scale * ops.matmul(x, directions)
 
     def compute_output_shape(self, shape):
@@ -101,7 +123,9 @@ class Cosine(keras.layers.Layer):
         return {**super().get_config(), "classes": self.classes, "scale": self.initial_scale}
 
 
-def MLP(classes: int, *, hidden: int = 256, dropout: float = 0.5, name: str = "mlp") -> keras.Sequential:
+def MLP(
+    classes: int, *, hidden: int = 256, dropout: float = 0.5, name: str = "mlp"
+) -> keras.Sequential:
     """One hidden layer on batch-normalised features: [B, F] to logits [B, classes].
 
     Raises:
@@ -112,7 +136,9 @@ def MLP(classes: int, *, hidden: int = 256, dropout: float = 0.5, name: str = "m
     layers = [
         # Features differ by orders of magnitude from network to network; normalised, one learning rate fits all. A gain and an offset of its own would
         # say nothing that the next layer can't, and their gradients would take a third of each step.
-        keras.layers.BatchNormalization(momentum=0.9, center=False, scale=False, name="normalization"),
+        keras.layers.BatchNormalization(
+            momentum=0.9, center=False, scale=False, name="normalization"
+        ),
         keras.layers.Dense(hidden, activation="relu", name="hidden"),
         keras.layers.Dropout(dropout, name="dropout"),
         keras.layers.Dense(classes, name="logits"),
@@ -131,7 +157,13 @@ class Flip(keras.layers.Layer):
         return shape
 
 
-def join(backbone: keras.layers.Layer, head: keras.layers.Layer, image_size: tuple[int, int], *, mirror: bool = False) -> keras.Model:
+def join(
+    backbone: keras.layers.Layer,
+    head: keras.layers.Layer,
+    image_size: tuple[int, int],
+    *,
+    mirror: bool = False,
+) -> keras.Model:
     """One ordinary Keras model from pixels, float32 [B, h, w, 3] in the backbone's range, to logits [B, C].
 
     Args:
@@ -143,7 +175,9 @@ def join(backbone: keras.layers.Layer, head: keras.layers.Layer, image_size: tup
     pixels = keras.Input((*image_size, 3), name="pixels")
     features = backbone(pixels)
     if mirror:
-        features = keras.layers.Average(name="both_sides")([features, backbone(Flip(name="mirror")(pixels))])
+        features = keras.layers.Average(name="both_sides")(
+            [features, backbone(Flip(name="mirror")(pixels))]
+        )
     return keras.Model(pixels, head(features), name="tfxfer")
 
 
@@ -155,6 +189,9 @@ def seen_by_head(model: keras.Model) -> Any | None:
             if len(tensor.shape) == 2 and tensor is not model.outputs[0]:
                 keras.Model(tensor, model.outputs)
                 return tensor
-        except (AttributeError, ValueError):  # a layer that is called twice or not at all, or a tensor that data passes by
+        except (
+            AttributeError,
+            ValueError,
+        ):  # a layer that is called twice or not at all, or a tensor that data passes by
             continue
     return None

@@ -18,7 +18,10 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-SEE, END = 12.0, 6.0  # seconds that the others have to see for themselves that one is gone (TensorFlow's heartbeats need 10), and then to end
+SEE, END = (
+    12.0,
+    6.0,
+)  # seconds that the others have to see for themselves that one is gone (TensorFlow's heartbeats need 10), and then to end
 STOPPED = (130, 143)  # exit status after a Ctrl-C or a SIGTERM: somebody wanted it
 ENV = "TFXFER_LAUNCH"  # tells a worker that the launcher says how to go on
 LINES = 15  # of a failed worker's log
@@ -39,13 +42,20 @@ def launch(arguments: Sequence[str], workers: int) -> int:
             processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "tfxfer", *arguments],
-                    env={**os.environ, "TF_CONFIG": config(addresses, number), ENV: "1", **gpus_of(number, workers)},
+                    env={
+                        **os.environ,
+                        "TF_CONFIG": config(addresses, number),
+                        ENV: "1",
+                        **gpus_of(number, workers),
+                    },
                     stdout=out,
                     stderr=out and subprocess.STDOUT,
                     preexec_fn=partial(pin, number, workers),
                 )
             )
-        print(f"{workers} workers; worker 0 speaks here, the others write to {logs}", file=sys.stderr)
+        print(
+            f"{workers} workers; worker 0 speaks here, the others write to {logs}", file=sys.stderr
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop(processes))
         failed = first_to_fail(processes)
@@ -53,7 +63,10 @@ def launch(arguments: Sequence[str], workers: int) -> int:
             shutil.rmtree(logs)
             return 0
         how = processes[failed].returncode
-        print(f"{'' if how in STOPPED else 'Error: '}worker {failed} {described(how)}. Stopping the others.", file=sys.stderr)
+        print(
+            f"{'' if how in STOPPED else 'Error: '}worker {failed} {described(how)}. Stopping the others.",
+            file=sys.stderr,
+        )
         wait(processes, SEE)
         stop(processes)
         wait(processes, END)
@@ -62,17 +75,25 @@ def launch(arguments: Sequence[str], workers: int) -> int:
             process.wait()
     if failed:
         last = log_of(logs, failed).read_text(errors="replace").splitlines()[-LINES:]
-        print("\n".join([f"The end of {log_of(logs, failed)}:", *(f"  {line}" for line in last)]), file=sys.stderr)
+        print(
+            "\n".join([f"The end of {log_of(logs, failed)}:", *(f"  {line}" for line in last)]),
+            file=sys.stderr,
+        )
     # Of a chief that ended by itself, its own error says what to do.
     if how < 0 or how in STOPPED or failed:
         again = shlex.join(["tfxfer", "launch", "--workers", str(workers), "--", *arguments])
-        print(f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}", file=sys.stderr)
+        print(
+            f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}",
+            file=sys.stderr,
+        )
     return how if how > 0 else 128 - how
 
 
 def config(addresses: Sequence[str], number: int) -> str:
     """TF_CONFIG of one of the workers at these addresses."""
-    return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": number}})
+    return json.dumps(
+        {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": number}}
+    )
 
 
 def free_addresses(count: int) -> list[str]:
@@ -95,7 +116,15 @@ def pin(number: int, workers: int) -> None:
 def gpus_of(number: int, workers: int) -> dict[str, str]:
     """Its share of the GPUs, where there are as many as workers."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = shown.split(",") if shown else [] if shown == "" else [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    gpus = (
+        shown.split(",")
+        if shown
+        else []
+        if shown == ""
+        else [
+            path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))
+        ]
+    )
     share = gpus[number * len(gpus) // workers : (number + 1) * len(gpus) // workers]
     return {"CUDA_VISIBLE_DEVICES": ",".join(share)} if len(gpus) >= workers else {}
 
@@ -133,4 +162,8 @@ def described(code: int) -> str:
     """How a process ended."""
     if code in STOPPED:
         return "was stopped"
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+    return (
+        f"was killed by {signal.Signals(-code).name}"
+        if code < 0
+        else f"ended with exit status {code}"
+    )

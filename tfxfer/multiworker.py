@@ -34,7 +34,11 @@ class MultiWorkerModel(keras.Model):
         if not training or replica is None or replica.num_replicas_in_sync == 1:
             return loss
         mine = tf.cast(tf.shape(keras.tree.flatten(y_pred)[0])[0], loss.dtype)
-        share = mine * replica.num_replicas_in_sync / replica.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+        share = (
+            mine
+            * replica.num_replicas_in_sync
+            / replica.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+        )
         return loss + (share - 1) * (loss - tf.stop_gradient(loss))
 
     def train_step(self, data):
@@ -48,7 +52,10 @@ class MultiWorkerModel(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if iterator is not None and self._distribute_strategy is not None:
             for _, _, values in iterator:
-                data_batch = keras.tree.map_structure(lambda value: self.distribute_strategy.experimental_local_results(value)[0], next(values))
+                data_batch = keras.tree.map_structure(
+                    lambda value: self.distribute_strategy.experimental_local_results(value)[0],
+                    next(values),
+                )
                 break
         super()._maybe_symbolic_build(data_batch=data_batch)
 

@@ -8,13 +8,22 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-if TYPE_CHECKING:  # where the backbone is imported first, Keras asks for this room before that one is whole
+if (
+    TYPE_CHECKING
+):  # where the backbone is imported first, Keras asks for this room before that one is whole
     from tfxfer.backbone import Backbone
 
 WARM_UP = 0.1  # of all steps
 
 
-def layerwise(optimizer: type[keras.optimizers.Optimizer], *, base: float, decay: float, backbone: "Backbone", **options: Any) -> keras.optimizers.Optimizer:
+def layerwise(
+    optimizer: type[keras.optimizers.Optimizer],
+    *,
+    base: float,
+    decay: float,
+    backbone: "Backbone",
+    **options: Any,
+) -> keras.optimizers.Optimizer:
     """An optimizer that learns more slowly the nearer a stage is to the images: rate of a stage = base * decay^(stages above it).
 
     Weights outside the backbone, such as a head's, learn with `base`. 0.75 is timm's decay, 0.9 AutoGluon's (METHODS: layer-wise rates).
@@ -35,9 +44,17 @@ def layerwise(optimizer: type[keras.optimizers.Optimizer], *, base: float, decay
     if not 0 < decay <= 1:
         raise ValueError(f"Expected a decay above 0 and at most 1. Received: decay={decay}")
     paths = {f"weight_{i}": variable.path for i, variable in enumerate(backbone._own)}
-    above = {paths[name]: len(backbone.stages) - 1 - i for i, stage in enumerate(backbone.stages) for name in stage.weights}
+    above = {
+        paths[name]: len(backbone.stages) - 1 - i
+        for i, stage in enumerate(backbone.stages)
+        for name in stage.weights
+    }
     kind: Any = optimizer
-    return with_factors(kind)(learning_rate=base, factors={path: decay**stages for path, stages in above.items()}, **options)
+    return with_factors(kind)(
+        learning_rate=base,
+        factors={path: decay**stages for path, stages in above.items()},
+        **options,
+    )
 
 
 @cache
@@ -64,14 +81,18 @@ def with_factors(optimizer: Any) -> Any:
             return grads_and_vars
 
         def update_step(self, gradient, variable, learning_rate):
-            super().update_step(gradient, variable, learning_rate * self._rates[self._get_variable_index(variable)])
+            super().update_step(
+                gradient, variable, learning_rate * self._rates[self._get_variable_index(variable)]
+            )
 
         def _apply_weight_decay(self, variables):
             # Keras takes the rate of the whole optimizer; a weight that learns slowly must fade slowly.
             whole = self.weight_decay
             for rate in sorted(set(self._rates)) if whole is not None else ():
                 self.weight_decay = whole * rate
-                super()._apply_weight_decay([v for v in variables if self._rates[self._get_variable_index(v)] == rate])
+                super()._apply_weight_decay(
+                    [v for v in variables if self._rates[self._get_variable_index(v)] == rate]
+                )
             self.weight_decay = whole
 
         def get_config(self):
@@ -82,7 +103,14 @@ def with_factors(optimizer: Any) -> Any:
 
 
 # Made beforehand, so that a model that was compiled with one loads in a process that never asked for it.
-for one in (keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW, keras.optimizers.RMSprop, keras.optimizers.Nadam, keras.optimizers.Lion):
+for one in (
+    keras.optimizers.SGD,
+    keras.optimizers.Adam,
+    keras.optimizers.AdamW,
+    keras.optimizers.RMSprop,
+    keras.optimizers.Nadam,
+    keras.optimizers.Lion,
+):
     with_factors(one)
 
 
@@ -102,7 +130,11 @@ class TowardsStart(keras.regularizers.Regularizer):
         self.strength, self.start = float(strength), start
 
     def __call__(self, weight):
-        return self.strength / 2 * ops.sum(ops.square(weight - ops.convert_to_tensor(self.start, weight.dtype)))
+        return (
+            self.strength
+            / 2
+            * ops.sum(ops.square(weight - ops.convert_to_tensor(self.start, weight.dtype)))
+        )
 
     def get_config(self):
         return {"strength": self.strength, "start": ops.convert_to_numpy(self.start).tolist()}
@@ -111,4 +143,6 @@ class TowardsStart(keras.regularizers.Regularizer):
 def hold(layer: keras.layers.Layer, strength: float) -> None:
     """L2-SP on all trainable weights of a layer or model, from their values as they are now; 0 takes it off."""
     for variable in layer.trainable_variables:
-        variable.regularizer = TowardsStart(strength, ops.convert_to_numpy(variable)) if strength else None
+        variable.regularizer = (
+            TowardsStart(strength, ops.convert_to_numpy(variable)) if strength else None
+        )

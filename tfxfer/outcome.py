@@ -64,7 +64,11 @@ class Outcome:
     def of(self, *splits: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Labels and probabilities of some splits; None where they have none."""
         mine = np.isin(np.array(self.examples.splits)[self.positions], splits)
-        return (self.examples.labels[self.positions[mine]], self.probabilities[mine]) if mine.any() else None
+        return (
+            (self.examples.labels[self.positions[mine]], self.probabilities[mine])
+            if mine.any()
+            else None
+        )
 
     def doubt(self, seed: int) -> Doubt | None:
         """What the model knows of its own doubt; None where no example was held out."""
@@ -72,59 +76,125 @@ class Outcome:
         if held_out:
             judged = could_be_right(*held_out)
             held_out = (held_out[0][judged], held_out[1][judged]) if judged.any() else None
-        return doubt.doubt(self.examples, self.answers.outputs, self.answers.tail, held_out, seed) if held_out else None
+        return (
+            doubt.doubt(self.examples, self.answers.outputs, self.answers.tail, held_out, seed)
+            if held_out
+            else None
+        )
 
     def metrics(self, baselines: Baselines, doubt: Doubt | None = None) -> dict[str, Any]:
         """metrics.json: `validation` is the out-of-fold figure on train where there is no validation part; None where there is nothing."""
-        judged = {split: score(*mine, self.examples.classes) if (mine := self.of(split)) else None for split in ("test", "validation", "train")}
-        found: dict[str, Any] = {"test": judged["test"], "validation": judged["validation"] or judged["train"], "baselines": baselines.scores}
+        judged = {
+            split: score(*mine, self.examples.classes) if (mine := self.of(split)) else None
+            for split in ("test", "validation", "train")
+        }
+        found: dict[str, Any] = {
+            "test": judged["test"],
+            "validation": judged["validation"] or judged["train"],
+            "baselines": baselines.scores,
+        }
         if doubt:
             test = self.examples.where("test")
-            found |= doubt.figures(self.of("test"), doubt.unknown.scores(self.answers.outputs(test)) if len(test) else np.zeros(0))
-        return found | ({"candidates": {name: share(right) for name, right in self.candidates.items()}} if self.candidates else {})
+            found |= doubt.figures(
+                self.of("test"),
+                doubt.unknown.scores(self.answers.outputs(test)) if len(test) else np.zeros(0),
+            )
+        return found | (
+            {"candidates": {name: share(right) for name, right in self.candidates.items()}}
+            if self.candidates
+            else {}
+        )
 
     def predictions(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Rows of predictions.csv: file, split, true class, predicted class, its probability."""
         classes = self.examples.classes
         for i, row in zip(self.positions, self.probabilities, strict=True):
             best = int(row.argmax())
-            yield self.examples.files[i], self.examples.splits[i], classes[self.examples.labels[i]], classes[best], f"{row[best]:.6f}"
+            yield (
+                self.examples.files[i],
+                self.examples.splits[i],
+                classes[self.examples.labels[i]],
+                classes[best],
+                f"{row[best]:.6f}",
+            )
 
     def save(self, path: str) -> None:
         """probabilities.npz: files, splits, digests, labels, probabilities."""
         files = np.array([self.examples.files[i] for i in self.positions])
         splits = np.array([self.examples.splits[i] for i in self.positions])
-        arrays = {"labels": self.examples.labels[self.positions], "probabilities": self.probabilities.astype(np.float32)}
-        np.savez_compressed(path, files=files, splits=splits, digests=np.array([self.examples.digests[i] for i in self.positions]), **arrays)
+        arrays = {
+            "labels": self.examples.labels[self.positions],
+            "probabilities": self.probabilities.astype(np.float32),
+        }
+        np.savez_compressed(
+            path,
+            files=files,
+            splits=splits,
+            digests=np.array([self.examples.digests[i] for i in self.positions]),
+            **arrays,
+        )
 
     def summary(self, baselines: Baselines) -> str:
         """The figures in a few lines, and whether transfer pays."""
         metrics = self.metrics(baselines)
         rows = [("test", metrics["test"])] if metrics["test"] else []
-        held = "validation" if self.of("validation") else f"train, {'out of fold' if len(self.positions) == len(self.examples) else 'a held-out part'}"
+        held = (
+            "validation"
+            if self.of("validation")
+            else f"train, {'out of fold' if len(self.positions) == len(self.examples) else 'a held-out part'}"
+        )
         rows += [(held, metrics["validation"])] if metrics["validation"] else []
-        rows += [(f"  {name.replace('_', ' ')} (test)", found) for name, found in baselines.scores.items() if found]
-        lines = [f"{name:28} {found['accuracy']:.3f}  ({found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})" for name, found in rows]
-        return "\n".join(["accuracy, with its 95 % interval", *lines, *filter(None, [self.verdict(baselines)])])
+        rows += [
+            (f"  {name.replace('_', ' ')} (test)", found)
+            for name, found in baselines.scores.items()
+            if found
+        ]
+        lines = [
+            f"{name:28} {found['accuracy']:.3f}  ({found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
+            for name, found in rows
+        ]
+        return "\n".join(
+            ["accuracy, with its 95 % interval", *lines, *filter(None, [self.verdict(baselines)])]
+        )
 
     def verdict(self, baselines: Baselines) -> str | None:
         """Whether transfer pays, by a paired comparison on test; None where there is none."""
         test = self.of("test")
-        return pays(self.metrics(baselines), {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None)
+        return pays(
+            self.metrics(baselines),
+            {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None,
+        )
 
-    def write(self, run: Run, backbone: Backbone, model: keras.Model, baselines: Baselines, history: Sequence[dict[str, Any]] = ()) -> None:
+    def write(
+        self,
+        run: Run,
+        backbone: Backbone,
+        model: keras.Model,
+        baselines: Baselines,
+        history: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """All that was found into the run's folder: labels, history, metrics, predictions, probabilities and the model."""
         run.record(verdict=self.verdict(baselines))
         if run.engine != "tensorflow" and (found := self.difference(backbone, model)) is not None:
             run.record(served_difference=found)
-            run.say(f"{run.engine} against TensorFlow, which serves the model: probabilities differ by at most {found:.1e} on {COMPARED} images.")
+            run.say(
+                f"{run.engine} against TensorFlow, which serves the model: probabilities differ by at most {found:.1e} on {COMPARED} images."
+            )
         run.write_text("labels.txt", "".join(f"{name}\n" for name in self.examples.classes))
-        run.write_csv("history.csv", history[0] if history else ("epoch",), (epoch.values() for epoch in history))
+        run.write_csv(
+            "history.csv",
+            history[0] if history else ("epoch",),
+            (epoch.values() for epoch in history),
+        )
         doubt = self.doubt(run.seed)
         run.write_json("metrics.json", self.metrics(baselines, doubt))
         if doubt:
             run.write("doubt.npz", doubt.save)
-        run.write_csv("predictions.csv", ("file", "split", "true", "predicted", "probability"), self.predictions())
+        run.write_csv(
+            "predictions.csv",
+            ("file", "split", "true", "predicted", "probability"),
+            self.predictions(),
+        )
         run.write("probabilities.npz", self.save)
         run.write("model.keras", model.save)
 
@@ -133,12 +203,23 @@ class Outcome:
         rows = np.flatnonzero(np.array(self.examples.splits)[self.positions] != "train")[:COMPARED]
         if not len(rows):
             return None
-        images = [preprocess.pixels(tf.constant(self.examples.read(int(i))), backbone.image_size, backbone.value_range) for i in self.positions[rows]]
+        images = [
+            preprocess.pixels(
+                tf.constant(self.examples.read(int(i))), backbone.image_size, backbone.value_range
+            )
+            for i in self.positions[rows]
+        ]
         answers = softmax(np.asarray(model(tf.stack(images), training=False), np.float64), 1)
         return float(np.abs(answers - self.probabilities[rows]).max())
 
 
-def judge(examples: Examples, answers: Answers, held_out: np.ndarray, probabilities: np.ndarray, candidates: Candidates | None = None) -> Outcome:
+def judge(
+    examples: Examples,
+    answers: Answers,
+    held_out: np.ndarray,
+    probabilities: np.ndarray,
+    candidates: Candidates | None = None,
+) -> Outcome:
     """A model's answers on test and validation, beside what is known of examples while they were held out.
 
     Args:
@@ -147,10 +228,18 @@ def judge(examples: Examples, answers: Answers, held_out: np.ndarray, probabilit
         probabilities: [len(held_out), classes]
         candidates: all that were compared with each other, and which of the judged examples each got right.
     """
-    fresh = np.setdiff1d(np.concatenate([examples.where("test"), examples.where("validation")]), held_out)
+    fresh = np.setdiff1d(
+        np.concatenate([examples.where("test"), examples.where("validation")]), held_out
+    )
     positions = np.concatenate([fresh, held_out])
     order = np.argsort(positions, kind="stable")
-    return Outcome(examples, positions[order], np.concatenate([answers.probabilities(fresh), probabilities])[order], answers, candidates or {})
+    return Outcome(
+        examples,
+        positions[order],
+        np.concatenate([answers.probabilities(fresh), probabilities])[order],
+        answers,
+        candidates or {},
+    )
 
 
 def could_be_right(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -163,7 +252,10 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
     width = head.input_shape[-1]
 
     def probabilities(positions: np.ndarray) -> np.ndarray:
-        found = [softmax(np.asarray(head(block[:, -width:], training=False), np.float64), 1) for block in features.blocks(positions, BLOCK)]
+        found = [
+            softmax(np.asarray(head(block[:, -width:], training=False), np.float64), 1)
+            for block in features.blocks(positions, BLOCK)
+        ]
         return np.concatenate([np.zeros((0, head.output_shape[-1])), *found])
 
     return Answers(probabilities, lambda positions: features.output[positions], tail_of(features))
@@ -172,15 +264,21 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
 def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
     """By a model from pixels to calibrated logits, whose head sees columns like those of `features`."""
     outputs, width = keras.Model(model.inputs, seen_by_head(model)), features.feature_size
-    tail = min(tail_of(features), outputs.output_shape[-1])  # a head without taps sees the network's own output alone
+    tail = min(
+        tail_of(features), outputs.output_shape[-1]
+    )  # a head without taps sees the network's own output alone
 
     def said(network: keras.Model, positions: np.ndarray) -> np.ndarray:
         if not len(positions):
             return np.zeros((0, network.output_shape[-1]), np.float32)
-        return network.predict(pixels.dataset(positions).batch(pixels.batch_size).prefetch(2), verbose=0)
+        return network.predict(
+            pixels.dataset(positions).batch(pixels.batch_size).prefetch(2), verbose=0
+        )
 
     return Answers(
-        lambda positions: softmax(said(model, positions).astype(np.float64), 1), lambda positions: said(outputs, positions)[:, -tail:][:, :width], tail
+        lambda positions: softmax(said(model, positions).astype(np.float64), 1),
+        lambda positions: said(outputs, positions)[:, -tail:][:, :width],
+        tail,
     )
 
 
@@ -193,8 +291,21 @@ def baselines(features: Features, run: Run) -> Baselines:
     """What one would get without transfer, or with the simplest one, on the test part."""
     examples = features.examples
     train, test = examples.where("train"), examples.where("test")
-    pixels = raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images) if len(test) else None
-    return evaluate.baselines(examples.labels, train, test, examples.classes, raw_pixels=pixels, last_layer=features.output, seed=run.seed, log=run.say)
+    pixels = (
+        raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images)
+        if len(test)
+        else None
+    )
+    return evaluate.baselines(
+        examples.labels,
+        train,
+        test,
+        examples.classes,
+        raw_pixels=pixels,
+        last_layer=features.output,
+        seed=run.seed,
+        log=run.say,
+    )
 
 
 def board(run: Run) -> Callable[[int, dict[str, float]], None]:
@@ -205,7 +316,12 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
         return tf.compat.v1.summary.FileWriter(str(run.folder / "logs"))
 
     def show(epoch: int, values: dict[str, float]) -> None:
-        summary = tf.compat.v1.Summary(value=[tf.compat.v1.Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        summary = tf.compat.v1.Summary(
+            value=[
+                tf.compat.v1.Summary.Value(tag=name, simple_value=value)
+                for name, value in values.items()
+            ]
+        )
         # `tf.summary.scalar` would need TensorBoard itself, which TensorFlow no longer installs; this writer refuses to work in eager mode.
         with tf.Graph().as_default():
             writer().add_summary(summary, epoch)
@@ -214,26 +330,44 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
     return nothing if run.follows else show
 
 
-def settle(found: Competition, features: Features, network: Backbone, run: Run) -> tuple[keras.Model, Outcome]:
+def settle(
+    found: Competition, features: Features, network: Backbone, run: Run
+) -> tuple[keras.Model, Outcome]:
     """The winner of a competition as a model from pixels, and its answers on examples that had no part in it."""
     taps = found.fitted.taps if features.tap_widths else None
-    run.record(chosen="tuned" if found.model else "frozen", chosen_head=found.fitted.name, chosen_taps=taps, why=str(found.verdict), tuning=found.settings)
+    run.record(
+        chosen="tuned" if found.model else "frozen",
+        chosen_head=found.fitted.name,
+        chosen_taps=taps,
+        why=str(found.verdict),
+        tuning=found.settings,
+    )
     layer = found.fitted.layer()
     model = found.model or join(network.tapped(taps), layer, network.image_size)
     pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)
     answers = of_model(pixels, model, features) if found.model else of_head(features, layer)
-    return model, judge(features.examples, answers, found.positions, found.probabilities, found.candidates)
+    return model, judge(
+        features.examples, answers, found.positions, found.probabilities, found.candidates
+    )
 
 
 def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:
     """One sentence on what mirror images are worth, from probabilities [n, C] with and without them, of examples that were held out."""
     right, before = both.argmax(1) == labels, alone.argmax(1) == labels
     gain, error = paired(right, before)
-    verdict = "they pay" if gain > 2 * error else "they harm: leave out --mirror" if gain < -2 * error else "that is within two standard errors"
+    verdict = (
+        "they pay"
+        if gain > 2 * error
+        else "they harm: leave out --mirror"
+        if gain < -2 * error
+        else "that is within two standard errors"
+    )
     return f"mirror images: {right.mean():.3f} out of fold with them, {before.mean():.3f} without ({100 * gain:+.1f} ± {100 * error:.1f} points): {verdict}."
 
 
-def gaussian(features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]) -> Callable[[str], None]:
+def gaussian(
+    features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
+) -> Callable[[str], None]:
     """Writes gaussian.npz: `means` [C, d], `P` [d, d], both of features with each tap at length one, and `widths`, the columns of each tap."""
     means, matrix = precision(features, labels, classes, widths)
     return lambda path: np.savez(path, means=means, P=matrix, widths=np.asarray(widths))

@@ -17,13 +17,21 @@ LYING = (0, 0, 0, 0, 0, 1, 1, 1, 1)
 REVERSED = ((0, 0), (0, 0), (0, 1), (1, 1), (1, 0), (0, 0), (1, 0), (1, 1), (0, 1))
 
 
-def fingerprint(image_size: tuple[int, int], value_range: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+def fingerprint(
+    image_size: tuple[int, int], value_range: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, Any]:
     """All that decides a pixel besides the file, as JSON values: part of every cache key."""
-    return {"version": VERSION, "image_size": [int(side) for side in image_size], "value_range": [float(end) for end in value_range]}
+    return {
+        "version": VERSION,
+        "image_size": [int(side) for side in image_size],
+        "value_range": [float(end) for end in value_range],
+    }
 
 
 @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it doubles the time of tracing
-def pixels(encoded: tf.Tensor, image_size: tuple[int, int], value_range: tuple[float, float] = (0.0, 1.0)) -> tf.Tensor:
+def pixels(
+    encoded: tf.Tensor, image_size: tuple[int, int], value_range: tuple[float, float] = (0.0, 1.0)
+) -> tf.Tensor:
     """Decode one image to what a network reads.
 
     JPEG (also CMYK), PNG (8 and 16 bit, grey, palette, alpha), WebP, BMP, GIF (first frame) and JPEG XL. The EXIF orientation of JPEG, PNG and WebP is
@@ -44,11 +52,15 @@ def pixels(encoded: tf.Tensor, image_size: tuple[int, int], value_range: tuple[f
     height, width = image_size
     low, high = value_range
     if height < 1 or width < 1 or not low < high:
-        raise ValueError(f"Expected image_size of at least (1, 1) and value_range (low, high). Received: {image_size=}, {value_range=}")
+        raise ValueError(
+            f"Expected image_size of at least (1, 1) and value_range (low, high). Received: {image_size=}, {value_range=}"
+        )
     encoded = tf.ensure_shape(tf.convert_to_tensor(encoded, tf.string), [])
     size = (int(height), int(width))
     jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
-    image = tf.cond(jpeg, lambda: _cover(*_jpeg(encoded, size), size), lambda: _cover(*_not_jpeg(encoded), size))
+    image = tf.cond(
+        jpeg, lambda: _cover(*_jpeg(encoded, size), size), lambda: _cover(*_not_jpeg(encoded), size)
+    )
     return tf.ensure_shape(image * ((high - low) / 255.0) + low, [*size, 3])
 
 
@@ -68,7 +80,9 @@ def _jpeg(encoded: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tens
     step = tf.reduce_sum(tf.cast(spare >= [2.0, 4.0], tf.int32))
 
     def decode(ratio: int) -> Any:
-        return lambda: tf.io.decode_jpeg(encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+        return lambda: tf.io.decode_jpeg(
+            encoded, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE"
+        )
 
     return tf.switch_case(step, [decode(1), decode(2), decode(4)]), turn
 
@@ -82,11 +96,24 @@ def _not_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # TensorFlow 2.21 decodes an animation to four channels into room for three unless the file says that it has alpha, and the process dies
     # (decode_image_op.cc: DecodeWebP). So let it say so: 0x12 is "animation, alpha".
     encoded = tf.cond(
-        animated, lambda: tf.strings.join([tf.strings.substr(encoded, 0, 20), b"\x12", tf.strings.substr(encoded, 21, tf.int32.max)]), lambda: encoded
+        animated,
+        lambda: tf.strings.join(
+            [
+                tf.strings.substr(encoded, 0, 20),
+                b"\x12",
+                tf.strings.substr(encoded, 21, tf.int32.max),
+            ]
+        ),
+        lambda: encoded,
     )
-    number = tf.reduce_sum(tf.cast([png, png & (head[24] == 16), png & (head[24] < 8), _is(head, 0, b"BM")], tf.int32) * [1, 1, 2, 4])
+    number = tf.reduce_sum(
+        tf.cast([png, png & (head[24] == 16), png & (head[24] < 8), _is(head, 0, b"BM")], tf.int32)
+        * [1, 1, 2, 4]
+    )
     readers = [
-        lambda: _over_white(tf.io.decode_image(encoded, expand_animations=False)),  # JPEG XL, GIF, WebP, and the errors: as many channels as there are
+        lambda: _over_white(
+            tf.io.decode_image(encoded, expand_animations=False)
+        ),  # JPEG XL, GIF, WebP, and the errors: as many channels as there are
         # Four channels always, for the decoder expands palette, grey and tRNS only then. 16 bits read as 8 would be cut off, not rounded.
         lambda: _over_white(tf.io.decode_png(encoded, channels=4)),
         lambda: _over_white(tf.io.decode_png(encoded, channels=4, dtype=tf.uint16)),
@@ -94,7 +121,12 @@ def _not_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         lambda: _bmp(encoded),
     ]
     # A WebP's block comes last and, after its mark, has its length.
-    turn = _orientation(encoded, tf.where(webp, b"EXIF", b"eXIf"), tf.where(webp, tf.int32.max, HEAD), tf.where(webp, 4, 0))
+    turn = _orientation(
+        encoded,
+        tf.where(webp, b"EXIF", b"eXIf"),
+        tf.where(webp, tf.int32.max, HEAD),
+        tf.where(webp, 4, 0),
+    )
     return tf.switch_case(number, readers), turn
 
 
@@ -102,12 +134,20 @@ def _opaque(image: tf.Tensor, depth: tf.Tensor) -> tf.Tensor:
     """Of less than 8 bits and without alpha, the decoder gives 2**depth - 1 as alpha, where it means 255 (png_io.cc: the filler is not scaled)."""
     alpha = image[..., 3:]
     filler = tf.bitwise.left_shift(tf.constant(1, tf.uint8), depth) - 1
-    return tf.concat([image[..., :3], tf.where(tf.reduce_all(alpha == filler), tf.constant(255, tf.uint8), alpha)], -1)
+    return tf.concat(
+        [
+            image[..., :3],
+            tf.where(tf.reduce_all(alpha == filler), tf.constant(255, tf.uint8), alpha),
+        ],
+        -1,
+    )
 
 
 def _bmp(encoded: tf.Tensor) -> tf.Tensor:
     data = tf.io.decode_raw(encoded, tf.uint8, fixed_length=2048)
-    start, header, width, height = tf.unstack(tf.bitcast(tf.reshape(tf.gather(data, [*range(10, 26)]), [4, 4]), tf.int32))
+    start, header, width, height = tf.unstack(
+        tf.bitcast(tf.reshape(tf.gather(data, [*range(10, 26)]), [4, 4]), tf.int32)
+    )
     deep = tf.cast(data[28], tf.int32)
     # The decoder refuses files with bytes behind the pixels, as some programs leave them.
     needed = start + (deep // 8 * width + 3) // 4 * 4 * tf.abs(height)
@@ -124,14 +164,23 @@ def _bmp(encoded: tf.Tensor) -> tf.Tensor:
 def _over_white(image: tf.Tensor) -> tf.Tensor:
     """uint8 or uint16 [H, W, 1 to 4] -> float32 [H, W, 3] from 0 to 255; the second or fourth channel is alpha."""
     channels, whole = tf.shape(image)[-1], float(image.dtype.max)
-    colour = tf.cast(tf.cond(channels < 3, lambda: tf.concat([image[..., :1]] * 3, -1), lambda: image[..., :3]), tf.float32)
+    colour = tf.cast(
+        tf.cond(channels < 3, lambda: tf.concat([image[..., :1]] * 3, -1), lambda: image[..., :3]),
+        tf.float32,
+    )
     alpha = image[..., -1:]
 
-    def laid() -> tf.Tensor:  # in whole numbers, exact for 8 bits, so that no optimizer's order of multiplying shows
+    def laid() -> (
+        tf.Tensor
+    ):  # in whole numbers, exact for 8 bits, so that no optimizer's order of multiplying shows
         opacity = tf.cast(alpha, tf.float32)
         return (colour * opacity + whole * (whole - opacity)) * (255.0 / whole**2)
 
-    return tf.cond((channels % 2 == 0) & tf.reduce_any(alpha != image.dtype.max), laid, lambda: colour * (255.0 / whole))
+    return tf.cond(
+        (channels % 2 == 0) & tf.reduce_any(alpha != image.dtype.max),
+        laid,
+        lambda: colour * (255.0 / whole),
+    )
 
 
 def _is(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:
@@ -157,25 +206,45 @@ def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     # An odd spare pixel goes to the same side of the upright image however the file stores it.
     start = tf.floor((rounded - target + tf.gather(tf.constant(REVERSED, tf.float64), turn)) / 2)
     scale = rounded / shape
-    reach = 1.0 / tf.minimum(scale, 1.0) + 2.0  # of the antialiasing kernel, in pixels of the file, and some
+    reach = (
+        1.0 / tf.minimum(scale, 1.0) + 2.0
+    )  # of the antialiasing kernel, in pixels of the file, and some
     first = tf.maximum(tf.floor(start / scale - reach), 0.0)
     last = tf.minimum(tf.math.ceil((start + target) / scale + reach), shape)
-    image = tf.slice(image, tf.pad(tf.cast(first, tf.int32), [[0, 1]]), tf.pad(tf.cast(last - first, tf.int32), [[0, 1]], constant_values=3))
+    image = tf.slice(
+        image,
+        tf.pad(tf.cast(first, tf.int32), [[0, 1]]),
+        tf.pad(tf.cast(last - first, tf.int32), [[0, 1]], constant_values=3),
+    )
     # Rows, then columns by the same rows-only operation on the transposed image: ScaleAndTranslate's own pass over columns isn't vectorised and made
     # the whole 2.3 times slower. The numbers are the same, bit for bit.
     rows, columns = tf.unstack(tf.cast(target, tf.int32))
-    (high, wide), (down, right) = tf.unstack(tf.cast(scale, tf.float32)), tf.unstack(tf.cast(first * scale - start, tf.float32))
+    (high, wide), (down, right) = (
+        tf.unstack(tf.cast(scale, tf.float32)),
+        tf.unstack(tf.cast(first * scale - start, tf.float32)),
+    )
     sideways = tf.transpose(_resize_rows(image, rows, high, down), [1, 0, 2])
     done = _resize_rows(sideways, columns, wide, right)  # [columns, rows, 3]
-    upright = tf.cond(turn == 1, lambda: tf.transpose(done, [1, 0, 2]), lambda: _upright(done, turn))
+    upright = tf.cond(
+        turn == 1, lambda: tf.transpose(done, [1, 0, 2]), lambda: _upright(done, turn)
+    )
     return tf.ensure_shape(upright, [*size, 3])
 
 
-def _resize_rows(image: tf.Tensor, rows: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+def _resize_rows(
+    image: tf.Tensor, rows: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
+) -> tf.Tensor:
     """[H, W, 3] -> float32 [rows, W, 3]; a row is taken for one pixel with 3 W channels."""
     shape = tf.shape(image)
     flat = tf.reshape(image, [1, shape[0], 1, -1])
-    resized = tf.raw_ops.ScaleAndTranslate(images=flat, size=[rows, 1], scale=[scale, 1.0], translation=[offset, 0.0], kernel_type="triangle", antialias=True)
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=flat,
+        size=[rows, 1],
+        scale=[scale, 1.0],
+        translation=[offset, 0.0],
+        kernel_type="triangle",
+        antialias=True,
+    )
     return tf.reshape(resized, [rows, shape[1], 3])
 
 
@@ -190,18 +259,28 @@ def _upright(sideways: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
 # --- EXIF ---------------------------------------------------------------------------------------------------------------------------------------------
 
 
-def _orientation(encoded: tf.Tensor, mark: bytes | tf.Tensor, reach: int | tf.Tensor, skip: int | tf.Tensor) -> tf.Tensor:
+def _orientation(
+    encoded: tf.Tensor, mark: bytes | tf.Tensor, reach: int | tf.Tensor, skip: int | tf.Tensor
+) -> tf.Tensor:
     """The orientation, 1 to 8, int32; anything odd means upright, 1.
 
     The block is looked for by its mark, within `reach`, not by walking from segment to segment: a loop costs more than the search. Bytes that only look
     like a mark are not followed by a TIFF header.
     """
-    parts = tf.raw_ops.StringSplitV2(input=tf.strings.substr(encoded, 0, reach)[None], sep=mark, maxsplit=1).values
+    parts = tf.raw_ops.StringSplitV2(
+        input=tf.strings.substr(encoded, 0, reach)[None], sep=mark, maxsplit=1
+    ).values
 
     def read() -> tf.Tensor:
         data = tf.io.decode_raw(parts[1], tf.uint8, fixed_length=EXIF)[skip:]
-        tiff = tf.cond(_is(data, 0, b"Exif\0\0"), lambda: data[6:], lambda: tf.identity(data))  # as some WebP writers have it
-        return tf.cond(_is(tiff, 0, b"II*\0") | _is(tiff, 0, b"MM\0*"), lambda: _tiff_orientation(tiff), lambda: tf.constant(1))
+        tiff = tf.cond(
+            _is(data, 0, b"Exif\0\0"), lambda: data[6:], lambda: tf.identity(data)
+        )  # as some WebP writers have it
+        return tf.cond(
+            _is(tiff, 0, b"II*\0") | _is(tiff, 0, b"MM\0*"),
+            lambda: _tiff_orientation(tiff),
+            lambda: tf.constant(1),
+        )
 
     return tf.cond(tf.size(parts) > 1, read, lambda: tf.constant(1))
 
@@ -211,13 +290,19 @@ def _tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
     big = tiff[0] == ord("M")
 
     def numbers(data: tf.Tensor, *shape: int) -> tf.Tensor:  # of two bytes each
-        return tf.reduce_sum(tf.cast(tf.reshape(data, [*shape, 2]), tf.int32) * tf.where(big, [256, 1], [1, 256]), -1)
+        return tf.reduce_sum(
+            tf.cast(tf.reshape(data, [*shape, 2]), tf.int32) * tf.where(big, [256, 1], [1, 256]), -1
+        )
 
     offset = numbers(tiff[4:8], 2)
     high, low = tf.where(big, offset[0], offset[1]), tf.where(big, offset[1], offset[0])
     directory = tf.where(high == 0, tf.minimum(low, EXIF // 2), EXIF // 2)
     count = tf.minimum(numbers(tiff[directory : directory + 2], 1)[0], 1000)
-    entries = numbers(tiff[directory + 2 : directory + 2 + 12 * count], -1, 6)  # tag, type, count (2), value (2)
+    entries = numbers(
+        tiff[directory + 2 : directory + 2 + 12 * count], -1, 6
+    )  # tag, type, count (2), value (2)
     tag, kind, value = entries[:, 0], entries[:, 1], entries[:, 4]
     right = (tag == 0x0112) & (kind == 3) & (value >= 1) & (value <= 8)
-    return tf.maximum(tf.reduce_max(tf.where(right, value, 0)), 1)  # the largest of none is the smallest int32, so 1
+    return tf.maximum(
+        tf.reduce_max(tf.where(right, value, 0)), 1
+    )  # the largest of none is the smallest int32, so 1

@@ -25,7 +25,11 @@ def recipe(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def called(run: Any, **chosen: Any) -> Any:
-        defaults = {name: p.default for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+        defaults = {
+            name: p.default
+            for name, p in inspect.signature(function).parameters.items()
+            if p.kind is p.KEYWORD_ONLY
+        }
         run.choose(defaults | chosen, chosen)
         run.start()
         return function(run, **chosen)
@@ -47,13 +51,19 @@ def find(name: str) -> Callable:
     """
     path = RECIPES / f"{name}.py" if name in names() else Path(name).expanduser()
     if path.is_dir() or (path.suffix != ".py" and path.exists()):
-        raise RecipeError(f"{path} is not a Python file; expected one with a function marked @tfxfer.recipe.")
+        raise RecipeError(
+            f"{path} is not a Python file; expected one with a function marked @tfxfer.recipe."
+        )
     if not path.is_file():
         near = difflib.get_close_matches(name, names(), n=1)
         raise RecipeError(
-            f"there is no recipe {name!r}. " + (f"Did you mean {near[0]}? " if near else "") + f"There are {', '.join(names())}, or the path of a file."
+            f"there is no recipe {name!r}. "
+            + (f"Did you mean {near[0]}? " if near else "")
+            + f"There are {', '.join(names())}, or the path of a file."
         )
-    module = load(path, f"tfxfer.recipes.{path.stem}" if path.parent == RECIPES else f"recipe_{path.stem}")
+    module = load(
+        path, f"tfxfer.recipes.{path.stem}" if path.parent == RECIPES else f"recipe_{path.stem}"
+    )
     found = [value for value in vars(module).values() if getattr(value, "is_recipe", False)]
     if len(found) != 1:
         raise RecipeError(f"{path} has {len(found)} functions marked @tfxfer.recipe; expected one.")
@@ -69,9 +79,21 @@ def load(path: Path, name: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else lines[-1] if lines else None
-        raise RecipeError(f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}") from error
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        line = (
+            error.lineno
+            if isinstance(error, SyntaxError) and error.filename == str(path)
+            else lines[-1]
+            if lines
+            else None
+        )
+        raise RecipeError(
+            f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}"
+        ) from error
     return module
 
 
@@ -83,7 +105,9 @@ def copy(name: str, to: Path) -> None:
     """
     find(name)
     if name not in names():
-        raise RecipeError(f"{name} is a file of yours already; expected the name of a built-in recipe: {', '.join(names())}.")
+        raise RecipeError(
+            f"{name} is a file of yours already; expected the name of a built-in recipe: {', '.join(names())}."
+        )
     if to.exists():
         raise RecipeError(f"{to} exists. Choose another name, or remove it.")
     try:
@@ -105,20 +129,34 @@ def options(function: Callable) -> list[click.Option]:
             kind, *help_and_limits = get_args(hint)
             found.append(option(parameter.name, kind, parameter.default, *help_and_limits))
         elif parameter.kind is parameter.KEYWORD_ONLY and function.__name__ != "__init__":
-            raise RecipeError(f'{parameter.name} of {function.__name__} has no help: write it as {parameter.name}: Annotated[type, "help"].')
+            raise RecipeError(
+                f'{parameter.name} of {function.__name__} has no help: write it as {parameter.name}: Annotated[type, "help"].'
+            )
     return found
 
 
-def option(name: str, kind: Any, default: Any, text: str, limits: range | tuple[float, float] | None = None) -> click.Option:
+def option(
+    name: str, kind: Any, default: Any, text: str, limits: range | tuple[float, float] | None = None
+) -> click.Option:
     """One option; see `options`."""
     flag = "--" + name.replace("_", "-")
     if get_origin(kind) in (Union, UnionType):
         kind = next(k for k in get_args(kind) if k is not NoneType)
     # click 8.5 takes a required option with a default of None for an optional one.
-    shown = {"required": True} if default is inspect.Parameter.empty else {"default": default, "show_default": default is not None and default is not False}
+    shown = (
+        {"required": True}
+        if default is inspect.Parameter.empty
+        else {"default": default, "show_default": default is not None and default is not False}
+    )
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}"], help=text, **shown)
-    kinds: dict[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING, Path: click.Path(path_type=Path), tuple[float, float]: Pair()}
+    kinds: dict[Any, Any] = {
+        int: click.INT,
+        float: click.FLOAT,
+        str: click.STRING,
+        Path: click.Path(path_type=Path),
+        tuple[float, float]: Pair(),
+    }
     if get_origin(kind) is Literal:
         kinds[kind] = click.Choice(get_args(kind))
     elif isinstance(limits, tuple):
@@ -126,7 +164,9 @@ def option(name: str, kind: Any, default: Any, text: str, limits: range | tuple[
     elif limits is not None:
         kinds[kind] = click.IntRange(limits.start, limits.stop - 1)
     if kind not in kinds:
-        raise RecipeError(f"{flag}: options are int, float, str, bool, Path, tuple[float, float] or Literal; found {kind}.")
+        raise RecipeError(
+            f"{flag}: options are int, float, str, bool, Path, tuple[float, float] or Literal; found {kind}."
+        )
     return click.Option([flag], type=kinds[kind], help=text, **shown)
 
 
@@ -138,11 +178,17 @@ class Between(click.ParamType):
     def __init__(self, low: float, high: float):
         self.low, self.high = low, high
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         """From text, or from a number."""
         number = click.FLOAT.convert(value, param, ctx)
         if not self.low < number < self.high:
-            self.fail(f"expected a number above {self.low:g} and below {self.high:g}; received {value}.", param, ctx)
+            self.fail(
+                f"expected a number above {self.low:g} and below {self.high:g}; received {value}.",
+                param,
+                ctx,
+            )
         return number
 
 
@@ -151,10 +197,14 @@ class Pair(click.ParamType):
 
     name = "LOW,HIGH"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
         """From text, or from two numbers."""
         try:
-            low, high = (float(part) for part in (value.split(",") if isinstance(value, str) else value))
+            low, high = (
+                float(part) for part in (value.split(",") if isinstance(value, str) else value)
+            )
         except ValueError:
             low = high = math.nan
         if not -math.inf < low < high < math.inf:

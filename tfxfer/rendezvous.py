@@ -31,7 +31,9 @@ def answers(address: str) -> bool:
 
 def missing(addresses: Sequence[str]) -> str:
     """Which workers don't listen."""
-    return ", ".join(f"{number} ({address})" for number, address in enumerate(addresses) if not answers(address))
+    return ", ".join(
+        f"{number} ({address})" for number, address in enumerate(addresses) if not answers(address)
+    )
 
 
 def watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
@@ -47,12 +49,23 @@ def watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
     if select.select([sys.stdin], [], [], soon)[0]:
         return
     absent = missing(addresses)
-    print(f"waiting for {f'worker {absent}' if absent else 'the other workers'}, at most {seconds:g} s", file=sys.stderr, flush=True)
+    print(
+        f"waiting for {f'worker {absent}' if absent else 'the other workers'}, at most {seconds:g} s",
+        file=sys.stderr,
+        flush=True,
+    )
     if select.select([sys.stdin], [], [], seconds - soon)[0]:
         return
     absent = missing(addresses)
-    about = f"worker {absent} did not come" if absent else "not all workers came, though all addresses answer"
-    print(f"Error: {about} within {seconds:g} s. Start all {len(addresses)} workers with the same addresses, each reachable from the others.", file=sys.stderr)
+    about = (
+        f"worker {absent} did not come"
+        if absent
+        else "not all workers came, though all addresses answer"
+    )
+    print(
+        f"Error: {about} within {seconds:g} s. Start all {len(addresses)} workers with the same addresses, each reachable from the others.",
+        file=sys.stderr,
+    )
     sys.stderr.flush()
     os.kill(process, signal.SIGKILL)
 

@@ -24,7 +24,11 @@ from tfxfer.cache import appear, default_folder
 from tfxfer.errors import DistributeError, RunError
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
-FOR_PEOPLE = ("report.html", "report.json", "MODEL_CARD.md")  # made from the other files: who edits or loses one has lost nothing (tfxfer report)
+FOR_PEOPLE = (
+    "report.html",
+    "report.json",
+    "MODEL_CARD.md",
+)  # made from the other files: who edits or loses one has lost nothing (tfxfer report)
 HERE = ("device", "strategy", "replicas")  # and may be elsewhere by these
 CLUSTERS = ("TF_CONFIG", "SLURM_STEP_NUM_TASKS")  # what `distribute.cluster` looks at
 PACKAGES = ("tfxfer", "tensorflow", "keras", "tensorflow-hub", "numpy", "scikit-learn")
@@ -49,31 +53,83 @@ class Run:
         out: Annotated[Path | None, "The run's folder; runs/<recipe>-<number> by default."] = None,
         *,
         recipe: str = "run",
-        resume: Annotated[bool, "Go on with the run in --out (else with the latest) where it stopped."] = False,
+        resume: Annotated[
+            bool, "Go on with the run in --out (else with the latest) where it stopped."
+        ] = False,
         overwrite: Annotated[bool, "Replace the run in --out."] = False,
         seed: Annotated[int, "Of splits, folds, weights and shuffling.", range(2**32)] = 0,
-        cache: Annotated[str | None, "Folder that keeps features, or off; $TFXFER_CACHE_DIR or ~/.cache/tfxfer by default."] = None,
-        engine: Annotated[Literal["tensorflow", "openvino"], "What computes features."] = "tensorflow",
-        engine_precision: Annotated[Literal["float32", "bf16"], "Of the engine; bf16 needs openvino and a CPU that has it."] = "float32",
+        cache: Annotated[
+            str | None,
+            "Folder that keeps features, or off; $TFXFER_CACHE_DIR or ~/.cache/tfxfer by default.",
+        ] = None,
+        engine: Annotated[
+            Literal["tensorflow", "openvino"], "What computes features."
+        ] = "tensorflow",
+        engine_precision: Annotated[
+            Literal["float32", "bf16"], "Of the engine; bf16 needs openvino and a CPU that has it."
+        ] = "float32",
         batch_size: Annotated[int, "Images at a time.", range(1, 2**20)] = 32,
-        device: Annotated[Literal["auto", "cpu", "gpu", "tpu"], "What computes; tfxfer devices tells what there is."] = "auto",
-        strategy: Annotated[
-            Literal["auto", "one", "mirrored", "multiworker", "tpu"], "One device, several in this machine, or several workers (tfxfer launch)."
+        device: Annotated[
+            Literal["auto", "cpu", "gpu", "tpu"],
+            "What computes; tfxfer devices tells what there is.",
         ] = "auto",
-        replicas: Annotated[int | None, "Of --strategy mirrored: GPUs, or logical CPUs, one a core by default.", range(1, 2**10)] = None,
-        precision: Annotated[Literal["float32", "mixed"], "Of training; mixed computes in bfloat16, on a GPU or a TPU."] = "float32",
-        global_batch: Annotated[int | None, "Images in a training step of all devices together; --batch-size by default.", range(1, 2**20)] = None,
-        skip_bad_images: Annotated[bool, "Leave out files that can't be decoded, and list them."] = False,
-        image_size: Annotated[int | None, "Height and width in pixels, where the backbone fixes none.", range(1, 2**13)] = None,
-        value_range: Annotated[tuple[float, float] | None, "Of the pixels that the backbone expects, where the catalog doesn't know it."] = None,
+        strategy: Annotated[
+            Literal["auto", "one", "mirrored", "multiworker", "tpu"],
+            "One device, several in this machine, or several workers (tfxfer launch).",
+        ] = "auto",
+        replicas: Annotated[
+            int | None,
+            "Of --strategy mirrored: GPUs, or logical CPUs, one a core by default.",
+            range(1, 2**10),
+        ] = None,
+        precision: Annotated[
+            Literal["float32", "mixed"],
+            "Of training; mixed computes in bfloat16, on a GPU or a TPU.",
+        ] = "float32",
+        global_batch: Annotated[
+            int | None,
+            "Images in a training step of all devices together; --batch-size by default.",
+            range(1, 2**20),
+        ] = None,
+        skip_bad_images: Annotated[
+            bool, "Leave out files that can't be decoded, and list them."
+        ] = False,
+        image_size: Annotated[
+            int | None,
+            "Height and width in pixels, where the backbone fixes none.",
+            range(1, 2**13),
+        ] = None,
+        value_range: Annotated[
+            tuple[float, float] | None,
+            "Of the pixels that the backbone expects, where the catalog doesn't know it.",
+        ] = None,
         data_dir: Annotated[Path | None, "Where TensorFlow Datasets keeps its files."] = None,
-        trust: Annotated[bool, "Also read a SavedModel that can reach files, Python or the network."] = False,
+        trust: Annotated[
+            bool, "Also read a SavedModel that can reach files, Python or the network."
+        ] = False,
         options: dict[str, Any] | None = None,
         given: Iterable[str] = (),
     ):
-        house: dict[str, Any] = {"seed": seed, "cache": cache, "engine": engine, "engine_precision": engine_precision, "batch_size": batch_size, "trust": trust}
-        house |= {"device": device, "strategy": strategy, "replicas": replicas, "precision": precision, "global_batch": global_batch}
-        house |= {"skip_bad_images": skip_bad_images, "value_range": value_range, "data_dir": data_dir}
+        house: dict[str, Any] = {
+            "seed": seed,
+            "cache": cache,
+            "engine": engine,
+            "engine_precision": engine_precision,
+            "batch_size": batch_size,
+            "trust": trust,
+        }
+        house |= {
+            "device": device,
+            "strategy": strategy,
+            "replicas": replicas,
+            "precision": precision,
+            "global_batch": global_batch,
+        }
+        house |= {
+            "skip_bad_images": skip_bad_images,
+            "value_range": value_range,
+            "data_dir": data_dir,
+        }
         house["image_size"] = None if image_size is None else (image_size, image_size)
         self.settings: dict[str, dict[str, Any]] = {}
         self.before: dict[str, dict[str, Any]] = {}
@@ -88,11 +144,18 @@ class Run:
             self.folder = Path(out or "of the chief")
             self._attributes()
             return
-        self.folder = Path(out).expanduser() if out is not None else numbered(Path(recipe).stem, resume)
+        self.folder = (
+            Path(out).expanduser() if out is not None else numbered(Path(recipe).stem, resume)
+        )
         try:
             self._begin(resume, overwrite, given)
             self._attributes()
-            self.record(**{"resumed" if self.before else "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": versions()})
+            self.record(
+                **{
+                    "resumed" if self.before else "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                    "versions": versions(),
+                }
+            )
         except BaseException:
             self.close()
             raise
@@ -100,7 +163,9 @@ class Run:
     def choose(self, options: dict[str, Any], given: Iterable[str]) -> None:
         """Note settings that are not there yet, each with its origin."""
         for name, value in options.items():
-            self.settings.setdefault(name, {"value": plain(value), "origin": "given" if name in given else "default"})
+            self.settings.setdefault(
+                name, {"value": plain(value), "origin": "given" if name in given else "default"}
+            )
 
     # --- several workers ---
 
@@ -134,11 +199,27 @@ class Run:
         if self.workers == 1:
             return
         workers = room("workers")
-        mine = {name: setting["value"] for name, setting in self.settings.items() if setting["origin"] != "derived" and name not in {*HERE, "cache"}}
-        workers.agree(self._strategy, code=code(), recipe=json.dumps([self.settings["recipe"]["value"], sorted(mine)]))
+        mine = {
+            name: setting["value"]
+            for name, setting in self.settings.items()
+            if setting["origin"] != "derived" and name not in {*HERE, "cache"}
+        }
+        workers.agree(
+            self._strategy,
+            code=code(),
+            recipe=json.dumps([self.settings["recipe"]["value"], sorted(mine)]),
+        )
         if not self._resume:  # a resumed run goes on with the options that it was begun with
-            workers.agree(self._strategy, **{f"--{option.replace('_', '-')}": json.dumps(value) for option, value in mine.items()})
-        theirs = workers.chiefs(self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished))
+            workers.agree(
+                self._strategy,
+                **{
+                    f"--{option.replace('_', '-')}": json.dumps(value)
+                    for option, value in mine.items()
+                },
+            )
+        theirs = workers.chiefs(
+            self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished)
+        )
         if self.follows:
             self.settings, self.before, self.finished = theirs[0], theirs[1], theirs[3]
             self.folder = Path(theirs[2])
@@ -151,7 +232,9 @@ class Run:
             raise RunError("--resume goes on with a run and --overwrite replaces it; choose one.")
         there = self._contents()
         if there and not (resume or overwrite):
-            raise RunError(f"{self.folder} is not empty. Go on with --resume, replace it with --overwrite, or choose another --out.")
+            raise RunError(
+                f"{self.folder} is not empty. Go on with --resume, replace it with --overwrite, or choose another --out."
+            )
         before = begun(self.folder) if there else {}
         if resume and "manifest.json" in there:
             open_run(self.folder)
@@ -162,7 +245,9 @@ class Run:
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         self.lock = locked(self.folder / "checkpoints" / "lock")
         if self._contents() != there:
-            raise RunError(f"{self.folder} is being written by another process. Wait for it, or choose another --out.")
+            raise RunError(
+                f"{self.folder} is being written by another process. Wait for it, or choose another --out."
+            )
         if there and overwrite:
             self._clear()
         elif there:
@@ -171,11 +256,16 @@ class Run:
     def _contents(self) -> list[str]:
         """Names in the folder, without our own checkpoints/: a run that was killed before its first file leaves nothing else."""
         with self._explained():
-            names = sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+            names = (
+                sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+            )
             ours = (
                 "settings.json" in names
                 or "checkpoints" not in names
-                or all(p.name.startswith(("lock", "new-")) for p in (self.folder / "checkpoints").iterdir())
+                or all(
+                    p.name.startswith(("lock", "new-"))
+                    for p in (self.folder / "checkpoints").iterdir()
+                )
             )
         return [name for name in names if name != "checkpoints" or not ours]
 
@@ -183,8 +273,14 @@ class Run:
         """Remove the old run: first the mark that it is whole. Its settings.json stays until ours replaces it, so that a kill leaves a run's folder."""
         with self._explained():
             (self.folder / "manifest.json").unlink(missing_ok=True)
-            keep = {self.folder / "settings.json", self.folder / "checkpoints", self.folder / "checkpoints" / "lock"}
-            for path in sorted({*self.folder.iterdir(), *(self.folder / "checkpoints").iterdir()} - keep):
+            keep = {
+                self.folder / "settings.json",
+                self.folder / "checkpoints",
+                self.folder / "checkpoints" / "lock",
+            }
+            for path in sorted(
+                {*self.folder.iterdir(), *(self.folder / "checkpoints").iterdir()} - keep
+            ):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _go_on(self, before: dict[str, dict[str, Any]], given: set[str]) -> None:
@@ -193,13 +289,18 @@ class Run:
         for name, new in self.settings.items():
             old = new if name in HERE else before.get(name, new)
             if old["origin"] == "derived":
-                old = {"value": None, "origin": "default"}  # nobody chose it: it is derived once more
+                old = {
+                    "value": None,
+                    "origin": "default",
+                }  # nobody chose it: it is derived once more
             if name in given and not same(old["value"], new["value"]):
                 if name in SAME:
                     raise RunError(
                         f"{self.folder} was begun with {name} {old['value']}; received {new['value']}. Resume it with the same, or choose another --out."
                     )
-                print(f"--{name.replace('_', '-')} {new['value']} is ignored: the run goes on with {old['value']}")
+                print(
+                    f"--{name.replace('_', '-')} {new['value']} is ignored: the run goes on with {old['value']}"
+                )
             self.settings[name] = old
         self.settings = {**before, **self.settings}
 
@@ -216,7 +317,9 @@ class Run:
         self.skip_bad_images: bool = value["skip_bad_images"]
         self.trust: bool = value["trust"]
         self.image_size: tuple[int, int] | None = value["image_size"] and tuple(value["image_size"])
-        self.value_range: tuple[float, float] | None = value["value_range"] and tuple(value["value_range"])
+        self.value_range: tuple[float, float] | None = value["value_range"] and tuple(
+            value["value_range"]
+        )
         self.data_dir: Path | None = value["data_dir"] and Path(value["data_dir"])
 
     @contextmanager
@@ -224,23 +327,37 @@ class Run:
         try:
             yield
         except OSError as error:
-            raise RunError(f"{self.folder} can't be written: {error.strerror or error}. Choose another folder with --out.") from error
+            raise RunError(
+                f"{self.folder} can't be written: {error.strerror or error}. Choose another folder with --out."
+            ) from error
 
     # --- writing ---
 
     @property
     def cache_folder(self) -> Path:
         """Where features are kept: --cache, else the default; for `--cache off` inside the run, until it is finished."""
-        return self.folder / "checkpoints" / "cache" if self.cache == "off" else Path(self.cache).expanduser() if self.cache else default_folder()
+        return (
+            self.folder / "checkpoints" / "cache"
+            if self.cache == "off"
+            else Path(self.cache).expanduser()
+            if self.cache
+            else default_folder()
+        )
 
     def record(self, **found: Any) -> None:
         """Keep what was derived, such as fingerprints; a resumed run must find the same fingerprints again."""
-        if self.workers > 1 and (facts := {name: plain(value) for name, value in found.items() if name.endswith("_fingerprint")}):
+        if self.workers > 1 and (
+            facts := {
+                name: plain(value) for name, value in found.items() if name.endswith("_fingerprint")
+            }
+        ):
             room("workers").agree(self.strategy, **facts)
         for name, value in found.items():
             old = self.before.get(name, {}).get("value") if name.endswith("_fingerprint") else None
             if old is not None and old != plain(value):
-                raise RunError(f"{self.folder} was begun with other {name.removesuffix('_fingerprint')} than there is now. Choose another --out.")
+                raise RunError(
+                    f"{self.folder} was begun with other {name.removesuffix('_fingerprint')} than there is now. Choose another --out."
+                )
             given = self.settings.get(name, {}).get("origin") == "given"
             self.settings[name] = {"value": plain(value), "origin": "given" if given else "derived"}
         if not self.finished and not self.follows:
@@ -269,7 +386,9 @@ class Run:
 
     def write_text(self, name: str, text: str) -> Path:
         """UTF-8."""
-        return self.write(name, lambda path: Path(path).write_text(text, "utf-8", "surrogateescape", "\n"))
+        return self.write(
+            name, lambda path: Path(path).write_text(text, "utf-8", "surrogateescape", "\n")
+        )
 
     def write_json(self, name: str, value: Any) -> Path:
         """Indented, for people."""
@@ -292,7 +411,11 @@ class Run:
             return
         self.close()
         ours = {self.folder / "settings.json", self.folder / "checkpoints"}
-        done = [path for path in (self.folder / "checkpoints").rglob("*") if path.is_file() and not path.name.startswith("lock")]
+        done = [
+            path
+            for path in (self.folder / "checkpoints").rglob("*")
+            if path.is_file() and not path.name.startswith("lock")
+        ]
         if not done and set(self.folder.iterdir()) <= ours:
             shutil.rmtree(self.folder)
 
@@ -303,8 +426,15 @@ class Run:
 
     def finish(self) -> None:
         """Remove half-done work, then write the manifest: the run is whole."""
-        whole = (path for path in sorted(self.folder.rglob("*")) if path.is_file() and self.folder / "checkpoints" not in path.parents)
-        self.write_json("manifest.json", {path.relative_to(self.folder).as_posix(): listed(path) for path in whole})
+        whole = (
+            path
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and self.folder / "checkpoints" not in path.parents
+        )
+        self.write_json(
+            "manifest.json",
+            {path.relative_to(self.folder).as_posix(): listed(path) for path in whole},
+        )
         self.finished = True
         self.close()
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -358,29 +488,42 @@ def open_run(folder: str | os.PathLike) -> Finished:
     folder = Path(folder)
     settings = begun(folder)
     if not (folder / "manifest.json").exists():
-        raise RunError(f"{folder} is not finished. Go on with: {again(settings['recipe']['value'], folder)}")
+        raise RunError(
+            f"{folder} is not finished. Go on with: {again(settings['recipe']['value'], folder)}"
+        )
     for name, expected in read_json(folder / "manifest.json").items():
         path = folder / name
         if name in FOR_PEOPLE:
             continue
         if not path.is_file():
-            raise RunError(f"{folder} lacks {name}, which its manifest lists. Run it again with --overwrite.")
+            raise RunError(
+                f"{folder} lacks {name}, which its manifest lists. Run it again with --overwrite."
+            )
         if path.stat().st_size != expected["bytes"] or digest(path) != expected["sha256"]:
-            raise RunError(f"{path} is not the file that the run wrote: it was changed or damaged. Run it again with --overwrite.")
+            raise RunError(
+                f"{path} is not the file that the run wrote: it was changed or damaged. Run it again with --overwrite."
+            )
     return Finished(folder)
 
 
 def begun(folder: Path) -> dict[str, dict[str, Any]]:
     """The settings of the run in a folder; RunError where there is none, so that nothing else is ever taken for one, or replaced."""
     if not (folder / "settings.json").is_file():
-        raise RunError(f"{folder} is not a run's folder: it has no settings.json. `tfxfer run frozen` makes one.")
+        raise RunError(
+            f"{folder} is not a run's folder: it has no settings.json. `tfxfer run frozen` makes one."
+        )
     found = read_json(folder / "settings.json")
     if (
         not isinstance(found, dict)
         or "recipe" not in found
-        or not all(isinstance(setting, dict) and {"value", "origin"} <= setting.keys() for setting in found.values())
+        or not all(
+            isinstance(setting, dict) and {"value", "origin"} <= setting.keys()
+            for setting in found.values()
+        )
     ):
-        raise RunError(f"{folder} is not a run's folder: its settings.json is something else. Choose another folder.")
+        raise RunError(
+            f"{folder} is not a run's folder: its settings.json is something else. Choose another folder."
+        )
     return found
 
 
@@ -391,7 +534,11 @@ def again(recipe: str, folder: Path) -> str:
 
 def numbered(recipe: str, latest: bool) -> Path:
     """The first free `runs/<recipe>-<number>`, made at once so that nobody else takes it; or the latest one that there is."""
-    found = [int(path.name.removeprefix(f"{recipe}-")) for path in Path("runs").glob("*") if path.name.removeprefix(f"{recipe}-").isdecimal()]
+    found = [
+        int(path.name.removeprefix(f"{recipe}-"))
+        for path in Path("runs").glob("*")
+        if path.name.removeprefix(f"{recipe}-").isdecimal()
+    ]
     if latest and found:
         return Path("runs") / f"{recipe}-{max(found)}"
     number = 1
@@ -403,7 +550,9 @@ def numbered(recipe: str, latest: bool) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise RunError(f"{folder} can't be written: {error.strerror}. Choose a folder with --out.") from error
+            raise RunError(
+                f"{folder} can't be written: {error.strerror}. Choose a folder with --out."
+            ) from error
 
 
 def locked(path: Path) -> sqlite3.Connection:
@@ -414,14 +563,24 @@ def locked(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         connection.close()
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-            raise RunError(f"{path.parent.parent} is being written by another process. Wait for it, or choose another --out.") from error
-        raise RunError(f"{path.parent.parent} can't be written: {error}. Choose another folder with --out.") from error
+            raise RunError(
+                f"{path.parent.parent} is being written by another process. Wait for it, or choose another --out."
+            ) from error
+        raise RunError(
+            f"{path.parent.parent} can't be written: {error}. Choose another folder with --out."
+        ) from error
     return connection
 
 
 def same(old: Any, new: Any) -> bool:
     """Equal, or two spellings of one path."""
-    return old == new or (isinstance(old, str) and isinstance(new, str) and os.path.exists(old) and os.path.exists(new) and os.path.samefile(old, new))
+    return old == new or (
+        isinstance(old, str)
+        and isinstance(new, str)
+        and os.path.exists(old)
+        and os.path.exists(new)
+        and os.path.samefile(old, new)
+    )
 
 
 def plain(value: Any) -> Any:
@@ -451,7 +610,11 @@ def as_text(value: Any) -> str:
 
 def rewrite(path: Path, text: str) -> None:
     """Replace a file of a finished run, UTF-8."""
-    appear(path, path.with_name(f".new-{path.name}"), lambda aside: Path(aside).write_text(text, "utf-8", "surrogateescape", "\n"))
+    appear(
+        path,
+        path.with_name(f".new-{path.name}"),
+        lambda aside: Path(aside).write_text(text, "utf-8", "surrogateescape", "\n"),
+    )
 
 
 def listed(path: Path) -> dict[str, Any]:
@@ -478,7 +641,12 @@ def place_of(strategy: str) -> tuple[int, int]:
 
 def code() -> str:
     """A hash of tfxfer's own files, and the versions of what it stands on."""
-    found = hashlib.sha256(json.dumps({name: version for name, version in versions().items() if name != "system"}, sort_keys=True).encode())
+    found = hashlib.sha256(
+        json.dumps(
+            {name: version for name, version in versions().items() if name != "system"},
+            sort_keys=True,
+        ).encode()
+    )
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()

@@ -16,8 +16,13 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 JOINS = frozenset({"Add", "AddV2", "AddN", "ConcatV2", "Concat"})
-SCOPE = re.compile(r"^(?:.*[_.])?(?:block|layer|stage|unit|bottleneck|group|module|mixed|cell)s?[_.]?\d+[a-z]?$", re.IGNORECASE)
-FLAT = re.compile(r"^(.*?block_?\d+[a-z]?|expanded_conv(?:_\d+)?|mixed_?\d+(?:_\d+)?)(?=[_.]|$)", re.IGNORECASE)
+SCOPE = re.compile(
+    r"^(?:.*[_.])?(?:block|layer|stage|unit|bottleneck|group|module|mixed|cell)s?[_.]?\d+[a-z]?$",
+    re.IGNORECASE,
+)
+FLAT = re.compile(
+    r"^(.*?block_?\d+[a-z]?|expanded_conv(?:_\d+)?|mixed_?\d+(?:_\d+)?)(?=[_.]|$)", re.IGNORECASE
+)
 
 
 ONLY_ONE = "it has one stage only: nowhere inside does all that follows hang on one tensor, so it can be trained as a whole or not at all"
@@ -73,9 +78,19 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
     order = topological([start], before, after)
     place = {a: i for i, a in enumerate(order)}
     last_use = {a: max((place[b] for b in after[a]), default=place[a]) for a in order}
-    found, live, owned, taken, joined, blocks = [], set[str](), list[str](), set[str](), False, list[str]()
+    found, live, owned, taken, joined, blocks = (
+        [],
+        set[str](),
+        list[str](),
+        set[str](),
+        False,
+        list[str](),
+    )
     for i, a in enumerate(order):
-        side = reach(data_inputs(nodes[a]), lambda b: [] if b in path or b in weights else data_inputs(nodes[b]))
+        side = reach(
+            data_inputs(nodes[a]),
+            lambda b: [] if b in path or b in weights else data_inputs(nodes[b]),
+        )
         owned += sorted((side & weights) - taken)
         taken |= side & weights
         joined = joined or (nodes[a].op in JOINS and len(before[a]) > 1)
@@ -91,7 +106,9 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
     return found
 
 
-def topological(starts: list[str], before: dict[str, set[str]], after: dict[str, list[str]]) -> list[str]:
+def topological(
+    starts: list[str], before: dict[str, set[str]], after: dict[str, list[str]]
+) -> list[str]:
     """Depth-first topological order from `starts`; what lies on a loop is left out."""
     waiting, ready, order = {a: len(b) for a, b in before.items()}, starts[::-1], []
     while ready:
@@ -107,7 +124,10 @@ def topological(starts: list[str], before: dict[str, set[str]], after: dict[str,
 def execution_order(graph: GraphDef) -> list[str]:
     """The names of all nodes in topological order over data and control edges; what lies on a loop is left out."""
     names = {node.name for node in graph.node}
-    before = {node.name: {name.lstrip("^").split(":")[0] for name in node.input} & names for node in graph.node}
+    before = {
+        node.name: {name.lstrip("^").split(":")[0] for name in node.input} & names
+        for node in graph.node
+    }
     after: dict[str, list[str]] = {name: [] for name in before}
     for name, inputs in before.items():
         for each in sorted(inputs):
@@ -151,7 +171,10 @@ def shortened(ends: dict[int, str]) -> dict[int, str]:
     # Keras numbers the second trace of a network: `mixed0_1` is `mixed0`.
     again = all(name.endswith("_1") for name in ends.values())
     for length in range(1, longest + 1):
-        short = {i: "/".join(name.removesuffix("_1" if again else "").split("/")[-length:]) for i, name in ends.items()}
+        short = {
+            i: "/".join(name.removesuffix("_1" if again else "").split("/")[-length:])
+            for i, name in ends.items()
+        }
         if len(set(short.values())) == len(ends):
             return short
     return {i: f"{name}#{i}" for i, name in ends.items()}
@@ -172,7 +195,10 @@ def joins(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
 def kernels(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
     """In a plain chain, a stage ends just before the next kernel: a kernel's own addition and activation belong to it."""
     owners = [i for i, part in enumerate(parts) if any(weights[name] > 1 for name in part.weights)]
-    return {after - 1: scope(parts[i].cut) for i, after in zip(owners, [*owners, len(parts)][1:], strict=True)}
+    return {
+        after - 1: scope(parts[i].cut)
+        for i, after in zip(owners, [*owners, len(parts)][1:], strict=True)
+    }
 
 
 def scope(node: str) -> str:

@@ -22,7 +22,11 @@ T = TypeVar("T")
 def place(strategy: Strategy) -> tuple[int, int]:
     """(this worker's number, how many there are); the chief is 0."""
     extended = strategy.extended
-    count = getattr(extended, "_num_workers", 1) if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else 1
+    count = (
+        getattr(extended, "_num_workers", 1)
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        else 1
+    )
     return (int(extended._id_in_cluster), int(count)) if count > 1 else (0, 1)
 
 
@@ -50,9 +54,14 @@ def summed(strategy: Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
     def add(value):
         replica = tf.distribute.get_replica_context()
         first = tf.equal(replica.replica_id_in_sync_group % each, 0)
-        return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, value, tf.zeros_like(value)))
+        return replica.all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.where(first, value, tf.zeros_like(value))
+        )
 
-    return tf.function(lambda value: strategy.experimental_local_results(strategy.run(add, (value,)))[0], autograph=False)
+    return tf.function(
+        lambda value: strategy.experimental_local_results(strategy.run(add, (value,)))[0],
+        autograph=False,
+    )
 
 
 def barrier(strategy: Strategy) -> None:
@@ -77,11 +86,23 @@ def agree(strategy: Strategy, **facts: str) -> None:
     Raises:
         DistributeError: some worker has others; on every worker.
     """
-    hashes = np.stack([np.frombuffer(hashlib.sha256(fact.encode()).digest()[:8], np.int64) for fact in facts.values()]).ravel()
+    hashes = np.stack(
+        [
+            np.frombuffer(hashlib.sha256(fact.encode()).digest()[:8], np.int64)
+            for fact in facts.values()
+        ]
+    ).ravel()
     found = everyones(strategy, hashes)
-    apart = [f"worker {i} has other {name.replace('_', ' ')}" for i in range(len(found)) for j, name in enumerate(facts) if found[i, j] != found[0, j]]
+    apart = [
+        f"worker {i} has other {name.replace('_', ' ')}"
+        for i in range(len(found))
+        for j, name in enumerate(facts)
+        if found[i, j] != found[0, j]
+    ]
     if apart:
-        raise DistributeError(f"the workers don't fit together: {', '.join(apart)} than worker 0. Start all of them with the same code, options and files.")
+        raise DistributeError(
+            f"the workers don't fit together: {', '.join(apart)} than worker 0. Start all of them with the same code, options and files."
+        )
 
 
 # --- data ---
@@ -92,7 +113,9 @@ def order(rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def dealt(rows: np.ndarray, size: int, replicas: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray, int]:
+def dealt(
+    rows: np.ndarray, size: int, replicas: int, first: int, count: int
+) -> tuple[np.ndarray, np.ndarray, int]:
     """The rows of `count` replicas from `first` on, of batches of `size` rows that are dealt out among `replicas`.
 
     Returns:
@@ -109,7 +132,13 @@ def dealt(rows: np.ndarray, size: int, replicas: int, first: int, count: int) ->
     return np.concatenate(found), np.concatenate(counts), chunk
 
 
-def batched(strategy: Strategy, rows: np.ndarray, size: int, examples: Callable[[np.ndarray], tf.data.Dataset], then: Callable[..., Any]) -> Any:
+def batched(
+    strategy: Strategy,
+    rows: np.ndarray,
+    size: int,
+    examples: Callable[[np.ndarray], tf.data.Dataset],
+    then: Callable[..., Any],
+) -> Any:
     """Batches of `size` rows, each row on one replica: `examples(rows)` is a data set of single examples, `then` maps a batch of them.
 
     Returns:
@@ -122,13 +151,24 @@ def batched(strategy: Strategy, rows: np.ndarray, size: int, examples: Callable[
     def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
         if static(strategy):
             return examples(found).batch(chunk, drop_remainder=True).map(then).prefetch(2)
-        both = tf.data.Dataset.zip((examples(found), tf.data.Dataset.from_tensor_slices(counts))).batch(chunk)
-        return both.map(lambda values, real: then(*tf.nest.map_structure(lambda value: tf.boolean_mask(value, real), as_tuple(values)))).prefetch(2)
+        both = tf.data.Dataset.zip(
+            (examples(found), tf.data.Dataset.from_tensor_slices(counts))
+        ).batch(chunk)
+        return both.map(
+            lambda values, real: then(
+                *tf.nest.map_structure(lambda value: tf.boolean_mask(value, real), as_tuple(values))
+            )
+        ).prefetch(2)
 
     return shared_out(strategy, rows, size, mine)
 
 
-def shared_out(strategy: Strategy, rows: np.ndarray, size: int, make: Callable[[np.ndarray, np.ndarray, int], tf.data.Dataset]) -> Any:
+def shared_out(
+    strategy: Strategy,
+    rows: np.ndarray,
+    size: int,
+    make: Callable[[np.ndarray, np.ndarray, int], tf.data.Dataset],
+) -> Any:
     """A distributed data set of what `make` makes of each worker's rows, see `dealt`; under a TPU a last batch that isn't full is left out."""
     replicas = strategy.num_replicas_in_sync
     rows = rows[: len(rows) // size * size] if static(strategy) else rows
@@ -172,7 +212,9 @@ def predicted(
         return model.predict(examples(rows).batch(size).map(then).prefetch(2), verbose=0)
 
     def placed(places: np.ndarray) -> tf.data.Dataset:
-        return tf.data.Dataset.zip((tf.data.Dataset.from_tensor_slices(places), examples(rows[places])))
+        return tf.data.Dataset.zip(
+            (tf.data.Dataset.from_tensor_slices(places), examples(rows[places]))
+        )
 
     @tf.function(autograph=False)
     def step(batch):
@@ -182,7 +224,10 @@ def predicted(
     count = len(rows)
     # Where a last batch that isn't full would be left out, it is filled up.
     places = np.arange(-(-count // size) * size) % count if static(strategy) else np.arange(count)
-    found = [step(batch) for batch in batched(strategy, places, size, placed, lambda at, x: (at, then(x)))]
+    found = [
+        step(batch)
+        for batch in batched(strategy, places, size, placed, lambda at, x: (at, then(x)))
+    ]
     out = np.zeros((count, *found[0][1].shape[1:]), np.float32)
     for at, answers in found:
         out[at.numpy()] = answers.numpy()

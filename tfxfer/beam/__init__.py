@@ -28,7 +28,10 @@ from tfxfer.features import Progress, lacking, named
 SMALLEST, LISTED = 32, 1024  # images a list
 LISTS = 64  # at least, where there are enough images: so that many workers have something to do
 LOOK = 0.5  # seconds between two looks for finished lists
-IGNORED = ("Unparseable argument", "If direct_num_workers is not equal to 1")  # what Beam's log says of options that it passes over
+IGNORED = (
+    "Unparseable argument",
+    "If direct_num_workers is not equal to 1",
+)  # what Beam's log says of options that it passes over
 
 
 def extract(
@@ -64,7 +67,15 @@ def extract(
         ImageError: files that can't be decoded, by name; all others are in the cache.
         CacheError: the cache can't be written.
     """
-    plan = Plan(prefix, examples.source, None if data_dir is None else str(data_dir), engine, precision, mirror, batch_size)
+    plan = Plan(
+        prefix,
+        examples.source,
+        None if data_dir is None else str(data_dir),
+        engine,
+        precision,
+        mirror,
+        batch_size,
+    )
     hows = plan.computations()
     keys = [key for how in hows for key in how.keys]
     home = f"{staging or cache.folder.absolute() / 'staging'}/{hashlib.sha256(json.dumps([keys, examples.source]).encode()).hexdigest()[:16]}"
@@ -89,10 +100,14 @@ def extract(
         ended = run(home, runner, arguments, log, look)
         look()
     if ended:
-        raise BeamError(f"the pipeline {ended}. Its log is {log}. What was computed is kept, and the same command goes on.")
+        raise BeamError(
+            f"the pipeline {ended}. Its log is {log}. What was computed is kept, and the same command goes on."
+        )
     remove(f"{home}/todo/", f"{home}/done/", f"{home}/")
     if bad and not skip_bad_images:
-        raise ImageError(f"{len(bad)} image files can't be decoded: {named(bad)}. All others are done. Remove or mend them, or use --skip-bad-images.")
+        raise ImageError(
+            f"{len(bad)} image files can't be decoded: {named(bad)}. All others are done. Remove or mend them, or use --skip-bad-images."
+        )
     return len(todo)
 
 
@@ -122,10 +137,17 @@ def gather(home: str, cache: Cache, bad: dict[str, str] | None = None) -> int:
     return images
 
 
-def run(home: str, runner: str, arguments: Sequence[str], log: Path, look: Callable[[], None]) -> str | None:
+def run(
+    home: str, runner: str, arguments: Sequence[str], log: Path, look: Callable[[], None]
+) -> str | None:
     """Run the pipeline beside this process, in a group of its own with the workers that it starts; returns how it failed, None if it didn't."""
     words = [sys.executable, "-m", "tfxfer.beam", home, runner, *arguments]
-    with open(log, "w") as to, subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=to, stderr=to, start_new_session=True) as pipeline:
+    with (
+        open(log, "w") as to,
+        subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=to, stderr=to, start_new_session=True
+        ) as pipeline,
+    ):
         try:
             while pipeline.poll() is None:
                 time.sleep(LOOK)
@@ -139,4 +161,8 @@ def run(home: str, runner: str, arguments: Sequence[str], log: Path, look: Calla
             print(f"Beam: {line}", file=sys.stderr)
     if pipeline.returncode == LOST:
         return "lost a worker process"
-    return f"ended with exit status {pipeline.returncode}: {(said or [''])[-1].rstrip('.')}" if pipeline.returncode else None
+    return (
+        f"ended with exit status {pipeline.returncode}: {(said or [''])[-1].rstrip('.')}"
+        if pipeline.returncode
+        else None
+    )

@@ -28,7 +28,12 @@ def main(home: str, runner: str, *arguments: str) -> None:
     names = [PurePath(path).stem for path in found(f"{home}/todo/*.json")]
     options = PipelineOptions([f"--runner={RUNNERS.get(runner, runner)}", *arguments])
     with apache_beam.Pipeline(options=options) as pipeline:
-        pipeline | "Lists" >> apache_beam.Create(names) | "Spread" >> apache_beam.Reshuffle() | "Compute" >> apache_beam.ParDo(Compute(home))
+        (
+            pipeline
+            | "Lists" >> apache_beam.Create(names)
+            | "Spread" >> apache_beam.Reshuffle()
+            | "Compute" >> apache_beam.ParDo(Compute(home))
+        )
 
 
 if __name__ == "__main__":

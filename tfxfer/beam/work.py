@@ -52,7 +52,10 @@ class Plan:
 
     def computations(self) -> list[Computation]:
         """The same on every machine."""
-        return [of_prefix(self.prefix, self.engine, self.precision, mirror=self.mirror), of_pixels()]
+        return [
+            of_prefix(self.prefix, self.engine, self.precision, mirror=self.mirror),
+            of_pixels(),
+        ]
 
 
 def keep_plan(home: str, plan: Plan) -> None:
@@ -65,8 +68,14 @@ def keep_plan(home: str, plan: Plan) -> None:
 def plan_of(home: str) -> Plan:
     """What `keep_plan` left."""
     facts = json.loads(read(f"{home}/plan.json"))
-    prefix = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.pop("prefix").items()}
-    return Plan(prefix=Prefix(**{**prefix, "graph": GraphDef.FromString(read(f"{home}/network.pb"))}), **facts)
+    prefix = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in facts.pop("prefix").items()
+    }
+    return Plan(
+        prefix=Prefix(**{**prefix, "graph": GraphDef.FromString(read(f"{home}/network.pb"))}),
+        **facts,
+    )
 
 
 class Worker:
@@ -77,10 +86,14 @@ class Worker:
         self.plan = plan_of(home)
         found = data.find_source(self.plan.source, self.plan.data_dir)
         if found is None:
-            raise DataError(f"{self.plan.source} is not there on a worker. Every worker has to see the images under the same path.")
+            raise DataError(
+                f"{self.plan.source} is not there on a worker. Every worker has to see the images under the same path."
+            )
         self.found, self.position = found, {file: i for i, file in enumerate(found.files)}
         # An engine takes seconds to start, and serves every list.
-        self.computations = [replace(how, start=cache(how.start)) for how in self.plan.computations()]
+        self.computations = [
+            replace(how, start=cache(how.start)) for how in self.plan.computations()
+        ]
 
     def __call__(self, name: str) -> None:
         """Compute one list, unless that was done before."""
@@ -97,24 +110,43 @@ class Worker:
             return data.readable(self.found.read(self.position[files[i]]), files[i])
 
         count = len(files)
-        examples = Examples(tuple(files), np.zeros(count, np.int32), ("train",) * count, ("",), tuple(listed["digests"]), look, self.plan.source)
+        examples = Examples(
+            tuple(files),
+            np.zeros(count, np.int32),
+            ("train",) * count,
+            ("",),
+            tuple(listed["digests"]),
+            look,
+            self.plan.source,
+        )
         parts: dict[str, Any] = {}
         keys: list[dict[str, Any]] = []
         for how in self.computations:
             held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
             mine = [next(wanted) for _ in how.keys]
-            for _, views in computed(how, Pixels(examples, how.image_size, how.value_range, self.plan.batch_size), mine, bad):
+            for _, views in computed(
+                how,
+                Pixels(examples, how.image_size, how.value_range, self.plan.batch_size),
+                mine,
+                bad,
+            ):
                 for number, at, values in views:
                     held[number][0].extend(at)
                     held[number][1].append(values)
             for key, (positions, rows) in zip(how.keys, held, strict=True):
                 if positions:
-                    parts[f"digests{len(keys)}"] = np.array([examples.digests[i] for i in positions])
+                    parts[f"digests{len(keys)}"] = np.array(
+                        [examples.digests[i] for i in positions]
+                    )
                     parts[f"rows{len(keys)}"] = np.concatenate(rows)
                     keys.append(key)
         named = {files[i]: reason for i, reason in bad.items()}
         buffer = io.BytesIO()
-        np.savez(buffer, about=np.array(json.dumps({"keys": keys, "images": count, "bad": named})), **parts)
+        np.savez(
+            buffer,
+            about=np.array(json.dumps({"keys": keys, "images": count, "bad": named})),
+            **parts,
+        )
         write(done, buffer.getvalue())
 
 

@@ -13,10 +13,26 @@ from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
 
-__all__ = ["SPLITS", "Examples", "Found", "find_images", "find_source", "from_arrays", "from_dataset", "load", "readable"]
+__all__ = [
+    "SPLITS",
+    "Examples",
+    "Found",
+    "find_images",
+    "find_source",
+    "from_arrays",
+    "from_dataset",
+    "load",
+    "readable",
+]
 
 
-def load(data: str | PathLike[str] | Examples, *, data_dir: str | PathLike[str] | None = None, seed: int = 0, skip_bad_images: bool = False) -> Examples:
+def load(
+    data: str | PathLike[str] | Examples,
+    *,
+    data_dir: str | PathLike[str] | None = None,
+    seed: int = 0,
+    skip_bad_images: bool = False,
+) -> Examples:
     """Find, check and, where needed, split labelled images.
 
     Args:
@@ -37,8 +53,14 @@ def load(data: str | PathLike[str] | Examples, *, data_dir: str | PathLike[str] 
     source = fspath(data)
     found = find_source(source, data_dir)
     if found is None:
-        what = "is a file, but no .csv table" if Path(source).expanduser().exists() else "does not exist"
-        raise DataError(f"{source} {what}. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo.")
+        what = (
+            "is a file, but no .csv table"
+            if Path(source).expanduser().exists()
+            else "does not exist"
+        )
+        raise DataError(
+            f"{source} {what}. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo."
+        )
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images)
 
 

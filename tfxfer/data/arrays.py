@@ -35,7 +35,13 @@ class Spool:
 
 
 def from_arrays(
-    images: Any, labels: Any, *, classes: Sequence[str] | None = None, splits: Sequence[str] | None = None, groups: Sequence[str] | None = None, seed: int = 0
+    images: Any,
+    labels: Any,
+    *,
+    classes: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Examples:
     """Images and labels from memory.
 
@@ -51,15 +57,33 @@ def from_arrays(
         DataError: see `load`.
     """
     images, numbers = np.asarray(images), np.asarray(labels)
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in COLOUR) or 0 in images.shape:
-        raise ValueError(f"Expected images of shape [n, h, w] or [n, h, w, 1 to 4]. Received: images.shape={images.shape}")
+    if (
+        images.ndim not in (3, 4)
+        or (images.ndim == 4 and images.shape[-1] not in COLOUR)
+        or 0 in images.shape
+    ):
+        raise ValueError(
+            f"Expected images of shape [n, h, w] or [n, h, w, 1 to 4]. Received: images.shape={images.shape}"
+        )
     if numbers.shape != images.shape[:1] or numbers.dtype.kind not in "iu":
-        raise ValueError(f"Expected {len(images)} integer labels. Received: labels.shape={numbers.shape}, labels.dtype={numbers.dtype}")
+        raise ValueError(
+            f"Expected {len(images)} integer labels. Received: labels.shape={numbers.shape}, labels.dtype={numbers.dtype}"
+        )
     if splits is not None and (len(splits) != len(images) or set(splits) - set(SPLITS)):
-        raise ValueError(f"Expected {len(images)} splits out of {SPLITS}. Received: {len(splits)} of {sorted(set(splits))}")
+        raise ValueError(
+            f"Expected {len(images)} splits out of {SPLITS}. Received: {len(splits)} of {sorted(set(splits))}"
+        )
     names = _names(numbers.tolist(), classes)
     files = [f"{i:0{len(str(len(images)))}d}" for i in range(len(images))]
-    found = Found(files, names[1], lambda i: png(_bytes(images[i])), "arrays", splits, groups if splits is None else None, names[0])
+    found = Found(
+        files,
+        names[1],
+        lambda i: png(_bytes(images[i])),
+        "arrays",
+        splits,
+        groups if splits is None else None,
+        names[0],
+    )
     return assemble(found, seed=seed)
 
 
@@ -90,7 +114,10 @@ def from_dataset(
     spool.close()
     order, names = _names(labels, classes)
     alone = validation is None and test is None
-    return assemble(Found(files, names, spool.read, "tf.data", None if alone else splits, classes=order), seed=seed)
+    return assemble(
+        Found(files, names, spool.read, "tf.data", None if alone else splits, classes=order),
+        seed=seed,
+    )
 
 
 def _elements(dataset: Any) -> Iterator[tuple[bytes, int]]:
@@ -99,19 +126,34 @@ def _elements(dataset: Any) -> Iterator[tuple[bytes, int]]:
         raise ValueError(f"Expected a dataset of (image, label). Received: element_spec={spec}")
     image, label = spec[:2]
     rank = image.shape.rank
-    batched = rank == 4 or (image.dtype.name == "string" and rank == 1) or (rank == 3 and label.shape.rank == 1 and not label.dtype.is_floating)
+    batched = (
+        rank == 4
+        or (image.dtype.name == "string" and rank == 1)
+        or (rank == 3 and label.shape.rank == 1 and not label.dtype.is_floating)
+    )
     for element in (dataset.unbatch() if batched else dataset).as_numpy_iterator():
         data, number = element[0], np.asarray(element[1])
         if number.ndim > 1 or (number.ndim == 0 and number.dtype.kind not in "iu"):
-            raise ValueError(f"Expected integer or one-hot labels. Received: shape {number.shape}, type {number.dtype}")
-        yield (data if isinstance(data, bytes) else png(_bytes(np.asarray(data)))), int(number if number.ndim == 0 else number.argmax())
+            raise ValueError(
+                f"Expected integer or one-hot labels. Received: shape {number.shape}, type {number.dtype}"
+            )
+        yield (
+            (data if isinstance(data, bytes) else png(_bytes(np.asarray(data)))),
+            int(number if number.ndim == 0 else number.argmax()),
+        )
 
 
 def _names(numbers: Sequence[int], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """(classes in order, the class of each label)."""
-    order = [str(i) for i in range(max(numbers, default=-1) + 1)] if classes is None else [str(name) for name in classes]
+    order = (
+        [str(i) for i in range(max(numbers, default=-1) + 1)]
+        if classes is None
+        else [str(name) for name in classes]
+    )
     if numbers and not 0 <= min(numbers) <= max(numbers) < len(order):
-        raise ValueError(f"Expected labels from 0 to {len(order) - 1}. Received: {min(numbers)} to {max(numbers)}")
+        raise ValueError(
+            f"Expected labels from 0 to {len(order) - 1}. Received: {min(numbers)} to {max(numbers)}"
+        )
     if len(set(order)) < len(order):
         raise ValueError(f"Expected each class name once. Received: classes={order}")
     return order, [order[i] for i in numbers]
@@ -121,5 +163,7 @@ def _bytes(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
     if image.dtype.kind != "f" or not (image.min() >= 0 and image.max() <= 1):
-        raise ValueError(f"Expected images of uint8, or floats from 0 to 1. Received: {image.dtype} from {image.min()} to {image.max()}")
+        raise ValueError(
+            f"Expected images of uint8, or floats from 0 to 1. Received: {image.dtype} from {image.min()} to {image.max()}"
+        )
     return np.round(image * 255).astype(np.uint8)

@@ -27,7 +27,9 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         MissingExtraError: HEIC, AVIF or TIFF without the extra.
     """
     if not found.files:
-        raise DataError(f"{found.source}: no images found. Expected a folder of images for each class, such as cats/ and dogs/.")
+        raise DataError(
+            f"{found.source}: no images found. Expected a folder of images for each class, such as cats/ and dogs/."
+        )
     digests, problems, plain = _inspect(found, skip_bad_images)
     notes = list(found.notes)
     bad = [i for i, text in enumerate(problems) if text]
@@ -38,7 +40,9 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
                 f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: {shown(texts, 5)}. "
                 "Repair or remove them, or leave them out with --skip-bad-images."
             )
-        notes.append(f"{counted(len(bad), 'image')} left out (--skip-bad-images): {'; '.join(texts)}.")
+        notes.append(
+            f"{counted(len(bad), 'image')} left out (--skip-bad-images): {'; '.join(texts)}."
+        )
     at = [i for i, text in enumerate(problems) if not text]
     if not at:
         raise DataError(f"{found.source}: none of the {len(found.files)} images can be read.")
@@ -53,12 +57,21 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         drop, said = leaks([found.files[i] for i in at], digests, splits)
         notes += said
         stay = sorted(set(range(len(at))) - set(drop))
-        at, names, digests, splits = [at[i] for i in stay], [names[i] for i in stay], [digests[i] for i in stay], [splits[i] for i in stay]
+        at, names, digests, splits = (
+            [at[i] for i in stay],
+            [names[i] for i in stay],
+            [digests[i] for i in stay],
+            [splits[i] for i in stay],
+        )
         _check_splits(names, splits, found.source)
     files = [found.files[i] for i in at]
     notes += conflicts(files, digests, names)
     used = set(names)
-    classes = [name for name in found.classes if name in used] if found.classes is not None else sorted(used)
+    classes = (
+        [name for name in found.classes if name in used]
+        if found.classes is not None
+        else sorted(used)
+    )
     notes += _oddities(names, splits, classes)
     number = {name: i for i, name in enumerate(classes)}
     return Examples(
@@ -70,8 +83,13 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         lambda position: readable(found.read(at[position]), files[position]),
         found.source,
         tuple(notes),
-        _numbered(units_of(digests, [found.groups[i] for i in at] if found.groups is not None else None), len(files)),
-        None if found.paths is None else tuple(os.path.abspath(found.paths[i]) if plain[i] else "" for i in at),
+        _numbered(
+            units_of(digests, [found.groups[i] for i in at] if found.groups is not None else None),
+            len(files),
+        ),
+        None
+        if found.paths is None
+        else tuple(os.path.abspath(found.paths[i]) if plain[i] else "" for i in at),
     )
 
 
@@ -100,32 +118,50 @@ def _inspect(found: Found, skip_bad_images: bool) -> tuple[list[str], list[str |
 
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         looked = list(pool.map(look, range(len(found.files))))
-    return [digest for digest, _, _ in looked], [text for _, text, _ in looked], [plain for _, _, plain in looked]
+    return (
+        [digest for digest, _, _ in looked],
+        [text for _, text, _ in looked],
+        [plain for _, _, plain in looked],
+    )
 
 
 def _need_two_classes(names: Sequence[str], source: str) -> None:
     if len(set(names)) < 2:
-        raise DataError(f"{source}: all images are of one class, '{names[0]}'. Expected at least two classes, a folder for each.")
+        raise DataError(
+            f"{source}: all images are of one class, '{names[0]}'. Expected at least two classes, a folder for each."
+        )
 
 
 def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> None:
     trained = {name for name, part in zip(names, splits, strict=True) if part == "train"}
     if not trained:
-        raise DataError(f"{source}: no training images. Expected a folder train/ with a folder for each class.")
+        raise DataError(
+            f"{source}: no training images. Expected a folder train/ with a folder for each class."
+        )
     for part in ("validation", "test"):
-        if strange := sorted({name for name, at in zip(names, splits, strict=True) if at == part} - trained):
+        if strange := sorted(
+            {name for name, at in zip(names, splits, strict=True) if at == part} - trained
+        ):
             raise DataError(
                 f"{source}: the class '{strange[0]}' is in {part} but not in train, so that it could never be predicted. "
                 f"In train: {shown(sorted(trained), 10)}. Add training images, or remove it from {part}."
             )
-    _need_two_classes([name for name, part in zip(names, splits, strict=True) if part == "train"], source)
+    _need_two_classes(
+        [name for name, part in zip(names, splits, strict=True) if part == "train"], source
+    )
 
 
 def _oddities(names: Sequence[str], splits: Sequence[str], classes: Sequence[str]) -> list[str]:
     """What isn't wrong, but should be known: unequal classes, classes that a part lacks."""
     notes = []
-    counts = {part: Counter(name for name, at in zip(names, splits, strict=True) if at == part) for part in SPLITS}
-    most, least = max(classes, key=lambda name: counts["train"][name]), min(classes, key=lambda name: counts["train"][name])
+    counts = {
+        part: Counter(name for name, at in zip(names, splits, strict=True) if at == part)
+        for part in SPLITS
+    }
+    most, least = (
+        max(classes, key=lambda name: counts["train"][name]),
+        min(classes, key=lambda name: counts["train"][name]),
+    )
     if counts["train"][most] > IMBALANCE * counts["train"][least]:
         notes.append(
             f"The classes are unequal: {counts['train'][most]} training images of '{most}', {counts['train'][least]} of '{least}', more than {IMBALANCE} to 1. "
@@ -133,5 +169,7 @@ def _oddities(names: Sequence[str], splits: Sequence[str], classes: Sequence[str
         )
     for part in ("validation", "test"):
         if counts[part] and (lacking := [name for name in classes if not counts[part][name]]):
-            notes.append(f"{part.capitalize()} has no image of {shown([repr(name) for name in lacking])}: nothing is known about how well it is recognised.")
+            notes.append(
+                f"{part.capitalize()} has no image of {shown([repr(name) for name in lacking])}: nothing is known about how well it is recognised."
+            )
     return notes

@@ -4,10 +4,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 SHOWN = 3
-RANK = {"test": 0, "validation": 1, "train": 2}  # a copy is kept where it judges, and dropped where it teaches
+RANK = {
+    "test": 0,
+    "validation": 1,
+    "train": 2,
+}  # a copy is kept where it judges, and dropped where it teaches
 
 
-def leaks(files: Sequence[str], digests: Sequence[str], splits: Sequence[str]) -> tuple[list[int], list[str]]:
+def leaks(
+    files: Sequence[str], digests: Sequence[str], splits: Sequence[str]
+) -> tuple[list[int], list[str]]:
     """The positions to drop, so that no content is in two splits, and what to say about it. Test is kept before validation, validation before train."""
     home: dict[str, int] = {}
     for i, digest in enumerate(digests):
@@ -18,7 +24,9 @@ def leaks(files: Sequence[str], digests: Sequence[str], splits: Sequence[str]) -
     for part in ("train", "validation"):
         if gone := [i for i in drop if splits[i] == part]:
             examples = [f"{files[i]} = {files[home[digests[i]]]}" for i in gone]
-            notes.append(f"{counted(len(gone), 'image')} dropped from {part}: identical to one in another split, where it is kept ({shown(examples)}).")
+            notes.append(
+                f"{counted(len(gone), 'image')} dropped from {part}: identical to one in another split, where it is kept ({shown(examples)})."
+            )
     return drop, notes
 
 

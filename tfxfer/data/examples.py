@@ -93,23 +93,46 @@ class Examples:
     @property
     def fingerprint(self) -> str:
         """A hash of classes, names, contents, labels and splits: the same for the same data, wherever it lies."""
-        rows = [self.classes, *zip(self.files, self.digests, self.labels.tolist(), self.splits, strict=True)]
+        rows = [
+            self.classes,
+            *zip(self.files, self.digests, self.labels.tolist(), self.splits, strict=True),
+        ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def counts(self) -> dict[str, np.ndarray]:
         """For each split the number of images of each class, int64 [classes]."""
-        return {split: np.bincount(self.labels[self.where(split)], minlength=len(self.classes)) for split in SPLITS}
+        return {
+            split: np.bincount(self.labels[self.where(split)], minlength=len(self.classes))
+            for split in SPLITS
+        }
 
     def table(self) -> str:
         """Images and classes of each split as aligned text; of many classes only the smallest ten are listed."""
         counts = self.counts()
         order = range(len(self.classes))
-        listed = list(order) if len(order) <= LISTED else sorted(order, key=lambda c: (counts["train"][c], c))[:10]
+        listed = (
+            list(order)
+            if len(order) <= LISTED
+            else sorted(order, key=lambda c: (counts["train"][c], c))[:10]
+        )
         rows: list[tuple[str, ...]] = [("class", *SPLITS)]
-        rows += [(self.classes[c], *(str(counts[s][c]) if counts[s].any() else "-" for s in SPLITS)) for c in listed]
+        rows += [
+            (self.classes[c], *(str(counts[s][c]) if counts[s].any() else "-" for s in SPLITS))
+            for c in listed
+        ]
         if len(listed) < len(order):
             rows.append((f"(the 10 smallest of {len(order)})", "", "", ""))
         rows.append(("images", *(str(counts[s].sum()) if counts[s].any() else "-" for s in SPLITS)))
-        rows.append(("classes", *(str(np.count_nonzero(counts[s])) if counts[s].any() else "-" for s in SPLITS)))
+        rows.append(
+            (
+                "classes",
+                *(str(np.count_nonzero(counts[s])) if counts[s].any() else "-" for s in SPLITS),
+            )
+        )
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join("  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(
+                [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]
+            ).rstrip()
+            for row in rows
+        )

@@ -10,7 +10,13 @@ from tfxfer.data.examples import Found
 from tfxfer.data.images import ENDINGS, kind
 from tfxfer.errors import DataError
 
-PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+PARTS = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
 LAYOUT = """
   photos/
     cats/  one.jpg  two.jpg ...
@@ -42,7 +48,13 @@ def read_folder(folder: Path, source: str) -> Found:
     if parts := _parts(folder, source):
         tops = [(part, classes) for part, top in parts for classes in _subfolders(top)]
         left = [entry.name for entry in _subfolders(folder) if entry.name.lower() not in PARTS]
-        notes = [f"Left out, for it is none of train, validation and test: {shown([name + '/' for name in left])}."] if left else []
+        notes = (
+            [
+                f"Left out, for it is none of train, validation and test: {shown([name + '/' for name in left])}."
+            ]
+            if left
+            else []
+        )
         loose = [folder, *(top for _, top in parts)]
     else:
         tops, notes, loose = [("", classes) for classes in _subfolders(folder)], [], [folder]
@@ -63,14 +75,24 @@ def read_folder(folder: Path, source: str) -> Found:
     if not paths:
         raise DataError(_nothing(source, len(stray), others))
     if stray:
-        notes.append(f"Left out, for they are in no class folder: {shown([path.relative_to(folder).as_posix() for path in stray])}.")
+        notes.append(
+            f"Left out, for they are in no class folder: {shown([path.relative_to(folder).as_posix() for path in stray])}."
+        )
     if empty:
         notes.append(f"Left out, for there are no images in it: {shown(empty)}.")
     if others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         notes.append(f"{sum(others.values())} files that are no images were passed over ({kinds}).")
     files = [path.relative_to(folder).as_posix() for path in paths]
-    return Found(files, names, lambda i: paths[i].read_bytes(), source, splits if parts else None, notes=tuple(notes), paths=paths)
+    return Found(
+        files,
+        names,
+        lambda i: paths[i].read_bytes(),
+        source,
+        splits if parts else None,
+        notes=tuple(notes),
+        paths=paths,
+    )
 
 
 def _parts(folder: Path, source: str) -> list[tuple[str, Path]]:
@@ -79,7 +101,9 @@ def _parts(folder: Path, source: str) -> list[tuple[str, Path]]:
     for entry in _subfolders(folder):
         if part := PARTS.get(entry.name.lower()):
             if part in found:
-                raise DataError(f"{source}: {found[part].name}/ and {entry.name}/ both mean {part}. Expected one of them.")
+                raise DataError(
+                    f"{source}: {found[part].name}/ and {entry.name}/ both mean {part}. Expected one of them."
+                )
             found[part] = entry
     if not found:
         return []
@@ -89,7 +113,9 @@ def _parts(folder: Path, source: str) -> list[tuple[str, Path]]:
     if "train" not in found:
         if len(found) < len(_subfolders(folder)):
             return []
-        raise DataError(f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no train/. Expected train/ with a folder for each class.")
+        raise DataError(
+            f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no train/. Expected train/ with a folder for each class."
+        )
     return [(part, found[part]) for part in ("train", "validation", "test") if part in found]
 
 

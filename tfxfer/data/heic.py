@@ -33,7 +33,9 @@ def readable(data: bytes, file: str = "") -> bytes:
                 return png(_pixels(image))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more on damaged files
         raise ImageError(f"{file} is a {form} that can't be decoded: {error}".lstrip()) from error
-    raise ImageError(f"{file} is a {form} of {width} x {height} pixels, more than the {MOST_PIXELS // 10**6} million that are read".lstrip())
+    raise ImageError(
+        f"{file} is a {form} of {width} x {height} pixels, more than the {MOST_PIXELS // 10**6} million that are read".lstrip()
+    )
 
 
 def _opener(form: str, file: str) -> Any:
@@ -48,7 +50,9 @@ def _opener(form: str, file: str) -> Any:
             register_heif_opener()
             return HeifImageFile
     except ImportError as error:
-        raise MissingExtraError(f"{file}: reading {form} files".removeprefix(": "), "heic") from error
+        raise MissingExtraError(
+            f"{file}: reading {form} files".removeprefix(": "), "heic"
+        ) from error
     return Image.open
 
 

@@ -35,7 +35,10 @@ def kind(data: bytes) -> str | None:
     if data.startswith((b"II*\0", b"MM\0*")):
         return "TIFF"
     if data[4:8] == b"ftyp" and len(data) >= 16:
-        brands = {data[8:12], *(data[i : i + 4] for i in range(16, min(int.from_bytes(data[:4], "big"), 256), 4))}
+        brands = {
+            data[8:12],
+            *(data[i : i + 4] for i in range(16, min(int.from_bytes(data[:4], "big"), 256), 4)),
+        }
         return "AVIF" if brands & AVIF_BRANDS else "HEIC" if brands & HEIF_BRANDS else None
     return None
 
@@ -82,7 +85,9 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack_from(">BHH", data, at + 4)
             if marker > 0xC2 or bits != 8:
-                raise Damaged(f"is {bits}-bit, lossless or arithmetically coded, which can't be read")
+                raise Damaged(
+                    f"is {bits}-bit, lossless or arithmetically coded, which can't be read"
+                )
             size = width, height
         if marker == 0xDA:
             break
@@ -119,7 +124,11 @@ def _gif(data: bytes) -> tuple[int, int]:
             at = _skip_blocks(data, at + 2)
         elif data[at] == 0x2C:
             local = data[at + 9]
-            _skip_blocks(data, at + 11 + (3 << (local & 7) + 1 if local & 0x80 else 0), "is truncated: its first frame has no end")
+            _skip_blocks(
+                data,
+                at + 11 + (3 << (local & 7) + 1 if local & 0x80 else 0),
+                "is truncated: its first frame has no end",
+            )
             return width, height
         else:
             raise Damaged("holds no image")
@@ -147,8 +156,15 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 def _bmp(data: bytes) -> tuple[int, int]:
     start, header, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", data, 10)
-    if header < 40 or bits not in (8, 24, 32) or packing not in (0, 3) or (packing == 3 and bits != 32):
-        raise Damaged("has fewer than 8 or just 16 bits a pixel, is packed, or of the OS/2 kind, which can't be read; save it as PNG")
+    if (
+        header < 40
+        or bits not in (8, 24, 32)
+        or packing not in (0, 3)
+        or (packing == 3 and bits != 32)
+    ):
+        raise Damaged(
+            "has fewer than 8 or just 16 bits a pixel, is packed, or of the OS/2 kind, which can't be read; save it as PNG"
+        )
     if width < 1:
         return width, abs(height)
     if start + (bits // 8 * width + 3) // 4 * 4 * abs(height) > len(data):
@@ -194,4 +210,11 @@ def _bits(data: bytes) -> Iterator[int]:
     raise IndexError
 
 
-SIZE_OF: dict[str, Callable[[bytes], tuple[int, int]]] = {"JPEG": _jpeg, "PNG": _png, "GIF": _gif, "WebP": _webp, "BMP": _bmp, "JPEG XL": _jxl}
+SIZE_OF: dict[str, Callable[[bytes], tuple[int, int]]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "GIF": _gif,
+    "WebP": _webp,
+    "BMP": _bmp,
+    "JPEG XL": _jxl,
+}

@@ -13,14 +13,21 @@ def png(image: np.ndarray) -> bytes:
     image = image[..., None] if image.ndim == 2 else image
     height, width, channels = image.shape
     values = np.ascontiguousarray(image, ">u2" if image.dtype == np.uint16 else np.uint8)
-    rows = np.zeros((height, 1 + width * channels * values.itemsize), np.uint8)  # each row begins with its filter: none
+    rows = np.zeros(
+        (height, 1 + width * channels * values.itemsize), np.uint8
+    )  # each row begins with its filter: none
     rows[:, 1:] = values.view(np.uint8).reshape(height, -1)
     raw = rows.tobytes()
     blocks = [raw[at : at + 0xFFFF] for at in range(0, len(raw), 0xFFFF)]
-    stored = [struct.pack("<BHH", at == len(blocks) - 1, len(block), len(block) ^ 0xFFFF) + block for at, block in enumerate(blocks)]
+    stored = [
+        struct.pack("<BHH", at == len(blocks) - 1, len(block), len(block) ^ 0xFFFF) + block
+        for at, block in enumerate(blocks)
+    ]
     pixels = b"\x78\x01" + b"".join(stored) + struct.pack(">I", zlib.adler32(raw))
     header = struct.pack(">IIBBBBB", width, height, 8 * values.itemsize, COLOUR[channels], 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        _chunk(name, data) for name, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    )
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

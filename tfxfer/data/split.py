@@ -16,7 +16,14 @@ from tfxfer.errors import DataError
 SHARE = 0.15  # of test, and of validation
 
 
-def split(names: Sequence[str], digests: Sequence[str], groups: Sequence[str] | None = None, *, seed: int = 0, source: str = "") -> list[str]:
+def split(
+    names: Sequence[str],
+    digests: Sequence[str],
+    groups: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    source: str = "",
+) -> list[str]:
     """A split for each image.
 
     Every class with at least three units (images, identical images, groups) gets all three parts, one with two gets train and test.
@@ -39,7 +46,9 @@ def split(names: Sequence[str], digests: Sequence[str], groups: Sequence[str] | 
             raise DataError(_too_small(name, list(names).count(name), groups is not None, source))
         units.sort(key=lambda unit: _place(seed, groups[unit[0]] if groups else digests[unit[0]]))
         _share_out(units, result)
-    if bare := sorted(set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}):
+    if bare := sorted(
+        set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}
+    ):
         raise DataError(
             f"{source}: after the split no training image of the class '{bare[0]}' is left, for its groups hold other classes too. Name the split in a column."
         )
@@ -86,7 +95,11 @@ def _place(seed: int, key: str) -> str:
 
 
 def _too_small(name: str, images: int, grouped: bool, source: str) -> str:
-    tied = "of one group, or tied to other classes by their groups" if grouped else "the same, or the same as images of other classes"
+    tied = (
+        "of one group, or tied to other classes by their groups"
+        if grouped
+        else "the same, or the same as images of other classes"
+    )
     return (
         f"{source}: the class '{name}' has {'1 image' if images == 1 else f'{images} images, but all {tied}'}, and the data has to be split into train, "
         f"validation and test. Expected at least 2, better 10. Add images, remove the class, or make the parts yourself: train/{name}/, test/{name}/."

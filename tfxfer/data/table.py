@@ -8,7 +8,15 @@ from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.errors import DataError
 
-PARTS = {"train": "train", "training": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test", "testing": "test"}
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def read_table(path: Path, source: str) -> Found:
@@ -23,18 +31,36 @@ def read_table(path: Path, source: str) -> Found:
     lines, rows = _rows(path, source)
     files = [row["path"] for row in rows]
     paths = [path.parent / file for file in files]
-    if gone := [f"{files[i]} (line {lines[i]})" for i, file in enumerate(paths) if not file.is_file()]:
-        raise DataError(f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. Paths are relative to the folder of the table.")
+    if gone := [
+        f"{files[i]} (line {lines[i]})" for i, file in enumerate(paths) if not file.is_file()
+    ]:
+        raise DataError(
+            f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. Paths are relative to the folder of the table."
+        )
     splits = groups = None
     if "split" in rows[0]:
-        if odd := [f"'{row['split']}' (line {line})" for line, row in zip(lines, rows, strict=True) if row["split"].lower() not in PARTS]:
-            raise DataError(f"{source}: unknown values in the column split: {shown(odd)}. Expected train, validation or test.")
+        if odd := [
+            f"'{row['split']}' (line {line})"
+            for line, row in zip(lines, rows, strict=True)
+            if row["split"].lower() not in PARTS
+        ]:
+            raise DataError(
+                f"{source}: unknown values in the column split: {shown(odd)}. Expected train, validation or test."
+            )
         splits = [PARTS[row["split"].lower()] for row in rows]
     if "group" in rows[0]:
         groups = [row["group"] or f"\0{line}" for line, row in zip(lines, rows, strict=True)]
     if splits and groups:
         _check_groups(groups, splits, source)
-    return Found(files, [row["label"] for row in rows], lambda i: paths[i].read_bytes(), source, splits, groups, paths=paths)
+    return Found(
+        files,
+        [row["label"] for row in rows],
+        lambda i: paths[i].read_bytes(),
+        source,
+        splits,
+        groups,
+        paths=paths,
+    )
 
 
 def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]]]:
@@ -42,19 +68,31 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            table = [(reader.line_num, [cell.strip() for cell in line]) for line in reader if any(cell.strip() for cell in line)]
+            table = [
+                (reader.line_num, [cell.strip() for cell in line])
+                for line in reader
+                if any(cell.strip() for cell in line)
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source}: no readable CSV table in UTF-8: {error}") from error
     columns = [cell.lower() for cell in table[0][1]] if table else []
     if not {"path", "label"} <= set(columns):
         held = ", ".join(columns) or "nothing"
-        raise DataError(f"{source}: expected a first row that names the columns path and label, with commas between (also: split, group). Found: {held}.")
+        raise DataError(
+            f"{source}: expected a first row that names the columns path and label, with commas between (also: split, group). Found: {held}."
+        )
     if len(table) < 2:
         raise DataError(f"{source}: no rows below the header.")
     if odd := [str(line) for line, cells in table[1:] if len(cells) != len(columns)]:
-        raise DataError(f"{source}: {len(columns)} columns are named, but these lines have more or fewer: {shown(odd)}.")
+        raise DataError(
+            f"{source}: {len(columns)} columns are named, but these lines have more or fewer: {shown(odd)}."
+        )
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
-    if odd := [str(line) for (line, _), row in zip(table[1:], rows, strict=True) if not row["path"] or not row["label"]]:
+    if odd := [
+        str(line)
+        for (line, _), row in zip(table[1:], rows, strict=True)
+        if not row["path"] or not row["label"]
+    ]:
         raise DataError(f"{source}: path or label is empty in these lines: {shown(odd)}.")
     return [line for line, _ in table[1:]], rows
 
@@ -64,4 +102,6 @@ def _check_groups(groups: list[str], splits: list[str], source: str) -> None:
     for group, part in zip(groups, splits, strict=True):
         parts[group].add(part)
     if torn := sorted(group for group, held in parts.items() if len(held) > 1):
-        raise DataError(f"{source}: the column split tears groups apart: {shown(torn)}. Put each group into one part, or leave the column split out.")
+        raise DataError(
+            f"{source}: the column split tears groups apart: {shown(torn)}. Put each group into one part, or leave the column split out."
+        )

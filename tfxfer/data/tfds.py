@@ -11,7 +11,13 @@ from tfxfer.data.examples import SPLITS, Found
 from tfxfer.data.png import png
 from tfxfer.errors import DataError
 
-PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+PARTS = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
 
 
 def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
@@ -26,12 +32,16 @@ def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
     image, label = _keys(builder, name)
     parts = {part: PARTS[part] for part in builder.info.splits if part in PARTS}
     if "train" not in parts:
-        raise DataError(f"tfds:{name} has no part named train. Found: {shown(list(builder.info.splits), 10)}")
+        raise DataError(
+            f"tfds:{name} has no part named train. Found: {shown(list(builder.info.splits), 10)}"
+        )
     left = [part for part in builder.info.splits if part not in PARTS]
     feature = builder.info.features[label]
     spool, names, splits, files = Spool(), [], [], []
     for part in sorted(parts, key=lambda part: SPLITS.index(parts[part])):
-        dataset = builder.as_dataset(split=part, shuffle_files=False, decoders={image: tfds.decode.SkipDecoding()})
+        dataset = builder.as_dataset(
+            split=part, shuffle_files=False, decoders={image: tfds.decode.SkipDecoding()}
+        )
         for i, element in enumerate(dataset.as_numpy_iterator()):
             data = element[image]
             spool.append(data if isinstance(data, bytes) else png(data))
@@ -39,8 +49,18 @@ def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
             splits.append(parts[part])
             files.append(f"{part}/{i:06d}")
     spool.close()
-    notes = [f"Left out, for it is none of train, validation and test: {shown(left)}."] if left else []
-    return Found(files, names, spool.read, f"tfds:{name}", splits if len(parts) > 1 else None, classes=feature.names, notes=tuple(notes))
+    notes = (
+        [f"Left out, for it is none of train, validation and test: {shown(left)}."] if left else []
+    )
+    return Found(
+        files,
+        names,
+        spool.read,
+        f"tfds:{name}",
+        splits if len(parts) > 1 else None,
+        classes=feature.names,
+        notes=tuple(notes),
+    )
 
 
 def _builder(name: str, data_dir: str | PathLike[str] | None) -> Any:
@@ -48,7 +68,9 @@ def _builder(name: str, data_dir: str | PathLike[str] | None) -> Any:
         builder = tfds.builder(name, data_dir=data_dir)
         builder.download_and_prepare()
     except tfds.core.registered.DatasetNotFoundError as error:
-        raise DataError(f"tfds:{name} is no dataset that TensorFlow Datasets {tfds.__version__} knows or finds in {data_dir or 'its folder'}.") from error
+        raise DataError(
+            f"tfds:{name} is no dataset that TensorFlow Datasets {tfds.__version__} knows or finds in {data_dir or 'its folder'}."
+        ) from error
     except Exception as error:  # its downloads fail in many ways: requests, urllib3, checksums, a full disk, a builder's own code
         first = str(error).strip().splitlines()[:1]
         raise DataError(
@@ -60,9 +82,15 @@ def _builder(name: str, data_dir: str | PathLike[str] | None) -> Any:
 def _keys(builder: Any, name: str) -> tuple[str, str]:
     features = builder.info.features
     keys = builder.info.supervised_keys or ("image", "label")
-    if not isinstance(features, tfds.features.FeaturesDict) or any(key not in features for key in keys[:2]):
+    if not isinstance(features, tfds.features.FeaturesDict) or any(
+        key not in features for key in keys[:2]
+    ):
         raise DataError(f"tfds:{name} has no image and label. Found: {features}")
     image, label = keys[:2]
-    if not isinstance(features[image], tfds.features.Image) or not isinstance(features[label], tfds.features.ClassLabel):
-        raise DataError(f"tfds:{name} is no image classification: {image} is {features[image]}, {label} is {features[label]}.")
+    if not isinstance(features[image], tfds.features.Image) or not isinstance(
+        features[label], tfds.features.ClassLabel
+    ):
+        raise DataError(
+            f"tfds:{name} is no image classification: {image} is {features[image]}, {label} is {features[label]}."
+        )
     return image, label

@@ -9,4 +9,15 @@ from tfxfer.evaluate.baselines import Baselines, baselines, pays
 from tfxfer.evaluate.figures import reliability, score, share, wilson
 from tfxfer.evaluate.sets import lowest, members, strangeness
 
-__all__ = ["Baselines", "baselines", "lowest", "members", "pays", "reliability", "score", "share", "strangeness", "wilson"]
+__all__ = [
+    "Baselines",
+    "baselines",
+    "lowest",
+    "members",
+    "pays",
+    "reliability",
+    "score",
+    "share",
+    "strangeness",
+    "wilson",
+]

@@ -13,7 +13,10 @@ from tfxfer.probe.fitted import Array
 from tfxfer.probe.folds import sample
 
 BASELINE_EXAMPLES = 10_000  # a baseline is fitted on at most so many: more would cost more than what it is compared with
-NAMES = {"majority": "always the most frequent class", "raw_pixels": "logistic regression on raw pixels"}
+NAMES = {
+    "majority": "always the most frequent class",
+    "raw_pixels": "logistic regression on raw pixels",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,11 @@ def baselines(
         log: is called with what a user should know.
     """
     labels, train, test = np.asarray(labels), np.asarray(train), np.asarray(test)
-    scores: dict[str, dict[str, Any] | None] = {"majority": None, "raw_pixels": None, "last_layer_logistic": None}
+    scores: dict[str, dict[str, Any] | None] = {
+        "majority": None,
+        "raw_pixels": None,
+        "last_layer_logistic": None,
+    }
     right: dict[str, np.ndarray] = {}
     if not len(test):
         return Baselines(scores, right)
@@ -60,7 +67,9 @@ def baselines(
     found = {"majority": np.broadcast_to(share, (len(test), len(classes)))}
     few = train[sample(labels[train], BASELINE_EXAMPLES, seed)]
     if len(few) < len(train):
-        log(f"baselines: logistic regression is fitted on {len(few):,} of {len(train):,} training examples, each class by its share")
+        log(
+            f"baselines: logistic regression is fitted on {len(few):,} of {len(train):,} training examples, each class by its share"
+        )
     for name, features in (("raw_pixels", raw_pixels), ("last_layer_logistic", last_layer)):
         if features is not None:
             found[name] = logistic(features, labels, few, test, len(classes), seed)
@@ -70,15 +79,35 @@ def baselines(
     return Baselines(scores, right)
 
 
-def logistic(features: Array, labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+def logistic(
+    features: Array,
+    labels: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    classes: int,
+    seed: int,
+) -> np.ndarray:
     """Probabilities [len(test), classes] by logistic regression fitted on `train`; a class without training examples has next to none."""
     present, known = np.unique(labels[train], return_inverse=True)
     if len(present) < 2:
-        return np.broadcast_to(np.isin(np.arange(classes), present).astype(np.float64), (len(test), classes))
+        return np.broadcast_to(
+            np.isin(np.arange(classes), present).astype(np.float64), (len(test), classes)
+        )
     numbers = np.zeros(len(labels), int)
     numbers[train] = known
-    fitted = linear(features, numbers, len(present), (features.shape[1],), rows=train, normalise="standardise", seed=seed).expanded(present, classes)
-    logits = [fitted.logits(np.asarray(features[test[i : i + 1024]], np.float32)) for i in range(0, len(test), 1024)]
+    fitted = linear(
+        features,
+        numbers,
+        len(present),
+        (features.shape[1],),
+        rows=train,
+        normalise="standardise",
+        seed=seed,
+    ).expanded(present, classes)
+    logits = [
+        fitted.logits(np.asarray(features[test[i : i + 1024]], np.float32))
+        for i in range(0, len(test), 1024)
+    ]
     return softmax(np.concatenate(logits).astype(np.float64), 1)
 
 
@@ -93,7 +122,14 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
     Returns:
         None where there is no test part or no baseline.
     """
-    test, others = metrics.get("test"), {name: found for name, found in (metrics.get("baselines") or {}).items() if name in NAMES and found}
+    test, others = (
+        metrics.get("test"),
+        {
+            name: found
+            for name, found in (metrics.get("baselines") or {}).items()
+            if name in NAMES and found
+        },
+    )
     if not test or not others:
         return None
     name = max(others, key=lambda key: others[key]["accuracy"])
@@ -102,7 +138,14 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
     if right is not None and name in right and "test" in right:
         gain, error = paired(np.asarray(right["test"]), np.asarray(right[name]))
     else:
-        error = float(np.sqrt(sum(found["accuracy"] * (1 - found["accuracy"]) / found["n"] for found in (test, other))))
+        error = float(
+            np.sqrt(
+                sum(
+                    found["accuracy"] * (1 - found["accuracy"]) / found["n"]
+                    for found in (test, other)
+                )
+            )
+        )
     figures = f"{test['accuracy']:.3f} on {n:,} test examples against {other['accuracy']:.3f} by {NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
     if gain > 2 * error and gain > 0:
         return f"Transfer pays: {figures}."

@@ -14,7 +14,9 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share of `right` out of `n` (Wilson 1927)."""
     share, z2 = right / n, Z * Z
     middle, half = share + z2 / (2 * n), Z * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, float((middle - half) / (1 + z2 / n))), min(1.0, float((middle + half) / (1 + z2 / n)))
+    return max(0.0, float((middle - half) / (1 + z2 / n))), min(
+        1.0, float((middle + half) / (1 + z2 / n))
+    )
 
 
 def share(right: np.ndarray) -> dict[str, float]:
@@ -43,14 +45,21 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str])
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     if not len(labels) or probabilities.shape != (len(labels), len(classes)):
-        raise ValueError(f"expected labels [n] and probabilities [n, {len(classes)}] with n >= 1. Received: shapes {labels.shape} and {probabilities.shape}")
+        raise ValueError(
+            f"expected labels [n] and probabilities [n, {len(classes)}] with n >= 1. Received: shapes {labels.shape} and {probabilities.shape}"
+        )
     found = probabilities.argmax(1)
     places = np.arange(probabilities.shape[1])
     own = probabilities[np.arange(len(labels)), labels]
-    before = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & (places < labels[:, None]))  # of equals the first, as argmax has it
+    before = (probabilities > own[:, None]) | (
+        (probabilities == own[:, None]) & (places < labels[:, None])
+    )  # of equals the first, as argmax has it
     each = {name: of_class(labels == i, found == i) for i, name in enumerate(classes)}
     present = [i for i in range(len(classes)) if np.any(labels == i)]
-    f1 = [2 * np.sum((labels == i) & (found == i)) / (np.sum(labels == i) + np.sum(found == i)) for i in present]
+    f1 = [
+        2 * np.sum((labels == i) & (found == i)) / (np.sum(labels == i) + np.sum(found == i))
+        for i in present
+    ]
     return {
         **share(found == labels),
         "balanced_accuracy": float(np.mean([each[classes[i]]["recall"] for i in present])),
@@ -58,7 +67,13 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str])
         "top5": float(np.mean(np.sum(before, 1) < 5)) if len(classes) > 5 else None,
         "log_loss": float(-np.log(np.maximum(own, SMALLEST)).mean()),
         "brier": float(np.mean(np.sum(np.square(probabilities), 1) - 2 * own + 1)),
-        "ece": float(sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in reliability(labels, probabilities)) / len(labels)),
+        "ece": float(
+            sum(
+                b["n"] * abs(b["confidence"] - b["accuracy"])
+                for b in reliability(labels, probabilities)
+            )
+            / len(labels)
+        ),
         "classes": each,
     }
 
@@ -73,7 +88,9 @@ def of_class(true: np.ndarray, said: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> list[dict[str, Any]]:
+def reliability(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS
+) -> list[dict[str, Any]]:
     """How often what is said with some confidence is right: for each bin that holds examples "confidence" (their mean), and as in `share`.
 
     Args:
@@ -81,4 +98,8 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS)
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)
-    return [{"confidence": float(confidence[place == i].mean()), **share(right[place == i])} for i in range(bins) if np.any(place == i)]
+    return [
+        {"confidence": float(confidence[place == i].mean()), **share(right[place == i])}
+        for i in range(bins)
+        if np.any(place == i)
+    ]

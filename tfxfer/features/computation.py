@@ -22,7 +22,9 @@ from tfxfer.engines import ENGINES, Engine
 from tfxfer.features.pixels import Pixels
 
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
-View = Callable[[np.ndarray, Sequence[str]], np.ndarray]  # a batch of pixels, and the digests of its images, to pixels
+View = Callable[
+    [np.ndarray, Sequence[str]], np.ndarray
+]  # a batch of pixels, and the digests of its images, to pixels
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,34 @@ class Computation:
 
 
 def of_prefix(
-    prefix: Prefix, engine: str, precision: str, *, mirror: bool = False, augment: tuple[str, ...] = (), number: int = 0, dtype: str = "float32"
+    prefix: Prefix,
+    engine: str,
+    precision: str,
+    *,
+    mirror: bool = False,
+    augment: tuple[str, ...] = (),
+    number: int = 0,
+    dtype: str = "float32",
 ) -> Computation:
     """Features of the images as they are, or of their augmented view of that number; with `mirror` of their mirror images too."""
     if engine not in ENGINES:
-        raise ValueError(f"Expected engine to be one of {', '.join(ENGINES)}. Received: engine={engine!r}")
+        raise ValueError(
+            f"Expected engine to be one of {', '.join(ENGINES)}. Received: engine={engine!r}"
+        )
     if precision not in ("float32", "bf16"):
-        raise ValueError(f"Expected precision to be float32 or bf16. Received: precision={precision!r}")
-    views: list[View] = [partial(augmented, kinds=augment, number=number)] if augment else [as_it_is]
+        raise ValueError(
+            f"Expected precision to be float32 or bf16. Received: precision={precision!r}"
+        )
+    views: list[View] = (
+        [partial(augmented, kinds=augment, number=number)] if augment else [as_it_is]
+    )
     views += [mirrored] if mirror else []
     names = [[*augment, number] if augment else 0, 1]
     keys = [key_of(prefix, engine, precision, name, dtype) for name in names[: len(views)]]
     start = partial(ENGINES[engine], prefix, precision)
-    return Computation(tuple(keys), tuple(views), start, prefix.width, prefix.image_size, prefix.value_range, dtype)
+    return Computation(
+        tuple(keys), tuple(views), start, prefix.width, prefix.image_size, prefix.value_range, dtype
+    )
 
 
 def of_pixels(size: int = 32) -> Computation:
@@ -73,10 +90,15 @@ def of_pixels(size: int = 32) -> Computation:
     return Computation((key,), (as_it_is,), lambda: flat, size * size * 3, image_size, value_range)
 
 
-def key_of(prefix: Prefix, engine: str, precision: str, view: int | list, dtype: str = "float32") -> dict[str, Any]:
+def key_of(
+    prefix: Prefix, engine: str, precision: str, view: int | list, dtype: str = "float32"
+) -> dict[str, Any]:
     """Everything that a feature depends on, but for the image. The batch size is not in it: it changes no bit of a feature."""
     pixels = preprocess.fingerprint(prefix.image_size, prefix.value_range)
-    taps = {"taps": list(prefix.tap_widths), "pooling": "mean, max" if prefix.tap_widths else "none"}
+    taps = {
+        "taps": list(prefix.tap_widths),
+        "pooling": "mean, max" if prefix.tap_widths else "none",
+    }
     return {
         "kind": "features",
         "backbone": prefix.fingerprint,
@@ -99,10 +121,17 @@ def mirrored(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
     return batch[:, :, ::-1]
 
 
-def augmented(batch: np.ndarray, digests: Sequence[str], *, kinds: tuple[str, ...], number: int) -> np.ndarray:
+def augmented(
+    batch: np.ndarray, digests: Sequence[str], *, kinds: tuple[str, ...], number: int
+) -> np.ndarray:
     """View `number` of each image; the rows that fill up the last batch stay as they are."""
     seeds = tf.constant([seed_of(digest, number) for digest in digests])
-    return np.concatenate([augmented_pixels(tf.constant(batch[: len(digests)]), seeds, kinds).numpy(), batch[len(digests) :]])
+    return np.concatenate(
+        [
+            augmented_pixels(tf.constant(batch[: len(digests)]), seeds, kinds).numpy(),
+            batch[len(digests) :],
+        ]
+    )
 
 
 def flat(batch: np.ndarray) -> np.ndarray:
@@ -122,13 +151,22 @@ def computed(
 
     def finished() -> tuple[int, list[tuple[int, list[int], np.ndarray]]]:
         positions, results = under_way.popleft()
-        return len(positions), [(number, [positions[i] for i in rows], result.result()[rows].astype(how.dtype, copy=False)) for number, rows, result in results]
+        return len(positions), [
+            (
+                number,
+                [positions[i] for i in rows],
+                result.result()[rows].astype(how.dtype, copy=False),
+            )
+            for number, rows, result in results
+        ]
 
     with ThreadPoolExecutor(1) as pool:
         for positions, batch in pixels.batches(sorted(set().union(*lacking)), bad):
             digests, results = [pixels.examples.digests[i] for i in positions], []
             for number, view in enumerate(how.views):
-                if rows := [i for i, position in enumerate(positions) if position in lacking[number]]:
+                if rows := [
+                    i for i, position in enumerate(positions) if position in lacking[number]
+                ]:
                     results.append((number, rows, pool.submit(engine, view(batch, digests))))
             under_way.append((positions, results))
             if len(under_way) > AHEAD:

@@ -57,9 +57,16 @@ def extract(
     """
     if batch_size < 1:
         raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")
-    how = of_prefix(prefix, engine, precision, mirror=mirror, augment=augment, number=number, dtype=dtype)
+    how = of_prefix(
+        prefix, engine, precision, mirror=mirror, augment=augment, number=number, dtype=dtype
+    )
     good = fill(examples, how, cache, batch_size, skip_bad_images, progress)
-    return Features(good, tuple(cache.rows(key, good.digests) for key in how.keys), prefix.tap_widths, prefix.feature_size)
+    return Features(
+        good,
+        tuple(cache.rows(key, good.digests) for key in how.keys),
+        prefix.tap_widths,
+        prefix.feature_size,
+    )
 
 
 @dataclass(frozen=True)
@@ -74,28 +81,55 @@ class Extractor:
 
     def __call__(self, examples: Examples, prefix: Prefix, **options: Any) -> Features:
         """See `extract`."""
-        house: dict[str, Any] = {"cache": self.cache, "engine": self.engine, "precision": self.precision, "batch_size": self.batch_size}
+        house: dict[str, Any] = {
+            "cache": self.cache,
+            "engine": self.engine,
+            "precision": self.precision,
+            "batch_size": self.batch_size,
+        }
         index, count = place(self.strategy)
         if count > 1:
             if len(mine := np.arange(len(examples))[index::count]):
                 extract(examples.take(mine), prefix, **house, **options)
             barrier(self.strategy)
-        return extract(examples, prefix, **house, **options)  # finds the others' rows in a shared cache, and computes them where it isn't shared
+        return extract(
+            examples, prefix, **house, **options
+        )  # finds the others' rows in a shared cache, and computes them where it isn't shared
 
     def need(self, examples: Examples, prefix: Prefix, **options: Any) -> int:
         """Bytes that `extractor(examples, prefix, ...)` would add to the cache."""
         how = of_prefix(prefix, self.engine, self.precision, **options)
-        return sum(len(distinct(examples.digests, self.cache.missing(key, examples.digests))) for key in how.keys) * how.row_size
+        return (
+            sum(
+                len(distinct(examples.digests, self.cache.missing(key, examples.digests)))
+                for key in how.keys
+            )
+            * how.row_size
+        )
 
 
-def raw_pixels(examples: Examples, *, cache: Cache, size: int = 32, skip_bad_images: bool = False, progress: bool = False) -> Features:
+def raw_pixels(
+    examples: Examples,
+    *,
+    cache: Cache,
+    size: int = 32,
+    skip_bad_images: bool = False,
+    progress: bool = False,
+) -> Features:
     """The images themselves, made small, as features for the baseline: float32 [n, size * size * 3] in [0, 1], cached like any other."""
     how = of_pixels(size)
     good = fill(examples, how, cache, 32, skip_bad_images, progress)
     return Features(good, (cache.rows(how.keys[0], good.digests),), (), how.width)
 
 
-def fill(examples: Examples, how: Computation, cache: Cache, batch_size: int, skip_bad_images: bool, progress: bool) -> Examples:
+def fill(
+    examples: Examples,
+    how: Computation,
+    cache: Cache,
+    batch_size: int,
+    skip_bad_images: bool,
+    progress: bool,
+) -> Examples:
     """Compute what the cache lacks; returns the examples without those that can't be decoded."""
     wanted = lacking(how, cache, examples)
     todo = len(set().union(*wanted))
@@ -145,7 +179,12 @@ def without(examples: Examples, bad: dict[int, str]) -> Examples:
     contents = {examples.digests[i]: reason for i, reason in bad.items()}
     left_out = [i for i, digest in enumerate(examples.digests) if digest in contents]
     if len(left_out) == len(examples):
-        raise ImageError(f"none of the {len(examples)} image files can be decoded: {named({examples.files[i]: why for i, why in bad.items()})}")
+        raise ImageError(
+            f"none of the {len(examples)} image files can be decoded: {named({examples.files[i]: why for i, why in bad.items()})}"
+        )
     kept = examples.take([i for i, digest in enumerate(examples.digests) if digest not in contents])
     listed = "\n".join(f"  {examples.files[i]}: {contents[examples.digests[i]]}" for i in left_out)
-    return replace(kept, notes=(*examples.notes, f"left out {len(left_out)} files that can't be decoded:\n{listed}"))
+    return replace(
+        kept,
+        notes=(*examples.notes, f"left out {len(left_out)} files that can't be decoded:\n{listed}"),
+    )

@@ -19,7 +19,13 @@ NAMED = 20  # files that a message names
 class Pixels:
     """The examples' pixels, decoded by tf.data ahead of whoever asks for them."""
 
-    def __init__(self, examples: Examples, image_size: tuple[int, int], value_range: tuple[float, float], batch_size: int):
+    def __init__(
+        self,
+        examples: Examples,
+        image_size: tuple[int, int],
+        value_range: tuple[float, float],
+        batch_size: int,
+    ):
         self.examples, self.batch_size = examples, batch_size
         self.decode = decoder(tuple(image_size), tuple(value_range))
 
@@ -30,7 +36,9 @@ class Pixels:
             raise ValueError("it was changed after it was listed; run again")
         return encoded
 
-    def batches(self, todo: Sequence[int], bad: dict[int, str] | None) -> Iterator[tuple[list[int], np.ndarray]]:
+    def batches(
+        self, todo: Sequence[int], bad: dict[int, str] | None
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
         """(positions, float32 [batch_size, H, W, 3]) in order, the last batch filled up with zeros.
 
         Files that can't be decoded go into `bad` with the reason, and the rest moves up; where `bad` is None, they raise an ImageError.
@@ -43,7 +51,14 @@ class Pixels:
                     pixels = batch.numpy()
                     positions = todo[done : done + self.batch_size]
                     if len(pixels) < self.batch_size:
-                        pixels = np.concatenate([pixels, np.zeros((self.batch_size - len(pixels), *pixels.shape[1:]), np.float32)])
+                        pixels = np.concatenate(
+                            [
+                                pixels,
+                                np.zeros(
+                                    (self.batch_size - len(pixels), *pixels.shape[1:]), np.float32
+                                ),
+                            ]
+                        )
                     yield positions, pixels
                     done += len(positions)
             except tf.errors.OpError:
@@ -83,13 +98,18 @@ class Pixels:
 @lru_cache
 def decoder(image_size: tuple[int, int], value_range: tuple[float, float]) -> Any:
     """Encoded bytes to pixels, traced once a process: that takes a second, and a worker that gets list after list decodes all of them alike."""
-    return tf.function(lambda encoded: preprocess.pixels(encoded, image_size, value_range), input_signature=[tf.TensorSpec((), tf.string)])
+    return tf.function(
+        lambda encoded: preprocess.pixels(encoded, image_size, value_range),
+        input_signature=[tf.TensorSpec((), tf.string)],
+    )
 
 
 def reason(error: Exception) -> str:
     """The telling part of a decoder's message."""
     text = str(getattr(error, "message", None) or error)
-    text = re.sub(r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*?\]", "", text, flags=re.DOTALL)  # where in which graph
+    text = re.sub(
+        r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*?\]", "", text, flags=re.DOTALL
+    )  # where in which graph
     return " ".join(text.split())[:160] or type(error).__name__
 
 

@@ -53,7 +53,11 @@ class Features:
 
     def take(self, positions: Any) -> "Features":
         """The same features, only of these examples, in this order."""
-        return replace(self, examples=self.examples.take(positions), views=tuple(view.take(positions) for view in self.views))
+        return replace(
+            self,
+            examples=self.examples.take(positions),
+            views=tuple(view.take(positions) for view in self.views),
+        )
 
     def blocks(self, positions: Any = None, size: int = 1024) -> Iterator[np.ndarray]:
         """float32 [at most size, columns] after each other, of all examples or of `positions`: for sums over more than fits into memory."""

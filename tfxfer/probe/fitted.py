@@ -40,10 +40,15 @@ def normalised(x: np.ndarray, widths: Sequence[int]) -> np.ndarray:
     return out
 
 
-def blocks(features: Array, rows: np.ndarray, width: int, size: int = BLOCK) -> Iterator[tuple[slice, np.ndarray]]:
+def blocks(
+    features: Array, rows: np.ndarray, width: int, size: int = BLOCK
+) -> Iterator[tuple[slice, np.ndarray]]:
     """The last `width` columns of `features[rows]`, some rows at a time, with the place of each block in `rows`."""
     for start in range(0, len(rows), size):
-        yield slice(start, start + size), np.asarray(features[rows[start : start + size]], np.float32)[:, -width:]
+        yield (
+            slice(start, start + size),
+            np.asarray(features[rows[start : start + size]], np.float32)[:, -width:],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,22 +76,35 @@ class Fitted:
 
     def logits(self, features: Array) -> np.ndarray:
         """Calibrated logits, float32 [n, C], of features that have at least these taps as their last columns."""
-        out = [self._block(x) for _, x in blocks(features, np.arange(features.shape[0]), sum(self.widths))]
+        out = [
+            self._block(x)
+            for _, x in blocks(features, np.arange(features.shape[0]), sum(self.widths))
+        ]
         return np.concatenate(out) if out else np.zeros((0, len(self.bias)), np.float32)
 
     @one_thread
     def _block(self, x: np.ndarray) -> np.ndarray:
         x = normalised(x, self.widths) if self.normalise == "l2" else x
-        return (((x - self.mean) / self.scale) @ self.kernel + self.bias) / np.float32(self.temperature)
+        return (((x - self.mean) / self.scale) @ self.kernel + self.bias) / np.float32(
+            self.temperature
+        )
 
     def layer(self) -> keras.Sequential:
         """The same as a Keras layer: features of the last `taps` taps, float32 [B, d], to calibrated logits [B, C]."""
         dense = keras.layers.Dense(len(self.bias), name="logits")
         standardise = Standardisation(name="standardisation")
-        first = [TapNormalization(self.widths, name="tap_normalization")] if self.normalise == "l2" else []
-        model = keras.Sequential([keras.Input((sum(self.widths),)), *first, standardise, dense], name=self.name)
+        first = (
+            [TapNormalization(self.widths, name="tap_normalization")]
+            if self.normalise == "l2"
+            else []
+        )
+        model = keras.Sequential(
+            [keras.Input((sum(self.widths),)), *first, standardise, dense], name=self.name
+        )
         standardise.set_weights([self.mean, self.scale])
-        dense.set_weights([self.kernel / np.float32(self.temperature), self.bias / np.float32(self.temperature)])
+        dense.set_weights(
+            [self.kernel / np.float32(self.temperature), self.bias / np.float32(self.temperature)]
+        )
         return model
 
     def expanded(self, present: np.ndarray, classes: int) -> "Fitted":
@@ -100,7 +118,9 @@ class Fitted:
 def centred(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Kernel and bias with mean zero over the classes: the same probabilities, and the smallest numbers that give them."""
     kernel, bias = np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
-    return (kernel - kernel.mean(1, keepdims=True)).astype(np.float32), (bias - bias.mean()).astype(np.float32)
+    return (kernel - kernel.mean(1, keepdims=True)).astype(np.float32), (bias - bias.mean()).astype(
+        np.float32
+    )
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -135,4 +155,6 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean of -log p of the true class."""
-    return float(-log_softmax(np.asarray(logits, np.float64), 1)[np.arange(len(labels)), labels].mean())
+    return float(
+        -log_softmax(np.asarray(logits, np.float64), 1)[np.arange(len(labels)), labels].mean()
+    )

@@ -36,11 +36,21 @@ def sample(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     first = np.searchsorted(labels[order], labels[order])
     chosen = np.arange(len(order)) - first < 2
     others = np.flatnonzero(~chosen)
-    chosen[others[np.linspace(0, len(others), max(count - int(chosen.sum()), 0), endpoint=False).astype(int)]] = True
+    chosen[
+        others[
+            np.linspace(0, len(others), max(count - int(chosen.sum()), 0), endpoint=False).astype(
+                int
+            )
+        ]
+    ] = True
     return np.sort(order[chosen])
 
 
 def few(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """As `sample`, but never more than `count`: where two of each class are more, some of them."""
     found = sample(labels, count, seed)
-    return found if len(found) <= count else np.sort(np.random.default_rng(seed).choice(found, count, replace=False))
+    return (
+        found
+        if len(found) <= count
+        else np.sort(np.random.default_rng(seed).choice(found, count, replace=False))
+    )

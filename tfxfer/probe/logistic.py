@@ -20,7 +20,9 @@ from tfxfer.probe.folds import deal, sample
 ROTATED = 2000  # examples up to which the design is rotated into their row space
 LOADED = 2**30  # bytes of features that are held in memory at most
 FEW = 20  # examples a class below which columns are not standardised: their scales would be noise (METHODS: Linear)
-STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)  # in units of the mean squared length of a centred example, strong to weak
+STRENGTHS = 10.0 ** np.arange(
+    1, -4.01, -0.5
+)  # in units of the mean squared length of a centred example, strong to weak
 UNJUDGED = 1.0  # the strength where nothing can be held out: scikit-learn's default
 STEEPNESS = 0.05  # a guess at p (1 - p): only the number of steps depends on it
 FOLDS = 5
@@ -40,7 +42,9 @@ def moments(features: Array, rows: np.ndarray, width: int) -> tuple[np.ndarray, 
         squares += np.einsum("ij,ij->j", x, x, dtype=np.float64)
     mean = total / len(rows)
     variance = squares / len(rows) - mean * mean
-    return mean.astype(np.float32), np.sqrt(np.where(variance > 1e-10 * np.maximum(mean * mean, 1e-20), variance, 1.0)).astype(np.float32)
+    return mean.astype(np.float32), np.sqrt(
+        np.where(variance > 1e-10 * np.maximum(mean * mean, 1e-20), variance, 1.0)
+    ).astype(np.float32)
 
 
 State = tuple[np.ndarray, np.ndarray]  # where a descent is: [r, k, C] and [k, C]
@@ -78,21 +82,51 @@ def descend(
         parts = []
         for i in range(k):
             own = (start[0][:, i : i + 1], start[1][i : i + 1])
-            parts.append(descend(design, labels, weights[:, i : i + 1], classes, strength, change, own, tolerance))
-        w, b = np.concatenate([part[0] for part in parts], 1), np.concatenate([part[1] for part in parts])
-        return w, b, (np.concatenate([part[2][0] for part in parts], 1), np.concatenate([part[2][1] for part in parts]))
+            parts.append(
+                descend(
+                    design, labels, weights[:, i : i + 1], classes, strength, change, own, tolerance
+                )
+            )
+        w, b = (
+            np.concatenate([part[0] for part in parts], 1),
+            np.concatenate([part[1] for part in parts]),
+        )
+        return (
+            w,
+            b,
+            (
+                np.concatenate([part[2][0] for part in parts], 1),
+                np.concatenate([part[2][1] for part in parts]),
+            ),
+        )
 
     unit, size, forward = np.sqrt(STEEPNESS * n), k * classes, change[0]
     loss = losses(design, labels, weights, classes, strength, change, unit)
     # ftol: below what float32 sums can tell apart, nothing is to be won.
     options = {"maxiter": 500, "gtol": tolerance, "ftol": 1e-9}
-    found = minimize(loss, np.concatenate([part.ravel() for part in start]), jac=True, method="L-BFGS-B", options=options).x
+    found = minimize(
+        loss,
+        np.concatenate([part.ravel() for part in start]),
+        jac=True,
+        method="L-BFGS-B",
+        options=options,
+    ).x
     state = found[:-size].reshape(r, k, classes), found[-size:].reshape(k, classes)
-    return forward(found[:-size].reshape(r, size).astype(np.float32)).reshape(r, k, classes), state[1] / unit, state
+    return (
+        forward(found[:-size].reshape(r, size).astype(np.float32)).reshape(r, k, classes),
+        state[1] / unit,
+        state,
+    )
 
 
 def losses(
-    design: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, strength: float, change: tuple[Change, Change], unit: float
+    design: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    strength: float,
+    change: tuple[Change, Change],
+    unit: float,
 ) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
     """The sum of the k losses and its gradient, as a function of the flat state."""
     (n, k), (forward, backward), size = weights.shape, change, weights.shape[1] * classes
@@ -105,13 +139,17 @@ def losses(
         z -= z.max(2, keepdims=True)
         p = np.exp(z)
         total = p.sum(2, keepdims=True)
-        loss = np.sum(weights * np.log(total[:, :, 0]), dtype=np.float64) - np.sum(truth * z, dtype=np.float64)
+        loss = np.sum(weights * np.log(total[:, :, 0]), dtype=np.float64) - np.sum(
+            truth * z, dtype=np.float64
+        )
         p *= weights[:, :, None] / total
         p -= truth
         p = p.reshape(n, size)
         slope = backward(design.T @ p + np.float32(strength) * w)
         penalty = strength / 2 * float(np.sum(w * w, dtype=np.float64))
-        return float(loss + penalty), np.concatenate([slope.ravel(), p.sum(0, dtype=np.float64) / unit]).astype(np.float64)
+        return float(loss + penalty), np.concatenate(
+            [slope.ravel(), p.sum(0, dtype=np.float64) / unit]
+        ).astype(np.float64)
 
     return value
 
@@ -129,19 +167,38 @@ class Rotated:
         self.unit = float(self.s.sum()) / len(kernel) or 1.0
 
     def descend(
-        self, labels: np.ndarray, weights: np.ndarray, classes: int, strength: float, start: State | None = None, tolerance: float = 1e-3
+        self,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        classes: int,
+        strength: float,
+        start: State | None = None,
+        tolerance: float = 1e-3,
     ) -> tuple[np.ndarray, np.ndarray, State]:
         """`descend` in coordinates divided by the root of the loss's second derivative."""
         scale = (1 / np.sqrt(STEEPNESS * self.s + strength)).astype(np.float32)[:, None]
-        return descend(self.design, labels, weights, classes, strength, (lambda v: v * scale, lambda g: g * scale), start, tolerance)
+        return descend(
+            self.design,
+            labels,
+            weights,
+            classes,
+            strength,
+            (lambda v: v * scale, lambda g: g * scale),
+            start,
+            tolerance,
+        )
 
-    def fit(self, labels: np.ndarray, classes: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    def fit(
+        self, labels: np.ndarray, classes: int, strength: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         """`alpha` [n, C] and `bias` [C] on all examples."""
         w, b, _ = self.descend(labels, np.ones((len(labels), 1)), classes, strength)
         alpha = (self.q / np.sqrt(self.s)) @ w[:, 0].astype(np.float64)
         return alpha - alpha.mean(0), b[0]
 
-    def held_out(self, labels: np.ndarray, folds: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
+    def held_out(
+        self, labels: np.ndarray, folds: np.ndarray, classes: int
+    ) -> tuple[np.ndarray, float]:
         """Held-out logits [n, C] at the strength with the smallest calibrated log loss, and that strength.
 
         From strong to weak, each from where the last one ended; after two that got worse, weaker ones aren't tried. Where nothing is held out, no logits and 1.
@@ -154,7 +211,9 @@ class Rotated:
         for strength in STRENGTHS * self.unit:
             w, b, state = self.descend(labels, weights, classes, strength, state, tolerance=0.03)
             logits = self.own(w, b, folds)
-            loss = log_loss(logits[known] / temperature(logits[known], labels[known]), labels[known])
+            loss = log_loss(
+                logits[known] / temperature(logits[known], labels[known]), labels[known]
+            )
             tried.append((loss, strength, logits))
             if len(tried) > 2 and min(loss, tried[-2][0]) > min(entry[0] for entry in tried[:-2]):
                 break
@@ -179,11 +238,15 @@ class Loaded:
         factor.flat[:: len(factor) + 1] += np.float32(strength)
         self.factor = linalg.cholesky(factor, lower=True, overwrite_a=True, check_finite=False)
 
-    def descend(self, labels: np.ndarray, weights: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, State]:
+    def descend(
+        self, labels: np.ndarray, weights: np.ndarray, classes: int
+    ) -> tuple[np.ndarray, np.ndarray, State]:
         """`descend` in coordinates turned by the factor."""
 
         def forward(v: np.ndarray) -> np.ndarray:
-            return linalg.solve_triangular(self.factor, v, lower=True, trans="T", check_finite=False)
+            return linalg.solve_triangular(
+                self.factor, v, lower=True, trans="T", check_finite=False
+            )
 
         def backward(g: np.ndarray) -> np.ndarray:
             return linalg.solve_triangular(self.factor, g, lower=True, check_finite=False)
@@ -191,11 +254,17 @@ class Loaded:
         return descend(self.design, labels, weights, classes, self.strength, (forward, backward))
 
 
-def loaded(features: Array, rows: np.ndarray, widths: Sequence[int], how: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def loaded(
+    features: Array, rows: np.ndarray, widths: Sequence[int], how: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The normalised and centred features of `rows`, float32 [n, d], and what was subtracted and divided by."""
     width = sum(widths)
     out = np.empty((len(rows), width), np.float32)
-    mean, scale = moments(features, rows, width) if how == "standardise" else (np.zeros(width, np.float32), np.ones(width, np.float32))
+    mean, scale = (
+        moments(features, rows, width)
+        if how == "standardise"
+        else (np.zeros(width, np.float32), np.ones(width, np.float32))
+    )
     for where, x in blocks(features, rows, width):
         out[where] = (x - mean) / scale if how == "standardise" else normalised(x, widths)
     if how == "l2":
@@ -246,21 +315,36 @@ def linear(
         if strength is None:
             _, strength = rotated.held_out(known, deal(known, FOLDS, seed), classes)
         alpha, bias = rotated.fit(known, classes, strength)
-        return primal("linear", widths, mean, x.T @ alpha.astype(np.float32), bias, strength, how, scale)
+        return primal(
+            "linear", widths, mean, x.T @ alpha.astype(np.float32), bias, strength, how, scale
+        )
     if strength is None:
         few = rows[sample(labels[rows], ROTATED, seed)]
         x, _, _ = loaded(features, few, widths, how)
-        _, strength = Rotated(x @ x.T).held_out(labels[few], deal(labels[few], FOLDS, seed), classes)
-    return fit_folds(features, labels, classes, widths, rows, np.full(len(rows), -1), strength, how)[0]
+        _, strength = Rotated(x @ x.T).held_out(
+            labels[few], deal(labels[few], FOLDS, seed), classes
+        )
+    return fit_folds(
+        features, labels, classes, widths, rows, np.full(len(rows), -1), strength, how
+    )[0]
 
 
 def fit_folds(
-    features: Array, labels: np.ndarray, classes: int, widths: Sequence[int], rows: np.ndarray, folds: np.ndarray, strength: float, how: str
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    rows: np.ndarray,
+    folds: np.ndarray,
+    strength: float,
+    how: str,
 ) -> tuple[Fitted, np.ndarray]:
     """The head fitted on all of `rows`, and the logits [n, C] of each from a fit without its fold (0 where the fold is -1)."""
     x, mean, scale = loaded(features, rows, widths, how)
     labels, held_out = labels[rows], np.zeros((len(rows), classes))
-    weights = np.column_stack([np.ones(len(rows), bool), *(folds != fold for fold in range(folds.max() + 1))])
+    weights = np.column_stack(
+        [np.ones(len(rows), bool), *(folds != fold for fold in range(folds.max() + 1))]
+    )
     w, b, _ = Loaded(x, strength).descend(labels, weights, classes)
     for fold in range(folds.max() + 1):
         held_out[folds == fold] = x[folds == fold] @ w[:, fold + 1] + b[fold + 1]

@@ -11,7 +11,9 @@ from tfxfer.probe.fitted import Array, blocks, normalised, one_thread
 
 
 @one_thread
-def precision(features: Array, labels: np.ndarray, classes: int, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def precision(
+    features: Array, labels: np.ndarray, classes: int, widths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Class means M, float32 [C, d], and P = d (R'R + t I)^-1, float32 [d, d], of features with each tap at length one (METHODS: Gaussian).
 
     Holds one d x d matrix, which is inverted in its place.
@@ -23,8 +25,17 @@ def precision(features: Array, labels: np.ndarray, classes: int, widths: Sequenc
     means, _ = class_means(features, rows, labels, classes, widths)
     matrix = np.zeros((width, width), np.float32, order="F")
     for where, x in blocks(features, rows, width):
-        matrix = ssyrk(1.0, (normalised(x, widths) - means[labels[where]]).astype(np.float32).T, 1.0, matrix, lower=1, overwrite_c=1)
-    matrix.flat[:: width + 1] += np.float32(float(np.trace(matrix, dtype=np.float64)) / max(len(rows) - 1, 1) or 1.0)
+        matrix = ssyrk(
+            1.0,
+            (normalised(x, widths) - means[labels[where]]).astype(np.float32).T,
+            1.0,
+            matrix,
+            lower=1,
+            overwrite_c=1,
+        )
+    matrix.flat[:: width + 1] += np.float32(
+        float(np.trace(matrix, dtype=np.float64)) / max(len(rows) - 1, 1) or 1.0
+    )
     factor, _ = lapack.spotrf(matrix, lower=1, overwrite_a=1)
     inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
     for i in range(width):  # LAPACK fills the lower half only

@@ -16,7 +16,9 @@ from tfxfer.probe.fitted import Array, temperature
 from tfxfer.probe.folds import deal
 from tfxfer.workers import Strategy, batched, exactly, order
 
-LOADED = 2**30  # bytes of features, activations or images that are held in memory; above that every batch is read from disk
+LOADED = (
+    2**30
+)  # bytes of features, activations or images that are held in memory; above that every batch is read from disk
 RATE, DECAY = 1e-3, 1e-3  # of AdamW: the rate at first, weight decay
 FOLDS = 5  # without validation, one part in five is held out to calibrate on
 
@@ -50,13 +52,17 @@ def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor
         return lambda at: tf.gather(loaded, at)
 
     def read(at: tf.Tensor) -> tf.Tensor:
-        found = tf.numpy_function(lambda i: np.asarray(features[rows[i]], np.float32), [at], tf.float32)
+        found = tf.numpy_function(
+            lambda i: np.asarray(features[rows[i]], np.float32), [at], tf.float32
+        )
         return tf.ensure_shape(found, [None, width])
 
     return read
 
 
-def labelled(features: Array, labels: np.ndarray, rows: np.ndarray) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+def labelled(
+    features: Array, labels: np.ndarray, rows: np.ndarray
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Places among `rows`, int64 [B], to their features and labels."""
     read, y = reader(features, rows), tf.constant(labels[rows], tf.int32)
     return lambda at: (read(at), tf.gather(y, at))
@@ -90,13 +96,34 @@ def run(
     strategy = model.distribute_strategy
     for epoch in range(epochs):
         model.optimizer.learning_rate = RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        data = batched(strategy, order(np.arange(count), epoch, seed), batch_size, tf.data.Dataset.from_tensor_slices, read)
+        data = batched(
+            strategy,
+            order(np.arange(count), epoch, seed),
+            batch_size,
+            tf.data.Dataset.from_tensor_slices,
+            read,
+        )
         length = exactly(strategy, math.ceil(count / batch_size))
-        logs = model.fit(data, initial_epoch=epoch, epochs=epoch + 1, validation_data=validation, verbose=0, shuffle=False, **length).history
-        values = {name: float(logs[name][0]) for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in logs}
+        logs = model.fit(
+            data,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            validation_data=validation,
+            verbose=0,
+            shuffle=False,
+            **length,
+        ).history
+        values = {
+            name: float(logs[name][0])
+            for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+            if name in logs
+        }
         history.append({"epoch": epoch + 1, **values})
         if log:
-            log(f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+            log(
+                f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  "
+                + "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+            )
     return history
 
 
@@ -137,8 +164,14 @@ def fit_head(
     classes = int(labels[train_rows].max()) + 1
     shape = head.compute_output_shape((None, width))
     if len(shape) != 2 or (shape[1] or 0) < classes:
-        raise ValueError(f"head: expected logits [B, C] with C >= {classes}, one a class, from features [B, {width}]. Received: output shape {tuple(shape)}")
-    held_out, seen = (train_rows[:0], train_rows) if validation_rows is None else (np.asarray(validation_rows), train_rows)
+        raise ValueError(
+            f"head: expected logits [B, C] with C >= {classes}, one a class, from features [B, {width}]. Received: output shape {tuple(shape)}"
+        )
+    held_out, seen = (
+        (train_rows[:0], train_rows)
+        if validation_rows is None
+        else (np.asarray(validation_rows), train_rows)
+    )
     twice = not len(held_out)
     if twice:
         folds = deal(labels[train_rows], FOLDS, seed, None if units is None else units[train_rows])
@@ -153,12 +186,29 @@ def fit_head(
             trained.set_weights(model.get_weights())
         compiled(trained, math.ceil(len(seen) / batch_size))
         trained.optimizer.build(trained.trainable_variables)
-    start = [(v, keras.ops.convert_to_numpy(v)) for v in [*trained.variables, *trained.optimizer.variables]]
+    start = [
+        (v, keras.ops.convert_to_numpy(v))
+        for v in [*trained.variables, *trained.optimizer.variables]
+    ]
     if twice:
-        log(f"calibration: trained on {len(seen):,} examples first, to be judged on the other {len(held_out):,}")
-    held = None if twice else batched(strategy, np.arange(len(held_out)), 1024, tf.data.Dataset.from_tensor_slices, labelled(features, labels, held_out))
+        log(
+            f"calibration: trained on {len(seen):,} examples first, to be judged on the other {len(held_out):,}"
+        )
+    held = (
+        None
+        if twice
+        else batched(
+            strategy,
+            np.arange(len(held_out)),
+            1024,
+            tf.data.Dataset.from_tensor_slices,
+            labelled(features, labels, held_out),
+        )
+    )
     fit = partial(run, trained, epochs=epochs, batch_size=batch_size, seed=seed)
-    history = fit(labelled(features, labels, seen), len(seen), validation=held, log=None if twice else log)
+    history = fit(
+        labelled(features, labels, seen), len(seen), validation=held, log=None if twice else log
+    )
     logits = predicted(trained, features, held_out, int(shape[1]))
     value = temperature(logits, labels[held_out])
     if twice:
@@ -168,11 +218,21 @@ def fit_head(
         history = fit(labelled(features, labels, train_rows), len(train_rows), log=log)
     if trained is not model:
         model.set_weights(trained.get_weights())
-    calibrated = keras.Sequential([keras.Input((width,)), head, keras.layers.Rescaling(1 / value, name="temperature")], name="head")
-    return Trained(calibrated, tuple(history), held_out, softmax(logits.astype(np.float64) / value, 1), value)
+    calibrated = keras.Sequential(
+        [keras.Input((width,)), head, keras.layers.Rescaling(1 / value, name="temperature")],
+        name="head",
+    )
+    return Trained(
+        calibrated, tuple(history), held_out, softmax(logits.astype(np.float64) / value, 1), value
+    )
 
 
 def predicted(model: keras.Model, features: Array, rows: np.ndarray, classes: int) -> np.ndarray:
     """Logits, float32 [len(rows), classes]."""
-    out = [keras.ops.convert_to_numpy(model(np.asarray(features[rows[i : i + 1024]], np.float32), training=False)) for i in range(0, len(rows), 1024)]
+    out = [
+        keras.ops.convert_to_numpy(
+            model(np.asarray(features[rows[i : i + 1024]], np.float32), training=False)
+        )
+        for i in range(0, len(rows), 1024)
+    ]
     return np.concatenate(out) if out else np.zeros((0, classes), np.float32)

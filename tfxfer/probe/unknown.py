@@ -33,7 +33,9 @@ class Unknown:
     def scores(self, x: np.ndarray) -> np.ndarray:
         """float32 [n] of features [n, d], which are brought to length one."""
         z = (normalised(x, (len(self.mean),)) - self.mean) @ self.project
-        return np.einsum("nc,cd,nd->n", z, self.quadratic, z, optimize=True) + np.min(self.offsets - self.slopes * z, 1)
+        return np.einsum("nc,cd,nd->n", z, self.quadratic, z, optimize=True) + np.min(
+            self.offsets - self.slopes * z, 1
+        )
 
 
 @one_thread
@@ -47,18 +49,38 @@ def unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
     mean = x.mean(0, dtype=np.float64)
     scatter = ssyrk(1.0, (x - means[places].astype(np.float32)).T, lower=1)
     # METHODS: Gaussian; where all examples lie on their means every shrinkage gives the same order.
-    scatter.flat[:: len(mean) + 1] += np.float32(float(np.trace(scatter, dtype=np.float64)) / max(len(x) - 1, 1) or 1.0)
+    scatter.flat[:: len(mean) + 1] += np.float32(
+        float(np.trace(scatter, dtype=np.float64)) / max(len(x) - 1, 1) or 1.0
+    )
     between = (np.sqrt(counts)[:, None] * (means - mean)).T
     factor = linalg.cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
-    project = linalg.cho_solve(factor, between.astype(np.float32), check_finite=False).astype(np.float64)
+    project = linalg.cho_solve(factor, between.astype(np.float32), check_finite=False).astype(
+        np.float64
+    )
     gram = between.T @ project
     quadratic = np.linalg.inv(np.eye(len(counts)) + (gram + gram.T) / 2)
     width = len(mean)
-    found = (mean, project, width * quadratic, width * 2 / np.sqrt(counts), width * np.diag(gram) / counts)
+    found = (
+        mean,
+        project,
+        width * quadratic,
+        width * 2 / np.sqrt(counts),
+        width * np.diag(gram) / counts,
+    )
     return Unknown(*(np.asarray(each, np.float32) for each in found))
 
 
-def out_of_fold(x: np.ndarray, labels: np.ndarray, seed: int, units: np.ndarray | None = None) -> np.ndarray:
+def out_of_fold(
+    x: np.ndarray, labels: np.ndarray, seed: int, units: np.ndarray | None = None
+) -> np.ndarray:
     """Scores of all examples that can be held out, each by a fit without its fold of five; examples of the same `units` number share a fold."""
     folds = deal(labels, FOLDS, seed, units)
-    return np.concatenate([np.zeros(0, np.float32), *(unknown(x[folds != i], labels[folds != i]).scores(x[folds == i]) for i in range(folds.max() + 1))])
+    return np.concatenate(
+        [
+            np.zeros(0, np.float32),
+            *(
+                unknown(x[folds != i], labels[folds != i]).scores(x[folds == i])
+                for i in range(folds.max() + 1)
+            ),
+        ]
+    )

@@ -7,10 +7,25 @@ import numpy as np
 from scipy.special import softmax
 
 from tfxfer.errors import SavedModelError
-from tfxfer.probe.closed import gaussian, gaussian_dual, prototype, prototype_dual, ridge, ridge_dual
+from tfxfer.probe.closed import (
+    gaussian,
+    gaussian_dual,
+    prototype,
+    prototype_dual,
+    ridge,
+    ridge_dual,
+)
 from tfxfer.probe.fitted import BLOCK, Array, Fitted, log_loss, normalised, one_thread, temperature
 from tfxfer.probe.folds import deal, sample
-from tfxfer.probe.logistic import FOLDS, ROTATED, Rotated, affordable, fit_folds, linear, normalisation
+from tfxfer.probe.logistic import (
+    FOLDS,
+    ROTATED,
+    Rotated,
+    affordable,
+    fit_folds,
+    linear,
+    normalisation,
+)
 
 TAPS = (1, 3, 8)  # and all: how many of the last taps are tried
 HEADS = ("gaussian", "linear", "ridge", "prototype")
@@ -103,22 +118,43 @@ def choose(
     if head != "auto" and head not in HEADS:
         raise ValueError(f'head: expected "auto" or one of {", ".join(HEADS)}. Received: "{head}"')
     if features.shape[1] != sum(tap_widths):
-        raise ValueError(f"expected features with {sum(tap_widths)} columns, the sum of tap_widths. Received: shape {tuple(features.shape)}")
+        raise ValueError(
+            f"expected features with {sum(tap_widths)} columns, the sum of tap_widths. Received: shape {tuple(features.shape)}"
+        )
     present, known = np.unique(labels, return_inverse=True)
     if len(present) < 2:
-        raise ValueError(f"expected examples of two classes or more. Received: {len(labels)} examples of {len(present)} class(es)")
+        raise ValueError(
+            f"expected examples of two classes or more. Received: {len(labels)} examples of {len(present)} class(es)"
+        )
     rows = sample(known, ROTATED, seed)
     if len(rows) < len(labels):
-        log(f"cross-validation on {len(rows):,} of {len(labels):,} examples, each class by its share")
+        log(
+            f"cross-validation on {len(rows):,} of {len(labels):,} examples, each class by its share"
+        )
     table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed, units))
     if table:
         chosen = best(table)
         for entry in table:
-            log(f"{'->' if entry is chosen else '  '} {described(entry.head, entry.taps, len(tap_widths)):28} {entry.accuracy:.3f} ± {entry.error:.3f}")
+            log(
+                f"{'->' if entry is chosen else '  '} {described(entry.head, entry.taps, len(tap_widths)):28} {entry.accuracy:.3f} ± {entry.error:.3f}"
+            )
     else:
-        log("one example a class: nothing can be held out, so the prototype of the last tap is used, uncalibrated")
-        chosen = Candidate("prototype", 1, 0.0, 0.0, 0.0, np.zeros(0, bool), None, np.zeros((len(rows), len(present))))
-    fitted, logits, folds = final(features, known, rows, chosen, len(present), tap_widths, seed, log, units)
+        log(
+            "one example a class: nothing can be held out, so the prototype of the last tap is used, uncalibrated"
+        )
+        chosen = Candidate(
+            "prototype",
+            1,
+            0.0,
+            0.0,
+            0.0,
+            np.zeros(0, bool),
+            None,
+            np.zeros((len(rows), len(present))),
+        )
+    fitted, logits, folds = final(
+        features, known, rows, chosen, len(present), tap_widths, seed, log, units
+    )
     fitted, logits, prior = calibrated(fitted, logits, known, folds >= 0, len(present))
     single = np.flatnonzero(folds < 0)
     if len(single):
@@ -153,7 +189,14 @@ def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[in
 
 
 def candidates(
-    features: Array, labels: np.ndarray, rows: np.ndarray, classes: int, widths: Sequence[int], heads: Sequence[str], seed: int, units: np.ndarray | None
+    features: Array,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    heads: Sequence[str],
+    seed: int,
+    units: np.ndarray | None,
 ) -> Iterator[Candidate]:
     """Each head on each set of taps, judged on held-out examples of `rows`; nothing where nothing can be held out.
 
@@ -171,17 +214,30 @@ def candidates(
     if known.sum() < 4:
         return
     for how in ("l2", "standardise"):
-        mine = [head for head in heads if how == (normalisation(labels, classes) if head == "linear" else "l2")]
+        mine = [
+            head
+            for head in heads
+            if how == (normalisation(labels, classes) if head == "linear" else "l2")
+        ]
         for taps, kernel in kernels(x, widths, how) if mine else ():
             for head in mine:
-                logits, strength = held_out(head, kernel, labels, folds, classes, sum(widths[-taps:]))
+                logits, strength = held_out(
+                    head, kernel, labels, folds, classes, sum(widths[-taps:])
+                )
                 right = logits[known].argmax(1) == labels[known]
-                accuracy, error = float(right.mean()), float(np.sqrt(right.mean() * (1 - right.mean()) / len(right)))
-                loss = log_loss(logits[known] / temperature(logits[known], labels[known]), labels[known])
+                accuracy, error = (
+                    float(right.mean()),
+                    float(np.sqrt(right.mean() * (1 - right.mean()) / len(right))),
+                )
+                loss = log_loss(
+                    logits[known] / temperature(logits[known], labels[known]), labels[known]
+                )
                 yield Candidate(head, taps, accuracy, error, loss, right, strength, logits)
 
 
-def held_out(head: str, kernel: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int, width: int) -> tuple[np.ndarray, float | None]:
+def held_out(
+    head: str, kernel: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int, width: int
+) -> tuple[np.ndarray, float | None]:
     """Logits [n, C] of each example from a fit without its fold, and the strength that was picked on the way."""
     if head == "linear":
         return Rotated(kernel).held_out(labels, folds, classes)
@@ -212,36 +268,59 @@ def final(
     units: np.ndarray | None,
 ) -> tuple[Fitted, np.ndarray, np.ndarray]:
     """The chosen head on all examples, its held-out logits [n, C], not calibrated, and the fold of each example (-1: never held out)."""
-    widths, everything, strength = tuple(all_widths[-chosen.taps :]), np.arange(len(labels)), chosen.strength
+    widths, everything, strength = (
+        tuple(all_widths[-chosen.taps :]),
+        np.arange(len(labels)),
+        chosen.strength,
+    )
     folds = deal(labels, FOLDS, seed, units)
     if chosen.head == "linear" and len(rows) < len(labels) and strength is not None:
         used = affordable(labels, everything, sum(widths))
-        fitted, logits = fit_folds(features, labels, classes, widths, used, folds[used], strength, normalisation(labels[used], classes))
+        fitted, logits = fit_folds(
+            features,
+            labels,
+            classes,
+            widths,
+            used,
+            folds[used],
+            strength,
+            normalisation(labels[used], classes),
+        )
         if len(used) == len(labels):
             return fitted, logits, folds
-        log(f"linear: fitted on {len(used):,} of {len(labels):,} examples, 1 GiB of features; the others count as held out, for it never saw them")
+        log(
+            f"linear: fitted on {len(used):,} of {len(labels):,} examples, 1 GiB of features; the others count as held out, for it never saw them"
+        )
         everyone = fitted.logits(features)
         everyone[used] = logits
         return fitted, everyone, folds
 
     def fit(rows: np.ndarray | None) -> Fitted:
         if chosen.head == "linear":
-            return linear(features, labels, classes, widths, rows=rows, strength=strength, seed=seed)
+            return linear(
+                features, labels, classes, widths, rows=rows, strength=strength, seed=seed
+            )
         if chosen.head == "ridge":
             return ridge(features, labels, classes, widths, rows=rows, strength=strength)
-        return (gaussian if chosen.head == "gaussian" else prototype)(features, labels, classes, widths, rows=rows)
+        return (gaussian if chosen.head == "gaussian" else prototype)(
+            features, labels, classes, widths, rows=rows
+        )
 
     if len(rows) == len(labels):
         return fit(None), chosen.logits, folds
     logits = np.zeros((len(labels), classes))
     for fold in range(FOLDS):
         part = fit(everything[folds != fold])
-        for some in np.array_split(everything[folds == fold], max(int(np.sum(folds == fold)) // BLOCK, 1)):
+        for some in np.array_split(
+            everything[folds == fold], max(int(np.sum(folds == fold)) // BLOCK, 1)
+        ):
             logits[some] = part.logits(np.asarray(features[some]))
     return fit(None), logits, folds
 
 
-def calibrated(fitted: Fitted, logits: np.ndarray, labels: np.ndarray, known: np.ndarray, classes: int) -> tuple[Fitted, np.ndarray, bool]:
+def calibrated(
+    fitted: Fitted, logits: np.ndarray, labels: np.ndarray, known: np.ndarray, classes: int
+) -> tuple[Fitted, np.ndarray, bool]:
     """The head and its held-out logits over one temperature, and with the classes' shares where those predict better.
 
     Gaussian and Prototype know nothing of how frequent a class is; Linear and Ridge have it in their intercepts.
@@ -255,7 +334,15 @@ def calibrated(fitted: Fitted, logits: np.ndarray, labels: np.ndarray, known: np
     shifted = logits + prior
     truth = labels[known]
     better = log_loss(shifted[known], truth) < log_loss(logits[known], truth)
-    no_worse = np.mean(shifted[known].argmax(1) == truth) >= np.mean(logits[known].argmax(1) == truth)
+    no_worse = np.mean(shifted[known].argmax(1) == truth) >= np.mean(
+        logits[known].argmax(1) == truth
+    )
     if fitted.name in ("gaussian", "prototype") and better and no_worse:
-        return replace(fitted, temperature=value, bias=(fitted.bias + value * prior).astype(np.float32)), shifted, True
+        return (
+            replace(
+                fitted, temperature=value, bias=(fitted.bias + value * prior).astype(np.float32)
+            ),
+            shifted,
+            True,
+        )
     return replace(fitted, temperature=value), logits, False

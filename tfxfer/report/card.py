@@ -16,11 +16,17 @@ def card(folder: Path) -> str:
     found = facts(folder)
     settings = {name: setting["value"] for name, setting in found["settings"].items()}
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=False, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=False,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     # What stands between bars of a table, or could be read as markup, is shown as it is.
-    environment.filters["plain"] = lambda value: "".join(f"\\{c}" if c in "\\`*_{}[]<>#|" else " " if c in "\r\n" else c for c in str(value))
+    environment.filters["plain"] = lambda value: "".join(
+        f"\\{c}" if c in "\\`*_{}[]<>#|" else " " if c in "\r\n" else c for c in str(value)
+    )
     entry = catalog.find(str(settings.get("backbone", "")))
     text = environment.get_template("card.md.j2").render(**found, values=settings, backbone=entry)
     return text.encode("utf-8", "replace").decode()

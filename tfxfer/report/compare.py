@@ -36,24 +36,70 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     for other in runs[1:]:
         if set(other.classes) != set(first.classes):
             odd = sorted(set(other.classes) ^ set(first.classes))
-            raise RunError(f"{other.run.folder} has other classes than {first.run.folder}: {', '.join(odd[:5])}. Compare runs on the same data.")
-    common = [file for file in first.answers if all(file in other.answers and other.answers[file][0] == first.answers[file][0] for other in runs)]
+            raise RunError(
+                f"{other.run.folder} has other classes than {first.run.folder}: {', '.join(odd[:5])}. Compare runs on the same data."
+            )
+    common = [
+        file
+        for file in first.answers
+        if all(
+            file in other.answers and other.answers[file][0] == first.answers[file][0]
+            for other in runs
+        )
+    ]
     if not common:
-        raise RunError(f"{first.run.folder} and the others have no test image in common. Compare runs on the same data, split by the same --seed.")
+        raise RunError(
+            f"{first.run.folder} and the others have no test image in common. Compare runs on the same data, split by the same --seed."
+        )
     labels = np.array([first.classes.index(first.answers[file][0]) for file in common])
-    rows: list[tuple[str, ...]] = [("run", "recipe", "backbone", "chosen", "accuracy", "95 % interval", "log loss", "ece", "against the first, points")]
+    rows: list[tuple[str, ...]] = [
+        (
+            "run",
+            "recipe",
+            "backbone",
+            "chosen",
+            "accuracy",
+            "95 % interval",
+            "log loss",
+            "ece",
+            "against the first, points",
+        )
+    ]
     before = np.zeros(0, bool)
     for i, one in enumerate(runs):
         columns = [one.classes.index(name) for name in first.classes]
-        probabilities = np.stack([one.answers[file][1][columns] for file in common]).astype(np.float64)
-        found, right = score(labels, probabilities, first.classes), probabilities.argmax(1) == labels
+        probabilities = np.stack([one.answers[file][1][columns] for file in common]).astype(
+            np.float64
+        )
+        found, right = (
+            score(labels, probabilities, first.classes),
+            probabilities.argmax(1) == labels,
+        )
         before = before if i else right
         gain, error = difference(right, before)
-        against = f"{100 * gain:+.1f} ({100 * (gain - Z * error):+.1f} to {100 * (gain + Z * error):+.1f})" if i else "-"
+        against = (
+            f"{100 * gain:+.1f} ({100 * (gain - Z * error):+.1f} to {100 * (gain + Z * error):+.1f})"
+            if i
+            else "-"
+        )
         settings = one.run.settings()
-        recipe, backbone = (str(settings.get(name, {}).get("value", "-")) for name in ("recipe", "backbone"))
-        chosen = " ".join(str(settings[name]["value"]) for name in ("chosen", "chosen_head") if name in settings) or "-"
-        figures = (f"{found['accuracy']:.3f}", f"{found['low']:.3f} to {found['high']:.3f}", f"{found['log_loss']:.3f}", f"{found['ece']:.3f}")
+        recipe, backbone = (
+            str(settings.get(name, {}).get("value", "-")) for name in ("recipe", "backbone")
+        )
+        chosen = (
+            " ".join(
+                str(settings[name]["value"])
+                for name in ("chosen", "chosen_head")
+                if name in settings
+            )
+            or "-"
+        )
+        figures = (
+            f"{found['accuracy']:.3f}",
+            f"{found['low']:.3f} to {found['high']:.3f}",
+            f"{found['log_loss']:.3f}",
+            f"{found['ece']:.3f}",
+        )
         rows.append((str(one.run.folder), recipe, backbone, chosen, *figures, against))
     return [*rows, (f"{len(common):,} test images", *[""] * 8)]
 
@@ -73,4 +119,8 @@ def judged(folder: str | os.PathLike) -> Judged:
         labels = [classes[i] for i in found["labels"][mine]]
         # By content, where the run has noted it: other data may have files of the same names.
         keys = found["digests" if "digests" in found.files else "files"][mine].tolist()
-        return Judged(run, classes, dict(zip(keys, zip(labels, found["probabilities"][mine], strict=True), strict=True)))
+        return Judged(
+            run,
+            classes,
+            dict(zip(keys, zip(labels, found["probabilities"][mine], strict=True), strict=True)),
+        )

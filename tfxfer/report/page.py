@@ -27,7 +27,13 @@ NAMES = {
 MISTAKES = 20
 MATRIX = 1000  # classes above which a confusion matrix shows nothing, and takes gigabytes
 # A review of nothing, as of a run of an earlier version.
-NOTHING: dict[str, Any] = {"counts": {}, "samples": {}, "notes": [], "label_errors": {"count": 0, "examined": 0}, "odd": {"count": 0}}
+NOTHING: dict[str, Any] = {
+    "counts": {},
+    "samples": {},
+    "notes": [],
+    "label_errors": {"count": 0, "examined": 0},
+    "odd": {"count": 0},
+}
 NOTHING |= {name: [] for name in ("mistakes", "duplicates", "map", "occlusion")}
 
 
@@ -49,11 +55,31 @@ def facts(folder: Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        settings, metrics = (json.loads((folder / name).read_text("utf-8", "surrogateescape")) for name in ("settings.json", "metrics.json"))
+        settings, metrics = (
+            json.loads((folder / name).read_text("utf-8", "surrogateescape"))
+            for name in ("settings.json", "metrics.json")
+        )
         classes = read_labels(folder / "labels.txt")
-        with open(folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = [Row(line["file"], line["split"], line["true"], line["predicted"], float(line["probability"])) for line in csv.DictReader(file)]
-        review = NOTHING | (there(folder / "review.json", lambda path: json.loads(path.read_text("utf-8", "surrogateescape"))) or {})
+        with open(
+            folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
+            rows = [
+                Row(
+                    line["file"],
+                    line["split"],
+                    line["true"],
+                    line["predicted"],
+                    float(line["probability"]),
+                )
+                for line in csv.DictReader(file)
+            ]
+        review = NOTHING | (
+            there(
+                folder / "review.json",
+                lambda path: json.loads(path.read_text("utf-8", "surrogateescape")),
+            )
+            or {}
+        )
         history = there(folder / "history.csv", epochs) or []
         split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
         judged = [row for row in rows if row.split == split]
@@ -61,10 +87,22 @@ def facts(folder: Path) -> dict[str, Any]:
         if split == "validation" and not judged:
             # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
             judged, called = [row for row in rows if row.split == "train"], "held-out training"
-        bins = there(folder / "probabilities.npz", lambda path: calibration(path, "train" if called.endswith("training") else called)) if judged else None
+        bins = (
+            there(
+                folder / "probabilities.npz",
+                lambda path: calibration(path, "train" if called.endswith("training") else called),
+            )
+            if judged
+            else None
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{folder} can't be reported on: {error}. A report needs settings.json, labels.txt, metrics.json and predictions.csv.") from error
-    mistakes = sorted((row for row in judged if row.true != row.predicted), key=lambda row: (-row.probability, row.file))
+        raise RunError(
+            f"{folder} can't be reported on: {error}. A report needs settings.json, labels.txt, metrics.json and predictions.csv."
+        ) from error
+    mistakes = sorted(
+        (row for row in judged if row.true != row.predicted),
+        key=lambda row: (-row.probability, row.file),
+    )
     verdict = settings.pop("verdict", {}).get("value") or pays(metrics)
     return {
         "title": folder.resolve().name,
@@ -72,7 +110,9 @@ def facts(folder: Path) -> dict[str, Any]:
         "called": called,
         "figures": metrics[split] if split else None,
         "validation": metrics["validation"] if split == "test" else None,
-        "verdict": verdict if split else "There is no test part and no validation part, so nothing is known about new examples.",
+        "verdict": verdict
+        if split
+        else "There is no test part and no validation part, so nothing is known about new examples.",
         "baselines": transfer(metrics, split),
         "candidates": metrics.get("candidates", {}),
         "why": settings.pop("why", {}).get("value"),
@@ -100,17 +140,33 @@ def page(folder: Path) -> str:
         shown += [pictures.confusion(judged, classes, called)] if len(classes) <= MATRIX else []
         shown += [pictures.recalls(judged, classes, called)]
     shown += [pictures.reliability(found["reliability"], called)] if found["reliability"] else []
-    drawn = [row for row in found["history"] if {"loss", "accuracy", "val_loss", "val_accuracy"} & row.keys()]
+    drawn = [
+        row
+        for row in found["history"]
+        if {"loss", "accuracy", "val_loss", "val_accuracy"} & row.keys()
+    ]
     rejected = drawn and found["settings"].get("chosen", {}).get("value") == "frozen"
-    shown += [pictures.curves(drawn, " of the tuned model, which was not chosen" if rejected else "")] if drawn else []
+    shown += (
+        [pictures.curves(drawn, " of the tuned model, which was not chosen" if rejected else "")]
+        if drawn
+        else []
+    )
     review = found["review"]
     shown += [pictures.chart(review["map"], classes)] if review["map"] else []
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     thumbnails = there(Path(folder) / "thumbnails.zip", embedded) or {}
-    mistakes = review["mistakes"] if thumbnails and review["mistakes"] else [row | {"label": row["true"]} for row in found["mistakes"][:MISTAKES]]
+    mistakes = (
+        review["mistakes"]
+        if thumbnails and review["mistakes"]
+        else [row | {"label": row["true"]} for row in found["mistakes"][:MISTAKES]]
+    )
     text = environment.get_template("page.html.j2").render(
         **{name: value for name, value in found.items() if name not in ("mistakes", "judged")},
         pictures=shown,
@@ -126,7 +182,10 @@ def as_json(folder: Path) -> str:
     """What the page says, for programs: `facts` without the list of all that was judged, which predictions.csv has."""
     found = facts(folder)
     # ASCII, since names of files need not be valid Unicode.
-    return json.dumps({name: value for name, value in found.items() if name != "judged"}, indent=2) + "\n"
+    return (
+        json.dumps({name: value for name, value in found.items() if name != "judged"}, indent=2)
+        + "\n"
+    )
 
 
 def there(path: Path, read: Callable[[Path], Any]) -> Any:
@@ -137,21 +196,33 @@ def there(path: Path, read: Callable[[Path], Any]) -> Any:
 def epochs(path: Path) -> list[dict[str, float]]:
     """history.csv, a dict an epoch."""
     with open(path, encoding="utf-8", newline="") as file:
-        return [{name: float(value) for name, value in line.items() if value and math.isfinite(float(value))} for line in csv.DictReader(file)]
+        return [
+            {
+                name: float(value)
+                for name, value in line.items()
+                if value and math.isfinite(float(value))
+            }
+            for line in csv.DictReader(file)
+        ]
 
 
 def calibration(path: Path, split: str) -> list[dict[str, Any]]:
     """`reliability` of one split."""
     with np.load(path) as found:
         mine = found["splits"] == split
-        return reliability(found["labels"][mine], found["probabilities"][mine]) if mine.any() else []
+        return (
+            reliability(found["labels"][mine], found["probabilities"][mine]) if mine.any() else []
+        )
 
 
 def embedded(path: Path) -> dict[str, str]:
     """Thumbnails as data URLs, by name."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name: f"data:image/jpeg;base64,{base64.b64encode(archive.read(name)).decode()}" for name in archive.namelist()}
+            return {
+                name: f"data:image/jpeg;base64,{base64.b64encode(archive.read(name)).decode()}"
+                for name in archive.namelist()
+            }
     except (OSError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} can't be read: {error}. Run it again.") from error
 
@@ -169,5 +240,11 @@ def transfer(metrics: dict[str, Any], split: str | None) -> list[dict[str, Any]]
     if split is None:
         return []
     # Baselines are measured on test alone.
-    baselines = {NAMES.get(name, name): value for name, value in metrics["baselines"].items() if value} if split == "test" else {}
-    return [{"name": name, "own": False, **value} for name, value in baselines.items()] + [{"name": "this run", "own": True, **metrics[split]}]
+    baselines = (
+        {NAMES.get(name, name): value for name, value in metrics["baselines"].items() if value}
+        if split == "test"
+        else {}
+    )
+    return [{"name": name, "own": False, **value} for name, value in baselines.items()] + [
+        {"name": "this run", "own": True, **metrics[split]}
+    ]

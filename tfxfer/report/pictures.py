@@ -21,7 +21,9 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a label may hold dollar signs
     "font.family": "sans-serif",
     "font.size": 10,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+    ),
 }
 # Colours that a colour-blind person tells apart (Okabe and Ito), readable on white and on black; shapes tell apart what shares one.
 COLOURS = ("#3b82c4", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
@@ -46,14 +48,26 @@ def intervals(table: list[dict[str, Any]], split: str) -> Picture:
         axes = bare(figure)
         for i, row in enumerate(table):
             colour = ACCENT if row["own"] else INK
-            axes.plot([100 * row["low"], 100 * row["high"]], [i, i], color=colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
+            axes.plot(
+                [100 * row["low"], 100 * row["high"]],
+                [i, i],
+                color=colour,
+                linewidth=4,
+                alpha=0.45,
+                solid_capstyle="butt",
+            )
             axes.plot([100 * row["accuracy"]], [i], "o", color=colour)
         axes.set_yticks(range(len(table)), [row["name"] for row in table])
         axes.set_ylim(len(table) - 0.5, -0.5)
         axes.set_xlabel(f"accuracy on {split} images, %")
         axes.grid(axis="x", color=INK, alpha=0.15)
-        words = "; ".join(f"{row['name']} {100 * row['accuracy']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})" for row in table)
-        return Picture("Accuracy with 95 % intervals", f"Accuracy on {split} images: {words}.", inline(figure))
+        words = "; ".join(
+            f"{row['name']} {100 * row['accuracy']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+            for row in table
+        )
+        return Picture(
+            "Accuracy with 95 % intervals", f"Accuracy on {split} images: {words}.", inline(figure)
+        )
 
 
 def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
@@ -68,9 +82,14 @@ def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
         figure = Figure(figsize=(size + 1, size), layout="constrained")
         axes = bare(figure)
         rgb = matplotlib.colors.to_rgb(ACCENT)
-        axes.imshow(np.dstack([*(np.full_like(share, c) for c in rgb), 0.75 * share]), interpolation="nearest")
+        axes.imshow(
+            np.dstack([*(np.full_like(share, c) for c in rgb), 0.75 * share]),
+            interpolation="nearest",
+        )
         if len(classes) <= BARS:
-            axes.set_xticks(range(len(classes)), map(short, classes), rotation=90 if len(classes) > 3 else 0)
+            axes.set_xticks(
+                range(len(classes)), map(short, classes), rotation=90 if len(classes) > 3 else 0
+            )
             axes.set_yticks(range(len(classes)), map(short, classes))
         if len(classes) <= NUMBERS:
             for i, j in np.argwhere(matrix):
@@ -79,26 +98,55 @@ def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
         axes.set_ylabel("true")
         wrong = matrix - np.diag(np.diag(matrix))
         i, j = np.unravel_index(wrong.argmax(), wrong.shape)
-        worst = f" The most frequent confusion: {classes[i]} taken for {classes[j]}, {wrong[i, j]} times." if wrong.any() else ""
-        return Picture("Confusion matrix", f"Confusion matrix on {split} images: {np.trace(matrix)} of {matrix.sum()} are right.{worst}", inline(figure))
+        worst = (
+            f" The most frequent confusion: {classes[i]} taken for {classes[j]}, {wrong[i, j]} times."
+            if wrong.any()
+            else ""
+        )
+        return Picture(
+            "Confusion matrix",
+            f"Confusion matrix on {split} images: {np.trace(matrix)} of {matrix.sum()} are right.{worst}",
+            inline(figure),
+        )
 
 
 def recalls(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
     """The share of each class that was recognised; the worst classes where there are many."""
-    n, right = Counter(row.true for row in rows), Counter(row.true for row in rows if row.true == row.predicted)
-    shown = sorted((name for name in classes if n[name]), key=lambda name: (right[name] / n[name], name))[:BARS]
+    n, right = (
+        Counter(row.true for row in rows),
+        Counter(row.true for row in rows if row.true == row.predicted),
+    )
+    shown = sorted(
+        (name for name in classes if n[name]), key=lambda name: (right[name] / n[name], name)
+    )[:BARS]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 0.9 + 0.28 * len(shown)), layout="constrained")
         axes = bare(figure)
-        axes.barh(range(len(shown)), [100 * right[name] / n[name] for name in shown], color=ACCENT, alpha=0.75, height=0.7)
+        axes.barh(
+            range(len(shown)),
+            [100 * right[name] / n[name] for name in shown],
+            color=ACCENT,
+            alpha=0.75,
+            height=0.7,
+        )
         for i, name in enumerate(shown):
             axes.text(1, i, f"{right[name]} of {n[name]}", va="center", fontsize=9)
         axes.set_yticks(range(len(shown)), map(short, shown))
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 100)
         axes.set_xlabel(f"recognised of the {split} images, %")
-        title = "Recall of each class, worst first" if len(shown) == len(n) else f"Recall of the {len(shown)} worst of {len(n)} classes"
-        return Picture(title, f"Recall on {split} images: " + "; ".join(f"{name} {right[name]} of {n[name]}" for name in shown) + ".", inline(figure))
+        title = (
+            "Recall of each class, worst first"
+            if len(shown) == len(n)
+            else f"Recall of the {len(shown)} worst of {len(n)} classes"
+        )
+        return Picture(
+            title,
+            f"Recall on {split} images: "
+            + "; ".join(f"{name} {right[name]} of {n[name]}" for name in shown)
+            + ".",
+            inline(figure),
+        )
 
 
 def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
@@ -109,32 +157,68 @@ def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
         axes.plot([0, 100], [0, 100], color=INK, alpha=0.4, linewidth=1, linestyle="--")
         for row in bins:
             x = 100 * row["confidence"]
-            axes.plot([x, x], [100 * row["low"], 100 * row["high"]], color=ACCENT, linewidth=4, alpha=0.45, solid_capstyle="butt")
-        axes.scatter([100 * row["confidence"] for row in bins], [100 * row["accuracy"] for row in bins], color=ACCENT, zorder=3)
+            axes.plot(
+                [x, x],
+                [100 * row["low"], 100 * row["high"]],
+                color=ACCENT,
+                linewidth=4,
+                alpha=0.45,
+                solid_capstyle="butt",
+            )
+        axes.scatter(
+            [100 * row["confidence"] for row in bins],
+            [100 * row["accuracy"] for row in bins],
+            color=ACCENT,
+            zorder=3,
+        )
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
         axes.set_xlabel("probability that was said, %")
         axes.set_ylabel(f"right of the {split} images, %")
-        words = "; ".join(f"said {100 * row['confidence']:.0f} %, right {100 * row['accuracy']:.0f} % of {row['n']}" for row in bins)
-        return Picture("Are its probabilities right?", f"Calibration on {split} images: {words}.", inline(figure))
+        words = "; ".join(
+            f"said {100 * row['confidence']:.0f} %, right {100 * row['accuracy']:.0f} % of {row['n']}"
+            for row in bins
+        )
+        return Picture(
+            "Are its probabilities right?",
+            f"Calibration on {split} images: {words}.",
+            inline(figure),
+        )
 
 
 def curves(history: list[dict[str, float]], whose: str) -> Picture:
     """Loss and accuracy of each epoch."""
-    kinds = [kind for kind in ("loss", "accuracy") if kind in history[0] or f"val_{kind}" in history[0]]
+    kinds = [
+        kind for kind in ("loss", "accuracy") if kind in history[0] or f"val_{kind}" in history[0]
+    ]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(kinds) + 0.6, 3.2), layout="constrained")
         for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds))), kinds, strict=True):
             bared(axes)
             for name, label, line in ((kind, "training", "-"), (f"val_{kind}", "held out", "--")):
                 if points := [(row["epoch"], row[name]) for row in history if name in row]:
-                    axes.plot(*zip(*points, strict=True), line, marker="o", markersize=3, color=ACCENT if line == "-" else COLOURS[1], label=label)
+                    axes.plot(
+                        *zip(*points, strict=True),
+                        line,
+                        marker="o",
+                        markersize=3,
+                        color=ACCENT if line == "-" else COLOURS[1],
+                        label=label,
+                    )
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlabel("epoch")
             axes.set_title(kind, fontsize=10)
             axes.legend(frameon=False)
-        last = ", ".join(f"{name.replace('val_', 'held-out ')} {value:.3g}" for name, value in history[-1].items() if name != "epoch")
-        return Picture(f"Learning curves{whose}", f"Learning curves of {len(history)} epochs; at the end {last}.", inline(figure))
+        last = ", ".join(
+            f"{name.replace('val_', 'held-out ')} {value:.3g}"
+            for name, value in history[-1].items()
+            if name != "epoch"
+        )
+        return Picture(
+            f"Learning curves{whose}",
+            f"Learning curves of {len(history)} epochs; at the end {last}.",
+            inline(figure),
+        )
 
 
 def chart(points: list[dict[str, Any]], classes: list[str]) -> Picture:
@@ -148,10 +232,28 @@ def chart(points: list[dict[str, Any]], classes: list[str]) -> Picture:
         axes.set_yticks([])
         for i, name in enumerate(classes if few else [""]):
             mine = [point for point in points if not few or point["label"] == name]
-            look = {"color": COLOURS[i % len(COLOURS)], "marker": SHAPES[i // len(COLOURS) % len(SHAPES)]}
-            axes.scatter([point["x"] for point in mine], [point["y"] for point in mine], s=14, linewidths=0, label=short(name) or "right", **look)
+            look = {
+                "color": COLOURS[i % len(COLOURS)],
+                "marker": SHAPES[i // len(COLOURS) % len(SHAPES)],
+            }
+            axes.scatter(
+                [point["x"] for point in mine],
+                [point["y"] for point in mine],
+                s=14,
+                linewidths=0,
+                label=short(name) or "right",
+                **look,
+            )
         wrong = [point for point in points if not point["right"]]
-        axes.scatter([point["x"] for point in wrong], [point["y"] for point in wrong], s=40, marker="x", color=INK, linewidths=1, label="answered wrongly")
+        axes.scatter(
+            [point["x"] for point in wrong],
+            [point["y"] for point in wrong],
+            s=40,
+            marker="x",
+            color=INK,
+            linewidths=1,
+            label="answered wrongly",
+        )
         figure.legend(loc="outside right upper", frameon=False, markerscale=1.4, fontsize=9)
         words = f"{len(points)} held-out images by what the pretrained network sees in them, of which {len(wrong)} were answered wrongly and are crossed out."
         return Picture("Held-out images, like next to like", words, inline(figure))
@@ -184,4 +286,11 @@ def inline(figure: Figure) -> Markup:
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return Markup(re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="width: 100%; max-width: \2pt" aria-hidden="true"', text, count=1))
+    return Markup(
+        re.sub(
+            r'(<svg[^>]*?) width="([\d.]+)pt"',
+            r'\1 style="width: 100%; max-width: \2pt" aria-hidden="true"',
+            text,
+            count=1,
+        )
+    )

@@ -14,7 +14,9 @@ COMPONENTS, PERPLEXITY, STEPS = 50, 30, 500
 
 
 @threadpool_limits.wrap(limits=1)  # its threads wait for each other longer than they work
-def plane(features: Array, positions: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def plane(
+    features: Array, positions: np.ndarray, labels: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions that are shown and their places on the plane, [n, 2] from 0 to 1; none of both where there are too few.
 
     Args:
@@ -27,6 +29,12 @@ def plane(features: Array, positions: np.ndarray, labels: np.ndarray, seed: int)
         return shown[:0], np.zeros((0, 2))
     x = normalised(features[shown], (features.shape[1],))
     x = PCA(min(COMPONENTS, len(x) - 1, x.shape[1]), random_state=seed).fit_transform(x)
-    places = TSNE(init="pca", perplexity=min(PERPLEXITY, (len(x) - 1) / 3), max_iter=STEPS, random_state=seed, n_jobs=1).fit_transform(x)
+    places = TSNE(
+        init="pca",
+        perplexity=min(PERPLEXITY, (len(x) - 1) / 3),
+        max_iter=STEPS,
+        random_state=seed,
+        n_jobs=1,
+    ).fit_transform(x)
     low, high = places.min(0), places.max(0)
     return shown, (places - low) / np.maximum(high - low, 1e-12)

@@ -7,7 +7,9 @@ from tfxfer.probe.fitted import Array, normalised
 BLOCK = 1024
 
 
-def nearest(features: Array, judged: np.ndarray, train: np.ndarray, most: int) -> list[tuple[int, int, float]]:
+def nearest(
+    features: Array, judged: np.ndarray, train: np.ndarray, most: int
+) -> list[tuple[int, int, float]]:
     """(judged position, training position, cosine of their centred features) of the most similar pairs, the most similar first, each position once.
 
     Args:
@@ -16,7 +18,10 @@ def nearest(features: Array, judged: np.ndarray, train: np.ndarray, most: int) -
     if not len(judged) or not len(train):
         return []
     width = features.shape[1]
-    sums = [normalised(features[train[i : i + BLOCK]], (width,)).sum(0, dtype=np.float64) for i in range(0, len(train), BLOCK)]
+    sums = [
+        normalised(features[train[i : i + BLOCK]], (width,)).sum(0, dtype=np.float64)
+        for i in range(0, len(train), BLOCK)
+    ]
     mean = (np.sum(sums, 0) / len(train)).astype(np.float32)
 
     def centred(positions: np.ndarray) -> np.ndarray:

@@ -16,7 +16,9 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, i
     count = probabilities.shape[1]
     own = probabilities[np.arange(len(labels)), labels]
     # Nothing is confidently of a class that has no example.
-    threshold = np.array([own[labels == k].mean() if np.any(labels == k) else np.inf for k in range(count)])
+    threshold = np.array(
+        [own[labels == k].mean() if np.any(labels == k) else np.inf for k in range(count)]
+    )
     confident = np.where(probabilities >= threshold, probabilities, -1.0)
     best = confident.argmax(1)
     found = np.flatnonzero((confident.max(1) >= 0) & (best != labels))

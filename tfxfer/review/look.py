@@ -29,7 +29,9 @@ FEWEST = 20  # examples below which label errors are not looked for
 SIDE, QUALITY = 112, 80  # of a thumbnail, in pixels, and of its JPEG
 
 
-def look(run: Run, features: Features, outcome: Outcome, model: keras.Model, network: Backbone) -> None:
+def look(
+    run: Run, features: Features, outcome: Outcome, model: keras.Model, network: Backbone
+) -> None:
     """Write review.json, thumbnails.zip and label_errors.csv.
 
     Args:
@@ -40,74 +42,159 @@ def look(run: Run, features: Features, outcome: Outcome, model: keras.Model, net
     test, train = examples.where("test"), examples.where("train")
     labels, answers = examples.labels[outcome.positions], outcome.probabilities
     said = dict(zip(outcome.positions.tolist(), answers, strict=True))
-    parts = (np.intersect1d(examples.where(split), outcome.positions) for split in ("test", "validation", "train"))
+    parts = (
+        np.intersect1d(examples.where(split), outcome.positions)
+        for split in ("test", "validation", "train")
+    )
     judged = next((part for part in parts if len(part)), train[:0])
 
     known = np.flatnonzero(could_be_right(labels, answers))
-    doubtful = [(int(outcome.positions[known[i]]), suggested) for i, suggested in suspects(labels[known], answers[known]) if len(known) >= FEWEST]
-    header = ("file", "split", "label", "suggested", "probability_of_label", "probability_of_suggested")
+    doubtful = [
+        (int(outcome.positions[known[i]]), suggested)
+        for i, suggested in suspects(labels[known], answers[known])
+        if len(known) >= FEWEST
+    ]
+    header = (
+        "file",
+        "split",
+        "label",
+        "suggested",
+        "probability_of_label",
+        "probability_of_suggested",
+    )
     run.write_csv("label_errors.csv", header, doubts(examples, doubtful, said))
     wrong = [i for i in judged.tolist() if said[i].argmax() != examples.labels[i]]
     wrong = sorted(wrong, key=lambda i: (-said[i].max(), examples.files[i]))[:MISTAKES]
-    right = sorted((i for i in judged.tolist() if said[i].argmax() == examples.labels[i]), key=lambda i: (-said[i].max(), examples.files[i]))
+    right = sorted(
+        (i for i in judged.tolist() if said[i].argmax() == examples.labels[i]),
+        key=lambda i: (-said[i].max(), examples.files[i]),
+    )
     pairs = nearest(output, np.concatenate([test, examples.where("validation")]), train, PAIRS)
-    strange = odd(examples, raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images))
+    strange = odd(
+        examples,
+        raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images),
+    )
     shown, places = plane(output, judged, examples.labels[judged], run.seed)
-    samples = {name: train[examples.labels[train] == i][:SAMPLES].tolist() for i, name in enumerate(examples.classes[:CLASSES])}
+    samples = {
+        name: train[examples.labels[train] == i][:SAMPLES].tolist()
+        for i, name in enumerate(examples.classes[:CLASSES])
+    }
 
     # Of the right ones, those of different classes.
     first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
     reasons = [(i, int(said[i].argmax())) for i in [*wrong[:EXPLAINED], *first]]
-    hidden = [(i, column, explained(model, examples, i, column, network, run.batch_size)) for i, column in reasons]
+    hidden = [
+        (i, column, explained(model, examples, i, column, network, run.batch_size))
+        for i, column in reasons
+    ]
 
-    pictured = dict.fromkeys([*wrong, *(i for i, _ in doubtful[:SUSPECTS]), *(i for pair in pairs for i in pair[:2]), *(i for i, _ in strange[:ODD])])
-    pictured |= dict.fromkeys([*(i for several in samples.values() for i in several), *(i for i, _ in reasons)])
+    pictured = dict.fromkeys(
+        [
+            *wrong,
+            *(i for i, _ in doubtful[:SUSPECTS]),
+            *(i for pair in pairs for i in pair[:2]),
+            *(i for i, _ in strange[:ODD]),
+        ]
+    )
+    pictured |= dict.fromkeys(
+        [*(i for several in samples.values() for i in several), *(i for i, _ in reasons)]
+    )
     pictures = {f"{i}.jpg": thumbnail(examples, i) for i in pictured}
     pictures |= {f"{i}-why.jpg": dimmed(examples, i, heat) for i, _, heat in hidden}
     run.write("thumbnails.zip", lambda path: archive(path, pictures.items()))
 
     def named(i: int) -> dict[str, Any]:
-        return {"file": examples.files[i], "split": examples.splits[i], "label": examples.classes[examples.labels[i]], "picture": f"{i}.jpg"}
+        return {
+            "file": examples.files[i],
+            "split": examples.splits[i],
+            "label": examples.classes[examples.labels[i]],
+            "picture": f"{i}.jpg",
+        }
 
     def judgement(i: int, column: int | None = None) -> dict[str, Any]:
         column = int(said[i].argmax()) if column is None else column
-        return named(i) | {"predicted": examples.classes[column], "probability": round(float(said[i][column]), 6)}
+        return named(i) | {
+            "predicted": examples.classes[column],
+            "probability": round(float(said[i][column]), 6),
+        }
 
     run.write_json(
         "review.json",
         {
-            "counts": {split: dict(zip(examples.classes, count.tolist(), strict=True)) for split, count in examples.counts().items() if count.any()},
+            "counts": {
+                split: dict(zip(examples.classes, count.tolist(), strict=True))
+                for split, count in examples.counts().items()
+                if count.any()
+            },
             "samples": {name: [named(i) for i in several] for name, several in samples.items()},
             "mistakes": [judgement(i) for i in wrong],
             "label_errors": {
                 "count": len(doubtful),
                 "examined": len(known),
-                "shown": [judgement(i) | {"suggested": examples.classes[suggested]} for i, suggested in doubtful[:SUSPECTS]],
+                "shown": [
+                    judgement(i) | {"suggested": examples.classes[suggested]}
+                    for i, suggested in doubtful[:SUSPECTS]
+                ],
             },
-            "duplicates": [{"judged": named(i), "train": named(j), "similarity": round(similarity, 4)} for i, j, similarity in pairs],
-            "odd": {"count": len(strange), "shown": [named(i) | {"why": why} for i, why in strange[:ODD]]},
+            "duplicates": [
+                {"judged": named(i), "train": named(j), "similarity": round(similarity, 4)}
+                for i, j, similarity in pairs
+            ],
+            "odd": {
+                "count": len(strange),
+                "shown": [named(i) | {"why": why} for i, why in strange[:ODD]],
+            },
             "map": [
-                {"x": round(float(x), 4), "y": round(float(y), 4), "label": named(i)["label"], "right": bool(said[i].argmax() == examples.labels[i])}
+                {
+                    "x": round(float(x), 4),
+                    "y": round(float(y), 4),
+                    "label": named(i)["label"],
+                    "right": bool(said[i].argmax() == examples.labels[i]),
+                }
                 for i, (x, y) in zip(shown.tolist(), places, strict=True)
             ],
-            "occlusion": [judgement(i, column) | {"why": f"{i}-why.jpg", "most": round(float(heat.max()), 4)} for i, column, heat in hidden],
+            "occlusion": [
+                judgement(i, column) | {"why": f"{i}-why.jpg", "most": round(float(heat.max()), 4)}
+                for i, column, heat in hidden
+            ],
             "notes": list(examples.notes),
         },
     )
 
 
-def doubts(examples: Examples, doubtful: list[tuple[int, int]], said: dict[int, np.ndarray]) -> Iterable[tuple[str, ...]]:
+def doubts(
+    examples: Examples, doubtful: list[tuple[int, int]], said: dict[int, np.ndarray]
+) -> Iterable[tuple[str, ...]]:
     for i, suggested in doubtful:
         own = examples.labels[i]
-        yield examples.files[i], examples.splits[i], examples.classes[own], examples.classes[suggested], f"{said[i][own]:.6f}", f"{said[i][suggested]:.6f}"
+        yield (
+            examples.files[i],
+            examples.splits[i],
+            examples.classes[own],
+            examples.classes[suggested],
+            f"{said[i][own]:.6f}",
+            f"{said[i][suggested]:.6f}",
+        )
 
 
-def explained(model: keras.Model, examples: Examples, position: int, column: int, network: Backbone, batch_size: int) -> np.ndarray:
+def explained(
+    model: keras.Model,
+    examples: Examples,
+    position: int,
+    column: int,
+    network: Backbone,
+    batch_size: int,
+) -> np.ndarray:
     """`occlusion` of one example."""
-    pixels = preprocess.pixels(tf.constant(examples.read(position)), network.image_size, network.value_range).numpy()
+    pixels = preprocess.pixels(
+        tf.constant(examples.read(position)), network.image_size, network.value_range
+    ).numpy()
 
     def answers(covered: np.ndarray) -> np.ndarray:
-        parts = [model(tf.constant(covered[i : i + batch_size]), training=False) for i in range(0, len(covered), batch_size)]
+        parts = [
+            model(tf.constant(covered[i : i + batch_size]), training=False)
+            for i in range(0, len(covered), batch_size)
+        ]
         return softmax(np.concatenate([np.asarray(part, np.float64) for part in parts]), 1)
 
     return occlusion(answers, pixels, column)
@@ -117,7 +204,9 @@ def thumbnail(examples: Examples, position: int, weight: np.ndarray | None = Non
     """The middle of the picture, as the model sees it; with a weight from 0 to 1 a pixel it is darkened."""
     pixels = preprocess.pixels(tf.constant(examples.read(position)), (SIDE, SIDE), (0.0, 255.0))
     pixels = pixels if weight is None else pixels * weight[..., None]
-    return tf.io.encode_jpeg(tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8), quality=QUALITY).numpy()
+    return tf.io.encode_jpeg(
+        tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8), quality=QUALITY
+    ).numpy()
 
 
 def dimmed(examples: Examples, position: int, heat: np.ndarray) -> bytes:
@@ -130,4 +219,6 @@ def dimmed(examples: Examples, position: int, heat: np.ndarray) -> bytes:
 def archive(path: str, pictures: Iterable[tuple[str, bytes]]) -> None:
     with zipfile.ZipFile(path, "w") as file:
         for name, content in pictures:
-            file.writestr(zipfile.ZipInfo(name), content)  # without a date, so that the same run gives the same file
+            file.writestr(
+                zipfile.ZipInfo(name), content
+            )  # without a date, so that the same run gives the same file

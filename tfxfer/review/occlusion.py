@@ -8,7 +8,9 @@ GRID = 7  # places a side
 COVER = 2  # places that the patch covers
 
 
-def occlusion(answers: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, column: int) -> np.ndarray:
+def occlusion(
+    answers: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, column: int
+) -> np.ndarray:
     """How much the probability of a class falls, float [GRID, GRID], at least 0.
 
     Args:
@@ -17,7 +19,10 @@ def occlusion(answers: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, c
         column: the class.
     """
     height, width, _ = pixels.shape
-    rows, columns = np.linspace(0, height, GRID + 1).astype(int), np.linspace(0, width, GRID + 1).astype(int)
+    rows, columns = (
+        np.linspace(0, height, GRID + 1).astype(int),
+        np.linspace(0, width, GRID + 1).astype(int),
+    )
     starts = range(GRID - COVER + 1)
     covered = np.repeat(pixels[None], 1 + len(starts) ** 2, 0)
     for n, (i, j) in enumerate(((i, j) for i in starts for j in starts), 1):

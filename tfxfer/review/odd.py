@@ -9,7 +9,10 @@ from tfxfer.data import Examples
 from tfxfer.data.images import size
 from tfxfer.probe.fitted import Array
 
-DARK, BLANK = 0.04, 0.02  # mean and standard deviation of pixels from 0 to 1 below which a picture is called so
+DARK, BLANK = (
+    0.04,
+    0.02,
+)  # mean and standard deviation of pixels from 0 to 1 below which a picture is called so
 SMALL = 4  # times smaller than the median, by the shorter side
 BLOCK = 1024
 READERS = 8  # files read at once, for their size
@@ -29,17 +32,27 @@ def odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
         for i in np.flatnonzero(block.std(1) < BLANK).tolist():
             found.setdefault(start + i, []).append("blank")
     with ThreadPoolExecutor(READERS) as pool:
-        sides = list(pool.map(lambda i: shorter(examples, i), range(len(examples)))) if examples.paths is not None else []
+        sides = (
+            list(pool.map(lambda i: shorter(examples, i), range(len(examples))))
+            if examples.paths is not None
+            else []
+        )
     usual = np.median([side for side in sides if side]) if any(sides) else 0
     for i, side in enumerate(sides):
         if side and side * SMALL < usual:
-            found.setdefault(i, []).append(f"small: {side} pixels, where half of all have {usual:.0f} or more")
+            found.setdefault(i, []).append(
+                f"small: {side} pixels, where half of all have {usual:.0f} or more"
+            )
     return [(i, ", ".join(said(reasons))) for i, reasons in sorted(found.items())]
 
 
 def said(reasons: Sequence[str]) -> list[str]:
     """A black picture is dark and blank: one word is enough."""
-    return ["black"] + [reason for reason in reasons if reason not in ("dark", "blank")] if {"dark", "blank"} <= set(reasons) else list(reasons)
+    return (
+        ["black"] + [reason for reason in reasons if reason not in ("dark", "blank")]
+        if {"dark", "blank"} <= set(reasons)
+        else list(reasons)
+    )
 
 
 def shorter(examples: Examples, position: int) -> int:

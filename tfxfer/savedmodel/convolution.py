@@ -42,11 +42,20 @@ def plain(attributes: Any) -> bool:
 def of_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
     """Of a 1 x 1 filter as one product of matrices, else TensorFlow's."""
     pixels, filters = op.inputs
-    of_pixels = tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(pixels), filter=filters, out_backprop=upstream, **PLAIN)
+    of_pixels = tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(pixels), filter=filters, out_backprop=upstream, **PLAIN
+    )
     height, width, inputs, outputs = filters.shape
     if (height, width) != (1, 1) or inputs != pixels.shape[-1]:
-        return [of_pixels, tf.raw_ops.Conv2DBackpropFilter(input=pixels, filter_sizes=tf.shape(filters), out_backprop=upstream, **PLAIN)]
-    product = tf.matmul(tf.reshape(pixels, (-1, inputs)), tf.reshape(upstream, (-1, outputs)), transpose_a=True)
+        return [
+            of_pixels,
+            tf.raw_ops.Conv2DBackpropFilter(
+                input=pixels, filter_sizes=tf.shape(filters), out_backprop=upstream, **PLAIN
+            ),
+        ]
+    product = tf.matmul(
+        tf.reshape(pixels, (-1, inputs)), tf.reshape(upstream, (-1, outputs)), transpose_a=True
+    )
     return [of_pixels, tf.reshape(product, filters.shape)]
 
 
@@ -55,12 +64,26 @@ def of_depthwise_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
     """Of the pixels as a convolution with the filter turned around; of the filter from the products of all pairs of positions, added up by their distance."""
     pixels, filters = op.inputs
     (height, width, channels), (rows, columns, _, multiplier) = pixels.shape[1:], filters.shape
-    if None in (height, width, channels) or height * width > PLACES or min(rows, columns) < KERNEL or not rows % 2 or not columns % 2 or multiplier != 1:
-        of_pixels = tf.nn.depthwise_conv2d_backprop_input(tf.shape(pixels), filters, upstream, **PLAIN)
-        return [of_pixels, tf.nn.depthwise_conv2d_backprop_filter(pixels, tf.shape(filters), upstream, **PLAIN)]
+    if (
+        None in (height, width, channels)
+        or height * width > PLACES
+        or min(rows, columns) < KERNEL
+        or not rows % 2
+        or not columns % 2
+        or multiplier != 1
+    ):
+        of_pixels = tf.nn.depthwise_conv2d_backprop_input(
+            tf.shape(pixels), filters, upstream, **PLAIN
+        )
+        return [
+            of_pixels,
+            tf.nn.depthwise_conv2d_backprop_filter(pixels, tf.shape(filters), upstream, **PLAIN),
+        ]
     flat = (-1, height * width, channels)
     pairs = tf.einsum("nxc,nyc->cxy", tf.reshape(pixels, flat), tf.reshape(upstream, flat))
-    summed = tf.reshape(pairs, (channels, -1)) @ tf.constant(distances(height, width, rows, columns))
+    summed = tf.reshape(pairs, (channels, -1)) @ tf.constant(
+        distances(height, width, rows, columns)
+    )
     of_filters = tf.reshape(tf.transpose(summed), (rows, columns, channels, 1))
     return [tf.nn.depthwise_conv2d(upstream, tf.reverse(filters, [0, 1]), **PLAIN), of_filters]
 
@@ -68,6 +91,15 @@ def of_depthwise_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
 @lru_cache
 def distances(height: int, width: int, rows: int, columns: int) -> np.ndarray:
     """float32 [(height * width)^2, rows * columns]: 1 where an element of the filter takes the first position of a pair to the second."""
-    down = np.arange(height)[:, None, None] - np.arange(height)[:, None] == np.arange(rows) - rows // 2
-    right = np.arange(width)[:, None, None] - np.arange(width)[:, None] == np.arange(columns) - columns // 2
-    return np.einsum("abi,cdj->acbdij", down, right).reshape((height * width) ** 2, rows * columns).astype(np.float32)
+    down = (
+        np.arange(height)[:, None, None] - np.arange(height)[:, None] == np.arange(rows) - rows // 2
+    )
+    right = (
+        np.arange(width)[:, None, None] - np.arange(width)[:, None]
+        == np.arange(columns) - columns // 2
+    )
+    return (
+        np.einsum("abi,cdj->acbdij", down, right)
+        .reshape((height * width) ** 2, rows * columns)
+        .astype(np.float32)
+    )

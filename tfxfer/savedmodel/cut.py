@@ -12,14 +12,21 @@ from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pooled
 
 
-def before(pretrained: Pretrained, values: list[np.ndarray], first: int, taps: tuple[str, ...]) -> GraphDef:
+def before(
+    pretrained: Pretrained, values: list[np.ndarray], first: int, taps: tuple[str, ...]
+) -> GraphDef:
     """The graph of constants from `pixels:0` to `features:0`: the activations that stage number `first` starts from in a row, then `taps`, pooled."""
     graph = tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.input_shape), name="pixels")
-        feed = {node_of(pretrained.inference.input or ""): x} | {f"weight_{i}": tf.constant(values[i]) for i in pretrained.inference.weights}
+        feed = {node_of(pretrained.inference.input or ""): x} | {
+            f"weight_{i}": tf.constant(values[i]) for i in pretrained.inference.weights
+        }
         cut, *maps = tf.graph_util.import_graph_def(
-            pretrained.inference.graph, input_map=feed, return_elements=[pretrained.stages[first - 1].cut, *taps], name=""
+            pretrained.inference.graph,
+            input_map=feed,
+            return_elements=[pretrained.stages[first - 1].cut, *taps],
+            name="",
         )
         row = tf.reshape(cut, (-1, math.prod(pretrained.stage_shapes[first - 1])))
         tf.identity(tf.concat([row, pooled(maps)], -1) if maps else row, name="features")
@@ -33,20 +40,33 @@ def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretr
         SavedModelError: what follows needs more of the network than the activations.
     """
     whole, graph = pretrained.inference, tf.Graph()
-    fetches = list(dict.fromkeys([whole.output, pretrained.last_map, *(stage.cut for stage in pretrained.stages[first:])]))
+    fetches = list(
+        dict.fromkeys(
+            [whole.output, pretrained.last_map, *(stage.cut for stage in pretrained.stages[first:])]
+        )
+    )
     with graph.as_default():
-        x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.stage_shapes[first - 1]), name="activations")
+        x = tf.compat.v1.placeholder(
+            tf.float32, (None, *pretrained.stage_shapes[first - 1]), name="activations"
+        )
         feed = {pretrained.stages[first - 1].cut: x}
-        tf.graph_util.import_graph_def(whole.graph, input_map=feed | batch_sizes(pretrained, x, feed), name="")
+        tf.graph_util.import_graph_def(
+            whole.graph, input_map=feed | batch_sizes(pretrained, x, feed), name=""
+        )
     pruned = needed(graph.as_graph_def(), fetches)
     names = {node.name for node in pruned.node}
     if node_of(whole.input or "") in names:
-        raise SavedModelError(f"the network can't be cut after {pretrained.stages[first - 1].name}: what follows reads the images too.")
+        raise SavedModelError(
+            f"the network can't be cut after {pretrained.stages[first - 1].name}: what follows reads the images too."
+        )
     kept = [i for i in whole.weights if f"weight_{i}" in names]
     number = {f"weight_{i}": f"weight_{k}" for k, i in enumerate(kept)}
     weights = tuple(replace(pretrained.weights[i], value=values[i]) for i in kept)
     renamed = renumbered(pruned, number)
-    rest = tuple(replace(stage, weights=tuple(number[name] for name in stage.weights if name in number)) for stage in pretrained.stages[first:])
+    rest = tuple(
+        replace(stage, weights=tuple(number[name] for name in stage.weights if name in number))
+        for stage in pretrained.stages[first:]
+    )
     pure = PureGraph(renamed, "activations:0", whole.output, tuple(range(len(kept))))
     loss = without(pretrained.regularization, values, number) if pretrained.regularization else None
     return replace(
@@ -60,23 +80,36 @@ def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretr
     )
 
 
-def batch_sizes(pretrained: Pretrained, x: tf.Tensor, feed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def batch_sizes(
+    pretrained: Pretrained, x: tf.Tensor, feed: dict[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
     """Shapes that are asked of tensors before the cut, from `x`: networks read the number of images off their input."""
     nodes = {node.name: node for node in pretrained.inference.graph.node}
     cut = node_of(next(iter(feed)))
     earlier = stages.reach([cut], lambda name: stages.data_inputs(nodes[name]))
-    asked = [node.name for node in nodes.values() if node.op == "Shape" and node_of(node.input[0]) in earlier]
+    asked = [
+        node.name
+        for node in nodes.values()
+        if node.op == "Shape" and node_of(node.input[0]) in earlier
+    ]
     if not asked:
         return {}
     graph = tf.Graph()
     with graph.as_default():
         images = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.input_shape))
-        tf.graph_util.import_graph_def(pretrained.inference.graph, input_map={node_of(pretrained.inference.input or ""): images}, name="")
+        tf.graph_util.import_graph_def(
+            pretrained.inference.graph,
+            input_map={node_of(pretrained.inference.input or ""): images},
+            name="",
+        )
     found = {}
     for name in asked:
         shape = graph.get_operation_by_name(name).inputs[0].shape
         if shape.rank and None not in shape.as_list()[1:]:
-            found[f"{name}:0"] = tf.cast(tf.stack([tf.shape(x)[0], *shape.as_list()[1:]]), tf.as_dtype(nodes[name].attr["out_type"].type or tf.int32))
+            found[f"{name}:0"] = tf.cast(
+                tf.stack([tf.shape(x)[0], *shape.as_list()[1:]]),
+                tf.as_dtype(nodes[name].attr["out_type"].type or tf.int32),
+            )
     return found
 
 
@@ -84,10 +117,18 @@ def without(loss: PureGraph, values: list[np.ndarray], number: dict[str, str]) -
     """A regularization loss of the weights in `number`, all others constant; None where it is of no such weight."""
     graph = tf.Graph()
     with graph.as_default():
-        fixed = {f"weight_{i}": tf.constant(values[i]) for i in loss.weights if f"weight_{i}" not in number}
+        fixed = {
+            f"weight_{i}": tf.constant(values[i])
+            for i in loss.weights
+            if f"weight_{i}" not in number
+        }
         tf.graph_util.import_graph_def(loss.graph, input_map=fixed, name="")
     pruned = renumbered(needed(graph.as_graph_def(), [loss.output]), number)
-    mine = tuple(int(node.name.removeprefix("weight_")) for node in pruned.node if node.name in number.values() and node.op == "Placeholder")
+    mine = tuple(
+        int(node.name.removeprefix("weight_"))
+        for node in pruned.node
+        if node.name in number.values() and node.op == "Placeholder"
+    )
     return PureGraph(pruned, None, loss.output, mine) if mine else None
 
 

@@ -25,7 +25,9 @@ DENIED = frozenset(
     CollectiveAllToAllV3 CollectiveInitializeCommunicator NcclAllReduce NcclBroadcast NcclReduce InitializeTableFromTextFile
     InitializeTableFromTextFileV2""".split()
 )
-CHECKPOINT = frozenset({"Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice", "MergeV2Checkpoints"})
+CHECKPOINT = frozenset(
+    {"Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice", "MergeV2Checkpoints"}
+)
 
 
 def check_library(folder: Path, denied: frozenset[str]) -> None:
@@ -34,11 +36,15 @@ def check_library(folder: Path, denied: frozenset[str]) -> None:
     try:
         proto = SavedModel.FromString(path.read_bytes())
     except OSError as error:
-        raise SavedModelError(f"{path} can't be read ({error.strerror or error}). A SavedModel is a folder with saved_model.pb and variables/.") from error
+        raise SavedModelError(
+            f"{path} can't be read ({error.strerror or error}). A SavedModel is a folder with saved_model.pb and variables/."
+        ) from error
     except Exception as error:  # protobuf's DecodeError has another home in each implementation
         if type(error).__name__ != "DecodeError":
             raise
-        raise SavedModelError(f"{path} is damaged: it is not a SavedModel ({error}). Fetch or export it again.") from error
+        raise SavedModelError(
+            f"{path} is damaged: it is not a SavedModel ({error}). Fetch or export it again."
+        ) from error
     if not proto.meta_graphs:
         raise SavedModelError(f"{path} is damaged: it holds no graph. Fetch or export it again.")
     graph = proto.meta_graphs[0]
@@ -49,9 +55,15 @@ def check_library(folder: Path, denied: frozenset[str]) -> None:
         )
     if denied:
         # Only what belongs to an object can run. The two functions that save and restore the checkpoint belong to none: Python does their work on loading.
-        everywhere = {node.op for function in graph.graph_def.library.function for node in function.node_def} | {node.op for node in graph.graph_def.node}
+        everywhere = {
+            node.op for function in graph.graph_def.library.function for node in function.node_def
+        } | {node.op for node in graph.graph_def.node}
         refuse(everywhere & (denied - {"ShardedFilename"}), str(folder))
-        refuse(called_operations(graph.graph_def, set(graph.object_graph_def.concrete_functions)) & CHECKPOINT, str(folder))
+        refuse(
+            called_operations(graph.graph_def, set(graph.object_graph_def.concrete_functions))
+            & CHECKPOINT,
+            str(folder),
+        )
 
 
 def called_operations(graph: GraphDef, roots: set[str]) -> set[str]:
@@ -65,15 +77,30 @@ def called_operations(graph: GraphDef, roots: set[str]) -> set[str]:
             | {f.name for value in attributes for f in value.list.func}
             | {node.op for node in functions[name].node_def}
         )
-        named |= {gradient.gradient_func for gradient in graph.library.gradient if gradient.function_name == name}
+        named |= {
+            gradient.gradient_func
+            for gradient in graph.library.gradient
+            if gradient.function_name == name
+        }
         return sorted(named & functions.keys())
 
-    return {node.op for name in stages.reach(roots & functions.keys(), calls) for node in functions[name].node_def}
+    return {
+        node.op
+        for name in stages.reach(roots & functions.keys(), calls)
+        for node in functions[name].node_def
+    }
 
 
 def check_graph(graph: GraphDef, denied: frozenset[str], where: str) -> None:
     """Refuse a graph that holds one of the `denied` operations, in its body or in its functions."""
-    refuse(({node.op for node in graph.node} | {node.op for function in graph.library.function for node in function.node_def}) & denied, where)
+    refuse(
+        (
+            {node.op for node in graph.node}
+            | {node.op for function in graph.library.function for node in function.node_def}
+        )
+        & denied,
+        where,
+    )
 
 
 def refuse(found: set[str], where: str) -> None:

@@ -11,10 +11,19 @@ from tfxfer.savedmodel.pure import Weights
 
 def marked_gradient(concrete: Any) -> bool:
     graph = concrete.graph.as_graph_def()
-    return any("_gradient_op_type" in n.attr for n in graph.node) or any("_gradient_op_type" in n.attr for f in graph.library.function for n in f.node_def)
+    return any("_gradient_op_type" in n.attr for n in graph.node) or any(
+        "_gradient_op_type" in n.attr for f in graph.library.function for n in f.node_def
+    )
 
 
-def same_gradient(concrete: Any, graph: PureGraph, bound: float, pretrained: Pretrained, weights: Weights, spec: tf.TensorSpec) -> bool:
+def same_gradient(
+    concrete: Any,
+    graph: PureGraph,
+    bound: float,
+    pretrained: Pretrained,
+    weights: Weights,
+    spec: tf.TensorSpec,
+) -> bool:
     """Whether a pure graph's gradients, of weights and pixels, are those of the loaded object, on one random batch; relative to the largest of all."""
     rng = np.random.default_rng(0)
     x = tf.constant(rng.random((2, *spec.shape[1:]), dtype=np.float32))
@@ -26,7 +35,9 @@ def same_gradient(concrete: Any, graph: PureGraph, bound: float, pretrained: Pre
     with tf.GradientTape() as tape:
         tape.watch(x)
         loss = tf.reduce_sum(concrete(x) * direction)
-    expected = tape.gradient(loss, [x, *(variables[i] for i in numbers)], unconnected_gradients="zero")
+    expected = tape.gradient(
+        loss, [x, *(variables[i] for i in numbers)], unconnected_gradients="zero"
+    )
     values = {i: tf.constant(pretrained.weights[i].value) for i in graph.weights}
     pure = function(graph, pretrained.weights, pretrained.input_shape)
     with tf.GradientTape() as tape:
@@ -34,5 +45,8 @@ def same_gradient(concrete: Any, graph: PureGraph, bound: float, pretrained: Pre
         loss = tf.reduce_sum(pure(x, *values.values())[0] * direction)
     found = tape.gradient(loss, [x, *(values[i] for i in numbers)], unconnected_gradients="zero")
     largest = max(float(tf.reduce_max(tf.abs(g))) for g in expected)
-    worst = max(float(tf.reduce_max(tf.abs(tf.convert_to_tensor(a) - tf.convert_to_tensor(b)))) for a, b in zip(expected, found, strict=True))
+    worst = max(
+        float(tf.reduce_max(tf.abs(tf.convert_to_tensor(a) - tf.convert_to_tensor(b))))
+        for a, b in zip(expected, found, strict=True)
+    )
     return worst <= bound * max(largest, 1e-30)

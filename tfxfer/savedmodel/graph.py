@@ -69,7 +69,12 @@ class Pretrained:
     @cached_property
     def stage_shapes(self) -> list[tuple[int, ...]]:
         """Shape of the last tensor of each stage, without the batch."""
-        return [shape or () for shape in shapes_of(self.inference, self.input_shape, [stage.cut for stage in self.stages])]
+        return [
+            shape or ()
+            for shape in shapes_of(
+                self.inference, self.input_shape, [stage.cut for stage in self.stages]
+            )
+        ]
 
 
 def node_of(tensor: str) -> str:
@@ -79,12 +84,23 @@ def node_of(tensor: str) -> str:
 def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
     """The part of a graph that the fetches need, in its order."""
     nodes = {node.name: node for node in graph.node}
-    kept = stages.reach([node_of(fetch) for fetch in fetches], lambda name: stages.data_inputs(nodes[name]))
-    return GraphDef(versions=graph.versions, library=graph.library, node=[node for node in graph.node if node.name in kept])
+    kept = stages.reach(
+        [node_of(fetch) for fetch in fetches], lambda name: stages.data_inputs(nodes[name])
+    )
+    return GraphDef(
+        versions=graph.versions,
+        library=graph.library,
+        node=[node for node in graph.node if node.name in kept],
+    )
 
 
 def function(
-    pure: PureGraph, weights: tuple[Weight, ...], shape: tuple[int, ...], taps: tuple[str, ...] | None = None, fast: bool = False, low: bool = False
+    pure: PureGraph,
+    weights: tuple[Weight, ...],
+    shape: tuple[int, ...],
+    taps: tuple[str, ...] | None = None,
+    fast: bool = False,
+    low: bool = False,
 ) -> Any:
     """A differentiable function (x, *weights) -> (output, *updates).
 
@@ -97,35 +113,57 @@ def function(
 
     # `import_graph_def` alone is not seen by a GradientTape; wrapped in a function, it is.
     def call(*arguments):
-        feed = dict(zip(([node_of(pure.input)] if pure.input else []) + [f"weight_{i}" for i in pure.weights], arguments, strict=True))
-        found = tf.graph_util.import_graph_def(graph, input_map=feed, return_elements=fetch, name="")
+        feed = dict(
+            zip(
+                ([node_of(pure.input)] if pure.input else [])
+                + [f"weight_{i}" for i in pure.weights],
+                arguments,
+                strict=True,
+            )
+        )
+        found = tf.graph_util.import_graph_def(
+            graph, input_map=feed, return_elements=fetch, name=""
+        )
         found = [tf.cast(each, tf.float32) if each.dtype == tf.bfloat16 else each for each in found]
         n = len(fetch) - len(pure.updates)
         return [pooled(found[:n]) if taps is not None else found[0], *found[n:]]
 
     specs = [tf.TensorSpec((None, *shape), tf.float32)] if pure.input else []
-    specs += [tf.TensorSpec(weights[i].value.shape, tf.as_dtype(weights[i].value.dtype)) for i in pure.weights]
+    specs += [
+        tf.TensorSpec(weights[i].value.shape, tf.as_dtype(weights[i].value.dtype))
+        for i in pure.weights
+    ]
     return tf.compat.v1.wrap_function(call, specs)
 
 
-def constant_graph(pretrained: Pretrained, values: list[np.ndarray], taps: tuple[str, ...] | None) -> GraphDef:
+def constant_graph(
+    pretrained: Pretrained, values: list[np.ndarray], taps: tuple[str, ...] | None
+) -> GraphDef:
     """The inference graph with every weight a constant, from `pixels:0` to `features:0` (with `taps`, pooled as in `function`)."""
     pure, graph = pretrained.inference, tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.input_shape), name="pixels")
-        feed = {node_of(pure.input or ""): x} | {f"weight_{i}": tf.constant(values[i]) for i in pure.weights}
-        found = tf.graph_util.import_graph_def(pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name="")
+        feed = {node_of(pure.input or ""): x} | {
+            f"weight_{i}": tf.constant(values[i]) for i in pure.weights
+        }
+        found = tf.graph_util.import_graph_def(
+            pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name=""
+        )
         tf.identity(pooled(found) if taps else found[0], name="features")
     return graph.as_graph_def()
 
 
-def shapes_of(pure: PureGraph, shape: tuple[int, ...], tensors: list[str]) -> list[tuple[int, ...] | None]:
+def shapes_of(
+    pure: PureGraph, shape: tuple[int, ...], tensors: list[str]
+) -> list[tuple[int, ...] | None]:
     """Shapes without the batch; None for a tensor that has not one row an example, or whose shape is not known beforehand."""
     rows = 3
     graph = tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (rows, *shape))
-        found = tf.graph_util.import_graph_def(pure.graph, input_map={node_of(pure.input or ""): x}, return_elements=tensors, name="")
+        found = tf.graph_util.import_graph_def(
+            pure.graph, input_map={node_of(pure.input or ""): x}, return_elements=tensors, name=""
+        )
     shapes = [t.shape.as_list() if t.shape.is_fully_defined() else [] for t in found]
     return [tuple(one[1:]) if len(one) > 1 and one[0] == rows else None for one in shapes]
 

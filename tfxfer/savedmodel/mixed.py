@@ -33,7 +33,9 @@ def mixed(graph: GraphDef) -> GraphDef:
         node.CopyFrom(nodes[name])
         takes = typed(node, op_def_registry.get(node.op).input_arg)
         given = [canonical(node.input[i]) in low for i in sorted(takes)]
-        lowered = node.op in FAST or (node.op in FOLLOW and given[0]) or (node.op in JOIN and all(given))
+        lowered = (
+            node.op in FAST or (node.op in FOLLOW and given[0]) or (node.op in JOIN and all(given))
+        )
         lowered = lowered and node.attr["T"].type == HIGH.as_datatype_enum
         for i, tensor in enumerate(node.input):
             if (canonical(tensor) in low) != (wanted := lowered and i in takes):
@@ -66,5 +68,8 @@ def cast(graph: GraphDef, tensor: str, down: bool, made: set[str]) -> str:
     if name not in made:
         made.add(name)
         node = graph.node.add(name=name, op="Cast", input=[tensor])
-        node.attr["SrcT"].type, node.attr["DstT"].type = source.as_datatype_enum, target.as_datatype_enum
+        node.attr["SrcT"].type, node.attr["DstT"].type = (
+            source.as_datatype_enum,
+            target.as_datatype_enum,
+        )
     return name

@@ -16,7 +16,9 @@ from tfxfer.savedmodel.graph import PureGraph, Weight, needed
 
 READS = frozenset({"ReadVariableOp"})
 WRITES = {"AssignVariableOp": None, "AssignAddVariableOp": "AddV2", "AssignSubVariableOp": "Sub"}
-BIG_CONSTANT = 64 * 1024  # bytes; larger constants are kept as frozen weights, so that a graph stays small
+BIG_CONSTANT = (
+    64 * 1024
+)  # bytes; larger constants are kept as frozen weights, so that a graph stays small
 
 
 class NotPure(Exception):
@@ -35,15 +37,23 @@ class Weights:
         key = id(handle)
         if key not in self.numbers:
             if key not in self.variables:
-                raise NotPure(f"it uses a resource that is not a variable ({handle.name!r}), such as a look-up table")
+                raise NotPure(
+                    f"it uses a resource that is not a variable ({handle.name!r}), such as a look-up table"
+                )
             variable = self.variables[key]
-            self.numbers[key] = self.add(variable.name.split(":")[0], variable.numpy(), key in self.trainable)
+            self.numbers[key] = self.add(
+                variable.name.split(":")[0], variable.numpy(), key in self.trainable
+            )
         return self.numbers[key]
 
     def add(self, name: str, value: np.ndarray, trainable: bool) -> int:
         taken = {weight.name for weight in self.found}
         name = name.replace("/", ".")
-        unique = name if name not in taken else next(n for k in range(1, len(taken) + 2) if (n := f"{name}.{k}") not in taken)
+        unique = (
+            name
+            if name not in taken
+            else next(n for k in range(1, len(taken) + 2) if (n := f"{name}.{k}") not in taken)
+        )
         self.found.append(Weight(unique, np.asarray(value), trainable))
         return len(self.found) - 1
 
@@ -52,16 +62,30 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     """Turn reads of variables into placeholders and writes into results."""
     graph = inlined(concrete)
     first = len(concrete.inputs) - len(concrete.captured_inputs)
-    handles = {p.op.name: h for p, h in zip(concrete.inputs[first:], concrete.captured_inputs, strict=True)}
+    handles = {
+        p.op.name: h for p, h in zip(concrete.inputs[first:], concrete.captured_inputs, strict=True)
+    }
     nodes = {node.name: node for node in graph.node}
-    resources = {name for name, handle in handles.items() if handle.dtype == tf.resource and name in nodes}
-    owner = {node.name: found for node in graph.node if (found := source(node.name, nodes, resources))}
+    resources = {
+        name for name, handle in handles.items() if handle.dtype == tf.resource and name in nodes
+    }
+    owner = {
+        node.name: found for node in graph.node if (found := source(node.name, nodes, resources))
+    }
     for node in graph.node:
-        if node.op in ("If", "While", "StatelessIf", "StatelessWhile", "Case", "PartitionedCall", "StatefulPartitionedCall") and any(
-            name in owner for name in stages.data_inputs(node)
-        ):
+        if node.op in (
+            "If",
+            "While",
+            "StatelessIf",
+            "StatelessWhile",
+            "Case",
+            "PartitionedCall",
+            "StatefulPartitionedCall",
+        ) and any(name in owner for name in stages.data_inputs(node)):
             raise NotPure(f"it reads variables inside a {node.op} ({node.name!r})")
-        if any(name in owner for name in stages.data_inputs(node)) and node.op not in READS | set(WRITES) | {"Identity", "NoOp"}:
+        if any(name in owner for name in stages.data_inputs(node)) and node.op not in READS | set(
+            WRITES
+        ) | {"Identity", "NoOp"}:
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
     order = stages.execution_order(graph)  # in which reads and writes of one variable happen
     if len(order) < len(nodes):
@@ -84,14 +108,25 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
             node.attr["T"].type = dtype
         elif node.op in WRITES:
             delta = next(i for i in list(node.input)[1:] if not i.startswith("^"))
-            written[resource] = after_write(node, delta, written.get(resource, f"weight_{numbers[resource]}"), extra)
+            written[resource] = after_write(
+                node, delta, written.get(resource, f"weight_{numbers[resource]}"), extra
+            )
     output = output_node(concrete, graph)
     result = finish(graph, extra, handles, weights, [output, *(w for w in written.values())])
     inputs = [p.op.name for p in concrete.inputs[:first]]
     used = {node.name for node in result.node}
     numbered = tuple(i for i in range(len(weights.found)) if f"weight_{i}" in used)
-    updates = tuple((numbers[resource], value if ":" in value else f"{value}:0") for resource, value in written.items())
-    return PureGraph(result, f"{inputs[0]}:0" if inputs else None, output if ":" in output else f"{output}:0", numbered, updates)
+    updates = tuple(
+        (numbers[resource], value if ":" in value else f"{value}:0")
+        for resource, value in written.items()
+    )
+    return PureGraph(
+        result,
+        f"{inputs[0]}:0" if inputs else None,
+        output if ":" in output else f"{output}:0",
+        numbered,
+        updates,
+    )
 
 
 def inlined(concrete: Any) -> GraphDef:
@@ -110,7 +145,10 @@ def inlined(concrete: Any) -> GraphDef:
 
 
 def without_marks(graph: GraphDef) -> GraphDef:
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    nodes = [
+        *graph.node,
+        *(node for function in graph.library.function for node in function.node_def),
+    ]
     for holder in [*nodes, *graph.library.function]:
         for mark in ("_noinline", "_XlaMustCompile"):
             if mark in holder.attr:
@@ -141,10 +179,20 @@ def output_node(concrete: Any, graph: GraphDef) -> str:
     """The inlined name of the function's one output."""
     name = concrete.outputs[0].name
     names = {node.name for node in graph.node}
-    return name if name.split(":")[0] in names else [node.name for node in graph.node if node.op == "Identity"][-1]
+    return (
+        name
+        if name.split(":")[0] in names
+        else [node.name for node in graph.node if node.op == "Identity"][-1]
+    )
 
 
-def finish(graph: GraphDef, extra: list[NodeDef], handles: dict[str, Any], weights: Weights, fetches: list[str]) -> GraphDef:
+def finish(
+    graph: GraphDef,
+    extra: list[NodeDef],
+    handles: dict[str, Any],
+    weights: Weights,
+    fetches: list[str],
+) -> GraphDef:
     """Add the placeholders, drop control edges and custom-gradient marks, keep what the fetches need, lift large constants out."""
     result = GraphDef(versions=graph.versions, library=graph.library)
     for node in graph.node:
@@ -153,7 +201,11 @@ def finish(graph: GraphDef, extra: list[NodeDef], handles: dict[str, Any], weigh
             if handle.dtype == tf.resource:
                 continue
             # A captured plain tensor is a constant of the model.
-            node = NodeDef(name=node.name, op="Const", attr={"value": node_value(handle), "dtype": node.attr["dtype"]})
+            node = NodeDef(
+                name=node.name,
+                op="Const",
+                attr={"value": node_value(handle), "dtype": node.attr["dtype"]},
+            )
         result.node.append(node)
     result.node.extend(extra)
     for i, weight in enumerate(weights.found):
@@ -191,7 +243,9 @@ def rename_functions(graph: GraphDef) -> None:
     def rename(nodes: Iterable[NodeDef]) -> None:
         for node in nodes:
             attributes = [node.attr[key] for key in sorted(node.attr)]
-            for holder in [value.func for value in attributes if value.HasField("func")] + [f for value in attributes for f in value.list.func]:
+            for holder in [value.func for value in attributes if value.HasField("func")] + [
+                f for value in attributes for f in value.list.func
+            ]:
                 if holder.name in functions and holder.name not in names:
                     names[holder.name] = f"f{len(names)}"
                     rename(functions[holder.name].node_def)
@@ -226,9 +280,13 @@ def frozen(concrete: Any, weights: Weights) -> PureGraph:
     try:
         constant = with_constants(concrete, lower_control_flow=False)
     except (ValueError, tf.errors.OpError) as error:
-        raise SavedModelError(f"the graph can't be frozen: {str(error).strip().splitlines()[0]}") from error
+        raise SavedModelError(
+            f"the graph can't be frozen: {str(error).strip().splitlines()[0]}"
+        ) from error
     if left := [t for t in constant.inputs[1:] if t.dtype == tf.resource]:
-        raise SavedModelError(f"the graph uses a look-up table or another resource ({left[0].name!r}), as text models do; expected a model of images alone.")
+        raise SavedModelError(
+            f"the graph uses a look-up table or another resource ({left[0].name!r}), as text models do; expected a model of images alone."
+        )
     graph = constant.graph.as_graph_def()
     result = finish(graph, [], {}, weights, [constant.outputs[0].name])
     numbered = tuple(range(len(weights.found)))

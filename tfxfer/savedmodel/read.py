@@ -16,7 +16,13 @@ from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node
 from tfxfer.savedmodel.pure import NotPure, Weights, frozen, purify
 
 
-def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None, arguments: dict[str, Any] | None = None, trust: bool = False) -> Pretrained:
+def read(
+    folder: str | os.PathLike,
+    *,
+    image_size: tuple[int, int] | None = None,
+    arguments: dict[str, Any] | None = None,
+    trust: bool = False,
+) -> Pretrained:
     """Read a TF2 SavedModel of an image feature extractor as pure functions.
 
     Args:
@@ -36,20 +42,38 @@ def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None
     call, kind = callable_of(loaded, folder)
     arguments = arguments or {}
     if "training" in arguments:
-        raise ValueError("Expected arguments without `training`, which Keras decides in each call. Received: arguments=" + repr(arguments))
+        raise ValueError(
+            "Expected arguments without `training`, which Keras decides in each call. Received: arguments="
+            + repr(arguments)
+        )
     spec = input_spec(call, image_size, folder)
     inference = trace(call, spec, arguments, False, folder)
     output_of(inference, folder)
     training = trace(call, spec, arguments, True, folder) if kind == "call" else None
     variables = {id(v.handle): v for v in variables_of(loaded)}
     marked = getattr(loaded, "trainable_variables", None)
-    trainable = {id(v.handle) for v in (variables.values() if marked is None else marked) if marked is not None or v.trainable} if kind == "call" else set()
+    trainable = (
+        {
+            id(v.handle)
+            for v in (variables.values() if marked is None else marked)
+            if marked is not None or v.trainable
+        }
+        if kind == "call"
+        else set()
+    )
     losses = [loss for loss in getattr(loaded, "regularization_losses", ()) or () if callable(loss)]
     try:
         weights = Weights(variables, trainable)
-        graphs = [purify(concrete, weights) if concrete else None for concrete in (inference, training, sum_of(losses))]
+        graphs = [
+            purify(concrete, weights) if concrete else None
+            for concrete in (inference, training, sum_of(losses))
+        ]
         reason = (
-            "" if trainable else "it has signatures only, which hold no training graph" if kind == "signature" else "its author marked no weight as trainable"
+            ""
+            if trainable
+            else "it has signatures only, which hold no training graph"
+            if kind == "signature"
+            else "its author marked no weight as trainable"
         )
     except NotPure as error:
         weights = Weights({}, set())
@@ -58,15 +82,31 @@ def read(folder: str | os.PathLike, *, image_size: tuple[int, int] | None = None
     for graph in filter(None, graphs):
         check_graph(graph.graph, denied | CHECKPOINT if denied else denied, str(folder))
     pretrained = assemble(graphs, weights.found, inference, reason)
-    checked = [(concrete, graph, bound) for concrete, graph, bound in zip((training, inference), (graphs[1], graphs[0]), (1e-2, 1e-4), strict=True) if graph]
+    checked = [
+        (concrete, graph, bound)
+        for concrete, graph, bound in zip(
+            (training, inference), (graphs[1], graphs[0]), (1e-2, 1e-4), strict=True
+        )
+        if graph
+    ]
     # The training call comes first: it moves the loaded object's variables, and the values in `weights` are those of before.
     doubtful = [] if reason else [check for check in checked if marked_gradient(check[0])]
-    if not all(same_gradient(concrete, graph, bound, pretrained, weights, spec) for concrete, graph, bound in doubtful):
-        pretrained = assemble(graphs, weights.found, inference, "it holds a custom gradient that can't be kept (its gradients would be wrong)")
+    if not all(
+        same_gradient(concrete, graph, bound, pretrained, weights, spec)
+        for concrete, graph, bound in doubtful
+    ):
+        pretrained = assemble(
+            graphs,
+            weights.found,
+            inference,
+            "it holds a custom gradient that can't be kept (its gradients would be wrong)",
+        )
     return pretrained
 
 
-def assemble(graphs: list[PureGraph | None], weights: list[Weight], inference: Any, reason: str) -> Pretrained:
+def assemble(
+    graphs: list[PureGraph | None], weights: list[Weight], inference: Any, reason: str
+) -> Pretrained:
     pure, training, regularization = graphs
     assert pure is not None
     _, height, width, _ = inference.inputs[0].shape
@@ -78,16 +118,22 @@ def assemble(graphs: list[PureGraph | None], weights: list[Weight], inference: A
     ranks = {f"weight_{i}": weights[i].value.ndim for i in pure.weights}
     found = stages.find(pure.graph, node_of(pure.input or ""), node_of(last_map), ranks)
     # Where a block ends in a tensor that is not one row an example (tokens of a batch merged into one axis), it goes on with the next.
-    found = stages.merged(found, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in found])])
+    found = stages.merged(
+        found, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in found])]
+    )
     if reason:
         weights = [Weight(w.name, w.value, False) for w in weights]
-    return Pretrained(pure, training, regularization, tuple(weights), found, last_map, shape, features, reason)
+    return Pretrained(
+        pure, training, regularization, tuple(weights), found, last_map, shape, features, reason
+    )
 
 
 def load(folder: Path) -> Any:
     """`tf.saved_model.load` outside any strategy scope; files of the Keras 2 era need tf_keras in the process."""
     if tf.distribute.has_strategy():
-        raise SavedModelError("a SavedModel must be read outside the strategy's scope: read it first, and make the layer inside the scope.")
+        raise SavedModelError(
+            "a SavedModel must be read outside the strategy's scope: read it first, and make the layer inside the scope."
+        )
     try:
         try:
             return tf.saved_model.load(str(folder))
@@ -98,10 +144,22 @@ def load(folder: Path) -> Any:
             importlib.import_module("tf_keras")
             return tf.saved_model.load(str(folder))
     except ImportError as error:
-        raise SavedModelError(f"{folder} was written by Keras 2 with its optimizer. Install tf_keras to read it: pip install tf_keras") from error
-    except (tf.errors.OpError, OSError, ValueError, LookupError, AttributeError, AssertionError, TypeError) as error:
+        raise SavedModelError(
+            f"{folder} was written by Keras 2 with its optimizer. Install tf_keras to read it: pip install tf_keras"
+        ) from error
+    except (
+        tf.errors.OpError,
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        AssertionError,
+        TypeError,
+    ) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SavedModelError(f"{folder} can't be loaded, it seems damaged: {first} Fetch or export it again.") from error
+        raise SavedModelError(
+            f"{folder} can't be loaded, it seems damaged: {first} Fetch or export it again."
+        ) from error
 
 
 def callable_of(loaded: Any, folder: Path) -> tuple[Callable, str]:
@@ -111,7 +169,9 @@ def callable_of(loaded: Any, folder: Path) -> tuple[Callable, str]:
     for name in ("serving_default", "default", *signatures):
         if name in signatures:
             return signatures[name], "signature"
-    raise SavedModelError(f"{folder} has neither a call nor a signature. A feature extractor is a tf.Module with `__call__(images, training=False)`.")
+    raise SavedModelError(
+        f"{folder} has neither a call nor a signature. A feature extractor is a tf.Module with `__call__(images, training=False)`."
+    )
 
 
 def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> tf.TensorSpec:
@@ -120,26 +180,45 @@ def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> t
         candidates = [list(call.structured_input_signature[1].values())]
     else:
         candidates = [
-            [a for a in tf.nest.flatten(c.structured_input_signature[0][:1]) if isinstance(a, tf.TensorSpec)] for c in call.__call__.concrete_functions
+            [
+                a
+                for a in tf.nest.flatten(c.structured_input_signature[0][:1])
+                if isinstance(a, tf.TensorSpec)
+            ]
+            for c in call.__call__.concrete_functions
         ]
-    inputs = [c[0] for c in candidates if len(c) == 1 and c[0].dtype == tf.float32 and c[0].shape.rank == 4 and c[0].shape[-1] == 3]
+    inputs = [
+        c[0]
+        for c in candidates
+        if len(c) == 1 and c[0].dtype == tf.float32 and c[0].shape.rank == 4 and c[0].shape[-1] == 3
+    ]
     if not inputs:
-        raise SavedModelError(f"{folder} takes {candidates[0]}; expected one input of float32 images with shape [batch, height, width, 3].")
-    sizes = sorted({(s.shape[1], s.shape[2]) for s in inputs if None not in (s.shape[1], s.shape[2])})
+        raise SavedModelError(
+            f"{folder} takes {candidates[0]}; expected one input of float32 images with shape [batch, height, width, 3]."
+        )
+    sizes = sorted(
+        {(s.shape[1], s.shape[2]) for s in inputs if None not in (s.shape[1], s.shape[2])}
+    )
     if all(s.shape[0] is not None for s in inputs):
         raise SavedModelError(
             f"{folder} takes batches of exactly {inputs[0].shape[0]}; expected any batch size. Export it again with a batch dimension of None."
         )
     if sizes and all(None not in s.shape[1:3] for s in inputs):
         if image_size is not None and image_size not in sizes:
-            raise SavedModelError(f"{folder} takes images of {sizes[0][0]} x {sizes[0][1]}, not {image_size[0]} x {image_size[1]}. Leave --image-size out.")
+            raise SavedModelError(
+                f"{folder} takes images of {sizes[0][0]} x {sizes[0][1]}, not {image_size[0]} x {image_size[1]}. Leave --image-size out."
+            )
         image_size = image_size or sizes[0]
     if image_size is None:
-        raise SavedModelError(f"{folder} takes images of any size and none is known for it. Choose one with --image-size 224 (image_size=224).")
+        raise SavedModelError(
+            f"{folder} takes images of any size and none is known for it. Choose one with --image-size 224 (image_size=224)."
+        )
     return tf.TensorSpec((None, *image_size, 3), tf.float32, name="images")
 
 
-def trace(call: Any, spec: tf.TensorSpec, arguments: dict[str, Any], training: bool, folder: Path) -> Any:
+def trace(
+    call: Any, spec: tf.TensorSpec, arguments: dict[str, Any], training: bool, folder: Path
+) -> Any:
     """The concrete function of one call; None where the model takes no `training=True`."""
     if hasattr(call, "structured_input_signature"):
         (name,) = call.structured_input_signature[1]
@@ -147,29 +226,45 @@ def trace(call: Any, spec: tf.TensorSpec, arguments: dict[str, Any], training: b
     errors = []
     for extra in ({"training": training}, {}) if not training else ({"training": True},):
         try:
-            return tf.function(lambda images, extra=extra: call(images, **extra, **arguments)).get_concrete_function(spec)
+            return tf.function(
+                lambda images, extra=extra: call(images, **extra, **arguments)
+            ).get_concrete_function(spec)
         except (ValueError, TypeError) as error:
             errors.append(error)
     if training:
         return None
-    names = sorted({name for c in call.__call__.concrete_functions for name in c.structured_input_signature[1]})
-    detail = f"Received arguments {sorted(arguments)}; its call takes {names or 'images only'}." if arguments else str(errors[-1]).strip().splitlines()[0]
-    raise SavedModelError(f"{folder} can't be called on images of {spec.shape[1]} x {spec.shape[2]}. {detail}") from errors[-1]
+    names = sorted(
+        {name for c in call.__call__.concrete_functions for name in c.structured_input_signature[1]}
+    )
+    detail = (
+        f"Received arguments {sorted(arguments)}; its call takes {names or 'images only'}."
+        if arguments
+        else str(errors[-1]).strip().splitlines()[0]
+    )
+    raise SavedModelError(
+        f"{folder} can't be called on images of {spec.shape[1]} x {spec.shape[2]}. {detail}"
+    ) from errors[-1]
 
 
 def output_of(concrete: Any, folder: Path) -> None:
     """Refuse what is not one float32 output [B, F]."""
     outputs = concrete.structured_outputs
     if isinstance(outputs, dict) and len(outputs) > 1:
-        listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in sorted(outputs.items()))
+        listed = ", ".join(
+            f"{name} {tuple(value.shape)}" for name, value in sorted(outputs.items())
+        )
         raise SavedModelError(
             f"{folder} has several outputs ({listed}); expected one. Wrap it in a tf.Module whose __call__ returns the features, and save that."
         )
     if len(concrete.outputs) != 1:
-        raise SavedModelError(f"{folder} has {len(concrete.outputs)} outputs; expected one. Wrap it in a tf.Module whose __call__ returns the features.")
+        raise SavedModelError(
+            f"{folder} has {len(concrete.outputs)} outputs; expected one. Wrap it in a tf.Module whose __call__ returns the features."
+        )
     (output,) = concrete.outputs
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:
-        raise SavedModelError(f"{folder} returns {output.dtype.name} with shape {output.shape}; expected float32 features with shape [batch, features].")
+        raise SavedModelError(
+            f"{folder} returns {output.dtype.name} with shape {output.shape}; expected float32 features with shape [batch, features]."
+        )
 
 
 def variables_of(root: Any) -> Iterator[tf.Variable]:
@@ -187,4 +282,10 @@ def variables_of(root: Any) -> Iterator[tf.Variable]:
 
 
 def sum_of(losses: list[Callable]) -> Any:
-    return tf.function(lambda: tf.add_n([tf.reduce_sum(loss()) for loss in losses])).get_concrete_function() if losses else None
+    return (
+        tf.function(
+            lambda: tf.add_n([tf.reduce_sum(loss()) for loss in losses])
+        ).get_concrete_function()
+        if losses
+        else None
+    )

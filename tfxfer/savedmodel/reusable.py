@@ -7,7 +7,9 @@ import tensorflow as tf
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, function
 
 
-def reusable(pretrained: Pretrained, value_range: tuple[float, float] = (0.0, 1.0)) -> tf.train.Checkpoint:
+def reusable(
+    pretrained: Pretrained, value_range: tuple[float, float] = (0.0, 1.0)
+) -> tf.train.Checkpoint:
     """An object with the TF2 reusable SavedModel interface (tensorflow.org/hub/reusable_saved_models).
 
     Its call takes float32 images [B, height, width, 3] in [0, 1] and `training`, both traced, and gives float32 features [B, F]. It has `variables`,
@@ -19,24 +21,40 @@ def reusable(pretrained: Pretrained, value_range: tuple[float, float] = (0.0, 1.
     low, high = value_range
     root = tf.train.Checkpoint()
     # "/" and ":" mean something in a SavedModel's own names.
-    root.variables = [tf.Variable(w.value, trainable=w.trainable, name=w.name.replace("/", ".").replace(":", "_")) for w in pretrained.weights]
+    root.variables = [
+        tf.Variable(w.value, trainable=w.trainable, name=w.name.replace("/", ".").replace(":", "_"))
+        for w in pretrained.weights
+    ]
     root.trainable_variables = [variable for variable in root.variables if variable.trainable]
     variables = list(root.variables)
 
     def run(pure: PureGraph, *inputs: tf.Tensor) -> Any:
-        found, *updates = function(pure, pretrained.weights, pretrained.input_shape)(*inputs, *(variables[i] for i in pure.weights))
+        found, *updates = function(pure, pretrained.weights, pretrained.input_shape)(
+            *inputs, *(variables[i] for i in pure.weights)
+        )
         for (i, _), value in zip(pure.updates, updates, strict=True):
             variables[i].assign(value)
         return found
 
     def call(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        pure = pretrained.training if training and pretrained.training is not None else pretrained.inference
+        pure = (
+            pretrained.training
+            if training and pretrained.training is not None
+            else pretrained.inference
+        )
         return run(pure, inputs if (low, high) == (0.0, 1.0) else inputs * (high - low) + low)
 
     traced = tf.function(call, autograph=False)
     for training in (False, True):
-        traced.get_concrete_function(tf.TensorSpec((None, *pretrained.input_shape), tf.float32, name="inputs"), training=training)
+        traced.get_concrete_function(
+            tf.TensorSpec((None, *pretrained.input_shape), tf.float32, name="inputs"),
+            training=training,
+        )
     root.__call__ = traced
     loss = pretrained.regularization
-    root.regularization_losses = [] if loss is None else [tf.function(lambda: run(loss), input_signature=[], autograph=False)]
+    root.regularization_losses = (
+        []
+        if loss is None
+        else [tf.function(lambda: run(loss), input_signature=[], autograph=False)]
+    )
     return root

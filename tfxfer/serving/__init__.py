@@ -23,4 +23,15 @@ from tfxfer.serving.model import Served, load_model, open_model
 from tfxfer.serving.predict import Prediction, predict
 from tfxfer.serving.reusable import export_reusable
 
-__all__ = ["Prediction", "Served", "evaluate", "export", "export_litert", "export_reusable", "load_model", "open_model", "predict", "write"]
+__all__ = [
+    "Prediction",
+    "Served",
+    "evaluate",
+    "export",
+    "export_litert",
+    "export_reusable",
+    "load_model",
+    "open_model",
+    "predict",
+    "write",
+]

@@ -22,7 +22,9 @@ Row = dict[str, np.ndarray]  # "probabilities" [C] and, where the model knows it
 
 
 def listed(texts: list[str]) -> str:
-    return "; ".join(texts[:SHOWN]) + (f"; and {len(texts) - SHOWN} more." if len(texts) > SHOWN else ".")
+    return "; ".join(texts[:SHOWN]) + (
+        f"; and {len(texts) - SHOWN} more." if len(texts) > SHOWN else "."
+    )
 
 
 def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:
@@ -34,7 +36,9 @@ def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list
             files += map(str, images)
             if others:
                 count = sum(others.values())
-                log(f"{path}: {count} {'file that is no image is' if count == 1 else 'files that are no images are'} passed over")
+                log(
+                    f"{path}: {count} {'file that is no image is' if count == 1 else 'files that are no images are'} passed over"
+                )
         elif os.path.exists(path):
             files.append(path)
         else:
@@ -44,7 +48,9 @@ def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list
     return files
 
 
-def answers(model: Served, read: Callable[[int], bytes], files: Sequence[str], batch_size: int) -> Iterator[Row | str]:
+def answers(
+    model: Served, read: Callable[[int], bytes], files: Sequence[str], batch_size: int
+) -> Iterator[Row | str]:
     """What the model says of each file in order, or a sentence on why it says nothing. Batches are computed one by one, off the caller's thread."""
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
@@ -56,7 +62,10 @@ def answers(model: Served, read: Callable[[int], bytes], files: Sequence[str], b
         return encoded
 
     def ask(several: list[bytes]) -> list[Row]:
-        found = {name: rows.numpy() for name, rows in model.answer(tf.constant(several, tf.string)).items()}
+        found = {
+            name: rows.numpy()
+            for name, rows in model.answer(tf.constant(several, tf.string)).items()
+        }
         return [{name: rows[i] for name, rows in found.items()} for i in range(len(several))]
 
     def batch(positions: range) -> list[Row | str]:
@@ -70,14 +79,21 @@ def answers(model: Served, read: Callable[[int], bytes], files: Sequence[str], b
                 rows = attempt(files[i], partial(ask, [encoded]))
                 found[i] = rows if isinstance(rows, str) else rows[0]
         # An export that answers bad images with nothing says so by zeros.
-        return [row if isinstance(row, str) or row["probabilities"].any() else f"{files[i]} can't be decoded" for i, row in found.items()]
+        return [
+            row
+            if isinstance(row, str) or row["probabilities"].any()
+            else f"{files[i]} can't be decoded"
+            for i, row in found.items()
+        ]
 
     waiting: deque[Future] = deque()
     # One thread: two in TensorFlow's fused convolutions crash, see tfxfer.engines.
     with ThreadPoolExecutor(1) as pool:
         try:
             for first in range(0, len(files), batch_size):
-                waiting.append(pool.submit(batch, range(first, min(first + batch_size, len(files)))))
+                waiting.append(
+                    pool.submit(batch, range(first, min(first + batch_size, len(files))))
+                )
                 if len(waiting) > 2:
                     yield from waiting.popleft().result()
             while waiting:

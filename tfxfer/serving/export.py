@@ -62,7 +62,9 @@ def export(
     settings = run.settings()
     if "served_difference" in settings:
         found, engine = settings["served_difference"]["value"], settings["engine"]["value"]
-        log(f"the run's figures are of features by {engine}; probabilities by TensorFlow, as exported, differed from them by at most {found:.1e}")
+        log(
+            f"the run's figures are of features by {engine}; probabilities by TensorFlow, as exported, differed from them by at most {found:.1e}"
+        )
 
     def write_all(aside: Path) -> None:
         write(open_network(folder, trust=trust, bad=on_bad_image), run.path("labels.txt"), aside)
@@ -77,7 +79,14 @@ def accurate(run: Finished, required: float | None, log: Callable[[str], None]) 
     if required is None:
         return
     metrics = run.metrics()
-    part, called = next(((name, called) for name, called in (("test", "test"), ("validation", "held-out images")) if metrics[name]), (None, ""))
+    part, called = next(
+        (
+            (name, called)
+            for name, called in (("test", "test"), ("validation", "held-out images"))
+            if metrics[name]
+        ),
+        (None, ""),
+    )
     if part is None:
         raise ServingError(
             f"{run.folder} has no held-out examples, so that nothing is known of its accuracy; {required:g} is required. Give the data a test part."
@@ -85,7 +94,9 @@ def accurate(run: Finished, required: float | None, log: Callable[[str], None]) 
     found = metrics[part]
     figure = f"an accuracy of {found['accuracy']:.3f} on {called} (95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
     if found["accuracy"] < required:
-        raise ServingError(f"{run.folder} has {figure}; {required:g} is required. Nothing was exported.")
+        raise ServingError(
+            f"{run.folder} has {figure}; {required:g} is required. Nothing was exported."
+        )
     log(f"{run.folder} has {figure}")
 
 
@@ -106,20 +117,36 @@ def write(network: Network, labels: Path, folder: Path) -> None:
 
     def best_first(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         scores, order = tf.math.top_k(network.answer(inputs)["probabilities"], k=len(names))
-        return {"classes": tf.where(scores[:, :1] > 0, tf.gather(tf.constant(names), order), ""), "scores": scores}
+        return {
+            "classes": tf.where(scores[:, :1] > 0, tf.gather(tf.constant(names), order), ""),
+            "scores": scores,
+        }
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return best_first(tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature((), tf.string)})["image/encoded"])
+        return best_first(
+            tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature((), tf.string)})[
+                "image/encoded"
+            ]
+        )
 
     def of(*names: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-        return lambda inputs: {name: rows for name, rows in network.answer(inputs).items() if name in names}
+        return lambda inputs: {
+            name: rows for name, rows in network.answer(inputs).items() if name in names
+        }
 
     def tensor(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": network.call(inputs)["probabilities"]}
 
-    asked = {"serving_default": best_first, "classify": classify, "probabilities": of("probabilities", "unknown")}
+    asked = {
+        "serving_default": best_first,
+        "classify": classify,
+        "probabilities": of("probabilities", "unknown"),
+    }
     asked |= {"features": of("features")} if "features" in network.has else {}
-    signatures = {name: tf.function(call, input_signature=[encoded], autograph=False) for name, call in asked.items()}
+    signatures = {
+        name: tf.function(call, input_signature=[encoded], autograph=False)
+        for name, call in asked.items()
+    }
     spec = tf.TensorSpec((None, *network.image_size, 3), tf.float32, name="inputs")
     signatures["tensor"] = tf.function(tensor, input_signature=[spec], autograph=False)
     tf.saved_model.save(module, str(folder), signatures=signatures)
@@ -127,8 +154,16 @@ def write(network: Network, labels: Path, folder: Path) -> None:
     (folder / EXTRA).mkdir()
     image = tf.io.encode_jpeg(tf.fill((*network.image_size, 3), tf.constant(128, tf.uint8))).numpy()
     predict = {name: tf.make_tensor_proto([image]) for name in asked if name != "classify"}
-    predict["tensor"] = tf.compat.v1.make_tensor_proto(0.0, tf.float32, shape=(1, *network.image_size, 3))
-    example = tf.train.Example(features=tf.train.Features(feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))}))
+    predict["tensor"] = tf.compat.v1.make_tensor_proto(
+        0.0, tf.float32, shape=(1, *network.image_size, 3)
+    )
+    example = tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+            }
+        )
+    )
     warmup.write(folder / EXTRA, predict, {"classify": example.SerializeToString()})
 
 

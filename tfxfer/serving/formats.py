@@ -18,7 +18,9 @@ from tfxfer.serving.predict import Prediction
 GROUP = 8192  # rows of a row group of Parquet
 
 
-def write(rows: Iterable[Prediction], form: str = "csv", to: str | os.PathLike | None = None) -> None:
+def write(
+    rows: Iterable[Prediction], form: str = "csv", to: str | os.PathLike | None = None
+) -> None:
     """Write predictions to a file; to standard output where `to` is None.
 
     CSV and Parquet have the columns `file`, `predicted`, `probability`, then `predicted_2`, `probability_2`, ... , `set` (in CSV a JSON list) and `unknown`
@@ -32,7 +34,10 @@ def write(rows: Iterable[Prediction], form: str = "csv", to: str | os.PathLike |
     writer = {"csv": as_csv, "json": as_json, "jsonl": as_jsonl}[form]
     if to is None:
         return writer(rows, sys.stdout)
-    with explained(to), open(to, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with (
+        explained(to),
+        open(to, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         writer(rows, file)
 
 
@@ -41,7 +46,9 @@ def explained(to: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServingError(f"{os.fspath(to)} can't be written: {error.strerror or error}. Choose another file with --to.") from error
+        raise ServingError(
+            f"{os.fspath(to)} can't be written: {error.strerror or error}. Choose another file with --to."
+        ) from error
 
 
 def as_csv(rows: Iterable[Prediction], file: TextIO) -> None:
@@ -100,22 +107,52 @@ def valid(value: Any) -> Any:
 
 def columns(row: Prediction) -> dict[str, Any]:
     """Flat, as tables have it."""
-    flat: dict[str, Any] = {"file": row.file, "predicted": row.predicted, "probability": row.probability}
+    flat: dict[str, Any] = {
+        "file": row.file,
+        "predicted": row.predicted,
+        "probability": row.probability,
+    }
     for i, (name, value) in enumerate(row.others, 2):
         flat |= {f"predicted_{i}": name, f"probability_{i}": value}
-    return flat | ({} if row.set is None else {"set": list(row.set)}) | ({} if row.unknown is None else {"unknown": row.unknown})
+    return (
+        flat
+        | ({} if row.set is None else {"set": list(row.set)})
+        | ({} if row.unknown is None else {"unknown": row.unknown})
+    )
 
 
 def nested(row: Prediction) -> dict[str, Any]:
     """As JSON has it."""
-    found: dict[str, Any] = {"file": row.file, "predicted": row.predicted, "probability": rounded(row.probability)}
-    found |= {"others": [{"predicted": name, "probability": rounded(value)} for name, value in row.others]} if row.others else {}
-    return found | ({} if row.set is None else {"set": list(row.set)}) | ({} if row.unknown is None else {"unknown": row.unknown})
+    found: dict[str, Any] = {
+        "file": row.file,
+        "predicted": row.predicted,
+        "probability": rounded(row.probability),
+    }
+    found |= (
+        {
+            "others": [
+                {"predicted": name, "probability": rounded(value)} for name, value in row.others
+            ]
+        }
+        if row.others
+        else {}
+    )
+    return (
+        found
+        | ({} if row.set is None else {"set": list(row.set)})
+        | ({} if row.unknown is None else {"unknown": row.unknown})
+    )
 
 
 def cell(value: Any) -> str:
     """As CSV has it."""
-    return f"{value:.6f}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    return (
+        f"{value:.6f}"
+        if isinstance(value, float)
+        else value
+        if isinstance(value, str)
+        else json.dumps(value)
+    )
 
 
 def rounded(value: float) -> float:
@@ -126,4 +163,10 @@ def rounded(value: float) -> float:
 def kind(name: str) -> Any:
     if name == "set":
         return pa.list_(pa.string())
-    return pa.bool_() if name == "unknown" else pa.float32() if name.startswith("probability") else pa.string()
+    return (
+        pa.bool_()
+        if name == "unknown"
+        else pa.float32()
+        if name.startswith("probability")
+        else pa.string()
+    )

@@ -36,25 +36,51 @@ def evaluate(
     run = open_run(folder)
     found = labelled(run, data, data_dir)
     own = "test" in (found.splits or ())
-    chosen = [i for i, split in enumerate(found.splits or [""] * len(found.files)) if split == "test" or not own]
+    chosen = [
+        i
+        for i, split in enumerate(found.splits or [""] * len(found.files))
+        if split == "test" or not own
+    ]
     model = open_model(folder, trust=trust)
     if unknown := sorted({found.names[i] for i in chosen} - set(model.classes)):
-        raise DataError(f"{found.source} has classes that the model doesn't know: {', '.join(unknown[:SHOWN])}. It knows: {', '.join(model.classes[:SHOWN])}.")
-    log(f"{found.source}: {'the test part' if own else 'all images'}, {len(chosen):,} of {len(found.files):,}")
-    rows = list(answers(model, lambda i: found.read(chosen[i]), [found.files[i] for i in chosen], batch_size))
+        raise DataError(
+            f"{found.source} has classes that the model doesn't know: {', '.join(unknown[:SHOWN])}. It knows: {', '.join(model.classes[:SHOWN])}."
+        )
+    log(
+        f"{found.source}: {'the test part' if own else 'all images'}, {len(chosen):,} of {len(found.files):,}"
+    )
+    rows = list(
+        answers(
+            model, lambda i: found.read(chosen[i]), [found.files[i] for i in chosen], batch_size
+        )
+    )
     if bad := [row for row in rows if isinstance(row, str)]:
-        raise ImageError(f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} Repair or remove them.")
+        raise ImageError(
+            f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} Repair or remove them."
+        )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
-    return score(np.array([model.classes.index(found.names[i]) for i in chosen]), probabilities, model.classes)
+    return score(
+        np.array([model.classes.index(found.names[i]) for i in chosen]),
+        probabilities,
+        model.classes,
+    )
 
 
-def labelled(run: Finished, data: str | os.PathLike | Examples, data_dir: str | os.PathLike | None) -> Found:
+def labelled(
+    run: Finished, data: str | os.PathLike | Examples, data_dir: str | os.PathLike | None
+) -> Found:
     """Labelled images as they are, without a split that nobody asked for; the run's own data as the run split it."""
     source = data if isinstance(data, Examples) else os.fspath(data)
     if not isinstance(source, Examples) and same(run.settings()["data"]["value"], source):
         source = own_images(run, data_dir)
     if isinstance(source, Examples):
-        return Found(source.files, [source.classes[i] for i in source.labels], source.read, source.source, source.splits)
+        return Found(
+            source.files,
+            [source.classes[i] for i in source.labels],
+            source.read,
+            source.source,
+            source.splits,
+        )
     if (found := find_source(source, data_dir)) is None:
         raise DataError(
             f"{source} is no labelled data. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo."
@@ -69,8 +95,15 @@ def own_images(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
         DataError: they are gone, or no longer those that the run was fitted on.
     """
     settings = {name: setting["value"] for name, setting in run.settings().items()}
-    examples = load(settings["data"], data_dir=data_dir or settings["data_dir"], seed=settings["seed"], skip_bad_images=settings["skip_bad_images"])
-    if not settings["skip_bad_images"] and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
+    examples = load(
+        settings["data"],
+        data_dir=data_dir or settings["data_dir"],
+        seed=settings["seed"],
+        skip_bad_images=settings["skip_bad_images"],
+    )
+    if not settings["skip_bad_images"] and examples.fingerprint != settings.get(
+        "data_fingerprint", examples.fingerprint
+    ):
         raise DataError(
             f"{settings['data']} is no longer what {run.folder} was fitted on, and would be split otherwise. "
             "Put the images back, run again, or give new ones a folder of their own."

@@ -77,21 +77,31 @@ def export_litert(
     run = open_run(folder)
     accurate(run, require_accuracy, log)
     settings = run.settings()
-    image_size, value_range = tuple(settings["image_size"]["value"]), tuple(settings["value_range"]["value"])
+    image_size, value_range = (
+        tuple(settings["image_size"]["value"]),
+        tuple(settings["value_range"]["value"]),
+    )
     classes = run.classes()
     model = load_model(run.path("model.keras"), trust)
     try:
         examples = own_images(run, data_dir)
     except DataError as error:
-        raise DataError(f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}") from error
+        raise DataError(
+            f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}"
+        ) from error
     pixels = Pixels(examples, image_size, value_range, 32)
     seed = settings["seed"]["value"]
     train, validation = examples.where("train"), examples.where("validation")
     calibration = drawn(examples, train, CALIBRATION, seed)
     rest = np.setdiff1d(train, calibration)
-    judged = drawn(examples, validation if len(validation) else rest if len(rest) else train, JUDGED, seed)
+    judged = drawn(
+        examples, validation if len(validation) else rest if len(rest) else train, JUDGED, seed
+    )
     bad: dict[int, str] = {}
-    for _ in pixels.batches(np.union1d(calibration, judged).tolist(), bad if settings["skip_bad_images"]["value"] else None):
+    for _ in pixels.batches(
+        np.union1d(calibration, judged).tolist(),
+        bad if settings["skip_bad_images"]["value"] else None,
+    ):
         pass  # what can't be decoded is found before anything is converted
     calibration, judged = np.setdiff1d(calibration, [*bad]), np.setdiff1d(judged, [*bad])
     where = "validation images" if len(validation) else "crops of training images"
@@ -100,23 +110,47 @@ def export_litert(
     def images() -> Iterator[np.ndarray]:
         batches = pixels.dataset(judged).batch(32)
         if not len(validation):
-            seeds = tf.data.Dataset.from_tensor_slices([seed_of(examples.digests[i], 0) for i in judged]).batch(32)
-            batches = tf.data.Dataset.zip(batches, seeds).map(lambda batch, seed: augmented(batch, seed, ("crop",)))
+            seeds = tf.data.Dataset.from_tensor_slices(
+                [seed_of(examples.digests[i], 0) for i in judged]
+            ).batch(32)
+            batches = tf.data.Dataset.zip(batches, seeds).map(
+                lambda batch, seed: augmented(batch, seed, ("crop",))
+            )
         return (image for batch in batches for image in batch.numpy())
 
-    floats = tf.data.Dataset.from_generator(images, output_signature=tf.TensorSpec((*image_size, 3), tf.float32)).batch(32)
+    floats = tf.data.Dataset.from_generator(
+        images, output_signature=tf.TensorSpec((*image_size, 3), tf.float32)
+    ).batch(32)
     before = model.predict(floats, verbose=0, steps=-(-len(judged) // 32)).argmax(1) == truth
     log(f"float model: accuracy {before.mean():.3f} on {len(truth):,} {where}")
-    described = metadata.of_image_classifier(f"{settings['recipe']['value']} on {settings['data']['value']}", classes, *normalisation(value_range))
+    described = metadata.of_image_classifier(
+        f"{settings['recipe']['value']} on {settings['data']['value']}",
+        classes,
+        *normalisation(value_range),
+    )
     found = []
-    for kind, content in converted(model, image_size, lambda: (one.numpy() for one in pixels.dataset(calibration))):
+    for kind, content in converted(
+        model, image_size, lambda: (one.numpy() for one in pixels.dataset(calibration))
+    ):
         answers, milliseconds = run_lite(content, images())
-        found.append(Lite(kind, metadata.archived(with_metadata(content, described), classes), float(np.mean(answers.argmax(1) == truth))))
-        log(f"{kind}: accuracy {found[-1].accuracy:.3f}, {len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread")
+        found.append(
+            Lite(
+                kind,
+                metadata.archived(with_metadata(content, described), classes),
+                float(np.mean(answers.argmax(1) == truth)),
+            )
+        )
+        log(
+            f"{kind}: accuracy {found[-1].accuracy:.3f}, {len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
+        )
     # One image is chance, however few there are.
-    allowed = max(max_accuracy_drop, 1.5 / len(truth)) if max_accuracy_drop >= 0 else max_accuracy_drop
+    allowed = (
+        max(max_accuracy_drop, 1.5 / len(truth)) if max_accuracy_drop >= 0 else max_accuracy_drop
+    )
     if lost := [lite for lite in found if before.mean() - lite.accuracy > allowed]:
-        named = ", ".join(f"{lite.kind} {100 * (before.mean() - lite.accuracy):.1f}" for lite in lost)
+        named = ", ".join(
+            f"{lite.kind} {100 * (before.mean() - lite.accuracy):.1f}" for lite in lost
+        )
         raise ServingError(
             f"too much accuracy is lost on {len(truth):,} {where}, in points: {named}; at most {100 * max_accuracy_drop:g} were allowed. "
             "Nothing was exported. Allow more with --max-accuracy-drop, or take another backbone."
@@ -144,13 +178,17 @@ def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:
 # --- conversion -------------------------------------------------------------------------------------------------------------------------------
 
 
-def converted(model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]) -> Iterator[tuple[str, bytes]]:
+def converted(
+    model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]
+) -> Iterator[tuple[str, bytes]]:
     """The three files, by name, without metadata.
 
     Args:
         calibration: gives training images, float32 [height, width, 3], anew with each call.
     """
-    probabilities = traced(lambda x: tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)), image_size)
+    probabilities = traced(
+        lambda x: tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)), image_size
+    )
     yield "float32", in_float(probabilities)
     yield "float16", in_float(probabilities, tf.float16)
     yield "int8", in_int8(corrected(model, image_size, calibration) or probabilities, calibration)
@@ -159,7 +197,9 @@ def converted(model: keras.Model, image_size: tuple[int, int], calibration: Call
 def traced(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) -> Any:
     """A function of one image with all weights as constants."""
     spec = tf.TensorSpec((1, *image_size, 3), tf.float32, name="image")
-    return savedmodel.with_constants(tf.function(call, input_signature=[spec], autograph=False).get_concrete_function())
+    return savedmodel.with_constants(
+        tf.function(call, input_signature=[spec], autograph=False).get_concrete_function()
+    )
 
 
 def in_float(function: Any, kind: Any = None) -> bytes:
@@ -179,14 +219,23 @@ def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> b
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([image[None]] for image in calibration())
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+        ]
         # The one public way to leave operations in float.
         options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=rows)
-        debugger = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_dataset=converter.representative_dataset, debug_options=options)
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter,
+            debug_dataset=converter.representative_dataset,
+            debug_options=options,
+        )
         return debugger.get_nondebug_quantized_model()
 
 
-def corrected(model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]) -> Any | None:
+def corrected(
+    model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]
+) -> Any | None:
     """The model with a line a column between network and head, which undoes what int8 does to the network's features; None where it has no such place.
 
     The line is that of least squares from the int8 network's features to the float one's. It makes features of noisy columns small, and so logits: these
@@ -198,26 +247,43 @@ def corrected(model: keras.Model, image_size: tuple[int, int], calibration: Call
     made_by = tensor._keras_history.operation
     sides = made_by.input if isinstance(made_by, keras.layers.Average) else [tensor]
     network, head = keras.Model(model.inputs, sides), keras.Model(tensor, model.outputs)
-    parts = apart(traced(lambda x: [tf.cast(side, tf.float32) for side in tf.nest.flatten(network(x, training=False))], image_size))
+    parts = apart(
+        traced(
+            lambda x: [
+                tf.cast(side, tf.float32) for side in tf.nest.flatten(network(x, training=False))
+            ],
+            image_size,
+        )
+    )
     each = len(parts.outputs) // len(sides)
 
     def features(found: list[Any]) -> list[Any]:
         """The mean of the sides, part by part."""
         return [sum(found[i::each]) / len(sides) for i in range(each)]
 
-    exact = np.stack([np.concatenate(features([part.numpy()[0] for part in parts(tf.constant(image[None]))])) for image in calibration()])
+    exact = np.stack(
+        [
+            np.concatenate(features([part.numpy()[0] for part in parts(tf.constant(image[None]))]))
+            for image in calibration()
+        ]
+    )
     both, _ = run_lite(in_int8(parts, calibration), calibration())
     rough = both.reshape(len(both), len(sides), -1).mean(1)
     x, y = rough - rough.mean(0), exact - exact.mean(0)
     slope = (x * y).sum(0) / np.maximum((x * x).sum(0), 1e-12)
     offset = exact.mean(0) - slope * rough.mean(0)
-    shrunk, wanted = (logits - logits.mean(1, keepdims=True) for logits in (np.asarray(head(rough * slope + offset)), np.asarray(head(exact))))
+    shrunk, wanted = (
+        logits - logits.mean(1, keepdims=True)
+        for logits in (np.asarray(head(rough * slope + offset)), np.asarray(head(exact)))
+    )
     scale = float((shrunk * wanted).sum() / max((shrunk * shrunk).sum(), 1e-12))
     ends = np.cumsum([part.shape[-1] for part in parts.outputs[:each]])[:-1]
     lines = list(zip(np.split(slope, ends), np.split(offset, ends), strict=True))
 
     def call(image: tf.Tensor) -> tf.Tensor:
-        seen = tf.concat([part * a + b for part, (a, b) in zip(features(parts(image)), lines, strict=True)], -1)
+        seen = tf.concat(
+            [part * a + b for part, (a, b) in zip(features(parts(image)), lines, strict=True)], -1
+        )
         return tf.nn.softmax(scale * tf.cast(head(seen), tf.float32))
 
     return traced(call, image_size)
@@ -244,7 +310,9 @@ def explained() -> Iterator[None]:
             logging.disable(logging.WARNING)
             yield
     except Exception as error:
-        if type(error).__name__ != "ConverterError":  # private, and of another class in each version
+        if (
+            type(error).__name__ != "ConverterError"
+        ):  # private, and of another class in each version
             raise
         operations = sorted(set(re.findall(r"\btf\.[A-Z]\w+", str(error))))
         raise ServingError(
@@ -259,7 +327,11 @@ def rows_of(content: bytes) -> list[str]:
     """The names of all results that are one row for the image: [1, columns]."""
     (graph,) = opened(content).subgraphs
     results = [graph.tensors[i] for operator in graph.operators for i in operator.outputs]
-    return [tensor.name.decode() for tensor in results if len(tensor.shape) == 2 and tensor.shape[0] == 1]
+    return [
+        tensor.name.decode()
+        for tensor in results
+        if len(tensor.shape) == 2 and tensor.shape[0] == 1
+    ]
 
 
 def with_metadata(content: bytes, described: bytes) -> bytes:
@@ -294,7 +366,9 @@ def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, 
         began = time.perf_counter()
         interpreter.invoke()
         seconds.append(time.perf_counter() - began)
-        found.append(np.concatenate([interpreter.get_tensor(output["index"])[0] for output in outputs]))
+        found.append(
+            np.concatenate([interpreter.get_tensor(output["index"])[0] for output in outputs])
+        )
     return np.stack(found), 1e3 * float(np.median(seconds))
 
 

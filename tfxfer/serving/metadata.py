@@ -54,10 +54,23 @@ def of_image_classifier(description: str, classes: Sequence[str], mean: float, s
     unit = table(byte(0, NORMALIZATION), at(1, normalization))
     low, high = -mean / std, (255 - mean) / std
     stats = table(at(0, floats([high])), at(1, floats([low])))
-    image = table(at(0, text("image")), at(1, text("RGB pixels")), at(3, content), at(4, tables(unit)), at(5, stats))
-    labels = table(at(0, text(LABELS)), at(1, text("the classes, one a line")), byte(2, AXIS_LABELS))
+    image = table(
+        at(0, text("image")),
+        at(1, text("RGB pixels")),
+        at(3, content),
+        at(4, tables(unit)),
+        at(5, stats),
+    )
+    labels = table(
+        at(0, text(LABELS)), at(1, text("the classes, one a line")), byte(2, AXIS_LABELS)
+    )
     shares = table(at(0, floats([1.0])), at(1, floats([0.0])))
-    output = table(at(0, text("probability")), at(1, text("of each class")), at(5, shares), at(6, tables(labels)))
+    output = table(
+        at(0, text("probability")),
+        at(1, text("of each class")),
+        at(5, shares),
+        at(6, tables(labels)),
+    )
     subgraph = table(at(2, tables(image)), at(3, tables(output)))
     model = table(at(0, text("tfxfer")), at(1, text(description)), at(3, tables(subgraph)))
     builder.Finish(model, IDENTIFIER)
@@ -69,5 +82,8 @@ def archived(content: bytes, classes: Sequence[str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         # A fixed date, so that the same run gives the same file.
-        archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{name}\n" for name in classes).encode("utf-8", "surrogateescape"))
+        archive.writestr(
+            zipfile.ZipInfo(LABELS),
+            "".join(f"{name}\n" for name in classes).encode("utf-8", "surrogateescape"),
+        )
     return content + buffer.getvalue()

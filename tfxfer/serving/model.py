@@ -63,7 +63,10 @@ class Network:
         """As `call`, one row an encoded image; zeros for an image that was left out."""
         pixels, places = self.decode(encoded)
         count = tf.shape(encoded)[:1]
-        return {name: tf.scatter_nd(places[:, None], rows, tf.concat([count, tf.shape(rows)[1:]], 0)) for name, rows in self.call(pixels).items()}
+        return {
+            name: tf.scatter_nd(places[:, None], rows, tf.concat([count, tf.shape(rows)[1:]], 0))
+            for name, rows in self.call(pixels).items()
+        }
 
 
 def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
@@ -81,8 +84,14 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
         version = folder if (folder / "saved_model.pb").is_file() else latest(folder)
         if version is not None:
             return open_export(version, trust)
-        what = "holds LiteRT files, which LiteRT runs" if any(folder.glob("*.tflite")) else "is neither a run's folder nor an export"
-        raise ServingError(f"{folder} {what}. Expected the folder of a finished run, of tfxfer export RUN FOLDER, or one version of it.")
+        what = (
+            "holds LiteRT files, which LiteRT runs"
+            if any(folder.glob("*.tflite"))
+            else "is neither a run's folder nor an export"
+        )
+        raise ServingError(
+            f"{folder} {what}. Expected the folder of a finished run, of tfxfer export RUN FOLDER, or one version of it."
+        )
     network = open_network(folder, trust=trust)
     names = [name for name in network.has if name != "features"]
 
@@ -105,14 +114,23 @@ def open_export(folder: Path, trust: bool) -> Served:
             )
         classes = tuple(read_labels(folder / "assets" / "labels.txt"))
     except (tf.errors.OpError, OSError, ValueError) as error:
-        raise ServingError(f"{folder} can't be loaded: {str(error).strip().splitlines()[0]} Export it again.") from error
+        raise ServingError(
+            f"{folder} can't be loaded: {str(error).strip().splitlines()[0]} Export it again."
+        ) from error
     thresholds = folder / EXTRA / "doubt.npz"
     signature = loaded.signatures["probabilities"]
 
-    def answer(encoded: tf.Tensor, loaded: Any = loaded) -> dict[str, tf.Tensor]:  # the signature lives as long as the object that it was loaded with
+    def answer(
+        encoded: tf.Tensor, loaded: Any = loaded
+    ) -> dict[str, tf.Tensor]:  # the signature lives as long as the object that it was loaded with
         return signature(inputs=encoded)
 
-    return Served(classes, answer, doubt.load(thresholds) if thresholds.is_file() else None, tuple(signature.structured_outputs))
+    return Served(
+        classes,
+        answer,
+        doubt.load(thresholds) if thresholds.is_file() else None,
+        tuple(signature.structured_outputs),
+    )
 
 
 def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "error") -> Network:
@@ -122,14 +140,25 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
     image_size = tuple(settings["image_size"]["value"])
     value_range = tuple(settings["value_range"]["value"])
     model = load_model(run.path("model.keras"), trust)
-    if tuple(model.output_shape[1:]) != (len(classes),) or tuple(model.input_shape[1:]) != (*image_size, 3):
+    if tuple(model.output_shape[1:]) != (len(classes),) or tuple(model.input_shape[1:]) != (
+        *image_size,
+        3,
+    ):
         raise ServingError(
             f"{run.path('model.keras')} takes {model.input_shape} and gives {model.output_shape}; expected (None, {image_size[0]}, {image_size[1]}, 3) and "
             f"(None, {len(classes)}), as settings.json and labels.txt say. The run folder was changed: run it again."
         )
     thresholds = doubt.load(run.path("doubt.npz")) if run.path("doubt.npz").is_file() else None
     call, has = constant(model, image_size, thresholds)
-    return Network(classes, image_size, value_range, decoder(image_size, value_range, bad), call, has, thresholds)
+    return Network(
+        classes,
+        image_size,
+        value_range,
+        decoder(image_size, value_range, bad),
+        call,
+        has,
+        thresholds,
+    )
 
 
 def load_model(path: Path, trust: bool = False) -> keras.Model:
@@ -140,25 +169,44 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
         # Keras wraps the reason, with all of the model's config, once a level.
         reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip() or type(error).__name__
         first = reason.splitlines()[0].split(". Make sure custom")[0].rstrip(".")
-        hint = "Import the file that defines it first." if "locate" in first else "" if "--trust" in first else "It seems damaged: run it again."
+        hint = (
+            "Import the file that defines it first."
+            if "locate" in first
+            else ""
+            if "--trust" in first
+            else "It seems damaged: run it again."
+        )
         raise ServingError(f"{path} can't be loaded: {first}. {hint}") from error
 
 
-def constant(model: keras.Model, image_size: tuple[int, int], thresholds: Doubt | None) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], tuple[str, ...]]:
+def constant(
+    model: keras.Model, image_size: tuple[int, int], thresholds: Doubt | None
+) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], tuple[str, ...]]:
     """The model in inference mode as a function of pixels, weights as constants, and the names of what it gives (see `Network`)."""
     features = heads.seen_by_head(model)
     if features is None or (thresholds and features.shape[-1] < thresholds.tail):
         thresholds = None
-    network = keras.Model(model.inputs, [model.outputs[0], *([] if features is None else [features])])
-    names = ("probabilities", *(() if features is None else ("features", "unknown") if thresholds else ("features",)))
+    network = keras.Model(
+        model.inputs, [model.outputs[0], *([] if features is None else [features])]
+    )
+    names = (
+        "probabilities",
+        *(() if features is None else ("features", "unknown") if thresholds else ("features",)),
+    )
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.float32)])
     def call(pixels):
         n = tf.shape(pixels)[0]
         # TensorFlow's fused convolutions fail on an empty batch: it answers for a black image, of which nothing is kept.
-        logits, *seen = network(tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *image_size, 3))), training=False)
+        logits, *seen = network(
+            tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *image_size, 3))), training=False
+        )
         seen = [tf.cast(each, tf.float32) for each in seen]
-        found = [tf.nn.softmax(tf.cast(logits, tf.float32)), *seen, *([strangeness(seen[0], thresholds)] if "unknown" in names else [])]
+        found = [
+            tf.nn.softmax(tf.cast(logits, tf.float32)),
+            *seen,
+            *([strangeness(seen[0], thresholds)] if "unknown" in names else []),
+        ]
         return [each[:n] for each in found]
 
     function = savedmodel.with_constants(call.get_concrete_function())
@@ -170,10 +218,14 @@ def strangeness(features: tf.Tensor, thresholds: Doubt) -> tf.Tensor:
     unknown = thresholds.unknown
     own = features[:, -thresholds.tail :][:, : len(unknown.mean)]
     z = tf.matmul(tf.math.l2_normalize(own, -1, heads.EPSILON**2) - unknown.mean, unknown.project)
-    return tf.reduce_sum(tf.matmul(z, unknown.quadratic) * z, 1) + tf.reduce_min(unknown.offsets - unknown.slopes * z, 1)
+    return tf.reduce_sum(tf.matmul(z, unknown.quadratic) * z, 1) + tf.reduce_min(
+        unknown.offsets - unknown.slopes * z, 1
+    )
 
 
-def decoder(image_size: tuple[int, int], value_range: tuple[float, float], bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+def decoder(
+    image_size: tuple[int, int], value_range: tuple[float, float], bad: Bad
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Encoded images, string [B], to pixels and their places (see `Network`)."""
 
     def pixels(one: tf.Tensor) -> tf.Tensor:
@@ -181,17 +233,28 @@ def decoder(image_size: tuple[int, int], value_range: tuple[float, float], bad: 
 
     def every(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         spec = tf.TensorSpec((*image_size, 3), tf.float32)
-        return tf.map_fn(pixels, inputs, fn_output_signature=spec, parallel_iterations=PARALLEL), tf.range(tf.size(inputs))
+        return tf.map_fn(
+            pixels, inputs, fn_output_signature=spec, parallel_iterations=PARALLEL
+        ), tf.range(tf.size(inputs))
 
     def good(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Only a tf.data pipeline goes on after an error. A last image stands for none, since a batch of nothing can't be taken out of one."""
         count = tf.size(inputs)
         numbered = tf.data.Dataset.from_tensor_slices((tf.range(count), inputs))
-        decoded = numbered.map(lambda place, one: (place, pixels(one)), num_parallel_calls=PARALLEL).ignore_errors()
+        decoded = numbered.map(
+            lambda place, one: (place, pixels(one)), num_parallel_calls=PARALLEL
+        ).ignore_errors()
         last = tf.data.Dataset.from_tensors((count, tf.zeros((*image_size, 3))))
-        places, found = decoded.concatenate(last).batch(tf.cast(count, tf.int64) + 1).get_single_element()
+        places, found = (
+            decoded.concatenate(last).batch(tf.cast(count, tf.int64) + 1).get_single_element()
+        )
         return tf.ensure_shape(found, (None, *image_size, 3))[:-1], places[:-1]
 
     # Kept apart: with its loop in the same graph TensorFlow folds nothing, and the network takes 40 % longer (measured).
     signature: list[Any] = [tf.TensorSpec((None,), tf.string, name="inputs")]
-    return tf.function(every if bad == "error" else good, input_signature=signature, autograph=False, experimental_attributes={"_noinline": True})
+    return tf.function(
+        every if bad == "error" else good,
+        input_signature=signature,
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )

@@ -23,18 +23,28 @@ def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], N
     if (to / "settings.json").exists():
         raise ServingError(f"{to} is a run's own folder. Choose another one for exports.")
     if version is not None and (to / str(version)).exists():
-        raise ServingError(f"{to / str(version)} exists already. Leave --version out for the next free one ({following(to)}), or choose another.")
+        raise ServingError(
+            f"{to / str(version)} exists already. Leave --version out for the next free one ({following(to)}), or choose another."
+        )
     aside = to / f".export-{uuid4().hex}"
     try:
         aside.mkdir(parents=True)
     except OSError as error:
-        raise ServingError(f"{to} can't be written: {error.strerror or error}. Choose a folder that exists or can be made.") from error
+        raise ServingError(
+            f"{to} can't be written: {error.strerror or error}. Choose a folder that exists or can be made."
+        ) from error
     try:
         write(aside)
         return move(aside, to, version)
     except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().splitlines()[0]
-        raise ServingError(f"the export to {to} failed: {reason}. Nothing was left there; make room, or choose another folder.") from error
+        reason = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else str(error).strip().splitlines()[0]
+        )
+        raise ServingError(
+            f"the export to {to} failed: {reason}. Nothing was left there; make room, or choose another folder."
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -52,13 +62,19 @@ def move(aside: Path, to: Path, version: int | None = None) -> Path:
             if not place.exists():
                 raise
             if version is not None:
-                raise ServingError(f"{place} was made by another export in the meantime. Choose another --version.") from error
+                raise ServingError(
+                    f"{place} was made by another export in the meantime. Choose another --version."
+                ) from error
     synced(to)
     return place
 
 
 def versions(folder: Path) -> list[int]:
-    return sorted(int(name) for name in os.listdir(folder) if name.isascii() and name.isdigit()) if folder.is_dir() else []
+    return (
+        sorted(int(name) for name in os.listdir(folder) if name.isascii() and name.isdigit())
+        if folder.is_dir()
+        else []
+    )
 
 
 def following(folder: Path) -> int:
@@ -68,7 +84,14 @@ def following(folder: Path) -> int:
 
 def latest(folder: Path) -> Path | None:
     """The export with the largest version; None where there is none."""
-    return next((path for version in reversed(versions(folder)) if ((path := folder / str(version)) / "saved_model.pb").is_file()), None)
+    return next(
+        (
+            path
+            for version in reversed(versions(folder))
+            if ((path := folder / str(version)) / "saved_model.pb").is_file()
+        ),
+        None,
+    )
 
 
 def synced(path: Path) -> None:

@@ -68,23 +68,42 @@ def predict(
     files = find(paths, log)
     model = open_model(folder, trust=trust)
     if (sets is not None or unknown) and model.doubt is None:
-        raise ServingError(f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: no example was held out when it was fitted.")
+        raise ServingError(
+            f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: no example was held out when it was fitted."
+        )
     if unknown and "unknown" not in model.says:
-        raise ServingError(f"{os.fspath(folder)} has no tensor that its head sees, which the score for unknown images needs. Leave --unknown out.")
+        raise ServingError(
+            f"{os.fspath(folder)} has no tensor that its head sees, which the score for unknown images needs. Leave --unknown out."
+        )
     if unknown and model.doubt and model.doubt.threshold == math.inf:
         count, fewest = len(model.doubt.known), model.doubt.fewest
-        raise ServingError(f"{count} held-out images are too few to tell what fits no class; at least {fewest} are needed. Leave --unknown out, or add images.")
-    return predictions(model, files, batch_size, top_k=top_k, sets=sets, unknown=unknown, progress=progress)
+        raise ServingError(
+            f"{count} held-out images are too few to tell what fits no class; at least {fewest} are needed. Leave --unknown out, or add images."
+        )
+    return predictions(
+        model, files, batch_size, top_k=top_k, sets=sets, unknown=unknown, progress=progress
+    )
 
 
 def predictions(
-    model: Served, files: list[str], batch_size: int, *, top_k: int = 1, sets: float | None = None, unknown: bool = False, progress: bool = False
+    model: Served,
+    files: list[str],
+    batch_size: int,
+    *,
+    top_k: int = 1,
+    sets: float | None = None,
+    unknown: bool = False,
+    progress: bool = False,
 ) -> Iterator[Prediction]:
     least = model.doubt.least(sets) if model.doubt and sets is not None else None
     strange = model.doubt.threshold if model.doubt and unknown else None
     bad = []
     with closing(Progress(len(files), progress and len(files) >= MANY, "predict")) as shown:
-        for file, answer in zip(files, answers(model, lambda i: Path(files[i]).read_bytes(), files, batch_size), strict=True):
+        for file, answer in zip(
+            files,
+            answers(model, lambda i: Path(files[i]).read_bytes(), files, batch_size),
+            strict=True,
+        ):
             shown.update(1)
             if isinstance(answer, str):
                 bad.append(answer)
@@ -92,8 +111,22 @@ def predictions(
             found = answer["probabilities"]
             order = np.argsort(-found, kind="stable")
             first, *others = [(model.classes[i], float(found[i])) for i in order[:top_k]]
-            inside = None if least is None else tuple(model.classes[i] for i in order[: int(members(found[None], least).sum())])
-            yield Prediction(file, *first, tuple(others), inside, None if strange is None else bool(answer["unknown"] > strange))
+            inside = (
+                None
+                if least is None
+                else tuple(
+                    model.classes[i] for i in order[: int(members(found[None], least).sum())]
+                )
+            )
+            yield Prediction(
+                file,
+                *first,
+                tuple(others),
+                inside,
+                None if strange is None else bool(answer["unknown"] > strange),
+            )
     if bad:
         rest = "the others were predicted" if len(bad) < len(files) else "no file was"
-        raise ImageError(f"{len(bad)} of {len(files)} files can't be predicted, {rest}: {listed(bad)}")
+        raise ImageError(
+            f"{len(bad)} of {len(files)} files can't be predicted, {rest}: {listed(bad)}"
+        )

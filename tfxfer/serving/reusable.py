@@ -33,7 +33,9 @@ def export_reusable(
     run = open_run(folder)
     accurate(run, require_accuracy, log)
     path = run.path("model.keras")
-    backbone = next((layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)), None)
+    backbone = next(
+        (layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)), None
+    )
     if backbone is None:
         raise ServingError(
             f"{path} has no Backbone among its layers, so that there is nothing to transfer from. Export it as a SavedModel: leave --format out."
@@ -42,7 +44,9 @@ def export_reusable(
         log(f"what is exported can't be fine-tuned: {backbone.why_frozen}")
 
     def write(aside: Path) -> None:
-        tf.saved_model.save(savedmodel.reusable(backbone.pretrained, backbone.value_range), str(aside))
+        tf.saved_model.save(
+            savedmodel.reusable(backbone.pretrained, backbone.value_range), str(aside)
+        )
         extras(run, aside)
 
     return placed(to, version, write)

@@ -24,7 +24,9 @@ def write(folder: Path, predict: Mapping[str, Any], classify: Mapping[str, bytes
 
 def predict_log(signature: str, inputs: Any) -> bytes:
     """A PredictionLog of one PredictRequest."""
-    entry = field(1, b"inputs") + field(2, inputs.SerializeToString())  # an entry of a map: key, value
+    entry = field(1, b"inputs") + field(
+        2, inputs.SerializeToString()
+    )  # an entry of a map: key, value
     request = field(1, spec(signature)) + field(2, entry)  # PredictRequest.model_spec, .inputs
     return field(6, field(1, request))  # PredictionLog.predict_log, PredictLog.request
 
@@ -32,7 +34,9 @@ def predict_log(signature: str, inputs: Any) -> bytes:
 def classify_log(signature: str, example: bytes) -> bytes:
     """A PredictionLog of one ClassificationRequest."""
     inputs = field(1, field(1, example))  # Input.example_list, ExampleList.examples
-    request = field(1, spec(signature)) + field(2, inputs)  # ClassificationRequest.model_spec, .input
+    request = field(1, spec(signature)) + field(
+        2, inputs
+    )  # ClassificationRequest.model_spec, .input
     return field(2, field(1, request))  # PredictionLog.classify_log, ClassifyLog.request
 
 

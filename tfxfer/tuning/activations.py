@@ -24,7 +24,9 @@ from tfxfer.workers import Strategy, chiefs, place
 Kept: TypeAlias = Literal["float16", "float32"]
 
 COMPARED = 500  # training examples on which half precision is judged
-LARGE = 500_000  # bytes of a row above which reading may take longer than computing, and is measured
+LARGE = (
+    500_000  # bytes of a row above which reading may take longer than computing, and is measured
+)
 
 
 def stages_of(network: Backbone, unfreeze: str) -> int:
@@ -35,19 +37,29 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
     """
     names = [stage.name for stage in network.stages]
     if network.why_frozen:
-        raise TuningError(f"{network.handle} can't be fine-tuned: {network.why_frozen}. Use the recipe frozen.")
+        raise TuningError(
+            f"{network.handle} can't be fine-tuned: {network.why_frozen}. Use the recipe frozen."
+        )
     if network.batch_norm == "train" and network.pretrained.training is None:
-        raise TuningError(f"{network.handle} has no training mode, so its BatchNorm statistics can't move. Leave out --batch-norm train.")
+        raise TuningError(
+            f"{network.handle} has no training mode, so its BatchNorm statistics can't move. Leave out --batch-norm train."
+        )
     if unfreeze == "all":
         return len(names)
     if unfreeze in names:
         return len(names) - names.index(unfreeze)
     if unfreeze.isdecimal() and 1 <= int(unfreeze) <= len(names):
         return int(unfreeze)
-    listed = f"a number from 1 to {len(names)}: {', '.join(names)}" if len(names) > 1 else f"1: {ONLY_ONE}"
+    listed = (
+        f"a number from 1 to {len(names)}: {', '.join(names)}"
+        if len(names) > 1
+        else f"1: {ONLY_ONE}"
+    )
     near = get_close_matches(unfreeze, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise TuningError(f"{network.handle} has no stage {unfreeze!r}.{hint} Expected the name of a stage, all, or {listed}.")
+    raise TuningError(
+        f"{network.handle} has no stage {unfreeze!r}.{hint} Expected the name of a stage, all, or {listed}."
+    )
 
 
 def enough_epochs(views: int, epochs: int) -> None:
@@ -57,7 +69,9 @@ def enough_epochs(views: int, epochs: int) -> None:
         TuningError: there are as many views as epochs, or more.
     """
     if views >= epochs:
-        raise TuningError(f"{views} views of each image and the images themselves take turns, which takes {views + 1} epochs. Received --epochs {epochs}.")
+        raise TuningError(
+            f"{views} views of each image and the images themselves take turns, which takes {views + 1} epochs. Received --epochs {epochs}."
+        )
 
 
 def last_stages(
@@ -85,7 +99,9 @@ def last_stages(
     examples, used = features.examples, np.union1d(plan.everything, plan.judged)
     labels, classes = examples.labels, len(examples.classes)
     pixels = Pixels(examples, network.image_size, network.value_range, extract.batch_size)
-    whole = from_pixels(network, features, augment=augment if views else (), batch_size=extract.batch_size)
+    whole = from_pixels(
+        network, features, augment=augment if views else (), batch_size=extract.batch_size
+    )
     if stages == len(network.stages):
         log("every stage trains: nothing is frozen that could be computed once")
         return whole
@@ -97,28 +113,47 @@ def last_stages(
     images = len(used) + views * len(plan.everything)
     half = images * prefix.width * 2
     before = network.stages[len(network.stages) - stages - 1].name
-    log(f"activations after {before}: {prefix.width:,} numbers an image, {size(half)} in float16 or {size(2 * half)} in float32 for {images:,} images")
+    log(
+        f"activations after {before}: {prefix.width:,} numbers an image, {size(half)} in float16 or {size(2 * half)} in float32 for {images:,} images"
+    )
     few = examples.take(plan.everything[sample(labels[plan.everything], COMPARED, seed)])
 
     def need(dtype: Kept) -> int:
         plain = extract.need(examples.take(used), prefix, dtype=dtype)
         kinds: dict[str, Any] = {"dtype": dtype, "augment": augment}
-        return plain + sum(extract.need(examples.take(plan.everything), prefix, number=number, **kinds) for number in range(1, views + 1))
+        return plain + sum(
+            extract.need(examples.take(plan.everything), prefix, number=number, **kinds)
+            for number in range(1, views + 1)
+        )
 
     def lacks_room(dtype: Kept, more: int = 0) -> bool:
         needed, free = chiefs(extract.strategy, lambda: (need(dtype) + more, extract.cache.free()))
         if needed > free:
-            log(f"they would not fit in {dtype} ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step")
+            log(
+                f"they would not fit in {dtype} ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step"
+            )
         return needed > free
 
     def decided() -> Kept | None:
         if lacks_room("float16", extract.need(few, prefix)):
             return None
         found = extract(few, prefix, progress=False)
-        if 4 * prefix.width > LARGE and (slower := chiefs(extract.strategy, lambda: reading(found) / computing(pixels, prefix, extract))) > 1:
-            log(f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step")
+        if (
+            4 * prefix.width > LARGE
+            and (
+                slower := chiefs(
+                    extract.strategy, lambda: reading(found) / computing(pixels, prefix, extract)
+                )
+            )
+            > 1
+        ):
+            log(
+                f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step"
+            )
             return None
-        dtype = chiefs(extract.strategy, lambda: precision_of(found, rest, features, head, seed, log))
+        dtype = chiefs(
+            extract.strategy, lambda: precision_of(found, rest, features, head, seed, log)
+        )
         return None if dtype == "float32" and lacks_room("float32") else dtype
 
     dtype = noted(folder, extract.strategy, decided)
@@ -127,22 +162,32 @@ def last_stages(
     rows = [Placed(extract(examples.take(used), prefix, dtype=dtype), used, len(examples))]
     for number in range(1, views + 1):
         log(f"augmented view {number} of {views} ({', '.join(augment)})")
-        view = extract(examples.take(plan.everything), prefix, dtype=dtype, augment=augment, number=number)
+        view = extract(
+            examples.take(plan.everything), prefix, dtype=dtype, augment=augment, number=number
+        )
         rows.append(Placed(view, plan.everything, len(examples)))
     seen = f", {views} views by {' and '.join(augment)}" if views else ""
-    return from_activations(network, rest, rows, labels, classes, f"activations after {before} in {dtype}{seen}")
+    return from_activations(
+        network, rest, rows, labels, classes, f"activations after {before} in {dtype}{seen}"
+    )
 
 
-def noted(folder: Path | None, strategy: Strategy, decide: Callable[[], Kept | None]) -> Kept | None:
+def noted(
+    folder: Path | None, strategy: Strategy, decide: Callable[[], Kept | None]
+) -> Kept | None:
     """What was decided when the run began; decided now, and noted, where nothing is."""
     path = folder / "activations.json" if folder else None
-    before = chiefs(strategy, lambda: json.loads(path.read_text()) if path and path.is_file() else None)
+    before = chiefs(
+        strategy, lambda: json.loads(path.read_text()) if path and path.is_file() else None
+    )
     if before is not None:
         return before[0]
     found = decide()
     if path and not place(strategy)[0]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        appear(path, path.with_name("new"), lambda aside: Path(aside).write_text(json.dumps([found])))
+        appear(
+            path, path.with_name("new"), lambda aside: Path(aside).write_text(json.dumps([found]))
+        )
     return found
 
 
@@ -162,7 +207,14 @@ class Placed:
         return self.rows[self.place[positions]]
 
 
-def precision_of(rows: Features, rest: Backbone, features: Features, head: str, seed: int, log: Callable[[str], None]) -> Kept:
+def precision_of(
+    rows: Features,
+    rest: Backbone,
+    features: Features,
+    head: str,
+    seed: int,
+    log: Callable[[str], None],
+) -> Kept:
     """float16 where heads on what follows from rounded activations are, out of fold, no more than one paired standard error worse."""
     labels, classes = rows.examples.labels, len(rows.examples.classes)
     x = rows[np.arange(len(rows))]
@@ -174,18 +226,32 @@ def precision_of(rows: Features, rest: Backbone, features: Features, head: str, 
             log("activations are kept in float32: some are too large for float16")
             return "float32"
         taps = taps_of(rounded, rest, features.tap_widths)
-        found = choose(taps, labels, classes, features.tap_widths, head=head, units=rows.examples.units, seed=seed, log=lambda line: None)
+        found = choose(
+            taps,
+            labels,
+            classes,
+            features.tap_widths,
+            head=head,
+            units=rows.examples.units,
+            seed=seed,
+            log=lambda line: None,
+        )
         right.append(found.out_of_fold.argmax(1) == labels)
     loss, error = paired(right[0], right[1])
     dtype: Kept = "float16" if loss <= error else "float32"
-    log(f"activations are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of out-of-fold accuracy on {len(x):,} images")
+    log(
+        f"activations are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of out-of-fold accuracy on {len(x):,} images"
+    )
     return dtype
 
 
 def taps_of(rows: np.ndarray, rest: Backbone, widths: tuple[int, ...]) -> np.ndarray:
     """All taps, float32 [n, sum(widths)], from rows of activations and of the taps before the cut."""
     count = int(np.prod(rest.entry_shape))
-    late = [np.asarray(rest(part[:, :count].reshape(-1, *rest.entry_shape), training=False)) for part in np.array_split(rows, max(len(rows) // 32, 1))]
+    late = [
+        np.asarray(rest(part[:, :count].reshape(-1, *rest.entry_shape), training=False))
+        for part in np.array_split(rows, max(len(rows) // 32, 1))
+    ]
     return np.concatenate([rows[:, count:], np.concatenate(late)], 1)
 
 

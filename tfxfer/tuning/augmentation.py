@@ -15,7 +15,15 @@ from tfxfer.workers import chiefs
 COMPARED, FOLDS = 500, 5
 
 
-def harmless(features: Features, rows: np.ndarray, prefix: Prefix, extract: Extractor, *, seed: int = 0, log: Callable[[str], None] = print) -> tuple[str, ...]:
+def harmless(
+    features: Features,
+    rows: np.ndarray,
+    prefix: Prefix,
+    extract: Extractor,
+    *,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> tuple[str, ...]:
     """The kinds of augmentation whose views a frozen head recognises as well as the images themselves, up to two paired standard errors.
 
     Args:
@@ -27,15 +35,24 @@ def harmless(features: Features, rows: np.ndarray, prefix: Prefix, extract: Extr
     part = features.take(few)
     for kind in KINDS:
         if kind == "flip":
-            view = Features(part.examples, extract(part.examples, prefix, mirror=True, progress=False).views[1:], features.tap_widths, features.feature_size)
+            view = Features(
+                part.examples,
+                extract(part.examples, prefix, mirror=True, progress=False).views[1:],
+                features.tap_widths,
+                features.feature_size,
+            )
         else:
             view = extract(part.examples, prefix, augment=(kind,), number=0, progress=False)
         loss, error = chiefs(extract.strategy, partial(loss_of, part, view, seed))
         if np.isnan(loss):
-            log(f"{kind}: no image can be held out to tell whether it leaves labels alone, so it is not used")
+            log(
+                f"{kind}: no image can be held out to tell whether it leaves labels alone, so it is not used"
+            )
             continue
         good = loss <= 2 * error
-        log(f"{kind}: held-out accuracy of such views {-100 * loss:+.1f} ± {100 * error:.1f} points: {'used' if good else 'it changes what is seen, not used'}")
+        log(
+            f"{kind}: held-out accuracy of such views {-100 * loss:+.1f} ± {100 * error:.1f} points: {'used' if good else 'it changes what is seen, not used'}"
+        )
         found += [kind] if good else []
     return tuple(found)
 
@@ -47,7 +64,17 @@ def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
     right = np.zeros((2, len(labels)), bool)
     for fold in range(folds.max() + 1):
         held = np.flatnonzero(folds == fold)
-        head = gaussian(plain, labels, len(present), plain.tap_widths or (plain.feature_size,), rows=np.flatnonzero(folds != fold))
+        head = gaussian(
+            plain,
+            labels,
+            len(present),
+            plain.tap_widths or (plain.feature_size,),
+            rows=np.flatnonzero(folds != fold),
+        )
         for i, features in enumerate((plain, view)):
             right[i, held] = head.logits(features[held]).argmax(1) == labels[held]
-    return paired(right[0][folds >= 0], right[1][folds >= 0]) if np.any(folds >= 0) else (np.nan, np.nan)
+    return (
+        paired(right[0][folds >= 0], right[1][folds >= 0])
+        if np.any(folds >= 0)
+        else (np.nan, np.nan)
+    )

@@ -18,7 +18,9 @@ def save(folder: Path, number: int, arrays: Sequence[np.ndarray], state: dict[st
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(aside: str) -> None:
-        with open(aside, "wb") as file:  # of a path NumPy would make another one, which ends in .npz
+        with open(
+            aside, "wb"
+        ) as file:  # of a path NumPy would make another one, which ends in .npz
             np.savez(file, json.dumps(state), *arrays)
 
     appear(folder / f"state-{number:010d}.npz", folder / "new", write)
@@ -26,7 +28,9 @@ def save(folder: Path, number: int, arrays: Sequence[np.ndarray], state: dict[st
         old.unlink(missing_ok=True)
 
 
-def load(folder: Path, log: Callable[[str], None]) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+def load(
+    folder: Path, log: Callable[[str], None]
+) -> tuple[list[np.ndarray], dict[str, Any]] | None:
     """The newest state that is whole; None where there is none. A damaged one is named and passed over: its work is done again."""
     for path in reversed(numbered(folder)):
         try:

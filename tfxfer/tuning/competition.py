@@ -25,7 +25,18 @@ from tfxfer.probe import Choice, Fitted, choose, paired, temperature
 from tfxfer.probe.fitted import Array
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
-from tfxfer.tuning.training import HeldOut, History, Show, Trained, assign, learnt, losses_of, nothing, ready, train
+from tfxfer.tuning.training import (
+    HeldOut,
+    History,
+    Show,
+    Trained,
+    assign,
+    learnt,
+    losses_of,
+    nothing,
+    ready,
+    train,
+)
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
 RATES = (2e-3, 1e-2)  # of the last stage and the head
@@ -99,7 +110,10 @@ class Fold:
     @property
     def first(self) -> list[np.ndarray]:
         """The weights that training starts from: the frozen model's."""
-        start = {id(variable): value for variable, value in zip(self.model.variables, self.start, strict=False)}
+        start = {
+            id(variable): value
+            for variable, value in zip(self.model.variables, self.start, strict=False)
+        }
         return [start[id(variable)] for variable in learnt(self.model)]
 
     @property
@@ -158,16 +172,39 @@ def compete(
         raise TuningError(unshareable(batch_size, replicas))
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     # A run that was killed goes on with the batches that fitted into memory.
-    batch_size = min([batch_size, *chiefs(strategy, lambda: [int(path.name.removeprefix("batch-")) for path in folder.glob("batch-*")])])
+    batch_size = min(
+        [
+            batch_size,
+            *chiefs(
+                strategy,
+                lambda: [int(path.name.removeprefix("batch-")) for path in folder.glob("batch-*")],
+            ),
+        ]
+    )
     while True:
-        way = Way(tuple(unfreeze), epochs, batch_size, seed, folder / f"batch-{batch_size}", until, log, show, strategy, precision)
+        way = Way(
+            tuple(unfreeze),
+            epochs,
+            batch_size,
+            seed,
+            folder / f"batch-{batch_size}",
+            until,
+            log,
+            show,
+            strategy,
+            precision,
+        )
         try:
             return competed(task, features, plan, way, head, RATES if rate is None else (rate,))
         except tf.errors.ResourceExhaustedError as error:
             if several:  # the others know nothing of it, and wait
-                raise TuningError(f"out of memory: use --global-batch {max(batch_size // 2, replicas)} for all workers, or unfreeze fewer stages.") from error
+                raise TuningError(
+                    f"out of memory: use --global-batch {max(batch_size // 2, replicas)} for all workers, or unfreeze fewer stages."
+                ) from error
             if batch_size <= replicas:
-                raise TuningError("memory is too small to train on one image at a time. Unfreeze fewer stages, or take a smaller backbone.") from error
+                raise TuningError(
+                    "memory is too small to train on one image at a time. Unfreeze fewer stages, or take a smaller backbone."
+                ) from error
             batch_size = max(batch_size // 2, replicas)
             (folder / f"batch-{batch_size}").mkdir(parents=True, exist_ok=True)
             log(f"out of memory: once more with {batch_size} images at a time")
@@ -178,53 +215,105 @@ def compete(
         gc.collect()  # models are circles, and hold the memory that was too small
 
 
-def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, rates: Sequence[float]) -> Competition:
+def competed(
+    task: Task, features: Features, plan: Plan, way: Way, head: str, rates: Sequence[float]
+) -> Competition:
     """The competition at one batch size."""
     log = way.log
 
     def fit(rows: np.ndarray, log: Callable[..., None] = nothing, taps: bool = True) -> Choice:
-        return chiefs(way.strategy, lambda: fitted_on(features, rows, taps, head=head, seed=way.seed, log=log))
+        return chiefs(
+            way.strategy, lambda: fitted_on(features, rows, taps, head=head, seed=way.seed, log=log)
+        )
 
     def start(rows: np.ndarray, rival: Choice | None = None) -> Fitted:
         return (rival or fit(rows)).fitted if task.taps else fit(rows, taps=False).fitted
 
-    log(f"heads, on {len(plan.folds[0][0]):,} training images{f', the first of {len(plan.folds)} folds' if len(plan.folds) > 1 else ''}:")
+    log(
+        f"heads, on {len(plan.folds[0][0]):,} training images{f', the first of {len(plan.folds)} folds' if len(plan.folds) > 1 else ''}:"
+    )
     choices = [fit(seen, log=log if not i else nothing) for i, (seen, _) in enumerate(plan.folds)]
-    folds = [prepared(task, way, start(rows[0], choice), *rows) for choice, rows in zip(choices, plan.folds, strict=True)]
+    folds = [
+        prepared(task, way, start(rows[0], choice), *rows)
+        for choice, rows in zip(choices, plan.folds, strict=True)
+    ]
     truth = features.examples.labels[plan.judged]
-    frozen = np.concatenate([choice.fitted.logits(features.take(held)) for choice, (_, held) in zip(choices, plan.folds, strict=True)])
+    frozen = np.concatenate(
+        [
+            choice.fitted.logits(features.take(held))
+            for choice, (_, held) in zip(choices, plan.folds, strict=True)
+        ]
+    )
     if way.precision == "mixed":
         held = folds[0].held
-        log(rounding("frozen", folds[0].logits(folds[0].first), folds[0].fitted.logits(seen_from(features.take(held), task.taps)), truth[: len(held)]))
+        log(
+            rounding(
+                "frozen",
+                folds[0].logits(folds[0].first),
+                folds[0].fitted.logits(seen_from(features.take(held), task.taps)),
+                truth[: len(held)],
+            )
+        )
     tried = try_rates(folds, rates, truth) if len(rates) > 1 else np.zeros((1, *frozen.shape))
     # Who picks: for each group all others, and for the final model everybody.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
     picked = [rates[better(*marks(tried, truth, places))] for places in pickers]
-    reached, ended, history = tune_once(folds[0], pickers, picked, truth) if len(folds) == 1 else tune_folds(folds, plan.groups, picked, truth)
-    shares = [better(*marks(one, truth, places)) for one, places in zip(reached, pickers, strict=True)]
+    reached, ended, history = (
+        tune_once(folds[0], pickers, picked, truth)
+        if len(folds) == 1
+        else tune_folds(folds, plan.groups, picked, truth)
+    )
+    shares = [
+        better(*marks(one, truth, places)) for one, places in zip(reached, pickers, strict=True)
+    ]
     tuned = np.zeros_like(frozen, np.float64)
     for i, group in enumerate(plan.groups):
         tuned[group] = reached[i, shares[i]][group]
     right = {"frozen": frozen.argmax(1) == truth, "tuned": tuned.argmax(1) == truth}
     found = verdict(right["tuned"], right["frozen"], len(folds))
-    right |= {f"{share:.0%} of the way to tuned": one.argmax(1) == truth for share, one in zip(folds[0].shares[1:], reached[-1, 1:], strict=True)}
-    right |= {f"learning rate {each:g}, short": one.argmax(1) == truth for each, one in zip(rates, tried, strict=False) if len(rates) > 1}
-    settings: dict[str, Any] = {"trains_from": task.source, "batch_size": way.batch_size, "learning_rate": picked[-1], "share": folds[0].shares[shares[-1]]}
+    right |= {
+        f"{share:.0%} of the way to tuned": one.argmax(1) == truth
+        for share, one in zip(folds[0].shares[1:], reached[-1, 1:], strict=True)
+    }
+    right |= {
+        f"learning rate {each:g}, short": one.argmax(1) == truth
+        for each, one in zip(rates, tried, strict=False)
+        if len(rates) > 1
+    }
+    settings: dict[str, Any] = {
+        "trains_from": task.source,
+        "batch_size": way.batch_size,
+        "learning_rate": picked[-1],
+        "share": folds[0].shares[shares[-1]],
+    }
     if not any(shares):
-        log("training helped nobody: on held-out examples the frozen weights were the best on the way to the tuned ones. Try a smaller --learning-rate.")
+        log(
+            "training helped nobody: on held-out examples the frozen weights were the best on the way to the tuned ones. Try a smaller --learning-rate."
+        )
     log(str(found))
     final = folds[0]
     if found.tuned_wins and ended is None:
         if not way.late():
             log(f"the final model: all of train, at a learning rate of {picked[-1]:g}")
-            final = prepared(task, way, start(plan.everything), plan.everything, plan.everything[:0])
+            final = prepared(
+                task, way, start(plan.everything), plan.everything, plan.everything[:0]
+            )
             ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
         if ended is None or len(ended.history) < sum(way.shared(way.epochs)):
             found = replace(found, late=True)
             log(str(found))
     if not found.tuned_wins:
         choice = fit(plan.everything) if plan.taken or len(folds) > 1 else choices[0]
-        return Competition(found, choice.fitted, None, plan.everything, choice.out_of_fold, right, settings, history)
+        return Competition(
+            found,
+            choice.fitted,
+            None,
+            plan.everything,
+            choice.out_of_fold,
+            right,
+            settings,
+            history,
+        )
     assert ended is not None
     value = temperature(tuned, truth)
     kept = between(final.first, ended.weights[-1], settings["share"])
@@ -235,7 +324,16 @@ def competed(task: Task, features: Features, plan: Plan, way: Way, head: str, ra
         final.backbone.precision = "float32"
         log(rounding("tuned", rough, final.logits(kept), truth))
     model = cooled(task.finish(final.model, final.fitted), final.fitted.name, value)
-    return Competition(found, final.fitted, model, plan.judged, softmax(tuned / value, 1), right, settings, ended.history)
+    return Competition(
+        found,
+        final.fitted,
+        model,
+        plan.judged,
+        softmax(tuned / value, 1),
+        right,
+        settings,
+        ended.history,
+    )
 
 
 def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
@@ -246,12 +344,29 @@ def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray
     return f"mixed precision: the {model} model's accuracy on held-out images is {found}; the model that is kept computes in float32"
 
 
-def fitted_on(features: Features, rows: np.ndarray, taps: bool, *, head: str, seed: int, log: Callable[..., None]) -> Choice:
+def fitted_on(
+    features: Features,
+    rows: np.ndarray,
+    taps: bool,
+    *,
+    head: str,
+    seed: int,
+    log: Callable[..., None],
+) -> Choice:
     """The head of some examples, as `frozen` fits it; without `taps` on the network's own output alone."""
     part = features.take(rows)
     examples = part.examples
     widths = features.tap_widths if taps and features.tap_widths else (features.feature_size,)
-    return choose(seen_from(part, taps), examples.labels, len(examples.classes), widths, head=head, units=examples.units, seed=seed, log=log)
+    return choose(
+        seen_from(part, taps),
+        examples.labels,
+        len(examples.classes),
+        widths,
+        head=head,
+        units=examples.units,
+        seed=seed,
+        log=log,
+    )
 
 
 def seen_from(features: Features, taps: bool) -> Array:
@@ -264,25 +379,61 @@ def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.nd
     with way.strategy.scope():
         model, backbone = task.build(fitted)
         backbone.precision = way.precision
-        model = model if way.strategy.num_replicas_in_sync == 1 else MultiWorkerModel(model.inputs, model.outputs[0])
-    return Fold(task, way, fitted, seen, held, model, backbone, compiled(task, way, model, backbone, seen, way.unfreeze[0]))
+        model = (
+            model
+            if way.strategy.num_replicas_in_sync == 1
+            else MultiWorkerModel(model.inputs, model.outputs[0])
+        )
+    return Fold(
+        task,
+        way,
+        fitted,
+        seen,
+        held,
+        model,
+        backbone,
+        compiled(task, way, model, backbone, seen, way.unfreeze[0]),
+    )
 
 
-def compiled(task: Task, way: Way, model: keras.Model, backbone: Backbone, seen: np.ndarray, unfreeze: int | str) -> list[np.ndarray]:
+def compiled(
+    task: Task,
+    way: Way,
+    model: keras.Model,
+    backbone: Backbone,
+    seen: np.ndarray,
+    unfreeze: int | str,
+) -> list[np.ndarray]:
     """Compile for one training; returns the state to start from."""
     hold(model, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
         backbone.unfreeze(unfreeze)
     hold(model, PULL)
-    batch = next(iter(task.batches(seen, way.batch_size, way.seed, tf.distribute.get_strategy())(0, 0)))
+    batch = next(
+        iter(task.batches(seen, way.batch_size, way.seed, tf.distribute.get_strategy())(0, 0))
+    )
     with way.strategy.scope():
-        optimizer = layerwise(keras.optimizers.SGD, base=0.0, decay=DECAY, backbone=backbone, momentum=MOMENTUM, global_clipnorm=CLIP)
+        optimizer = layerwise(
+            keras.optimizers.SGD,
+            base=0.0,
+            decay=DECAY,
+            backbone=backbone,
+            momentum=MOMENTUM,
+            global_clipnorm=CLIP,
+        )
     return ready(model, optimizer, batch, SMOOTHING)
 
 
 def trained(
-    fold: Fold, name: str, rate: float, epochs: int, *, held_out: HeldOut | None = None, log: Callable[..., None] = nothing, show: Show = nothing
+    fold: Fold,
+    name: str,
+    rate: float,
+    epochs: int,
+    *,
+    held_out: HeldOut | None = None,
+    log: Callable[..., None] = nothing,
+    show: Show = nothing,
 ) -> Trained:
     """Train one fold's model from its start; its trainings after each other share the epochs, and only the last one is watched."""
     way, start, done = fold.way, fold.start, 0
@@ -311,7 +462,10 @@ def trained(
             log=log,
             show=partial(later, show, done),
         )
-        history = (*history, *(epoch | {"epoch": done + epoch["epoch"]} for epoch in result.history))
+        history = (
+            *history,
+            *(epoch | {"epoch": done + epoch["epoch"]} for epoch in result.history),
+        )
         done += count
     return replace(result, history=history)
 
@@ -331,45 +485,87 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
         ends = []
         for i, fold in enumerate(folds):
             name = f"trying {rate:g}" + (f", fold {i + 1}" if len(folds) > 1 else "")
-            ends.append(trained(fold, f"rate-{rate:g}-{i}", rate, short, log=lambda line, name=name: way.log(f"{name}: {line}")))
+            ends.append(
+                trained(
+                    fold,
+                    f"rate-{rate:g}-{i}",
+                    rate,
+                    short,
+                    log=lambda line, name=name: way.log(f"{name}: {line}"),
+                )
+            )
         if found and way.late():
             way.log(f"learning rate {rate:g}: the time is up before it was tried to the end")
             break
-        found.append(np.concatenate([fold.logits(end.weights[0]) for fold, end in zip(folds, ends, strict=True)]))
-        way.log(f"learning rate {rate:g}: {np.mean(found[-1].argmax(1) == truth):.3f} after {epochs} epoch{'s' if epochs > 1 else ''}")
+        found.append(
+            np.concatenate(
+                [fold.logits(end.weights[0]) for fold, end in zip(folds, ends, strict=True)]
+            )
+        )
+        way.log(
+            f"learning rate {rate:g}: {np.mean(found[-1].argmax(1) == truth):.3f} after {epochs} epoch{'s' if epochs > 1 else ''}"
+        )
     return np.stack(found)
 
 
-def tune_once(fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None, History]:
+def tune_once(
+    fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray
+) -> tuple[np.ndarray, Trained | None, History]:
     """On one split: logits [pickers, steps, n, C], the training whose last weights are everybody's pick, and its history."""
     way, reached, ended = fold.way, [np.zeros(0)] * len(pickers), None
     for rate in sorted(set(picked)):
         way.log(f"tuning at a learning rate of {rate:g}")
         asks = [i for i, each in enumerate(picked) if each == rate]
-        held_out = HeldOut(lambda model: fold.task.answers(model, fold.held, way.batch_size), truth, tuple(pickers[i] for i in asks), PATIENCE)
-        result = trained(fold, f"tune-{rate:g}", rate, way.epochs, held_out=held_out, log=way.log, show=way.show if rate == picked[-1] else nothing)
+        held_out = HeldOut(
+            lambda model: fold.task.answers(model, fold.held, way.batch_size),
+            truth,
+            tuple(pickers[i] for i in asks),
+            PATIENCE,
+        )
+        result = trained(
+            fold,
+            f"tune-{rate:g}",
+            rate,
+            way.epochs,
+            held_out=held_out,
+            log=way.log,
+            show=way.show if rate == picked[-1] else nothing,
+        )
         for i, weights in zip(asks, result.weights, strict=True):
             reached[i] = fold.on_the_way(weights)
         ended = result if rate == picked[-1] else ended
     return np.stack(reached), ended, ended.history if ended else ()
 
 
-def tune_folds(folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray) -> tuple[np.ndarray, Trained | None, History]:
+def tune_folds(
+    folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray
+) -> tuple[np.ndarray, Trained | None, History]:
     """By folds: logits [pickers, steps, n, C], the same for every picker, and the mean history; there is no final model yet."""
     histories, reached = [], np.zeros((len(folds[0].shares), len(truth), folds[0].fitted.bias.size))
     for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
         way = fold.way
         if way.late():
-            way.log(f"fold {i + 1} of {len(folds)}: the time is up before it was tuned, and frozen weights stand for it")
+            way.log(
+                f"fold {i + 1} of {len(folds)}: the time is up before it was tuned, and frozen weights stand for it"
+            )
             reached[:, group] = fold.logits(fold.first)
             continue
         way.log(f"fold {i + 1} of {len(folds)}: tuning at a learning rate of {picked[i]:g}")
-        result = trained(fold, f"tune-{i}", picked[i], way.epochs, log=way.log, show=partial(tagged, way.show, f"fold {i + 1}"))
+        result = trained(
+            fold,
+            f"tune-{i}",
+            picked[i],
+            way.epochs,
+            log=way.log,
+            show=partial(tagged, way.show, f"fold {i + 1}"),
+        )
         reached[:, group] = fold.on_the_way(result.weights[0])
         histories.append(result.history)
     # Folds are of different lengths where the time was up.
     mean = tuple(
-        epochs[0] | {name: float(np.mean([epoch[name] for epoch in epochs])) for name in ("loss", "accuracy")} for epochs in zip(*histories, strict=False)
+        epochs[0]
+        | {name: float(np.mean([epoch[name] for epoch in epochs])) for name in ("loss", "accuracy")}
+        for epochs in zip(*histories, strict=False)
     )
     return np.stack([reached] * len(picked)), None, mean
 
@@ -379,9 +575,13 @@ def tagged(show: Show, name: str, epoch: int, values: dict[str, float]) -> None:
     show(epoch, {f"{name}/{figure}": value for figure, value in values.items()})
 
 
-def marks(logits: np.ndarray, labels: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def marks(
+    logits: np.ndarray, labels: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """What `better` asks for: which of `places` each candidate, logits [candidates, n, C], got right, and their losses."""
-    return np.stack([one[places].argmax(1) == labels[places] for one in logits]), np.stack([losses_of(one[places], labels[places]) for one in logits])
+    return np.stack([one[places].argmax(1) == labels[places] for one in logits]), np.stack(
+        [losses_of(one[places], labels[places]) for one in logits]
+    )
 
 
 def cooled(model: keras.Model, head: str, value: float) -> keras.Model:

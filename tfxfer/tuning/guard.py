@@ -18,7 +18,13 @@ from tfxfer.probe.folds import deal
 
 ENOUGH = 300  # validation examples below which three folds are used: their standard error would be 3 points and more
 SHARE = 5  # without a validation part one example in five of train is held out
-STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # from the frozen weights to the tuned ones (WiSE-FT, Wortsman 2022)
+STEPS = (
+    0.0,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+)  # from the frozen weights to the tuned ones (WiSE-FT, Wortsman 2022)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,12 @@ def plan(examples: Examples, seed: int) -> Plan:
     taken = not len(validation)
 
     def dealt(rows: np.ndarray, count: int) -> np.ndarray:
-        return deal(examples.labels[rows], count, seed, None if examples.units is None else examples.units[rows])
+        return deal(
+            examples.labels[rows],
+            count,
+            seed,
+            None if examples.units is None else examples.units[rows],
+        )
 
     if taken:
         folds = dealt(train, SHARE)
@@ -67,11 +78,22 @@ def plan(examples: Examples, seed: int) -> Plan:
         second = dealt(validation, 2) == 1
         # Examples of one group stay together, and a half of a few of them can pick nothing.
         if min(np.sum(second), np.sum(~second)) >= len(validation) / 3:
-            return Plan(((seen, validation),), (np.flatnonzero(~second), np.flatnonzero(second)), train, taken)
+            return Plan(
+                ((seen, validation),),
+                (np.flatnonzero(~second), np.flatnonzero(second)),
+                train,
+                taken,
+            )
     folds = dealt(train, 3)
-    split = tuple((train[folds != fold], train[folds == fold]) for fold in range(3) if np.any(folds == fold))
+    split = tuple(
+        (train[folds != fold], train[folds == fold]) for fold in range(3) if np.any(folds == fold)
+    )
     if len(split) < 2:
-        what = "images" if examples.units is None or len(np.unique(examples.units[train])) == len(train) else "groups of images"
+        what = (
+            "images"
+            if examples.units is None or len(np.unique(examples.units[train])) == len(train)
+            else "groups of images"
+        )
         raise TuningError(
             f"{len(train)} training images, too few {what} a class: frozen and tuned can't be compared on examples that neither was fitted on. "
             f"Expected at least two {what} of each class. Use the recipe frozen."
@@ -127,6 +149,10 @@ def verdict(tuned: np.ndarray, frozen: np.ndarray, folds: int) -> Verdict:
     return Verdict(gain, error, len(tuned), float(frozen.mean()), float(tuned.mean()), folds)
 
 
-def between(frozen: Sequence[np.ndarray], tuned: Sequence[np.ndarray], share: float) -> list[np.ndarray]:
+def between(
+    frozen: Sequence[np.ndarray], tuned: Sequence[np.ndarray], share: float
+) -> list[np.ndarray]:
     """Weights on the straight line from frozen (0) to tuned (1)."""
-    return [((1 - share) * a + share * b).astype(a.dtype) for a, b in zip(frozen, tuned, strict=True)]
+    return [
+        ((1 - share) * a + share * b).astype(a.dtype) for a, b in zip(frozen, tuned, strict=True)
+    ]

@@ -47,7 +47,14 @@ class Task:
     taps: bool = True
 
 
-def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ...] = (), batch_size: int = 32, service: str | None = None) -> Task:
+def from_pixels(
+    network: Backbone,
+    features: Features,
+    *,
+    augment: tuple[str, ...] = (),
+    batch_size: int = 32,
+    service: str | None = None,
+) -> Task:
     """The whole network from files: the images of `features`, in training augmented anew each epoch.
 
     A head starts from taps, but for BatchNorm in training mode, where the graph has none.
@@ -69,7 +76,9 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         if not fits or not np.isin(rows, seen).all():
             return pixels.dataset(rows)
         loaded = decoded()
-        return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(lambda at: tf.gather(loaded, at))
+        return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(
+            lambda at: tf.gather(loaded, at)
+        )
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
         part = network.tapped(fitted.taps if tapped else None)
@@ -78,12 +87,19 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
     def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
         def epoch(number: int, done: int) -> tf.data.Dataset:
             def seeds_of(now: np.ndarray) -> np.ndarray:
-                return np.array([seed_of(examples.digests[i], (seed * 1009 + number) % 2**31) for i in now], np.int32).reshape(-1, 2)
+                return np.array(
+                    [seed_of(examples.digests[i], (seed * 1009 + number) % 2**31) for i in now],
+                    np.int32,
+                ).reshape(-1, 2)
 
             def examples_of(now: np.ndarray) -> tf.data.Dataset:
-                return tf.data.Dataset.zip((images(now), tf.data.Dataset.from_tensor_slices((seeds_of(now), one_hot[now]))))
+                return tf.data.Dataset.zip(
+                    (images(now), tf.data.Dataset.from_tensor_slices((seeds_of(now), one_hot[now])))
+                )
 
-            def view(x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            def view(
+                x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]
+            ) -> tuple[tf.Tensor, tf.Tensor]:
                 return augmented(x, rest[0], augment) if augment else x, rest[1]
 
             left = order(rows, number, seed)[done * size :]
@@ -108,25 +124,50 @@ def from_pixels(network: Backbone, features: Features, *, augment: tuple[str, ..
         alone.set_weights(model.get_weights())
         return alone
 
-    return Task(build, batches, lambda model, rows, size: answered(model, rows, size, images), finish, " ".join(["pixels", *augment]), tapped)
+    return Task(
+        build,
+        batches,
+        lambda model, rows, size: answered(model, rows, size, images),
+        finish,
+        " ".join(["pixels", *augment]),
+        tapped,
+    )
 
 
 def files_of(examples: Examples) -> tuple[str, ...]:
     """Where the images lie, for machines that read them by themselves."""
     if examples.paths is None:
-        raise DataError(f"--data-service reads image files, and {examples.source} has none. Leave it out, or use a folder of class folders or a .csv table.")
+        raise DataError(
+            f"--data-service reads image files, and {examples.source} has none. Leave it out, or use a folder of class folders or a .csv table."
+        )
     if odd := [file for file, path in zip(examples.files, examples.paths, strict=True) if not path]:
-        raise DataError(f"--data-service can't read {len(odd)} files that TensorFlow doesn't decode: {shown(odd)}. Convert them to JPEG, or leave it out.")
+        raise DataError(
+            f"--data-service can't read {len(odd)} files that TensorFlow doesn't decode: {shown(odd)}. Convert them to JPEG, or leave it out."
+        )
     return examples.paths
 
 
 def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:
     """All images of `rows`, float32 [n, H, W, 3], so that no epoch decodes them again."""
     with tf.device("/CPU:0"):
-        return tf.constant(np.concatenate([batch[: len(positions)] for positions, batch in pixels.batches(rows.tolist(), None)]))
+        return tf.constant(
+            np.concatenate(
+                [
+                    batch[: len(positions)]
+                    for positions, batch in pixels.batches(rows.tolist(), None)
+                ]
+            )
+        )
 
 
-def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], labels: np.ndarray, classes: int, source: str = "activations") -> Task:
+def from_activations(
+    network: Backbone,
+    rest: Backbone,
+    views: Sequence[Array],
+    labels: np.ndarray,
+    classes: int,
+    source: str = "activations",
+) -> Task:
     """The last stages from cached rows: the activations that `rest` starts from, then the taps before the cut (see `Backbone.cut`, with all taps).
 
     views: the rows of the images as they are, then of augmented views; the epochs take turns.
@@ -138,7 +179,11 @@ def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], 
         row = keras.Input((views[0].shape[1],), name="activations")
         taps = part(keras.layers.Reshape(rest.entry_shape)(row[:, :size_of_map]))
         if early := sum(fitted.widths) - sum(part.tap_widths):
-            taps = keras.layers.Concatenate()([row[:, -early:], taps]) if early > 0 else taps[:, -sum(fitted.widths) :]
+            taps = (
+                keras.layers.Concatenate()([row[:, -early:], taps])
+                if early > 0
+                else taps[:, -sum(fitted.widths) :]
+            )
         return keras.Model(row, fitted.layer()(taps)), part
 
     def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
@@ -147,12 +192,24 @@ def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], 
         def epoch(number: int, done: int) -> tf.data.Dataset:
             places = order(np.arange(len(rows)), number, seed)[done * size :].astype(np.int64)
             read = readers[number % len(readers)]
-            return batched(strategy, places, size, lambda now: tf.data.Dataset.from_tensor_slices((now, one_hot[rows[now]])), lambda at, y: (read(at), y))
+            return batched(
+                strategy,
+                places,
+                size,
+                lambda now: tf.data.Dataset.from_tensor_slices((now, one_hot[rows[now]])),
+                lambda at, y: (read(at), y),
+            )
 
         return epoch
 
     def answers(model: keras.Model, rows: np.ndarray, size: int) -> np.ndarray:
-        return answered(model, np.arange(len(rows)), size, tf.data.Dataset.from_tensor_slices, reader(views[0], rows))
+        return answered(
+            model,
+            np.arange(len(rows)),
+            size,
+            tf.data.Dataset.from_tensor_slices,
+            reader(views[0], rows),
+        )
 
     def finish(model: keras.Model, fitted: Fitted) -> keras.Model:
         whole, head = network.tapped(fitted.taps), fitted.layer()
@@ -164,7 +221,13 @@ def from_activations(network: Backbone, rest: Backbone, views: Sequence[Array], 
 
 
 def answered(
-    model: keras.Model, rows: np.ndarray, size: int, examples: Callable[[np.ndarray], tf.data.Dataset], then: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    model: keras.Model,
+    rows: np.ndarray,
+    size: int,
+    examples: Callable[[np.ndarray], tf.data.Dataset],
+    then: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> np.ndarray:
     """The model's logits on `rows`, float64 [n, C]."""
-    return np.asarray(predicted(model.distribute_strategy, model, rows, size, examples, then), np.float64)
+    return np.asarray(
+        predicted(model.distribute_strategy, model, rows, size, examples, then), np.float64
+    )

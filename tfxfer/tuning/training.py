@@ -23,11 +23,18 @@ from tfxfer.workers import chiefs, everyones, exactly, place
 
 EVERY = 30.0  # seconds between checkpoints
 ASK = 8  # steps after which several workers ask each other whether to keep a state: a word costs a millisecond
-RETREATS, SLOWER = 3, 0.3  # how often a training that exploded starts from its last good epoch, and at what share of the rate
+RETREATS, SLOWER = (
+    3,
+    0.3,
+)  # how often a training that exploded starts from its last good epoch, and at what share of the rate
 
 History = tuple[dict[str, float], ...]  # the figures of each epoch
-Show = Callable[[int, dict[str, float]], None]  # the number of an epoch that is done, and its figures
-Batches = Callable[[int, int], Any]  # (epoch, batches that are done) -> the others, (inputs, one-hot labels), as `workers.batched` deals them out
+Show = Callable[
+    [int, dict[str, float]], None
+]  # the number of an epoch that is done, and its figures
+Batches = Callable[
+    [int, int], Any
+]  # (epoch, batches that are done) -> the others, (inputs, one-hot labels), as `workers.batched` deals them out
 Answers = Callable[[keras.Model], np.ndarray]  # a model -> its logits, float64 [n, C]
 
 
@@ -58,12 +65,22 @@ def nothing(*told: Any) -> None:
     """For whoever need not be told."""
 
 
-def ready(model: keras.Model, optimizer: keras.optimizers.Optimizer, batch: tuple[Any, Any], smoothing: float) -> list[np.ndarray]:
+def ready(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    batch: tuple[Any, Any],
+    smoothing: float,
+) -> list[np.ndarray]:
     """Compile, build all that `fit` would build, and return the state to start from: `state(model)` as it was before."""
     before = [v.numpy() for v in model.variables]
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
     with model.distribute_strategy.scope():
-        model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")], jit_compile=False)
+        model.compile(
+            optimizer,
+            loss,
+            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            jit_compile=False,
+        )
         optimizer.build(model.trainable_variables)
     start = [*before, *(v.numpy() for v in optimizer.variables)]
     model.train_on_batch(*batch)
@@ -115,10 +132,23 @@ def train(
         TuningError: the loss is not finite, again and again.
         Preempted: a SIGTERM came; the state is kept.
     """
-    variables, watch, strategy = state(model), () if held_out is None else held_out.watch, model.distribute_strategy
+    variables, watch, strategy = (
+        state(model),
+        () if held_out is None else held_out.watch,
+        model.distribute_strategy,
+    )
     count, size = len(variables), len(learnt(model))
     assign(variables, start)
-    now: dict[str, Any] = {"saved": 0, "epoch": 0, "step": 0, "scale": 1.0, "retreats": 0, "history": [], "stale": 0, "done": False}
+    now: dict[str, Any] = {
+        "saved": 0,
+        "epoch": 0,
+        "step": 0,
+        "scale": 1.0,
+        "retreats": 0,
+        "history": [],
+        "stale": 0,
+        "done": False,
+    }
     now["best"] = [math.inf] * len(watch)
     best = [[v.numpy() for v in learnt(model)] for _ in watch]
     good: list[np.ndarray] = []  # the state at the beginning of the epoch
@@ -132,23 +162,46 @@ def train(
         now["saved"] += 1
         arrays = [v.numpy() for v in variables]  # by all workers: metrics are the sum of theirs
         if not place(strategy)[0]:
-            checkpoint.save(folder, now["saved"], [*arrays, *(w for some in best for w in some), *(good if now["step"] else [])], now)
+            checkpoint.save(
+                folder,
+                now["saved"],
+                [*arrays, *(w for some in best for w in some), *(good if now["step"] else [])],
+                now,
+            )
 
     while not now["done"]:
         good = good if now["step"] else [v.numpy() for v in variables]
         began, skipped = time.monotonic(), now["step"]
-        keeper = Keeper(now, keep, partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps), steps, model)
+        keeper = Keeper(
+            now,
+            keep,
+            partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps),
+            steps,
+            model,
+        )
         epoch, left = now["epoch"], exactly(strategy, steps - skipped)
-        done = model.fit(batches(epoch, skipped), initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[keeper], shuffle=False, **left)
+        done = model.fit(
+            batches(epoch, skipped),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            verbose=0,
+            callbacks=[keeper],
+            shuffle=False,
+            **left,
+        )
         values = {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
-        if not math.isfinite(values["loss"]) or not all(np.isfinite(v.numpy()).all() for v in learnt(model)):
+        if not math.isfinite(values["loss"]) or not all(
+            np.isfinite(v.numpy()).all() for v in learnt(model)
+        ):
             assign(variables, good)
             now |= {"step": 0, "scale": now["scale"] * SLOWER, "retreats": now["retreats"] + 1}
             if now["retreats"] > RETREATS:
                 raise TuningError(
                     f"the loss is not finite at a learning rate of {rate:g}, nor at {rate * now['scale'] / SLOWER:.1g}. Try --learning-rate {rate / 100:g}."
                 )
-            log(f"epoch {now['epoch'] + 1}: the loss is not finite; back to the last good state, at a learning rate of {rate * now['scale']:g}")
+            log(
+                f"epoch {now['epoch'] + 1}: the loss is not finite; back to the last good state, at a learning rate of {rate * now['scale']:g}"
+            )
             continue
         if held_out is not None:
             values |= watched(model, held_out, now, best)
@@ -156,14 +209,21 @@ def train(
         now["history"].append({"epoch": now["epoch"] + 1, **values})
         now |= {"epoch": now["epoch"] + 1, "step": 0}
         figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        log(f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, {(epochs - now['epoch']) * examples / speed:.0f} s left")
+        log(
+            f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, {(epochs - now['epoch']) * examples / speed:.0f} s left"
+        )
         show(now["epoch"], values)
-        late, stale = chiefs(strategy, lambda: time.monotonic() > until), held_out is not None and now["stale"] >= held_out.patience
+        late, stale = (
+            chiefs(strategy, lambda: time.monotonic() > until),
+            held_out is not None and now["stale"] >= held_out.patience,
+        )
         if late and now["epoch"] < epochs:
             log("the time is up: training stops here")
         if stale and now["epoch"] < epochs:
             halves = ", nor on a half of them that is watched," if len(watch) > 1 else ""
-            log(f"no smaller loss on held-out examples{halves} for {now['stale']} epochs: training stops here")
+            log(
+                f"no smaller loss on held-out examples{halves} for {now['stale']} epochs: training stops here"
+            )
         now["done"] = late or stale or now["epoch"] == epochs
         if now["done"]:
             keep()
@@ -173,7 +233,9 @@ def train(
     return Trained(tuple(weights), tuple(now["history"]))
 
 
-def watched(model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: list[list[np.ndarray]]) -> dict[str, float]:
+def watched(
+    model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: list[list[np.ndarray]]
+) -> dict[str, float]:
     """Loss and accuracy on held-out examples; keeps the weights of each group that never had a smaller loss."""
     logits = held_out.answers(model)
     losses = losses_of(logits, held_out.labels)
@@ -182,7 +244,10 @@ def watched(model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: li
         if (loss := float(losses[group].mean())) < now["best"][i]:
             now["best"][i], now["stale"] = loss, 0
             best[i] = [v.numpy() for v in learnt(model)]
-    return {"val_loss": float(losses.mean()), "val_accuracy": float((logits.argmax(1) == held_out.labels).mean())}
+    return {
+        "val_loss": float(losses.mean()),
+        "val_accuracy": float((logits.argmax(1) == held_out.labels).mean()),
+    }
 
 
 def losses_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -196,9 +261,22 @@ class Keeper(keras.callbacks.Callback):
 
     last = 0.0  # when any training of this process was last kept
 
-    def __init__(self, now: dict[str, Any], keep: Callable[[], None], rate: Callable[[int], float], steps: int, model: keras.Model):
+    def __init__(
+        self,
+        now: dict[str, Any],
+        keep: Callable[[], None],
+        rate: Callable[[int], float],
+        steps: int,
+        model: keras.Model,
+    ):
         super().__init__()
-        self.now, self.keep, self.rate, self.steps, self.strategy = now, keep, rate, steps, model.distribute_strategy
+        self.now, self.keep, self.rate, self.steps, self.strategy = (
+            now,
+            keep,
+            rate,
+            steps,
+            model.distribute_strategy,
+        )
         self.skipped, self.metrics = now["step"], model.metrics_variables
         self.values = [v.numpy() for v in self.metrics]
 
@@ -207,19 +285,31 @@ class Keeper(keras.callbacks.Callback):
             assign(self.metrics, self.values)
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.model.optimizer.learning_rate = self.rate(self.now["epoch"] * self.steps + self.skipped + batch)
+        self.model.optimizer.learning_rate = self.rate(
+            self.now["epoch"] * self.steps + self.skipped + batch
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         self.now["step"] = self.skipped + batch + 1
         alone = place(self.strategy)[1] == 1
-        if self.now["step"] < self.steps and math.isfinite(float(np.mean(logs["loss"]))) and (alone or self.now["step"] % ASK == 0):
+        if (
+            self.now["step"] < self.steps
+            and math.isfinite(float(np.mean(logs["loss"])))
+            and (alone or self.now["step"] % ASK == 0)
+        ):
             self.keep_if_due()
 
     def keep_if_due(self):
-        words = everyones(self.strategy, np.array([Notice.came, time.monotonic() - Keeper.last > EVERY]))
+        words = everyones(
+            self.strategy, np.array([Notice.came, time.monotonic() - Keeper.last > EVERY])
+        )
         stop, due = words[:, 0].any(), words[0, 1]  # anyone's word, and the chief's clock
         if stop or due:
             self.keep()
             Keeper.last = time.monotonic()
         if stop:
-            raise Preempted("stopped by SIGTERM" if Notice.came else "stopped, since another worker got a SIGTERM")
+            raise Preempted(
+                "stopped by SIGTERM"
+                if Notice.came
+                else "stopped, since another worker got a SIGTERM"
+            )

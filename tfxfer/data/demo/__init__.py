@@ -8,14 +8,27 @@ import numpy as np
 from tfxfer.data.examples import Found
 from tfxfer.data.png import png
 
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle-boot",
+)
 SIDE = 28
 COUNTS = {"train": 200, "test": 100}  # a class
 
 
 def read_demo() -> Found:
     """The images, 28 x 28 greys, as PNG files; no validation part, for cross-validation makes better use of 2,000 images."""
-    raw = np.frombuffer(lzma.decompress((resources(__package__) / "fashion-mnist.xz").read_bytes()), np.uint8)
+    raw = np.frombuffer(
+        lzma.decompress((resources(__package__) / "fashion-mnist.xz").read_bytes()), np.uint8
+    )
     pixels = raw.reshape(-1, SIDE, SIDE)  # train, then test; in each, class by class
     files, names, splits = [], [], []
     for part, count in COUNTS.items():

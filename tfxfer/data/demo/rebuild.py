@@ -18,13 +18,25 @@ def rebuild(folder: Path) -> bytes:
     """The first images of each class, class by class, train before test; an image that was taken before is passed over."""
     taken: list[bytes] = []
     for part, count in COUNTS.items():
-        pixels = np.frombuffer(gzip.decompress((folder / f"{ORIGINAL[part]}-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16).reshape(-1, SIDE * SIDE)
-        labels = np.frombuffer(gzip.decompress((folder / f"{ORIGINAL[part]}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
+        pixels = np.frombuffer(
+            gzip.decompress((folder / f"{ORIGINAL[part]}-images-idx3-ubyte.gz").read_bytes()),
+            np.uint8,
+            offset=16,
+        ).reshape(-1, SIDE * SIDE)
+        labels = np.frombuffer(
+            gzip.decompress((folder / f"{ORIGINAL[part]}-labels-idx1-ubyte.gz").read_bytes()),
+            np.uint8,
+            offset=8,
+        )
         seen = set(taken)
         for label in range(10):
-            images = dict.fromkeys(image.tobytes() for image in pixels[labels == label] if image.tobytes() not in seen)
+            images = dict.fromkeys(
+                image.tobytes() for image in pixels[labels == label] if image.tobytes() not in seen
+            )
             taken += list(images)[:count]
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
+    filters = [
+        {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}
+    ]
     return lzma.compress(b"".join(taken), lzma.FORMAT_XZ, check=lzma.CHECK_SHA256, filters=filters)
 
 
