@@ -16,7 +16,7 @@ import sqlite3
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from tfxfer.errors import CacheError
+from tfxfer.files import sync_folder
 
 FORMAT = 1  # raise it when the meaning of a row changes; old rows are then never found
 ABANDONED = 600  # seconds without a write after which a half-written shard is a dead process's
@@ -352,24 +353,3 @@ def temporary(folder: str | os.PathLike) -> Iterator[Cache]:
         yield Cache(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def appear(path: Path, aside: Path, writer: Callable[[str], Any]) -> None:
-    """`writer(aside)` writes aside; the file then appears whole under its name."""
-    try:
-        writer(str(aside))
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,8 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tfxfer.cache import appear, default_folder
+from tfxfer.cache import default_folder
 from tfxfer.errors import DistributeError, RunError
+from tfxfer.files import appear
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
 FOR_PEOPLE = (

@@ -10,8 +10,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from tfxfer.cache import sync_folder
 from tfxfer.errors import HandleError
+from tfxfer.files import sync_folder
 
 ABANDONED = 24 * 3600  # seconds until an unfinished folder is taken for that of a dead process
 

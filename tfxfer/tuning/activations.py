@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from tfxfer.backbone import Backbone, Prefix
-from tfxfer.cache import appear, size
+from tfxfer.cache import size
 from tfxfer.engines import ENGINES
 from tfxfer.errors import SavedModelError, TuningError
 from tfxfer.features import Extractor, Features, Pixels
+from tfxfer.files import appear
 from tfxfer.probe import choose, paired
 from tfxfer.probe.folds import sample
 from tfxfer.stages import ONLY_ONE

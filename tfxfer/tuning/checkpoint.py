@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.cache import appear
+from tfxfer.files import appear
 
 KEPT = 2  # the newest, and the one before it for when it is damaged
 
