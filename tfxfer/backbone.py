@@ -77,7 +77,7 @@ class Backbone(keras.layers.Layer):
         batch_norm: "inference" never moves BatchNorm statistics and never drops out; "train" does whenever the layer trains in `fit`;
             "auto" only where every stage trains.
         precision: "mixed" computes convolutions and products in bfloat16, for a GPU or a TPU; weights and features stay float32.
-        trust: also read graphs that hold denied operations.
+        trust: also read graphs that can reach files, Python or the network.
 
     Input shape: float32 [B, H, W, 3] in `value_range`.
 
@@ -612,8 +612,6 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
 
 
 def allow(graph: GraphDef) -> None:
-    """Refuse a file's graph that holds denied operations, unless Keras' safe mode is off."""
+    """Refuse a file's graph that can do more than compute, unless Keras' safe mode is off."""
     if serialization_lib.in_safe_mode() is not False:
-        savedmodel.check_graph(
-            graph, savedmodel.DENIED | savedmodel.CHECKPOINT, "this file's graph"
-        )
+        savedmodel.check_graph(graph, "this file's graph")

@@ -9,7 +9,8 @@ constants, it extracts features, and `Pretrained.reason` says why it can't be fi
 
 convolution gradients that are faster on a CPU
 graph       Pretrained and its pure graphs; as functions, as constants, their shapes
-denied      operations that reach outside
+operations  what a graph may hold
+check       whether a SavedModel holds anything else
 pure        a traced call to a pure graph
 gradient    whether its gradients are the original's
 read        a folder to a Pretrained
@@ -17,23 +18,21 @@ cut         a network in two
 reusable    a Pretrained as a SavedModel again
 """
 
+from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.cut import after, before
-from tfxfer.savedmodel.denied import CHECKPOINT, DENIED, check_graph, check_library
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
 from tfxfer.savedmodel.pure import inlined, with_constants
 from tfxfer.savedmodel.read import read, variables_of
 from tfxfer.savedmodel.reusable import reusable
 
 __all__ = [
-    "CHECKPOINT",
-    "DENIED",
     "Pretrained",
     "PureGraph",
     "Weight",
     "after",
     "before",
     "check_graph",
-    "check_library",
+    "check_saved_model",
     "constant_graph",
     "function",
     "inlined",

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfxfer import stages
 from tfxfer.errors import SavedModelError
-from tfxfer.savedmodel.denied import CHECKPOINT, DENIED, check_graph, check_library
+from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of
 from tfxfer.savedmodel.pure import NotPure, Weights, frozen, purify
@@ -29,15 +29,14 @@ def read(
         folder: holds `saved_model.pb`; its call takes float32 images [B, H, W, 3] and returns float32 features [B, F].
         image_size: (H, W) in pixels, needed where the graph doesn't fix it.
         arguments: further arguments of the model's call, such as `{"batch_norm_momentum": 0.99}`.
-        trust: also read graphs that hold denied operations (files, Python, network).
+        trust: also read graphs that hold operations which can reach files, Python or the network.
 
     Raises:
         SavedModelError: TF1 format, damaged files, other inputs or outputs, unknown arguments.
-        DeniedOperationError: a denied operation, by name.
+        DeniedOperationError: an operation that is not allowed, by name (see `operations`).
     """
     folder = Path(folder)
-    denied = frozenset() if trust else DENIED
-    check_library(folder, denied)
+    check_saved_model(folder, trust=trust)
     loaded = load(folder)
     call, kind = callable_of(loaded, folder)
     arguments = arguments or {}
@@ -80,7 +79,8 @@ def read(
         graphs = [frozen(inference, weights), None, None]
         reason = str(error)
     for graph in filter(None, graphs):
-        check_graph(graph.graph, denied | CHECKPOINT if denied else denied, str(folder))
+        if not trust:
+            check_graph(graph.graph, str(folder))
     pretrained = assemble(graphs, weights.found, inference, reason)
     checked = [
         (concrete, graph, bound)

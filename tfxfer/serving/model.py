@@ -77,7 +77,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
     Raises:
         RunError: the folder is neither.
         ServingError: its model can't be loaded, or doesn't fit its labels.
-        DeniedOperationError: an export holds a denied operation.
+        DeniedOperationError: an export holds an operation that is not allowed.
     """
     folder = Path(folder)
     if not (folder / "settings.json").is_file():
@@ -105,7 +105,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
 
 def open_export(folder: Path, trust: bool) -> Served:
     """An export, as whoever serves it has it."""
-    savedmodel.check_library(folder, frozenset() if trust else savedmodel.DENIED)
+    savedmodel.check_saved_model(folder, trust=trust)
     try:
         loaded = tf.saved_model.load(str(folder))
         if "probabilities" not in loaded.signatures:
