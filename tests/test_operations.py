@@ -3,16 +3,20 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from modelscan.modelscan import ModelScan
 from tensorflow.core.framework import op_def_pb2, types_pb2
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.tools import saved_model_cli
 
 from tfxfer import savedmodel
+from tfxfer.backbone import Backbone
 from tfxfer.errors import DeniedOperationError, SavedModelError
 from tfxfer.savedmodel.check import refused_in
 from tfxfer.savedmodel.operations import ALLOWED, CHECKPOINT, FROM_ASSET
@@ -73,6 +77,31 @@ def model(tmp_path_factory) -> Path:
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
     tf.saved_model.save(root, str(folder / "model"), options=options)
     return folder / "model"
+
+
+def save_branching(folder: Path, branch) -> Path:
+    """A network of images with a branch and a custom gradient, which is read."""
+
+    @tf.custom_gradient
+    def clipped(x):
+        return x, lambda slope: tf.clip_by_value(slope, -1.0, 1.0)
+
+    root = tf.train.Checkpoint(weight=tf.Variable(tf.ones((3, 4))))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4, 4, 3))])
+    def call(x):
+        y = clipped(tf.reduce_mean(x, [1, 2])) @ root.weight
+        return tf.cond(tf.reduce_sum(y) > 0, lambda: branch(y), lambda: y)
+
+    root.__call__ = call
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
+    tf.saved_model.save(root, str(folder), options=options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    return save_branching(tmp_path_factory.mktemp("branching") / "model", tf.sin)
 
 
 # --- the table ---
@@ -244,6 +273,112 @@ def test_a_graph_hidden_in_a_constant_does_not_run(tmp_path):
     with pytest.raises(DeniedOperationError, match=r"\bDatasetFromGraph\b"):
         savedmodel.read(tmp_path / "m")
     assert not target.exists()
+
+
+# --- other people's scanners ---
+
+
+def calling(operation):
+    """A call that runs an operation beside its work."""
+
+    def call(x):
+        with tf.control_dependencies([operation()]):
+            return tf.reduce_mean(x, [1, 2])
+
+    return call
+
+
+def in_a_branch(operation):
+    def call(x):
+        y = tf.reduce_mean(x, [1, 2])
+        return tf.cond(tf.reduce_sum(y) > 0, lambda: calling(operation)(x), lambda: y)
+
+    return call
+
+
+MALICIOUS = {
+    "WriteFile": lambda: tf.raw_ops.WriteFile(filename="written", contents="x"),
+    "ReadFile": lambda: tf.raw_ops.ReadFile(filename="/etc/passwd"),
+    "PrintV2": lambda: tf.raw_ops.PrintV2(input="x", output_stream="file://written"),
+}
+
+
+@pytest.mark.parametrize("place", [calling, in_a_branch])
+@pytest.mark.parametrize("name", MALICIOUS)
+def test_what_scanners_call_malicious_is_refused(name, place, tmp_path, capsys):
+    root = tf.train.Checkpoint()
+    root.__call__ = tf.function(
+        place(MALICIOUS[name]), input_signature=[tf.TensorSpec((None, 4, 4, 3))]
+    )
+    tf.saved_model.save(root, str(tmp_path / "m"))
+    saved_model_cli.scan_meta_graph_def(read_meta(tmp_path / "m"), saved_model_cli._OP_DENYLIST)
+    assert name in capsys.readouterr().out
+    if name != "PrintV2":  # modelscan does not know that it can write a file
+        issues = ModelScan().scan(tmp_path / "m")["issues"]
+        assert [name in issue["description"] for issue in issues] == [True]
+    with pytest.raises(DeniedOperationError, match=rf"\b{name}\b"):
+        savedmodel.read(tmp_path / "m")
+
+
+def test_what_is_read_has_no_issues_for_the_scanners(tiny_savedmodel, capsys):
+    savedmodel.check_saved_model(Path(tiny_savedmodel))
+    saved_model_cli.scan_meta_graph_def(read_meta(tiny_savedmodel), saved_model_cli._OP_DENYLIST)
+    assert "does not contain" in capsys.readouterr().out
+    assert ModelScan().scan(Path(tiny_savedmodel))["issues"] == []
+
+
+# --- damage ---
+
+
+def change_gradient(meta: MetaGraphDef) -> None:
+    """The gradient of the call is a function of other arguments."""
+    node = next(n for n in function_with(meta, "__inference_call").node_def if n.op == "IdentityN")
+    node.attr["_gradient_op_type"].s = b"CustomGradient-0"
+    slope = function_with(meta, "internal_grad_fn").signature
+    slope.input_arg.add(name="more", type=types_pb2.DT_FLOAT)
+
+
+def enlarge_constant(meta: MetaGraphDef) -> None:
+    nodes = function_with(meta, "__inference_call").node_def
+    tensor = next(n for n in nodes if n.op == "Const").attr["value"].tensor
+    tensor.tensor_shape.dim.add(size=40_000)
+    tensor.tensor_shape.dim.add(size=40_000)
+
+
+def forget_branch(meta: MetaGraphDef) -> None:
+    library = meta.graph_def.library
+    library.function.remove(function_with(meta, "cond_true"))
+
+
+def bind_to_nothing(meta: MetaGraphDef) -> None:
+    name = function_with(meta, "__inference_call").signature.name
+    meta.object_graph_def.concrete_functions[name].bound_inputs.append(10**6)
+
+
+def call_itself(meta: MetaGraphDef) -> None:
+    function = function_with(meta, "__inference_call")
+    function.node_def.add(name="again", op=function.signature.name)
+
+
+@pytest.mark.parametrize(
+    "change", [change_gradient, enlarge_constant, forget_branch, bind_to_nothing, call_itself]
+)
+def test_a_damaged_graph_is_an_error_with_the_folders_name(change, network, tmp_path):
+    folder = a_copy(str(network), tmp_path)
+    assert savedmodel.read(folder).features == 4
+    meta = read_meta(folder)
+    change(meta)
+    with pytest.raises(SavedModelError, match=str(folder)):
+        savedmodel.read(write_meta(folder, meta))
+
+
+def test_two_networks_with_branches_of_their_own_live_in_one_process(tmp_path):
+    networks = [
+        Backbone(str(save_branching(tmp_path / branch.__name__, branch)), trainable=False)
+        for branch in (tf.sin, tf.cos)
+    ]
+    answers = [float(network(tf.ones((1, 4, 4, 3)))[0, 0]) for network in networks]
+    np.testing.assert_allclose(answers, [np.sin(3.0), np.cos(3.0)], rtol=1e-5)
 
 
 # --- assets ---

@@ -20,3 +20,9 @@ MOST_MEMBERS = 10_000
 MOST_UNPACKED = 32 * 1024**3
 MOST_RATIO = 100  # weights hardly shrink; a file of zeros shrinks a thousandfold
 FREE_UNPACKED = 64 * 1024**2  # small archives may shrink as they like
+
+# --- SavedModels ---
+
+MOST_CONSTANTS = (
+    1024**3
+)  # bytes in memory of all constants in a graph; TensorFlow saves no more than 2 GB

@@ -5,6 +5,7 @@ is allowed.
 """
 
 from collections.abc import Iterable, Iterator
+from math import prod
 from pathlib import Path, PurePosixPath
 
 from google.protobuf.message import DecodeError
@@ -13,11 +14,13 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework import dtypes, op_def_registry
 
 from tfxfer.errors import DeniedOperationError, SavedModelError
+from tfxfer.limits import MOST_CONSTANTS
 from tfxfer.savedmodel.operations import ALLOWED, CHECKPOINT, FROM_ASSET
 
 # A constant of these types is no number: it can hold a program, or a way to somebody else's variables.
@@ -60,8 +63,35 @@ def check_saved_model(folder: Path, *, trust: bool = False) -> None:
             f"{path} holds {len(proto.meta_graphs)} graphs; expected one. Export the model again with "
             "tf.saved_model.save."
         )
+    check_constants(proto.meta_graphs[0].graph_def, folder)
     if not trust:
         refuse(refused_in(proto.meta_graphs[0], folder), str(folder))
+
+
+def check_constants(graph: GraphDef, folder: Path) -> None:
+    """Refuse a graph whose constants are small in the file and too large in memory.
+
+    Raises:
+        SavedModelError: with the number of bytes.
+    """
+    count = sum(bytes_of(tensor) for node in all_nodes(graph) for tensor in constants(node))
+    if count > MOST_CONSTANTS:
+        raise SavedModelError(
+            f"{folder} holds constants of {count / 2**30:,.1f} GiB in memory; expected at most "
+            f"{MOST_CONSTANTS / 2**30:,.1f} GiB. Is it damaged? Large values belong into variables."
+        )
+
+
+def bytes_of(tensor: TensorProto) -> int:
+    """What a constant takes in memory, whatever it takes in the file."""
+    elements = prod(max(dimension.size, 0) for dimension in tensor.tensor_shape.dim)
+    return elements * (dtypes.as_dtype(tensor.dtype).size or 1) if tensor.dtype else 0
+
+
+def constants(node: NodeDef) -> Iterator[TensorProto]:
+    """The constants in all attributes of a node."""
+    for value in node.attr.values():
+        yield from tensors(value)
 
 
 def check_graph(graph: GraphDef, where: str) -> None:
@@ -102,13 +132,12 @@ def refused(node: NodeDef, functions: set[str]) -> set[str]:
     calls_function = node.op in functions and op_def_registry.get(node.op) is None
     if node.op not in ALLOWED and not calls_function:
         names.add(node.op)
-    for value in node.attr.values():
-        if any(tensor.dtype in NO_NUMBERS for tensor in tensors(value)):
-            names.add(f"{node.op} of a value that is no number")
+    if any(tensor.dtype in NO_NUMBERS for tensor in constants(node)):
+        names.add(f"{node.op} of a value that is no number")
     return names
 
 
-def tensors(value: AttrValue) -> Iterator:
+def tensors(value: AttrValue) -> Iterator[TensorProto]:
     """The constants in an attribute of a node, also those in the attributes of a function that it names."""
     if value.HasField("tensor"):
         yield value.tensor

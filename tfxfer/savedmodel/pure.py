@@ -1,11 +1,12 @@
 """A concrete function as a pure graph: variable reads become arguments, writes become results. TensorFlow's private parts are here."""
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
+from tensorflow.core.framework.function_pb2 import FunctionDef, FunctionDefLibrary
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import convert_to_constants
@@ -236,26 +237,35 @@ def finish(
 
 
 def rename_functions(graph: GraphDef) -> None:
-    """Keep the functions that the graph calls (bodies of While and If), named f0, f1, ... as first used: their own names change with the process."""
+    """Keep the functions that the graph calls (bodies of While and If), each named by its content.
+
+    Their own names change with the process. Two networks in one process must not give one name to two
+    functions, either, since TensorFlow keeps the functions of all graphs in one list.
+    """
     functions = {function.signature.name: function for function in graph.library.function}
     names: dict[str, str] = {}
 
     def rename(nodes: Iterable[NodeDef]) -> None:
         for node in nodes:
-            attributes = [node.attr[key] for key in sorted(node.attr)]
-            for holder in [value.func for value in attributes if value.HasField("func")] + [
-                f for value in attributes for f in value.list.func
-            ]:
-                if holder.name in functions and holder.name not in names:
-                    names[holder.name] = f"f{len(names)}"
-                    rename(functions[holder.name].node_def)
-                holder.name = names.get(holder.name, holder.name)
+            for key in sorted(node.attr):
+                value = node.attr[key]
+                for holder in [value.func] if value.HasField("func") else value.list.func:
+                    if holder.name in functions and holder.name not in names:
+                        names[holder.name] = name_of(functions[holder.name])
+                    holder.name = names.get(holder.name, holder.name)
+
+    def name_of(function: FunctionDef) -> str:
+        rename(function.node_def)
+        function.signature.name = ""
+        content = function.SerializeToString(deterministic=True)
+        return f"f_{hashlib.sha256(content).hexdigest()[:16]}"
 
     rename(graph.node)
-    kept = [functions[name] for name in names]
-    for function in kept:
-        function.signature.name = names[function.signature.name]
-    graph.library.CopyFrom(FunctionDefLibrary(function=kept))
+    kept = {}
+    for old, new in names.items():
+        functions[old].signature.name = new
+        kept[new] = functions[old]
+    graph.library.CopyFrom(FunctionDefLibrary(function=kept.values()))
 
 
 def node_value(tensor: Any) -> Any:

@@ -3,6 +3,7 @@
 import importlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from tfxfer import stages
 from tfxfer.errors import SavedModelError
+from tfxfer.limits import MOST_PIXELS
 from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of
@@ -35,45 +37,44 @@ def read(
         SavedModelError: TF1 format, damaged files, other inputs or outputs, unknown arguments.
         DeniedOperationError: an operation that is not allowed, by name (see `operations`).
     """
-    folder = Path(folder)
-    check_saved_model(folder, trust=trust)
-    loaded = load(folder)
-    call, kind = callable_of(loaded, folder)
     arguments = arguments or {}
     if "training" in arguments:
         raise ValueError(
-            "Expected arguments without `training`, which Keras decides in each call. Received: arguments="
-            + repr(arguments)
+            "Expected arguments without `training`, which Keras decides in each call. "
+            f"Received: {arguments=}"
         )
+    folder = Path(folder)
+    check_saved_model(folder, trust=trust)
+    with explained(folder):
+        loaded = load(folder)
+        pretrained, inference = take_apart(loaded, folder, image_size, arguments, trust)
+        # What can't compute says so here, where the folder's name is known, and not among the user's images.
+        inference(tf.zeros((1, *pretrained.input_shape)))
+    return pretrained
+
+
+def take_apart(
+    loaded: Any,
+    folder: Path,
+    image_size: tuple[int, int] | None,
+    arguments: dict[str, Any],
+    trust: bool,
+) -> tuple[Pretrained, Any]:
+    """What was loaded as pure graphs, and the concrete function of its call for inference."""
+    call, kind = callable_of(loaded, folder)
     spec = input_spec(call, image_size, folder)
     inference = trace(call, spec, arguments, False, folder)
     output_of(inference, folder)
     training = trace(call, spec, arguments, True, folder) if kind == "call" else None
-    variables = {id(v.handle): v for v in variables_of(loaded)}
-    marked = getattr(loaded, "trainable_variables", None)
-    trainable = (
-        {
-            id(v.handle)
-            for v in (variables.values() if marked is None else marked)
-            if marked is not None or v.trainable
-        }
-        if kind == "call"
-        else set()
-    )
     losses = [loss for loss in getattr(loaded, "regularization_losses", ()) or () if callable(loss)]
+    variables = {id(v.handle): v for v in variables_of(loaded)}
+    trainable = trainable_of(loaded, variables) if kind == "call" else set()
+    graphs: list[PureGraph | None]
     try:
         weights = Weights(variables, trainable)
-        graphs = [
-            purify(concrete, weights) if concrete else None
-            for concrete in (inference, training, sum_of(losses))
-        ]
-        reason = (
-            ""
-            if trainable
-            else "it has signatures only, which hold no training graph"
-            if kind == "signature"
-            else "its author marked no weight as trainable"
-        )
+        concretes = (inference, training, sum_of(losses))
+        graphs = [purify(concrete, weights) if concrete else None for concrete in concretes]
+        reason = why_untrainable(kind, trainable)
     except NotPure as error:
         weights = Weights({}, set())
         graphs = [frozen(inference, weights), None, None]
@@ -95,13 +96,50 @@ def read(
         same_gradient(concrete, graph, bound, pretrained, weights, spec)
         for concrete, graph, bound in doubtful
     ):
-        pretrained = assemble(
-            graphs,
-            weights.found,
-            inference,
-            "it holds a custom gradient that can't be kept (its gradients would be wrong)",
-        )
-    return pretrained
+        reason = "it holds a custom gradient that can't be kept (its gradients would be wrong)"
+        pretrained = assemble(graphs, weights.found, inference, reason)
+    return pretrained, inference
+
+
+def trainable_of(loaded: Any, variables: dict[int, tf.Variable]) -> set[int]:
+    """The variables that the author marked as trainable, by the identity of their handles."""
+    marked = getattr(loaded, "trainable_variables", None)
+    if marked is None:
+        marked = [variable for variable in variables.values() if variable.trainable]
+    return {id(variable.handle) for variable in marked}
+
+
+def why_untrainable(kind: str, trainable: set[int]) -> str:
+    """Why the weights can't be trained, "" where they can."""
+    if trainable:
+        return ""
+    if kind == "signature":
+        return "it has signatures only, which hold no training graph"
+    return "its author marked no weight as trainable"
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """What TensorFlow raises at a damaged graph, which may be anything, as one error with the folder's name."""
+    try:
+        yield
+    except (
+        tf.errors.OpError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise SavedModelError(
+            f"{folder} can't be loaded, it seems damaged: {type(error).__name__}: {lines[0]} "
+            "Fetch or export it again."
+        ) from error
 
 
 def assemble(
@@ -146,19 +184,6 @@ def load(folder: Path) -> Any:
     except ImportError as error:
         raise SavedModelError(
             f"{folder} was written by Keras 2 with its optimizer. Install tf_keras to read it: pip install tf_keras"
-        ) from error
-    except (
-        tf.errors.OpError,
-        OSError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        AssertionError,
-        TypeError,
-    ) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SavedModelError(
-            f"{folder} can't be loaded, it seems damaged: {first} Fetch or export it again."
         ) from error
 
 
@@ -209,6 +234,11 @@ def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> t
                 f"{folder} takes images of {sizes[0][0]} x {sizes[0][1]}, not {image_size[0]} x {image_size[1]}. Leave --image-size out."
             )
         image_size = image_size or sizes[0]
+    if image_size and image_size[0] * image_size[1] > MOST_PIXELS:
+        raise SavedModelError(
+            f"{folder} takes images of {image_size[0]} x {image_size[1]} pixels, more than the "
+            f"{MOST_PIXELS // 10**6} million that are read. Is the folder damaged?"
+        )
     if image_size is None:
         raise SavedModelError(
             f"{folder} takes images of any size and none is known for it. Choose one with --image-size 224 (image_size=224)."

@@ -1,0 +1,1 @@
+"""What benchmarks/attack.py tries, a file each. See there."""
