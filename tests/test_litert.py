@@ -19,7 +19,7 @@ from runs import SIZE, write_kinds, write_run
 from tfxfer import heads, preprocess, serving
 from tfxfer.backbone import Backbone
 from tfxfer.errors import DataError, ServingError
-from tfxfer.serving.litert import export_litert, normalisation, opened, run_lite
+from tfxfer.serving.litert import check_built_in, export_litert, normalisation, opened, run_lite
 
 CLASSES = ("china", "flower")
 KINDS = ("float32", "float16", "int8")
@@ -112,6 +112,14 @@ def test_only_built_in_operations_are_in_it(exported):
             for code in opened((exported / f"model.{kind}.tflite").read_bytes()).operatorCodes
         }
         assert BuiltinOperator.CUSTOM not in codes
+
+
+def test_an_operation_that_is_not_built_in_is_refused_by_name():
+    call = tf.function(lambda x: tf.math.erfinv(x), input_signature=[tf.TensorSpec((1, 4))])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([call.get_concrete_function()])
+    converter.allow_custom_ops = True
+    with pytest.raises(ServingError, match="Erfinv"):
+        check_built_in(converter.convert(), "float32")
 
 
 def table(data: bytes, at: int, *path: int) -> int:

@@ -189,9 +189,33 @@ def converted(
     probabilities = traced(
         lambda x: tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)), image_size
     )
-    yield "float32", in_float(probabilities)
-    yield "float16", in_float(probabilities, tf.float16)
-    yield "int8", in_int8(corrected(model, image_size, calibration) or probabilities, calibration)
+    files = {
+        "float32": lambda: in_float(probabilities),
+        "float16": lambda: in_float(probabilities, tf.float16),
+        "int8": lambda: in_int8(
+            corrected(model, image_size, calibration) or probabilities, calibration
+        ),
+    }
+    for kind, convert in files.items():
+        content = convert()
+        check_built_in(content, kind)
+        yield kind, content
+
+
+def check_built_in(content: bytes, kind: str) -> None:
+    """Refuse a file with an operation that is not LiteRT's own: code that a phone would have to be given.
+
+    Raises:
+        ServingError: with the operations' names.
+    """
+    custom = litert("schema_py_generated").BuiltinOperator.CUSTOM
+    codes = [code for code in opened(content).operatorCodes or [] if code.builtinCode == custom]
+    if codes:
+        names = sorted({(code.customCode or b"?").decode(errors="replace") for code in codes})
+        raise ServingError(
+            f"the {kind} file would hold {', '.join(names)}, which LiteRT does not have built in. "
+            "Use a head of other operations, or export a SavedModel."
+        )
 
 
 def traced(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) -> Any:
