@@ -34,6 +34,7 @@ def frozen(
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))
         features = extract(examples, prefix, mirror=mirror, skip_bad_images=run.skip_bad_images)
+    run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     examples, classes = features.examples, len(features.examples.classes)
     train, validation = examples.where("train"), examples.where("validation")
     with run.timed("head"):
@@ -63,6 +64,6 @@ def frozen(
     outcome.write(run, network, model, baselines, history)
     with run.timed("report"):
         tfxfer.review.look(run, features, outcome, model, network)
-        tfxfer.report.write(run)
+        look_at = tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), f"Look at {run.folder}/report.html", f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), look_at, f"Next: tfxfer predict {run.folder} photo.jpg")
