@@ -49,12 +49,12 @@ def frozen(
             layer, taps, held_out, probabilities, history = found.fitted.layer(), found.fitted.taps, train, found.out_of_fold, ()
             run.record(chosen_head=found.fitted.name, chosen_taps=taps)
             if mirror:
-                alone = tfxfer.probe.choose(
-                    part.one_side, labels, classes, features.tap_widths, head=head, units=part.examples.units, seed=run.seed, log=lambda line: None
+                how = {"head": head, "units": part.examples.units, "seed": run.seed, "log": lambda line: None}
+                tfxfer.outcome.say_what_mirrors_give(
+                    run, labels, probabilities, lambda: tfxfer.probe.choose(part.one_side, labels, classes, features.tap_widths, **how).out_of_fold
                 )
-                run.say(tfxfer.outcome.mirror_pays(labels, probabilities, alone.out_of_fold))
             if found.fitted.name == "gaussian":
-                run.write("gaussian.npz", tfxfer.outcome.gaussian(part, labels, classes, found.fitted.widths))
+                tfxfer.outcome.write_gaussian(run, part, labels, classes, found.fitted.widths)
     if run.follows:
         return  # the chief alone judges and writes
     outcome = tfxfer.outcome.judge(examples, tfxfer.outcome.of_head(features, layer), held_out, probabilities)

@@ -80,6 +80,15 @@ def test_a_folder_that_can_not_be_written_still_stops_the_run(tmp_path):
         optional(run, "The map", fail(ValueError("bad")))
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "5", "[5]", '["a"]', '{"a": 1}', '[{"what": "x"}]', "[[]]"]
+)
+def test_a_damaged_list_of_failures_is_named(text, tmp_path):
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(RunError, match=FILE):
+        failures(tmp_path)
+
+
 def test_curves_that_tensorboard_can_not_get_do_not_stop_the_training(tmp_path):
     run = Run(tmp_path / "run")
     (run.folder / "logs").write_text("a file where the folder should be")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tfxfer.errors import RunError
 from tfxfer.names import one_line, printable
 from tfxfer.preemption import Preempted
 from tfxfer.run import Run, read_json
@@ -71,14 +72,13 @@ def keep(run: Run, what: str, made: object) -> None:
     Raises:
         RunError: the folder can't be written.
     """
-    path = run.folder / FILE
-    before = read_json(path) if path.exists() else []
-    others = [entry for entry in before if entry["what"] != what]
+    before = kept(run.folder)
+    others = [failure for failure in before if failure.what != what]
     if isinstance(made, Failure):
         run.say(str(made))
-        others.append(asdict(made))
+        others.append(made)
     if others != before:
-        run.write_json(FILE, others)
+        run.write_json(FILE, [asdict(failure) for failure in others])
 
 
 def failures(folder: Path) -> list[str]:
@@ -87,6 +87,16 @@ def failures(folder: Path) -> list[str]:
     Raises:
         RunError: the file is damaged.
     """
+    return [str(failure) for failure in kept(folder)]
+
+
+def kept(folder: Path) -> list[Failure]:
+    """The failures in a run's folder; RunError where the file is damaged."""
     path = folder / FILE
     found = read_json(path) if path.exists() else []
-    return [f"{entry['what']} could not be made: {entry['why']}" for entry in found]
+    try:
+        return [Failure(str(one["what"]), str(one["why"]), list(one["traceback"])) for one in found]
+    except (TypeError, KeyError, IndexError) as error:
+        raise RunError(
+            f"{path} holds no list of failures. Run it again with --overwrite."
+        ) from error

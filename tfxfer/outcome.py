@@ -422,6 +422,15 @@ def settle(
     )
 
 
+def say_what_mirrors_give(
+    run: Run, labels: np.ndarray, both: np.ndarray, fit_alone: Callable[[], np.ndarray]
+) -> None:
+    """Say what mirror images are worth; see `mirror_pays`. `fit_alone` gives the probabilities without them."""
+    what = "The comparison with and without mirror images"
+    if line := optional(run, what, lambda: mirror_pays(labels, both, fit_alone())):
+        run.say(line)
+
+
 def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:
     """One sentence on what mirror images are worth, from probabilities [n, C] with and without them, of examples that were held out."""
     right, before = both.argmax(1) == labels, alone.argmax(1) == labels
@@ -434,6 +443,15 @@ def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:
         else "that is within two standard errors"
     )
     return f"mirror images: {right.mean():.3f} out of fold with them, {before.mean():.3f} without ({100 * gain:+.1f} ± {100 * error:.1f} points): {verdict}."
+
+
+def write_gaussian(
+    run: Run, features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
+) -> None:
+    """gaussian.npz into the run's folder, where it can be computed; see `gaussian`."""
+    what = "gaussian.npz"
+    if writer := optional(run, what, lambda: gaussian(features, labels, classes, widths)):
+        run.write("gaussian.npz", writer)
 
 
 def gaussian(
