@@ -1,14 +1,29 @@
 """What a run found: the Gaussian's own picture, and what mirror images are worth."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxfer.data import from_arrays
-from tfxfer.errors import SavedModelError
-from tfxfer.outcome import Answers, board, could_be_right, gaussian, judge, mirror_pays, new_notes
+from tfxfer.backbone import Backbone
+from tfxfer.data import from_arrays, load
+from tfxfer.errors import ImageError, SavedModelError
+from tfxfer.features import Features, Pixels
+from tfxfer.heads import join
+from tfxfer.outcome import (
+    Answers,
+    board,
+    could_be_right,
+    gaussian,
+    judge,
+    mirror_pays,
+    new_notes,
+    of_model,
+)
 from tfxfer.probe import gaussian as head
 from tfxfer.probe.fitted import normalised
 from tfxfer.run import Run
@@ -90,6 +105,22 @@ def test_answers_that_are_no_numbers_are_an_error_that_names_a_file(value):
     answers = Answers(lambda positions: said, lambda positions: said, 2)
     with pytest.raises(SavedModelError, match=examples.files[5]):
         judge(examples, answers, np.zeros(0, int), np.zeros((0, 2)))
+
+
+def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
+    photos, tiny_savedmodel, tmp_path
+):
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    examples = load(folder)
+    backbone = Backbone(tiny_savedmodel, trainable=False)
+    head = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2)])
+    model = join(backbone, head, backbone.image_size)
+    pixels = Pixels(examples, backbone.image_size, backbone.value_range, 4)
+    answers = of_model(pixels, model, Features(examples, (), (), 16))
+    assert answers.probabilities(np.arange(3)).shape == (3, 2)
+    (folder / examples.files[2]).unlink()
+    with pytest.raises(ImageError, match=examples.files[2]):
+        answers.probabilities(np.arange(3))
 
 
 def test_what_a_run_says_is_clean(tmp_path, capsys):

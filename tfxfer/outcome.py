@@ -291,7 +291,10 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
 
 
 def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
-    """By a model from pixels to calibrated logits, whose head sees columns like those of `features`."""
+    """By a model from pixels to calibrated logits, whose head sees columns like those of `features`.
+
+    The answers raise an ImageError where files can't be read any more.
+    """
     outputs, width = keras.Model(model.inputs, seen_by_head(model)), features.feature_size
     tail = min(
         tail_of(features), outputs.output_shape[-1]
@@ -300,9 +303,13 @@ def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
     def said(network: keras.Model, positions: np.ndarray) -> np.ndarray:
         if not len(positions):
             return np.zeros((0, network.output_shape[-1]), np.float32)
-        return network.predict(
-            pixels.dataset(positions).batch(pixels.batch_size).prefetch(2), verbose=0
-        )
+        images = pixels.dataset(positions).batch(pixels.batch_size).prefetch(2)
+        try:
+            return network.predict(images, verbose=0)
+        except tf.errors.OpError:
+            for _ in pixels.batches(positions.tolist(), None):
+                pass  # an ImageError names the files that can't be read any more
+            raise
 
     return Answers(
         lambda positions: softmax(said(model, positions).astype(np.float64), 1),
