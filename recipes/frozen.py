@@ -34,6 +34,7 @@ def frozen(
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))
         features = extract(examples, prefix, mirror=mirror, skip_bad_images=run.skip_bad_images)
+    run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     examples, classes = features.examples, len(features.examples.classes)
     train, validation = examples.where("train"), examples.where("validation")
     with run.timed("head"):
@@ -48,12 +49,12 @@ def frozen(
             layer, taps, held_out, probabilities, history = found.fitted.layer(), found.fitted.taps, train, found.out_of_fold, ()
             run.record(chosen_head=found.fitted.name, chosen_taps=taps)
             if mirror:
-                alone = tfxfer.probe.choose(
-                    part.one_side, labels, classes, features.tap_widths, head=head, units=part.examples.units, seed=run.seed, log=lambda line: None
+                how = {"head": head, "units": part.examples.units, "seed": run.seed, "log": lambda line: None}
+                tfxfer.outcome.say_what_mirrors_give(
+                    run, labels, probabilities, lambda: tfxfer.probe.choose(part.one_side, labels, classes, features.tap_widths, **how).out_of_fold
                 )
-                run.say(tfxfer.outcome.mirror_pays(labels, probabilities, alone.out_of_fold))
             if found.fitted.name == "gaussian":
-                run.write("gaussian.npz", tfxfer.outcome.gaussian(part, labels, classes, found.fitted.widths))
+                tfxfer.outcome.write_gaussian(run, part, labels, classes, found.fitted.widths)
     if run.follows:
         return  # the chief alone judges and writes
     outcome = tfxfer.outcome.judge(examples, tfxfer.outcome.of_head(features, layer), held_out, probabilities)
@@ -63,6 +64,6 @@ def frozen(
     outcome.write(run, network, model, baselines, history)
     with run.timed("report"):
         tfxfer.review.look(run, features, outcome, model, network)
-        tfxfer.report.write(run)
+        look_at = tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), f"Look at {run.folder}/report.html", f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), look_at, f"Next: tfxfer predict {run.folder} photo.jpg")

@@ -37,6 +37,7 @@ def partial(
     with run.timed("features"):
         prefix = network.prefix(len(network.stages))
         features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)
+    run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     plan = tfxfer.tuning.plan(features.examples, run.seed)
     folder = run.folder / "checkpoints" / "tuning"
     with run.timed("activations"):
@@ -72,6 +73,6 @@ def partial(
     outcome.write(run, network, model, baselines, found.history)
     with run.timed("report"):
         tfxfer.review.look(run, features, outcome, model, network)
-        tfxfer.report.write(run)
+        look_at = tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), str(found.verdict), f"Look at {run.folder}/report.html", f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), str(found.verdict), look_at, f"Next: tfxfer predict {run.folder} photo.jpg")

@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -15,6 +16,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tfxfer.cli import as_it_is_for_programs, main
+from tfxfer.names import Terminal, printable
 
 
 def tfxfer(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProcess:
@@ -472,3 +476,54 @@ def test_numbers_that_make_no_sense_are_refused_at_once(option):
 def test_a_refused_run_leaves_no_folder(tmp_path):
     tfxfer("run", "frozen", "--data", tmp_path / "nothing", cwd=tmp_path, code=1)
     assert not list((tmp_path / "runs").iterdir())
+
+
+EVIL = "a\x1b[2Jb\x07\u202ec\nError: all is well\rz"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", EVIL),
+        (f"--{EVIL}",),
+        (EVIL,),
+        ("run", EVIL),
+        ("run", "frozen", f"--{EVIL}"),
+        ("run", "frozen", "--seed", EVIL),
+        ("run", "frozen", "--head", EVIL),
+        ("predict", EVIL, EVIL),
+        ("evaluate", EVIL, "--data", EVIL),
+        ("export", EVIL, EVIL),
+        ("report", EVIL),
+        ("compare", EVIL, EVIL),
+        ("copy", EVIL, EVIL),
+        ("launch", "--workers", "2", "--", EVIL),
+        ("cache", "--cache", EVIL),
+    ],
+)
+def test_names_never_reach_the_terminal_raw(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # which main replaces
+    with pytest.raises(SystemExit):
+        main(words)
+    out, err = capsys.readouterr()
+    assert out + err and printable(out + err) == out + err
+    assert sum(line.startswith("Error:") for line in (out + err).splitlines()) <= 1
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_answers_keep_every_character_but_on_a_terminal(shown, monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return shown
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", Terminal(screen))
+    with as_it_is_for_programs():
+        print("a\x1b[2J", file=sys.stdout)
+    print("b\x1b[2J", file=sys.stdout)
+    assert (
+        screen.getvalue()
+        == f"{'a' + printable(chr(27)) if shown else 'a' + chr(27)}[2J\nb\\x1b[2J\n"
+    )

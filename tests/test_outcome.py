@@ -1,10 +1,29 @@
 """What a run found: the Gaussian's own picture, and what mirror images are worth."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxfer.outcome import board, could_be_right, gaussian, mirror_pays
+from tfxfer.backbone import Backbone
+from tfxfer.data import from_arrays, load
+from tfxfer.errors import ImageError, SavedModelError
+from tfxfer.features import Features, Pixels
+from tfxfer.heads import join
+from tfxfer.outcome import (
+    Answers,
+    board,
+    could_be_right,
+    gaussian,
+    judge,
+    mirror_pays,
+    new_notes,
+    of_model,
+)
 from tfxfer.probe import gaussian as head
 from tfxfer.probe.fitted import normalised
 from tfxfer.run import Run
@@ -62,3 +81,48 @@ def test_tensorboard_finds_every_epoch(tmp_path):
         for value in event.summary.value
     ]
     assert found == [(epoch, "fold 1/loss") for epoch in range(1, 7)]
+
+
+def some_examples():
+    images = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), np.uint8)
+    return from_arrays(images, [0, 1] * 3, splits=["train"] * 4 + ["test"] * 2)
+
+
+def test_what_is_left_out_while_decoding_is_said_and_long_lists_are_cut():
+    before = replace(some_examples(), notes=("said before",))
+    files = "\n".join(f"  {i}.jpg: torn" for i in range(2777))
+    after = replace(before, notes=(*before.notes, f"left out 2777 files:\n{files}", "short"))
+    first, second = new_notes(before, after)
+    assert first.startswith("left out 2777 files:\n  0.jpg: torn\n") and "2,758 more" in first
+    assert len(first.splitlines()) == 21 and second == "short"
+    assert new_notes(after, after) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_answers_that_are_no_numbers_are_an_error_that_names_a_file(value):
+    examples = some_examples()
+    said = np.array([[0.5, 0.5], [value, 0.5]])
+    answers = Answers(lambda positions: said, lambda positions: said, 2)
+    with pytest.raises(SavedModelError, match=examples.files[5]):
+        judge(examples, answers, np.zeros(0, int), np.zeros((0, 2)))
+
+
+def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
+    photos, tiny_savedmodel, tmp_path
+):
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    examples = load(folder)
+    backbone = Backbone(tiny_savedmodel, trainable=False)
+    head = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2)])
+    model = join(backbone, head, backbone.image_size)
+    pixels = Pixels(examples, backbone.image_size, backbone.value_range, 4)
+    answers = of_model(pixels, model, Features(examples, (), (), 16))
+    assert answers.probabilities(np.arange(3)).shape == (3, 2)
+    (folder / examples.files[2]).unlink()
+    with pytest.raises(ImageError, match=examples.files[2]):
+        answers.probabilities(np.arange(3))
+
+
+def test_what_a_run_says_is_clean(tmp_path, capsys):
+    Run(tmp_path / "run").say("a\x1b[2J\u202eb", "c\n  d\te")
+    assert capsys.readouterr().out == "a\\x1b[2J\\u202eb\nc\n  d\te\n"

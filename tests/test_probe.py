@@ -636,3 +636,41 @@ def test_scores_out_of_fold_are_not_those_of_examples_that_were_fitted_on():
 def test_the_only_example_of_a_class_is_never_held_out():
     x, labels = blobs(10, 5)
     assert len(out_of_fold(x, np.where(np.arange(10) == 0, 3, labels), 0)) == 9
+
+
+# --- features that say nothing ---
+
+
+def flat_features() -> dict[str, np.ndarray]:
+    """Equal features, nearly equal ones, and classes without any spread."""
+    rng = np.random.default_rng(0)
+    noise, one = rng.normal(size=(60, 20)), rng.uniform(size=(1, 20))
+    found = {f"apart by 1e-{n}": one + 10.0**-n * noise for n in range(3, 9)}
+    found |= {
+        "equal": np.repeat(one, 60, 0),
+        "zeros": np.zeros((60, 20)),
+        "one apart": np.where(np.arange(60)[:, None] == 7, noise, one),
+        "classes without spread": np.eye(3, 20)[np.arange(60) % 3],
+        "denormal": 1e-40 * noise,
+        "too large to square": 1e30 * noise,
+    }
+    return {name: x.astype(np.float32) for name, x in found.items()}
+
+
+FLAT = flat_features()
+
+
+@pytest.mark.parametrize("name", FLAT)
+@pytest.mark.parametrize("head", FITS)
+def test_features_that_say_nothing_give_a_head_with_numbers(head, name):
+    x, labels = FLAT[name], np.arange(60) % 3
+    found = choose(x, labels, 3, (12, 8), head=head, log=quiet)
+    assert np.isfinite(found.out_of_fold).all() and np.isfinite(found.fitted.kernel).all()
+    assert np.isfinite(found.fitted.logits(x)).all()
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_features_that_say_nothing_give_scores_for_doubt_with_numbers(name):
+    x, labels = FLAT[name], np.arange(60) % 3
+    assert np.isfinite(unknown(x, labels).scores(x)).all()
+    assert np.isfinite(out_of_fold(x, labels, 0)).all()

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sys
 import zipfile
 from html import unescape
 from html.parser import HTMLParser
@@ -11,11 +12,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from tfxfer import report
+from tfxfer.attempt import failures
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays
+from tfxfer.names import csv_cell, printable
 from tfxfer.report.page import Row
 from tfxfer.run import Run, open_run
 
@@ -283,7 +287,7 @@ def test_thumbnails_are_in_the_page_and_have_alternative_texts(tmp_path):
 def test_names_of_files_and_labels_are_text_wherever_they_stand(tmp_path):
     text = report.page(reviewed(tmp_path))
     assert "<script>alert" not in text and "<img src=x>" not in text and "<b>identical" not in text
-    assert all(file in unescape(text) for file in FILES)
+    assert all(printable(file) in unescape(text) for file in FILES)
     assert not re.search(r"\balt=\"[^\"]*<", text)
 
 
@@ -424,3 +428,180 @@ def test_runs_that_can_not_be_compared_are_said(tmp_path):
         match=r"three has other classes than .*one: b, c\. Compare runs on the same data\.",
     ):
         report.compare([one, strange])
+
+
+# --- what can't be made ---
+
+
+def broken(*arguments):
+    raise RuntimeError("no fonts <here>")
+
+
+def test_pictures_that_can_not_be_drawn_are_said_on_the_page(tmp_path, monkeypatch):
+    for name in ("confusion", "intervals"):
+        monkeypatch.setattr(f"tfxfer.report.pictures.{name}", broken)
+    folder = finished(tmp_path / "run")
+    lines = failures(folder)
+    assert len(lines) == 2 and all("no fonts <here>" in line for line in lines)
+    page = (folder / "report.html").read_text()
+    assert page.count("no fonts &lt;here&gt;") == 2 and page.count("<svg") == 2
+    assert "no fonts" in (folder / "report.json").read_text()
+    assert "no fonts \\<here\\>" in (folder / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "function"),
+    [("report.html", "page"), ("report.json", "as_json"), ("MODEL_CARD.md", "card")],
+)
+def test_a_run_finishes_without_a_report_that_can_not_be_made(
+    file, function, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["tfxfer.report.write"], function, broken)
+        folder = finished(tmp_path / "run")
+    assert not (folder / file).exists() and open_run(folder).classes() == ["a", "b"]
+    assert len(failures(folder)) == 1 and failures(folder)[0].startswith(file)
+    report.again(folder)
+    assert (folder / file).exists() and open_run(folder)
+
+
+# --- hostile names ---
+
+HOSTILE = [
+    "a`b<img src=x onerror=alert(1)>\t## x",
+    "$x",
+    "$\\frac{$",
+    "{x}",
+    "_hidden",
+    "__",
+    "#010203",
+    "currentColor",
+    "</script><script>alert(1)</script>",
+    "</style></svg></figure><h1>x</h1>",
+    "<metadata>x</metadata>",
+    "]]>",
+    "-->",
+    '" onmouseover="alert(1)',
+    "javascript:alert(1)",
+    "&lt;b&gt;&#60;",
+    "{{ 7 * 7 }}{% for %}",
+    "%s %d %(x)s",
+    "=1+1",
+    "'=1+1",
+    "-1",
+    "+1",
+    "@a",
+    "   ",
+    " a",
+    "a",
+    "a ",
+    "\u200b",
+    "\u200b\u200b",
+    "\u202eabc",
+    "\u05d0\u05d1 \u0661",
+    "a\x1b[31m",
+    "a\x1b[32m",
+    "\x00",
+    "\x7f",
+    "\ufeff",
+    "\ufffe",
+    "\U0001f469\u200d\U0001f469",
+    "e" + "\u0301" * 50,
+    "\udcff",
+    "x" * 10_000,
+    "x" * 9_999 + "y",
+    "| a | b |",
+    "``` x",
+    "nan",
+    "0",
+    "CON",
+    "a/../../b",
+    "\\",
+    "'",
+]
+
+
+def hostile_run(folder, names):
+    """A finished run whose classes and files are called anything."""
+    count = len(names)
+    run = Run(folder, options={"data": HOSTILE[0] + "\n## x", "backbone": HOSTILE[8]})
+    run.record(command=f"tfxfer run frozen --data '{HOSTILE[0]}\n```\n## x'", why=HOSTILE[0])
+    rows = [(f"{name}.jpg", "test", name, names[i // 2], 0.7) for i, name in enumerate(names)]
+    labels = np.arange(count)
+    probabilities = np.full((count, count), 0.3 / count)
+    probabilities[labels, labels // 2] += 0.7
+    run.write_text("labels.txt", "".join(f"{name}\n" for name in names))
+    run.write_json("metrics.json", {"test": figures(0.5), "validation": None, "baselines": {}})
+    cells = [[csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    run.write_csv("predictions.csv", Row.__annotations__, cells)
+    arrays = {
+        "files": np.array([f"{i}.jpg" for i in range(count)]),
+        "splits": np.repeat(["test"], count),
+        "labels": labels,
+        "probabilities": probabilities,
+    }
+    run.write("probabilities.npz", lambda path: np.savez(path, **arrays))
+    points = [
+        {"x": i / count, "y": 0.5, "label": name, "right": True} for i, name in enumerate(names)
+    ]
+    item = {"file": HOSTILE[0], "split": "test", "label": HOSTILE[9], "picture": "0.jpg"}
+    item |= {"predicted": HOSTILE[8], "probability": 0.5}
+    review = {
+        "counts": {"test": dict.fromkeys(names, 1)},
+        "mistakes": [item],
+        "map": points,
+        "notes": [HOSTILE[0] + "\n## x", "- a\n- b"],
+    }
+    run.write_json("review.json", review)
+    report.write(run)
+    run.finish()
+    return folder
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def hostile(request, tmp_path_factory):
+    """A run's folder and its classes, so few that every picture names them."""
+    names = HOSTILE[request.param :: 3]
+    folder = tmp_path_factory.mktemp("hostile") / "a`b<img src=x onerror=alert(1)>\n## x"
+    return hostile_run(folder, names), names
+
+
+def test_everything_is_made_whatever_classes_are_called(hostile):
+    folder, names = hostile
+    assert failures(folder) == []
+    found = json.loads((folder / "report.json").read_text())
+    assert found["classes"] == names and len(found["counts"]["test"]) == len(names)
+    assert {row["true"] for row in found["mistakes"]} <= set(names)
+    assert len(report.compare([folder, folder])) == 4
+
+
+def test_hostile_names_are_text_on_the_page(hostile):
+    folder, names = hostile
+    text = (folder / "report.html").read_text()
+    tags = Tags(text).found
+    kinds = {tag for tag, _ in tags}
+    assert not kinds & {"script", "img", "a", "iframe", "object", "link", "form"}
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+    count = [tag for tag, _ in tags].count
+    assert count("h1") == 1 and count("style") == 1 + count("svg")
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(svg)
+    assert printable(text) == text
+    # Every class that can be seen is on the map's legend, in the confusion matrix and elsewhere.
+    for name in ("_hidden", "#010203", "$x", "currentColor", "%s %d %(x)s"):
+        assert name not in names or text.count(f">{name}<") >= 4, name
+
+
+def test_hostile_names_are_text_in_the_card(hostile):
+    folder, _ = hostile
+    card = (folder / "MODEL_CARD.md").read_text()
+    tokens = MarkdownIt().enable("table").parse(card.split("---\n", 2)[2])
+    kinds = [child.type for token in tokens for child in [token, *(token.children or [])]]
+    assert not {"html_inline", "html_block", "image", "link_open"} & set(kinds)
+    headings = [
+        tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"
+    ]
+    assert headings[1:] == ["What it is", "Data", "Figures", "Limits", "To do it again"]
+    (fence,) = [token for token in tokens if token.type == "fence"]
+    assert "## x" in fence.content
+    assert printable(card) == card

@@ -130,3 +130,80 @@ def test_pictures_from_memory_are_looked_at_too():
     images = np.random.default_rng(0).integers(0, 9, (6, 8, 8, 3), np.uint8)
     examples = from_arrays(images, [0, 1] * 3, splits=["train"] * 4 + ["test"] * 2)
     assert {why for _, why in odd(examples, np.zeros((6, 12), np.float32))} == {"black"}
+
+
+# --- features that say nothing, and some that are no numbers ---
+
+
+def degenerate(count: int = 60, width: int = 16) -> dict[str, np.ndarray]:
+    """Features of few kinds: equal, nearly equal, of a few values, and beyond what float32 holds."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(count, width))
+    one = rng.normal(size=(1, width))
+    equal = np.repeat(one, count, 0)
+    number = np.arange(count)[:, None]
+    found = {
+        "equal": equal,
+        "ones": np.ones_like(noise),
+        "zeros": np.zeros_like(noise),
+        "one column": np.ones((count, 1)),
+        "signs in one column": np.sign(noise[:, :1]),
+        "numbers in one column": noise[:, :1],
+        "two values": np.where(number % 2, one, -one),
+        "three values": noise[np.arange(count) % 3],
+        "one apart": np.where(number == 7, noise, one),
+        "all equal but eleven": np.where(number < 11, noise, one),
+        "zeros but one": np.where(number == 7, noise, 0),
+        "on a line": one + number * noise[:1],
+        "denormal": 1e-40 * noise,
+        "lost in squares": 1e-22 * noise,
+        "too large to square": 1e30 * noise,
+        "near the largest": 3e38 * np.sign(noise),
+        "one is no number": np.where(number == 7, np.nan, noise),
+        "one is infinite": np.where(number == 7, np.inf, noise),
+        "none is a number": np.full_like(noise, np.nan),
+    }
+    found |= {f"apart by 1e-{n}": one + 10.0**-n * noise for n in range(3, 10)}
+    return {name: x.astype(np.float32) for name, x in found.items()}
+
+
+FLAT = ("equal", "ones", "zeros", "one column", "denormal", "too large to square", "apart by 1e-9")
+DEGENERATE = degenerate()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_a_plane_of_odd_features_has_places_for_all_or_for_none(name):
+    x = DEGENERATE[name]
+    shown, places = plane(x, np.arange(len(x)), np.arange(len(x)) % 2, 0)
+    assert places.shape == (len(shown), 2) and len(shown) in (0, len(x))
+    assert np.isfinite(places).all() and not np.any((places < 0) | (places > 1))
+    assert name not in FLAT or not len(shown)
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_pairs_of_odd_features_have_similarities_that_are_numbers(name):
+    x = DEGENERATE[name]
+    pairs = nearest(x, np.arange(30, 60), np.arange(30), 5)
+    assert all(0 < similarity <= 1 + 1e-5 for *_, similarity in pairs)
+    assert name not in FLAT or not pairs
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, 1.0])
+def test_answers_that_say_nothing_make_no_label_suspect_and_hang_on_no_part(value):
+    assert suspects(np.arange(30) % 3, np.full((30, 3), value)) in (
+        [],
+        [(i, 0) for i in range(30) if i % 3],
+    )
+    assert suspects(np.zeros(0, int), np.zeros((0, 3))) == []
+    for pixels in (np.zeros((70, 70, 3)), np.full((3, 5, 3), np.nan), np.zeros((1, 1, 3))):
+        heat = occlusion(lambda batch: np.full((len(batch), 2), value), pixels, 0)
+        assert heat.shape == (7, 7) and not heat.any()
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.0])
+def test_pixels_that_are_no_numbers_are_not_called_dark(value):
+    images = np.random.default_rng(0).integers(0, 9, (6, 8, 8, 3), np.uint8)
+    examples = from_arrays(images, [0, 1] * 3, splits=["train"] * 4 + ["test"] * 2)
+    found = odd(examples, np.full((6, 12), value, np.float32))
+    assert {why for _, why in found} <= {"blank"}

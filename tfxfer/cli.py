@@ -3,11 +3,11 @@
 import difflib
 import importlib
 import io
-import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from tfxfer.errors import TfxferError
+from tfxfer.names import Terminal, json_text, one_line
 from tfxfer.quiet import quiet
 
 RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
@@ -24,16 +25,25 @@ class Commands(click.Group):
     """A group whose errors are one line, and which names the nearest command where there is none."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """A file name or class name that the terminal can't show is escaped, never an error."""
-        for stream in (sys.stdout, sys.stderr):
+        """What the terminal can't show of a name, or would obey, is escaped, whoever prints it."""
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
+            if stream is not None and not isinstance(stream, Terminal):
+                setattr(sys, name, Terminal(stream))
         return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options that stand before the command."""
+        with one_line_usage_errors():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a TfxferError becomes one line and exit 1."""
         try:
-            return super().invoke(ctx)
+            with one_line_usage_errors():
+                return super().invoke(ctx)
         except TfxferError as error:
             click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             ctx.exit(1)
@@ -50,6 +60,16 @@ class Commands(click.Group):
             if near and near[0] not in error.message:
                 raise click.UsageError(f"{error.message} Did you mean {near[0]}?", ctx) from error
             raise
+
+
+@contextmanager
+def one_line_usage_errors() -> Iterator[None]:
+    """What click says of an option or a file that nobody knows stays on its line."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = one_line(error.message)  # type: ignore[misc]
+        raise
 
 
 class Recipes(click.Group):
@@ -125,7 +145,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         recipe=name, options={key: values[key] for key in mine}, given=given, **house
     )
     try:
-        click.echo(f"Run folder: {run.folder}")
+        click.echo(f"Run folder: {one_line(str(run.folder))}")
         if (started := run.before.get("started")) and not run.finished:
             click.echo(
                 f"Going on with the run that was begun at {started['value']}: what is done is not done again."
@@ -152,7 +172,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             },
         )
         run.meet()
-        click.echo(f"Run folder: {run.folder}")
+        click.echo(f"Run folder: {one_line(str(run.folder))}")
     except KeyboardInterrupt:
         click.echo(f"\nStopped.{how_to_go_on(name, run.folder)}", err=True)
         context.exit(130)
@@ -277,7 +297,9 @@ def predict(
         raise click.UsageError("--format parquet needs --to FILE.")
     start_tensorflow()
     serving = room("serving")
-    serving.write(serving.predict(folder, paths, **options, log=to_stderr, progress=True), form, to)
+    rows = serving.predict(folder, paths, **options, log=to_stderr, progress=True)
+    with as_it_is_for_programs():
+        serving.write(rows, form, to)
 
 
 @main.command()
@@ -300,15 +322,10 @@ def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int, tr
     """Judge a finished run's model on labelled photos."""
     room("run").open_run(folder)
     start_tensorflow()
-    click.echo(
-        json.dumps(
-            room("serving").evaluate(
-                folder, data, data_dir=data_dir, batch_size=batch_size, trust=trust, log=to_stderr
-            ),
-            indent=2,
-            ensure_ascii=False,
-        )
+    found = room("serving").evaluate(
+        folder, data, data_dir=data_dir, batch_size=batch_size, trust=trust, log=to_stderr
     )
+    click.echo(json_text(found))
 
 
 @main.command()
@@ -377,7 +394,7 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
         "litert": serving.export_litert,
         "reusable": serving.export_reusable,
     }[form]
-    click.echo(f"Exported to {write(folder, to, **options, log=to_stderr)}")
+    click.echo(f"Exported to {one_line(str(write(folder, to, **options, log=to_stderr)))}")
 
 
 @main.command()
@@ -386,7 +403,7 @@ def report(folder: Path) -> None:
     """Make a finished run's report.html, report.json and MODEL_CARD.md anew."""
     room("run").open_run(folder)
     start_tensorflow()
-    click.echo(f"Report: {room('report').again(folder)}")
+    click.echo(f"Report: {one_line(str(room('report').again(folder)))}")
 
 
 @main.command()
@@ -446,9 +463,10 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     start_tensorflow()
     layer = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
     height, width = layer.image_size
-    click.echo(
-        f"{backbone}\n  images      {height} x {width}, values {layer.value_range[0]:g} to {layer.value_range[1]:g}\n  features    {layer.feature_size}"
-    )
+    low, high = layer.value_range
+    click.echo(one_line(backbone))
+    click.echo(f"  images      {height} x {width}, values {low:g} to {high:g}")
+    click.echo(f"  features    {layer.feature_size}")
     click.echo(
         f"  fine-tuning {f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}"
     )
@@ -625,7 +643,7 @@ def extract(
 def copy(recipe: str, file: Path) -> None:
     """Copy a recipe's page, to change it."""
     room("recipe").copy(recipe, file)
-    click.echo(f"Next: tfxfer run {file}")
+    click.echo(f"Next: tfxfer run {one_line(str(file))}")
 
 
 @main.command()
@@ -641,18 +659,19 @@ def cache(folder: Path | None, clear: bool) -> None:
     house = room("cache")
     kept = house.Cache(folder or house.default_folder())
     if clear:
-        click.echo(f"{kept.clear() / 2**20:.1f} MiB freed in {kept.folder}")
+        click.echo(f"{kept.clear() / 2**20:.1f} MiB freed in {one_line(str(kept.folder))}")
         return
     rows = [("what", "engine", "images", "MiB")]
     for entry in kept.summary():
         what = str(entry.description.get("backbone", entry.description.get("kind", "")))[:16]
         engine = f"{entry.description.get('engine', '-')} {entry.description.get('precision', '')}".strip()
         rows.append((what, engine, f"{entry.rows:,}", f"{entry.size / 2**20:.1f}"))
-    click.echo(f"{kept.folder}\n{table(rows)}")
+    click.echo(f"{one_line(str(kept.folder))}\n{table(rows)}")
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns aligned with blanks."""
+    """Columns aligned with blanks, each row on its line."""
+    rows = [tuple(one_line(cell) for cell in row) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -663,3 +682,15 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 def to_stderr(line: str) -> None:
     """For people, beside an answer for programs."""
     click.echo(line, err=True)
+
+
+@contextmanager
+def as_it_is_for_programs() -> Iterator[None]:
+    """Names on standard output keep every character, unless a terminal shows them."""
+    shown = sys.stdout
+    if isinstance(shown, Terminal) and not shown.isatty():
+        sys.stdout = shown.stream
+    try:
+        yield
+    finally:
+        sys.stdout = shown

@@ -4,17 +4,30 @@ A file, a class or a folder may be called anything. The name itself is kept ever
 read it; these functions are for where people or other programs would take a part of it for a command.
 """
 
+import json
 import re
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
-# What moves the cursor, rings, clears the screen, or turns round the direction of the text.
+# What moves the cursor, rings, clears the screen, turns round the direction of the text, or takes no
+# room at all, so that two names look alike. Joiners (U+200C, U+200D), combining marks and variation
+# selectors stay: without them names in many scripts, and emoji, can't be read.
 UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ufffe\uffff\ufdd0-\ufdef\ud800-\udfff\U000e0000-\U000e007f]"
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+# Markdown's own characters anywhere; what makes a list or a heading of a line that it begins; what
+# makes a link without brackets.
+MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&$@]|^[-+=:]|(?<=:)/(?=/)|(?<=www)\.")
+NUMBERED = re.compile(r"^([0-9]+)([.)])(?=\s|$)")
+# How progress bars draw: back to the start of the line, then the bar; or some lines down and up.
+BAR = re.compile(r"\r|\n*(\x1b\[A)+\Z")
 
 
 def printable(text: str) -> str:
-    """A text for the terminal: control and direction characters as escapes such as `\\x1b`.
+    """A text for the terminal: control, direction and invisible characters as escapes such as `\\x1b`.
 
     Tabs and line feeds stay, since our own tables and lists need them; `one_line` takes these too.
     """
@@ -31,15 +44,77 @@ def escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def json_text(value: Any) -> str:
+    """JSON for people: letters of all scripts as they are, what can't be seen as escapes of JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
 def csv_cell(text: str) -> str:
     """A text for a cell of a table: with a quote before it where a spreadsheet would run it as a formula.
 
-    https://owasp.org/www-community/attacks/CSV_Injection
+    https://owasp.org/www-community/attacks/CSV_Injection. A plain number such as -1.5 is no formula
+    and stays. A text that begins with quotes and such a sign gets one more, so that `csv_text` finds
+    each text again.
     """
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+def csv_text(cell: str) -> str:
+    """The text of a cell that `csv_cell` made."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def markdown(text: str) -> str:
     """A text for Markdown: characters that are markup are escaped, and it stays on its line."""
+    line = MARKUP.sub(r"\\\g<0>", one_line(text).strip())
+    return NUMBERED.sub(r"\1\\\2", line)
+
+
+def code_span(text: str) -> str:
+    """A text as code in a line of Markdown: between more backticks than it has in a row."""
     line = one_line(text)
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", line)
+    fence = "`" * (longest_backticks(line) + 1)
+    blank = " " if not line.strip() or line[0] in "` " or line[-1] in "` " else ""
+    return f"{fence}{blank}{line}{blank}{fence}"
+
+
+def code_block(text: str, language: str = "") -> str:
+    """Lines of code in Markdown: between longer fences than any row of backticks in them."""
+    fence = "`" * max(3, longest_backticks(text) + 1)
+    return f"{fence}{language}\n{printable(text)}\n{fence}"
+
+
+def longest_backticks(text: str) -> int:
+    """How many backticks stand in a row at most."""
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+class Terminal:
+    """A stream for people, that shows no control characters of names; all else is the stream's own.
+
+    It has no `buffer`, so that nobody writes past it. Progress bars go on drawing.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text as `printable` has it."""
+        bar = BAR.match(text)
+        drawn = bar[0] if bar else ""
+        self.stream.write(drawn + printable(text[len(drawn) :]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("buffer", "stream"):
+            raise AttributeError(name)
+        return getattr(self.stream, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stream)

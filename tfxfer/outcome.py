@@ -11,10 +11,12 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from tfxfer import doubt, evaluate, preprocess
+from tfxfer.attempt import Failure, attempt, keep, optional
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.doubt import Doubt
+from tfxfer.errors import DataError, SavedModelError
 from tfxfer.evaluate import Baselines, pays, score, share
 from tfxfer.features import Features, Pixels, raw_pixels
 from tfxfer.heads import join, seen_by_head
@@ -24,6 +26,7 @@ from tfxfer.tuning import Competition
 from tfxfer.tuning.training import nothing
 
 BLOCK = 1024  # rows in memory at once
+NOTED = 20  # lines of a note that are printed; the report has all
 COMPARED = 32  # images on which the served model is compared with an engine
 Candidates = Mapping[str, np.ndarray]
 
@@ -82,7 +85,13 @@ class Outcome:
             else None
         )
 
-    def metrics(self, baselines: Baselines, doubt: Doubt | None = None) -> dict[str, Any]:
+    def doubt_figures(self, doubt: Doubt) -> dict[str, Any]:
+        """What came of it on test, for metrics.json."""
+        test = self.examples.where("test")
+        scores = doubt.unknown.scores(self.answers.outputs(test)) if len(test) else np.zeros(0)
+        return doubt.figures(self.of("test"), scores)
+
+    def metrics(self, baselines: Baselines) -> dict[str, Any]:
         """metrics.json: `validation` is the out-of-fold figure on train where there is no validation part; None where there is nothing."""
         judged = {
             split: score(*mine, self.examples.classes) if (mine := self.of(split)) else None
@@ -93,12 +102,6 @@ class Outcome:
             "validation": judged["validation"] or judged["train"],
             "baselines": baselines.scores,
         }
-        if doubt:
-            test = self.examples.where("test")
-            found |= doubt.figures(
-                self.of("test"),
-                doubt.unknown.scores(self.answers.outputs(test)) if len(test) else np.zeros(0),
-            )
         return found | (
             {"candidates": {name: share(right) for name, right in self.candidates.items()}}
             if self.candidates
@@ -175,19 +178,20 @@ class Outcome:
     ) -> None:
         """All that was found into the run's folder: labels, history, metrics, predictions, probabilities and the model."""
         run.record(verdict=self.verdict(baselines))
-        if run.engine != "tensorflow" and (found := self.difference(backbone, model)) is not None:
-            run.record(served_difference=found)
-            run.say(
-                f"{run.engine} against TensorFlow, which serves the model: probabilities differ by at most {found:.1e} on {COMPARED} images."
-            )
+        if run.engine != "tensorflow":
+            self.compare_engine(run, backbone, model)
         run.write_text("labels.txt", "".join(f"{name}\n" for name in self.examples.classes))
         run.write_csv(
             "history.csv",
             history[0] if history else ("epoch",),
             (epoch.values() for epoch in history),
         )
-        doubt = self.doubt(run.seed)
-        run.write_json("metrics.json", self.metrics(baselines, doubt))
+        metrics, doubt = self.metrics(baselines), None
+        what = "What the model knows of its own doubt (predict --sets and --unknown)"
+        if found := optional(run, what, lambda: self.doubt_and_figures(run.seed)):
+            doubt, figures = found
+            metrics |= figures
+        run.write_json("metrics.json", metrics)
         if doubt:
             run.write("doubt.npz", doubt.save)
         run.write_csv(
@@ -197,6 +201,21 @@ class Outcome:
         )
         run.write("probabilities.npz", self.save)
         run.write("model.keras", model.save)
+
+    def doubt_and_figures(self, seed: int) -> tuple[Doubt, dict[str, Any]] | None:
+        """The model's doubt, and what came of it on test; None where no example was held out."""
+        found = self.doubt(seed)
+        return (found, self.doubt_figures(found)) if found else None
+
+    def compare_engine(self, run: Run, backbone: Backbone, model: keras.Model) -> None:
+        """Record and say how much an engine's probabilities differ from those of the model that serves."""
+        what = f"The comparison of {run.engine} with TensorFlow"
+        found = optional(run, what, lambda: self.difference(backbone, model))
+        if found is not None:
+            run.record(served_difference=found)
+            run.say(
+                f"{run.engine} against TensorFlow, which serves the model: probabilities differ by at most {found:.1e} on {COMPARED} images."
+            )
 
     def difference(self, backbone: Backbone, model: keras.Model) -> float | None:
         """The largest difference between the model's probabilities and these, on some images that are not of train; None where there is none."""
@@ -227,19 +246,29 @@ def judge(
         held_out: positions of examples whose probabilities are known from fits without them.
         probabilities: [len(held_out), classes]
         candidates: all that were compared with each other, and which of the judged examples each got right.
+
+    Raises:
+        SavedModelError: answers that are no numbers.
     """
     fresh = np.setdiff1d(
         np.concatenate([examples.where("test"), examples.where("validation")]), held_out
     )
     positions = np.concatenate([fresh, held_out])
+    found = np.concatenate([answers.probabilities(fresh), probabilities])
+    check_numbers(examples, positions, found)
     order = np.argsort(positions, kind="stable")
-    return Outcome(
-        examples,
-        positions[order],
-        np.concatenate([answers.probabilities(fresh), probabilities])[order],
-        answers,
-        candidates or {},
-    )
+    return Outcome(examples, positions[order], found[order], answers, candidates or {})
+
+
+def check_numbers(examples: Examples, positions: np.ndarray, probabilities: np.ndarray) -> None:
+    """SavedModelError where an answer is no number, as of a network that overflows on some images."""
+    bad = positions[~np.isfinite(probabilities).all(1)]
+    if len(bad):
+        raise SavedModelError(
+            f"the model's answers hold infinity or not-a-number for {len(bad):,} of {len(positions):,} images, such as "
+            f"{examples.files[bad[0]]}. Expected finite numbers. Check the backbone's value range (--value-range LOW,HIGH), "
+            "leave these images out, or take another backbone."
+        )
 
 
 def could_be_right(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -262,7 +291,10 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
 
 
 def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
-    """By a model from pixels to calibrated logits, whose head sees columns like those of `features`."""
+    """By a model from pixels to calibrated logits, whose head sees columns like those of `features`.
+
+    The answers raise an ImageError where files can't be read any more.
+    """
     outputs, width = keras.Model(model.inputs, seen_by_head(model)), features.feature_size
     tail = min(
         tail_of(features), outputs.output_shape[-1]
@@ -271,9 +303,13 @@ def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
     def said(network: keras.Model, positions: np.ndarray) -> np.ndarray:
         if not len(positions):
             return np.zeros((0, network.output_shape[-1]), np.float32)
-        return network.predict(
-            pixels.dataset(positions).batch(pixels.batch_size).prefetch(2), verbose=0
-        )
+        images = pixels.dataset(positions).batch(pixels.batch_size).prefetch(2)
+        try:
+            return network.predict(images, verbose=0)
+        except tf.errors.OpError:
+            for _ in pixels.batches(positions.tolist(), None):
+                pass  # an ImageError names the files that can't be read any more
+            raise
 
     return Answers(
         lambda positions: softmax(said(model, positions).astype(np.float64), 1),
@@ -287,25 +323,57 @@ def tail_of(features: Features) -> int:
     return features.tap_widths[-1] if features.tap_widths else features.feature_size
 
 
+def small_pixels(examples: Examples, run: Run) -> Features:
+    """`raw_pixels` of all examples.
+
+    Raises:
+        DataError: some can't be read any more, so that the rows would be of other examples.
+    """
+    found = raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images)
+    if len(found.examples) != len(examples):
+        lost = sorted(set(examples.files) - set(found.examples.files))
+        raise DataError(
+            f"{len(lost):,} of {len(examples):,} images can't be read any more, such as {lost[0]}. "
+            "They were there when the run began."
+        )
+    return found
+
+
 def baselines(features: Features, run: Run) -> Baselines:
-    """What one would get without transfer, or with the simplest one, on the test part."""
+    """What one would get without transfer, or with the simplest one, on the test part; without what can't be computed."""
     examples = features.examples
     train, test = examples.where("train"), examples.where("test")
-    pixels = (
-        raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images)
-        if len(test)
-        else None
-    )
-    return evaluate.baselines(
-        examples.labels,
-        train,
-        test,
-        examples.classes,
-        raw_pixels=pixels,
-        last_layer=features.output,
-        seed=run.seed,
-        log=run.say,
-    )
+
+    def fit(log: Callable[[str], None] = nothing, **inputs: Any) -> Baselines:
+        return evaluate.baselines(
+            examples.labels, train, test, examples.classes, seed=run.seed, log=log, **inputs
+        )
+
+    found = fit(run.say)
+    if not len(test):
+        return found
+    scores, right = dict(found.scores), dict(found.right)
+    makers: dict[str, Callable[[], Baselines]] = {
+        "raw_pixels": lambda: fit(raw_pixels=small_pixels(examples, run)),
+        "last_layer_logistic": lambda: fit(last_layer=features.output),
+    }
+    for name, make in makers.items():
+        if one := optional(run, f"The baseline {name.replace('_', ' ')}", make):
+            scores[name] = one.scores[name]
+            right |= one.right
+    return Baselines(scores, right)
+
+
+def new_notes(before: Examples, after: Examples) -> list[str]:
+    """What was noted while features were computed, as of files that could not be decoded; the first lines of each note."""
+    shown = []
+    for note in after.notes:
+        if note not in before.notes:
+            lines = note.split("\n")
+            more = len(lines) - NOTED
+            rest = [f"  and {more:,} more, which report.html lists"] if more > 0 else []
+            shown.append("\n".join([*lines[:NOTED], *rest]))
+    return shown
 
 
 def board(run: Run) -> Callable[[int, dict[str, float]], None]:
@@ -315,7 +383,7 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
     def writer() -> Any:
         return tf.compat.v1.summary.FileWriter(str(run.folder / "logs"))
 
-    def show(epoch: int, values: dict[str, float]) -> None:
+    def add(epoch: int, values: dict[str, float]) -> None:
         summary = tf.compat.v1.Summary(
             value=[
                 tf.compat.v1.Summary.Value(tag=name, simple_value=value)
@@ -326,6 +394,16 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
         with tf.Graph().as_default():
             writer().add_summary(summary, epoch)
             writer().flush()
+
+    working = True
+
+    def show(epoch: int, values: dict[str, float]) -> None:
+        nonlocal working
+        if working:
+            what = "The curves for TensorBoard"
+            done = attempt(what, lambda: add(epoch, values))
+            keep(run, what, done)
+            working = not isinstance(done, Failure)
 
     return nothing if run.follows else show
 
@@ -351,6 +429,15 @@ def settle(
     )
 
 
+def say_what_mirrors_give(
+    run: Run, labels: np.ndarray, both: np.ndarray, fit_alone: Callable[[], np.ndarray]
+) -> None:
+    """Say what mirror images are worth; see `mirror_pays`. `fit_alone` gives the probabilities without them."""
+    what = "The comparison with and without mirror images"
+    if line := optional(run, what, lambda: mirror_pays(labels, both, fit_alone())):
+        run.say(line)
+
+
 def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:
     """One sentence on what mirror images are worth, from probabilities [n, C] with and without them, of examples that were held out."""
     right, before = both.argmax(1) == labels, alone.argmax(1) == labels
@@ -363,6 +450,15 @@ def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:
         else "that is within two standard errors"
     )
     return f"mirror images: {right.mean():.3f} out of fold with them, {before.mean():.3f} without ({100 * gain:+.1f} ± {100 * error:.1f} points): {verdict}."
+
+
+def write_gaussian(
+    run: Run, features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
+) -> None:
+    """gaussian.npz into the run's folder, where it can be computed; see `gaussian`."""
+    what = "gaussian.npz"
+    if writer := optional(run, what, lambda: gaussian(features, labels, classes, widths)):
+        run.write("gaussian.npz", writer)
 
 
 def gaussian(

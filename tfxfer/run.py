@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 from tfxfer.cache import default_folder
 from tfxfer.errors import DistributeError, RunError
 from tfxfer.files import appear
+from tfxfer.names import printable
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
 FOR_PEOPLE = (
@@ -365,9 +366,9 @@ class Run:
             self.write_json("settings.json", self.settings)
 
     def say(self, *lines: str) -> None:
-        """Print for whoever watches."""
+        """Print for whoever watches, without what a terminal would obey."""
         for line in lines:
-            print(line, flush=True)
+            print(printable(line), flush=True)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

@@ -20,6 +20,7 @@ LEAVE_ONE_OUT = (
 STRENGTHS = 10.0 ** np.arange(
     -5, 2.01, 0.5
 )  # of Ridge, in units of the mean squared length of a centred example
+ROUNDING = float(np.finfo(np.float32).eps)
 
 
 def shares(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -45,7 +46,9 @@ def gaussian_dual(
     right = residual @ means  # R M'
     residual -= right[:, labels]  # R R'
     t = np.trace(residual) / max(len(labels) - 1, 1)
-    t = t if t > 0 else 1.0  # all examples lie on their means: then every t gives the same
+    # Examples that differ by what float32 rounds away leave a matrix that is no covariance.
+    t = max(t, len(labels) * ROUNDING * float(kernel.diagonal().max()))
+    t = t or 1.0  # all examples lie on their means: then every t gives the same
     residual.flat[:: len(labels) + 1] += t
     solved = linalg.cho_solve(
         linalg.cho_factor(residual, lower=True, overwrite_a=True, check_finite=False),
@@ -197,6 +200,7 @@ def ridge(
         x = normalised(x, widths) - mean
         scatter = ssyrk(1.0, x.T, 1.0, scatter, lower=1, overwrite_c=1)
         right += x.T @ targets[where].astype(np.float32)
+    strength = max(strength, 32 * ROUNDING * float(scatter.diagonal().max()))
     share = np.bincount(labels, minlength=classes) / len(labels)
     return primal(
         "ridge",

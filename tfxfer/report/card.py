@@ -5,6 +5,7 @@ from pathlib import Path
 import jinja2
 
 from tfxfer.handles import catalog
+from tfxfer.names import code_block, code_span, markdown
 from tfxfer.report.page import facts
 
 
@@ -18,15 +19,25 @@ def card(folder: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=False,
+        finalize=as_markdown,
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    # What stands between bars of a table, or could be read as markup, is shown as it is.
-    environment.filters["plain"] = lambda value: "".join(
-        f"\\{c}" if c in "\\`*_{}[]<>#|" else " " if c in "\r\n" else c for c in str(value)
-    )
+    environment.filters["span"] = lambda value: Written(code_span(str(value)))
+    environment.filters["block"] = lambda value: Written(code_block(str(value), "console"))
     entry = catalog.find(str(settings.get("backbone", "")))
-    text = environment.get_template("card.md.j2").render(**found, values=settings, backbone=entry)
-    return text.encode("utf-8", "replace").decode()
+    found["source"] = Written(entry.source) if entry else ""
+    return environment.get_template("card.md.j2").render(**found, values=settings, backbone=entry)
+
+
+def as_markdown(value: object) -> object:
+    """What the template shows of a value: text, that is no markup, unless it is `Written`."""
+    if isinstance(value, Written | int | float):
+        return value
+    return markdown(str(value)) if str(value).strip() else str(value)
+
+
+class Written(str):
+    """A text that is Markdown already."""

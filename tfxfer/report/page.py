@@ -14,8 +14,10 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from tfxfer.attempt import Failure, attempt, failures
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays, reliability
+from tfxfer.names import csv_text, printable
 from tfxfer.report import pictures
 from tfxfer.run import read_labels
 
@@ -34,6 +36,7 @@ NOTHING: dict[str, Any] = {
     "label_errors": {"count": 0, "examined": 0},
     "odd": {"count": 0},
 }
+Tried = dict[str, pictures.Picture | Failure]
 NOTHING |= {name: [] for name in ("mistakes", "duplicates", "map", "occlusion")}
 
 
@@ -65,10 +68,10 @@ def facts(folder: Path) -> dict[str, Any]:
         ) as file:
             rows = [
                 Row(
-                    line["file"],
+                    csv_text(line["file"]),
                     line["split"],
-                    line["true"],
-                    line["predicted"],
+                    csv_text(line["true"]),
+                    csv_text(line["predicted"]),
                     float(line["probability"]),
                 )
                 for line in csv.DictReader(file)
@@ -125,34 +128,26 @@ def facts(folder: Path) -> dict[str, Any]:
         "judged": judged,
         "mistakes": [asdict(row) for row in mistakes],
         "review": review,
+        "failures": failures(folder),
         "command": settings.get("command", {}).get("value"),
         "settings": settings,
     }
 
 
-def page(folder: Path) -> str:
-    """The page of a run folder (see `facts`)."""
+def page(folder: Path, tried: Tried | None = None) -> str:
+    """The page of a run folder (see `facts`).
+
+    Args:
+        tried: is filled with the pictures, or why they could not be drawn, which the page says, too.
+    """
     found = facts(folder)
-    judged, called, classes = found["judged"], found["called"], found["classes"]
-    shown = []
-    if judged:
-        shown += [pictures.intervals(found["baselines"], called)]
-        shown += [pictures.confusion(judged, classes, called)] if len(classes) <= MATRIX else []
-        shown += [pictures.recalls(judged, classes, called)]
-    shown += [pictures.reliability(found["reliability"], called)] if found["reliability"] else []
-    drawn = [
-        row
-        for row in found["history"]
-        if {"loss", "accuracy", "val_loss", "val_accuracy"} & row.keys()
-    ]
-    rejected = drawn and found["settings"].get("chosen", {}).get("value") == "frozen"
-    shown += (
-        [pictures.curves(drawn, " of the tuned model, which was not chosen" if rejected else "")]
-        if drawn
-        else []
-    )
+    tried = {} if tried is None else tried
+    for title, draw in drawings(found).items():
+        tried[title] = attempt(title, draw)
+    shown = [picture for picture in tried.values() if not isinstance(picture, Failure)]
+    undrawn = [str(picture) for picture in tried.values() if isinstance(picture, Failure)]
+    found["failures"] = list(dict.fromkeys([*found["failures"], *undrawn]))
     review = found["review"]
-    shown += [pictures.chart(review["map"], classes)] if review["map"] else []
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -174,8 +169,31 @@ def page(folder: Path) -> str:
         mistakes=mistakes,
         n_mistakes=len(found["mistakes"]),
     )
-    # Names of files need not be valid Unicode.
-    return text.encode("utf-8", "replace").decode()
+    return printable(text)  # wherever a name stands
+
+
+def drawings(found: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture]]:
+    """What draws each picture of the page, from `facts`."""
+    judged, called, classes = found["judged"], found["called"], found["classes"]
+    history, review, bins = found["history"], found["review"], found["reliability"]
+    makers: dict[str, Callable[[], pictures.Picture]] = {}
+    if judged:
+        baselines = found["baselines"]
+        makers["The picture of accuracies"] = lambda: pictures.intervals(baselines, called)
+        if len(classes) <= MATRIX:
+            makers["The confusion matrix"] = lambda: pictures.confusion(judged, classes, called)
+        makers["The picture of recalls"] = lambda: pictures.recalls(judged, classes, called)
+    if bins:
+        makers["The picture of calibration"] = lambda: pictures.reliability(bins, called)
+    measured = {"loss", "accuracy", "val_loss", "val_accuracy"}
+    epochs_drawn = [row for row in history if measured & row.keys()]
+    if epochs_drawn:
+        rejected = found["settings"].get("chosen", {}).get("value") == "frozen"
+        whose = " of the tuned model, which was not chosen" if rejected else ""
+        makers["The learning curves"] = lambda: pictures.curves(epochs_drawn, whose)
+    if review["map"]:
+        makers["The picture of the map"] = lambda: pictures.chart(review["map"], classes)
+    return makers
 
 
 def as_json(folder: Path) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from tfxfer.names import one_line
+
 INK = "#010203"  # stands for the page's text colour until the picture is inline
 ACCENT = "#3b82c4"
 STYLE: dict[Any, Any] = {
@@ -241,7 +243,7 @@ def chart(points: list[dict[str, Any]], classes: list[str]) -> Picture:
                 [point["y"] for point in mine],
                 s=14,
                 linewidths=0,
-                label=short(name) or "right",
+                label=str(i),
                 **look,
             )
         wrong = [point for point in points if not point["right"]]
@@ -254,7 +256,12 @@ def chart(points: list[dict[str, Any]], classes: list[str]) -> Picture:
             linewidths=1,
             label="answered wrongly",
         )
-        figure.legend(loc="outside right upper", frameon=False, markerscale=1.4, fontsize=9)
+        legend = figure.legend(
+            loc="outside right upper", frameon=False, markerscale=1.4, fontsize=9
+        )
+        # Given as labels, names that begin with a line below would be left out.
+        for text, name in zip(legend.get_texts(), classes if few else ["right"], strict=False):
+            text.set_text(short(name))
         words = f"{len(points)} held-out images by what the pretrained network sees in them, of which {len(wrong)} were answered wrongly and are crossed out."
         return Picture("Held-out images, like next to like", words, inline(figure))
 
@@ -270,8 +277,8 @@ def bared(axes: Any) -> Any:
 
 
 def short(name: str) -> str:
-    # Fonts ask for valid Unicode, which names of folders need not be.
-    name = " ".join(name.encode("utf-8", "replace").decode().split())
+    """A name for a picture: on one line, visible, and not so long that nothing else has room."""
+    name = one_line(" ".join(name.split())) or repr(name)
     return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 
 
@@ -283,7 +290,8 @@ def inline(figure: Figure) -> Markup:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = text[text.index("<svg") :]
+    text = re.sub(f'(?<=[ "]){INK}(?=[;"])', "currentColor", text)  # where it is a colour
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     return Markup(

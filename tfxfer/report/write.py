@@ -1,19 +1,39 @@
 """The files that a run ends with, for people."""
 
 import os
+from functools import partial
 from pathlib import Path
 
+from tfxfer.attempt import keep, optional
 from tfxfer.report.card import card
-from tfxfer.report.page import as_json, page
+from tfxfer.report.page import Tried, as_json, page
 from tfxfer.run import Run, open_run
 
 TEXTS = {"report.html": page, "report.json": as_json, "MODEL_CARD.md": card}
 
 
-def write(run: Run) -> None:
-    """report.html, report.json and MODEL_CARD.md of a run that is about to finish."""
-    for name, text in TEXTS.items():
-        run.write_text(name, text(run.folder))
+def write(run: Run) -> str:
+    """report.html, report.json and MODEL_CARD.md of a run that is about to finish; those that can be made.
+
+    Returns:
+        A sentence that tells where the report is.
+
+    Raises:
+        RunError: the folder can't be written.
+    """
+    tried: Tried = {}
+    html = optional(run, "report.html", lambda: page(run.folder, tried))
+    for what, picture in tried.items():
+        keep(run, what, picture)
+    if html is not None:
+        run.write_text("report.html", html)
+    for name, make in (("report.json", as_json), ("MODEL_CARD.md", card)):
+        text = optional(run, name, partial(make, run.folder))
+        if text is not None:
+            run.write_text(name, text)
+    if html is None:
+        return f"There is no report. Once the cause is mended: tfxfer report {run.folder}"
+    return f"Look at {run.folder}/report.html"
 
 
 def again(folder: str | os.PathLike) -> Path:

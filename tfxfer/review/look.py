@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import keras
@@ -10,11 +11,12 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from tfxfer import preprocess
+from tfxfer.attempt import optional, several
 from tfxfer.backbone import Backbone
-from tfxfer.cache import Cache
 from tfxfer.data import Examples
-from tfxfer.features import Features, raw_pixels
-from tfxfer.outcome import Outcome, could_be_right
+from tfxfer.features import Features
+from tfxfer.outcome import Outcome, could_be_right, small_pixels
+from tfxfer.review.chart import FEWEST as FEWEST_OF_MAP
 from tfxfer.review.chart import plane
 from tfxfer.review.duplicates import nearest
 from tfxfer.review.labels import suspects
@@ -32,7 +34,7 @@ SIDE, QUALITY = 112, 80  # of a thumbnail, in pixels, and of its JPEG
 def look(
     run: Run, features: Features, outcome: Outcome, model: keras.Model, network: Backbone
 ) -> None:
-    """Write review.json, thumbnails.zip and label_errors.csv.
+    """Write review.json, thumbnails.zip and label_errors.csv, without the parts that can't be computed.
 
     Args:
         features: of the pretrained network, of all examples.
@@ -49,32 +51,42 @@ def look(
     judged = next((part for part in parts if len(part)), train[:0])
 
     known = np.flatnonzero(could_be_right(labels, answers))
-    doubtful = [
-        (int(outcome.positions[known[i]]), suggested)
-        for i, suggested in suspects(labels[known], answers[known])
-        if len(known) >= FEWEST
-    ]
-    header = (
-        "file",
-        "split",
-        "label",
-        "suggested",
-        "probability_of_label",
-        "probability_of_suggested",
-    )
-    run.write_csv("label_errors.csv", header, doubts(examples, doubtful, said))
+
+    def doubted() -> list[tuple[int, int]]:
+        found = suspects(labels[known], answers[known]) if len(known) >= FEWEST else []
+        return [(int(outcome.positions[known[i]]), suggested) for i, suggested in found]
+
+    doubtful = optional(run, "The list of labels that look wrong", doubted)
+    if doubtful is not None:
+        header = (
+            "file",
+            "split",
+            "label",
+            "suggested",
+            "probability_of_label",
+            "probability_of_suggested",
+        )
+        run.write_csv("label_errors.csv", header, doubts(examples, doubtful, said))
+    examined = 0 if doubtful is None else len(known)
+    doubtful = doubtful or []
     wrong = [i for i in judged.tolist() if said[i].argmax() != examples.labels[i]]
     wrong = sorted(wrong, key=lambda i: (-said[i].max(), examples.files[i]))[:MISTAKES]
     right = sorted(
         (i for i in judged.tolist() if said[i].argmax() == examples.labels[i]),
         key=lambda i: (-said[i].max(), examples.files[i]),
     )
-    pairs = nearest(output, np.concatenate([test, examples.where("validation")]), train, PAIRS)
-    strange = odd(
-        examples,
-        raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images),
+    held_out = np.concatenate([test, examples.where("validation")])
+    what = "The list of the most similar pictures"
+    pairs = optional(run, what, lambda: nearest(output, held_out, train, PAIRS)) or []
+    what = "The list of pictures that look broken"
+    strange = optional(run, what, lambda: odd(examples, small_pixels(examples, run))) or []
+    drawn = optional(
+        run, "The map", lambda: plane(output, judged, examples.labels[judged], run.seed)
     )
-    shown, places = plane(output, judged, examples.labels[judged], run.seed)
+    shown, places = drawn or (train[:0], np.zeros((0, 2)))
+    notes = list(examples.notes)
+    if drawn is not None and not len(shown) and len(judged) >= FEWEST_OF_MAP:
+        notes.append("There is no map: the network sees no difference between the held-out images.")
     samples = {
         name: train[examples.labels[train] == i][:SAMPLES].tolist()
         for i, name in enumerate(examples.classes[:CLASSES])
@@ -83,10 +95,15 @@ def look(
     # Of the right ones, those of different classes.
     first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
     reasons = [(i, int(said[i].argmax())) for i in [*wrong[:EXPLAINED], *first]]
-    hidden = [
-        (i, column, explained(model, examples, i, column, network, run.batch_size))
-        for i, column in reasons
-    ]
+    heats = several(
+        run,
+        "The pictures of what answers hang on",
+        {
+            (i, column): partial(explained, model, examples, i, column, network, run.batch_size)
+            for i, column in reasons
+        },
+    )
+    hidden = [(i, column, heat) for (i, column), heat in heats.items()]
 
     pictured = dict.fromkeys(
         [
@@ -99,8 +116,11 @@ def look(
     pictured |= dict.fromkeys(
         [*(i for several in samples.values() for i in several), *(i for i, _ in reasons)]
     )
-    pictures = {f"{i}.jpg": thumbnail(examples, i) for i in pictured}
-    pictures |= {f"{i}-why.jpg": dimmed(examples, i, heat) for i, _, heat in hidden}
+    makers = {f"{i}.jpg": partial(thumbnail, examples, i) for i in pictured}
+    makers |= {
+        f"{i}-why.jpg": partial(thumbnail, examples, i, light(heat)) for i, _, heat in hidden
+    }
+    pictures = several(run, "The thumbnails", makers)
     run.write("thumbnails.zip", lambda path: archive(path, pictures.items()))
 
     def named(i: int) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def look(
             "mistakes": [judgement(i) for i in wrong],
             "label_errors": {
                 "count": len(doubtful),
-                "examined": len(known),
+                "examined": examined,
                 "shown": [
                     judgement(i) | {"suggested": examples.classes[suggested]}
                     for i, suggested in doubtful[:SUSPECTS]
@@ -157,7 +177,7 @@ def look(
                 judgement(i, column) | {"why": f"{i}-why.jpg", "most": round(float(heat.max()), 4)}
                 for i, column, heat in hidden
             ],
-            "notes": list(examples.notes),
+            "notes": notes,
         },
     )
 
@@ -209,11 +229,11 @@ def thumbnail(examples: Examples, position: int, weight: np.ndarray | None = Non
     ).numpy()
 
 
-def dimmed(examples: Examples, position: int, heat: np.ndarray) -> bytes:
-    """The picture, bright where covering it costs the most."""
+def light(heat: np.ndarray) -> np.ndarray:
+    """A weight from 0 to 1 a pixel of a thumbnail, bright where covering costs the most."""
     share = tf.constant(heat / max(float(heat.max()), TELLING), tf.float32, (GRID, GRID, 1))
     weight = 0.2 + 0.8 * tf.image.resize(share, (SIDE, SIDE), "bicubic")[..., 0]
-    return thumbnail(examples, position, np.clip(weight.numpy(), 0.2, 1.0))
+    return np.clip(weight.numpy(), 0.2, 1.0)
 
 
 def archive(path: str, pictures: Iterable[tuple[str, bytes]]) -> None:
