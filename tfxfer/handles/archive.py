@@ -42,7 +42,7 @@ HEADERS = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-HOLES = "it holds a file with holes, which no SavedModel needs: pack it without tar --sparse"
+HOLES = "holds a file with holes, which no SavedModel needs: pack it without tar --sparse"
 
 
 def is_archive(path: Path) -> bool:
@@ -133,6 +133,8 @@ def extract(file: BinaryIO, folder: Path, name: str) -> None:
         raise ArchiveError(
             f"{name} holds one name twice ({Path(error.filename).name!r}); it was not unpacked."
         ) from error
+    except RefusedError as error:
+        raise ArchiveError(f"{name} {error}; it was not unpacked.") from error
     except DAMAGES as error:
         raise ArchiveError(
             f"{name} is damaged or cut off: {first_line(error)}. Fetch it again."
@@ -186,24 +188,28 @@ def write(archive: tarfile.TarFile, member: tarfile.TarInfo, to: Path) -> None:
         shutil.copyfileobj(source, file, 1024 * 1024)
 
 
+class RefusedError(Exception):
+    """What no archive of a SavedModel holds."""
+
+
 class Member(tarfile.TarInfo):
     """A member whose header is looked at before tarfile reads anything more into memory for it."""
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
-        """As ever; ValueError for a header that says it is very long, and for a file with holes."""
+        """As ever; RefusedError for a header that says it is very long, and for a file with holes."""
         member = super().frombuf(buf, encoding, errors)
         if member.type in HEADERS and member.size > MOST_HEADER:
-            raise ValueError(
-                f"it holds a header of {member.size:,} bytes, and {MOST_HEADER:,} are the most"
+            raise RefusedError(
+                f"holds a header of {member.size:,} bytes, and {MOST_HEADER:,} are the most"
             )
         if member.type == tarfile.GNUTYPE_SPARSE:
-            raise ValueError(HOLES)
+            raise RefusedError(HOLES)
         return member
 
     def _proc_gnusparse_10(self, *_):
         # Private, and the only way: this newer kind of holes is listed, without limit, in the content.
-        raise ValueError(HOLES)
+        raise RefusedError(HOLES)
 
 
 class Limited(io.RawIOBase):
