@@ -21,7 +21,9 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tfxfer.errors import HandleError
 from tfxfer.files import read_regular, sync_folder
 from tfxfer.limits import MOST_GRAPH
+from tfxfer.names import one_line
 
+MOST_SAID = 300  # characters of an error that a stranger's file or server may have worded
 ABANDONED = 24 * 3600  # seconds until an unfinished folder is taken for that of a dead process
 MARK = "unfinished-by-tfxfer"  # a file in each unfinished folder of ours; nothing else is swept out
 # Cache folders are called by a hash, or by name, builder and hash; then comes a random number.
@@ -137,9 +139,9 @@ def checkpoint_problem(variables: Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """The first line of an error's text, harmless for a terminal, or its type where it has none."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return one_line(lines[0][:MOST_SAID]).rstrip(".") if lines else type(error).__name__
 
 
 # --- a path that TensorFlow can read -----------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from tfxfer.files import appear
 from tfxfer.handles import archive, checksum
 from tfxfer.handles.download import PACE, BrokenOffError, Pace, answer_of_303, download
 from tfxfer.handles.folder import (
+    MOST_SAID,
     beside,
     check,
     discard,
@@ -46,6 +47,7 @@ from tfxfer.handles.folder import (
 )
 from tfxfer.limits import MOST_MEMBERS, MOST_UNPACKED
 from tfxfer.loopback import is_private
+from tfxfer.names import one_line
 
 with warnings.catch_warnings():
     # It imports pkg_resources, which warns that it is going away; the user can do nothing about it.
@@ -465,7 +467,8 @@ def reason(error: Exception) -> str:
     """What an error on the way means, and what to try."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()  # it holds the connection
-        return f"the server answers {error.code} ({error.reason}). {hint(error.code)}"
+        why = one_line(str(error.reason)[:MOST_SAID])
+        return f"the server answers {error.code} ({why}). {hint(error.code)}"
     if isinstance(error, urllib.error.URLError):
         advice = "Is there a network? `efficientnet-lite0` needs none."
         if is_private():
