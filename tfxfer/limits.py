@@ -24,7 +24,7 @@ MOST_HEADER = 1024**2  # of what stands before one member: its long name and its
 
 # --- SavedModels ---
 
-MOST_GRAPH = 2 * 1024**3  # bytes of saved_model.pb; Protocol Buffers read no more
+MOST_GRAPH = 1024**3  # bytes of saved_model.pb; weights lie elsewhere
 
 # --- downloads ---
 
