@@ -3,11 +3,20 @@
 import io
 import tarfile
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+AWAY = {
+    "round": "round",
+    "to-file": "file:///etc/passwd",
+    "to-ftp": "ftp://127.0.0.1/model",
+    "to-gs": "gs://bucket/model",
+    "to-nowhere": "http://[",
+}
 
 
 def pack(folder: Path, leave_out: str = "") -> bytes:
@@ -28,6 +37,10 @@ class HubServer(ThreadingHTTPServer):
         self.whole = pack(folder)
         self.without_weights = pack(folder, leave_out="variables.data")
         self.requests: Counter[str] = Counter()
+        self.archives: dict[str, bytes] = {}  # what other paths answer with
+
+    def handle_error(self, *_) -> None:
+        """Not a word: a client that hangs up is what the tests want."""
 
     @property
     def url(self) -> str:
@@ -46,6 +59,26 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", f"{self.server.url}/model?{parts.query}")
             self.end_headers()
+        elif path in AWAY:
+            self.send_response(302)
+            self.send_header("Location", AWAY[path])
+            self.end_headers()
+        elif path == "drip-header":
+            self.drip(b"HTTP/1.0 200 OK\r\nX: ")
+        elif path == "drip":
+            self.drip(b"HTTP/1.0 200 OK\r\n\r\n\x1f\x8b")
+        elif path == "silent":
+            self.rfile.read()  # until the client hangs up
+        elif path == "endless-continue":
+            self.pour(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+        elif path == "endless":
+            self.pour(bytes(1024**2), b"HTTP/1.0 200 OK\r\n\r\n\x1f\x8b")
+        elif path == "endless-redirect":
+            self.pour(bytes(1024**2), b"HTTP/1.0 302 Found\r\nLocation: model\r\n\r\n")
+        elif path == "large":
+            self.send("application/gzip", b"\x1f\x8b", announced=10**15)
+        elif path in self.server.archives:
+            self.send("application/gzip", self.server.archives[path])
         elif parse_qs(parts.query).get("tf-hub-format") != ["compressed"] or path == "page":
             self.send("text/html", b"<html>A page about a model</html>")
         elif path in ("model", "model.tar.gz"):
@@ -65,13 +98,28 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def send(self, kind: str, content: bytes, until: int | None = None) -> None:
+    def send(
+        self, kind: str, content: bytes, until: int | None = None, announced: int | None = None
+    ) -> None:
         """Announce all of `content` and send it up to `until`."""
         self.send_response(200)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content) if announced is None else announced))
         self.end_headers()
         self.wfile.write(content[:until])
+
+    def drip(self, content: bytes) -> None:
+        """Send a byte now and then, without end."""
+        self.wfile.write(content)
+        while True:
+            self.wfile.write(b"x")
+            time.sleep(0.02)
+
+    def pour(self, content: bytes, first: bytes = b"") -> None:
+        """Send without end, as fast as it goes."""
+        self.wfile.write(first)
+        while True:
+            self.wfile.write(content)
 
     def log_message(self, *_) -> None:
         pass

@@ -11,8 +11,21 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from tfxfer import distribute, launch, workers
+from tfxfer import distribute, launch, loopback, workers
 from tfxfer.errors import DistributeError
+
+
+def own_network() -> loopback.Loopback | None:
+    """A network for workers alone, None where this system allows none, as in many containers."""
+    try:
+        return loopback.make_loopback()
+    except OSError:
+        return None
+
+
+NETWORK = own_network()
+PORTS = [] if NETWORK else ["--open-ports"]
+needs_network = pytest.mark.skipif(NETWORK is None, reason="no network namespaces here")
 
 
 def started(code: str, **environment: str) -> tuple[int, str]:
@@ -163,9 +176,10 @@ def test_a_port_in_use_is_named():
         taken.listen()
         port = taken.getsockname()[1]
         code, said = started(
-            "tfxfer.distribute.strategy('multiworker')",
+            "tfxfer.distribute.strategy('multiworker', log=print)",
             TF_CONFIG=launch.config([f"localhost:{port}", "localhost:1"], 0),
         )
+    assert [line for line in said.splitlines() if line.startswith(f"warning: port {port} is open")]
     assert (
         code == 1
         and f"worker 0 can't listen on localhost:{port}" in said
@@ -271,6 +285,41 @@ def test_devices_are_shown():
     )
 
 
+LISTEN = """
+import os, socket
+from tfxfer import loopback
+with socket.create_server(("", 0)) as server:
+    port = server.getsockname()[1]
+    socket.create_connection(("127.0.0.1", port)).close()
+    print(port, loopback.is_private(), os.geteuid(), flush=True)
+    input()
+"""
+
+
+@needs_network
+def test_what_listens_in_a_network_of_its_own_is_reached_from_inside_only():
+    words = [sys.executable, "-c", LISTEN]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, preexec_fn=NETWORK.enter, **pipes) as process:
+        port, private, user = process.stdout.readline().split()
+        assert (private, int(user)) == ("True", os.geteuid())
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", int(port)), timeout=1)
+        process.communicate("")
+    assert loopback.is_private() is not any(
+        name != "lo" and stats.isup for name, stats in psutil.net_if_stats().items()
+    )
+
+
+def test_a_system_without_such_networks_is_refused_with_the_option(monkeypatch):
+    def refuse():
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(launch, "make_loopback", refuse)
+    with pytest.raises(DistributeError, match="Operation not permitted.*--open-ports"):
+        launch.launch(["run", "frozen"], 2)
+
+
 @pytest.mark.long
 def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmodel):
     common = [
@@ -297,6 +346,7 @@ def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmo
             "launch",
             "--workers",
             "2",
+            *PORTS,
             "--",
             "run",
             *common,
@@ -347,6 +397,7 @@ def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel
         "launch",
         "--workers",
         "2",
+        *PORTS,
         "--",
         "run",
         "frozen",
@@ -358,9 +409,14 @@ def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel
         str(tmp_path / "run"),
     ]
     process = run([*words, "--cache", str(tmp_path / "cache")])
-    read_until(process, "device:")
-    os.kill(worker(process.pid, 1), signal.SIGKILL)
+    before = read_until(process, "device:")
+    number = worker(process.pid, 1)
+    if NETWORK:
+        assert os.readlink(f"/proc/{number}/ns/net") != os.readlink("/proc/self/ns/net")
+        assert any("--open-ports" in line for line in before)
+    os.kill(number, signal.SIGKILL)
     said, _ = process.communicate(timeout=60)
+    assert "is open to every network" not in said or not NETWORK
     assert process.returncode == 137 and "worker 1 was killed by SIGKILL" in said
     assert f"Go on with: tfxfer {' '.join(words)}" in said and said.rstrip().endswith("--resume")
 
@@ -374,6 +430,7 @@ def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(
         "launch",
         "--workers",
         "2",
+        *PORTS,
         "--",
         "run",
         "full",

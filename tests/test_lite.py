@@ -1,6 +1,8 @@
 import dataclasses
+import hashlib
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from sklearn.datasets import load_sample_images
 from tfxfer.errors import HandleError, MissingExtraError
 from tfxfer.handles import lite, pth, resolve
 from tfxfer.handles.catalog import find
+from tfxfer.handles.folder import plain_path
 
 NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 REPEATS = {
@@ -171,13 +174,23 @@ def test_it_is_built_once(cache_folder):
     assert not list((cache_folder / "backbones").glob("*.tmp"))
 
 
-def test_a_damaged_build_is_built_again():
-    path = resolve("efficientnet-lite0").path
+def test_a_damaged_build_is_built_again_in_a_cache_with_an_odd_name_too(tmp_path, monkeypatch):
+    built = resolve("efficientnet-lite0").path
+    monkeypatch.setenv("TFXFER_CACHE_DIR", str(tmp_path / "kx[1]"))
+    path = shutil.copytree(built, tmp_path / "kx[1]" / "backbones" / built.name)
     data = next((path / "variables").glob("*.data*"))
     data.write_bytes(data.read_bytes()[:-1000])
-    assert tf.saved_model.load(str(resolve("efficientnet-lite0").path))(
+    assert resolve("efficientnet-lite0").path == path
+    assert tf.saved_model.load(str(plain_path(path)))(
         np.zeros((1, 224, 224, 3), np.float32)
     ).shape == (1, 1280)
+
+
+def test_its_hash_is_that_of_the_file_with_the_weights():
+    content = lite.weights_file(find("efficientnet-lite0")).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert resolve(f"efficientnet-lite0#sha256={digest}").sha256 == digest
+    assert find(f"efficientnet-lite0#sha256={digest}") == find("efficientnet-lite0")
 
 
 @pytest.mark.long
@@ -228,12 +241,20 @@ def other_package(tmp_path, monkeypatch):
     return original, models
 
 
-def test_a_damaged_package_is_said(other_package):
+@pytest.mark.parametrize("how", ["cut", "replaced", "a pipe"])
+def test_another_file_than_the_published_one_is_refused(other_package, how):
     original, models = other_package
-    (models / original.name).write_bytes(original.read_bytes()[:-1])
-    with pytest.raises(
-        HandleError, match="is damaged: its content has the hash .* Install its package again."
-    ):
+    path = models / original.name
+    if how == "cut":
+        path.write_bytes(original.read_bytes()[:-1])
+    elif how == "replaced":
+        # Its name has the first digits of its own hash, as PyTorch's hub has it.
+        content = original.read_bytes() + b"more"
+        path = models / f"efficientnet-lite0-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+        path.write_bytes(content)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(HandleError, match=re.escape(str(path))):
         resolve("efficientnet-lite0")
 
 

@@ -521,11 +521,17 @@ def devices() -> None:
     required=True,
     help="Processes on this machine, each with its share of the cores.",
 )
+@click.option(
+    "--open-ports",
+    is_flag=True,
+    help="Let the workers use this machine's network: they can download, and whoever reaches "
+    "their ports from another machine can run code as you. By default they reach only each other.",
+)
 @click.argument(
     "arguments", metavar="-- run RECIPE ...", nargs=-1, required=True, type=click.UNPROCESSED
 )
 @click.pass_context
-def launch(ctx: click.Context, workers: int, arguments: tuple[str, ...]) -> None:
+def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[str, ...]) -> None:
     """Run a recipe in several workers on this machine.
 
     \b
@@ -536,7 +542,7 @@ def launch(ctx: click.Context, workers: int, arguments: tuple[str, ...]) -> None
             f"expected a run after --, such as: tfxfer launch --workers {workers} -- run full --data photos/. Received: {arguments[0]}",
             ctx,
         )
-    ctx.exit(room("launch").launch(arguments, workers))
+    ctx.exit(room("launch").launch(arguments, workers, open_ports))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from tfxfer.errors import DistributeError
+from tfxfer.loopback import is_private
 
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 Name = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
@@ -127,6 +128,8 @@ def strategy(
     choice = choose(name, device, replicas)
     if log is not None:
         log(f"device: {choice}")
+        if choice.name == "multiworker" and not is_private():
+            log(open_port())
     if choice.name == "tpu":
         return tpu_strategy()
     gpus = tf.config.list_physical_devices("GPU")
@@ -301,6 +304,16 @@ def checked(resolver: Any) -> Any:
             f"TF_CONFIG says that this is {job} {index}, and has no address for it ({listed}). Give each worker an address of its own."
         )
     return resolver
+
+
+def open_port() -> str:
+    """What a worker says of its port, which TensorFlow opens to every network of the machine."""
+    found = cluster()
+    port = addresses_of(found)[workers()[0]].rpartition(":")[2] if found else "none"
+    return (
+        f"warning: port {port} is open to every network of this machine, and whoever reaches it can "
+        "run code as you; use a private network or a firewall (docs/distribute.md, Security)"
+    )
 
 
 def addresses_of(resolver: Any) -> list[str]:

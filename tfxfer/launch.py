@@ -18,6 +18,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from tfxfer.errors import DistributeError
+from tfxfer.loopback import Loopback, make_loopback
+
 SEE, END = (
     12.0,
     6.0,
@@ -27,15 +30,26 @@ ENV = "TFXFER_LAUNCH"  # tells a worker that the launcher says how to go on
 LINES = 15  # of a failed worker's log
 
 
-def launch(arguments: Sequence[str], workers: int) -> int:
+def launch(arguments: Sequence[str], workers: int, open_ports: bool = False) -> int:
     """Run `tfxfer ARGUMENTS` in so many processes, and wait for them.
+
+    Args:
+        open_ports: several workers listen on this machine's network. Otherwise they have one of their own,
+            with nothing but loopback in it.
 
     Returns:
         0, or the exit status of the worker that failed first (128 + number for a signal).
+
+    Raises:
+        DistributeError: this system can't give the workers a network of their own.
     """
     addresses = free_addresses(workers)
-    logs = Path(tempfile.mkdtemp(prefix="tfxfer-launch-"))
     with ExitStack() as stack:
+        network = None
+        if workers > 1 and not open_ports:
+            network = own_network()
+            stack.callback(network.close)
+        logs = Path(tempfile.mkdtemp(prefix="tfxfer-launch-"))
         processes = []
         for number in range(workers):
             out = None if not number else stack.enter_context(open(log_of(logs, number), "w"))
@@ -50,12 +64,17 @@ def launch(arguments: Sequence[str], workers: int) -> int:
                     },
                     stdout=out,
                     stderr=out and subprocess.STDOUT,
-                    preexec_fn=partial(pin, number, workers),
+                    preexec_fn=partial(settle, number, workers, network),
                 )
             )
         print(
             f"{workers} workers; worker 0 speaks here, the others write to {logs}", file=sys.stderr
         )
+        if network is not None:
+            print(
+                "They reach each other and no other network; to let them download, add --open-ports.",
+                file=sys.stderr,
+            )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop(processes))
         failed = first_to_fail(processes)
@@ -81,7 +100,10 @@ def launch(arguments: Sequence[str], workers: int) -> int:
         )
     # Of a chief that ended by itself, its own error says what to do.
     if how < 0 or how in STOPPED or failed:
-        again = shlex.join(["tfxfer", "launch", "--workers", str(workers), "--", *arguments])
+        options = ["--open-ports"] if open_ports else []
+        again = shlex.join(
+            ["tfxfer", "launch", "--workers", str(workers), *options, "--", *arguments]
+        )
         print(
             f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}",
             file=sys.stderr,
@@ -101,8 +123,33 @@ def free_addresses(count: int) -> list[str]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("localhost", 0))
-        return [f"localhost:{each.getsockname()[1]}" for each in sockets]
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+
+
+def own_network() -> Loopback:
+    """A network for the workers alone.
+
+    Raises:
+        DistributeError: this system does not allow one.
+    """
+    try:
+        return make_loopback()
+    except OSError as error:
+        raise DistributeError(
+            "this system gives the workers no network of their own "
+            f"({error.strerror or error}), and TensorFlow's workers listen on every interface: "
+            "whoever reaches one of their ports can run code as you. Where only people whom you "
+            "trust reach this machine, add --open-ports before the --. Expected: Linux, with "
+            "(user and) network namespaces allowed."
+        ) from error
+
+
+def settle(number: int, workers: int, network: Loopback | None) -> None:
+    """Before a worker's program starts: its cores, and its network where it has one of its own."""
+    pin(number, workers)
+    if network is not None:
+        network.enter()
 
 
 def pin(number: int, workers: int) -> None:

@@ -20,9 +20,20 @@ MOST_MEMBERS = 10_000
 MOST_UNPACKED = 32 * 1024**3
 MOST_RATIO = 100  # weights hardly shrink; a file of zeros shrinks a thousandfold
 FREE_UNPACKED = 64 * 1024**2  # small archives may shrink as they like
+MOST_HEADER = 1024**2  # of what stands before one member: its long name and its other properties
 
 # --- SavedModels ---
 
-MOST_CONSTANTS = (
-    1024**3
-)  # bytes in memory of all constants in a graph; TensorFlow saves no more than 2 GB
+MOST_GRAPH = 1024**3  # bytes of saved_model.pb; weights lie elsewhere
+MOST_CONSTANTS = 1024**3  # bytes in memory of all constants in a graph
+
+# --- downloads ---
+
+MOST_DOWNLOADED = 16 * 1024**3  # bytes of one archive
+MOST_REDIRECTS = 10
+MOST_SILENCE = 60.0  # seconds without a byte
+LEAST_RATE = 1024  # bytes a second, on average over a window
+RATE_WINDOW = 60.0  # seconds
+LONGEST_DOWNLOAD = 12 * 3600.0  # seconds for the whole: 16 GiB at 3 Mbit/s
+LONGEST_STANDSTILL = 600.0  # seconds in which another process's download may not grow
+MOST_ANSWER = 4096  # bytes of an answer that is only an address

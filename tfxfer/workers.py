@@ -4,8 +4,7 @@ Every worker runs the same recipe. With one worker nothing here computes anythin
 """
 
 import hashlib
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfxfer import parcel
 from tfxfer.errors import DistributeError
 
 Strategy: TypeAlias = Any  # tf.distribute.Strategy, which has no types
@@ -69,15 +69,30 @@ def barrier(strategy: Strategy) -> None:
     everyones(strategy, np.zeros(1, np.int64))
 
 
-def chiefs(strategy: Strategy, make: Callable[[], T]) -> T:
-    """What `make` returns to the chief, for every worker: what depends on clocks, disks or the last bits of a sum must be the same for all."""
+def chiefs(strategy: Strategy, make: Callable[[], T], known: Sequence[type] = ()) -> T:
+    """What `make` returns to the chief, for every worker: what depends on clocks, disks or the last bits of a sum must be the same for all.
+
+    Args:
+        make: returns what `parcel.pack` can pack.
+        known: the dataclasses that may be in it.
+
+    Raises:
+        DistributeError: on a worker that was sent something else.
+    """
     index, count = place(strategy)
     if count == 1:
         return make()
-    made = pickle.dumps(make()) if not index else b""
+    made = parcel.pack(make(), known) if not index else b""
     size = -(-int(everyones(strategy, np.array([len(made)]))[0, 0]) // 4) * 4
     mine = np.frombuffer(made.ljust(size, b"\0"), np.int32)
-    return pickle.loads(summed(strategy)(tf.constant(mine)).numpy().tobytes())
+    sent = summed(strategy)(tf.constant(mine)).numpy().tobytes()
+    try:
+        return parcel.unpack(sent, known)
+    except ValueError as error:
+        raise DistributeError(
+            f"worker 0 sent what worker {index} can't read: {error}. Start all of them with the "
+            "same version of tfxfer, where only they reach their ports."
+        ) from error
 
 
 def agree(strategy: Strategy, **facts: str) -> None:

@@ -19,11 +19,14 @@ class Source:
         path: a folder that holds `saved_model.pb`.
         handle: as it was given.
         entry: what the catalog says about it, None where it says nothing.
+        sha256: of what the handle leads to: an archive, a file with weights, or a folder (see
+            `tfxfer.handles.checksum`). None of a download that was in tensorflow_hub's cache before.
     """
 
     path: Path
     handle: str
     entry: Entry | None
+    sha256: str | None = None
 
 
 def resolve(handle: str | os.PathLike) -> Source:
@@ -31,28 +34,40 @@ def resolve(handle: str | os.PathLike) -> Source:
 
     Args:
         handle: a name of the catalog (`efficientnet-lite0`), a SavedModel folder, a `.tar.gz` or `.tgz` of one, or a URL (tfhub.dev,
-            www.kaggle.com/models, a server of the same kind, gs://). A `pathlib.Path` is always a path.
+            www.kaggle.com/models, a server of the same kind, gs://). Behind it may stand `#sha256=` and 64 hexadecimal digits, which it
+            must have. A `pathlib.Path` is always a path.
 
     Raises:
-        HandleError: nothing there, no network, a damaged download.
+        HandleError: nothing there, no network, a damaged download, or another SHA-256 than was asked for.
         ArchiveError: an archive that is damaged, too large, or leaves its folder.
         MissingExtraError: a catalog name whose package is not installed.
     """
     # TensorFlow is loaded here and not on import, so that the catalog can be listed without it.
-    from tfxfer.handles import archive, folder, lite, tfhub
+    from tfxfer.handles import archive, checksum, folder, lite, tfhub
 
-    text = os.fspath(handle)
+    given = os.fspath(handle)
+    text, wanted = given, ""
+    # A path may have a # in its name.
+    if isinstance(handle, str) and (tfhub.is_url(given) or not Path(given).expanduser().exists()):
+        text, wanted = checksum.split(given)
     entry = find(text) if isinstance(handle, str) else None
     if entry and entry.offline:
-        return Source(lite.build(entry), text, entry)
+        path, digest = lite.build(entry, wanted)
+        return Source(path, given, entry, digest)
     if entry or (isinstance(handle, str) and tfhub.is_url(text)):
-        return Source(tfhub.fetch(entry.handle if entry else text), text, entry)
+        found = tfhub.fetch(entry.handle if entry else text, wanted)
+        return Source(found[0], given, entry, found[1])
     path = Path(text).expanduser()
     if archive.is_archive(path) and not path.is_dir():
-        return Source(archive.unpack(path), text, None)
+        path, digest = archive.unpack(path, wanted)
+        return Source(path, given, None, digest)
     if isinstance(handle, str) and not path.exists() and len(path.parts) == 1 and not path.suffix:
         raise HandleError(unknown(text))
-    return Source(folder.check(path), text, None)
+    if not (path / "saved_model.pb").is_file():
+        return Source(folder.check(path), given, None)
+    digest = checksum.of_folder(path)
+    checksum.check(str(path), digest, wanted)
+    return Source(folder.check(path), given, None, digest)
 
 
 def unknown(name: str) -> str:

@@ -188,8 +188,8 @@ CATALOG: tuple[Entry, ...] = (
 
 
 def find(name: str) -> Entry | None:
-    """The row of a short name or of a handle; None where the catalog has none."""
-    wanted = name.rstrip("/")
+    """The row of a short name or of a handle, with or without #sha256=; None where the catalog has none."""
+    wanted = name.partition("#sha256=")[0].rstrip("/")
     return next(
         (
             entry

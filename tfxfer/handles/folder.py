@@ -1,9 +1,17 @@
 """A SavedModel folder on disk: whether it is one, whether it is whole, and how one is put in its place."""
 
+import atexit
+import contextlib
+import functools
+import math
 import os
+import re
 import shutil
+import stat
+import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -11,9 +19,18 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfxfer.errors import HandleError
-from tfxfer.files import sync_folder
+from tfxfer.files import read_regular, sync_folder
+from tfxfer.limits import MOST_GRAPH
+from tfxfer.names import one_line
 
+MOST_SAID = 300  # characters of an error that a stranger's file or server may have worded
 ABANDONED = 24 * 3600  # seconds until an unfinished folder is taken for that of a dead process
+MARK = "unfinished-by-tfxfer"  # a file in each unfinished folder of ours; nothing else is swept out
+# Cache folders are called by a hash, or by name, builder and hash; then comes a random number.
+UNFINISHED = re.compile(
+    r"([0-9a-f]{32}|[0-9a-f]{40}|[\w.-]+-[0-9]+-[0-9a-f]{16})\.([0-9a-f]{12}|[0-9a-f]{32})\.tmp"
+)
+GLOBBED = re.compile(r"[\[\]*?\\]")  # TensorFlow takes them for patterns
 
 
 def check(path: Path) -> Path:
@@ -52,7 +69,7 @@ def is_tf1_hub(path: Path) -> bool:
     """Whether a whole SavedModel is in the TF1 Hub format. Some TF2 models carry a tfhub_module.pb too; only these have an object graph."""
     if not (path / "tfhub_module.pb").exists():
         return False
-    proto = SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    proto = SavedModel.FromString(read_regular(path / "saved_model.pb", MOST_GRAPH))
     return not any(graph.object_graph_def.nodes for graph in proto.meta_graphs)
 
 
@@ -73,7 +90,7 @@ def problem(path: Path) -> str:
     Reads the graph, looks for the assets that it names, and reads every tensor once, which checks the length and checksum of each.
     """
     try:
-        proto = SavedModel.FromString((path / "saved_model.pb").read_bytes())
+        proto = SavedModel.FromString(read_regular(path / "saved_model.pb", MOST_GRAPH))
     except FileNotFoundError:
         return "saved_model.pb is missing"
     except DecodeError:
@@ -97,37 +114,126 @@ def problem(path: Path) -> str:
 
 
 def checkpoint_problem(variables: Path) -> str:
+    """Why the variables can't all be read, "" where they can."""
+    shards: list[str] = []
     try:
-        reader = tf.train.load_checkpoint(str(variables / "variables"))
-        for name in reader.get_variable_to_shape_map():
+        size = 0
+        for path in sorted(variables.iterdir()):
+            shards.append(path.name)
+            found = path.stat()
+            # TensorFlow would wait for ever to open a pipe.
+            if not stat.S_ISREG(found.st_mode):
+                return f"variables/{path.name} is no regular file"
+            size += found.st_size
+        reader = tf.train.load_checkpoint(str(plain_path(variables) / "variables"))
+        dtypes = reader.get_variable_to_dtype_map()
+        for name, shape in reader.get_variable_to_shape_map().items():
+            # Its memory is taken before its bytes are looked for.
+            if math.prod(shape) * dtypes[name].size > size:
+                return f"variables/ has {size:,} bytes, too few for {name} of shape {shape}"
             reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, RuntimeError, OSError, IndexError) as error:
-        shards = ", ".join(sorted(p.name for p in variables.iterdir())) or "nothing"
-        return f"the values in variables/ can't be read (it holds {shards}; {first_line(error)})"
+        listed = ", ".join(shards) or "nothing"
+        return f"the values in variables/ can't be read (it holds {listed}; {first_line(error)})"
     return ""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """The first line of an error's text, harmless for a terminal, or its type where it has none."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return one_line(lines[0][:MOST_SAID]).rstrip(".") if lines else type(error).__name__
+
+
+# --- a path that TensorFlow can read -----------------------------------------------------------------------------------------------------------
+
+
+def plain_path(folder: Path) -> Path:
+    """A path to an existing folder in which TensorFlow takes nothing for a pattern: `folder` itself, or a symbolic link to it.
+
+    TensorFlow takes `[1]`, `*`, `?` and a backslash in the path of a checkpoint for a pattern, and can't
+    take a name that is not UTF-8. The link lives as long as this process, since what was loaded may read
+    its assets later.
+
+    Raises:
+        HandleError: there is no place for a link.
+    """
+    if is_plain(folder):
+        return folder
+    try:
+        return link_to(folder.absolute())
+    except OSError as error:
+        raise HandleError(
+            f"{folder} has one of the characters [ ] * ? \\ in its path, or is not UTF-8, and "
+            f"TensorFlow can't read it; a link to it can't be made ({error.strerror or error}). "
+            "Rename the folder."
+        ) from error
+
+
+def is_plain(path: Path) -> bool:
+    """Whether TensorFlow takes this path as it is."""
+    text = str(path)
+    return not GLOBBED.search(text) and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+@functools.cache
+def link_to(folder: Path) -> Path:
+    """A symbolic link to `folder`, in a folder that goes when this process ends."""
+    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path.cwd(), Path.home()]
+    place = next((place for place in places if is_plain(place) and place.is_dir()), None)
+    if place is None:
+        raise OSError("the folders for temporary files have such characters too")
+    links = Path(tempfile.mkdtemp(prefix="tfxfer-link-", dir=place))
+    link = links / "folder"
+    link.symlink_to(folder, target_is_directory=True)
+    atexit.register(remove_link, link, os.getpid())
+    return link
+
+
+def remove_link(link: Path, process: int) -> None:
+    """Remove a link and its folder, where this is the process that made them and not a copy of it."""
+    if os.getpid() == process:
+        with contextlib.suppress(OSError):
+            link.unlink()
+            link.parent.rmdir()
 
 
 # --- putting a folder in its place ------------------------------------------------------------------------------------------------------------
 
 
-def unique_beside(folder: Path) -> Path:
-    """A free name beside `folder`, on the same disk, so that it can be renamed to it. Sweeps out what killed processes left there."""
+@contextlib.contextmanager
+def beside(folder: Path, number: str = "") -> Iterator[Path]:
+    """A free name for an unfinished `folder`, on the same disk, from which `publish` renames it; what is left there goes at the end.
+
+    It lies in a folder of its own that holds our mark. Such folders of killed processes, and only such,
+    are swept out first.
+
+    Args:
+        number: hexadecimal, for its name; a random one by default.
+
+    Raises:
+        HandleError: the folder above can't be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob("*.tmp"):
-            if left.stat().st_mtime < time.time() - ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-    except FileNotFoundError:
-        pass  # another process swept first
+        sweep(folder.parent)
+        place = folder.with_name(f"{folder.name}.{number or uuid.uuid4().hex[:12]}.tmp")
+        place.mkdir()
+        (place / MARK).touch()
     except OSError as error:
         raise unwritable(folder.parent, error) from error
-    return folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield place / "model"
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what killed processes left unfinished: folders that have a name of ours, hold our mark, and are a day old."""
+    for left in parent.glob("*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another process swept first
+            old = left.lstat().st_mtime < time.time() - ABANDONED
+            if old and UNFINISHED.fullmatch(left.name) and (left / MARK).is_file():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def publish(aside: Path, folder: Path) -> None:
@@ -151,19 +257,28 @@ def set_aside(folder: Path, found: str) -> None:
 
     It is renamed first, and looked at again under its new name: if another process put a whole one there in between, that one goes back.
     """
-    aside = unique_beside(folder)
+    with beside(folder) as aside:
+        if move(folder, aside, f"it is not whole: {found}") and not problem(aside):
+            publish(aside, folder)
+
+
+def discard(folder: Path, why: str) -> None:
+    """Remove a folder of the cache, whole or not, if it is there."""
+    with beside(folder) as aside:
+        move(folder, aside, why)
+
+
+def move(folder: Path, aside: Path, why: str) -> bool:
+    """Whether it was there."""
     try:
         os.rename(folder, aside)
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
         raise HandleError(
-            f"{folder} is not whole ({found}) and can't be removed ({error.strerror}). Remove it by hand."
+            f"{folder} can't be removed ({error.strerror}), and must be, since {why}. Remove it by hand."
         ) from error
-    if not problem(aside):
-        publish(aside, folder)
-    else:
-        shutil.rmtree(aside, ignore_errors=True)
+    return True
 
 
 def unwritable(folder: Path, error: OSError) -> HandleError:

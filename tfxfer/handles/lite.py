@@ -6,7 +6,6 @@ The packages ship the ImageNet weights of https://github.com/tensorflow/tpu/tree
 
 import hashlib
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +14,70 @@ import tensorflow as tf
 
 from tfxfer.cache import default_folder
 from tfxfer.errors import HandleError, MissingExtraError
-from tfxfer.handles import pth
+from tfxfer.files import read_regular
+from tfxfer.handles import checksum, pth
 from tfxfer.handles.catalog import Entry
-from tfxfer.handles.folder import first_line, problem, publish, set_aside, unique_beside
+from tfxfer.handles.folder import beside, first_line, plain_path, problem, publish, set_aside
 
 BUILDER = 2  # raise it when the built network changes
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
 EPSILON, MOMENTUM = 1e-3, 0.99
+# SHA-256 of the file with the weights in each package, version 0.1.0.
+WEIGHTS = {
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+MOST_WEIGHTS = 256 * 1024**2  # bytes of such a file; the largest has 25 MB
 
 
-def build(entry: Entry) -> Path:
-    """The folder of the SavedModel of `entry`, built on first use.
+def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
+    """The folder of the SavedModel of `entry`, built on first use, and the SHA-256 of the file with its weights.
+
+    Args:
+        wanted: SHA-256 that the file must have.
 
     Raises:
         MissingExtraError: the package with the weights is not installed.
-        HandleError: its file is damaged or not the published one, or the cache can't be written.
+        HandleError: its file is not the published one, or the cache can't be written.
     """
     path = weights_file(entry)
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise HandleError(
-            f"{path} can't be read ({error.strerror}). Install its package again."
-        ) from error
-    # The file's name ends in the first digits of its hash, as PyTorch's hub has it.
-    if not digest.startswith(path.stem.rpartition("-")[2]):
-        raise HandleError(
-            f"{path} is damaged: its content has the hash {digest[:8]}, not the one in its name. Install its package again."
-        )
+    digest = published(path, WEIGHTS[entry.handle])
+    checksum.check(f"the file with the weights of {entry.name} ({path.name})", digest, wanted)
     folder = default_folder() / "backbones" / f"{entry.name}-{BUILDER}-{digest[:16]}"
     if folder.exists() and (found := problem(folder)):
         set_aside(folder, found)
     if not folder.exists():
         network = Network(pth.read(path), entry.image_size)
-        aside = unique_beside(folder)
-        try:
-            tf.saved_model.save(
-                network, str(aside), signatures={"serving_default": network.serving}
-            )
-        except (OSError, tf.errors.OpError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise HandleError(
-                f"{folder} can't be written ({first_line(error)}). Choose another cache folder with TFXFER_CACHE_DIR."
-            ) from error
-        publish(aside, folder)
-    return folder
+        with beside(folder) as aside:
+            try:
+                tf.saved_model.save(
+                    network,
+                    str(plain_path(aside.parent) / aside.name),
+                    signatures={"serving_default": network.serving},
+                )
+            except (OSError, tf.errors.OpError) as error:
+                raise HandleError(
+                    f"{folder} can't be written ({first_line(error)}). Choose another cache folder with TFXFER_CACHE_DIR."
+                ) from error
+            publish(aside, folder)
+    return folder, digest
+
+
+def published(path: Path, expected: str) -> str:
+    """The SHA-256 of the file with the weights, which must be the expected one."""
+    try:
+        digest = hashlib.sha256(read_regular(path, MOST_WEIGHTS)).hexdigest()
+    except OSError as error:
+        raise HandleError(
+            f"{path} can't be read ({error.strerror}). Install its package again."
+        ) from error
+    if digest != expected:
+        raise HandleError(
+            f"{path} is damaged or was replaced: its SHA-256 is {digest}, that of the published file "
+            f"is {expected}. Install its package again."
+        )
+    return digest
 
 
 def weights_file(entry: Entry) -> Path:

@@ -21,7 +21,7 @@ from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
 from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.optimizers import hold, layerwise
-from tfxfer.probe import Choice, Fitted, choose, paired, temperature
+from tfxfer.probe import Candidate, Choice, Fitted, choose, paired, temperature
 from tfxfer.probe.fitted import Array
 from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
 from tfxfer.tuning.task import Task
@@ -223,7 +223,9 @@ def competed(
 
     def fit(rows: np.ndarray, log: Callable[..., None] = nothing, taps: bool = True) -> Choice:
         return chiefs(
-            way.strategy, lambda: fitted_on(features, rows, taps, head=head, seed=way.seed, log=log)
+            way.strategy,
+            lambda: fitted_on(features, rows, taps, head=head, seed=way.seed, log=log),
+            (Choice, Candidate, Fitted),
         )
 
     def start(rows: np.ndarray, rival: Choice | None = None) -> Fitted:
