@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from tfxfer.errors import CacheError
-from tfxfer.files import open_regular, sync_folder
+from tfxfer.files import open_regular, remove_named, sync_folder
 
 FORMAT = 1  # raise it when the meaning of a row changes; old rows are then never found
 ABANDONED = 600  # seconds without a write after which a half-written shard is a dead process's
@@ -286,7 +286,10 @@ class Cache:
         for key, file in files:
             with contextlib.suppress(FileNotFoundError):  # forgotten when it is next asked for
                 sizes[key] += (self.shards / file).stat().st_size
-        return [Entry(json.loads(text), rows, sizes[key]) for key, text, rows in keys]
+        try:
+            return [Entry(json.loads(text), rows, sizes[key]) for key, text, rows in keys]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(str(error)) from error
 
     def clear(self) -> int:
         """Forget everything; returns the number of bytes freed."""
@@ -316,18 +319,6 @@ class Cache:
             except FileNotFoundError:
                 pass  # its writer removed it
         return freed
-
-    def remove(self) -> None:
-        """Remove what tfxfer made, and the folder where nothing else is in it; nobody may be using it."""
-        with self._explained():
-            for path in [*self.shards.iterdir(), *self.folder.glob(f"{self.index.name}*")]:
-                ours = SHARD.fullmatch(path.name) or ASIDE.fullmatch(path.name)
-                index = path.name in (self.index.name, f"{self.index.name}-journal")
-                if (ours or index) and stat.S_ISREG(path.lstat().st_mode):
-                    path.unlink()
-            for folder in (self.shards, self.folder):
-                with contextlib.suppress(OSError):  # a person's files are in it
-                    folder.rmdir()
 
     def _forget_damaged(self, database: sqlite3.Connection, key: int, width: int) -> None:
         """Compare each shard of a key with its checksum, once a process, and forget those that differ."""
@@ -386,13 +377,16 @@ class Cache:
             if isinstance(error, sqlite3.DatabaseError) and not isinstance(
                 error, sqlite3.OperationalError
             ):
-                raise CacheError(
-                    f"the index of the cache in {self.folder} is damaged: {reason}. Delete {self.index}"
-                    f" and {self.shards}: what they held is computed again."
-                ) from error
+                raise self._damaged(reason) from error
             raise CacheError(
                 f"the cache in {self.folder} can't be used: {reason}. Choose another folder with --cache DIR."
             ) from error
+
+    def _damaged(self, reason: str) -> CacheError:
+        return CacheError(
+            f"the index of the cache in {self.folder} is damaged: {reason}. Delete {self.index} and"
+            f" {self.shards}: what they held is computed again."
+        )
 
     def _full(self, reason: str, need: int) -> CacheError:
         try:
@@ -510,6 +504,25 @@ def size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
+def remove_cache(folder: str | os.PathLike) -> None:
+    """Remove what tfxfer made in a cache's folder, and the folder where nothing else is in it; nobody may be using it.
+
+    Raises:
+        OSError: a file can't be removed.
+    """
+    folder = Path(folder)
+    shards = [] if (folder / "shards").is_symlink() else list(folder.glob("shards/*"))
+    names = [
+        f"shards/{path.name}"
+        for path in shards
+        if not path.is_symlink() and (SHARD.fullmatch(path.name) or ASIDE.fullmatch(path.name))
+    ]
+    remove_named(folder, [*names, "index.sqlite3", "index.sqlite3-journal"])
+    for empty in (folder / "shards", folder):
+        with contextlib.suppress(OSError):  # a person's files are in it, or it is not there
+            empty.rmdir()
+
+
 @contextmanager
 def temporary(folder: str | os.PathLike) -> Iterator[Cache]:
     """A cache that is removed when the block ends; what else is in the folder stays."""
@@ -517,4 +530,4 @@ def temporary(folder: str | os.PathLike) -> Iterator[Cache]:
     try:
         yield cache
     finally:
-        cache.remove()
+        remove_cache(folder)

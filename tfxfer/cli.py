@@ -277,6 +277,7 @@ def predict(
         raise click.UsageError("--format parquet needs --to FILE.")
     start_tensorflow()
     serving = room("serving")
+    serving.check_target(to, paths, folder)
     serving.write(serving.predict(folder, paths, **options, log=to_stderr, progress=True), form, to)
 
 

@@ -20,3 +20,16 @@ MOST_MEMBERS = 10_000
 MOST_UNPACKED = 32 * 1024**3
 MOST_RATIO = 100  # weights hardly shrink; a file of zeros shrinks a thousandfold
 FREE_UNPACKED = 64 * 1024**2  # small archives may shrink as they like
+
+# --- run folders and exports ---
+
+MOST_JSON = 32 * 1024**2  # bytes of a text of settings, figures, labels or a manifest
+MOST_ROWS = 2_000_000  # of predictions.csv, as a report reads them
+FREE_ARRAYS = 512 * 1024**2  # probabilities of few classes shrink to almost nothing
+MOST_ARRAYS = 100_000  # in one .npz file: a checkpoint has one for each weight
+FREE_GRAPH = 32 * 1024**2  # a graph's text, without its weights
+MOST_GRAPH = 2**31 - 1  # bytes of a message of Protocol Buffers
+GRAPH_RATIO = 20
+FREE_WEIGHTS = 64 * 1024**2  # that a model may have beyond what its file holds
+MOST_ELEMENTS = 2**28  # of what one layer gives for one image: 1 GiB
+MOST_THUMBNAILS = 64 * 1024**2  # they are all on one page

@@ -34,9 +34,17 @@ def escaped(character: str) -> str:
 def csv_cell(text: str) -> str:
     """A text for a cell of a table: with a quote before it where a spreadsheet would run it as a formula.
 
+    So is a text that is such a text already, so that `from_csv_cell` finds every text again.
     https://owasp.org/www-community/attacks/CSV_Injection
     """
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def from_csv_cell(cell: str) -> str:
+    """The text that `csv_cell` made a cell of."""
+    if cell.startswith("'") and cell.lstrip("'").startswith(FORMULA):
+        return cell[1:]
+    return cell
 
 
 def markdown(text: str) -> str:

@@ -16,7 +16,7 @@ place       FOLDER/<version>/, whole or not there
 """
 
 from tfxfer.serving.export import export
-from tfxfer.serving.formats import write
+from tfxfer.serving.formats import check_target, write
 from tfxfer.serving.judge import evaluate
 from tfxfer.serving.litert import export_litert
 from tfxfer.serving.model import Served, load_model, open_model
@@ -26,6 +26,7 @@ from tfxfer.serving.reusable import export_reusable
 __all__ = [
     "Prediction",
     "Served",
+    "check_target",
     "evaluate",
     "export",
     "export_litert",
