@@ -332,12 +332,17 @@ def said(**options):
 
 def test_trust_is_never_read_from_a_file(tmp_path):
     Run(tmp_path, recipe="frozen", trust=True).close()
-    assert not Run(tmp_path, recipe="frozen", resume=True).trust
-    assert not json.loads((tmp_path / "settings.json").read_text())["trust"]["value"]
-    settings = tmp_path / "settings.json"
-    settings.write_text(settings.read_text().replace("false", "true"))
-    assert not Run(tmp_path, recipe="frozen", resume=True, skip_bad_images=True).trust
-    assert Run(tmp_path / "r", recipe="frozen", resume=True, trust=True, given=("trust",)).trust
+    run = Run(tmp_path, recipe="frozen", resume=True)
+    run.close()
+    assert not run.trust
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["trust"]["value"] is False
+    settings["trust"]["value"] = True
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    run = Run(tmp_path, recipe="frozen", resume=True)
+    run.close()
+    assert not run.trust
+    assert Run(tmp_path, recipe="frozen", resume=True, trust=True, given=("trust",)).trust
 
 
 @pytest.mark.parametrize(
@@ -358,7 +363,7 @@ def test_trust_is_never_read_from_a_file(tmp_path):
     ],
 )
 def test_a_strangers_run_goes_on_only_with_what_is_said(tmp_path, name, value):
-    theirs(tmp_path, data="demo", **{name: value})
+    theirs(tmp_path, **{"data": "demo", name: value})
     before = (tmp_path / "settings.json").read_bytes()
     with pytest.raises(RunError) as caught:
         Run(tmp_path, resume=True, **said())
@@ -540,8 +545,9 @@ DEEP = "[" * 100_000 + "]" * 100_000
         "\x00",
         '{"settings.json": {}}',
         '{"settings.json": 1}',
-    ]
-    + ['{"settings.json": {"bytes": "9", "sha256": 9}}', '{"settings.json": {"bytes": 1e999}}'],
+        '{"settings.json": {"bytes": "9", "sha256": 9}}',
+        '{"settings.json": {"bytes": 1e999}}',
+    ],
 )
 def test_a_damaged_manifest_is_named(tmp_path, text):
     finished(tmp_path)
