@@ -5,7 +5,7 @@ from pathlib import Path
 import jinja2
 
 from tfxfer.handles import catalog
-from tfxfer.report.page import facts
+from tfxfer.report.page import facts, reported
 
 
 def card(folder: Path) -> str:
@@ -28,5 +28,8 @@ def card(folder: Path) -> str:
         f"\\{c}" if c in "\\`*_{}[]<>#|" else " " if c in "\r\n" else c for c in str(value)
     )
     entry = catalog.find(str(settings.get("backbone", "")))
-    text = environment.get_template("card.md.j2").render(**found, values=settings, backbone=entry)
+    with reported(folder):
+        text = environment.get_template("card.md.j2").render(
+            **found, values=settings, backbone=entry
+        )
     return text.encode("utf-8", "replace").decode()

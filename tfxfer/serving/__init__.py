@@ -3,6 +3,7 @@
     encoded bytes ─preprocess.pixels─> pixels ─network, one graph of constants─> features ─head─> logits ─softmax─> probabilities
 
 model       a finished run, or an export of one, that is ready to answer
+weigh       what a model.keras would unpack to, before it is opened
 answers     files to probabilities, whatever is wrong with some of them
 predict     files to classes
 formats     ... as CSV, JSON, JSON lines or Parquet
