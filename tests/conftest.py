@@ -35,6 +35,7 @@ def cache_folder(tmp_path_factory):
     """A cache of this run's own, so that nothing on the machine is read or changed."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["TFXFER_CACHE_DIR"] = str(folder)
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
     return folder
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tfxfer import cache as room
-from tfxfer.cache import Cache, default_folder
+from tfxfer.cache import Cache, default_folder, remove_cache
 from tfxfer.errors import CacheError
 
 KEY = {"backbone": "b", "view": 0}
@@ -163,13 +163,15 @@ def test_summary_has_an_entry_each_key_and_clear_empties_it(tmp_path):
 def test_a_sweep_removes_what_dead_writers_left_and_nothing_else(tmp_path):
     cache, rows = filled(tmp_path)
     folder = tmp_path / "shards"
-    (folder / "orphan.npy").write_bytes(b"123")
-    (folder / "under-way.npy.tmp").write_bytes(b"123")
-    (folder / "abandoned.npy.tmp").write_bytes(b"12345")
+    orphan, under_way, abandoned = (folder / f"{letter * 32}.npy" for letter in "abc")
+    under_way, abandoned = (path.with_suffix(".npy.tmp") for path in (under_way, abandoned))
+    orphan.write_bytes(b"123")
+    under_way.write_bytes(b"123")
+    abandoned.write_bytes(b"12345")
     long_ago = time.time() - 2 * room.ABANDONED
-    os.utime(folder / "abandoned.npy.tmp", (long_ago, long_ago))
+    os.utime(abandoned, (long_ago, long_ago))
     assert cache.sweep() == 8
-    assert len(shards(tmp_path)) == 3 and (folder / "under-way.npy.tmp").exists()
+    assert len(shards(tmp_path)) == 3 and under_way.exists()
     np.testing.assert_array_equal(cache.rows(KEY, names(20))[:], rows)
 
 
@@ -252,7 +254,7 @@ def test_a_damaged_index_says_what_to_delete(tmp_path):
     (tmp_path / "index.sqlite3").write_bytes(b"not a database, " * 100)
     with pytest.raises(
         CacheError,
-        match=r"the index of the cache in .* is damaged: file is not a database. Delete that folder",
+        match=r"the index of the cache in .* is damaged: file is not a database. Delete .*index\.sqlite3 and .*shards",
     ):
         Cache(tmp_path)
 
@@ -282,3 +284,117 @@ def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_folder() == tmp_path / ".cache" / "tfxfer"
+
+
+def persons_files(folder) -> dict:
+    """Files and folders that a person might keep in a folder `shards`, long untouched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "my.npy").write_bytes(b"numbers")
+    (folder / "old.tar").write_bytes(b"tar")
+    (folder / "notes.npy.tmp").write_bytes(b"notes")
+    (folder / f"{'A' * 32}.npy").write_bytes(b"upper case is not ours")
+    (folder / f"{'d' * 32}.npy").mkdir()
+    (folder / f"{'d' * 32}.npy" / "inside.txt").write_text("text")
+    (folder / f"{'e' * 32}.npy").symlink_to(folder / "my.npy")
+    long_ago = time.time() - 2 * room.ABANDONED
+    for path in folder.iterdir():
+        os.utime(path, (long_ago, long_ago))
+    return content(folder)
+
+
+def content(folder) -> dict:
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("how", ["sweep", "clear", "remove"])
+def test_nothing_is_removed_but_what_is_made_here(tmp_path, how):
+    cache, _ = filled(tmp_path)
+    made = {path.name for path in shards(tmp_path)}
+    before = persons_files(tmp_path / "shards")
+    (tmp_path / "thesis.txt").write_text("chapter")
+    {"sweep": cache.sweep, "clear": cache.clear, "remove": lambda: remove_cache(tmp_path)}[how]()
+    after = content(tmp_path / "shards")
+    assert {name: after.get(name, b"") for name in before if name.name not in made} == {
+        name: text for name, text in before.items() if name.name not in made
+    }
+    assert (tmp_path / "thesis.txt").read_text() == "chapter"
+    assert (tmp_path / "shards" / f"{'e' * 32}.npy").is_symlink()
+
+
+def test_a_folder_shards_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path):
+    persons_files(tmp_path / "shards")
+    (tmp_path / "shards" / f"{'a' * 32}.npy").write_bytes(b"named by a hash")
+    before = content(tmp_path)
+    with pytest.raises(CacheError) as caught:
+        Cache(tmp_path)
+    assert str(tmp_path / "shards") in str(caught.value)
+    assert {name: content(tmp_path).get(name) for name in before} == before
+
+
+def test_an_index_of_another_program_is_refused_and_left_as_it_is(tmp_path):
+    other = sqlite3.connect(tmp_path / "index.sqlite3")
+    other.execute("create table photos (id integer)")
+    other.commit()
+    other.close()
+    before = (tmp_path / "index.sqlite3").read_bytes()
+    with pytest.raises(CacheError, match="photos"):
+        Cache(tmp_path)
+    assert (tmp_path / "index.sqlite3").read_bytes() == before
+
+
+def test_a_cache_beside_other_files_works(tmp_path):
+    (tmp_path / "notes.txt").write_text("notes")
+    _, rows = filled(tmp_path)
+    np.testing.assert_array_equal(Cache(tmp_path).rows(KEY, names(20))[:], rows)
+
+
+@pytest.mark.parametrize("place", [0, 60, 200, -1])
+def test_a_flipped_bit_is_noticed_and_the_shard_forgotten(tmp_path, place):
+    cache, rows = filled(tmp_path)
+    shard = shards(tmp_path)[0]
+    damaged = bytearray(shard.read_bytes())
+    damaged[place] ^= 1
+    shard.write_bytes(damaged)
+    assert cache.missing(KEY, names(20)) == list(range(12))
+    cache.append(KEY, names(12), rows[:12])
+    np.testing.assert_array_equal(cache.rows(KEY, names(20))[:], rows)
+
+
+def test_a_bit_that_flips_after_the_look_up_is_an_error(tmp_path):
+    cache, _ = filled(tmp_path)
+    rows = cache.rows(KEY, names(20))
+    shard = shards(tmp_path)[0]
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
+    with pytest.raises(CacheError, match=shard.name):
+        rows[0]
+
+
+def test_an_index_of_the_first_version_goes_on_and_gets_checksums(tmp_path):
+    cache, rows = filled(tmp_path)
+    with sqlite3.connect(tmp_path / "index.sqlite3") as index:
+        index.execute("alter table shards drop column checksum")
+        index.execute("pragma application_id = 0")
+    index.close()
+    cache = Cache(tmp_path)
+    assert cache.missing(KEY, names(20)) == []
+    np.testing.assert_array_equal(cache.rows(KEY, names(20))[:], rows)
+    with sqlite3.connect(tmp_path / "index.sqlite3") as index:
+        checksums = [value for (value,) in index.execute("select checksum from shards")]
+    index.close()
+    assert [len(value) for value in checksums] == [64, 64]
+
+
+def test_an_index_that_points_elsewhere_is_not_followed(tmp_path):
+    cache, _ = filled(tmp_path / "cache")
+    np.save(tmp_path / "secret.npy", numbers(12))
+    with sqlite3.connect(tmp_path / "cache" / "index.sqlite3") as index:
+        index.execute("update shards set file = '../../secret.npy', checksum = null where id = 1")
+        index.execute("update rows set row = 1000 where shard = 2")
+    index.close()
+    assert cache.missing(KEY, names(12)) == list(range(12))
+    with pytest.raises(CacheError, match="lacks 8 of 8"):
+        cache.rows(KEY, names(8, 12))

@@ -1,5 +1,6 @@
 """The run folder: begun at once, whole at the end, resumed and refused as promised."""
 
+import csv
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from tfxfer.errors import RunError
+from tfxfer.names import csv_text
 from tfxfer.run import Run, open_run
 
 
@@ -304,3 +306,268 @@ def test_a_killed_run_resumes_to_the_same_files(tmp_path):
     )
     assert killed == whole
     assert not list((tmp_path / "killed").glob("*new-*"))
+
+
+# --- a stranger's folder ---
+
+
+def theirs(folder, **values):
+    """A run that was begun elsewhere: its settings, some of them changed, have a signature of nobody here."""
+    begin(folder).close()
+    settings = json.loads((folder / "settings.json").read_text())
+    for name, value in values.items():
+        settings[name] = {"value": value, "origin": "given"}
+    settings["signature"] = {"value": "0" * 64, "origin": "derived"}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    return folder
+
+
+def said(**options):
+    """A resumed run as the command line opens it."""
+    given = {name: value for name, value in options.items() if name in ("data", "backbone", "head")}
+    others = {name: value for name, value in options.items() if name not in given}
+    defaults = {"data": "demo", "backbone": "lite", "head": "auto", "epochs": 20}
+    return {"options": {**defaults, **given}, "given": {*options}, "recipe": "frozen", **others}
+
+
+def test_trust_is_never_read_from_a_file(tmp_path):
+    Run(tmp_path, recipe="frozen", trust=True).close()
+    run = Run(tmp_path, recipe="frozen", resume=True)
+    run.close()
+    assert not run.trust
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["trust"]["value"] is False
+    settings["trust"]["value"] = True
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    run = Run(tmp_path, recipe="frozen", resume=True)
+    run.close()
+    assert not run.trust
+    assert Run(tmp_path, recipe="frozen", resume=True, trust=True, given=("trust",)).trust
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("backbone", "/tmp/evil model"),
+        ("data", "/etc"),
+        ("data_dir", "/home/you"),
+        ("cache", "/home/you/thesis"),
+        ("head", "linear"),
+        ("engine", "openvino"),
+        ("batch_size", 2**40),
+        ("image_size", [8191, 8191]),
+        ("value_range", [0, 1]),
+        ("seed", {"a": 1}),
+        ("epochs", [[[]]]),
+        ("skip_bad_images", True),
+    ],
+)
+def test_a_strangers_run_goes_on_only_with_what_is_said(tmp_path, name, value):
+    theirs(tmp_path, **{"data": "demo", name: value})
+    before = (tmp_path / "settings.json").read_bytes()
+    with pytest.raises(RunError) as caught:
+        Run(tmp_path, resume=True, **said())
+    assert f"--{name.replace('_', '-')} {str(value)[:6]}" in str(caught.value)
+    assert f"tfxfer run frozen --out {tmp_path}" in str(caught.value)
+    assert (tmp_path / "settings.json").read_bytes() == before
+
+
+def test_what_the_user_says_again_goes_on_and_is_the_users_from_then_on(tmp_path):
+    theirs(tmp_path, data="/photos", backbone="/models/b", cache="off", surprise="x")
+    run = Run(tmp_path, resume=True, **said(data="/photos", backbone="/models/b", cache="off"))
+    assert run.settings["backbone"] == {"value": "/models/b", "origin": "given"}
+    assert "surprise" not in run.settings
+    run.close()
+    run = Run(tmp_path, resume=True, **said())
+    assert (run.settings["data"]["value"], run.cache) == ("/photos", "off")
+
+
+def test_a_strangers_run_is_not_resumed_by_another_recipe(tmp_path):
+    theirs(tmp_path, data="demo")
+    with pytest.raises(RunError, match="recipe frozen; received full"):
+        Run(tmp_path, resume=True, **{**said(), "recipe": "full"})
+
+
+def test_a_copy_under_another_path_is_a_strangers(tmp_path):
+    begin(tmp_path / "one").close()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "settings.json").write_bytes(
+        (tmp_path / "one" / "settings.json").read_bytes()
+    )
+    with pytest.raises(RunError, match="--data photos"):
+        Run(tmp_path / "two", resume=True, **said())
+    assert Run(tmp_path / "one", resume=True, **said()).settings["data"]["value"] == "photos"
+
+
+def test_without_a_key_nothing_is_ours_and_all_else_works(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    begin(tmp_path / "r").close()
+    assert "signature" not in json.loads((tmp_path / "r" / "settings.json").read_text())
+    with pytest.raises(RunError, match="--data photos"):
+        Run(tmp_path / "r", resume=True, **said())
+    begin(tmp_path / "r", resume=True).close()
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "logs", "checkpoints/tuning", "checkpoints/lock"])
+def test_a_link_where_a_run_writes_is_refused(tmp_path, place):
+    folder = tmp_path / "r"
+    begin(folder).close()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "new-settings.json").write_text("precious")
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    if place == "checkpoints":
+        (folder / "checkpoints").rmdir()
+    (folder / place).symlink_to(tmp_path / "mine")
+    for how in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(RunError, match=place):
+            begin(folder, **how)
+    assert (tmp_path / "mine" / "new-settings.json").read_text() == "precious"
+
+
+# --- a person's files ---
+
+
+def kept(folder) -> dict:
+    """What a person keeps in the folder of a run."""
+    files = {
+        "notes.txt": b"notes",
+        "figures.csv": b"a,b",
+        "mine/labels.txt": b"labels",
+        "logs/diary.txt": b"diary",
+        "checkpoints/mine.bin": b"weeks",
+        "checkpoints/new-york.txt": b"city",
+        "checkpoints/tuning/batch-32/notes.txt": b"notes",
+        "checkpoints/cache/shards/my.npy": b"numbers",
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return files
+
+
+def present(folder, files: dict) -> dict:
+    return {name: (folder / name).read_bytes() for name in files if (folder / name).is_file()}
+
+
+@pytest.mark.parametrize("state", ["finished", "begun", "damaged"])
+def test_overwrite_removes_what_the_run_wrote_and_nothing_else(tmp_path, state):
+    run = begin(tmp_path)
+    run.write_text("labels.txt", "ant\nbee\n")
+    run.write_text("own.txt", "of a recipe of one's own")
+    state_file = (
+        tmp_path / "checkpoints" / "tuning" / "batch-32" / "rate-0" / "state-0000000001.npz"
+    )
+    state_file.parent.mkdir(parents=True)
+    state_file.write_bytes(b"state")
+    if state == "finished":
+        run.finish()
+    run.close()
+    files = kept(tmp_path)
+    if state == "damaged":
+        (tmp_path / "manifest.json").write_text("[")
+    again = begin(tmp_path, overwrite=True)
+    assert present(tmp_path, files) == files
+    assert not (tmp_path / "labels.txt").exists() and not (tmp_path / "own.txt").exists()
+    assert not state_file.exists()
+    again.write_text("labels.txt", "ant\nbee\n")
+    again.finish()
+    assert present(tmp_path, files) == files
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert sorted(manifest) == ["labels.txt", "settings.json"]
+
+
+def test_a_run_that_is_given_up_leaves_a_persons_files(tmp_path):
+    run = begin(tmp_path)
+    files = kept(tmp_path)
+    run.abandon()
+    assert present(tmp_path, files) == files
+
+
+@pytest.mark.parametrize(
+    "name", ["../victim.txt", "/victim.txt", "link/victim.txt", "a/../../victim.txt", ""]
+)
+def test_a_manifest_that_leads_outside_deletes_nothing(tmp_path, name):
+    folder = tmp_path / "r"
+    finished(folder)
+    (tmp_path / "victim.txt").write_text("precious")
+    (folder / "link").symlink_to(tmp_path)
+    name = str(tmp_path) + name if name.startswith("/") else name
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest[name] = manifest["labels.txt"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    if name != "link/victim.txt":
+        with pytest.raises(RunError, match=r"manifest\.json"):
+            open_run(folder)
+    begin(folder, overwrite=True).finish()
+    assert (tmp_path / "victim.txt").read_text() == "precious"
+    assert open_run(folder)
+
+
+def test_a_link_laid_where_a_file_is_written_is_not_followed(tmp_path):
+    run = begin(tmp_path / "r")
+    (tmp_path / "victim.txt").write_text("precious")
+    (tmp_path / "r" / "checkpoints" / "new-labels.txt").symlink_to(tmp_path / "victim.txt")
+    run.write_text("labels.txt", "ant\nbee\n")
+    assert (tmp_path / "victim.txt").read_text() == "precious"
+
+
+def test_cells_that_a_spreadsheet_would_run_have_a_quote(tmp_path):
+    run = begin(tmp_path)
+    rows = [("=1+1", "+a", "-b", "@c"), ("a=b", "'=d", "5", "x")]
+    path = run.write_csv("table.csv", ("a", "b", "c", "d"), [*rows, (-1.5, 2, True, "")])
+    assert path.read_text().splitlines()[1:] == [
+        "'=1+1,'+a,'-b,'@c",
+        "a=b,''=d,5,x",
+        "-1.5,2,True,",
+    ]
+    with open(path, newline="") as file:
+        read = [tuple(map(csv_text, line)) for line in csv.reader(file)]
+    assert read[1:3] == rows
+
+
+# --- damage ---
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "null",
+        "3",
+        '"x"',
+        DEEP,
+        "{",
+        "\x00",
+        '{"settings.json": {}}',
+        '{"settings.json": 1}',
+        '{"settings.json": {"bytes": "9", "sha256": 9}}',
+        '{"settings.json": {"bytes": 1e999}}',
+    ],
+)
+def test_a_damaged_manifest_is_named(tmp_path, text):
+    finished(tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RunError, match=r"manifest\.json"):
+        open_run(tmp_path)
+    with pytest.raises(RunError, match=r"manifest\.json"):
+        begin(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("text", [DEEP, "9" * 5000, "\x00"])
+def test_damaged_settings_are_named(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(RunError, match=r"settings\.json"):
+        open_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "ant\nant\n"])
+def test_labels_that_name_no_class_are_refused(tmp_path, text):
+    run = begin(tmp_path)
+    run.write_text("labels.txt", text)
+    run.finish()
+    with pytest.raises(RunError, match=r"labels\.txt"):
+        open_run(tmp_path).classes()

@@ -7,6 +7,7 @@ import os
 import warnings
 import weakref
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -20,6 +21,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer import handles, savedmodel
 from tfxfer.errors import SavedModelError
+from tfxfer.limits import FREE_GRAPH, GRAPH_RATIO, MOST_MESSAGE
 from tfxfer.savedmodel import Pretrained, PureGraph, Weight
 from tfxfer.stages import Stage
 
@@ -583,7 +585,7 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
     def graph(value: dict[str, Any] | None) -> PureGraph | None:
         if value is None:
             return None
-        proto = GraphDef.FromString(zlib.decompress(base64.b64decode(value["graph"])))
+        proto = GraphDef.FromString(inflated(base64.b64decode(value["graph"])))
         allow(proto)
         return PureGraph(
             proto,
@@ -594,13 +596,14 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
         )
 
     inference = graph(values["inference"])
-    assert inference is not None
+    if inference is None:
+        raise SavedModelError("this file has no graph to compute features with.")
     return Pretrained(
         inference,
         graph(values["training"]),
         graph(values["regularization"]),
         tuple(
-            Weight(name, np.zeros(shape, dtype), trainable)
+            Weight(name, zeros(shape, dtype), trainable)
             for name, shape, dtype, trainable in values["weights"]
         ),
         tuple(Stage(name, cut, tuple(weights)) for name, cut, weights in values["stages"]),
@@ -609,6 +612,34 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
         values["features"],
         values["reason"],
     )
+
+
+def inflated(data: bytes) -> bytes:
+    """A graph's bytes, of at most so many as graphs of that size have.
+
+    Raises:
+        SavedModelError: there are more, or they are damaged.
+    """
+    most = min(max(FREE_GRAPH, GRAPH_RATIO * len(data)), MOST_MESSAGE)
+    stream = zlib.decompressobj()
+    try:
+        found = stream.decompress(data, most)
+    except zlib.error as error:
+        raise SavedModelError(f"this file's graph is damaged: {error}.") from error
+    if not stream.eof:
+        raise SavedModelError(
+            f"this file's graph is cut short, or unpacks to more than {most / 2**20:,.0f} MiB from"
+            f" {len(data):,} bytes."
+        )
+    return found
+
+
+def zeros(shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Zeros that take no memory until they are copied: what a file says of a shape is not yet true."""
+    kind = np.dtype(dtype)
+    if kind.kind not in "biuf":
+        raise SavedModelError(f"this file's weights are {dtype}; expected numbers.")
+    return np.broadcast_to(np.zeros((), kind), tuple(shape))
 
 
 def allow(graph: GraphDef) -> None:

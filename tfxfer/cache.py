@@ -3,39 +3,60 @@
 A row is kept under a key (what was computed: backbone, preprocessing, engine, ...) and the digest of the file that it was computed from. Rows lie
 in shards (`.npy`, memory-mapped on reading). A shard is written aside and fsynced; then, in one SQLite transaction, it is renamed and indexed. What
 the index does not name does not exist, so a process killed at any moment leaves at most a file that nobody refers to, and any process that holds
-the index's write lock may remove it. A shard that is gone, cut short or unreadable is forgotten, and computed again.
+the index's write lock may remove it. A shard that is gone, cut short, unreadable or no longer what was written (its SHA-256 is in the index) is
+forgotten, and computed again.
+
+The folder may be one in which a person keeps other things. It counts as a cache by its index alone, and nothing is ever removed from it but files
+of the names that are made here: 32 hexadecimal digits and `.npy` or `.npy.tmp`, in `shards/`.
 """
 
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import sqlite3
+import stat
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from tfxfer.errors import CacheError
-from tfxfer.files import sync_folder
+from tfxfer.files import open_regular, remove_named, sync_folder
 
 FORMAT = 1  # raise it when the meaning of a row changes; old rows are then never found
 ABANDONED = 600  # seconds without a write after which a half-written shard is a dead process's
 OPEN_SHARDS = 64  # memory maps kept open by a reader: each holds a file descriptor
-SCHEMA = """
-create table if not exists keys (id integer primary key, hash text unique, description text, width integer);
-create table if not exists shards (id integer primary key, key integer, file text unique, rows integer);
-create table if not exists rows (key integer, digest text, shard integer, row integer, primary key (key, digest)) without rowid;
-"""
+TABLES = {"keys", "shards", "rows"}
+SCHEMA = (
+    "create table if not exists keys"
+    " (id integer primary key, hash text unique, description text, width integer)",
+    "create table if not exists shards"
+    " (id integer primary key, key integer, file text unique, rows integer, checksum text)",
+    "create table if not exists rows (key integer, digest text, shard integer, row integer,"
+    " primary key (key, digest)) without rowid",
+)
+MARK = 0x74667866  # "tfxf", in the index's header, says that it is ours
+SHARD = re.compile(r"[0-9a-f]{32}\.npy")
+ASIDE = re.compile(r"[0-9a-f]{32}\.npy\.tmp")
+# What NumPy lets through when the text at the head of a .npy file is no Python literal.
+ODD_HEADER = (TokenError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError)
+HASHED = 1024 * 1024  # bytes of a shard that are read at once for its checksum
+READERS = 4  # threads that compare checksums
 
 
 def default_folder() -> Path:
@@ -61,9 +82,9 @@ class Rows:
         CacheError: a shard was removed or damaged after the rows were looked up.
     """
 
-    def __init__(self, files: list[Path], shard: np.ndarray, row: np.ndarray, width: int):
+    def __init__(self, files: list["Shard"], shard: np.ndarray, row: np.ndarray, width: int):
         self.files, self.shard, self.row, self.shape = files, shard, row, (len(row), width)
-        self._open = lru_cache(OPEN_SHARDS)(open_shard)
+        self._open = lru_cache(OPEN_SHARDS)(open_checked)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -82,12 +103,12 @@ class Rows:
         """Only these rows, in this order."""
         return Rows(self.files, self.shard[positions], self.row[positions], self.shape[1])
 
-    def _map(self, path: Path) -> np.ndarray:
+    def _map(self, shard: "Shard") -> np.ndarray:
         try:
-            return self._open(path)
+            return self._open(shard)
         except (OSError, ValueError) as error:
             raise CacheError(
-                f"the cache lost {path} while it was in use: {error}. Run the same command again."
+                f"the cache lost {shard.path} while it was in use: {error}. Run the same command again."
             ) from error
 
 
@@ -104,10 +125,49 @@ class Cache:
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         self.shards = self.folder / "shards"
+        self.index = self.folder / "index.sqlite3"
         with self._explained():
-            self.shards.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            used = self.shards.is_symlink() or (self.shards.exists() and any(self.shards.iterdir()))
         with self._database() as database:
-            database.executescript(SCHEMA)
+            self._own(database, used)
+        with self._explained():
+            self.shards.mkdir(exist_ok=True)
+
+    def _own(self, database: sqlite3.Connection, used: bool) -> None:
+        """Mark the index as ours where it is new or of an earlier version; refuse what is not ours.
+
+        Args:
+            used: whether there was something in `shards/` before the index was looked at.
+        """
+        if database.execute("pragma application_id").fetchone()[0] == MARK:
+            return
+        # Read again under the lock: another process may have marked it in between.
+        with self._database(write=True) as writing:
+            if writing.execute("pragma application_id").fetchone()[0] == MARK:
+                return
+            tables = {
+                name
+                for (name,) in writing.execute(
+                    "select name from sqlite_master where type = 'table'"
+                )
+            }
+            if tables and not tables >= TABLES:
+                raise CacheError(
+                    f"{self.index} is not an index of tfxfer: it holds {', '.join(sorted(tables))}."
+                    " Choose another folder with --cache DIR."
+                )
+            if not tables and used:
+                raise CacheError(
+                    f"{self.shards} is not empty, and {self.folder} is no cache of tfxfer. Nothing"
+                    " there was touched. Choose another folder with --cache DIR."
+                )
+            for statement in SCHEMA:
+                writing.execute(statement)
+            columns = [row[1] for row in writing.execute("pragma table_info(shards)")]
+            if "checksum" not in columns:
+                writing.execute("alter table shards add column checksum text")
+            writing.execute(f"pragma application_id = {MARK}")
 
     def missing(self, key: dict[str, Any], digests: Sequence[str]) -> list[int]:
         """Positions whose digest has no row yet; rows of shards that are gone or damaged are forgotten first."""
@@ -143,17 +203,20 @@ class Cache:
         try:
             with self._explained(rows.nbytes), open(aside, "xb") as file:
                 # np.save hides the reason of a failed write: a full disk must be told apart.
-                np.lib.format.write_array_header_1_0(
-                    file, np.lib.format.header_data_from_array_1_0(rows)
-                )
+                header = npy_header(rows)
+                file.write(header)
                 file.write(rows.data)
                 file.flush()
                 os.fsync(file.fileno())
+            checksum = hashlib.sha256(header)
+            checksum.update(rows.data)
+            shard = Shard(self.shards / name, checksum.hexdigest())
             with self._database(write=True, need=rows.nbytes) as database:
-                if self._index(database, key, digests, rows, name):
+                if self._index(database, key, digests, rows, shard):
                     # Renamed under the index's write lock: a shard outside the index is therefore an orphan, never somebody's that is under way.
                     os.rename(aside, self.shards / name)
                     sync_folder(self.shards)
+                    remember_checked(shard)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -163,7 +226,7 @@ class Cache:
         key: dict[str, Any],
         digests: Sequence[str],
         rows: np.ndarray,
-        name: str,
+        made: "Shard",
     ) -> bool:
         """Name the shard in the index, unless every row is there already."""
         text, hashed = canonical(key)
@@ -177,7 +240,8 @@ class Cache:
                 f"the cache in {self.folder} holds rows of {width} numbers for this key; received {rows.shape[1]}. Clear it: tfxfer cache --clear"
             )
         shard = database.execute(
-            "insert into shards (key, file, rows) values (?, ?, ?)", (number, name, len(rows))
+            "insert into shards (key, file, rows, checksum) values (?, ?, ?, ?)",
+            (number, made.path.name, len(rows), made.checksum),
         ).lastrowid
         values = [(number, digest, shard, i) for i, digest in enumerate(digests)]
         if database.executemany("insert or ignore into rows values (?, ?, ?, ?)", values).rowcount:
@@ -191,12 +255,16 @@ class Cache:
         with self._database() as database:
             number, width = identify(database, key) or (0, 0)
             names = database.execute(
-                "select id, file from shards where key = ? order by id", (number,)
+                "select id, file, checksum, rows from shards where key = ? order by id", (number,)
             ).fetchall()
-            position = {shard: i for i, (shard, _) in enumerate(names)}
+            position = {shard: i for i, (shard, *_) in enumerate(names)}
             absent = 0
             for i, found in enumerate(places(database, number, digests)):
-                if found is None:
+                if (
+                    found is None
+                    or found[0] not in position
+                    or not 0 <= found[1] < names[position[found[0]]][3]
+                ):
                     absent += 1
                 else:
                     place[i] = position[found[0]], found[1]
@@ -204,7 +272,8 @@ class Cache:
             raise CacheError(
                 f"the cache in {self.folder} lacks {absent} of {len(digests)} rows: it was cleared while in use. Run the same command again."
             )
-        return Rows([self.shards / file for _, file in names], place[:, 0], place[:, 1], width)
+        shards = [Shard(self.shards / file, checksum) for _, file, checksum, _ in names]
+        return Rows(shards, place[:, 0], place[:, 1], width)
 
     def summary(self) -> list[Entry]:
         """What is kept, an entry each key, in the order in which they came."""
@@ -217,7 +286,10 @@ class Cache:
         for key, file in files:
             with contextlib.suppress(FileNotFoundError):  # forgotten when it is next asked for
                 sizes[key] += (self.shards / file).stat().st_size
-        return [Entry(json.loads(text), rows, sizes[key]) for key, text, rows in keys]
+        try:
+            return [Entry(json.loads(text), rows, sizes[key]) for key, text, rows in keys]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(str(error)) from error
 
     def clear(self) -> int:
         """Forget everything; returns the number of bytes freed."""
@@ -236,9 +308,11 @@ class Cache:
         freed = 0
         for path in self.shards.iterdir():
             try:
-                found = path.stat()
-                if path.name not in known and (
-                    path.suffix == ".npy" or time.time() - found.st_mtime > ABANDONED
+                found = path.lstat()
+                ours = stat.S_ISREG(found.st_mode) and path.name not in known
+                abandoned = time.time() - found.st_mtime > ABANDONED
+                if ours and (
+                    SHARD.fullmatch(path.name) or (ASIDE.fullmatch(path.name) and abandoned)
                 ):
                     path.unlink()
                     freed += found.st_size
@@ -247,25 +321,39 @@ class Cache:
         return freed
 
     def _forget_damaged(self, database: sqlite3.Connection, key: int, width: int) -> None:
-        for shard, file, rows in database.execute(
-            "select id, file, rows from shards where key = ?", (key,)
-        ).fetchall():
+        """Compare each shard of a key with its checksum, once a process, and forget those that differ."""
+        shards = database.execute(
+            "select id, file, rows, checksum from shards where key = ?", (key,)
+        ).fetchall()
+
+        def check(shard: tuple[int, str, int, str | None]) -> str | None:
+            """The checksum of a whole shard; None where it is not."""
+            _, file, rows, checksum = shard
+            if not SHARD.fullmatch(file):
+                return None
             try:
-                whole = open_shard(self.shards / file).shape == (rows, width)
+                found = check_shard(Shard(self.shards / file, checksum))
+                shape = open_shard(self.shards / file).shape
             except (OSError, ValueError):
-                whole = False
-            if not whole:
+                return None
+            return found if shape == (rows, width) else None
+
+        with ThreadPoolExecutor(READERS) as pool:
+            found = list(pool.map(check, shards))
+        for (shard, _, _, checksum), now in zip(shards, found, strict=True):
+            if now is None:
                 with self._database(write=True) as writing:
                     writing.execute("delete from rows where shard = ?", (shard,))
                     writing.execute("delete from shards where id = ?", (shard,))
+            elif checksum is None:  # of a cache of tfxfer 0.1.0
+                with self._database(write=True) as writing:
+                    writing.execute("update shards set checksum = ? where id = ?", (now, shard))
 
     @contextmanager
     def _database(self, *, write: bool = False, need: int = 0) -> Iterator[sqlite3.Connection]:
         """The index; with `write` in one transaction that nobody else can write beside."""
         with self._explained(need):
-            connection = sqlite3.connect(
-                self.folder / "index.sqlite3", timeout=120, isolation_level=None
-            )
+            connection = sqlite3.connect(self.index, timeout=120, isolation_level=None)
             try:
                 if write:
                     connection.execute("begin immediate")
@@ -289,12 +377,16 @@ class Cache:
             if isinstance(error, sqlite3.DatabaseError) and not isinstance(
                 error, sqlite3.OperationalError
             ):
-                raise CacheError(
-                    f"the index of the cache in {self.folder} is damaged: {reason}. Delete that folder: it is computed again."
-                ) from error
+                raise self._damaged(reason) from error
             raise CacheError(
                 f"the cache in {self.folder} can't be used: {reason}. Choose another folder with --cache DIR."
             ) from error
+
+    def _damaged(self, reason: str) -> CacheError:
+        return CacheError(
+            f"the index of the cache in {self.folder} is damaged: {reason}. Delete {self.index} and"
+            f" {self.shards}: what they held is computed again."
+        )
 
     def _full(self, reason: str, need: int) -> CacheError:
         try:
@@ -333,12 +425,78 @@ def places(
         yield from (found.get(digest) for digest in part)
 
 
+@dataclass(frozen=True)
+class Shard:
+    """A file of rows, and the SHA-256 that it was written with; None in an index of tfxfer 0.1.0."""
+
+    path: Path
+    checksum: str | None
+
+
+# Shards whose content was compared in this process, by all that changes when a file is written.
+CHECKED: dict[tuple[Path, int, int, int], str] = {}
+CHECKED_LOCK = threading.Lock()
+
+
+def identity(path: Path) -> tuple[Path, int, int, int]:
+    found = path.stat()
+    return path.absolute(), found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def check_shard(shard: Shard) -> str:
+    """The checksum of a shard's content, read only where this process has not read the same file before.
+
+    Raises:
+        ValueError: it is not the content that was written.
+    """
+    file = identity(shard.path)
+    found = CHECKED.get(file)
+    if found is None:
+        hashed = hashlib.sha256()
+        with open_regular(shard.path) as opened:
+            while block := opened.read(HASHED):
+                hashed.update(block)
+        found = hashed.hexdigest()
+        with CHECKED_LOCK:
+            CHECKED[file] = found
+    if shard.checksum is not None and found != shard.checksum:
+        raise ValueError("its content is not what was written")
+    return found
+
+
+def remember_checked(shard: Shard) -> None:
+    """Note a shard whose content this process has just written."""
+    with contextlib.suppress(OSError):  # somebody cleared the cache
+        file = identity(shard.path)
+        with CHECKED_LOCK:
+            CHECKED[file] = str(shard.checksum)
+
+
+def open_checked(shard: Shard) -> np.ndarray:
+    """A shard's rows, memory-mapped, when their checksum was compared.
+
+    Raises:
+        ValueError: it is cut short, or changed.
+    """
+    check_shard(shard)
+    return open_shard(shard.path)
+
+
+def npy_header(rows: np.ndarray) -> bytes:
+    """What stands before the numbers in a .npy file."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
+    return file.getvalue()
+
+
 def open_shard(path: Path) -> np.ndarray:
     """A shard's rows, memory-mapped; ValueError where the file is cut short."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except EOFError as error:
         raise ValueError("it is empty") from error
+    except ODD_HEADER as error:
+        raise ValueError(f"its header is damaged: {error}") from error
 
 
 def size(count: int) -> str:
@@ -346,10 +504,30 @@ def size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
+def remove_cache(folder: str | os.PathLike) -> None:
+    """Remove what tfxfer made in a cache's folder, and the folder where nothing else is in it; nobody may be using it.
+
+    Raises:
+        OSError: a file can't be removed.
+    """
+    folder = Path(folder)
+    shards = [] if (folder / "shards").is_symlink() else list(folder.glob("shards/*"))
+    names = [
+        f"shards/{path.name}"
+        for path in shards
+        if not path.is_symlink() and (SHARD.fullmatch(path.name) or ASIDE.fullmatch(path.name))
+    ]
+    remove_named(folder, [*names, "index.sqlite3", "index.sqlite3-journal"])
+    for empty in (folder / "shards", folder):
+        with contextlib.suppress(OSError):  # a person's files are in it, or it is not there
+            empty.rmdir()
+
+
 @contextmanager
 def temporary(folder: str | os.PathLike) -> Iterator[Cache]:
-    """A cache that is removed when the block ends."""
+    """A cache that is removed when the block ends; what else is in the folder stays."""
+    cache = Cache(folder)
     try:
-        yield Cache(folder)
+        yield cache
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_cache(folder)

@@ -297,6 +297,7 @@ def predict(
         raise click.UsageError("--format parquet needs --to FILE.")
     start_tensorflow()
     serving = room("serving")
+    serving.check_target(to, paths, folder)
     rows = serving.predict(folder, paths, **options, log=to_stderr, progress=True)
     with as_it_is_for_programs():
         serving.write(rows, form, to)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from tfxfer.arrays import read_arrays
 from tfxfer.data import Examples
+from tfxfer.errors import RunError
 from tfxfer.evaluate import lowest, members, share, strangeness
 from tfxfer.probe import Unknown, out_of_fold, unknown
 from tfxfer.probe.folds import sample
@@ -98,16 +100,41 @@ class Doubt:
 
 
 def load(path: Path) -> Doubt:
-    """What `save` wrote."""
-    with np.load(path) as found:
-        arrays = {name: found[name] for name in found.files}
-    return Doubt(
-        arrays.pop("strangest"),
-        arrays.pop("known"),
-        str(arrays.pop("by")),
-        int(arrays.pop("tail")),
-        Unknown(**arrays),
-    )
+    """What `save` wrote.
+
+    Raises:
+        RunError: the file is damaged, or something else.
+    """
+    try:
+        arrays = read_arrays(path)
+        found = Doubt(
+            numbers(arrays.pop("strangest"), 1),
+            numbers(arrays.pop("known"), 1),
+            str(arrays.pop("by")),
+            int(arrays.pop("tail")),
+            Unknown(**{name: numbers(each, each.ndim) for name, each in arrays.items()}),
+        )
+        score = found.unknown
+        (width,), (columns,) = score.mean.shape, score.slopes.shape
+        whole = (
+            score.project.shape == (width, columns)
+            and score.quadratic.shape == (columns, columns)
+            and score.offsets.shape == (columns,)
+            and 0 < width <= found.tail
+            and columns > 0
+        )
+        if not whole:
+            raise ValueError("its arrays don't fit together")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} can't be read: {error}. Run it again.") from error
+    return found
+
+
+def numbers(array: np.ndarray, dimensions: int) -> np.ndarray:
+    """Finite numbers of so many dimensions; ValueError otherwise."""
+    if array.dtype.kind != "f" or array.ndim != dimensions or not np.isfinite(array).all():
+        raise ValueError(f"an array is {array.dtype} {array.shape}")
+    return array
 
 
 def doubt(

@@ -1,13 +1,18 @@
 """Files: read only where they are plain files, and written so that they appear whole. Standard library."""
 
+import contextlib
 import errno
+import json
 import os
 import stat
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
-from tfxfer.limits import MOST_BYTES
+from tfxfer.limits import FREE_UNPACKED, MOST_BYTES, MOST_JSON, MOST_MEMBERS, MOST_RATIO
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -44,9 +49,91 @@ def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
     return content
 
 
+def read_json(path: str | os.PathLike[str], most: int = MOST_JSON) -> Any:
+    """The values of a JSON file, as `write` of a run folder wrote them.
+
+    Raises:
+        OSError: see `read_regular`.
+        ValueError: it is no JSON, or nested too deeply.
+    """
+    text = read_regular(path, most).decode("utf-8", "surrogateescape")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def check_zip(
+    archive: zipfile.ZipFile, free: int = FREE_UNPACKED, members: int = MOST_MEMBERS
+) -> None:
+    """Refuse a ZIP file that unpacks to far more than it is, before anything is unpacked.
+
+    What a member says of its size is a bound, since no more of it is ever read.
+
+    Args:
+        archive: opened from a file.
+        free: bytes to which any file may unpack.
+        members: that it may have.
+
+    Raises:
+        ValueError: it has too many members, is too large, or a member would leave a folder.
+    """
+    found = archive.infolist()
+    if len(found) > members:
+        raise ValueError(f"it has {len(found):,} members; at most {members:,} are read")
+    size = sum(info.file_size for info in found)
+    packed = sum(info.compress_size for info in found)
+    held = os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]
+    most = max(free, MOST_RATIO * min(packed, held))
+    if size > most:
+        raise ValueError(
+            f"it unpacks to {size / 2**20:,.0f} MiB; at most {most / 2**20:,.0f} MiB are read"
+        )
+    for info in found:
+        if not is_plain_name(info.filename.rstrip("/")):
+            raise ValueError(f"its member {info.filename!r} would leave the folder")
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether a stranger's text names something inside a folder: relative, without `..`, and one way to write it."""
+    return (
+        isinstance(name, str)
+        and "\\" not in name
+        and "\0" not in name
+        and ":" not in name.split("/")[0]
+        and all(part not in ("", ".", "..") for part in name.split("/"))
+    )
+
+
+def remove_named(folder: Path, names: Iterable[str]) -> None:
+    """Remove the files of these names in a folder, and folders below it that are empty then.
+
+    Nothing outside of it is touched: a name that would leave it, or lies behind a symbolic link, is passed over.
+
+    Raises:
+        OSError: a file can't be removed.
+    """
+    parents: set[Path] = set()
+    for name in names:
+        if not is_plain_name(name):
+            continue
+        path = folder / name
+        between = [parent for parent in path.parents if folder in parent.parents]
+        if any(parent.is_symlink() or not parent.is_dir() for parent in between):
+            continue
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+            parents.update(between)
+    for parent in sorted(parents, key=lambda path: len(path.parts), reverse=True):
+        with contextlib.suppress(OSError):  # something else is in it
+            parent.rmdir()
+
+
 def appear(path: Path, aside: Path, writer: Callable[[str], Any]) -> None:
     """`writer(aside)` writes aside; the file then appears whole under its name."""
     try:
+        # Half a file of a killed process, or a link that somebody laid there for us to write through.
+        aside.unlink(missing_ok=True)
         writer(str(aside))
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
@@ -54,6 +141,48 @@ def appear(path: Path, aside: Path, writer: Callable[[str], Any]) -> None:
         sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write to; the one at `path` is as it was until the block ends, and then the new one.
+
+    What the block wrote is dropped where it raises. A link stays, and the file behind it is replaced. A
+    device or a pipe, which has no content to lose, is written to directly.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    target = Path(os.path.realpath(path))
+    if streams(path):
+        with open(path, "wb") as file:
+            yield file
+        return
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(target))
+    aside = target.with_name(f".{target.name[:100]}.{uuid4().hex}.tmp")
+    try:
+        with open(aside, "xb") as file:
+            if target.exists():
+                os.chmod(aside, stat.S_IMODE(target.stat().st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+        sync_folder(target.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def streams(path: str | os.PathLike[str]) -> bool:
+    """Whether a path leads to a terminal, a pipe or a device, also by a name such as /dev/stdout."""
+    if os.path.abspath(path).startswith(("/dev/", "/proc/")):
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False  # what isn't there yet is made as a file
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def sync_folder(folder: Path) -> None:

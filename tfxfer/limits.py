@@ -37,3 +37,16 @@ RATE_WINDOW = 60.0  # seconds
 LONGEST_DOWNLOAD = 12 * 3600.0  # seconds for the whole: 16 GiB at 3 Mbit/s
 LONGEST_STANDSTILL = 600.0  # seconds in which another process's download may not grow
 MOST_ANSWER = 4096  # bytes of an answer that is only an address
+
+# --- run folders and exports ---
+
+MOST_JSON = 32 * 1024**2  # bytes of a text of settings, figures, labels or a manifest
+MOST_ROWS = 2_000_000  # of predictions.csv, as a report reads them
+FREE_ARRAYS = 512 * 1024**2  # probabilities of few classes shrink to almost nothing
+MOST_ARRAYS = 100_000  # in one .npz file: a checkpoint has one for each weight
+FREE_GRAPH = 32 * 1024**2  # a graph's text, without its weights
+MOST_MESSAGE = 2**31 - 1  # bytes of a message of Protocol Buffers
+GRAPH_RATIO = 20
+FREE_WEIGHTS = 64 * 1024**2  # that a model may have beyond what its file holds
+MOST_ELEMENTS = 2**28  # of what one layer gives for one image: 1 GiB
+MOST_THUMBNAILS = 64 * 1024**2  # they are all on one page

@@ -5,7 +5,7 @@ import functools
 import importlib.util
 import inspect
 import math
-import shutil
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import click
 
 from tfxfer.errors import RecipeError
+from tfxfer.files import replaced
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -108,10 +109,11 @@ def copy(name: str, to: Path) -> None:
         raise RecipeError(
             f"{name} is a file of yours already; expected the name of a built-in recipe: {', '.join(names())}."
         )
-    if to.exists():
+    if os.path.lexists(to):
         raise RecipeError(f"{to} exists. Choose another name, or remove it.")
     try:
-        shutil.copyfile(RECIPES / f"{name}.py", to)
+        with replaced(to) as file:
+            file.write((RECIPES / f"{name}.py").read_bytes())
     except OSError as error:
         raise RecipeError(f"{to} can't be written: {error.strerror}.") from error
 

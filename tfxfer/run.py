@@ -2,8 +2,11 @@
 
 `settings.json` is there at once; every other file is written aside, fsynced and renamed; `manifest.json` comes last, so that its existence means that the
 rest is whole. Half-done work lies in `checkpoints/` until then. Readers trust only the manifest.
+
+A person may keep other files in the folder: nothing is removed but what a run wrote, and the manifest lists nothing else.
 """
 
+import contextlib
 import csv
 import hashlib
 import importlib
@@ -11,8 +14,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +23,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tfxfer.cache import default_folder
+from tfxfer import files
+from tfxfer.cache import default_folder, remove_cache
 from tfxfer.errors import DistributeError, RunError
-from tfxfer.files import appear
-from tfxfer.names import printable
+from tfxfer.files import appear, is_plain_name, read_regular, remove_named
+from tfxfer.limits import MOST_JSON
+from tfxfer.names import csv_cell, one_line, printable
+from tfxfer.ours import is_signed, sign
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
+# What recipes write: known also where a run was killed before it could list its files.
+WRITTEN = (
+    "labels.txt",
+    "history.csv",
+    "metrics.json",
+    "doubt.npz",
+    "predictions.csv",
+    "probabilities.npz",
+    "model.keras",
+    "gaussian.npz",
+    "label_errors.csv",
+    "thumbnails.zip",
+    "review.json",
+    "failures.json",
+)
+EVENTS = "logs/events*"  # of TensorBoard
+# In checkpoints/, besides files that are being written and the cache of --cache off.
+HALF_DONE = ("lock", "lock-journal", "written", "tuning/activations.json", "tuning/new")
+STATE = re.compile(r"state-\d{10}\.npz|new")
 FOR_PEOPLE = (
     "report.html",
     "report.json",
@@ -47,7 +72,7 @@ class Run:
         given: names of those that the user chose; the others are defaults.
 
     Raises:
-        RunError: the folder can't be written, is in use, is not empty, or holds a run that was begun otherwise.
+        RunError: the folder can't be written, is in use, is not empty, or holds a run that was begun otherwise, or by somebody else.
     """
 
     def __init__(
@@ -135,6 +160,7 @@ class Run:
         house["image_size"] = None if image_size is None else (image_size, image_size)
         self.settings: dict[str, dict[str, Any]] = {}
         self.before: dict[str, dict[str, Any]] = {}
+        self.written: set[str] = set()  # names of this run's files
         self.lock: sqlite3.Connection | None = None
         self.finished = False
         given = {*given, "recipe"}
@@ -211,7 +237,10 @@ class Run:
             code=code(),
             recipe=json.dumps([self.settings["recipe"]["value"], sorted(mine)]),
         )
-        if not self._resume:  # a resumed run goes on with the options that it was begun with
+        if self._resume:  # a resumed run goes on with the options that it was begun with
+            trust = json.dumps(self.settings["trust"]["value"])
+            workers.agree(self._strategy, **{"--trust": trust})
+        else:
             workers.agree(
                 self._strategy,
                 **{
@@ -223,7 +252,10 @@ class Run:
             self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished)
         )
         if self.follows:
+            # Each worker reads graphs itself, and takes leave for that from its own command line alone.
+            trusted = self.settings["trust"]
             self.settings, self.before, self.finished = theirs[0], theirs[1], theirs[3]
+            self.settings["trust"] = trusted
             self.folder = Path(theirs[2])
             self._attributes()
 
@@ -238,6 +270,7 @@ class Run:
                 f"{self.folder} is not empty. Go on with --resume, replace it with --overwrite, or choose another --out."
             )
         before = begun(self.folder) if there else {}
+        check_links(self.folder)
         if resume and "manifest.json" in there:
             open_run(self.folder)
             self.finished = True
@@ -253,7 +286,10 @@ class Run:
         if there and overwrite:
             self._clear()
         elif there:
+            if not is_own(self.folder, before):
+                before = self._said(before)
             self._go_on(before, given)
+            self.written = noted(self.folder)
 
     def _contents(self) -> list[str]:
         """Names in the folder, without our own checkpoints/: a run that was killed before its first file leaves nothing else."""
@@ -265,8 +301,8 @@ class Run:
                 "settings.json" in names
                 or "checkpoints" not in names
                 or all(
-                    p.name.startswith(("lock", "new-"))
-                    for p in (self.folder / "checkpoints").iterdir()
+                    path.name in ("lock", "lock-journal", "written", "new-settings.json")
+                    for path in (self.folder / "checkpoints").iterdir()
                 )
             )
         return [name for name in names if name != "checkpoints" or not ours]
@@ -274,35 +310,67 @@ class Run:
     def _clear(self) -> None:
         """Remove the old run: first the mark that it is whole. Its settings.json stays until ours replaces it, so that a kill leaves a run's folder."""
         with self._explained():
-            (self.folder / "manifest.json").unlink(missing_ok=True)
-            keep = {
-                self.folder / "settings.json",
-                self.folder / "checkpoints",
-                self.folder / "checkpoints" / "lock",
-            }
-            for path in sorted(
-                {*self.folder.iterdir(), *(self.folder / "checkpoints").iterdir()} - keep
-            ):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            names = written_in(self.folder) - {"settings.json", "manifest.json"}
+            remove_named(self.folder, ["manifest.json"])
+            remove_named(self.folder, sorted(names))
+            remove_half_done(self.folder, but=("lock", "lock-journal"))
+
+    def _said(self, before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The settings of a run that somebody else began, as far as the user says them now too.
+
+        Options are those of the command line; fingerprints, which can but stop the run, are kept.
+
+        Raises:
+            RunError: it would go on with something that the user doesn't say; with the command that says it.
+        """
+        kept = {
+            name: old
+            for name, old in before.items()
+            if name == "started" or name.endswith("_fingerprint")
+        }
+        differing = []
+        for name, new in self.settings.items():
+            old = before.get(name, new)
+            ours = name in (*HERE, "trust", "recipe") or old["origin"] == "derived"
+            if not ours and not same(old["value"], new["value"]):
+                differing.append(f"--{name.replace('_', '-')} {as_words(old['value'])}")
+            kept[name] = old if name == "recipe" else new
+        if differing:
+            options = [
+                word
+                for name, old in before.items()
+                if name in self.settings and name not in (*HERE, "trust", "recipe")
+                if old["origin"] == "given" or not same(old["value"], self.settings[name]["value"])
+                for word in as_option(name, old["value"])
+            ]
+            command = again(str(self.settings["recipe"]["value"]), self.folder, *options)
+            raise RunError(
+                f"{self.folder} was not begun by you on this machine and under this path, or its settings.json was"
+                f" edited. It would go on with {', '.join(differing)}, which you did not say. If that is what you"
+                f" want, type: {command}. Else choose another --out."
+            )
+        return kept
 
     def _go_on(self, before: dict[str, dict[str, Any]], given: set[str]) -> None:
         """Take over the settings of the run that was begun; refuse another one."""
         self.before = before
         for name, new in self.settings.items():
-            old = new if name in HERE else before.get(name, new)
-            if old["origin"] == "derived":
+            # Whether a graph may do everything is never read from a file.
+            old = new if name in (*HERE, "trust") else before.get(name, new)
+            if old["origin"] == "derived" and name in ("image_size", "value_range"):
                 old = {
                     "value": None,
                     "origin": "default",
                 }  # nobody chose it: it is derived once more
+            elif old["origin"] == "derived":
+                old = new
             if name in given and not same(old["value"], new["value"]):
                 if name in SAME:
                     raise RunError(
                         f"{self.folder} was begun with {name} {old['value']}; received {new['value']}. Resume it with the same, or choose another --out."
                     )
-                print(
-                    f"--{name.replace('_', '-')} {new['value']} is ignored: the run goes on with {old['value']}"
-                )
+                line = f"--{name.replace('_', '-')} {new['value']} is ignored: the run goes on with {old['value']}"
+                print(one_line(line))
             self.settings[name] = old
         self.settings = {**before, **self.settings}
 
@@ -363,6 +431,9 @@ class Run:
             given = self.settings.get(name, {}).get("origin") == "given"
             self.settings[name] = {"value": plain(value), "origin": "given" if given else "derived"}
         if not self.finished and not self.follows:
+            self.settings.pop("signature", None)
+            if signature := sign(signed_part(self.folder, self.settings)):
+                self.settings["signature"] = {"value": signature, "origin": "derived"}
             self.write_json("settings.json", self.settings)
 
     def say(self, *lines: str) -> None:
@@ -376,13 +447,18 @@ class Run:
         began = time.monotonic()
         yield
         seconds = self.settings.get("seconds", {}).get("value", {})
-        self.record(seconds={**seconds, what: round(time.monotonic() - began, 3)})
+        known = seconds if isinstance(seconds, dict) else {}
+        self.record(seconds={**known, what: round(time.monotonic() - began, 3)})
 
     def write(self, name: str, writer: Callable[[str], Any]) -> Path:
         """`writer(path)` writes aside; the file then appears whole under its name."""
         path = self.folder / name
-        aside = self.folder / "checkpoints" / f"new-{name.replace('/', '-')}"
+        aside = self.folder / "checkpoints" / aside_of(name)
         with self._explained():
+            if name not in self.written:
+                self.written.add(name)
+                with open(self.folder / "checkpoints" / "written", "a", encoding="utf-8") as file:
+                    file.write(json.dumps(name) + "\n")
             appear(path, aside, writer)
         return path
 
@@ -397,13 +473,16 @@ class Run:
         return self.write_text(name, as_text(value))
 
     def write_csv(self, name: str, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
-        """With a header line."""
+        """With a header line. A text that a spreadsheet would run as a formula has a quote before it."""
 
         def writer(path: str) -> None:
             with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 out = csv.writer(file, lineterminator="\n")
                 out.writerow(header)
-                out.writerows(rows)
+                for row in rows:
+                    out.writerow(
+                        [csv_cell(cell) if isinstance(cell, str) else cell for cell in row]
+                    )
 
         return self.write(name, writer)
 
@@ -412,14 +491,19 @@ class Run:
         if self.follows or self.before or self.finished or self._overwrite:
             return
         self.close()
-        ours = {self.folder / "settings.json", self.folder / "checkpoints"}
         done = [
             path
             for path in (self.folder / "checkpoints").rglob("*")
-            if path.is_file() and not path.name.startswith("lock")
+            if path.is_file() and not path.name.startswith(("lock", "written"))
         ]
-        if not done and set(self.folder.iterdir()) <= ours:
-            shutil.rmtree(self.folder)
+        if not done and {path.name for path in self.folder.iterdir()} <= {
+            "settings.json",
+            "checkpoints",
+        }:
+            remove_half_done(self.folder)
+            remove_named(self.folder, ["settings.json"])
+            with contextlib.suppress(OSError):  # a person's empty folder is in it
+                self.folder.rmdir()
 
     def meet(self) -> None:
         """Wait for the other workers, so that none is missed while another one still needs it."""
@@ -427,19 +511,18 @@ class Run:
             room("workers").barrier(self.strategy)
 
     def finish(self) -> None:
-        """Remove half-done work, then write the manifest: the run is whole."""
-        whole = (
-            path
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and self.folder / "checkpoints" not in path.parents
-        )
-        self.write_json(
-            "manifest.json",
-            {path.relative_to(self.folder).as_posix(): listed(path) for path in whole},
-        )
+        """Write the manifest of what the run wrote: it is whole. Then remove half-done work."""
+        events = (path.relative_to(self.folder).as_posix() for path in self.folder.glob(EVENTS))
+        whole = [
+            name
+            for name in sorted({*self.written, *events} - {"manifest.json"})
+            if (self.folder / name).is_file()
+        ]
+        self.write_json("manifest.json", {name: listed(self.folder / name) for name in whole})
         self.finished = True
         self.close()
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        with contextlib.suppress(OSError):  # what can't be removed does no harm
+            remove_half_done(self.folder)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -459,11 +542,45 @@ class Finished:
 
     def settings(self) -> dict[str, Any]:
         """Every setting: {"value", "origin"}."""
-        return read_json(self.folder / "settings.json")
+        return begun(self.folder)
+
+    def setting(self, name: str, check: Callable[[Any], bool], expected: str) -> Any:
+        """The value of a setting that is needed.
+
+        Args:
+            check: whether a value can be one.
+            expected: what it has to be, in words.
+
+        Raises:
+            RunError: it is not there, or something else.
+        """
+        value = self.settings().get(name, {}).get("value")
+        if not check(value):
+            raise RunError(
+                f"{self.path('settings.json')} has {name} {as_words(value)}; expected {expected}. Run it again."
+            )
+        return value
+
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.setting("image_size", is_size, "two numbers of pixels")
+        return height, width
+
+    def value_range(self) -> tuple[float, float]:
+        """Of the pixels that the backbone expects."""
+        low, high = self.setting("value_range", is_range, "two numbers, the smaller one first")
+        return float(low), float(high)
+
+    def is_own(self) -> bool:
+        """Whether this user wrote its settings, on this machine and under this path."""
+        return is_own(self.folder, self.settings())
 
     def metrics(self) -> dict[str, Any]:
         """The figures."""
-        return read_json(self.folder / "metrics.json")
+        found = read_json(self.folder / "metrics.json")
+        if not isinstance(found, dict):
+            raise RunError(f"{self.path('metrics.json')} holds no figures. Run it again.")
+        return found
 
     def classes(self) -> list[str]:
         """Names in the order of the model's outputs."""
@@ -471,7 +588,7 @@ class Finished:
 
     def replace(self, texts: dict[str, str]) -> None:
         """Write some of `FOR_PEOPLE` anew, and list them in the manifest; who reads the run in between asks for none of them."""
-        manifest = read_json(self.folder / "manifest.json")
+        manifest = read_manifest(self.folder)
         try:
             for name, text in texts.items():
                 rewrite(self.path(name), text)
@@ -493,7 +610,7 @@ def open_run(folder: str | os.PathLike) -> Finished:
         raise RunError(
             f"{folder} is not finished. Go on with: {again(settings['recipe']['value'], folder)}"
         )
-    for name, expected in read_json(folder / "manifest.json").items():
+    for name, expected in read_manifest(folder).items():
         path = folder / name
         if name in FOR_PEOPLE:
             continue
@@ -501,11 +618,40 @@ def open_run(folder: str | os.PathLike) -> Finished:
             raise RunError(
                 f"{folder} lacks {name}, which its manifest lists. Run it again with --overwrite."
             )
-        if path.stat().st_size != expected["bytes"] or digest(path) != expected["sha256"]:
+        try:
+            whole = listed(path) == expected
+        except OSError as error:
+            raise RunError(f"{path} can't be read: {error.strerror or error}.") from error
+        if not whole:
             raise RunError(
                 f"{path} is not the file that the run wrote: it was changed or damaged. Run it again with --overwrite."
             )
     return Finished(folder)
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """A finished run's files: name to {"bytes", "sha256"}.
+
+    Raises:
+        RunError: the manifest can't be read, or names something outside of the folder.
+    """
+    path = folder / "manifest.json"
+    found = read_json(path)
+    whole = isinstance(found, dict) and all(
+        isinstance(facts, dict)
+        and isinstance(facts.get("bytes"), int)
+        and isinstance(facts.get("sha256"), str)
+        for facts in found.values()
+    )
+    if not whole:
+        raise RunError(
+            f"{path} is damaged: expected the size and the SHA-256 of each file. Run it again with --overwrite."
+        )
+    if odd := [name for name in found if not is_plain_name(name)]:
+        raise RunError(
+            f"{path} lists {odd[0]!r}, which is no file of a run. Run it again with --overwrite."
+        )
+    return found
 
 
 def begun(folder: Path) -> dict[str, dict[str, Any]]:
@@ -517,11 +663,12 @@ def begun(folder: Path) -> dict[str, dict[str, Any]]:
     found = read_json(folder / "settings.json")
     if (
         not isinstance(found, dict)
-        or "recipe" not in found
         or not all(
             isinstance(setting, dict) and {"value", "origin"} <= setting.keys()
             for setting in found.values()
         )
+        or not isinstance(found.get("recipe", {}).get("value"), str)
+        or not isinstance(found.get("started", {"value": ""})["value"], str)
     ):
         raise RunError(
             f"{folder} is not a run's folder: its settings.json is something else. Choose another folder."
@@ -529,9 +676,124 @@ def begun(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def again(recipe: str, folder: Path) -> str:
+def signed_part(folder: Path, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the signature is of: all settings, and the place of the folder, so that a copy is nobody's."""
+    rest = {name: setting for name, setting in settings.items() if name != "signature"}
+    return {"folder": os.path.realpath(folder), "settings": rest}
+
+
+def is_own(folder: Path, settings: dict[str, dict[str, Any]]) -> bool:
+    """Whether this user wrote these settings, on this machine and under this path."""
+    signature = settings.get("signature", {}).get("value")
+    return is_signed(signed_part(folder, settings), signature)
+
+
+def again(recipe: str, folder: Path, *options: str) -> str:
     """The command that goes on with a run."""
-    return shlex.join(["tfxfer", "run", recipe, "--out", str(folder), "--resume"])
+    return shlex.join(["tfxfer", "run", recipe, "--out", str(folder), *options, "--resume"])
+
+
+def as_words(value: Any) -> str:
+    """A setting's value in a sentence, on one line."""
+    return one_line(str(value))[:200]
+
+
+def as_option(name: str, value: Any) -> list[str]:
+    """An option as it is typed."""
+    flag = "--" + name.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if name == "image_size" and isinstance(value, list) and value:
+        return [flag, str(value[0])]
+    if isinstance(value, list):
+        return [flag, ",".join(map(str, value))]
+    return [flag, str(value)]
+
+
+def is_size(value: Any) -> bool:
+    """Whether it can be the height and width of images."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(side) is int and 0 < side < 2**13 for side in value)
+    )
+
+
+def is_range(value: Any) -> bool:
+    """Whether it can be the range of pixels."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(end) in (int, float) and abs(end) < 1e30 for end in value)
+        and value[0] < value[1]
+    )
+
+
+def check_links(folder: Path) -> None:
+    """Refuse links and devices where we write: what lies behind them is not the run's.
+
+    Raises:
+        RunError: names the first.
+    """
+    below = (folder / "checkpoints").rglob("*") if not (folder / "checkpoints").is_symlink() else ()
+    for path in (folder / "checkpoints", folder / "logs", *below):
+        if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+            raise RunError(f"{path} is a link or a device; expected a run's own files. Remove it.")
+
+
+def aside_of(name: str) -> str:
+    """What a file is called in checkpoints/ until it is whole."""
+    return f"new-{name.replace('/', '-')}"
+
+
+def noted(folder: Path) -> set[str]:
+    """What a run that is not finished has written so far, by its own account."""
+    path = folder / "checkpoints" / "written"
+    if not path.is_file():
+        return set()
+    found = set()
+    try:
+        for line in read_regular(path, MOST_JSON).decode("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):  # cut short by a kill
+                name = json.loads(line)
+                if is_plain_name(name):
+                    found.add(name)
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror or error}.") from error
+    return found
+
+
+def written_in(folder: Path) -> set[str]:
+    """Names of what a run wrote, finished or not; what else is in the folder is a person's."""
+    found = {*noted(folder), *FOR_PEOPLE, "settings.json", "manifest.json"}
+    try:
+        found |= read_manifest(folder).keys()
+    except RunError:  # there is none, or it is damaged
+        found |= set(WRITTEN)
+    events = (path for path in folder.glob(EVENTS) if path.is_file())
+    return found | {path.relative_to(folder).as_posix() for path in events}
+
+
+def remove_half_done(folder: Path, but: Iterable[str] = ()) -> None:
+    """Remove what a run keeps in checkpoints/, and that folder where nothing else is in it."""
+    work = folder / "checkpoints"
+    if work.is_symlink() or not work.is_dir():
+        return
+    asides = {aside_of(name) for name in written_in(folder)}
+    states = [
+        path.relative_to(work).as_posix()
+        for path in work.glob("tuning/batch-*/**/*")
+        if STATE.fullmatch(path.name)
+    ]
+    remove_cache(work / "cache")
+    remove_named(work, [*states, *asides, *(name for name in HALF_DONE if name not in but)])
+    for path in sorted(work.glob("tuning/**/"), key=lambda path: len(path.parts), reverse=True):
+        with contextlib.suppress(OSError):  # a person's files are in it
+            path.rmdir()
+    with contextlib.suppress(OSError):
+        work.rmdir()
 
 
 def numbered(recipe: str, latest: bool) -> Path:
@@ -593,14 +855,25 @@ def plain(value: Any) -> Any:
 
 
 def read_labels(path: Path) -> list[str]:
-    """labels.txt: the classes, one a line."""
-    return path.read_text("utf-8", "surrogateescape").split("\n")[:-1]
+    """labels.txt: the classes, one a line.
+
+    Raises:
+        RunError: it can't be read, or names no class, or one twice.
+    """
+    try:
+        text = read_regular(path, MOST_JSON).decode("utf-8", "surrogateescape")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read ({error}). Is it a run's folder?") from error
+    found = text.split("\n")[:-1]
+    if not found or len(set(found)) < len(found):
+        raise RunError(f"{path} has {len(found)} lines; expected each class once. Run it again.")
+    return found
 
 
 def read_json(path: Path) -> Any:
     """A JSON file of a run."""
     try:
-        return json.loads(path.read_text("utf-8", "surrogateescape"))
+        return files.read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} can't be read ({error}). Is it a run's folder?") from error
 

@@ -6,7 +6,7 @@ import jinja2
 
 from tfxfer.handles import catalog
 from tfxfer.names import code_block, code_span, markdown
-from tfxfer.report.page import facts
+from tfxfer.report.page import facts, reported
 
 
 def card(folder: Path) -> str:
@@ -29,7 +29,10 @@ def card(folder: Path) -> str:
     environment.filters["block"] = lambda value: Written(code_block(str(value), "console"))
     entry = catalog.find(str(settings.get("backbone", "")))
     found["source"] = Written(entry.source) if entry else ""
-    return environment.get_template("card.md.j2").render(**found, values=settings, backbone=entry)
+    with reported(folder):
+        return environment.get_template("card.md.j2").render(
+            **found, values=settings, backbone=entry
+        )
 
 
 def as_markdown(value: object) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfxfer.arrays import read_arrays
 from tfxfer.errors import RunError
 from tfxfer.evaluate import score
 from tfxfer.evaluate.figures import Z
@@ -113,14 +114,22 @@ def difference(right: np.ndarray, before: np.ndarray) -> tuple[float, float]:
 
 def judged(folder: str | os.PathLike) -> Judged:
     run = open_run(Path(folder))
-    with np.load(run.path("probabilities.npz")) as found:
+    path, classes = run.path("probabilities.npz"), tuple(run.classes())
+    try:
+        found = read_arrays(path)
         mine = found["splits"] == "test"
-        classes = tuple(run.classes())
-        labels = [classes[i] for i in found["labels"][mine]]
         # By content, where the run has noted it: other data may have files of the same names.
-        keys = found["digests" if "digests" in found.files else "files"][mine].tolist()
-        return Judged(
-            run,
-            classes,
-            dict(zip(keys, zip(labels, found["probabilities"][mine], strict=True), strict=True)),
-        )
+        keys = found["digests" if "digests" in found else "files"][mine].tolist()
+        labels, probabilities = found["labels"][mine], found["probabilities"][mine]
+        if (
+            labels.dtype.kind not in "iu"
+            or probabilities.dtype.kind != "f"
+            or probabilities.shape != (len(labels), len(classes))
+            or not np.isfinite(probabilities).all()
+            or ((labels < 0) | (labels >= len(classes))).any()
+        ):
+            raise ValueError(f"expected probabilities of the {len(classes)} classes in labels.txt")
+        answers = zip((classes[i] for i in labels), probabilities, strict=True)
+        return Judged(run, classes, dict(zip(keys, answers, strict=True)))
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise RunError(f"{path} can't be read: {error}. Run it again.") from error

@@ -2,24 +2,31 @@
 
 import base64
 import csv
+import io
 import json
 import math
+import sys
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
+from tfxfer.arrays import read_arrays
 from tfxfer.attempt import Failure, attempt, failures
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays, reliability
+from tfxfer.files import check_zip, open_regular
+from tfxfer.limits import MOST_ROWS, MOST_THUMBNAILS
 from tfxfer.names import csv_text, printable
 from tfxfer.report import pictures
-from tfxfer.run import read_labels
+from tfxfer.run import begun, read_json, read_labels
 
 NAMES = {
     "majority": "always the most frequent class",
@@ -40,7 +47,20 @@ Tried = dict[str, pictures.Picture | Failure]
 NOTHING |= {name: [] for name in ("mistakes", "duplicates", "map", "occlusion")}
 
 
-@dataclass(frozen=True)
+# What figures, tables and pictures raise at a file of another shape than runs write.
+ODD = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    csv.Error,
+    jinja2.TemplateError,
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of predictions.csv."""
 
@@ -57,51 +77,50 @@ def facts(folder: Path) -> dict[str, Any]:
     Raises: RunError where one of these is missing, or one of the others is damaged.
     """
     folder = Path(folder)
+    with reported(folder):
+        return read_facts(folder)
+
+
+@contextmanager
+def reported(folder: Path) -> Iterator[None]:
+    """A damaged file of a run as a RunError that names the folder."""
     try:
-        settings, metrics = (
-            json.loads((folder / name).read_text("utf-8", "surrogateescape"))
-            for name in ("settings.json", "metrics.json")
-        )
-        classes = read_labels(folder / "labels.txt")
-        with open(
-            folder / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:
-            rows = [
-                Row(
-                    csv_text(line["file"]),
-                    line["split"],
-                    csv_text(line["true"]),
-                    csv_text(line["predicted"]),
-                    float(line["probability"]),
-                )
-                for line in csv.DictReader(file)
-            ]
-        review = NOTHING | (
-            there(
-                folder / "review.json",
-                lambda path: json.loads(path.read_text("utf-8", "surrogateescape")),
-            )
-            or {}
-        )
-        history = there(folder / "history.csv", epochs) or []
-        split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
-        judged = [row for row in rows if row.split == split]
-        called = split or ""
-        if split == "validation" and not judged:
-            # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
-            judged, called = [row for row in rows if row.split == "train"], "held-out training"
-        bins = (
-            there(
-                folder / "probabilities.npz",
-                lambda path: calibration(path, "train" if called.endswith("training") else called),
-            )
-            if judged
-            else None
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        yield
+    except (OSError, *ODD) as error:
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise RunError(
-            f"{folder} can't be reported on: {error}. A report needs settings.json, labels.txt, metrics.json and predictions.csv."
+            f"{folder} can't be reported on: {reason[0]}. A report needs settings.json, labels.txt, metrics.json and predictions.csv."
         ) from error
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """`facts`, with the errors of whatever a damaged file leads to."""
+    settings, metrics = begun(folder), read_json(folder / "metrics.json")
+    settings.pop("signature", None)
+    classes = read_labels(folder / "labels.txt")
+    rows = read_predictions(folder / "predictions.csv")
+    review = NOTHING | (
+        there(
+            folder / "review.json",
+            read_json,
+        )
+        or {}
+    )
+    history = there(folder / "history.csv", epochs) or []
+    split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
+    judged = [row for row in rows if row.split == split]
+    called = split or ""
+    if split == "validation" and not judged:
+        # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
+        judged, called = [row for row in rows if row.split == "train"], "held-out training"
+    bins = (
+        there(
+            folder / "probabilities.npz",
+            lambda path: calibration(path, "train" if called.endswith("training") else called),
+        )
+        if judged
+        else None
+    )
     mistakes = sorted(
         (row for row in judged if row.true != row.predicted),
         key=lambda row: (-row.probability, row.file),
@@ -140,8 +159,13 @@ def page(folder: Path, tried: Tried | None = None) -> str:
     Args:
         tried: is filled with the pictures, or why they could not be drawn, which the page says, too.
     """
+    with reported(folder):
+        return drawn_page(folder, {} if tried is None else tried)
+
+
+def drawn_page(folder: Path, tried: Tried) -> str:
+    """`page`, with the errors of whatever a damaged file leads to."""
     found = facts(folder)
-    tried = {} if tried is None else tried
     for title, draw in drawings(found).items():
         tried[title] = attempt(title, draw)
     shown = [picture for picture in tried.values() if not isinstance(picture, Failure)]
@@ -211,37 +235,71 @@ def there(path: Path, read: Callable[[Path], Any]) -> Any:
     return read(path) if path.is_file() else None
 
 
+def read_predictions(path: Path) -> list[Row]:
+    """predictions.csv. Texts that many lines share are kept once."""
+    rows = []
+    for line in islice(read_lines(path), MOST_ROWS + 1):
+        split, true, predicted = (
+            sys.intern(csv_text(line[name])) for name in ("split", "true", "predicted")
+        )
+        row = Row(
+            file=csv_text(line["file"]),
+            split=split,
+            true=true,
+            predicted=predicted,
+            probability=float(line["probability"]),
+        )
+        rows.append(row)
+    if len(rows) > MOST_ROWS:
+        raise ValueError(f"{path} has more than {MOST_ROWS:,} lines")
+    return rows
+
+
+def read_lines(path: Path) -> Iterator[dict[str, str]]:
+    """A table's lines."""
+    with (
+        open_regular(path) as file,
+        io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="") as text,
+    ):
+        yield from csv.DictReader(text)
+
+
 def epochs(path: Path) -> list[dict[str, float]]:
     """history.csv, a dict an epoch."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [
-            {
-                name: float(value)
-                for name, value in line.items()
-                if value and math.isfinite(float(value))
-            }
-            for line in csv.DictReader(file)
-        ]
+    return [
+        {
+            name: float(value)
+            for name, value in line.items()
+            if value and math.isfinite(float(value))
+        }
+        for line in islice(read_lines(path), MOST_ROWS)
+    ]
 
 
 def calibration(path: Path, split: str) -> list[dict[str, Any]]:
     """`reliability` of one split."""
-    with np.load(path) as found:
-        mine = found["splits"] == split
-        return (
-            reliability(found["labels"][mine], found["probabilities"][mine]) if mine.any() else []
-        )
+    found = read_arrays(path)
+    mine = found["splits"] == split
+    return reliability(found["labels"][mine], found["probabilities"][mine]) if mine.any() else []
 
 
 def embedded(path: Path) -> dict[str, str]:
     """Thumbnails as data URLs, by name."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            check_zip(archive, free=MOST_THUMBNAILS)
             return {
                 name: f"data:image/jpeg;base64,{base64.b64encode(archive.read(name)).decode()}"
                 for name in archive.namelist()
             }
-    except (OSError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        zlib.error,
+        RuntimeError,
+        *ODD,
+    ) as error:
         raise RunError(f"{path} can't be read: {error}. Run it again.") from error
 
 

@@ -3,6 +3,7 @@
     encoded bytes ─preprocess.pixels─> pixels ─network, one graph of constants─> features ─head─> logits ─softmax─> probabilities
 
 model       a finished run, or an export of one, that is ready to answer
+weigh       what a model.keras would unpack to, before it is opened
 answers     files to probabilities, whatever is wrong with some of them
 predict     files to classes
 formats     ... as CSV, JSON, JSON lines or Parquet
@@ -16,7 +17,7 @@ place       FOLDER/<version>/, whole or not there
 """
 
 from tfxfer.serving.export import export
-from tfxfer.serving.formats import write
+from tfxfer.serving.formats import check_target, write
 from tfxfer.serving.judge import evaluate
 from tfxfer.serving.litert import export_litert
 from tfxfer.serving.model import Served, load_model, open_model
@@ -26,6 +27,7 @@ from tfxfer.serving.reusable import export_reusable
 __all__ = [
     "Prediction",
     "Served",
+    "check_target",
     "evaluate",
     "export",
     "export_litert",

@@ -60,8 +60,10 @@ def export(
     run = open_run(folder)
     accurate(run, require_accuracy, log)
     settings = run.settings()
-    if "served_difference" in settings:
-        found, engine = settings["served_difference"]["value"], settings["engine"]["value"]
+    found, engine = (
+        settings.get(name, {}).get("value") for name in ("served_difference", "engine")
+    )
+    if isinstance(found, float):
         log(
             f"the run's figures are of features by {engine}; probabilities by TensorFlow, as exported, differed from them by at most {found:.1e}"
         )
@@ -83,7 +85,7 @@ def accurate(run: Finished, required: float | None, log: Callable[[str], None]) 
         (
             (name, called)
             for name, called in (("test", "test"), ("validation", "held-out images"))
-            if metrics[name]
+            if metrics.get(name)
         ),
         (None, ""),
     )
@@ -92,6 +94,13 @@ def accurate(run: Finished, required: float | None, log: Callable[[str], None]) 
             f"{run.folder} has no held-out examples, so that nothing is known of its accuracy; {required:g} is required. Give the data a test part."
         )
     found = metrics[part]
+    numbers = ("accuracy", "low", "high", "n")
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name), int | float) for name in numbers
+    ):
+        raise ServingError(
+            f"{run.path('metrics.json')} has no {', '.join(numbers)} of {called}. Run it again."
+        )
     figure = f"an accuracy of {found['accuracy']:.3f} on {called} (95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
     if found["accuracy"] < required:
         raise ServingError(

@@ -1,18 +1,24 @@
 """Predictions as CSV, JSON, JSON lines or Parquet. Rows are written as they come; an `ImageError` at their end leaves all the others written."""
 
 import csv
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
-from typing import Any, TextIO
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from tfxfer.errors import ServingError
+from tfxfer.data import find_images
+from tfxfer.errors import ImageError, ServingError
+from tfxfer.files import replaced, streams
+from tfxfer.names import csv_cell
+from tfxfer.run import read_manifest
 from tfxfer.serving.predict import Prediction
 
 GROUP = 8192  # rows of a row group of Parquet
@@ -23,22 +29,89 @@ def write(
 ) -> None:
     """Write predictions to a file; to standard output where `to` is None.
 
+    The file appears when it is whole: until then, and where predicting fails, an old one of its name stays
+    as it was. Where some images can't be predicted, the others are written.
+
     CSV and Parquet have the columns `file`, `predicted`, `probability`, then `predicted_2`, `probability_2`, ... , `set` (in CSV a JSON list) and `unknown`
-    (in CSV true or false) where they were asked for. JSON has the same names, with `others` as a list of {"predicted", "probability"}.
+    (in CSV true or false) where they were asked for. JSON has the same names, with `others` as a list of {"predicted", "probability"}. In CSV a text
+    that a spreadsheet would run as a formula has a quote before it.
 
     Raises:
         ServingError: the file can't be written, or Parquet has none.
+        ImageError: of the rows, when all others are written.
     """
-    if form == "parquet":
-        return as_parquet(rows, to)
-    writer = {"csv": as_csv, "json": as_json, "jsonl": as_jsonl}[form]
+    if form == "parquet" and to is None:
+        raise ServingError("Parquet is not for a terminal. Expected a file: --to out.parquet")
     if to is None:
-        return writer(rows, sys.stdout)
-    with (
-        explained(to),
-        open(to, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer(rows, file)
+        return WRITERS[form](rows, sys.stdout)
+    rows = iter(rows)
+    late: ImageError | None = None
+    # Before the file is made: where no image can be predicted there is nothing to replace it by.
+    first = list(islice(rows, 1))
+    if form == "parquet" and not first:
+        return
+    with explained(to), replaced(to) as file:
+        try:
+            if form == "parquet":
+                as_parquet(chain(first, rows), file)
+            else:
+                with text_of(file) as text:
+                    WRITERS[form](chain(first, rows), text)
+        except ImageError as error:
+            late = error
+    if late:
+        raise late
+
+
+@contextmanager
+def text_of(file: BinaryIO) -> Iterator[TextIO]:
+    """A file for text; it stays open."""
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    try:
+        yield text
+    finally:
+        text.flush()
+        text.detach()
+
+
+def check_target(
+    to: str | os.PathLike | None,
+    paths: Iterable[str | os.PathLike],
+    folder: str | os.PathLike,
+) -> None:
+    """Refuse to write the answer over what the answer is made of, under whatever name.
+
+    Args:
+        to: where the answer goes.
+        paths: images, and folders of them.
+        folder: of the run or the export that answers.
+
+    Raises:
+        ServingError: `to` is one of the images, a file that the run or the export consists of, or a folder.
+    """
+    if to is None or streams(to) or not os.path.exists(to):
+        return
+    if os.path.isdir(to):
+        raise ServingError(f"{os.fspath(to)} is a folder. Expected a file for the answer in --to.")
+    for path in map(Path, paths):
+        check_other(to, find_images(path)[0] if path.is_dir() else [path])
+    check_other(to, own_files(Path(folder)))
+
+
+def own_files(folder: Path) -> Iterable[Path]:
+    """What a run lists in its manifest, or all that lies in an export."""
+    if not (folder / "settings.json").exists():
+        return folder.rglob("*")
+    return [folder / "manifest.json", *(folder / name for name in read_manifest(folder))]
+
+
+def check_other(to: str | os.PathLike, files: Iterable[Path]) -> None:
+    """Refuse a file that is one of some others."""
+    for file in files:
+        if file.exists() and file.samefile(to):
+            raise ServingError(
+                f"--to {os.fspath(to)} is {file}, which is read. Choose another file."
+            )
 
 
 @contextmanager
@@ -77,14 +150,11 @@ def as_jsonl(rows: Iterable[Prediction], file: TextIO) -> None:
     file.flush()
 
 
-def as_parquet(rows: Iterable[Prediction], to: str | os.PathLike | None) -> None:
-    if to is None:
-        raise ServingError("Parquet is not for a terminal. Expected a file: --to out.parquet")
+def as_parquet(rows: Iterable[Prediction], file: BinaryIO) -> None:
     rows = iter(rows)
-    if (first := next(rows, None)) is None:
-        return
+    first = next(rows)
     schema = pa.schema([(name, kind(name)) for name in columns(first)])
-    with explained(to), open(to, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         held: list[dict[str, Any]] = []
         try:
             for row in chain([first], rows):
@@ -146,13 +216,9 @@ def nested(row: Prediction) -> dict[str, Any]:
 
 def cell(value: Any) -> str:
     """As CSV has it."""
-    return (
-        f"{value:.6f}"
-        if isinstance(value, float)
-        else value
-        if isinstance(value, str)
-        else json.dumps(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return csv_cell(value if isinstance(value, str) else json.dumps(value))
 
 
 def rounded(value: float) -> float:
@@ -170,3 +236,6 @@ def kind(name: str) -> Any:
         if name.startswith("probability")
         else pa.string()
     )
+
+
+WRITERS = {"csv": as_csv, "json": as_json, "jsonl": as_jsonl}

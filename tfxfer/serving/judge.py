@@ -71,7 +71,9 @@ def labelled(
 ) -> Found:
     """Labelled images as they are, without a split that nobody asked for; the run's own data as the run split it."""
     source = data if isinstance(data, Examples) else os.fspath(data)
-    if not isinstance(source, Examples) and same(run.settings()["data"]["value"], source):
+    if not isinstance(source, Examples) and same(
+        run.settings().get("data", {}).get("value"), source
+    ):
         source = own_images(run, data_dir)
     if isinstance(source, Examples):
         return Found(
@@ -95,17 +97,22 @@ def own_images(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
         DataError: they are gone, or no longer those that the run was fitted on.
     """
     settings = {name: setting["value"] for name, setting in run.settings().items()}
-    examples = load(
-        settings["data"],
-        data_dir=data_dir or settings["data_dir"],
-        seed=settings["seed"],
-        skip_bad_images=settings["skip_bad_images"],
+    data = run.setting("data", lambda value: isinstance(value, str), "the images of the run")
+    seed = run.setting("seed", lambda value: type(value) is int, "a number")
+    skip = run.setting("skip_bad_images", lambda value: isinstance(value, bool), "true or false")
+    own_dir = run.setting(
+        "data_dir", lambda value: value is None or isinstance(value, str), "a folder"
     )
-    if not settings["skip_bad_images"] and examples.fingerprint != settings.get(
-        "data_fingerprint", examples.fingerprint
-    ):
+    if data_dir is None and own_dir is not None and not run.is_own():
+        # What TensorFlow Datasets downloads is written there; images alone are but read.
         raise DataError(
-            f"{settings['data']} is no longer what {run.folder} was fitted on, and would be split otherwise. "
+            f"{run.folder} was not written by you on this machine and under this path, and names the folder {own_dir}"
+            " for data. Say where the data is with --data-dir."
+        )
+    examples = load(data, data_dir=data_dir or own_dir, seed=seed, skip_bad_images=skip)
+    if not skip and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
+        raise DataError(
+            f"{data} is no longer what {run.folder} was fitted on, and would be split otherwise. "
             "Put the images back, run again, or give new ones a folder of their own."
         )
     return examples

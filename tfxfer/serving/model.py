@@ -3,8 +3,11 @@
 The weights become constants, since TensorFlow then folds BatchNorm into the convolutions and answers about a third faster.
 """
 
+import json
 import os
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +17,15 @@ import tensorflow as tf
 
 from tfxfer import backbone, doubt, heads, preprocess, savedmodel  # noqa: F401  (backbone and heads register their layers with Keras)
 from tfxfer.doubt import Doubt
-from tfxfer.errors import ServingError
+from tfxfer.errors import ServingError, TfxferError
 from tfxfer.run import open_run, read_labels
 from tfxfer.serving.place import EXTRA, latest
+from tfxfer.serving.weigh import bounded_variables, check_outputs, check_shapes, weigh
 
 # Images decoded at once: enough for the cores of a server, and few enough that a batch of large photos doesn't fill its memory.
 PARALLEL = 8
 Bad = Literal["error", "null"]
+DAMAGED = "It seems damaged: run it again."
 
 
 @dataclass(frozen=True)
@@ -106,24 +111,24 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
 def open_export(folder: Path, trust: bool) -> Served:
     """An export, as whoever serves it has it."""
     savedmodel.check_saved_model(folder, trust=trust)
-    try:
+    with explained(folder, "Export it again."):
         loaded = tf.saved_model.load(str(folder))
-        if "probabilities" not in loaded.signatures:
-            raise ServingError(
-                f"{folder} has the signatures {', '.join(loaded.signatures) or 'none'}, and no head to predict with; expected tfxfer export RUN FOLDER."
-            )
-        classes = tuple(read_labels(folder / "assets" / "labels.txt"))
-    except (tf.errors.OpError, OSError, ValueError) as error:
+        signatures = dict(loaded.signatures)
+    if "probabilities" not in signatures:
         raise ServingError(
-            f"{folder} can't be loaded: {str(error).strip().splitlines()[0]} Export it again."
-        ) from error
+            f"{folder} has the signatures {', '.join(signatures) or 'none'}, and no head to predict with; expected tfxfer export RUN FOLDER."
+        )
+    classes = tuple(read_labels(folder / "assets" / "labels.txt"))
     thresholds = folder / EXTRA / "doubt.npz"
-    signature = loaded.signatures["probabilities"]
+    signature = signatures["probabilities"]
+    check_signature(folder, signature, len(classes))
 
     def answer(
         encoded: tf.Tensor, loaded: Any = loaded
     ) -> dict[str, tf.Tensor]:  # the signature lives as long as the object that it was loaded with
-        return signature(inputs=encoded)
+        found = signature(inputs=encoded)
+        check_rows(folder, found, len(encoded), len(classes))
+        return found
 
     return Served(
         classes,
@@ -133,23 +138,75 @@ def open_export(folder: Path, trust: bool) -> Served:
     )
 
 
+@contextmanager
+def explained(path: Path, hint: str) -> Iterator[None]:
+    """What TensorFlow and Keras raise while they read a file that anybody may have written, which can be anything, as one sentence."""
+    try:
+        yield
+    except TfxferError:
+        raise
+    except Exception as error:
+        # Keras wraps the reason, with all of the model's config, once a level.
+        reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip() or type(error).__name__
+        first = reason.splitlines()[0].split(". Make sure custom")[0].rstrip(".")[:500]
+        if "locate" in first:
+            hint = "Import the file that defines it first."
+        elif "--trust" in first:
+            hint = ""
+        raise ServingError(f"{path} can't be loaded: {first}. {hint}") from error
+
+
+def check_signature(folder: Path, signature: Any, count: int) -> None:
+    """Refuse an export that does not answer as ours do: encoded images to a probability of each class.
+
+    Raises:
+        ServingError: says what it takes and gives.
+    """
+    inputs = signature.structured_input_signature[1]
+    outputs = signature.structured_outputs
+    takes = inputs.keys() == {"inputs"} and inputs["inputs"].dtype == tf.string
+    gives = (
+        isinstance(outputs, dict)
+        and "probabilities" in outputs
+        and outputs["probabilities"].dtype == tf.float32
+        and outputs["probabilities"].shape.is_compatible_with((None, count))
+        and ("unknown" not in outputs or outputs["unknown"].shape.is_compatible_with((None,)))
+    )
+    if not (takes and gives):
+        raise ServingError(
+            f"{folder} takes {inputs} and gives {outputs}; expected encoded images, and probabilities"
+            f" of the {count} classes in labels.txt. Export it again."
+        )
+
+
+def check_rows(folder: Path, found: dict[str, tf.Tensor], rows: int, classes: int) -> None:
+    """Refuse answers that are not one for each image.
+
+    Raises:
+        ServingError: names the output.
+    """
+    for name, shape in (("probabilities", (rows, classes)), ("unknown", (rows,))):
+        if name in found and tuple(found[name].shape) != shape:
+            raise ServingError(
+                f"{folder} answers {rows} images with {name} {tuple(found[name].shape)}; expected"
+                f" {shape}. Export it again."
+            )
+
+
 def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "error") -> Network:
     """Load a finished run's model as one graph of constants from pixels, and a decoder that fails at a bad image or (bad="null") leaves it out."""
     run = open_run(folder)
-    settings, classes = run.settings(), tuple(run.classes())
-    image_size = tuple(settings["image_size"]["value"])
-    value_range = tuple(settings["value_range"]["value"])
+    classes, image_size, value_range = tuple(run.classes()), run.image_size(), run.value_range()
     model = load_model(run.path("model.keras"), trust)
-    if tuple(model.output_shape[1:]) != (len(classes),) or tuple(model.input_shape[1:]) != (
-        *image_size,
-        3,
-    ):
+    shapes = (model.input_shape, model.output_shape)
+    if shapes != ((None, *image_size, 3), (None, len(classes))):
         raise ServingError(
             f"{run.path('model.keras')} takes {model.input_shape} and gives {model.output_shape}; expected (None, {image_size[0]}, {image_size[1]}, 3) and "
             f"(None, {len(classes)}), as settings.json and labels.txt say. The run folder was changed: run it again."
         )
     thresholds = doubt.load(run.path("doubt.npz")) if run.path("doubt.npz").is_file() else None
-    call, has = constant(model, image_size, thresholds)
+    with explained(run.path("model.keras"), DAMAGED):
+        call, has = constant(model, image_size, thresholds)
     return Network(
         classes,
         image_size,
@@ -162,21 +219,23 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
 
 
 def load_model(path: Path, trust: bool = False) -> keras.Model:
-    """`keras.models.load_model`, with its many errors as one sentence."""
-    try:
-        return keras.models.load_model(path, compile=False, safe_mode=not trust)
-    except (TypeError, ValueError, OSError, KeyError, AttributeError) as error:
-        # Keras wraps the reason, with all of the model's config, once a level.
-        reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip() or type(error).__name__
-        first = reason.splitlines()[0].split(". Make sure custom")[0].rstrip(".")
-        hint = (
-            "Import the file that defines it first."
-            if "locate" in first
-            else ""
-            if "--trust" in first
-            else "It seems damaged: run it again."
-        )
-        raise ServingError(f"{path} can't be loaded: {first}. {hint}") from error
+    """`keras.models.load_model`, when the file was weighed, with its many errors as one sentence.
+
+    Raises:
+        ServingError: it can't be loaded, or would take far more memory than the file is worth.
+    """
+    with explained(path, DAMAGED):
+        held = weigh(path)
+        with zipfile.ZipFile(path) as archive:
+            check_shapes(json.loads(archive.read("config.json")))
+        with bounded_variables(held):
+            model = keras.models.load_model(path, compile=False, safe_mode=not trust)
+        if not isinstance(model, keras.Model):
+            raise ServingError(
+                f"{path} holds a {type(model).__name__}; expected a model. {DAMAGED}"
+            )
+        check_outputs(model)
+        return model
 
 
 def constant(

@@ -1,13 +1,13 @@
 """The state of a training on disk, so that a killed one goes on with the same bits: whole files only, the newest that is not damaged."""
 
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfxfer.arrays import read_arrays
 from tfxfer.files import appear
 
 KEPT = 2  # the newest, and the one before it for when it is damaged
@@ -34,11 +34,12 @@ def load(
     """The newest state that is whole; None where there is none. A damaged one is named and passed over: its work is done again."""
     for path in reversed(numbered(folder)):
         try:
-            # Reading an entry to its end compares its checksum.
-            with np.load(path, allow_pickle=False) as found:
-                state, *arrays = (found[name] for name in found.files)
-            return arrays, json.loads(str(state))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            state, *arrays = read_arrays(path).values()
+            found = json.loads(str(state))
+            if not isinstance(found, dict):
+                raise ValueError("its state is no object")
+            return arrays, found
+        except (OSError, ValueError, RecursionError) as error:
             log(f"{path} is damaged ({error}): going on from the one before it")
     return None
 

@@ -177,7 +177,12 @@ def compete(
             batch_size,
             *chiefs(
                 strategy,
-                lambda: [int(path.name.removeprefix("batch-")) for path in folder.glob("batch-*")],
+                lambda: [
+                    int(number)
+                    for path in folder.glob("batch-*")
+                    if (number := path.name.removeprefix("batch-")).isdecimal()
+                    and int(number) >= replicas
+                ],
             ),
         ]
     )

@@ -1,0 +1,100 @@
+"""What this user wrote on this machine, told from what a stranger wrote: by a key that nobody else has. Standard library.
+
+A run that goes on takes its options from `settings.json`. Whoever can make us take up a folder of theirs would
+choose by it which model is read, which files are opened and where is written. So that file carries a signature,
+which only holds for the folder that it was written in.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+SIZE = 32  # bytes of the key
+
+
+def key_file() -> Path | None:
+    """`$XDG_DATA_HOME/tfxfer/key`, else `~/.local/share/tfxfer/key`; None for a user without a home."""
+    data = os.environ.get("XDG_DATA_HOME")
+    if data and os.path.isabs(data):
+        return Path(data) / "tfxfer" / "key"
+    try:
+        return Path.home() / ".local" / "share" / "tfxfer" / "key"
+    except RuntimeError:
+        return None
+
+
+def sign(facts: Any) -> str | None:
+    """A signature of JSON values; None where no key can be kept, so that nothing ever counts as ours."""
+    key = own_key(make=True)
+    return None if key is None else digest(key, facts)
+
+
+def is_signed(facts: Any, signature: Any) -> bool:
+    """Whether `sign` gave this signature, to this user on this machine, for the same values."""
+    key = own_key(make=False)
+    if key is None or not isinstance(signature, str):
+        return False
+    return hmac.compare_digest(digest(key, facts).encode(), signature.encode("utf-8", "replace"))
+
+
+def digest(key: bytes, facts: Any) -> str:
+    # Once through JSON first, so that what was written and what is read back have the same text.
+    values = json.loads(json.dumps(facts))
+    text = json.dumps(values, sort_keys=True)
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def own_key(make: bool) -> bytes | None:
+    """The user's key; a new one where there is none, or where others could have read or changed it."""
+    path = key_file()
+    if path is None:
+        return None
+    found = read_key(path)
+    if found is None and make:
+        with contextlib.suppress(OSError):  # a home that can't be written: nothing is ours
+            write_key(path)
+        found = read_key(path)
+    return found
+
+
+def read_key(path: Path) -> bytes | None:
+    """The key; None where the file is not there, or is not one that only its owner can read."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            return None
+        # On Windows files have no such modes, and a user's own folder is closed to others.
+        if hasattr(os, "geteuid") and (facts.st_uid != os.geteuid() or facts.st_mode & 0o077):
+            return None
+        found = file.read(SIZE + 1)
+    return found if len(found) == SIZE else None
+
+
+def write_key(path: Path) -> None:
+    """Make a key. It appears whole, and of several processes that make one at once the first one's stays."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = path.with_name(f"key.{secrets.token_hex(8)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            if read_key(path) is None:  # not another process's, but one that can't be used
+                os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

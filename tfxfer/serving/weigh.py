@@ -1,0 +1,199 @@
+"""A model.keras file before Keras opens it: what it would unpack to, and what its layers would take of memory.
+
+Keras' own bounds begin at 4 GiB, and say nothing of layers that are large and have no values in the file.
+"""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.files import check_zip, open_regular
+from tfxfer.limits import FREE_WEIGHTS, MOST_ELEMENTS, MOST_JSON
+
+WEIGHTS = "model.weights.h5"
+MEMBERS = {"metadata.json", "config.json", WEIGHTS}
+SHAPES = ("shape", "batch_shape", "batch_input_shape", "input_shape", "target_shape")
+MOST_CONFIG = 4 * MOST_JSON  # it holds the network's graphs
+
+
+class Part(io.RawIOBase):
+    """Some bytes of a file, as a file that can only be read."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int):
+        self.file, self.start, self.size, self.at = file, start, size, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As of any file."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
+        self.at = max(base + offset, 0)
+        return self.at
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        """As of any file."""
+        count = max(0, min(len(buffer), self.size - self.at))
+        self.file.seek(self.start + self.at)
+        content = self.file.read(count)
+        buffer[: len(content)] = content
+        self.at += len(content)
+        return len(content)
+
+
+def weigh(path: Path) -> int:
+    """The bytes of all weights that a model.keras holds.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no archive of Keras', unpacks to far more than it is, or its weights lie elsewhere.
+    """
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        check_zip(archive)
+        names = {info.filename for info in archive.infolist()}
+        odd = {name for name in names - MEMBERS if not name.startswith("assets/")}
+        if odd or not names >= MEMBERS or len(names) < len(archive.infolist()):
+            raise ValueError(
+                f"expected {', '.join(sorted(MEMBERS))} in it; found {sorted(names)[:5]}"
+            )
+        config = archive.getinfo("config.json")
+        if config.file_size > MOST_CONFIG:
+            raise ValueError(f"its config.json has {config.file_size / 2**20:,.0f} MiB")
+        return weigh_values(values_of(file, archive))
+
+
+def values_of(file: BinaryIO, archive: zipfile.ZipFile) -> BinaryIO:
+    """The file of weights in an archive; as Keras writes it, it need not be read for that."""
+    info = archive.getinfo(WEIGHTS)
+    if info.compress_type != zipfile.ZIP_STORED:
+        return io.BytesIO(archive.read(info))
+    with archive.open(info):
+        pass  # compares both headers
+    file.seek(info.header_offset + 26)
+    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+    start = info.header_offset + 30 + name + extra
+    return io.BufferedReader(Part(file, start, info.file_size))  # type: ignore[return-value]
+
+
+def weigh_values(file: BinaryIO) -> int:
+    """The bytes of all data sets of an HDF5 file, each of which has to be in the file as it is."""
+    total = 0
+    with h5py.File(file, "r") as opened:
+        waiting, seen = [opened["/"]], set()
+        while waiting:
+            group = waiting.pop()
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    raise ValueError(f"{name!r} in {WEIGHTS} is a link to another place")
+                member = group[name]
+                place = h5py.h5o.get_info(member.id).addr
+                if place in seen:
+                    continue
+                seen.add(place)
+                if isinstance(member, h5py.Group):
+                    waiting.append(member)
+                elif isinstance(member, h5py.Dataset):
+                    total += weigh_data(name, member)
+    return total
+
+
+def weigh_data(name: str, data: h5py.Dataset) -> int:
+    """The bytes of a data set; refuses those whose values are not all in the file as they are."""
+    size = math.prod(data.shape or ()) * data.dtype.itemsize
+    elsewhere = data.external or data.is_virtual
+    if elsewhere or size > data.id.get_storage_size():
+        what = "lies in another file" if elsewhere else "is larger than what the file holds of it"
+        raise ValueError(f"{name!r} in {WEIGHTS}, {data.dtype} {data.shape}, {what}")
+    return size
+
+
+@contextmanager
+def bounded_variables(held: int) -> Iterator[None]:
+    """Refuse variables, before they are made, that are much larger together than the values that a file has for them.
+
+    Raises:
+        ValueError: names the first that is too much.
+    """
+    left = held + FREE_WEIGHTS
+
+    def create(create_next: Any, **options: Any) -> Any:
+        nonlocal left
+        shape = shape_before(options.get("initial_value"))
+        if shape is not None:
+            dtype = options.get("dtype") or "float32"
+            left -= math.prod(shape) * max(np.dtype(tf.as_dtype(dtype).as_numpy_dtype).itemsize, 1)
+        if left < 0:
+            raise ValueError(
+                f"a weight {tuple(shape or ())} is asked for, which is not in the file: it holds"
+                f" {held / 2**20:,.0f} MiB of weights"
+            )
+        return create_next(**options)
+
+    with tf.variable_creator_scope(create):
+        yield
+
+
+def shape_before(initial: Any) -> tuple[int, ...] | None:
+    """The shape that a Keras variable will have, from the function that makes its first value."""
+    for cell in getattr(initial, "__closure__", None) or ():
+        if isinstance(cell.cell_contents, keras.Variable):
+            return tuple(cell.cell_contents.shape)
+    return None
+
+
+def check_shapes(config: Any) -> None:
+    """Refuse a config whose inputs are too large for any image.
+
+    Raises:
+        ValueError: names the shape.
+    """
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for name in SHAPES:
+                check_size(value.get(name))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def check_outputs(model: keras.Model) -> None:
+    """Refuse a model with a layer whose output for one image would not fit into memory.
+
+    Raises:
+        ValueError: names the shape.
+    """
+    for operation in getattr(model, "operations", model.layers):
+        for node in getattr(operation, "_inbound_nodes", ()):
+            for tensor in node.output_tensors:
+                check_size(tuple(tensor.shape))
+        if isinstance(operation, keras.Model):
+            check_outputs(operation)
+
+
+def check_size(shape: Any) -> None:
+    """Refuse a shape of too many numbers; whatever is no shape is passed over."""
+    if not isinstance(shape, list | tuple):
+        return
+    sizes = [size for size in shape if isinstance(size, int)]
+    if math.prod(max(abs(size), 1) for size in sizes) > MOST_ELEMENTS:
+        raise ValueError(f"a layer has the shape {shape}, more than fits into memory")
