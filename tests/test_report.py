@@ -19,7 +19,7 @@ from tfxfer import report
 from tfxfer.attempt import failures
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays
-from tfxfer.names import csv_cell, printable
+from tfxfer.names import printable
 from tfxfer.report.page import Row
 from tfxfer.run import Run, open_run
 
@@ -532,8 +532,7 @@ def hostile_run(folder, names):
     probabilities[labels, labels // 2] += 0.7
     run.write_text("labels.txt", "".join(f"{name}\n" for name in names))
     run.write_json("metrics.json", {"test": figures(0.5), "validation": None, "baselines": {}})
-    cells = [[csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    run.write_csv("predictions.csv", Row.__annotations__, cells)
+    run.write_csv("predictions.csv", Row.__annotations__, rows)
     arrays = {
         "files": np.array([f"{i}.jpg" for i in range(count)]),
         "splits": np.repeat(["test"], count),

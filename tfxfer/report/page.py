@@ -26,7 +26,7 @@ from tfxfer.files import check_zip, open_regular
 from tfxfer.limits import MOST_ROWS, MOST_THUMBNAILS
 from tfxfer.names import csv_text, printable
 from tfxfer.report import pictures
-from tfxfer.run import begun, read_json, read_labels
+from tfxfer.run import read_json, read_labels
 
 NAMES = {
     "majority": "always the most frequent class",
@@ -86,7 +86,7 @@ def reported(folder: Path) -> Iterator[None]:
     """A damaged file of a run as a RunError that names the folder."""
     try:
         yield
-    except (OSError, *ODD) as error:
+    except (OSError, RunError, *ODD) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise RunError(
             f"{folder} can't be reported on: {reason[0]}. A report needs settings.json, labels.txt, metrics.json and predictions.csv."
@@ -95,7 +95,8 @@ def reported(folder: Path) -> Iterator[None]:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """`facts`, with the errors of whatever a damaged file leads to."""
-    settings, metrics = begun(folder), read_json(folder / "metrics.json")
+    settings = read_json(folder / "settings.json")
+    metrics = read_json(folder / "metrics.json")
     settings.pop("signature", None)
     classes = read_labels(folder / "labels.txt")
     rows = read_predictions(folder / "predictions.csv")
@@ -165,7 +166,7 @@ def page(folder: Path, tried: Tried | None = None) -> str:
 
 def drawn_page(folder: Path, tried: Tried) -> str:
     """`page`, with the errors of whatever a damaged file leads to."""
-    found = facts(folder)
+    found = read_facts(folder)
     for title, draw in drawings(found).items():
         tried[title] = attempt(title, draw)
     shown = [picture for picture in tried.values() if not isinstance(picture, Failure)]
