@@ -3,6 +3,7 @@
 `data.images` tells the same in plain Python, before anything is computed. Both obey `limits`.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -21,6 +22,11 @@ from tfxfer.limits import (
 
 JPEG, PNG, GIF, WEBP, BMP, JXL = range(1, 7)  # 0 is none of these
 SMALLEST_SCAN = 10  # bytes
+
+# TensorFlow visits the operations of branches that are not taken, too, and takes 1 microsecond for each.
+# A branch that is one call of a function stays cheap.
+apart = partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
+
 RUN = 4096  # blocks of a GIF that are looked at together
 
 
@@ -125,12 +131,14 @@ def _jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return tf.cond(few, lambda: encoded, cut), shape, _most(MOST_PIXELS)
 
 
+@apart
 def _png(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     shape = tf.stack([_big(head[20:24]), _big(head[16:20])])
     deep = head[24] == 16
     return encoded, shape, tf.where(deep, _most(MOST_HEAVY_PIXELS), _most(MOST_PIXELS))
 
 
+@apart
 def _webp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Of an animation, whose first frame alone is decoded, the canvas."""
     extended = tf.stack([_little(head[27:30]), _little(head[24:27])]) + 1
@@ -143,6 +151,7 @@ def _webp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf
     return encoded, shape, _most(MOST_PIXELS)
 
 
+@apart
 def _bmp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     sides = tf.stack([_little(head[22:26]), _little(head[18:22])])
     # A negative height means that the rows run from the top down; a negative width means nothing.
@@ -150,6 +159,7 @@ def _bmp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     return encoded, tf.stack([tf.abs(signed[0]), signed[1]]), _most(MOST_PIXELS)
 
 
+@apart
 def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The file up to the end of the first frame, which is moved to the corner: else later frames would be decoded, too."""
     data = tf.io.decode_raw(encoded, tf.uint8)
@@ -212,6 +222,7 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     return cut, tf.where(whole, larger, 0), _most(MOST_PIXELS)
 
 
+@apart
 def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """No pixels where the header can't be followed: a preview, or many extra channels."""
     length = tf.strings.length(encoded)

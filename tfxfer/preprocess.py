@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfxfer.headers import BMP, JPEG, PNG, WEBP, Measured, has, measure
+from tfxfer.headers import BMP, JPEG, PNG, WEBP, Measured, apart, has, measure
 from tfxfer.limits import LARGE_PIXELS, MOST_BYTES
 
 VERSION = 2  # raise it whenever any pixel of any image changes: cached features hang on it
@@ -82,18 +82,10 @@ def pixels_unless_large(
 
 
 def _decode(found: Measured, size: tuple[int, int], low: float, high: float) -> tf.Tensor:
-    png = found.form == PNG
-    deep = png & (found.head[24] == 16)
-    image = tf.switch_case(
-        tf.where(found.form == JPEG, 0, tf.where(deep, 1, 2)),
-        [
-            lambda: _cover(*_jpeg(found.encoded, size), size),
-            # 16 bits read as 8 would be cut off, not rounded.
-            lambda: _cover(
-                tf.io.decode_png(found.encoded, channels=4, dtype=tf.uint16), _turn(found), size
-            ),
-            lambda: _cover(_eight_bits(found), _turn(found), size),
-        ],
+    image = tf.cond(
+        found.form == JPEG,
+        lambda: _cover(*_jpeg(found.encoded, size), size),
+        lambda: _not_jpeg(found.encoded, found.form, found.head, size),
     )
     return tf.ensure_shape(image * ((high - low) / 255.0) + low, [*size, 3])
 
@@ -121,35 +113,46 @@ def _jpeg(encoded: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tens
     return tf.switch_case(step, [decode(1), decode(2), decode(4)]), turn
 
 
-def _turn(found: Measured) -> tf.Tensor:
+@apart
+def _not_jpeg(
+    encoded: tf.Tensor, form: tf.Tensor, head: tf.Tensor, size: tuple[int, int]
+) -> tf.Tensor:
+    """float32 [height, width, 3] from 0 to 255. The first bytes tell the format; the file's name plays no part."""
     # A WebP's block comes last and, after its mark, has its length.
-    webp = found.form == WEBP
-    return _orientation(
-        found.encoded,
+    webp = form == WEBP
+    turn = _orientation(
+        encoded,
         tf.where(webp, b"EXIF", b"eXIf"),
         tf.where(webp, tf.int32.max, HEAD),
         tf.where(webp, 4, 0),
     )
+    return tf.cond(
+        (form == PNG) & (head[24] == 16),
+        # 16 bits read as 8 would be cut off, not rounded.
+        lambda: _cover(tf.io.decode_png(encoded, channels=4, dtype=tf.uint16), turn, size),
+        lambda: _cover(_eight_bits(encoded, form, head), turn, size),
+    )
 
 
-def _eight_bits(found: Measured) -> tf.Tensor:
-    """uint8, all but JPEG. The first bytes tell the format; the file's name plays no part."""
-    head, png = found.head, found.form == PNG
+def _eight_bits(encoded: tf.Tensor, form: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    """uint8 [H, W, 1 to 4]."""
+    png = form == PNG
     animated = (
-        (found.form == WEBP) & has(head, 12, b"VP8X") & (tf.bitwise.bitwise_and(head[20], 2) != 0)
+        (form == WEBP) & has(head, 12, b"VP8X") & (tf.bitwise.bitwise_and(head[20], 2) != 0)
     )
     # TensorFlow 2.21 decodes an animation to four channels into room for three unless the file says that it has alpha, and the process dies
     # (decode_image_op.cc: DecodeWebP). So let it say so: 0x12 is "animation, alpha".
+    file = encoded
     encoded = tf.cond(
         animated,
         lambda: tf.strings.join(
             [
-                tf.strings.substr(found.encoded, 0, 20),
+                tf.strings.substr(file, 0, 20),
                 b"\x12",
-                tf.strings.substr(found.encoded, 21, tf.int32.max),
+                tf.strings.substr(file, 21, tf.int32.max),
             ]
         ),
-        lambda: found.encoded,
+        lambda: file,
     )
     readers = [
         # JPEG XL, GIF, WebP: as many channels as there are.
@@ -160,7 +163,7 @@ def _eight_bits(found: Measured) -> tf.Tensor:
         lambda: _bmp(encoded),
     ]
     number = tf.reduce_sum(
-        tf.cast([png, png & (head[24] < 8), found.form == BMP], tf.int32) * [1, 1, 3]
+        tf.cast([png, png & (head[24] < 8), form == BMP], tf.int32) * [1, 1, 3]
     )
     return tf.switch_case(number, readers)
 
