@@ -272,7 +272,7 @@ def decoder(
             return place, tf.cond(left == b"", lambda: image, lambda: pixels(left))
 
         # What `load` leaves, the second step decodes, which takes one image at a time.
-        decoded = numbered.map(load, num_parallel_calls=PARALLEL).ignore_errors().map(complete)
+        decoded = numbered.map(load, num_parallel_calls=PARALLEL).map(complete)
         last = tf.data.Dataset.from_tensors((count, tf.zeros((*image_size, 3))))
         places, found = (
             decoded.ignore_errors()
