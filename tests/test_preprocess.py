@@ -287,7 +287,7 @@ def test_wrong_arguments_are_named():
 
 def test_the_fingerprint_holds_all_that_decides_a_pixel():
     assert fingerprint((48, 64), (-1, 1)) == {
-        "version": 1,
+        "version": 2,
         "image_size": [48, 64],
         "value_range": [-1.0, 1.0],
     }

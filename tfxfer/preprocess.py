@@ -8,7 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
-VERSION = 1  # raise it whenever any pixel of any image changes: cached features hang on it
+from tfxfer.headers import BMP, JPEG, PNG, WEBP, Measured, apart, has, measure
+from tfxfer.limits import LARGE_PIXELS, MOST_BYTES
+
+VERSION = 2  # raise it whenever any pixel of any image changes: cached features hang on it
 HEAD = 1 << 17  # how far into a file the EXIF block may begin
 EXIF = 1 << 16  # and how long it may be
 
@@ -56,15 +59,38 @@ def pixels(
             f"Expected image_size of at least (1, 1) and value_range (low, high). Received: {image_size=}, {value_range=}"
         )
     encoded = tf.ensure_shape(tf.convert_to_tensor(encoded, tf.string), [])
-    size = (int(height), int(width))
-    jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+    return _decode(measure(encoded), (int(height), int(width)), low, high)
+
+
+@tf.autograph.experimental.do_not_convert
+def pixels_unless_large(
+    encoded: tf.Tensor, image_size: tuple[int, int], value_range: tuple[float, float] = (0.0, 1.0)
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`pixels`, and False; or zeros, and True, where the image is so large that it should be decoded alone.
+
+    Many images are decoded at once, and the memory of a large one times the number of cores may be more
+    than there is. So decode with this in parallel, and what was left with `pixels`, one after the other.
+    """
+    found = measure(tf.ensure_shape(tf.convert_to_tensor(encoded, tf.string), []))
+    large = found.pixels > LARGE_PIXELS
     image = tf.cond(
-        jpeg, lambda: _cover(*_jpeg(encoded, size), size), lambda: _cover(*_not_jpeg(encoded), size)
+        large,
+        lambda: tf.zeros((*image_size, 3)),
+        lambda: _decode(found, image_size, *value_range),
+    )
+    return image, large
+
+
+def _decode(found: Measured, size: tuple[int, int], low: float, high: float) -> tf.Tensor:
+    image = tf.cond(
+        found.form == JPEG,
+        lambda: _cover(*_jpeg(found.encoded, size), size),
+        lambda: _not_jpeg(found.encoded, found.form, found.head, size),
     )
     return tf.ensure_shape(image * ((high - low) / 255.0) + low, [*size, 3])
 
 
-# --- Formats: encoded -> [H, W, 3] from 0 to 255 as stored, and the orientation -----------------------------------------------------------------------
+# --- Formats: encoded -> [H, W, 1 to 4] as stored, and the orientation ---
 
 
 def _jpeg(encoded: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -87,47 +113,59 @@ def _jpeg(encoded: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tens
     return tf.switch_case(step, [decode(1), decode(2), decode(4)]), turn
 
 
-def _not_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """float32, alpha laid over white. The first bytes tell the format; the file's name plays no part."""
-    head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=32)
-    png = _is(head, 0, b"\x89PNG")
-    webp = _is(head, 0, b"RIFF") & _is(head, 8, b"WEBP")
-    animated = webp & _is(head, 12, b"VP8X") & (tf.bitwise.bitwise_and(head[20], 2) != 0)
-    # TensorFlow 2.21 decodes an animation to four channels into room for three unless the file says that it has alpha, and the process dies
-    # (decode_image_op.cc: DecodeWebP). So let it say so: 0x12 is "animation, alpha".
-    encoded = tf.cond(
-        animated,
-        lambda: tf.strings.join(
-            [
-                tf.strings.substr(encoded, 0, 20),
-                b"\x12",
-                tf.strings.substr(encoded, 21, tf.int32.max),
-            ]
-        ),
-        lambda: encoded,
-    )
-    number = tf.reduce_sum(
-        tf.cast([png, png & (head[24] == 16), png & (head[24] < 8), _is(head, 0, b"BM")], tf.int32)
-        * [1, 1, 2, 4]
-    )
-    readers = [
-        lambda: _over_white(
-            tf.io.decode_image(encoded, expand_animations=False)
-        ),  # JPEG XL, GIF, WebP, and the errors: as many channels as there are
-        # Four channels always, for the decoder expands palette, grey and tRNS only then. 16 bits read as 8 would be cut off, not rounded.
-        lambda: _over_white(tf.io.decode_png(encoded, channels=4)),
-        lambda: _over_white(tf.io.decode_png(encoded, channels=4, dtype=tf.uint16)),
-        lambda: _over_white(_opaque(tf.io.decode_png(encoded, channels=4), head[24])),
-        lambda: _bmp(encoded),
-    ]
+@apart
+def _not_jpeg(
+    encoded: tf.Tensor, form: tf.Tensor, head: tf.Tensor, size: tuple[int, int]
+) -> tf.Tensor:
+    """float32 [height, width, 3] from 0 to 255. The first bytes tell the format; the file's name plays no part."""
     # A WebP's block comes last and, after its mark, has its length.
+    webp = form == WEBP
     turn = _orientation(
         encoded,
         tf.where(webp, b"EXIF", b"eXIf"),
         tf.where(webp, tf.int32.max, HEAD),
         tf.where(webp, 4, 0),
     )
-    return tf.switch_case(number, readers), turn
+    return tf.cond(
+        (form == PNG) & (head[24] == 16),
+        # 16 bits read as 8 would be cut off, not rounded.
+        lambda: _cover(tf.io.decode_png(encoded, channels=4, dtype=tf.uint16), turn, size),
+        lambda: _cover(_eight_bits(encoded, form, head), turn, size),
+    )
+
+
+def _eight_bits(encoded: tf.Tensor, form: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    """uint8 [H, W, 1 to 4]."""
+    png = form == PNG
+    animated = (
+        (form == WEBP) & has(head, 12, b"VP8X") & (tf.bitwise.bitwise_and(head[20], 2) != 0)
+    )
+    # TensorFlow 2.21 decodes an animation to four channels into room for three unless the file says that it has alpha, and the process dies
+    # (decode_image_op.cc: DecodeWebP). So let it say so: 0x12 is "animation, alpha".
+    file = encoded
+    encoded = tf.cond(
+        animated,
+        lambda: tf.strings.join(
+            [
+                tf.strings.substr(file, 0, 20),
+                b"\x12",
+                tf.strings.substr(file, 21, tf.int32.max),
+            ]
+        ),
+        lambda: file,
+    )
+    readers = [
+        # JPEG XL, GIF, WebP: as many channels as there are.
+        lambda: tf.io.decode_image(encoded, expand_animations=False),
+        # Four channels always, for the decoder expands palette, grey and tRNS only then.
+        lambda: tf.io.decode_png(encoded, channels=4),
+        lambda: _opaque(tf.io.decode_png(encoded, channels=4), head[24]),
+        lambda: _bmp(encoded),
+    ]
+    number = tf.reduce_sum(
+        tf.cast([png, png & (head[24] < 8), form == BMP], tf.int32) * [1, 1, 3]
+    )
+    return tf.switch_case(number, readers)
 
 
 def _opaque(image: tf.Tensor, depth: tf.Tensor) -> tf.Tensor:
@@ -145,46 +183,47 @@ def _opaque(image: tf.Tensor, depth: tf.Tensor) -> tf.Tensor:
 
 def _bmp(encoded: tf.Tensor) -> tf.Tensor:
     data = tf.io.decode_raw(encoded, tf.uint8, fixed_length=2048)
-    start, header, width, height = tf.unstack(
-        tf.bitcast(tf.reshape(tf.gather(data, [*range(10, 26)]), [4, 4]), tf.int32)
-    )
-    deep = tf.cast(data[28], tf.int32)
+    numbers = tf.bitcast(tf.reshape(tf.gather(data, [*range(10, 26)]), [4, 4]), tf.int32)
+    start, header, width, height = tf.unstack(tf.cast(numbers, tf.int64))
+    deep = tf.cast(data[28], tf.int64)
     # The decoder refuses files with bytes behind the pixels, as some programs leave them.
     needed = start + (deep // 8 * width + 3) // 4 * 4 * tf.abs(height)
-    image = tf.io.decode_bmp(tf.strings.substr(encoded, 0, tf.maximum(needed, 32)), channels=3)
+    needed = tf.clip_by_value(needed, 32, MOST_BYTES)
+    image = tf.io.decode_bmp(tf.strings.substr(encoded, 0, tf.cast(needed, tf.int32)), channels=3)
 
     def colours() -> tf.Tensor:  # the decoder takes the numbers of the colours for greys
         first = 14 + tf.clip_by_value(header, 12, 1000)
         palette = tf.reshape(data[first : first + 1024], [256, 4])[:, 2::-1]
         return tf.gather(palette, tf.cast(image[..., 0], tf.int32))
 
-    return tf.cast(tf.cond(deep == 8, colours, lambda: image), tf.float32)
+    return tf.cond(deep == 8, colours, lambda: image)
 
 
-def _over_white(image: tf.Tensor) -> tf.Tensor:
-    """uint8 or uint16 [H, W, 1 to 4] -> float32 [H, W, 3] from 0 to 255; the second or fourth channel is alpha."""
-    channels, whole = tf.shape(image)[-1], float(image.dtype.max)
-    colour = tf.cast(
-        tf.cond(channels < 3, lambda: tf.concat([image[..., :1]] * 3, -1), lambda: image[..., :3]),
-        tf.float32,
-    )
+def _over_white(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """uint8 or uint16 [H, W, 1 to 4] -> [H, W, 3], and its white; the second or fourth channel is alpha.
+
+    8 bits become uint16, which holds the product of colour and alpha exactly and takes half the memory of
+    float32; so no optimizer's order of multiplying shows. 16 bits become float32.
+    """
+    channels, whole = tf.shape(image)[-1], image.dtype.max
+    wide = tf.uint16 if image.dtype == tf.uint8 else tf.float32
     alpha = image[..., -1:]
 
-    def laid() -> (
-        tf.Tensor
-    ):  # in whole numbers, exact for 8 bits, so that no optimizer's order of multiplying shows
-        opacity = tf.cast(alpha, tf.float32)
-        return (colour * opacity + whole * (whole - opacity)) * (255.0 / whole**2)
+    def colour() -> tf.Tensor:
+        grey = tf.cond(
+            channels < 3, lambda: tf.tile(image[..., :1], [1, 1, 3]), lambda: image[..., :3]
+        )
+        return tf.cast(grey, wide)
+
+    def laid() -> tuple[tf.Tensor, tf.Tensor]:
+        background = tf.cast(whole - alpha, wide) * whole
+        return colour() * tf.cast(alpha, wide) + background, tf.constant(float(whole) ** 2)
 
     return tf.cond(
-        (channels % 2 == 0) & tf.reduce_any(alpha != image.dtype.max),
+        (channels % 2 == 0) & tf.reduce_any(alpha != whole),
         laid,
-        lambda: colour * (255.0 / whole),
+        lambda: (colour(), tf.constant(float(whole))),
     )
-
-
-def _is(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:
-    return tf.reduce_all(data[at : at + len(text)] == list(text))
 
 
 # --- Pixels: crop, resize, turn -----------------------------------------------------------------------------------------------------------------------
@@ -196,10 +235,11 @@ def _sizes(size: tuple[int, int]) -> tf.Tensor:
 
 
 def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """[H, W, 3] of any number type -> float32 [height, width, 3]: resize so that the size is covered, crop the centre, turn upright.
+    """[H, W, 1 to 4] -> float32 [height, width, 3] from 0 to 255: lay over white, resize so that the size is covered, crop the centre, turn upright.
 
     Equal to `tf.image.resize(antialias=True)` to the rounded size followed by the crop, up to rounding in float32; only what is kept is computed.
     """
+    white = None
     target, whole = tf.gather(_sizes(size), turn), tf.shape(image)[:2]
     shape = tf.cast(whole, tf.float64)
     rounded = tf.maximum(tf.round(shape * tf.reduce_max(target / shape)), target)
@@ -214,8 +254,10 @@ def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     image = tf.slice(
         image,
         tf.pad(tf.cast(first, tf.int32), [[0, 1]]),
-        tf.pad(tf.cast(last - first, tf.int32), [[0, 1]], constant_values=3),
+        tf.pad(tf.cast(last - first, tf.int32), [[0, 1]], constant_values=-1),
     )
+    if image.shape[-1] != 3:  # static: 3 from JPEG alone, which has no alpha
+        image, white = _over_white(image)
     # Rows, then columns by the same rows-only operation on the transposed image: ScaleAndTranslate's own pass over columns isn't vectorised and made
     # the whole 2.3 times slower. The numbers are the same, bit for bit.
     rows, columns = tf.unstack(tf.cast(target, tf.int32))
@@ -228,6 +270,8 @@ def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     upright = tf.cond(
         turn == 1, lambda: tf.transpose(done, [1, 0, 2]), lambda: _upright(done, turn)
     )
+    if white is not None:
+        upright *= 255.0 / white
     return tf.ensure_shape(upright, [*size, 3])
 
 
@@ -274,10 +318,10 @@ def _orientation(
     def read() -> tf.Tensor:
         data = tf.io.decode_raw(parts[1], tf.uint8, fixed_length=EXIF)[skip:]
         tiff = tf.cond(
-            _is(data, 0, b"Exif\0\0"), lambda: data[6:], lambda: tf.identity(data)
+            has(data, 0, b"Exif\0\0"), lambda: data[6:], lambda: tf.identity(data)
         )  # as some WebP writers have it
         return tf.cond(
-            _is(tiff, 0, b"II*\0") | _is(tiff, 0, b"MM\0*"),
+            has(tiff, 0, b"II*\0") | has(tiff, 0, b"MM\0*"),
             lambda: _tiff_orientation(tiff),
             lambda: tf.constant(1),
         )

@@ -4,7 +4,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from tfxfer.data.arrays import from_arrays, from_dataset
-from tfxfer.data.assemble import assemble
+from tfxfer.data.assemble import assemble, drop_undecodable
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_images, read_folder
@@ -17,6 +17,7 @@ __all__ = [
     "SPLITS",
     "Examples",
     "Found",
+    "drop_undecodable",
     "find_images",
     "find_source",
     "from_arrays",
@@ -73,6 +74,6 @@ def find_source(source: str, data_dir: str | PathLike[str] | None = None) -> Fou
     path = Path(source).expanduser()
     if path.is_dir():
         return read_folder(path, source)
-    if path.suffix.lower() == ".csv" and path.is_file():
+    if path.suffix.lower() == ".csv" and path.exists():
         return read_table(path, source)
     return None

@@ -3,8 +3,9 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,6 +31,7 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         raise DataError(
             f"{found.source}: no images found. Expected a folder of images for each class, such as cats/ and dogs/."
         )
+    check_class_names(found.names if found.classes is None else found.classes, found.source)
     digests, problems, plain = _inspect(found, skip_bad_images)
     notes = list(found.notes)
     bad = [i for i, text in enumerate(problems) if text]
@@ -90,6 +92,7 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         None
         if found.paths is None
         else tuple(os.path.abspath(found.paths[i]) if plain[i] else "" for i in at),
+        {found.files[i]: problems[i] or "" for i in bad},
     )
 
 
@@ -122,6 +125,69 @@ def _inspect(found: Found, skip_bad_images: bool) -> tuple[list[str], list[str |
         [digest for digest, _, _ in looked],
         [text for _, text, _ in looked],
         [plain for _, _, plain in looked],
+    )
+
+
+def check_class_names(names: Iterable[str], source: str) -> None:
+    """Refuse names that are not one line of text: labels.txt has a line for each class.
+
+    Raises:
+        DataError: names the class.
+    """
+    for name in sorted(set(names)):
+        if len(name.splitlines()) != 1 or name.splitlines()[0] != name or "\0" in name:
+            raise DataError(
+                f"{source}: the class name {name!r} holds a line break or a zero byte, or is empty. "
+                "Expected names of one line: rename it."
+            )
+
+
+def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
+    """The examples without contents that only decoding found to be damaged, checked as `assemble` checks them.
+
+    A class that has lost all its images is dropped, and a note says so.
+
+    Args:
+        bad: what is wrong with each content, by its digest.
+
+    Raises:
+        ImageError: no image is left.
+        DataError: fewer than two classes are left, or one without training images.
+    """
+    left_out = [i for i, digest in enumerate(examples.digests) if digest in bad]
+    if not left_out:
+        return examples
+    texts = [f"{examples.files[i]}: {bad[examples.digests[i]]}" for i in left_out]
+    if len(left_out) == len(examples):
+        raise ImageError(
+            f"none of the {len(examples)} image files can be decoded: {shown(texts, 5)}"
+        )
+    kept = examples.take([i for i, digest in enumerate(examples.digests) if digest not in bad])
+    names = [examples.classes[label] for label in kept.labels]
+    notes = [
+        f"left out {len(left_out)} files that can't be decoded:\n"
+        + "\n".join(f"  {text}" for text in texts)
+    ]
+    source = f"{examples.source}, without {len(left_out)} files that can't be decoded"
+    trained_before = "train" in examples.splits
+    if trained_before:
+        _check_splits(names, kept.splits, source)
+    used = set(names)
+    classes = tuple(name for name in examples.classes if name in used)
+    if gone := [repr(name) for name in examples.classes if name not in used]:
+        notes.append(
+            f"Dropped, for none of its images can be decoded: the class {', '.join(gone)}."
+        )
+    number = {name: i for i, name in enumerate(classes)}
+    return replace(
+        kept,
+        classes=classes,
+        labels=np.array([number[name] for name in names], np.int32),
+        notes=(*examples.notes, *notes),
+        left_out={
+            **examples.left_out,
+            **{examples.files[i]: bad[examples.digests[i]] for i in left_out},
+        },
     )
 
 

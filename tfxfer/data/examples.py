@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Examples:
         notes: what was left out, dropped or looks odd, a sentence each.
         units: int [n]; examples of the same number, of one group or identical, may not be torn apart by folds. None where each stands for itself.
         paths: where each file lies, for who reads it without Python; "" where what is read is not the file as it is. None where there are no files.
+        left_out: files that can't be read or decoded, and what is wrong with each.
     """
 
     files: tuple[str, ...]
@@ -65,6 +66,7 @@ class Examples:
     notes: tuple[str, ...] = ()
     units: np.ndarray | None = None
     paths: tuple[str, ...] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)

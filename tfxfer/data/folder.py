@@ -9,6 +9,7 @@ from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.images import ENDINGS, kind
 from tfxfer.errors import DataError
+from tfxfer.files import open_regular, read_regular
 
 PARTS = {
     "train": "train",
@@ -23,20 +24,21 @@ LAYOUT = """
     dogs/  three.jpg  four.jpg ..."""
 
 
-def find_images(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """All images below a folder, sorted, and how many other files there are, by ending.
+def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
+    """All images below a folder, sorted; how many other files there are, by ending; and a note for each folder that can't be listed.
 
     Hidden files and folders (.DS_Store, .ipynb_checkpoints, ._photo.jpg) are passed over and counted; symbolic links are followed, each folder once.
     A file without an ending counts as an image if its first bytes say so.
     """
     images: list[Path] = []
     others: Counter[str] = Counter()
-    for path in _walk(folder, set(), others):
+    closed: list[str] = []
+    for path in _walk(folder, others, closed):
         if path.suffix.lower() in ENDINGS or (not path.suffix and _begins_as_image(path)):
             images.append(path)
         else:
             others[path.suffix.lower() or path.name] += 1
-    return sorted(images), others
+    return sorted(images), others, closed
 
 
 def read_folder(folder: Path, source: str) -> Found:
@@ -64,7 +66,8 @@ def read_folder(folder: Path, source: str) -> Found:
     others: Counter[str] = Counter()
     empty = []
     for part, top in tops:
-        images, strange = find_images(top)
+        images, strange, closed = find_images(top)
+        notes += closed
         others += strange
         paths += images
         names += [top.name] * len(images)
@@ -87,7 +90,7 @@ def read_folder(folder: Path, source: str) -> Found:
     return Found(
         files,
         names,
-        lambda i: paths[i].read_bytes(),
+        lambda i: read_regular(paths[i]),
         source,
         splits if parts else None,
         notes=tuple(notes),
@@ -120,30 +123,55 @@ def _parts(folder: Path, source: str) -> list[tuple[str, Path]]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
+    return sorted(entry for entry in _entries(folder) if entry.is_dir() and not _hidden(entry.name))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} can't be listed: {error.strerror or error}.") from error
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _walk(folder: Path, seen: set[str], others: Counter[str]) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    for entry in os.scandir(folder):
-        if _hidden(entry.name):
-            others[entry.name if entry.is_dir() else "hidden"] += 1
-        elif entry.is_dir():
-            yield from _walk(Path(entry.path), seen, others)
-        else:
-            yield Path(entry.path)
+def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
+    """The files below a folder. A list of folders instead of recursion: they may be nested thousands deep."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [os.fspath(top)]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            about = os.stat(folder)
+            if (about.st_dev, about.st_ino) in seen:
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            closed.append(f"Left out, for {folder} can't be listed: {error.strerror or error}.")
+            continue
+        for entry in entries:
+            folded = _is_folder(entry)
+            if _hidden(entry.name):
+                others[entry.name if folded else "hidden"] += 1
+            elif folded:
+                waiting.append(entry.path)
+            else:
+                yield Path(entry.path)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _begins_as_image(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return kind(file.read(64)) is not None
     except OSError:
         return False
@@ -153,7 +181,7 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
     """Images that lie beside the class folders; whatever else lies there is counted."""
     images = []
     for folder in folders:
-        for entry in sorted(folder.iterdir()):
+        for entry in _entries(folder):
             if entry.is_dir():
                 continue
             if _hidden(entry.name):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.data.images import MOST_PIXELS, kind
+from tfxfer.data.images import kind, too_large
 from tfxfer.data.png import png
 from tfxfer.errors import ImageError, MissingExtraError
 
@@ -28,14 +28,12 @@ def readable(data: bytes, file: str = "") -> bytes:
     opened = _opener(form, file)
     try:
         with opened(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height <= MOST_PIXELS:
+            found = too_large(form, *image.size, heavy=image.mode.startswith("I;16"))
+            if found is None:
                 return png(_pixels(image))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more on damaged files
         raise ImageError(f"{file} is a {form} that can't be decoded: {error}".lstrip()) from error
-    raise ImageError(
-        f"{file} is a {form} of {width} x {height} pixels, more than the {MOST_PIXELS // 10**6} million that are read".lstrip()
-    )
+    raise ImageError(f"{file} {found}".lstrip())
 
 
 def _opener(form: str, file: str) -> Any:

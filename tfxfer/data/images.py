@@ -3,13 +3,27 @@
 It reads no pixel, so that a folder is checked in the time it takes to hash it. What only decoding can find is found while extracting.
 """
 
+import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-MOST_PIXELS = 178_956_970  # where Pillow, too, speaks of a decompression bomb
+from tfxfer import jpegxl
+from tfxfer.limits import (
+    MOST_BOXES,
+    MOST_BYTES,
+    MOST_EXTRA_CHANNELS,
+    MOST_GIF_RUNS,
+    MOST_HEAVY_PIXELS,
+    MOST_PIECES,
+    MOST_PIXELS,
+    MOST_SCANNED_PIXELS,
+    MOST_SCANS,
+)
+
 READ = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".jxl"}
 EXTRA = {".heic", ".heif", ".hif", ".avif", ".tif", ".tiff"}  # read through the extra: see heic.py
 ENDINGS = READ | EXTRA
+GIF_RUN = 4096  # blocks that are looked at together
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
 
@@ -47,6 +61,8 @@ def problem(data: bytes) -> str | None:
     """What keeps these bytes from being decoded, in a few words; None where nothing was found."""
     if not data:
         return "is empty"
+    if len(data) > MOST_BYTES:
+        return f"has {len(data) >> 20} MiB, more than the {MOST_BYTES >> 20} that are read"
     form = kind(data)
     if form is None:
         return f"is no image, it begins with {data[:12]!r}"
@@ -60,9 +76,23 @@ def problem(data: bytes) -> str | None:
         return f"is a {form} that ends in its header"
     if width < 1 or height < 1:
         return f"is a {form} of {width} x {height} pixels"
-    if width * height > MOST_PIXELS:
-        return f"is a {form} of {width} x {height} pixels, more than the {MOST_PIXELS // 10**6} million that are read"
-    return None
+    return too_large(form, width, height, heavy=form == "JPEG XL" or _deep_png(data))
+
+
+def too_large(form: str, width: int, height: int, heavy: bool = False) -> str | None:
+    """What to say of an image with too many pixels; None where it has not."""
+    most = MOST_HEAVY_PIXELS if heavy else MOST_PIXELS
+    if width * height <= most:
+        return None
+    deep = "with 16 bits a channel " if heavy and form != "JPEG XL" else ""
+    return (
+        f"is a {form} {deep}of {width} x {height} pixels, "
+        f"more than the {most // 10**6} million that are read"
+    )
+
+
+def _deep_png(data: bytes) -> bool:
+    return data[:4] == b"\x89PNG" and data[24:25] == b"\x10"
 
 
 def size(data: bytes) -> tuple[int, int] | None:
@@ -76,9 +106,9 @@ def size(data: bytes) -> tuple[int, int] | None:
 def _jpeg(data: bytes) -> tuple[int, int]:
     size = None
     at = 2
-    while True:
-        while data[at] == 0xFF and data[at + 1] == 0xFF:  # fill bytes
-            at += 1
+    for _ in range(MOST_PIECES):
+        if fill := re.compile(b"\xff*(?=\xff)").match(data, at):
+            at = fill.end()
         marker = data[at + 1]
         if data[at] != 0xFF:
             raise Damaged("has no marker where one should be")
@@ -94,18 +124,40 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if marker == 0xD9:
             raise Damaged("holds no image")
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    else:
+        raise Damaged(f"has more than {MOST_PIECES:,} segments")
     if size is None:
         raise Damaged("has no size")
+    end = _end_of_scans(data, size)
     # Looked for behind the header only: a thumbnail in the EXIF block has an end of its own. Bytes behind the end (phones write some) are no harm.
-    if data.rfind(b"\xff\xd9", at) < 0:
+    if data.rfind(b"\xff\xd9", at, end) < 0:
+        if end < len(data):
+            raise Damaged("has more scans than are read; save it anew")
         raise Damaged("is truncated: its end is missing")
     return size
 
 
+def _end_of_scans(data: bytes, size: tuple[int, int]) -> int:
+    """How far a JPEG is read: as many marks of a scan as may be (see `headers`)."""
+    most = min(max(MOST_SCANNED_PIXELS // max(size[0] * size[1], 1), 1), MOST_SCANS)
+    if len(data) <= 10 * most:
+        return len(data)
+    at = 0
+    for _ in range(most + 1):
+        at = data.find(b"\xff\xda", at) + 2
+        if at < 2:
+            return len(data)
+    return at - 2
+
+
 def _png(data: bytes) -> tuple[int, int]:
     width, height = struct.unpack_from(">II", data, 16)
+    if data[12:16] != b"IHDR":
+        raise Damaged("does not begin with its header")
     at, pixels = 8, False
-    while at + 12 <= len(data):
+    for _ in range(MOST_PIECES):
+        if at + 12 > len(data):
+            raise Damaged("is truncated: its end is missing")
         length, name = struct.unpack_from(">I4s", data, at)
         pixels = pixels or name == b"IDAT"
         if name == b"IEND":
@@ -113,32 +165,40 @@ def _png(data: bytes) -> tuple[int, int]:
                 raise Damaged("holds no image")
             return width, height
         at += 12 + length
-    raise Damaged("is truncated: its end is missing")
+    raise Damaged(f"has more than {MOST_PIECES:,} chunks")
 
 
 def _gif(data: bytes) -> tuple[int, int]:
-    width, height, flags = struct.unpack_from("<HHB", data, 6)
-    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    while True:  # until the first frame is over, for only that is read
-        if data[at] == 0x21:
-            at = _skip_blocks(data, at + 2)
-        elif data[at] == 0x2C:
-            local = data[at + 9]
-            _skip_blocks(
-                data,
-                at + 11 + (3 << (local & 7) + 1 if local & 0x80 else 0),
-                "is truncated: its first frame has no end",
-            )
-            return width, height
-        else:
-            raise Damaged("holds no image")
+    """The size of the first frame or of the screen, whichever has more pixels; later frames are not read."""
+    screen = struct.unpack_from("<HH", data, 6)
+    at, runs = 13 + _colours(data[10]), 0
+    while data[at] == 0x21:
+        at, runs = _skip_blocks(data, at + 2, runs + 1, "ends in its header")
+    if data[at] != 0x2C:
+        raise Damaged("holds no image")
+    width, height, local = struct.unpack_from("<HHB", data, at + 5)
+    first = at + 11 + _colours(local)
+    _skip_blocks(data, first, runs + 1, "is truncated: its first frame has no end")
+    if width < 1 or height < 1:
+        return width, height
+    return max((width, height), screen, key=lambda sides: sides[0] * sides[1])
 
 
-def _skip_blocks(data: bytes, at: int, missing: str = "ends in its header") -> int:
+def _colours(flags: int) -> int:
+    return 6 << flags % 8 if flags & 0x80 else 0
+
+
+def _skip_blocks(data: bytes, at: int, runs: int, missing: str) -> tuple[int, int]:
+    """Where the blocks end, and how many runs of blocks of one length were visited so far (see `headers`)."""
     while at < len(data):
-        if data[at] == 0:
-            return at + 1
-        at += 1 + data[at]
+        if runs >= MOST_GIF_RUNS:
+            raise Damaged("has too many blocks before the end of its first frame")
+        length = data[at]
+        if length == 0:
+            return at + 1, runs + 1
+        run = data[at : at + GIF_RUN * (length + 1) : length + 1]
+        at += (len(run) - len(run.lstrip(bytes([length])))) * (length + 1)
+        runs += 1
     raise Damaged(missing)
 
 
@@ -173,41 +233,42 @@ def _bmp(data: bytes) -> tuple[int, int]:
 
 
 def _jxl(data: bytes) -> tuple[int, int]:
-    bits = _bits(_codestream(data)[2:12])
+    codestream = _codestream(data)
+    if codestream[:2] != b"\xff\x0a":
+        raise Damaged("holds no image")
+    bits, at = int.from_bytes(codestream[2:], "little"), 0
 
-    def number(count: int) -> int:
-        return sum(next(bits) << i for i in range(count))
+    def read(count: int) -> int:
+        nonlocal at
+        at += count
+        return bits >> at - count & (1 << count) - 1
 
-    def side(small: int) -> int:
-        return 8 * (number(5) + 1) if small else 1 + number((9, 13, 18, 30)[number(2)])
-
-    small = number(1)
-    height = side(small)
-    ratio = number(3)
-    parts = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-    width = height * parts[ratio - 1][0] // parts[ratio - 1][1] if ratio else side(small)
-    return width, height
+    header = jpegxl.read_header(read, lambda position, items: items[position])
+    if at > 8 * len(codestream[2:]):
+        raise IndexError
+    if header.preview or header.extra_channels > MOST_EXTRA_CHANNELS:
+        raise Damaged("has a preview or many extra channels, which can't be read")
+    return header.width, header.height
 
 
 def _codestream(data: bytes) -> bytes:
+    """The beginning of what a JPEG XL file holds in its boxes, which are those of MP4."""
+    length = 2 + jpegxl.HEADER
     if data.startswith(b"\xff\x0a"):
-        return data
+        return data[:length]
     at = 12
-    while at + 16 <= len(data):  # boxes, as in MP4
-        length, name = struct.unpack_from(">I4s", data, at)
-        if name in (b"jxlc", b"jxlp"):
-            return data[at + (8 if name == b"jxlc" else 12) :]
-        if length < 8:
+    for _ in range(MOST_BOXES):
+        if at + 16 > len(data):
             break
-        at += length
+        size, name = struct.unpack_from(">I4s", data, at)
+        if name == b"jxlc" and (size == 0 or size >= 8):
+            return data[at + 8 : at + 8 + length]
+        if name == b"jxlp" and (size == 0 or size >= 12 + length):
+            return data[at + 12 : at + 12 + length]
+        if size < 8:
+            break
+        at += size
     raise Damaged("holds no image")
-
-
-def _bits(data: bytes) -> Iterator[int]:
-    for byte in data:
-        for i in range(8):
-            yield byte >> i & 1
-    raise IndexError
 
 
 SIZE_OF: dict[str, Callable[[bytes], tuple[int, int]]] = {

@@ -1,12 +1,15 @@
 """A CSV table of images: the columns path and label, and, if wanted, split and group."""
 
 import csv
+import io
 from collections import defaultdict
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.errors import DataError
+from tfxfer.files import read_regular
+from tfxfer.limits import MOST_TABLE_BYTES
 
 PARTS = {
     "train": "train",
@@ -32,7 +35,7 @@ def read_table(path: Path, source: str) -> Found:
     files = [row["path"] for row in rows]
     paths = [path.parent / file for file in files]
     if gone := [
-        f"{files[i]} (line {lines[i]})" for i, file in enumerate(paths) if not file.is_file()
+        f"{files[i]} (line {lines[i]})" for i, file in enumerate(paths) if not _exists(file)
     ]:
         raise DataError(
             f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. Paths are relative to the folder of the table."
@@ -55,7 +58,7 @@ def read_table(path: Path, source: str) -> Found:
     return Found(
         files,
         [row["label"] for row in rows],
-        lambda i: paths[i].read_bytes(),
+        lambda i: read_regular(paths[i]),
         source,
         splits,
         groups,
@@ -66,13 +69,15 @@ def read_table(path: Path, source: str) -> Found:
 def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]]]:
     """(line numbers in the file, the rows by column name); empty lines are passed over."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            table = [
-                (reader.line_num, [cell.strip() for cell in line])
-                for line in reader
-                if any(cell.strip() for cell in line)
-            ]
+        text = read_regular(path, MOST_TABLE_BYTES).decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""))
+        table = [
+            (reader.line_num, [cell.strip() for cell in line])
+            for line in reader
+            if any(cell.strip() for cell in line)
+        ]
+    except OSError as error:
+        raise DataError(f"{source} can't be read: {error.strerror or error}.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source}: no readable CSV table in UTF-8: {error}") from error
     columns = [cell.lower() for cell in table[0][1]] if table else []
@@ -95,6 +100,14 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]]]:
     ]:
         raise DataError(f"{source}: path or label is empty in these lines: {shown(odd)}.")
     return [line for line, _ in table[1:]], rows
+
+
+def _exists(file: Path) -> bool:
+    """Anything but a folder: a pipe or a device is named when it is read."""
+    try:
+        return file.exists() and not file.is_dir()
+    except (OSError, ValueError):  # a link that leads to itself; a name with a zero byte
+        return False
 
 
 def _check_groups(groups: list[str], splits: list[str], source: str) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache
-from tfxfer.data import Examples
+from tfxfer.data import Examples, drop_undecodable
 from tfxfer.errors import ImageError
 from tfxfer.features.computation import Computation, computed, of_pixels, of_prefix
 from tfxfer.features.pixels import Pixels, named
@@ -116,9 +116,23 @@ def raw_pixels(
     skip_bad_images: bool = False,
     progress: bool = False,
 ) -> Features:
-    """The images themselves, made small, as features for the baseline: float32 [n, size * size * 3] in [0, 1], cached like any other."""
+    """The images themselves, made small, as features for the baseline: float32 [n, size * size * 3] in [0, 1], cached like any other.
+
+    There is a row for every example, so that labels and other features of the same examples stay beside theirs.
+
+    Raises:
+        ImageError: files that can't be decoded, or were deleted or changed since the examples were listed, by name.
+    """
     how = of_pixels(size)
     good = fill(examples, how, cache, 32, skip_bad_images, progress)
+    if len(good) < len(examples):
+        gone = {
+            file: why for file, why in good.left_out.items() if file not in examples.left_out
+        }
+        raise ImageError(
+            f"{len(gone)} image files can't be read any more: {named(gone)}. They were there when the "
+            "features were computed. Put them back, or run again without them."
+        )
     return Features(good, (cache.rows(how.keys[0], good.digests),), (), how.width)
 
 
@@ -173,18 +187,5 @@ def distinct(digests: Sequence[str], positions: Sequence[int]) -> list[int]:
 
 
 def without(examples: Examples, bad: dict[int, str]) -> Examples:
-    """The examples without those contents that can't be decoded, with a note that lists their files."""
-    if not bad:
-        return examples
-    contents = {examples.digests[i]: reason for i, reason in bad.items()}
-    left_out = [i for i, digest in enumerate(examples.digests) if digest in contents]
-    if len(left_out) == len(examples):
-        raise ImageError(
-            f"none of the {len(examples)} image files can be decoded: {named({examples.files[i]: why for i, why in bad.items()})}"
-        )
-    kept = examples.take([i for i, digest in enumerate(examples.digests) if digest not in contents])
-    listed = "\n".join(f"  {examples.files[i]}: {contents[examples.digests[i]]}" for i in left_out)
-    return replace(
-        kept,
-        notes=(*examples.notes, f"left out {len(left_out)} files that can't be decoded:\n{listed}"),
-    )
+    """The examples without those contents that can't be decoded (see `data.drop_undecodable`)."""
+    return drop_undecodable(examples, {examples.digests[i]: why for i, why in bad.items()})

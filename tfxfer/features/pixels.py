@@ -27,7 +27,8 @@ class Pixels:
         batch_size: int,
     ):
         self.examples, self.batch_size = examples, batch_size
-        self.decode = decoder(tuple(image_size), tuple(value_range))
+        self.image_size = tuple(image_size)
+        self.decode, self.decode_unless_large = decoders(self.image_size, tuple(value_range))
 
     def read(self, position: int) -> bytes:
         """The file's bytes; ValueError where they are no longer those that the digest was taken of: nothing may be cached under another name."""
@@ -76,14 +77,20 @@ class Pixels:
                 return
 
     def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
-        """The images one by one, float32 [H, W, 3]."""
+        """The images one by one, float32 [H, W, 3]; large ones are decoded one at a time."""
 
-        def load(position: tf.Tensor) -> tf.Tensor:
+        def load(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
-            return self.decode(tf.ensure_shape(encoded, ()))
+            encoded = tf.ensure_shape(encoded, ())
+            pixels, large = self.decode_unless_large(encoded)
+            return pixels, tf.cond(large, lambda: encoded, lambda: b"")
+
+        def complete(pixels: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
+            image = tf.cond(left == b"", lambda: pixels, lambda: self.decode(left))
+            return tf.ensure_shape(image, (*self.image_size, 3))
 
         found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        return found.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return found.map(load, num_parallel_calls=tf.data.AUTOTUNE).map(complete)
 
     def _undecodable(self, positions: Sequence[int]) -> dict[int, str]:
         found = {}
@@ -96,11 +103,17 @@ class Pixels:
 
 
 @lru_cache
-def decoder(image_size: tuple[int, int], value_range: tuple[float, float]) -> Any:
-    """Encoded bytes to pixels, traced once a process: that takes a second, and a worker that gets list after list decodes all of them alike."""
-    return tf.function(
-        lambda encoded: preprocess.pixels(encoded, image_size, value_range),
-        input_signature=[tf.TensorSpec((), tf.string)],
+def decoders(image_size: tuple[int, int], value_range: tuple[float, float]) -> tuple[Any, Any]:
+    """`preprocess.pixels` and `pixels_unless_large` as functions of encoded bytes.
+
+    They are traced once a process: that takes a second, and a worker that gets list after list decodes all of them alike.
+    """
+    return tuple(  # type: ignore[return-value]
+        tf.function(
+            lambda encoded, decode=decode: decode(encoded, image_size, value_range),
+            input_signature=[tf.TensorSpec((), tf.string)],
+        )
+        for decode in (preprocess.pixels, preprocess.pixels_unless_large)
     )
 
 

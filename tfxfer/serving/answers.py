@@ -15,6 +15,7 @@ from tfxfer.data import find_images, readable
 from tfxfer.data.images import problem
 from tfxfer.errors import DataError, ImageError, TfxferError
 from tfxfer.features import reason
+from tfxfer.limits import MOST_BYTES
 from tfxfer.serving.model import Served
 
 SHOWN = 10
@@ -32,14 +33,16 @@ def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list
     files: list[str] = []
     for path in (os.fspath(path) for path in paths):
         if os.path.isdir(path):
-            images, others = find_images(Path(path))
+            images, others, odd = find_images(Path(path))
             files += map(str, images)
+            for text in odd:
+                log(text)
             if others:
                 count = sum(others.values())
                 log(
                     f"{path}: {count} {'file that is no image is' if count == 1 else 'files that are no images are'} passed over"
                 )
-        elif os.path.exists(path):
+        elif os.path.lexists(path):  # links that lead nowhere are named when they are read
             files.append(path)
         else:
             raise DataError(f"{path} does not exist. Expected image files, or folders of them.")
@@ -69,11 +72,20 @@ def answers(
         return [{name: rows[i] for name, rows in found.items()} for i in range(len(several))]
 
     def batch(positions: range) -> list[Row | str]:
-        found: dict[int, Any] = {i: attempt(files[i], partial(ready, i)) for i in positions}
+        found: list[Row | str] = []
+        held: dict[int, Any] = {}
+        for i in positions:
+            held[i] = attempt(files[i], partial(ready, i))
+            if sum(len(each) for each in held.values()) > MOST_BYTES:
+                found += answer(held)
+                held = {}
+        return found + answer(held)
+
+    def answer(found: dict[int, Any]) -> list[Row | str]:
         good = {i: encoded for i, encoded in found.items() if isinstance(encoded, bytes)}
         try:
             found |= zip(good, ask(list(good.values())), strict=True)
-        except tf.errors.InvalidArgumentError:
+        except (tf.errors.OpError, MemoryError):
             # One bad image fails the whole batch: find it by asking one by one.
             for i, encoded in good.items():
                 rows = attempt(files[i], partial(ask, [encoded]))
@@ -108,7 +120,7 @@ def attempt(file: str, call: Callable[[], Any]) -> Any:
         return call()
     except ImageError as error:
         return str(error)
-    except (OSError, TfxferError) as error:
-        return f"{file} can't be read: {getattr(error, 'strerror', None) or error}"
-    except tf.errors.InvalidArgumentError as error:
+    except (OSError, TfxferError, MemoryError) as error:
+        return f"{file} can't be read: {getattr(error, 'strerror', None) or error or 'not enough memory'}"
+    except tf.errors.OpError as error:
         return f"{file} can't be decoded: {reason(error)}"

@@ -287,25 +287,57 @@ def decoder(
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Encoded images, string [B], to pixels and their places (see `Network`)."""
 
+    spec = tf.TensorSpec((*image_size, 3), tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def pixels(one: tf.Tensor) -> tf.Tensor:
         return preprocess.pixels(one, image_size, value_range)
 
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    def unless_large(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return preprocess.pixels_unless_large(one, image_size, value_range)
+
     def every(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        spec = tf.TensorSpec((*image_size, 3), tf.float32)
-        return tf.map_fn(
-            pixels, inputs, fn_output_signature=spec, parallel_iterations=PARALLEL
-        ), tf.range(tf.size(inputs))
+        found, large = tf.map_fn(
+            unless_large,
+            inputs,
+            fn_output_signature=(spec, tf.TensorSpec((), tf.bool)),
+            parallel_iterations=PARALLEL,
+        )
+
+        def completed() -> tf.Tensor:  # large images, one after the other
+            left = tf.where(large)
+            images = tf.map_fn(
+                pixels,
+                tf.gather_nd(inputs, left),
+                fn_output_signature=spec,
+                parallel_iterations=1,
+            )
+            return tf.tensor_scatter_nd_update(found, left, images)
+
+        whole = tf.cond(tf.reduce_any(large), completed, lambda: found)
+        return whole, tf.range(tf.size(inputs))
 
     def good(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Only a tf.data pipeline goes on after an error. A last image stands for none, since a batch of nothing can't be taken out of one."""
         count = tf.size(inputs)
         numbered = tf.data.Dataset.from_tensor_slices((tf.range(count), inputs))
-        decoded = numbered.map(
-            lambda place, one: (place, pixels(one)), num_parallel_calls=PARALLEL
-        ).ignore_errors()
+
+        def load(place: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            image, large = unless_large(one)
+            return place, image, tf.cond(large, lambda: one, lambda: b"")
+
+        def complete(place: tf.Tensor, image: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return place, tf.cond(left == b"", lambda: image, lambda: pixels(left))
+
+        # What `load` leaves, the second step decodes, which takes one image at a time.
+        decoded = numbered.map(load, num_parallel_calls=PARALLEL).map(complete)
         last = tf.data.Dataset.from_tensors((count, tf.zeros((*image_size, 3))))
         places, found = (
-            decoded.concatenate(last).batch(tf.cast(count, tf.int64) + 1).get_single_element()
+            decoded.ignore_errors()
+            .concatenate(last)
+            .batch(tf.cast(count, tf.int64) + 1)
+            .get_single_element()
         )
         return tf.ensure_shape(found, (None, *image_size, 3))[:-1], places[:-1]
 

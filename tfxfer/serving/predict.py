@@ -2,9 +2,9 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from tfxfer.errors import ImageError, ServingError
 from tfxfer.evaluate import members
 from tfxfer.features import Progress
+from tfxfer.files import read_regular
+from tfxfer.names import one_line
 from tfxfer.serving.answers import answers, find, listed
 from tfxfer.serving.model import Served, open_model
 
@@ -101,7 +103,7 @@ def predictions(
     with closing(Progress(len(files), progress and len(files) >= MANY, "predict")) as shown:
         for file, answer in zip(
             files,
-            answers(model, lambda i: Path(files[i]).read_bytes(), files, batch_size),
+            answers(model, lambda i: read_regular(files[i]), files, batch_size),
             strict=True,
         ):
             shown.update(1)
@@ -126,6 +128,9 @@ def predictions(
                 None if strange is None else bool(answer["unknown"] > strange),
             )
     if bad:
+        # A line each, so that none is passed over in silence; the error counts them.
+        for text in bad:
+            print(one_line(text), file=sys.stderr)
         rest = "the others were predicted" if len(bad) < len(files) else "no file was"
         raise ImageError(
             f"{len(bad)} of {len(files)} files can't be predicted, {rest}: {listed(bad)}"
