@@ -75,7 +75,7 @@ def test_a_value_arrives_as_it_was(value):
         print,
         Head("linear", np.eye(3), (1, 2)),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_another_type_is_refused_by_the_sender(value):
     with pytest.raises(TypeError):

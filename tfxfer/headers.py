@@ -201,14 +201,14 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
         return at, state, frame, runs + 1
 
     start = 13 + table(tf.cast(head[10], tf.int32))
-    at, state, frame, _ = tf.while_loop(
-        go_on, step, (start, record, 0, 0), parallel_iterations=1
-    )
+    at, state, frame, _ = tf.while_loop(go_on, step, (start, record, 0, 0), parallel_iterations=1)
     cut = tf.strings.join(
         [
             tf.strings.substr(encoded, 0, frame + 1),
             b"\0\0\0\0",
-            tf.strings.substr(encoded, tf.minimum(frame + 5, length), tf.maximum(at - frame - 5, 0)),
+            tf.strings.substr(
+                encoded, tf.minimum(frame + 5, length), tf.maximum(at - frame - 5, 0)
+            ),
             b";",
         ]
     )
@@ -239,9 +239,7 @@ def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
         return tf.where(size < 8, length, at + size), start, boxes + 1
 
     bare = has(head, 0, b"\xff\x0a")
-    _, start, _ = tf.while_loop(
-        go_on, step, (12, tf.where(bare, 0, -1), 0), parallel_iterations=1
-    )
+    _, start, _ = tf.while_loop(go_on, step, (12, tf.where(bare, 0, -1), 0), parallel_iterations=1)
     begin = tf.clip_by_value(start, 0, length)
     data = tf.io.decode_raw(
         tf.strings.substr(encoded, begin, 2 + HEADER), tf.uint8, fixed_length=2 + HEADER

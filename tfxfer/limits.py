@@ -23,7 +23,9 @@ MOST_SCANS = 1000
 MOST_GIF_RUNS = 10_000
 MOST_PIECES = 1_000_000  # segments of a JPEG, chunks of a PNG
 MOST_BOXES = 64  # of a JPEG XL file before its image
-MOST_EXTRA_CHANNELS = 4  # of a JPEG XL beside its colours: alpha, depth; each takes a picture's memory
+MOST_EXTRA_CHANNELS = (
+    4  # of a JPEG XL beside its colours: alpha, depth; each takes a picture's memory
+)
 
 # --- files that are read whole ---
 

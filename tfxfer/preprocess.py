@@ -137,9 +137,7 @@ def _not_jpeg(
 def _eight_bits(encoded: tf.Tensor, form: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     """uint8 [H, W, 1 to 4]."""
     png = form == PNG
-    animated = (
-        (form == WEBP) & has(head, 12, b"VP8X") & (tf.bitwise.bitwise_and(head[20], 2) != 0)
-    )
+    animated = (form == WEBP) & has(head, 12, b"VP8X") & (tf.bitwise.bitwise_and(head[20], 2) != 0)
     # TensorFlow 2.21 decodes an animation to four channels into room for three unless the file says that it has alpha, and the process dies
     # (decode_image_op.cc: DecodeWebP). So let it say so: 0x12 is "animation, alpha".
     file = encoded
@@ -162,9 +160,7 @@ def _eight_bits(encoded: tf.Tensor, form: tf.Tensor, head: tf.Tensor) -> tf.Tens
         lambda: _opaque(tf.io.decode_png(encoded, channels=4), head[24]),
         lambda: _bmp(encoded),
     ]
-    number = tf.reduce_sum(
-        tf.cast([png, png & (head[24] < 8), form == BMP], tf.int32) * [1, 1, 3]
-    )
+    number = tf.reduce_sum(tf.cast([png, png & (head[24] < 8), form == BMP], tf.int32) * [1, 1, 3])
     return tf.switch_case(number, readers)
 
 

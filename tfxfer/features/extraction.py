@@ -126,9 +126,7 @@ def raw_pixels(
     how = of_pixels(size)
     good = fill(examples, how, cache, 32, skip_bad_images, progress)
     if len(good) < len(examples):
-        gone = {
-            file: why for file, why in good.left_out.items() if file not in examples.left_out
-        }
+        gone = {file: why for file, why in good.left_out.items() if file not in examples.left_out}
         raise ImageError(
             f"{len(gone)} image files can't be read any more: {named(gone)}. They were there when the "
             "features were computed. Put them back, or run again without them."
