@@ -28,7 +28,8 @@ def readable(data: bytes, file: str = "") -> bytes:
     opened = _opener(form, file)
     try:
         with opened(io.BytesIO(data)) as image:
-            found = too_large(form, *image.size, heavy=image.mode.startswith("I;16"))
+            width, height = image.size
+            found = too_large(form, width, height, heavy=image.mode.startswith("I;16"))
             if found is None:
                 return png(_pixels(image))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more on damaged files

@@ -5,7 +5,7 @@ Rows are kept in list order, about 1,024 a shard.
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
