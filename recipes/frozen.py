@@ -28,7 +28,8 @@ def frozen(
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
-    run.record(backbone_fingerprint=network.fingerprint, data_fingerprint=examples.fingerprint, image_size=network.image_size, value_range=network.value_range)
+    run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
+    run.record(image_size=network.image_size, value_range=network.value_range)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
     trains = head in ("mlp", "cosine")
     with run.timed("features"):

@@ -117,7 +117,7 @@ class Backbone(keras.layers.Layer):
             )
         # `precision` says how the graph computes, whatever the policy is; Keras must not cast its weights.
         super().__init__(name=name, dtype="float32", autocast=False)
-        pretrained, self.handle, known = opened(handle, image_size, arguments, trust)
+        pretrained, self.handle, known, self.sha256 = opened(handle, image_size, arguments, trust)
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(
                 f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}"
@@ -509,10 +509,10 @@ def constant(value: np.ndarray):
 
 def opened(
     handle: Any, image_size: Any, arguments: Any, trust: bool
-) -> tuple[Pretrained, str, tuple[float, float] | None]:
-    """A handle resolved and read, with the value range that the catalog knows."""
+) -> tuple[Pretrained, str, tuple[float, float] | None, str | None]:
+    """A handle resolved and read, with the value range that the catalog knows and the hash of its files."""
     if isinstance(handle, Pretrained):
-        return handle, "a SavedModel read before", None
+        return handle, "a SavedModel read before", None, None
     size = (
         (image_size, image_size)
         if isinstance(image_size, int)
@@ -527,6 +527,7 @@ def opened(
         savedmodel.read(found.path, image_size=size, arguments=arguments, trust=trust),
         str(handle),
         found.entry.value_range if found.entry else None,
+        found.sha256,
     )
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfxfer import stages
 from tfxfer.errors import SavedModelError
+from tfxfer.handles.folder import plain_path
 from tfxfer.limits import MOST_PIXELS
 from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
@@ -174,13 +175,13 @@ def load(folder: Path) -> Any:
         )
     try:
         try:
-            return tf.saved_model.load(str(folder))
+            return tf.saved_model.load(str(plain_path(folder)))
         except AttributeError as error:
             # Optimizer slots of the Keras 2 era: only tf_keras registers the type that holds them.
             if "add_slot" not in str(error):
                 raise
             importlib.import_module("tf_keras")
-            return tf.saved_model.load(str(folder))
+            return tf.saved_model.load(str(plain_path(folder)))
     except ImportError as error:
         raise SavedModelError(
             f"{folder} was written by Keras 2 with its optimizer. Install tf_keras to read it: pip install tf_keras"

@@ -18,6 +18,7 @@ import tensorflow as tf
 from tfxfer import backbone, doubt, heads, preprocess, savedmodel  # noqa: F401  (backbone and heads register their layers with Keras)
 from tfxfer.doubt import Doubt
 from tfxfer.errors import ServingError, TfxferError
+from tfxfer.handles.folder import plain_path
 from tfxfer.run import open_run, read_labels
 from tfxfer.serving.place import EXTRA, latest
 from tfxfer.serving.weigh import bounded_variables, check_outputs, check_shapes, weigh
@@ -112,7 +113,7 @@ def open_export(folder: Path, trust: bool) -> Served:
     """An export, as whoever serves it has it."""
     savedmodel.check_saved_model(folder, trust=trust)
     with explained(folder, "Export it again."):
-        loaded = tf.saved_model.load(str(folder))
+        loaded = tf.saved_model.load(str(plain_path(folder)))
         signatures = dict(loaded.signatures)
     if "probabilities" not in signatures:
         raise ServingError(

@@ -9,6 +9,7 @@ from uuid import uuid4
 import tensorflow as tf
 
 from tfxfer.errors import ServingError
+from tfxfer.handles.folder import plain_path
 
 EXTRA = "assets.extra"  # what TensorFlow Serving reads besides the model, and what people do
 
@@ -34,7 +35,8 @@ def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], N
             f"{to} can't be written: {error.strerror or error}. Choose a folder that exists or can be made."
         ) from error
     try:
-        write(aside)
+        # TensorFlow writes what it can read, too, so a path with brackets goes through a link.
+        write(plain_path(aside))
         return move(aside, to, version)
     except (OSError, tf.errors.OpError) as error:
         reason = (
