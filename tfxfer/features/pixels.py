@@ -123,6 +123,8 @@ def reason(error: Exception) -> str:
     text = re.sub(
         r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*?\]", "", text, flags=re.DOTALL
     )  # where in which graph
+    text = text.split("<stack traces unavailable>")[-1]
+    text = re.sub(r"assertion failed: \[(.*)\]", r"\1", text, flags=re.DOTALL)
     return " ".join(text.split())[:160] or type(error).__name__
 
 
