@@ -20,8 +20,7 @@ from tfxfer.limits import (
     MOST_SCANS,
 )
 
-JPEG, PNG, GIF, WEBP, BMP, JXL = range(1, 7)  # 0 is none of these
-SMALLEST_SCAN = 10  # bytes
+PNG, GIF, WEBP, BMP, JXL = range(1, 6)  # 0 is none of these
 
 # TensorFlow visits the operations of branches that are not taken, too, and takes 1 microsecond for each.
 # A branch that is one call of a function stays cheap.
@@ -29,12 +28,14 @@ apart = partial(tf.function, autograph=False, experimental_attributes={"_noinlin
 
 RUN = 4096  # blocks of a GIF that are looked at together
 
+HEAD = 64  # bytes
+
 
 class Measured(NamedTuple):
-    """An image file, checked.
+    """An image file that is no JPEG, checked.
 
     Args:
-        encoded: the file, string; of a GIF and of a JPEG with too many scans only the first part.
+        encoded: the file, string; of a GIF only the first frame.
         form: one of the numbers above, int32.
         pixels: how many it has, int64.
         head: its first 64 bytes, uint8.
@@ -46,57 +47,78 @@ class Measured(NamedTuple):
     head: tf.Tensor
 
 
+def is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether an encoded image, a scalar string, is a JPEG file."""
+    return tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+
+
+def measure_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The JPEG file and how many pixels it has, int64; what is too much is refused.
+
+    The file is cut off behind as many scans as may be: honest files have fewer, others then lack their end.
+    Kept short, since most images are JPEG files and each operation counts.
+
+    Raises:
+        tf.errors.InvalidArgumentError: in the graph: it has no header, or is too large.
+    """
+    height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(encoded, tf.int64))
+    pixels = height * width
+    encoded = _bounded(encoded, pixels, MOST_PIXELS)
+    scans = tf.clip_by_value(MOST_SCANNED_PIXELS // tf.maximum(pixels, 1), 1, MOST_SCANS)
+    parts = tf.raw_ops.StringSplitV2(
+        input=encoded[None], sep=b"\xff\xda", maxsplit=MOST_SCANS + 1
+    ).values
+    kept = tf.strings.length(parts)[: tf.cast(scans, tf.int32) + 1]
+    whole = tf.reduce_sum(kept) + 2 * (tf.size(kept) - 1)
+    return tf.strings.substr(encoded, 0, whole), pixels
+
+
 def measure(encoded: tf.Tensor) -> Measured:
-    """Tell format and size of an encoded image, a scalar string, and refuse what is too much.
+    """Tell format and size of an encoded image that is no JPEG, a scalar string, and refuse what is too much.
 
     Raises:
         tf.errors.InvalidArgumentError: in the graph: no image of these formats, or too large.
     """
-    head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=64)
-    marks = [
-        has(head, 0, b"\xff\xd8\xff"),
+    head = tf.io.decode_raw(encoded, tf.uint8, fixed_length=HEAD)
+    begins = [
         has(head, 0, b"\x89PNG"),
         has(head, 0, b"GIF8"),
         has(head, 0, b"RIFF") & has(head, 8, b"WEBP"),
         has(head, 0, b"BM"),
         has(head, 0, b"\xff\x0a") | has(head, 0, b"\0\0\0\x0cJXL \r\n\x87\n"),
     ]
-    form = tf.reduce_sum(tf.cast(marks, tf.int32) * [JPEG, PNG, GIF, WEBP, BMP, JXL])
+    form = tf.reduce_sum(tf.cast(begins, tf.int32) * [PNG, GIF, WEBP, BMP, JXL])
     known = tf.debugging.Assert(
         form > 0, [b"it is no image. Expected JPEG, JPEG XL, PNG, GIF, BMP, WebP"]
     )
-    short = tf.debugging.Assert(
-        tf.strings.length(encoded) <= MOST_BYTES,
-        [f"the file is larger than the {MOST_BYTES >> 20} MiB that are read".encode()],
-    )
-    with tf.control_dependencies([op for op in (known, short) if op is not None]):
-        encoded = tf.identity(encoded)
+    with tf.control_dependencies([known] if known is not None else []):
+        form = tf.identity(form)
+    readers = [_png, _gif, _webp, _bmp, _jxl]
     encoded, shape, most = tf.switch_case(
-        form,
-        [
-            lambda: (encoded, tf.zeros(2, tf.int64), tf.constant(0, tf.int64)),
-            lambda: _jpeg(encoded),
-            lambda: _png(encoded, head),
-            lambda: _gif(encoded, head),
-            lambda: _webp(encoded, head),
-            lambda: _bmp(encoded, head),
-            lambda: _jxl(encoded, head),
-        ],
+        form - PNG, [lambda reader=reader: reader(encoded, head) for reader in readers]
     )
-    held = tf.debugging.Assert(
-        tf.reduce_all(shape > 0), [b"it holds no whole image that can be read"]
-    )
-    pixels = tf.reduce_prod(shape)
-    small = tf.debugging.Assert(
-        # The product of two sides below 2**31 fits.
-        pixels <= most,
-        [
-            f"it has more than the {MOST_PIXELS // 10**6} million pixels that are read "
-            f"(PNG with 16 bits and JPEG XL: {MOST_HEAVY_PIXELS // 10**6} million)".encode()
-        ],
-    )
-    with tf.control_dependencies([op for op in (held, small) if op is not None]):
-        return Measured(tf.identity(encoded), form, tf.identity(pixels), head)
+    pixels = tf.reduce_prod(shape)  # of two sides below 2**31: it fits
+    return Measured(_bounded(encoded, pixels, most), form, pixels, head)
+
+
+def _bounded(encoded: tf.Tensor, pixels: tf.Tensor, most: int | tf.Tensor) -> tf.Tensor:
+    """The encoded image, with the checks that any format needs."""
+    checks = [
+        tf.debugging.Assert(
+            tf.strings.length(encoded) <= MOST_BYTES,
+            [f"the file is larger than the {MOST_BYTES >> 20} MiB that are read".encode()],
+        ),
+        tf.debugging.Assert(pixels > 0, [b"it holds no whole image that can be read"]),
+        tf.debugging.Assert(
+            pixels <= most,
+            [
+                f"it has more than the {MOST_PIXELS // 10**6} million pixels that are read "
+                f"(PNG with 16 bits and JPEG XL: {MOST_HEAVY_PIXELS // 10**6} million)".encode()
+            ],
+        ),
+    ]
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(encoded)
 
 
 def has(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:
@@ -105,30 +127,6 @@ def has(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:
 
 
 # --- Each format: (the file, height and width as int64 [2], most pixels) ---
-
-
-def _jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The file is cut off behind as many scans as may be: honest files have fewer, others then lack their end."""
-    shape = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64)
-    scans = tf.clip_by_value(
-        MOST_SCANNED_PIXELS // tf.maximum(tf.reduce_prod(shape), 1), 1, MOST_SCANS
-    )
-    length = tf.strings.length(encoded)
-
-    def cut() -> tf.Tensor:
-        parts = tf.raw_ops.StringSplitV2(
-            input=encoded[None], sep=b"\xff\xda", maxsplit=MOST_SCANS + 1
-        ).values
-        kept = tf.strings.length(parts)[: tf.cast(scans, tf.int32) + 1]
-        whole = tf.reduce_sum(kept) + 2 * (tf.size(kept) - 1)
-        return tf.cond(
-            tf.size(parts) > tf.size(kept),
-            lambda: tf.strings.substr(encoded, 0, whole),
-            lambda: encoded,
-        )
-
-    few = tf.cast(length, tf.int64) <= SMALLEST_SCAN * scans
-    return tf.cond(few, lambda: encoded, cut), shape, _most(MOST_PIXELS)
 
 
 @apart

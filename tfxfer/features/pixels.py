@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfxfer import preprocess
 from tfxfer.data import Examples
 from tfxfer.errors import ImageError
+from tfxfer.headers import apart
 
 NAMED = 20  # files that a message names
 
@@ -48,9 +49,10 @@ class Pixels:
         while todo:
             done = 0
             try:
-                for batch in self.dataset(todo).batch(self.batch_size).prefetch(2):
-                    pixels = batch.numpy()
+                decoded = self._unless_large(todo).batch(self.batch_size).prefetch(2)
+                for batch, large in decoded.as_numpy_iterator():
                     positions = todo[done : done + self.batch_size]
+                    pixels = self._completed(batch, large, positions)
                     if len(pixels) < self.batch_size:
                         pixels = np.concatenate(
                             [
@@ -62,7 +64,7 @@ class Pixels:
                         )
                     yield positions, pixels
                     done += len(positions)
-            except tf.errors.OpError:
+            except (tf.errors.OpError, OSError, ValueError):
                 found = self._undecodable(todo[done : done + self.batch_size])
                 if not found:
                     raise
@@ -79,18 +81,34 @@ class Pixels:
     def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The images one by one, float32 [H, W, 3]; large ones are decoded one at a time."""
 
-        def load(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
-            encoded = tf.ensure_shape(encoded, ())
-            pixels, large = self.decode_unless_large(encoded)
-            return pixels, tf.cond(large, lambda: encoded, lambda: b"")
-
-        def complete(pixels: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
-            image = tf.cond(left == b"", lambda: pixels, lambda: self.decode(left))
+        def complete(position: tf.Tensor, pixels: tf.Tensor, large: tf.Tensor) -> tf.Tensor:
+            image = tf.cond(large, lambda: self.decode(self._read(position)), lambda: pixels)
             return tf.ensure_shape(image, (*self.image_size, 3))
 
         found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        return found.map(load, num_parallel_calls=tf.data.AUTOTUNE).map(complete)
+        return tf.data.Dataset.zip(found, self._unless_large(todo)).map(
+            lambda position, decoded: complete(position, *decoded)
+        )
+
+    def _unless_large(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
+        """The images, float32 [H, W, 3], and whether each is so large that it was not decoded."""
+        found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
+        return found.map(
+            lambda position: self.decode_unless_large(self._read(position)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    def _read(self, position: tf.Tensor) -> tf.Tensor:
+        encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
+        return tf.ensure_shape(encoded, ())
+
+    def _completed(self, pixels: np.ndarray, large: np.ndarray, positions: list[int]) -> np.ndarray:
+        """A batch with its large images, which are decoded one after the other."""
+        if large.any():
+            pixels = pixels.copy()
+            for i in np.flatnonzero(large).tolist():
+                pixels[i] = self.decode(self.read(positions[i]))
+        return pixels
 
     def _undecodable(self, positions: Sequence[int]) -> dict[int, str]:
         found = {}
@@ -108,12 +126,17 @@ def decoders(image_size: tuple[int, int], value_range: tuple[float, float]) -> t
 
     They are traced once a process: that takes a second, and a worker that gets list after list decodes all of them alike.
     """
-    return tuple(  # type: ignore[return-value]
+    signature = [tf.TensorSpec((), tf.string)]
+    return (
+        # As one operation, since it is seldom needed: TensorFlow visits all others each time.
+        apart(
+            lambda encoded: preprocess.pixels(encoded, image_size, value_range),
+            input_signature=signature,
+        ),
         tf.function(
-            lambda encoded, decode=decode: decode(encoded, image_size, value_range),
-            input_signature=[tf.TensorSpec((), tf.string)],
-        )
-        for decode in (preprocess.pixels, preprocess.pixels_unless_large)
+            lambda encoded: preprocess.pixels_unless_large(encoded, image_size, value_range),
+            input_signature=signature,
+        ),
     )
 
 
