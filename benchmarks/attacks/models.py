@@ -323,7 +323,10 @@ def write_file(proto: SavedModel, target: Path, draw: random.Random) -> None:
 
 
 def add_constant(function, name: str, value: str) -> None:
-    node = function.node_def.add(name=name, op="Const")
+    fill_constant(function.node_def.add(name=name, op="Const"), value)
+
+
+def fill_constant(node: NodeDef, value: str) -> None:
     tensor = tf.make_tensor_proto(value)
     node.attr["dtype"].type = tensor.dtype
     node.attr["value"].tensor.CopyFrom(tensor)
