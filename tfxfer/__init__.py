@@ -12,7 +12,7 @@ import lazy_loader
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 LAYERS = ("tfxfer.backbone", "tfxfer.heads", "tfxfer.optimizers", "tfxfer.multiworker")
 
