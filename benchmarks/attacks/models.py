@@ -96,7 +96,7 @@ def change_weights(model: Path, target: Path, draw: random.Random) -> None:
 
 
 def spoil(path: Path, draw: random.Random) -> None:
-    content = bytearray(path.read_bytes())
+    content = bytearray(path.read_bytes()) or bytearray(1)
     kind = draw.choice(["flip", "flip", "cut", "repeat", "zeros"])
     at = draw.randrange(len(content))
     if kind == "flip":
