@@ -249,15 +249,13 @@ def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     def read(count: Any) -> tf.Tensor:
         nonlocal at
         count = tf.cast(count, tf.int64)
-        first = tf.minimum(at, 8 * HEADER)
+        number = _bits(bits, at, count)
         at += count
-        window = bits[first : first + 32]
-        places = tf.range(32, dtype=tf.int64)
-        return tf.reduce_sum(
-            tf.where(places < count, tf.bitwise.left_shift(window, places), tf.zeros_like(window))
-        )
+        return number
 
     def choose(position: tf.Tensor, items: Any) -> tf.Tensor:
+        if all(isinstance(item, int) for item in items):
+            return tf.gather(tf.constant(items, tf.int64), position)
         return tf.gather(tf.stack([tf.cast(item, tf.int64) for item in items]), position)
 
     header = read_header(read, choose)
@@ -269,6 +267,17 @@ def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     )
     shape = tf.where(readable, tf.stack([header.height, header.width]), 0)
     return encoded, shape, _most(MOST_HEAVY_PIXELS)
+
+
+@apart
+def _bits(bits: tf.Tensor, at: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """The number in `count` bits, at most 32; apart, since a header has dozens, which take long to trace."""
+    first = tf.minimum(at, 8 * HEADER)
+    window = bits[first : first + 32]
+    places = tf.range(32, dtype=tf.int64)
+    return tf.reduce_sum(
+        tf.where(places < count, tf.bitwise.left_shift(window, places), tf.zeros_like(window))
+    )
 
 
 def _most(pixels: int) -> tf.Tensor:
