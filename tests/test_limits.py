@@ -7,16 +7,20 @@ import struct
 import zlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from runs import encoded, load_photo
+from runs import CLASSES, encoded, load_photo, write_run
 from test_preprocess import JXL
 
-from tfxfer import data
+from tfxfer import data, heads, serving
+from tfxfer.backbone import Backbone, Prefix
+from tfxfer.cache import Cache
 from tfxfer.data.images import problem
 from tfxfer.errors import DataError, ImageError
+from tfxfer.features import extract, raw_pixels
 from tfxfer.files import read_regular
 from tfxfer.limits import MOST_BYTES, MOST_SCANS
 from tfxfer.preprocess import pixels
@@ -228,3 +232,70 @@ def test_a_label_of_a_table_that_is_more_than_one_line_is_refused(few):
     with pytest.raises(DataError) as error:
         data.load(few / "labels.csv")
     assert repr("x\nants") in str(error.value)
+
+
+# --- what skip_bad_images leaves out ---
+
+
+@pytest.fixture(scope="module")
+def prefix(tiny_savedmodel) -> Prefix:
+    return Backbone(tiny_savedmodel, trainable=False).prefix(3)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
+    """A finished run of a head with random weights."""
+    head = keras.layers.Dense(len(CLASSES))
+    model = heads.join(Backbone(tiny_savedmodel, trainable=False), head, (32, 32))
+    return write_run(tmp_path_factory.mktemp("runs") / "run", model)
+
+
+def torn() -> bytes:
+    """A PNG that only decoding finds damaged."""
+    content = bytearray(encoded(load_photo(), "PNG"))
+    content[200:300] = bytes(100)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"no image", torn()])
+def test_a_class_that_loses_all_its_images_is_dropped_and_said(content, few, prefix, tmp_path):
+    (few / "torn").mkdir()
+    for i in range(8):
+        (few / "torn" / f"{i}.png").write_bytes(content + bytes([i]))
+    examples = data.load(few, skip_bad_images=True)
+    found = extract(examples, prefix, cache=Cache(tmp_path), skip_bad_images=True, progress=False)
+    kept = found.examples
+    assert kept.classes == ("china", "flower") and kept.labels.max() == 1
+    assert sorted(kept.left_out) == [f"torn/{i}.png" for i in range(8)]
+    assert any("torn/7.png" in note for note in kept.notes)
+
+
+@pytest.mark.parametrize("content", [b"no image", torn()])
+def test_one_class_alone_is_refused_where_the_other_can_not_be_read(content, few, prefix, tmp_path):
+    for i, path in enumerate((few / "flower").iterdir()):
+        path.write_bytes(content + bytes([i]))
+    with pytest.raises(DataError, match="china|flower"):
+        examples = data.load(few, skip_bad_images=True)
+        extract(examples, prefix, cache=Cache(tmp_path), skip_bad_images=True, progress=False)
+
+
+def test_a_photo_that_is_deleted_after_its_features_were_computed_is_named(few, prefix, tmp_path):
+    examples, cache = data.load(few), Cache(tmp_path)
+    extract(examples, prefix, cache=cache, progress=False)
+    gone = examples.files[3]
+    (few / gone).unlink()
+    with pytest.raises(ImageError, match=gone):
+        raw_pixels(examples, cache=cache, skip_bad_images=True)
+
+
+def test_every_file_that_can_not_be_predicted_is_named_on_a_line(run_folder, few, capsys):
+    for i in range(30):
+        (few / f"bad{i:02}.jpg").write_bytes(b"no image")
+    make_pipe(few / "pipe.jpg")
+    rows, found = [], serving.predict(run_folder, [few], log=lambda _: None)
+    with pytest.raises(ImageError, match="31 of 47"):
+        rows.extend(found)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(rows) == 16
+    named = [line for line in lines if str(few) in line]
+    assert len(named) == 31 and "bad29.jpg" in named[29] and "pipe.jpg" in named[30]
