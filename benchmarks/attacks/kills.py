@@ -26,18 +26,23 @@ MINE = ("notes.txt", "data.csv", "model.npy", "old.tmp")
 def prepare(folder: Path) -> Path:
     """Photos, a network, and what each command leaves when nobody kills it, with the seconds that it takes."""
     save_reusable(tiny_network(32), folder / "network")
-    for name in ("china", "flower"):
-        picture = Image.fromarray(load_sample_image(f"{name}.jpg"))
-        (folder / "photos" / name).mkdir(parents=True)
-        for i in range(24):
-            box = (10 * i, 8 * i, 10 * i + 90, 8 * i + 70)
-            picture.crop(box).save(folder / "photos" / name / f"{i}.jpg")
+    write_photos(folder)
     (folder / "seconds").mkdir()
     for command in COMMANDS:
         began = time.monotonic()
         subprocess.run(words(folder, command, folder / "whole"), check=True, capture_output=True)
         (folder / "seconds" / command).write_text(str(time.monotonic() - began))
     return folder
+
+
+def write_photos(folder: Path) -> None:
+    """24 photos of each of two classes, in photos/."""
+    for name in ("china", "flower"):
+        picture = Image.fromarray(load_sample_image(f"{name}.jpg"))
+        (folder / "photos" / name).mkdir(parents=True)
+        for i in range(24):
+            box = (10 * i, 8 * i, 10 * i + 90, 8 * i + 70)
+            picture.crop(box).save(folder / "photos" / name / f"{i}.jpg")
 
 
 def words(folder: Path, command: str, to: Path) -> list[str]:

@@ -20,11 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 import numpy as np
 from click.testing import CliRunner
-from PIL import Image
 from savedmodels import save_reusable, tiny_network
-from sklearn.datasets import load_sample_image
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from attacks.kills import write_photos
 from attacks.models import fill_constant, spoil
 from tfxfer.backbone import digest_of
 from tfxfer.cli import main
@@ -37,12 +36,7 @@ def prepare(folder: Path) -> Path:
     """Photos, two finished runs of a small network, and the folder that nobody may touch."""
     (folder / "canary").mkdir()
     save_reusable(tiny_network(32), folder / "network")
-    for name in ("china", "flower"):
-        picture = Image.fromarray(load_sample_image(f"{name}.jpg"))
-        (folder / "photos" / name).mkdir(parents=True)
-        for i in range(24):
-            box = (10 * i, 8 * i, 10 * i + 90, 8 * i + 70)
-            picture.crop(box).save(folder / "photos" / name / f"{i}.jpg")
+    write_photos(folder)
     shutil.copytree(folder / "photos", folder / "few", ignore=shutil.ignore_patterns("1*", "2*"))
     tfxfer("run", "frozen", *common(folder), "--out", str(folder / "frozen"))
     tfxfer("run", "partial", *common(folder), "--epochs", "1", "--out", str(folder / "partial"))
