@@ -17,6 +17,8 @@ from PIL import Image
 from savedmodels import save_reusable, tiny_network
 from sklearn.datasets import load_sample_image
 
+from tfxfer.cache import Cache
+
 KILLS = 4
 COMMANDS = ("frozen", "partial", "export", "predict", "clear")
 SAME = ("labels.txt", "metrics.json", "predictions.csv", "probabilities.npz", "history.csv")
@@ -95,7 +97,8 @@ def kill(command: list[str], after: float) -> None:
 
 
 def leave_files(to: Path, command: str) -> list[Path]:
-    """A person's own files in every folder that the command writes into."""
+    """A person's own files in every folder that the command writes into, also in a cache that is in use."""
+    Cache(to / "cache")
     folders = [
         to / "cache",
         to / "cache" / "shards",
