@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +33,9 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
             f"{found.source}: no images found. Expected a folder of images for each class, such as cats/ and dogs/."
         )
     check_class_names(found.names if found.classes is None else found.classes, found.source)
+    found, said = with_plain_names(found)
     digests, problems, plain = _inspect(found, skip_bad_images)
-    notes = list(found.notes)
+    notes = [*found.notes, *said]
     bad = [i for i, text in enumerate(problems) if text]
     if bad:
         texts = [f"{found.files[i]} {problems[i]}" for i in bad]
@@ -140,6 +142,43 @@ def check_class_names(names: Iterable[str], source: str) -> None:
                 f"{source}: the class name {name!r} holds a line break or a zero byte, or is empty. "
                 "Expected names of one line: rename it."
             )
+
+
+def with_plain_names(found: Found) -> tuple[Found, list[str]]:
+    """The same with class names in one form, and a note on those that were written in several.
+
+    Blanks at the ends are nothing that a person sees, and a Mac writes an accent as a letter of its own
+    (Unicode NFD) where other systems have one letter (NFC).
+
+    Raises:
+        DataError: a list of classes has one of them twice then.
+    """
+    plain = {name: plain_name(name) for name in {*found.names, *(found.classes or ())}}
+    classes = None if found.classes is None else [plain[name] for name in found.classes]
+    if classes and (twice := [name for name, count in Counter(classes).items() if count > 1]):
+        raise DataError(f"{found.source}: the class {twice[0]!r} is there more than once.")
+    written: dict[str, set[str]] = {}
+    for name in set(found.names):
+        written.setdefault(plain[name], set()).add(name)
+    notes = [
+        f"Read as one class, {name!r}: {', '.join(map(ascii, sorted(several)))}."
+        for name, several in sorted(written.items())
+        if len(several) > 1
+    ]
+    alike: dict[str, list[str]] = {}
+    for name in sorted(written):
+        alike.setdefault(name.casefold(), []).append(repr(name))
+    notes += [
+        f"The classes {' and '.join(names)} differ in capital letters alone. Are they the same?"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    return replace(found, names=[plain[name] for name in found.names], classes=classes), notes
+
+
+def plain_name(name: str) -> str:
+    """A class name without blanks at its ends, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
