@@ -201,7 +201,7 @@ def test_an_empty_folder_and_a_missing_one_are_named(tmp_path):
         load(tmp_path)
     with pytest.raises(
         DataError,
-        match=r"nowhere does not exist. Expected a folder with a folder for each class, a .csv file",
+        match=r"nowhere does not exist. Expected a folder with a folder for each class",
     ):
         load(tmp_path / "nowhere")
     (tmp_path / "data.zip").write_bytes(b"PK")

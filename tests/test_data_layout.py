@@ -1,5 +1,9 @@
 """What is a class and what is a part, in the folders that people download; and tables and arrays as other programs write them."""
 
+import shutil
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -257,3 +261,42 @@ def test_what_keras_reads_from_a_folder_goes_through_as_it_is(mode, tmp_path):
     examples = from_dataset(data, classes=["a", "b"])
     assert sorted(examples.labels.tolist()) == [0] * 10 + [1] * 10
     assert examples.read(0) != image(1)
+
+
+# --- archives ---
+
+
+def packed(tmp_path, form: str):
+    folder(tmp_path / "photos", {"set/hat": 10, "set/shoes": 10})
+    return shutil.make_archive(str(tmp_path / "all"), form, tmp_path / "photos")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar"])
+def test_an_archive_of_photos_is_read_as_if_unpacked(form, tmp_path):
+    examples = load(packed(tmp_path, form))
+    assert examples.classes == ("hat", "shoes") and len(examples) == 20
+    assert examples.digests == load(tmp_path / "photos").digests
+
+
+def test_a_damaged_archive_of_photos_is_named(tmp_path):
+    path = Path(packed(tmp_path, "zip"))
+    content = bytearray(path.read_bytes())
+    content[100:140] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"all\.zip"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
+def test_an_archive_that_leaves_its_folder_is_refused(name, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr(name, image(1))
+    with pytest.raises(DataError, match="evil"):
+        load(tmp_path / "all.zip")
+
+
+def test_an_archive_of_zeros_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/one.png", bytes(100 * 1024**2))
+    with pytest.raises(DataError, match="MiB"):
+        load(tmp_path / "all.zip")
