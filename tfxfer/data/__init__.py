@@ -4,7 +4,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from tfxfer.data.arrays import from_arrays, from_dataset
-from tfxfer.data.assemble import assemble, drop_undecodable
+from tfxfer.data.assemble import assemble, drop_undecodable, with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_images, read_folder
@@ -27,6 +27,7 @@ __all__ = [
     "from_dataset",
     "load",
     "readable",
+    "with_plain_names",
 ]
 
 
@@ -70,17 +71,22 @@ def load(
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images)
 
 
-def find_source(source: str, data_dir: str | PathLike[str] | None = None) -> Found | None:
-    """What a source holds, not checked and not split, with the reader that its form asks for; None where it is no source (see `load`)."""
+def find_source(
+    source: str, data_dir: str | PathLike[str] | None = None, judging: bool = False
+) -> Found | None:
+    """What a source holds, not checked and not split, with the reader that its form asks for; None where it is no source (see `load`).
+
+    With `judging` nothing is trained, so that a folder may hold test/ alone.
+    """
     if source == "demo":
         return read_demo()
     if source.startswith("tfds:"):
         return read_tfds(source.removeprefix("tfds:"), data_dir)
     path = Path(source).expanduser()
     if path.is_dir():
-        return read_folder(path, source)
+        return read_folder(path, source, judging)
     if path.suffix.lower() in TABLES and path.exists():
         return read_table(path, source)
     if is_packed(path):
-        return read_folder(unpacked(path, source), source)
+        return read_folder(unpacked(path, source), source, judging)
     return None

@@ -14,7 +14,7 @@ from tfxfer.data.duplicates import conflicts, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.heic import readable
 from tfxfer.data.images import problem
-from tfxfer.data.split import split, units_of
+from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 
 IMBALANCE = 5
@@ -233,7 +233,7 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
 def _need_two_classes(names: Sequence[str], source: str) -> None:
     if len(set(names)) < 2:
         raise DataError(
-            f"{source}: all images are of one class, '{names[0]}'. Expected at least two classes, a folder for each."
+            f"{source}: all images are of one class, '{names[0][:LONGEST_NAME]}'. Expected at least two classes, a folder for each."
         )
 
 
@@ -248,8 +248,8 @@ def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> N
             {name for name, at in zip(names, splits, strict=True) if at == part} - trained
         ):
             raise DataError(
-                f"{source}: the class '{strange[0]}' is in {part} but not in train, so that it could never be predicted. "
-                f"In train: {shown(sorted(trained), 10)}. Add training images, or remove it from {part}."
+                f"{source}: the class {strange[0][:LONGEST_NAME]!r} is in {part} but not in train, so that it could never be predicted. "
+                f"In train: {shown([repr(name[:LONGEST_NAME]) for name in sorted(trained)], 10)}. Add training images, or remove it from {part}."
             )
     _need_two_classes(
         [name for name, part in zip(names, splits, strict=True) if part == "train"], source

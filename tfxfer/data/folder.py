@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.images import ENDINGS, kind
+from tfxfer.data.images import ENDINGS, EXTRA, READ, kind
 from tfxfer.data.layout import (
     check_classes,
     entries,
@@ -46,17 +46,20 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
     return sorted(images), others, closed
 
 
-def read_folder(folder: Path, source: str) -> Found:
+def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
     """Class folders. Where they lie in folders that are named like parts, the parts are kept exactly as they are; otherwise the folder is one pile.
+
+    Args:
+        judging: nothing is trained, so no part for that is needed.
 
     Raises:
         DataError: no images, photos without class folders, two folders for one part, folders that can't be classes.
     """
     inner, notes = folder, []
-    parts = find_parts(folder, source)
+    parts = find_parts(folder, source, judging)
     if not parts and (inner := unwrapped(folder)) != folder:
         notes.append(f"The class folders are in {inner.relative_to(folder).as_posix()}/.")
-        parts = find_parts(inner, source)
+        parts = find_parts(inner, source, judging)
     if parts:
         tops = [(part, classes) for part, top in parts for classes in subfolders(top)]
         notes += _said_of_parts(inner, parts)
@@ -172,5 +175,11 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
 def _nothing(source: str, stray: int, others: Counter[str]) -> str:
     if stray:
         return f"{source}: {stray} images, but no class folders, so that nothing says what they show. Expected a folder for each class, named like it:{LAYOUT}"
-    held = f"{sum(others.values())} other files" if others else "the folder is empty"
-    return f"{source}: no images found ({held}). Expected a folder for each class:{LAYOUT}"
+    kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+    held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"
+    formats = ", ".join(sorted(ending.removeprefix(".") for ending in READ))
+    more = ", ".join(sorted(ending.removeprefix(".") for ending in EXTRA))
+    return (
+        f"{source}: no images found ({held}). Formats that are read: {formats}; with tfxfer[heic] also {more}. "
+        f"Expected a folder for each class:{LAYOUT}"
+    )

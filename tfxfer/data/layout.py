@@ -97,12 +97,15 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def find_parts(folder: Path, source: str) -> list[tuple[str, Path]]:
+def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[str, Path]]:
     """(part, the folder with its class folders), for a folder that is laid out in parts; empty where it is not.
 
     A folder is a part where its name, or a word of it, says so, and it holds class folders: `train/` full of photos
     beside `bus/` and `car/` is a class of trains. Where one folder has the plain name of a part, others may lie
     beside it; where all have it only as one word of several, each must have one.
+
+    Args:
+        judging: nothing is trained, so no part for that is needed.
 
     Raises:
         DataError: two folders for one part, or no part to train on.
@@ -118,14 +121,14 @@ def find_parts(folder: Path, source: str) -> list[tuple[str, Path]]:
                     "Expected one of them: rename or move the other one."
                 )
             found[part] = entry
-    if "train" not in found:
+    if "train" not in found and not (judging and found):
         if found and len(found) == len(beside):
             raise DataError(
                 f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no train/. "
                 "Expected train/ with a folder for each class."
             )
         return []
-    plain = part_of(found["train"].name) is not None
+    plain = all(part_of(top.name) for top in found.values())
     if len(found) < len(beside) and len(found) == 1 and not plain:
         return []
     order = ("train", "validation", "test")
