@@ -18,6 +18,12 @@ from tfxfer.errors import TfxferError
 from tfxfer.names import Terminal, json_text, one_line
 from tfxfer.quiet import quiet
 
+RANGE_FROM = {
+    "given": "as given",
+    "catalog": "from the catalog",
+    "graph": "told by its graph",
+    "assumed": "assumed, nothing tells it; tfxfer run tries it, or say it with --value-range",
+}
 RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
 
 
@@ -504,7 +510,9 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     height, width = layer.image_size
     low, high = layer.value_range
     click.echo(one_line(backbone))
-    click.echo(f"  images      {height} x {width}, values {low:g} to {high:g}")
+    click.echo(
+        f"  images      {height} x {width}, values {low:g} to {high:g} ({RANGE_FROM[layer.range_from]})"
+    )
     click.echo(f"  features    {layer.feature_size}")
     click.echo(
         f"  fine-tuning {f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}"
