@@ -15,6 +15,8 @@ from tfxfer.cache import default_folder
 from tfxfer.data.layout import hidden
 from tfxfer.errors import DataError
 from tfxfer.files import check_zip, open_regular
+from tfxfer.handles import archive, checksum
+from tfxfer.handles.folder import beside, publish
 from tfxfer.limits import MOST_PHOTOS, MOST_UNPACKED
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -32,10 +34,6 @@ def unpacked(path: Path, source: str) -> Path:
         DataError: it is damaged, protected by a password, or too large.
         ArchiveError: the same, of a tar file.
     """
-    # They bring TensorFlow, which other data does not need.
-    from tfxfer.handles import archive, checksum
-    from tfxfer.handles.folder import beside, publish
-
     try:
         with open_regular(path) as file:
             folder = default_folder() / "photos" / checksum.of_file(file)[:32]
@@ -61,11 +59,11 @@ def unzip(file: BinaryIO, folder: Path, source: str) -> None:
     """
     folder.mkdir(parents=True)
     try:
-        with zipfile.ZipFile(file) as archive:
-            check_zip(archive, members=MOST_PHOTOS)
-            if sum(info.file_size for info in archive.infolist()) > MOST_UNPACKED:
+        with zipfile.ZipFile(file) as packed:
+            check_zip(packed, members=MOST_PHOTOS)
+            if sum(info.file_size for info in packed.infolist()) > MOST_UNPACKED:
                 raise ValueError(f"it unpacks to more than {MOST_UNPACKED >> 30} GiB")
-            for info in archive.infolist():
+            for info in packed.infolist():
                 names = info.filename.split("/")
                 if info.is_dir() or any(hidden(name) for name in names):
                     continue
@@ -73,7 +71,7 @@ def unzip(file: BinaryIO, folder: Path, source: str) -> None:
                     raise ValueError(f"its member {info.filename!r} is a link")
                 if info.flag_bits & 1:
                     raise ValueError("it is protected by a password; unpack it first")
-                write(archive, info, folder.joinpath(*names))
+                write(packed, info, folder.joinpath(*names))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise DataError(f"{source} can't be unpacked: {error}.") from error
     except FileExistsError as error:
@@ -82,8 +80,8 @@ def unzip(file: BinaryIO, folder: Path, source: str) -> None:
         ) from error
 
 
-def write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, to: Path) -> None:
+def write(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, to: Path) -> None:
     """One member as a new file."""
     to.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(info) as packed, open(to, "xb") as file:
+    with zipped.open(info) as packed, open(to, "xb") as file:
         shutil.copyfileobj(packed, file, 1024 * 1024)
