@@ -205,7 +205,7 @@ def test_an_empty_folder_and_a_missing_one_are_named(tmp_path):
     ):
         load(tmp_path / "nowhere")
     (tmp_path / "data.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"data.zip is a file, but no .csv table"):
+    with pytest.raises(DataError, match=r"data.zip is neither a ZIP nor a TAR"):
         load(tmp_path / "data.zip")
 
 
@@ -246,7 +246,7 @@ def test_a_class_of_two_is_trained_and_tested(tmp_path):
 
 def test_a_class_that_is_only_in_test_is_an_error(tmp_path):
     with pytest.raises(
-        DataError, match=r"the class 'c' is in test but not in train.*In train: a, b"
+        DataError, match=r"the class 'c' is in test but not in train.*In train: 'a', 'b'"
     ):
         load(folder(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/c": 1}))
 

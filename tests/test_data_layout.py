@@ -300,3 +300,15 @@ def test_an_archive_of_zeros_is_refused(tmp_path):
         archive.writestr("a/one.png", bytes(100 * 1024**2))
     with pytest.raises(DataError, match="MiB"):
         load(tmp_path / "all.zip")
+
+
+def test_examples_are_shown_in_one_line(tmp_path):
+    shown = repr(load(folder(tmp_path, {"a": 20, "b": 20})))
+    assert "40 images of 2 classes" in shown and len(shown) < 300 and "\n" not in shown
+
+
+def test_copies_within_a_part_are_counted_and_said(tmp_path):
+    folder(tmp_path, {"train/a": 5, "train/b": 5})
+    for i in range(3):
+        (tmp_path / f"train/a/copy{i}.png").write_bytes((tmp_path / "train/a/000.png").read_bytes())
+    assert "3 of 13 train images are copies" in notes(load(tmp_path))

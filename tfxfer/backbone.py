@@ -128,13 +128,21 @@ class Backbone(keras.layers.Layer):
             raise ValueError(
                 f'Expected batch_norm to be "auto", "inference" or "train". Received: batch_norm={batch_norm!r}'
             )
+        if (backend := keras.config.backend()) != "tensorflow":
+            raise SavedModelError(
+                f"Keras runs on {backend}; a SavedModel is TensorFlow's, and its layer needs Keras on tensorflow. "
+                "Unset KERAS_BACKEND, or set it to tensorflow, before Keras is imported."
+            )
         if precision not in ("float32", "mixed"):
             raise ValueError(
                 f'Expected precision to be "float32" or "mixed". Received: precision={precision!r}'
             )
         # `precision` says how the graph computes, whatever the policy is; Keras must not cast its weights.
         super().__init__(name=name, dtype="float32", autocast=False)
-        pretrained, self.handle, known, self.sha256 = opened(handle, image_size, arguments, trust)
+        with tf.init_scope():  # also where Keras traces, as in the build() of a model
+            pretrained, self.handle, known, self.sha256 = opened(
+                handle, image_size, arguments, trust
+            )
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(
                 f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}"
@@ -538,6 +546,14 @@ class Backbone(keras.layers.Layer):
                     f"the saved weights lack {weight.name!r}; expected one value for each weight of {self.handle}."
                 )
             mine.assign(store[weight.name])
+        # A clone of this layer begins with what was loaded, as one of a layer that read the SavedModel does.
+        known = self._pretrained.it
+        values = {w.name: np.array(store[w.name]) for w in known.weights}
+        loaded = replace(
+            known, weights=tuple(replace(w, value=values[w.name]) for w in known.weights)
+        )
+        self._pretrained.it = loaded
+        packed(loaded)  # makes it known
 
 
 def constant(value: np.ndarray):

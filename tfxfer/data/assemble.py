@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfxfer.data.duplicates import conflicts, counted, leaks, shown
+from tfxfer.data.duplicates import conflicts, copies, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.heic import readable
 from tfxfer.data.images import problem
@@ -70,6 +70,7 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         _check_splits(names, splits, found.source)
     files = [found.files[i] for i in at]
     notes += conflicts(files, digests, names)
+    notes += copies(digests, splits)
     used = set(names)
     classes = (
         [name for name in found.classes if name in used]

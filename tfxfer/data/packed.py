@@ -43,6 +43,10 @@ def unpacked(path: Path, source: str) -> Path:
                 file.seek(0)
                 if zipfile.is_zipfile(file):
                     unzip(file, aside, source)
+                elif not archive.looks_like_one(file):
+                    raise DataError(
+                        f"{source} is neither a ZIP nor a TAR file, whatever its name says."
+                    )
                 else:
                     archive.extract(file, aside, source, MOST_PHOTOS)
                 publish(aside, folder)
