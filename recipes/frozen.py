@@ -29,8 +29,9 @@ def frozen(
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
     run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
-    run.record(image_size=network.image_size, value_range=network.value_range)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
+    tfxfer.ranges.settle(network, examples, extract, seed=run.seed, log=run.say)
+    run.record(image_size=network.image_size, value_range=network.value_range)
     trains = head in ("mlp", "cosine")
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))

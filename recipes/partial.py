@@ -33,8 +33,9 @@ def partial(
     stages = tfxfer.tuning.stages_of(network, unfreeze)
     tfxfer.tuning.enough_epochs(views, epochs)
     run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
-    run.record(image_size=network.image_size, value_range=network.value_range)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
+    tfxfer.ranges.settle(network, examples, extract, seed=run.seed, log=run.say)
+    run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
         prefix = network.prefix(len(network.stages))
         features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)

@@ -387,3 +387,33 @@ def test_in_mixed_precision_it_trains_with_float32_weights_and_reloads(tiny_save
         match=r'Expected precision to be "float32" or "mixed". Received: precision=\'half\'',
     ):
         Backbone(tiny_savedmodel, precision="half")
+
+
+def test_clones_of_a_loaded_layer_have_its_weights_in_another_process(tiny_savedmodel, tmp_path):
+    model = classifier(Backbone(tiny_savedmodel))
+    model.layers[0].set_weights([w + 1 for w in model.layers[0].get_weights()])
+    model.save(tmp_path / "m.keras")
+    code = f"""
+import keras, numpy as np, tfxfer
+model = keras.models.load_model({str(tmp_path / "m.keras")!r})
+clones = [keras.models.clone_model(model), type(model).from_config(model.get_config())]
+for clone in clones:
+    for one, other in zip(model.layers[0].get_weights(), clone.layers[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_can_be_made_in_the_build_of_a_model_that_is_fitted(tiny_savedmodel):
+    class Network(keras.Model):
+        def build(self, shape):
+            self.backbone, self.head = Backbone(tiny_savedmodel), keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.head(self.backbone(x))
+
+    model = Network()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = model.fit(X, np.arange(len(X)) % 3, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+    assert model.backbone.get_weights()

@@ -81,7 +81,7 @@ def test_predictions_csv_agrees_with_predict(finished, photos, tmp_path):
             Path(row["file"]).name: row for row in csv.DictReader(file) if row["split"] == "test"
         }
     tfxfer("predict", finished, photos, "--to", tmp_path / "out.csv")
-    with open(tmp_path / "out.csv") as file:
+    with open(tmp_path / "out.csv", encoding="utf-8-sig") as file:
         found = {Path(row["file"]).name: row for row in csv.DictReader(file)}
     assert expected
     for name, row in expected.items():

@@ -201,11 +201,11 @@ def test_an_empty_folder_and_a_missing_one_are_named(tmp_path):
         load(tmp_path)
     with pytest.raises(
         DataError,
-        match=r"nowhere does not exist. Expected a folder with a folder for each class, a .csv file",
+        match=r"nowhere does not exist. Expected a folder with a folder for each class",
     ):
         load(tmp_path / "nowhere")
     (tmp_path / "data.zip").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"data.zip is a file, but no .csv table"):
+    with pytest.raises(DataError, match=r"data.zip is neither a ZIP nor a TAR"):
         load(tmp_path / "data.zip")
 
 
@@ -246,7 +246,7 @@ def test_a_class_of_two_is_trained_and_tested(tmp_path):
 
 def test_a_class_that_is_only_in_test_is_an_error(tmp_path):
     with pytest.raises(
-        DataError, match=r"the class 'c' is in test but not in train.*In train: a, b"
+        DataError, match=r"the class 'c' is in test but not in train.*In train: 'a', 'b'"
     ):
         load(folder(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/c": 1}))
 
@@ -260,7 +260,7 @@ def test_parts_that_contradict_each_other_are_an_error(tmp_path):
 
 def test_a_folder_beside_the_parts_is_noted(tmp_path):
     examples = load(folder(tmp_path, {"train/a": 2, "train/b": 2, "rejected/a": 2}))
-    assert len(examples) == 4 and "none of train, validation and test: rejected/" in notes(examples)
+    assert len(examples) == 4 and "rejected/" in notes(examples)
 
 
 def test_unequal_classes_are_noted_above_five_to_one(tmp_path):
@@ -407,8 +407,8 @@ def test_wrong_arrays_are_named():
     images = np.zeros((4, 5, 5), np.uint8)
     for wrong, text in (
         (lambda: from_arrays(images[0], [0]), r"images.shape=\(5, 5\)"),
-        (lambda: from_arrays(images, [0, 1]), "Expected 4 integer labels"),
-        (lambda: from_arrays(images, [0.0, 1, 1, 0]), "labels.dtype=float64"),
+        (lambda: from_arrays(images, [0, 1]), r"labels.shape=\(2,\)"),
+        (lambda: from_arrays(images, [0.5, 1, 1, 0]), "Received: 0.5"),
         (
             lambda: from_arrays(images, [0, 1, 2, 0], classes=["a", "b"]),
             "Expected labels from 0 to 1. Received: 0 to 2",
@@ -418,8 +418,8 @@ def test_wrong_arrays_are_named():
             "'tset'",
         ),
         (
-            lambda: from_arrays(images + 2.0, [0, 1, 1, 0]),
-            "floats from 0 to 1. Received: float64 from 2.0 to 2.0",
+            lambda: from_arrays(images - 1.0, [0, 1, 1, 0]),
+            "Received: float64 from -1.0 to -1.0",
         ),
     ):
         with pytest.raises(ValueError, match=text):

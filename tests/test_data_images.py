@@ -183,3 +183,12 @@ def test_without_the_extra_the_line_to_type_is_named(tmp_path, monkeypatch):
 
 def test_grey_with_alpha_keeps_its_alpha():
     assert Image.open(io.BytesIO(readable(saved(photo().convert("LA"), "TIFF")))).mode == "RGBA"
+
+
+@pytest.mark.parametrize("between", [b"\0\0", b"junk", b"\xff\xff\xff", b"\xff\0"])
+def test_bytes_between_the_segments_of_a_jpeg_do_no_harm(between):
+    whole = saved(photo(), "JPEG")
+    at = whole.index(b"\xff\xdb")
+    odd = whole[:at] + between + whole[at:]
+    assert problem(odd) is None
+    np.testing.assert_array_equal(pixels(odd, (32, 32)), pixels(whole, (32, 32)))

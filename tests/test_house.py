@@ -20,7 +20,7 @@ from tfxfer.cli import main
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-OPTIONAL = {"PIL", "pillow_heif", "openvino", "torch", "efficientnet_lite_pytorch"}
+OPTIONAL = {"openpyxl", "PIL", "pillow_heif", "openvino", "torch", "efficientnet_lite_pytorch"}
 BUILT = {
     ".venv",
     "build",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 from pyarrow import parquet
@@ -124,7 +125,7 @@ def test_predictions_are_written_as_csv(tmp_path):
         serving.Prediction("\udcff.jpg", "x", 1.0),
     ]
     serving.write(rows, to=tmp_path / "out.csv")
-    text = (tmp_path / "out.csv").read_bytes().decode("utf-8", "surrogateescape")
+    text = (tmp_path / "out.csv").read_bytes().decode("utf-8-sig", "surrogateescape")
     assert text.startswith("file,predicted,probability\n")
     assert list(csv.reader(io.StringIO(text)))[1:] == [
         ['a "b",\n.jpg', "café", "0.123457"],
@@ -139,7 +140,9 @@ def test_rows_before_an_error_are_in_the_csv(tmp_path):
 
     with pytest.raises(ImageError, match=r"b\.jpg is bad"):
         serving.write(rows(), to=tmp_path / "out.csv")
-    assert (tmp_path / "out.csv").read_text() == "file,predicted,probability\na.jpg,x,0.500000\n"
+    assert (tmp_path / "out.csv").read_text(
+        "utf-8-sig"
+    ) == "file,predicted,probability\na.jpg,x,0.500000\n"
 
 
 def test_a_csv_below_a_file_is_refused(tmp_path):
@@ -266,7 +269,7 @@ def test_all_formats_say_the_same(tmp_path):
         "set": ["x"],
         "unknown": True,
     }
-    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
+    with open(tmp_path / "out.csv", encoding="utf-8-sig", newline="") as file:
         flat = list(csv.DictReader(file))
     assert [
         (row["file"], row["predicted_2"], json.loads(row["set"]), json.loads(row["unknown"]))
@@ -310,9 +313,21 @@ def test_a_full_disk_is_said(tmp_path, form):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+def test_a_workbook_has_the_columns_of_csv_as_texts_and_numbers(run_folder, photos, tmp_path):
+    rows = [
+        serving.Prediction("=1+1.jpg", "café", 0.5, (), ("café", "x"), True),
+        serving.Prediction("a\x1b.jpg", "x", 1.0, (), ("x",), False),
+    ]
+    assert serving.write(rows, "xlsx", tmp_path / "out.xlsx") == 2
+    header, first, second = openpyxl.load_workbook(tmp_path / "out.xlsx").active.iter_rows()
+    assert [cell.value for cell in header] == ["file", "predicted", "probability", "set", "unknown"]
+    assert [cell.value for cell in first] == ["=1+1.jpg", "café", 0.5, "café, x", True]
+    assert first[0].data_type == "s" and second[0].value == r"a\x1b.jpg"
+
+
 def test_parquet_needs_a_file():
     with pytest.raises(
-        ServingError, match=r"Parquet is not for a terminal\. Expected a file: --to out\.parquet"
+        ServingError, match=r"parquet is not for a terminal\. Expected a file: --to out\.parquet"
     ):
         serving.write(ROWS, "parquet")
 
@@ -366,7 +381,7 @@ def test_classes_that_the_model_does_not_know_are_named(run_folder, photos, tmp_
     (tmp_path / "flower").rename(tmp_path / "rose")
     with pytest.raises(
         DataError,
-        match=r"has classes that the model doesn't know: rose\. It knows: china, flower, none <of> these\.",
+        match=r"has classes that the model doesn't know: 'rose'\. It knows: 'china', 'flower', 'none <of> these'\.",
     ):
         serving.evaluate(run_folder, tmp_path, log=lambda _: None)
 

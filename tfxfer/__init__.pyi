@@ -15,6 +15,7 @@ from . import optimizers as optimizers
 from . import outcome as outcome
 from . import preprocess as preprocess
 from . import probe as probe
+from . import ranges as ranges
 from . import report as report
 from . import review as review
 from . import run as run

@@ -58,6 +58,22 @@ class Prefix:
     fingerprint: str
 
 
+RangeFrom = Literal["given", "catalog", "graph", "assumed"]
+
+
+def told_range(
+    given: tuple[float, float] | None, known: tuple[float, float] | None, pretrained: Pretrained
+) -> tuple[float, float, RangeFrom]:
+    """The range of pixels that a network expects, and where it was told."""
+    if given is not None:
+        return *given, "given"
+    if known is not None:
+        return *known, "catalog"
+    if pretrained.inference.input and (found := savedmodel.range_of(pretrained)) is not None:
+        return *found, "graph"
+    return 0.0, 1.0, "assumed"
+
+
 class Hidden(Generic[T]):
     """Holds what Keras must not walk into: graphs and functions are no layers."""
 
@@ -75,7 +91,8 @@ class Backbone(keras.layers.Layer):
         taps: None for the network's own output; k for one [B, F] tensor of the last k stages (see Output shape).
         arguments: further arguments of the SavedModel's call.
         image_size: (height, width) or one number, in pixels, where neither the graph nor the catalog knows it.
-        value_range: (low, high) of the pixels it expects, where the catalog doesn't know it; else (0, 1).
+        value_range: (low, high) of the pixels it expects. Where it is left out, the catalog tells it, or what the graph does with
+            pixels first; where nothing does, (0, 1) is assumed (`range_from` says which).
         batch_norm: "inference" never moves BatchNorm statistics and never drops out; "train" does whenever the layer trains in `fit`;
             "auto" only where every stage trains.
         precision: "mixed" computes convolutions and products in bfloat16, for a GPU or a TPU; weights and features stay float32.
@@ -111,22 +128,31 @@ class Backbone(keras.layers.Layer):
             raise ValueError(
                 f'Expected batch_norm to be "auto", "inference" or "train". Received: batch_norm={batch_norm!r}'
             )
+        if (backend := keras.config.backend()) != "tensorflow":
+            raise SavedModelError(
+                f"Keras runs on {backend}; a SavedModel is TensorFlow's, and its layer needs Keras on tensorflow. "
+                "Unset KERAS_BACKEND, or set it to tensorflow, before Keras is imported."
+            )
         if precision not in ("float32", "mixed"):
             raise ValueError(
                 f'Expected precision to be "float32" or "mixed". Received: precision={precision!r}'
             )
         # `precision` says how the graph computes, whatever the policy is; Keras must not cast its weights.
         super().__init__(name=name, dtype="float32", autocast=False)
-        pretrained, self.handle, known, self.sha256 = opened(handle, image_size, arguments, trust)
+        with tf.init_scope():  # also where Keras traces, as in the build() of a model
+            pretrained, self.handle, known, self.sha256 = opened(
+                handle, image_size, arguments, trust
+            )
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(
                 f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}"
             )
         self.taps, self.batch_norm, self.precision = taps, batch_norm, precision
-        low, high = value_range or known or (0.0, 1.0)
+        low, high, self.range_from = told_range(value_range, known, pretrained)
         self.value_range = (float(low), float(high))
         self._pretrained = Hidden(pretrained)
         self._plan: tuple[str, ...] | None = None
+        self._warned = False  # of a batch on another scale
         self._own = [
             self.add_weight(
                 name=w.name,
@@ -411,6 +437,8 @@ class Backbone(keras.layers.Layer):
             raise ValueError(
                 f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={(None, *found)}"
             )
+        if not self._warned and tf.executing_eagerly():
+            self._warn_of_range(x)
         if training and tf.inside_function():
             self._fitted = tuple(v.trainable for v in self._own)
         graph = self._graph(bool(training))
@@ -435,6 +463,23 @@ class Backbone(keras.layers.Layer):
         ):
             self.add_loss(self._run(loss, None)[0])
         return features
+
+    def _warn_of_range(self, x: Any) -> None:
+        """Once, where pixels are on another scale than those that the network expects. Only of values that are known: not while `fit` traces."""
+        low, high = self.value_range
+        if len(self.entry_shape) != 3 or self.entry_shape[-1] != 3 or not len(x):
+            return
+        least, most = float(tf.reduce_min(x)), float(tf.reduce_max(x))
+        room = (high - low) / 2
+        dark = high > 2 and 0 < most <= 1  # 0 to 1, where 0 to 255 is expected
+        if least < low - room or most > high + room or dark:
+            self._warned = True
+            warnings.warn(
+                f"The pixels of this batch go from {least:g} to {most:g}; {self.name} expects them from {low:g} to "
+                f"{high:g}. Scale them first, such as with keras.layers.Rescaling, or say what the network "
+                "expects with value_range.",
+                stacklevel=2,
+            )
 
     def _training_maps(self, graph: PureGraph) -> tuple[str, ...] | None:
         if self.taps is not None and graph is not self._pretrained.it.inference:
@@ -501,6 +546,14 @@ class Backbone(keras.layers.Layer):
                     f"the saved weights lack {weight.name!r}; expected one value for each weight of {self.handle}."
                 )
             mine.assign(store[weight.name])
+        # A clone of this layer begins with what was loaded, as one of a layer that read the SavedModel does.
+        known = self._pretrained.it
+        values = {w.name: np.array(store[w.name]) for w in known.weights}
+        loaded = replace(
+            known, weights=tuple(replace(w, value=values[w.name]) for w in known.weights)
+        )
+        self._pretrained.it = loaded
+        packed(loaded)  # makes it known
 
 
 def constant(value: np.ndarray):

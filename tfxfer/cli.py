@@ -18,6 +18,12 @@ from tfxfer.errors import TfxferError
 from tfxfer.names import Terminal, json_text, one_line
 from tfxfer.quiet import quiet
 
+RANGE_FROM = {
+    "given": "as given",
+    "catalog": "from the catalog",
+    "graph": "told by its graph",
+    "assumed": "assumed, nothing tells it; tfxfer run tries it, or say it with --value-range",
+}
 RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
 
 
@@ -56,10 +62,21 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            if hint := how_to_run(args[0]):
+                raise click.UsageError(f"{error.message} {hint}", ctx) from error
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             if near and near[0] not in error.message:
                 raise click.UsageError(f"{error.message} Did you mean {near[0]}?", ctx) from error
             raise
+
+
+def how_to_run(word: str) -> str:
+    """What to type for a word that other tools have as a command; "" for other words."""
+    if word in ("train", "fit", "learn"):
+        return "Training is tfxfer run frozen --data photos/, or another recipe: tfxfer recipes."
+    if word in ("frozen", "partial", "full"):
+        return f"It is a recipe: tfxfer run {word} --data photos/."
+    return ""
 
 
 @contextmanager
@@ -91,8 +108,13 @@ class Recipes(click.Group):
                 f"{name}: {', '.join(sorted(taken))} is an option of every recipe already. Choose another name."
             )
 
+        takes_data = any(option.name == "data" for option in own)
+        place = [click.Argument(["photos"], required=False, metavar="[DATA]")]
+
         @click.pass_context
-        def callback(context: click.Context, **values: Any) -> None:
+        def callback(context: click.Context, photos: str | None = None, **values: Any) -> None:
+            if photos is not None:
+                values["data"] = data_by_position(context, photos, values["data"])
             execute(context, function, name, values)
 
         doc = cleandoc(function.__doc__ or "")
@@ -103,7 +125,7 @@ class Recipes(click.Group):
         return Recipe(
             name,
             own=own,
-            params=[*own, *house],
+            params=[*(place if takes_data else []), *own, *house],
             callback=callback,
             help=text,
             short_help=doc.split("\n")[0],
@@ -127,6 +149,15 @@ class Recipe(click.Command):
             if rows := [row for option in options if (row := option.get_help_record(ctx))]:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def data_by_position(context: click.Context, photos: str, data: str) -> str:
+    """`tfxfer run frozen photos/` is `tfxfer run frozen --data photos/`."""
+    given = context.get_parameter_source("data")
+    if given is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError(f"The data is named twice: {photos} and --data {data}.", context)
+    context.set_parameter_source("data", click.core.ParameterSource.COMMANDLINE)
+    return photos
 
 
 def execute(context: click.Context, function: Any, name: str, values: dict[str, Any]) -> None:
@@ -271,8 +302,8 @@ def run() -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "json", "jsonl", "parquet"]),
-    help="Of the answer; by the ending of --to, else csv.",
+    type=click.Choice(["csv", "json", "jsonl", "parquet", "xlsx"]),
+    help="Output format; by default from the file name in --to, otherwise csv.",
 )
 @click.option(
     "--to", type=click.Path(path_type=Path), help="File for the answer; standard output by default."
@@ -291,16 +322,29 @@ def predict(
     folder: Path, paths: tuple[str, ...], form: str | None, to: Path | None, **options: Any
 ) -> None:
     """Predict photos, and folders of them, with a finished run's model or an export of it."""
-    ending = to.suffix.lower().removeprefix(".") if to else ""
-    form = form or (ending if ending in ("json", "jsonl", "parquet") else "csv")
-    if form == "parquet" and to is None:
-        raise click.UsageError("--format parquet needs --to FILE.")
+    form = form or form_of(to)
+    if not folder.is_dir() and any(Path(path, "settings.json").is_file() for path in paths):
+        raise click.UsageError("The run comes first: tfxfer predict RUN photo.jpg.")
+    if form in ("parquet", "xlsx") and to is None:
+        raise click.UsageError(f"--format {form} needs --to FILE.")
     start_tensorflow()
     serving = room("serving")
     serving.check_target(to, paths, folder)
     rows = serving.predict(folder, paths, **options, log=to_stderr, progress=True)
     with as_it_is_for_programs():
-        serving.write(rows, form, to)
+        count = serving.write(rows, form, to)
+    if to is not None:
+        to_stderr(f"{count:,} {'photo' if count == 1 else 'photos'} -> {to}")
+
+
+def form_of(to: Path | None) -> str:
+    """The format that a file's ending names."""
+    ending = to.suffix.lower().removeprefix(".") if to else ""
+    if ending in ("xls", "ods", "xlsb", "xlsm"):
+        raise click.UsageError(
+            f".{ending} can't be written. Expected .xlsx, .csv, .json, .jsonl or .parquet."
+        )
+    return ending if ending in ("json", "jsonl", "parquet", "xlsx") else "csv"
 
 
 @main.command()
@@ -466,7 +510,9 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     height, width = layer.image_size
     low, high = layer.value_range
     click.echo(one_line(backbone))
-    click.echo(f"  images      {height} x {width}, values {low:g} to {high:g}")
+    click.echo(
+        f"  images      {height} x {width}, values {low:g} to {high:g} ({RANGE_FROM[layer.range_from]})"
+    )
     click.echo(f"  features    {layer.feature_size}")
     click.echo(
         f"  fine-tuning {f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}"

@@ -36,6 +36,7 @@ MOST_TABLE_BYTES = 256 * 1024**2  # of a CSV table: some two million rows
 # --- archives ---
 
 MOST_MEMBERS = 10_000
+MOST_PHOTOS = 2_000_000  # in an archive of photos
 MOST_UNPACKED = 32 * 1024**3
 MOST_RATIO = 100  # weights hardly shrink; a file of zeros shrinks a thousandfold
 FREE_UNPACKED = 64 * 1024**2  # small archives may shrink as they like

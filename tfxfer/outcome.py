@@ -97,6 +97,11 @@ class Outcome:
             split: score(*mine, self.examples.classes) if (mine := self.of(split)) else None
             for split in ("test", "validation", "train")
         }
+        if not judged["validation"] and (train := self.of("train")):
+            # The only image of its class can't be held out, so it says nothing.
+            held = could_be_right(*train)
+            scored = (train[0][held], train[1][held])
+            judged["train"] = score(*scored, self.examples.classes) if held.any() else None
         found: dict[str, Any] = {
             "test": judged["test"],
             "validation": judged["validation"] or judged["train"],

@@ -4,14 +4,17 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from tfxfer.data.arrays import from_arrays, from_dataset
-from tfxfer.data.assemble import assemble, drop_undecodable
+from tfxfer.data.assemble import assemble, drop_undecodable, with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_images, read_folder
 from tfxfer.data.heic import readable
+from tfxfer.data.packed import is_packed, unpacked
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
+
+TABLES = {".csv", ".tsv", ".txt"}
 
 __all__ = [
     "SPLITS",
@@ -24,6 +27,7 @@ __all__ = [
     "from_dataset",
     "load",
     "readable",
+    "with_plain_names",
 ]
 
 
@@ -37,9 +41,10 @@ def load(
     """Find, check and, where needed, split labelled images.
 
     Args:
-        data: "demo" (a folder of that name is "./demo"), a folder of class folders, with train/, validation/ (or val/, valid/) and test/ above them or
-            not, a .csv file with the columns path and label (also split, group), or "tfds:NAME". Given parts are kept exactly, and a missing one
-            stays missing; one pile is split by content into train, validation and test. `Examples` are returned as they are.
+        data: "demo" (a folder of that name is "./demo"), a folder of class folders, a .zip or .tar of one, a .csv table with
+            the columns path and label (also split, group), or "tfds:NAME". Folders that are named like parts, such as train/,
+            val/ and test/, may lie around the class folders, and the parts are kept exactly: a missing one stays missing. One
+            pile is split by content into train, validation and test. `Examples` are returned as they are.
         data_dir: where TensorFlow Datasets keeps its files.
         seed: another seed, another split.
         skip_bad_images: leave out what can't be decoded, and note it, instead of raising.
@@ -55,25 +60,33 @@ def load(
     found = find_source(source, data_dir)
     if found is None:
         what = (
-            "is a file, but no .csv table"
+            "is a file, but no .csv table and no .zip or .tar of photos"
             if Path(source).expanduser().exists()
             else "does not exist"
         )
         raise DataError(
-            f"{source} {what}. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo."
+            f"{source} {what}. Expected a folder with a folder for each class, a .zip or .tar of one, a .csv file "
+            "with the columns path and label, tfds:NAME, or demo."
         )
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images)
 
 
-def find_source(source: str, data_dir: str | PathLike[str] | None = None) -> Found | None:
-    """What a source holds, not checked and not split, with the reader that its form asks for; None where it is no source (see `load`)."""
+def find_source(
+    source: str, data_dir: str | PathLike[str] | None = None, judging: bool = False
+) -> Found | None:
+    """What a source holds, not checked and not split, with the reader that its form asks for; None where it is no source (see `load`).
+
+    With `judging` nothing is trained, so that a folder may hold test/ alone.
+    """
     if source == "demo":
         return read_demo()
     if source.startswith("tfds:"):
         return read_tfds(source.removeprefix("tfds:"), data_dir)
     path = Path(source).expanduser()
     if path.is_dir():
-        return read_folder(path, source)
-    if path.suffix.lower() == ".csv" and path.exists():
+        return read_folder(path, source, judging)
+    if path.suffix.lower() in TABLES and path.exists():
         return read_table(path, source)
+    if is_packed(path):
+        return read_folder(unpacked(path, source), source, judging)
     return None

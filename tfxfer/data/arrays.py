@@ -9,10 +9,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from tfxfer.data.assemble import assemble
 from tfxfer.data.examples import SPLITS, Examples, Found
+from tfxfer.data.numbers import brightest_of, check_range, eight_bits, label_of, labels_of
 from tfxfer.data.png import COLOUR, png
+
+ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
+PATIENCE = 5.0  # seconds before a bar is shown
+LOOKED_AT = 256  # images of a dataset, until one tells whether white is 1 or 255
 
 
 class Spool:
@@ -46,8 +52,9 @@ def from_arrays(
     """Images and labels from memory.
 
     Args:
-        images: [n, h, w] or [n, h, w, 1 to 4]; uint8, or floats in [0, 1], which are rounded to 8 bits.
-        labels: [n], integers.
+        images: [n, h, w] or [n, h, w, 1 to 4]; uint8, or numbers from 0 to 1 or from 0 to 255, which are rounded to 8 bits.
+            Where a value is above 1, white is 255.
+        labels: whole numbers, [n] or [n, 1], or one-hot rows, [n, classes].
         classes: the name of each label; "0", "1", ... by default.
         splits: "train", "validation" or "test" for each image; None: split by content, 70 / 15 / 15.
         groups: what a split may not tear apart; only without `splits`.
@@ -56,7 +63,7 @@ def from_arrays(
         ValueError: shapes, types or values that don't fit.
         DataError: see `load`.
     """
-    images, numbers = np.asarray(images), np.asarray(labels)
+    images, labels = np.asarray(images), np.asarray(labels)
     if (
         images.ndim not in (3, 4)
         or (images.ndim == 4 and images.shape[-1] not in COLOUR)
@@ -65,20 +72,24 @@ def from_arrays(
         raise ValueError(
             f"Expected images of shape [n, h, w] or [n, h, w, 1 to 4]. Received: images.shape={images.shape}"
         )
-    if numbers.shape != images.shape[:1] or numbers.dtype.kind not in "iu":
+    if labels.shape[:1] != images.shape[:1] or labels.ndim > 2:
         raise ValueError(
-            f"Expected {len(images)} integer labels. Received: labels.shape={numbers.shape}, labels.dtype={numbers.dtype}"
+            f"Expected {len(images)} labels, whole numbers or one-hot rows. Received: labels.shape={labels.shape}"
         )
+    numbers = labels_of(labels)
+    white = brightest_of(images) or 1.0
+    if images.dtype != np.uint8:
+        check_range(images, white)
     if splits is not None and (len(splits) != len(images) or set(splits) - set(SPLITS)):
         raise ValueError(
             f"Expected {len(images)} splits out of {SPLITS}. Received: {len(splits)} of {sorted(set(splits))}"
         )
-    names = _names(numbers.tolist(), classes)
+    names = _names(numbers, classes)
     files = [f"{i:0{len(str(len(images)))}d}" for i in range(len(images))]
     found = Found(
         files,
         names[1],
-        lambda i: png(_bytes(images[i])),
+        lambda i: png(eight_bits(images[i], white)),
         "arrays",
         splits,
         groups if splits is None else None,
@@ -97,16 +108,19 @@ def from_dataset(
 ) -> Examples:
     """`tf.data` datasets of (image, label), batched or not.
 
-    Images as in `from_arrays`, or encoded files as strings; labels are integers or one-hot rows. With `train` alone the images are split by content,
-    70 / 15 / 15; otherwise the parts stay as they are. Each dataset is read once, into a temporary file.
+    Images and labels as in `from_arrays`, or encoded files as strings: what `keras.utils.image_dataset_from_directory` gives, with any of its
+    label modes for one label. With `train` alone the images are split by content, 70 / 15 / 15; otherwise the parts stay as they are. Each
+    dataset is read once, into a temporary file.
 
     Raises:
-        ValueError: elements of another structure.
+        ValueError: elements of another structure, labels of several classes, or a dataset without an end.
         DataError, ImageError: see `load`.
     """
     spool, labels, splits, files = Spool(), [], [], []
     for part, dataset in (("train", train), ("validation", validation), ("test", test)):
-        for i, (data, label) in enumerate(_elements(dataset) if dataset is not None else ()):
+        if dataset is None:
+            continue
+        for i, (data, label) in enumerate(_elements(dataset, part)):
             spool.append(data)
             labels.append(label)
             splits.append(part)
@@ -120,27 +134,46 @@ def from_dataset(
     )
 
 
-def _elements(dataset: Any) -> Iterator[tuple[bytes, int]]:
+def _elements(dataset: Any, part: str) -> Iterator[tuple[bytes, int]]:
+    """(the content of an image file, the label) of each element, with a bar where it takes long."""
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) < 2:
         raise ValueError(f"Expected a dataset of (image, label). Received: element_spec={spec}")
-    image, label = spec[:2]
-    rank = image.shape.rank
-    batched = (
-        rank == 4
-        or (image.dtype.name == "string" and rank == 1)
-        or (rank == 3 and label.shape.rank == 1 and not label.dtype.is_floating)
-    )
-    for element in (dataset.unbatch() if batched else dataset).as_numpy_iterator():
-        data, number = element[0], np.asarray(element[1])
-        if number.ndim > 1 or (number.ndim == 0 and number.dtype.kind not in "iu"):
-            raise ValueError(
-                f"Expected integer or one-hot labels. Received: shape {number.shape}, type {number.dtype}"
-            )
-        yield (
-            (data if isinstance(data, bytes) else png(_bytes(np.asarray(data)))),
-            int(number if number.ndim == 0 else number.argmax()),
+    if int(dataset.cardinality()) == ENDLESS:
+        raise ValueError(
+            f"Expected a dataset with an end. Received: {part}, which repeats without end. Leave out repeat()."
         )
+    one_by_one = dataset.unbatch() if _is_batched(*spec[:2]) else dataset
+    elements = tqdm(
+        one_by_one.as_numpy_iterator(), desc=f"reading {part}", unit="img", delay=PATIENCE
+    )
+    undecided: list[tuple[np.ndarray, int]] = []  # images whose white may be 1 or 255
+    white: float | None = None
+    for element in elements:
+        data, label = element[0], label_of(element[1])
+        if isinstance(data, bytes):
+            yield data, label
+            continue
+        image = np.asarray(data)
+        white = white or (None if image.dtype == np.uint8 else brightest_of(image))
+        undecided.append((image, label))
+        if white is None and image.dtype != np.uint8:
+            if len(undecided) < LOOKED_AT:
+                continue
+            white = 1.0
+        yield from ((png(eight_bits(one, white or 1.0)), number) for one, number in undecided)
+        undecided = []
+    yield from ((png(eight_bits(one, white or 1.0)), number) for one, number in undecided)
+
+
+def _is_batched(image: Any, label: Any) -> bool:
+    """Whether the elements are batches, told by their shapes; the last axis of 1, 3 or 4 of an image is its colours."""
+    rank = image.shape.rank
+    if image.dtype.name == "string":
+        return rank == 1
+    if rank == 3 and image.shape[-1] not in (1, 3, 4):
+        return label.shape.rank != 0
+    return rank == 4
 
 
 def _names(numbers: Sequence[int], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -157,13 +190,3 @@ def _names(numbers: Sequence[int], classes: Sequence[str] | None) -> tuple[list[
     if len(set(order)) < len(order):
         raise ValueError(f"Expected each class name once. Received: classes={order}")
     return order, [order[i] for i in numbers]
-
-
-def _bytes(image: np.ndarray) -> np.ndarray:
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype.kind != "f" or not (image.min() >= 0 and image.max() <= 1):
-        raise ValueError(
-            f"Expected images of uint8, or floats from 0 to 1. Received: {image.dtype} from {image.min()} to {image.max()}"
-        )
-    return np.round(image * 255).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfxfer.data.duplicates import conflicts, counted, leaks, shown
+from tfxfer.data.duplicates import conflicts, copies, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.heic import readable
 from tfxfer.data.images import problem
-from tfxfer.data.split import split, units_of
+from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 
 IMBALANCE = 5
@@ -32,8 +33,9 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
             f"{found.source}: no images found. Expected a folder of images for each class, such as cats/ and dogs/."
         )
     check_class_names(found.names if found.classes is None else found.classes, found.source)
+    found, said = with_plain_names(found)
     digests, problems, plain = _inspect(found, skip_bad_images)
-    notes = list(found.notes)
+    notes = [*found.notes, *said]
     bad = [i for i, text in enumerate(problems) if text]
     if bad:
         texts = [f"{found.files[i]} {problems[i]}" for i in bad]
@@ -68,6 +70,7 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         _check_splits(names, splits, found.source)
     files = [found.files[i] for i in at]
     notes += conflicts(files, digests, names)
+    notes += copies(digests, splits)
     used = set(names)
     classes = (
         [name for name in found.classes if name in used]
@@ -142,6 +145,43 @@ def check_class_names(names: Iterable[str], source: str) -> None:
             )
 
 
+def with_plain_names(found: Found) -> tuple[Found, list[str]]:
+    """The same with class names in one form, and a note on those that were written in several.
+
+    Blanks at the ends are nothing that a person sees, and a Mac writes an accent as a letter of its own
+    (Unicode NFD) where other systems have one letter (NFC).
+
+    Raises:
+        DataError: a list of classes has one of them twice then.
+    """
+    plain = {name: plain_name(name) for name in {*found.names, *(found.classes or ())}}
+    classes = None if found.classes is None else [plain[name] for name in found.classes]
+    if classes and (twice := [name for name, count in Counter(classes).items() if count > 1]):
+        raise DataError(f"{found.source}: the class {twice[0]!r} is there more than once.")
+    written: dict[str, set[str]] = {}
+    for name in set(found.names):
+        written.setdefault(plain[name], set()).add(name)
+    notes = [
+        f"Read as one class, {name!r}: {', '.join(map(ascii, sorted(several)))}."
+        for name, several in sorted(written.items())
+        if len(several) > 1
+    ]
+    alike: dict[str, list[str]] = {}
+    for name in sorted(written):
+        alike.setdefault(name.casefold(), []).append(repr(name))
+    notes += [
+        f"The classes {' and '.join(names)} differ in capital letters alone. Are they the same?"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    return replace(found, names=[plain[name] for name in found.names], classes=classes), notes
+
+
+def plain_name(name: str) -> str:
+    """A class name without blanks at its ends, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
     """The examples without contents that only decoding found to be damaged, checked as `assemble` checks them.
 
@@ -194,7 +234,7 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
 def _need_two_classes(names: Sequence[str], source: str) -> None:
     if len(set(names)) < 2:
         raise DataError(
-            f"{source}: all images are of one class, '{names[0]}'. Expected at least two classes, a folder for each."
+            f"{source}: all images are of one class, '{names[0][:LONGEST_NAME]}'. Expected at least two classes, a folder for each."
         )
 
 
@@ -209,8 +249,8 @@ def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> N
             {name for name, at in zip(names, splits, strict=True) if at == part} - trained
         ):
             raise DataError(
-                f"{source}: the class '{strange[0]}' is in {part} but not in train, so that it could never be predicted. "
-                f"In train: {shown(sorted(trained), 10)}. Add training images, or remove it from {part}."
+                f"{source}: the class {strange[0][:LONGEST_NAME]!r} is in {part} but not in train, so that it could never be predicted. "
+                f"In train: {shown([repr(name[:LONGEST_NAME]) for name in sorted(trained)], 10)}. Add training images, or remove it from {part}."
             )
     _need_two_classes(
         [name for name, part in zip(names, splits, strict=True) if part == "train"], source

@@ -40,6 +40,19 @@ def conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]
     return []
 
 
+def copies(digests: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """What to say about images that are there more than once within a part, if there are any."""
+    notes = []
+    for part in RANK:
+        mine = [digest for digest, split in zip(digests, splits, strict=True) if split == part]
+        if many := len(mine) - len(set(mine)):
+            notes.append(
+                f"{many} of {len(mine)} {part} images are copies of others there: {part} figures rest on "
+                f"{len(set(mine))} different images, and their intervals are too narrow."
+            )
+    return notes
+
+
 def counted(number: int, noun: str) -> str:
     """ "1 image was", "2 images were"."""
     return f"{number} {noun} was" if number == 1 else f"{number} {noun}s were"

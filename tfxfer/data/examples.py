@@ -38,7 +38,7 @@ class Found:
     paths: Sequence[os.PathLike] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Examples:
     """Labelled images, in a fixed order. The bytes stay where they are until `read` is called.
 
@@ -70,6 +70,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __repr__(self) -> str:
+        """One line, however many files there are."""
+        counts = ", ".join(f"{part} {self.splits.count(part):,}" for part in SPLITS)
+        return f"Examples({len(self):,} images of {len(self.classes):,} classes from {self.source!r}: {counts})"
 
     def where(self, split: str) -> np.ndarray:
         """The positions of one split, int64, ascending; empty where the data has no such part."""

@@ -2,22 +2,27 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.images import ENDINGS, kind
+from tfxfer.data.images import ENDINGS, EXTRA, READ, kind
+from tfxfer.data.layout import (
+    check_classes,
+    entries,
+    find_parts,
+    has_images,
+    hidden,
+    is_folder,
+    levels,
+    said_of_folders,
+    subfolders,
+    unwrapped,
+)
 from tfxfer.errors import DataError
 from tfxfer.files import open_regular, read_regular
 
-PARTS = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
 LAYOUT = """
   photos/
     cats/  one.jpg  two.jpg ...
@@ -41,30 +46,32 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
     return sorted(images), others, closed
 
 
-def read_folder(folder: Path, source: str) -> Found:
-    """Class folders. Where there is a train/ with class folders in it, the parts are kept exactly as they are; otherwise the folder is one pile.
+def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
+    """Class folders. Where they lie in folders that are named like parts, the parts are kept exactly as they are; otherwise the folder is one pile.
+
+    Args:
+        judging: nothing is trained, so no part for that is needed.
 
     Raises:
-        DataError: no images, photos without class folders, two folders for one part.
+        DataError: no images, photos without class folders, two folders for one part, folders that can't be classes.
     """
-    if parts := _parts(folder, source):
-        tops = [(part, classes) for part, top in parts for classes in _subfolders(top)]
-        left = [entry.name for entry in _subfolders(folder) if entry.name.lower() not in PARTS]
-        notes = (
-            [
-                f"Left out, for it is none of train, validation and test: {shown([name + '/' for name in left])}."
-            ]
-            if left
-            else []
-        )
-        loose = [folder, *(top for _, top in parts)]
+    inner, notes = folder, []
+    parts = find_parts(folder, source, judging)
+    if not parts and (inner := unwrapped(folder)) != folder:
+        notes.append(f"The class folders are in {inner.relative_to(folder).as_posix()}/.")
+        parts = find_parts(inner, source, judging)
+    if parts:
+        tops = [(part, classes) for part, top in parts for classes in subfolders(top)]
+        notes += _said_of_parts(inner, parts)
+        loose = [folder, inner, *(top for _, top in parts)]
     else:
-        tops, notes, loose = [("", classes) for classes in _subfolders(folder)], [], [folder]
+        tops, loose = [("", classes) for classes in subfolders(inner)], [inner]
+        check_classes([top for _, top in tops if has_images(top)], source)
     paths: list[Path] = []
     names: list[str] = []
     splits: list[str] = []
     others: Counter[str] = Counter()
-    empty = []
+    empty, below = [], {}
     for part, top in tops:
         images, strange, closed = find_images(top)
         notes += closed
@@ -72,11 +79,14 @@ def read_folder(folder: Path, source: str) -> Found:
         paths += images
         names += [top.name] * len(images)
         splits += [part] * len(images)
+        place = top.relative_to(folder).as_posix()
+        below[place] = Counter(levels(top, images))
         if not images:
-            empty.append(f"{top.relative_to(folder).as_posix()}/")
+            empty.append(f"{place}/")
     stray = _loose(loose, others)
     if not paths:
         raise DataError(_nothing(source, len(stray), others))
+    notes += said_of_folders(below, source)
     if stray:
         notes.append(
             f"Left out, for they are in no class folder: {shown([path.relative_to(folder).as_posix() for path in stray])}."
@@ -98,43 +108,19 @@ def read_folder(folder: Path, source: str) -> Found:
     )
 
 
-def _parts(folder: Path, source: str) -> list[tuple[str, Path]]:
-    """(part, folder) where the folder is laid out in parts. `train/` full of photos beside `bus/` and `car/` is a class of trains."""
-    found: dict[str, Path] = {}
-    for entry in _subfolders(folder):
-        if part := PARTS.get(entry.name.lower()):
-            if part in found:
-                raise DataError(
-                    f"{source}: {found[part].name}/ and {entry.name}/ both mean {part}. Expected one of them."
-                )
-            found[part] = entry
-    if not found:
-        return []
-    flat = {part for part, top in found.items() if not _subfolders(top)}
-    if flat and len(found) < len(_subfolders(folder)):
-        return []
-    if "train" not in found:
-        if len(found) < len(_subfolders(folder)):
-            return []
-        raise DataError(
-            f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no train/. Expected train/ with a folder for each class."
-        )
-    return [(part, found[part]) for part in ("train", "validation", "test") if part in found]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in _entries(folder) if entry.is_dir() and not _hidden(entry.name))
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder} can't be listed: {error.strerror or error}.") from error
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]:
+    """Which folder is which part, where its name is another one, and which folders are none."""
+    tops = [folder / top.relative_to(folder).parts[0] for _, top in parts]
+    named = [
+        f"{top.name}/ is {part}"
+        for (part, _), top in zip(parts, tops, strict=True)
+        if top.name.casefold() != part
+    ]
+    left = [f"{entry.name}/" for entry in subfolders(folder) if entry not in tops]
+    notes = [f"Taken by its name: {', '.join(named)}."] if named else []
+    if left:
+        notes.append(f"Left out, for it is no part with class folders: {shown(left)}.")
+    return notes
 
 
 def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
@@ -153,20 +139,13 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
             closed.append(f"Left out, for {folder} can't be listed: {error.strerror or error}.")
             continue
         for entry in entries:
-            folded = _is_folder(entry)
-            if _hidden(entry.name):
+            folded = is_folder(entry)
+            if hidden(entry.name):
                 others[entry.name if folded else "hidden"] += 1
             elif folded:
                 waiting.append(entry.path)
             else:
                 yield Path(entry.path)
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
 
 
 def _begins_as_image(path: Path) -> bool:
@@ -181,10 +160,10 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
     """Images that lie beside the class folders; whatever else lies there is counted."""
     images = []
     for folder in folders:
-        for entry in _entries(folder):
+        for entry in entries(folder):
             if entry.is_dir():
                 continue
-            if _hidden(entry.name):
+            if hidden(entry.name):
                 others["hidden"] += 1
             elif entry.suffix.lower() in ENDINGS:
                 images.append(entry)
@@ -196,5 +175,11 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
 def _nothing(source: str, stray: int, others: Counter[str]) -> str:
     if stray:
         return f"{source}: {stray} images, but no class folders, so that nothing says what they show. Expected a folder for each class, named like it:{LAYOUT}"
-    held = f"{sum(others.values())} other files" if others else "the folder is empty"
-    return f"{source}: no images found ({held}). Expected a folder for each class:{LAYOUT}"
+    kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+    held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"
+    formats = ", ".join(sorted(ending.removeprefix(".") for ending in READ))
+    more = ", ".join(sorted(ending.removeprefix(".") for ending in EXTRA))
+    return (
+        f"{source}: no images found ({held}). Formats that are read: {formats}; with tfxfer[heic] also {more}. "
+        f"Expected a folder for each class:{LAYOUT}"
+    )

@@ -23,6 +23,7 @@ from tfxfer.limits import (
 READ = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".jxl"}
 EXTRA = {".heic", ".heif", ".hif", ".avif", ".tif", ".tiff"}  # read through the extra: see heic.py
 ENDINGS = READ | EXTRA
+MARKER = re.compile(b"\xff[\x01-\xfe]")  # of a segment of a JPEG
 GIF_RUN = 4096  # blocks that are looked at together
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
@@ -107,11 +108,11 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     size = None
     at = 2
     for _ in range(MOST_PIECES):
-        if fill := re.compile(b"\xff*(?=\xff)").match(data, at):
-            at = fill.end()
+        # As libjpeg does, which passes over what stands between segments.
+        if (found := MARKER.search(data, at)) is None:
+            raise Damaged("ends in its header")
+        at = found.end() - 2
         marker = data[at + 1]
-        if data[at] != 0xFF:
-            raise Damaged("has no marker where one should be")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack_from(">BHH", data, at + 4)
             if marker > 0xC2 or bits != 8:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from tfxfer.errors import DataError
 
 SHARE = 0.15  # of test, and of validation
+LONGEST_NAME = 60  # characters of a class name in a message: a stray quote makes one of half a file
 
 
 def split(
@@ -95,6 +96,7 @@ def _place(seed: int, key: str) -> str:
 
 
 def _too_small(name: str, images: int, grouped: bool, source: str) -> str:
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     tied = (
         "of one group, or tied to other classes by their groups"
         if grouped

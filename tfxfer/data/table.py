@@ -2,24 +2,33 @@
 
 import csv
 import io
-from collections import defaultdict
+import ntpath
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+
+from charset_normalizer import from_bytes
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
+from tfxfer.data.parts import PARTS, part_of
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.limits import MOST_TABLE_BYTES
 
-PARTS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-    "testing": "test",
+# What other programs call the two columns that must be there.
+CALLED = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "img"),
+    "label": ("label", "class", "category", "class_name", "classname", "label_name", "target"),
 }
+CALLED["path"] += ("image_path", "img_path", "image_name", "image_file", "filenames")
+CALLED["label"] += ("labels", "classes", "categories")
+OPTIONAL = ("split", "group")
+# Words in the name of a column that may be a group.
+GROUPS = ("patient", "subject", "person", "case", "scene", "video", "session", "site", "camera")
+DELIMITERS = ",;\t|"
+SAMPLE = 64 * 1024  # characters that a dialect is told from
+LONGEST_SHOWN = 60
 
 
 def read_table(path: Path, source: str) -> Found:
@@ -28,29 +37,26 @@ def read_table(path: Path, source: str) -> Found:
     With a split column the parts are kept exactly as given; without one the images are split by content, and the images of one group stay together. An
     image without a group is a group of its own.
 
+    Commas, semicolons, tabs or bars divide the cells; the text is UTF-8, UTF-16, or of an old code page. What was
+    taken for something else than it says is in the notes.
+
     Raises:
         DataError: columns or values are missing, a file does not exist, the split column tears a group apart.
     """
-    lines, rows = _rows(path, source)
-    files = [row["path"] for row in rows]
+    lines, rows, notes = _rows(path, source)
+    files, said = _files(path, source, lines, [row["path"] for row in rows])
     paths = [path.parent / file for file in files]
-    if gone := [
-        f"{files[i]} (line {lines[i]})" for i, file in enumerate(paths) if not _exists(file)
-    ]:
-        raise DataError(
-            f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. Paths are relative to the folder of the table."
-        )
     splits = groups = None
     if "split" in rows[0]:
         if odd := [
             f"'{row['split']}' (line {line})"
             for line, row in zip(lines, rows, strict=True)
-            if row["split"].lower() not in PARTS
+            if part_of(row["split"]) is None
         ]:
             raise DataError(
                 f"{source}: unknown values in the column split: {shown(odd)}. Expected train, validation or test."
             )
-        splits = [PARTS[row["split"].lower()] for row in rows]
+        splits = [PARTS[row["split"].casefold()] for row in rows]
     if "group" in rows[0]:
         groups = [row["group"] or f"\0{line}" for line, row in zip(lines, rows, strict=True)]
     if splits and groups:
@@ -62,15 +68,44 @@ def read_table(path: Path, source: str) -> Found:
         source,
         splits,
         groups,
+        notes=(*notes, *said),
         paths=paths,
     )
 
 
-def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]]]:
-    """(line numbers in the file, the rows by column name); empty lines are passed over."""
+def _files(
+    table: Path, source: str, lines: Sequence[int], files: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The files that exist, with Windows' backslashes turned where that finds them, and a note that says so."""
+    there = [_exists(table.parent / file) for file in files]
+    turned = [file.replace("\\", "/") for file in files]
+    found = [
+        file if here or not _exists(table.parent / other) else other
+        for file, other, here in zip(files, turned, there, strict=True)
+    ]
+    gone = [
+        f"{file} (line {line})"
+        for file, other, line, here in zip(files, found, lines, there, strict=True)
+        if not here and other == file
+    ]
+    if gone:
+        windows = any("\\" in file or ntpath.splitdrive(file)[0] for file in files)
+        hint = " These are Windows paths, which name folders of that machine." if windows else ""
+        raise DataError(
+            f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. "
+            f"Paths are relative to the folder of the table.{hint}"
+        )
+    count = sum(one != other for one, other in zip(files, found, strict=True))
+    said = [f"Read with / for \\: {count} paths as Windows writes them."] if count else []
+    return found, said
+
+
+def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], list[str]]:
+    """(line numbers in the file, the rows by column name, notes); empty lines are passed over."""
     try:
-        text = read_regular(path, MOST_TABLE_BYTES).decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""))
+        text, notes = _text(read_regular(path, MOST_TABLE_BYTES), source)
+        delimiter = _delimiter(text)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         table = [
             (reader.line_num, [cell.strip() for cell in line])
             for line in reader
@@ -78,14 +113,9 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]]]:
         ]
     except OSError as error:
         raise DataError(f"{source} can't be read: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source}: no readable CSV table in UTF-8: {error}") from error
-    columns = [cell.lower() for cell in table[0][1]] if table else []
-    if not {"path", "label"} <= set(columns):
-        held = ", ".join(columns) or "nothing"
-        raise DataError(
-            f"{source}: expected a first row that names the columns path and label, with commas between (also: split, group). Found: {held}."
-        )
+    except csv.Error as error:
+        raise DataError(f"{source}: no readable CSV table: {error}") from error
+    columns, said = _columns(table[0][1] if table else [], source)
     if len(table) < 2:
         raise DataError(f"{source}: no rows below the header.")
     if odd := [str(line) for line, cells in table[1:] if len(cells) != len(columns)]:
@@ -99,7 +129,94 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]]]:
         if not row["path"] or not row["label"]
     ]:
         raise DataError(f"{source}: path or label is empty in these lines: {shown(odd)}.")
-    return [line for line, _ in table[1:]], rows
+    return [line for line, _ in table[1:]], rows, [*notes, *said, *_unused(columns, rows)]
+
+
+def _text(content: bytes, source: str) -> tuple[str, list[str]]:
+    """The text of a file, and a note where it is not UTF-8.
+
+    Raises:
+        DataError: it is no text.
+    """
+    try:
+        return content.decode("utf-8-sig"), []
+    except UnicodeDecodeError as error:
+        found = from_bytes(content).best()
+        if found is None:
+            raise DataError(
+                f"{source} is no text: {error}. Expected a CSV table; save it as CSV UTF-8."
+            ) from error
+        text = str(found).lstrip("\ufeff")
+        return text, [f"Read as {found.encoding}, not as UTF-8: look whether names are right."]
+
+
+def _delimiter(text: str) -> str:
+    """What stands between cells: what `csv.Sniffer` tells, or another one under which the first row names both columns."""
+    try:
+        sniffed = csv.Sniffer().sniff(text[:SAMPLE], DELIMITERS).delimiter
+    except csv.Error:
+        sniffed = ","
+    for delimiter in (sniffed, *DELIMITERS):
+        first = next(csv.reader(io.StringIO(text[:SAMPLE], newline=""), delimiter=delimiter), [])
+        names = {_simple(cell) for cell in first}
+        if all(names & set(called) for called in CALLED.values()):
+            return delimiter
+    return sniffed
+
+
+def _simple(name: str) -> str:
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
+    """The columns with path and label under these names, and a note on what they are called in the file.
+
+    Raises:
+        DataError: a name stands twice, or one of the two is missing or could be several.
+    """
+    columns = [cell.casefold() for cell in header]
+    if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
+        raise DataError(
+            f"{source}: these columns are there more than once: {shown(twice)}. Expected each name once; "
+            "remove or rename the one that is not meant."
+        )
+    said = []
+    for name, called in CALLED.items():
+        if name in columns:
+            continue
+        found = [column for column in columns if _simple(column) in called]
+        if len(found) > 1:
+            raise DataError(
+                f"{source}: the columns {shown(found)} could all be the {name}. Call the right one {name}."
+            )
+        if not found:
+            held = ", ".join(column[:LONGEST_SHOWN] for column in columns) or "nothing"
+            raise DataError(
+                f"{source}: expected a first row that names the columns path and label (also: split, group), "
+                f"with commas, semicolons or tabs between. Found: {held}."
+            )
+        said.append(f"the column {found[0]} as {name}")
+        columns[columns.index(found[0])] = name
+    return columns, [f"Read {', '.join(said)}."] if said else []
+
+
+def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]:
+    """A note for each column that is not read, with what it may be meant for."""
+    notes = []
+    for name in columns:
+        if name in CALLED or name in OPTIONAL:
+            continue
+        values = list(dict.fromkeys(row[name] for row in rows))
+        if not name and (not any(values) or values == [str(i) for i in range(len(rows))]):
+            continue  # what a spreadsheet or a data frame leaves: empty cells, or the numbers of the rows
+        called = name or "without a name"
+        note = f"Not used: the column {called} ({shown([v[:LONGEST_SHOWN] for v in values])})."
+        if all(part_of(value) for value in values):
+            note += " Is it the split? Then call it split."
+        elif any(word in name for word in GROUPS) and 1 < len(values) < len(rows):
+            note += " Is it what a split must not tear apart? Then call it group."
+        notes.append(note)
+    return notes
 
 
 def _exists(file: Path) -> bool:

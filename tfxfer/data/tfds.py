@@ -8,16 +8,9 @@ import tensorflow_datasets as tfds
 from tfxfer.data.arrays import Spool
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import SPLITS, Found
+from tfxfer.data.parts import part_of
 from tfxfer.data.png import png
 from tfxfer.errors import DataError
-
-PARTS = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
 
 
 def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
@@ -30,12 +23,12 @@ def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
     """
     builder = _builder(name, data_dir)
     image, label = _keys(builder, name)
-    parts = {part: PARTS[part] for part in builder.info.splits if part in PARTS}
+    parts = {name: part for name in builder.info.splits if (part := part_of(name))}
     if "train" not in parts:
         raise DataError(
             f"tfds:{name} has no part named train. Found: {shown(list(builder.info.splits), 10)}"
         )
-    left = [part for part in builder.info.splits if part not in PARTS]
+    left = [name for name in builder.info.splits if name not in parts]
     feature = builder.info.features[label]
     spool, names, splits, files = Spool(), [], [], []
     for part in sorted(parts, key=lambda part: SPLITS.index(parts[part])):

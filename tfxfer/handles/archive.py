@@ -42,7 +42,7 @@ HEADERS = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-HOLES = "holds a file with holes, which no SavedModel needs: pack it without tar --sparse"
+HOLES = "holds a file with holes, which is not unpacked: pack it without tar --sparse"
 
 
 def is_archive(path: Path) -> bool:
@@ -108,11 +108,12 @@ def fault(folder: Path) -> str:
     return problem(found[0])
 
 
-def extract(file: BinaryIO, folder: Path, name: str) -> None:
+def extract(file: BinaryIO, folder: Path, name: str, members: int = MOST_MEMBERS) -> None:
     """Unpack an archive, an open file on disk, into the new folder `folder`.
 
     Args:
         name: of the archive, in messages.
+        members: that it may have.
 
     Raises:
         ArchiveError: see `unpack`.
@@ -122,9 +123,9 @@ def extract(file: BinaryIO, folder: Path, name: str) -> None:
         stream = Limited(file, name)
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=Member) as archive:
             for number, member in enumerate(archive):
-                if number >= MOST_MEMBERS:
+                if number >= members:
                     raise ArchiveError(
-                        f"{name} holds more than {MOST_MEMBERS:,} files, which no SavedModel does; it was not unpacked."
+                        f"{name} holds more than {members:,} files, which is too many; it was not unpacked."
                     )
                 write(archive, member, target(folder, member, name))
         while stream.read(1024 * 1024):  # to the end, where gzip keeps the checksum
@@ -235,6 +236,6 @@ class Limited(io.RawIOBase):
         if self.count > self.limit:
             raise ArchiveError(
                 f"{self.name} unpacks to more than {self.limit / 1024**2:,.0f} MiB from {self.packed / 1024**2:,.1f} MiB, "
-                "as no SavedModel does; it was not unpacked."
+                "which is too much; it was not unpacked."
             )
         return data

@@ -42,7 +42,8 @@ def check(path: Path) -> Path:
     if path.suffix.lower() in (".h5", ".hdf5", ".keras") and path.is_file():
         raise HandleError(
             f"{path} is a Keras model file; expected a SavedModel folder with saved_model.pb. "
-            'Load it with keras.models.load_model("...") and write it with model.export("folder/"), then use that folder.'
+            'Load it with keras.models.load_model("...") and write it with model.export("folder/"), then use that folder. '
+            'An export answers only; to fine-tune it too, save it with tf.saved_model.save(model, "folder/").'
         )
     if path.is_file():
         raise HandleError(

@@ -14,6 +14,7 @@ check       whether a SavedModel holds anything else
 pure        a traced call to a pure graph
 gradient    whether its gradients are the original's
 read        a folder to a Pretrained
+ranges      which pixels it expects
 cut         a network in two
 reusable    a Pretrained as a SavedModel again
 """
@@ -22,10 +23,12 @@ from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.cut import after, before
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
 from tfxfer.savedmodel.pure import inlined, with_constants
+from tfxfer.savedmodel.ranges import RANGES, range_of
 from tfxfer.savedmodel.read import read, variables_of
 from tfxfer.savedmodel.reusable import reusable
 
 __all__ = [
+    "RANGES",
     "Pretrained",
     "PureGraph",
     "Weight",
@@ -37,6 +40,7 @@ __all__ = [
     "function",
     "inlined",
     "needed",
+    "range_of",
     "read",
     "reusable",
     "variables_of",

@@ -27,8 +27,8 @@ from tfxfer.savedmodel.operations import ALLOWED, CHECKPOINT, FROM_ASSET
 NO_NUMBERS = frozenset({types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE})
 
 
-def check_saved_model(folder: Path, *, trust: bool = False) -> None:
-    """Refuse a folder that TensorFlow must not load.
+def check_saved_model(folder: Path, *, trust: bool = False) -> set[str]:
+    """Refuse a folder that TensorFlow must not load; returns the names of the operations that it holds.
 
     Args:
         folder: holds `saved_model.pb`.
@@ -66,6 +66,7 @@ def check_saved_model(folder: Path, *, trust: bool = False) -> None:
     check_constants(proto.meta_graphs[0].graph_def, folder)
     if not trust:
         refuse(refused_in(proto.meta_graphs[0], folder), str(folder))
+    return {node.op for node in all_nodes(proto.meta_graphs[0].graph_def)}
 
 
 def check_constants(graph: GraphDef, folder: Path) -> None:
@@ -94,14 +95,19 @@ def constants(node: NodeDef) -> Iterator[TensorProto]:
         yield from tensors(value)
 
 
-def check_graph(graph: GraphDef, where: str) -> None:
+def check_graph(graph: GraphDef, where: str, held: set[str] | None = None) -> None:
     """Refuse a graph that holds an operation that is not allowed, in its body or in its functions.
+
+    Args:
+        held: names of operations in the file that it was traced from. Others were put there by this process,
+            as `tf.debugging.enable_check_numerics` does, and are no fault of the file.
 
     Raises:
         DeniedOperationError: with the names of all of them.
     """
     functions = {function.signature.name for function in graph.library.function}
-    refuse({name for node in all_nodes(graph) for name in refused(node, functions)}, where)
+    nodes = [node for node in all_nodes(graph) if held is None or node.op in held]
+    refuse({name for node in nodes for name in refused(node, functions)}, where)
 
 
 def refused_in(meta: MetaGraphDef, folder: Path) -> set[str]:

@@ -45,10 +45,12 @@ def read(
             f"Received: {arguments=}"
         )
     folder = Path(folder)
-    check_saved_model(folder, trust=trust)
+    held = check_saved_model(folder, trust=trust)
     with explained(folder):
         loaded = load(folder)
-        pretrained, inference = take_apart(loaded, folder, image_size, arguments, trust)
+        pretrained, inference = take_apart(
+            loaded, folder, image_size, arguments, None if trust else held
+        )
         # What can't compute says so here, where the folder's name is known, and not among the user's images.
         inference(tf.zeros((1, *pretrained.input_shape)))
     return pretrained
@@ -59,9 +61,13 @@ def take_apart(
     folder: Path,
     image_size: tuple[int, int] | None,
     arguments: dict[str, Any],
-    trust: bool,
+    held: set[str] | None,
 ) -> tuple[Pretrained, Any]:
-    """What was loaded as pure graphs, and the concrete function of its call for inference."""
+    """What was loaded as pure graphs, and the concrete function of its call for inference.
+
+    Args:
+        held: the operations in the file, which are checked; None where it is trusted.
+    """
     call, kind = callable_of(loaded, folder)
     spec = input_spec(call, image_size, folder)
     inference = trace(call, spec, arguments, False, folder)
@@ -81,8 +87,8 @@ def take_apart(
         graphs = [frozen(inference, weights), None, None]
         reason = str(error)
     for graph in filter(None, graphs):
-        if not trust:
-            check_graph(graph.graph, str(folder))
+        if held is not None:
+            check_graph(graph.graph, str(folder), held)
     pretrained = assemble(graphs, weights.found, inference, reason)
     checked = [
         (concrete, graph, bound)
@@ -294,7 +300,8 @@ def output_of(concrete: Any, folder: Path) -> None:
     (output,) = concrete.outputs
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:
         raise SavedModelError(
-            f"{folder} returns {output.dtype.name} with shape {output.shape}; expected float32 features with shape [batch, features]."
+            f"{folder} returns {output.dtype.name} with shape {output.shape}; expected float32 features with shape "
+            '[batch, features]. Of a Keras network, build it with include_top=False, pooling="avg" and export that.'
         )
 
 

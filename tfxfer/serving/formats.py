@@ -1,4 +1,7 @@
-"""Predictions as CSV, JSON, JSON lines or Parquet. Rows are written as they come; an `ImageError` at their end leaves all the others written."""
+"""Predictions as CSV, JSON, JSON lines, Parquet or an Excel workbook.
+
+Rows are written as they come; an `ImageError` at their end leaves all the others written.
+"""
 
 import csv
 import io
@@ -15,9 +18,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from tfxfer.data import find_images
-from tfxfer.errors import ImageError, ServingError
+from tfxfer.errors import ImageError, MissingExtraError, ServingError
 from tfxfer.files import replaced, streams
-from tfxfer.names import csv_cell
+from tfxfer.names import csv_cell, one_line
 from tfxfer.run import read_manifest
 from tfxfer.serving.predict import Prediction
 
@@ -26,41 +29,61 @@ GROUP = 8192  # rows of a row group of Parquet
 
 def write(
     rows: Iterable[Prediction], form: str = "csv", to: str | os.PathLike | None = None
-) -> None:
-    """Write predictions to a file; to standard output where `to` is None.
+) -> int:
+    """Write predictions to a file; to standard output where `to` is None. Returns how many there were.
 
     The file appears when it is whole: until then, and where predicting fails, an old one of its name stays
     as it was. Where some images can't be predicted, the others are written.
 
     CSV and Parquet have the columns `file`, `predicted`, `probability`, then `predicted_2`, `probability_2`, ... , `set` (in CSV a JSON list) and `unknown`
     (in CSV true or false) where they were asked for. JSON has the same names, with `others` as a list of {"predicted", "probability"}. In CSV a text
-    that a spreadsheet would run as a formula has a quote before it.
+    that a spreadsheet would run as a formula has a quote before it, and a CSV file begins with the mark of UTF-8, for Excel takes it for an old code page
+    without that. A workbook has the columns of CSV.
 
     Raises:
-        ServingError: the file can't be written, or Parquet has none.
+        ServingError: the file can't be written, or Parquet or a workbook has none.
+        MissingExtraError: a workbook needs `tfxfer[excel]`.
         ImageError: of the rows, when all others are written.
     """
-    if form == "parquet" and to is None:
-        raise ServingError("Parquet is not for a terminal. Expected a file: --to out.parquet")
+    if form in BINARY and to is None:
+        raise ServingError(f"{form} is not for a terminal. Expected a file: --to out.{form}")
+    counted = Counted(rows)
     if to is None:
-        return WRITERS[form](rows, sys.stdout)
-    rows = iter(rows)
+        WRITERS[form](counted, sys.stdout)
+        return counted.count
     late: ImageError | None = None
     # Before the file is made: where no image can be predicted there is nothing to replace it by.
-    first = list(islice(rows, 1))
-    if form == "parquet" and not first:
-        return
+    first = list(islice(counted, 1))
+    if form in BINARY and not first:
+        return 0
     with explained(to), replaced(to) as file:
         try:
-            if form == "parquet":
-                as_parquet(chain(first, rows), file)
+            if form in BINARY:
+                BINARY[form](chain(first, counted), file)
             else:
                 with text_of(file) as text:
-                    WRITERS[form](chain(first, rows), text)
+                    text.write("\ufeff" if form == "csv" else "")
+                    WRITERS[form](chain(first, counted), text)
         except ImageError as error:
             late = error
     if late:
         raise late
+    return counted.count
+
+
+class Counted:
+    """Rows that are counted as they pass."""
+
+    def __init__(self, rows: Iterable[Prediction]):
+        self.rows, self.count = iter(rows), 0
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return self
+
+    def __next__(self) -> Prediction:
+        row = next(self.rows)
+        self.count += 1
+        return row
 
 
 @contextmanager
@@ -166,6 +189,40 @@ def as_parquet(rows: Iterable[Prediction], file: BinaryIO) -> None:
             writer.write_table(pa.Table.from_pylist(held, schema))
 
 
+def as_workbook(rows: Iterable[Prediction], file: BinaryIO) -> None:
+    """One sheet; texts are texts, also those that begin like a formula."""
+    try:
+        from openpyxl import Workbook
+        from openpyxl.cell import WriteOnlyCell
+        from openpyxl.utils.exceptions import IllegalCharacterError
+    except ImportError as error:
+        raise MissingExtraError("An Excel workbook", "excel") from error
+    book = Workbook(write_only=True)
+    sheet = book.create_sheet("predictions")
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, list):
+            value = ", ".join(value)
+        if not isinstance(value, str):
+            return value
+        one = WriteOnlyCell(sheet)
+        try:
+            one.value = valid(value)
+        except IllegalCharacterError:
+            one.value = one_line(value)
+        one.data_type = "s"
+        return one
+
+    try:
+        for i, row in enumerate(rows):
+            flat = columns(row)
+            if not i:
+                sheet.append(list(flat))
+            sheet.append([shown(value) for value in flat.values()])
+    finally:
+        book.save(file)
+
+
 def valid(value: Any) -> Any:
     """Names need not be valid Unicode, and Parquet asks for it."""
     if isinstance(value, dict):
@@ -239,3 +296,4 @@ def kind(name: str) -> Any:
 
 
 WRITERS = {"csv": as_csv, "json": as_json, "jsonl": as_jsonl}
+BINARY = {"parquet": as_parquet, "xlsx": as_workbook}

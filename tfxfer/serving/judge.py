@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.data import Examples, Found, find_source, load
+from tfxfer.data import Examples, Found, find_source, load, with_plain_names
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
 from tfxfer.run import Finished, open_run, same
@@ -42,9 +42,11 @@ def evaluate(
         if split == "test" or not own
     ]
     model = open_model(folder, trust=trust)
+    found, _ = with_plain_names(found)
     if unknown := sorted({found.names[i] for i in chosen} - set(model.classes)):
         raise DataError(
-            f"{found.source} has classes that the model doesn't know: {', '.join(unknown[:SHOWN])}. It knows: {', '.join(model.classes[:SHOWN])}."
+            f"{found.source} has classes that the model doesn't know: {', '.join(map(repr, unknown[:SHOWN]))}. "
+            f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
         )
     log(
         f"{found.source}: {'the test part' if own else 'all images'}, {len(chosen):,} of {len(found.files):,}"
@@ -83,9 +85,10 @@ def labelled(
             source.source,
             source.splits,
         )
-    if (found := find_source(source, data_dir)) is None:
+    if (found := find_source(source, data_dir, judging=True)) is None:
         raise DataError(
-            f"{source} is no labelled data. Expected a folder with a folder for each class, a .csv file with the columns path and label, tfds:NAME, or demo."
+            f"{source} is no labelled data. Expected a folder with a folder for each class, a .zip or .tar of one, "
+            "a .csv file with the columns path and label, tfds:NAME, or demo."
         )
     return found
 

@@ -1,0 +1,92 @@
+"""Which pixels a network expects: told by its graph, or tried."""
+
+import keras
+import numpy as np
+import pytest
+from savedmodels import save_reusable, tiny_network
+
+from tfxfer import ranges
+from tfxfer.backbone import Backbone
+from tfxfer.cache import Cache
+from tfxfer.data import load
+from tfxfer.features import Extractor
+
+MEAN, VARIANCE = [0.485, 0.456, 0.406], [0.229**2, 0.224**2, 0.225**2]
+
+
+class Caffe(keras.layers.Layer):
+    """RGB to BGR, less a mean, as ResNet50 of Keras has it."""
+
+    def call(self, x):
+        return x[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)
+
+
+FIRST = {
+    "1/255": (lambda: [keras.layers.Rescaling(1 / 255)], (0, 255)),
+    "1/127.5 - 1": (lambda: [keras.layers.Rescaling(1 / 127.5, offset=-1)], (0, 255)),
+    "2 x - 1": (lambda: [keras.layers.Rescaling(2.0, offset=-1)], (0, 1)),
+    "255 x": (lambda: [keras.layers.Rescaling(255.0)], (0, 1)),
+    "x / 2 + 1/2": (lambda: [keras.layers.Rescaling(0.5, offset=0.5)], (-1, 1)),
+    "ImageNet of 0 to 1": (
+        lambda: [keras.layers.Normalization(mean=MEAN, variance=VARIANCE)],
+        (0, 1),
+    ),
+    "ImageNet of 0 to 255": (
+        lambda: [
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Normalization(mean=MEAN, variance=VARIANCE),
+        ],
+        (0, 255),
+    ),
+    "Caffe": (lambda: [Caffe()], (0, 255)),
+    "behind a resize and a border": (
+        lambda: [
+            keras.layers.Resizing(48, 48),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.ZeroPadding2D(3),
+        ],
+        (0, 255),
+    ),
+    "nothing": (lambda: [], None),
+    "a factor that is none of these": (lambda: [keras.layers.Rescaling(0.37)], None),
+}
+
+
+def network(first: list, folder) -> str:
+    convolution = keras.layers.Conv2D(8, 3, strides=2, activation="relu")
+    layers = [keras.Input((32, 32, 3)), *first, convolution, keras.layers.GlobalAveragePooling2D()]
+    return save_reusable(keras.Sequential(layers), folder)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_graph_tells_the_range(name, tmp_path):
+    make, expected = FIRST[name]
+    layer = Backbone(network(make(), tmp_path / "m"), trainable=False)
+    assert layer.range_from == ("assumed" if expected is None else "graph")
+    assert layer.value_range == (expected or (0, 1))
+
+
+def test_what_the_user_says_counts(tmp_path):
+    folder = network([keras.layers.Rescaling(1 / 255)], tmp_path / "m")
+    layer = Backbone(folder, trainable=False, value_range=(0, 1))
+    assert layer.value_range == (0, 1) and layer.range_from == "given"
+
+
+def test_a_range_that_nothing_tells_is_tried_and_said(photos, tmp_path):
+    # A sigmoid in the wrong place saturates: with 0 to 1 all images look alike to it.
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Lambda(lambda x: keras.ops.sigmoid((x - 128) / 8))(inputs)
+    model = keras.Model(inputs, tiny_network(32)(x))
+    layer = Backbone(save_reusable(model, tmp_path / "m"), trainable=False)
+    said = []
+    assert layer.range_from == "assumed"
+    ranges.settle(layer, load(photos), Extractor(Cache(tmp_path / "c")), seed=0, log=said.append)
+    assert layer.value_range == (0, 255)
+    assert len(said) == 1 and "0 to 255" in said[0] and "--value-range" in said[0]
+
+
+def test_a_batch_far_outside_the_range_warns_once(tiny_savedmodel):
+    layer = Backbone(tiny_savedmodel, trainable=False)
+    with pytest.warns(UserWarning, match="from 0 to 1"):
+        layer(np.full((2, 32, 32, 3), 200, np.float32))
+    layer(np.full((2, 32, 32, 3), 200, np.float32))

@@ -1,0 +1,207 @@
+"""Which folders are classes, and which are parts, wrappers or something else: told by their names and by what lies below."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from tfxfer.data.duplicates import shown
+from tfxfer.data.images import ENDINGS
+from tfxfer.data.parts import part_in, part_of
+from tfxfer.errors import DataError
+
+DEEPEST = 4  # folders around the class folders that are looked through
+# Folders below a class that say how its images were kept, not what they show.
+KEPT = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "original"}
+KEPT |= {"originals", "augmented", "augmentation", "aug", "raw", "jpg", "jpeg", "png", "data"}
+# Folders of images that say where something is: answers, not photos.
+DRAWN = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots"}
+DRAWN |= {"segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones.
+
+    Raises:
+        DataError: it can't be listed.
+    """
+    return [entry for entry in entries(folder) if entry.is_dir() and not hidden(entry.name)]
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted.
+
+    Raises:
+        DataError: it can't be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} can't be listed: {error.strerror or error}.") from error
+
+
+def hidden(name: str) -> bool:
+    """Whether a file manager would not show it."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def unwrapped(folder: Path, part: str = "") -> Path:
+    """The folder that holds the class folders: this one, or the only one of its folders with images, and so on.
+
+    Downloaded archives often have one or two folders around the class folders.
+
+    Args:
+        part: that the folder is; a folder in it may have the same name.
+    """
+    for _ in range(DEEPEST):
+        below = [entry for entry in subfolders(folder) if has_images(entry)]
+        if len(below) != 1 or has_images(folder, deep=False):
+            break
+        if not any(has_images(entry) for entry in subfolders(below[0])):
+            break  # it is a class
+        if part_of(below[0].name) not in (None, part):
+            break
+        folder = below[0]
+    return folder
+
+
+def has_images(folder: Path, deep: bool = True) -> bool:
+    """Whether files with the endings of images are in a folder, or, `deep`, below it."""
+    waiting, seen = [os.fspath(folder)], set()
+    while waiting:
+        place = waiting.pop()
+        try:
+            about = os.stat(place)
+            found = list(os.scandir(place))
+        except OSError:
+            continue  # `find_images` says so
+        if (about.st_dev, about.st_ino) in seen:
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        for entry in found:
+            if hidden(entry.name):
+                continue
+            if os.path.splitext(entry.name)[1].lower() in ENDINGS and not is_folder(entry):
+                return True
+            if deep and is_folder(entry):
+                waiting.append(entry.path)
+    return False
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Also behind a link."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[str, Path]]:
+    """(part, the folder with its class folders), for a folder that is laid out in parts; empty where it is not.
+
+    A folder is a part where its name, or a word of it, says so, and it holds class folders: `train/` full of photos
+    beside `bus/` and `car/` is a class of trains. Where one folder has the plain name of a part, others may lie
+    beside it; where all have it only as one word of several, each must have one.
+
+    Args:
+        judging: nothing is trained, so no part for that is needed.
+
+    Raises:
+        DataError: two folders for one part, or no part to train on.
+    """
+    beside = [entry for entry in subfolders(folder) if has_images(entry)]
+    found: dict[str, Path] = {}
+    for entry in beside:
+        part = part_in(entry.name)
+        if part and class_folders(entry):
+            if part in found:
+                raise DataError(
+                    f"{source}: {found[part].name}/ and {entry.name}/ both mean {part}. "
+                    "Expected one of them: rename or move the other one."
+                )
+            found[part] = entry
+    if "train" not in found and not (judging and found):
+        if found and len(found) == len(beside):
+            raise DataError(
+                f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no train/. "
+                "Expected train/ with a folder for each class."
+            )
+        return []
+    plain = all(part_of(top.name) for top in found.values())
+    if len(found) < len(beside) and len(found) == 1 and not plain:
+        return []
+    order = ("train", "validation", "test")
+    return [(part, unwrapped(found[part], part)) for part in order if part in found]
+
+
+def class_folders(folder: Path) -> bool:
+    """Whether a part holds folders with images: its classes."""
+    return any(has_images(entry) for entry in subfolders(folder))
+
+
+def check_classes(tops: Sequence[Path], source: str) -> None:
+    """Refuse folders that can't be the classes: each holds the same folders, or one holds drawings of the other.
+
+    Raises:
+        DataError: names the folders, and what to do.
+    """
+    below = {top: {entry.name for entry in subfolders(top) if has_images(entry)} for top in tops}
+    names = sorted(top.name for top in tops)
+    if any(fold(name) in DRAWN for name in names) and any(fold(name) in KEPT for name in names):
+        raise DataError(
+            f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, no classes. "
+            "Expected a folder for each class, or a .csv table with the columns path and label."
+        )
+    for one, other in pairwise(tops):
+        shared = sorted(n for n in below[one] & below[other] if fold(n) not in KEPT | DRAWN)
+        if len(shared) >= 2 and 2 * len(shared) >= min(len(below[one]), len(below[other])):
+            raise DataError(
+                f"{source}: {one.name}/ and {other.name}/ hold the same folders "
+                f"({shown([name + '/' for name in shared])}), so these are the classes, and {one.name}/ and "
+                f"{other.name}/ are something else. If they are parts, call them train/, validation/ or "
+                f"test/; if one is enough, give {one}; else write a .csv table with the columns path and label."
+            )
+
+
+def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[str]:
+    """A note on what lies below the class folders.
+
+    Args:
+        classes: for each class folder the number of images by the folder below it; "" for those beside such folders.
+
+    Raises:
+        DataError: below a class lie drawings of its images, such as masks.
+    """
+    said = []
+    for name, counts in classes.items():
+        for below in counts:
+            if fold(below) in DRAWN:
+                raise DataError(
+                    f"{source}: {name}/{below}/ holds {counts[below]} images that are no photos to learn from, by "
+                    "its name. Move such folders elsewhere, or list the photos in a .csv table with the "
+                    "columns path and label."
+                )
+        if set(counts) - {""}:
+            listed = [
+                f"{below + '/' if below else 'beside them'} {n}" for below, n in counts.items()
+            ]
+            said.append(f"{name}/ has subfolders: {shown(listed, 5)}")
+    if not said:
+        return []
+    return [
+        f"{shown(said)}; all of these images count. If some are altered copies of others, "
+        "keep each photo's copies in one part: with a .csv table and its column group."
+    ]
+
+
+def fold(name: str) -> str:
+    """A folder's name without what does not matter."""
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+def levels(folder: Path, paths: Sequence[Path]) -> Iterator[str]:
+    """The folder below a class folder that each of its images lies in, "" for none."""
+    for path in paths:
+        inner = path.relative_to(folder).parts
+        yield inner[0] if len(inner) > 1 else ""

@@ -1,0 +1,72 @@
+"""Labels and pixels as Python users have them -> a whole number for each image, and 8 bits for each value."""
+
+from typing import Any
+
+import numpy as np
+
+BRIGHTEST = 255
+
+
+def label_of(label: Any) -> int:
+    """The class that one label names: a whole number, alone or as the only one of a row, or a one-hot row.
+
+    Raises:
+        ValueError: it is none of these, such as a row with two ones or with shares.
+    """
+    found = np.asarray(label)
+    if found.dtype.kind not in "iufb" or found.ndim > 1 or found.size == 0:
+        raise ValueError(
+            "Expected labels that are whole numbers, [n] or [n, 1], or one-hot rows [n, classes]. "
+            f"Received: one of shape {found.shape} and type {found.dtype}"
+        )
+    if found.size == 1:
+        number = found.reshape(()).item()
+        if not float(number).is_integer():
+            raise ValueError(f"Expected labels that are whole numbers. Received: {number}")
+        return int(number)
+    if np.count_nonzero(found) != 1 or found.max() != 1:
+        raise ValueError(
+            "Expected one-hot rows, a 1 for the class and else 0: tfxfer gives each image one label. "
+            f"Received: {np.array2string(found, threshold=10)}"
+        )
+    return int(found.argmax())
+
+
+def labels_of(labels: np.ndarray) -> list[int]:
+    """`label_of` each, [n], [n, 1] or [n, classes]."""
+    if labels.ndim == 1 and labels.dtype.kind in "iu":
+        return labels.tolist()
+    return [label_of(row) for row in labels]
+
+
+def eight_bits(image: np.ndarray, brightest: float) -> np.ndarray:
+    """uint8 of the same shape, rounded; white is `brightest`, 1 or 255.
+
+    Raises:
+        ValueError: see `check_range`.
+    """
+    if image.dtype == np.uint8:
+        return image
+    check_range(image, brightest)
+    return np.round(image.astype(np.float64) * (BRIGHTEST / brightest)).astype(np.uint8)
+
+
+def check_range(image: np.ndarray, brightest: float) -> None:
+    """Refuse what is no image of numbers from 0 to `brightest`.
+
+    Raises:
+        ValueError: a value is below 0 or above white, or is no number.
+    """
+    lowest, highest = image.min(), image.max()
+    if image.dtype.kind not in "iuf" or not (lowest >= 0 and highest <= brightest):
+        raise ValueError(
+            f"Expected images of uint8, or numbers from 0 to 1 or from 0 to 255. Received: {image.dtype} from "
+            f"{lowest} to {highest}. Values from -1 to 1 become (x + 1) / 2."
+        )
+
+
+def brightest_of(image: np.ndarray) -> float | None:
+    """What white is, told by one image: 255 where a value is above 1, or in whole numbers; None where it may be either."""
+    if image.dtype.kind in "iu" or image.max(initial=0) > 1:
+        return float(BRIGHTEST)
+    return None

@@ -1,0 +1,91 @@
+"""A `.zip` or `.tar` of photos, unpacked into the cache under the hash of its content, and read from there like a folder.
+
+The archive comes from strangers: nothing leaves the folder, and what grows without measure is refused.
+"""
+
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from tfxfer.cache import default_folder
+from tfxfer.data.layout import hidden
+from tfxfer.errors import DataError
+from tfxfer.files import check_zip, open_regular
+from tfxfer.handles import archive, checksum
+from tfxfer.handles.folder import beside, publish
+from tfxfer.limits import MOST_PHOTOS, MOST_UNPACKED
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is an archive of photos, by its name."""
+    return path.name.lower().endswith(SUFFIXES) and path.exists() and not path.is_dir()
+
+
+def unpacked(path: Path, source: str) -> Path:
+    """The folder in the cache with the content of an archive; the same content is unpacked once.
+
+    Raises:
+        DataError: it is damaged, protected by a password, or too large.
+        ArchiveError: the same, of a tar file.
+    """
+    try:
+        with open_regular(path) as file:
+            folder = default_folder() / "photos" / checksum.of_file(file)[:32]
+            if folder.is_dir():
+                return folder
+            with beside(folder) as aside:
+                file.seek(0)
+                if zipfile.is_zipfile(file):
+                    unzip(file, aside, source)
+                elif not archive.looks_like_one(file):
+                    raise DataError(
+                        f"{source} is neither a ZIP nor a TAR file, whatever its name says."
+                    )
+                else:
+                    archive.extract(file, aside, source, MOST_PHOTOS)
+                publish(aside, folder)
+            return folder
+    except OSError as error:
+        raise DataError(f"{source} can't be unpacked: {error.strerror or error}.") from error
+
+
+def unzip(file: BinaryIO, folder: Path, source: str) -> None:
+    """Unpack a ZIP file into a new folder.
+
+    Raises:
+        DataError: see `unpacked`.
+    """
+    folder.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(file) as packed:
+            check_zip(packed, members=MOST_PHOTOS)
+            if sum(info.file_size for info in packed.infolist()) > MOST_UNPACKED:
+                raise ValueError(f"it unpacks to more than {MOST_UNPACKED >> 30} GiB")
+            for info in packed.infolist():
+                names = info.filename.split("/")
+                if info.is_dir() or any(hidden(name) for name in names):
+                    continue
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise ValueError(f"its member {info.filename!r} is a link")
+                if info.flag_bits & 1:
+                    raise ValueError("it is protected by a password; unpack it first")
+                write(packed, info, folder.joinpath(*names))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise DataError(f"{source} can't be unpacked: {error}.") from error
+    except FileExistsError as error:
+        raise DataError(
+            f"{source} can't be unpacked: it holds {os.path.relpath(error.filename, folder)} twice."
+        ) from error
+
+
+def write(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, to: Path) -> None:
+    """One member as a new file."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with zipped.open(info) as packed, open(to, "xb") as file:
+        shutil.copyfileobj(packed, file, 1024 * 1024)
