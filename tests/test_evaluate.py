@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tfxfer.evaluate import (
     baselines,
+    beaten,
     lowest,
     members,
     pays,
@@ -276,3 +277,18 @@ def test_baselines_have_probabilities():
         labels, train, test, [str(i) for i in range(10)], raw_pixels=x, log=quiet
     ).scores["raw_pixels"]
     assert 0 < found["brier"] < 0.5 and 0 <= found["ece"] < 0.2 and found["log_loss"] < 1
+
+
+def test_a_baseline_that_is_better_is_named_with_whether_it_is_chance():
+    found = {"accuracy": 0.80, "n": 100}
+    better = {"last_layer_logistic": {"accuracy": 0.90, "n": 100}, "majority": None}
+    metrics = {"test": found, "baselines": better}
+    some, more = np.arange(100) < 80, np.arange(100) < 90
+    mixed = np.roll(more, 45)
+    assert "0.900 against 0.800, more than chance" in beaten(
+        metrics, {"test": some, "last_layer_logistic": more}
+    )
+    assert "may be chance" in beaten(metrics, {"test": some, "last_layer_logistic": mixed})
+    assert "last layer logistic" in beaten(metrics)
+    assert beaten({"test": found, "baselines": {"majority": found}}) is None
+    assert beaten({"test": None, "baselines": better}) is None

@@ -405,7 +405,7 @@ def test_runs_are_compared_image_by_image(tmp_path):
     gain, error = 6 / 42, np.sqrt(7 - 36 / 42) / 42
     assert (
         rows[2][8]
-        == f"+14.3 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
+        == f"+15.0 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
     )
     assert rows[-1][0] == "40 test images"
 

@@ -399,6 +399,12 @@ def test_a_gain_for_which_the_time_was_too_short_is_left():
     ) and "the time was up before the tuned model was trained to its end" in str(found)
 
 
+def test_a_comparison_that_the_time_cut_off_says_so():
+    right = np.arange(100) < 80
+    found = replace(verdict(right, right, 3), cut=True)
+    assert "the time was up" in str(found) and "no gain" not in str(found)
+
+
 def test_models_that_are_right_on_the_same_examples_are_no_gain():
     right = np.arange(100) < 80
     assert str(verdict(right, right, 1)).endswith("(+0.0 ± 0.0 points): no gain at all.")

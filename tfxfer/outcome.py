@@ -17,7 +17,7 @@ from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.doubt import Doubt
 from tfxfer.errors import DataError, SavedModelError
-from tfxfer.evaluate import Baselines, pays, score, share
+from tfxfer.evaluate import Baselines, beaten, pays, score, share
 from tfxfer.features import Features, Pixels, raw_pixels
 from tfxfer.heads import join, seen_by_head
 from tfxfer.probe import paired, precision
@@ -166,12 +166,10 @@ class Outcome:
         )
 
     def verdict(self, baselines: Baselines) -> str | None:
-        """Whether transfer pays, by a paired comparison on test; None where there is none."""
-        test = self.of("test")
-        return pays(
-            self.metrics(baselines),
-            {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None,
-        )
+        """Whether transfer pays, and which baseline is better, by paired comparisons on test; None where there is none."""
+        test, metrics = self.of("test"), self.metrics(baselines)
+        right = {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None
+        return " ".join(filter(None, [pays(metrics, right), beaten(metrics, right)])) or None
 
     def write(
         self,

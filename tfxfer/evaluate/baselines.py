@@ -152,3 +152,26 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
     if gain < -2 * error or (gain < 0 and error == 0):
         return f"Transfer does not pay here: {figures}. The simple model is better; a backbone trained on pictures more like these may help."
     return f"It is open whether transfer pays: {figures}, within two standard errors. More test examples would tell."
+
+
+def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
+    """One sentence on the best baseline where it was right more often on test than the run; None where none was.
+
+    Args:
+        metrics, right: as for `pays`.
+    """
+    test = metrics.get("test")
+    others = {name: found for name, found in (metrics.get("baselines") or {}).items() if found}
+    if not test or not others:
+        return None
+    name = max(others, key=lambda key: others[key]["accuracy"])
+    other = others[name]["accuracy"]
+    if other <= test["accuracy"]:
+        return None
+    chance = "which may be chance"
+    if right is not None and name in right and "test" in right:
+        gain, error = paired(np.asarray(right[name]), np.asarray(right["test"]))
+        if gain > 2 * error:
+            chance = "more than chance: choose another head"
+    called = NAMES.get(name, name.replace("_", " "))
+    return f"A baseline is better here: {called}, {other:.3f} against {test['accuracy']:.3f}, {chance}."

@@ -24,8 +24,9 @@ class Judged:
 
 
 def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
-    """Rows of a table, a header first: each run's figures on the test images that all have, and how much better it is than the first, paired, with the 95 %
-    interval of the difference in points.
+    """Rows of a table, a header first: each run's figures on the test images that all have, and how much better it is than the first.
+
+    That is the difference of the accuracies in points, and its 95 % interval, paired (see `difference`).
 
     Raises:
         RunError: fewer than two runs, one that is not finished, classes that differ, or no test image in common.
@@ -78,8 +79,9 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         )
         before = before if i else right
         gain, error = difference(right, before)
+        plain = right.mean() - before.mean()
         against = (
-            f"{100 * gain:+.1f} ({100 * (gain - Z * error):+.1f} to {100 * (gain + Z * error):+.1f})"
+            f"{100 * plain:+.1f} ({100 * (gain - Z * error):+.1f} to {100 * (gain + Z * error):+.1f})"
             if i
             else "-"
         )

@@ -50,8 +50,15 @@ def harmless(
             )
             continue
         good = loss <= 2 * error
+        why = (
+            "it changes what is seen, not used"
+            if not good
+            else "no loss, so used"
+            if loss <= 0
+            else "within two standard errors of no loss, so used"
+        )
         log(
-            f"{kind}: held-out accuracy of such views {-100 * loss:+.1f} ± {100 * error:.1f} points: {'used' if good else 'it changes what is seen, not used'}"
+            f"{kind}: held-out accuracy of such views {-100 * loss:+.1f} ± {100 * error:.1f} points: {why}"
         )
         found += [kind] if good else []
     return tuple(found)

@@ -293,7 +293,10 @@ def competed(
         "learning_rate": picked[-1],
         "share": folds[0].shares[shares[-1]],
     }
-    if not any(shares):
+    cut = way.late()
+    if not found.tuned_wins and cut:
+        found = replace(found, cut=True)
+    if not any(shares) and not cut:
         log(
             "training helped nobody: on held-out examples the frozen weights were the best on the way to the tuned ones. Try a smaller --learning-rate."
         )
@@ -489,8 +492,10 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
     short = max(1, way.epochs // SHORT)
     epochs = sum(way.shared(short))
     for rate in rates:
-        ends = []
+        ends: list[Trained] = []
         for i, fold in enumerate(folds):
+            if ends and way.late():
+                break
             name = f"trying {rate:g}" + (f", fold {i + 1}" if len(folds) > 1 else "")
             ends.append(
                 trained(
@@ -501,14 +506,18 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
                     log=lambda line, name=name: way.log(f"{name}: {line}"),
                 )
             )
-        if found and way.late():
+        late = way.late()
+        if late:
             way.log(f"learning rate {rate:g}: the time is up before it was tried to the end")
+        if late and found:
             break
+        # Folds that were not reached stand as they are.
+        weights = [end.weights[0] for end in ends] + [fold.first for fold in folds[len(ends) :]]
         found.append(
-            np.concatenate(
-                [fold.logits(end.weights[0]) for fold, end in zip(folds, ends, strict=True)]
-            )
+            np.concatenate([fold.logits(each) for fold, each in zip(folds, weights, strict=True)])
         )
+        if late:
+            break
         way.log(
             f"learning rate {rate:g}: {np.mean(found[-1].argmax(1) == truth):.3f} after {epochs} epoch{'s' if epochs > 1 else ''}"
         )

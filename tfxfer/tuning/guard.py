@@ -112,6 +112,7 @@ class Verdict:
     """The paired comparison: how much more often the tuned model is right, its standard error, and whether that is more than two of them.
 
     late: the time was up before the tuned model was trained to its end on all of train.
+    cut: the time was up before the comparison was done, so that it says little.
     """
 
     gain: float
@@ -121,6 +122,7 @@ class Verdict:
     tuned: float
     folds: int
     late: bool = False
+    cut: bool = False
 
     @property
     def tuned_wins(self) -> bool:
@@ -134,6 +136,8 @@ class Verdict:
             return f"Chosen: the tuned model. {figures}: more than two standard errors."
         if self.late:
             return f"Chosen: the frozen model. {figures}, but the time was up before the tuned model was trained to its end on all of train."
+        if self.cut:
+            return f"Chosen: the frozen model. {figures}, but the time was up before tuning was done, so this says little. Give it more with --time-limit."
         if not self.error:
             return f"Chosen: the frozen model. {figures}: no gain at all."
         return f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, {200 * self.error:.1f} points here, to be more than chance."

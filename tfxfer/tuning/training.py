@@ -208,7 +208,11 @@ def train(
         speed = examples * (1 - skipped / steps) / max(time.monotonic() - began, 1e-9)
         now["history"].append({"epoch": now["epoch"] + 1, **values})
         now |= {"epoch": now["epoch"] + 1, "step": 0}
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        # Keras calls the figures of the images that are trained on so; these are no held-out ones.
+        called = {"loss": "training loss", "accuracy": "training accuracy"}
+        figures = "  ".join(
+            f"{called.get(name, name)} {value:.4f}" for name, value in values.items()
+        )
         log(
             f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, {(epochs - now['epoch']) * examples / speed:.0f} s left"
         )
