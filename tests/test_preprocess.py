@@ -291,3 +291,8 @@ def test_the_fingerprint_holds_all_that_decides_a_pixel():
         "image_size": [48, 64],
         "value_range": [-1.0, 1.0],
     }
+
+
+def test_the_orientation_of_a_second_picture_in_the_file_is_not_taken():
+    plain, turned = saved(photo(), "JPEG"), saved(photo().resize((20, 10)), "JPEG", exif=exif(6))
+    np.testing.assert_array_equal(pixels(plain + turned, SIZE), pixels(plain, SIZE))

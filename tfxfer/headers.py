@@ -52,8 +52,8 @@ def is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     return tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
 
 
-def measure_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The JPEG file and how many pixels it has, int64; what is too much is refused.
+def measure_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The JPEG file, how many pixels it has, int64, and what stands before its first scan; what is too much is refused.
 
     The file is cut off behind as many scans as may be: honest files have fewer, others then lack their end.
     Kept short, since most images are JPEG files and each operation counts.
@@ -70,7 +70,7 @@ def measure_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     ).values
     kept = tf.strings.length(parts)[: tf.cast(scans, tf.int32) + 1]
     whole = tf.reduce_sum(kept) + 2 * (tf.size(kept) - 1)
-    return tf.strings.substr(encoded, 0, whole), pixels
+    return tf.strings.substr(encoded, 0, whole), pixels, parts[0]
 
 
 def measure(encoded: tf.Tensor) -> Measured:

@@ -89,14 +89,14 @@ def _decode(
 def _measured_jpeg(
     encoded: tf.Tensor, size: tuple[int, int], skip_large: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    encoded, pixels = measure_jpeg(encoded)
+    encoded, pixels, before = measure_jpeg(encoded)
     large = pixels > LARGE_PIXELS
     if skip_large:
         # A small image takes the place of a large one, which saves a branch.
         with tf.init_scope():
             black = tf.io.encode_jpeg(tf.zeros((8, 8, 3), tf.uint8)).numpy()
         encoded = tf.where(large, black, encoded)
-    return _cover(*_jpeg(encoded, size), size), large
+    return _cover(*_jpeg(encoded, before, size), size), large
 
 
 @apart
@@ -113,14 +113,17 @@ def _measured(
 # --- Formats: encoded -> [H, W, 1 to 4] as stored, and the orientation ---
 
 
-def _jpeg(encoded: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """uint8. The size is what it is wanted for."""
+def _jpeg(
+    encoded: tf.Tensor, before: tf.Tensor, size: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """uint8. `before` is what stands before the first scan, and the size is what it is wanted for."""
     # INTEGER_ACCURATE is what Pillow and browsers use. INTEGER_FAST, TensorFlow's default, saves 4 % of decoding (256 and 1,000 px) and moves each pixel by 0.9
     # of 255 on average: not worth it. A photo with pixels to spare is decoded at a half or a quarter (libjpeg's scaled DCT), never below twice the target, so
     # that the antialiased resize has the last word: 7.1 -> 5.0 ms at 1,000 px and 44 -> 17 ms at 3,000 px for a target of 224, and a difference of 1 to 2 of
     # 255 on average where it sets in; an eighth made 3 of it and is left out. Decoding only what the crop keeps (decode_and_crop_jpeg) won 0 to 8 %: not worth
     # its rules for borders.
-    turn = _orientation(encoded, b"Exif\0\0", HEAD, 0)
+    # Behind the first scan, another picture may have an EXIF block of its own.
+    turn = _orientation(before, b"Exif\0\0", HEAD, 0)
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float64)
     spare = tf.reduce_min(shape / tf.gather(_sizes(size), turn)) / 2
     step = tf.reduce_sum(tf.cast(spare >= [2.0, 4.0], tf.int32))
