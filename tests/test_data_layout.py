@@ -1,4 +1,6 @@
-"""What is a class and what is a part, in the folders that people download; and tables and arrays as other programs write them."""
+"""What is a class and what is a part, in the folders that people download; and tables and arrays as
+other programs write them.
+"""
 
 import shutil
 import zipfile

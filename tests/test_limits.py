@@ -1,4 +1,6 @@
-"""Images that are too much, and things that are no plain files: told by the check, the decoder and an export alike."""
+"""Images that are too much, and things that are no plain files: told by the check, the decoder and
+an export alike.
+"""
 
 import io
 import os
@@ -116,9 +118,11 @@ def served():
 
 @pytest.fixture(scope="module")
 def told(alone, served) -> dict[str, tuple[str | None, bool, list[int]]]:
-    """What the check says of each file, whether the decoder refuses it, and which of three images an export answers.
+    """What the check says of each file, whether the decoder refuses it, and which of three images
+    an export answers.
 
-    All at once: a test that sets the seed lets TensorFlow make its functions anew, which takes seconds.
+    All at once: a test that sets the seed lets TensorFlow make its functions anew, which takes
+    seconds.
     """
     photo, found = encoded(load_photo(), "JPEG"), {}
     for name, make in TOO_MUCH.items():

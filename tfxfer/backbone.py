@@ -91,7 +91,8 @@ class Backbone(keras.layers.Layer):
         taps: None for the network's own output; k for one [B, F] tensor of the last k stages (see Output shape).
         arguments: further arguments of the SavedModel's call.
         image_size: (height, width) or one number, in pixels, where neither the graph nor the catalog knows it.
-        value_range: (low, high) of the pixels it expects. Where it is left out, the catalog tells it, or what the graph does with
+        value_range: (low, high) of the pixels it expects. Where it is left out, the catalog tells
+            it, or what the graph does with
             pixels first; where nothing does, (0, 1) is assumed (`range_from` says which).
         batch_norm: "inference" never moves BatchNorm statistics and never drops out; "train" does whenever the layer trains in `fit`;
             "auto" only where every stage trains.
@@ -130,7 +131,8 @@ class Backbone(keras.layers.Layer):
             )
         if (backend := keras.config.backend()) != "tensorflow":
             raise SavedModelError(
-                f"Keras runs on {backend}; a SavedModel is TensorFlow's, and its layer needs Keras on tensorflow. "
+                f"Keras runs on {backend}; a SavedModel is TensorFlow's, and its layer needs "
+                "Keras on tensorflow. "
                 "Unset KERAS_BACKEND, or set it to tensorflow, before Keras is imported."
             )
         if precision not in ("float32", "mixed"):
@@ -465,7 +467,10 @@ class Backbone(keras.layers.Layer):
         return features
 
     def _warn_of_range(self, x: Any) -> None:
-        """Once, where pixels are on another scale than those that the network expects. Only of values that are known: not while `fit` traces."""
+        """Once, where pixels are on another scale than those that the network expects.
+
+        Only of values that are known: not while `fit` traces.
+        """
         low, high = self.value_range
         if len(self.entry_shape) != 3 or self.entry_shape[-1] != 3 or not len(x):
             return
@@ -475,8 +480,10 @@ class Backbone(keras.layers.Layer):
         if least < low - room or most > high + room or dark:
             self._warned = True
             warnings.warn(
-                f"The pixels of this batch go from {least:g} to {most:g}; {self.name} expects them from {low:g} to "
-                f"{high:g}. Scale them first, such as with keras.layers.Rescaling, or say what the network "
+                f"The pixels of this batch go from {least:g} to {most:g}; {self.name} expects "
+                f"them from {low:g} to "
+                f"{high:g}. Scale them first, such as with keras.layers.Rescaling, or say what "
+                "the network "
                 "expects with value_range.",
                 stacklevel=2,
             )
@@ -546,7 +553,8 @@ class Backbone(keras.layers.Layer):
                     f"the saved weights lack {weight.name!r}; expected one value for each weight of {self.handle}."
                 )
             mine.assign(store[weight.name])
-        # A clone of this layer begins with what was loaded, as one of a layer that read the SavedModel does.
+        # A clone of this layer begins with what was loaded, as one of a layer that read the
+        # SavedModel does.
         known = self._pretrained.it
         values = {w.name: np.array(store[w.name]) for w in known.weights}
         loaded = replace(

@@ -511,7 +511,8 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     low, high = layer.value_range
     click.echo(one_line(backbone))
     click.echo(
-        f"  images      {height} x {width}, values {low:g} to {high:g} ({RANGE_FROM[layer.range_from]})"
+        f"  images      {height} x {width}, values {low:g} to {high:g} "
+        f"({RANGE_FROM[layer.range_from]})"
     )
     click.echo(f"  features    {layer.feature_size}")
     click.echo(

@@ -53,9 +53,11 @@ def is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def measure_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The JPEG file, how many pixels it has, int64, and what stands before its first scan; what is too much is refused.
+    """The JPEG file, how many pixels it has, int64, and what stands before its first scan; what is
+    too much is refused.
 
-    The file is cut off behind as many scans as may be: honest files have fewer, others then lack their end.
+    The file is cut off behind as many scans as may be: honest files have fewer, others then lack
+    their end.
     Kept short, since most images are JPEG files and each operation counts.
 
     Raises:
@@ -74,7 +76,8 @@ def measure_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def measure(encoded: tf.Tensor) -> Measured:
-    """Tell format and size of an encoded image that is no JPEG, a scalar string, and refuse what is too much.
+    """Tell format and size of an encoded image that is no JPEG, a scalar string, and refuse what is
+    too much.
 
     Raises:
         tf.errors.InvalidArgumentError: in the graph: no image of these formats, or too large.
@@ -271,7 +274,9 @@ def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
 
 @apart
 def _bits(bits: tf.Tensor, at: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """The number in `count` bits, at most 32; apart, since a header has dozens, which take long to trace."""
+    """The number in `count` bits, at most 32; apart, since a header has dozens, which take long to
+    trace.
+    """
     first = tf.minimum(at, 8 * HEADER)
     window = bits[first : first + 32]
     places = tf.range(32, dtype=tf.int64)

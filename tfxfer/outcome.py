@@ -166,7 +166,9 @@ class Outcome:
         )
 
     def verdict(self, baselines: Baselines) -> str | None:
-        """Whether transfer pays, and which baseline is better, by paired comparisons on test; None where there is none."""
+        """Whether transfer pays, and which baseline is better, by paired comparisons on test; None
+        where there is none.
+        """
         test, metrics = self.of("test"), self.metrics(baselines)
         right = {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None
         return " ".join(filter(None, [pays(metrics, right), beaten(metrics, right)])) or None

@@ -1,4 +1,6 @@
-"""Which pixels a network expects, where neither the user, the catalog nor its graph tells: tried on training images."""
+"""Which pixels a network expects, where neither the user, the catalog nor its graph tells: tried on
+training images.
+"""
 
 from collections.abc import Callable
 
@@ -22,9 +24,11 @@ def settle(
     seed: int,
     log: Callable[[str], None],
 ) -> None:
-    """Set the network's `value_range` to the one with the best features, if nothing else told it, and say so.
+    """Set the network's `value_range` to the one with the best features, if nothing else told it,
+    and say so.
 
-    Each of 0 to 1, -1 to 1 and 0 to 255 is tried on at most 200 training images, by cross-validation. 0 to 1 stays
+    Each of 0 to 1, -1 to 1 and 0 to 255 is tried on at most 200 training images, by
+    cross-validation. 0 to 1 stays
     unless another one is better by more than a standard error of the difference.
     """
     low, high = network.value_range
@@ -36,7 +40,8 @@ def settle(
     train = np.sort(train)
     if len(train) < FEWEST or len(set(examples.labels[train])) < 2:
         log(
-            f"Pixels go in from {low:g} to {high:g}, which is assumed: nothing tells it, and there are too few "
+            f"Pixels go in from {low:g} to {high:g}, which is assumed: nothing tells it, and "
+            "there are too few "
             "training images to try. Say what the network expects with --value-range."
         )
         return
@@ -65,6 +70,7 @@ def settle(
     network.value_range = best
     shares = ", ".join(f"{a:g} to {b:g}: {right[a, b].mean():.3f}" for a, b in RANGES)
     log(
-        f"Pixels go in from {best[0]:g} to {best[1]:g}. Nothing tells what the network expects, so this was tried on "
+        f"Pixels go in from {best[0]:g} to {best[1]:g}. Nothing tells what the network expects, "
+        "so this was tried on "
         f"{len(right[best])} training images ({shares}). If you know it, say it with --value-range."
     )

@@ -97,7 +97,9 @@ def kill(command: list[str], after: float) -> None:
 
 
 def leave_files(to: Path, command: str) -> list[Path]:
-    """A person's own files in every folder that the command writes into, also in a cache that is in use."""
+    """A person's own files in every folder that the command writes into, also in a cache that is in
+    use.
+    """
     Cache(to / "cache")
     folders = [
         to / "cache",

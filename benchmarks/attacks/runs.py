@@ -1,6 +1,7 @@
 """Run folders that were changed at random, with hashes that fit and the signature of nobody.
 
-One command is then run on each: it answers, or it ends with an error of tfxfer's own. Some of the changes try to
+One command is then run on each: it answers, or it ends with an error of tfxfer's own. Some of the
+changes try to
 write a file, by a graph or by a pickle, which must never appear.
 """
 
@@ -96,7 +97,9 @@ COMMANDS = [
 
 
 def make_fit(run: Path, unsigned: bool, finished: bool) -> None:
-    """Hashes that fit the changed files, as somebody writes them who sends the folder; none of what isn't finished."""
+    """Hashes that fit the changed files, as somebody writes them who sends the folder; none of what
+    isn't finished.
+    """
     if unsigned:
         try:
             settings = json.loads((run / "settings.json").read_text())

@@ -41,10 +41,14 @@ def load(
     """Find, check and, where needed, split labelled images.
 
     Args:
-        data: "demo" (a folder of that name is "./demo"), a folder of class folders, a .zip or .tar of one, a .csv table with
-            the columns path and label (also split, group), or "tfds:NAME". Folders that are named like parts, such as train/,
-            val/ and test/, may lie around the class folders, and the parts are kept exactly: a missing one stays missing. One
-            pile is split by content into train, validation and test. `Examples` are returned as they are.
+        data: "demo" (a folder of that name is "./demo"), a folder of class folders, a .zip or .tar
+            of one, a .csv table with
+            the columns path and label (also split, group), or "tfds:NAME". Folders that are named
+            like parts, such as train/,
+            val/ and test/, may lie around the class folders, and the parts are kept exactly: a
+            missing one stays missing. One
+            pile is split by content into train, validation and test. `Examples` are returned as
+            they are.
         data_dir: where TensorFlow Datasets keeps its files.
         seed: another seed, another split.
         skip_bad_images: leave out what can't be decoded, and note it, instead of raising.
@@ -65,7 +69,8 @@ def load(
             else "does not exist"
         )
         raise DataError(
-            f"{source} {what}. Expected a folder with a folder for each class, a .zip or .tar of one, a .csv file "
+            f"{source} {what}. Expected a folder with a folder for each class, a .zip or .tar of "
+            "one, a .csv file "
             "with the columns path and label, tfds:NAME, or demo."
         )
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images)
@@ -74,7 +79,8 @@ def load(
 def find_source(
     source: str, data_dir: str | PathLike[str] | None = None, judging: bool = False
 ) -> Found | None:
-    """What a source holds, not checked and not split, with the reader that its form asks for; None where it is no source (see `load`).
+    """What a source holds, not checked and not split, with the reader that its form asks for; None
+    where it is no source (see `load`).
 
     With `judging` nothing is trained, so that a folder may hold test/ alone.
     """

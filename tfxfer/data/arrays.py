@@ -52,7 +52,8 @@ def from_arrays(
     """Images and labels from memory.
 
     Args:
-        images: [n, h, w] or [n, h, w, 1 to 4]; uint8, or numbers from 0 to 1 or from 0 to 255, which are rounded to 8 bits.
+        images: [n, h, w] or [n, h, w, 1 to 4]; uint8, or numbers from 0 to 1 or from 0 to 255,
+            which are rounded to 8 bits.
             Where a value is above 1, white is 255.
         labels: whole numbers, [n] or [n, 1], or one-hot rows, [n, classes].
         classes: the name of each label; "0", "1", ... by default.
@@ -74,7 +75,8 @@ def from_arrays(
         )
     if labels.shape[:1] != images.shape[:1] or labels.ndim > 2:
         raise ValueError(
-            f"Expected {len(images)} labels, whole numbers or one-hot rows. Received: labels.shape={labels.shape}"
+            f"Expected {len(images)} labels, whole numbers or one-hot rows. Received: "
+            f"labels.shape={labels.shape}"
         )
     numbers = labels_of(labels)
     white = brightest_of(images) or 1.0
@@ -108,12 +110,15 @@ def from_dataset(
 ) -> Examples:
     """`tf.data` datasets of (image, label), batched or not.
 
-    Images and labels as in `from_arrays`, or encoded files as strings: what `keras.utils.image_dataset_from_directory` gives, with any of its
-    label modes for one label. With `train` alone the images are split by content, 70 / 15 / 15; otherwise the parts stay as they are. Each
+    Images and labels as in `from_arrays`, or encoded files as strings: what
+    `keras.utils.image_dataset_from_directory` gives, with any of its
+    label modes for one label. With `train` alone the images are split by content, 70 / 15 / 15;
+    otherwise the parts stay as they are. Each
     dataset is read once, into a temporary file.
 
     Raises:
-        ValueError: elements of another structure, labels of several classes, or a dataset without an end.
+        ValueError: elements of another structure, labels of several classes, or a dataset without
+            an end.
         DataError, ImageError: see `load`.
     """
     spool, labels, splits, files = Spool(), [], [], []
@@ -141,7 +146,8 @@ def _elements(dataset: Any, part: str) -> Iterator[tuple[bytes, int]]:
         raise ValueError(f"Expected a dataset of (image, label). Received: element_spec={spec}")
     if int(dataset.cardinality()) == ENDLESS:
         raise ValueError(
-            f"Expected a dataset with an end. Received: {part}, which repeats without end. Leave out repeat()."
+            f"Expected a dataset with an end. Received: {part}, which repeats without end. Leave "
+            "out repeat()."
         )
     one_by_one = dataset.unbatch() if _is_batched(*spec[:2]) else dataset
     elements = tqdm(
@@ -167,7 +173,9 @@ def _elements(dataset: Any, part: str) -> Iterator[tuple[bytes, int]]:
 
 
 def _is_batched(image: Any, label: Any) -> bool:
-    """Whether the elements are batches, told by their shapes; the last axis of 1, 3 or 4 of an image is its colours."""
+    """Whether the elements are batches, told by their shapes; the last axis of 1, 3 or 4 of an
+    image is its colours.
+    """
     rank = image.shape.rank
     if image.dtype.name == "string":
         return rank == 1

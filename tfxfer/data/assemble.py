@@ -148,7 +148,8 @@ def check_class_names(names: Iterable[str], source: str) -> None:
 def with_plain_names(found: Found) -> tuple[Found, list[str]]:
     """The same with class names in one form, and a note on those that were written in several.
 
-    Blanks at the ends are nothing that a person sees, and a Mac writes an accent as a letter of its own
+    Blanks at the ends are nothing that a person sees, and a Mac writes an accent as a letter of its
+    own
     (Unicode NFD) where other systems have one letter (NFC).
 
     Raises:
@@ -234,7 +235,8 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
 def _need_two_classes(names: Sequence[str], source: str) -> None:
     if len(set(names)) < 2:
         raise DataError(
-            f"{source}: all images are of one class, '{names[0][:LONGEST_NAME]}'. Expected at least two classes, a folder for each."
+            f"{source}: all images are of one class, '{names[0][:LONGEST_NAME]}'. Expected at "
+            "least two classes, a folder for each."
         )
 
 
@@ -249,8 +251,11 @@ def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> N
             {name for name, at in zip(names, splits, strict=True) if at == part} - trained
         ):
             raise DataError(
-                f"{source}: the class {strange[0][:LONGEST_NAME]!r} is in {part} but not in train, so that it could never be predicted. "
-                f"In train: {shown([repr(name[:LONGEST_NAME]) for name in sorted(trained)], 10)}. Add training images, or remove it from {part}."
+                f"{source}: the class {strange[0][:LONGEST_NAME]!r} is in {part} but not in "
+                "train, so that it could never be predicted. "
+                "In train: "
+                f"{shown([repr(name[:LONGEST_NAME]) for name in sorted(trained)], 10)}. Add "
+                f"training images, or remove it from {part}."
             )
     _need_two_classes(
         [name for name, part in zip(names, splits, strict=True) if part == "train"], source

@@ -74,7 +74,8 @@ class Examples:
     def __repr__(self) -> str:
         """One line, however many files there are."""
         counts = ", ".join(f"{part} {self.splits.count(part):,}" for part in SPLITS)
-        return f"Examples({len(self):,} images of {len(self.classes):,} classes from {self.source!r}: {counts})"
+        what = f"{len(self):,} images of {len(self.classes):,} classes"
+        return f"Examples({what} from {self.source!r}: {counts})"
 
     def where(self, split: str) -> np.ndarray:
         """The positions of one split, int64, ascending; empty where the data has no such part."""

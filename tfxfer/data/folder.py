@@ -47,13 +47,15 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
 
 
 def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
-    """Class folders. Where they lie in folders that are named like parts, the parts are kept exactly as they are; otherwise the folder is one pile.
+    """Class folders. Where they lie in folders that are named like parts, the parts are kept
+    exactly as they are; otherwise the folder is one pile.
 
     Args:
         judging: nothing is trained, so no part for that is needed.
 
     Raises:
-        DataError: no images, photos without class folders, two folders for one part, folders that can't be classes.
+        DataError: no images, photos without class folders, two folders for one part, folders that
+            can't be classes.
     """
     inner, notes = folder, []
     parts = find_parts(folder, source, judging)
@@ -180,6 +182,7 @@ def _nothing(source: str, stray: int, others: Counter[str]) -> str:
     formats = ", ".join(sorted(ending.removeprefix(".") for ending in READ))
     more = ", ".join(sorted(ending.removeprefix(".") for ending in EXTRA))
     return (
-        f"{source}: no images found ({held}). Formats that are read: {formats}; with tfxfer[heic] also {more}. "
+        f"{source}: no images found ({held}). Formats that are read: {formats}; with "
+        f"tfxfer[heic] also {more}. "
         f"Expected a folder for each class:{LAYOUT}"
     )

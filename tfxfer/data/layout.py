@@ -1,4 +1,6 @@
-"""Which folders are classes, and which are parts, wrappers or something else: told by their names and by what lies below."""
+"""Which folders are classes, and which are parts, wrappers or something else: told by their names
+and by what lies below.
+"""
 
 import os
 from collections import Counter
@@ -47,7 +49,8 @@ def hidden(name: str) -> bool:
 
 
 def unwrapped(folder: Path, part: str = "") -> Path:
-    """The folder that holds the class folders: this one, or the only one of its folders with images, and so on.
+    """The folder that holds the class folders: this one, or the only one of its folders with
+    images, and so on.
 
     Downloaded archives often have one or two folders around the class folders.
 
@@ -98,10 +101,13 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[str, Path]]:
-    """(part, the folder with its class folders), for a folder that is laid out in parts; empty where it is not.
+    """(part, the folder with its class folders), for a folder that is laid out in parts; empty
+    where it is not.
 
-    A folder is a part where its name, or a word of it, says so, and it holds class folders: `train/` full of photos
-    beside `bus/` and `car/` is a class of trains. Where one folder has the plain name of a part, others may lie
+    A folder is a part where its name, or a word of it, says so, and it holds class folders:
+    `train/` full of photos
+    beside `bus/` and `car/` is a class of trains. Where one folder has the plain name of a part,
+    others may lie
     beside it; where all have it only as one word of several, each must have one.
 
     Args:
@@ -124,7 +130,8 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
     if "train" not in found and not (judging and found):
         if found and len(found) == len(beside):
             raise DataError(
-                f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no train/. "
+                f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no "
+                "train/. "
                 "Expected train/ with a folder for each class."
             )
         return []
@@ -141,7 +148,8 @@ def class_folders(folder: Path) -> bool:
 
 
 def check_classes(tops: Sequence[Path], source: str) -> None:
-    """Refuse folders that can't be the classes: each holds the same folders, or one holds drawings of the other.
+    """Refuse folders that can't be the classes: each holds the same folders, or one holds drawings
+    of the other.
 
     Raises:
         DataError: names the folders, and what to do.
@@ -150,7 +158,8 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
     names = sorted(top.name for top in tops)
     if any(fold(name) in DRAWN for name in names) and any(fold(name) in KEPT for name in names):
         raise DataError(
-            f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, no classes. "
+            f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, "
+            "no classes. "
             "Expected a folder for each class, or a .csv table with the columns path and label."
         )
     for one, other in pairwise(tops):
@@ -158,9 +167,12 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
         if len(shared) >= 2 and 2 * len(shared) >= min(len(below[one]), len(below[other])):
             raise DataError(
                 f"{source}: {one.name}/ and {other.name}/ hold the same folders "
-                f"({shown([name + '/' for name in shared])}), so these are the classes, and {one.name}/ and "
-                f"{other.name}/ are something else. If they are parts, call them train/, validation/ or "
-                f"test/; if one is enough, give {one}; else write a .csv table with the columns path and label."
+                f"({shown([name + '/' for name in shared])}), so these are the classes, and "
+                f"{one.name}/ and "
+                f"{other.name}/ are something else. If they are parts, call them train/, "
+                "validation/ or "
+                f"test/; if one is enough, give {one}; else write a .csv table with the columns "
+                "path and label."
             )
 
 
@@ -168,7 +180,8 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
     """A note on what lies below the class folders.
 
     Args:
-        classes: for each class folder the number of images by the folder below it; "" for those beside such folders.
+        classes: for each class folder the number of images by the folder below it; "" for those
+            beside such folders.
 
     Raises:
         DataError: below a class lie drawings of its images, such as masks.
@@ -178,8 +191,10 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
         for below in counts:
             if fold(below) in DRAWN:
                 raise DataError(
-                    f"{source}: {name}/{below}/ holds {counts[below]} images that are no photos to learn from, by "
-                    "its name. Move such folders elsewhere, or list the photos in a .csv table with the "
+                    f"{source}: {name}/{below}/ holds {counts[below]} images that are no photos "
+                    "to learn from, by "
+                    "its name. Move such folders elsewhere, or list the photos in a .csv table "
+                    "with the "
                     "columns path and label."
                 )
         if set(counts) - {""}:

@@ -1,4 +1,6 @@
-"""Labels and pixels as Python users have them -> a whole number for each image, and 8 bits for each value."""
+"""Labels and pixels as Python users have them -> a whole number for each image, and 8 bits for each
+value.
+"""
 
 from typing import Any
 
@@ -8,7 +10,8 @@ BRIGHTEST = 255
 
 
 def label_of(label: Any) -> int:
-    """The class that one label names: a whole number, alone or as the only one of a row, or a one-hot row.
+    """The class that one label names: a whole number, alone or as the only one of a row, or a
+    one-hot row.
 
     Raises:
         ValueError: it is none of these, such as a row with two ones or with shares.
@@ -26,7 +29,8 @@ def label_of(label: Any) -> int:
         return int(number)
     if np.count_nonzero(found) != 1 or found.max() != 1:
         raise ValueError(
-            "Expected one-hot rows, a 1 for the class and else 0: tfxfer gives each image one label. "
+            "Expected one-hot rows, a 1 for the class and else 0: tfxfer gives each image one "
+            "label. "
             f"Received: {np.array2string(found, threshold=10)}"
         )
     return int(found.argmax())
@@ -60,13 +64,17 @@ def check_range(image: np.ndarray, brightest: float) -> None:
     lowest, highest = image.min(), image.max()
     if image.dtype.kind not in "iuf" or not (lowest >= 0 and highest <= brightest):
         raise ValueError(
-            f"Expected images of uint8, or numbers from 0 to 1 or from 0 to 255. Received: {image.dtype} from "
+            "Expected images of uint8, or numbers from 0 to 1 or from 0 to 255. Received: "
+            f"{image.dtype} from "
             f"{lowest} to {highest}. Values from -1 to 1 become (x + 1) / 2."
         )
 
 
 def brightest_of(image: np.ndarray) -> float | None:
-    """What white is, told by one image: 255 where a value is above 1, or in whole numbers; None where it may be either."""
+    """What white is, told by one image:
+
+    255 where a value is above 1, or in whole numbers; None where it may be either.
+    """
     if image.dtype.kind in "iu" or image.max(initial=0) > 1:
         return float(BRIGHTEST)
     return None

@@ -1,6 +1,8 @@
-"""A `.zip` or `.tar` of photos, unpacked into the cache under the hash of its content, and read from there like a folder.
+"""A `.zip` or `.tar` of photos, unpacked into the cache under the hash of its content, and read
+from there like a folder.
 
-The archive comes from strangers: nothing leaves the folder, and what grows without measure is refused.
+The archive comes from strangers: nothing leaves the folder, and what grows without measure is
+refused.
 """
 
 import os

@@ -20,6 +20,8 @@ def part_of(word: str) -> str | None:
 
 
 def part_in(name: str) -> str | None:
-    """The part that a longer name names with one of its words, such as "seg_train"; None where there is none, or two."""
+    """The part that a longer name names with one of its words, such as "seg_train"; None where
+    there is none, or two.
+    """
     found = {part for word in (name, *WORD.findall(name)) if (part := part_of(word))}
     return found.pop() if len(found) == 1 else None

@@ -37,7 +37,8 @@ def read_table(path: Path, source: str) -> Found:
     With a split column the parts are kept exactly as given; without one the images are split by content, and the images of one group stay together. An
     image without a group is a group of its own.
 
-    Commas, semicolons, tabs or bars divide the cells; the text is UTF-8, UTF-16, or of an old code page. What was
+    Commas, semicolons, tabs or bars divide the cells; the text is UTF-8, UTF-16, or of an old code
+    page. What was
     taken for something else than it says is in the notes.
 
     Raises:
@@ -76,7 +77,9 @@ def read_table(path: Path, source: str) -> Found:
 def _files(
     table: Path, source: str, lines: Sequence[int], files: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """The files that exist, with Windows' backslashes turned where that finds them, and a note that says so."""
+    """The files that exist, with Windows' backslashes turned where that finds them, and a note that
+    says so.
+    """
     there = [_exists(table.parent / file) for file in files]
     turned = [file.replace("\\", "/") for file in files]
     found = [
@@ -151,7 +154,9 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
 
 
 def _delimiter(text: str) -> str:
-    """What stands between cells: what `csv.Sniffer` tells, or another one under which the first row names both columns."""
+    """What stands between cells: what `csv.Sniffer` tells, or another one under which the first row
+    names both columns.
+    """
     try:
         sniffed = csv.Sniffer().sniff(text[:SAMPLE], DELIMITERS).delimiter
     except csv.Error:
@@ -169,7 +174,8 @@ def _simple(name: str) -> str:
 
 
 def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
-    """The columns with path and label under these names, and a note on what they are called in the file.
+    """The columns with path and label under these names, and a note on what they are called in the
+    file.
 
     Raises:
         DataError: a name stands twice, or one of the two is missing or could be several.
@@ -177,7 +183,8 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
     columns = [cell.casefold() for cell in header]
     if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
         raise DataError(
-            f"{source}: these columns are there more than once: {shown(twice)}. Expected each name once; "
+            f"{source}: these columns are there more than once: {shown(twice)}. Expected each "
+            "name once; "
             "remove or rename the one that is not meant."
         )
     said = []
@@ -187,12 +194,14 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
         found = [column for column in columns if _simple(column) in called]
         if len(found) > 1:
             raise DataError(
-                f"{source}: the columns {shown(found)} could all be the {name}. Call the right one {name}."
+                f"{source}: the columns {shown(found)} could all be the {name}. Call the right "
+                f"one {name}."
             )
         if not found:
             held = ", ".join(column[:LONGEST_SHOWN] for column in columns) or "nothing"
             raise DataError(
-                f"{source}: expected a first row that names the columns path and label (also: split, group), "
+                f"{source}: expected a first row that names the columns path and label (also: "
+                "split, group), "
                 f"with commas, semicolons or tabs between. Found: {held}."
             )
         said.append(f"the column {found[0]} as {name}")

@@ -155,7 +155,8 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
 
 
 def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
-    """One sentence on the best baseline where it was right more often on test than the run; None where none was.
+    """One sentence on the best baseline where it was right more often on test than the run; None
+    where none was.
 
     Args:
         metrics, right: as for `pays`.
@@ -174,4 +175,5 @@ def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = 
         if gain > 2 * error:
             chance = "more than chance: choose another head"
     called = NAMES.get(name, name.replace("_", " "))
-    return f"A baseline is better here: {called}, {other:.3f} against {test['accuracy']:.3f}, {chance}."
+    figures = f"{other:.3f} against {test['accuracy']:.3f}"
+    return f"A baseline is better here: {called}, {figures}, {chance}."

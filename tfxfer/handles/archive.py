@@ -125,7 +125,8 @@ def extract(file: BinaryIO, folder: Path, name: str, members: int = MOST_MEMBERS
             for number, member in enumerate(archive):
                 if number >= members:
                     raise ArchiveError(
-                        f"{name} holds more than {members:,} files, which is too many; it was not unpacked."
+                        f"{name} holds more than {members:,} files, which is too many; it was "
+                        "not unpacked."
                     )
                 write(archive, member, target(folder, member, name))
         while stream.read(1024 * 1024):  # to the end, where gzip keeps the checksum

@@ -24,9 +24,11 @@ class Judged:
 
 
 def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
-    """Rows of a table, a header first: each run's figures on the test images that all have, and how much better it is than the first.
+    """Rows of a table, a header first: each run's figures on the test images that all have, and how
+    much better it is than the first.
 
-    That is the difference of the accuracies in points, and its 95 % interval, paired (see `difference`).
+    That is the difference of the accuracies in points, and its 95 % interval, paired (see
+    `difference`).
 
     Raises:
         RunError: fewer than two runs, one that is not finished, classes that differ, or no test image in common.
@@ -81,7 +83,8 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         gain, error = difference(right, before)
         plain = right.mean() - before.mean()
         against = (
-            f"{100 * plain:+.1f} ({100 * (gain - Z * error):+.1f} to {100 * (gain + Z * error):+.1f})"
+            f"{100 * plain:+.1f} ({100 * (gain - Z * error):+.1f} to "
+            f"{100 * (gain + Z * error):+.1f})"
             if i
             else "-"
         )

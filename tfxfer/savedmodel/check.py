@@ -28,7 +28,8 @@ NO_NUMBERS = frozenset({types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE})
 
 
 def check_saved_model(folder: Path, *, trust: bool = False) -> set[str]:
-    """Refuse a folder that TensorFlow must not load; returns the names of the operations that it holds.
+    """Refuse a folder that TensorFlow must not load; returns the names of the operations that it
+    holds.
 
     Args:
         folder: holds `saved_model.pb`.
@@ -99,7 +100,8 @@ def check_graph(graph: GraphDef, where: str, held: set[str] | None = None) -> No
     """Refuse a graph that holds an operation that is not allowed, in its body or in its functions.
 
     Args:
-        held: names of operations in the file that it was traced from. Others were put there by this process,
+        held: names of operations in the file that it was traced from. Others were put there by this
+            process,
             as `tf.debugging.enable_check_numerics` does, and are no fault of the file.
 
     Raises:

@@ -1,6 +1,8 @@
-"""Which pixels a network expects, told by what its graph does with them before its first convolution.
+"""Which pixels a network expects, told by what its graph does with them before its first
+convolution.
 
-Networks that take 0 to 255 divide or subtract first; those that take 0 to 1 or -1 to 1 mostly do nothing, which
+Networks that take 0 to 255 divide or subtract first; those that take 0 to 1 or -1 to 1 mostly do
+nothing, which
 tells nothing.
 """
 
@@ -12,7 +14,8 @@ import tensorflow as tf
 from tfxfer.savedmodel.graph import Pretrained, node_of
 
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-# What black and white become, as (lowest, highest) for each, in the first layers of published networks.
+# What black and white become, as (lowest, highest) for each, in the first layers of published
+# networks.
 AFTER = (
     ((-0.05, 0.05), (0.9, 1.1)),  # 0 to 1
     ((-1.1, -0.9), (0.9, 1.1)),  # -1 to 1
@@ -30,7 +33,9 @@ WHITE = 255.0
 
 
 def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
-    """The lowest and highest value of a pixel that a network expects; None where its graph does not tell."""
+    """The lowest and highest value of a pixel that a network expects; None where its graph does not
+    tell.
+    """
     mapped = first_layer(pretrained)
     if mapped is None:
         return None
@@ -47,7 +52,9 @@ def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
 
 
 def first_layer(pretrained: Pretrained) -> tuple[np.ndarray, np.ndarray] | None:
-    """What the first convolution gets of a pixel p: black + slope * p, each float64 [channels]; None where it isn't so."""
+    """What the first convolution gets of a pixel p: black + slope * p, each float64 [channels];
+    None where it isn't so.
+    """
     graph = tf.Graph()
     with graph.as_default():
         pixels = tf.compat.v1.placeholder(tf.float32, (1, *pretrained.input_shape))
@@ -75,7 +82,9 @@ def first_layer(pretrained: Pretrained) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def read_first(pixels: tf.Tensor) -> Iterator[tf.Tensor]:
-    """The tensors that convolutions read, of those that come from the pixels through plain operations alone."""
+    """The tensors that convolutions read, of those that come from the pixels through plain
+    operations alone.
+    """
     waiting, seen = [pixels], {pixels.ref()}
     while waiting:
         tensor = waiting.pop(0)

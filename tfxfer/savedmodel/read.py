@@ -300,7 +300,8 @@ def output_of(concrete: Any, folder: Path) -> None:
     (output,) = concrete.outputs
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:
         raise SavedModelError(
-            f"{folder} returns {output.dtype.name} with shape {output.shape}; expected float32 features with shape "
+            f"{folder} returns {output.dtype.name} with shape {output.shape}; expected float32 "
+            "features with shape "
             '[batch, features]. Of a Keras network, build it with include_top=False, pooling="avg" and export that.'
         )
 

@@ -30,14 +30,16 @@ GROUP = 8192  # rows of a row group of Parquet
 def write(
     rows: Iterable[Prediction], form: str = "csv", to: str | os.PathLike | None = None
 ) -> int:
-    """Write predictions to a file; to standard output where `to` is None. Returns how many there were.
+    """Write predictions to a file; to standard output where `to` is None. Returns how many there
+    were.
 
     The file appears when it is whole: until then, and where predicting fails, an old one of its name stays
     as it was. Where some images can't be predicted, the others are written.
 
     CSV and Parquet have the columns `file`, `predicted`, `probability`, then `predicted_2`, `probability_2`, ... , `set` (in CSV a JSON list) and `unknown`
     (in CSV true or false) where they were asked for. JSON has the same names, with `others` as a list of {"predicted", "probability"}. In CSV a text
-    that a spreadsheet would run as a formula has a quote before it, and a CSV file begins with the mark of UTF-8, for Excel takes it for an old code page
+    that a spreadsheet would run as a formula has a quote before it, and a CSV file begins with the
+    mark of UTF-8, for Excel takes it for an old code page
     without that. A workbook has the columns of CSV.
 
     Raises:

@@ -45,7 +45,8 @@ def evaluate(
     found, _ = with_plain_names(found)
     if unknown := sorted({found.names[i] for i in chosen} - set(model.classes)):
         raise DataError(
-            f"{found.source} has classes that the model doesn't know: {', '.join(map(repr, unknown[:SHOWN]))}. "
+            f"{found.source} has classes that the model doesn't know: "
+            f"{', '.join(map(repr, unknown[:SHOWN]))}. "
             f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
         )
     log(
@@ -87,7 +88,8 @@ def labelled(
         )
     if (found := find_source(source, data_dir, judging=True)) is None:
         raise DataError(
-            f"{source} is no labelled data. Expected a folder with a folder for each class, a .zip or .tar of one, "
+            f"{source} is no labelled data. Expected a folder with a folder for each class, a "
+            ".zip or .tar of one, "
             "a .csv file with the columns path and label, tfds:NAME, or demo."
         )
     return found

@@ -137,7 +137,10 @@ class Verdict:
         if self.late:
             return f"Chosen: the frozen model. {figures}, but the time was up before the tuned model was trained to its end on all of train."
         if self.cut:
-            return f"Chosen: the frozen model. {figures}, but the time was up before tuning was done, so this says little. Give it more with --time-limit."
+            return (
+                f"Chosen: the frozen model. {figures}, but the time was up before tuning was done, "
+                "so this says little. Give it more with --time-limit."
+            )
         if not self.error:
             return f"Chosen: the frozen model. {figures}: no gain at all."
         return f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, {200 * self.error:.1f} points here, to be more than chance."
