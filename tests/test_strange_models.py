@@ -1,10 +1,13 @@
 """A model.keras that a stranger made: what it would read, run or take is refused without --trust."""
 
+import base64
 import io
 import json
 import os
+import stat
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,24 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from runs import CLASSES, SIZE
+from runs import CLASSES, SIZE, write_run
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer import heads, serving
-from tfxfer.backbone import Backbone
+from tfxfer.backbone import Backbone, digest_of
 from tfxfer.errors import TfxferError
+from tfxfer.run import listed
 
 WEIGHTS = "model.weights.h5"
-DOES = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect"}
+DOES = {
+    "os.exec",
+    "os.posix_spawn",
+    "os.system",
+    "socket.connect",
+    "socket.getaddrinfo",
+    "subprocess.Popen",
+}
 heard: list[tuple[str, Any]] | None = None
 
 
@@ -55,14 +68,14 @@ def pack(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def refused(path: Path, secret: Path) -> str:
+def refused(path: Path, secret: Path, open_it=serving.load_model) -> str:
     """The error with which a file is refused; nothing is run, and the secret is not opened."""
     global heard
     before = sorted(os.listdir(secret.parent))
     heard = []
     try:
         with pytest.raises(TfxferError) as error:
-            serving.load_model(path)
+            open_it(path)
     finally:
         events, heard = heard, None
     assert not [event for event in events if event[0] in DOES]
@@ -123,6 +136,7 @@ LAYERS = {
     "very many units": lambda secret: layer("Dense", units=10**9),
     "very many rows": lambda secret: layer("Embedding", input_dim=10**9, output_dim=64),
     "a large answer": lambda secret: layer("RepeatVector", n=10**9),
+    "very large images": lambda secret: layer("Resizing", height=10**6, width=10**6),
     "a large shape": lambda secret: layer("Reshape", target_shape=[10**6, 10**6]),
 }
 
@@ -135,6 +149,268 @@ def test_a_layer_that_reads_runs_or_takes_too_much_is_refused(name, honest, secr
     last["config"] = {"name": last["name"], **last["config"]}
     members = honest | {"config.json": json.dumps(config).encode()}
     assert "model.keras" in refused(pack(tmp_path / "model.keras", members), secret)
+
+
+DOWNLOADS = function("keras.applications.imagenet_utils", "decode_predictions")
+LITERAL = {"class_name": "__tensor__", "config": {"value": [[1.0]], "dtype": "float32"}}
+HUGE = {"class_name": "__numpy__", "config": {"value": "x", "dtype": "S2000000000"}}
+
+# What stands beside the network is built, too. Each with a word that the error has to hold.
+BESIDE = {
+    "a layer that calls a download": (layer("Lambda", function=DOWNLOADS), "decode_predictions"),
+    "an activation that downloads": (
+        layer("Activation", activation=DOWNLOADS),
+        "decode_predictions",
+    ),
+    "an activation that reads": (
+        layer("Activation", activation=function("keras.utils", "load_img")),
+        "load_img",
+    ),
+    "a regularizer that draws": (
+        layer("Dense", units=1, kernel_regularizer=function("keras.utils", "plot_model")),
+        "plot_model",
+    ),
+    "a network with weights elsewhere": (
+        {
+            "module": "keras.applications.resnet50",
+            "class_name": "ResNet50",
+            "config": {"weights": "imagenet"},
+        },
+        "ResNet50",
+    ),
+    "a setting of Keras": (
+        layer("Lambda", function=function("keras.config", "set_floatx")),
+        "set_floatx",
+    ),
+    "a layer of Keras 2": ({"class_name": "Lambda", "config": {"function": DOWNLOADS}}, "Lambda"),
+    "a layer of Torch": (layer("TorchModuleWrapper", module="gAR9lC4="), "TorchModuleWrapper"),
+    "a layer of JAX": (layer("JaxLayer", call_fn=DOWNLOADS), "JaxLayer"),
+    "a layer of another package": (
+        {"module": "keras_hub.tokenizers", "class_name": "Tokenizer", "config": {}},
+        "keras_hub.tokenizers.Tokenizer",
+    ),
+    "a layer under an inner name": (
+        {
+            "module": "keras.src.export.tfsm_layer",
+            "class_name": "TFSMLayer",
+            "config": {"filepath": "/"},
+        },
+        "TFSMLayer",
+    ),
+    "very many words": (
+        layer("StringLookup", vocabulary=["a"], num_oov_indices=10**9),
+        "StringLookup",
+    ),
+    "steps that are unrolled": (layer("LSTM", units=1, unroll=True), "unroll"),
+    "a constant of one huge word": (layer("Rescaling", scale=HUGE), "S2000000000"),
+    "a constant of text": (
+        layer(
+            "Rescaling",
+            scale={"class_name": "__tensor__", "config": {"value": "x", "dtype": "string"}},
+        ),
+        "'string'",
+    ),
+    "a class of a function where it is built": (
+        layer("Dense", units=1)
+        | {
+            "build_config": {"a": {"module": "keras.utils", "class_name": "get_file", "config": {}}}
+        },
+        "get_file",
+    ),
+    "a large shape where it is built": (
+        layer("MultiHeadAttention", num_heads=1, key_dim=1)
+        | {"build_config": {"shapes_dict": {"query_shape": [1, 10**5, 10**5]}}},
+        "100000",
+    ),
+    "an optimizer of a layer": (
+        layer("Sequential", layers=[])
+        | {
+            "module": "keras",
+            "compile_config": {
+                "optimizer": {"module": "keras.utils", "class_name": "get_file", "config": {}}
+            },
+        },
+        "get_file",
+    ),
+}
+
+
+def put_beside(config: dict[str, Any], extra: dict[str, Any], *calls: dict[str, Any]) -> None:
+    """Add a layer that the network does not use."""
+    config["config"]["layers"].append(
+        {"registered_name": None, "build_config": None, "name": "extra", "inbound_nodes": [*calls]}
+        | extra
+        | {"config": {"name": "extra", **extra["config"]}}
+    )
+
+
+def with_config(honest: dict[str, bytes], config: Any) -> dict[str, bytes]:
+    return honest | {"config.json": json.dumps(config).encode()}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_layer_beside_the_network_is_looked_at(name, honest, secret, tmp_path):
+    config = json.loads(honest["config.json"])
+    extra, word = BESIDE[name]
+    put_beside(config, extra)
+    text = refused(pack(tmp_path / "model.keras", with_config(honest, config)), secret)
+    assert "model.keras" in text and word in text
+
+
+SYMBOL = {
+    "class_name": "__keras_tensor__",
+    "config": {"shape": [None, 16], "dtype": "float32", "keras_history": ["backbone", 0, 0]},
+}
+CALLS = {
+    "nothing": {"args": [], "kwargs": {}},
+    "a constant": {"args": [LITERAL], "kwargs": {}},
+    "a named constant": {"args": [], "kwargs": {"inputs": LITERAL}},
+    "an output that is dropped": {"args": [LITERAL], "kwargs": {"training": SYMBOL}},
+    "an output elsewhere": {"args": [LITERAL], "kwargs": {}, "more": SYMBOL},
+    "an output in a constant": {
+        "args": [{"class_name": "__tensor__", "config": LITERAL["config"] | {"more": SYMBOL}}],
+        "kwargs": {},
+    },
+    "the format of Keras 2": [["pixels", 0, 0, {}]],
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_layer_is_called_while_a_file_is_opened(name, honest, secret, tmp_path):
+    config = json.loads(honest["config.json"])
+    put_beside(config, layer("RepeatVector", n=10**8), CALLS[name])
+    text = refused(pack(tmp_path / "model.keras", with_config(honest, config)), secret)
+    assert "'extra'" in text
+
+
+def test_what_networks_of_images_are_made_of_is_loaded(tiny_savedmodel, tmp_path):
+    inputs = keras.Input((*SIZE, 3))
+    x = Backbone(tiny_savedmodel, trainable=False)(inputs)
+    x = keras.Sequential([keras.layers.BatchNormalization(), keras.layers.Dropout(0.1)])(x)
+    x = keras.layers.Dense(8, activation=keras.ops.relu, kernel_regularizer="l2")(x)
+    x = keras.layers.Dense(
+        8, activation=keras.layers.LeakyReLU(), bias_constraint=keras.constraints.NonNeg()
+    )(x)
+    x = keras.ops.reshape(x * np.float32(2) + np.ones(8, "float32"), (-1, 4, 2))
+    x = keras.layers.MultiHeadAttention(1, 2)(query=x, value=x)
+    x = keras.layers.Bidirectional(keras.layers.LSTM(2))(x)
+    x = keras.layers.Lambda(keras.ops.tanh, output_shape=(4,))(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, dtype="mixed_float16")(x))
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.CategoricalCrossentropy(), ["accuracy"])
+    model.save(tmp_path / "model.keras")
+    loaded = serving.load_model(tmp_path / "model.keras")
+    pixels = np.random.default_rng(0).uniform(size=(2, *SIZE, 3)).astype("float32")
+    np.testing.assert_array_equal(loaded(pixels), model(pixels))
+
+
+# --- the network's own graphs ---
+
+
+def change_graph(config: dict[str, Any], change, part: str = "inference") -> None:
+    """Change a graph of the network, with a digest that fits."""
+    graphs = config["config"]["layers"][1]["config"]["graphs"]
+    graph = GraphDef.FromString(zlib.decompress(base64.b64decode(graphs[part]["graph"])))
+    change(graph)
+    graphs[part]["graph"] = base64.b64encode(zlib.compress(graph.SerializeToString())).decode()
+    graphs["digest"] = digest_of(graphs)
+
+
+def reading() -> GraphDef:
+    graph = GraphDef()
+    graph.node.add(name="hidden", op="ReadFile")
+    return graph
+
+
+def in_body(graph: GraphDef) -> None:
+    graph.node.add(name="hidden", op="ReadFile")
+
+
+def in_function(graph: GraphDef) -> None:
+    added = graph.library.function.add()
+    added.signature.name = "never_called"
+    added.node_def.add(name="hidden", op="ReadFile")
+
+
+def in_function_of_its_name(graph: GraphDef) -> None:
+    graph.library.function.add().signature.name = "ReadFile"
+    in_body(graph)
+
+
+def in_constant(graph: GraphDef) -> None:
+    text = graph.node.add(name="text", op="Const")
+    text.attr["dtype"].type = text.attr["value"].tensor.dtype = types_pb2.DT_STRING
+    text.attr["value"].tensor.string_val.append(reading().SerializeToString())
+    graph.node.add(name="hidden", op="DatasetFromGraph", input=["text"])
+
+
+def in_variant(graph: GraphDef) -> None:
+    node = graph.node.add(name="hidden", op="Const")
+    node.attr["dtype"].type = node.attr["value"].tensor.dtype = types_pb2.DT_VARIANT
+
+
+def large_constant(graph: GraphDef) -> None:
+    node = graph.node.add(name="hidden", op="Const")
+    node.attr["dtype"].type = node.attr["value"].tensor.dtype = types_pb2.DT_FLOAT
+    node.attr["value"].tensor.tensor_shape.dim.add(size=2**34)
+    node.attr["value"].tensor.float_val.append(1.0)
+
+
+GRAPHS = {
+    in_body: "ReadFile",
+    in_function: "ReadFile",
+    in_function_of_its_name: "ReadFile",
+    in_constant: "DatasetFromGraph",
+    in_variant: "Const",
+    large_constant: "64.0 GiB",
+}
+
+
+@pytest.mark.parametrize("part", ["inference", "training"])
+@pytest.mark.parametrize("change", GRAPHS)
+def test_a_graph_of_the_network_that_does_more_than_compute_is_refused(
+    change, part, honest, secret, tmp_path
+):
+    config = json.loads(honest["config.json"])
+    change_graph(config, change, part)
+    text = refused(pack(tmp_path / "model.keras", with_config(honest, config)), secret)
+    assert GRAPHS[change] in text
+
+
+# --- a whole run folder ---
+
+
+@pytest.fixture(scope="module")
+def strangers_run(tiny_savedmodel, tmp_path_factory) -> Path:
+    """A run of which only the model was changed, with a manifest that fits."""
+    folder = tmp_path_factory.mktemp("stranger") / "run"
+    network = Backbone(tiny_savedmodel, trainable=False)
+    write_run(folder, heads.join(network, keras.layers.Dense(len(CLASSES)), SIZE))
+    with zipfile.ZipFile(folder / "model.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    put_beside(config, layer("Lambda", function=DOWNLOADS))
+    pack(folder / "model.keras", with_config(members, config))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["model.keras"] = listed(folder / "model.keras")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "signature").unlink(missing_ok=True)
+    return folder
+
+
+WAYS = {
+    "open": lambda run, target: serving.open_model(run),
+    "predict": lambda run, target: serving.predict(run, [run / "labels.txt"]),
+    "export": lambda run, target: serving.export(run, target),
+    "export reusable": lambda run, target: serving.export_reusable(run, target),
+    "export litert": lambda run, target: serving.export_litert(run, target),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_open_a_strangers_run_looks_at_its_model(way, strangers_run, secret, tmp_path):
+    (tmp_path / "target").mkdir()
+    text = refused(strangers_run, secret, lambda run: WAYS[way](run, tmp_path / "target"))
+    assert "model.keras" in text and "decode_predictions" in text
 
 
 def test_how_a_model_was_compiled_is_not_looked_at(honest, secret, tmp_path):
@@ -233,3 +509,17 @@ def test_a_member_that_stands_twice_is_refused(honest, secret, tmp_path):
     with pytest.warns(UserWarning), zipfile.ZipFile(path, "a") as archive:
         archive.writestr("config.json", honest["config.json"])
     refused(path, secret)
+
+
+def test_a_link_in_an_archive_is_not_followed(honest, secret, tmp_path):
+    link = zipfile.ZipInfo("assets/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    path = pack(tmp_path / "model.keras", honest)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, str(secret))
+    assert "assets/link" in refused(path, secret)
+
+
+def test_a_pipe_in_the_place_of_a_model_is_refused(secret, tmp_path):
+    os.mkfifo(tmp_path / "model.keras")
+    assert "pipe" in refused(tmp_path / "model.keras", secret)

@@ -648,6 +648,7 @@ def unpacked(values: dict[str, Any]) -> Pretrained:
         if value is None:
             return None
         proto = GraphDef.FromString(inflated(base64.b64decode(value["graph"])))
+        savedmodel.check_constants(proto, "this file's graph")
         allow(proto)
         return PureGraph(
             proto,

@@ -19,7 +19,7 @@ cut         a network in two
 reusable    a Pretrained as a SavedModel again
 """
 
-from tfxfer.savedmodel.check import check_graph, check_saved_model
+from tfxfer.savedmodel.check import check_constants, check_graph, check_saved_model
 from tfxfer.savedmodel.cut import after, before
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
 from tfxfer.savedmodel.pure import inlined, with_constants
@@ -34,6 +34,7 @@ __all__ = [
     "Weight",
     "after",
     "before",
+    "check_constants",
     "check_graph",
     "check_saved_model",
     "constant_graph",

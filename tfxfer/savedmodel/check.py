@@ -70,7 +70,7 @@ def check_saved_model(folder: Path, *, trust: bool = False) -> set[str]:
     return {node.op for node in all_nodes(proto.meta_graphs[0].graph_def)}
 
 
-def check_constants(graph: GraphDef, folder: Path) -> None:
+def check_constants(graph: GraphDef, where: Path | str) -> None:
     """Refuse a graph whose constants are small in the file and too large in memory.
 
     Raises:
@@ -79,7 +79,7 @@ def check_constants(graph: GraphDef, folder: Path) -> None:
     count = sum(bytes_of(tensor) for node in all_nodes(graph) for tensor in constants(node))
     if count > MOST_CONSTANTS:
         raise SavedModelError(
-            f"{folder} holds constants of {count / 2**30:,.1f} GiB in memory; expected at most "
+            f"{where} holds constants of {count / 2**30:,.1f} GiB in memory; expected at most "
             f"{MOST_CONSTANTS / 2**30:,.1f} GiB. Is it damaged? Large values belong into variables."
         )
 

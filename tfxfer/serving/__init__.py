@@ -4,6 +4,7 @@
 
 model       a finished run, or an export of one, that is ready to answer
 weigh       what a model.keras would unpack to, before it is opened
+config      ... and what its config names
 answers     files to probabilities, whatever is wrong with some of them
 predict     files to classes
 formats     ... as CSV, JSON, JSON lines or Parquet

@@ -20,8 +20,9 @@ from tfxfer.doubt import Doubt
 from tfxfer.errors import ServingError, TfxferError
 from tfxfer.handles.folder import plain_path
 from tfxfer.run import open_run, read_labels
+from tfxfer.serving.config import check_config
 from tfxfer.serving.place import EXTRA, latest
-from tfxfer.serving.weigh import bounded_variables, check_outputs, check_shapes, weigh
+from tfxfer.serving.weigh import bounded_variables, check_outputs, weigh
 
 # Images decoded at once: enough for the cores of a server, and few enough that a batch of large photos doesn't fill its memory.
 PARALLEL = 8
@@ -228,7 +229,7 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
     with explained(path, DAMAGED):
         held = weigh(path)
         with zipfile.ZipFile(path) as archive:
-            check_shapes(json.loads(archive.read("config.json")))
+            check_config(json.loads(archive.read("config.json")), trust=trust)
         with bounded_variables(held):
             model = keras.models.load_model(path, compile=False, safe_mode=not trust)
         if not isinstance(model, keras.Model):

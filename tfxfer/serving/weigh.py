@@ -5,6 +5,7 @@ Keras' own bounds begin at 4 GiB, and say nothing of layers that are large and h
 
 import io
 import math
+import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from tfxfer.limits import FREE_WEIGHTS, MOST_ELEMENTS, MOST_JSON
 
 WEIGHTS = "model.weights.h5"
 MEMBERS = {"metadata.json", "config.json", WEIGHTS}
-SHAPES = ("shape", "batch_shape", "batch_input_shape", "input_shape", "target_shape")
 MOST_CONFIG = 4 * MOST_JSON  # it holds the network's graphs
 
 
@@ -74,6 +74,9 @@ def weigh(path: Path) -> int:
             raise ValueError(
                 f"expected {', '.join(sorted(MEMBERS))} in it; found {sorted(names)[:5]}"
             )
+        links = [i.filename for i in archive.infolist() if stat.S_ISLNK(i.external_attr >> 16)]
+        if links:
+            raise ValueError(f"its member {links[0]!r} is a link")
         config = archive.getinfo("config.json")
         if config.file_size > MOST_CONFIG:
             raise ValueError(f"its config.json has {config.file_size / 2**20:,.0f} MiB")
@@ -157,23 +160,6 @@ def shape_before(initial: Any) -> tuple[int, ...] | None:
         if isinstance(cell.cell_contents, keras.Variable):
             return tuple(cell.cell_contents.shape)
     return None
-
-
-def check_shapes(config: Any) -> None:
-    """Refuse a config whose inputs are too large for any image.
-
-    Raises:
-        ValueError: names the shape.
-    """
-    waiting = [config]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            for name in SHAPES:
-                check_size(value.get(name))
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
 
 
 def check_outputs(model: keras.Model) -> None:
