@@ -257,6 +257,13 @@ def test_a_layer_beside_the_network_is_looked_at(name, honest, secret, tmp_path)
     assert "model.keras" in text and word in text
 
 
+def test_with_trust_a_layer_may_hold_words(honest, tmp_path):
+    config = json.loads(honest["config.json"])
+    put_beside(config, layer("StringLookup", vocabulary=["a"]))
+    path = pack(tmp_path / "model.keras", with_config(honest, config))
+    assert serving.load_model(path, trust=True).output_shape == (None, len(CLASSES))
+
+
 SYMBOL = {
     "class_name": "__keras_tensor__",
     "config": {"shape": [None, 16], "dtype": "float32", "keras_history": ["backbone", 0, 0]},

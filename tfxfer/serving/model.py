@@ -224,7 +224,8 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
     """`keras.models.load_model`, when the file was weighed, with its many errors as one sentence.
 
     Raises:
-        ServingError: it can't be loaded, or would take far more memory than the file is worth.
+        ServingError: it can't be loaded, names what no network of images needs (see `check_config`),
+            or would take far more memory than the file is worth.
     """
     with explained(path, DAMAGED):
         held = weigh(path)
