@@ -70,7 +70,8 @@ def test_two_processes_fill_a_cache_that_frozen_reads(
         extract(examples, prefix, cache=local, mirror=True, progress=False),
         raw_pixels(examples, cache=local),
     )
-    assert kept(tmp_path / "beam") == kept(tmp_path / "local")
+    # The command also keeps what it tried to find the range of pixels.
+    assert set(kept(tmp_path / "local")) <= set(kept(tmp_path / "beam"))
     cache = Cache(tmp_path / "beam")
     np.testing.assert_allclose(
         extract(examples, prefix, cache=cache, mirror=True, progress=False)[:],

@@ -17,6 +17,7 @@ import click
 from tfxfer.errors import TfxferError
 from tfxfer.names import Terminal, json_text, one_line
 from tfxfer.quiet import quiet
+from tfxfer.recipe import Pair
 
 RANGE_FROM = {
     "given": "as given",
@@ -649,6 +650,11 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
     help="Height and width in pixels, where the backbone fixes none.",
 )
 @click.option(
+    "--value-range",
+    type=Pair(),
+    help="Of the pixels that the backbone expects, where the catalog doesn't know it.",
+)
+@click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files."
 )
 @click.option("--skip-bad-images", is_flag=True, help="Leave out files that can't be decoded.")
@@ -664,6 +670,7 @@ def extract(
     backbone: str,
     taps: bool,
     image_size: int | None,
+    value_range: tuple[float, float] | None,
     trust: bool,
     engine_precision: str,
     **options: Any,
@@ -680,14 +687,18 @@ def extract(
     where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
     examples = room("data").load(data, **where)
     network = room("backbone").Backbone(
-        backbone, trainable=False, image_size=image_size, trust=trust
+        backbone, trainable=False, image_size=image_size, value_range=value_range, trust=trust
     )
+    kept = room("cache").Cache(to)
+    here = room("features").Extractor(
+        kept, options["engine"], engine_precision, options["batch_size"]
+    )
+    room("ranges").settle(network, examples, here, seed=0, log=click.echo)
     prefix = network.prefix(len(network.stages) if taps else None)
-    count = beam.extract(
-        examples, prefix, cache=room("cache").Cache(to), precision=engine_precision, **options
-    )
+    count = beam.extract(examples, prefix, cache=kept, precision=engine_precision, **options)
     click.echo(
-        f"{count:,} of {len(examples):,} images computed. Next: tfxfer run frozen --data {shlex.quote(data)} --cache {shlex.quote(str(to))}"
+        f"{count:,} of {len(examples):,} images computed. Next: tfxfer run frozen --data "
+        f"{shlex.quote(data)} --cache {shlex.quote(str(to))}"
     )
 
 

@@ -244,15 +244,25 @@ def change_model(path: Path, canary: Path, draw: random.Random) -> None:
 def hostile_layer(config: dict[str, Any], canary: Path, draw: random.Random) -> None:
     """A layer of another class, which reads or runs something as it is made."""
     layer = draw.choice(config["config"]["layers"])
-    name = draw.choice(["TFSMLayer", "Lambda", "StringLookup", "TextVectorization", "Dense"])
+    name = draw.choice(
+        ["TFSMLayer", "Lambda", "Download", "StringLookup", "TextVectorization", "Dense"]
+    )
+    download = {
+        "module": "keras.applications.imagenet_utils",
+        "class_name": "function",
+        "config": "decode_predictions",
+        "registered_name": "decode_predictions",
+    }
     own = {
         "TFSMLayer": {"filepath": str(canary.parent.parent / "network")},
         "Lambda": {"function": {"class_name": "__lambda__", "config": {"code": "4wA="}}},
+        "Download": {"function": download},
         "StringLookup": {"vocabulary": "/etc/passwd"},
         "TextVectorization": {"vocabulary": "/etc/passwd"},
         "Dense": {"units": 10**9},
     }
-    layer |= {"class_name": name, "module": "keras.layers", "registered_name": None}
+    kind = "Lambda" if name == "Download" else name
+    layer |= {"class_name": kind, "module": "keras.layers", "registered_name": None}
     layer["config"] = {"name": layer["config"].get("name", "x"), **own[name]}
 
 
