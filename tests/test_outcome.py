@@ -126,3 +126,11 @@ def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
 def test_what_a_run_says_is_clean(tmp_path, capsys):
     Run(tmp_path / "run").say("a\x1b[2J\u202eb", "c\n  d\te")
     assert capsys.readouterr().out == "a\\x1b[2J\\u202eb\nc\n  d\te\n"
+
+
+def test_copies_of_an_image_count_once_in_the_figures():
+    examples = some_examples()
+    copied = replace(examples, digests=(examples.digests[0],) * len(examples))
+    labels = len(set(examples.labels.tolist()))
+    assert len(copied.distinct(np.arange(len(copied)))) == labels
+    assert len(examples.distinct(np.arange(len(examples)))) == len(examples)

@@ -65,13 +65,12 @@ class Outcome:
     candidates: Candidates = field(default_factory=dict)
 
     def of(self, *splits: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Labels and probabilities of some splits; None where they have none."""
+        """Labels and probabilities of some splits, copies of an image once; None where they have none."""
         mine = np.isin(np.array(self.examples.splits)[self.positions], splits)
-        return (
-            (self.examples.labels[self.positions[mine]], self.probabilities[mine])
-            if mine.any()
-            else None
-        )
+        if not mine.any():
+            return None
+        rows = np.isin(self.positions, self.examples.distinct(self.positions[mine]))
+        return self.examples.labels[self.positions[rows]], self.probabilities[rows]
 
     def doubt(self, seed: int) -> Doubt | None:
         """What the model knows of its own doubt; None where no example was held out."""
@@ -87,7 +86,7 @@ class Outcome:
 
     def doubt_figures(self, doubt: Doubt) -> dict[str, Any]:
         """What came of it on test, for metrics.json."""
-        test = self.examples.where("test")
+        test = self.examples.distinct(self.examples.where("test"))
         scores = doubt.unknown.scores(self.answers.outputs(test)) if len(test) else np.zeros(0)
         return doubt.figures(self.of("test"), scores)
 
@@ -347,7 +346,7 @@ def small_pixels(examples: Examples, run: Run) -> Features:
 def baselines(features: Features, run: Run) -> Baselines:
     """What one would get without transfer, or with the simplest one, on the test part; without what can't be computed."""
     examples = features.examples
-    train, test = examples.where("train"), examples.where("test")
+    train, test = examples.where("train"), examples.distinct(examples.where("test"))
 
     def fit(log: Callable[[str], None] = nothing, **inputs: Any) -> Baselines:
         return evaluate.baselines(

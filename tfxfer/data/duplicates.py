@@ -47,9 +47,8 @@ def copies(digests: Sequence[str], splits: Sequence[str]) -> list[str]:
         mine = [digest for digest, split in zip(digests, splits, strict=True) if split == part]
         if many := len(mine) - len(set(mine)):
             notes.append(
-                f"{many} of {len(mine)} {part} images are copies of others there: {part} figures "
-                "rest on "
-                f"{len(set(mine))} different images, and their intervals are too narrow."
+                f"{many} of {len(mine)} {part} images are copies of others there. Each image "
+                f"counts once in the {part} figures: n = {len(set(mine))}."
             )
     return notes
 

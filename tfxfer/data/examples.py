@@ -83,6 +83,17 @@ class Examples:
             raise ValueError(f"Expected one of {SPLITS}. Received: split={split!r}")
         return np.flatnonzero(np.array(self.splits) == split)
 
+    def distinct(self, positions: np.ndarray) -> np.ndarray:
+        """Some positions, int64 in their order, without copies: each content counts once a label.
+
+        A part that holds an image many times would else promise more than it knows: n counts files,
+        and the interval takes them for independent.
+        """
+        first: dict[tuple[str, int], int] = {}
+        for i in np.asarray(positions, np.int64).tolist():
+            first.setdefault((self.digests[i], int(self.labels[i])), i)
+        return np.array(list(first.values()), np.int64)
+
     def take(self, positions: Any) -> "Examples":
         """The same data, only these positions, in this order."""
         at = [int(i) for i in np.arange(len(self))[positions]]
