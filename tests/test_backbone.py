@@ -313,6 +313,8 @@ def test_a_file_whose_graph_reads_files_is_refused_in_safe_mode(tmp_path):
     with pytest.raises((DeniedOperationError, TypeError), match="ReadFile"):
         keras.models.load_model(tmp_path / "m.keras")
     assert "ReadFile" in error_elsewhere(tmp_path / "m.keras")
+    trusting = f"keras.models.load_model({str(tmp_path / 'm.keras')!r}, safe_mode=False)"
+    assert "(1, 3)" in elsewhere(f"print({trusting}(np.ones((1, 32, 32, 3))).shape)")
     assert keras.models.load_model(tmp_path / "m.keras", safe_mode=False).predict(
         X, verbose=0
     ).shape == (8, 3)

@@ -428,6 +428,8 @@ def test_a_graph_of_the_network_that_does_more_than_compute_is_refused(
     assert GRAPHS[change] in refused(path, secret)
 
 
+# Keras goes on after the error, and warns of the places where it looks next.
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("change", GRAPHS)
 def test_keras_refuses_such_a_graph_too(change, honest, secret, tmp_path):
     path = pack(tmp_path / "model.keras", change_graph(honest, change, "inference"))
