@@ -477,6 +477,7 @@ def several(tiny_savedmodel, other) -> keras.Model:
         ("several", "file"),
         ("several", "folder"),
         ("several", "pickle"),
+        ("cut", "h5"),
         ("subclassed", "file"),
         ("cut", "file"),
         ("distributed", "file"),
@@ -510,6 +511,9 @@ def test_models_of_all_kinds_are_loaded_in_a_fresh_process(
     elif way == "folder":
         keras.saving.save_model(model, "m", zipped=False)
         load = "keras.models.load_model('m', objects)"
+    elif way == "h5":
+        model.save("m.h5")
+        load = "keras.models.load_model('m.h5')"
     else:
         (tmp_path / "m.pickle").write_bytes(pickle.dumps(model))
         load = "pickle.load(open('m.pickle', 'rb'))"

@@ -1,5 +1,6 @@
 """A pretrained SavedModel as an ordinary Keras layer."""
 
+import base64
 import hashlib
 import math
 import os
@@ -12,7 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Private: the only way to ask whether `safe_mode` is on, and whether Keras only asks for shapes.
+# Private: the only way to ask whether `safe_mode` is on, whether Keras only asks for shapes, and
+# whether it writes a file in its old format.
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.saving import serialization_lib
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -545,7 +548,7 @@ class Backbone(keras.layers.Layer):
             digest, outline = kept.digest, kept.outline
         else:
             digest, outline = self._awaited.digest, self._awaited.outline
-        return {
+        config = {
             "name": self.name,
             "trainable": self.trainable,
             "handle": str(self.handle),
@@ -559,6 +562,10 @@ class Backbone(keras.layers.Layer):
             "digest": digest,
             "outline": outline,
         }
+        if get_global_attribute("use_legacy_config") and self._awaited is None:
+            # Keras writes a .h5 file, of which the layers keep nothing but their variables.
+            config["graphs"] = base64.b64encode(self._keep().graphs).decode()
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Backbone":
@@ -569,28 +576,30 @@ class Backbone(keras.layers.Layer):
         """
         config = dict(config)
         trust = serialization_lib.in_safe_mode() is False
-        awaited = None
-        match config.pop("format", None):
-            case 1:
-                pretrained = savedmodel.restore_format_1(config.pop("graphs"), trust=trust)
-                pretrained = KNOWN.get(savedmodel.keep(pretrained).digest, pretrained)
-            case 2:
-                awaited = Awaited(
-                    *(config.pop(name) for name in ("digest", "outline", "width")), trust
-                )
-                pretrained = savedmodel.outlined(awaited.outline)
-            case other:
-                raise SavedModelError(
-                    f"this Backbone was saved in format {other}, by another version of tfxfer; "
-                    f"expected 1 to {FORMAT}. Export it again with this version."
-                )
+        awaited: Awaited | None = None
+        written, graphs = config.pop("format", None), config.pop("graphs", None)
+        if written == FORMAT:
+            digest, outline = config.pop("digest"), config.pop("outline")
+            awaited = Awaited(digest, outline, config.pop("width"), trust)
+            known = KNOWN.get(digest)
+            if known is None and graphs is not None:
+                content = np.frombuffer(base64.b64decode(graphs), np.uint8)
+                known = savedmodel.restore(content, digest, trust=trust)
+            pretrained = savedmodel.outlined(outline) if known is None else known
+        elif written == 1:
+            pretrained = savedmodel.restore_format_1(graphs, trust=trust)
+            pretrained = KNOWN.get(savedmodel.keep(pretrained).digest, pretrained)
+        else:
+            raise SavedModelError(
+                f"this Backbone was saved in format {written}, by another version of tfxfer; "
+                f"expected 1 to {FORMAT}. Export it again with this version."
+            )
         plan, handle = config.pop("plan"), config.pop("handle")
         trainable = config.pop("trainable")
-        known = None if awaited is None else KNOWN.get(awaited.digest)
-        layer = cls(pretrained if known is None else known, trainable=False, **config)
+        layer = cls(pretrained, trainable=False, **config)
         layer.handle, layer._plan = handle, None if plan is None else tuple(plan)
         layer._awaited = awaited
-        if known is not None:
+        if awaited is not None and known is not None:
             layer._take_graphs(known)
         layer._apply(trainable)
         return layer
