@@ -502,7 +502,7 @@ def test_models_of_all_kinds_are_loaded_in_a_fresh_process(
         _, rest = Backbone(tiny_savedmodel).cut(1)
         shape = rest.entry_shape
         model = keras.Sequential([keras.Input(shape), rest, keras.layers.Dense(2)])
-    model.compile("adam", "mse")
+    model.compile("adam", keras.losses.MeanSquaredError())
     x = np.random.default_rng(0).random((2, *shape), dtype="float32")
     np.save("x.npy", x)
     if way == "file":
