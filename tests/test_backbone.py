@@ -527,7 +527,8 @@ else:
 model = {load}
 x = np.load("x.npy")
 print(model.predict(x, verbose=0).tolist())
-model.fit(x, model.predict(x, verbose=0), verbose=0)
+if {way!r} != "h5":  # there Keras builds the optimizer without variables
+    model.fit(x, model.predict(x, verbose=0), verbose=0)
 model.save("again.keras")
 clone = keras.models.load_model("again.keras", objects)
 np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verbose=0))
@@ -560,8 +561,9 @@ class Stop(keras.callbacks.Callback):
 for callbacks in ([Stop()], []):
     model = keras.models.load_model("m.keras")
     backup = keras.callbacks.BackupAndRestore("backup", delete_checkpoint=False)
+    callbacks.append(backup)
     try:
-        history = model.fit(data["x"], data["y"], epochs=3, verbose=0, callbacks=[backup, *callbacks])
+        history = model.fit(data["x"], data["y"], epochs=3, verbose=0, callbacks=callbacks)
     except KeyboardInterrupt:
         pass
 assert history.epoch == [1, 2], history.epoch

@@ -211,7 +211,7 @@ class Backbone(keras.layers.Layer):
         if self._awaited is not None:
             raise SavedModelError(
                 f"{self.name} ({self.handle}) has no graph yet: it was made from a config, which "
-                "does not hold it. Load the .keras file or the .weights.h5 file that holds it, with "
+                "does not hold it. Load the .keras or .weights.h5 file that holds it, with "
                 "keras.models.load_model or the model's load_weights, or read the network again "
                 "with tfxfer.Backbone."
             )
@@ -571,8 +571,8 @@ class Backbone(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "Backbone":
         """Rebuild the layer, with the pretrained weights where this process has read the network.
 
-        In another process its graphs come with its weights, when these are loaded; until then it has
-        shapes, and can't be called on images.
+        In another process its graphs come with its weights, when these are loaded; until then it
+        has shapes, and can't be called on images.
         """
         config = dict(config)
         trust = serialization_lib.in_safe_mode() is False

@@ -1,7 +1,9 @@
 """A Pretrained as it is kept in files: its graphs as bytes, and a short outline without them.
 
-A model's file carries both: Keras makes the layers from the model's config, which holds the outline, and
-fills them afterwards from the model's weights, beside which the graphs lie.
+A model's file carries both: Keras makes the layers from the model's config, which holds the
+outline, and fills them afterwards from the model's weights, beside which the graphs lie. They are no
+assets of Keras', since `save_weights` writes none, and `save_model` with `zipped=False` loses them
+where its path is relative (3.15).
 """
 
 import base64
@@ -186,7 +188,7 @@ def outline_of(pretrained: Pretrained) -> str:
 
 
 def outlined(outline: str) -> Pretrained:
-    """A Pretrained without graphs, from `outline_of`: its weights are zeros, and it computes nothing.
+    """A Pretrained without graphs, from `outline_of`; its weights are zeros, and it can't compute.
 
     Raises:
         SavedModelError: it is damaged.
@@ -255,7 +257,10 @@ def inflate(data: bytes) -> bytes:
 
 
 def zeros(shape: Any, dtype: str) -> np.ndarray:
-    """Zeros that take no memory until they are copied: what a file says of a shape is not yet true."""
+    """Zeros that take no memory until they are copied.
+
+    What a file says of a shape is not yet true.
+    """
     kind = np.dtype(dtype)
     if kind.kind not in "biuf":
         raise SavedModelError(f"this file's weights are {dtype}; expected numbers.")

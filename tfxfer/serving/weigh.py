@@ -1,4 +1,4 @@
-"""A model.keras file before Keras opens it: what it would unpack to, what its layers would take of memory, and its graphs.
+"""A model.keras file before Keras opens it: its graphs, what it would unpack to, and its memory.
 
 Keras' own bounds begin at 4 GiB, and say nothing of layers that are large and have no values in the file.
 """
