@@ -1,22 +1,33 @@
 """Backbone: a SavedModel as an ordinary Keras layer."""
 
+import dataclasses
+import io
 import json
+import os
+import pickle
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from savedmodels import raw, save_reusable, tiny_network
 
+from tfxfer import parcel, savedmodel
 from tfxfer.backbone import Backbone
 from tfxfer.errors import DeniedOperationError, SavedModelError
 
 X = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32)
 Y = np.arange(8) % 2
+HERE = (Path(__file__).parent, Path(__file__).parent.parent)
+OLD = HERE[0] / "old" / "backbone-format-1.keras"  # written by 0.1.0, whose configs held the graphs
 
 
 def classifier(backbone) -> keras.Model:
@@ -234,10 +245,56 @@ def test_mixed_precision_leaves_the_graph_in_float32(tiny_savedmodel):
 
 
 def test_a_file_with_a_changed_graph_is_refused(tiny_savedmodel, tmp_path):
-    classifier(Backbone(tiny_savedmodel)).save(tmp_path / "m.keras")
-    rewrite(tmp_path / "m.keras", lambda graphs: graphs | {"features": 17})
-    with pytest.raises((SavedModelError, TypeError), match="graph is not the one that was saved"):
-        keras.models.load_model(tmp_path / "m.keras")
+    path = tmp_path / "m.keras"
+    classifier(Backbone(tiny_savedmodel)).save(path)
+    rewrite_graphs(path, lambda values: values | {"features": 17})
+    assert "graph is not the one that was saved" in error_elsewhere(path)
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config | {"width": 17},
+        lambda config: config | {"outline": savedmodel.outline_of(replaced(config, features=17))},
+        lambda config: config | {"outline": "eNpj"},
+    ],
+)
+def test_a_file_with_a_changed_config_is_refused(change, there, tiny_savedmodel, tmp_path):
+    path = tmp_path / "m.keras"
+    model = keras.Sequential([keras.Input((32, 32, 3)), Backbone(tiny_savedmodel)])
+    model.save(path)
+    rewrite(path, change)
+    expected = (
+        r"config is not the one that was saved|outline of a network is damaged|file's graph is"
+    )
+    if there:
+        with pytest.raises((SavedModelError, TypeError, ValueError), match=expected):
+            keras.models.load_model(path)
+    else:
+        assert re.search(expected, error_elsewhere(path))
+
+
+def replaced(config, **fields) -> savedmodel.Pretrained:
+    return dataclasses.replace(savedmodel.outlined(config["outline"]), **fields)
+
+
+def elsewhere(code: str) -> str:
+    """What a fresh process prints, which has read no network."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import keras, numpy as np, tfxfer\n" + code],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def error_elsewhere(path) -> str:
+    """The error with which a fresh process refuses a file."""
+    return elsewhere(
+        f"try: keras.models.load_model({str(path)!r})\nexcept Exception as error: print(error)"
+    )
 
 
 def test_a_file_whose_graph_reads_files_is_refused_in_safe_mode(tmp_path):
@@ -255,23 +312,265 @@ def test_a_file_whose_graph_reads_files_is_refused_in_safe_mode(tmp_path):
     model.save(tmp_path / "m.keras")
     with pytest.raises((DeniedOperationError, TypeError), match="ReadFile"):
         keras.models.load_model(tmp_path / "m.keras")
+    assert "ReadFile" in error_elsewhere(tmp_path / "m.keras")
+    trusting = f"keras.models.load_model({str(tmp_path / 'm.keras')!r}, safe_mode=False)"
+    assert "(1, 3)" in elsewhere(f"print({trusting}(np.ones((1, 32, 32, 3))).shape)")
     assert keras.models.load_model(tmp_path / "m.keras", safe_mode=False).predict(
         X, verbose=0
     ).shape == (8, 3)
 
 
-def rewrite(path, change) -> None:
+def members(path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    config = json.loads(parts["config.json"])
-    layer = next(
-        entry["config"] for entry in config["config"]["layers"] if entry["class_name"] == "Backbone"
-    )
-    layer["graphs"] = change(layer["graphs"])
-    parts["config.json"] = json.dumps(config).encode()
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def pack(path, parts: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in parts.items():
             archive.writestr(name, data)
+
+
+def config_of(parts: dict[str, bytes]):
+    """The model's config, and that of its first Backbone, which is a part of it."""
+    config = json.loads(parts["config.json"])
+    layers = config["config"]["layers"]
+    return config, next(layer for layer in layers if layer["class_name"] == "Backbone")
+
+
+def rewrite(path, change) -> None:
+    """Change the config of a file's Backbone."""
+    parts = members(path)
+    config, layer = config_of(parts)
+    layer["config"] = change(layer["config"])
+    pack(path, parts | {"config.json": json.dumps(config).encode()})
+
+
+def rewrite_graphs(path, change) -> None:
+    """Change what lies beside the weights of a file's Backbone."""
+    parts = members(path)
+    weights = io.BytesIO(parts["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        (place,) = [name for name in names_in(file) if name.endswith(savedmodel.GRAPHS)]
+        values = parcel.unpack(zlib.decompress(file[place][()].tobytes()))
+        del file[place]
+        file[place] = np.frombuffer(zlib.compress(parcel.pack(change(values))), np.uint8)
+    pack(path, parts | {"model.weights.h5": weights.getvalue()})
+
+
+def names_in(file: h5py.File) -> list[str]:
+    found: list[str] = []
+    file.visit(found.append)
+    return found
+
+
+def test_a_config_is_short_and_holds_no_graph(tiny_savedmodel):
+    config = Backbone(tiny_savedmodel).get_config()
+    assert len(json.dumps(config)) < 1500
+    assert Backbone.from_config(config).get_config() == config
+
+
+def test_without_tfxfer_the_error_names_the_layer_and_is_short(tiny_savedmodel, tmp_path):
+    path = str(tmp_path / "m.keras")
+    classifier(Backbone(tiny_savedmodel)).save(path)
+    code = f"""
+import keras
+try:
+    keras.models.load_model({path!r})
+except Exception as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Could not locate class 'Backbone'" in done.stdout and len(done.stdout) < 5000
+
+
+def test_a_file_that_tfxfer_0_1_wrote_is_loaded_and_saved_anew(tmp_path):
+    x = np.linspace(0, 1, 32 * 32 * 3, dtype="float32").reshape(1, 32, 32, 3)
+    model = keras.models.load_model(OLD)
+    # What tfxfer 0.1 answered.
+    np.testing.assert_allclose(model(x), [[0.07610884308815002, 0.02319527044892311]], atol=1e-5)
+    model.save(tmp_path / "m.keras")
+    assert config_of(members(tmp_path / "m.keras"))[1]["config"].keys() == (
+        Backbone.from_config(model.layers[0].get_config()).get_config().keys()
+    )
+    again = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_weights_and_graphs_can_be_loaded_into_a_model_from_a_config(tiny_savedmodel, tmp_path):
+    model = classifier(Backbone(tiny_savedmodel))
+    model.layers[0].unfreeze(1)
+    (tmp_path / "m.json").write_text(model.to_json())
+    model.save_weights(tmp_path / "m.weights.h5")
+    model.save(tmp_path / "m.keras")
+    for name in ("m.weights.h5", "m.keras"):
+        code = f"""
+model = keras.models.model_from_json(open({str(tmp_path / "m.json")!r}).read())
+layer = model.layers[0]
+assert layer.compute_output_shape((None, 32, 32, 3)) == (None, 16)
+assert len(layer.trainable_variables) == {len(model.layers[0].trainable_variables)}
+clone = keras.models.clone_model(model)
+for call in (lambda: layer(np.ones((1, 32, 32, 3))), lambda: layer.fingerprint, layer.prefix):
+    try:
+        call()
+    except tfxfer.errors.SavedModelError as error:
+        assert "has no graph yet" in str(error) and ".keras" in str(error), error
+    else:
+        raise AssertionError(call)
+try:
+    model.save({str(tmp_path / "none.keras")!r})
+except tfxfer.errors.SavedModelError as error:
+    assert "has no graph yet" in str(error)
+model.load_weights({str(tmp_path / name)!r})
+print(model(np.ones((1, 32, 32, 3), "float32")).numpy().tolist())
+"""
+        answer = json.loads(elsewhere(code).splitlines()[-1])
+        np.testing.assert_allclose(answer, model(np.ones((1, 32, 32, 3))), atol=1e-6)
+
+
+def test_weights_of_another_network_are_told(tiny_savedmodel, tmp_path):
+    (tmp_path / "m.json").write_text(classifier(Backbone(tiny_savedmodel)).to_json())
+    other = classifier(Backbone(save_reusable(tiny_network(dropout=0.5), tmp_path / "other")))
+    other.save_weights(tmp_path / "m.weights.h5")
+    code = f"""
+model = keras.models.model_from_json(open({str(tmp_path / "m.json")!r}).read())
+try:
+    model.load_weights({str(tmp_path / "m.weights.h5")!r})
+except Exception as error:
+    print(error)
+"""
+    assert "is of another network" in elsewhere(code)
+
+
+class Wrapper(keras.Model):
+    """Asks its layers for shapes by calling them, as subclassed models do."""
+
+    def __init__(self, backbone, **options):
+        super().__init__(**options)
+        self.backbone, self.head = backbone, keras.layers.Dense(2)
+
+    def call(self, x, training=False):
+        return self.head(self.backbone(x, training=training))
+
+    def get_config(self):
+        return {"backbone": keras.saving.serialize_keras_object(self.backbone)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["backbone"]))
+
+
+def several(tiny_savedmodel, other) -> keras.Model:
+    """Two Backbones of one network with other weights, one of another, one that is used twice."""
+    image = keras.Input((32, 32, 3))
+    first = Backbone(tiny_savedmodel, name="first")
+    second = Backbone(tiny_savedmodel, name="second", taps=2, trainable=False)
+    first.set_weights([weight + 1 for weight in first.get_weights()])
+    parts = [first(image), second(image), first(keras.ops.flip(image, 2))]
+    inner = keras.Sequential([keras.Input((32, 32, 3)), Backbone(other, precision="mixed")])
+    return keras.Model(image, keras.layers.Concatenate()([*parts, inner(image)]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("several", "file"),
+        ("several", "folder"),
+        ("several", "pickle"),
+        ("cut", "h5"),
+        ("subclassed", "file"),
+        ("cut", "file"),
+        ("distributed", "file"),
+    ],
+)
+def test_models_of_all_kinds_are_loaded_in_a_fresh_process(
+    kind, way, tiny_savedmodel, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shape = (32, 32, 3)
+    if kind == "several":
+        other = save_reusable(tiny_network(seed=1, dropout=0.5), tmp_path / "other")
+        model = several(tiny_savedmodel, other)
+    elif kind == "subclassed":
+        model = Wrapper(Backbone(tiny_savedmodel))
+        model(X)
+    elif kind == "distributed":
+        frames = keras.layers.TimeDistributed(Backbone(tiny_savedmodel))
+        shape = (2, *shape)
+        model = keras.Sequential([keras.Input(shape), frames])
+    else:
+        _, rest = Backbone(tiny_savedmodel).cut(1)
+        shape = rest.entry_shape
+        model = keras.Sequential([keras.Input(shape), rest, keras.layers.Dense(2)])
+    model.compile("adam", keras.losses.MeanSquaredError())
+    x = np.random.default_rng(0).random((2, *shape), dtype="float32")
+    np.save("x.npy", x)
+    if way == "file":
+        model.save("m.keras")
+        load = "keras.models.load_model('m.keras', objects)"
+    elif way == "folder":
+        keras.saving.save_model(model, "m", zipped=False)
+        load = "keras.models.load_model('m', objects)"
+    elif way == "h5":
+        model.save("m.h5")
+        load = "keras.models.load_model('m.h5')"
+    else:
+        (tmp_path / "m.pickle").write_bytes(pickle.dumps(model))
+        load = "pickle.load(open('m.pickle', 'rb'))"
+    code = f"""
+import os, pickle
+if {kind!r} == "subclassed":
+    from test_backbone import Wrapper
+    objects = {{"Wrapper": Wrapper}}
+else:
+    objects = None
+model = {load}
+x = np.load("x.npy")
+print(model.predict(x, verbose=0).tolist())
+if {way!r} != "h5":  # there Keras builds the optimizer without variables
+    model.fit(x, model.predict(x, verbose=0), verbose=0)
+model.save("again.keras")
+clone = keras.models.load_model("again.keras", objects)
+np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verbose=0))
+"""
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([*map(str, HERE), os.environ.get("PYTHONPATH", "")])
+    )
+    answer = json.loads(next(line for line in elsewhere(code).splitlines() if line.startswith("[")))
+    np.testing.assert_allclose(answer, model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_a_checkpoint_and_a_backup_resume_in_a_fresh_process(tiny_savedmodel, tmp_path):
+    model = classifier(Backbone(tiny_savedmodel))
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "m.keras")
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[keep])
+    model.save_weights(tmp_path / "end.weights.h5")
+    np.savez(tmp_path / "data.npz", x=X, y=Y)
+    code = f"""
+import os
+os.chdir({str(tmp_path)!r})
+data = np.load("data.npz")
+model = keras.models.load_model("m.keras")
+print(model.optimizer.iterations.numpy().item(), model.predict(data["x"], verbose=0).tolist())
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+for callbacks in ([Stop()], []):
+    model = keras.models.load_model("m.keras")
+    backup = keras.callbacks.BackupAndRestore("backup", delete_checkpoint=False)
+    callbacks.append(backup)
+    try:
+        history = model.fit(data["x"], data["y"], epochs=3, verbose=0, callbacks=callbacks)
+    except KeyboardInterrupt:
+        pass
+assert history.epoch == [1, 2], history.epoch
+"""
+    steps, answer = elsewhere(code).splitlines()[0].split(" ", 1)
+    assert int(steps) == 2
+    np.testing.assert_allclose(json.loads(answer), model.predict(X, verbose=0), atol=1e-5)
 
 
 def test_wrong_arguments_are_told(tiny_savedmodel):

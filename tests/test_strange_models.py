@@ -19,12 +19,14 @@ from runs import CLASSES, SIZE, write_run
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import heads, serving
-from tfxfer.backbone import Backbone, digest_of
+from tfxfer import heads, parcel, savedmodel, serving
+from tfxfer.backbone import Backbone
 from tfxfer.errors import TfxferError
 from tfxfer.run import listed
+from tfxfer.savedmodel.kept import digest_of
 
 WEIGHTS = "model.weights.h5"
+OLD = Path(__file__).parent / "old" / "backbone-format-1.keras"
 DOES = {
     "os.exec",
     "os.posix_spawn",
@@ -313,13 +315,57 @@ def test_what_networks_of_images_are_made_of_is_loaded(tiny_savedmodel, tmp_path
 # --- the network's own graphs ---
 
 
-def change_graph(config: dict[str, Any], change, part: str = "inference") -> None:
-    """Change a graph of the network, with a digest that fits."""
+def change_kept(members: dict[str, bytes], change) -> dict[str, bytes]:
+    """Change what lies beside the weights, with a digest in the config that fits.
+
+    Args:
+        change: the values of the network, as `savedmodel.keep` packs them, to others.
+    """
+    buffer = io.BytesIO(members[WEIGHTS])
+    with h5py.File(buffer, "r+") as file:
+        place = place_of_graphs(file)
+        content = parcel.pack(change(parcel.unpack(zlib.decompress(file[place][()].tobytes()))))
+        del file[place]
+        file[place] = np.frombuffer(zlib.compress(content), np.uint8)
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][1]["config"]["digest"] = digest_of(content)
+    return with_config(members, config) | {WEIGHTS: buffer.getvalue()}
+
+
+def place_of_graphs(file: h5py.File) -> str:
+    found: list[str] = []
+    file.visit(lambda name: found.append(name) if name.endswith(savedmodel.GRAPHS) else None)
+    (place,) = found
+    return place
+
+
+def change_graph(members: dict[str, bytes], change, part: str) -> dict[str, bytes]:
+    """Change a graph of the network."""
+
+    def changed(values: dict[str, Any]) -> dict[str, Any]:
+        graph = GraphDef.FromString(values[part]["graph"].tobytes())
+        change(graph)
+        return values | {part: values[part] | {"graph": as_bytes(graph)}}
+
+    return change_kept(members, changed)
+
+
+def as_bytes(graph: GraphDef) -> np.ndarray:
+    return np.frombuffer(graph.SerializeToString(), np.uint8)
+
+
+def change_graph_of_format_1(members: dict[str, bytes], change, part: str) -> dict[str, bytes]:
+    """The same in a config as tfxfer 0.1 wrote it, which holds the graphs."""
+    with zipfile.ZipFile(OLD) as archive:
+        config = json.loads(archive.read("config.json"))
+        weights = archive.read(WEIGHTS)
     graphs = config["config"]["layers"][1]["config"]["graphs"]
     graph = GraphDef.FromString(zlib.decompress(base64.b64decode(graphs[part]["graph"])))
     change(graph)
     graphs[part]["graph"] = base64.b64encode(zlib.compress(graph.SerializeToString())).decode()
-    graphs["digest"] = digest_of(graphs)
+    said = sorted((key, repr(value)) for key, value in graphs.items() if key != "digest")
+    graphs["digest"] = digest_of(repr(said).encode())
+    return with_config(members, config) | {WEIGHTS: weights}
 
 
 def reading() -> GraphDef:
@@ -372,15 +418,109 @@ GRAPHS = {
 }
 
 
+@pytest.mark.parametrize("where", [change_graph, change_graph_of_format_1])
 @pytest.mark.parametrize("part", ["inference", "training"])
 @pytest.mark.parametrize("change", GRAPHS)
 def test_a_graph_of_the_network_that_does_more_than_compute_is_refused(
-    change, part, honest, secret, tmp_path
+    change, part, where, honest, secret, tmp_path
 ):
+    path = pack(tmp_path / "model.keras", where(honest, change, part))
+    assert GRAPHS[change] in refused(path, secret)
+
+
+# Keras goes on after the error, and warns of the places where it looks next.
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+@pytest.mark.parametrize("change", GRAPHS)
+def test_keras_refuses_such_a_graph_too(change, honest, secret, tmp_path):
+    path = pack(tmp_path / "model.keras", change_graph(honest, change, "inference"))
+
+    def load(path: Path) -> None:
+        try:
+            keras.models.load_model(path)
+        except Exception as error:
+            raise TfxferError(str(error)) from error
+
+    assert GRAPHS[change] in refused(path, secret, load)
+
+
+KEPT = {
+    "a zip bomb": (np.frombuffer(zlib.compress(bytes(2**28), 9), np.uint8), "unpacks to more"),
+    "cut short": (np.frombuffer(zlib.compress(bytes(2**10))[:-1], np.uint8), "cut short"),
+    "no bytes": (np.zeros(4, "float32"), "expected bytes"),
+    "rows of bytes": (np.zeros((4, 4), "uint8"), "expected bytes"),
+    "not compressed": (np.zeros(4, "uint8"), "damaged"),
+    "no parcel": (np.frombuffer(zlib.compress(b"[]"), np.uint8), "damaged"),
+    "another parcel": (np.frombuffer(zlib.compress(parcel.pack([1])), np.uint8), "damaged"),
+    "a parcel of something else": (
+        np.frombuffer(zlib.compress(parcel.pack({"inference": {"graph": "x"}})), np.uint8),
+        "damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_graphs_that_are_none_are_refused(name, honest, secret, tmp_path):
+    content, word = KEPT[name]
+    buffer = io.BytesIO(honest[WEIGHTS])
+    with h5py.File(buffer, "r+") as file:
+        place = place_of_graphs(file)
+        del file[place]
+        file[place] = content
+    members = honest | {WEIGHTS: buffer.getvalue()}
+    assert word in refused(pack(tmp_path / "model.keras", members), secret)
+
+
+CHANGES = {
+    "no inference graph": lambda values: values | {"inference": None},
+    "another width": lambda values: values | {"features": 17},
+    "huge weights": lambda values: (
+        values | {"weights": [[w[0], [10**6, 10**6], *w[2:]] for w in values["weights"]]}
+    ),
+    "weights of text": lambda values: (
+        values | {"weights": [[w[0], w[1], "S9", w[3]] for w in values["weights"]]}
+    ),
+    "no graph": lambda values: (
+        values | {"inference": values["inference"] | {"graph": np.frombuffer(b"x" * 9, np.uint8)}}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_network_that_is_none_is_refused(name, honest, secret, tmp_path):
+    refused(pack(tmp_path / "model.keras", change_kept(honest, CHANGES[name])), secret)
+
+
+OUTLINES = {
+    "a zip bomb": base64.b64encode(zlib.compress(bytes(2**28), 9)).decode(),
+    "no base64": "*",
+    "a number": 1,
+    "nested": base64.b64encode(
+        zlib.compress((10**5).to_bytes(8, "little") + b"[" * 10**5)
+    ).decode(),
+    "huge weights": base64.b64encode(
+        zlib.compress(
+            parcel.pack(
+                [["w"], [[10**6, 10**6]], ["float32"], [True], [0], ["s"], [32, 32, 3], 16, ""]
+            )
+        )
+    ).decode(),
+}
+
+
+@pytest.mark.parametrize("name", OUTLINES)
+def test_an_outline_that_is_none_is_refused(name, honest, secret, tmp_path):
     config = json.loads(honest["config.json"])
-    change_graph(config, change, part)
-    text = refused(pack(tmp_path / "model.keras", with_config(honest, config)), secret)
-    assert GRAPHS[change] in text
+    config["config"]["layers"][1]["config"] |= {"outline": OUTLINES[name], "digest": "0" * 64}
+    refused(pack(tmp_path / "model.keras", with_config(honest, config)), secret)
+
+
+def test_graphs_elsewhere_in_the_weights_are_looked_at(honest, secret, tmp_path):
+    hidden = change_graph(honest, in_body, "inference")[WEIGHTS]
+    buffer = io.BytesIO(honest[WEIGHTS])
+    with h5py.File(buffer, "r+") as file, h5py.File(io.BytesIO(hidden)) as other:
+        file[f"elsewhere/{savedmodel.GRAPHS}"] = other[place_of_graphs(other)][()]
+    members = honest | {WEIGHTS: buffer.getvalue()}
+    assert "ReadFile" in refused(pack(tmp_path / "model.keras", members), secret)
 
 
 # --- a whole run folder ---

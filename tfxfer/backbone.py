@@ -6,31 +6,29 @@ import math
 import os
 import warnings
 import weakref
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.saving import (
-    serialization_lib,
-)  # private: the only way to ask whether `safe_mode` is on
+
+# Private: the only way to ask whether `safe_mode` is on, whether Keras only asks for shapes, and
+# whether it writes a file in its old format.
+from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.saving import serialization_lib
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer import handles, savedmodel
 from tfxfer.errors import SavedModelError
-from tfxfer.limits import FREE_GRAPH, GRAPH_RATIO, MOST_MESSAGE
-from tfxfer.savedmodel import Pretrained, PureGraph, Weight
+from tfxfer.savedmodel import Kept, Pretrained, PureGraph, Weight
 from tfxfer.stages import Stage
 
-FORMAT = 1
+FORMAT = 2  # in 1, of tfxfer 0.1, the config held the graphs
 T = TypeVar("T")
-KNOWN: weakref.WeakValueDictionary[str, Pretrained] = (
-    weakref.WeakValueDictionary()
-)  # what this process has read, so that a clone starts from its weights
-
+# What this process has read, by the digest of its graphs, so that a clone starts from its weights.
+KNOWN: weakref.WeakValueDictionary[str, Pretrained] = weakref.WeakValueDictionary()
 
 Precision: TypeAlias = Literal["float32", "mixed"]
 
@@ -72,6 +70,23 @@ def told_range(
     if pretrained.inference.input and (found := savedmodel.range_of(pretrained)) is not None:
         return *found, "graph"
     return 0.0, 1.0, "assumed"
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """What a layer lacks that was made from a config, until its weights are loaded.
+
+    Args:
+        digest: of the graphs, see `savedmodel.keep`.
+        outline: of the network, see `savedmodel.keep`.
+        width: of the layer's output.
+        trust: whether the graphs' operations may reach files, Python and the network.
+    """
+
+    digest: str
+    outline: str
+    width: int
+    trust: bool
 
 
 class Hidden(Generic[T]):
@@ -153,6 +168,9 @@ class Backbone(keras.layers.Layer):
         low, high, self.range_from = told_range(value_range, known, pretrained)
         self.value_range = (float(low), float(high))
         self._pretrained = Hidden(pretrained)
+        self._kept = Hidden[Kept | None](None)  # made when it is asked for
+        self._awaited: Awaited | None = None
+        self._refusal = Hidden[SavedModelError | None](None)  # of the graphs that a file had
         self._plan: tuple[str, ...] | None = None
         self._warned = False  # of a batch on another scale
         self._own = [
@@ -184,10 +202,25 @@ class Backbone(keras.layers.Layer):
         """Shape of one input: (height, width, 3), or that of the activations that a part of a network starts from (see `cut`)."""
         return self._pretrained.it.input_shape
 
+    def _network(self) -> Pretrained:
+        """What was read.
+
+        Raises:
+            SavedModelError: the layer was made from a config, and its graphs are not loaded yet.
+        """
+        if self._awaited is not None:
+            raise SavedModelError(
+                f"{self.name} ({self.handle}) has no graph yet: it was made from a config, which "
+                "does not hold it. Load the .keras or .weights.h5 file that holds it, with "
+                "keras.models.load_model or the model's load_weights, or read the network again "
+                "with tfxfer.Backbone."
+            )
+        return self._pretrained.it
+
     @property
     def pretrained(self) -> Pretrained:
         """Graphs, stages and weights, these as they are now."""
-        found = self._pretrained.it
+        found = self._network()
         return replace(
             found,
             weights=tuple(
@@ -219,10 +252,9 @@ class Backbone(keras.layers.Layer):
     @property
     def fingerprint(self) -> str:
         """Hexadecimal; changes with the graph and with any weight."""
-        digest = hashlib.sha256(
-            self._pretrained.it.inference.graph.SerializeToString(deterministic=True)
-        )
-        for i in self._pretrained.it.inference.weights:
+        inference = self._network().inference
+        digest = hashlib.sha256(inference.graph.SerializeToString(deterministic=True))
+        for i in inference.weights:
             digest.update(np.ascontiguousarray(self._own[i].numpy()).tobytes())
         return digest.hexdigest()
 
@@ -230,17 +262,12 @@ class Backbone(keras.layers.Layer):
         return None if taps is None else tuple(stage.cut for stage in self.stages[-taps:])
 
     def _widths(self, taps: int | None) -> tuple[int, ...]:
-        if taps is None:
-            return ()
-        return tuple(
-            shape[-1] * (2 if len(shape) > 1 else 1)
-            for shape in self._pretrained.it.stage_shapes[-taps:]
-        )
+        return widths_of(self._network(), taps)
 
     def prefix(self, taps: int | None = None) -> Prefix:
         """The whole network in inference mode as one constant graph, with its weights as they are now."""
         maps, widths = self._maps(taps), self._widths(taps)
-        graph = savedmodel.constant_graph(self._pretrained.it, [v.numpy() for v in self._own], maps)
+        graph = savedmodel.constant_graph(self._network(), [v.numpy() for v in self._own], maps)
         key = hashlib.sha256(f"{self.fingerprint} {maps}".encode()).hexdigest()
         width = sum(widths) or self.feature_size
         return Prefix(
@@ -262,7 +289,7 @@ class Backbone(keras.layers.Layer):
             "batch_norm": "inference" if taps else self.batch_norm,
             "precision": self.precision,
         }
-        other = Backbone(self._pretrained.it, trainable=False, value_range=self.value_range, **how)
+        other = Backbone(self._network(), trainable=False, value_range=self.value_range, **how)
         other.handle = self.handle
         other.take_weights(self)
         return other
@@ -277,7 +304,7 @@ class Backbone(keras.layers.Layer):
             ValueError: there is nothing before or after that cut.
             SavedModelError: the network can't be cut there, or can't be fine-tuned.
         """
-        first = len(self.stages) - stages
+        network, first = self._network(), len(self.stages) - stages
         if not 1 <= stages < len(self.stages):
             raise ValueError(
                 f"Expected 1 to {len(self.stages) - 1} stages after the cut. Received: stages={stages}"
@@ -289,11 +316,11 @@ class Backbone(keras.layers.Layer):
             else ()
         )
         widths = self._widths(taps)[: len(early)]
-        graph = savedmodel.before(self._pretrained.it, values, first, early)
+        graph = savedmodel.before(network, values, first, early)
         key = hashlib.sha256(
             f"{self.fingerprint} {self.stages[first - 1].cut} {early}".encode()
         ).hexdigest()
-        width = math.prod(self._pretrained.it.stage_shapes[first - 1]) + sum(widths)
+        width = math.prod(network.stage_shapes[first - 1]) + sum(widths)
         prefix = Prefix(
             graph,
             "pixels:0",
@@ -305,7 +332,7 @@ class Backbone(keras.layers.Layer):
             (),
             key,
         )
-        part = savedmodel.after(self._pretrained.it, values, first)
+        part = savedmodel.after(network, values, first)
         rest = Backbone(
             part,
             trainable=not self.why_frozen,
@@ -323,8 +350,9 @@ class Backbone(keras.layers.Layer):
 
     def stage_sizes(self) -> list[tuple[Stage, tuple[int, ...], int, int]]:
         """For each stage: its output's shape without the batch, its parameters, and the bytes of its output an example, in float32."""
-        weights, rows = self._pretrained.it.weights, []
-        for stage, shape in zip(self.stages, self._pretrained.it.stage_shapes, strict=True):
+        network = self._network()
+        weights, rows = network.weights, []
+        for stage, shape in zip(self.stages, network.stage_shapes, strict=True):
             count = sum(
                 weights[int(name.removeprefix("weight_"))].value.size for name in stage.weights
             )
@@ -405,7 +433,7 @@ class Backbone(keras.layers.Layer):
     # --- the computation ---
 
     def _graph(self, training: bool) -> PureGraph:
-        pretrained = self._pretrained.it
+        pretrained = self._network()
         moves = self.batch_norm == "train" or (self.batch_norm == "auto" and self._plan is None)
         if training and self.trainable and moves and pretrained.training is not None:
             return pretrained.training
@@ -439,6 +467,8 @@ class Backbone(keras.layers.Layer):
             raise ValueError(
                 f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={(None, *found)}"
             )
+        if self._awaited is not None and in_symbolic_scope():
+            return tf.zeros((tf.shape(x)[0], self._awaited.width))  # Keras wants the shape alone
         if not self._warned and tf.executing_eagerly():
             self._warn_of_range(x)
         if training and tf.inside_function():
@@ -501,52 +531,134 @@ class Backbone(keras.layers.Layer):
             raise ValueError(
                 f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={tuple(shape)}"
             )
-        return (shape[0], sum(self.tap_widths) or self.feature_size)
+        return (shape[0], self._width())
+
+    def _width(self) -> int:
+        if self._awaited is not None:
+            return self._awaited.width
+        return width_of(self._pretrained.it, self.taps)
 
     # --- keeping it ---
 
     def get_config(self) -> dict[str, Any]:
-        """Graphs and all; the weights are kept by Keras."""
+        """Everything but graphs and weights, which Keras keeps (see `save_own_variables`)."""
+        if self._awaited is None:
+            kept = self._keep()
+            KNOWN[kept.digest] = self._pretrained.it  # a clone begins with the weights of this one
+            digest, outline = kept.digest, kept.outline
+        else:
+            digest, outline = self._awaited.digest, self._awaited.outline
         config = {
             "name": self.name,
             "trainable": self.trainable,
             "handle": str(self.handle),
             "taps": self.taps,
-        }
-        config |= {
             "value_range": list(self.value_range),
             "batch_norm": self.batch_norm,
             "precision": self.precision,
             "plan": None if self._plan is None else list(self._plan),
+            "format": FORMAT,
+            "width": self._width(),
+            "digest": digest,
+            "outline": outline,
         }
-        return config | {"format": FORMAT, "graphs": packed(self._pretrained.it)}
+        if get_global_attribute("use_legacy_config") and self._awaited is None:
+            # Keras writes a .h5 file, of which the layers keep nothing but their variables.
+            config["graphs"] = base64.b64encode(self._keep().graphs).decode()
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Backbone":
-        """Rebuild from graphs, with the pretrained weights where this process has read them; in another one they are zero until they are loaded."""
+        """Rebuild the layer, with the pretrained weights where this process has read the network.
+
+        In another process its graphs come with its weights, when these are loaded; until then it
+        has shapes, and can't be called on images.
+        """
         config = dict(config)
-        if config.pop("format", None) != FORMAT:
+        trust = serialization_lib.in_safe_mode() is False
+        awaited: Awaited | None = None
+        written, graphs = config.pop("format", None), config.pop("graphs", None)
+        if written == FORMAT:
+            digest, outline = config.pop("digest"), config.pop("outline")
+            awaited = Awaited(digest, outline, config.pop("width"), trust)
+            known = KNOWN.get(digest)
+            if known is None and graphs is not None:
+                content = np.frombuffer(base64.b64decode(graphs), np.uint8)
+                known = savedmodel.restore(content, digest, trust=trust)
+            pretrained = savedmodel.outlined(outline) if known is None else known
+        elif written == 1:
+            pretrained = savedmodel.restore_format_1(graphs, trust=trust)
+            pretrained = KNOWN.get(savedmodel.keep(pretrained).digest, pretrained)
+        else:
             raise SavedModelError(
-                f"this Backbone was saved by another version of tfxfer; expected format {FORMAT}. Export it again with this version."
+                f"this Backbone was saved in format {written}, by another version of tfxfer; "
+                f"expected 1 to {FORMAT}. Export it again with this version."
             )
-        pretrained, plan, handle, trainable = (
-            unpacked(config.pop("graphs")),
-            config.pop("plan"),
-            config.pop("handle"),
-            config.pop("trainable"),
-        )
+        plan, handle = config.pop("plan"), config.pop("handle")
+        trainable = config.pop("trainable")
         layer = cls(pretrained, trainable=False, **config)
         layer.handle, layer._plan = handle, None if plan is None else tuple(plan)
+        layer._awaited = awaited
+        if awaited is not None and known is not None:
+            layer._take_graphs(known)
         layer._apply(trainable)
         return layer
 
+    def _keep(self) -> Kept:
+        if self._kept.it is None:
+            self._kept.it = savedmodel.keep(self._network())
+        return self._kept.it
+
+    def _take_graphs(self, network: Pretrained) -> None:
+        """Take the graphs that this layer lacks.
+
+        Raises:
+            SavedModelError: they are not those that the config tells of.
+            DeniedOperationError: they hold an operation that is not allowed.
+        """
+        awaited = self._awaited
+        if awaited is None:
+            return
+        if not awaited.trust:
+            savedmodel.check_kept(network)
+        same = savedmodel.outline_of(network) == awaited.outline
+        if not same or width_of(network, self.taps) != awaited.width:
+            raise SavedModelError(
+                "this file's config is not the one that was saved: it was changed or damaged. "
+                "Take the file from where it was written."
+            )
+        self._pretrained.it, self._awaited = network, None
+
+    def _load_graphs(self, store: Any) -> None:
+        """Take the graphs that this layer lacks from a file, or from what this process has read."""
+        awaited = self._awaited
+        if awaited is None:
+            return
+        try:
+            if savedmodel.GRAPHS in store:
+                content = store[savedmodel.GRAPHS]
+                network = savedmodel.restore(content, awaited.digest, trust=awaited.trust)
+                self._take_graphs(network)
+            elif (known := KNOWN.get(awaited.digest)) is not None:
+                self._take_graphs(known)
+            elif self._refusal.it is not None:
+                # Keras goes on after an error, and asks again with places where nothing is.
+                raise self._refusal.it
+            else:
+                self._network()
+        except SavedModelError as error:
+            self._refusal.it = error
+            raise
+
     def save_own_variables(self, store) -> None:
-        """By name, so that their order doesn't matter."""
+        """By name, so that their order doesn't matter; the graphs beside them, as bytes."""
+        store[savedmodel.GRAPHS] = np.frombuffer(self._keep().graphs, np.uint8)
         for weight, mine in zip(self._pretrained.it.weights, self._own, strict=True):
             store[weight.name] = mine.numpy()
 
     def load_own_variables(self, store) -> None:
-        """By name."""
+        """By name; the graphs, too, where the layer was made from a config and lacks them."""
+        self._load_graphs(store)
         for weight, mine in zip(self._pretrained.it.weights, self._own, strict=True):
             if weight.name not in store:
                 raise SavedModelError(
@@ -560,8 +672,7 @@ class Backbone(keras.layers.Layer):
         loaded = replace(
             known, weights=tuple(replace(w, value=values[w.name]) for w in known.weights)
         )
-        self._pretrained.it = loaded
-        packed(loaded)  # makes it known
+        self._pretrained.it = KNOWN[self._keep().digest] = loaded
 
 
 def constant(value: np.ndarray):
@@ -592,120 +703,14 @@ def opened(
     )
 
 
-def packed(pretrained: Pretrained) -> dict[str, Any]:
-    """Plain JSON values of everything but the weights' values, with a digest of the graphs."""
-
-    def graph(pure: PureGraph | None) -> dict[str, Any] | None:
-        if pure is None:
-            return None
-        data = base64.b64encode(
-            zlib.compress(pure.graph.SerializeToString(deterministic=True), 9)
-        ).decode()
-        return {
-            "graph": data,
-            "input": pure.input,
-            "output": pure.output,
-            "weights": list(pure.weights),
-            "updates": [list(u) for u in pure.updates],
-        }
-
-    values = {
-        "inference": graph(pretrained.inference),
-        "training": graph(pretrained.training),
-        "regularization": graph(pretrained.regularization),
-        "weights": [
-            [w.name, list(w.value.shape), w.value.dtype.name, w.trainable]
-            for w in pretrained.weights
-        ],
-        "stages": [[s.name, s.cut, list(s.weights)] for s in pretrained.stages],
-        "last_map": pretrained.last_map,
-        "input_shape": list(pretrained.input_shape),
-        "features": pretrained.features,
-        "reason": pretrained.reason,
-    }
-    digest = digest_of(values)
-    KNOWN[digest] = pretrained
-    return values | {"digest": digest}
+def widths_of(pretrained: Pretrained, taps: int | None) -> tuple[int, ...]:
+    """Columns of each of the last `taps` taps, from input to output; () without taps."""
+    if taps is None:
+        return ()
+    shapes = pretrained.stage_shapes[-taps:]
+    return tuple(shape[-1] * (2 if len(shape) > 1 else 1) for shape in shapes)
 
 
-def digest_of(values: dict[str, Any]) -> str:
-    return hashlib.sha256(
-        repr(sorted((k, repr(v)) for k, v in values.items() if k != "digest")).encode()
-    ).hexdigest()
-
-
-def unpacked(values: dict[str, Any]) -> Pretrained:
-    if digest_of(values) != values.get("digest"):
-        raise SavedModelError(
-            "this file's graph is not the one that was saved: it was changed or damaged. Take the file from where it was written."
-        )
-    if (known := KNOWN.get(values["digest"])) is not None:
-        for pure in filter(None, (known.inference, known.training, known.regularization)):
-            allow(pure.graph)
-        return known
-
-    def graph(value: dict[str, Any] | None) -> PureGraph | None:
-        if value is None:
-            return None
-        proto = GraphDef.FromString(inflated(base64.b64decode(value["graph"])))
-        savedmodel.check_constants(proto, "this file's graph")
-        allow(proto)
-        return PureGraph(
-            proto,
-            value["input"],
-            value["output"],
-            tuple(value["weights"]),
-            tuple((i, name) for i, name in value["updates"]),
-        )
-
-    inference = graph(values["inference"])
-    if inference is None:
-        raise SavedModelError("this file has no graph to compute features with.")
-    return Pretrained(
-        inference,
-        graph(values["training"]),
-        graph(values["regularization"]),
-        tuple(
-            Weight(name, zeros(shape, dtype), trainable)
-            for name, shape, dtype, trainable in values["weights"]
-        ),
-        tuple(Stage(name, cut, tuple(weights)) for name, cut, weights in values["stages"]),
-        values["last_map"],
-        tuple(values["input_shape"]),
-        values["features"],
-        values["reason"],
-    )
-
-
-def inflated(data: bytes) -> bytes:
-    """A graph's bytes, of at most so many as graphs of that size have.
-
-    Raises:
-        SavedModelError: there are more, or they are damaged.
-    """
-    most = min(max(FREE_GRAPH, GRAPH_RATIO * len(data)), MOST_MESSAGE)
-    stream = zlib.decompressobj()
-    try:
-        found = stream.decompress(data, most)
-    except zlib.error as error:
-        raise SavedModelError(f"this file's graph is damaged: {error}.") from error
-    if not stream.eof:
-        raise SavedModelError(
-            f"this file's graph is cut short, or unpacks to more than {most / 2**20:,.0f} MiB from"
-            f" {len(data):,} bytes."
-        )
-    return found
-
-
-def zeros(shape: Sequence[int], dtype: str) -> np.ndarray:
-    """Zeros that take no memory until they are copied: what a file says of a shape is not yet true."""
-    kind = np.dtype(dtype)
-    if kind.kind not in "biuf":
-        raise SavedModelError(f"this file's weights are {dtype}; expected numbers.")
-    return np.broadcast_to(np.zeros((), kind), tuple(shape))
-
-
-def allow(graph: GraphDef) -> None:
-    """Refuse a file's graph that can do more than compute, unless Keras' safe mode is off."""
-    if serialization_lib.in_safe_mode() is not False:
-        savedmodel.check_graph(graph, "this file's graph")
+def width_of(pretrained: Pretrained, taps: int | None) -> int:
+    """Columns of what a Backbone with these taps gives."""
+    return sum(widths_of(pretrained, taps)) or pretrained.features

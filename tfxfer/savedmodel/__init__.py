@@ -16,19 +16,32 @@ gradient    whether its gradients are the original's
 read        a folder to a Pretrained
 ranges      which pixels it expects
 cut         a network in two
+kept        a Pretrained in the file of a model
 reusable    a Pretrained as a SavedModel again
 """
 
 from tfxfer.savedmodel.check import check_constants, check_graph, check_saved_model
 from tfxfer.savedmodel.cut import after, before
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
+from tfxfer.savedmodel.kept import (
+    GRAPHS,
+    Kept,
+    check_kept,
+    keep,
+    outline_of,
+    outlined,
+    restore,
+    restore_format_1,
+)
 from tfxfer.savedmodel.pure import inlined, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
 from tfxfer.savedmodel.read import read, variables_of
 from tfxfer.savedmodel.reusable import reusable
 
 __all__ = [
+    "GRAPHS",
     "RANGES",
+    "Kept",
     "Pretrained",
     "PureGraph",
     "Weight",
@@ -36,13 +49,19 @@ __all__ = [
     "before",
     "check_constants",
     "check_graph",
+    "check_kept",
     "check_saved_model",
     "constant_graph",
     "function",
     "inlined",
+    "keep",
     "needed",
+    "outline_of",
+    "outlined",
     "range_of",
     "read",
+    "restore",
+    "restore_format_1",
     "reusable",
     "variables_of",
     "with_constants",

@@ -226,9 +226,10 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
     Raises:
         ServingError: it can't be loaded, names what no network of images needs (see `check_config`),
             or would take far more memory than the file is worth.
+        SavedModelError: see `weigh`.
     """
     with explained(path, DAMAGED):
-        held = weigh(path)
+        held = weigh(path, trust=trust)
         with zipfile.ZipFile(path) as archive:
             check_config(json.loads(archive.read("config.json")), trust=trust)
         with bounded_variables(held):

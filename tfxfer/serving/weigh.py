@@ -1,4 +1,4 @@
-"""A model.keras file before Keras opens it: what it would unpack to, and what its layers would take of memory.
+"""A model.keras file before Keras opens it: its graphs, what it would unpack to, and its memory.
 
 Keras' own bounds begin at 4 GiB, and say nothing of layers that are large and have no values in the file.
 """
@@ -17,12 +17,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfxfer import savedmodel
 from tfxfer.files import check_zip, open_regular
 from tfxfer.limits import FREE_WEIGHTS, MOST_ELEMENTS, MOST_JSON
 
 WEIGHTS = "model.weights.h5"
 MEMBERS = {"metadata.json", "config.json", WEIGHTS}
-MOST_CONFIG = 4 * MOST_JSON  # it holds the network's graphs
+MOST_CONFIG = 4 * MOST_JSON  # that of tfxfer 0.1 holds the network's graphs
 
 
 class Part(io.RawIOBase):
@@ -59,11 +60,15 @@ class Part(io.RawIOBase):
         return len(content)
 
 
-def weigh(path: Path) -> int:
-    """The bytes of all weights that a model.keras holds.
+def weigh(path: Path, *, trust: bool = False) -> int:
+    """The bytes of all weights that a model.keras holds; the graphs among them are looked at.
+
+    Args:
+        trust: whether their operations may reach files, Python and the network.
 
     Raises:
         OSError: it can't be read.
+        SavedModelError: a graph is damaged or too large, or holds an operation that is not allowed.
         ValueError: it is no archive of Keras', unpacks to far more than it is, or its weights lie elsewhere.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
@@ -80,7 +85,7 @@ def weigh(path: Path) -> int:
         config = archive.getinfo("config.json")
         if config.file_size > MOST_CONFIG:
             raise ValueError(f"its config.json has {config.file_size / 2**20:,.0f} MiB")
-        return weigh_values(values_of(file, archive))
+        return weigh_values(values_of(file, archive), trust)
 
 
 def values_of(file: BinaryIO, archive: zipfile.ZipFile) -> BinaryIO:
@@ -96,7 +101,7 @@ def values_of(file: BinaryIO, archive: zipfile.ZipFile) -> BinaryIO:
     return io.BufferedReader(Part(file, start, info.file_size))  # type: ignore[return-value]
 
 
-def weigh_values(file: BinaryIO) -> int:
+def weigh_values(file: BinaryIO, trust: bool) -> int:
     """The bytes of all data sets of an HDF5 file, each of which has to be in the file as it is."""
     total = 0
     with h5py.File(file, "r") as opened:
@@ -115,6 +120,8 @@ def weigh_values(file: BinaryIO) -> int:
                     waiting.append(member)
                 elif isinstance(member, h5py.Dataset):
                     total += weigh_data(name, member)
+                    if name == savedmodel.GRAPHS:
+                        savedmodel.restore(member[()], None, trust=trust)
     return total
 
 

@@ -1,0 +1,267 @@
+"""A Pretrained as it is kept in files: its graphs as bytes, and a short outline without them.
+
+A model's file carries both: Keras makes the layers from the model's config, which holds the
+outline, and fills them afterwards from the model's weights, beside which the graphs lie. They are no
+assets of Keras', since `save_weights` writes none, and `save_model` with `zipped=False` loses them
+where its path is relative (3.15).
+"""
+
+import base64
+import hashlib
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from tfxfer import parcel
+from tfxfer.errors import SavedModelError
+from tfxfer.limits import FREE_GRAPH, GRAPH_RATIO, MOST_MESSAGE
+from tfxfer.savedmodel.check import check_constants, check_graph
+from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight
+from tfxfer.stages import Stage
+
+GRAPHS = ":graphs"  # their name among the weights: no weight's name holds a colon
+WHERE = "this file's graph"
+CHANGED = (
+    "is not the one that was saved: the file was changed or damaged, or is of another network. "
+    "Take the file from where it was written."
+)
+NO_GRAPH = PureGraph(GraphDef(), None, "", ())
+NO_STAGE = -1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A Pretrained for a file.
+
+    Args:
+        graphs: everything but the weights' values, compressed.
+        digest: hexadecimal, of what `graphs` unpacks to.
+        outline: see `outline_of`.
+    """
+
+    graphs: bytes
+    digest: str
+    outline: str
+
+
+def keep(pretrained: Pretrained) -> Kept:
+    """What a file holds of a Pretrained, besides the values of its weights."""
+    values = {
+        "inference": graph_values(pretrained.inference),
+        "training": graph_values(pretrained.training),
+        "regularization": graph_values(pretrained.regularization),
+        "weights": [
+            [w.name, list(w.value.shape), w.value.dtype.name, w.trainable]
+            for w in pretrained.weights
+        ],
+        "stages": [[s.name, s.cut, list(s.weights)] for s in pretrained.stages],
+        "last_map": pretrained.last_map,
+        "input_shape": list(pretrained.input_shape),
+        "features": pretrained.features,
+        "reason": pretrained.reason,
+    }
+    content = parcel.pack(values)
+    return Kept(zlib.compress(content, 9), digest_of(content), outline_of(pretrained))
+
+
+def graph_values(pure: PureGraph | None) -> dict[str, Any] | None:
+    """A graph as values of a parcel."""
+    if pure is None:
+        return None
+    return {
+        "graph": np.frombuffer(pure.graph.SerializeToString(deterministic=True), np.uint8),
+        "input": pure.input,
+        "output": pure.output,
+        "weights": list(pure.weights),
+        "updates": [list(update) for update in pure.updates],
+    }
+
+
+def restore(graphs: Any, digest: str | None, *, trust: bool) -> Pretrained:
+    """A Pretrained from what `keep` made, with zeros for weights.
+
+    Args:
+        graphs: uint8 [n], `Kept.graphs` of a file that anybody may have written.
+        digest: that they must have; None where it is not known.
+        trust: whether operations may reach files, Python and the network.
+
+    Raises:
+        SavedModelError: they are damaged, too large, or have another digest.
+        DeniedOperationError: they hold an operation that is not allowed, by name.
+    """
+    array = np.asarray(graphs)
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise SavedModelError(f"{WHERE} is {array.dtype} {array.shape}; expected bytes.")
+    content = inflate(array.tobytes())
+    if digest is not None and digest_of(content) != digest:
+        raise SavedModelError(f"{WHERE} {CHANGED}")
+    return pretrained_of(parcel_values(content), trust=trust)
+
+
+def restore_format_1(values: Any, *, trust: bool) -> Pretrained:
+    """As `restore`, from the config of a layer that tfxfer 0.1 saved."""
+    said = sorted((key, repr(value)) for key, value in values.items() if key != "digest")
+    if digest_of(repr(said).encode()) != values.get("digest"):
+        raise SavedModelError(f"{WHERE} {CHANGED}")
+    values = dict(values)
+    for name in ("inference", "training", "regularization"):
+        if values[name] is not None:
+            graph = inflate(base64.b64decode(values[name]["graph"]))
+            values[name] = values[name] | {"graph": np.frombuffer(graph, np.uint8)}
+    return pretrained_of(values, trust=trust)
+
+
+def pretrained_of(values: dict[str, Any], *, trust: bool) -> Pretrained:
+    """A Pretrained from the values of a file, when its graphs were looked at."""
+    try:
+        inference = graph_of(values["inference"], trust)
+        if inference is None:
+            raise SavedModelError("this file has no graph to compute features with.")
+        weights = [
+            Weight(name, zeros(shape, dtype), trainable)
+            for name, shape, dtype, trainable in values["weights"]
+        ]
+        return Pretrained(
+            inference,
+            graph_of(values["training"], trust),
+            graph_of(values["regularization"], trust),
+            tuple(weights),
+            tuple(Stage(name, cut, tuple(inside)) for name, cut, inside in values["stages"]),
+            values["last_map"],
+            tuple(values["input_shape"]),
+            values["features"],
+            values["reason"],
+        )
+    except (AttributeError, DecodeError, KeyError, TypeError, ValueError) as error:
+        raise SavedModelError(f"{WHERE} is damaged: {error!r}.") from error
+
+
+def graph_of(value: dict[str, Any] | None, trust: bool) -> PureGraph | None:
+    """A graph from the values of a file, when it was looked at."""
+    if value is None:
+        return None
+    graph = GraphDef.FromString(value["graph"].tobytes())
+    check_constants(graph, WHERE)
+    if not trust:
+        check_graph(graph, WHERE)
+    updates = tuple((i, name) for i, name in value["updates"])
+    return PureGraph(graph, value["input"], value["output"], tuple(value["weights"]), updates)
+
+
+def check_kept(pretrained: Pretrained) -> None:
+    """Refuse a Pretrained whose graphs can do more than compute.
+
+    Raises:
+        DeniedOperationError: with the names of the operations.
+    """
+    for pure in (pretrained.inference, pretrained.training, pretrained.regularization):
+        if pure is not None:
+            check_graph(pure.graph, WHERE)
+
+
+def outline_of(pretrained: Pretrained) -> str:
+    """What a layer is made of before its graphs are there, as a short text.
+
+    It says which weights there are and in which stage each is, and what goes in and comes out. By
+    columns, since alike values next to each other take less.
+    """
+    stage_of = dict.fromkeys(range(len(pretrained.weights)), NO_STAGE)
+    for number, stage in enumerate(pretrained.stages):
+        for name in stage.weights:
+            stage_of[int(name.removeprefix("weight_"))] = number
+    values = [
+        [weight.name for weight in pretrained.weights],
+        [list(weight.value.shape) for weight in pretrained.weights],
+        [weight.value.dtype.name for weight in pretrained.weights],
+        [weight.trainable for weight in pretrained.weights],
+        list(stage_of.values()),
+        [stage.name for stage in pretrained.stages],
+        list(pretrained.input_shape),
+        pretrained.features,
+        pretrained.reason,
+    ]
+    return base64.b64encode(zlib.compress(parcel.pack(values), 9)).decode()
+
+
+def outlined(outline: str) -> Pretrained:
+    """A Pretrained without graphs, from `outline_of`; its weights are zeros, and it can't compute.
+
+    Raises:
+        SavedModelError: it is damaged.
+    """
+    try:
+        values = parcel_values(inflate(base64.b64decode(outline)))
+        names, shapes, dtypes, trainable, stage_of, stages, input_shape, features, reason = values
+        weights = [
+            Weight(name, zeros(shape, dtype), trains)
+            for name, shape, dtype, trains in zip(names, shapes, dtypes, trainable, strict=True)
+        ]
+        found = []
+        for number, name in enumerate(stages):
+            inside = [f"weight_{i}" for i, stage in enumerate(stage_of) if stage == number]
+            found.append(Stage(name, "", tuple(inside)))
+        return Pretrained(
+            NO_GRAPH,
+            None,
+            None,
+            tuple(weights),
+            tuple(found),
+            "",
+            tuple(input_shape),
+            features,
+            reason,
+        )
+    except (TypeError, ValueError) as error:
+        raise SavedModelError(f"this file's outline of a network is damaged: {error}.") from error
+
+
+def parcel_values(content: bytes) -> Any:
+    """The values in a parcel.
+
+    Raises:
+        SavedModelError: it is none.
+    """
+    try:
+        return parcel.unpack(content)
+    except ValueError as error:
+        raise SavedModelError(f"{WHERE} is damaged: {error}.") from error
+
+
+def digest_of(content: bytes) -> str:
+    """Hexadecimal, of some bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def inflate(data: bytes) -> bytes:
+    """Unpacked bytes, of at most so many as graphs of that size have.
+
+    Raises:
+        SavedModelError: there are more, or they are damaged.
+    """
+    most = min(max(FREE_GRAPH, GRAPH_RATIO * len(data)), MOST_MESSAGE)
+    stream = zlib.decompressobj()
+    try:
+        found = stream.decompress(data, most)
+    except zlib.error as error:
+        raise SavedModelError(f"{WHERE} is damaged: {error}.") from error
+    if not stream.eof:
+        raise SavedModelError(
+            f"{WHERE} is cut short, or unpacks to more than {most / 2**20:,.0f} MiB from"
+            f" {len(data):,} bytes."
+        )
+    return found
+
+
+def zeros(shape: Any, dtype: str) -> np.ndarray:
+    """Zeros that take no memory until they are copied.
+
+    What a file says of a shape is not yet true.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind not in "biuf":
+        raise SavedModelError(f"this file's weights are {dtype}; expected numbers.")
+    return np.broadcast_to(np.zeros((), kind), tuple(shape))
