@@ -18,7 +18,7 @@ from tfxfer import heads, serving
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import damage, load
-from tfxfer.data.damage import Damage, find_damage
+from tfxfer.data.damage import find_damage
 from tfxfer.errors import ImageError
 from tfxfer.limits import MOST_PIXELS
 
@@ -222,7 +222,7 @@ def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Two classes of four whole photos each."""
-    for number, name in enumerate(CLASSES):
+    for number, name in enumerate(CLASSES[:2]):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i, image in enumerate(crops("china.jpg", 4, number)):
             (tmp_path / "data" / name / f"{i}.jpg").write_bytes(jpeg(image))
@@ -247,7 +247,7 @@ def test_nothing_is_found_in_a_whole_file(name):
     assert find_damage(data) is None
 
 
-def test_too_many_pixels_are_not_decoded(monkeypatch):
+def test_too_many_pixels_are_not_decoded():
     data = bytearray(cut_and_closed())
     at = data.index(b"\xff\xc0")
     side = int(MOST_PIXELS**0.5) + 1
@@ -256,9 +256,9 @@ def test_too_many_pixels_are_not_decoded(monkeypatch):
 
 
 def test_scans_behind_the_limit_are_not_decoded(monkeypatch):
+    assert find_damage(last_scan_is_cut()) is not None
     monkeypatch.setattr("tfxfer.data.images.MOST_SCANS", 1)
-    found = find_damage(whole(progressive=True))
-    assert found == Damage("is truncated: its end is missing", readable=False)
+    assert find_damage(last_scan_is_cut()) is None
 
 
 # --- load ---
@@ -363,5 +363,5 @@ def test_evaluate_counts_and_names_a_damaged_file(run_folder, folder, capsys):
     (folder / file).write_bytes(cut_and_closed())
     figures = serving.evaluate(run_folder, folder, log=lambda _: None)
     said = capsys.readouterr().err.splitlines()
-    assert figures["count"] == 8
+    assert figures["n"] == 8
     assert [file in line for line in said if ".jpg" in line] == [True]
