@@ -186,9 +186,9 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "odd_sampling": with_odd_sampling,
     "rgb": lambda: whole(keep_rgb=True),
     "tensorflow": lambda: tf.io.encode_jpeg(np.asarray(picture())).numpy(),
-    "tensorflow_progressive": lambda: (
-        tf.io.encode_jpeg(np.asarray(picture()), progressive=True).numpy()
-    ),
+    "tensorflow_progressive": lambda: tf.io.encode_jpeg(
+        np.asarray(picture()), progressive=True
+    ).numpy(),
     "zeros_between_segments": lambda: between_segments(b"\0\0"),
     "junk_between_segments": lambda: between_segments(b"junk" * 100),
     "filled_between_segments": lambda: between_segments(b"\xff\xff\xff"),
