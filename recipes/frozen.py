@@ -25,7 +25,7 @@ def frozen(
     epochs: Annotated[int, "Of heads that train (mlp, cosine).", range(1, 10**6)] = 20,
 ):
     """Fit a head on the features of a frozen network."""
-    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
+    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
     run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)

@@ -28,7 +28,7 @@ def full(
     """Train a whole network from the head that frozen fits, and keep the frozen model unless that pays."""
     if data_service:
         tfxfer.dataservice.answer(data_service)
-    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
+    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm=batch_norm, trust=run.trust)
     tfxfer.tuning.stages_of(network, "1")

@@ -27,7 +27,7 @@ def partial(
     time_limit: Annotated[float | None, "Minutes of tuning after which each training ends with its epoch.", (0, 10**6)] = None,
 ):
     """Train the last stages of a network from cached activations, and keep the frozen model unless that pays."""
-    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
+    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm="inference", trust=run.trust)
     stages = tfxfer.tuning.stages_of(network, unfreeze)

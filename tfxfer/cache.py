@@ -180,6 +180,16 @@ class Cache:
                 i for i, place in enumerate(places(database, found[0], digests)) if place is None
             ]
 
+    def digests(self, key: dict[str, Any]) -> list[str]:
+        """Which contents have a row; those of shards that are gone or damaged are forgotten first."""
+        with self._database() as database:
+            found = identify(database, key)
+            if found is None:
+                return []
+            self._forget_damaged(database, *found)
+            rows = database.execute("select digest from rows where key = ?", (found[0],))
+            return [digest for (digest,) in rows]
+
     def free(self) -> int:
         """Bytes that are free on its disk."""
         with self._explained():

@@ -685,7 +685,7 @@ def extract(
     with quiet():  # Beam warns of cloud packages that nobody needs here
         beam = room("beam")
     where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
-    examples = room("data").load(data, **where)
+    examples = room("data").load(data, cache=to, **where)
     network = room("backbone").Backbone(
         backbone, trainable=False, image_size=image_size, value_range=value_range, trust=trust
     )

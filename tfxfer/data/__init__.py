@@ -3,6 +3,7 @@
 from os import PathLike, fspath
 from pathlib import Path
 
+from tfxfer.cache import Cache
 from tfxfer.data.arrays import from_arrays, from_dataset
 from tfxfer.data.assemble import assemble, drop_undecodable, with_plain_names
 from tfxfer.data.demo import read_demo
@@ -37,6 +38,7 @@ def load(
     data_dir: str | PathLike[str] | None = None,
     seed: int = 0,
     skip_bad_images: bool = False,
+    cache: str | PathLike[str] | None = None,
 ) -> Examples:
     """Find, check and, where needed, split labelled images.
 
@@ -51,11 +53,15 @@ def load(
             they are.
         data_dir: where TensorFlow Datasets keeps its files.
         seed: another seed, another split.
-        skip_bad_images: leave out what can't be decoded, and note it, instead of raising.
+        skip_bad_images: leave out what can't be decoded, and note it, instead of raising; also what
+            is damaged and decoded all the same, which else is only noted.
+        cache: a folder (see `tfxfer.Cache`) that remembers which files are whole, so that each is
+            looked at once; None: all are looked at each time.
 
     Raises:
         DataError: no images, one class, a class of one image where a split must be made, a class that is only in test, an unreadable table.
         ImageError: files that can't be decoded.
+        CacheError: the cache can't be used.
         MissingExtraError: HEIC, AVIF and TIFF need `tfxfer[heic]`.
     """
     if isinstance(data, Examples):
@@ -73,7 +79,8 @@ def load(
             "one, a .csv file "
             "with the columns path and label, tfds:NAME, or demo."
         )
-    return assemble(found, seed=seed, skip_bad_images=skip_bad_images)
+    kept = None if cache is None else Cache(cache)
+    return assemble(found, seed=seed, skip_bad_images=skip_bad_images, cache=kept)
 
 
 def find_source(

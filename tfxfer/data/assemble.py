@@ -4,12 +4,14 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfxfer.cache import Cache
+from tfxfer.data.damage import Checked
 from tfxfer.data.duplicates import conflicts, copies, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.heic import readable
@@ -20,8 +22,30 @@ from tfxfer.errors import DataError, ImageError, MissingExtraError
 IMBALANCE = 5
 
 
-def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> Examples:
+@dataclass(frozen=True)
+class Looked:
+    """What was found in one file.
+
+    Args:
+        digest: of the content as it is handed on; "" where it can't be read.
+        problem: why it can't be decoded, or is left out.
+        damage: what is missing in an image that is read all the same.
+        plain: whether it is handed on as it is on disk.
+    """
+
+    digest: str = ""
+    problem: str | None = None
+    damage: str | None = None
+    plain: bool = False
+
+
+def assemble(
+    found: Found, *, seed: int = 0, skip_bad_images: bool = False, cache: Cache | None = None
+) -> Examples:
     """Check what a source found and make it the examples of a run.
+
+    Args:
+        cache: remembers which files are whole, so that each content is looked at once.
 
     Raises:
         DataError: no images, one class, a class that can't be split or is never trained.
@@ -34,7 +58,9 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         )
     check_class_names(found.names if found.classes is None else found.classes, found.source)
     found, said = with_plain_names(found)
-    digests, problems, plain = _inspect(found, skip_bad_images)
+    looked = _inspect(found, skip_bad_images, Checked(cache))
+    digests = [each.digest for each in looked]
+    problems = [each.problem for each in looked]
     notes = [*found.notes, *said]
     bad = [i for i, text in enumerate(problems) if text]
     if bad:
@@ -47,6 +73,11 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         notes.append(
             f"{counted(len(bad), 'image')} left out (--skip-bad-images): {'; '.join(texts)}."
         )
+    damaged = {
+        file: each.damage for file, each in zip(found.files, looked, strict=True) if each.damage
+    }
+    if damaged:
+        notes.append(_said_of_damage(damaged))
     at = [i for i, text in enumerate(problems) if not text]
     if not at:
         raise DataError(f"{found.source}: none of the {len(found.files)} images can be read.")
@@ -94,8 +125,9 @@ def assemble(found: Found, *, seed: int = 0, skip_bad_images: bool = False) -> E
         ),
         None
         if found.paths is None
-        else tuple(os.path.abspath(found.paths[i]) if plain[i] else "" for i in at),
+        else tuple(os.path.abspath(found.paths[i]) if looked[i].plain else "" for i in at),
         {found.files[i]: problems[i] or "" for i in bad},
+        damaged,
     )
 
 
@@ -106,29 +138,45 @@ def _numbered(units: Sequence[Sequence[int]], count: int) -> np.ndarray:
     return numbers
 
 
-def _inspect(found: Found, skip_bad_images: bool) -> tuple[list[str], list[str | None], list[bool]]:
-    """The digest of each file's content, as it is handed on, what is wrong with it, and whether it is handed on as it is."""
+def _said_of_damage(damaged: Mapping[str, str]) -> str:
+    listed = ", ".join(f"{file} ({reason})" for file, reason in damaged.items())
+    are = "image is damaged, its" if len(damaged) == 1 else "images are damaged, their"
+    return (
+        f"{len(damaged)} {are} decoder guessed what is missing: {listed}. "
+        "Mend or remove such files, or leave them out with --skip-bad-images."
+    )
 
-    def look(i: int) -> tuple[str, str | None, bool]:
+
+def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Looked]:
+    """Read each file once, in threads, and say what it is."""
+
+    def look(i: int) -> Looked:
         try:
             data = readable(raw := found.read(i), found.files[i])
         except OSError as error:
-            return "", f"can't be read: {error.strerror or error}", False
+            return Looked(problem=f"can't be read: {error.strerror or error}")
         except ImageError as error:
-            return "", str(error).removeprefix(found.files[i]).lstrip(), False
+            return Looked(problem=str(error).removeprefix(found.files[i]).lstrip())
         except MissingExtraError as error:
             if not skip_bad_images:
                 raise
-            return "", f"needs an extra: {error}", False
-        return hashlib.sha256(data).hexdigest(), problem(data), data is raw
+            return Looked(problem=f"needs an extra: {error}")
+        digest = hashlib.sha256(data).hexdigest()
+        if text := problem(data):
+            return Looked(digest, text)
+        damage = checked.find(data, digest)
+        if damage is None:
+            return Looked(digest, plain=data is raw)
+        if not damage.readable:
+            return Looked(digest, f"is a JPEG that {damage.reason}")
+        if skip_bad_images:
+            return Looked(digest, f"is a JPEG that is damaged: {damage.reason}")
+        return Looked(digest, damage=damage.reason, plain=data is raw)
 
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         looked = list(pool.map(look, range(len(found.files))))
-    return (
-        [digest for digest, _, _ in looked],
-        [text for _, text, _ in looked],
-        [plain for _, _, plain in looked],
-    )
+    checked.save()
+    return looked
 
 
 def check_class_names(names: Iterable[str], source: str) -> None:

@@ -54,6 +54,8 @@ class Examples:
         units: int [n]; examples of the same number, of one group or identical, may not be torn apart by folds. None where each stands for itself.
         paths: where each file lies, for who reads it without Python; "" where what is read is not the file as it is. None where there are no files.
         left_out: files that can't be read or decoded, and what is wrong with each.
+        damaged: files that are read although a part of the image is missing, and what their decoder
+            says.
     """
 
     files: tuple[str, ...]
@@ -67,6 +69,7 @@ class Examples:
     units: np.ndarray | None = None
     paths: tuple[str, ...] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -1,6 +1,7 @@
 """Is this an image that can be decoded? A quick look at the structure: magic bytes, size, and whether the end is there. Standard library only.
 
-It reads no pixel, so that a folder is checked in the time it takes to hash it. What only decoding can find is found while extracting.
+It reads no pixel, so that a folder is checked in the time it takes to hash it. What only decoding can
+find is found by `damage`, and while extracting.
 """
 
 import re
@@ -129,7 +130,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         raise Damaged(f"has more than {MOST_PIECES:,} segments")
     if size is None:
         raise Damaged("has no size")
-    end = _end_of_scans(data, size)
+    end = end_of_scans(data, size)
     # Looked for behind the header only: a thumbnail in the EXIF block has an end of its own. Bytes behind the end (phones write some) are no harm.
     if data.rfind(b"\xff\xd9", at, end) < 0:
         if end < len(data):
@@ -138,7 +139,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     return size
 
 
-def _end_of_scans(data: bytes, size: tuple[int, int]) -> int:
+def end_of_scans(data: bytes, size: tuple[int, int]) -> int:
     """How far a JPEG is read: as many marks of a scan as may be (see `headers`)."""
     most = min(max(MOST_SCANNED_PIXELS // max(size[0] * size[1], 1), 1), MOST_SCANS)
     at = 0

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.data import find_images, readable
+from tfxfer.data.damage import find_damage
 from tfxfer.data.images import problem
 from tfxfer.errors import DataError, ImageError, TfxferError
 from tfxfer.features import reason
@@ -26,6 +27,11 @@ def listed(texts: list[str]) -> str:
     return "; ".join(texts[:SHOWN]) + (
         f"; and {len(texts) - SHOWN} more." if len(texts) > SHOWN else "."
     )
+
+
+def said_of_damage(file: str, reason: str) -> str:
+    """A line on a photo that was answered although a part of it is missing."""
+    return f"{file} is damaged ({reason}): its answer is for what could be read of it"
 
 
 def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:
@@ -52,9 +58,20 @@ def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list
 
 
 def answers(
-    model: Served, read: Callable[[int], bytes], files: Sequence[str], batch_size: int
+    model: Served,
+    read: Callable[[int], bytes],
+    files: Sequence[str],
+    batch_size: int,
+    damaged: dict[int, str],
 ) -> Iterator[Row | str]:
-    """What the model says of each file in order, or a sentence on why it says nothing. Batches are computed one by one, off the caller's thread."""
+    """What the model says of each file in order, or a sentence on why it says nothing.
+
+    Batches are computed one by one, off the caller's thread.
+
+    Args:
+        damaged: is filled with what is missing in images that are answered all the same, by
+            position, before their answers are given.
+    """
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
 
@@ -83,6 +100,7 @@ def answers(
 
     def answer(found: dict[int, Any]) -> list[Row | str]:
         good = {i: encoded for i, encoded in found.items() if isinstance(encoded, bytes)}
+        looked = {i: lookers.submit(find_damage, encoded) for i, encoded in good.items()}
         try:
             found |= zip(good, ask(list(good.values())), strict=True)
         except (tf.errors.OpError, MemoryError):
@@ -90,17 +108,20 @@ def answers(
             for i, encoded in good.items():
                 rows = attempt(files[i], partial(ask, [encoded]))
                 found[i] = rows if isinstance(rows, str) else rows[0]
-        # An export that answers bad images with nothing says so by zeros.
-        return [
-            row
-            if isinstance(row, str) or row["probabilities"].any()
-            else f"{files[i]} can't be decoded"
-            for i, row in found.items()
-        ]
+        for i, row in found.items():
+            # An export that answers bad images with nothing says so by zeros.
+            if not isinstance(row, str) and not row["probabilities"].any():
+                found[i] = f"{files[i]} can't be decoded"
+        for i, look in looked.items():
+            damage = look.result()
+            if damage and not isinstance(found[i], str):
+                damaged[i] = damage.reason
+        return list(found.values())
 
     waiting: deque[Future] = deque()
     # One thread: two in TensorFlow's fused convolutions crash, see tfxfer.engines.
-    with ThreadPoolExecutor(1) as pool:
+    # Others look for damage meanwhile.
+    with ThreadPoolExecutor(os.cpu_count()) as lookers, ThreadPoolExecutor(1) as pool:
         try:
             for first in range(0, len(files), batch_size):
                 waiting.append(

@@ -1,6 +1,7 @@
 """A finished run's model on labelled images."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from tfxfer.data import Examples, Found, find_source, load, with_plain_names
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
+from tfxfer.names import one_line
 from tfxfer.run import Finished, open_run, same
-from tfxfer.serving.answers import SHOWN, answers, listed
+from tfxfer.serving.answers import SHOWN, answers, listed, said_of_damage
 from tfxfer.serving.model import open_model
 
 
@@ -26,7 +28,8 @@ def evaluate(
     """Judge a finished run's model on labelled images: figures as in metrics.json (see `tfxfer.evaluate.score`).
 
     What is judged: of the run's own data its test part, as the run split it; of other data the test part where there is one, else every image.
-    Classes are matched by name; those that the data lacks count for nothing.
+    Classes are matched by name; those that the data lacks count for nothing. Photos that are damaged
+    and decoded all the same count, and are named on stderr.
 
     Raises:
         RunError, ServingError: the run can't be used.
@@ -52,11 +55,11 @@ def evaluate(
     log(
         f"{found.source}: {'the test part' if own else 'all images'}, {len(chosen):,} of {len(found.files):,}"
     )
-    rows = list(
-        answers(
-            model, lambda i: found.read(chosen[i]), [found.files[i] for i in chosen], batch_size
-        )
-    )
+    files = [found.files[i] for i in chosen]
+    damaged: dict[int, str] = {}
+    rows = list(answers(model, lambda i: found.read(chosen[i]), files, batch_size, damaged))
+    for i, reason in damaged.items():
+        print(one_line(said_of_damage(files[i], reason)), file=sys.stderr)
     if bad := [row for row in rows if isinstance(row, str)]:
         raise ImageError(
             f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} Repair or remove them."

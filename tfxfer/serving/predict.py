@@ -14,7 +14,7 @@ from tfxfer.evaluate import members
 from tfxfer.features import Progress
 from tfxfer.files import read_regular
 from tfxfer.names import one_line
-from tfxfer.serving.answers import answers, find, listed
+from tfxfer.serving.answers import answers, find, listed, said_of_damage
 from tfxfer.serving.model import Served, open_model
 
 MANY = 100  # files from which on progress is worth a line
@@ -53,6 +53,8 @@ def predict(
     """Predict image files, and those below folders, with a finished run's model or an export of it.
 
     Yields a `Prediction` a file, in the order given, sorted within a folder; in folders, hidden files and those that are no images are passed over.
+
+    A photo that is damaged and decoded all the same is answered, and named on stderr at the end.
 
     Args:
         top_k: how many classes to name, the most probable one included.
@@ -99,11 +101,12 @@ def predictions(
 ) -> Iterator[Prediction]:
     least = model.doubt.least(sets) if model.doubt and sets is not None else None
     strange = model.doubt.threshold if model.doubt and unknown else None
-    bad = []
+    bad: list[str] = []
+    damaged: dict[int, str] = {}
     with closing(Progress(len(files), progress and len(files) >= MANY, "predict")) as shown:
         for file, answer in zip(
             files,
-            answers(model, lambda i: read_regular(files[i]), files, batch_size),
+            answers(model, lambda i: read_regular(files[i]), files, batch_size, damaged),
             strict=True,
         ):
             shown.update(1)
@@ -127,6 +130,8 @@ def predictions(
                 inside,
                 None if strange is None else bool(answer["unknown"] > strange),
             )
+    for i, reason in damaged.items():
+        print(one_line(said_of_damage(files[i], reason)), file=sys.stderr)
     if bad:
         # A line each, so that none is passed over in silence; the error counts them.
         for text in bad:
