@@ -205,6 +205,7 @@ def drawn_page(folder: Path, tried: Tried) -> str:
         thumbnails=thumbnails,
         mistakes=mistakes,
         n_mistakes=len(found["mistakes"]),
+        n_judged=len(found["judged"]),
         heading=words.heading(found["classes"]),
         description=words.description(found["settings"], found["counts"]),
         steps=words.next_steps(found, str(folder)),

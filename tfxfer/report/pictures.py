@@ -30,7 +30,10 @@ STYLE: dict[Any, Any] = {
 }
 HELD_OUT = "#e69f00"  # a colour-blind person tells it from the accent
 BARS, NUMBERS, NARROW = 40, 20, 10
-HALF, WHOLE = 4.8, 9.6  # inches: half of the page's width, so that a phone shrinks it little, and all
+HALF, WHOLE = (
+    4.8,
+    9.6,
+)  # inches: half of the page's width, so that a phone shrinks it little, and all
 LETTERS = 14  # of a class's name beside a picture
 
 
@@ -176,10 +179,7 @@ def curve(history: list[dict[str, float]], kind: str, whose: str, folds: bool) -
             "accuracy": "The share of right answers.",
         }[kind]
         if not any(f"val_{kind}" in row for row in history):
-            caption += (
-                " On the photos that it trains on, so better than on new ones: not the model's "
-                "accuracy."
-            )
+            caption += " On the photos that it trains on, so better than on new ones."
         if folds:
             caption += " The mean of several trainings, each without a part of the photos."
         return Picture(
@@ -191,10 +191,8 @@ def curve(history: list[dict[str, float]], kind: str, whose: str, folds: bool) -
 
 
 def bare(figure: Figure) -> Any:
-    return bared(figure.subplots())
-
-
-def bared(axes: Any) -> Any:
+    """The figure's axes, without a frame."""
+    axes = figure.subplots()
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
@@ -211,12 +209,7 @@ def inline(figure: Figure) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(f'(?<=[ "]){INK}(?=[;"])', "currentColor", text)  # where it is a colour
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in every picture of the page
+    # The page's style gives it a width, and the viewBox the shape.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return Markup(
-        re.sub(
-            r'(<svg[^>]*?) width="([\d.]+)pt"',
-            r'\1 style="width: 100%; max-width: \2pt" aria-hidden="true"',
-            text,
-            count=1,
-        )
-    )
+    return Markup(re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 aria-hidden="true"', text, count=1))

@@ -7,9 +7,20 @@ from markupsafe import Markup, escape
 
 from tfxfer.report.words import short
 
-# Colours that a colour-blind person tells apart (Okabe and Ito), readable on white and on black.
-COLOURS = ("#3b82c4", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
-# Outlines within a box from -1 to 1. Eight shapes and six colours: 24 classes, each with its own.
+# Readable on white and on black. A colour-blind person tells apart the first six (Okabe and Ito).
+COLOURS = (
+    "#3b82c4",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#d55e00",
+    "#56b4e9",
+    "#9a6a3c",
+    "#8b929b",
+    "#8e63c7",
+    "#a3a300",
+)
+# Outlines within a box from -1 to 1. Eight shapes and ten colours: 40 marks.
 SHAPES = (
     "M0-1A1 1 0 1 0 0 1 1 1 0 1 0 0-1Z",
     "M-.9-.9H.9V.9H-.9Z",
@@ -22,7 +33,7 @@ SHAPES = (
 )
 MOST = 24  # classes that are told apart
 WIDTH, HEIGHT, EDGE = 560, 420, 12
-SIZE, LARGE = 5.0, 1000  # of a mark; points above which marks are smaller
+SIZE = 5.0  # half of a mark's width
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ def scatter(points: list[dict[str, Any]], classes: list[str]) -> Map:
         x, y = place(point)
         parts.append(
             f'<path transform="translate({x:.1f} {y:.1f}) scale({SIZE})" '
-            f'{look(numbers.get(point["label"], 0))}/>'
+            f"{look(numbers.get(point['label'], 0))}/>"
         )
     for point in wrong:
         x, y = place(point)
@@ -79,7 +90,7 @@ def scatter(points: list[dict[str, Any]], classes: list[str]) -> Map:
     )
     return Map(
         words,
-        Markup("".join(parts)),  # noqa: S704 - numbers and outlines alone
+        Markup("".join(parts)),
         tuple(
             Mark(
                 sample(i),
@@ -103,14 +114,14 @@ def place(point: dict[str, Any]) -> tuple[float, float]:
 
 
 def look(number: int) -> str:
-    """The attributes of a class's mark."""
+    """The attributes of a class's mark: numbers and outlines, nothing from a run."""
     shape, colour = SHAPES[number % len(SHAPES)], COLOURS[number % len(COLOURS)]
     return f'd="{escape(shape)}" fill="{colour}" fill-rule="evenodd"'
 
 
 def sample(number: int) -> Markup:
     """A class's mark, for the legend."""
-    return Markup(  # noqa: S704 - numbers and outlines alone
+    return Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="-1.6 -1.6 3.2 3.2" class="mark" '
         f'aria-hidden="true"><path {look(number)}/></svg>'
     )

@@ -122,7 +122,11 @@ def check(found: dict[str, Any], run: str) -> dict[str, str]:
     """What to look at before the figures are trusted."""
     count, figures = found["review"]["label_errors"]["count"], found["figures"]
     if count:
-        what = "the photo whose label looks" if count == 1 else f"the {count:,} photos whose label looks"
+        what = (
+            "the photo whose label looks"
+            if count == 1
+            else f"the {count:,} photos whose label looks"
+        )
         text = (
             f"Look at {what} wrong (further down, and in label_errors.csv). Correct what is "
             "wrong and run again."

@@ -26,7 +26,7 @@ from tfxfer.run import Run
 
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
 SAMPLES, CLASSES = 4, 12  # pictures of so many classes
-RIGHT = 8  # photos that were answered rightly, beside those that were not
+RIGHT = 12  # photos that were answered rightly, beside those that were not
 TELLING = 0.1  # of the probability that covering a part must cost for the part to be bright
 FEWEST = 20  # examples below which label errors are not looked for
 SIDE, QUALITY = 112, 80  # of a thumbnail, in pixels, and of its JPEG
