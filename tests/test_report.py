@@ -255,8 +255,9 @@ def reviewed(folder):
 
 
 def test_everything_that_was_reviewed_is_on_the_page(tmp_path):
-    text = unescape(report.page(reviewed(tmp_path)))
-    assert sections(text) == [
+    page = report.page(reviewed(tmp_path))
+    text = unescape(page)
+    assert sections(page) == [
         "accuracy",
         "next",
         "answers",

@@ -20,7 +20,6 @@ INK = "#010203"  # stands for the page's text colour until the picture is inline
 ACCENT = "#3b82c4"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: selectable, small, and drawn by the reader's fonts, which know more letters
-    "svg.hashsalt": "tfxfer",  # the same run gives the same page
     "text.parse_math": False,  # a label may hold dollar signs
     "font.family": "sans-serif",
     "font.size": 10,
@@ -96,7 +95,7 @@ def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
             "Each row holds the photos of one class, each column one answer. Right answers are on "
             "the line from the upper left to the lower right. (A confusion matrix.)",
             f"Confusion matrix on {split} photos: {np.trace(matrix)} of {matrix.sum()} are right.{worst}",
-            inline(figure),
+            inline(figure, "confusion"),
             wide,
         )
 
@@ -137,7 +136,7 @@ def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
             "probable. On the dashed line it is right as often as it says, below it less often. "
             "A long bar means few photos (its 95 % interval).",
             f"Calibration on {split} photos: {words}.",
-            inline(figure),
+            inline(figure, "reliability"),
         )
 
 
@@ -186,7 +185,7 @@ def curve(history: list[dict[str, float]], kind: str, whose: str, folds: bool) -
             f"{kind.capitalize()} while it trained{whose}",
             caption,
             f"{kind.capitalize()} of {len(history)} epochs; at the end: {last}.",
-            inline(figure),
+            inline(figure, kind),
         )
 
 
@@ -198,10 +197,14 @@ def bare(figure: Figure) -> Any:
     return axes
 
 
-def inline(figure: Figure) -> Markup:
-    """The figure as SVG markup for the body of a page, in the page's colours and font."""
+def inline(figure: Figure, name: str) -> Markup:
+    """The figure as SVG markup for the body of a page, in the page's colours and font.
+
+    Args:
+        name: what its ids are made from, so that two pictures on a page share none.
+    """
     buffer = io.StringIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": f"tfxfer {name}"}):
         # Widths are measured with matplotlib's font, which lacks many scripts; the reader's fonts draw them.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
