@@ -469,24 +469,28 @@ def test_the_card_names_the_licence_of_a_known_backbone(tmp_path):
         assert expected in report.card(tmp_path)
 
 
-def finished(folder, *, accuracy=0.75, right=30, seed=0, classes=("a", "b")):
-    """A finished run of 40 test examples."""
-    run = Run(folder, options={"data": "photos", "backbone": "mine"}, seed=seed)
-    probabilities = np.full((40, 2), 0.3)
-    labels = np.arange(40) % 2
-    probabilities[np.arange(40), np.where(np.arange(40) < right, labels, 1 - labels)] = 0.7
+def finished(
+    folder, *, accuracy=0.75, right=30, seed=0, classes=("a", "b"), count=40, options=None
+):
+    """A finished run of some test examples."""
+    options = {"data": "photos", "backbone": "mine"} | (options or {})
+    run = Run(folder, options=options, seed=seed)
+    probabilities = np.full((count, 2), 0.3)
+    labels = np.arange(count) % 2
+    said = np.where(np.arange(count) < right, labels, 1 - labels)
+    probabilities[np.arange(count), said] = 0.7
     run.write_text("labels.txt", "".join(f"{name}\n" for name in classes))
     run.write_json("metrics.json", {"test": figures(accuracy), "validation": None, "baselines": {}})
     run.write_csv(
         "predictions.csv", Row.__annotations__, [("0.jpg", "test", classes[0], classes[0], 0.7)]
     )
-    files = np.array([f"{seed}-{i}.jpg" for i in range(40)])
+    files = np.array([f"{seed}-{i}.jpg" for i in range(count)])
     run.write(
         "probabilities.npz",
         lambda path: np.savez(
             path,
             files=files,
-            splits=np.repeat(["test"], 40),
+            splits=np.repeat(["test"], count),
             labels=labels,
             probabilities=probabilities,
         ),
@@ -538,6 +542,25 @@ def test_runs_are_compared_image_by_image(tmp_path):
         == f"+15.0 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
     )
     assert rows[-1][0] == "40 test images"
+
+
+@pytest.mark.parametrize("rights", [(30, 36), (13, 37), (21, 22), (40, 0)])
+def test_the_printed_difference_is_that_of_the_printed_accuracies(tmp_path, rights):
+    folders = [finished(tmp_path / str(i), right=right) for i, right in enumerate(rights)]
+    _, first, second, _ = report.compare(folders)
+    printed = 100 * (float(second[4]) - float(first[4]))
+    assert second[8].split()[0] == f"{printed:+.1f}"
+
+
+def test_the_difference_of_thirds_is_that_of_the_printed_accuracies(tmp_path):
+    # 23 of 24 against 13 of 24 is 41.67 points, and 0.958 against 0.542 is 41.6.
+    folders = [finished(tmp_path / str(n), right=n, count=24) for n in (13, 23)]
+    assert report.compare(folders)[2][8].startswith("+41.6 ")
+
+
+def test_the_head_that_was_asked_for_is_named_where_none_was_chosen(tmp_path):
+    folder = finished(tmp_path / "run", options={"head": "mlp"})
+    assert report.compare([folder, folder])[1][3] == "mlp"
 
 
 def test_runs_that_can_not_be_compared_are_said(tmp_path):
