@@ -86,7 +86,7 @@ def part(text, name):
 
 def test_page_shows_the_figures_the_baselines_and_the_settings(tmp_path):
     text = report.page(write_run(tmp_path))
-    assert "75.0 %" in text and "70.0 to 80.0 %" in text and "<td>given</td>" in text
+    assert "75.0 %" in text and "70.0 to 80.0&nbsp;%" in text and "<td>given</td>" in text
     rows = re.findall(r"<tr.*?</tr>", part(text, "baselines"), re.DOTALL)[1:]
     accuracies = [re.search(r'class="number">([\d.]+) %', row)[1] for row in rows]
     assert accuracies == ["25.0", "50.0", "75.0"]
@@ -425,7 +425,7 @@ def test_names_of_files_and_labels_are_text_wherever_they_stand(tmp_path):
 
 def test_the_figure_of_validation_is_shown_beside_that_of_test(tmp_path):
     text = report.page(write_run(tmp_path, validation=figures(0.5)))
-    assert "8 training photos" in text and "50.0 % (45.0 to 55.0 %)" in text
+    assert "8 training photos" in text and "50.0 % (45.0 to 55.0&nbsp;%)" in text
 
 
 def test_the_same_figures_are_there_as_json(tmp_path):
