@@ -94,7 +94,8 @@ def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
             "What is taken for what?",
             "Each row holds the photos of one class, each column one answer. Right answers are on "
             "the line from the upper left to the lower right. (A confusion matrix.)",
-            f"Confusion matrix on {split} photos: {np.trace(matrix)} of {matrix.sum()} are right.{worst}",
+            f"Confusion matrix on {split} photos: {np.trace(matrix)} of {matrix.sum()} are right."
+            + worst,
             inline(figure, "confusion"),
             wide,
         )
