@@ -11,6 +11,7 @@ from tfxfer.data import from_arrays, load
 from tfxfer.review.chart import plane
 from tfxfer.review.duplicates import nearest
 from tfxfer.review.labels import suspects
+from tfxfer.review.look import drawn_by_lot
 from tfxfer.review.occlusion import occlusion
 from tfxfer.review.odd import odd
 
@@ -124,6 +125,15 @@ def test_the_part_that_the_answer_hangs_on_is_found():
     heat = occlusion(answers, pixels, 0)
     assert heat.shape == (7, 7) and np.unravel_index(heat.argmax(), heat.shape) == (2, 4)
     assert heat[6, 0] == 0
+
+
+def test_lots_are_drawn_from_every_class_and_the_same_ones_each_time():
+    labels = np.repeat([0, 1, 2], [80, 15, 5])
+    drawn = drawn_by_lot(list(range(100)), labels, 12, 0)
+    assert drawn == drawn_by_lot(list(range(100)), labels, 12, 0)
+    assert len(set(drawn)) == 12 and np.bincount(labels[drawn]).tolist() == [4, 4, 4]
+    assert sorted(drawn_by_lot([3, 99], labels, 12, 0)) == [3, 99]
+    assert drawn_by_lot([], labels, 12, 0) == []
 
 
 def test_pictures_from_memory_are_looked_at_too():

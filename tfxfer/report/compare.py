@@ -81,7 +81,8 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         )
         before = before if i else right
         gain, error = difference(right, before)
-        plain = right.mean() - before.mean()
+        # Of the accuracies as they are printed, so that a calculator gives the same.
+        plain = round(right.mean(), 3) - round(before.mean(), 3)
         against = (
             f"{100 * plain:+.1f} ({100 * (gain - Z * error):+.1f} to "
             f"{100 * (gain + Z * error):+.1f})"
@@ -92,14 +93,8 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         recipe, backbone = (
             str(settings.get(name, {}).get("value", "-")) for name in ("recipe", "backbone")
         )
-        chosen = (
-            " ".join(
-                str(settings[name]["value"])
-                for name in ("chosen", "chosen_head")
-                if name in settings
-            )
-            or "-"
-        )
+        names = ("chosen", "chosen_head") if "chosen_head" in settings else ("chosen", "head")
+        chosen = " ".join(str(settings[name]["value"]) for name in names if name in settings) or "-"
         figures = (
             f"{found['accuracy']:.3f}",
             f"{found['low']:.3f} to {found['high']:.3f}",

@@ -26,6 +26,7 @@ from tfxfer.run import Run
 
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
 SAMPLES, CLASSES = 4, 12  # pictures of so many classes
+RIGHT = 12  # photos that were answered rightly, beside those that were not
 TELLING = 0.1  # of the probability that covering a part must cost for the part to be bright
 FEWEST = 20  # examples below which label errors are not looked for
 SIDE, QUALITY = 112, 80  # of a thumbnail, in pixels, and of its JPEG
@@ -75,6 +76,7 @@ def look(
         (i for i in judged.tolist() if said[i].argmax() == examples.labels[i]),
         key=lambda i: (-said[i].max(), examples.files[i]),
     )
+    recognised = drawn_by_lot(right, examples.labels, RIGHT, run.seed)
     held_out = np.concatenate([test, examples.where("validation")])
     what = "The list of the most similar pictures"
     pairs = optional(run, what, lambda: nearest(output, held_out, train, PAIRS)) or []
@@ -108,6 +110,7 @@ def look(
     pictured = dict.fromkeys(
         [
             *wrong,
+            *recognised,
             *(i for i, _ in doubtful[:SUSPECTS]),
             *(i for pair in pairs for i in pair[:2]),
             *(i for i, _ in strange[:ODD]),
@@ -148,6 +151,7 @@ def look(
             },
             "samples": {name: [named(i) for i in several] for name, several in samples.items()},
             "mistakes": [judgement(i) for i in wrong],
+            "right": [judgement(i) for i in recognised],
             "label_errors": {
                 "count": len(doubtful),
                 "examined": examined,
@@ -180,6 +184,18 @@ def look(
             "notes": notes,
         },
     )
+
+
+def drawn_by_lot(positions: list[int], labels: np.ndarray, most: int, seed: int) -> list[int]:
+    """Some of the positions by lot, of as many classes as there are."""
+    lot = np.random.default_rng(seed).permutation(np.array(sorted(positions), int)).tolist()
+    drawn: list[int] = []
+    while lot and len(drawn) < most:
+        # One of each class that is left, in the order of the lot.
+        turn = list({int(labels[i]): i for i in reversed(lot)}.values())[::-1]
+        drawn += turn
+        lot = [i for i in lot if i not in turn]
+    return drawn[:most]
 
 
 def doubts(

@@ -292,6 +292,7 @@ def competed(
         "batch_size": way.batch_size,
         "learning_rate": picked[-1],
         "share": folds[0].shares[shares[-1]],
+        "folds": len(folds),
     }
     cut = way.late()
     if not found.tuned_wins and cut:

@@ -1,0 +1,181 @@
+"""What a page says in whole sentences: what the model tells apart, what to do next, and the names
+of the rows that are compared.
+"""
+
+import shlex
+from datetime import datetime
+from typing import Any
+
+from tfxfer.names import one_line
+
+NAMED = 5  # classes that a heading names
+LETTERS = 28  # of a name in a heading or a picture
+FEW = 300  # test photos below which more of them are the first thing to ask for
+SPLITS = {"train": "to learn from", "validation": "to choose by", "test": "to test with"}
+
+
+def short(name: str, letters: int = LETTERS) -> str:
+    """A name on one line, visible, and not so long that nothing else has room."""
+    name = one_line(" ".join(name.split())) or repr(name)
+    return name if len(name) <= letters else name[: letters - 1] + "…"
+
+
+def listed(names: list[str]) -> str:
+    """Names as in a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
+
+
+def heading(classes: list[str]) -> str:
+    """What the model tells apart."""
+    if len(classes) <= NAMED:
+        return f"Telling apart {listed([short(name) for name in classes])}"
+    first = ", ".join(short(name) for name in classes[: NAMED - 1])
+    return f"Telling apart {len(classes):,} classes: {first} and {len(classes) - NAMED + 1:,} more"
+
+
+def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> str:
+    """How many photos, when and by which network, in one sentence or two."""
+
+    def value(name: str) -> str:
+        return str(settings.get(name, {}).get("value") or "")
+
+    sizes = {split: sum(found.values()) for split, found in counts.items()}
+    parts = [f"{sizes[split]:,} {what}" for split, what in SPLITS.items() if sizes.get(split)]
+    total = sum(sizes.values())
+    photos = f"{total:,} photo{'' if total == 1 else 's'}"
+    sentence = f"From {photos}: {listed(parts)}." if parts else f"From {photos}."
+    made = "Made"
+    if value("recipe"):
+        made += f" by tfxfer run {value('recipe')}"
+    if value("backbone"):
+        made += f" with the pretrained network {one_line(value('backbone'))}"
+    try:
+        day = datetime.fromisoformat(value("started"))
+        made += f" on {day.day} {day:%B %Y}"
+    except ValueError:  # a run of an earlier version, or an edited one
+        pass
+    return f"{sentence} {made}." if made != "Made" else sentence
+
+
+def weakest(classes: dict[str, dict[str, Any]]) -> str | None:
+    """The class that was recognised least often; of equals the one with the most photos. None where
+    all were recognised.
+    """
+    recalls = {name: row for name, row in classes.items() if row.get("recall") is not None}
+    if not recalls:
+        return None
+    name = min(recalls, key=lambda key: (recalls[key]["recall"], -recalls[key]["n"]))
+    return name if recalls[name]["recall"] < 1 else None
+
+
+def taken_for(mistakes: list[dict[str, Any]], name: str) -> tuple[str, int] | None:
+    """What photos of a class are taken for most often, and how often."""
+    counts: dict[str, int] = {}
+    for row in mistakes:
+        if row["true"] == name:
+            counts[row["predicted"]] = counts.get(row["predicted"], 0) + 1
+    return max(counts.items(), key=lambda item: item[1]) if counts else None
+
+
+def next_steps(found: dict[str, Any], folder: str) -> list[dict[str, str]]:
+    """Three things to do next, chosen by the figures: each with "kind", "text" and, where there is
+    one, a "command".
+
+    Args:
+        found: see `tfxfer.report.page.facts`.
+        folder: the run's.
+    """
+    run = shlex.quote(one_line(folder))
+    use = {
+        "kind": "use",
+        "text": "Let it name new photos, or export it for a server or a phone (tfxfer export).",
+        "command": f"tfxfer predict {run} photo.jpg",
+    }
+    return [improve(found, run), check(found, run), use]
+
+
+def improve(found: dict[str, Any], run: str) -> dict[str, str]:
+    """What would make the model better."""
+    figures, called = found["figures"], found["called"]
+    if not figures:
+        text = "Keep some photos apart to test with: without them nobody knows how good it is."
+        return {"kind": "test", "text": text}
+    name = weakest(figures["classes"])
+    if name is None:
+        text = (
+            f"All {figures['n']:,} {called} photos were right, or no class stands out. Test it on "
+            "photos from where it will be used."
+        )
+        return {"kind": "judge", "text": text, "command": f"tfxfer evaluate {run} --data PHOTOS"}
+    row = figures["classes"][name]
+    right = round(row["recall"] * row["n"])
+    text = (
+        f"Add training photos of “{short(name)}”, the class that is recognised least often: "
+        f"{right:,} of {row['n']:,} {called} photos"
+    )
+    if rival := taken_for(found["mistakes"], name):
+        text += f"; most often it is taken for “{short(rival[0])}” ({rival[1]:,} times)"
+    return {"kind": "photos", "text": f"{text}."}
+
+
+def check(found: dict[str, Any], run: str) -> dict[str, str]:
+    """What to look at before the figures are trusted."""
+    count, figures = found["review"]["label_errors"]["count"], found["figures"]
+    if count:
+        what = (
+            "the photo whose label looks"
+            if count == 1
+            else f"the {count:,} photos whose label looks"
+        )
+        text = (
+            f"Look at {what} wrong (further down, and in label_errors.csv). Correct what is "
+            "wrong and run again."
+        )
+        return {"kind": "labels", "text": text}
+    if figures and figures["n"] < FEW:
+        text = (
+            f"Test with more photos. With {figures['n']:,}, all that is known is that the accuracy "
+            f"is probably between {100 * figures['low']:.0f} and {100 * figures['high']:.0f} %."
+        )
+        return {"kind": "test", "text": text}
+    text = "Test it on photos from another camera, place or day than those it learnt from."
+    return {"kind": "judge", "text": text, "command": f"tfxfer evaluate {run} --data PHOTOS"}
+
+
+def candidate(name: str) -> str:
+    """What a model that was compared with others is called on the page, by its name in
+    metrics.json.
+    """
+    plain = {
+        "frozen": "frozen: the pretrained network as it is, with a classifier on top",
+        "tuned": "tuned: training changed the network, too",
+    }
+    if name in plain:
+        return plain[name]
+    if name.endswith(" of the way to tuned"):
+        return f"{name.split('%')[0]} % of the change that training made to the network"
+    if name.startswith("learning rate "):
+        return f"a short training with {name.removesuffix(', short')}"
+    return name
+
+
+def judged_how(found: dict[str, Any]) -> str:
+    """Which photos frozen and tuned were compared on, and what each was fitted on."""
+    rows, counts = found["candidates"], found["counts"]
+    n = next(iter(rows.values()))["n"] if rows else 0
+    tuning = found["settings"].get("tuning", {}).get("value")
+    folds = tuning.get("folds") if isinstance(tuning, dict) else None
+    if folds is None:  # a run of an earlier version
+        folds = 3 if n == sum(counts.get("train", {}).values()) else 1
+    if folds > 1:
+        share = "two thirds" if folds == 3 else "one half"
+        return (
+            f"Judged on all {n:,} training photos, in {folds} parts: each part by models that were "
+            f"fitted on the others. They saw only {share} of the photos, hence these figures are "
+            "often lower than the others on this page."
+        )
+    part = "validation photos" if counts.get("validation") else "training photos, held out for this"
+    return (
+        f"Judged on {n:,} {part}, by models that were fitted on the other training photos. Other "
+        "photos than in the first lines of this page, hence other figures."
+    )
