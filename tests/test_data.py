@@ -167,9 +167,7 @@ def test_hidden_and_other_files_are_counted_not_fatal(tmp_path):
     (tmp_path / "empty").mkdir()
     examples = load(tmp_path)
     assert len(examples) == 8 and examples.classes == ("a", "b")
-    assert "7 files that are no images were passed over" in notes(examples) and "2 .txt" in notes(
-        examples
-    )
+    assert "Ignored: 7 files that are not images" in notes(examples) and "2 .txt" in notes(examples)
     assert "there are no images in it: empty/" in notes(examples)
 
 

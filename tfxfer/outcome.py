@@ -410,7 +410,7 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
             keep(run, what, done)
             working = not isinstance(done, Failure)
 
-    return nothing if run.follows else show
+    return show if run.is_main_worker else nothing
 
 
 def settle(

@@ -112,7 +112,7 @@ def logistic(
 
 
 def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
-    """One sentence on whether transfer pays here: against the better of the baselines that use no pretrained network.
+    """One or two sentences on whether the pretrained network helps here: against the better of the baselines that use no pretrained network.
 
     Args:
         metrics: as in metrics.json: "test" and "baselines".
@@ -148,10 +148,16 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
         )
     figures = f"{test['accuracy']:.3f} on {n:,} test examples against {other['accuracy']:.3f} by {NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
     if gain > 2 * error and gain > 0:
-        return f"Transfer pays: {figures}."
+        return f"The pretrained network helps: {figures}."
     if gain < -2 * error or (gain < 0 and error == 0):
-        return f"Transfer does not pay here: {figures}. The simple model is better; a backbone trained on pictures more like these may help."
-    return f"It is open whether transfer pays: {figures}, within two standard errors. More test examples would tell."
+        return (
+            f"The pretrained network does not help here: {figures}. The simple model is better; "
+            "a network trained on pictures more like these may help."
+        )
+    return (
+        f"Too few test photos to say whether the pretrained network helps: {figures}. "
+        "The difference is within two standard errors."
+    )
 
 
 def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:

@@ -40,7 +40,7 @@ def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list
             if others:
                 count = sum(others.values())
                 log(
-                    f"{path}: {count} {'file that is no image is' if count == 1 else 'files that are no images are'} passed over"
+                    f"{path}: {count} {'file that is not an image is' if count == 1 else 'files that are not images are'} ignored"
                 )
         elif os.path.lexists(path):  # links that lead nowhere are named when they are read
             files.append(path)

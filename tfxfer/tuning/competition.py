@@ -298,7 +298,8 @@ def competed(
         found = replace(found, cut=True)
     if not any(shares) and not cut:
         log(
-            "training helped nobody: on held-out examples the frozen weights were the best on the way to the tuned ones. Try a smaller --learning-rate."
+            "Training did not help: on held-out photos, the network was best as it was before. "
+            "A smaller --learning-rate may help."
         )
     log(str(found))
     final = folds[0]
@@ -562,7 +563,8 @@ def tune_folds(
         way = fold.way
         if way.late():
             way.log(
-                f"fold {i + 1} of {len(folds)}: the time is up before it was tuned, and frozen weights stand for it"
+                f"fold {i + 1} of {len(folds)}: the time was up before training, so the frozen network "
+                "is used here"
             )
             reached[:, group] = fold.logits(fold.first)
             continue
