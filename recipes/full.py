@@ -25,7 +25,7 @@ def full(
         "Averages in BatchNorm layers. inference: keep those of the pretrained network. train: adapt them to your "
         "photos; the classifier then gets the output of the last layer only.",
     ] = "inference",
-    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How photos are varied. auto: in ways that do not clearly lower accuracy."] = "auto",
+    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How to vary photos. auto: in ways that do not clearly lower accuracy."] = "auto",
     data_service: Annotated[str | None, "Address host:port of a tf.data service that reads, decodes and augments the training photos."] = None,
     time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end of an epoch.", (0, 10**6)] = None,
 ):

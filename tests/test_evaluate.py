@@ -245,13 +245,13 @@ def metrics(test: float, raw: float, n: int) -> dict:
 
 def test_it_is_said_when_transfer_pays():
     assert pays(metrics(0.90, 0.83, 1000)).startswith(
-        "The pretrained network helps: 0.900 on 1,000 test examples against 0.830 by logistic regression on raw pixels (+7.0 ± 1.5 points)"
+        "The pretrained network helps: 0.900 on 1,000 test photos against 0.830 by logistic regression on raw pixels (+7.0 ± 1.5 points)"
     )
 
 
 def test_it_is_said_when_transfer_does_not_pay():
     assert pays(metrics(0.919, 0.961, 1000)).startswith(
-        "The pretrained network does not help here: 0.919 on 1,000 test examples against 0.961"
+        "The pretrained network does not help here: 0.919 on 1,000 test photos against 0.961"
     )
 
 
@@ -291,6 +291,6 @@ def test_a_baseline_that_is_better_is_named_with_whether_it_is_chance():
         metrics, {"test": some, "last_layer_logistic": more}
     )
     assert "may be chance" in beaten(metrics, {"test": some, "last_layer_logistic": mixed})
-    assert "last layer logistic" in beaten(metrics)
+    assert "logistic regression on the last layer" in beaten(metrics)
     assert beaten({"test": found, "baselines": {"majority": found}}) is None
     assert beaten({"test": None, "baselines": better}) is None

@@ -16,7 +16,9 @@ BASELINE_EXAMPLES = 10_000  # a baseline is fitted on at most so many: more woul
 NAMES = {
     "majority": "always the most frequent class",
     "raw_pixels": "logistic regression on raw pixels",
+    "last_layer_logistic": "logistic regression on the last layer",
 }
+WITHOUT_NETWORK = ("majority", "raw_pixels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,7 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
         {
             name: found
             for name, found in (metrics.get("baselines") or {}).items()
-            if name in NAMES and found
+            if name in WITHOUT_NETWORK and found
         },
     )
     if not test or not others:
@@ -146,7 +148,7 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
                 )
             )
         )
-    figures = f"{test['accuracy']:.3f} on {n:,} test examples against {other['accuracy']:.3f} by {NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
+    figures = f"{test['accuracy']:.3f} on {n:,} test photos against {other['accuracy']:.3f} by {NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
     if gain > 2 * error and gain > 0:
         return f"The pretrained network helps: {figures}."
     if gain < -2 * error or (gain < 0 and error == 0):
@@ -180,6 +182,6 @@ def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = 
         gain, error = paired(np.asarray(right[name]), np.asarray(right["test"]))
         if gain > 2 * error:
             chance = "more than chance: choose another head"
-    called = NAMES.get(name, name.replace("_", " "))
+    called = NAMES.get(name, name)
     figures = f"{other:.3f} against {test['accuracy']:.3f}"
-    return f"A baseline is better here: {called}, {figures}, {chance}."
+    return f"A simpler model is better here: {called}, {figures}, {chance}."
