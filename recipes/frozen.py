@@ -24,7 +24,7 @@ def frozen(
         "epochs: mlp (with a hidden layer), cosine (by the angle to each class).",
     ] = "auto",
     mirror: Annotated[bool, "Average the features of each photo and its mirror image; takes twice the time."] = False,
-    epochs: Annotated[int, "Training epochs, for --head mlp and cosine only.", range(1, 10**6)] = 20,
+    epochs: Annotated[int | None, "Training epochs, for --head mlp and cosine only; by default 20.", range(1, 10**6)] = None,
 ):
     """Train a classifier on your photos; the pretrained network stays as it is. Fast; start here."""
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images)
@@ -44,7 +44,8 @@ def frozen(
     with run.timed("head"):
         if trains:
             layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
-            how = {"epochs": epochs, "units": examples.units, "seed": run.seed, "strategy": run.strategy, "log": run.say}
+            run.record(epochs=epochs or 20)
+            how = {"epochs": epochs or 20, "units": examples.units, "seed": run.seed, "strategy": run.strategy, "log": run.say}
             found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, **how)
             layer, taps, held_out, probabilities, history = found.head, None, found.positions, found.probabilities, found.history
         elif run.is_main_worker:
@@ -70,4 +71,4 @@ def frozen(
         tfxfer.review.look(run, features, outcome, model, network)
         look_at = tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), look_at, f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), look_at, run.how_to_predict())

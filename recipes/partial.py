@@ -77,4 +77,4 @@ def partial(
         tfxfer.review.look(run, features, outcome, model, network)
         look_at = tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), str(found.verdict), look_at, f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), str(found.verdict), look_at, run.how_to_predict())

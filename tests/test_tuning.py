@@ -801,10 +801,7 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
     found = tuning.compete(
         tuning.from_pixels(network, features), features, plan(features.examples, 0), **options
     )
-    assert (
-        found.model is None
-        and "the time was up before the tuned model was trained to its end" in said[-1]
-    )
+    assert found.model is None and found.verdict.late
 
 
 GRADUAL = ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]

@@ -16,6 +16,7 @@ import click
 
 from tfxfer.errors import TfxferError
 from tfxfer.names import Terminal, json_text, one_line
+from tfxfer.program import command
 from tfxfer.quiet import quiet
 from tfxfer.recipe import Pair
 
@@ -191,9 +192,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             run.start()
             room("preemption").listen()
         if run.finished:
-            click.echo(
-                f"It is finished. Next: tfxfer predict {shlex.quote(str(run.folder))} photo.jpg"
-            )
+            click.echo(f"It is finished. {one_line(run.how_to_predict())}")
             return
         run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
         room("heads").keras.utils.set_random_seed(
@@ -208,7 +207,6 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             },
         )
         run.meet()
-        click.echo(f"Run folder: {one_line(str(run.folder))}")
     except KeyboardInterrupt:
         click.echo(f"\nStopped.{how_to_go_on(name, run.folder)}", err=True)
         context.exit(130)
@@ -220,6 +218,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         raise
     except Exception as error:
         if run.workers == 1 or not room("distribute").is_loss(error):
+            run.abandon()
             raise
         raise TfxferError(
             f"another worker of the {run.workers} is gone (its own log says why). Start all of them again with --resume."
@@ -377,22 +376,51 @@ def form_of(to: Path | None) -> str:
 
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("photos", metavar="[DATA]", required=False)
 @click.option(
     "--data",
-    required=True,
     help="Labelled photos: folder of class folders, .csv of path and label, tfds:NAME, or demo.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print the figures.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Also write a file with the label and the answer for each photo: .csv, .json, .jsonl, "
+    ".parquet or .xlsx.",
 )
 @data_dir_option
 @batch_size_option
 @trust_option
-def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int, trust: bool) -> None:
-    """Judge a finished run's model on labelled photos."""
+def evaluate(
+    folder: Path, photos: str | None, data: str | None, form: str, to: Path | None, **options: Any
+) -> None:
+    """Measure the accuracy on other labelled photos.
+
+    RUN is the folder of a finished run. Give the photos as DATA or with --data.
+    """
+    if (photos is None) == (data is None):
+        raise click.UsageError("Expected the labelled photos once: tfxfer evaluate RUN photos/.")
+    source, kind = str(photos or data), form_of(to)
     room("run").open_run(folder)
     start_tensorflow()
-    found = room("serving").evaluate(
-        folder, data, data_dir=data_dir, batch_size=batch_size, trust=trust, log=to_stderr
-    )
-    click.echo(json_text(found))
+    serving = room("serving")
+    judged = serving.judge(folder, source, **options, log=to_stderr)
+    if to is not None:
+        serving.check_target(to, [source, *judged.paths], folder)
+        serving.write(judged.predictions(), kind, to)
+    if form == "json":
+        click.echo(json_text(judged.figures()))
+        return
+    click.echo(f"{judged.headline()}\n\n{table(judged.class_rows())}\n")
+    for line in judged.notes():
+        click.echo(one_line(line))
 
 
 @main.command()
@@ -731,10 +759,8 @@ def extract(
     room("ranges").settle(network, examples, here, seed=0, log=click.echo)
     prefix = network.prefix(len(network.stages) if taps else None)
     count = beam.extract(examples, prefix, cache=kept, precision=engine_precision, **options)
-    click.echo(
-        f"{count:,} of {len(examples):,} images computed. Next: tfxfer run frozen --data "
-        f"{shlex.quote(data)} --cache {shlex.quote(str(to))}"
-    )
+    then = command("run", "frozen", "--data", data, "--cache", to)
+    click.echo(f"{count:,} of {len(examples):,} images computed. Next: {one_line(then)}")
 
 
 @main.command()
@@ -746,7 +772,7 @@ def copy(recipe: str, file: Path) -> None:
     RECIPE is a name from tfxfer recipes, FILE is a new .py file.
     """
     room("recipe").copy(recipe, file)
-    click.echo(f"Next: tfxfer run {one_line(str(file))}")
+    click.echo(f"Next: {one_line(command('run', file))}")
 
 
 @main.command()

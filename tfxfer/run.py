@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import re
-import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +29,7 @@ from tfxfer.files import appear, is_plain_name, read_regular, remove_named
 from tfxfer.limits import MOST_JSON
 from tfxfer.names import csv_cell, one_line, printable
 from tfxfer.ours import is_signed, sign
+from tfxfer.program import command
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
 # What recipes write: known also where a run was killed before it could list its files.
@@ -370,11 +370,11 @@ class Run:
                 if old["origin"] == "given" or not same(old["value"], self.settings[name]["value"])
                 for word in as_option(name, old["value"])
             ]
-            command = again(str(self.settings["recipe"]["value"]), self.folder, *options)
+            said = again(str(self.settings["recipe"]["value"]), self.folder, *options)
             raise RunError(
                 f"{self.folder} was not begun by you on this machine and under this path, or its settings.json was"
                 f" edited. It would go on with {', '.join(differing)}, which you did not say. If that is what you"
-                f" want, type: {command}. Else choose another --out."
+                f" want, type: {said}. Else choose another --out."
             )
         return kept
 
@@ -514,7 +514,9 @@ class Run:
         return self.write(name, writer)
 
     def abandon(self) -> None:
-        """Remove the folder of a run that was refused before it had computed anything, so that `--resume` never takes it for one that goes on."""
+        """Remove the folder of a run that failed before it had saved anything, so that the next try
+        can have it and `--resume` never takes it for one that goes on.
+        """
         if not self.is_main_worker or self.before or self.finished or self._overwrite:
             return
         self.close()
@@ -531,6 +533,10 @@ class Run:
             remove_named(self.folder, ["settings.json"])
             with contextlib.suppress(OSError):  # a person's empty folder is in it
                 self.folder.rmdir()
+
+    def how_to_predict(self) -> str:
+        """The command that uses the run, for its last line."""
+        return f"Next: {command('predict', self.folder, 'photo.jpg')}"
 
     def meet(self) -> None:
         """Wait for the other workers, so that none is missed while another one still needs it."""
@@ -717,7 +723,7 @@ def is_own(folder: Path, settings: dict[str, dict[str, Any]]) -> bool:
 
 def again(recipe: str, folder: Path, *options: str) -> str:
     """The command that goes on with a run."""
-    return shlex.join(["tfxfer", "run", recipe, "--out", str(folder), *options, "--resume"])
+    return command("run", recipe, "--out", folder, *options, "--resume")
 
 
 def as_words(value: Any) -> str:
