@@ -163,6 +163,10 @@ def test_evaluate_never_writes_over_a_photo_that_it_judges(finished, photos, tmp
     assert photo.name in done.stderr and photo.read_bytes() == before
 
 
+def test_evaluate_says_that_the_run_comes_first(finished, photos):
+    assert "The run comes first" in tfxfer("evaluate", photos, finished, code=2).stderr
+
+
 def test_evaluate_asks_for_photos_that_are_not_named(finished):
     assert "tfxfer evaluate RUN photos/" in tfxfer("evaluate", finished, code=2).stderr
 

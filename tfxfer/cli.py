@@ -408,6 +408,8 @@ def evaluate(
     if (photos is None) == (data is None):
         raise click.UsageError("Expected the labelled photos once: tfxfer evaluate RUN photos/.")
     source, kind = str(photos or data), form_of(to)
+    if not Path(folder, "settings.json").is_file() and Path(source, "settings.json").is_file():
+        raise click.UsageError("The run comes first: tfxfer evaluate RUN photos/.")
     room("run").open_run(folder)
     start_tensorflow()
     serving = room("serving")

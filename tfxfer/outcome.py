@@ -145,7 +145,7 @@ class Outcome:
     def summary(self, baselines: Baselines) -> str:
         """The figures in a few lines, and whether the pretrained network helps."""
         metrics = self.metrics(baselines)
-        rows = [("test", metrics["test"])] if metrics["test"] else []
+        rows = [("test photos", metrics["test"])] if metrics["test"] else []
         if self.of("validation"):
             held = "validation photos"
         elif len(self.positions) == len(self.examples):

@@ -170,7 +170,7 @@ def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) ->
     for entry in sorted(table, key=lambda entry: (entry.head, entry.taps)):
         mark = "->" if entry is chosen else "  "
         name = described(entry.head, entry.taps, all_taps)
-        lines.append(f"{mark} {name:28} {entry.accuracy:.3f} ± {entry.error:.3f}")
+        lines.append(f"{mark} {name:30} {entry.accuracy:.3f} ± {entry.error:.3f}")
     lines.append("-> is used: the best one, or one on fewer stages that is as good within chance")
     return lines
 
