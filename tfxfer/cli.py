@@ -325,8 +325,8 @@ def run() -> None:
 @click.option(
     "--unknown",
     is_flag=True,
-    help="Also flag photos that seem to belong to no class. About 1 in 20 ordinary photos is flagged "
-    "by mistake.",
+    help="Also flag photos that seem to belong to no class. About 1 in 20 ordinary photos is "
+    "flagged by mistake.",
 )
 @click.option(
     "--format",
@@ -449,8 +449,8 @@ def evaluate(
 @click.option(
     "--on-bad-image",
     type=click.Choice(["error", "null"]),
-    help="For savedmodel. null: return an empty answer for an unreadable photo. error, the default: "
-    "refuse the whole request.",
+    help="For savedmodel. null: return an empty answer for an unreadable photo. error, the "
+    "default: refuse the whole request.",
 )
 @click.option(
     "--max-accuracy-drop",
@@ -656,8 +656,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--data",
     required=True,
-    help="Folder of class folders, .csv of path and label, tfds:NAME, or demo. Every machine must be "
-    "able to read it.",
+    help="Folder of class folders, .csv of path and label, tfds:NAME, or demo. Every machine must "
+    "be able to read it.",
 )
 @click.option(
     "--to",
@@ -674,7 +674,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 )
 @click.option(
     "--staging",
-    help="Folder, also gs://..., that this machine and all others can write to; by default in --to.",
+    help="Folder, also gs://..., that this machine and all others can write to; by default it is "
+    "in --to.",
 )
 @click.option(
     "--backbone",
@@ -686,8 +687,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
     "--taps/--no-taps",
     default=True,
     show_default=True,
-    help="Compute the features of all stages of the network; --no-taps if the run will use --head mlp "
-    "or cosine.",
+    help="Compute the features of all stages of the network; --no-taps if the run will use --head "
+    "mlp or cosine.",
 )
 @click.option(
     "--mirror/--no-mirror",
@@ -718,8 +719,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--value-range",
     type=Pair(),
-    help="Pixel range that the network expects, such as 0,1; needed only where tfxfer can't find it "
-    "out.",
+    help="Pixel range that the network expects, such as 0,1; needed only where tfxfer can't find "
+    "it out.",
 )
 @data_dir_option
 @click.option(

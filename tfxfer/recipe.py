@@ -1,4 +1,4 @@
-"""A recipe is a function: its first argument is the run, its keyword-only arguments are the options."""
+"""A recipe is a function of a run, whose keyword-only arguments are the options."""
 
 import difflib
 import functools

@@ -90,9 +90,8 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         raise DataError(_nothing(source, len(stray), others))
     notes += said_of_folders(below, source)
     if stray:
-        notes.append(
-            f"Left out, because they are in no class folder: {shown([path.relative_to(folder).as_posix() for path in stray])}."
-        )
+        named = shown([path.relative_to(folder).as_posix() for path in stray])
+        notes.append(f"Left out, because they are in no class folder: {named}.")
     if empty:
         notes.append(f"Folders without images, which are left out: {shown(empty)}.")
     if others:
@@ -124,7 +123,8 @@ def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]
     notes = [f"Taken by its name: {', '.join(named)}."] if named else []
     if left:
         notes.append(
-            f"Left out, because they are not train, validation or test with class folders: {shown(left)}."
+            "Left out, because they are not train, validation or test with class folders: "
+            f"{shown(left)}."
         )
     return notes
 

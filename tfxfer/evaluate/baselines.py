@@ -148,7 +148,10 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
                 )
             )
         )
-    figures = f"{test['accuracy']:.3f} on {n:,} test photos against {other['accuracy']:.3f} by {NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
+    figures = (
+        f"{test['accuracy']:.3f} on {n:,} test photos against {other['accuracy']:.3f} by "
+        f"{NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
+    )
     if gain > 2 * error and gain > 0:
         return f"The pretrained network helps: {figures}."
     if gain < -2 * error or (gain < 0 and error == 0):

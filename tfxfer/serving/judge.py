@@ -99,9 +99,9 @@ def evaluate(
     data: str | os.PathLike | Examples,
     **options: Any,
 ) -> dict[str, Any]:
-    """Judge a finished run's model on labelled images: figures as in metrics.json (see `tfxfer.evaluate.score`).
+    """Judge a finished run's model on labelled images: figures as in metrics.json.
 
-    Arguments and errors are those of `judge`.
+    See `tfxfer.evaluate.score` for what they are. Arguments and errors are those of `judge`.
     """
     return judge(folder, data, **options).figures()
 
