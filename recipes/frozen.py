@@ -1,4 +1,4 @@
-"""Frozen extraction: every photo goes through the pretrained network once; a head is fitted on what it says.
+"""Every photo goes through the pretrained network once; a small classifier, the head, is fitted on the features it produces.
 
     tfxfer run frozen                         the demo data
     tfxfer run frozen --data photos/          your own: a folder with a folder for each class
@@ -15,16 +15,18 @@ import tfxfer
 def frozen(
     run: tfxfer.Run,
     *,
-    data: Annotated[str, "Folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
-    backbone: Annotated[str, "Name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
+    data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
+    backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
     head: Annotated[
         Literal["auto", "gaussian", "linear", "ridge", "prototype", "mlp", "cosine"],
-        "auto lets gaussian and linear compete by cross-validation; mlp and cosine train.",
+        "Classifier. auto: gaussian or linear, whichever is better in cross-validation. Fitted at once: gaussian (a bell curve "
+        "for each class), linear (logistic regression), ridge (least squares), prototype (the nearest class mean). Trained in "
+        "epochs: mlp (with a hidden layer), cosine (by the angle to each class).",
     ] = "auto",
-    mirror: Annotated[bool, "Average the features of each image and its mirror image; twice the time."] = False,
-    epochs: Annotated[int, "Of heads that train (mlp, cosine).", range(1, 10**6)] = 20,
+    mirror: Annotated[bool, "Average the features of each photo and its mirror image; takes twice the time."] = False,
+    epochs: Annotated[int | None, "Training epochs, for --head mlp and cosine only; by default 20.", range(1, 10**6)] = None,
 ):
-    """Fit a head on the features of a frozen network."""
+    """Train a classifier on your photos; the pretrained network stays as it is. Fast; start here."""
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
@@ -42,10 +44,11 @@ def frozen(
     with run.timed("head"):
         if trains:
             layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
-            how = {"epochs": epochs, "units": examples.units, "seed": run.seed, "strategy": run.strategy, "log": run.say}
+            run.record(epochs=epochs or 20)
+            how = {"epochs": epochs or 20, "units": examples.units, "seed": run.seed, "strategy": run.strategy, "log": run.say}
             found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, **how)
             layer, taps, held_out, probabilities, history = found.head, None, found.positions, found.probabilities, found.history
-        elif not run.follows:
+        elif run.is_main_worker:
             part, labels = features.take(train), examples.labels[train]
             found = tfxfer.probe.choose(part, labels, classes, features.tap_widths, head=head, units=part.examples.units, seed=run.seed, log=run.say)
             layer, taps, held_out, probabilities, history = found.fitted.layer(), found.fitted.taps, train, found.out_of_fold, ()
@@ -57,8 +60,8 @@ def frozen(
                 )
             if found.fitted.name == "gaussian":
                 tfxfer.outcome.write_gaussian(run, part, labels, classes, found.fitted.widths)
-    if run.follows:
-        return  # the chief alone judges and writes
+    if not run.is_main_worker:
+        return  # with several workers, the main one evaluates the model and saves it
     outcome = tfxfer.outcome.judge(examples, tfxfer.outcome.of_head(features, layer), held_out, probabilities)
     with run.timed("baselines"):
         baselines = tfxfer.outcome.baselines(features, run)
@@ -68,4 +71,4 @@ def frozen(
         tfxfer.review.look(run, features, outcome, model, network)
         look_at = tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), look_at, f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), look_at, run.how_to_predict())

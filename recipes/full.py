@@ -1,9 +1,9 @@
-"""Full fine-tuning: the head is fitted as in frozen, and from there the whole network trains.
+"""A classifier is fitted as in frozen; from there, the whole network is trained on your photos.
 
     tfxfer run full                         the demo data
     tfxfer run full --data photos/          your own
 
-The tuned model is chosen only where it is better than the frozen one by more than two standard errors, on examples that picked neither.
+The trained model is used only if it is clearly better: by more than two standard errors, on photos that were not used to train or to choose either model.
 """
 
 from typing import Annotated, Literal
@@ -15,17 +15,21 @@ import tfxfer
 def full(
     run: tfxfer.Run,
     *,
-    data: Annotated[str, "Folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
-    backbone: Annotated[str, "Name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "That training starts from, fitted as in frozen."] = "auto",
-    epochs: Annotated[int, "Of the long training.", range(1, 10**6)] = 8,
-    learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default.", (0, 1e38)] = None,
-    batch_norm: Annotated[Literal["inference", "train"], "train moves its statistics, and starts from the network's own output, not from taps."] = "inference",
-    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "auto takes what held-out examples show to be harmless."] = "auto",
-    data_service: Annotated[str | None, "host:port of a tf.data service that reads, decodes and augments the training images."] = None,
-    time_limit: Annotated[float | None, "Minutes of tuning after which each training ends with its epoch.", (0, 10**6)] = None,
+    data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
+    backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier to start from; see tfxfer run frozen --help."] = "auto",
+    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 8,
+    learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
+    batch_norm: Annotated[
+        Literal["inference", "train"],
+        "Averages in BatchNorm layers. inference: keep those of the pretrained network. train: adapt them to your "
+        "photos; the classifier then gets the output of the last layer only.",
+    ] = "inference",
+    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How to vary photos. auto: in ways that do not clearly lower accuracy."] = "auto",
+    data_service: Annotated[str | None, "Address host:port of a tf.data service that reads, decodes and augments the training photos."] = None,
+    time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end of an epoch.", (0, 10**6)] = None,
 ):
-    """Train a whole network from the head that frozen fits, and keep the frozen model unless that pays."""
+    """Train the whole network on your photos; slow. Keeps the frozen model unless training helps."""
     if data_service:
         tfxfer.dataservice.answer(data_service)
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
@@ -61,8 +65,8 @@ def full(
             strategy=run.strategy,
             precision=run.precision,
         )
-    if run.follows:
-        return  # the chief alone judges and writes
+    if not run.is_main_worker:
+        return  # with several workers, the main one evaluates the model and saves it
     model, outcome = tfxfer.outcome.settle(found, features, network, run)
     with run.timed("baselines"):
         baselines = tfxfer.outcome.baselines(features, run)
@@ -71,4 +75,4 @@ def full(
         tfxfer.review.look(run, features, outcome, model, network)
         look_at = tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), str(found.verdict), look_at, f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), str(found.verdict), look_at, run.how_to_predict())

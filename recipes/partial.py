@@ -1,9 +1,9 @@
-"""Partial fine-tuning: the last stages of the network train, what lies before them is computed once and kept.
+"""A classifier is fitted as in frozen; from there, the last stages of the network are trained. What the stages before them compute is kept.
 
     tfxfer run partial                                      the demo data, the last two stages
     tfxfer run partial --data photos/ --unfreeze block14    from a stage on (tfxfer inspect BACKBONE lists them)
 
-The tuned model is chosen only where it is better than the frozen one by more than two standard errors, on examples that picked neither.
+The trained model is used only if it is clearly better: by more than two standard errors, on photos that were not used to train or to choose either model.
 """
 
 from typing import Annotated, Literal
@@ -15,18 +15,18 @@ import tfxfer
 def partial(
     run: tfxfer.Run,
     *,
-    data: Annotated[str, "Folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
-    backbone: Annotated[str, "Name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "That training starts from, fitted as in frozen."] = "auto",
-    unfreeze: Annotated[str, "How many of the last stages train, or the name of the first one."] = "2",
-    unfreeze_by: Annotated[Literal["all", "gradual"], "All at once, or one stage after the other from the top down."] = "all",
-    epochs: Annotated[int, "Of the long training.", range(1, 10**6)] = 12,
-    learning_rate: Annotated[float | None, "Of the last stage; a few are tried by default.", (0, 1e38)] = None,
-    views: Annotated[int, "Augmented views kept of each training image.", range(1000)] = 0,
-    augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "What the --views are; auto takes what held-out examples show to be harmless."] = "auto",
-    time_limit: Annotated[float | None, "Minutes of tuning after which each training ends with its epoch.", (0, 10**6)] = None,
+    data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
+    backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier to start from; see tfxfer run frozen --help."] = "auto",
+    unfreeze: Annotated[str, "How many of the last stages to train, or the name of the first one to train."] = "2",
+    unfreeze_by: Annotated[Literal["all", "gradual"], "all: train the stages together. gradual: the last one first, then one more at a time."] = "all",
+    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 12,
+    learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
+    views: Annotated[int, "How many altered copies (mirrored, cropped) to make of each training photo.", range(1000)] = 0,
+    augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views are varied. auto: in ways that do not clearly lower accuracy."] = "auto",
+    time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end of an epoch.", (0, 10**6)] = None,
 ):
-    """Train the last stages of a network from cached activations, and keep the frozen model unless that pays."""
+    """Train the last stages of the network on your photos. Keeps the frozen model unless training helps."""
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm="inference", trust=run.trust)
@@ -67,8 +67,8 @@ def partial(
             strategy=run.strategy,
             precision=run.precision,
         )
-    if run.follows:
-        return  # the chief alone judges and writes
+    if not run.is_main_worker:
+        return  # with several workers, the main one evaluates the model and saves it
     model, outcome = tfxfer.outcome.settle(found, features, network, run)
     with run.timed("baselines"):
         baselines = tfxfer.outcome.baselines(features, run)
@@ -77,4 +77,4 @@ def partial(
         tfxfer.review.look(run, features, outcome, model, network)
         look_at = tfxfer.report.write(run)
     run.finish()
-    run.say(outcome.summary(baselines), str(found.verdict), look_at, f"Next: tfxfer predict {run.folder} photo.jpg")
+    run.say(outcome.summary(baselines), str(found.verdict), look_at, run.how_to_predict())

@@ -38,10 +38,8 @@ def tfxfer(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProce
 def finished(photos, tiny_savedmodel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
     done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", folder)
-    assert done.stdout.startswith(f"Run folder: {folder}\n") and done.stdout.endswith(
-        f"Run folder: {folder}\n"
-    )
-    assert f"Next: tfxfer predict {folder} photo.jpg" in done.stdout
+    assert done.stdout.startswith(f"Run folder: {folder}\n")
+    assert done.stdout.endswith(f" -m tfxfer predict {folder} photo.jpg\n")
     assert "Traceback" not in done.stderr and "oneDNN" not in done.stderr
     return folder
 
@@ -138,8 +136,39 @@ def test_the_difference_of_an_engine_is_printed(photos, tiny_savedmodel, tmp_pat
 
 
 def test_evaluate_prints_the_figures_as_json(finished, photos):
-    found = json.loads(tfxfer("evaluate", finished, "--data", photos).stdout)
-    assert "accuracy" in json.dumps(found)
+    done = tfxfer("evaluate", finished, "--data", photos, "--format", "json")
+    found = json.loads(done.stdout)
+    assert 0 <= found["low"] <= found["accuracy"] <= found["high"] <= 1
+    assert set(found["classes"]) == {"china", "flower"}
+
+
+def test_evaluate_prints_a_table_and_writes_each_answer(finished, photos, tmp_path):
+    done = tfxfer("evaluate", finished, photos, "--to", tmp_path / "answers.csv")
+    with open(tmp_path / "answers.csv", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert f"accuracy {right / len(rows):.3f}," in done.stdout
+    assert f"n = {len(rows)}" in done.stdout
+    for name in ("china", "flower"):
+        count = sum(row["label"] == name for row in rows)
+        assert re.search(rf"^{name} +{count} +[01]\.\d{{3}} ", done.stdout, re.MULTILINE)
+    assert not re.search(r"\d\.\d{4}", done.stdout)
+
+
+def test_evaluate_never_writes_over_a_photo_that_it_judges(finished, photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    photo = next(folder.rglob("*.jpg"))
+    before = photo.read_bytes()
+    done = tfxfer("evaluate", finished, folder, "--to", photo, code=1)
+    assert photo.name in done.stderr and photo.read_bytes() == before
+
+
+def test_evaluate_says_that_the_run_comes_first(finished, photos):
+    assert "The run comes first" in tfxfer("evaluate", photos, finished, code=2).stderr
+
+
+def test_evaluate_asks_for_photos_that_are_not_named(finished):
+    assert "tfxfer evaluate RUN photos/" in tfxfer("evaluate", finished, code=2).stderr
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(finished, photos, tiny_savedmodel, tmp_path):
@@ -237,8 +266,8 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, 
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.strip() == f"Stopped. Go on with: tfxfer run {page} --out {tmp_path / 'r'} --resume"
-    tfxfer(*said.split("Go on with: tfxfer ")[1].split())
+    assert said.strip().endswith(f" -m tfxfer run {page} --out {tmp_path / 'r'} --resume")
+    tfxfer(*said.split(" -m tfxfer ")[1].split())
     assert json.loads((tmp_path / "r" / "settings.json").read_text())["seed"] == {
         "value": 5,
         "origin": "given",
@@ -471,6 +500,33 @@ def test_a_trusted_run_can_be_used_with_trust_alone(photos, tmp_path):
 def test_numbers_that_make_no_sense_are_refused_at_once(option):
     said = tfxfer("run", "full", *option, code=2).stderr
     assert "expected a number above 0 and below" in said and f"received {option[1]}" in said
+
+
+def test_a_recipe_of_the_user_that_fails_at_once_leaves_no_folder(tmp_path):
+    page = tmp_path / "mine.py"
+    page.write_text("import tfxfer\n\n\n@tfxfer.recipe\ndef mine(run):\n    lod('photos')\n")
+    said = tfxfer("run", "mine.py", "--out", "r", cwd=tmp_path, code=1).stderr
+    assert "NameError" in said and "line 6" in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_recipe_of_the_user_that_fails_later_keeps_what_it_saved(tmp_path):
+    page = tmp_path / "mine.py"
+    page.write_text(
+        "import tfxfer\n\n\n@tfxfer.recipe\ndef mine(run):\n"
+        "    run.write_text('part.txt', 'x')\n    lod('photos')\n"
+    )
+    assert "NameError" in tfxfer("run", "mine.py", "--out", "r", cwd=tmp_path, code=1).stderr
+    assert (tmp_path / "r" / "part.txt").read_text() == "x"
+
+
+def test_a_folder_with_blanks_is_quoted_in_the_next_command(photos, tiny_savedmodel, tmp_path):
+    words = ["run", "frozen", "--data", photos, "--backbone", tiny_savedmodel]
+    done = tfxfer(*words, "--out", "my run", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1].endswith(" -m tfxfer predict 'my run' photo.jpg")
+    assert done.stdout.count("Run folder:") == 1
+    settings = json.loads((tmp_path / "my run" / "settings.json").read_text())
+    assert settings["epochs"]["value"] is None
 
 
 def test_a_refused_run_leaves_no_folder(tmp_path):

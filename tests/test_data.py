@@ -167,10 +167,8 @@ def test_hidden_and_other_files_are_counted_not_fatal(tmp_path):
     (tmp_path / "empty").mkdir()
     examples = load(tmp_path)
     assert len(examples) == 8 and examples.classes == ("a", "b")
-    assert "7 files that are no images were passed over" in notes(examples) and "2 .txt" in notes(
-        examples
-    )
-    assert "there are no images in it: empty/" in notes(examples)
+    assert "Ignored: 7 files that are not images" in notes(examples) and "2 .txt" in notes(examples)
+    assert "without images, which are left out: empty/" in notes(examples)
 
 
 def test_odd_names_and_links_are_fine(tmp_path):
@@ -326,11 +324,10 @@ def test_examples_are_told_as_a_table(tmp_path):
         folder(tmp_path, {"train/ants": 12, "train/bees": 3, "test/ants": 4, "test/bees": 1})
     ).table()
     assert table.splitlines() == [
-        "class    train  validation  test",
-        "ants        12           -     4",
-        "bees         3           -     1",
-        "images      15           -     5",
-        "classes      2           -     2",
+        "class          train  validation  test",
+        "ants              12           -     4",
+        "bees               3           -     1",
+        "all 2 classes     15           -     5",
     ]
 
 
@@ -341,7 +338,14 @@ def test_of_many_classes_the_smallest_are_listed():
         labels,
         splits=["train"] * 240,
     ).table()
-    assert "(the 10 smallest of 60)" in table and len(table.splitlines()) == 14
+    assert "(the 10 smallest of 60)" in table and len(table.splitlines()) == 13
+
+
+def test_the_table_says_which_part_lacks_classes():
+    pixels = np.arange(4 * 12, dtype=np.uint8).reshape(4, 2, 2, 3)
+    parts = ["train", "train", "train", "test"]
+    table = from_arrays(pixels, [0, 0, 1, 1], splits=parts).table()
+    assert table.splitlines()[-1] == "test has photos of 1 of them"
 
 
 def test_taking_keeps_everything_in_step(tmp_path):

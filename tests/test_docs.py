@@ -94,7 +94,8 @@ def test_the_pages_build_without_a_warning(tmp_path):
 def mine(tmp_path_factory, photos) -> Path:
     """A folder with photos and the run that most pages begin with."""
     folder = tmp_path_factory.mktemp("docs")
-    shutil.copytree(photos, folder / "photos")
+    for label, name in (("china", "cats"), ("flower", "dogs")):
+        shutil.copytree(photos / label, folder / "photos" / name)
     subprocess.run(
         [sys.executable, "-m", "tfxfer", "run", "frozen", "--data", "photos/", "--out", "mine"],
         cwd=folder,

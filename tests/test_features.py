@@ -387,3 +387,11 @@ def test_wrong_arguments_are_a_value_error(wrong, examples, prefix, cache):
     name, value = next(iter(wrong.items()))
     with pytest.raises(ValueError, match=rf"Expected {name}.*Received: {name}={value!r}"):
         extract(examples, prefix, cache=cache, **wrong)
+
+
+def test_what_comes_from_the_cache_is_told(prefix, cache, tmp_path, capsys):
+    six = listed(tmp_path / "photos", [picture(seed) for seed in range(6)])
+    extract(six.take([0, 1, 2, 3]), prefix, cache=cache, progress=False)
+    extract(six, prefix, cache=cache)
+    said = capsys.readouterr().err
+    assert "4 of 6 images were computed before" in said and str(cache.folder) in said

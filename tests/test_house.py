@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import keras
 import pytest
+from click.testing import CliRunner
 
 import tfxfer
 from tfxfer.cli import main
@@ -312,3 +313,36 @@ def test_every_extra_that_an_error_names_exists():
             r'MissingExtraError\([^,]+, "(\w+)"\)', (ROOT / name).read_text()
         ):
             assert extra in extras, f"{name}: {extra}"
+
+
+def help_texts() -> dict[str, str]:
+    """What `--help` says of every command, recipe and option."""
+    found = {}
+    known = {**commands(), **commands(commands()["run"])}
+    for name, command in known.items():
+        found[name] = (command.help or "").split("\n\n")[0]
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                found[f"{name} {parameter.opts[0]}"] = parameter.help or ""
+    return found
+
+
+@pytest.mark.parametrize("name", help_texts())
+def test_every_help_text_is_a_sentence_that_names_its_subject(name):
+    text = help_texts()[name]
+    assert text.split()[0] not in ("Of", "That", "What", "Which", "Where", "As", "Its"), text
+    assert text.endswith("."), text
+
+
+@pytest.mark.parametrize("words", [[], ["run"]])
+def test_lists_of_commands_cut_no_text_short(words):
+    answer = CliRunner().invoke(main, [*words, "--help"], prog_name="tfxfer")
+    listed = answer.output.split("Commands:")[1]
+    assert len(listed.splitlines()) > 3 and "..." not in listed
+
+
+def test_options_for_several_devices_have_a_heading_of_their_own():
+    answer = CliRunner().invoke(main, ["run", "frozen", "--help"], prog_name="tfxfer")
+    before, after = answer.output.split("Several devices:")
+    for option in ("--strategy", "--replicas", "--global-batch"):
+        assert option in after and f"  {option}" not in before

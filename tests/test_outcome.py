@@ -50,7 +50,7 @@ def test_means_and_precision_give_the_logits_of_the_gaussian_head(n, tmp_path):
 @pytest.mark.parametrize(
     ("both", "alone", "text"),
     [
-        (90, 50, "they pay"),
+        (90, 50, "they help"),
         (50, 90, "they harm: leave out --mirror"),
         (51, 50, "within two standard errors"),
     ],
@@ -59,10 +59,7 @@ def test_the_worth_of_mirror_images_is_said(both, alone, text):
     labels = np.zeros(100, int)
     first, second = (np.eye(2)[(np.arange(100) >= right).astype(int)] for right in (both, alone))
     said = mirror_pays(labels, first, second)
-    assert (
-        text in said
-        and f"{both / 100:.3f} out of fold with them, {alone / 100:.3f} without" in said
-    )
+    assert text in said and f"{both / 100:.3f} with them, {alone / 100:.3f} without" in said
 
 
 def test_the_only_example_of_a_class_says_nothing_of_the_model():

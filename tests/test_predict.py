@@ -54,7 +54,7 @@ def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, 
         f"{mixed}/deep/er/c.jpeg",
     ]
     assert rows[0][1:] == rows[2][1:] and {row.predicted for row in rows} <= set(CLASSES)
-    assert said == [f"{mixed}: 3 files that are no images are passed over"]
+    assert said == [f"{mixed}: 3 files that are not images are ignored"]
 
 
 def test_the_size_of_a_batch_changes_nothing(run_folder, photos):

@@ -376,12 +376,20 @@ def test_auto_tries_both_heads_on_each_number_of_taps_and_says_what_it_found():
     assert [(entry.head, entry.taps) for entry in choice.table] == [
         (head, taps) for head in ("gaussian", "linear") for taps in (1, 3, 8, 10)
     ]
-    assert len(lines) == 8 and sum(line.startswith("->") for line in lines) == 1
-    assert (
-        "gaussian on the last 3 taps" in lines[1]
-        and "linear on all 10 taps" in lines[7]
-        and "±" in lines[0]
-    )
+    rows = lines[1:-1]
+    assert len(rows) == 8 and sum(row.startswith("->") for row in rows) == 1
+    assert "gaussian on the last 3 stages" in rows[1] and "linear on all 10 stages" in rows[7]
+    for entry, row in zip(choice.table, rows, strict=True):
+        assert f"{entry.accuracy:.3f} ± {entry.error:.3f}" in row
+
+
+@pytest.mark.parametrize("classes", [2, 40])
+def test_heads_are_listed_one_after_the_other_whatever_order_they_are_tried_in(classes):
+    x, labels = examples(4 * classes, classes=classes, widths=(4,) * 3)
+    lines = []
+    choose(x, labels, classes, (4,) * 3, log=lines.append)
+    heads = [line.removeprefix("->").split()[0] for line in lines[1:-1]]
+    assert heads == ["gaussian", "gaussian", "linear", "linear"]
 
 
 def candidate(taps: int, right: np.ndarray, head="gaussian") -> validate.Candidate:
@@ -530,7 +538,7 @@ def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_o
     )
     assert (
         len(found.positions) == 80
-        and "trained on 320 examples first, to be judged on the other 80" in lines[0]
+        and "first on 320 photos, to judge it on the other 80" in lines[0]
     )
     assert len(found.history) == 2 and "val_loss" not in found.history[0]
     direct = fit_head(

@@ -142,7 +142,7 @@ def test_page_says_when_transfer_does_not_pay(tmp_path):
         "test": figures(0.1) | {"n": 1000},
         "baselines": {"majority": figures(0.25) | {"n": 1000}},
     }
-    assert "Transfer does not pay here: 0.100 on 1,000 test examples" in report.page(
+    assert "The pretrained network does not help here: 0.100 on 1,000 test photos" in report.page(
         write_run(tmp_path, **changes)
     )
 

@@ -16,6 +16,7 @@ import click
 
 from tfxfer.errors import TfxferError
 from tfxfer.names import Terminal, json_text, one_line
+from tfxfer.program import command
 from tfxfer.quiet import quiet
 from tfxfer.recipe import Pair
 
@@ -25,6 +26,7 @@ RANGE_FROM = {
     "graph": "told by its graph",
     "assumed": "assumed, nothing tells it; tfxfer run tries it, or say it with --value-range",
 }
+SEVERAL_DEVICES = ("strategy", "replicas", "global_batch", "data_service")
 RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
 
 
@@ -141,11 +143,14 @@ class Recipe(click.Command):
         self.own = own
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Two lists."""
-        others = [option for option in self.get_params(ctx) if option not in self.own]
+        """Three lists; what one device does not need comes last."""
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+        several = [option for option in options if option.name in SEVERAL_DEVICES]
+        rest = [option for option in options if option not in several]
         for title, options in (
-            ("Options of this recipe", self.own),
-            ("Options of every recipe", others),
+            ("Options of this recipe", [option for option in rest if option in self.own]),
+            ("Options of every recipe", [option for option in rest if option not in self.own]),
+            ("Several devices", several),
         ):
             if rows := [row for option in options if (row := option.get_help_record(ctx))]:
                 with formatter.section(title):
@@ -187,9 +192,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             run.start()
             room("preemption").listen()
         if run.finished:
-            click.echo(
-                f"It is finished. Next: tfxfer predict {shlex.quote(str(run.folder))} photo.jpg"
-            )
+            click.echo(f"It is finished. {one_line(run.how_to_predict())}")
             return
         run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
         room("heads").keras.utils.set_random_seed(
@@ -204,7 +207,6 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             },
         )
         run.meet()
-        click.echo(f"Run folder: {one_line(str(run.folder))}")
     except KeyboardInterrupt:
         click.echo(f"\nStopped.{how_to_go_on(name, run.folder)}", err=True)
         context.exit(130)
@@ -216,6 +218,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         raise
     except Exception as error:
         if run.workers == 1 or not room("distribute").is_loss(error):
+            run.abandon()
             raise
         raise TfxferError(
             f"another worker of the {run.workers} is gone (its own log says why). Start all of them again with --resume."
@@ -257,10 +260,30 @@ def start_tensorflow() -> None:
     tensorflow.get_logger().setLevel("ERROR")
 
 
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Load the network even if it contains operations that can read files, run code or use the "
+    "internet. Only if you trust its source.",
+)
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Number of images that are computed at a time.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Folder where TensorFlow Datasets keeps its files, for --data tfds:NAME.",
+)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tfxfer")
 def main() -> None:
-    """Turn a pretrained model and labelled photos into a model that serves.
+    """Train an image classifier from your photos and a pretrained network.
 
     \b
     tfxfer run frozen                      try it on the demo data
@@ -271,12 +294,15 @@ def main() -> None:
 
 @main.group(cls=Recipes, subcommand_metavar="RECIPE [OPTIONS]")
 def run() -> None:
-    """Run a recipe: a built-in one, or a file of yours.
+    """Train a model with a recipe.
+
+    A recipe is a Python file with one function. Three are built in; start with frozen.
 
     \b
-    tfxfer run frozen --help               what it does, and its options
-    tfxfer copy frozen mine.py             own it by copying
-    tfxfer run mine.py --data photos/      and run your own
+    tfxfer run frozen --data photos/       train on your photos
+    tfxfer run frozen --help               what the recipe does, and its options
+    tfxfer copy frozen mine.py             copy the recipe to a file of your own
+    tfxfer run mine.py --data photos/      train with your own recipe
     """
 
 
@@ -288,17 +314,19 @@ def run() -> None:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Classes to name, the most probable first.",
+    help="Number of classes to list for each photo, the most probable first.",
 )
 @click.option(
     "--sets",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Also the classes that hold the true one so often, such as 0.9.",
+    help="Also list, for each photo, the shortest list of classes that contains the right one in "
+    "this share of photos, such as 0.9.",
 )
 @click.option(
     "--unknown",
     is_flag=True,
-    help="Also mark what fits no class; 1 in 20 images of known classes is marked, too.",
+    help="Also flag photos that seem to belong to no class. About 1 in 20 ordinary photos is "
+    "flagged by mistake.",
 )
 @click.option(
     "--format",
@@ -307,22 +335,20 @@ def run() -> None:
     help="Output format; by default from the file name in --to, otherwise csv.",
 )
 @click.option(
-    "--to", type=click.Path(path_type=Path), help="File for the answer; standard output by default."
+    "--to",
+    type=click.Path(path_type=Path),
+    help="File for the answers; by default they are printed.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Images at a time.",
-)
-@click.option(
-    "--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network."
-)
+@batch_size_option
+@trust_option
 def predict(
     folder: Path, paths: tuple[str, ...], form: str | None, to: Path | None, **options: Any
 ) -> None:
-    """Predict photos, and folders of them, with a finished run's model or an export of it."""
+    """Tell which class each photo belongs to.
+
+    RUN is the folder of a finished run, or of an export of it. PATH is a photo, or a folder of
+    photos.
+    """
     form = form or form_of(to)
     if not folder.is_dir() and any(Path(path, "settings.json").is_file() for path in paths):
         raise click.UsageError("The run comes first: tfxfer predict RUN photo.jpg.")
@@ -350,28 +376,53 @@ def form_of(to: Path | None) -> str:
 
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="As for tfxfer run: folder, .csv, tfds:NAME or demo.")
+@click.argument("photos", metavar="[DATA]", required=False)
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files."
+    "--data",
+    help="Labelled photos: folder of class folders, .csv of path and label, tfds:NAME, or demo.",
 )
 @click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
     show_default=True,
-    help="Images at a time.",
+    help="How to print the figures.",
 )
 @click.option(
-    "--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network."
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Also write a file with the label and the answer for each photo: .csv, .json, .jsonl, "
+    ".parquet or .xlsx.",
 )
-def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int, trust: bool) -> None:
-    """Judge a finished run's model on labelled photos."""
+@data_dir_option
+@batch_size_option
+@trust_option
+def evaluate(
+    folder: Path, photos: str | None, data: str | None, form: str, to: Path | None, **options: Any
+) -> None:
+    """Measure the accuracy on other labelled photos.
+
+    RUN is the folder of a finished run. Give the photos as DATA or with --data.
+    """
+    if (photos is None) == (data is None):
+        raise click.UsageError("Expected the labelled photos once: tfxfer evaluate RUN photos/.")
+    source, kind = str(photos or data), form_of(to)
+    if not Path(folder, "settings.json").is_file() and Path(source, "settings.json").is_file():
+        raise click.UsageError("The run comes first: tfxfer evaluate RUN photos/.")
     room("run").open_run(folder)
     start_tensorflow()
-    found = room("serving").evaluate(
-        folder, data, data_dir=data_dir, batch_size=batch_size, trust=trust, log=to_stderr
-    )
-    click.echo(json_text(found))
+    serving = room("serving")
+    judged = serving.judge(folder, source, **options, log=to_stderr)
+    if to is not None:
+        serving.check_target(to, [source, *judged.paths], folder)
+        serving.write(judged.predictions(), kind, to)
+    if form == "json":
+        click.echo(json_text(judged.figures()))
+        return
+    click.echo(f"{judged.headline()}\n\n{table(judged.class_rows())}\n")
+    for line in judged.notes():
+        click.echo(one_line(line))
 
 
 @main.command()
@@ -383,43 +434,45 @@ def evaluate(folder: Path, data: str, data_dir: Path | None, batch_size: int, tr
     type=click.Choice(["savedmodel", "litert", "reusable"]),
     default="savedmodel",
     show_default=True,
-    help="See above.",
+    help="Kind of model to write; see above.",
 )
 @click.option(
     "--version",
     type=click.IntRange(min=0),
-    help="Folder below FOLDER; the largest there is + 1 by default.",
+    help="Version number, the folder below FOLDER; by default one more than the newest.",
 )
 @click.option(
     "--require-accuracy",
     type=click.FloatRange(0, 1),
-    help="Refuse a model that was right less often on test, such as 0.9.",
+    help="Refuse to export a model whose accuracy on the test photos is lower, such as 0.9.",
 )
 @click.option(
     "--on-bad-image",
     type=click.Choice(["error", "null"]),
-    help="Of savedmodel: null answers the other images of a request; error by default.",
+    help="For savedmodel. null: return an empty answer for an unreadable photo. error, the "
+    "default: refuse the whole request.",
 )
 @click.option(
     "--max-accuracy-drop",
     type=click.FloatRange(0, 1),
-    help="Of litert: refuse a file that loses more accuracy; 0.02 by default.",
+    help="For litert: stop if the accuracy of a file is lower than the model's by more than this; "
+    "by default 0.02.",
 )
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="Of litert: where TensorFlow Datasets keeps the files of the run's data.",
+    help="For litert: folder where TensorFlow Datasets keeps the files of the run's data.",
 )
-@click.option(
-    "--trust", is_flag=True, help="Also load a graph that can reach files, Python or the network."
-)
+@trust_option
 def export(folder: Path, to: Path, form: str, **options: Any) -> None:
-    """Write a finished run's model to FOLDER/<version>/.
+    """Write the model for use in other programs.
+
+    RUN is the folder of a finished run. The model goes to FOLDER/<version>/.
 
     \b
     savedmodel   what TensorFlow Serving serves: encoded images to classes and scores
     litert       model.float32.tflite, model.float16.tflite, model.int8.tflite
-    reusable     the network alone, to transfer from again: tfxfer run partial --backbone FOLDER/1
+    reusable     the network without its classifier: tfxfer run partial --backbone FOLDER/1
     """
     for option, whose in (
         ("on_bad_image", "savedmodel"),
@@ -446,7 +499,10 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
 @main.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
-    """Make a finished run's report.html, report.json and MODEL_CARD.md anew."""
+    """Write the report page again.
+
+    The files are report.html, report.json and MODEL_CARD.md in RUN, the folder of a finished run.
+    """
     room("run").open_run(folder)
     start_tensorflow()
     click.echo(f"Report: {one_line(str(room('report').again(folder)))}")
@@ -457,7 +513,10 @@ def report(folder: Path) -> None:
     "folders", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 def compare(folders: tuple[Path, ...]) -> None:
-    """Put runs side by side, on the test images that all of them have."""
+    """Compare finished runs, photo by photo.
+
+    RUN is the folder of a finished run. Only test photos that all of them have are compared.
+    """
     start_tensorflow()
     *rows, (count, *_) = room("report").compare(folders)
     click.echo(f"{table(rows)}\n\nOn {count}; differences are paired, image by image.")
@@ -465,7 +524,7 @@ def compare(folders: tuple[Path, ...]) -> None:
 
 @main.command()
 def backbones() -> None:
-    """List the backbones that have a short name."""
+    """List the pretrained networks that have a short name."""
     rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "without network")]
     for entry in room("handles.catalog").CATALOG:
         how = (
@@ -496,15 +555,14 @@ def backbones() -> None:
 @main.command()
 @click.argument("backbone")
 @click.option(
-    "--image-size", type=int, help="Height and width in pixels, where the backbone fixes none."
+    "--image-size", type=int, help="Input size in pixels, for networks that accept any size."
 )
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="Also read a SavedModel that can reach files, Python or the network.",
-)
+@trust_option
 def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
-    """Show a backbone: how it is read, and its stages from input to output."""
+    """Show a pretrained network and its stages.
+
+    BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel.
+    """
     entry = room("handles.catalog").find(backbone)
     start_tensorflow()
     layer = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
@@ -556,7 +614,7 @@ def recipes() -> None:
 
 @main.command()
 def devices() -> None:
-    """Show what can compute here, and what a run would choose."""
+    """List the hardware that runs can use here."""
     start_tensorflow()
     distribute = room("distribute")
     click.echo(table(distribute.devices()))
@@ -568,7 +626,7 @@ def devices() -> None:
     "--workers",
     type=click.IntRange(min=1),
     required=True,
-    help="Processes on this machine, each with its share of the cores.",
+    help="Number of processes on this machine; each gets its share of the CPU cores.",
 )
 @click.option(
     "--open-ports",
@@ -581,7 +639,7 @@ def devices() -> None:
 )
 @click.pass_context
 def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[str, ...]) -> None:
-    """Run a recipe in several workers on this machine.
+    """Train in several processes on this machine.
 
     \b
     tfxfer launch --workers 2 -- run full --data photos/
@@ -598,71 +656,79 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--data",
     required=True,
-    help="As for tfxfer run: folder, .csv, tfds:NAME or demo. Every worker must see it.",
+    help="Folder of class folders, .csv of path and label, tfds:NAME, or demo. Every machine must "
+    "be able to read it.",
 )
 @click.option(
     "--to",
     required=True,
     type=click.Path(path_type=Path),
-    help="Cache folder, for tfxfer run frozen --cache.",
+    help="Folder for the features; give it to tfxfer run frozen --cache afterwards.",
 )
 @click.option(
-    "--runner", type=click.Choice(RUNNERS), default=RUNNERS[0], show_default=True, help="Of Beam."
+    "--runner",
+    type=click.Choice(RUNNERS),
+    default=RUNNERS[0],
+    show_default=True,
+    help="Beam runner: the system that distributes the work.",
 )
 @click.option(
     "--staging",
-    help="Folder that this machine and all workers see, also gs://...; in --to by default.",
+    help="Folder, also gs://..., that this machine and all others can write to; by default it is "
+    "in --to.",
 )
 @click.option(
-    "--backbone", default="efficientnet-lite0", show_default=True, help="As for tfxfer run."
+    "--backbone",
+    default="efficientnet-lite0",
+    show_default=True,
+    help="Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel.",
 )
 @click.option(
     "--taps/--no-taps",
     default=True,
     show_default=True,
-    help="The features of all stages; --no-taps for the heads mlp and cosine.",
+    help="Compute the features of all stages of the network; --no-taps if the run will use --head "
+    "mlp or cosine.",
 )
-@click.option("--mirror/--no-mirror", default=False, help="Of each image and its mirror image.")
+@click.option(
+    "--mirror/--no-mirror",
+    default=False,
+    help="Also compute the features of each photo's mirror image, for tfxfer run frozen --mirror.",
+)
 @click.option(
     "--engine",
     type=click.Choice(["tensorflow", "openvino"]),
     default="tensorflow",
     show_default=True,
-    help="What computes features.",
+    help="Library that runs the pretrained network.",
 )
 @click.option(
     "--engine-precision",
     type=click.Choice(["float32", "bf16"]),
     default="float32",
     show_default=True,
-    help="Of the engine.",
+    help="Number format of the engine; bf16 is faster, and needs --engine openvino and a CPU with "
+    "bfloat16.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Images at a time.",
-)
+@batch_size_option
 @click.option(
     "--image-size",
     type=click.IntRange(min=1),
-    help="Height and width in pixels, where the backbone fixes none.",
+    help="Input size in pixels, for networks that accept any size.",
 )
 @click.option(
     "--value-range",
     type=Pair(),
-    help="Of the pixels that the backbone expects, where the catalog doesn't know it.",
+    help="Pixel range that the network expects, such as 0,1; needed only where tfxfer can't find "
+    "it out.",
 )
+@data_dir_option
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files."
-)
-@click.option("--skip-bad-images", is_flag=True, help="Leave out files that can't be decoded.")
-@click.option(
-    "--trust",
+    "--skip-bad-images",
     is_flag=True,
-    help="Also read a SavedModel that can reach files, Python or the network.",
+    help="Leave out image files that can't be read, instead of stopping.",
 )
+@trust_option
 @click.argument("arguments", metavar="[-- BEAM OPTION ...]", nargs=-1, type=click.UNPROCESSED)
 def extract(
     data: str,
@@ -675,7 +741,7 @@ def extract(
     engine_precision: str,
     **options: Any,
 ) -> None:
-    """Compute features on many machines, as an Apache Beam pipeline.
+    """Compute features on many machines, with Apache Beam.
 
     \b
     tfxfer extract --data photos/ --to features/ -- --direct_running_mode=multi_processing --direct_num_workers=2
@@ -696,19 +762,20 @@ def extract(
     room("ranges").settle(network, examples, here, seed=0, log=click.echo)
     prefix = network.prefix(len(network.stages) if taps else None)
     count = beam.extract(examples, prefix, cache=kept, precision=engine_precision, **options)
-    click.echo(
-        f"{count:,} of {len(examples):,} images computed. Next: tfxfer run frozen --data "
-        f"{shlex.quote(data)} --cache {shlex.quote(str(to))}"
-    )
+    then = command("run", "frozen", "--data", data, "--cache", to)
+    click.echo(f"{count:,} of {len(examples):,} images computed. Next: {one_line(then)}")
 
 
 @main.command()
 @click.argument("recipe")
 @click.argument("file", type=click.Path(path_type=Path))
 def copy(recipe: str, file: Path) -> None:
-    """Copy a recipe's page, to change it."""
+    """Copy a built-in recipe to a file of your own.
+
+    RECIPE is a name from tfxfer recipes, FILE is a new .py file.
+    """
     room("recipe").copy(recipe, file)
-    click.echo(f"Next: tfxfer run {one_line(str(file))}")
+    click.echo(f"Next: {one_line(command('run', file))}")
 
 
 @main.command()
@@ -716,11 +783,11 @@ def copy(recipe: str, file: Path) -> None:
     "--cache",
     "folder",
     type=click.Path(path_type=Path),
-    help="Its folder, where it is not the default one.",
+    help="Folder of the cache; by default $TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
 )
-@click.option("--clear", is_flag=True, help="Forget all that is kept.")
+@click.option("--clear", is_flag=True, help="Delete everything in the cache.")
 def cache(folder: Path | None, clear: bool) -> None:
-    """Show or clear the cache of features."""
+    """Show or clear the computed features that are kept."""
     house = room("cache")
     kept = house.Cache(folder or house.default_folder())
     if clear:

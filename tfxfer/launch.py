@@ -5,7 +5,6 @@ The chief, worker 0, speaks on the terminal; the others write to logs of their o
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from tfxfer.errors import DistributeError
 from tfxfer.loopback import Loopback, make_loopback
+from tfxfer.program import command
 
 SEE, END = (
     12.0,
@@ -101,9 +101,7 @@ def launch(arguments: Sequence[str], workers: int, open_ports: bool = False) -> 
     # Of a chief that ended by itself, its own error says what to do.
     if how < 0 or how in STOPPED or failed:
         options = ["--open-ports"] if open_ports else []
-        again = shlex.join(
-            ["tfxfer", "launch", "--workers", str(workers), *options, "--", *arguments]
-        )
+        again = command("launch", "--workers", str(workers), *options, "--", *arguments)
         print(
             f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}",
             file=sys.stderr,

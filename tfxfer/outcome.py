@@ -142,30 +142,28 @@ class Outcome:
         )
 
     def summary(self, baselines: Baselines) -> str:
-        """The figures in a few lines, and whether transfer pays."""
+        """The figures in a few lines, and whether the pretrained network helps."""
         metrics = self.metrics(baselines)
-        rows = [("test", metrics["test"])] if metrics["test"] else []
-        held = (
-            "validation"
-            if self.of("validation")
-            else f"train, {'out of fold' if len(self.positions) == len(self.examples) else 'a held-out part'}"
-        )
+        rows = [("test photos", metrics["test"])] if metrics["test"] else []
+        if self.of("validation"):
+            held = "validation photos"
+        elif len(self.positions) == len(self.examples):
+            held = "training photos, each held out once"
+        else:
+            held = "training photos that were held out"
         rows += [(held, metrics["validation"])] if metrics["validation"] else []
-        rows += [
-            (f"  {name.replace('_', ' ')} (test)", found)
+        others = [
+            (f"  {evaluate.NAMES.get(name, name)}", found)
             for name, found in baselines.scores.items()
             if found
         ]
-        lines = [
-            f"{name:28} {found['accuracy']:.3f}  ({found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
-            for name, found in rows
-        ]
-        return "\n".join(
-            ["accuracy, with its 95 % interval", *lines, *filter(None, [self.verdict(baselines)])]
-        )
+        lines = ["accuracy, with its 95 % interval", *map(accuracy_line, rows)]
+        if others:
+            lines += ["simpler models, on the test photos", *map(accuracy_line, others)]
+        return "\n".join([*lines, *filter(None, [self.verdict(baselines)])])
 
     def verdict(self, baselines: Baselines) -> str | None:
-        """Whether transfer pays, and which baseline is better, by paired comparisons on test; None
+        """Whether the network helps, and which baseline is better, by paired comparisons on test; None
         where there is none.
         """
         test, metrics = self.of("test"), self.metrics(baselines)
@@ -234,6 +232,13 @@ class Outcome:
         ]
         answers = softmax(np.asarray(model(tf.stack(images), training=False), np.float64), 1)
         return float(np.abs(answers - self.probabilities[rows]).max())
+
+
+def accuracy_line(row: tuple[str, dict[str, Any]]) -> str:
+    """A name and its figures, aligned with the other lines."""
+    name, found = row
+    interval = f"{found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,}"
+    return f"{name:39} {found['accuracy']:.3f}  ({interval})"
 
 
 def judge(
@@ -409,7 +414,7 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
             keep(run, what, done)
             working = not isinstance(done, Failure)
 
-    return nothing if run.follows else show
+    return show if run.is_main_worker else nothing
 
 
 def settle(
@@ -447,13 +452,15 @@ def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:
     right, before = both.argmax(1) == labels, alone.argmax(1) == labels
     gain, error = paired(right, before)
     verdict = (
-        "they pay"
+        "they help"
         if gain > 2 * error
         else "they harm: leave out --mirror"
         if gain < -2 * error
         else "that is within two standard errors"
     )
-    return f"mirror images: {right.mean():.3f} out of fold with them, {before.mean():.3f} without ({100 * gain:+.1f} ± {100 * error:.1f} points): {verdict}."
+    figures = f"{right.mean():.3f} with them, {before.mean():.3f} without"
+    difference = f"{100 * gain:+.1f} ± {100 * error:.1f} points"
+    return f"mirror images: held-out accuracy {figures} ({difference}): {verdict}."
 
 
 def write_gaussian(

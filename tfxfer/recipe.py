@@ -1,4 +1,4 @@
-"""A recipe is a function: positional is what the house hands in, keyword-only is what the user chooses."""
+"""A recipe is a function of a run, whose keyword-only arguments are the options."""
 
 import difflib
 import functools

@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import re
-import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +29,7 @@ from tfxfer.files import appear, is_plain_name, read_regular, remove_named
 from tfxfer.limits import MOST_JSON
 from tfxfer.names import csv_cell, one_line, printable
 from tfxfer.ours import is_signed, sign
+from tfxfer.program import command
 
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
 # What recipes write: known also where a run was killed before it could list its files.
@@ -64,7 +64,8 @@ PACKAGES = ("tfxfer", "tensorflow", "keras", "tensorflow-hub", "numpy", "scikit-
 class Run:
     """The folder of a run that is being written, and what every recipe has.
 
-    `out`, `resume` and `overwrite` say where; the others are options of every recipe, which rooms take as arguments.
+    `out`, `resume` and `overwrite` choose the folder. The others are the options that every recipe
+    has; a recipe passes them on, such as `seed=run.seed`.
 
     Args:
         recipe: name, or path of the file, as given.
@@ -77,62 +78,81 @@ class Run:
 
     def __init__(
         self,
-        out: Annotated[Path | None, "The run's folder; runs/<recipe>-<number> by default."] = None,
+        out: Annotated[Path | None, "Folder of the run; by default runs/<recipe>-<number>."] = None,
         *,
         recipe: str = "run",
         resume: Annotated[
-            bool, "Go on with the run in --out (else with the latest) where it stopped."
+            bool,
+            "Continue the run in --out where it stopped; without --out, the latest run.",
         ] = False,
-        overwrite: Annotated[bool, "Replace the run in --out."] = False,
-        seed: Annotated[int, "Of splits, folds, weights and shuffling.", range(2**32)] = 0,
+        overwrite: Annotated[bool, "Delete the old run in --out and start again."] = False,
+        seed: Annotated[
+            int,
+            "Random seed: for the data split, cross-validation, initial weights and shuffling.",
+            range(2**32),
+        ] = 0,
         cache: Annotated[
             str | None,
-            "Folder that keeps features, or off; $TFXFER_CACHE_DIR or ~/.cache/tfxfer by default.",
+            "Folder where computed features are kept for later runs, or off; by default "
+            "$TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
         ] = None,
         engine: Annotated[
-            Literal["tensorflow", "openvino"], "What computes features."
+            Literal["tensorflow", "openvino"],
+            "Library that runs the pretrained network; openvino can be faster on a CPU.",
         ] = "tensorflow",
         engine_precision: Annotated[
-            Literal["float32", "bf16"], "Of the engine; bf16 needs openvino and a CPU that has it."
+            Literal["float32", "bf16"],
+            "Number format of the engine; bf16 is faster, and needs --engine openvino and a CPU "
+            "with bfloat16.",
         ] = "float32",
-        batch_size: Annotated[int, "Images at a time.", range(1, 2**20)] = 32,
+        batch_size: Annotated[
+            int, "Number of images that are computed at a time.", range(1, 2**20)
+        ] = 32,
         device: Annotated[
             Literal["auto", "cpu", "gpu", "tpu"],
-            "What computes; tfxfer devices tells what there is.",
+            "Hardware to use; `tfxfer devices` lists what this machine has.",
         ] = "auto",
         strategy: Annotated[
             Literal["auto", "one", "mirrored", "multiworker", "tpu"],
-            "One device, several in this machine, or several workers (tfxfer launch).",
+            "one: one device. mirrored: several GPUs or CPU cores of this machine. multiworker: "
+            "several processes (see tfxfer launch). tpu: a TPU.",
         ] = "auto",
         replicas: Annotated[
             int | None,
-            "Of --strategy mirrored: GPUs, or logical CPUs, one a core by default.",
+            "Number of devices for --strategy mirrored; by default all GPUs, or one for each "
+            "CPU core.",
             range(1, 2**10),
         ] = None,
         precision: Annotated[
             Literal["float32", "mixed"],
-            "Of training; mixed computes in bfloat16, on a GPU or a TPU.",
+            "Number format in training; mixed (bfloat16) is faster on a GPU or a TPU.",
         ] = "float32",
         global_batch: Annotated[
             int | None,
-            "Images in a training step of all devices together; --batch-size by default.",
+            "Number of images in one training step on all devices together; by default "
+            "--batch-size.",
             range(1, 2**20),
         ] = None,
         skip_bad_images: Annotated[
-            bool, "Leave out files that can't be decoded, and list them."
+            bool, "Leave out image files that can't be read, and list them, instead of stopping."
         ] = False,
         image_size: Annotated[
             int | None,
-            "Height and width in pixels, where the backbone fixes none.",
+            "Input size in pixels, for networks that accept any size.",
             range(1, 2**13),
         ] = None,
         value_range: Annotated[
             tuple[float, float] | None,
-            "Of the pixels that the backbone expects, where the catalog doesn't know it.",
+            "Pixel range that the network expects, such as 0,1; needed only where tfxfer can't find "
+            "it out.",
         ] = None,
-        data_dir: Annotated[Path | None, "Where TensorFlow Datasets keeps its files."] = None,
+        data_dir: Annotated[
+            Path | None, "Folder where TensorFlow Datasets keeps its files, for --data tfds:NAME."
+        ] = None,
         trust: Annotated[
-            bool, "Also read a SavedModel that can reach files, Python or the network."
+            bool,
+            "Load the network even if it contains operations that can read files, run code or use "
+            "the internet. Only if you trust its source.",
         ] = False,
         options: dict[str, Any] | None = None,
         given: Iterable[str] = (),
@@ -168,7 +188,9 @@ class Run:
         self.worker, self.workers = place_of(strategy)
         self._strategy: Any = None
         self._resume, self._overwrite = resume, overwrite
-        if self.follows:  # the chief's folder and settings, as soon as `start` has asked for them
+        if (
+            not self.is_main_worker
+        ):  # the chief's folder and settings, as soon as `start` has asked for them
             self.folder = Path(out or "of the chief")
             self._attributes()
             return
@@ -198,9 +220,14 @@ class Run:
     # --- several workers ---
 
     @property
+    def is_main_worker(self) -> bool:
+        """Whether this process writes the results: the only one, or the first of several workers."""
+        return self.worker == 0
+
+    @property
     def follows(self) -> bool:
-        """Whether this is one of several workers, and not the chief: it computes its part and writes nothing."""
-        return self.worker > 0
+        """The opposite of `is_main_worker`; recipes that were copied from 0.1.0 use it."""
+        return not self.is_main_worker
 
     @property
     def strategy(self) -> Any:
@@ -251,7 +278,7 @@ class Run:
         theirs = workers.chiefs(
             self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished)
         )
-        if self.follows:
+        if not self.is_main_worker:
             # Each worker reads graphs itself, and takes leave for that from its own command line alone.
             trusted = self.settings["trust"]
             self.settings, self.before, self.finished = theirs[0], theirs[1], theirs[3]
@@ -343,11 +370,11 @@ class Run:
                 if old["origin"] == "given" or not same(old["value"], self.settings[name]["value"])
                 for word in as_option(name, old["value"])
             ]
-            command = again(str(self.settings["recipe"]["value"]), self.folder, *options)
+            said = again(str(self.settings["recipe"]["value"]), self.folder, *options)
             raise RunError(
                 f"{self.folder} was not begun by you on this machine and under this path, or its settings.json was"
                 f" edited. It would go on with {', '.join(differing)}, which you did not say. If that is what you"
-                f" want, type: {command}. Else choose another --out."
+                f" want, type: {said}. Else choose another --out."
             )
         return kept
 
@@ -430,7 +457,7 @@ class Run:
                 )
             given = self.settings.get(name, {}).get("origin") == "given"
             self.settings[name] = {"value": plain(value), "origin": "given" if given else "derived"}
-        if not self.finished and not self.follows:
+        if not self.finished and self.is_main_worker:
             self.settings.pop("signature", None)
             if signature := sign(signed_part(self.folder, self.settings)):
                 self.settings["signature"] = {"value": signature, "origin": "derived"}
@@ -487,8 +514,10 @@ class Run:
         return self.write(name, writer)
 
     def abandon(self) -> None:
-        """Remove the folder of a run that was refused before it had computed anything, so that `--resume` never takes it for one that goes on."""
-        if self.follows or self.before or self.finished or self._overwrite:
+        """Remove the folder of a run that failed before it had saved anything, so that the next try
+        can have it and `--resume` never takes it for one that goes on.
+        """
+        if not self.is_main_worker or self.before or self.finished or self._overwrite:
             return
         self.close()
         done = [
@@ -504,6 +533,10 @@ class Run:
             remove_named(self.folder, ["settings.json"])
             with contextlib.suppress(OSError):  # a person's empty folder is in it
                 self.folder.rmdir()
+
+    def how_to_predict(self) -> str:
+        """The command that uses the run, for its last line."""
+        return f"Next: {command('predict', self.folder, 'photo.jpg')}"
 
     def meet(self) -> None:
         """Wait for the other workers, so that none is missed while another one still needs it."""
@@ -690,7 +723,7 @@ def is_own(folder: Path, settings: dict[str, dict[str, Any]]) -> bool:
 
 def again(recipe: str, folder: Path, *options: str) -> str:
     """The command that goes on with a run."""
-    return shlex.join(["tfxfer", "run", recipe, "--out", str(folder), *options, "--resume"])
+    return command("run", recipe, "--out", folder, *options, "--resume")
 
 
 def as_words(value: Any) -> str:

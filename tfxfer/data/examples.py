@@ -144,17 +144,20 @@ class Examples:
         ]
         if len(listed) < len(order):
             rows.append((f"(the 10 smallest of {len(order)})", "", "", ""))
-        rows.append(("images", *(str(counts[s].sum()) if counts[s].any() else "-" for s in SPLITS)))
-        rows.append(
-            (
-                "classes",
-                *(str(np.count_nonzero(counts[s])) if counts[s].any() else "-" for s in SPLITS),
-            )
-        )
+        total = f"all {len(order):,} classes"
+        rows.append((total, *(str(counts[s].sum()) if counts[s].any() else "-" for s in SPLITS)))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join(
+        lines = [
             "  ".join(
                 [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]
             ).rstrip()
             for row in rows
-        )
+        ]
+        lacking = [
+            f"{part} has photos of {np.count_nonzero(counts[part]):,} of them"
+            for part in SPLITS
+            if counts[part].any() and not counts[part].all()
+        ]
+        if lacking:
+            lines.append("; ".join(lacking))
+        return "\n".join(lines)

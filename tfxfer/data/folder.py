@@ -90,14 +90,15 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         raise DataError(_nothing(source, len(stray), others))
     notes += said_of_folders(below, source)
     if stray:
-        notes.append(
-            f"Left out, for they are in no class folder: {shown([path.relative_to(folder).as_posix() for path in stray])}."
-        )
+        named = shown([path.relative_to(folder).as_posix() for path in stray])
+        notes.append(f"Left out, because they are in no class folder: {named}.")
     if empty:
-        notes.append(f"Left out, for there are no images in it: {shown(empty)}.")
+        notes.append(f"Folders without images, which are left out: {shown(empty)}.")
     if others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
-        notes.append(f"{sum(others.values())} files that are no images were passed over ({kinds}).")
+        count = sum(others.values())
+        what = "file that is not an image" if count == 1 else "files that are not images"
+        notes.append(f"Ignored: {count} {what} ({kinds}).")
     files = [path.relative_to(folder).as_posix() for path in paths]
     return Found(
         files,
@@ -121,7 +122,10 @@ def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]
     left = [f"{entry.name}/" for entry in subfolders(folder) if entry not in tops]
     notes = [f"Taken by its name: {', '.join(named)}."] if named else []
     if left:
-        notes.append(f"Left out, for it is no part with class folders: {shown(left)}.")
+        notes.append(
+            "Left out, because they are not train, validation or test with class folders: "
+            f"{shown(left)}."
+        )
     return notes
 
 
@@ -138,7 +142,7 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
             seen.add((about.st_dev, about.st_ino))
             entries = list(os.scandir(folder))
         except OSError as error:
-            closed.append(f"Left out, for {folder} can't be listed: {error.strerror or error}.")
+            closed.append(f"Left out, because {folder} can't be listed: {error.strerror or error}.")
             continue
         for entry in entries:
             folded = is_folder(entry)

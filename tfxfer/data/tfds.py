@@ -43,7 +43,9 @@ def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
             files.append(f"{part}/{i:06d}")
     spool.close()
     notes = (
-        [f"Left out, for it is none of train, validation and test: {shown(left)}."] if left else []
+        [f"Left out, because they are not train, validation or test: {shown(left)}."]
+        if left
+        else []
     )
     return Found(
         files,

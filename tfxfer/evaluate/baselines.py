@@ -16,7 +16,9 @@ BASELINE_EXAMPLES = 10_000  # a baseline is fitted on at most so many: more woul
 NAMES = {
     "majority": "always the most frequent class",
     "raw_pixels": "logistic regression on raw pixels",
+    "last_layer_logistic": "logistic regression on the last layer",
 }
+WITHOUT_NETWORK = ("majority", "raw_pixels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,7 @@ def logistic(
 
 
 def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
-    """One sentence on whether transfer pays here: against the better of the baselines that use no pretrained network.
+    """One or two sentences on whether the pretrained network helps here: against the better of the baselines that use no pretrained network.
 
     Args:
         metrics: as in metrics.json: "test" and "baselines".
@@ -127,7 +129,7 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
         {
             name: found
             for name, found in (metrics.get("baselines") or {}).items()
-            if name in NAMES and found
+            if name in WITHOUT_NETWORK and found
         },
     )
     if not test or not others:
@@ -146,12 +148,21 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
                 )
             )
         )
-    figures = f"{test['accuracy']:.3f} on {n:,} test examples against {other['accuracy']:.3f} by {NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
+    figures = (
+        f"{test['accuracy']:.3f} on {n:,} test photos against {other['accuracy']:.3f} by "
+        f"{NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
+    )
     if gain > 2 * error and gain > 0:
-        return f"Transfer pays: {figures}."
+        return f"The pretrained network helps: {figures}."
     if gain < -2 * error or (gain < 0 and error == 0):
-        return f"Transfer does not pay here: {figures}. The simple model is better; a backbone trained on pictures more like these may help."
-    return f"It is open whether transfer pays: {figures}, within two standard errors. More test examples would tell."
+        return (
+            f"The pretrained network does not help here: {figures}. The simple model is better; "
+            "a network trained on pictures more like these may help."
+        )
+    return (
+        f"Too few test photos to say whether the pretrained network helps: {figures}. "
+        "The difference is within two standard errors."
+    )
 
 
 def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
@@ -174,6 +185,6 @@ def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = 
         gain, error = paired(np.asarray(right[name]), np.asarray(right["test"]))
         if gain > 2 * error:
             chance = "more than chance: choose another head"
-    called = NAMES.get(name, name.replace("_", " "))
+    called = NAMES.get(name, name)
     figures = f"{other:.3f} against {test['accuracy']:.3f}"
-    return f"A baseline is better here: {called}, {figures}, {chance}."
+    return f"A simpler model is better here: {called}, {figures}, {chance}."

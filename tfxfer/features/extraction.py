@@ -3,6 +3,7 @@
 Rows are kept in list order, about 1,024 a shard.
 """
 
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -147,6 +148,11 @@ def fill(
     todo = len(set().union(*wanted))
     if not todo:
         return examples
+    count = len(set(examples.digests))
+    if progress and todo < count:
+        # Beside the progress, which counts what is still to do.
+        kept = f"{count - todo:,} of {count:,} images were computed before"
+        print(f"features: {kept} and are taken from the cache, {cache.folder}", file=sys.stderr)
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
     bad: dict[int, str] = {}

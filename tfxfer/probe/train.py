@@ -196,7 +196,8 @@ def fit_head(
     ]
     if twice:
         log(
-            f"calibration: trained on {len(seen):,} examples first, to be judged on the other {len(held_out):,}"
+            f"training twice: first on {len(seen):,} photos, to judge it on the other "
+            f"{len(held_out):,}, then on all"
         )
     held = (
         None

@@ -134,13 +134,12 @@ def choose(
     table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed, units))
     if table:
         chosen = best(table)
-        for entry in table:
-            log(
-                f"{'->' if entry is chosen else '  '} {described(entry.head, entry.taps, len(tap_widths)):28} {entry.accuracy:.3f} ± {entry.error:.3f}"
-            )
+        for line in table_lines(table, chosen, len(tap_widths)):
+            log(line)
     else:
         log(
-            "one example a class: nothing can be held out, so the prototype of the last tap is used, uncalibrated"
+            "one example a class: nothing can be held out, so the prototype head is used, on the last "
+            "stage, and its probabilities are not calibrated"
         )
         chosen = Candidate(
             "prototype",
@@ -165,9 +164,22 @@ def choose(
     return Choice(fitted.expanded(present, n_classes), out_of_fold, table, rows, prior)
 
 
+def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) -> list[str]:
+    """What was tried, as a user reads it: head by head, from few stages to all."""
+    lines = ["classifiers tried, with their accuracy in cross-validation:"]
+    for entry in sorted(table, key=lambda entry: (entry.head, entry.taps)):
+        mark = "->" if entry is chosen else "  "
+        name = described(entry.head, entry.taps, all_taps)
+        lines.append(f"{mark} {name:30} {entry.accuracy:.3f} ± {entry.error:.3f}")
+    lines.append("-> is used: the best one, or one on fewer stages that is as good within chance")
+    return lines
+
+
 def described(head: str, taps: int, all_taps: int) -> str:
-    """As a user reads it: gaussian on the last 3 taps."""
-    return f"{head} on {'all ' if taps == all_taps and taps > 1 else 'the last '}{f'{taps} taps' if taps > 1 else 'tap'}"
+    """As a user reads it: gaussian on the last 3 stages."""
+    if taps == 1:
+        return f"{head} on the last stage"
+    return f"{head} on {'all' if taps == all_taps else 'the last'} {taps} stages"
 
 
 def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[int, np.ndarray]]:

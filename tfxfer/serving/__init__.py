@@ -19,13 +19,14 @@ place       FOLDER/<version>/, whole or not there
 
 from tfxfer.serving.export import export
 from tfxfer.serving.formats import check_target, write
-from tfxfer.serving.judge import evaluate
+from tfxfer.serving.judge import Judged, evaluate, judge
 from tfxfer.serving.litert import export_litert
 from tfxfer.serving.model import Served, load_model, open_model
 from tfxfer.serving.predict import Prediction, predict
 from tfxfer.serving.reusable import export_reusable
 
 __all__ = [
+    "Judged",
     "Prediction",
     "Served",
     "check_target",
@@ -33,6 +34,7 @@ __all__ = [
     "export",
     "export_litert",
     "export_reusable",
+    "judge",
     "load_model",
     "open_model",
     "predict",

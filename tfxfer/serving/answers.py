@@ -45,9 +45,12 @@ def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list
                 log(text)
             if others:
                 count = sum(others.values())
-                log(
-                    f"{path}: {count} {'file that is no image is' if count == 1 else 'files that are no images are'} passed over"
+                what = (
+                    "file that is not an image is"
+                    if count == 1
+                    else "files that are not images are"
                 )
+                log(f"{path}: {count} {what} ignored")
         elif os.path.lexists(path):  # links that lead nowhere are named when they are read
             files.append(path)
         else:

@@ -36,11 +36,12 @@ def write(
     The file appears when it is whole: until then, and where predicting fails, an old one of its name stays
     as it was. Where some images can't be predicted, the others are written.
 
-    CSV and Parquet have the columns `file`, `predicted`, `probability`, then `predicted_2`, `probability_2`, ... , `set` (in CSV a JSON list) and `unknown`
-    (in CSV true or false) where they were asked for. JSON has the same names, with `others` as a list of {"predicted", "probability"}. In CSV a text
-    that a spreadsheet would run as a formula has a quote before it, and a CSV file begins with the
-    mark of UTF-8, for Excel takes it for an old code page
-    without that. A workbook has the columns of CSV.
+    CSV and Parquet have the columns `file`, `label` where it is known, `predicted`, `probability`,
+    then `predicted_2`, `probability_2`, ... , `set` (in CSV a JSON list) and `unknown` (in CSV true
+    or false) where they were asked for. JSON has the same names, with `others` as a list of
+    {"predicted", "probability"}. In CSV a text that a spreadsheet would run as a formula has a
+    quote before it, and a CSV file begins with the mark of UTF-8, for Excel takes it for an old
+    code page without that. A workbook has the columns of CSV.
 
     Raises:
         ServingError: the file can't be written, or Parquet or a workbook has none.
@@ -238,6 +239,7 @@ def columns(row: Prediction) -> dict[str, Any]:
     """Flat, as tables have it."""
     flat: dict[str, Any] = {
         "file": row.file,
+        **({} if row.label is None else {"label": row.label}),
         "predicted": row.predicted,
         "probability": row.probability,
     }
@@ -254,6 +256,7 @@ def nested(row: Prediction) -> dict[str, Any]:
     """As JSON has it."""
     found: dict[str, Any] = {
         "file": row.file,
+        **({} if row.label is None else {"label": row.label}),
         "predicted": row.predicted,
         "probability": rounded(row.probability),
     }

@@ -1,8 +1,10 @@
 """A finished run's model on labelled images."""
 
+import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,103 @@ from tfxfer.names import one_line
 from tfxfer.run import Finished, open_run, same
 from tfxfer.serving.answers import SHOWN, answers, listed, said_of_damage
 from tfxfer.serving.model import open_model
+from tfxfer.serving.predict import Prediction
+
+CLASSES = 40  # that a table lists one by one; of more, those that are recognised worst
+CONFUSIONS = 5  # pairs of classes that are told
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A model's answers to labelled photos.
+
+    Args:
+        files: n names.
+        labels: int [n], the true classes.
+        probabilities: float64 [n, C].
+        classes: C names.
+        first: bool [n], False for a copy of an earlier photo with the same label: figures count
+            each once.
+        paths: where the photos lie on disk; empty where they are no files.
+    """
+
+    files: Sequence[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: Sequence[str]
+    first: np.ndarray
+    paths: Sequence[str | os.PathLike] = ()
+
+    def figures(self) -> dict[str, Any]:
+        """Figures as in metrics.json (see `tfxfer.evaluate.score`)."""
+        return score(self.labels[self.first], self.probabilities[self.first], self.classes)
+
+    def predictions(self) -> Iterator[Prediction]:
+        """Each photo with its label and the model's answer."""
+        for file, label, row in zip(self.files, self.labels, self.probabilities, strict=True):
+            best = int(row.argmax())
+            predicted, probability = self.classes[best], float(row[best])
+            yield Prediction(file, predicted, probability, label=self.classes[label])
+
+    def confusions(self) -> list[tuple[str, str, int]]:
+        """(true class, class that was said instead, how often), the most frequent first."""
+        pairs = np.stack([self.labels, self.probabilities.argmax(1)], 1)[self.first]
+        wrong, counts = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0, return_counts=True)
+        return [
+            (self.classes[wrong[i][0]], self.classes[wrong[i][1]], int(counts[i]))
+            for i in np.argsort(-counts, kind="stable")
+        ]
+
+    def class_rows(self) -> list[tuple[str, ...]]:
+        """A table of the classes that have photos; of many only those recognised worst."""
+        figures = [(name, found) for name, found in self.figures()["classes"].items() if found["n"]]
+        if len(figures) > CLASSES:
+            figures = sorted(figures, key=lambda each: each[1]["recall"])[:CLASSES]
+        rows: list[tuple[str, ...]] = [("class", "photos", "recall", "95 % interval", "precision")]
+        for name, found in figures:
+            interval = f"{found['recall_low']:.3f} to {found['recall_high']:.3f}"
+            precision = "-" if found["precision"] is None else f"{found['precision']:.3f}"
+            rows.append((name, f"{found['n']:,}", f"{found['recall']:.3f}", interval, precision))
+        return rows
+
+    def headline(self) -> str:
+        """The accuracy in one line."""
+        found = self.figures()
+        interval = f"{found['low']:.3f} to {found['high']:.3f}"
+        return f"accuracy {found['accuracy']:.3f}, 95 % interval {interval}, n = {found['n']:,}"
+
+    def notes(self) -> list[str]:
+        """What the table says, and which classes are mixed up most."""
+        lines = [
+            "recall: how many of the photos of this class were recognised. "
+            "precision: how many of the answers with this class were right."
+        ]
+        if (present := len(np.unique(self.labels))) > CLASSES:
+            lines.append(
+                f"The table lists {CLASSES} of {present:,} classes: the lowest recall first."
+            )
+        confusions = self.confusions()
+        if not confusions:
+            return [*lines, "No photo was taken for another class."]
+        for true, said, count in confusions[:CONFUSIONS]:
+            of = int(np.sum(self.labels[self.first] == list(self.classes).index(true)))
+            lines.append(f"mixed up: {count:,} of {of:,} photos of {true} were taken for {said}")
+        return lines
 
 
 def evaluate(
+    folder: str | os.PathLike,
+    data: str | os.PathLike | Examples,
+    **options: Any,
+) -> dict[str, Any]:
+    """Judge a finished run's model on labelled images: figures as in metrics.json.
+
+    See `tfxfer.evaluate.score` for what they are. Arguments and errors are those of `judge`.
+    """
+    return judge(folder, data, **options).figures()
+
+
+def judge(
     folder: str | os.PathLike,
     data: str | os.PathLike | Examples,
     *,
@@ -24,8 +120,8 @@ def evaluate(
     batch_size: int = 32,
     trust: bool = False,
     log: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Judge a finished run's model on labelled images: figures as in metrics.json (see `tfxfer.evaluate.score`).
+) -> Judged:
+    """The answers of a finished run's model to labelled images.
 
     What is judged: of the run's own data its test part, as the run split it; of other data the test part where there is one, else every image.
     Classes are matched by name; those that the data lacks count for nothing. Photos that are damaged
@@ -57,7 +153,14 @@ def evaluate(
     )
     files = [found.files[i] for i in chosen]
     damaged: dict[int, str] = {}
-    rows = list(answers(model, lambda i: found.read(chosen[i]), files, batch_size, damaged))
+    contents: dict[int, str] = {}
+
+    def read(i: int) -> bytes:
+        data = found.read(chosen[i])
+        contents[i] = hashlib.sha256(data).hexdigest()
+        return data
+
+    rows = list(answers(model, read, files, batch_size, damaged))
     for i, reason in damaged.items():
         print(one_line(said_of_damage(files[i], reason)), file=sys.stderr)
     if bad := [row for row in rows if isinstance(row, str)]:
@@ -65,10 +168,19 @@ def evaluate(
             f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} Repair or remove them."
         )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
-    return score(
-        np.array([model.classes.index(found.names[i]) for i in chosen]),
+    labels = [model.classes.index(found.names[i]) for i in chosen]
+    seen: dict[tuple[str, int], int] = {}
+    for i, label in enumerate(labels):
+        seen.setdefault((contents[i], label), i)
+    if copies := len(labels) - len(seen):
+        log(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
+    return Judged(
+        files,
+        np.array(labels),
         probabilities,
         model.classes,
+        np.isin(np.arange(len(labels)), list(seen.values())),
+        [found.paths[i] for i in chosen] if found.paths else (),
     )
 
 

@@ -28,6 +28,7 @@ class Prediction(NamedTuple):
     others: the next most probable classes with their probabilities, as many as were asked for.
     set: the classes that hold the true one as often as was asked for; None where it wasn't.
     unknown: whether it is probably of no class; None where nobody asked.
+    label: the true class, where it is known; None for a photo without a label.
     """
 
     file: str
@@ -36,6 +37,7 @@ class Prediction(NamedTuple):
     others: tuple[tuple[str, float], ...] = ()
     set: tuple[str, ...] | None = None
     unknown: bool | None = None
+    label: str | None = None
 
 
 def predict(

@@ -115,7 +115,8 @@ def last_stages(
     half = images * prefix.width * 2
     before = network.stages[len(network.stages) - stages - 1].name
     log(
-        f"activations after {before}: {prefix.width:,} numbers an image, {size(half)} in float16 or {size(2 * half)} in float32 for {images:,} images"
+        f"What the network computes up to {before} is kept for all epochs: {prefix.width:,} numbers "
+        f"for each of {images:,} images, {size(half)} in float16 or {size(2 * half)} in float32"
     )
     few = examples.take(plan.everything[sample(labels[plan.everything], COMPARED, seed)])
 
@@ -131,7 +132,8 @@ def last_stages(
         needed, free = chiefs(extract.strategy, lambda: (need(dtype) + more, extract.cache.free()))
         if needed > free:
             log(
-                f"they would not fit in {dtype} ({size(free)} free in {extract.cache.folder}): the whole network is computed in each step"
+                f"The disk is too full to keep them in {dtype} ({size(free)} free in "
+                f"{extract.cache.folder}): the whole network is computed in each step"
             )
         return needed > free
 
@@ -149,7 +151,8 @@ def last_stages(
             > 1
         ):
             log(
-                f"reading them would take {slower:.1f} times as long as computing them: the whole network is computed in each step"
+                f"Reading them takes {slower:.1f} times as long as computing them: the whole network "
+                "is computed in each step"
             )
             return None
         dtype = chiefs(
@@ -224,7 +227,7 @@ def precision_of(
         with np.errstate(over="ignore"):
             rounded = x.astype(kind).astype(np.float32)
         if not np.isfinite(rounded).all():
-            log("activations are kept in float32: some are too large for float16")
+            log("They are kept in float32: some numbers are too large for float16")
             return "float32"
         taps = taps_of(rounded, rest, features.tap_widths)
         found = choose(
@@ -241,7 +244,8 @@ def precision_of(
     loss, error = paired(right[0], right[1])
     dtype: Kept = "float16" if loss <= error else "float32"
     log(
-        f"activations are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of out-of-fold accuracy on {len(x):,} images"
+        f"They are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of "
+        f"held-out accuracy on {len(x):,} images"
     )
     return dtype
 

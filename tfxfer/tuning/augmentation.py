@@ -58,8 +58,8 @@ def harmless(
             else "within two standard errors of no loss, so used"
         )
         log(
-            f"{kind}: held-out accuracy of such views {-100 * loss:+.1f} ± {100 * error:.1f} "
-            f"points: {why}"
+            f"{kind}: held-out accuracy of photos changed so "
+            f"{0 - 100 * loss:+.1f} ± {100 * error:.1f} points: {why}"
         )
         found += [kind] if good else []
     return tuple(found)

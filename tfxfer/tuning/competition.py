@@ -237,7 +237,8 @@ def competed(
         return (rival or fit(rows)).fitted if task.taps else fit(rows, taps=False).fitted
 
     log(
-        f"heads, on {len(plan.folds[0][0]):,} training images{f', the first of {len(plan.folds)} folds' if len(plan.folds) > 1 else ''}:"
+        f"on {len(plan.folds[0][0]):,} training photos"
+        + (f", the first of {len(plan.folds)} folds:" if len(plan.folds) > 1 else ":")
     )
     choices = [fit(seen, log=log if not i else nothing) for i, (seen, _) in enumerate(plan.folds)]
     folds = [
@@ -299,20 +300,22 @@ def competed(
         found = replace(found, cut=True)
     if not any(shares) and not cut:
         log(
-            "training helped nobody: on held-out examples the frozen weights were the best on the way to the tuned ones. Try a smaller --learning-rate."
+            "Training did not help: on held-out photos, the network was best as it was before. "
+            "A smaller --learning-rate may help."
         )
-    log(str(found))
     final = folds[0]
     if found.tuned_wins and ended is None:
+        log(
+            "The tuned model is better. It is trained once more, on all training photos, at a "
+            f"learning rate of {picked[-1]:g}"
+        )
         if not way.late():
-            log(f"the final model: all of train, at a learning rate of {picked[-1]:g}")
             final = prepared(
                 task, way, start(plan.everything), plan.everything, plan.everything[:0]
             )
             ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
         if ended is None or len(ended.history) < sum(way.shared(way.epochs)):
             found = replace(found, late=True)
-            log(str(found))
     if not found.tuned_wins:
         choice = fit(plan.everything) if plan.taken or len(folds) > 1 else choices[0]
         return Competition(
@@ -509,7 +512,7 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
             )
         late = way.late()
         if late:
-            way.log(f"learning rate {rate:g}: the time is up before it was tried to the end")
+            way.log(f"learning rate {rate:g}: the time was up before it was tried to the end")
         if late and found:
             break
         # Folds that were not reached stand as they are.
@@ -563,7 +566,8 @@ def tune_folds(
         way = fold.way
         if way.late():
             way.log(
-                f"fold {i + 1} of {len(folds)}: the time is up before it was tuned, and frozen weights stand for it"
+                f"fold {i + 1} of {len(folds)}: the time was up before training, so the frozen network "
+                "is used here"
             )
             reached[:, group] = fold.logits(fold.first)
             continue
