@@ -5,7 +5,6 @@ changes try to
 write a file, by a graph or by a pickle, which must never appear.
 """
 
-import base64
 import io
 import json
 import pickle
@@ -19,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
+import h5py
 import numpy as np
 from click.testing import CliRunner
 from savedmodels import save_reusable, tiny_network
@@ -26,9 +26,11 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from attacks.kills import write_photos
 from attacks.models import fill_constant, spoil
-from tfxfer.backbone import digest_of
+from tfxfer import parcel
 from tfxfer.cli import main
 from tfxfer.run import as_text, listed
+from tfxfer.savedmodel import GRAPHS
+from tfxfer.savedmodel.kept import digest_of
 
 ODD = [None, True, -1, 0, 10**30, 1e308, "", "x", "../../canary/x", "/dev/zero", [], {}, [[]]]
 
@@ -138,7 +140,7 @@ def change(run: Path, name: str, canary: Path, draw: random.Random) -> None:
         return
     try:
         by_kind[path.suffix](path, canary, draw)
-    except (ValueError, KeyError, IndexError, zipfile.BadZipFile):
+    except (ValueError, KeyError, IndexError, OSError, RuntimeError, zipfile.BadZipFile):
         spoil(path, draw)  # an earlier change has left nothing that can be read
 
 
@@ -230,7 +232,7 @@ def change_model(path: Path, canary: Path, draw: random.Random) -> None:
     elif kind == "layer":
         hostile_layer(config, canary, draw)
     elif kind == "graph":
-        change_graph(config, canary, draw)
+        weights = change_graphs(config, weights, canary, draw)
     else:
         aside = path.with_suffix(".h5")
         aside.write_bytes(weights)
@@ -266,28 +268,43 @@ def hostile_layer(config: dict[str, Any], canary: Path, draw: random.Random) -> 
     layer["config"] = {"name": layer["config"].get("name", "x"), **own[name]}
 
 
-def change_graph(config: dict[str, Any], canary: Path, draw: random.Random) -> None:
-    """Let the graph that a backbone carries write a file, or spoil it or what stands beside it."""
-    for values in packed_in(config):
-        if draw.random() < 0.3:
-            changed_value(values, draw)
-        else:
-            values["inference"]["graph"] = other_graph(values["inference"]["graph"], canary, draw)
-        values["digest"] = digest_of(values)
+def change_graphs(
+    config: dict[str, Any], weights: bytes, canary: Path, draw: random.Random
+) -> bytes:
+    """Let the graph beside the weights write a file, or spoil it or what stands beside it; the
+    digest in the configuration fits.
+    """
+    buffer = io.BytesIO(weights)
+    with h5py.File(buffer, "r+") as file:
+        places: list[str] = []
+        file.visit(lambda name: places.append(name) if name.endswith(GRAPHS) else None)
+        for place in places:
+            values = parcel.unpack(zlib.decompress(file[place][()].tobytes()))
+            if draw.random() < 0.3:
+                changed_value(values, draw)
+            else:
+                graph = values["inference"]["graph"].tobytes()
+                values["inference"]["graph"] = other_graph(graph, canary, draw)
+            content = parcel.pack(values)
+            del file[place]
+            file[place] = np.frombuffer(zlib.compress(content), np.uint8)
+            for layer in digested_in(config):
+                layer["digest"] = digest_of(content)
+    return buffer.getvalue()
 
 
-def packed_in(value: Any) -> list[dict[str, Any]]:
-    """Every part of a configuration that carries graphs."""
+def digested_in(value: Any) -> list[dict[str, Any]]:
+    """Every part of a configuration that names the digest of a graph."""
     if isinstance(value, dict):
-        own = [value] if "inference" in value else []
-        return own + [found for each in value.values() for found in packed_in(each)]
+        own = [value] if "digest" in value else []
+        return own + [found for each in value.values() for found in digested_in(each)]
     if isinstance(value, list):
-        return [found for each in value for found in packed_in(each)]
+        return [found for each in value for found in digested_in(each)]
     return []
 
 
-def other_graph(text: str, canary: Path, draw: random.Random) -> str:
-    graph = GraphDef.FromString(zlib.decompress(base64.b64decode(text)))
+def other_graph(content: bytes, canary: Path, draw: random.Random) -> np.ndarray:
+    graph = GraphDef.FromString(content)
     node = draw.choice(graph.node)
     kind = draw.choice(["write", "write", "less", "operation", "bytes"])
     if kind == "write":
@@ -299,10 +316,10 @@ def other_graph(text: str, canary: Path, draw: random.Random) -> str:
         del node.input[0]
     elif kind == "operation":
         node.op = draw.choice(["Relu", "ReadFile", "Identity", "Conv2D", "MatMul", "Mean"])
-    data = bytearray(zlib.compress(graph.SerializeToString()))
+    data = np.frombuffer(graph.SerializeToString(), np.uint8).copy()
     if kind == "bytes":
         data[draw.randrange(len(data))] ^= 1
-    return base64.b64encode(bytes(data)).decode()
+    return data
 
 
 def change_text(path: Path, canary: Path, draw: random.Random) -> None:
