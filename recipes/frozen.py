@@ -44,8 +44,9 @@ def frozen(
     with run.timed("head"):
         if trains:
             layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
-            run.record(epochs=epochs or 20)
-            how = {"epochs": epochs or 20, "units": examples.units, "seed": run.seed, "strategy": run.strategy, "log": run.say}
+            epochs = epochs or 20
+            run.record(epochs=epochs)
+            how = {"epochs": epochs, "units": examples.units, "seed": run.seed, "strategy": run.strategy, "log": run.say}
             found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, **how)
             layer, taps, held_out, probabilities, history = found.head, None, found.positions, found.probabilities, found.history
         elif run.is_main_worker:

@@ -314,3 +314,13 @@ def test_copies_within_a_part_are_counted_and_said(tmp_path):
     for i in range(3):
         (tmp_path / f"train/a/copy{i}.png").write_bytes((tmp_path / "train/a/000.png").read_bytes())
     assert "3 of 13 train images are copies" in notes(load(tmp_path))
+
+
+def test_an_image_under_two_labels_counts_once_for_each(tmp_path):
+    folder(tmp_path, {"train/a": 5, "train/b": 5})
+    content = (tmp_path / "train/a/000.png").read_bytes()
+    for path in ("train/a/copy.png", "train/b/copy.png"):
+        (tmp_path / path).write_bytes(content)
+    examples = load(tmp_path)
+    assert len(examples.distinct(examples.where("train"))) == 11
+    assert "1 of 12 train images" in notes(examples) and "n = 11" in notes(examples)

@@ -245,7 +245,8 @@ def metrics(test: float, raw: float, n: int) -> dict:
 
 def test_it_is_said_when_transfer_pays():
     assert pays(metrics(0.90, 0.83, 1000)).startswith(
-        "The pretrained network helps: 0.900 on 1,000 test photos against 0.830 by logistic regression on raw pixels (+7.0 ± 1.5 points)"
+        "The pretrained network helps: 0.900 on 1,000 test photos against 0.830 by logistic "
+        "regression on raw pixels (+7.0 ± 1.5 points)"
     )
 
 

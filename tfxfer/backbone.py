@@ -74,7 +74,7 @@ def told_range(
 
 @dataclass(frozen=True)
 class Awaited:
-    """What a layer lacks that was made from a config, until its weights are loaded.
+    """The part that a layer made from a config still lacks, until its weights are loaded.
 
     Args:
         digest: of the graphs, see `savedmodel.keep`.
@@ -203,7 +203,7 @@ class Backbone(keras.layers.Layer):
         return self._pretrained.it.input_shape
 
     def _network(self) -> Pretrained:
-        """What was read.
+        """The network that was read.
 
         Raises:
             SavedModelError: the layer was made from a config, and its graphs are not loaded yet.

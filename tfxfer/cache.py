@@ -181,7 +181,7 @@ class Cache:
             ]
 
     def digests(self, key: dict[str, Any]) -> list[str]:
-        """Which contents have a row; those of shards that are gone or damaged are forgotten first."""
+        """Which contents have a row. Shards that are gone or damaged are forgotten first."""
         with self._database() as database:
             found = identify(database, key)
             if found is None:

@@ -65,7 +65,7 @@ class Outcome:
     candidates: Candidates = field(default_factory=dict)
 
     def of(self, *splits: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Labels and probabilities of some splits, copies of an image once; None where they have none."""
+        """Labels and probabilities of some splits, copies of an image once; None of nothing."""
         mine = np.isin(np.array(self.examples.splits)[self.positions], splits)
         if not mine.any():
             return None
@@ -163,8 +163,9 @@ class Outcome:
         return "\n".join([*lines, *filter(None, [self.verdict(baselines)])])
 
     def verdict(self, baselines: Baselines) -> str | None:
-        """Whether the network helps, and which baseline is better, by paired comparisons on test; None
-        where there is none.
+        """Whether the network helps, and which baseline is better, by paired comparisons on test.
+
+        None where there is none.
         """
         test, metrics = self.of("test"), self.metrics(baselines)
         right = {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None

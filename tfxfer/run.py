@@ -143,8 +143,8 @@ class Run:
         ] = None,
         value_range: Annotated[
             tuple[float, float] | None,
-            "Pixel range that the network expects, such as 0,1; needed only where tfxfer can't find "
-            "it out.",
+            "Pixel range that the network expects, such as 0,1; needed only where tfxfer can't "
+            "find it out.",
         ] = None,
         data_dir: Annotated[
             Path | None, "Folder where TensorFlow Datasets keeps its files, for --data tfds:NAME."
@@ -188,9 +188,8 @@ class Run:
         self.worker, self.workers = place_of(strategy)
         self._strategy: Any = None
         self._resume, self._overwrite = resume, overwrite
-        if (
-            not self.is_main_worker
-        ):  # the chief's folder and settings, as soon as `start` has asked for them
+        if not self.is_main_worker:
+            # The chief's folder and settings come as soon as `start` has asked for them.
             self.folder = Path(out or "of the chief")
             self._attributes()
             return
@@ -221,7 +220,7 @@ class Run:
 
     @property
     def is_main_worker(self) -> bool:
-        """Whether this process writes the results: the only one, or the first of several workers."""
+        """Whether this process writes the results: it is the only one, or the first of several."""
         return self.worker == 0
 
     @property

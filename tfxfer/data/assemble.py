@@ -24,7 +24,7 @@ IMBALANCE = 5
 
 @dataclass(frozen=True)
 class Looked:
-    """What was found in one file.
+    """The findings on one file.
 
     Args:
         digest: of the content as it is handed on; "" where it can't be read.
@@ -101,7 +101,7 @@ def assemble(
         _check_splits(names, splits, found.source)
     files = [found.files[i] for i in at]
     notes += conflicts(files, digests, names)
-    notes += copies(digests, splits)
+    notes += copies(digests, names, splits)
     used = set(names)
     classes = (
         [name for name in found.classes if name in used]

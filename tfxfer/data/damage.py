@@ -38,14 +38,14 @@ ALONE = threading.Lock()
 
 
 class Damage(NamedTuple):
-    """What is wrong with a JPEG file, and whether a decoder reads it all the same."""
+    """The fault of a JPEG file, and whether a decoder reads it all the same."""
 
     reason: str
     readable: bool
 
 
 def find_damage(data: bytes) -> Damage | None:
-    """What is missing in a JPEG file; None where nothing is, or where it can't be told.
+    """The damage of a JPEG file; None where there is none, or where it can't be told.
 
     It can't be told of other formats, and of colours that are sampled in an unusual way, such as
     every third pixel: simplejpeg does not read these. `images.problem` must have been asked before.
@@ -72,7 +72,7 @@ def _decode(data: bytes) -> Damage | None:
 
 
 def _meaning(warning: str) -> Damage | None:
-    """What a text of libjpeg says of the image; None for what does not touch it."""
+    """The damage that a warning of libjpeg tells of; None where the image is whole."""
     for beginning, reason in UNREADABLE.items():
         if warning.startswith(beginning):
             return Damage(reason, readable=False)

@@ -1,7 +1,7 @@
 """Identical files: across splits a leak, within a split only worth a word when their labels differ."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 SHOWN = 3
 RANK = {
@@ -40,15 +40,24 @@ def conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]
     return []
 
 
-def copies(digests: Sequence[str], splits: Sequence[str]) -> list[str]:
+def firsts(digests: Sequence[str], labels: Sequence[Hashable]) -> list[int]:
+    """The positions of images that are no copy of an earlier one with the same label."""
+    first: dict[tuple[str, Hashable], int] = {}
+    for i, image in enumerate(zip(digests, labels, strict=True)):
+        first.setdefault(image, i)
+    return list(first.values())
+
+
+def copies(digests: Sequence[str], names: Sequence[str], splits: Sequence[str]) -> list[str]:
     """What to say about images that are there more than once within a part, if there are any."""
     notes = []
     for part in RANK:
-        mine = [digest for digest, split in zip(digests, splits, strict=True) if split == part]
-        if many := len(mine) - len(set(mine)):
+        mine = [i for i, split in enumerate(splits) if split == part]
+        different = len(firsts([digests[i] for i in mine], [names[i] for i in mine]))
+        if many := len(mine) - different:
             notes.append(
                 f"{many} of {len(mine)} {part} images are copies of others there. Each image "
-                f"counts once in the {part} figures: n = {len(set(mine))}."
+                f"counts once in the {part} figures: n = {different}."
             )
     return notes
 

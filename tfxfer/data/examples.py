@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tfxfer.data.duplicates import firsts
+
 SPLITS = ("train", "validation", "test")
 LISTED = 40  # classes that a table lists one by one
 
@@ -92,10 +94,8 @@ class Examples:
         A part that holds an image many times would else promise more than it knows: n counts files,
         and the interval takes them for independent.
         """
-        first: dict[tuple[str, int], int] = {}
-        for i in np.asarray(positions, np.int64).tolist():
-            first.setdefault((self.digests[i], int(self.labels[i])), i)
-        return np.array(list(first.values()), np.int64)
+        at = np.asarray(positions, np.int64)
+        return at[firsts([self.digests[i] for i in at], self.labels[at].tolist())]
 
     def take(self, positions: Any) -> "Examples":
         """The same data, only these positions, in this order."""

@@ -1,7 +1,7 @@
 """Is this an image that can be decoded? A quick look at the structure: magic bytes, size, and whether the end is there. Standard library only.
 
-It reads no pixel, so that a folder is checked in the time it takes to hash it. What only decoding can
-find is found by `damage`, and while extracting.
+It reads no pixel, so that a folder is checked in the time it takes to hash it. What only decoding
+can find is found by `damage`, and while extracting.
 """
 
 import re

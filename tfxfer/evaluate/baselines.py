@@ -114,7 +114,9 @@ def logistic(
 
 
 def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
-    """One or two sentences on whether the pretrained network helps here: against the better of the baselines that use no pretrained network.
+    """One or two sentences on whether the pretrained network helps here.
+
+    It is compared with the better of the baselines that use no pretrained network.
 
     Args:
         metrics: as in metrics.json: "test" and "baselines".

@@ -138,8 +138,8 @@ def choose(
             log(line)
     else:
         log(
-            "one example a class: nothing can be held out, so the prototype head is used, on the last "
-            "stage, and its probabilities are not calibrated"
+            "one example a class: nothing can be held out, so the prototype head is used, on the "
+            "last stage, and its probabilities are not calibrated"
         )
         chosen = Candidate(
             "prototype",

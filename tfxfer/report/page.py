@@ -28,6 +28,7 @@ from tfxfer.limits import MOST_ROWS, MOST_THUMBNAILS
 from tfxfer.names import csv_text, printable
 from tfxfer.report import pictures, words
 from tfxfer.report.scatter import Map, scatter
+from tfxfer.review.occlusion import TELLING
 from tfxfer.run import read_json, read_labels
 
 NAMES = {
@@ -37,9 +38,6 @@ NAMES = {
 }
 MISTAKES = 20
 CLASSES = 12  # lines of the table of classes that are open; the others are folded away
-# Points of probability that covering a part must cost for the part to matter: below, the picture of
-# it is dark all over (see tfxfer.review.look).
-TELLING = 0.1
 # Similarity from which two photos may show the same. Measured with efficientnet-lite0 on photos of
 # ants and bees: different photos reached 0.69 at most, and of copies that were cropped to 90 % of
 # each side 99 in 100 had 0.76 or more.

@@ -29,10 +29,8 @@ STYLE: dict[Any, Any] = {
 }
 HELD_OUT = "#e69f00"  # a colour-blind person tells it from the accent
 BARS, NUMBERS, NARROW = 40, 20, 10
-HALF, WHOLE = (
-    4.8,
-    9.6,
-)  # inches: half of the page's width, so that a phone shrinks it little, and all
+# Inches: half of the page's width, so that a phone shrinks it little, and all of it.
+HALF, WHOLE = 4.8, 9.6
 LETTERS = 14  # of a class's name beside a picture
 
 

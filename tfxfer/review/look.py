@@ -20,14 +20,13 @@ from tfxfer.review.chart import FEWEST as FEWEST_OF_MAP
 from tfxfer.review.chart import plane
 from tfxfer.review.duplicates import nearest
 from tfxfer.review.labels import suspects
-from tfxfer.review.occlusion import GRID, occlusion
+from tfxfer.review.occlusion import GRID, TELLING, occlusion
 from tfxfer.review.odd import odd
 from tfxfer.run import Run
 
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
 SAMPLES, CLASSES = 4, 12  # pictures of so many classes
 RIGHT = 12  # photos that were answered rightly, beside those that were not
-TELLING = 0.1  # of the probability that covering a part must cost for the part to be bright
 FEWEST = 20  # examples below which label errors are not looked for
 SIDE, QUALITY = 112, 80  # of a thumbnail, in pixels, and of its JPEG
 

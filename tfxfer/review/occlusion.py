@@ -6,6 +6,7 @@ import numpy as np
 
 GRID = 7  # places a side
 COVER = 2  # places that the patch covers
+TELLING = 0.1  # of probability: a part that costs less when it is covered does not matter
 
 
 def occlusion(

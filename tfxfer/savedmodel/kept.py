@@ -1,9 +1,9 @@
 """A Pretrained as it is kept in files: its graphs as bytes, and a short outline without them.
 
 A model's file carries both: Keras makes the layers from the model's config, which holds the
-outline, and fills them afterwards from the model's weights, beside which the graphs lie. They are no
-assets of Keras', since `save_weights` writes none, and `save_model` with `zipped=False` loses them
-where its path is relative (3.15).
+outline, and fills them afterwards from the model's weights, beside which the graphs lie. They are
+no assets of Keras', since `save_weights` writes none, and `save_model` with `zipped=False` loses
+them where its path is relative (3.15).
 """
 
 import base64

@@ -1,6 +1,7 @@
 """Files to probabilities, in order, whatever is wrong with some of them."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from tfxfer.data.images import problem
 from tfxfer.errors import DataError, ImageError, TfxferError
 from tfxfer.features import reason
 from tfxfer.limits import MOST_BYTES
+from tfxfer.names import one_line
 from tfxfer.serving.model import Served
 
 SHOWN = 10
@@ -29,9 +31,15 @@ def listed(texts: list[str]) -> str:
     )
 
 
-def said_of_damage(file: str, reason: str) -> str:
-    """A line on a photo that was answered although a part of it is missing."""
-    return f"{file} is damaged ({reason}): its answer is for what could be read of it"
+def say_damage(files: Sequence[str], damaged: dict[int, str]) -> None:
+    """Name on stderr the photos that were answered although a part of them is missing.
+
+    Args:
+        damaged: position -> what is missing, see `answers`.
+    """
+    for i, missing in damaged.items():
+        text = f"{files[i]} is damaged ({missing}): its answer is for what could be read of it"
+        print(one_line(text), file=sys.stderr)
 
 
 def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from tfxfer.data import Examples, Found, find_source, load, with_plain_names
+from tfxfer.data.duplicates import firsts
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
-from tfxfer.names import one_line
 from tfxfer.run import Finished, open_run, same
-from tfxfer.serving.answers import SHOWN, answers, listed, said_of_damage
+from tfxfer.serving.answers import SHOWN, answers, listed, say_damage
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import Prediction
 
@@ -124,8 +123,8 @@ def judge(
     """The answers of a finished run's model to labelled images.
 
     What is judged: of the run's own data its test part, as the run split it; of other data the test part where there is one, else every image.
-    Classes are matched by name; those that the data lacks count for nothing. Photos that are damaged
-    and decoded all the same count, and are named on stderr.
+    Classes are matched by name; those that the data lacks count for nothing. Photos that are
+    damaged and decoded all the same count, and are named on stderr.
 
     Raises:
         RunError, ServingError: the run can't be used.
@@ -161,25 +160,22 @@ def judge(
         return data
 
     rows = list(answers(model, read, files, batch_size, damaged))
-    for i, reason in damaged.items():
-        print(one_line(said_of_damage(files[i], reason)), file=sys.stderr)
+    say_damage(files, damaged)
     if bad := [row for row in rows if isinstance(row, str)]:
         raise ImageError(
             f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} Repair or remove them."
         )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
     labels = [model.classes.index(found.names[i]) for i in chosen]
-    seen: dict[tuple[str, int], int] = {}
-    for i, label in enumerate(labels):
-        seen.setdefault((contents[i], label), i)
-    if copies := len(labels) - len(seen):
+    first = firsts([contents[i] for i in range(len(labels))], labels)
+    if copies := len(labels) - len(first):
         log(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
     return Judged(
         files,
         np.array(labels),
         probabilities,
         model.classes,
-        np.isin(np.arange(len(labels)), list(seen.values())),
+        np.isin(np.arange(len(labels)), first),
         [found.paths[i] for i in chosen] if found.paths else (),
     )
 

@@ -14,7 +14,7 @@ from tfxfer.evaluate import members
 from tfxfer.features import Progress
 from tfxfer.files import read_regular
 from tfxfer.names import one_line
-from tfxfer.serving.answers import answers, find, listed, said_of_damage
+from tfxfer.serving.answers import answers, find, listed, say_damage
 from tfxfer.serving.model import Served, open_model
 
 MANY = 100  # files from which on progress is worth a line
@@ -132,8 +132,7 @@ def predictions(
                 inside,
                 None if strange is None else bool(answer["unknown"] > strange),
             )
-    for i, reason in damaged.items():
-        print(one_line(said_of_damage(files[i], reason)), file=sys.stderr)
+    say_damage(files, damaged)
     if bad:
         # A line each, so that none is passed over in silence; the error counts them.
         for text in bad:

@@ -115,8 +115,9 @@ def last_stages(
     half = images * prefix.width * 2
     before = network.stages[len(network.stages) - stages - 1].name
     log(
-        f"What the network computes up to {before} is kept for all epochs: {prefix.width:,} numbers "
-        f"for each of {images:,} images, {size(half)} in float16 or {size(2 * half)} in float32"
+        f"What the network computes up to {before} is kept for all epochs: {prefix.width:,} "
+        f"numbers for each of {images:,} images, {size(half)} in float16 "
+        f"or {size(2 * half)} in float32"
     )
     few = examples.take(plan.everything[sample(labels[plan.everything], COMPARED, seed)])
 
@@ -151,8 +152,8 @@ def last_stages(
             > 1
         ):
             log(
-                f"Reading them takes {slower:.1f} times as long as computing them: the whole network "
-                "is computed in each step"
+                f"Reading them takes {slower:.1f} times as long as computing them: the whole "
+                "network is computed in each step"
             )
             return None
         dtype = chiefs(

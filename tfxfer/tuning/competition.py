@@ -566,8 +566,8 @@ def tune_folds(
         way = fold.way
         if way.late():
             way.log(
-                f"fold {i + 1} of {len(folds)}: the time was up before training, so the frozen network "
-                "is used here"
+                f"fold {i + 1} of {len(folds)}: the time was up before training, so the frozen "
+                "network is used here"
             )
             reached[:, group] = fold.logits(fold.first)
             continue
