@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from runs import write_kinds
 
+from tfxfer.data.damage import find_damage
 from tfxfer.data.images import problem
 from tfxfer.preprocess import pixels
 from tfxfer.serving.model import decoder
@@ -59,6 +60,9 @@ def attack(folder: Path, number: int, seed: int) -> str:
         return "the export has other pixels"
     if said and "million" in said and decoded is not None:
         return f"decoded, though it {said}"
+    damage = None if said else find_damage(content)
+    if damage and not damage.readable and decoded is not None:
+        return f"decoded, though it {damage.reason}"
     return ""
 
 
