@@ -158,6 +158,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "review": review,
         "failures": failures(folder),
         "command": settings.get("command", {}).get("value"),
+        "call": settings.get("call", {}).get("value"),
         "settings": settings,
     }
 
