@@ -244,7 +244,7 @@ class Run:
         old = self.settings["recipe"]
         if old["origin"] == "default" and old["value"] == UNNAMED:
             self.settings["recipe"] = {"value": recipe, "origin": "given"}
-            self.recipe = recipe
+            self._attributes()
         elif old["value"] != recipe and self.before:
             raise RunError(
                 f"{self.folder} was begun with recipe {old['value']}; received {recipe}. Resume it "
