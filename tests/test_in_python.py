@@ -1,5 +1,6 @@
 """A recipe called from Python does all that the command line does, and its files say so."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,13 @@ def test_card_and_page_say_how_it_was_made(folder, file):
         assert expected in text, expected
     assert "tfxfer run " not in text and "Examples(" not in text
     assert "None" not in text.replace("None of", "")
+
+
+@pytest.mark.parametrize("file", ["MODEL_CARD.md", "report.html"])
+def test_card_and_page_use_no_words_of_the_code(folder, file):
+    text = re.sub(r"<style>.*?</style>|<[^>]*>", "", (folder / file).read_text(), flags=re.DOTALL)
+    words = ("taps?", "chosen_taps", "out.of.fold", "transfer pays", "majority", "ece")
+    assert not re.findall(rf"\b(?:{'|'.join(words)})\b", text, re.IGNORECASE)
 
 
 def test_the_call_in_the_card_is_python(folder):

@@ -173,6 +173,11 @@ def candidate(name: str) -> str:
     return name
 
 
+def setting(name: str) -> str:
+    """What a setting is called on the page; settings.json keeps the names that it has always had."""
+    return {"chosen_taps": "chosen_stages"}.get(name, name)
+
+
 def judged_how(found: dict[str, Any]) -> str:
     """Which photos frozen and tuned were compared on, and what each was fitted on."""
     rows, counts = found["candidates"], found["counts"]
