@@ -37,8 +37,8 @@ class Answers:
 
     Args:
         probabilities: positions -> float64 [n, classes].
-        outputs: positions -> what the network says, float32 [n, d].
-        tail: where that begins in what the head sees, counted from its end.
+        outputs: positions -> the network's own output, float32 [n, d].
+        tail: how many columns of what the head sees are that output: the last ones.
     """
 
     probabilities: Callable[[np.ndarray], np.ndarray]
@@ -190,7 +190,7 @@ class Outcome:
             (epoch.values() for epoch in history),
         )
         metrics, doubt = self.metrics(baselines), None
-        what = "What the model knows of its own doubt (predict --sets and --unknown)"
+        what = "What predict --sets and --unknown need"
         if found := optional(run, what, lambda: self.doubt_and_figures(run.seed)):
             doubt, figures = found
             metrics |= figures

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfxfer.data import Examples, Found, find_source, load, with_plain_names
 from tfxfer.data.duplicates import firsts
+from tfxfer.data.examples import IN_MEMORY
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
 from tfxfer.run import Finished, open_run, same
@@ -206,8 +207,13 @@ def labelled(
     return found
 
 
-def own_images(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
+def own_images(
+    run: Finished, data_dir: str | os.PathLike | None, examples: Examples | None = None
+) -> Examples:
     """The run's own images, as it split them.
+
+    Args:
+        examples: they themselves, where they were made in Python.
 
     Raises:
         DataError: they are gone, or no longer those that the run was fitted on.
@@ -225,7 +231,13 @@ def own_images(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
             f"{run.folder} was not written by you on this machine and under this path, and names the folder {own_dir}"
             " for data. Say where the data is with --data-dir."
         )
-    examples = load(data, data_dir=data_dir or own_dir, seed=seed, skip_bad_images=skip)
+    if examples is None:
+        if "call" in settings and data.endswith(IN_MEMORY) and not os.path.exists(data):
+            raise DataError(
+                f"only the Python program that made {run.folder} had them ({data}). Pass them on in "
+                "Python, as tfxfer.serving.export_litert(..., data=examples)."
+            )
+        examples = load(data, data_dir=data_dir or own_dir, seed=seed, skip_bad_images=skip)
     if not skip and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
         raise DataError(
             f"{data} is no longer what {run.folder} was fitted on, and would be split otherwise. "
