@@ -217,9 +217,10 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
     ]
     alike: dict[str, list[str]] = {}
     for name in sorted(written):
-        alike.setdefault(name.casefold(), []).append(repr(name))
+        alike.setdefault(looks_of(name), []).append(ascii(name))
     notes += [
-        f"The classes {' and '.join(names)} differ in capital letters alone. Are they the same?"
+        f"The classes {' and '.join(names)} look alike: they differ in capital letters, blanks or "
+        "signs that nobody sees. Are they the same?"
         for names in alike.values()
         if len(names) > 1
     ]
@@ -229,6 +230,12 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
 def plain_name(name: str) -> str:
     """A class name without blanks at its ends, in Unicode's composed form."""
     return unicodedata.normalize("NFC", name).strip()
+
+
+def looks_of(name: str) -> str:
+    """A class name without what a reader passes over: capital letters, wide blanks, signs without width."""
+    seen = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
 
 
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
