@@ -21,7 +21,7 @@ from tfxfer.review.chart import plane
 from tfxfer.review.duplicates import nearest
 from tfxfer.review.labels import suspects
 from tfxfer.review.occlusion import GRID, TELLING, occlusion
-from tfxfer.review.odd import odd
+from tfxfer.review.odd import odd, said_of_many
 from tfxfer.run import Run
 
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
@@ -85,7 +85,9 @@ def look(
         run, "The map", lambda: plane(output, judged, examples.labels[judged], run.seed)
     )
     shown, places = drawn or (train[:0], np.zeros((0, 2)))
-    notes = list(examples.notes)
+    seen = said_of_many(examples, strange)
+    run.say(*seen)
+    notes = [*examples.notes, *seen]
     if drawn is not None and not len(shown) and len(judged) >= FEWEST_OF_MAP:
         notes.append("There is no map: the network sees no difference between the held-out images.")
     samples = {
