@@ -21,7 +21,7 @@ import tensorflow as tf
 from hub_server import pack, serving
 
 from tfxfer.errors import ArchiveError, HandleError
-from tfxfer.handles import checksum, folder, lite, resolve, tfhub
+from tfxfer.handles import aside, checksum, folder, lite, resolve, tfhub
 from tfxfer.handles.download import Pace, redirected
 from tfxfer.limits import FREE_UNPACKED, MOST_HEADER, MOST_MEMBERS
 
@@ -328,7 +328,7 @@ def test_a_cache_below_a_regular_file_is_said(saved, tmp_path, monkeypatch):
 def test_two_that_publish_at_once_leave_one_whole_folder(saved, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(saved, tmp_path / name)
-        folder.publish(tmp_path / name, tmp_path / "model")
+        aside.publish(tmp_path / name, tmp_path / "model")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"] and works(tmp_path / "model")
 
 
@@ -359,25 +359,25 @@ def test_what_killed_processes_left_is_swept_after_a_day_and_nothing_else(
     tmp_path, name, marked, old, goes
 ):
     (tmp_path / name).mkdir()
-    (tmp_path / name / (folder.MARK if marked else "chapter1")).touch()
+    (tmp_path / name / (aside.MARK if marked else "chapter1")).touch()
     if old:
         os.utime(tmp_path / name, (0, 0))
-    with folder.beside(tmp_path / "model"):
+    with aside.beside(tmp_path / "model"):
         assert (tmp_path / name).exists() is not goes
     assert len(list(tmp_path.iterdir())) == (0 if goes else 1)
 
 
 def test_a_link_with_the_name_of_an_unfinished_folder_is_not_followed(tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / folder.MARK).touch()
+    (tmp_path / "mine" / aside.MARK).touch()
     os.utime(tmp_path / "mine", (0, 0))
     link = tmp_path / "cache" / f"{'a' * 32}.{HEX}.tmp"
     link.parent.mkdir()
     link.symlink_to(tmp_path / "mine")
     os.utime(link, (0, 0), follow_symlinks=False)
-    with folder.beside(link.parent / "model"):
+    with aside.beside(link.parent / "model"):
         pass
-    assert (tmp_path / "mine" / folder.MARK).exists()
+    assert (tmp_path / "mine" / aside.MARK).exists()
 
 
 # --- the web ----------------------------------------------------------------------------------------------------------------------------------

@@ -398,6 +398,6 @@ def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
 def test_data_that_is_none_is_refused(run_folder, tmp_path):
     with pytest.raises(
         DataError,
-        match=r"nothing is no labelled data\. Expected a folder with a folder for each class",
+        match=r"nothing does not exist\. Expected a folder with a folder for each class",
     ):
         serving.evaluate(run_folder, tmp_path / "nothing")

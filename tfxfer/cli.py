@@ -187,6 +187,8 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             click.echo(
                 f"Going on with the run that was begun at {started['value']}: what is done is not done again."
             )
+        if run.workers == 1 and not run.finished and name in room("recipe").names():
+            check_data(run.settings["data"]["value"])
         if run.workers > 1 or not run.finished:
             start_tensorflow()
             run.start()
@@ -225,6 +227,12 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         ) from error
     finally:
         run.close()
+
+
+def check_data(source: Any, judging: bool = False) -> None:
+    """Tell of data whose names alone are wrong, before the seconds that TensorFlow takes."""
+    if isinstance(source, str):
+        room("data").check_source(source, judging)
 
 
 def how_to_go_on(recipe: str, folder: Path) -> str:
@@ -354,10 +362,11 @@ def predict(
         raise click.UsageError("The run comes first: tfxfer predict RUN photo.jpg.")
     if form in ("parquet", "xlsx") and to is None:
         raise click.UsageError(f"--format {form} needs --to FILE.")
+    photos = room("data").find_photos(paths, to_stderr)
     start_tensorflow()
     serving = room("serving")
     serving.check_target(to, paths, folder)
-    rows = serving.predict(folder, paths, **options, log=to_stderr, progress=True)
+    rows = serving.predict(folder, photos, **options, log=to_stderr, progress=True)
     with as_it_is_for_programs():
         count = serving.write(rows, form, to)
     if to is not None:
@@ -410,7 +419,9 @@ def evaluate(
     source, kind = str(photos or data), form_of(to)
     if not Path(folder, "settings.json").is_file() and Path(source, "settings.json").is_file():
         raise click.UsageError("The run comes first: tfxfer evaluate RUN photos/.")
-    room("run").open_run(folder)
+    own = room("run").open_run(folder).settings().get("data", {}).get("value")
+    if not room("run").same(own, source):
+        check_data(source, judging=True)
     start_tensorflow()
     serving = room("serving")
     judged = serving.judge(folder, source, **options, log=to_stderr)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
@@ -44,6 +44,36 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
         else:
             others[path.suffix.lower() or path.name] += 1
     return sorted(images), others, closed
+
+
+def find_photos(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:
+    """Image files as given, or found in folders.
+
+    Raises:
+        DataError: a path does not exist, or there is no image at all.
+    """
+    files: list[str] = []
+    for path in (os.fspath(path) for path in paths):
+        if os.path.isdir(path):
+            images, others, odd = find_images(Path(path))
+            files += map(str, images)
+            for text in odd:
+                log(text)
+            if others:
+                count = sum(others.values())
+                what = (
+                    "file that is not an image is"
+                    if count == 1
+                    else "files that are not images are"
+                )
+                log(f"{path}: {count} {what} ignored")
+        elif os.path.lexists(path):  # links that lead nowhere are named when they are read
+            files.append(path)
+        else:
+            raise DataError(f"{path} does not exist. Expected image files, or folders of them.")
+    if not files:
+        raise DataError("there is no image to predict. Expected image files, or folders of them.")
+    return files
 
 
 def read_folder(folder: Path, source: str, judging: bool = False) -> Found:

@@ -16,8 +16,9 @@ from tfxfer.cache import default_folder
 from tfxfer.errors import HandleError, MissingExtraError
 from tfxfer.files import read_regular
 from tfxfer.handles import checksum, pth
+from tfxfer.handles.aside import beside, first_line, publish
 from tfxfer.handles.catalog import Entry
-from tfxfer.handles.folder import beside, first_line, plain_path, problem, publish, set_aside
+from tfxfer.handles.folder import plain_path, problem, set_aside
 
 BUILDER = 2  # raise it when the built network changes
 STRIDES = (1, 2, 2, 2, 1, 2, 1)

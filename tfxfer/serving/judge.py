@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.data import Examples, Found, find_source, load, with_plain_names
+from tfxfer.data import Examples, Found, find_source, load, no_source, with_plain_names
 from tfxfer.data.duplicates import firsts
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
@@ -198,11 +198,7 @@ def labelled(
             source.splits,
         )
     if (found := find_source(source, data_dir, judging=True)) is None:
-        raise DataError(
-            f"{source} is no labelled data. Expected a folder with a folder for each class, a "
-            ".zip or .tar of one, "
-            "a .csv file with the columns path and label, tfds:NAME, or demo."
-        )
+        raise no_source(source)
     return found
 
 

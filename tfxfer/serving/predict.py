@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfxfer.data import find_photos
 from tfxfer.errors import ImageError, ServingError
 from tfxfer.evaluate import members
 from tfxfer.features import Progress
 from tfxfer.files import read_regular
 from tfxfer.names import one_line
-from tfxfer.serving.answers import answers, find, listed, say_damage
+from tfxfer.serving.answers import answers, listed, say_damage
 from tfxfer.serving.model import Served, open_model
 
 MANY = 100  # files from which on progress is worth a line
@@ -71,7 +72,7 @@ def predict(
     """
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1. Received: top_k={top_k}")
-    files = find(paths, log)
+    files = find_photos(paths, log)
     model = open_model(folder, trust=trust)
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(
