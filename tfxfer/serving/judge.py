@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from tfxfer.data import Examples, Found, find_source, load, no_source, with_plai
 from tfxfer.data.duplicates import firsts
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
+from tfxfer.features import Progress
 from tfxfer.run import Finished, open_run, same
 from tfxfer.serving.answers import SHOWN, answers, listed, say_damage
 from tfxfer.serving.model import open_model
@@ -119,12 +121,16 @@ def judge(
     batch_size: int = 32,
     trust: bool = False,
     log: Callable[[str], None] = print,
+    progress: bool = False,
 ) -> Judged:
     """The answers of a finished run's model to labelled images.
 
     What is judged: of the run's own data its test part, as the run split it; of other data the test part where there is one, else every image.
     Classes are matched by name; those that the data lacks count for nothing. Photos that are
     damaged and decoded all the same count, and are named on stderr.
+
+    Args:
+        progress: images per second and time left, on stderr, where it takes longer.
 
     Raises:
         RunError, ServingError: the run can't be used.
@@ -159,7 +165,11 @@ def judge(
         contents[i] = hashlib.sha256(data).hexdigest()
         return data
 
-    rows = list(answers(model, read, files, batch_size, damaged))
+    rows = []
+    with closing(Progress(len(files), progress, "evaluate", quick=True)) as shown:
+        for row in answers(model, read, files, batch_size, damaged):
+            rows.append(row)
+            shown.update(1)
     say_damage(files, damaged)
     if bad := [row for row in rows if isinstance(row, str)]:
         raise ImageError(

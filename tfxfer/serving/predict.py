@@ -18,7 +18,7 @@ from tfxfer.names import one_line
 from tfxfer.serving.answers import answers, listed, say_damage
 from tfxfer.serving.model import Served, open_model
 
-MANY = 100  # files from which on progress is worth a line
+MANY = 100  # files from which on progress is shown also where it is quick
 
 
 class Prediction(NamedTuple):
@@ -106,7 +106,7 @@ def predictions(
     strange = model.doubt.threshold if model.doubt and unknown else None
     bad: list[str] = []
     damaged: dict[int, str] = {}
-    with closing(Progress(len(files), progress and len(files) >= MANY, "predict")) as shown:
+    with closing(Progress(len(files), progress, "predict", quick=len(files) < MANY)) as shown:
         for file, answer in zip(
             files,
             answers(model, lambda i: read_regular(files[i]), files, batch_size, damaged),

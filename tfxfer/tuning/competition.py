@@ -1,6 +1,7 @@
 """The frozen model against the tuned one: heads are fitted, rates are tried, the best is tuned from there (LP-FT, Kumar 2022), and the guard decides."""
 
 import gc
+import logging
 import math
 import time
 import warnings
@@ -39,6 +40,7 @@ from tfxfer.tuning.training import (
 )
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
+LOG = logging.getLogger(__name__)
 RATES = (2e-3, 1e-2)  # of the last stage and the head
 SHORT = 4  # a rate is tried for one epoch in so many
 DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
@@ -128,6 +130,7 @@ class Fold:
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [steps, n, C] from the frozen weights to these."""
+        LOG.info("Judging the training on held-out photos")
         return np.stack([self.logits(between(self.first, weights, share)) for share in self.shares])
 
 
@@ -390,6 +393,7 @@ def seen_from(features: Features, taps: bool) -> Array:
 
 def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray) -> Fold:
     """A model with that head folded in, ready for the first of its trainings."""
+    LOG.info("Building the model that is trained")
     with way.strategy.scope():
         model, backbone = task.build(fitted)
         backbone.precision = way.precision
@@ -496,6 +500,7 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
     short = max(1, way.epochs // SHORT)
     epochs = sum(way.shared(short))
     for rate in rates:
+        LOG.info("Trying a learning rate of %g", rate)
         ends: list[Trained] = []
         for i, fold in enumerate(folds):
             if ends and way.late():
