@@ -21,11 +21,12 @@ class Progress:
         unit: str = "images",
         quick: bool = False,
     ):
-        """`quick`: say nothing of what takes no longer than `LINE_EVERY`."""
+        """`quick`: say nothing of what takes no longer than `LINE_EVERY`, nor at the end."""
         self.what, self.total, self.done, self.began = what, total, 0, time.monotonic()
         self.unit, self.quick = unit, quick
         self.lines = shown and not sys.stderr.isatty()
         self.said = self.began
+        self.first = (0, self.began)  # how many the first ones were, and when they were done
         self.bar = tqdm(
             total=total,
             desc=what,
@@ -38,24 +39,28 @@ class Progress:
 
     def update(self, count: int) -> None:
         """`count` more images are done."""
+        now = time.monotonic()
+        if not self.done:
+            self.first = (count, now)
         self.done += count
         self.bar.update(count)
-        now = time.monotonic()
+        if self.quick and self.done == self.total:
+            return  # who called says what came of it
         pause = max(LINE_EVERY, SHARE * (now - self.began))
-        if self.lines and (now - self.said > pause or self._ends()):
-            self.said, taken = now, now - self.began
-            rate = self.done / taken
-            digits = 0 if rate >= 10 else 1
-            print(
-                f"{self.what}: {self.done} of {self.total} {self.unit}, {rate:.{digits}f} "
-                f"{self.unit}/s, {(self.total - self.done) / rate:.0f} s left",
-                file=sys.stderr,
-            )
+        if self.lines and (now - self.said > pause or self.done == self.total):
+            self.said = now
+            line = f"{self.what}: {self.done} of {self.total} {self.unit}{self._speed(now)}"
+            print(line, file=sys.stderr)
 
-    def _ends(self) -> bool:
-        """Whether this is the last line, and is wanted."""
-        said_before = self.said > self.began
-        return self.done == self.total and (said_before or not self.quick)
+    def _speed(self, now: float) -> str:
+        """Speed and time left. The first ones also waited for TensorFlow to prepare itself."""
+        done, seconds = self.done - self.first[0], now - self.first[1]
+        if not done or not seconds:
+            return ""
+        rate = done / seconds
+        digits = 0 if rate >= 10 else 1
+        left = (self.total - self.done) / rate
+        return f", {rate:.{digits}f} {self.unit}/s, {left:.0f} s left"
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -500,12 +500,12 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
     short = max(1, way.epochs // SHORT)
     epochs = sum(way.shared(short))
     for rate in rates:
-        LOG.info("Trying a learning rate of %g", rate)
         ends: list[Trained] = []
         for i, fold in enumerate(folds):
             if ends and way.late():
                 break
             name = f"trying {rate:g}" + (f", fold {i + 1}" if len(folds) > 1 else "")
+            LOG.info("Training: %s", name)
             ends.append(
                 trained(
                     fold,
@@ -522,6 +522,7 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
             break
         # Folds that were not reached stand as they are.
         weights = [end.weights[0] for end in ends] + [fold.first for fold in folds[len(ends) :]]
+        LOG.info("Judging the training on held-out photos")
         found.append(
             np.concatenate([fold.logits(each) for fold, each in zip(folds, weights, strict=True)])
         )
