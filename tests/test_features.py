@@ -370,7 +370,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
     shown = features.Progress(10, True)
     shown.update(10)
     shown.close()
-    assert re.search(r"features: +100%.*10/10 \[.*img/s\]", capsys.readouterr().err)
+    assert re.search(r"features: +100%.*10/10 \[.*images/s\]", capsys.readouterr().err)
 
 
 def test_raw_pixels_are_small_images(examples, cache):

@@ -198,8 +198,10 @@ def check_class_names(names: Iterable[str], source: str) -> None:
     """
     for name in sorted(set(names)):
         if len(name.splitlines()) != 1 or name.splitlines()[0] != name or "\0" in name:
+            # A stray quote in a table makes a name of half the file.
+            shown_name = repr(name[:LONGEST_NAME]) + ("..." if len(name) > LONGEST_NAME else "")
             raise DataError(
-                f"{source}: the class name {name!r} holds a line break or a zero byte, or is empty. "
+                f"{source}: the class name {shown_name} holds a line break or a zero byte, or is empty. "
                 "Expected names of one line: rename it."
             )
 

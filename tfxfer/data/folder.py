@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.images import ENDINGS, EXTRA, READ, kind
+from tfxfer.data.images import ENDINGS, EXTRA, READ, UNREAD, kind
 from tfxfer.data.layout import (
     check_classes,
     entries,
@@ -128,7 +128,9 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         count = sum(others.values())
         what = "file that is not an image" if count == 1 else "files that are not images"
-        notes.append(f"Ignored: {count} {what} ({kinds}).")
+        if UNREAD & set(others):
+            what = "other file" if count == 1 else "other files"
+        notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others)}")
     files = [path.relative_to(folder).as_posix() for path in paths]
     return Found(
         files,
@@ -208,6 +210,14 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
     return images
 
 
+def _said_of_unread(others: Counter[str]) -> str:
+    """What to do with images of formats that are not read; "" where there is none."""
+    found = sorted(UNREAD & set(others))
+    if not found:
+        return ""
+    return f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
+
+
 def _nothing(source: str, stray: int, others: Counter[str]) -> str:
     if stray:
         return f"{source}: {stray} images, but no class folders, so that nothing says what they show. Expected a folder for each class, named like it:{LAYOUT}"
@@ -217,6 +227,6 @@ def _nothing(source: str, stray: int, others: Counter[str]) -> str:
     more = ", ".join(sorted(ending.removeprefix(".") for ending in EXTRA))
     return (
         f"{source}: no images found ({held}). Formats that are read: {formats}; with "
-        f"tfxfer[heic] also {more}. "
+        f"tfxfer[heic] also {more}.{_said_of_unread(others)} "
         f"Expected a folder for each class:{LAYOUT}"
     )

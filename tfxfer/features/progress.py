@@ -53,11 +53,14 @@ class Progress:
             print(line, file=sys.stderr)
 
     def _speed(self, now: float) -> str:
-        """Speed and time left. The first ones also waited for TensorFlow to prepare itself."""
-        done, seconds = self.done - self.first[0], now - self.first[1]
-        if not done or not seconds:
+        """Speed and time left; at the end the speed of all."""
+        done, began = self.done, self.began
+        if self.done < self.total:
+            # The first ones also waited for TensorFlow to prepare itself.
+            done, began = self.done - self.first[0], self.first[1]
+        if not done or now <= began:
             return ""
-        rate = done / seconds
+        rate = done / (now - began)
         digits = 0 if rate >= 10 else 1
         left = (self.total - self.done) / rate
         return f", {rate:.{digits}f} {self.unit}/s, {left:.0f} s left"

@@ -125,7 +125,10 @@ def why_untrainable(kind: str, trainable: set[int]) -> str:
     if trainable:
         return ""
     if kind == "signature":
-        return "it has signatures only, which hold no training graph"
+        return (
+            "it has signatures only, which hold no training graph (so do files of Keras' "
+            "model.export; tf.saved_model.save(model, folder) keeps it)"
+        )
     return "its author marked no weight as trainable"
 
 
