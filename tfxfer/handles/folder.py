@@ -32,7 +32,10 @@ def check(path: Path) -> Path:
         raise HandleError(
             f"{path} is a Keras model file; expected a SavedModel folder with saved_model.pb. "
             'Load it with keras.models.load_model("...") and write it with model.export("folder/"), then use that folder. '
-            'An export answers only; to fine-tune it too, save it with tf.saved_model.save(model, "folder/").'
+            "An export answers only. To fine-tune it too, write it so: "
+            "archive = keras.export.ExportArchive(); archive.track(model); "
+            'archive.add_endpoint("__call__", model, [tf.TensorSpec((None, *model.input_shape[1:]))]); '
+            'archive.write_out("folder/").'
         )
     if path.is_file():
         raise HandleError(

@@ -126,8 +126,8 @@ def why_untrainable(kind: str, trainable: set[int]) -> str:
         return ""
     if kind == "signature":
         return (
-            "it has signatures only, which hold no training graph (so do files of Keras' "
-            "model.export; tf.saved_model.save(model, folder) keeps it)"
+            "it has signatures only, which hold no training graph (as Keras' model.export writes "
+            "them; keras.export.ExportArchive with an endpoint called __call__ keeps it)"
         )
     return "its author marked no weight as trainable"
 
