@@ -1,7 +1,9 @@
 """Found -> Examples: every file is read once, hashed and looked at, in threads; then leaks are dropped and, where needed, a split is made."""
 
 import hashlib
+import logging
 import os
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +20,9 @@ from tfxfer.data.heic import readable
 from tfxfer.data.images import problem
 from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
+
+LOG = logging.getLogger(__name__)
+SAY_EVERY = 5.0  # seconds between two lines on how many photos are checked
 
 IMBALANCE = 5
 
@@ -173,8 +178,14 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
             return Looked(digest, f"is a JPEG that is damaged: {damage.reason}")
         return Looked(digest, damage=damage.reason, plain=data is raw)
 
+    count, looked, said = len(found.files), [], time.monotonic()
+    LOG.info("Checking %s photos", f"{count:,}")
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        looked = list(pool.map(look, range(len(found.files))))
+        for one in pool.map(look, range(count)):
+            looked.append(one)
+            if time.monotonic() - said > SAY_EVERY:
+                said = time.monotonic()
+                LOG.info("Checked: %s of %s photos", f"{len(looked):,}", f"{count:,}")
     checked.save()
     return looked
 
@@ -187,8 +198,10 @@ def check_class_names(names: Iterable[str], source: str) -> None:
     """
     for name in sorted(set(names)):
         if len(name.splitlines()) != 1 or name.splitlines()[0] != name or "\0" in name:
+            # A stray quote in a table makes a name of half the file.
+            shown_name = repr(name[:LONGEST_NAME]) + ("..." if len(name) > LONGEST_NAME else "")
             raise DataError(
-                f"{source}: the class name {name!r} holds a line break or a zero byte, or is empty. "
+                f"{source}: the class name {shown_name} holds a line break or a zero byte, or is empty. "
                 "Expected names of one line: rename it."
             )
 

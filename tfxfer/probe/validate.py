@@ -1,5 +1,6 @@
 """Which head on which taps: by cross-validation, then fitted once on everything."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ from tfxfer.probe.logistic import (
     normalisation,
 )
 
+LOG = logging.getLogger(__name__)
 TAPS = (1, 3, 8)  # and all: how many of the last taps are tried
 HEADS = ("gaussian", "linear", "ridge", "prototype")
 
@@ -131,6 +133,7 @@ def choose(
         log(
             f"cross-validation on {len(rows):,} of {len(labels):,} examples, each class by its share"
         )
+    LOG.info("Fitting classifiers")
     table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed, units))
     if table:
         chosen = best(table)
@@ -151,6 +154,7 @@ def choose(
             None,
             np.zeros((len(rows), len(present))),
         )
+    LOG.info("Fitting the chosen classifier on all training photos")
     fitted, logits, folds = final(
         features, known, rows, chosen, len(present), tap_widths, seed, log, units
     )

@@ -202,6 +202,7 @@ def converted(
         ),
     }
     for kind, convert in files.items():
+        logging.getLogger(__name__).info("Converting the model to LiteRT, %s", kind)
         content = convert()
         check_built_in(content, kind)
         yield kind, content

@@ -1,6 +1,7 @@
 """The frozen model against the tuned one: heads are fitted, rates are tried, the best is tuned from there (LP-FT, Kumar 2022), and the guard decides."""
 
 import gc
+import logging
 import math
 import time
 import warnings
@@ -39,6 +40,7 @@ from tfxfer.tuning.training import (
 )
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
+LOG = logging.getLogger(__name__)
 RATES = (2e-3, 1e-2)  # of the last stage and the head
 SHORT = 4  # a rate is tried for one epoch in so many
 DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
@@ -128,6 +130,7 @@ class Fold:
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [steps, n, C] from the frozen weights to these."""
+        LOG.info("Judging the training on held-out photos")
         return np.stack([self.logits(between(self.first, weights, share)) for share in self.shares])
 
 
@@ -390,6 +393,7 @@ def seen_from(features: Features, taps: bool) -> Array:
 
 def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray) -> Fold:
     """A model with that head folded in, ready for the first of its trainings."""
+    LOG.info("Building the model that is trained")
     with way.strategy.scope():
         model, backbone = task.build(fitted)
         backbone.precision = way.precision
@@ -501,6 +505,7 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
             if ends and way.late():
                 break
             name = f"trying {rate:g}" + (f", fold {i + 1}" if len(folds) > 1 else "")
+            LOG.info("Training: %s", name)
             ends.append(
                 trained(
                     fold,
@@ -517,6 +522,7 @@ def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) 
             break
         # Folds that were not reached stand as they are.
         weights = [end.weights[0] for end in ends] + [fold.first for fold in folds[len(ends) :]]
+        LOG.info("Judging the training on held-out photos")
         found.append(
             np.concatenate([fold.logits(each) for fold, each in zip(folds, weights, strict=True)])
         )
