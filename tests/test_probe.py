@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from tfxfer.errors import SavedModelError
 from tfxfer.heads import MLP, Cosine
 from tfxfer.probe import (
+    Averaged,
     choose,
     fit_head,
     fitted,
@@ -381,6 +382,34 @@ def test_auto_tries_both_heads_on_each_number_of_taps_and_says_what_it_found():
     assert "gaussian on the last 3 stages" in rows[1] and "linear on all 10 stages" in rows[7]
     for entry, row in zip(choice.table, rows, strict=True):
         assert f"{entry.accuracy:.3f} ± {entry.error:.3f}" in row
+
+
+def test_the_mean_of_heads_is_that_of_their_log_probabilities():
+    x, labels = examples(200)
+    members = tuple(
+        choose(x, labels, 4, WIDTHS, head=head, log=quiet).fitted for head in ("gaussian", "linear")
+    )
+    average = Averaged(members)
+    log_probabilities = np.mean([log_softmax(one.logits(x), 1) for one in members], axis=0)
+    expected = log_softmax(log_probabilities, 1)
+    np.testing.assert_allclose(log_softmax(average.logits(x), 1), expected, atol=1e-5)
+    layer = average.layer()(x[:, -sum(average.widths) :])
+    np.testing.assert_allclose(log_softmax(layer, 1), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        average.cooled(2.0).logits(x), average.logits(x) / 2, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_the_mean_of_heads_survives_a_keras_file(tmp_path):
+    x, labels = examples(200)
+    one, two = (
+        choose(x, labels, 4, WIDTHS, head=head, log=quiet).fitted for head in ("gaussian", "linear")
+    )
+    layer = Averaged((one, two)).layer()
+    layer.save(tmp_path / "mean.keras")
+    found = keras.models.load_model(tmp_path / "mean.keras")
+    x = x[:, -layer.input_shape[-1] :]
+    np.testing.assert_array_equal(found(x), layer(x))
 
 
 @pytest.mark.parametrize("classes", [2, 40])

@@ -74,6 +74,11 @@ class Fitted:
     temperature: float = 1.0
     strength: float | None = None
 
+    @property
+    def classes(self) -> int:
+        """The number of classes, C."""
+        return len(self.bias)
+
     def logits(self, features: Array) -> np.ndarray:
         """Calibrated logits, float32 [n, C], of features that have at least these taps as their last columns."""
         out = [
@@ -106,6 +111,10 @@ class Fitted:
             [self.kernel / np.float32(self.temperature), self.bias / np.float32(self.temperature)]
         )
         return model
+
+    def cooled(self, temperature: float) -> "Fitted":
+        """The same head with its logits divided by a temperature."""
+        return replace(self, temperature=self.temperature * temperature)
 
     def expanded(self, present: np.ndarray, classes: int) -> "Fitted":
         """The same head over `classes` classes, of which it knows only `present`; the others get next to no probability."""
