@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 
 IMBALANCE = 5
+BETWEEN = re.compile(r"(?<=\w)[-_ ]+(?=\w)")  # signs that divide the words of a name
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,12 @@ def check_class_names(names: Iterable[str], source: str) -> None:
         DataError: names the class.
     """
     for name in sorted(set(names)):
-        if len(name.splitlines()) != 1 or name.splitlines()[0] != name or "\0" in name:
+        if (
+            not name.strip()
+            or len(name.splitlines()) != 1
+            or name.splitlines()[0] != name
+            or "\0" in name
+        ):
             raise DataError(
                 f"{source}: the class name {name!r} holds a line break or a zero byte, or is empty. "
                 "Expected names of one line: rename it."
@@ -196,9 +203,8 @@ def check_class_names(names: Iterable[str], source: str) -> None:
 def with_plain_names(found: Found) -> tuple[Found, list[str]]:
     """The same with class names in one form, and a note on those that were written in several.
 
-    Blanks at the ends are nothing that a person sees, and a Mac writes an accent as a letter of its
-    own
-    (Unicode NFD) where other systems have one letter (NFC).
+    How many blanks there are, and of which kind, is nothing that a person sees, and a Mac writes an
+    accent as a letter of its own (Unicode NFD) where other systems have one letter (NFC).
 
     Raises:
         DataError: a list of classes has one of them twice then.
@@ -217,9 +223,10 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
     ]
     alike: dict[str, list[str]] = {}
     for name in sorted(written):
-        alike.setdefault(name.casefold(), []).append(repr(name))
+        alike.setdefault(look_of(name), []).append(repr(name))
     notes += [
-        f"The classes {' and '.join(names)} differ in capital letters alone. Are they the same?"
+        f"The classes {' and '.join(names)} look almost the same. Are they one? Then give them "
+        "one name."
         for names in alike.values()
         if len(names) > 1
     ]
@@ -227,8 +234,16 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
 
 
 def plain_name(name: str) -> str:
-    """A class name without blanks at its ends, in Unicode's composed form."""
-    return unicodedata.normalize("NFC", name).strip()
+    """A class name with one blank between its words, in Unicode's composed form."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def look_of(name: str) -> str:
+    """What a person reads in a class name: without capitals, signs between words, unseen characters
+    and other forms of the same letters.
+    """
+    seen = [character for character in name if unicodedata.category(character) != "Cf"]
+    return BETWEEN.sub(" ", unicodedata.normalize("NFKC", "".join(seen)).casefold())
 
 
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
