@@ -16,6 +16,11 @@ from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
 
 TABLES = {".csv", ".tsv", ".txt"}
+# What to do with files that are often given and not read, by how their names end.
+CURES = {
+    (".xlsx", ".xls", ".ods", ".numbers"): " It is a workbook: save its table as CSV UTF-8.",
+    (".7z", ".rar", ".bz2", ".tbz2", ".xz", ".txz", ".gz", ".zst"): " Unpack it first.",
+}
 
 __all__ = [
     "SPLITS",
@@ -69,13 +74,11 @@ def load(
     source = fspath(data)
     found = find_source(source, data_dir)
     if found is None:
-        what = (
-            "is a file, but no .csv table and no .zip or .tar of photos"
-            if Path(source).expanduser().exists()
-            else "does not exist"
-        )
+        there = Path(source).expanduser().exists()
+        what = "is a file, but no .csv table and no .zip or .tar of photos"
+        cure = next((cure for ends, cure in CURES.items() if source.lower().endswith(ends)), "")
         raise DataError(
-            f"{source} {what}. Expected a folder with a folder for each class, a .zip or .tar of "
+            f"{source} {what if there else 'does not exist'}.{cure if there else ''} Expected a folder with a folder for each class, a .zip or .tar of "
             "one, a .csv file "
             "with the columns path and label, tfds:NAME, or demo."
         )
