@@ -2,10 +2,12 @@
 other programs write them.
 """
 
+import itertools
 import shutil
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -26,6 +28,13 @@ SPELT = [
     ("training", "validation", "evaluation"),
     ("My Train Data", "My Test Data"),
     ("training/training", "validation/validation"),
+    ("01_train", "02_test"),
+    ("TrainImages", "ValImages"),
+    ("train-128x128", "test-128x128"),
+    ("traindata", "testdata"),
+    ("training_data", "validating_data"),
+    ("train", "test1"),
+    ("train/images", "test/images"),
     ("archive/dataset/train", "archive/dataset/test"),
     ("fruits/Training", "fruits/Test"),
 ]
@@ -55,6 +64,30 @@ def test_a_class_may_be_called_like_a_part(names, tmp_path):
     assert load(folder(tmp_path, dict.fromkeys(names, 10))).classes == tuple(sorted(names))
 
 
+@pytest.mark.parametrize("parts", [("train", "val"), ("images/train", "images/test")])
+def test_parts_without_class_folders_are_no_classes_and_the_table_is_named(parts, tmp_path):
+    folder(tmp_path, dict.fromkeys(parts, 8))
+    (tmp_path / parts[0]).parent.joinpath("train.csv").write_text("id,label\n")
+    with pytest.raises(DataError, match=r"no class folders.*train\.csv"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "Testing")])
+def test_parts_within_the_class_folders_are_kept(parts, tmp_path):
+    counts = dict(zip(parts, (8, 4), strict=True))
+    folder(tmp_path, {f"{name}/{part}": n for name in "ab" for part, n in counts.items()})
+    examples = load(tmp_path)
+    assert examples.classes == ("a", "b") and len(examples.where("train")) == 16
+    assert len(examples.where("test")) == 8 and len(examples.where("validation")) == 0
+
+
+def test_folders_apart_that_hold_the_same_folders_are_no_classes(tmp_path):
+    layout = {"here": ("apple", "lime"), "middle": ("bus", "car"), "there": ("apple", "lime")}
+    folder(tmp_path, {f"{top}/{name}": 4 for top, names in layout.items() for name in names})
+    with pytest.raises(DataError, match="here/ and there/"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("pair", [("one", "two"), ("Test", "rest"), ("2019", "2020")])
 def test_folders_that_hold_the_same_folders_are_no_classes(pair, tmp_path):
     folder(tmp_path, {f"{top}/{name}": 4 for top in pair for name in ("apple", "lime", "plum")})
@@ -79,11 +112,52 @@ def test_folders_below_a_class_are_said(tmp_path):
     assert "apple/ has subfolders: green/ 5, red/ 4" in notes(load(tmp_path))
 
 
-@pytest.mark.parametrize("below", ["masks", "Mask", "Ground Truth", "annotations", "labels"])
+@pytest.mark.parametrize(
+    "below", ["masks", "Mask", "Ground Truth", "annotations", "labels", "gt_masks", "Trimaps"]
+)
 def test_drawings_below_a_class_are_refused(below, tmp_path):
     folder(tmp_path, {f"{name}/{inner}": 4 for name in ("a", "b") for inner in ("images", below)})
     with pytest.raises(DataError, match=f"a/{below}/ holds 4 images"):
         load(tmp_path)
+
+
+def test_people_with_and_without_masks_are_photos(tmp_path):
+    tops = ("city", "town")
+    folder(tmp_path, {f"{top}/{name}": 4 for top in tops for name in ("with_mask", "no_mask")})
+    with pytest.raises(DataError, match="may be the classes"):
+        load(tmp_path)
+    assert load(tmp_path / "city").classes == ("no_mask", "with_mask")
+
+
+@pytest.mark.parametrize("drawn", ["000_mask.png", "000-Mask_1.png", "000_seg.png", "000 GT.png"])
+def test_drawings_beside_their_photos_are_refused(drawn, tmp_path):
+    folder(tmp_path, {"a": 6, "b": 6})
+    (tmp_path / "a" / drawn).write_bytes(image(99))
+    with pytest.raises(DataError, match=f"{drawn} on 000.png"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("000_aug2.png", "000.png"),
+        ("000-flipped.png", "000.png"),
+        ("x_jpg.rf.0123456789ab.png", "x_jpg.rf.ba9876543210.png"),
+    ],
+)
+def test_altered_copies_of_a_photo_are_said(names, tmp_path):
+    folder(tmp_path, {"a": 6, "b": 6})
+    for number, name in enumerate(names):
+        (tmp_path / "a" / name).write_bytes(image(98 + number))
+    said = notes(load(tmp_path))
+    assert "1 images are altered copies" in said and all(name in said for name in names)
+
+
+@pytest.mark.parametrize("name", ["mask.png", "crop.png", "wall_crop.png", "rot13.png"])
+def test_a_name_alone_makes_no_copy(name, tmp_path):
+    folder(tmp_path, {"a": 6, "b": 6})
+    (tmp_path / "a" / name).write_bytes(image(99))
+    assert "copies" not in notes(load(tmp_path))
 
 
 def test_photos_and_masks_are_no_classes(tmp_path):
@@ -93,7 +167,14 @@ def test_photos_and_masks_are_no_classes(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("x_train", "train"), ("DevSet", "validation"), ("contest", None), ("train_test", None)],
+    [
+        ("x_train", "train"),
+        ("DevSet", "validation"),
+        ("testImgs", "test"),
+        ("contest", None),
+        ("train_test", None),
+        ("trains", None),
+    ],
 )
 def test_a_word_of_a_name_tells_the_part(name, part):
     assert part_in(name) == part
@@ -155,6 +236,39 @@ def test_a_column_that_is_not_used_is_named_with_what_it_may_be(tmp_path):
     assert "column note (x)." in said
 
 
+@pytest.mark.parametrize("column", ["is_test", "is_valid", "Usage", "fold", "phase"])
+def test_a_column_that_may_tell_the_parts_is_asked_about(column, tmp_path):
+    text = f"path,label,{column}\n" + "\n".join(
+        f"{p},{c},{i % 2}" for i, (p, c, _) in enumerate(ROWS)
+    )
+    said = notes(load(table(tmp_path, text, 16)))
+    assert column.casefold() in said and "call it split" in said
+
+
+def test_longer_words_for_parts_are_read_in_the_column_split(tmp_path):
+    text = "path,label,split\n" + "\n".join(f"{p},{c},{s.title()} set" for p, c, s in ROWS)
+    examples = load(table(tmp_path, text, 16))
+    assert len(examples.where("test")) == 4 and len(examples.where("train")) == 12
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"\r'])
+def test_the_first_line_that_excel_writes_is_no_header(first, tmp_path):
+    text = f"{first}\npath;label\n" + "\n".join(f"{p};{c}" for p, c, _ in ROWS)
+    assert load(table(tmp_path, text, 16)).classes == ("a", "b")
+
+
+def test_the_first_line_of_excel_counts_in_the_numbers_of_lines(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.png \(line 3\)"):
+        load(table(tmp_path, "sep=;\npath;label\ngone.png;a\n", 1))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.xlsx"])
+def test_a_workbook_in_place_of_a_table_is_said(name, tmp_path):
+    (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(DataError, match="workbook"):
+        load(tmp_path / name)
+
+
 def test_numbers_of_rows_without_a_name_are_no_column(tmp_path):
     text = ",path,label\n" + "\n".join(f"{i},{p},{c}" for i, (p, c, _) in enumerate(ROWS))
     assert "Not used" not in notes(load(table(tmp_path, text, 16)))
@@ -178,7 +292,8 @@ def test_a_column_whose_name_tells_of_a_part_is_asked_for(tmp_path):
     rows = [f"{file},{file.parent.name},{i % 2}" for i, file in enumerate(files)]
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(["path,label,is_test", *rows]))
-    assert "is_test (0, 1). Does it tell the split?" in notes(load(table))
+    said = notes(load(table))
+    assert "column is_test (0, 1)" in said and "call it split" in said
 
 
 # --- names ---
@@ -191,19 +306,34 @@ def test_names_that_look_the_same_are_one_class(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "one, other",
-    [
-        ("Cat", "cat"),
-        ("STRASSE", "stra\u00dfe"),
-        ("cat\u200b", "cat"),
-        ("black  cat", "black cat"),
-        ("black\u00a0cat", "black cat"),
-    ],
+    "name", ["red  fox", "red\u00a0fox", "red\tfox", "red\u3000fox ", "\u2009red fox"]
 )
-def test_names_that_nobody_can_tell_apart_are_said(one, other, tmp_path):
-    examples = load(folder(tmp_path, {one: 5, other: 5, "dog": 5}))
+def test_names_that_differ_in_blanks_are_one_class(name, tmp_path):
+    examples = load(folder(tmp_path, {name: 5, "red fox": 5, "dog": 5}))
+    assert examples.classes == ("dog", "red fox") and "'red fox'" in notes(examples)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Red fox", "red_fox", "red-fox", "red f\u200box", "\ufeffred fox", "re\u00add fox", "red ﬀox"],
+)
+def test_names_that_look_almost_the_same_are_said(name, tmp_path):
+    other = "red ffox" if "ﬀ" in name else "red fox"
+    examples = load(folder(tmp_path, {name: 5, other: 5, "dog": 5}))
     assert len(examples.classes) == 3
-    assert ascii(one) in notes(examples) and ascii(other) in notes(examples)
+    assert repr(name) in notes(examples) and "look almost the same" in notes(examples)
+
+
+@pytest.mark.parametrize("names", [("-1", "1"), ("a.b", "ab"), ("कु", "कू")])
+def test_names_that_differ_are_not_said_to_look_the_same(names, tmp_path):
+    examples = load(folder(tmp_path, dict.fromkeys(names, 5)))
+    assert len(examples.classes) == 2 and "look almost" not in notes(examples)
+
+
+@pytest.mark.parametrize("name", [" ", "\u00a0", "\u3000\u2009"])
+def test_a_class_name_of_blanks_is_an_error(name, tmp_path):
+    with pytest.raises(DataError, match="is empty"):
+        load(folder(tmp_path, {name: 5, "cat": 5}))
 
 
 # --- arrays and datasets ---
@@ -243,10 +373,73 @@ def test_labels_of_several_or_no_class_are_refused(row):
             make()
 
 
-def test_a_dataset_without_an_end_is_refused():
-    data = tf.data.Dataset.from_tensor_slices((PICTURES, TRUE)).repeat()
+ENDLESS = {
+    "batches": lambda data: data.repeat().batch(8),
+    "a mixture": lambda data: tf.data.Dataset.sample_from_datasets([data.repeat()] * 2),
+    "behind a filter": lambda data: data.repeat().filter(lambda x, y: y >= 0),
+    "behind unbatch": lambda data: data.batch(8).repeat().unbatch(),
+    "a generator": lambda data: tf.data.Dataset.from_generator(
+        lambda: (pair for _ in itertools.count() for pair in data.as_numpy_iterator()),
+        output_signature=data.element_spec,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_dataset_without_an_end_is_refused(name):
+    data = tf.data.Dataset.from_tensor_slices((PICTURES, TRUE))
     with pytest.raises(ValueError, match=r"Leave out repeat\(\)"):
-        from_dataset(data.batch(8))
+        from_dataset(ENDLESS[name](data))
+
+
+def test_what_repeats_and_ends_is_read():
+    data = tf.data.Dataset.from_tensor_slices((PICTURES, TRUE)).repeat(3)
+    assert len(from_dataset(data.filter(lambda x, y: y >= 0))) == 72
+
+
+def test_elements_of_unknown_shape_are_read_batched_or_not():
+    data = tf.data.Dataset.from_tensor_slices((PICTURES, TRUE))
+    expected = from_dataset(data).digests
+    types = (tf.uint8, tf.int64)
+    for batched in (data, data.batch(8)):
+        unknown = tf.data.Dataset.from_generator(batched.as_numpy_iterator, output_types=types)
+        assert from_dataset(unknown).digests == expected
+
+
+class Sequence8(keras.utils.PyDataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return PICTURES[8 * i : 8 * i + 8], TRUE[8 * i : 8 * i + 8]
+
+
+@pytest.mark.parametrize("what", [(PICTURES, TRUE), [(PICTURES[0], 0)], Sequence8()])
+def test_what_is_no_dataset_is_refused(what):
+    with pytest.raises(ValueError, match="from_arrays"):
+        from_dataset(what)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"image": PICTURES, "label": TRUE},
+        (PICTURES, (TRUE, 1 - TRUE)),
+        (PICTURES.reshape(2, 3, 4, 8, 8, 3), TRUE.reshape(2, 12)),
+        (tf.ragged.constant([[1, 2]] * 24), TRUE),
+    ],
+)
+def test_elements_that_are_no_image_with_a_label_are_refused(elements):
+    with pytest.raises(ValueError, match="Received"):
+        from_dataset(tf.data.Dataset.from_tensor_slices(elements))
+
+
+def test_whole_numbers_0_and_1_are_black_and_white():
+    binary = PICTURES // 128
+    expected = from_arrays(binary * 255, TRUE).digests
+    assert from_arrays(binary.astype("int32"), TRUE).digests == expected
+    data = tf.data.Dataset.from_tensor_slices((binary.astype("int32"), TRUE))
+    assert from_dataset(data).digests == expected
 
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 255])
@@ -274,13 +467,12 @@ def test_grey_batches_and_single_colour_images_are_told_apart():
 
 @pytest.mark.parametrize("mode", ["int", "binary", "categorical"])
 def test_what_keras_reads_from_a_folder_goes_through_as_it_is(mode, tmp_path):
-    import keras
-
     folder(tmp_path, {"a": 10, "b": 10})
     data = keras.utils.image_dataset_from_directory(
         tmp_path, label_mode=mode, image_size=(8, 8), batch_size=4, shuffle=False, verbose=False
     )
-    examples = from_dataset(data, classes=["a", "b"])
+    examples = from_dataset(data)
+    assert examples.classes == ("a", "b")
     assert sorted(examples.labels.tolist()) == [0] * 10 + [1] * 10
     assert examples.read(0) != image(1)
 
@@ -315,6 +507,20 @@ def test_an_archive_that_leaves_its_folder_is_refused(name, tmp_path):
         archive.writestr(name, image(1))
     with pytest.raises(DataError, match="evil"):
         load(tmp_path / "all.zip")
+
+
+def test_an_archive_with_paths_of_windows_is_not_said_to_leave_its_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a\\one.png", image(1))
+    with pytest.raises(DataError, match="unpack it first"):
+        load(tmp_path / "all.zip")
+
+
+@pytest.mark.parametrize("name", ["photos.tar.xz", "photos.7z", "photos.rar"])
+def test_an_archive_that_is_not_read_is_to_be_unpacked(name, tmp_path):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(DataError, match="Unpack it first"):
+        load(tmp_path / name)
 
 
 def test_an_archive_of_zeros_is_refused(tmp_path):

@@ -95,7 +95,10 @@ def check_zip(
         )
     for info in found:
         if not is_plain_name(info.filename.rstrip("/")):
-            raise ValueError(f"its member {info.filename!r} would leave the folder")
+            why = "would leave the folder"
+            if is_plain_name(info.filename.replace("\\", "/").rstrip("/")):
+                why = "has \\ between folders, as old Windows programs write it: unpack it first"
+            raise ValueError(f"its member {info.filename!r} {why}")
 
 
 def is_plain_name(name: Any) -> bool:

@@ -16,6 +16,11 @@ from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
 
 TABLES = {".csv", ".tsv", ".txt"}
+# What to do with files that are often given and not read, by how their names end.
+CURES = {
+    (".xlsx", ".xls", ".ods", ".numbers"): " It is a workbook: save its table as CSV UTF-8.",
+    (".7z", ".rar", ".bz2", ".tbz2", ".xz", ".txz", ".gz", ".zst"): " Unpack it first.",
+}
 
 __all__ = [
     "SPLITS",
@@ -100,8 +105,11 @@ def no_source(source: str) -> DataError:
         if Path(source).expanduser().exists()
         else "does not exist"
     )
+    cure = next((cure for ends, cure in CURES.items() if source.lower().endswith(ends)), "")
+    if not Path(source).expanduser().exists():
+        cure = ""
     return DataError(
-        f"{source} {what}. Expected a folder with a folder for each class, a .zip or .tar of "
+        f"{source} {what}.{cure} Expected a folder with a folder for each class, a .zip or .tar of "
         "one, a .csv file with the columns path and label, tfds:NAME, or demo."
     )
 

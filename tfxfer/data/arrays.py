@@ -3,6 +3,7 @@
 Images become PNG files, in memory or on disk, so that the one definition of a pixel holds for them too. TensorFlow itself is not needed here.
 """
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,11 @@ from tfxfer.data.png import COLOUR, png
 ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 PATIENCE = 5.0  # seconds before a bar is shown
 LOOKED_AT = 256  # images of a dataset, until one tells whether white is 1 or 255
+FEWEST_REPEATED = 1000  # images in a row that were there before, until a dataset counts as endless
+MOST_ROUNDS = 20  # and so many times all that were seen
+ENDLESS_TEXT = (
+    "Expected a dataset with an end. Received: {}, which repeats without end. Leave out repeat()."
+)
 
 
 class Spool:
@@ -114,13 +120,16 @@ def from_dataset(
     `keras.utils.image_dataset_from_directory` gives, with any of its
     label modes for one label. With `train` alone the images are split by content, 70 / 15 / 15;
     otherwise the parts stay as they are. Each
-    dataset is read once, into a temporary file.
+    dataset is read once, into a temporary file. Without `classes` the names are those that Keras
+    found, where it made the dataset, else "0", "1", ...
 
     Raises:
         ValueError: elements of another structure, labels of several classes, or a dataset without
             an end.
         DataError, ImageError: see `load`.
     """
+    if classes is None:
+        classes = getattr(train, "class_names", None)
     spool, labels, splits, files = Spool(), [], [], []
     for part, dataset in (("train", train), ("validation", validation), ("test", test)):
         if dataset is None:
@@ -141,26 +150,35 @@ def from_dataset(
 
 def _elements(dataset: Any, part: str) -> Iterator[tuple[bytes, int]]:
     """(the content of an image file, the label) of each element, with a bar where it takes long."""
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) < 2:
-        raise ValueError(f"Expected a dataset of (image, label). Received: element_spec={spec}")
-    if int(dataset.cardinality()) == ENDLESS:
+    spec = getattr(dataset, "element_spec", None)
+    if spec is None:
         raise ValueError(
-            f"Expected a dataset with an end. Received: {part}, which repeats without end. Leave "
-            "out repeat()."
+            f"Expected a tf.data.Dataset of (image, label). Received: {part}, a "
+            f"{type(dataset).__name__}. Give arrays to tfxfer.data.from_arrays."
         )
+    if not isinstance(spec, tuple) or len(spec) < 2 or not hasattr(spec[1], "shape"):
+        raise ValueError(f"Expected a dataset of (image, label). Received: element_spec={spec}")
+    size = int(dataset.cardinality())
+    if size == ENDLESS:
+        raise ValueError(ENDLESS_TEXT.format(part))
+    if None in (spec[0].shape.rank, spec[1].shape.rank):  # only the elements tell what they are
+        spec = next(iter(dataset), spec)
     one_by_one = dataset.unbatch() if _is_batched(*spec[:2]) else dataset
     elements = tqdm(
         one_by_one.as_numpy_iterator(), desc=f"reading {part}", unit="img", delay=PATIENCE
     )
     undecided: list[tuple[np.ndarray, int]] = []  # images whose white may be 1 or 255
     white: float | None = None
+    repeated = Repeated() if size < 0 else None
     for element in elements:
         data, label = element[0], label_of(element[1])
+        if repeated is not None and repeated.is_endless(data):
+            raise ValueError(ENDLESS_TEXT.format(part))
         if isinstance(data, bytes):
             yield data, label
             continue
         image = np.asarray(data)
+        _check_image(image)
         white = white or (None if image.dtype == np.uint8 else brightest_of(image))
         undecided.append((image, label))
         if white is None and image.dtype != np.uint8:
@@ -170,6 +188,31 @@ def _elements(dataset: Any, part: str) -> Iterator[tuple[bytes, int]]:
         yield from ((png(eight_bits(one, white or 1.0)), number) for one, number in undecided)
         undecided = []
     yield from ((png(eight_bits(one, white or 1.0)), number) for one, number in undecided)
+
+
+def _check_image(image: np.ndarray) -> None:
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] not in COLOUR):
+        raise ValueError(
+            f"Expected images of shape [h, w] or [h, w, 1 to 4]. Received: {image.shape}"
+        )
+
+
+class Repeated:
+    """Tells a dataset that repeats for ever from one that ends, where TensorFlow does not know:
+    behind a filter or a generator, for example.
+    """
+
+    def __init__(self) -> None:
+        self.seen: set[bytes] = set()
+        self.since = 0  # images since the last new one
+
+    def is_endless(self, data: Any) -> bool:
+        """Whether there was nothing new for very long; asked with each image."""
+        content = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
+        before = len(self.seen)
+        self.seen.add(hashlib.sha256(content).digest())
+        self.since = self.since + 1 if len(self.seen) == before else 0
+        return self.since > max(FEWEST_REPEATED, MOST_ROUNDS * before)
 
 
 def _is_batched(image: Any, label: Any) -> bool:

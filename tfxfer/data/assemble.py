@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import time
 import unicodedata
 from collections import Counter
@@ -25,6 +26,7 @@ LOG = logging.getLogger(__name__)
 SAY_EVERY = 5.0  # seconds between two lines on how many photos are checked
 
 IMBALANCE = 5
+BETWEEN = re.compile(r"(?<=\w)[-_ ]+(?=\w)")  # signs that divide the words of a name
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,12 @@ def check_class_names(names: Iterable[str], source: str) -> None:
         DataError: names the class.
     """
     for name in sorted(set(names)):
-        if len(name.splitlines()) != 1 or name.splitlines()[0] != name or "\0" in name:
+        if (
+            not name.strip()
+            or len(name.splitlines()) != 1
+            or name.splitlines()[0] != name
+            or "\0" in name
+        ):
             # A stray quote in a table makes a name of half the file.
             shown_name = repr(name[:LONGEST_NAME]) + ("..." if len(name) > LONGEST_NAME else "")
             raise DataError(
@@ -209,9 +216,8 @@ def check_class_names(names: Iterable[str], source: str) -> None:
 def with_plain_names(found: Found) -> tuple[Found, list[str]]:
     """The same with class names in one form, and a note on those that were written in several.
 
-    Blanks at the ends are nothing that a person sees, and a Mac writes an accent as a letter of its
-    own
-    (Unicode NFD) where other systems have one letter (NFC).
+    How many blanks there are, and of which kind, is nothing that a person sees, and a Mac writes an
+    accent as a letter of its own (Unicode NFD) where other systems have one letter (NFC).
 
     Raises:
         DataError: a list of classes has one of them twice then.
@@ -230,10 +236,10 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
     ]
     alike: dict[str, list[str]] = {}
     for name in sorted(written):
-        alike.setdefault(looks_of(name), []).append(ascii(name))
+        alike.setdefault(look_of(name), []).append(repr(name))
     notes += [
-        f"The classes {' and '.join(names)} look alike: they differ in capital letters, blanks or "
-        "signs that nobody sees. Are they the same?"
+        f"The classes {' and '.join(names)} look almost the same. Are they one? Then give them "
+        "one name."
         for names in alike.values()
         if len(names) > 1
     ]
@@ -241,14 +247,16 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
 
 
 def plain_name(name: str) -> str:
-    """A class name without blanks at its ends, in Unicode's composed form."""
-    return unicodedata.normalize("NFC", name).strip()
+    """A class name with one blank between its words, in Unicode's composed form."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
-def looks_of(name: str) -> str:
-    """A class name without what a reader passes over: capital letters, wide blanks, signs without width."""
-    seen = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
-    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
+def look_of(name: str) -> str:
+    """What a person reads in a class name: without capitals, signs between words, unseen characters
+    and other forms of the same letters.
+    """
+    seen = [character for character in name if unicodedata.category(character) != "Cf"]
+    return BETWEEN.sub(" ", unicodedata.normalize("NFKC", "".join(seen)).casefold())
 
 
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tfxfer.data.companions import check_companions
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.images import ENDINGS, EXTRA, READ, UNREAD, kind
@@ -16,6 +17,7 @@ from tfxfer.data.layout import (
     hidden,
     is_folder,
     levels,
+    parts_in_classes,
     said_of_folders,
     subfolders,
     unwrapped,
@@ -23,6 +25,7 @@ from tfxfer.data.layout import (
 from tfxfer.errors import DataError
 from tfxfer.files import open_regular, read_regular
 
+PACKED = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"}
 LAYOUT = """
   photos/
     cats/  one.jpg  two.jpg ...
@@ -87,29 +90,35 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         DataError: no images, photos without class folders, two folders for one part, folders that
             can't be classes.
     """
-    inner, notes = folder, []
+    inner, notes, inside = folder, [], []
     parts = find_parts(folder, source, judging)
     if not parts and (inner := unwrapped(folder)) != folder:
         notes.append(f"The class folders are in {inner.relative_to(folder).as_posix()}/.")
         parts = find_parts(inner, source, judging)
     if parts:
-        tops = [(part, classes) for part, top in parts for classes in subfolders(top)]
+        tops = [(part, classes, classes) for part, top in parts for classes in subfolders(top)]
         notes += _said_of_parts(inner, parts)
         loose = [folder, inner, *(top for _, top in parts)]
     else:
-        tops, loose = [("", classes) for classes in subfolders(inner)], [inner]
-        check_classes([top for _, top in tops if has_images(top)], source)
+        classes = [top for top in subfolders(inner) if has_images(top)]
+        bare = [top for top in subfolders(inner) if top not in classes]
+        tops, loose = [("", top, top) for top in (*classes, *bare)], [inner]
+        if inside := parts_in_classes(classes):
+            tops = [*inside, *(("", top, top) for top in bare)]
+            notes.append("The parts lie in the class folders, and are kept.")
+        else:
+            check_classes(classes, source)
     paths: list[Path] = []
     names: list[str] = []
     splits: list[str] = []
     others: Counter[str] = Counter()
     empty, below = [], {}
-    for part, top in tops:
+    for part, class_folder, top in tops:
         images, strange, closed = find_images(top)
         notes += closed
         others += strange
         paths += images
-        names += [top.name] * len(images)
+        names += [class_folder.name] * len(images)
         splits += [part] * len(images)
         place = top.relative_to(folder).as_posix()
         below[place] = Counter(levels(top, images))
@@ -119,6 +128,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
     if not paths:
         raise DataError(_nothing(source, len(stray), others))
     notes += said_of_folders(below, source)
+    notes += check_companions(paths, source)
     if stray:
         named = shown([path.relative_to(folder).as_posix() for path in stray])
         notes.append(f"Left out, because they are in no class folder: {named}.")
@@ -137,7 +147,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         names,
         lambda i: read_regular(paths[i]),
         source,
-        splits if parts else None,
+        splits if parts or inside else None,
         notes=tuple(notes),
         paths=paths,
     )
@@ -225,8 +235,9 @@ def _nothing(source: str, stray: int, others: Counter[str]) -> str:
     held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"
     formats = ", ".join(sorted(ending.removeprefix(".") for ending in READ))
     more = ", ".join(sorted(ending.removeprefix(".") for ending in EXTRA))
+    packed = " Unpack the archives first." if PACKED & set(others) else ""
     return (
-        f"{source}: no images found ({held}). Formats that are read: {formats}; with "
+        f"{source}: no images found ({held}).{packed} Formats that are read: {formats}; with "
         f"tfxfer[heic] also {more}.{_said_of_unread(others)} "
         f"Expected a folder for each class:{LAYOUT}"
     )

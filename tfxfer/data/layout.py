@@ -5,12 +5,11 @@ and by what lies below.
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.images import ENDINGS
-from tfxfer.data.parts import part_in, part_of
+from tfxfer.data.parts import WORD, part_in, part_of
 from tfxfer.errors import DataError
 
 DEEPEST = 4  # folders around the class folders that are looked through
@@ -20,6 +19,8 @@ KEPT |= {"originals", "augmented", "augmentation", "aug", "raw", "jpg", "jpeg", 
 # Folders of images that say where something is: answers, not photos.
 DRAWN = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots"}
 DRAWN |= {"segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}
+# Words that say so in a longer name, such as gt_masks, where photos lie beside it.
+DRAWN_WORDS = {"mask", "masks", "annotation", "annotations", "segmentation", "trimap", "trimaps"}
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -117,6 +118,7 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
         DataError: two folders for one part, or no part to train on.
     """
     beside = [entry for entry in subfolders(folder) if has_images(entry)]
+    check_flat_parts(beside, source)
     found: dict[str, Path] = {}
     for entry in beside:
         part = part_in(entry.name)
@@ -147,8 +149,48 @@ def class_folders(folder: Path) -> bool:
     return any(has_images(entry) for entry in subfolders(folder))
 
 
+def check_flat_parts(folders: Sequence[Path], source: str) -> None:
+    """Refuse folders that are parts by their names, all of them, and hold no class folders.
+
+    Raises:
+        DataError: names the folders, and a table beside them.
+    """
+    parts = {part_in(folder.name) for folder in folders}
+    if None in parts or len(parts) < 2 or any(class_folders(folder) for folder in folders):
+        return
+    tables = [
+        entry.name
+        for folder in (folders[0].parent, *folders)
+        for entry in entries(folder)
+        if entry.suffix.lower() in (".csv", ".tsv")
+    ]
+    hint = f" Is it told by {shown(tables)}? Then give that table." if tables else ""
+    raise DataError(
+        f"{source}: {shown([folder.name + '/' for folder in folders])} are parts by their names, "
+        "and there are no class folders in them, so that nothing says what the images show. "
+        f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/.{hint}"
+    )
+
+
+def parts_in_classes(tops: Sequence[Path]) -> list[tuple[str, Path, Path]]:
+    """(part, class folder, folder with its images of that part), where each class folder holds
+    nothing but parts: cats/train/, cats/test/; empty where it isn't so.
+    """
+    found = []
+    for top in tops:
+        if has_images(top, deep=False):
+            return []
+        for entry in subfolders(top):
+            part = part_in(entry.name)
+            if part is None or class_folders(entry):
+                return []
+            found.append((part, top, entry))
+    parts = {part for part, _, _ in found}
+    return found if "train" in parts and len(parts) > 1 else []
+
+
 def check_classes(tops: Sequence[Path], source: str) -> None:
-    """Refuse folders that can't be the classes: each holds the same folders, or one holds drawings
+    """Refuse folders that can't be the classes: two hold the same folders, or one holds drawings
     of the other.
 
     Raises:
@@ -156,23 +198,22 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
     """
     below = {top: {entry.name for entry in subfolders(top) if has_images(entry)} for top in tops}
     names = sorted(top.name for top in tops)
-    if any(fold(name) in DRAWN for name in names) and any(fold(name) in KEPT for name in names):
+    if any(is_drawn(name) for name in names) and any(fold(name) in KEPT for name in names):
         raise DataError(
             f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, "
             "no classes. "
             "Expected a folder for each class, or a .csv table with the columns path and label."
         )
-    for one, other in pairwise(tops):
+    for one, other in alike(below):
         shared = sorted(n for n in below[one] & below[other] if fold(n) not in KEPT | DRAWN)
         if len(shared) >= 2 and 2 * len(shared) >= min(len(below[one]), len(below[other])):
+            listed = shown([name + "/" for name in shared])
             raise DataError(
-                f"{source}: {one.name}/ and {other.name}/ hold the same folders "
-                f"({shown([name + '/' for name in shared])}), so these are the classes, and "
-                f"{one.name}/ and "
-                f"{other.name}/ are something else. If they are parts, call them train/, "
-                "validation/ or "
-                f"test/; if one is enough, give {one}; else write a .csv table with the columns "
-                "path and label."
+                f"{source}: {one.name}/ and {other.name}/ hold the same folders ({listed}), so "
+                "these may be the classes. If they are: call the folders around them train/, "
+                f"validation/ or test/ if they are parts, or give one of them, such as {one}. If "
+                f"the classes are {one.name}/ and {other.name}/: leave one of the folders in each. "
+                "A .csv table with the columns path and label can say anything else."
             )
 
 
@@ -188,8 +229,9 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
     """
     said = []
     for name, counts in classes.items():
+        photos_too = any(not is_drawn(below) for below in counts)
         for below in counts:
-            if fold(below) in DRAWN:
+            if fold(below) in DRAWN or (is_drawn(below) and photos_too):
                 raise DataError(
                     f"{source}: {name}/{below}/ holds {counts[below]} images that are no photos "
                     "to learn from, by "
@@ -208,6 +250,20 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
         f"{shown(said)}; all of these images count. If some are altered copies of others, "
         "keep each photo's copies in one part: with a .csv table and its column group."
     ]
+
+
+def alike(below: Mapping[Path, set[str]]) -> Iterator[tuple[Path, Path]]:
+    """Folders that hold a folder of the same name: each with the first one that does."""
+    first: dict[str, Path] = {}
+    for top, names in below.items():
+        yield from dict.fromkeys((first[name], top) for name in sorted(names) if name in first)
+        first = dict.fromkeys(names, top) | first
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a folder's name says that it holds drawings on photos."""
+    words = {word.casefold() for word in WORD.findall(name)}
+    return fold(name) in DRAWN or bool(words & DRAWN_WORDS)
 
 
 def fold(name: str) -> str:

@@ -65,16 +65,19 @@ def check_range(image: np.ndarray, brightest: float) -> None:
     if image.dtype.kind not in "iuf" or not (lowest >= 0 and highest <= brightest):
         raise ValueError(
             "Expected images of uint8, or numbers from 0 to 1 or from 0 to 255. Received: "
-            f"{image.dtype} from "
-            f"{lowest} to {highest}. Values from -1 to 1 become (x + 1) / 2."
+            f"{image.dtype} from {lowest} to {highest}.{_cure(lowest, highest)}"
         )
 
 
-def brightest_of(image: np.ndarray) -> float | None:
-    """What white is, told by one image:
+def _cure(lowest: float, highest: float) -> str:
+    """What to do with images from `lowest` to `highest`, "" where it can't be told."""
+    if -1 <= lowest < 0 and highest <= 1:
+        return " Values from -1 to 1 become (x + 1) / 2."
+    if lowest >= 0 and BRIGHTEST < highest <= 65535:
+        return " Values of 16 bits become x / 65535."
+    return ""
 
-    255 where a value is above 1, or in whole numbers; None where it may be either.
-    """
-    if image.dtype.kind in "iu" or image.max(initial=0) > 1:
-        return float(BRIGHTEST)
-    return None
+
+def brightest_of(image: np.ndarray) -> float | None:
+    """What white is, told by one image: 255 where a value is above 1; None where it may be 1."""
+    return float(BRIGHTEST) if image.max(initial=0) > 1 else None

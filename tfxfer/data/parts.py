@@ -2,21 +2,24 @@
 
 import re
 
-TRAIN = ("train", "training", "trainset", "trn")
-VALIDATION = ("validation", "val", "valid", "validate", "dev")
-TEST = ("test", "testing", "testset", "tst", "evaluation", "eval", "holdout")
+TRAIN = ("train", "training", "trn")
+VALIDATION = ("validation", "val", "valid", "validate", "validating", "dev")
+TEST = ("test", "testing", "tst", "evaluation", "eval", "holdout")
 PARTS = {
     **dict.fromkeys(TRAIN, "train"),
     **dict.fromkeys(VALIDATION, "validation"),
     **dict.fromkeys(TEST, "test"),
 }
+# "traindata" and "testset" have it at their beginning.
+ENDS = re.compile(r"(set|data|images?|imgs?|photos?|split|folder|dir)$")
 # "seg_train", "trainingSet", "Test Images" and "train2017" each have the word.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def part_of(word: str) -> str | None:
     """The part that a word names, in any case: "train", "validation", "test", or None."""
-    return PARTS.get(word.strip().casefold())
+    plain = word.strip().casefold()
+    return PARTS.get(plain) or PARTS.get(ENDS.sub("", plain))
 
 
 def part_in(name: str) -> str | None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import ntpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from charset_normalizer import from_bytes
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.parts import PARTS, part_in, part_of
+from tfxfer.data.parts import part_in
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.limits import MOST_TABLE_BYTES
@@ -26,7 +27,10 @@ CALLED["label"] += ("labels", "classes", "categories")
 OPTIONAL = ("split", "group")
 # Words in the name of a column that may be a group.
 GROUPS = ("patient", "subject", "person", "case", "scene", "video", "session", "site", "camera")
+# And names of columns that may tell the part in words of their own.
+SPLITTING = ("split", "set", "subset", "dataset", "partition", "usage", "fold", "part", "phase")
 DELIMITERS = ",;\t|"
+SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
 SAMPLE = 64 * 1024  # characters that a dialect is told from
 LONGEST_SHOWN = 60
 
@@ -52,12 +56,12 @@ def read_table(path: Path, source: str) -> Found:
         if odd := [
             f"'{row['split']}' (line {line})"
             for line, row in zip(lines, rows, strict=True)
-            if part_of(row["split"]) is None
+            if part_in(row["split"]) is None
         ]:
             raise DataError(
                 f"{source}: unknown values in the column split: {shown(odd)}. Expected train, validation or test."
             )
-        splits = [PARTS[row["split"].casefold()] for row in rows]
+        splits = [part_in(row["split"]) or "" for row in rows]
     if "group" in rows[0]:
         groups = [row["group"] or f"\0{line}" for line, row in zip(lines, rows, strict=True)]
     if splits and groups:
@@ -107,7 +111,11 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
     """(line numbers in the file, the rows by column name, notes); empty lines are passed over."""
     try:
         text, notes = _text(read_regular(path, MOST_TABLE_BYTES), source)
-        delimiter = _delimiter(text)
+        if said_by_excel := SEPARATOR.match(text):
+            delimiter = said_by_excel[1]
+            text = "\n" + text[said_by_excel.end() :]  # the lines keep their numbers
+        else:
+            delimiter = _delimiter(text)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         table = [
             (reader.line_num, [cell.strip() for cell in line])
@@ -141,6 +149,8 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
     Raises:
         DataError: it is no text.
     """
+    if content.startswith(b"PK\x03\x04"):
+        raise DataError(f"{source} is a workbook or another ZIP file. Save it as CSV UTF-8.")
     try:
         return content.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
@@ -220,12 +230,10 @@ def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]
             continue  # what a spreadsheet or a data frame leaves: empty cells, or the numbers of the rows
         called = name or "without a name"
         note = f"Not used: the column {called} ({shown([v[:LONGEST_SHOWN] for v in values])})."
-        if all(part_of(value) for value in values):
+        if all(part_in(value) for value in values):
             note += " Is it the split? Then call it split."
-        elif part_in(name) and 1 < len(values) < len(rows):
-            note += (
-                " Does it tell the split? Then write train, validation or test into a column split."
-            )
+        elif part_in(name) or name in SPLITTING:
+            note += " Does it tell the parts? Then call it split, with train, validation and test."
         elif any(word in name for word in GROUPS) and 1 < len(values) < len(rows):
             note += " Is it what a split must not tear apart? Then call it group."
         notes.append(note)
