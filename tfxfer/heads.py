@@ -83,6 +83,30 @@ class Standardisation(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfxfer")
+class LastColumns(keras.layers.Layer):
+    """The last columns of a row of features, which are those of its last taps.
+
+    Args:
+        count: how many columns.
+
+    Input shape: float32 [B, F], F at least `count`. Output shape: float32 [B, count].
+    """
+
+    def __init__(self, count: int, **kwargs):
+        super().__init__(**kwargs)
+        self.count = int(count)
+
+    def call(self, x):
+        return x[:, -self.count :]
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.count)
+
+    def get_config(self):
+        return {**super().get_config(), "count": self.count}
+
+
+@keras.saving.register_keras_serializable(package="tfxfer")
 class Cosine(keras.layers.Layer):
     """Logits as the cosine between the features and one learnt direction a class, times a learnt scale.
 

@@ -74,6 +74,11 @@ class Fitted:
     temperature: float = 1.0
     strength: float | None = None
 
+    @property
+    def classes(self) -> int:
+        """The number of classes, C."""
+        return len(self.bias)
+
     def logits(self, features: Array) -> np.ndarray:
         """Calibrated logits, float32 [n, C], of features that have at least these taps as their last columns."""
         out = [
