@@ -310,11 +310,7 @@ class Backbone(keras.layers.Layer):
                 f"Expected 1 to {len(self.stages) - 1} stages after the cut. Received: stages={stages}"
             )
         values = [v.numpy() for v in self._own]
-        early = (
-            tuple(stage.cut for stage in self.stages[:first])[-(taps - stages) :]
-            if taps is not None and taps > stages
-            else ()
-        )
+        early = self._taps_before(first, taps)
         widths = self._widths(taps)[: len(early)]
         graph = savedmodel.before(network, values, first, early)
         key = hashlib.sha256(
@@ -341,6 +337,25 @@ class Backbone(keras.layers.Layer):
         )
         rest.handle = self.handle
         return prefix, rest
+
+    def front(self, stages: int, taps: int | None = None) -> "Backbone":
+        """What `cut` keeps as a constant graph, as a frozen Backbone from pixels to the same rows.
+
+        Args:
+            stages, taps: as in `cut`.
+        """
+        network, first = self.pretrained, len(self.stages) - stages
+        part = savedmodel.front(network, first, self._taps_before(first, taps))
+        layer = Backbone(
+            part, trainable=False, value_range=self.value_range, batch_norm="inference"
+        )
+        layer.handle = self.handle
+        return layer
+
+    def _taps_before(self, first: int, taps: int | None) -> tuple[str, ...]:
+        """The maps of those of the last `taps` taps that lie before stage number `first`."""
+        early = 0 if taps is None else max(taps - (len(self.stages) - first), 0)
+        return tuple(stage.cut for stage in self.stages[first - early : first])
 
     def take_weights(self, other: "Backbone") -> None:
         """The weights of another Backbone of the same network, or of a part of it, by name."""

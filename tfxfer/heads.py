@@ -83,27 +83,37 @@ class Standardisation(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfxfer")
-class LastColumns(keras.layers.Layer):
-    """The last columns of a row of features, which are those of its last taps.
+class Columns(keras.layers.Layer):
+    """Some neighbouring columns of a row of features.
 
     Args:
-        count: how many columns.
+        start: the first one; negative numbers count from the end.
+        count: how many.
 
-    Input shape: float32 [B, F], F at least `count`. Output shape: float32 [B, count].
+    Input shape: float32 [B, F]. Output shape: float32 [B, count].
+
+    Example:
+        >>> Columns(-2, 2)(keras.ops.array([[1.0, 2.0, 3.0]]))  # [[2.0, 3.0]]
     """
 
-    def __init__(self, count: int, **kwargs):
+    def __init__(self, start: int, count: int, **kwargs):
         super().__init__(**kwargs)
-        self.count = int(count)
+        self.start, self.count = int(start), int(count)
+        if self.count < 1 or -self.count < self.start < 0:
+            raise ValueError(
+                "Columns expected a positive count, and a start at least that far from the end. "
+                f"Received: start={start}, count={count}"
+            )
 
     def call(self, x):
-        return x[:, -self.count :]
+        end = self.start + self.count
+        return x[:, self.start : end if end else None]
 
     def compute_output_shape(self, shape):
         return (*shape[:-1], self.count)
 
     def get_config(self):
-        return {**super().get_config(), "count": self.count}
+        return {**super().get_config(), "start": self.start, "count": self.count}
 
 
 @keras.saving.register_keras_serializable(package="tfxfer")
@@ -179,6 +189,23 @@ class Flip(keras.layers.Layer):
 
     def compute_output_shape(self, shape):
         return shape
+
+
+def sum_of(
+    first: keras.layers.Layer, last: keras.layers.Layer, widths: tuple[int, int], name: str
+) -> keras.Model:
+    """Two heads as one, from a row of both their features to the sum of their logits.
+
+    Args:
+        first, last: what reads the first columns, and what reads the last ones.
+        widths: columns of each.
+    """
+    features = keras.Input((sum(widths),), name="features")
+    logits = [
+        first(Columns(0, widths[0], name="first_columns")(features)),
+        last(Columns(-widths[1], widths[1], name="last_columns")(features)),
+    ]
+    return keras.Model(features, keras.layers.Add(name="sum")(logits), name=name)
 
 
 def join(

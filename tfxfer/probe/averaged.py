@@ -1,11 +1,11 @@
 """Several fitted heads as one: the mean of their calibrated log-probabilities."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from tfxfer.heads import LastColumns
+from tfxfer.heads import Columns
 from tfxfer.probe.fitted import Array, Fitted
 
 
@@ -51,19 +51,15 @@ class Averaged:
         features = keras.Input((sum(self.widths),), name="features")
         logits = []
         for member in self.members:
-            columns = LastColumns(sum(member.widths), name=f"columns_of_{member.name}")
+            width = sum(member.widths)
+            columns = Columns(-width, width, name=f"columns_of_{member.name}")
             logits.append(member.layer()(columns(features)))
         mean = keras.layers.Average(name="mean")(logits)
         return keras.Model(features, mean, name=self.name)
 
     def cooled(self, temperature: float) -> "Averaged":
         """The same head with its logits divided by a temperature."""
-        return Averaged(
-            tuple(
-                replace(member, temperature=member.temperature * temperature)
-                for member in self.members
-            )
-        )
+        return Averaged(tuple(member.cooled(temperature) for member in self.members))
 
     def expanded(self, present: np.ndarray, classes: int) -> "Averaged":
         """The same head over `classes` classes, of which it knows only `present`."""

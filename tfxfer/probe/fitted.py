@@ -112,6 +112,10 @@ class Fitted:
         )
         return model
 
+    def cooled(self, temperature: float) -> "Fitted":
+        """The same head with its logits divided by a temperature."""
+        return replace(self, temperature=self.temperature * temperature)
+
     def expanded(self, present: np.ndarray, classes: int) -> "Fitted":
         """The same head over `classes` classes, of which it knows only `present`; the others get next to no probability."""
         kernel = np.zeros((len(self.kernel), classes), np.float32)

@@ -21,7 +21,7 @@ reusable    a Pretrained as a SavedModel again
 """
 
 from tfxfer.savedmodel.check import check_constants, check_graph, check_saved_model
-from tfxfer.savedmodel.cut import after, before
+from tfxfer.savedmodel.cut import after, before, front
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
 from tfxfer.savedmodel.kept import (
     GRAPHS,
@@ -52,6 +52,7 @@ __all__ = [
     "check_kept",
     "check_saved_model",
     "constant_graph",
+    "front",
     "function",
     "inlined",
     "keep",

@@ -33,6 +33,46 @@ def before(
     return needed(graph.as_graph_def(), ["features:0"])
 
 
+def front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrained:
+    """What comes before stage number `first`, as a network whose output is the row of `before`.
+
+    Inference graph only, with weights of its own, for a model that holds it beside what follows.
+    """
+    whole, graph = pretrained.inference, tf.Graph()
+    with graph.as_default():
+        tf.graph_util.import_graph_def(whole.graph, name="")
+        names = [pretrained.stages[first - 1].cut, *taps]
+        cut, *maps = (graph.get_tensor_by_name(name) for name in names)
+        row = tf.reshape(cut, (-1, math.prod(pretrained.stage_shapes[first - 1])))
+        row = tf.concat([row, pooled(maps)], -1) if maps else row
+        output = tf.identity(row, name="row").name
+    width = math.prod(pretrained.stage_shapes[first - 1]) + sum(
+        (2 if len(shape) > 1 else 1) * shape[-1]
+        for stage, shape in zip(pretrained.stages, pretrained.stage_shapes, strict=True)
+        if stage.cut in taps
+    )
+    pruned = needed(graph.as_graph_def(), [output, whole.input or ""])
+    present = {node.name for node in pruned.node}
+    kept = [i for i in whole.weights if f"weight_{i}" in present]
+    number = {f"weight_{i}": f"weight_{k}" for k, i in enumerate(kept)}
+    stages_before = tuple(
+        replace(stage, weights=tuple(number[name] for name in stage.weights if name in number))
+        for stage in pretrained.stages[:first]
+    )
+    return replace(
+        pretrained,
+        inference=PureGraph(
+            renumbered(pruned, number), whole.input, output, tuple(range(len(kept)))
+        ),
+        training=None,
+        regularization=None,
+        weights=tuple(pretrained.weights[i] for i in kept),
+        stages=stages_before,
+        last_map=output,
+        features=width,
+    )
+
+
 def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretrained:
     """Stage number `first` and those that follow, from activations [B, ...]: inference graph only, with `values` for weights.
 
