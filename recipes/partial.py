@@ -20,7 +20,7 @@ def partial(
     head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model that tuning is compared with; see tfxfer run frozen --help."] = "auto",
     unfreeze: Annotated[str, "How many of the last stages to train, or the name of the first one to train. auto: as many as help."] = "auto",
     unfreeze_by: Annotated[Literal["all", "gradual"], "all: train the stages together. gradual: the last one first, then one more at a time."] = "all",
-    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 12,
+    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 8,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
     views: Annotated[int, "How many altered copies (mirrored, cropped) to make of each training photo.", range(1000)] = 0,
     augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views are varied. auto: in ways that do not clearly lower accuracy."] = "auto",

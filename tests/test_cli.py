@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfxfer import serving
 from tfxfer.cli import as_it_is_for_programs, main
 from tfxfer.names import Terminal, printable
 
@@ -71,6 +72,58 @@ def test_a_run_ends_in_a_whole_folder(finished):
         "last_layer_logistic",
     }
     assert {"accuracy", "balanced_accuracy", "low", "high", "n", "classes"} <= set(metrics["test"])
+
+
+NAMES_ALONE = """
+import sys
+from tfxfer.cli import main
+code = main(sys.argv[1:], standalone_mode=False)
+print(code, "tensorflow" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "frozen", "--data", "wrong.csv"),
+        ("run", "full", "--data", "missing"),
+        ("run", "partial", "--data", "empty"),
+        ("predict", "run", "missing.jpg"),
+        ("predict", "run", "empty"),
+        ("evaluate", "run", "wrong.csv"),
+        ("evaluate", "run", "missing"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_names_are_told_before_tensorflow_is_loaded(finished, tmp_path, words):
+    (tmp_path / "wrong.csv").write_text("pfad;etikett\na.jpg;cat\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run").symlink_to(finished)
+    before = sorted(tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", NAMES_ALONE, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.split()[-2:] == ["1", "False"], done.stdout + done.stderr
+    assert words[-1].split(".")[0] in done.stderr or "no image" in done.stderr
+    assert sorted(path for path in tmp_path.iterdir() if path.name != "runs") == before
+
+
+def test_steps_are_told_beside_the_answer(finished, photos):
+    photo = next(photos.rglob("*.jpg"))
+    done = tfxfer("predict", finished, photo)
+    steps = done.stderr.splitlines()
+    assert len(steps) >= 3 and "TensorFlow" in steps[0] and len(set(steps)) == len(steps)
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_in_python_steps_are_logged_and_not_printed(finished, photos, capfd, caplog):
+    with caplog.at_level("INFO", "tfxfer"):
+        list(serving.predict(finished, [next(photos.rglob("*.jpg"))]))
+    assert {record.name for record in caplog.records} >= {
+        "tfxfer.serving.model",
+        "tfxfer.serving.predict",
+    }
+    assert capfd.readouterr() == ("", "")
 
 
 def test_predictions_csv_agrees_with_predict(finished, photos, tmp_path):

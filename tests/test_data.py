@@ -171,6 +171,19 @@ def test_hidden_and_other_files_are_counted_not_fatal(tmp_path):
     assert "without images, which are left out: empty/" in notes(examples)
 
 
+def test_images_of_formats_that_are_not_read_are_named(tmp_path):
+    for i in range(8):
+        path = tmp_path / "ab"[i % 2] / f"{i}.ppm"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"P6 1 1 255 abc")
+    with pytest.raises(DataError, match=r"not read: \.ppm"):
+        load(tmp_path)
+    for i in range(8):
+        (tmp_path / "ab"[i % 2] / f"{i}.png").write_bytes(image(i))
+    found = notes(load(tmp_path))
+    assert "8 .ppm" in found and "not images" not in found
+
+
 def test_odd_names_and_links_are_fine(tmp_path):
     folder(tmp_path / "real", {"a": 3})
     folder(tmp_path / "data", {"größe no 1/unter ordner": 3, "日本": 3}, start=10)

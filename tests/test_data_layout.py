@@ -172,6 +172,15 @@ def test_paths_of_another_machine_are_named(tmp_path):
         load(table(tmp_path, text, 4))
 
 
+def test_a_column_whose_name_tells_of_a_part_is_asked_for(tmp_path):
+    folder(tmp_path, {"cat": 5, "dog": 5})
+    files = sorted(tmp_path.rglob("*.png"))
+    rows = [f"{file},{file.parent.name},{i % 2}" for i, file in enumerate(files)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["path,label,is_test", *rows]))
+    assert "is_test (0, 1). Does it tell the split?" in notes(load(table))
+
+
 # --- names ---
 
 
@@ -181,9 +190,20 @@ def test_names_that_look_the_same_are_one_class(tmp_path):
     assert examples.classes == ("caf\u00e9", "lime") and "'lime '" in notes(examples)
 
 
-def test_names_that_differ_in_capitals_are_said(tmp_path):
-    examples = load(folder(tmp_path, {"Cat": 5, "cat": 5, "dog": 5}))
-    assert len(examples.classes) == 3 and "'Cat' and 'cat'" in notes(examples)
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("Cat", "cat"),
+        ("STRASSE", "stra\u00dfe"),
+        ("cat\u200b", "cat"),
+        ("black  cat", "black cat"),
+        ("black\u00a0cat", "black cat"),
+    ],
+)
+def test_names_that_nobody_can_tell_apart_are_said(one, other, tmp_path):
+    examples = load(folder(tmp_path, {one: 5, other: 5, "dog": 5}))
+    assert len(examples.classes) == 3
+    assert ascii(one) in notes(examples) and ascii(other) in notes(examples)
 
 
 # --- arrays and datasets ---

@@ -112,3 +112,10 @@ def test_a_table_that_is_no_text_is_named(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"\xff\xfe\x00path")
     with pytest.raises(DataError, match=r"labels\.csv is no text"):
         load(tmp_path / "labels.csv")
+
+
+def test_half_a_file_in_one_label_is_not_repeated_in_the_error(tmp_path):
+    text = "path,label\n" + rows(40, lambda i: (f"photos/{i}.png", '"a' if i == 1 else "b"))
+    with pytest.raises(DataError) as error:
+        load(table(tmp_path, text, 40))
+    assert "photos/2.png" in str(error.value) and "photos/9.png" not in str(error.value)

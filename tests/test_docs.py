@@ -119,6 +119,19 @@ def scripts(page: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.long
+def test_the_python_of_the_readme_can_be_run(tmp_path):
+    text = (DOCS.parent / "README.md").read_text("utf-8")
+    script = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"report.html", "MODEL_CARD.md"} <= {
+        path.name for path in (tmp_path / "digits").iterdir()
+    }
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if scripts(page)])
 def test_what_a_page_says_can_be_done(page, mine, tmp_path):
     folder = tmp_path / "work"

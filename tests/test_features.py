@@ -365,12 +365,31 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     )
 
 
+def test_the_first_batch_tells_nothing_of_the_speed(monkeypatch, capsys):
+    monkeypatch.setattr(features.progress, "LINE_EVERY", 0.0)
+    shown = features.Progress(60, True)
+    for _ in range(3):
+        time.sleep(0.01)
+        shown.update(20)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "features: 20 of 60 images"
+    assert ["s left" in line for line in lines] == [False, True, True]
+
+
+def test_what_is_quick_says_nothing(capsys):
+    shown = features.Progress(60, True, quick=True)
+    for _ in range(3):
+        shown.update(20)
+    shown.close()
+    assert capsys.readouterr().err == ""
+
+
 def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     shown = features.Progress(10, True)
     shown.update(10)
     shown.close()
-    assert re.search(r"features: +100%.*10/10 \[.*img/s\]", capsys.readouterr().err)
+    assert re.search(r"features: +100%.*10/10 \[.*images/s\]", capsys.readouterr().err)
 
 
 def test_raw_pixels_are_small_images(examples, cache):

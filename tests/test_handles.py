@@ -15,13 +15,15 @@ import threading
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from hub_server import pack, serving
 
+from tfxfer.backbone import Backbone
 from tfxfer.errors import ArchiveError, HandleError
-from tfxfer.handles import checksum, folder, lite, resolve, tfhub
+from tfxfer.handles import aside, checksum, folder, lite, resolve, tfhub
 from tfxfer.handles.download import Pace, redirected
 from tfxfer.limits import FREE_UNPACKED, MOST_HEADER, MOST_MEMBERS
 
@@ -104,6 +106,18 @@ def test_a_keras_file_is_told_from_a_savedmodel(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x89HDF")
     assert "is a Keras model file; expected a SavedModel folder" in message(str(tmp_path / name))
     assert "model.export" in message(tmp_path)
+
+
+def test_the_way_to_write_a_keras_model_for_fine_tuning_is_right(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((32, 32, 3))
+    maps = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
+    model.save("model.keras")
+    code = re.search(r"archive = .*\)", message("model.keras"))[0]
+    exec(code, {"keras": keras, "tf": tf, "model": model})
+    backbone = Backbone("folder", trainable=True, value_range=(0, 1))
+    assert len(backbone.trainable_weights) == len(model.trainable_weights) == 4
 
 
 def test_another_file_is_told_from_a_savedmodel(tmp_path):
@@ -328,7 +342,7 @@ def test_a_cache_below_a_regular_file_is_said(saved, tmp_path, monkeypatch):
 def test_two_that_publish_at_once_leave_one_whole_folder(saved, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(saved, tmp_path / name)
-        folder.publish(tmp_path / name, tmp_path / "model")
+        aside.publish(tmp_path / name, tmp_path / "model")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"] and works(tmp_path / "model")
 
 
@@ -359,25 +373,25 @@ def test_what_killed_processes_left_is_swept_after_a_day_and_nothing_else(
     tmp_path, name, marked, old, goes
 ):
     (tmp_path / name).mkdir()
-    (tmp_path / name / (folder.MARK if marked else "chapter1")).touch()
+    (tmp_path / name / (aside.MARK if marked else "chapter1")).touch()
     if old:
         os.utime(tmp_path / name, (0, 0))
-    with folder.beside(tmp_path / "model"):
+    with aside.beside(tmp_path / "model"):
         assert (tmp_path / name).exists() is not goes
     assert len(list(tmp_path.iterdir())) == (0 if goes else 1)
 
 
 def test_a_link_with_the_name_of_an_unfinished_folder_is_not_followed(tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / folder.MARK).touch()
+    (tmp_path / "mine" / aside.MARK).touch()
     os.utime(tmp_path / "mine", (0, 0))
     link = tmp_path / "cache" / f"{'a' * 32}.{HEX}.tmp"
     link.parent.mkdir()
     link.symlink_to(tmp_path / "mine")
     os.utime(link, (0, 0), follow_symlinks=False)
-    with folder.beside(link.parent / "model"):
+    with aside.beside(link.parent / "model"):
         pass
-    assert (tmp_path / "mine" / folder.MARK).exists()
+    assert (tmp_path / "mine" / aside.MARK).exists()
 
 
 # --- the web ----------------------------------------------------------------------------------------------------------------------------------

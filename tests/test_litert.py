@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,11 +17,14 @@ import tensorflow as tf
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 from runs import SIZE, write_kinds, write_run
 
-from tfxfer import heads, preprocess, serving
+from tfxfer import data, heads, preprocess, serving
 from tfxfer.backbone import Backbone
 from tfxfer.errors import DataError, ServingError
+from tfxfer.recipes.frozen import frozen
+from tfxfer.run import Run
 from tfxfer.serving.litert import check_built_in, export_litert, normalisation, opened, run_lite
 
+PAGE = Path(__file__).parent.parent / "docs" / "serving.md"
 CLASSES = ("china", "flower")
 KINDS = ("float32", "float16", "int8")
 
@@ -100,9 +104,50 @@ def test_each_file_says_what_it_keeps(exported, said):
         and said[0].endswith("on 10 validation images")
     )
     for line, kind in zip(said[1:], KINDS, strict=True):
-        assert line.startswith(f"{kind}: accuracy 0.") and line.endswith(
-            "ms an image on one thread"
-        )
+        assert line.startswith(f"{kind}: accuracy 0.") and " 10 validation images" in line
+        assert line.endswith("ms an image on one thread")
+
+
+def test_the_labels_lie_beside_the_files(exported):
+    assert (exported / "labels.txt").read_text("utf-8").splitlines() == list(CLASSES)
+
+
+def test_the_client_in_the_docs_answers_as_predict_does(run_folder, exported, photos, tmp_path):
+    (script,) = [
+        text
+        for text in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
+        if "ai_edge_litert" in text
+    ]
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone" / "1").symlink_to(exported)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "dogs").symlink_to(photos / "flower")
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace("low, high = 0, 1 ", "low, high = -1, 1 ")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    rows = serving.predict(run_folder, [photos / "flower" / line[0] for line in lines])
+    for (_, label, *probabilities), row in zip(lines, rows, strict=True):
+        assert label == row.predicted
+        assert max(map(float, probabilities)) == pytest.approx(row.probability, abs=0.02)
+
+
+def test_examples_that_only_python_has_are_passed_on(tiny_savedmodel, photos, tmp_path):
+    pixels = np.stack(
+        [preprocess.pixels(file.read_bytes(), SIZE) for file in photos.rglob("*.jpg")]
+    )
+    labels = [CLASSES.index(file.parent.name) for file in photos.rglob("*.jpg")]
+    examples = data.from_arrays(pixels, labels, classes=CLASSES)
+    frozen(Run(tmp_path / "run"), data=examples, backbone=tiny_savedmodel, head="gaussian")
+    with pytest.raises(DataError, match="data=examples"):
+        export_litert(tmp_path / "run", tmp_path / "out")
+    options = {"max_accuracy_drop": 1, "log": lambda line: None}
+    found = export_litert(tmp_path / "run", tmp_path / "out", data=examples, **options)
+    assert {f"model.{kind}.tflite" for kind in KINDS} < {path.name for path in found.iterdir()}
 
 
 def test_only_built_in_operations_are_in_it(exported):

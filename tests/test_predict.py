@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import openpyxl
 import pytest
+import tensorflow as tf
 from PIL import Image
 from pyarrow import parquet
 from runs import CLASSES, SIZE, encoded, load_photo, some_doubt, write_run
@@ -18,6 +20,8 @@ from tfxfer import heads, serving
 from tfxfer.backbone import Backbone
 from tfxfer.data import load
 from tfxfer.errors import DataError, ImageError, ServingError
+from tfxfer.serving.model import open_model
+from tfxfer.serving.predict import predictions
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +215,37 @@ def test_some_images_fit_no_class(run_folder, photos):
     assert {row.unknown for row in serving.predict(run_folder, [photos])} == {None}
 
 
+def told(caplog, make) -> list[str]:
+    """What is said of unknown photos while answers are made."""
+    caplog.clear()
+    with caplog.at_level("INFO", "tfxfer"):
+        list(make())
+    lines = [record.getMessage() for record in caplog.records]
+    return [line for line in lines if "--unknown" in line]
+
+
+@pytest.mark.parametrize(("unlike", "said"), [(9, ["9 of 60"]), (3, [])])
+def test_more_than_one_in_twenty_photos_unlike_every_class_are_told(
+    run_folder, photos, caplog, unlike, said
+):
+    model = open_model(run_folder)
+    files = sorted(map(str, photos.rglob("*.jpg")))
+    encoded = tf.constant([Path(file).read_bytes() for file in files])
+    limit = np.sort(model.answer(encoded)["unknown"].numpy())[-unlike - 1]
+    doubt = replace(model.doubt, known=np.full(60, limit, np.float32))
+    model = replace(model, doubt=doubt)
+    lines = told(caplog, lambda: predictions(model, files, 60))
+    assert [line[: len("9 of 60")] for line in lines] == said
+    assert told(caplog, lambda: predictions(model, files, 60, unknown=True)) == []
+
+
+def test_what_knows_no_unknown_photos_counts_none(tiny_savedmodel, photos, tmp_path, caplog):
+    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE)
+    for name, how in (("none", {"thresholds": False}), ("few", {"known": 18})):
+        folder = write_run(tmp_path / name, model, **how)
+        assert told(caplog, lambda folder=folder: serving.predict(folder, [photos])) == []
+
+
 def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(
     tiny_savedmodel, photos, tmp_path
 ):
@@ -398,6 +433,6 @@ def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
 def test_data_that_is_none_is_refused(run_folder, tmp_path):
     with pytest.raises(
         DataError,
-        match=r"nothing is no labelled data\. Expected a folder with a folder for each class",
+        match=r"nothing does not exist\. Expected a folder with a folder for each class",
     ):
         serving.evaluate(run_folder, tmp_path / "nothing")

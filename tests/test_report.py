@@ -451,9 +451,7 @@ def test_the_card_is_markdown_that_labels_do_not_break(tmp_path):
     assert "\\<script\\>alert(1)\\</script\\>" in text and "<script>" not in text.replace(
         "\\<script", ""
     )
-    assert (
-        "30 of 100 labels look doubtful" in text and "8 images are few: mind the interval." in text
-    )
+    assert "\n- 30 of 100 labels " in text and "\n- 8 photos " in text
     assert "```console\ntfxfer run frozen --data" in text
 
 

@@ -13,7 +13,7 @@ from tfxfer.review.duplicates import nearest
 from tfxfer.review.labels import suspects
 from tfxfer.review.look import drawn_by_lot
 from tfxfer.review.occlusion import occlusion
-from tfxfer.review.odd import odd
+from tfxfer.review.odd import odd, said_of_many
 
 
 def test_a_wrong_label_is_suspected_and_the_right_one_is_suggested():
@@ -96,6 +96,41 @@ def test_dark_blank_and_small_pictures_are_named(tmp_path):
         "a/2.png": "black",
         "b/5.png": "small: 9 pixels, where half of all have 64 or more",
     }
+
+
+def deep_pictures(folder, nearly_black: int):
+    """Twenty 16-bit pictures of two classes, of which some hold 10-bit data."""
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        most = 2**10 if i < nearly_black else 2**16
+        path = folder / "ab"[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, most, (32, 32), np.uint16)).save(path)
+    examples = load(folder)
+    pixels = [np.asarray(Image.open(io.BytesIO(examples.read(i)))).ravel() for i in range(20)]
+    return examples, np.stack(pixels).astype(np.float32) / 65535
+
+
+def test_many_pictures_that_are_nearly_black_are_told_with_an_example(tmp_path):
+    examples, pixels = deep_pictures(tmp_path, nearly_black=6)
+    (note,) = said_of_many(examples, odd(examples, pixels))
+    assert "6 of 20" in note and "a/00.png" in note and "16-bit" in note
+
+
+def test_a_few_pictures_that_are_nearly_black_are_no_note(tmp_path):
+    examples, pixels = deep_pictures(tmp_path, nearly_black=3)
+    strange = odd(examples, pixels)
+    assert len(strange) == 3 and said_of_many(examples, strange) == []
+
+
+def test_many_pictures_of_one_colour_are_told_with_an_example():
+    images = (
+        np.full((10, 8, 8, 3), 200, np.uint8) + np.arange(10, dtype=np.uint8)[:, None, None, None]
+    )
+    examples = from_arrays(images, [0, 1] * 5, splits=["train"] * 8 + ["test"] * 2)
+    strange = odd(examples, np.full((10, 12), 0.8, np.float32))
+    (note,) = said_of_many(examples, strange)
+    assert "10 of 10" in note and examples.files[0] in note
 
 
 def test_a_plane_puts_like_next_to_like():

@@ -446,6 +446,7 @@ class Shard:
 # Shards whose content was compared in this process, by all that changes when a file is written.
 CHECKED: dict[tuple[Path, int, int, int], str] = {}
 CHECKED_LOCK = threading.Lock()
+HEADER_LOCK = threading.Lock()
 
 
 def identity(path: Path) -> tuple[Path, int, int, int]:
@@ -502,7 +503,10 @@ def npy_header(rows: np.ndarray) -> bytes:
 def open_shard(path: Path) -> np.ndarray:
     """A shard's rows, memory-mapped; ValueError where the file is cut short."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        # NumPy reads the header with ast.literal_eval, which fails now and then with a SystemError
+        # where several threads call it at once, as in Python 3.11.
+        with HEADER_LOCK:
+            return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except EOFError as error:
         raise ValueError("it is empty") from error
     except ODD_HEADER as error:

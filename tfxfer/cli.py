@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import io
+import logging
 import os
 import shlex
 import sys
@@ -26,8 +27,33 @@ RANGE_FROM = {
     "graph": "told by its graph",
     "assumed": "assumed, nothing tells it; tfxfer run tries it, or say it with --value-range",
 }
+LOG = logging.getLogger(__name__)
 SEVERAL_DEVICES = ("strategy", "replicas", "global_batch", "data_service")
 RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
+
+
+class Steps(logging.Handler):
+    """Tells on stderr what is being done, for who waits."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line for each step that a module logs."""
+        click.echo(one_line(record.getMessage()), err=True)
+
+
+@contextmanager
+def steps_on_stderr() -> Iterator[None]:
+    """Lines that tfxfer's modules log are shown; in Python the program decides on that."""
+    logger, handler = logging.getLogger("tfxfer"), Steps()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # other packages give the root logger a handler, which would repeat it
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 class Commands(click.Group):
@@ -51,7 +77,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a TfxferError becomes one line and exit 1."""
         try:
-            with one_line_usage_errors():
+            with one_line_usage_errors(), steps_on_stderr():
                 return super().invoke(ctx)
         except TfxferError as error:
             click.echo(f"Error: {' '.join(str(error).split())}", err=True)
@@ -187,6 +213,8 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             click.echo(
                 f"Going on with the run that was begun at {started['value']}: what is done is not done again."
             )
+        if run.workers == 1 and not run.finished and name in room("recipe").names():
+            check_data(run.settings["data"]["value"])
         if run.workers > 1 or not run.finished:
             start_tensorflow()
             run.start()
@@ -227,6 +255,12 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         run.close()
 
 
+def check_data(source: Any, judging: bool = False) -> None:
+    """Tell of data whose names alone are wrong, before the seconds that TensorFlow takes."""
+    if isinstance(source, str):
+        room("data").check_source(source, judging)
+
+
 def how_to_go_on(recipe: str, folder: Path) -> str:
     """The command, but from a worker whose launcher says it."""
     return (
@@ -253,6 +287,8 @@ def start_tensorflow() -> None:
     """Import TensorFlow and Keras without their start-up noise, which comes from C++ and ignores logging levels."""
     check_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        LOG.info("Loading TensorFlow")
     with quiet():
         tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")
@@ -354,10 +390,11 @@ def predict(
         raise click.UsageError("The run comes first: tfxfer predict RUN photo.jpg.")
     if form in ("parquet", "xlsx") and to is None:
         raise click.UsageError(f"--format {form} needs --to FILE.")
+    photos = room("data").find_photos(paths, to_stderr)
     start_tensorflow()
     serving = room("serving")
     serving.check_target(to, paths, folder)
-    rows = serving.predict(folder, paths, **options, log=to_stderr, progress=True)
+    rows = serving.predict(folder, photos, **options, log=to_stderr, progress=True)
     with as_it_is_for_programs():
         count = serving.write(rows, form, to)
     if to is not None:
@@ -410,10 +447,12 @@ def evaluate(
     source, kind = str(photos or data), form_of(to)
     if not Path(folder, "settings.json").is_file() and Path(source, "settings.json").is_file():
         raise click.UsageError("The run comes first: tfxfer evaluate RUN photos/.")
-    room("run").open_run(folder)
+    own = room("run").open_run(folder).settings().get("data", {}).get("value")
+    if not room("run").same(own, source):
+        check_data(source, judging=True)
     start_tensorflow()
     serving = room("serving")
-    judged = serving.judge(folder, source, **options, log=to_stderr)
+    judged = serving.judge(folder, source, **options, log=to_stderr, progress=True)
     if to is not None:
         serving.check_target(to, [source, *judged.paths], folder)
         serving.write(judged.predictions(), kind, to)

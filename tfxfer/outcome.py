@@ -1,5 +1,6 @@
 """What a run found: the probabilities of each example, as figures, as a table and as arrays."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +26,7 @@ from tfxfer.run import Run
 from tfxfer.tuning import Competition
 from tfxfer.tuning.training import nothing
 
+LOG = logging.getLogger(__name__)
 BLOCK = 1024  # rows in memory at once
 NOTED = 20  # lines of a note that are printed; the report has all
 COMPARED = 32  # images on which the served model is compared with an engine
@@ -37,8 +39,8 @@ class Answers:
 
     Args:
         probabilities: positions -> float64 [n, classes].
-        outputs: positions -> what the network says, float32 [n, d].
-        tail: where that begins in what the head sees, counted from its end.
+        outputs: positions -> the network's own output, float32 [n, d].
+        tail: how many columns of what the head sees are that output: the last ones.
     """
 
     probabilities: Callable[[np.ndarray], np.ndarray]
@@ -180,6 +182,7 @@ class Outcome:
         history: Sequence[dict[str, Any]] = (),
     ) -> None:
         """All that was found into the run's folder: labels, history, metrics, predictions, probabilities and the model."""
+        LOG.info("Saving the model")
         run.record(verdict=self.verdict(baselines))
         if run.engine != "tensorflow":
             self.compare_engine(run, backbone, model)
@@ -190,7 +193,7 @@ class Outcome:
             (epoch.values() for epoch in history),
         )
         metrics, doubt = self.metrics(baselines), None
-        what = "What the model knows of its own doubt (predict --sets and --unknown)"
+        what = "What predict --sets and --unknown need"
         if found := optional(run, what, lambda: self.doubt_and_figures(run.seed)):
             doubt, figures = found
             metrics |= figures
@@ -339,7 +342,12 @@ def small_pixels(examples: Examples, run: Run) -> Features:
     Raises:
         DataError: some can't be read any more, so that the rows would be of other examples.
     """
-    found = raw_pixels(examples, cache=Cache(run.cache_folder), skip_bad_images=run.skip_bad_images)
+    found = raw_pixels(
+        examples,
+        cache=Cache(run.cache_folder),
+        skip_bad_images=run.skip_bad_images,
+        progress=True,
+    )
     if len(found.examples) != len(examples):
         lost = sorted(set(examples.files) - set(found.examples.files))
         raise DataError(
@@ -359,6 +367,7 @@ def baselines(features: Features, run: Run) -> Baselines:
             examples.labels, train, test, examples.classes, seed=run.seed, log=log, **inputs
         )
 
+    LOG.info("Fitting simpler models, to compare with")
     found = fit(run.say)
     if not len(test):
         return found

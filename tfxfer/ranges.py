@@ -2,6 +2,7 @@
 training images.
 """
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from tfxfer.features import Extractor
 from tfxfer.probe import choose
 from tfxfer.savedmodel import RANGES
 
+LOG = logging.getLogger(__name__)
 TRIED = 200  # training images
 FEWEST = 20  # below that nothing can be told
 
@@ -36,6 +38,7 @@ def settle(
         log(f"Pixels go in from {low:g} to {high:g}, as the network's graph tells.")
     if network.range_from != "assumed":
         return
+    LOG.info("Trying which range of pixels the network expects")
     train = np.random.default_rng(seed).permutation(examples.where("train"))[:TRIED]
     train = np.sort(train)
     if len(train) < FEWEST or len(set(examples.labels[train])) < 2:

@@ -22,7 +22,12 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 def recipe(function: Callable) -> Callable:
-    """Mark a function of a `Run` as a recipe, for `tfxfer run`. Called from Python, it notes its options in the run's settings, as the command line does."""
+    """Mark a function of a `Run` as a recipe, for `tfxfer run`.
+
+    Called from Python, it does what the command line does: it notes its options in the run's
+    settings, seeds what is drawn, lets go of the folder at the end, and removes it where the recipe
+    fails before it has saved anything.
+    """
 
     @functools.wraps(function)
     def called(run: Any, **chosen: Any) -> Any:
@@ -32,11 +37,40 @@ def recipe(function: Callable) -> Callable:
             if p.kind is p.KEYWORD_ONLY
         }
         run.choose(defaults | chosen, chosen)
-        run.start()
-        return function(run, **chosen)
+        if not run.begun_in_python():
+            run.start()
+            return function(run, **chosen)
+        if run.finished:
+            run.say(f"It is finished. {run.how_to_predict()}")
+            return None
+        try:
+            run.start()
+            run.note_call(
+                name_of(function), chosen, module=function.__module__, function=function.__name__
+            )
+            set_seed(run.seed)
+            return function(run, **chosen)
+        except Exception:
+            run.abandon()
+            raise
+        finally:
+            run.close()
 
     called.is_recipe = True  # type: ignore[attr-defined]
     return called
+
+
+def name_of(function: Callable) -> str:
+    """What `tfxfer run` calls the recipe of a function: a name, or the path of its file."""
+    file = Path(inspect.getsourcefile(function) or "")
+    if file.parent.name == RECIPES.name and function.__module__ == f"tfxfer.recipes.{file.stem}":
+        return file.stem
+    return str(file) if file.is_file() else function.__name__
+
+
+def set_seed(seed: int) -> None:
+    """Layers draw their seeds when they are made. Keras is imported where a recipe needs it."""
+    importlib.import_module("keras").utils.set_random_seed(seed)
 
 
 def names() -> list[str]:

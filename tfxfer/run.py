@@ -11,6 +11,7 @@ import csv
 import hashlib
 import importlib
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -31,6 +32,7 @@ from tfxfer.names import csv_cell, one_line, printable
 from tfxfer.ours import is_signed, sign
 from tfxfer.program import command
 
+UNNAMED = "run"  # the recipe of a run whose recipe nobody has named yet
 SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
 # What recipes write: known also where a run was killed before it could list its files.
 WRITTEN = (
@@ -68,7 +70,7 @@ class Run:
     has; a recipe passes them on, such as `seed=run.seed`.
 
     Args:
-        recipe: name, or path of the file, as given.
+        recipe: name, or path of the file, as given. In Python the recipe itself notes it.
         options: the recipe's own options, name to value.
         given: names of those that the user chose; the others are defaults.
 
@@ -80,7 +82,7 @@ class Run:
         self,
         out: Annotated[Path | None, "Folder of the run; by default runs/<recipe>-<number>."] = None,
         *,
-        recipe: str = "run",
+        recipe: str | None = None,
         resume: Annotated[
             bool,
             "Continue the run in --out where it stopped; without --out, the latest run.",
@@ -178,12 +180,19 @@ class Run:
             "data_dir": data_dir,
         }
         house["image_size"] = None if image_size is None else (image_size, image_size)
+        parameters = inspect.signature(Run.__init__).parameters
         self.settings: dict[str, dict[str, Any]] = {}
         self.before: dict[str, dict[str, Any]] = {}
         self.written: set[str] = set()  # names of this run's files
         self.lock: sqlite3.Connection | None = None
         self.finished = False
-        given = {*given, "recipe"}
+        given = set(given) | {
+            name for name, value in house.items() if value != parameters[name].default
+        }
+        if recipe is None:
+            recipe = UNNAMED
+        else:
+            given.add("recipe")
         self.choose({"recipe": recipe, **(options or {}), **house}, given)
         self.worker, self.workers = place_of(strategy)
         self._strategy: Any = None
@@ -215,6 +224,49 @@ class Run:
             self.settings.setdefault(
                 name, {"value": plain(value), "origin": "given" if name in given else "default"}
             )
+
+    def begun_in_python(self) -> bool:
+        """Whether a script or a notebook made it, not the command line."""
+        return "command" not in self.settings
+
+    def note_call(self, recipe: str, chosen: dict[str, Any], module: str, function: str) -> None:
+        """Note which recipe was called in Python, and how, so that the report can say it.
+
+        Args:
+            recipe: its name, or the path of its file.
+            chosen: options that the caller chose.
+            module: where the function is from.
+            function: its name.
+
+        Raises:
+            RunError: the folder is of another recipe.
+        """
+        old = self.settings["recipe"]
+        if old["origin"] == "default" and old["value"] == UNNAMED:
+            self.settings["recipe"] = {"value": recipe, "origin": "given"}
+            self._attributes()
+        elif old["value"] != recipe and self.before:
+            raise RunError(
+                f"{self.folder} was begun with recipe {old['value']}; received {recipe}. Resume it "
+                "with the same, or choose another folder."
+            )
+        imports = ["import tfxfer"]
+        if module != "__main__":
+            imports.append(f"from {module} import {function}")
+        own = [repr(str(self.folder))]
+        own += [
+            as_argument(name, setting["value"])
+            for name, setting in self.settings.items()
+            if setting["origin"] == "given" and name in OPTIONS
+        ]
+        words = [f"tfxfer.Run({', '.join(own)})", *(as_argument(*one) for one in chosen.items())]
+        comments = [
+            f"# {name}: {one_line(str(plain(value)))}"
+            for name, value in chosen.items()
+            if not is_simple(value)
+        ]
+        lines = [*imports, "", *comments, f"{function}({', '.join(words)})"]
+        self.record(call="\n".join(lines))
 
     # --- several workers ---
 
@@ -562,6 +614,18 @@ class Run:
             self.lock.close()
 
 
+# Options that every recipe has, besides those that choose the folder.
+OPTIONS = set(inspect.signature(Run.__init__).parameters) - {
+    "self",
+    "out",
+    "recipe",
+    "resume",
+    "overwrite",
+    "options",
+    "given",
+}
+
+
 class Finished:
     """A finished run's folder."""
 
@@ -639,9 +703,11 @@ def open_run(folder: str | os.PathLike) -> Finished:
     folder = Path(folder)
     settings = begun(folder)
     if not (folder / "manifest.json").exists():
-        raise RunError(
-            f"{folder} is not finished. Go on with: {again(settings['recipe']['value'], folder)}"
-        )
+        if "call" in settings and "command" not in settings:
+            how = f"in Python, with the same call of tfxfer.Run({os.fspath(folder)!r}, resume=True)"
+        else:
+            how = f"with: {again(settings['recipe']['value'], folder)}"
+        raise RunError(f"{folder} is not finished. Go on {how}")
     for name, expected in read_manifest(folder).items():
         path = folder / name
         if name in FOR_PEOPLE:
@@ -742,6 +808,20 @@ def as_option(name: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [flag, ",".join(map(str, value))]
     return [flag, str(value)]
+
+
+def as_argument(name: str, value: Any) -> str:
+    """An option as Python has it; of an object only the name, for its text would not make it again."""
+    if name == "image_size" and isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, Path):
+        value = str(value)
+    return f"{name}={value!r}" if is_simple(value) else f"{name}={name}"
+
+
+def is_simple(value: Any) -> bool:
+    """Whether its text in Python makes it again."""
+    return value is None or isinstance(value, str | int | float | list | tuple)
 
 
 def is_size(value: Any) -> bool:
@@ -883,7 +963,9 @@ def plain(value: Any) -> Any:
     """As JSON holds it."""
     if isinstance(value, tuple | list):
         return [plain(v) for v in value]
-    return value if isinstance(value, str | int | float | bool | dict | None) else str(value)
+    if isinstance(value, str | int | float | bool | dict | None):
+        return value
+    return str(getattr(value, "origin", value))  # `Examples` say where they are from
 
 
 def read_labels(path: Path) -> list[str]:

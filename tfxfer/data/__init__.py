@@ -8,7 +8,7 @@ from tfxfer.data.arrays import from_arrays, from_dataset
 from tfxfer.data.assemble import assemble, drop_undecodable, with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
-from tfxfer.data.folder import find_images, read_folder
+from tfxfer.data.folder import find_images, find_photos, read_folder
 from tfxfer.data.heic import readable
 from tfxfer.data.packed import is_packed, unpacked
 from tfxfer.data.table import read_table
@@ -21,12 +21,15 @@ __all__ = [
     "SPLITS",
     "Examples",
     "Found",
+    "check_source",
     "drop_undecodable",
     "find_images",
+    "find_photos",
     "find_source",
     "from_arrays",
     "from_dataset",
     "load",
+    "no_source",
     "readable",
     "with_plain_names",
 ]
@@ -69,18 +72,38 @@ def load(
     source = fspath(data)
     found = find_source(source, data_dir)
     if found is None:
-        what = (
-            "is a file, but no .csv table and no .zip or .tar of photos"
-            if Path(source).expanduser().exists()
-            else "does not exist"
-        )
-        raise DataError(
-            f"{source} {what}. Expected a folder with a folder for each class, a .zip or .tar of "
-            "one, a .csv file "
-            "with the columns path and label, tfds:NAME, or demo."
-        )
+        raise no_source(source)
     kept = None if cache is None else Cache(cache)
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images, cache=kept)
+
+
+def check_source(source: str, judging: bool = False) -> None:
+    """Tell what is wrong with the names of folders, files and columns, in a moment: no photo is
+    read, and no TensorFlow.
+
+    Args:
+        judging: see `find_source`.
+
+    Raises:
+        DataError: as `load`, but of names alone.
+    """
+    if source == "demo" or source.startswith("tfds:"):
+        return  # it is there, or TensorFlow Datasets tells
+    if find_source(source, judging=judging) is None:
+        raise no_source(source)
+
+
+def no_source(source: str) -> DataError:
+    """The error for what is no labelled data."""
+    what = (
+        "is a file, but no .csv table and no .zip or .tar of photos"
+        if Path(source).expanduser().exists()
+        else "does not exist"
+    )
+    return DataError(
+        f"{source} {what}. Expected a folder with a folder for each class, a .zip or .tar of "
+        "one, a .csv file with the columns path and label, tfds:NAME, or demo."
+    )
 
 
 def find_source(

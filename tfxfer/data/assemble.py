@@ -1,7 +1,9 @@
 """Found -> Examples: every file is read once, hashed and looked at, in threads; then leaks are dropped and, where needed, a split is made."""
 
 import hashlib
+import logging
 import os
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +20,9 @@ from tfxfer.data.heic import readable
 from tfxfer.data.images import problem
 from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
+
+LOG = logging.getLogger(__name__)
+SAY_EVERY = 5.0  # seconds between two lines on how many photos are checked
 
 IMBALANCE = 5
 
@@ -173,8 +178,14 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
             return Looked(digest, f"is a JPEG that is damaged: {damage.reason}")
         return Looked(digest, damage=damage.reason, plain=data is raw)
 
+    count, looked, said = len(found.files), [], time.monotonic()
+    LOG.info("Checking %s photos", f"{count:,}")
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        looked = list(pool.map(look, range(len(found.files))))
+        for one in pool.map(look, range(count)):
+            looked.append(one)
+            if time.monotonic() - said > SAY_EVERY:
+                said = time.monotonic()
+                LOG.info("Checked: %s of %s photos", f"{len(looked):,}", f"{count:,}")
     checked.save()
     return looked
 
@@ -187,8 +198,10 @@ def check_class_names(names: Iterable[str], source: str) -> None:
     """
     for name in sorted(set(names)):
         if len(name.splitlines()) != 1 or name.splitlines()[0] != name or "\0" in name:
+            # A stray quote in a table makes a name of half the file.
+            shown_name = repr(name[:LONGEST_NAME]) + ("..." if len(name) > LONGEST_NAME else "")
             raise DataError(
-                f"{source}: the class name {name!r} holds a line break or a zero byte, or is empty. "
+                f"{source}: the class name {shown_name} holds a line break or a zero byte, or is empty. "
                 "Expected names of one line: rename it."
             )
 
@@ -217,9 +230,10 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
     ]
     alike: dict[str, list[str]] = {}
     for name in sorted(written):
-        alike.setdefault(name.casefold(), []).append(repr(name))
+        alike.setdefault(looks_of(name), []).append(ascii(name))
     notes += [
-        f"The classes {' and '.join(names)} differ in capital letters alone. Are they the same?"
+        f"The classes {' and '.join(names)} look alike: they differ in capital letters, blanks or "
+        "signs that nobody sees. Are they the same?"
         for names in alike.values()
         if len(names) > 1
     ]
@@ -229,6 +243,12 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
 def plain_name(name: str) -> str:
     """A class name without blanks at its ends, in Unicode's composed form."""
     return unicodedata.normalize("NFC", name).strip()
+
+
+def looks_of(name: str) -> str:
+    """A class name without what a reader passes over: capital letters, wide blanks, signs without width."""
+    seen = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
 
 
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:

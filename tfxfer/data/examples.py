@@ -12,6 +12,7 @@ import numpy as np
 from tfxfer.data.duplicates import firsts
 
 SPLITS = ("train", "validation", "test")
+IN_MEMORY = ("arrays", "tf.data")  # sources that `load` can't read again
 LISTED = 40  # classes that a table lists one by one
 
 
@@ -81,6 +82,13 @@ class Examples:
         counts = ", ".join(f"{part} {self.splits.count(part):,}" for part in SPLITS)
         what = f"{len(self):,} images of {len(self.classes):,} classes"
         return f"Examples({what} from {self.source!r}: {counts})"
+
+    @property
+    def origin(self) -> str:
+        """Where a run's settings say they are from: what `load` takes; in words, where only Python has them."""
+        if self.source not in IN_MEMORY:
+            return self.source
+        return f"{len(self):,} images of {len(self.classes):,} classes from {self.source}"
 
     def where(self, split: str) -> np.ndarray:
         """The positions of one split, int64, ascending; empty where the data has no such part."""

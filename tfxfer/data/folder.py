@@ -2,12 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.images import ENDINGS, EXTRA, READ, kind
+from tfxfer.data.images import ENDINGS, EXTRA, READ, UNREAD, kind
 from tfxfer.data.layout import (
     check_classes,
     entries,
@@ -44,6 +44,36 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
         else:
             others[path.suffix.lower() or path.name] += 1
     return sorted(images), others, closed
+
+
+def find_photos(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:
+    """Image files as given, or found in folders.
+
+    Raises:
+        DataError: a path does not exist, or there is no image at all.
+    """
+    files: list[str] = []
+    for path in (os.fspath(path) for path in paths):
+        if os.path.isdir(path):
+            images, others, odd = find_images(Path(path))
+            files += map(str, images)
+            for text in odd:
+                log(text)
+            if others:
+                count = sum(others.values())
+                what = (
+                    "file that is not an image is"
+                    if count == 1
+                    else "files that are not images are"
+                )
+                log(f"{path}: {count} {what} ignored")
+        elif os.path.lexists(path):  # links that lead nowhere are named when they are read
+            files.append(path)
+        else:
+            raise DataError(f"{path} does not exist. Expected image files, or folders of them.")
+    if not files:
+        raise DataError("there is no image to predict. Expected image files, or folders of them.")
+    return files
 
 
 def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
@@ -98,7 +128,9 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         count = sum(others.values())
         what = "file that is not an image" if count == 1 else "files that are not images"
-        notes.append(f"Ignored: {count} {what} ({kinds}).")
+        if UNREAD & set(others):
+            what = "other file" if count == 1 else "other files"
+        notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others)}")
     files = [path.relative_to(folder).as_posix() for path in paths]
     return Found(
         files,
@@ -178,6 +210,14 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
     return images
 
 
+def _said_of_unread(others: Counter[str]) -> str:
+    """What to do with images of formats that are not read; "" where there is none."""
+    found = sorted(UNREAD & set(others))
+    if not found:
+        return ""
+    return f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
+
+
 def _nothing(source: str, stray: int, others: Counter[str]) -> str:
     if stray:
         return f"{source}: {stray} images, but no class folders, so that nothing says what they show. Expected a folder for each class, named like it:{LAYOUT}"
@@ -187,6 +227,6 @@ def _nothing(source: str, stray: int, others: Counter[str]) -> str:
     more = ", ".join(sorted(ending.removeprefix(".") for ending in EXTRA))
     return (
         f"{source}: no images found ({held}). Formats that are read: {formats}; with "
-        f"tfxfer[heic] also {more}. "
+        f"tfxfer[heic] also {more}.{_said_of_unread(others)} "
         f"Expected a folder for each class:{LAYOUT}"
     )

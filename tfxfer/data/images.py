@@ -24,6 +24,9 @@ from tfxfer.limits import (
 READ = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".jxl"}
 EXTRA = {".heic", ".heif", ".hif", ".avif", ".tif", ".tiff"}  # read through the extra: see heic.py
 ENDINGS = READ | EXTRA
+# Images that are not read, so that nobody is told that they are none.
+UNREAD = {".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".jp2", ".j2k", ".exr", ".tga", ".svg", ".psd"}
+UNREAD |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".ico", ".npy", ".nii"}
 MARKER = re.compile(b"\xff[\x01-\xfe]")  # of a segment of a JPEG
 GIF_RUN = 4096  # blocks that are looked at together
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}

@@ -17,8 +17,8 @@ from tfxfer.cache import default_folder
 from tfxfer.data.layout import hidden
 from tfxfer.errors import DataError
 from tfxfer.files import check_zip, open_regular
-from tfxfer.handles import archive, checksum
-from tfxfer.handles.folder import beside, publish
+from tfxfer.handles import checksum, tar
+from tfxfer.handles.aside import beside, publish
 from tfxfer.limits import MOST_PHOTOS, MOST_UNPACKED
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -45,12 +45,12 @@ def unpacked(path: Path, source: str) -> Path:
                 file.seek(0)
                 if zipfile.is_zipfile(file):
                     unzip(file, aside, source)
-                elif not archive.looks_like_one(file):
+                elif not tar.looks_like_one(file):
                     raise DataError(
                         f"{source} is neither a ZIP nor a TAR file, whatever its name says."
                     )
                 else:
-                    archive.extract(file, aside, source, MOST_PHOTOS)
+                    tar.extract(file, aside, source, MOST_PHOTOS)
                 publish(aside, folder)
             return folder
     except OSError as error:

@@ -11,7 +11,7 @@ from charset_normalizer import from_bytes
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.parts import PARTS, part_of
+from tfxfer.data.parts import PARTS, part_in, part_of
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.limits import MOST_TABLE_BYTES
@@ -222,6 +222,10 @@ def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]
         note = f"Not used: the column {called} ({shown([v[:LONGEST_SHOWN] for v in values])})."
         if all(part_of(value) for value in values):
             note += " Is it the split? Then call it split."
+        elif part_in(name) and 1 < len(values) < len(rows):
+            note += (
+                " Does it tell the split? Then write train, validation or test into a column split."
+            )
         elif any(word in name for word in GROUPS) and 1 < len(values) < len(rows):
             note += " Is it what a split must not tear apart? Then call it group."
         notes.append(note)

@@ -3,6 +3,7 @@
 Rows are kept in list order, about 1,024 a shard.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -22,6 +23,7 @@ from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
 from tfxfer.workers import Strategy, barrier, place
 
+LOG = logging.getLogger(__name__)
 CHUNK = 1024  # images a shard: a kill costs at most these
 
 
@@ -125,7 +127,7 @@ def raw_pixels(
         ImageError: files that can't be decoded, or were deleted or changed since the examples were listed, by name.
     """
     how = of_pixels(size)
-    good = fill(examples, how, cache, 32, skip_bad_images, progress)
+    good = fill(examples, how, cache, 32, skip_bad_images, progress, "small pictures")
     if len(good) < len(examples):
         gone = {file: why for file, why in good.left_out.items() if file not in examples.left_out}
         raise ImageError(
@@ -142,6 +144,7 @@ def fill(
     batch_size: int,
     skip_bad_images: bool,
     progress: bool,
+    what: str = "features",
 ) -> Examples:
     """Compute what the cache lacks; returns the examples without those that can't be decoded."""
     wanted = lacking(how, cache, examples)
@@ -152,7 +155,8 @@ def fill(
     if progress and todo < count:
         # Beside the progress, which counts what is still to do.
         kept = f"{count - todo:,} of {count:,} images were computed before"
-        print(f"features: {kept} and are taken from the cache, {cache.folder}", file=sys.stderr)
+        print(f"{what}: {kept} and are taken from the cache, {cache.folder}", file=sys.stderr)
+    LOG.info("Computing %s of %s photos", what, f"{todo:,}")
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
     bad: dict[int, str] = {}
@@ -165,7 +169,7 @@ def fill(
                 positions.clear()
                 parts.clear()
 
-    with closing(Progress(todo, progress)) as shown:
+    with closing(Progress(todo, progress, what)) as shown:
         for images, views in computed(how, pixels, wanted, bad if skip_bad_images else None):
             for number, positions, rows in views:
                 held[number][0].extend(positions)

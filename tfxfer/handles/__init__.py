@@ -1,12 +1,15 @@
 """A handle (a name, a path or a URL) to a SavedModel folder on disk."""
 
 import difflib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfxfer.errors import HandleError
 from tfxfer.handles.catalog import CATALOG, Entry, find
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["Entry", "Source", "resolve"]
 
@@ -42,6 +45,7 @@ def resolve(handle: str | os.PathLike) -> Source:
         ArchiveError: an archive that is damaged, too large, or leaves its folder.
         MissingExtraError: a catalog name whose package is not installed.
     """
+    LOG.info("Looking for the network %s", os.fspath(handle))
     # TensorFlow is loaded here and not on import, so that the catalog can be listed without it.
     from tfxfer.handles import archive, checksum, folder, lite, tfhub
 

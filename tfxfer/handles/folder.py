@@ -6,12 +6,8 @@ import functools
 import math
 import os
 import re
-import shutil
 import stat
 import tempfile
-import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -19,17 +15,10 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfxfer.errors import HandleError
-from tfxfer.files import read_regular, sync_folder
+from tfxfer.files import read_regular
+from tfxfer.handles.aside import beside, first_line, publish
 from tfxfer.limits import MOST_GRAPH
-from tfxfer.names import one_line
 
-MOST_SAID = 300  # characters of an error that a stranger's file or server may have worded
-ABANDONED = 24 * 3600  # seconds until an unfinished folder is taken for that of a dead process
-MARK = "unfinished-by-tfxfer"  # a file in each unfinished folder of ours; nothing else is swept out
-# Cache folders are called by a hash, or by name, builder and hash; then comes a random number.
-UNFINISHED = re.compile(
-    r"([0-9a-f]{32}|[0-9a-f]{40}|[\w.-]+-[0-9]+-[0-9a-f]{16})\.([0-9a-f]{12}|[0-9a-f]{32})\.tmp"
-)
 GLOBBED = re.compile(r"[\[\]*?\\]")  # TensorFlow takes them for patterns
 
 
@@ -43,7 +32,10 @@ def check(path: Path) -> Path:
         raise HandleError(
             f"{path} is a Keras model file; expected a SavedModel folder with saved_model.pb. "
             'Load it with keras.models.load_model("...") and write it with model.export("folder/"), then use that folder. '
-            'An export answers only; to fine-tune it too, save it with tf.saved_model.save(model, "folder/").'
+            "An export answers only. To fine-tune it too, write it so: "
+            "archive = keras.export.ExportArchive(); archive.track(model); "
+            'archive.add_endpoint("__call__", model, [tf.TensorSpec((None, *model.input_shape[1:]))]); '
+            'archive.write_out("folder/").'
         )
     if path.is_file():
         raise HandleError(
@@ -139,12 +131,6 @@ def checkpoint_problem(variables: Path) -> str:
     return ""
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, harmless for a terminal, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return one_line(lines[0][:MOST_SAID]).rstrip(".") if lines else type(error).__name__
-
-
 # --- a path that TensorFlow can read -----------------------------------------------------------------------------------------------------------
 
 
@@ -201,58 +187,6 @@ def remove_link(link: Path, process: int) -> None:
 # --- putting a folder in its place ------------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def beside(folder: Path, number: str = "") -> Iterator[Path]:
-    """A free name for an unfinished `folder`, on the same disk, from which `publish` renames it; what is left there goes at the end.
-
-    It lies in a folder of its own that holds our mark. Such folders of killed processes, and only such,
-    are swept out first.
-
-    Args:
-        number: hexadecimal, for its name; a random one by default.
-
-    Raises:
-        HandleError: the folder above can't be written.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(folder.parent)
-        place = folder.with_name(f"{folder.name}.{number or uuid.uuid4().hex[:12]}.tmp")
-        place.mkdir()
-        (place / MARK).touch()
-    except OSError as error:
-        raise unwritable(folder.parent, error) from error
-    try:
-        yield place / "model"
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def sweep(parent: Path) -> None:
-    """Remove what killed processes left unfinished: folders that have a name of ours, hold our mark, and are a day old."""
-    for left in parent.glob("*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another process swept first
-            old = left.lstat().st_mtime < time.time() - ABANDONED
-            if old and UNFINISHED.fullmatch(left.name) and (left / MARK).is_file():
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def publish(aside: Path, folder: Path) -> None:
-    """Rename the finished folder `aside` to `folder`, everything on disk first; where another process was faster, its folder stays."""
-    try:
-        for place, _, files in os.walk(aside, topdown=False):
-            for name in files:
-                with open(Path(place, name), "rb+") as file:
-                    os.fsync(file.fileno())
-            sync_folder(Path(place))
-        os.rename(aside, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if not folder.exists():
-            raise unwritable(folder, error) from error
-
-
 def set_aside(folder: Path, found: str) -> None:
     """Remove a folder of the cache in which `problem` found something, so that it can be made again.
 
@@ -280,9 +214,3 @@ def move(folder: Path, aside: Path, why: str) -> bool:
             f"{folder} can't be removed ({error.strerror}), and must be, since {why}. Remove it by hand."
         ) from error
     return True
-
-
-def unwritable(folder: Path, error: OSError) -> HandleError:
-    return HandleError(
-        f"{folder} can't be written ({error.strerror or error}). Choose another folder for the cache with TFXFER_CACHE_DIR."
-    )

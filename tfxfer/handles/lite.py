@@ -6,6 +6,7 @@ The packages ship the ImageNet weights of https://github.com/tensorflow/tpu/tree
 
 import hashlib
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from tfxfer.cache import default_folder
 from tfxfer.errors import HandleError, MissingExtraError
 from tfxfer.files import read_regular
 from tfxfer.handles import checksum, pth
+from tfxfer.handles.aside import beside, first_line, publish
 from tfxfer.handles.catalog import Entry
-from tfxfer.handles.folder import beside, first_line, plain_path, problem, publish, set_aside
+from tfxfer.handles.folder import plain_path, problem, set_aside
 
+LOG = logging.getLogger(__name__)
 BUILDER = 2  # raise it when the built network changes
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
 EPSILON, MOMENTUM = 1e-3, 0.99
@@ -48,6 +51,7 @@ def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
     if folder.exists() and (found := problem(folder)):
         set_aside(folder, found)
     if not folder.exists():
+        LOG.info("Building the network, once")
         network = Network(pth.read(path), entry.image_size)
         with beside(folder) as aside:
             try:

@@ -32,19 +32,10 @@ import tensorflow as tf
 from tfxfer.cache import default_folder
 from tfxfer.errors import ArchiveError, HandleError
 from tfxfer.files import appear
-from tfxfer.handles import archive, checksum
+from tfxfer.handles import archive, checksum, tar
+from tfxfer.handles.aside import MOST_SAID, beside, first_line, publish, unwritable
 from tfxfer.handles.download import PACE, BrokenOffError, Pace, answer_of_303, download
-from tfxfer.handles.folder import (
-    MOST_SAID,
-    beside,
-    check,
-    discard,
-    first_line,
-    problem,
-    publish,
-    set_aside,
-    unwritable,
-)
+from tfxfer.handles.folder import check, discard, problem, set_aside
 from tfxfer.limits import MOST_MEMBERS, MOST_UNPACKED
 from tfxfer.loopback import is_private
 from tfxfer.names import one_line
@@ -115,7 +106,7 @@ def fetched(url: str, wanted: str, pace: Pace) -> tuple[Path, str | None]:
             except BROKEN as error:
                 found = f"the connection broke off ({first_line(error)})"
             except ArchiveError as error:
-                if not isinstance(error.__cause__, archive.DAMAGES):
+                if not isinstance(error.__cause__, tar.DAMAGES):
                     raise
                 found = first_line(error)
             except IncompleteError as error:
@@ -153,12 +144,12 @@ def bring(url: str, folder: Path, number: str, wanted: str, pace: Pace) -> str:
             digest = pull(url, file, pace, more)
             checksum.check(url, digest, wanted)
             check_unchanged(url, digest, wanted, noted(folder), folder)
-            if not archive.looks_like_one(file):
+            if not tar.looks_like_one(file):
                 raise HandleError(
                     f"{url} can't be fetched: the server sent something other than an archive of a "
                     "SavedModel, perhaps a web page. Is the URL that of a TensorFlow 2 model?"
                 )
-            archive.extract(file, aside, url)
+            tar.extract(file, aside, url)
         packed.unlink()
         if found := archive.fault(aside):
             raise IncompleteError(found)

@@ -1,5 +1,6 @@
 """Which head on which taps: by cross-validation, then fitted once on everything."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,7 @@ from tfxfer.probe.logistic import (
     normalisation,
 )
 
+LOG = logging.getLogger(__name__)
 TAPS = (1, 3, 8)  # and all: how many of the last taps are tried
 HEADS = ("gaussian", "linear", "ridge", "prototype")
 
@@ -164,6 +166,7 @@ def choose(
         log(
             f"cross-validation on {len(rows):,} of {len(labels):,} examples, each class by its share"
         )
+    LOG.info("Fitting classifiers")
     table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed, units))
     if table:
         chosen = picked(table, known[rows], held_back(known, rows, seed, units) >= 0)
@@ -185,6 +188,7 @@ def choose(
             None,
             np.zeros((len(rows), len(present))),
         )
+    LOG.info("Fitting the chosen classifier on all training photos")
     heads_found = []
     for member in chosen.members or (chosen,):
         found, logits, folds = final(

@@ -6,6 +6,7 @@ import jinja2
 
 from tfxfer.handles import catalog
 from tfxfer.names import code_block, code_span, markdown
+from tfxfer.report import words
 from tfxfer.report.page import facts, reported
 
 
@@ -26,9 +27,10 @@ def card(folder: Path) -> str:
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["span"] = lambda value: Written(code_span(str(value)))
-    environment.filters["block"] = lambda value: Written(code_block(str(value), "console"))
+    environment.filters["block"] = lambda value, kind: Written(code_block(str(value), kind))
     entry = catalog.find(str(settings.get("backbone", "")))
     found["source"] = Written(entry.source) if entry else ""
+    found["made_by"] = Written(words.made_by(found["settings"], code_span))
     with reported(folder):
         return environment.get_template("card.md.j2").render(
             **found, values=settings, backbone=entry

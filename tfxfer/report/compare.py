@@ -65,8 +65,8 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
             "accuracy",
             "95 % interval",
             "log loss",
-            "ece",
-            "against the first, points",
+            "calibration error",
+            "difference to the first, points",
         )
     ]
     before = np.zeros(0, bool)

@@ -33,8 +33,8 @@ from tfxfer.run import read_json, read_labels
 
 NAMES = {
     "majority": "always the most frequent class",
-    "raw_pixels": "without a pretrained network: logistic regression on raw pixels",
-    "last_layer_logistic": "the simplest transfer: logistic regression on the network's last layer",
+    "raw_pixels": "logistic regression on raw pixels, without a pretrained network",
+    "last_layer_logistic": "logistic regression on the last layer of the pretrained network",
 }
 MISTAKES = 20
 CLASSES = 12  # lines of the table of classes that are open; the others are folded away
@@ -158,6 +158,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "review": review,
         "failures": failures(folder),
         "command": settings.get("command", {}).get("value"),
+        "call": settings.get("call", {}).get("value"),
         "settings": settings,
     }
 
@@ -208,6 +209,7 @@ def drawn_page(folder: Path, tried: Tried) -> str:
         description=words.description(found["settings"], found["counts"]),
         steps=words.next_steps(found, str(folder)),
         called_candidate=words.candidate,
+        called_setting=words.setting,
         judged_how=words.judged_how(found),
         rows=worst_first((found["figures"] or {}).get("classes") or {}),
         open_rows=CLASSES,

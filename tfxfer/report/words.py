@@ -3,10 +3,12 @@ of the rows that are compared.
 """
 
 import shlex
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from tfxfer.names import one_line
+from tfxfer.run import UNNAMED
 
 NAMED = 5  # classes that a heading names
 LETTERS = 28  # of a name in a heading or a picture
@@ -44,9 +46,7 @@ def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> 
     total = sum(sizes.values())
     photos = f"{total:,} photo{'' if total == 1 else 's'}"
     sentence = f"From {photos}: {listed(parts)}." if parts else f"From {photos}."
-    made = "Made"
-    if value("recipe"):
-        made += f" by tfxfer run {value('recipe')}"
+    made = " ".join(["Made", *filter(None, [made_by(settings)])])
     if value("backbone"):
         made += f" with the pretrained network {one_line(value('backbone'))}"
     try:
@@ -55,6 +55,20 @@ def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> 
     except ValueError:  # a run of an earlier version, or an edited one
         pass
     return f"{sentence} {made}." if made != "Made" else sentence
+
+
+def made_by(settings: dict[str, Any], quoted: Callable[[str], str] = str) -> str:
+    """The command or the call that made a run, in words; "" where the settings name no recipe.
+
+    Args:
+        quoted: writes a command or a name the way that the text around it does.
+    """
+    recipe = str(settings.get("recipe", {}).get("value") or "")
+    if settings.get("command", {}).get("value") or (recipe != UNNAMED and "call" not in settings):
+        return f"by {quoted(f'tfxfer run {recipe}')}" if recipe else ""
+    if recipe in ("", UNNAMED):
+        return "in Python"
+    return f"in Python by the recipe {quoted(recipe)}"
 
 
 def weakest(classes: dict[str, dict[str, Any]]) -> str | None:
@@ -157,6 +171,11 @@ def candidate(name: str) -> str:
     if name.startswith("learning rate "):
         return f"a short training with {name.removesuffix(', short')}"
     return name
+
+
+def setting(name: str) -> str:
+    """What a setting is called on the page; settings.json keeps the names that it has always had."""
+    return {"chosen_taps": "chosen_stages"}.get(name, name)
 
 
 def judged_how(found: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The files that a run ends with, for people."""
 
+import logging
 import os
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from tfxfer.report.card import card
 from tfxfer.report.page import Tried, as_json, page
 from tfxfer.run import Run, open_run
 
+LOG = logging.getLogger(__name__)
 TEXTS = {"report.html": page, "report.json": as_json, "MODEL_CARD.md": card}
 
 
@@ -21,6 +23,7 @@ def write(run: Run) -> str:
     Raises:
         RunError: the folder can't be written.
     """
+    LOG.info("Writing the report")
     tried: Tried = {}
     html = optional(run, "report.html", lambda: page(run.folder, tried))
     for what, picture in tried.items():
@@ -43,5 +46,6 @@ def again(folder: str | os.PathLike) -> Path:
         RunError: not a finished run, a file is missing or was changed, or the folder can't be written.
     """
     run = open_run(folder)
+    LOG.info("Writing the report")
     run.replace({name: text(run.folder) for name, text in TEXTS.items()})
     return run.path("report.html")

@@ -1,5 +1,6 @@
 """All that a person should look at, into the run's folder."""
 
+import logging
 import zipfile
 from collections.abc import Iterable
 from functools import partial
@@ -21,9 +22,10 @@ from tfxfer.review.chart import plane
 from tfxfer.review.duplicates import nearest
 from tfxfer.review.labels import suspects
 from tfxfer.review.occlusion import GRID, TELLING, occlusion
-from tfxfer.review.odd import odd
+from tfxfer.review.odd import odd, said_of_many
 from tfxfer.run import Run
 
+LOG = logging.getLogger(__name__)
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
 SAMPLES, CLASSES = 4, 12  # pictures of so many classes
 RIGHT = 12  # photos that were answered rightly, beside those that were not
@@ -40,6 +42,7 @@ def look(
         features: of the pretrained network, of all examples.
         model: from pixels, as the network takes them, to logits.
     """
+    LOG.info("Looking for photos that you should look at")
     examples, output = outcome.examples, features.output
     test, train = examples.where("test"), examples.where("train")
     labels, answers = examples.labels[outcome.positions], outcome.probabilities
@@ -85,7 +88,9 @@ def look(
         run, "The map", lambda: plane(output, judged, examples.labels[judged], run.seed)
     )
     shown, places = drawn or (train[:0], np.zeros((0, 2)))
-    notes = list(examples.notes)
+    seen = said_of_many(examples, strange)
+    run.say(*seen)
+    notes = [*examples.notes, *seen]
     if drawn is not None and not len(shown) and len(judged) >= FEWEST_OF_MAP:
         notes.append("There is no map: the network sees no difference between the held-out images.")
     samples = {
@@ -96,6 +101,7 @@ def look(
     # Of the right ones, those of different classes.
     first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
     reasons = [(i, int(said[i].argmax())) for i in [*wrong[:EXPLAINED], *first]]
+    LOG.info("Looking for what answers hang on")
     heats = several(
         run,
         "The pictures of what answers hang on",

@@ -13,6 +13,7 @@ DARK, BLANK = (
     0.04,
     0.02,
 )  # mean and standard deviation of pixels from 0 to 1 below which a picture is called so
+MANY = 0.2  # share of all pictures from which on a line says so
 SMALL = 4  # times smaller than the median, by the shorter side
 BLOCK = 1024
 READERS = 8  # files read at once, for their size
@@ -44,6 +45,40 @@ def odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
                 f"small: {side} pixels, where half of all have {usual:.0f} or more"
             )
     return [(i, ", ".join(said(reasons))) for i, reasons in sorted(found.items())]
+
+
+def said_of_many(examples: Examples, strange: Sequence[tuple[int, str]]) -> list[str]:
+    """A sentence each where a large share of the pictures is nearly black, or of one colour, with
+    an example and what to do.
+
+    Args:
+        strange: what `odd` found.
+    """
+    kinds: dict[str, list[int]] = {"black": [], "blank": []}
+    for position, why in strange:
+        reasons = why.split(", ")
+        if "black" in reasons or "dark" in reasons:
+            kinds["black"].append(position)
+        elif "blank" in reasons:
+            kinds["blank"].append(position)
+    notes = []
+    for kind, positions in kinds.items():
+        if len(positions) < MANY * len(examples) or not positions:
+            continue
+        share = f"{len(positions):,} of {len(examples):,} photos"
+        example = examples.files[positions[0]]
+        if kind == "black":
+            notes.append(
+                f"{share} are nearly black, such as {example}. Often these are 10- or 12-bit data "
+                "in 16-bit files: stretch their values to the whole range, 0 to 65535, and run "
+                "again."
+            )
+        else:
+            notes.append(
+                f"{share} are of one colour, such as {example}. Look at them: there is nothing to "
+                "learn from, and figures are too low by their share. Repair or remove them."
+            )
+    return notes
 
 
 def said(reasons: Sequence[str]) -> list[str]:

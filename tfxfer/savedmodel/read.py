@@ -1,6 +1,7 @@
 """A folder, loaded once and traced for inference and for training, to a `Pretrained`."""
 
 import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of
 from tfxfer.savedmodel.pure import NotPure, Weights, frozen, purify
+
+LOG = logging.getLogger(__name__)
 
 
 def read(
@@ -45,6 +48,7 @@ def read(
             f"Received: {arguments=}"
         )
     folder = Path(folder)
+    LOG.info("Reading the network")
     held = check_saved_model(folder, trust=trust)
     with explained(folder):
         loaded = load(folder)
@@ -121,7 +125,10 @@ def why_untrainable(kind: str, trainable: set[int]) -> str:
     if trainable:
         return ""
     if kind == "signature":
-        return "it has signatures only, which hold no training graph"
+        return (
+            "it has signatures only, which hold no training graph (as Keras' model.export writes "
+            "them; keras.export.ExportArchive with an endpoint called __call__ keeps it)"
+        )
     return "its author marked no weight as trainable"
 
 

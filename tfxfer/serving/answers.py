@@ -3,19 +3,18 @@
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfxfer.data import find_images, readable
+from tfxfer.data import readable
 from tfxfer.data.damage import find_damage
 from tfxfer.data.images import problem
-from tfxfer.errors import DataError, ImageError, TfxferError
+from tfxfer.errors import ImageError, TfxferError
 from tfxfer.features import reason
 from tfxfer.limits import MOST_BYTES
 from tfxfer.names import one_line
@@ -40,32 +39,6 @@ def say_damage(files: Sequence[str], damaged: dict[int, str]) -> None:
     for i, missing in damaged.items():
         text = f"{files[i]} is damaged ({missing}): its answer is for what could be read of it"
         print(one_line(text), file=sys.stderr)
-
-
-def find(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:
-    """Image files as given, or found in folders."""
-    files: list[str] = []
-    for path in (os.fspath(path) for path in paths):
-        if os.path.isdir(path):
-            images, others, odd = find_images(Path(path))
-            files += map(str, images)
-            for text in odd:
-                log(text)
-            if others:
-                count = sum(others.values())
-                what = (
-                    "file that is not an image is"
-                    if count == 1
-                    else "files that are not images are"
-                )
-                log(f"{path}: {count} {what} ignored")
-        elif os.path.lexists(path):  # links that lead nowhere are named when they are read
-            files.append(path)
-        else:
-            raise DataError(f"{path} does not exist. Expected image files, or folders of them.")
-    if not files:
-        raise DataError("there is no image to predict. Expected image files, or folders of them.")
-    return files
 
 
 def answers(

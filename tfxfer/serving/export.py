@@ -1,5 +1,6 @@
 """A finished run's model as a SavedModel that TensorFlow Serving serves."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from tfxfer.serving import warmup
 from tfxfer.serving.model import Bad, Network, open_network
 from tfxfer.serving.place import EXTRA, placed
 
+LOG = logging.getLogger(__name__)
 CARD, BATCHING = "MODEL_CARD.md", "batching.config"
 # Batches of one request wait 2 ms for others, and no batch is larger than what a CPU computes fastest.
 CONFIG = """max_batch_size { value: 32 }
@@ -69,6 +71,7 @@ def export(
         )
 
     def write_all(aside: Path) -> None:
+        LOG.info("Writing the SavedModel")
         write(open_network(folder, trust=trust, bad=on_bad_image), run.path("labels.txt"), aside)
         extras(run, aside, "doubt.npz")
         (aside / EXTRA / BATCHING).write_text(CONFIG)

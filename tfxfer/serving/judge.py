@@ -3,15 +3,18 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tfxfer.data import Examples, Found, find_source, load, with_plain_names
+from tfxfer.data import Examples, Found, find_source, load, no_source, with_plain_names
 from tfxfer.data.duplicates import firsts
+from tfxfer.data.examples import IN_MEMORY
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
+from tfxfer.features import Progress
 from tfxfer.run import Finished, open_run, same
 from tfxfer.serving.answers import SHOWN, answers, listed, say_damage
 from tfxfer.serving.model import open_model
@@ -119,12 +122,16 @@ def judge(
     batch_size: int = 32,
     trust: bool = False,
     log: Callable[[str], None] = print,
+    progress: bool = False,
 ) -> Judged:
     """The answers of a finished run's model to labelled images.
 
     What is judged: of the run's own data its test part, as the run split it; of other data the test part where there is one, else every image.
     Classes are matched by name; those that the data lacks count for nothing. Photos that are
     damaged and decoded all the same count, and are named on stderr.
+
+    Args:
+        progress: images per second and time left, on stderr, where it takes longer.
 
     Raises:
         RunError, ServingError: the run can't be used.
@@ -159,7 +166,11 @@ def judge(
         contents[i] = hashlib.sha256(data).hexdigest()
         return data
 
-    rows = list(answers(model, read, files, batch_size, damaged))
+    rows = []
+    with closing(Progress(len(files), progress, "evaluate", quick=True)) as shown:
+        for row in answers(model, read, files, batch_size, damaged):
+            rows.append(row)
+            shown.update(1)
     say_damage(files, damaged)
     if bad := [row for row in rows if isinstance(row, str)]:
         raise ImageError(
@@ -198,16 +209,17 @@ def labelled(
             source.splits,
         )
     if (found := find_source(source, data_dir, judging=True)) is None:
-        raise DataError(
-            f"{source} is no labelled data. Expected a folder with a folder for each class, a "
-            ".zip or .tar of one, "
-            "a .csv file with the columns path and label, tfds:NAME, or demo."
-        )
+        raise no_source(source)
     return found
 
 
-def own_images(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
+def own_images(
+    run: Finished, data_dir: str | os.PathLike | None, examples: Examples | None = None
+) -> Examples:
     """The run's own images, as it split them.
+
+    Args:
+        examples: they themselves, where they were made in Python.
 
     Raises:
         DataError: they are gone, or no longer those that the run was fitted on.
@@ -225,7 +237,13 @@ def own_images(run: Finished, data_dir: str | os.PathLike | None) -> Examples:
             f"{run.folder} was not written by you on this machine and under this path, and names the folder {own_dir}"
             " for data. Say where the data is with --data-dir."
         )
-    examples = load(data, data_dir=data_dir or own_dir, seed=seed, skip_bad_images=skip)
+    if examples is None:
+        if "call" in settings and data.endswith(IN_MEMORY) and not os.path.exists(data):
+            raise DataError(
+                f"only the Python program that made {run.folder} had them ({data}). Pass them on in "
+                "Python, as tfxfer.serving.export_litert(..., data=examples)."
+            )
+        examples = load(data, data_dir=data_dir or own_dir, seed=seed, skip_bad_images=skip)
     if not skip and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
         raise DataError(
             f"{data} is no longer what {run.folder} was fitted on, and would be split otherwise. "

@@ -52,19 +52,22 @@ def export_litert(
     version: int | None = None,
     require_accuracy: float | None = None,
     max_accuracy_drop: float = DROP,
+    data: Examples | None = None,
     data_dir: str | os.PathLike | None = None,
     trust: bool = False,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Write `model.float32.tflite`, `model.float16.tflite` and `model.int8.tflite` to `<to>/<version>/`.
+    """Write `model.float32.tflite`, `model.float16.tflite`, `model.int8.tflite` and `labels.txt` to `<to>/<version>/`.
 
-    Each takes pixels in the backbone's value range, float32 [1, height, width, 3], and gives probabilities, float32 [1, C]; labels and normalisation are in
-    its metadata. Only built-in operations. In int8 the head stays in float, on features that a line for each column, fitted on training images, brings back
-    to where the float network has them.
+    Each takes pixels in the backbone's value range, float32 [1, height, width, 3], and gives
+    probabilities, float32 [1, C], in the order of labels.txt; labels and normalisation are in its
+    metadata, too. Only built-in operations. In int8 the head stays in float, on features that a line
+    for each column, fitted on training images, brings back to where the float network has them.
 
     Args:
         max_accuracy_drop: refuse where a file is right less often than the float model by more than this, on validation; where the run has none, on crops
             of training images, since the float model knows the images themselves by heart.
+        data: the run's examples, where they were made in Python; else they are read again.
         data_dir: where TensorFlow Datasets keeps its files.
 
     Other Args, Returns: as for `export`.
@@ -84,7 +87,7 @@ def export_litert(
     classes = run.classes()
     model = load_model(run.path("model.keras"), trust)
     try:
-        examples = own_images(run, data_dir)
+        examples = own_images(run, data_dir, data)
     except DataError as error:
         raise DataError(
             f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}"
@@ -141,7 +144,8 @@ def export_litert(
             )
         )
         log(
-            f"{kind}: accuracy {found[-1].accuracy:.3f}, {len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
+            f"{kind}: accuracy {found[-1].accuracy:.3f} on {len(truth):,} {where}, "
+            f"{len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
         )
     # One image is chance, however few there are.
     allowed = (
@@ -159,6 +163,7 @@ def export_litert(
     def write(aside: Path) -> None:
         for lite in found:
             (aside / f"model.{lite.kind}.tflite").write_bytes(lite.content)
+        (aside / metadata.LABELS).write_bytes(metadata.as_lines(classes))
         extras(run, aside)
 
     return placed(to, version, write)
@@ -197,6 +202,7 @@ def converted(
         ),
     }
     for kind, convert in files.items():
+        logging.getLogger(__name__).info("Converting the model to LiteRT, %s", kind)
         content = convert()
         check_built_in(content, kind)
         yield kind, content

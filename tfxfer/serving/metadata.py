@@ -77,6 +77,11 @@ def of_image_classifier(description: str, classes: Sequence[str], mean: float, s
     return bytes(builder.Output())
 
 
+def as_lines(classes: Sequence[str]) -> bytes:
+    """labels.txt: the classes, one a line."""
+    return "".join(f"{name}\n" for name in classes).encode("utf-8", "surrogateescape")
+
+
 def archived(content: bytes, classes: Sequence[str]) -> bytes:
     """The file with its labels behind its end."""
     buffer = io.BytesIO()
@@ -84,6 +89,6 @@ def archived(content: bytes, classes: Sequence[str]) -> bytes:
         # A fixed date, so that the same run gives the same file.
         archive.writestr(
             zipfile.ZipInfo(LABELS),
-            "".join(f"{name}\n" for name in classes).encode("utf-8", "surrogateescape"),
+            as_lines(classes),
         )
     return content + buffer.getvalue()

@@ -4,6 +4,7 @@ The weights become constants, since TensorFlow then folds BatchNorm into the con
 """
 
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from tfxfer.serving.place import EXTRA, latest
 from tfxfer.serving.weigh import bounded_variables, check_outputs, weigh
 
 # Images decoded at once: enough for the cores of a server, and few enough that a batch of large photos doesn't fill its memory.
+LOG = logging.getLogger(__name__)
 PARALLEL = 8
 Bad = Literal["error", "null"]
 DAMAGED = "It seems damaged: run it again."
@@ -112,6 +114,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
 
 def open_export(folder: Path, trust: bool) -> Served:
     """An export, as whoever serves it has it."""
+    LOG.info("Loading the model")
     savedmodel.check_saved_model(folder, trust=trust)
     with explained(folder, "Export it again."):
         loaded = tf.saved_model.load(str(plain_path(folder)))
@@ -228,6 +231,7 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
             or would take far more memory than the file is worth.
         SavedModelError: see `weigh`.
     """
+    LOG.info("Loading the model")
     with explained(path, DAMAGED):
         held = weigh(path, trust=trust)
         with zipfile.ZipFile(path) as archive:

@@ -1,5 +1,6 @@
 """Files to classes."""
 
+import logging
 import math
 import os
 import sys
@@ -9,15 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfxfer.data import find_photos
+from tfxfer.doubt import FALSE_ALARMS
 from tfxfer.errors import ImageError, ServingError
 from tfxfer.evaluate import members
 from tfxfer.features import Progress
 from tfxfer.files import read_regular
 from tfxfer.names import one_line
-from tfxfer.serving.answers import answers, find, listed, say_damage
+from tfxfer.serving.answers import answers, listed, say_damage
 from tfxfer.serving.model import Served, open_model
 
-MANY = 100  # files from which on progress is worth a line
+LOG = logging.getLogger(__name__)
+MANY = 100  # files from which on progress is shown also where it is quick
 
 
 class Prediction(NamedTuple):
@@ -71,7 +75,7 @@ def predict(
     """
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1. Received: top_k={top_k}")
-    files = find(paths, log)
+    files = find_photos(paths, log)
     model = open_model(folder, trust=trust)
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(
@@ -103,9 +107,13 @@ def predictions(
 ) -> Iterator[Prediction]:
     least = model.doubt.least(sets) if model.doubt and sets is not None else None
     strange = model.doubt.threshold if model.doubt and unknown else None
+    knows = model.doubt is not None and "unknown" in model.says
+    threshold = model.doubt.threshold if model.doubt and knows else math.inf
+    unlike = 0  # photos that --unknown would mark
+    LOG.info("Predicting %s photos", f"{len(files):,}")
     bad: list[str] = []
     damaged: dict[int, str] = {}
-    with closing(Progress(len(files), progress and len(files) >= MANY, "predict")) as shown:
+    with closing(Progress(len(files), progress, "predict", quick=len(files) < MANY)) as shown:
         for file, answer in zip(
             files,
             answers(model, lambda i: read_regular(files[i]), files, batch_size, damaged),
@@ -115,6 +123,8 @@ def predictions(
             if isinstance(answer, str):
                 bad.append(answer)
                 continue
+            if threshold < math.inf and answer["unknown"] > threshold:
+                unlike += 1
             found = answer["probabilities"]
             order = np.argsort(-found, kind="stable")
             first, *others = [(model.classes[i], float(found[i])) for i in order[:top_k]]
@@ -133,6 +143,13 @@ def predictions(
                 None if strange is None else bool(answer["unknown"] > strange),
             )
     say_damage(files, damaged)
+    answered = len(files) - len(bad)
+    if not unknown and unlike > FALSE_ALARMS * answered:
+        LOG.info(
+            "%s of %s photos look unlike every class: add --unknown to mark them",
+            f"{unlike:,}",
+            f"{answered:,}",
+        )
     if bad:
         # A line each, so that none is passed over in silence; the error counts them.
         for text in bad:

@@ -1,5 +1,6 @@
 """The network of a finished run as a SavedModel that can be transferred from again, by tfxfer or any other."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from tfxfer.run import open_run
 from tfxfer.serving.export import accurate, extras
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
+
+LOG = logging.getLogger(__name__)
 
 
 def export_reusable(
@@ -44,6 +47,7 @@ def export_reusable(
         log(f"what is exported can't be fine-tuned: {backbone.why_frozen}")
 
     def write(aside: Path) -> None:
+        LOG.info("Writing the SavedModel")
         tf.saved_model.save(
             savedmodel.reusable(backbone.pretrained, backbone.value_range), str(aside)
         )

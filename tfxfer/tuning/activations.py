@@ -1,6 +1,7 @@
 """The frozen stages computed once: whether and how their activations are kept on disk, and the task that trains from there."""
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,7 @@ from tfxfer.workers import Strategy, chiefs, place
 
 Kept: TypeAlias = Literal["float16", "float32"]
 
+LOG = logging.getLogger(__name__)
 COMPARED = 500  # training examples on which half precision is judged
 LARGE = (
     500_000  # bytes of a row above which reading may take longer than computing, and is measured
@@ -160,7 +162,8 @@ def last_stages(
     def decided() -> Kept | None:
         if lacks_room("float16", extract.need(few, prefix)):
             return None
-        found = extract(few, prefix, progress=False)
+        LOG.info("Trying in which form they can be kept")
+        found = extract(few, prefix)
         if (
             4 * prefix.width > LARGE
             and (

@@ -1,5 +1,6 @@
 """Which augmentations leave the labels alone: a mirrored letter is another letter, and held-out examples tell."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -12,6 +13,7 @@ from tfxfer.probe import gaussian, paired
 from tfxfer.probe.folds import deal, sample
 from tfxfer.workers import chiefs
 
+LOG = logging.getLogger(__name__)
 COMPARED, FOLDS = 500, 5
 
 
@@ -34,15 +36,16 @@ def harmless(
     few = rows[sample(examples.labels[rows], COMPARED, seed)]
     part = features.take(few)
     for kind in KINDS:
+        LOG.info("Trying on %s photos whether %s leaves them recognisable", f"{len(few):,}", kind)
         if kind == "flip":
             view = Features(
                 part.examples,
-                extract(part.examples, prefix, mirror=True, progress=False).views[1:],
+                extract(part.examples, prefix, mirror=True).views[1:],
                 features.tap_widths,
                 features.feature_size,
             )
         else:
-            view = extract(part.examples, prefix, augment=(kind,), number=0, progress=False)
+            view = extract(part.examples, prefix, augment=(kind,), number=0)
         loss, error = chiefs(extract.strategy, partial(loss_of, part, view, seed))
         if np.isnan(loss):
             log(

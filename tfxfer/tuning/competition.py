@@ -1,6 +1,7 @@
 """The frozen model against the tuned one: heads are fitted, rates are tried, the best is tuned from there (LP-FT, Kumar 2022), and the guard decides."""
 
 import gc
+import logging
 import math
 import time
 import warnings
@@ -46,8 +47,9 @@ from tfxfer.tuning.training import (
 )
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
+LOG = logging.getLogger(__name__)
 RATES = (1e-3, 3e-4)  # of the last stage and the head
-SHORT = 4  # a setting is tried for one epoch in so many
+SHORT = 2  # a setting is tried for one epoch in so many
 DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
 WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
 PATIENCE = 5  # epochs
@@ -166,6 +168,7 @@ class Fold:
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [steps, n, C] from the frozen weights to these."""
+        LOG.info("Judging the training on held-out photos")
         return np.stack([self.logits(between(self.first, weights, share)) for share in self.shares])
 
 
@@ -440,6 +443,7 @@ def pick_setting(
 
     def loss_of(setting: Setting) -> float:
         fold = prepared(setting, way, head, seen, held)
+        LOG.info("Trying %s", setting)
         end = trained(fold, f"try-{setting.name}", short)
         logits = fold.logits(end.weights[0])
         loss = log_loss(logits / temperature(logits, truth), truth)
@@ -566,6 +570,7 @@ def prepared(
     setting: Setting, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray
 ) -> Fold:
     """A model with that head, ready for the first of its trainings."""
+    LOG.info("Building the model that is trained")
     task = setting.task
     with way.strategy.scope():
         model, backbone = task.build(fitted)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from tfxfer.errors import TuningError
+from tfxfer.features import Progress
 from tfxfer.optimizers import warm_up_cosine
 from tfxfer.preemption import Notice, Preempted, awaited
 from tfxfer.tuning import checkpoint
@@ -178,6 +179,7 @@ def train(
             partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps),
             steps,
             model,
+            f"epoch {now['epoch'] + 1} of {epochs}",
         )
         epoch, left = now["epoch"], exactly(strategy, steps - skipped)
         done = model.fit(
@@ -272,6 +274,7 @@ class Keeper(keras.callbacks.Callback):
         rate: Callable[[int], float],
         steps: int,
         model: keras.Model,
+        name: str,
     ):
         super().__init__()
         self.now, self.keep, self.rate, self.steps, self.strategy = (
@@ -283,6 +286,9 @@ class Keeper(keras.callbacks.Callback):
         )
         self.skipped, self.metrics = now["step"], model.metrics_variables
         self.values = [v.numpy() for v in self.metrics]
+        self.progress = Progress(
+            steps - self.skipped, not place(self.strategy)[0], name, unit="steps", quick=True
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.skipped:  # `fit` has set the metrics of the part that is done to zero
@@ -295,6 +301,7 @@ class Keeper(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.now["step"] = self.skipped + batch + 1
+        self.progress.update(1)
         alone = place(self.strategy)[1] == 1
         if (
             self.now["step"] < self.steps
@@ -302,6 +309,9 @@ class Keeper(keras.callbacks.Callback):
             and (alone or self.now["step"] % ASK == 0)
         ):
             self.keep_if_due()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.progress.close()
 
     def keep_if_due(self):
         words = everyones(
