@@ -1,4 +1,4 @@
-"""A classifier is fitted as in frozen; from there, the whole network is trained on your photos.
+"""The whole network is trained on your photos.
 
     tfxfer run full                         the demo data
     tfxfer run full --data photos/          your own
@@ -17,7 +17,7 @@ def full(
     *,
     data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
     backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model that tuning is compared with; see tfxfer run frozen --help."] = "auto",
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
     epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 8,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
     batch_norm: Annotated[

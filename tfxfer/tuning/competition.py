@@ -1,4 +1,9 @@
-"""The frozen model against the tuned one: heads are fitted, rates are tried, the best is tuned from there (LP-FT, Kumar 2022), and the guard decides."""
+"""The frozen model against the tuned one, and the guard decides.
+
+Training starts from logistic regression on the network's own output (LP-FT, Kumar 2022). How many
+stages train, and how fast, is tried on a short run. What is compared with the frozen model is the
+tuned one, or the mean of both, whichever predicts better.
+"""
 
 import gc
 import logging
@@ -327,7 +332,7 @@ def competed(
         tuned[group] = said[least_loss(said, truth, pickers[i])][group]
     said = np.stack([one.logits(reached[-1], frozen, truth, pickers[-1]) for one in answers])
     answer = answers[least_loss(said, truth, pickers[-1])]
-    found = verdict(tuned, frozen, truth, len(folds))
+    found = replace(verdict(tuned, frozen, truth, len(folds)), weight=answer.weight)
     right = {"frozen": frozen.argmax(1) == truth, "tuned": tuned.argmax(1) == truth}
     right |= {
         str(one): logits.argmax(1) == truth for one, logits in zip(answers, said, strict=True)
@@ -356,7 +361,7 @@ def competed(
         if ended is None or len(ended.history) < final.epochs:
             found = replace(found, late=True)
     if not found.tuned_wins:
-        choice = fit(plan.everything) if plan.taken or not plan.first else choices[0]
+        choice = fit(plan.everything) if plan.taken or len(folds) > 1 else choices[0]
         return Competition(
             found,
             choice.fitted,

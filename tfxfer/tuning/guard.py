@@ -1,8 +1,8 @@
 """Frozen or tuned? Both are judged on examples that neither was fitted on, and the frozen model is left only for a gain that is no accident.
 
-Where there are at least 300 validation examples, they are halved; what is picked for one half (learning rate, epoch, how far to go from the frozen to the
-tuned weights) is picked on the other. Below that, or where groups can't be halved, three folds: each is judged by a model that was fitted on the two others,
-with what was picked on these.
+Where there are at least 300 validation examples, they are halved; what is picked for one half (epoch, how far to go from the first to the tuned weights, whether
+to average with the frozen model) is picked on the other. Below that, or where groups can't be halved, three folds: each is judged by a model that was fitted on the
+two others, with what was picked on these. How many stages train, and how fast, is picked by examples that judge nothing (see `Plan.for_picking`).
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from tfxfer.probe import paired
 from tfxfer.probe.folds import deal
 from tfxfer.tuning.training import losses_of
 
+NUMBERS = {2: "two", 3: "three"}
 ENOUGH = 300  # validation examples below which three folds are used: their standard error would be 3 points and more
 SHARE = 5  # without a validation part one example in five of train is held out
 STEPS = (
@@ -124,6 +125,7 @@ def plan(examples: Examples, seed: int) -> Plan:
 class Verdict:
     """The paired comparison: how much more often the tuned model is right, its standard error, and whether that is more than two of them.
 
+    weight: of the tuned model in the mean with the frozen one, in what is called tuned here; 1 is that model alone.
     loss_gain, loss_error: how much smaller its log loss is, and the standard error of that.
     late: the time was up before the tuned model was trained to its end on all of train.
     cut: the time was up before the comparison was done, so that it says little.
@@ -137,6 +139,7 @@ class Verdict:
     folds: int
     loss_gain: float = 0.0
     loss_error: float = 0.0
+    weight: float = 1.0
     late: bool = False
     cut: bool = False
 
@@ -160,13 +163,16 @@ class Verdict:
         return self.gain >= 0 and self.loss_gain > 2 * self.loss_error
 
     def __str__(self) -> str:
-        how = "by three folds" if self.folds > 1 else "on validation"
+        how = f"by {NUMBERS[self.folds]} folds" if self.folds > 1 else "on validation"
         figures = f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} ({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"
         loss = f"log loss {self.loss_gain:.3f} ± {self.loss_error:.3f} smaller"
+        winner = "the tuned model"
+        if self.weight < 1:
+            winner = "the mean of the tuned and the frozen model"
         if self.tuned_wins and self.more_right:
-            return f"Chosen: the tuned model. {figures}: more than two standard errors."
+            return f"Chosen: {winner}. {figures}: more than two standard errors."
         if self.tuned_wins:
-            return f"Chosen: the tuned model. {figures}, and {loss}: more than two standard errors."
+            return f"Chosen: {winner}. {figures}, and {loss}: more than two standard errors."
         if self.late:
             return f"Chosen: the frozen model. {figures}, but the time was up before the tuned model was trained to its end on all of train."
         if self.cut:
@@ -184,14 +190,14 @@ def verdict(tuned: np.ndarray, frozen: np.ndarray, truth: np.ndarray, folds: int
 
     The standard error of the accuracies is that of no difference, sqrt(b + c) / n (McNemar 1947), a
     little above that of `paired`: so three examples decide nothing. That of the log losses is the
-    deviation of their differences over sqrt(n).
+    same for their differences d: sqrt(sum(d^2)) / n.
     """
     right, before = tuned.argmax(1) == truth, frozen.argmax(1) == truth
     gain, _ = paired(right, before)
     n = len(truth)
     error = float(np.sqrt(np.sum(right != before))) / n
     smaller = losses_of(frozen, truth) - losses_of(tuned, truth)
-    loss_error = float(smaller.std() / np.sqrt(n))
+    loss_error = float(np.sqrt(np.sum(smaller**2))) / n
     return Verdict(
         gain,
         error,
