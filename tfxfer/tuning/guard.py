@@ -1,8 +1,10 @@
 """Frozen or tuned? Both are judged on examples that neither was fitted on, and the frozen model is left only for a gain that is no accident.
 
-Where there are at least 300 validation examples, they are halved; what is picked for one half (epoch, how far to go from the first to the tuned weights, whether
-to average with the frozen model) is picked on the other. Below that, or where groups can't be halved, three folds: each is judged by a model that was fitted on the
-two others, with what was picked on these. How many stages train, and how fast, is picked by examples that judge nothing (see `Plan.for_picking`).
+Where there are at least 300 validation examples, they are halved; what is picked for one half is
+picked on the other: the epoch, how far to go from the first to the tuned weights, and whether to
+average with the frozen model. Below that, or where groups can't be halved, three folds: each is
+judged by a model that was fitted on the two others, with what was picked on these. How many stages
+train, and how fast, is picked by examples that judge nothing (see `Plan.for_picking`).
 """
 
 from collections.abc import Sequence
