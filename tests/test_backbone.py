@@ -188,6 +188,19 @@ def test_taps_are_the_means_and_maxima_of_the_last_stages(tiny_savedmodel):
     assert (features[:, -16:] >= features[:, -32:-16] - 1e-6).all()
 
 
+@pytest.mark.parametrize(("stages", "taps"), [(1, None), (1, 3), (2, 3), (2, 1)])
+def test_front_and_rest_are_the_whole_network(stages, taps, tiny_savedmodel):
+    backbone = Backbone(tiny_savedmodel, trainable=False)
+    rows = backbone.front(stages, taps)(X)
+    prefix, rest = backbone.cut(stages, taps)
+    assert rows.shape == (8, prefix.width)
+    width = int(np.prod(rest.entry_shape))
+    after = rest(np.reshape(rows[:, :width], (8, *rest.entry_shape)))
+    found = np.concatenate([rows[:, width:], after], 1)
+    whole = backbone.tapped(taps)(X)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
 def test_the_constant_graph_gives_the_same_features(tiny_savedmodel):
     prefix = Backbone(tiny_savedmodel, trainable=False).prefix(taps=2)
     call = tf.compat.v1.wrap_function(

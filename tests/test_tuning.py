@@ -479,6 +479,54 @@ def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
     np.testing.assert_allclose(one, other, atol=2e-2 * np.abs(other).max())
 
 
+def linear_head(features, rows):
+    """As training starts from: logistic regression on the network's own output."""
+    part = features.take(rows)
+    labels = part.examples.labels
+    width = (features.feature_size,)
+    return choose(part.output, labels, 2, width, head="linear", log=nothing).fitted
+
+
+@pytest.mark.parametrize("way", ["pixels", "activations"])
+@pytest.mark.parametrize("head", ["gaussian", "auto"])
+def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
+    network, features, how, extractor = world
+    seen, held = how.folds[0]
+    task = tuning.from_pixels(network, features, batch_size=8)
+    if way == "activations":
+        task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    start = linear_head(features, seen)
+    model, _ = task.build(start)
+    part = features.take(seen)
+    labels = part.examples.labels
+    frozen = choose(part, labels, 2, features.tap_widths, head=head, log=nothing).fitted
+    average = task.average(model, start, frozen, 0.5)
+    answers = tuning.from_pixels(network, features, batch_size=8).answers
+    expected = 0.5 * start.logits(features.take(held).output) + frozen.logits(features.take(held))
+    found = answers(average, held, 8)
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):
+    network, features, how, extractor = world
+    seen, held = how.folds[0]
+    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    start = linear_head(features, seen)
+    average = task.average(task.build(start)[0], start, start, 0.5)
+    average.save(tmp_path / "average.keras")
+    again = keras.models.load_model(tmp_path / "average.keras")
+    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+    np.testing.assert_allclose(again(images), average(images), atol=1e-6)
+
+
+def test_auto_tries_the_depths_that_a_network_has(world):
+    network = world[0]
+    assert tuning.depths_of(network, "auto") == (2,)
+    assert tuning.depths_of(network, "1") == (1,)
+    with pytest.raises(TuningError, match="Expected auto"):
+        tuning.depths_of(network, "block9")
+
+
 def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypatch, tmp_path):
     network, features, how, extractor = world
     monkeypatch.setattr(Cache, "free", lambda self: 1000)
@@ -675,6 +723,21 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     logits = task.answers(found.model, test, 32)
     assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
+
+
+def test_more_stages_are_trained_where_they_help(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    how, said = plan(features.examples, 0), []
+    # The first stage sees grey alone: what comes after it can't learn a colour.
+    last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    tasks = [last, tuning.from_pixels(network, features)]
+    options = {"head": "gaussian", "epochs": 20, "rate": 0.03, "folder": tmp_path / "work"}
+    found = tuning.compete(tasks, features, how, log=said.append, **options)
+    assert found.settings["unfreeze"] == "all" and found.verdict.tuned_wins, said
+    judged = features.examples.where("train")
+    assert len(found.positions) == len(judged) - len(how.folds[0][1])
 
 
 def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path):
