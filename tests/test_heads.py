@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxfer.heads import MLP, Columns, Cosine, Flip, Standardisation, TapNormalization, join
+from tfxfer.heads import MLP, Cosine, Flip, Standardisation, TakeColumns, TapNormalization, join
 from tfxfer.probe import gaussian, linear, prototype, ridge
 
 WIDTHS, CLASSES = (4, 6, 8), 3
@@ -159,12 +159,12 @@ def test_flip_mirrors_left_and_right():
 
 def test_columns_are_some_neighbouring_ones():
     row = np.arange(12, dtype=np.float32).reshape(2, 6)
-    np.testing.assert_array_equal(Columns(0, 2)(row), row[:, :2])
-    np.testing.assert_array_equal(Columns(-3, 3)(row), row[:, 3:])
-    np.testing.assert_array_equal(Columns(-3, 2)(row), row[:, 3:5])
+    np.testing.assert_array_equal(TakeColumns(0, 2)(row), row[:, :2])
+    np.testing.assert_array_equal(TakeColumns(-3, 3)(row), row[:, 3:])
+    np.testing.assert_array_equal(TakeColumns(-3, 2)(row), row[:, 3:5])
 
 
 @pytest.mark.parametrize(("start", "count"), [(0, 0), (-1, 2)])
 def test_columns_that_are_not_there_are_refused(start, count):
     with pytest.raises(ValueError, match=f"start={start}, count={count}"):
-        Columns(start, count)
+        TakeColumns(start, count)

@@ -83,7 +83,7 @@ class Standardisation(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfxfer")
-class Columns(keras.layers.Layer):
+class TakeColumns(keras.layers.Layer):
     """Some neighbouring columns of a row of features.
 
     Args:
@@ -93,7 +93,7 @@ class Columns(keras.layers.Layer):
     Input shape: float32 [B, F]. Output shape: float32 [B, count].
 
     Example:
-        >>> Columns(-2, 2)(keras.ops.array([[1.0, 2.0, 3.0]]))  # [[2.0, 3.0]]
+        >>> TakeColumns(-2, 2)(keras.ops.array([[1.0, 2.0, 3.0]]))  # [[2.0, 3.0]]
     """
 
     def __init__(self, start: int, count: int, **kwargs):
@@ -101,7 +101,7 @@ class Columns(keras.layers.Layer):
         self.start, self.count = int(start), int(count)
         if self.count < 1 or -self.count < self.start < 0:
             raise ValueError(
-                "Columns expected a positive count, and a start at least that far from the end. "
+                "TakeColumns expected a positive count, and a start at least that far from the end. "
                 f"Received: start={start}, count={count}"
             )
 
@@ -202,8 +202,8 @@ def sum_of(
     """
     features = keras.Input((sum(widths),), name="features")
     logits = [
-        first(Columns(0, widths[0], name="first_columns")(features)),
-        last(Columns(-widths[1], widths[1], name="last_columns")(features)),
+        first(TakeColumns(0, widths[0], name="first_columns")(features)),
+        last(TakeColumns(-widths[1], widths[1], name="last_columns")(features)),
     ]
     return keras.Model(features, keras.layers.Add(name="sum")(logits), name=name)
 

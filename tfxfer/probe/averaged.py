@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from tfxfer.heads import Columns
+from tfxfer.heads import TakeColumns
 from tfxfer.probe.fitted import Array, Fitted
 
 
@@ -33,7 +33,7 @@ class Averaged:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Columns of each of these taps."""
+        """TakeColumns of each of these taps."""
         return max((member.widths for member in self.members), key=len)
 
     @property
@@ -52,7 +52,7 @@ class Averaged:
         logits = []
         for member in self.members:
             width = sum(member.widths)
-            columns = Columns(-width, width, name=f"columns_of_{member.name}")
+            columns = TakeColumns(-width, width, name=f"columns_of_{member.name}")
             logits.append(member.layer()(columns(features)))
         mean = keras.layers.Average(name="mean")(logits)
         return keras.Model(features, mean, name=self.name)

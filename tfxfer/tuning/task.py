@@ -19,7 +19,7 @@ from tfxfer.data import Examples
 from tfxfer.data.duplicates import shown
 from tfxfer.errors import DataError
 from tfxfer.features import Features, Pixels
-from tfxfer.heads import Columns, join, sum_of
+from tfxfer.heads import TakeColumns, join, sum_of
 from tfxfer.probe import Averaged, Fitted
 from tfxfer.probe.fitted import Array
 from tfxfer.probe.train import LOADED, reader
@@ -179,8 +179,8 @@ def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Mo
 
 
 def multiplied(head: keras.Sequential, share: float) -> keras.Sequential:
-    """A copy of a head with its logits times `share`."""
-    copy = keras.models.clone_model(head)
+    """A copy of a head, under a name of its own, with its logits times `share`."""
+    copy = keras.Sequential.from_config({**head.get_config(), "name": "tuned"})
     copy.set_weights(head.get_weights())
     multiply_logits(copy, share)
     return copy
@@ -246,18 +246,18 @@ def from_activations(
     def average(
         model: keras.Model, fitted: Fitted, frozen: Fitted | Averaged, share: float
     ) -> keras.Model:
-        taps = min(frozen.taps, len(network.stages)) if len(frozen.widths) else None
+        taps = frozen.taps
         pixels = keras.Input((*network.image_size, 3), name="pixels")
         row = network.front(stages, taps)(pixels)
         width = math.prod(rest.entry_shape)
-        activations = Columns(0, width, name="activations_alone")(row)
+        activations = TakeColumns(0, width, name="activations_alone")(row)
         activations = keras.layers.Reshape(rest.entry_shape, name="activations")(activations)
         tuned = rest.tapped(None)
         tuned.take_weights(trained_part(model))
-        unchanged = rest.tapped(None if taps is None else min(taps, stages))
+        unchanged = rest.tapped(min(taps, stages))
         parts = [tuned(activations)]
         if early := row.shape[-1] - width:
-            parts.append(Columns(-early, early, name="taps_before")(row))
+            parts.append(TakeColumns(-early, early, name="taps_before")(row))
         parts.append(unchanged(activations))
         seen = keras.layers.Concatenate(name="features")(parts)
         head = multiplied(model.get_layer(fitted.name), share)
