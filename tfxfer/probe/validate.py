@@ -206,9 +206,9 @@ def choose(
 
 
 def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) -> list[str]:
-    """What was tried, as a user reads it: head by head, from few stages to all."""
+    """What was tried, as a user reads it: head by head, from few stages to all, then the mean."""
     lines = ["classifiers tried, with their accuracy in cross-validation:"]
-    for entry in sorted(table, key=lambda entry: (entry.head, entry.taps)):
+    for entry in sorted(table, key=lambda one: (len(one.members), one.head, one.taps)):
         mark = "->" if entry is chosen else "  "
         name = described(entry, all_taps)
         lines.append(f"{mark} {name:30} {entry.accuracy:.3f} ± {entry.error:.3f}")
