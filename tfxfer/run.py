@@ -811,7 +811,7 @@ def as_option(name: str, value: Any) -> list[str]:
 
 
 def as_argument(name: str, value: Any) -> str:
-    """An option as Python has it; of an object only the name, for its text would not make it again."""
+    """An option as Python writes it; for an object only its name, since its text makes no object."""
     if name == "image_size" and isinstance(value, list) and value:
         value = value[0]
     if isinstance(value, Path):

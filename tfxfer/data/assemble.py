@@ -252,7 +252,7 @@ def plain_name(name: str) -> str:
 
 
 def look_of(name: str) -> str:
-    """What a person reads in a class name: without capitals, signs between words, unseen characters
+    """A class name as a person reads it: without capitals, signs between words, unseen characters
     and other forms of the same letters.
     """
     seen = [character for character in name if unicodedata.category(character) != "Cf"]

@@ -85,7 +85,9 @@ class Examples:
 
     @property
     def origin(self) -> str:
-        """Where a run's settings say they are from: what `load` takes; in words, where only Python has them."""
+        """The source that a run's settings name: what `load` takes, or words for examples that only
+        Python has.
+        """
         if self.source not in IN_MEMORY:
             return self.source
         return f"{len(self):,} images of {len(self.classes):,} classes from {self.source}"

@@ -221,7 +221,7 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
 
 
 def _said_of_unread(others: Counter[str]) -> str:
-    """What to do with images of formats that are not read; "" where there is none."""
+    """Advice for images of formats that are not read; "" where there is none."""
     found = sorted(UNREAD & set(others))
     if not found:
         return ""

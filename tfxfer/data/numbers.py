@@ -70,7 +70,7 @@ def check_range(image: np.ndarray, brightest: float) -> None:
 
 
 def _cure(lowest: float, highest: float) -> str:
-    """What to do with images from `lowest` to `highest`, "" where it can't be told."""
+    """Advice for images with values from `lowest` to `highest`; "" where there is none."""
     if -1 <= lowest < 0 and highest <= 1:
         return " Values from -1 to 1 become (x + 1) / 2."
     if lowest >= 0 and BRIGHTEST < highest <= 65535:
@@ -79,5 +79,5 @@ def _cure(lowest: float, highest: float) -> str:
 
 
 def brightest_of(image: np.ndarray) -> float | None:
-    """What white is, told by one image: 255 where a value is above 1; None where it may be 1."""
+    """The value of white: 255 where the image has a value above 1, None where it may be 1."""
     return float(BRIGHTEST) if image.max(initial=0) > 1 else None

@@ -1,4 +1,7 @@
-"""A SavedModel packed as `.tar.gz`, `.tgz` or `.tar`, unpacked into the cache under the hash of its content."""
+"""A SavedModel packed as `.tar.gz`, `.tgz` or `.tar`.
+
+It is unpacked into the cache under the hash of its content.
+"""
 
 from pathlib import Path
 from typing import BinaryIO

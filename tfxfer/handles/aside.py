@@ -1,4 +1,7 @@
-"""A new folder of the cache, made aside and put in its place when it is whole. Standard library: no TensorFlow."""
+"""A new folder of the cache, made aside and put in its place when it is whole.
+
+It needs the standard library only, and no TensorFlow.
+"""
 
 import contextlib
 import os
@@ -50,7 +53,7 @@ def beside(folder: Path, number: str = "") -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed processes left unfinished: folders that have a name of ours, hold our mark, and are a day old."""
+    """Remove what killed processes left: folders with a name of ours and our mark, a day old."""
     for left in parent.glob("*.tmp"):
         with contextlib.suppress(FileNotFoundError):  # another process swept first
             old = left.lstat().st_mtime < time.time() - ABANDONED

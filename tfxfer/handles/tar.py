@@ -1,6 +1,7 @@
 """A tar file, packed with gzip or not, unpacked into a folder. Standard library: no TensorFlow.
 
-An archive comes from strangers: nothing leaves the folder, links and devices are refused, and so is an archive that grows without measure.
+An archive comes from strangers: nothing leaves the folder, links and devices are refused, and so is
+an archive that grows without measure.
 """
 
 import gzip
@@ -90,7 +91,7 @@ def looks_like_one(file: BinaryIO) -> bool:
 
 
 def target(folder: Path, member: tarfile.TarInfo, archive: str) -> Path:
-    """Where a member goes, if it may."""
+    """The path that a member is unpacked to; an error where it may not be."""
     name = PurePosixPath(member.name)
     if (
         name.is_absolute()

@@ -174,7 +174,7 @@ def candidate(name: str) -> str:
 
 
 def setting(name: str) -> str:
-    """What a setting is called on the page; settings.json keeps the names that it has always had."""
+    """The name of a setting on the page; settings.json keeps the names that it always had."""
     return {"chosen_taps": "chosen_stages"}.get(name, name)
 
 
