@@ -701,13 +701,14 @@ def test_in_mixed_precision_it_trains_with_float32_weights_and_reloads(tiny_save
         Backbone(tiny_savedmodel, precision="half")
 
 
-def test_clones_of_a_loaded_layer_have_its_weights_in_another_process(tiny_savedmodel, tmp_path):
+@pytest.mark.parametrize("file", ["m.keras", "m.h5"])
+def test_clones_of_a_loaded_layer_have_its_weights_elsewhere(file, tiny_savedmodel, tmp_path):
     model = classifier(Backbone(tiny_savedmodel))
     model.layers[0].set_weights([w + 1 for w in model.layers[0].get_weights()])
-    model.save(tmp_path / "m.keras")
+    model.save(tmp_path / file)
     code = f"""
 import keras, numpy as np, tfxfer
-model = keras.models.load_model({str(tmp_path / "m.keras")!r})
+model = keras.models.load_model({str(tmp_path / file)!r})
 clones = [keras.models.clone_model(model), type(model).from_config(model.get_config())]
 for clone in clones:
     for one, other in zip(model.layers[0].get_weights(), clone.layers[0].get_weights(), strict=True):

@@ -324,7 +324,31 @@ def test_names_that_look_almost_the_same_are_said(name, tmp_path):
     assert repr(name) in notes(examples) and "look almost the same" in notes(examples)
 
 
-@pytest.mark.parametrize("names", [("-1", "1"), ("a.b", "ab"), ("कु", "कू")])
+@pytest.mark.parametrize(
+    "names", [("1", "1.0"), ("01", "1"), ("cat", "c\u0430t"), ("Pop", "\u03a1op")]
+)
+def test_numbers_and_letters_that_look_the_same_are_said(names, tmp_path):
+    examples = load(folder(tmp_path, dict.fromkeys(names, 5)))
+    assert len(examples.classes) == 2
+    assert repr(names[1]) in notes(examples) and "look almost the same" in notes(examples)
+
+
+@pytest.mark.parametrize("name", ["cat|dog", "bird,cat"])
+def test_names_that_are_lists_of_names_are_said(name, tmp_path):
+    text = "path;label\n" + "".join(
+        f"photos/{i}.png;{label}\n" for i, label in enumerate([name, "cat", "fish"] * 5)
+    )
+    examples = load(table(tmp_path, text, 15))
+    assert len(examples.classes) == 3
+    assert repr(name) in notes(examples) and "several labels" in notes(examples)
+
+
+def test_a_name_with_a_comma_is_no_list(tmp_path):
+    examples = load(folder(tmp_path, {"Hill, Ann": 5, "Hill, Bob": 5}))
+    assert "several labels" not in notes(examples)
+
+
+@pytest.mark.parametrize("names", [("-1", "1"), ("a.b", "ab"), ("कु", "कू"), ("нос", "нот")])
 def test_names_that_differ_are_not_said_to_look_the_same(names, tmp_path):
     examples = load(folder(tmp_path, dict.fromkeys(names, 5)))
     assert len(examples.classes) == 2 and "look almost" not in notes(examples)

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras import ops
 from savedmodels import save_reusable, tiny_network
 
 from tfxfer import ranges
@@ -19,6 +21,14 @@ class Caffe(keras.layers.Layer):
 
     def call(self, x):
         return x[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)
+
+
+class Own(keras.layers.Layer):
+    """A layer that calls a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.call = function
 
 
 FIRST = {
@@ -47,6 +57,30 @@ FIRST = {
         ],
         (0, 255),
     ),
+    "cut off at 0 and 1": (lambda: [Own(lambda x: ops.clip(x, 0, 1))], (0, 1)),
+    "cut off at 0 and 255": (lambda: [Own(lambda x: ops.clip(x, 0, 255) / 255)], (0, 255)),
+    "rounded": (lambda: [Own(lambda x: ops.round(x) / 255)], (0, 255)),
+    "rounded behind 255 x": (lambda: [Own(lambda x: ops.round(x * 255) / 255)], (0, 1)),
+    "as rows": (
+        lambda: [
+            keras.layers.Reshape((1024, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Reshape((32, 32, 3)),
+        ],
+        (0, 255),
+    ),
+    "behind a random flip": (
+        lambda: [keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)],
+        (0, 255),
+    ),
+    "made smaller": (
+        lambda: [keras.layers.AveragePooling2D(2), keras.layers.Rescaling(1 / 127.5, offset=-1)],
+        (0, 255),
+    ),
+    "each image by its own mean": (
+        lambda: [Own(lambda x: (x - ops.mean(x)) / (ops.std(x) + 1e-3))],
+        None,
+    ),
     "nothing": (lambda: [], None),
     "a factor that is none of these": (lambda: [keras.layers.Rescaling(0.37)], None),
 }
@@ -64,6 +98,21 @@ def test_the_graph_tells_the_range(name, tmp_path):
     layer = Backbone(network(make(), tmp_path / "m"), trainable=False)
     assert layer.range_from == ("assumed" if expected is None else "graph")
     assert layer.value_range == (expected or (0, 1))
+
+
+def test_the_graph_tells_the_range_of_a_network_of_patches(tmp_path):
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Rescaling(1 / 255),
+            Own(lambda x: ops.reshape(ops.image.extract_patches(x, 8), (-1, 16, 192))),
+            layers.Dense(8),
+            layers.GlobalAveragePooling1D(),
+        ]
+    )
+    layer = Backbone(save_reusable(model, tmp_path / "m"), trainable=False)
+    assert (layer.value_range, layer.range_from) == ((0, 255), "graph")
 
 
 def test_what_the_user_says_counts(tmp_path):
@@ -90,3 +139,45 @@ def test_a_batch_far_outside_the_range_warns_once(tiny_savedmodel):
     with pytest.warns(UserWarning, match="from 0 to 1"):
         layer(np.full((2, 32, 32, 3), 200, np.float32))
     layer(np.full((2, 32, 32, 3), 200, np.float32))
+
+
+@pytest.mark.parametrize("loop", ["fit", "evaluate", "predict", "train_on_batch"])
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_keras_loops_warn_of_a_batch_far_outside_the_range(loop, eagerly, tiny_savedmodel):
+    model = classifier(tiny_savedmodel, run_eagerly=eagerly)
+    photos, labels = np.full((4, 32, 32, 3), 200, np.float32), np.zeros(4)
+    run = getattr(model, loop)
+    with pytest.warns(UserWarning, match="from 200 to 200; .* from 0 to 1"):
+        run(photos) if loop == "predict" else run(photos, labels)
+
+
+def test_keras_loops_say_nothing_where_pixels_are_as_expected(tiny_savedmodel, recwarn):
+    model = classifier(tiny_savedmodel)
+    photos, labels = np.full((4, 32, 32, 3), 0.5, np.float32), np.zeros(4)
+    model.fit(photos, labels, verbose=0)
+    model.predict(photos, verbose=0)
+    assert not [one for one in recwarn if "pixels" in str(one.message)]
+
+
+def test_a_step_that_xla_compiles_still_runs(tiny_savedmodel):
+    model = classifier(tiny_savedmodel, jit_compile=True)
+    losses = model.fit(np.full((4, 32, 32, 3), 200, np.float32), np.zeros(4), verbose=0).history
+    assert np.isfinite(losses["loss"]).all()
+
+
+def test_an_exported_model_does_not_call_python(tiny_savedmodel, tmp_path):
+    model = classifier(tiny_savedmodel)
+    model.fit(np.full((4, 32, 32, 3), 0.5, np.float32), np.zeros(4), verbose=0)
+    model.export(tmp_path / "m", verbose=False)
+    graph = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"].graph
+    names = {node.op for node in graph.as_graph_def().node}
+    names |= {n.op for f in graph.as_graph_def().library.function for n in f.node_def}
+    assert not names & {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
+
+
+def classifier(handle: str, **how) -> keras.Model:
+    layer = Backbone(handle, trainable=False)
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, **how)
+    return model

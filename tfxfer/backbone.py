@@ -23,6 +23,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tfxfer import handles, savedmodel
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel import Kept, Pretrained, PureGraph, Weight
+from tfxfer.scale import Watch
 from tfxfer.stages import Stage
 
 FORMAT = 2  # in 1, of tfxfer 0.1, the config held the graphs
@@ -172,7 +173,7 @@ class Backbone(keras.layers.Layer):
         self._awaited: Awaited | None = None
         self._refusal = Hidden[SavedModelError | None](None)  # of the graphs that a file had
         self._plan: tuple[str, ...] | None = None
-        self._warned = False  # of a batch on another scale
+        self._watch = Hidden(Watch(self.name))
         self._own = [
             self.add_weight(
                 name=w.name,
@@ -484,8 +485,8 @@ class Backbone(keras.layers.Layer):
             )
         if self._awaited is not None and in_symbolic_scope():
             return tf.zeros((tf.shape(x)[0], self._awaited.width))  # Keras wants the shape alone
-        if not self._warned and tf.executing_eagerly():
-            self._warn_of_range(x)
+        if len(self.entry_shape) == 3 and self.entry_shape[-1] == 3:
+            self._watch.it.look(x, *self.value_range)
         if training and tf.inside_function():
             self._fitted = tuple(v.trainable for v in self._own)
         graph = self._graph(bool(training))
@@ -510,28 +511,6 @@ class Backbone(keras.layers.Layer):
         ):
             self.add_loss(self._run(loss, None)[0])
         return features
-
-    def _warn_of_range(self, x: Any) -> None:
-        """Once, where pixels are on another scale than those that the network expects.
-
-        Only of values that are known: not while `fit` traces.
-        """
-        low, high = self.value_range
-        if len(self.entry_shape) != 3 or self.entry_shape[-1] != 3 or not len(x):
-            return
-        least, most = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-        room = (high - low) / 2
-        dark = high > 2 and 0 < most <= 1  # 0 to 1, where 0 to 255 is expected
-        if least < low - room or most > high + room or dark:
-            self._warned = True
-            warnings.warn(
-                f"The pixels of this batch go from {least:g} to {most:g}; {self.name} expects "
-                f"them from {low:g} to "
-                f"{high:g}. Scale them first, such as with keras.layers.Rescaling, or say what "
-                "the network "
-                "expects with value_range.",
-                stacklevel=2,
-            )
 
     def _training_maps(self, graph: PureGraph) -> tuple[str, ...] | None:
         if self.taps is not None and graph is not self._pretrained.it.inference:
@@ -558,6 +537,9 @@ class Backbone(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Everything but graphs and weights, which Keras keeps (see `save_own_variables`)."""
         if self._awaited is None:
+            if not any(weight.value.any() for weight in self._pretrained.it.weights):
+                # Keras filled the variables from a .h5 file without a word to the layer.
+                self._pretrained.it = self.pretrained
             kept = self._keep()
             KNOWN[kept.digest] = self._pretrained.it  # a clone begins with the weights of this one
             digest, outline = kept.digest, kept.outline

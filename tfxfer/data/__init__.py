@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tfxfer.cache import Cache
 from tfxfer.data.arrays import from_arrays, from_dataset
-from tfxfer.data.assemble import assemble, drop_undecodable, with_plain_names
+from tfxfer.data.assemble import assemble, drop_undecodable
+from tfxfer.data.class_names import with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_images, find_photos, read_folder

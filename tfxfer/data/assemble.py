@@ -3,17 +3,16 @@
 import hashlib
 import logging
 import os
-import re
 import time
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tfxfer.cache import Cache
+from tfxfer.data.class_names import check_class_names, notes_on, with_plain_names
 from tfxfer.data.damage import Checked
 from tfxfer.data.duplicates import conflicts, copies, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
@@ -26,7 +25,6 @@ LOG = logging.getLogger(__name__)
 SAY_EVERY = 5.0  # seconds between two lines on how many photos are checked
 
 IMBALANCE = 5
-BETWEEN = re.compile(r"(?<=\w)[-_ ]+(?=\w)")  # signs that divide the words of a name
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def assemble(
     looked = _inspect(found, skip_bad_images, Checked(cache))
     digests = [each.digest for each in looked]
     problems = [each.problem for each in looked]
-    notes = [*found.notes, *said]
+    notes = [*found.notes, *said, *notes_on(found.names)]
     bad = [i for i, text in enumerate(problems) if text]
     if bad:
         texts = [f"{found.files[i]} {problems[i]}" for i in bad]
@@ -190,73 +188,6 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
                 LOG.info("Checked: %s of %s photos", f"{len(looked):,}", f"{count:,}")
     checked.save()
     return looked
-
-
-def check_class_names(names: Iterable[str], source: str) -> None:
-    """Refuse names that are not one line of text: labels.txt has a line for each class.
-
-    Raises:
-        DataError: names the class.
-    """
-    for name in sorted(set(names)):
-        if (
-            not name.strip()
-            or len(name.splitlines()) != 1
-            or name.splitlines()[0] != name
-            or "\0" in name
-        ):
-            # A stray quote in a table makes a name of half the file.
-            shown_name = repr(name[:LONGEST_NAME]) + ("..." if len(name) > LONGEST_NAME else "")
-            raise DataError(
-                f"{source}: the class name {shown_name} holds a line break or a zero byte, or is empty. "
-                "Expected names of one line: rename it."
-            )
-
-
-def with_plain_names(found: Found) -> tuple[Found, list[str]]:
-    """The same with class names in one form, and a note on those that were written in several.
-
-    How many blanks there are, and of which kind, is nothing that a person sees, and a Mac writes an
-    accent as a letter of its own (Unicode NFD) where other systems have one letter (NFC).
-
-    Raises:
-        DataError: a list of classes has one of them twice then.
-    """
-    plain = {name: plain_name(name) for name in {*found.names, *(found.classes or ())}}
-    classes = None if found.classes is None else [plain[name] for name in found.classes]
-    if classes and (twice := [name for name, count in Counter(classes).items() if count > 1]):
-        raise DataError(f"{found.source}: the class {twice[0]!r} is there more than once.")
-    written: dict[str, set[str]] = {}
-    for name in set(found.names):
-        written.setdefault(plain[name], set()).add(name)
-    notes = [
-        f"Read as one class, {name!r}: {', '.join(map(ascii, sorted(several)))}."
-        for name, several in sorted(written.items())
-        if len(several) > 1
-    ]
-    alike: dict[str, list[str]] = {}
-    for name in sorted(written):
-        alike.setdefault(look_of(name), []).append(repr(name))
-    notes += [
-        f"The classes {' and '.join(names)} look almost the same. Are they one? Then give them "
-        "one name."
-        for names in alike.values()
-        if len(names) > 1
-    ]
-    return replace(found, names=[plain[name] for name in found.names], classes=classes), notes
-
-
-def plain_name(name: str) -> str:
-    """A class name with one blank between its words, in Unicode's composed form."""
-    return " ".join(unicodedata.normalize("NFC", name).split())
-
-
-def look_of(name: str) -> str:
-    """A class name as a person reads it: without capitals, signs between words, unseen characters
-    and other forms of the same letters.
-    """
-    seen = [character for character in name if unicodedata.category(character) != "Cf"]
-    return BETWEEN.sub(" ", unicodedata.normalize("NFKC", "".join(seen)).casefold())
 
 
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:

@@ -15,6 +15,7 @@ from tfxfer.data.layout import (
     find_parts,
     has_images,
     hidden,
+    hint_of_tables,
     is_folder,
     levels,
     parts_in_classes,
@@ -126,7 +127,9 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
             empty.append(f"{place}/")
     stray = _loose(loose, others)
     if not paths:
-        raise DataError(_nothing(source, len(stray), others))
+        raise DataError(_nothing(source, len(stray), others, folder))
+    if len(set(names)) == 1 and not judging and (hint := hint_of_tables(folder)):
+        raise DataError(f"{source}: all images are in one folder, {names[0]}/, as one class.{hint}")
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source)
     if stray:
@@ -228,9 +231,12 @@ def _said_of_unread(others: Counter[str]) -> str:
     return f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
 
 
-def _nothing(source: str, stray: int, others: Counter[str]) -> str:
+def _nothing(source: str, stray: int, others: Counter[str], folder: Path) -> str:
     if stray:
-        return f"{source}: {stray} images, but no class folders, so that nothing says what they show. Expected a folder for each class, named like it:{LAYOUT}"
+        return (
+            f"{source}: {stray} images, but no class folders, so that nothing says what they show."
+            f"{hint_of_tables(folder)} Expected a folder for each class, named like it:{LAYOUT}"
+        )
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"
     formats = ", ".join(sorted(ending.removeprefix(".") for ending in READ))

@@ -16,6 +16,7 @@ DEEPEST = 4  # folders around the class folders that are looked through
 # Folders below a class that say how its images were kept, not what they show.
 KEPT = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "original"}
 KEPT |= {"originals", "augmented", "augmentation", "aug", "raw", "jpg", "jpeg", "png", "data"}
+TABLES = {".csv", ".tsv", ".xlsx"}
 # Folders of images that say where something is: answers, not photos.
 DRAWN = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots"}
 DRAWN |= {"segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}
@@ -158,18 +159,25 @@ def check_flat_parts(folders: Sequence[Path], source: str) -> None:
     parts = {part_in(folder.name) for folder in folders}
     if None in parts or len(parts) < 2 or any(class_folders(folder) for folder in folders):
         return
-    tables = [
-        entry.name
-        for folder in (folders[0].parent, *folders)
-        for entry in entries(folder)
-        if entry.suffix.lower() in (".csv", ".tsv")
-    ]
-    hint = f" Is it told by {shown(tables)}? Then give that table." if tables else ""
     raise DataError(
         f"{source}: {shown([folder.name + '/' for folder in folders])} are parts by their names, "
         "and there are no class folders in them, so that nothing says what the images show. "
-        f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/.{hint}"
+        f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/."
+        f"{hint_of_tables(folders[0].parent)}"
     )
+
+
+def hint_of_tables(folder: Path) -> str:
+    """A question about tables in a folder or in one of its folders; "" where there are none."""
+    tables = [
+        entry.relative_to(folder).as_posix()
+        for place in (folder, *subfolders(folder))
+        for entry in entries(place)
+        if entry.suffix.lower() in TABLES and not hidden(entry.name)
+    ]
+    if not tables:
+        return ""
+    return f" Does {shown(tables)} say what the images show? Then give that table."
 
 
 def parts_in_classes(tops: Sequence[Path]) -> list[tuple[str, Path, Path]]:

@@ -2,11 +2,10 @@
 convolution.
 
 Networks that take 0 to 255 divide or subtract first; those that take 0 to 1 or -1 to 1 mostly do
-nothing, which
-tells nothing.
+nothing, which tells nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,37 +22,48 @@ AFTER = (
     ((-1.0, 1.0), (250.0, 260.0)),  # 0 to 255
     ((-135.0, -85.0), (115.0, 170.0)),  # 0 to 255 less a mean, as Caffe had it
 )
-# Operations that move values without mixing those of different places.
+# Operations that change each value by itself, or move values without mixing those of different
+# places. Of an image of one value they make images of one value.
 PLAIN = {"Identity", "Cast", "Mul", "Sub", "Add", "AddV2", "BiasAdd", "RealDiv", "Div", "Neg"}
-PLAIN |= {"ReverseV2", "StridedSlice", "GatherV2", "ConcatV2", "Split", "Unpack", "Pack"}
+PLAIN |= {"Minimum", "Maximum", "ClipByValue", "Round", "Floor", "Rint", "Quantize", "Dequantize"}
+PLAIN |= {"FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "QuantizeAndDequantizeV2"}
+PLAIN |= {"ReverseV2", "StridedSlice", "Slice", "GatherV2", "ConcatV2", "Split", "Unpack", "Pack"}
 PLAIN |= {"Pad", "PadV2", "MirrorPad", "Squeeze", "ExpandDims", "Transpose", "FusedBatchNormV3"}
-PLAIN |= {"ResizeBilinear", "ResizeBicubic", "ResizeNearestNeighbor", "StopGradient"}
-FIRST = {"Conv2D", "DepthwiseConv2dNative"}
-WHITE = 255.0
+PLAIN |= {"ResizeBilinear", "ResizeBicubic", "ResizeNearestNeighbor", "StopGradient", "Reshape"}
+PLAIN |= {"ExtractImagePatches", "SpaceToDepth", "SpaceToBatchND", "BatchToSpaceND", "AvgPool"}
+PLAIN |= {"MaxPool", "Tile", "Select", "SelectV2", "IdentityN"}
+FIRST = {"Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
+FIRST |= {"BatchMatMulV3", "_FusedConv2D", "Conv3D"}
 
 
 def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
     """The lowest and highest value of a pixel that a network expects; None where its graph does not
     tell.
     """
-    mapped = first_layer(pretrained)
-    if mapped is None:
+    levels = sorted({level for low, high in RANGES for level in (low, (low + high) / 2, high)})
+    answers = first_layer(pretrained, levels)
+    if answers is None:
         return None
-    black, slope = mapped
-    if np.allclose(slope, 1.0) and np.allclose(black, 0.0):
-        return None
+    seen = dict(zip(levels, answers, strict=True))
+    if all(np.allclose(answer, level) for level, answer in seen.items()):
+        return None  # it does nothing with them
     for low, high in RANGES:
+        black, grey, white = seen[low], seen[(low + high) / 2], seen[high]
+        # A value that is cut off or rounded to whole numbers on the way is no line.
+        is_line = np.allclose(grey, (black + white) / 2, atol=0.01 * np.abs(white - black).max())
+        if not is_line or (white <= black).any():
+            continue
         # The channels' mean: what is told by all of them together.
-        ends = (float(np.mean(black + slope * low)), float(np.mean(black + slope * high)))
+        ends = float(np.mean(black)), float(np.mean(white))
         for (least, most), (lowest, highest) in AFTER:
             if least <= ends[0] <= most and lowest <= ends[1] <= highest:
                 return low, high
     return None
 
 
-def first_layer(pretrained: Pretrained) -> tuple[np.ndarray, np.ndarray] | None:
-    """What the first convolution gets of a pixel p: black + slope * p, each float64 [channels];
-    None where it isn't so.
+def first_layer(pretrained: Pretrained, levels: Sequence[float]) -> list[np.ndarray] | None:
+    """What the first convolution or product gets of images of one value each, float64 [channels];
+    None where other operations come first.
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -64,21 +74,22 @@ def first_layer(pretrained: Pretrained) -> tuple[np.ndarray, np.ndarray] | None:
         }
         tf.graph_util.import_graph_def(pretrained.inference.graph, input_map=feed, name="")
     tensor = next(read_first(pixels), None)
-    if tensor is None or tensor.shape.rank != 4 or None in tensor.shape.as_list()[1:]:
+    if tensor is None or not tensor.dtype.is_floating:
         return None
-    _, height, width, _ = tensor.shape.as_list()
     with tf.compat.v1.Session(
         graph=graph, config=tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     ) as session:
-        black, one, white = (
-            session.run(tensor, {pixels: np.full((1, *pretrained.input_shape), value)})[
-                0, height // 2, width // 2
-            ].astype(np.float64)
-            for value in (0.0, 1.0, WHITE)
-        )
-    slope = one - black
-    is_line = np.allclose(white, black + WHITE * slope, rtol=1e-3, atol=1e-3)
-    return (black, slope) if is_line and (slope > 0).all() else None
+        images = [np.full((1, *pretrained.input_shape), level) for level in levels]
+        answers = [session.run(tensor, {pixels: image}) for image in images]
+    return [in_the_middle(answer.astype(np.float64)) for answer in answers]
+
+
+def in_the_middle(answer: np.ndarray) -> np.ndarray:
+    """[channels] of the place in the middle, far from borders that a network adds."""
+    if answer.ndim == 4:
+        return answer[0, answer.shape[1] // 2, answer.shape[2] // 2]
+    places = answer.reshape(-1, answer.shape[-1])
+    return places[len(places) // 2]
 
 
 def read_first(pixels: tf.Tensor) -> Iterator[tf.Tensor]:

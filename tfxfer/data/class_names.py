@@ -1,0 +1,120 @@
+"""The names of classes: refused where no file could hold them, made plain, and what is odd in them."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from tfxfer.data.duplicates import shown
+from tfxfer.data.examples import Found
+from tfxfer.data.split import LONGEST_NAME
+from tfxfer.errors import DataError
+
+BETWEEN = re.compile(r"(?<=\w)[-_ ]+(?=\w)")  # signs that divide the words of a name
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
+SEVERAL = re.compile("[|;,]")  # signs that divide labels where one photo has several
+# Letters of other alphabets that look like Latin ones, Cyrillic first, then Greek.
+LOOK_ALIKE = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445"
+    "\u0456\u0458\u0455"
+    "\u03b1\u03b2\u03b5\u03b7\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "abekmhopctyxijsabenikvoptux",
+)
+
+
+def check_class_names(names: Iterable[str], source: str) -> None:
+    """Refuse names that are not one line of text: labels.txt has a line for each class.
+
+    Raises:
+        DataError: names the class.
+    """
+    for name in sorted(set(names)):
+        if (
+            not name.strip()
+            or len(name.splitlines()) != 1
+            or name.splitlines()[0] != name
+            or "\0" in name
+        ):
+            # A stray quote in a table makes a name of half the file.
+            shown_name = repr(name[:LONGEST_NAME]) + ("..." if len(name) > LONGEST_NAME else "")
+            raise DataError(
+                f"{source}: the class name {shown_name} holds a line break or a zero byte, or is empty. "
+                "Expected names of one line: rename it."
+            )
+
+
+def with_plain_names(found: Found) -> tuple[Found, list[str]]:
+    """The same with class names in one form, and a note on those that were written in several.
+
+    How many blanks there are, and of which kind, is nothing that a person sees, and a Mac writes an
+    accent as a letter of its own (Unicode NFD) where other systems have one letter (NFC).
+
+    Raises:
+        DataError: a list of classes has one of them twice then.
+    """
+    plain = {name: plain_name(name) for name in {*found.names, *(found.classes or ())}}
+    classes = None if found.classes is None else [plain[name] for name in found.classes]
+    if classes and (twice := [name for name, count in Counter(classes).items() if count > 1]):
+        raise DataError(f"{found.source}: the class {twice[0]!r} is there more than once.")
+    written: dict[str, set[str]] = {}
+    for name in set(found.names):
+        written.setdefault(plain[name], set()).add(name)
+    notes = [
+        f"Read as one class, {name!r}: {', '.join(map(ascii, sorted(several)))}."
+        for name, several in sorted(written.items())
+        if len(several) > 1
+    ]
+    return replace(found, names=[plain[name] for name in found.names], classes=classes), notes
+
+
+def plain_name(name: str) -> str:
+    """A class name with one blank between its words, in Unicode's composed form."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def notes_on(names: Iterable[str]) -> list[str]:
+    """What a person should look at in the names of the classes."""
+    names = sorted(set(names))
+    return alike(names) + several_in_one(names)
+
+
+def alike(names: Iterable[str]) -> list[str]:
+    """A note for each group of names that a person reads as one."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(look_of(name), []).append(repr(name))
+    return [
+        f"The classes {' and '.join(group)} look almost the same. Are they one? Then give them "
+        "one name."
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
+def several_in_one(names: Iterable[str]) -> list[str]:
+    """A note where names are lists of names, as in tables of photos with several labels."""
+    single = set(names)
+    lists = [
+        name
+        for name in sorted(single)
+        if SEVERAL.search(name) and {part.strip() for part in SEVERAL.split(name)} & single
+    ]
+    if not lists:
+        return []
+    return [
+        f"Some class names are lists of other ones: {shown([repr(name) for name in lists])}. Has "
+        "a photo several labels? tfxfer takes one: each list counts as a class of its own. Give "
+        "each photo the label that matters most."
+    ]
+
+
+def look_of(name: str) -> str:
+    """A class name as a person reads it: without capitals, signs between words, unseen characters
+    and other forms of the same letters or of the same number.
+    """
+    seen = [character for character in name if unicodedata.category(character) != "Cf"]
+    plain = unicodedata.normalize("NFKC", "".join(seen)).casefold()
+    if NUMBER.fullmatch(plain):
+        return format(float(plain), ".15g")
+    return BETWEEN.sub(" ", plain.translate(LOOK_ALIKE))
