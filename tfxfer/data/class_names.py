@@ -14,6 +14,25 @@ from tfxfer.errors import DataError
 BETWEEN = re.compile(r"(?<=\w)[-_ ]+(?=\w)")  # signs that divide the words of a name
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 SEVERAL = re.compile("[|;,]")  # signs that divide labels where one photo has several
+# What file managers add to the name of a copy, and other programs to a second file of one name.
+COPY = re.compile(r"( - |[ _-])(copy|kopie|copie|copia)( ?\(?\d+\)?)?$| ?\(\d+\)$|^copy of ", re.I)
+# What programs write where a cell is empty.
+NOTHING = {
+    "nan",
+    "none",
+    "null",
+    "n/a",
+    "#n/a",
+    "na",
+    "<na>",
+    "nil",
+    "undefined",
+    "?",
+    "-",
+    "#ref!",
+}
+NOTHING |= {"new folder", "untitled folder", "neuer ordner", "nouveau dossier", "nueva carpeta"}
+WRITTEN_LIST = re.compile(r"[\[{(]\s*[\"'{\[].*[\]})]")  # ['a', 'b'] or {"choices": ["a"]}
 # Letters of other alphabets that look like Latin ones, Cyrillic first, then Greek.
 LOOK_ALIKE = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445"
@@ -76,7 +95,7 @@ def plain_name(name: str) -> str:
 def notes_on(names: Iterable[str]) -> list[str]:
     """What a person should look at in the names of the classes."""
     names = sorted(set(names))
-    return alike(names) + several_in_one(names)
+    return alike(names) + several_in_one(names) + nothing_said(names) + measured(names)
 
 
 def alike(names: Iterable[str]) -> list[str]:
@@ -98,8 +117,14 @@ def several_in_one(names: Iterable[str]) -> list[str]:
     lists = [
         name
         for name in sorted(single)
-        if SEVERAL.search(name) and {part.strip() for part in SEVERAL.split(name)} & single
+        if (SEVERAL.search(name) and {part.strip() for part in SEVERAL.split(name)} & single)
+        or (" " in name and set(name.split()) < single)
     ]
+    if written := [name for name in sorted(single) if WRITTEN_LIST.fullmatch(name)]:
+        return [
+            f"Some class names are lists as programs write them: {shown(written)}. Write the name "
+            "alone. A photo with several labels is taken for one of a class of its own."
+        ]
     if not lists:
         return []
     return [
@@ -109,11 +134,41 @@ def several_in_one(names: Iterable[str]) -> list[str]:
     ]
 
 
+def nothing_said(names: Iterable[str]) -> list[str]:
+    """A note on names that say that there is no name."""
+    empty = [repr(name) for name in sorted(set(names)) if name.casefold() in NOTHING]
+    if not empty:
+        return []
+    what = "class" if len(empty) == 1 else "classes"
+    return [
+        f"The {what} {', '.join(empty)} may hold photos without a label, by the name. If so, leave "
+        "them out."
+    ]
+
+
+def measured(names: Iterable[str]) -> list[str]:
+    """A note where names are numbers with decimals, as of something that was measured."""
+    numbers = [name.replace(",", ".", 1) for name in sorted(set(names))]
+    if not all(NUMBER.fullmatch(number) for number in numbers):
+        return []
+    broken = [number for number in numbers if not float(number).is_integer()]
+    if not broken:
+        return []
+    return [
+        f"The classes are numbers with decimals ({shown(broken)}). If they measure something, each "
+        "value counts as a class of its own here: tfxfer tells classes apart, it does not measure."
+    ]
+
+
 def look_of(name: str) -> str:
-    """A class name as a person reads it: without capitals, signs between words, unseen characters
-    and other forms of the same letters or of the same number.
+    """A class name as a person reads it: without capitals, signs between words, unseen characters,
+    other forms of the same letters or of the same number, and the mark of a copy.
     """
-    seen = [character for character in name if unicodedata.category(character) != "Cf"]
+    seen = [
+        character
+        for character in COPY.sub("", name) or name
+        if unicodedata.category(character) != "Cf"
+    ]
     plain = unicodedata.normalize("NFKC", "".join(seen)).casefold()
     if NUMBER.fullmatch(plain):
         return format(float(plain), ".15g")

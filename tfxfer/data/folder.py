@@ -11,12 +11,15 @@ from tfxfer.data.examples import Found
 from tfxfer.data.images import ENDINGS, EXTRA, READ, UNREAD, kind
 from tfxfer.data.layout import (
     check_classes,
+    check_kinds,
     entries,
     find_parts,
     has_images,
     hidden,
+    hint_of_names,
     hint_of_tables,
     is_folder,
+    is_kept,
     levels,
     parts_in_classes,
     said_of_folders,
@@ -99,6 +102,8 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
     if parts:
         tops = [(part, classes, classes) for part, top in parts for classes in subfolders(top)]
         notes += _said_of_parts(inner, parts)
+        for _, top in parts:
+            check_kinds(subfolders(top), source)
         loose = [folder, inner, *(top for _, top in parts)]
     else:
         classes = [top for top in subfolders(inner) if has_images(top)]
@@ -127,9 +132,14 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
             empty.append(f"{place}/")
     stray = _loose(loose, others)
     if not paths:
-        raise DataError(_nothing(source, len(stray), others, folder))
-    if len(set(names)) == 1 and not judging and (hint := hint_of_tables(folder)):
-        raise DataError(f"{source}: all images are in one folder, {names[0]}/, as one class.{hint}")
+        raise DataError(_nothing(source, stray, others, folder))
+    if len(set(names)) == 1 and not judging:
+        hint = hint_of_tables(folder) + hint_of_names(paths)
+        if hint or is_kept(names[0]):
+            raise DataError(
+                f"{source}: all images are in one folder, {names[0]}/, as one class. Expected a "
+                f"folder for each class.{hint}"
+            )
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source)
     if stray:
@@ -171,6 +181,14 @@ def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]
             "Left out, because they are not train, validation or test with class folders: "
             f"{shown(left)}."
         )
+    classes = {entry.name for _, top in parts for entry in subfolders(top)}
+    for entry in subfolders(folder):
+        same = sorted(classes & {inner.name for inner in subfolders(entry)})
+        if entry not in tops and same and has_images(entry):
+            notes.append(
+                f"{entry.name}/ holds the same folders as a part ({shown(same)}). Is it a part? "
+                "Then call it train, validation or test."
+            )
     return notes
 
 
@@ -231,11 +249,12 @@ def _said_of_unread(others: Counter[str]) -> str:
     return f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
 
 
-def _nothing(source: str, stray: int, others: Counter[str], folder: Path) -> str:
+def _nothing(source: str, stray: list[Path], others: Counter[str], folder: Path) -> str:
     if stray:
         return (
-            f"{source}: {stray} images, but no class folders, so that nothing says what they show."
-            f"{hint_of_tables(folder)} Expected a folder for each class, named like it:{LAYOUT}"
+            f"{source}: {len(stray)} images, but no class folders, so that nothing says what they "
+            f"show.{hint_of_tables(folder)}{hint_of_names(stray)} Expected a folder for each "
+            f"class, named like it:{LAYOUT}"
         )
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"

@@ -3,6 +3,7 @@ and by what lies below.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from tfxfer.data.duplicates import shown
 from tfxfer.data.images import ENDINGS
 from tfxfer.data.parts import WORD, part_in, part_of
+from tfxfer.data.pieces import check_pieces
 from tfxfer.errors import DataError
 
 DEEPEST = 4  # folders around the class folders that are looked through
@@ -17,6 +19,10 @@ DEEPEST = 4  # folders around the class folders that are looked through
 KEPT = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "original"}
 KEPT |= {"originals", "augmented", "augmentation", "aug", "raw", "jpg", "jpeg", "png", "data"}
 TABLES = {".csv", ".tsv", ".xlsx"}
+# Folders that operating systems and file servers make.
+SYSTEM = {"__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found"}
+SYSTEM |= {"@eadir", "#recycle", "@recycle"}
+LAST_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")  # 7_12, cat.0, dog (3)
 # Folders of images that say where something is: answers, not photos.
 DRAWN = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots"}
 DRAWN |= {"segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}
@@ -47,7 +53,7 @@ def entries(folder: Path) -> list[Path]:
 
 def hidden(name: str) -> bool:
     """Whether a file manager would not show it."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name.casefold() in SYSTEM
 
 
 def unwrapped(folder: Path, part: str = "") -> Path:
@@ -146,8 +152,14 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
 
 
 def class_folders(folder: Path) -> bool:
-    """Whether a part holds folders with images: its classes."""
-    return any(has_images(entry) for entry in subfolders(folder))
+    """Whether a part holds folders with images: its classes.
+
+    A single folder that is called `images`, or the like, is none.
+    """
+    below = [entry for entry in subfolders(folder) if has_images(entry)]
+    if len(below) == 1 and is_kept(below[0].name):
+        return class_folders(below[0])
+    return bool(below)
 
 
 def check_flat_parts(folders: Sequence[Path], source: str) -> None:
@@ -163,7 +175,46 @@ def check_flat_parts(folders: Sequence[Path], source: str) -> None:
         f"{source}: {shown([folder.name + '/' for folder in folders])} are parts by their names, "
         "and there are no class folders in them, so that nothing says what the images show. "
         f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/."
-        f"{hint_of_tables(folders[0].parent)}"
+        f"{hint_of_tables(folders[0].parent)}{hint_of_names(images_in(folders))}"
+        f"{hint_of_boxes([folders[0].parent, *folders])}"
+    )
+
+
+def hint_of_boxes(folders: Sequence[Path]) -> str:
+    """What to say of folders such as labels/, beside the images, that hold no images; "" where
+    there is none.
+    """
+    places = [entry for folder in folders for entry in subfolders(folder)]
+    found = [f"{entry.name}/" for entry in places if is_drawn(entry.name) and not has_images(entry)]
+    if not found:
+        return ""
+    return (
+        f" What is in {found[0]} may mark places in the images; tfxfer learns one class for a "
+        "whole image."
+    )
+
+
+def images_in(folders: Sequence[Path]) -> list[Path]:
+    """The images that lie in some folders themselves."""
+    return [
+        entry
+        for folder in folders
+        for entry in entries(folder)
+        if entry.suffix.lower() in ENDINGS and not hidden(entry.name)
+    ]
+
+
+def hint_of_names(images: Sequence[Path]) -> str:
+    """Advice where the names of images seem to begin with their class, such as cat.0.jpg; "" where
+    they do not.
+    """
+    names = Counter(LAST_NUMBER.sub("", image.stem) for image in images)
+    names.pop("", None)  # numbers alone
+    if len(names) < 2 or 2 * len(names) > sum(names.values()):
+        return ""
+    return (
+        f" The file names begin with {shown(sorted(names))}. If these are the classes, put each "
+        "into a folder of its own, or write a .csv table with the columns path and label."
     )
 
 
@@ -199,30 +250,54 @@ def parts_in_classes(tops: Sequence[Path]) -> list[tuple[str, Path, Path]]:
 
 def check_classes(tops: Sequence[Path], source: str) -> None:
     """Refuse folders that can't be the classes: two hold the same folders, or one holds drawings
-    of the other.
+    of the other, or is a set of its own.
 
     Raises:
         DataError: names the folders, and what to do.
     """
     below = {top: {entry.name for entry in subfolders(top) if has_images(entry)} for top in tops}
-    names = sorted(top.name for top in tops)
-    if any(is_drawn(name) for name in names) and any(fold(name) in KEPT for name in names):
-        raise DataError(
-            f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, "
-            "no classes. "
-            "Expected a folder for each class, or a .csv table with the columns path and label."
-        )
+    check_kinds(tops, source)
+    for top, names in below.items():
+        for name in sorted(names):
+            if part_of(name) and class_folders(top / name):
+                raise DataError(
+                    f"{source}: {top.name}/{name}/ is a part with class folders by its name, so "
+                    f"{top.name}/ is no class. Give one set alone, such as {top}."
+                )
     for one, other in alike(below):
-        shared = sorted(n for n in below[one] & below[other] if fold(n) not in KEPT | DRAWN)
+        shared = sorted(
+            n for n in below[one] & below[other] if not is_kept(n) and fold(n) not in DRAWN
+        )
         if len(shared) >= 2 and 2 * len(shared) >= min(len(below[one]), len(below[other])):
             listed = shown([name + "/" for name in shared])
             raise DataError(
                 f"{source}: {one.name}/ and {other.name}/ hold the same folders ({listed}), so "
                 "these may be the classes. If they are: call the folders around them train/, "
                 f"validation/ or test/ if they are parts, or give one of them, such as {one}. If "
-                f"the classes are {one.name}/ and {other.name}/: leave one of the folders in each. "
-                "A .csv table with the columns path and label can say anything else."
+                f"not, or if some of the folders say whose photos these are: list the photos in a "
+                ".csv table with the columns path, label and group."
             )
+
+
+def check_kinds(tops: Sequence[Path], source: str) -> None:
+    """Refuse folders that are photos and drawings on them, or pieces of one download, by their
+    names: in a pile and in a part alike.
+
+    Raises:
+        DataError: names the folders.
+    """
+    names = sorted(top.name for top in tops)
+    if any(is_drawn(name) for name in names) and any(is_kept(name) for name in names):
+        raise DataError(
+            f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, "
+            "no classes. "
+            "Expected a folder for each class, or a .csv table with the columns path and label."
+            f"{hint_of_names(images_in([top for top in tops if is_kept(top.name)]))}"
+        )
+    filled = {top: subfolders(top) for top in tops if not has_images(top, deep=False)}
+    check_pieces(
+        {top: [e.name for e in found if has_images(e)] for top, found in filled.items()}, source
+    )
 
 
 def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[str]:
@@ -247,6 +322,8 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
                     "with the "
                     "columns path and label."
                 )
+        if len(counts) == 1 and is_kept(next(iter(counts))):
+            continue  # all of them are in images/, or the like
         if set(counts) - {""}:
             listed = [
                 f"{below + '/' if below else 'beside them'} {n}" for below, n in counts.items()
@@ -255,8 +332,9 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
     if not said:
         return []
     return [
-        f"{shown(said)}; all of these images count. If some are altered copies of others, "
-        "keep each photo's copies in one part: with a .csv table and its column group."
+        f"{shown(said)}; all of these images count. If each folder is a person or a place, or "
+        "some images are altered copies of others, keep those together in one part: with a .csv "
+        "table and its column group."
     ]
 
 
@@ -266,6 +344,12 @@ def alike(below: Mapping[Path, set[str]]) -> Iterator[tuple[Path, Path]]:
     for top, names in below.items():
         yield from dict.fromkeys((first[name], top) for name in sorted(names) if name in first)
         first = dict.fromkeys(names, top) | first
+
+
+def is_kept(name: str) -> bool:
+    """Whether a folder's name says how its images were kept, and nothing else: `JPEGImages`."""
+    words = {word.casefold() for word in WORD.findall(name)}
+    return fold(name) in KEPT or (bool(words) and words <= KEPT)
 
 
 def is_drawn(name: str) -> bool:

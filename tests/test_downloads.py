@@ -1,0 +1,154 @@
+"""Folders as downloads, phones and file servers leave them: what is no class is said or refused."""
+
+import pytest
+from test_data import folder, image, notes
+
+from tfxfer.data import load
+from tfxfer.errors import DataError
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("apprentissage", "essai"),
+        ("Entraînement", "Test"),
+        ("entrenamiento", "prueba"),
+        ("Trainingsdaten", "Testdaten"),
+        ("训练集", "测试集"),
+    ],
+)
+def test_parts_are_known_in_other_languages(parts, tmp_path):
+    counts = dict(zip(parts, (8, 4), strict=True))
+    folder(tmp_path, {f"{part}/{name}": n for part, n in counts.items() for name in "ab"})
+    examples = load(tmp_path)
+    assert examples.classes == ("a", "b")
+    assert len(examples.where("train")) == 16 and len(examples.where("test")) == 8
+
+
+def test_a_folder_that_may_be_a_part_is_asked_about(tmp_path):
+    tops = ("train", "test", "query")
+    folder(tmp_path, {f"{top}/{name}": 4 for top in tops for name in "ab"})
+    assert "query/ holds the same folders as a part (a, b)" in notes(load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "tops",
+    [
+        ("photos-20240101T120000Z-001/photos", "photos-20240101T120000Z-002/photos"),
+        ("archive (1)", "archive (2)"),
+        ("dataset_part1", "dataset_part2"),
+        ("train/batch_1", "train/batch_2"),
+    ],
+)
+def test_pieces_of_one_download_are_no_classes(tops, tmp_path):
+    folder(tmp_path, {f"{tops[0]}/cat": 5, f"{tops[0]}/dog": 5, f"{tops[1]}/emu": 5})
+    folder(tmp_path, {f"test/{name}": 2 for name in ("cat", "dog")} if "train" in tops[0] else {})
+    with pytest.raises(DataError, match=r"pieces of one set.*together into one folder"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("grade1", "grade2"), ("Batch 1", "Batch 2")])
+def test_numbered_classes_are_classes(names, tmp_path):
+    below = {"grade1": "grade1/ann", "grade2": "grade2/bob"}  # photos of each person
+    folder(tmp_path, {below.get(name, name): 8 for name in names})
+    assert load(tmp_path).classes == names
+
+
+def test_a_set_beside_another_set_is_no_class(tmp_path):
+    folder(tmp_path, {"fruit/train/apple": 4, "fruit/train/lime": 4, "roots/carrot": 4})
+    with pytest.raises(DataError, match="fruit/train/ is a part"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("drawn", ["SegmentationClass", "GT_Masks"])
+@pytest.mark.parametrize("photos", ["JPEGImages", "Original Images"])
+def test_photos_and_drawings_are_no_classes_however_they_are_written(photos, drawn, tmp_path):
+    with pytest.raises(DataError, match="drawings on them"):
+        load(folder(tmp_path, {f"VOC/{photos}": 8, f"VOC/{drawn}": 8}))
+
+
+@pytest.mark.parametrize(
+    "name", ["$RECYCLE.BIN", "System Volume Information", "@eaDir", "#recycle"]
+)
+def test_folders_of_the_system_are_no_classes(name, tmp_path):
+    folder(tmp_path, {"cat": 5, "dog": 5, f"{name}/S-1": 3, f"cat/{name}": 2})
+    examples = load(tmp_path)
+    assert examples.classes == ("cat", "dog") and len(examples) == 10
+
+
+def test_a_part_with_loose_photos_alone_is_left_out_and_said(tmp_path):
+    # As in Tiny ImageNet: test/images/ has no class folders.
+    folder(tmp_path, {"train/n1/images": 4, "train/n2/images": 4, "test/images": 4})
+    examples = load(tmp_path)
+    assert examples.classes == ("n1", "n2") and "test/" in notes(examples)
+    assert "subfolders" not in notes(examples)
+
+
+def test_labels_of_places_beside_the_photos_are_named(tmp_path):
+    folder(tmp_path, {"train/images": 4, "valid/images": 4})
+    (tmp_path / "train" / "labels").mkdir()
+    (tmp_path / "train" / "labels" / "000.txt").write_text("0 .5 .5 .1 .1")
+    with pytest.raises(DataError, match=r"no class folders.*labels/ may mark places"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("place", [".", "images", "train"])
+def test_classes_in_the_names_of_files_are_seen_and_said(place, tmp_path):
+    folder(tmp_path, {place: 0, "test1": 4} if place == "train" else {place: 0})
+    for number in range(8):
+        name = f"{('cat', 'dog')[number % 2]}.{number}.png"
+        (tmp_path / place / name).write_bytes(image(number))
+    with pytest.raises(DataError, match="file names begin with cat, dog"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("copy", ["cat - Copy", "cat copy 2", "cat (1)", "Copy of cat"])
+def test_a_copied_class_folder_is_said(copy, tmp_path):
+    examples = load(folder(tmp_path, {"cat": 5, copy: 5, "dog": 5}))
+    assert repr(copy) in notes(examples) and "look almost the same" in notes(examples)
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "#N/A", "?", "New folder"])
+def test_names_that_say_nothing_are_said(name, tmp_path):
+    target = tmp_path / ("photos" if "/" in name else ".")
+    if "/" in name:
+        folder(target, {"a": 12})
+        labels = ("cat", "dog", name)
+        rows = [f"photos/a/{i:03d}.png,{labels[i % 3]}" for i in range(12)]
+        target = tmp_path / "t.csv"
+        target.write_text("\n".join(["path,label", *rows]))
+    else:
+        folder(target, {"cat": 4, "dog": 4, name: 4})
+    assert f"The class {name!r} may hold photos without a label" in notes(load(target))
+
+
+@pytest.mark.parametrize("names", [("0.5", "1.5"), ("0,25", "3")])
+def test_numbers_that_measure_something_are_said(names, tmp_path):
+    assert "numbers with decimals" in notes(load(folder(tmp_path, dict.fromkeys(names, 4))))
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("0.0", "1.0"), ("v1.5", "v2.5")])
+def test_numbers_that_name_classes_are_fine(names, tmp_path):
+    assert "decimals" not in notes(load(folder(tmp_path, dict.fromkeys(names, 4))))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("['cat', 'dog']", "['cat']"), "as programs write them"), (("cat dog", "dog"), "lists")],
+)
+def test_lists_of_names_in_other_forms_are_said(names, said, tmp_path):
+    assert said in notes(load(folder(tmp_path, dict.fromkeys([*names, "cat"], 4))))
+
+
+@pytest.mark.parametrize("name", ["000-Edit.png", "000_thumb.png", "000 - Kopie.png", "000.webp"])
+def test_second_versions_of_a_photo_are_said(name, tmp_path):
+    folder(tmp_path, {"a": 6, "b": 6})
+    (tmp_path / "a" / name).write_bytes(image(99))
+    assert f"{name} of 000.png" in notes(load(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["000 (1).png", "001.jpg"])
+def test_what_browsers_and_scrapers_call_other_photos_is_fine(name, tmp_path):
+    folder(tmp_path, {"a": 6, "b": 6})
+    (tmp_path / "a" / name).write_bytes(image(99))
+    assert "copies" not in notes(load(tmp_path))
