@@ -20,6 +20,7 @@ TABLES = {".csv", ".tsv", ".txt"}
 # What to do with files that are often given and not read, by how their names end.
 CURES = {
     (".xlsx", ".xls", ".ods", ".numbers"): " It is a workbook: save its table as CSV UTF-8.",
+    (".json", ".jsonl", ".parquet", ".feather", ".arrow", ".pkl"): " Write its table as a .csv.",
     (".7z", ".rar", ".bz2", ".tbz2", ".xz", ".txz", ".gz", ".zst"): " Unpack it first.",
 }
 
