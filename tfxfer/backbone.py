@@ -166,6 +166,7 @@ class Backbone(keras.layers.Layer):
                 f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}"
             )
         self.taps, self.batch_norm, self.precision = taps, batch_norm, precision
+        check_range(value_range)
         low, high, self.range_from = told_range(value_range, known, pretrained)
         self.value_range = (float(low), float(high))
         self._pretrained = Hidden(pretrained)
@@ -186,6 +187,10 @@ class Backbone(keras.layers.Layer):
             )
             for w in pretrained.weights
         ]
+        for i, variable in enumerate(self._own):
+            # Keras' own layers have each variable as an attribute, by which tf.train.Checkpoint
+            # finds it; in a list it would be left out without a word.
+            self._track_trackable(variable, name=f"weight_{i}")
         self._functions = Hidden[dict[Any, Any]]({})
         self._fitted: tuple[bool, ...] | None = None  # what trained when `fit` last traced a step
         self.built = True
@@ -496,7 +501,8 @@ class Backbone(keras.layers.Layer):
             and len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
         )
         x, count = tf.cast(x, tf.float32), tf.shape(x)[0]
-        if several := tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1 or x.shape[0] == 0
+        if several:
             # A replica may be left without an example, and TensorFlow's convolutions on a CPU (2.21) give an empty batch a wrong shape.
             x = tf.pad(x, [[0, tf.cast(count == 0, tf.int32)], *([0, 0] for _ in self.entry_shape)])
         features, *updates = self._run(graph, self._training_maps(graph), x, fast=fast)
@@ -670,6 +676,25 @@ class Backbone(keras.layers.Layer):
             known, weights=tuple(replace(w, value=values[w.name]) for w in known.weights)
         )
         self._pretrained.it = KNOWN[self._keep().digest] = loaded
+
+
+def check_range(value_range: Any) -> None:
+    """Refuse what is no range of pixels.
+
+    Raises:
+        ValueError: it is not two numbers, the smaller one first.
+    """
+    if value_range is None:
+        return
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise ValueError(
+            "Expected value_range to be two numbers, the smaller one first, such as (0, 1). "
+            f"Received: value_range={value_range!r}"
+        )
 
 
 def constant(value: np.ndarray):

@@ -17,7 +17,7 @@ from tfxfer.data.damage import Checked
 from tfxfer.data.duplicates import conflicts, copies, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.heic import readable
-from tfxfer.data.images import problem
+from tfxfer.data.images import kind, problem
 from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 
@@ -97,6 +97,11 @@ def assemble(
         drop, said = leaks([found.files[i] for i in at], digests, splits)
         notes += said
         stay = sorted(set(range(len(at))) - set(drop))
+        if "train" in splits and not any(splits[i] == "train" for i in stay):
+            raise DataError(
+                f"{found.source}: every training image is also in validation or test, so that "
+                "nothing is left to train on. Expected other images in each part."
+            )
         at, names, digests, splits = (
             [at[i] for i in stay],
             [names[i] for i in stay],
@@ -173,9 +178,9 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
         if damage is None:
             return Looked(digest, plain=data is raw)
         if not damage.readable:
-            return Looked(digest, f"is a JPEG that {damage.reason}")
+            return Looked(digest, f"is a {kind(data)} that {damage.reason}")
         if skip_bad_images:
-            return Looked(digest, f"is a JPEG that is damaged: {damage.reason}")
+            return Looked(digest, f"is a {kind(data)} that is damaged: {damage.reason}")
         return Looked(digest, damage=damage.reason, plain=data is raw)
 
     count, looked, said = len(found.files), [], time.monotonic()

@@ -1,17 +1,30 @@
 """The names of classes: refused where no file could hold them, made plain, and what is odd in them."""
 
+import html
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from urllib.parse import unquote
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.split import LONGEST_NAME
 from tfxfer.errors import DataError
 
-BETWEEN = re.compile(r"(?<=\w)[-_ ]+(?=\w)")  # signs that divide the words of a name
+# Signs that divide the words of a name; between two figures they matter.
+BETWEEN = re.compile(r"(?<=\w)[-_. ]*[-_ ][-_. ]*(?=\w)")
+BETWEEN_FIGURES = re.compile(r"(?<=\d)[-_ ]+(?=\d)")
+# Signs that a keyboard and a word processor write differently, and those that show nothing.
+SIGNS = {
+    **dict.fromkeys(range(0x2010, 0x2016), "-"),
+    0x2212: "-",
+    **dict.fromkeys(range(0xFE00, 0xFE10)),
+}
+SIGNS |= dict.fromkeys(map(ord, "\u2018\u2019\u201a\u00b4`"), "'")
+SIGNS |= dict.fromkeys(map(ord, "\u201c\u201d\u201e\u00ab\u00bb"), '"')
+END = re.compile(r"(?<=[^\W\d])[.,;:!]+$")
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 SEVERAL = re.compile("[|;,]")  # signs that divide labels where one photo has several
 # What file managers add to the name of a copy, and other programs to a second file of one name.
@@ -161,9 +174,11 @@ def measured(names: Iterable[str]) -> list[str]:
 
 
 def look_of(name: str) -> str:
-    """A class name as a person reads it: without capitals, signs between words, unseen characters,
-    other forms of the same letters or of the same number, and the mark of a copy.
+    """A class name as a person reads it: without capitals, signs between and around words, unseen
+    characters, other forms of the same letters or of the same number, what web pages and addresses
+    write for a sign, and the mark of a copy.
     """
+    name = unquote(html.unescape(name), errors="replace").translate(SIGNS)
     seen = [
         character
         for character in COPY.sub("", name) or name
@@ -172,4 +187,6 @@ def look_of(name: str) -> str:
     plain = unicodedata.normalize("NFKC", "".join(seen)).casefold()
     if NUMBER.fullmatch(plain):
         return format(float(plain), ".15g")
-    return BETWEEN.sub(" ", plain.translate(LOOK_ALIKE))
+    plain = END.sub("", plain.strip("'\"")) or plain
+    plain = BETWEEN_FIGURES.sub("\0", plain.translate(LOOK_ALIKE))
+    return BETWEEN.sub("", plain)
