@@ -256,7 +256,7 @@ def folder(tmp_path) -> Path:
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damage_is_found_in_a_file_that_tensorflow_reads(name):
     data = DAMAGED[name]()
-    assert tf.io.decode_jpeg(data, channels=3).shape.rank == 3
+    assert tf.io.decode_image(data).shape.rank >= 3
     found = find_damage(data)
     assert found is not None and found.readable
 
@@ -264,7 +264,7 @@ def test_damage_is_found_in_a_file_that_tensorflow_reads(name):
 @pytest.mark.parametrize("name", WHOLE)
 def test_nothing_is_found_in_a_whole_file(name):
     data = WHOLE[name]()
-    assert tf.io.decode_image(data).shape.rank == 3
+    assert tf.io.decode_image(data).shape.rank >= 3
     assert find_damage(data) is None
 
 

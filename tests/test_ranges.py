@@ -61,6 +61,23 @@ FIRST = {
     "cut off at 0 and 255": (lambda: [Own(lambda x: ops.clip(x, 0, 255) / 255)], (0, 255)),
     "rounded": (lambda: [Own(lambda x: ops.round(x) / 255)], (0, 255)),
     "rounded behind 255 x": (lambda: [Own(lambda x: ops.round(x * 255) / 255)], (0, 1)),
+    "x - 1/2": (lambda: [keras.layers.Rescaling(1.0, offset=-0.5)], (0, 1)),
+    "1/255 - 1/2": (lambda: [keras.layers.Rescaling(1 / 255, offset=-0.5)], (0, 255)),
+    "digits of 0 to 1": (lambda: [Own(lambda x: (x - 0.1307) / 0.3081)], (0, 1)),
+    "a deviation alone, of 0 to 255": (lambda: [Own(lambda x: x / 58.8)], (0, 255)),
+    "made smaller with antialias": (
+        lambda: [Own(lambda x: tf.image.resize(x, (16, 16), antialias=True) / 255)],
+        (0, 255),
+    ),
+    "checked, and never below 0": (
+        lambda: [Own(lambda x: tf.nn.relu(tf.debugging.check_numerics(x, "pixels")) / 255)],
+        (0, 255),
+    ),
+    "the mean of the colours": (
+        lambda: [Own(lambda x: ops.repeat(ops.mean(x, -1, keepdims=True), 3, -1) / 255)],
+        (0, 255),
+    ),
+    "a BatchNorm that learned nothing": (lambda: [keras.layers.BatchNormalization()], None),
     "as rows": (
         lambda: [
             keras.layers.Reshape((1024, 3)),
