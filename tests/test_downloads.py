@@ -152,3 +152,40 @@ def test_what_browsers_and_scrapers_call_other_photos_is_fine(name, tmp_path):
     folder(tmp_path, {"a": 6, "b": 6})
     (tmp_path / "a" / name).write_bytes(image(99))
     assert "copies" not in notes(load(tmp_path))
+
+
+@pytest.mark.parametrize("ending", ["", ".jpg?w=300", ".jpg!d", ".image", ".png_"])
+@pytest.mark.parametrize("parts", [(), ("train", "test")])
+def test_photos_whose_ending_says_nothing_are_photos(parts, ending, tmp_path):
+    tops = [f"{part}/{name}" for part in parts for name in "ab"] or ["a", "b"]
+    folder(tmp_path, dict.fromkeys(tops, 6))
+    for photo in list(tmp_path.rglob("*.png")):
+        photo.rename(photo.with_suffix("").as_posix() + ending)
+    examples = load(tmp_path)
+    assert examples.classes == ("a", "b") and len(examples) == 6 * len(tops)
+
+
+def test_photos_that_a_cloud_has_not_sent_are_said(tmp_path):
+    folder(tmp_path, {"a": 5, "b": 5})
+    (tmp_path / "a" / ".IMG_1.jpg.icloud").write_bytes(b"bplist00")
+    assert "1 files are in iCloud alone" in notes(load(tmp_path))
+    (tmp_path / "a" / "IMG_2.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a/IMG_2\.jpg is empty.*cloud drive"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("photos.zip", b"PK\3\4 and so on", "whose end is missing"),
+        ("photos.zip", b"<html>Quota exceeded", "it begins with b'<html>Quota"),
+        ("photos.zip.001", b"PK\3\4", "a piece of an archive"),
+        ("photos.zip.crdownload", b"PK\3\4", "not finished"),
+        ("train.tfrecord", b"", "from_dataset"),
+        ("images.npz", b"PK\3\4", "from_arrays"),
+    ],
+)
+def test_files_that_are_no_photos_are_told_what_to_do_with(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        load(tmp_path / name)

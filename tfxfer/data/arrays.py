@@ -145,8 +145,8 @@ def from_dataset(
     given = {"train": train, "validation": validation, "test": test}
     given = {part: dataset for part, dataset in given.items() if dataset is not None}
     _check_class_names(given)
-    spool, labels, splits, files = Spool(), [], [], []
-    notes: list[str] = []
+    spool, notes = Spool(), list[str]()
+    labels, splits, files = list[int](), list[str](), list[str]()
     for part, dataset in given.items():
         before = len(files)
         for i, (data, label) in enumerate(_elements(dataset, part, notes)):

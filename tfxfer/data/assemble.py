@@ -70,10 +70,12 @@ def assemble(
     bad = [i for i, text in enumerate(problems) if text]
     if bad:
         texts = [f"{found.files[i]} {problems[i]}" for i in bad]
+        empty = any(problems[i] == "is empty" for i in bad)
         if not skip_bad_images:
             raise ImageError(
                 f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: {shown(texts, 5)}. "
                 "Repair or remove them, or leave them out with --skip-bad-images."
+                + (" A cloud drive may not have fetched the empty ones yet." if empty else "")
             )
         notes.append(
             f"{counted(len(bad), 'image')} left out (--skip-bad-images): {'; '.join(texts)}."

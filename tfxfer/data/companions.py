@@ -14,6 +14,7 @@ DRAWN = re.compile(r"[-_. ]*(mask|seg|segmentation|groundtruth|annotation|gt)s?(
 ALTERED = re.compile(
     r"[-_. ]+((aug|augmented|flip|flipped|rot|rotated|mirror|mirrored|crop|cropped|copy)"
     r"[-_. ]?[a-z0-9]*|thumb|thumbnail|small|resized|scaled|edit|edited|kopie|copie|copia)$"
+    r"|[-_. ]*\([^()]*conflicted copy[^()]*\)$"  # of Dropbox
 )
 # Roboflow writes one photo several times, as photo_jpg.rf.1f0c...jpg.
 ROBOFLOW = re.compile(r"\.rf\.[0-9a-f]{8,}$")

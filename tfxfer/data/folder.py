@@ -8,7 +8,7 @@ from pathlib import Path
 from tfxfer.data.companions import check_companions
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.images import ENDINGS, EXTRA, READ, UNREAD, kind
+from tfxfer.data.images import EXTRA, READ, UNREAD
 from tfxfer.data.layout import (
     check_classes,
     check_kinds,
@@ -19,6 +19,7 @@ from tfxfer.data.layout import (
     hint_of_names,
     hint_of_tables,
     is_folder,
+    is_image,
     is_kept,
     levels,
     parts_in_classes,
@@ -27,8 +28,9 @@ from tfxfer.data.layout import (
     unwrapped,
 )
 from tfxfer.errors import DataError
-from tfxfer.files import open_regular, read_regular
+from tfxfer.files import read_regular
 
+AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which a Mac has not fetched
 PACKED = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"}
 LAYOUT = """
   photos/
@@ -40,13 +42,13 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
     """All images below a folder, sorted; how many other files there are, by ending; and a note for each folder that can't be listed.
 
     Hidden files and folders (.DS_Store, .ipynb_checkpoints, ._photo.jpg) are passed over and counted; symbolic links are followed, each folder once.
-    A file without an ending counts as an image if its first bytes say so.
+    A file without an ending, or with an unknown one, counts as an image if its first bytes say so.
     """
     images: list[Path] = []
     others: Counter[str] = Counter()
     closed: list[str] = []
     for path in _walk(folder, others, closed):
-        if path.suffix.lower() in ENDINGS or (not path.suffix and _begins_as_image(path)):
+        if is_image(path):
             images.append(path)
         else:
             others[path.suffix.lower() or path.name] += 1
@@ -151,7 +153,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         count = sum(others.values())
         what = "file that is not an image" if count == 1 else "files that are not images"
-        if UNREAD & set(others):
+        if UNREAD & set(others) or others[AWAY]:
             what = "other file" if count == 1 else "other files"
         notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others)}")
     files = [path.relative_to(folder).as_posix() for path in paths]
@@ -210,19 +212,11 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
         for entry in entries:
             folded = is_folder(entry)
             if hidden(entry.name):
-                others[entry.name if folded else "hidden"] += 1
+                others[_hidden_as(entry.name, folded)] += 1
             elif folded:
                 waiting.append(entry.path)
             else:
                 yield Path(entry.path)
-
-
-def _begins_as_image(path: Path) -> bool:
-    try:
-        with open_regular(path) as file:
-            return kind(file.read(64)) is not None
-    except OSError:
-        return False
 
 
 def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
@@ -233,20 +227,31 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
             if entry.is_dir():
                 continue
             if hidden(entry.name):
-                others["hidden"] += 1
-            elif entry.suffix.lower() in ENDINGS:
+                others[_hidden_as(entry.name)] += 1
+            elif is_image(entry):
                 images.append(entry)
             else:
                 others[entry.suffix.lower() or entry.name] += 1
     return images
 
 
+def _hidden_as(name: str, folder: bool = False) -> str:
+    """What a hidden file or folder is counted as."""
+    if name.endswith(AWAY):
+        return AWAY
+    return name if folder else "hidden"
+
+
 def _said_of_unread(others: Counter[str]) -> str:
-    """Advice for images of formats that are not read; "" where there is none."""
-    found = sorted(UNREAD & set(others))
-    if not found:
-        return ""
-    return f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
+    """Advice for images of formats that are not read, or that are not on this machine; "" where
+    there is none.
+    """
+    found, advice = sorted(UNREAD & set(others)), ""
+    if found:
+        advice = f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
+    if away := others[AWAY]:
+        advice += f" {away} files are in iCloud alone ({AWAY}): download them there first."
+    return advice
 
 
 def _nothing(source: str, stray: list[Path], others: Counter[str], folder: Path) -> str:

@@ -27,6 +27,22 @@ ENDINGS = READ | EXTRA
 # Images that are not read, so that nobody is told that they are none.
 UNREAD = {".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".jp2", ".j2k", ".exr", ".tga", ".svg", ".psd"}
 UNREAD |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".ico", ".npy", ".nii"}
+# Endings of files that often lie beside photos and are none; others are told by their first bytes.
+OTHERS = {
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".xml",
+    ".json",
+    ".jsonl",
+    ".md",
+    ".yaml",
+    ".yml",
+    ".html",
+    ".htm",
+}
+OTHERS |= {".pdf", ".db", ".ini", ".mp4", ".mov", ".avi", ".xmp", ".aae", ".py", ".ipynb", ".zip"}
+OTHERS |= {".tar", ".gz", ".mat", ".npz", ".pkl", ".xlsx", ".docx", ".log", ".icloud"}
 MARKER = re.compile(b"\xff[\x01-\xfe]")  # of a segment of a JPEG
 GIF_RUN = 4096  # blocks that are looked at together
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
-from tfxfer.data.images import ENDINGS
+from tfxfer.data.images import ENDINGS, OTHERS, UNREAD, kind
 from tfxfer.data.parts import WORD, part_in, part_of
 from tfxfer.data.pieces import check_pieces
 from tfxfer.errors import DataError
+from tfxfer.files import open_regular
 
+MOST_OPENED = 20  # files of a folder, to see whether there are images among them
 DEEPEST = 4  # folders around the class folders that are looked through
 # Folders below a class that say how its images were kept, not what they show.
 KEPT = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "original"}
@@ -77,8 +79,24 @@ def unwrapped(folder: Path, part: str = "") -> Path:
     return folder
 
 
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an image by its ending or, where the ending says nothing, by its first
+    bytes: photos from the web end in `.jpg?w=300`, `.jpg!d` or nothing.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending in ENDINGS:
+        return True
+    if ending in OTHERS or ending in UNREAD:
+        return False
+    try:
+        with open_regular(Path(path)) as file:
+            return kind(file.read(64)) is not None
+    except OSError:
+        return False
+
+
 def has_images(folder: Path, deep: bool = True) -> bool:
-    """Whether files with the endings of images are in a folder, or, `deep`, below it."""
+    """Whether images are in a folder, or, `deep`, below it."""
     waiting, seen = [os.fspath(folder)], set()
     while waiting:
         place = waiting.pop()
@@ -90,13 +108,19 @@ def has_images(folder: Path, deep: bool = True) -> bool:
         if (about.st_dev, about.st_ino) in seen:
             continue
         seen.add((about.st_dev, about.st_ino))
+        unknown = 0
         for entry in found:
             if hidden(entry.name):
                 continue
-            if os.path.splitext(entry.name)[1].lower() in ENDINGS and not is_folder(entry):
+            if is_folder(entry):
+                if deep:
+                    waiting.append(entry.path)
+                continue
+            if os.path.splitext(entry.name)[1].lower() in ENDINGS:
                 return True
-            if deep and is_folder(entry):
-                waiting.append(entry.path)
+            unknown += 1
+            if unknown <= MOST_OPENED and is_image(entry.path):
+                return True
     return False
 
 
@@ -200,7 +224,7 @@ def images_in(folders: Sequence[Path]) -> list[Path]:
         entry
         for folder in folders
         for entry in entries(folder)
-        if entry.suffix.lower() in ENDINGS and not hidden(entry.name)
+        if not entry.is_dir() and not hidden(entry.name) and is_image(entry)
     ]
 
 

@@ -3,44 +3,21 @@
 import re
 import unicodedata
 
-TRAIN = ("train", "training", "trainings", "trn")
-VALIDATION = ("validation", "val", "valid", "validate", "validating", "dev")
-TEST = ("test", "testing", "tst", "evaluation", "eval", "holdout")
-# The same in the languages that photos are most often sorted in.
-TRAIN += (
-    "apprentissage",
-    "entraînement",
-    "entrenamiento",
-    "treinamento",
-    "treino",
-    "addestramento",
-)
-TRAIN += (
-    "träning",
-    "trening",
-    "træning",
-    "eğitim",
-    "обучение",
-    "训练",
-    "訓練",
-    "学習",
-    "훈련",
-    "학습",
-)
-VALIDATION += ("validación", "validação", "validazione", "validierung", "validering", "validatie")
-VALIDATION += ("walidacja", "doğrulama", "валидация", "验证", "驗證", "検証", "검증")
-TEST += (
-    "essai",
-    "prueba",
-    "pruebas",
-    "teste",
-    "testes",
-    "prova",
-    "prüfung",
-    "тест",
-    "тестирование",
-)
-TEST += ("测试", "測試", "テスト", "테스트")
+# English first, then the other languages that photos are most often sorted in.
+TRAIN = """
+train training trainings trn
+apprentissage entraînement entrenamiento treinamento treino addestramento träning trening træning
+eğitim обучение 训练 訓練 学習 훈련 학습
+""".split()
+VALIDATION = """
+validation val valid validate validating dev
+validación validação validazione validierung validering validatie walidacja doğrulama валидация
+验证 驗證 検証 검증
+""".split()
+TEST = """
+test testing tst evaluation eval holdout
+essai prueba pruebas teste testes prova prüfung тест тестирование 测试 測試 テスト 테스트
+""".split()
 # "traindata" and "testset" have it at their beginning.
 ENDS = re.compile(r"(set|data|daten|images?|imgs?|photos?|split|folder|dir|集|用)$")
 # "seg_train", "trainingSet", "Test Images" and "train2017" each have the word.

@@ -27,9 +27,10 @@ CALLED["path"] += ("image_path", "img_path", "image_name", "image_file")
 CALLED["label"] += ("classes", "categories", "category_name")
 OPTIONAL = ("split", "group")
 # Words in the name of a column that may be a group.
-GROUPS = ("patient", "subject", "person", "case", "scene", "video", "session", "site", "camera")
-GROUPS += ("lesion", "individual", "participant", "donor", "animal", "slide", "study", "series")
-GROUPS += ("user", "family", "sequence", "burst", "location", "plot")
+GROUPS = """
+patient subject person case scene video session site camera lesion individual participant donor
+animal slide study series user family sequence burst location plot
+""".split()
 # Columns of tables that say where things are in an image.
 BOXES = {"xmin", "ymin", "xmax", "ymax", "bbox", "x_min", "y_min", "x1", "y1", "x2", "y2"}
 # And names of columns that may tell the part in words of their own.
