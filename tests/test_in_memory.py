@@ -104,6 +104,24 @@ def test_class_names_without_an_order_are_refused(classes):
         from_arrays(PICTURES, TRUE, classes=classes)
 
 
+def test_a_class_that_no_image_has_is_said():
+    examples = from_arrays(PICTURES, TRUE, classes=["cat", "dog", "emu"])
+    assert examples.classes == ("cat", "dog") and "No image is of 'emu'" in notes(examples)
+
+
+def test_an_image_without_a_group_stands_alone():
+    groups = [None, "", float("nan"), *range(21)]
+    assert from_arrays(PICTURES, TRUE, groups=groups).digests == from_arrays(PICTURES, TRUE).digests
+
+
+@pytest.mark.parametrize(
+    "options", [{"groups": [1, 2]}, {"groups": [1] * 24, "splits": ["train"] * 24}]
+)
+def test_groups_that_do_not_fit_are_refused(options):
+    with pytest.raises(ValueError, match="Expected 24 groups, and no splits"):
+        from_arrays(PICTURES, TRUE, **options)
+
+
 def test_parts_of_keras_that_count_other_classes_are_refused(tmp_path):
     folder(tmp_path, {"train/a": 4, "train/b": 4, "train/c": 4, "val/a": 2, "val/c": 2})
     train, val = (

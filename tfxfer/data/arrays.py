@@ -72,7 +72,8 @@ def from_arrays(
         labels: whole numbers, [n] or [n, 1], or one-hot rows, [n, classes].
         classes: the name of each label; "0", "1", ... by default.
         splits: "train", "validation" or "test" for each image; None: split by content, 70 / 15 / 15.
-        groups: what a split may not tear apart; only without `splits`.
+        groups: what a split may not tear apart; only without `splits`. An image whose group is
+            None, "" or NaN stands alone.
 
     Raises:
         ValueError: shapes, types or values that don't fit.
@@ -103,6 +104,17 @@ def from_arrays(
         raise ValueError(
             f"Expected {len(images)} splits out of {SPLITS}. Received: {len(splits)} of {sorted(set(splits))}"
         )
+    if groups is not None and (splits is not None or len(groups) != len(images)):
+        raise ValueError(
+            f"Expected {len(images)} groups, and no splits beside them. Received: {len(groups)} "
+            f"groups, splits={'None' if splits is None else 'given'}"
+        )
+    if groups is not None:  # an image without a group stands alone, as in a table
+        alone = (None, "")
+        groups = [
+            f"\0{i}" if group in alone or group != group else str(group)
+            for i, group in enumerate(groups)
+        ]
     names = _names(numbers, classes)
     files = [f"{i:0{len(str(len(images)))}d}" for i in range(len(images))]
     found = Found(
@@ -111,7 +123,7 @@ def from_arrays(
         lambda i: png(eight_bits(images[i], white)),
         "arrays",
         splits,
-        groups if splits is None else None,
+        groups,
         names[0],
         tuple(said_of_dim(float(images.max()), white)),
     )

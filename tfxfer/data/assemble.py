@@ -120,6 +120,8 @@ def assemble(
         if found.classes is not None
         else sorted(used)
     )
+    if gone := [repr(name) for name in found.classes or () if name not in used]:
+        notes.append(f"No image is of {shown(gone)}: the model will not know it.")
     notes += _oddities(names, splits, classes)
     number = {name: i for i, name in enumerate(classes)}
     return Examples(

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from decimal import Decimal
 from urllib.parse import unquote
 
 from tfxfer.data.duplicates import shown
@@ -186,7 +187,8 @@ def look_of(name: str) -> str:
     ]
     plain = unicodedata.normalize("NFKC", "".join(seen)).casefold()
     if NUMBER.fullmatch(plain):
-        return format(float(plain), ".15g")
+        number = Decimal(plain)
+        return format(number.normalize() if number else Decimal(0), "f")
     plain = END.sub("", plain.strip("'\"")) or plain
     plain = BETWEEN_FIGURES.sub("\0", plain.translate(LOOK_ALIKE))
     return BETWEEN.sub("", plain)
