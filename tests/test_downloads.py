@@ -38,6 +38,7 @@ def test_a_folder_that_may_be_a_part_is_asked_about(tmp_path):
         ("archive (1)", "archive (2)"),
         ("dataset_part1", "dataset_part2"),
         ("train/batch_1", "train/batch_2"),
+        ("images_001/images", "images_002/images"),
     ],
 )
 def test_pieces_of_one_download_are_no_classes(tops, tmp_path):
@@ -52,6 +53,40 @@ def test_numbered_classes_are_classes(names, tmp_path):
     below = {"grade1": "grade1/ann", "grade2": "grade2/bob"}  # photos of each person
     folder(tmp_path, {below.get(name, name): 8 for name in names})
     assert load(tmp_path).classes == names
+
+
+def test_pieces_full_of_images_are_no_classes_and_the_table_is_named(tmp_path):
+    folder(tmp_path, {"HAM10000_images_part_1": 5, "HAM10000_images_part_2": 5})
+    (tmp_path / "HAM10000_metadata.csv").write_text("image_id,dx\n")
+    with pytest.raises(DataError, match=r"pieces of one set.*HAM10000_metadata\.csv"):
+        load(tmp_path)
+
+
+def test_folders_that_hold_the_same_folders_in_images_are_no_classes(tmp_path):
+    tops = ("amazon", "dslr", "webcam")  # as in Office-31
+    folder(tmp_path, {f"{top}/images/{name}": 4 for top in tops for name in ("bike", "mug")})
+    with pytest.raises(DataError, match="may be the classes"):
+        load(tmp_path)
+
+
+def test_folders_in_images_are_said(tmp_path):
+    folder(tmp_path, {"cat/images/ann": 4, "cat/images/bob": 4, "dog/images/eve": 4})
+    assert "images/ann/ 4" in notes(load(tmp_path))
+
+
+def test_a_folder_of_drawings_on_the_photos_of_another_is_no_class(tmp_path):
+    with pytest.raises(DataError, match="cat_masks/ holds drawings on the photos in cat/"):
+        load(folder(tmp_path, {"cat": 5, "cat_masks": 5, "dog": 5}))
+
+
+@pytest.mark.parametrize("names", [("face", "face_mask"), ("mask", "123")])
+def test_masks_that_are_worn_are_classes(names, tmp_path):
+    assert set(load(folder(tmp_path, dict.fromkeys(names, 5))).classes) == set(names)
+
+
+@pytest.mark.parametrize("name", ["test", "Validation"])
+def test_a_class_that_is_called_like_a_part_is_said(name, tmp_path):
+    assert "name of a part" in notes(load(folder(tmp_path, {"cat": 5, "dog": 5, name: 5})))
 
 
 def test_a_set_beside_another_set_is_no_class(tmp_path):

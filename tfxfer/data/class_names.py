@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
+from tfxfer.data.parts import part_of
 from tfxfer.data.split import LONGEST_NAME
 from tfxfer.errors import DataError
 
@@ -109,7 +110,13 @@ def plain_name(name: str) -> str:
 def notes_on(names: Iterable[str]) -> list[str]:
     """What a person should look at in the names of the classes."""
     names = sorted(set(names))
-    return alike(names) + several_in_one(names) + nothing_said(names) + measured(names)
+    return (
+        alike(names)
+        + several_in_one(names)
+        + nothing_said(names)
+        + named_like_parts(names)
+        + measured(names)
+    )
 
 
 def alike(names: Iterable[str]) -> list[str]:
@@ -157,6 +164,17 @@ def nothing_said(names: Iterable[str]) -> list[str]:
     return [
         f"The {what} {', '.join(empty)} may hold photos without a label, by the name. If so, leave "
         "them out."
+    ]
+
+
+def named_like_parts(names: Iterable[str]) -> list[str]:
+    """A note on classes that are called test, or the like. One called train may be of trains."""
+    found = [repr(name) for name in names if part_of(name) in ("test", "validation")]
+    if not found:
+        return []
+    return [
+        f"The class {found[0]} has the name of a part. If its photos have no label, or are of the "
+        "other classes, move them elsewhere."
     ]
 
 

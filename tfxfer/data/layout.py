@@ -279,13 +279,18 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
     Raises:
         DataError: names the folders, and what to do.
     """
-    below = {top: {entry.name for entry in subfolders(top) if has_images(entry)} for top in tops}
+    # Where a class folder holds one folder alone, such as images/, that one's are compared.
+    inner = {top: unwrapped(top) for top in tops}
+    below = {
+        top: {entry.name for entry in subfolders(inner[top]) if has_images(entry)} for top in tops
+    }
     check_kinds(tops, source)
     for top, names in below.items():
         for name in sorted(names):
-            if part_of(name) and class_folders(top / name):
+            if part_of(name) and class_folders(inner[top] / name):
                 raise DataError(
-                    f"{source}: {top.name}/{name}/ is a part with class folders by its name, so "
+                    f"{source}: {(inner[top] / name).relative_to(top.parent).as_posix()}/ is a "
+                    "part with class folders by its name, so "
                     f"{top.name}/ is no class. Give one set alone, such as {top}."
                 )
     for one, other in alike(below):
@@ -318,10 +323,23 @@ def check_kinds(tops: Sequence[Path], source: str) -> None:
             "Expected a folder for each class, or a .csv table with the columns path and label."
             f"{hint_of_names(images_in([top for top in tops if is_kept(top.name)]))}"
         )
-    filled = {top: subfolders(top) for top in tops if not has_images(top, deep=False)}
-    check_pieces(
-        {top: [e.name for e in found if has_images(e)] for top, found in filled.items()}, source
-    )
+    for name in names:
+        # A mask alone may be worn: face/ and face_mask/ can be classes.
+        plain = words_of(name) - (DRAWN_WORDS - {"mask"})
+        photos = [other for other in names if plain and words_of(other) == plain]
+        if plain < words_of(name) and photos:
+            raise DataError(
+                f"{source}: {name}/ holds drawings on the photos in {photos[0]}/ by its name, and "
+                "is no class. Move it elsewhere."
+            )
+    below = {
+        top: []
+        if has_images(top, deep=False)
+        else [entry.name for entry in subfolders(top) if has_images(entry)]
+        for top in tops
+    }
+    if tops:
+        check_pieces(below, source, hint_of_tables(tops[0].parent))
 
 
 def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[str]:
@@ -372,14 +390,18 @@ def alike(below: Mapping[Path, set[str]]) -> Iterator[tuple[Path, Path]]:
 
 def is_kept(name: str) -> bool:
     """Whether a folder's name says how its images were kept, and nothing else: `JPEGImages`."""
-    words = {word.casefold() for word in WORD.findall(name)}
+    words = words_of(name)
     return fold(name) in KEPT or (bool(words) and words <= KEPT)
+
+
+def words_of(name: str) -> set[str]:
+    """The words of a name, in lower case."""
+    return {word.casefold() for word in WORD.findall(name)}
 
 
 def is_drawn(name: str) -> bool:
     """Whether a folder's name says that it holds drawings on photos."""
-    words = {word.casefold() for word in WORD.findall(name)}
-    return fold(name) in DRAWN or bool(words & DRAWN_WORDS)
+    return fold(name) in DRAWN or bool(words_of(name) & DRAWN_WORDS)
 
 
 def fold(name: str) -> str:
@@ -388,7 +410,9 @@ def fold(name: str) -> str:
 
 
 def levels(folder: Path, paths: Sequence[Path]) -> Iterator[str]:
-    """The folder below a class folder that each of its images lies in, "" for none."""
+    """The folder below a class folder that each of its images lies in, "" for none; where it is
+    images/, or the like, with the folder below that.
+    """
     for path in paths:
-        inner = path.relative_to(folder).parts
-        yield inner[0] if len(inner) > 1 else ""
+        inner = path.relative_to(folder).parts[:-1]
+        yield "/".join(inner[: 2 if inner and is_kept(inner[0]) else 1])

@@ -13,15 +13,18 @@ from tfxfer.errors import DataError
 LAST_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")
 DRIVE = re.compile(r"-\d{8}T(\d{6})?Z?(-\d+)?-\d+$")
 # What a numbered folder is called that is a piece of a set, and no class.
-PIECES = {"part", "piece", "batch", "chunk", "shard", "archive", "download", "export", "takeout"}
-PIECES |= {"dataset", "data", "images", "photos", "pictures", "split", "fold", "subset", "zip"}
+HOLDERS = {"archive", "download", "export", "takeout", "dataset", "data", "images", "imgs"}
+HOLDERS |= {"photos", "pictures"}
+PIECES = HOLDERS | {"part", "piece", "batch", "chunk", "shard", "subset", "zip"}
 
 
-def check_pieces(below: Mapping[Path, Sequence[str]], source: str) -> None:
-    """Refuse folders that are pieces of one set by their names and hold nothing but folders.
+def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) -> None:
+    """Refuse folders that are pieces of one set by their names: those that hold nothing but
+    folders, and those of images where all are called so, such as `images_part_1`.
 
     Args:
-        below: the folders with images in each folder that holds no images beside them.
+        below: the folders with images in each folder; none where images lie in it themselves.
+        hint: what else to do.
 
     Raises:
         DataError: names them.
@@ -30,6 +33,15 @@ def check_pieces(below: Mapping[Path, Sequence[str]], source: str) -> None:
     for top, names in below.items():
         if names and (name := name_of_set(top.name)) is not None:
             groups.setdefault(name, []).append(top)
+    sets = {name_of_set(top.name) for top in below}
+    if len(below) > 1 and len(sets) == 1 and not any(below.values()):
+        words = {word.casefold() for word in WORD.findall(sets.pop() or "")}
+        if words & HOLDERS:
+            raise DataError(
+                f"{source}: {shown([top.name + '/' for top in below])} are pieces of one set by "
+                "their names, no classes, so that nothing says what the images show. Expected a "
+                f"folder for each class.{hint}"
+            )
     for pieces in groups.values():
         if len(pieces) > 1:
             folders = sorted({name for top in pieces for name in below[top]})
@@ -37,7 +49,7 @@ def check_pieces(below: Mapping[Path, Sequence[str]], source: str) -> None:
                 f"{source}: {shown([top.name + '/' for top in pieces])} are pieces of one set by "
                 f"their names, no classes. Put the folders in them "
                 f"({shown([name + '/' for name in folders])}) together into one folder, those of "
-                "the same name into one, and give that."
+                f"the same name into one, and give that.{hint}"
             )
 
 
