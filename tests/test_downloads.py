@@ -84,6 +84,24 @@ def test_masks_that_are_worn_are_classes(names, tmp_path):
     assert set(load(folder(tmp_path, dict.fromkeys(names, 5))).classes) == set(names)
 
 
+def test_a_second_copy_of_all_classes_is_no_class(tmp_path):
+    names = ("daisy", "rose", "flowers/daisy", "flowers/rose")  # as in Flowers Recognition
+    with pytest.raises(DataError, match="flowers/ holds folders that are called like those"):
+        load(folder(tmp_path, {f"flowers/{name}": 4 for name in names}))
+
+
+def test_a_part_within_a_part_that_holds_loose_photos_is_left_out(tmp_path):
+    # As in ASL Alphabet.
+    train, test = "asl_train/asl_train", "asl_test/asl_test"
+    examples = load(folder(tmp_path, {f"{train}/A": 5, f"{train}/B": 5, test: 2}))
+    assert examples.classes == ("A", "B") and "asl_test/" in notes(examples)
+
+
+@pytest.mark.parametrize("name", ["groundtruth", "Masks", "GT"])
+def test_a_class_of_drawings_by_its_name_is_said(name, tmp_path):
+    assert "may hold drawings" in notes(load(folder(tmp_path, {"au": 5, "tp": 5, name: 5})))
+
+
 @pytest.mark.parametrize("name", ["test", "Validation"])
 def test_a_class_that_is_called_like_a_part_is_said(name, tmp_path):
     assert "name of a part" in notes(load(folder(tmp_path, {"cat": 5, "dog": 5, name: 5})))

@@ -31,6 +31,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 SEVERAL = re.compile("[|;,]")  # signs that divide labels where one photo has several
 # What file managers add to the name of a copy, and other programs to a second file of one name.
 COPY = re.compile(r"( - |[ _-])(copy|kopie|copie|copia)( ?\(?\d+\)?)?$| ?\(\d+\)$|^copy of ", re.I)
+DRAWINGS = {"masks", "annotations", "segmentation", "segmentations", "groundtruth", "gt"}
 # What programs write where a cell is empty.
 NOTHING = {
     "nan",
@@ -115,6 +116,7 @@ def notes_on(names: Iterable[str]) -> list[str]:
         + several_in_one(names)
         + nothing_said(names)
         + named_like_parts(names)
+        + named_like_drawings(names)
         + measured(names)
     )
 
@@ -175,6 +177,17 @@ def named_like_parts(names: Iterable[str]) -> list[str]:
     return [
         f"The class {found[0]} has the name of a part. If its photos have no label, or are of the "
         "other classes, move them elsewhere."
+    ]
+
+
+def named_like_drawings(names: Iterable[str]) -> list[str]:
+    """A note on classes whose names say that they hold drawings on the photos of others."""
+    found = [repr(name) for name in names if look_of(name) in DRAWINGS]
+    if not found:
+        return []
+    return [
+        f"The class {found[0]} may hold drawings on the other photos, by its name. If so, move "
+        "them elsewhere."
     ]
 
 

@@ -169,7 +169,8 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
             )
         return []
     plain = all(part_of(top.name) for top in found.values())
-    if len(found) < len(beside) and len(found) == 1 and not plain:
+    others = [top for top in beside if part_in(top.name) is None]
+    if others and len(found) == 1 and not plain:
         return []
     order = ("train", "validation", "test")
     return [(part, unwrapped(found[part], part)) for part in order if part in found]
@@ -178,10 +179,10 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
 def class_folders(folder: Path) -> bool:
     """Whether a part holds folders with images: its classes.
 
-    A single folder that is called `images`, or the like, is none.
+    A single folder that is called `images` or like a part is none.
     """
     below = [entry for entry in subfolders(folder) if has_images(entry)]
-    if len(below) == 1 and is_kept(below[0].name):
+    if len(below) == 1 and (is_kept(below[0].name) or part_in(below[0].name)):
         return class_folders(below[0])
     return bool(below)
 
@@ -293,6 +294,13 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
                     "part with class folders by its name, so "
                     f"{top.name}/ is no class. Give one set alone, such as {top}."
                 )
+        beside = sorted({other.name for other in tops if other != top} & names)
+        if beside and 2 * len(beside) >= len(names):
+            raise DataError(
+                f"{source}: {top.name}/ holds folders that are called like those beside it "
+                f"({shown([name + '/' for name in beside])}), so it is no class, and may be a copy "
+                "of all. Move it elsewhere, or give it alone."
+            )
     for one, other in alike(below):
         shared = sorted(
             n for n in below[one] & below[other] if not is_kept(n) and fold(n) not in DRAWN
