@@ -114,11 +114,19 @@ def test_a_table_that_is_no_text_is_named(tmp_path):
         load(tmp_path / "labels.csv")
 
 
-def test_half_a_file_in_one_label_is_not_repeated_in_the_error(tmp_path):
-    text = "path,label\n" + rows(40, lambda i: (f"photos/{i}.png", '"a' if i == 1 else "b"))
-    with pytest.raises(DataError) as error:
+@pytest.mark.parametrize("end", ['"a,x', 'a,"x'])
+def test_a_quote_that_is_not_closed_swallows_no_rows(end, tmp_path):
+    ends = ["a,x", "b,x"] * 20
+    ends[3] = end
+    text = "path,label,note\n" + rows(40, lambda i: (f"photos/{i}.png", ends[i]))
+    with pytest.raises(DataError, match=r"row that begins in line 5.*quote") as error:
         load(table(tmp_path, text, 40))
-    assert "photos/2.png" in str(error.value) and "photos/9.png" not in str(error.value)
+    assert "photos/9.png" not in str(error.value)
+
+
+def test_cells_of_several_lines_are_read(tmp_path):
+    text = "path,label,note\n" + rows(8, lambda i: (f"photos/{i}.png", "ab"[i % 2], '"x\ny ""z"""'))
+    assert 'column note (x y "z")' in " ".join(load(table(tmp_path, text, 8)).notes)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +189,7 @@ def test_what_a_first_row_lacks_is_said(header, said, tmp_path):
     [
         ("path,label", "photos/{}.png,{},"),  # a comma too many in each row
         ('"path", "label"', '"photos/{}.png", "{}"'),
+        ('"path" ,"label"', '"photos/{}.png" ,"{}" '),
         ("filepaths,labels", "photos/{}.png,{}"),
     ],
 )

@@ -242,3 +242,14 @@ def test_files_that_are_no_photos_are_told_what_to_do_with(name, content, said, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=said):
         load(tmp_path / name)
+
+
+def test_answers_in_several_spellings_are_said(tmp_path):
+    folder(tmp_path, {"yes": 5, "No": 5, "n": 5})
+    assert "two answers" in notes(load(tmp_path))
+
+
+def test_names_in_a_wrong_code_page_are_said(tmp_path):
+    folder(tmp_path, {"caf\u00c3\u00a9": 5, "th\u00e9": 5})
+    said = notes(load(tmp_path))
+    assert "may be 'caf\u00e9'" in said and said.count("may be") == 1

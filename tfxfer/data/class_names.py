@@ -4,7 +4,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from urllib.parse import unquote
@@ -32,6 +32,7 @@ SEVERAL = re.compile("[|;,]")  # signs that divide labels where one photo has se
 # What file managers add to the name of a copy, and other programs to a second file of one name.
 COPY = re.compile(r"( - |[ _-])(copy|kopie|copie|copia)( ?\(?\d+\)?)?$| ?\(\d+\)$|^copy of ", re.I)
 DRAWINGS = {"masks", "annotations", "segmentation", "segmentations", "groundtruth", "gt"}
+ANSWERS = {"yes", "no", "y", "n", "true", "false", "t", "f", "0", "1"}
 # What programs write where a cell is empty.
 NOTHING = {
     "nan",
@@ -117,6 +118,8 @@ def notes_on(names: Iterable[str]) -> list[str]:
         + nothing_said(names)
         + named_like_parts(names)
         + named_like_drawings(names)
+        + spelled_answers(names)
+        + wrongly_decoded(names)
         + measured(names)
     )
 
@@ -189,6 +192,29 @@ def named_like_drawings(names: Iterable[str]) -> list[str]:
         f"The class {found[0]} may hold drawings on the other photos, by its name. If so, move "
         "them elsewhere."
     ]
+
+
+def spelled_answers(names: Sequence[str]) -> list[str]:
+    """A note where yes and no are written in several ways."""
+    if len(names) < 3 or not {name.casefold() for name in names} <= ANSWERS:
+        return []
+    return [
+        f"The classes {', '.join(map(repr, names))} seem to be two answers, written in several "
+        "ways. Give each one name."
+    ]
+
+
+def wrongly_decoded(names: Sequence[str]) -> list[str]:
+    """A note on names in UTF-8 that a program read as if they were of an old code page."""
+    notes = []
+    for name in names:
+        try:
+            meant = name.encode("cp1252").decode()
+        except UnicodeError:
+            continue
+        if meant != name:
+            notes.append(f"The class {name!r} may be {meant!r}, read in a wrong code page.")
+    return notes
 
 
 def measured(names: Iterable[str]) -> list[str]:

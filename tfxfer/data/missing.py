@@ -33,7 +33,7 @@ def hint_of_missing(files: Sequence[str], folder: Path) -> str:
     if "\\" in first or ntpath.splitdrive(first)[0]:
         windows = " These are Windows paths, which name folders of that machine."
     if there := similar(first, folder):
-        if composed(there) == composed(first):
+        if composed(there) == composed(first) or not first.isprintable():
             there, first = ascii(there), ascii(first)  # they look the same
         return f"{windows} Is {there} meant by {first}? Then write it so."
     if windows:

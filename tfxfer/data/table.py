@@ -26,6 +26,7 @@ CALLED = {
 CALLED["path"] += ("image_path", "img_path", "image_name", "image_file")
 CALLED["label"] += ("classes", "categories", "category_name")
 OPTIONAL = ("split", "group")
+ALONE = ("", "nan", "none", "null", "na")  # in place of a group: the image has none
 # Words in the name of a column that may be a group.
 GROUPS = """
 patient subject person case scene video session site camera lesion individual participant donor
@@ -69,7 +70,10 @@ def read_table(path: Path, source: str) -> Found:
             )
         splits = [part_in(row["split"]) or "" for row in rows]
     if "group" in rows[0]:
-        groups = [row["group"] or f"\0{line}" for line, row in zip(lines, rows, strict=True)]
+        groups = [
+            f"\0{line}" if row["group"].casefold() in ALONE else row["group"]
+            for line, row in zip(lines, rows, strict=True)
+        ]
     if splits and groups:
         _check_groups(groups, splits, source)
     return Found(
@@ -122,18 +126,9 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
             text = "\n" + text[said_by_excel.end() :]  # the lines keep their numbers
         else:
             delimiter = _delimiter(text)
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True
-        )
-        table = [
-            (reader.line_num, [cell.strip() for cell in line])
-            for line in reader
-            if any(cell.strip() for cell in line)
-        ]
     except OSError as error:
         raise DataError(f"{source} can't be read: {error.strerror or error}.") from error
-    except csv.Error as error:
-        raise DataError(f"{source}: no readable CSV table: {error}") from error
+    table = _cells(text, delimiter, source)
     columns, said = _columns(table[0][1] if table else [], source)
     for _, cells in table:  # a row may end in a delimiter that the header lacks
         while len(cells) > len(columns) and not cells[-1]:
@@ -155,13 +150,46 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
     return [line for line, _ in table[1:]], rows, [*notes, *said, *_unused(columns, rows)]
 
 
+def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
+    """(the number of its last line, the cells) of each row that is not empty.
+
+    Raises:
+        DataError: a quote is not closed, and would swallow the rows behind it.
+    """
+    table, begins, unclosed = list[tuple[int, list[str]]](), 1, ""
+    for strict in (True, False):
+        reader = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter,
+            skipinitialspace=True,
+            strict=strict,
+        )
+        table, begins = [], 1
+        try:
+            for line in reader:
+                cells = [cell.strip() for cell in line]
+                if unclosed and any("\n" in cell or "\r" in cell for cell in cells):
+                    break
+                if any(cells):
+                    table.append((reader.line_num, cells))
+                begins = reader.line_num + 1
+            else:
+                return table
+        except csv.Error as error:
+            unclosed = unclosed or str(error)
+    raise DataError(
+        f"{source}: the row that begins in line {begins} can't be read: {unclosed}. Is there a "
+        'quote (") too many or too few? One within a cell is written twice.'
+    )
+
+
 def _text(content: bytes, source: str) -> tuple[str, list[str]]:
     """The text of a file, and a note where it is not UTF-8.
 
     Raises:
         DataError: it is no text.
     """
-    if content.startswith(b"PK\x03\x04"):
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise DataError(f"{source} is a workbook or another ZIP file. Save it as CSV UTF-8.")
     try:
         return content.decode("utf-8-sig"), []
@@ -267,7 +295,8 @@ def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]
         if not name and (not any(values) or values == [str(i) for i in range(len(rows))]):
             continue  # what a spreadsheet or a data frame leaves: empty cells, or the numbers of the rows
         called = name or "without a name"
-        note = f"Not used: the column {called} ({shown([v[:LONGEST_SHOWN] for v in values])})."
+        listed = shown([" ".join(value.split())[:LONGEST_SHOWN] for value in values])
+        note = f"Not used: the column {called} ({listed})."
         if all(part_in(value) for value in values):
             note += " Is it the split? Then call it split."
         elif part_in(name) or name in SPLITTING:
