@@ -223,3 +223,14 @@ def test_tables_in_other_forms_are_to_be_written_as_csv(name, tmp_path):
     (tmp_path / name).write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"Write its table as a \.csv"):
         load(tmp_path / name)
+
+
+def test_images_of_one_person_by_their_names_are_said_unless_there_are_groups(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        (tmp_path / "photos" / f"person{i // 3}_{i}.png").write_bytes(image(i))
+    line = "photos/person{}_{}.png,{},{}"
+    lines = [line.format(i // 3, i, "ab"[i % 2], i // 3) for i in range(12)]
+    for column, said in (("note", True), ("group", False)):
+        file = table(tmp_path, "\n".join([f"path,label,{column}", *lines]))
+        assert ("persons" in " ".join(load(file).notes)) == said

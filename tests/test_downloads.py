@@ -253,3 +253,30 @@ def test_names_in_a_wrong_code_page_are_said(tmp_path):
     folder(tmp_path, {"caf\u00c3\u00a9": 5, "th\u00e9": 5})
     said = notes(load(tmp_path))
     assert "may be 'caf\u00e9'" in said and said.count("may be") == 1
+
+
+NAMES = ["person{}_bacteria_{}", "Patient-0{}_{}", "clip{}_frame_{:04d}", "x_subject 1{} ({})"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_of_one_person_or_video_by_their_names_are_said(name, tmp_path):
+    folder(tmp_path, {"a": 8, "b": 8})
+    for i, photo in enumerate(sorted(tmp_path.rglob("*.png"))):
+        photo.rename(photo.with_name(name.format(i // 4, i) + ".png"))
+    said = notes(load(tmp_path))
+    assert "16 images are of 4 persons, videos" in said and "column group" in said
+
+
+def test_persons_in_several_parts_are_said(tmp_path):
+    folder(tmp_path, {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2})
+    for i, photo in enumerate(sorted(tmp_path.rglob("*.png"))):
+        photo.rename(photo.with_name(f"person{i % 3}_{i}.png"))
+    assert "in several parts (person0, person1, person2)" in notes(load(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["case_{}", "IMG_2024_{}", "suitcase1_{}", "video{}"])
+def test_numbers_alone_are_no_persons(name, tmp_path):
+    folder(tmp_path, {"a": 8, "b": 8})
+    for i, photo in enumerate(sorted(tmp_path.rglob("*.png"))):
+        photo.rename(photo.with_name(name.format(i) + ".png"))
+    assert "persons" not in notes(load(tmp_path))

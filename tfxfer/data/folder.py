@@ -27,6 +27,7 @@ from tfxfer.data.layout import (
     subfolders,
     unwrapped,
 )
+from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 
@@ -144,6 +145,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
             )
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source)
+    notes += said_of_series([path.stem for path in paths], splits if parts or inside else None)
     if stray:
         named = shown([path.relative_to(folder).as_posix() for path in stray])
         notes.append(f"Left out, because they are in no class folder: {named}.")

@@ -16,7 +16,7 @@ from tfxfer.errors import DataError
 from tfxfer.files import open_regular
 
 MOST_OPENED = 20  # files of a folder, to see whether there are images among them
-DEEPEST = 4  # folders around the class folders that are looked through
+DEEPEST = 8  # folders around the class folders that are looked through
 # Folders below a class that say how its images were kept, not what they show.
 KEPT = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "original"}
 KEPT |= {"originals", "augmented", "augmentation", "aug", "raw", "jpg", "jpeg", "png", "data"}

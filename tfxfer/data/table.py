@@ -14,6 +14,7 @@ from tfxfer.data.examples import Found
 from tfxfer.data.images import ENDINGS
 from tfxfer.data.missing import hint_of_missing
 from tfxfer.data.parts import part_in
+from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.limits import MOST_TABLE_BYTES
@@ -74,6 +75,7 @@ def read_table(path: Path, source: str) -> Found:
             f"\0{line}" if row["group"].casefold() in ALONE else row["group"]
             for line, row in zip(lines, rows, strict=True)
         ]
+    series = said_of_series([file.stem for file in paths], splits) if groups is None else []
     if splits and groups:
         _check_groups(groups, splits, source)
     return Found(
@@ -83,7 +85,7 @@ def read_table(path: Path, source: str) -> Found:
         source,
         splits,
         groups,
-        notes=(*notes, *said),
+        notes=(*notes, *said, *series),
         paths=paths,
     )
 
