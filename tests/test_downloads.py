@@ -161,6 +161,11 @@ def test_a_copied_class_folder_is_said(copy, tmp_path):
     assert repr(copy) in notes(examples) and "look almost the same" in notes(examples)
 
 
+@pytest.mark.parametrize("names", [("gala (1)", "gala (2)"), ("valid", "invalid")])
+def test_classes_with_names_that_are_meant_are_fine(names, tmp_path):
+    assert not load(folder(tmp_path, dict.fromkeys(names, 5))).notes
+
+
 @pytest.mark.parametrize("name", ["nan", "None", "#N/A", "?", "New folder"])
 def test_names_that_say_nothing_are_said(name, tmp_path):
     target = tmp_path / ("photos" if "/" in name else ".")

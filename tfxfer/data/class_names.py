@@ -128,12 +128,12 @@ def alike(names: Iterable[str]) -> list[str]:
     """A note for each group of names that a person reads as one."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(look_of(name), []).append(repr(name))
+        groups.setdefault(look_of(name), []).append(name)
     return [
-        f"The classes {' and '.join(group)} look almost the same. Are they one? Then give them "
-        "one name."
+        f"The classes {' and '.join(map(repr, group))} look almost the same. Are they one? Then "
+        "give them one name."
         for group in groups.values()
-        if len(group) > 1
+        if len(group) > 1 and not all(map(COPY.search, group))  # cat (1) and cat (2) are numbered
     ]
 
 
@@ -174,7 +174,12 @@ def nothing_said(names: Iterable[str]) -> list[str]:
 
 def named_like_parts(names: Iterable[str]) -> list[str]:
     """A note on classes that are called test, or the like. One called train may be of trains."""
-    found = [repr(name) for name in names if part_of(name) in ("test", "validation")]
+    judged = "invalid" in {name.casefold() for name in names}
+    found = [
+        repr(name)
+        for name in names
+        if part_of(name) in ("test", "validation") and not (judged and name.casefold() == "valid")
+    ]
     if not found:
         return []
     return [
