@@ -749,5 +749,16 @@ def test_a_checkpoint_of_tensorflow_holds_its_weights(what, trainable, tiny_save
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("size", ["64", (64,), (64, 64, 3), 0, 64.0])
+def test_what_is_no_image_size_is_refused(size, tiny_savedmodel):
+    with pytest.raises(ValueError, match="one whole number or two"):
+        Backbone(tiny_savedmodel, image_size=size)
+
+
+def test_true_is_no_number_of_stages(tiny_savedmodel):
+    with pytest.raises(ValueError, match="Received: True"):
+        Backbone(tiny_savedmodel).unfreeze(True)
+
+
 def test_an_empty_batch_gives_no_features(tiny_savedmodel):
     assert Backbone(tiny_savedmodel)(np.zeros((0, 32, 32, 3), np.float32)).shape == (0, 16)

@@ -405,7 +405,11 @@ class Backbone(keras.layers.Layer):
                     f"Expected the name of a stage. Received: {stages!r}. The stages are: {', '.join(names)}"
                 )
             plan = tuple(names[names.index(stages) :])
-        elif isinstance(stages, int | np.integer) and 0 <= stages <= len(names):
+        elif (
+            isinstance(stages, int | np.integer)
+            and not isinstance(stages, bool)
+            and 0 <= stages <= len(names)
+        ):
             plan = tuple(names[len(names) - stages :])
         else:
             raise ValueError(
@@ -678,6 +682,25 @@ class Backbone(keras.layers.Layer):
         self._pretrained.it = KNOWN[self._keep().digest] = loaded
 
 
+def sides(image_size: Any) -> tuple[int, int]:
+    """(height, width) of one number or two.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    both = (image_size, image_size) if isinstance(image_size, int | np.integer) else image_size
+    if (
+        not isinstance(both, tuple | list)
+        or len(both) != 2
+        or not all(isinstance(side, int | np.integer) and side > 0 for side in both)
+    ):
+        raise ValueError(
+            "Expected image_size to be one whole number or two, height and width, in pixels. "
+            f"Received: image_size={image_size!r}"
+        )
+    return int(both[0]), int(both[1])
+
+
 def check_range(value_range: Any) -> None:
     """Refuse what is no range of pixels.
 
@@ -707,13 +730,7 @@ def opened(
     """A handle resolved and read, with the value range that the catalog knows and the hash of its files."""
     if isinstance(handle, Pretrained):
         return handle, "a SavedModel read before", None, None
-    size = (
-        (image_size, image_size)
-        if isinstance(image_size, int)
-        else tuple(image_size)
-        if image_size
-        else None
-    )
+    size = None if image_size is None else sides(image_size)
     found = handles.resolve(handle)
     if size is None and found.entry is not None:
         size = (found.entry.image_size, found.entry.image_size)
