@@ -1,5 +1,5 @@
-"""What to say of files that a table names and that are not there: most often the same files are, and
-a path is written for another folder or another machine.
+"""Advice on files that a table names and that are not there: most often the same files are, and a
+path is written for another folder or another machine.
 """
 
 import itertools
