@@ -730,3 +730,35 @@ def test_it_can_be_made_in_the_build_of_a_model_that_is_fitted(tiny_savedmodel):
     history = model.fit(X, np.arange(len(X)) % 3, verbose=0)
     assert np.isfinite(history.history["loss"][0])
     assert model.backbone.get_weights()
+
+
+@pytest.mark.parametrize("what", ["the layer", "a model"])
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_checkpoint_of_tensorflow_holds_its_weights(what, trainable, tiny_savedmodel, tmp_path):
+    def make():
+        layer = Backbone(tiny_savedmodel, trainable=trainable)
+        model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
+        return layer if what == "the layer" else model
+
+    old, new = make(), make()
+    for weight in old.weights:
+        weight.assign(weight + 1)
+    path = tf.train.Checkpoint(it=old).save(str(tmp_path / "c"))
+    tf.train.Checkpoint(it=new).restore(path).assert_consumed()
+    for one, other in zip(old.get_weights(), new.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("size", ["64", (64,), (64, 64, 3), 0, 64.0])
+def test_what_is_no_image_size_is_refused(size, tiny_savedmodel):
+    with pytest.raises(ValueError, match="one whole number or two"):
+        Backbone(tiny_savedmodel, image_size=size)
+
+
+def test_true_is_no_number_of_stages(tiny_savedmodel):
+    with pytest.raises(ValueError, match="Received: True"):
+        Backbone(tiny_savedmodel).unfreeze(True)
+
+
+def test_an_empty_batch_gives_no_features(tiny_savedmodel):
+    assert Backbone(tiny_savedmodel)(np.zeros((0, 32, 32, 3), np.float32)).shape == (0, 16)

@@ -86,7 +86,7 @@ def test_a_png_of_twenty_thousand_pixels_a_side_is_refused():
 
 def test_what_is_no_image_is_quoted():
     assert problem(b"") == "is empty"
-    assert problem(b"<!DOCTYPE html><html>") == "is no image, it begins with b'<!DOCTYPE ht'"
+    assert problem(b"{'error': 404}") == "is no image, it begins with b\"{'error': 40\""
     assert problem(b"BM, a text") == "is no image, it begins with b'BM, a text'"
 
 
@@ -192,3 +192,24 @@ def test_bytes_between_the_segments_of_a_jpeg_do_no_harm(between):
     odd = whole[:at] + between + whole[at:]
     assert problem(odd) is None
     np.testing.assert_array_equal(pixels(odd, (32, 32)), pixels(whole, (32, 32)))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
+        (b"\n<!DOCTYPE html><title>404</title>", "a web page"),
+        (b"%PDF-1.7", "a PDF"),
+        (bytes(4096), "zeros alone"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a film"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    ],
+)
+def test_what_lies_in_place_of_a_photo_is_named(content, said):
+    assert said in (problem(content) or "")
+
+
+def test_no_place_in_memory_is_told_of_a_damaged_file():
+    with pytest.raises(ImageError) as error:
+        readable(b"II*\0" + bytes(40), "scan.tif")
+    assert "0x" not in str(error.value)

@@ -315,7 +315,22 @@ def test_names_that_differ_in_blanks_are_one_class(name, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["Red fox", "red_fox", "red-fox", "red f\u200box", "\ufeffred fox", "re\u00add fox", "red ﬀox"],
+    [
+        "Red fox",
+        "red_fox",
+        "red-fox",
+        "red\u2013fox",
+        "RedFox",
+        "red fox.",
+        "'red fox'",
+        "red%20fox",
+        "red&nbsp;fox",
+        "red f\u200box",
+        "red fox\ufe0f",
+        "\ufeffred fox",
+        "re\u00add fox",
+        "red ﬀox",
+    ],
 )
 def test_names_that_look_almost_the_same_are_said(name, tmp_path):
     other = "red ffox" if "ﬀ" in name else "red fox"
@@ -325,7 +340,15 @@ def test_names_that_look_almost_the_same_are_said(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("1", "1.0"), ("01", "1"), ("cat", "c\u0430t"), ("Pop", "\u03a1op")]
+    "names",
+    [
+        ("1", "1.0"),
+        ("01", "1"),
+        ("cat", "c\u0430t"),
+        ("Pop", "\u03a1op"),
+        ("o'neil", "o\u2019neil"),
+        ("\u2764", "\u2764\ufe0f"),
+    ],
 )
 def test_numbers_and_letters_that_look_the_same_are_said(names, tmp_path):
     examples = load(folder(tmp_path, dict.fromkeys(names, 5)))
@@ -348,7 +371,9 @@ def test_a_name_with_a_comma_is_no_list(tmp_path):
     assert "several labels" not in notes(examples)
 
 
-@pytest.mark.parametrize("names", [("-1", "1"), ("a.b", "ab"), ("कु", "कू"), ("нос", "нот")])
+@pytest.mark.parametrize(
+    "names", [("-1", "1"), ("a.b", "ab"), ("कु", "कू"), ("нос", "нот"), ("1 2", "12"), ("a-1", "a-2")]
+)
 def test_names_that_differ_are_not_said_to_look_the_same(names, tmp_path):
     examples = load(folder(tmp_path, dict.fromkeys(names, 5)))
     assert len(examples.classes) == 2 and "look almost" not in notes(examples)

@@ -114,8 +114,123 @@ def test_a_table_that_is_no_text_is_named(tmp_path):
         load(tmp_path / "labels.csv")
 
 
-def test_half_a_file_in_one_label_is_not_repeated_in_the_error(tmp_path):
-    text = "path,label\n" + rows(40, lambda i: (f"photos/{i}.png", '"a' if i == 1 else "b"))
-    with pytest.raises(DataError) as error:
+@pytest.mark.parametrize("end", ['"a,x', 'a,"x'])
+def test_a_quote_that_is_not_closed_swallows_no_rows(end, tmp_path):
+    ends = ["a,x", "b,x"] * 20
+    ends[3] = end
+    text = "path,label,note\n" + rows(40, lambda i: (f"photos/{i}.png", ends[i]))
+    with pytest.raises(DataError, match=r"row that begins in line 5.*quote") as error:
         load(table(tmp_path, text, 40))
-    assert "photos/2.png" in str(error.value) and "photos/9.png" not in str(error.value)
+    assert "photos/9.png" not in str(error.value)
+
+
+def test_cells_of_several_lines_are_read(tmp_path):
+    text = "path,label,note\n" + rows(8, lambda i: (f"photos/{i}.png", "ab"[i % 2], '"x\ny ""z"""'))
+    assert 'column note (x y "z")' in " ".join(load(table(tmp_path, text, 8)).notes)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "0.png",
+        "photos/0.PNG",
+        "photos/0",
+        "mine/photos/0.png",
+        "/home/ann/photos/0.png",
+        "..\\photos\\0.png",
+        "file:///photos/0.png",
+        "photos/%30.png",
+        "~/photos/0.png",
+    ],
+)
+def test_where_a_path_of_another_place_may_lead_is_said(path, tmp_path):
+    with pytest.raises(DataError, match=r"Is photos/0\.png meant by"):
+        load(table(tmp_path, f"path,label\n{path},a\nphotos/1.png,b\n", 2))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("https://example.org/0.png", "These are addresses"),
+        ("gs://bucket/0.png", "These are addresses"),
+        ("photos", "photos is a folder"),
+        ("/home/ann/gone.png", "as seen from there"),
+    ],
+)
+def test_what_a_path_is_that_leads_nowhere_is_said(path, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        load(table(tmp_path, f"path,label\n{path},a\nphotos/1.png,b\n", 2))
+
+
+def test_names_that_differ_in_unseen_forms_are_told_apart_in_the_error(tmp_path):
+    file = table(tmp_path, "path,label\nphotos/\u00e9.png,a\nphotos/1.png,b\n", 2)
+    (tmp_path / "photos" / "e\u0301.png").write_bytes(image(9))
+    with pytest.raises(DataError, match=r"e\\u0301\.png' meant by 'photos/\\xe9"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("photos/9.png,a", "seems to hold data"),
+        ("image,species", "Found: image, species. Give the column of class names the name label"),
+        ("image,cat,dog", "One column for each class is not read"),
+        ("Datei,Klasse", "the name path"),
+        ("# made by hand", "Remove what stands above"),
+    ],
+)
+def test_what_a_first_row_lacks_is_said(header, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        load(table(tmp_path, f"{header}\nphotos/0.png,a\n", 1))
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("path,label", "photos/{}.png,{},"),  # a comma too many in each row
+        ('"path", "label"', '"photos/{}.png", "{}"'),
+        ('"path" ,"label"', '"photos/{}.png" ,"{}" '),
+        ("filepaths,labels", "photos/{}.png,{}"),
+    ],
+)
+def test_tables_that_can_be_read_in_one_way_are_read(header, row, tmp_path):
+    lines = [header, *(row.format(i, "ab"[i % 2]) for i in range(8))]
+    assert load(table(tmp_path, "\n".join(lines), 8)).classes == ("a", "b")
+
+
+def test_a_table_of_boxes_is_said_to_be_one(tmp_path):
+    text = "filename,class,xmin,ymin,xmax,ymax\n"
+    text += rows(8, lambda i: (f"photos/{i}.png", "ab"[i % 2], 1, 2, 3, 4))
+    said = " ".join(load(table(tmp_path, text, 8)).notes)
+    assert "xmin, ymin, xmax, ymax say where things are" in said and "Not used" not in said
+
+
+def test_a_file_with_two_labels_is_named_with_both(tmp_path):
+    text = "path,label\n" + rows(12, lambda i: (f"photos/{i % 10}.png", "ab"[i >= 5]))
+    said = " ".join(load(table(tmp_path, text, 10)).notes)
+    assert "photos/0.png as 'a' = photos/0.png as 'b'" in said
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "individual", "user"])
+def test_columns_that_may_be_groups_are_asked_about(column, tmp_path):
+    text = f"path,label,{column}\n"
+    text += rows(12, lambda i: (f"photos/{i}.png", "ab"[i % 2], i // 4))
+    assert "call it group" in " ".join(load(table(tmp_path, text, 12)).notes)
+
+
+@pytest.mark.parametrize("name", ["labels.json", "labels.parquet"])
+def test_tables_in_other_forms_are_to_be_written_as_csv(name, tmp_path):
+    (tmp_path / name).write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"Write its table as a \.csv"):
+        load(tmp_path / name)
+
+
+def test_images_of_one_person_by_their_names_are_said_unless_there_are_groups(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        (tmp_path / "photos" / f"person{i // 3}_{i}.png").write_bytes(image(i))
+    line = "photos/person{}_{}.png,{},{}"
+    lines = [line.format(i // 3, i, "ab"[i % 2], i // 3) for i in range(12)]
+    for column, said in (("note", True), ("group", False)):
+        file = table(tmp_path, "\n".join([f"path,label,{column}", *lines]))
+        assert ("persons" in " ".join(load(file).notes)) == said

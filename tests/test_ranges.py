@@ -61,6 +61,23 @@ FIRST = {
     "cut off at 0 and 255": (lambda: [Own(lambda x: ops.clip(x, 0, 255) / 255)], (0, 255)),
     "rounded": (lambda: [Own(lambda x: ops.round(x) / 255)], (0, 255)),
     "rounded behind 255 x": (lambda: [Own(lambda x: ops.round(x * 255) / 255)], (0, 1)),
+    "x - 1/2": (lambda: [keras.layers.Rescaling(1.0, offset=-0.5)], (0, 1)),
+    "1/255 - 1/2": (lambda: [keras.layers.Rescaling(1 / 255, offset=-0.5)], (0, 255)),
+    "digits of 0 to 1": (lambda: [Own(lambda x: (x - 0.1307) / 0.3081)], (0, 1)),
+    "a deviation alone, of 0 to 255": (lambda: [Own(lambda x: x / 58.8)], (0, 255)),
+    "made smaller with antialias": (
+        lambda: [Own(lambda x: tf.image.resize(x, (16, 16), antialias=True) / 255)],
+        (0, 255),
+    ),
+    "checked, and never below 0": (
+        lambda: [Own(lambda x: tf.nn.relu(tf.debugging.check_numerics(x, "pixels")) / 255)],
+        (0, 255),
+    ),
+    "the mean of the colours": (
+        lambda: [Own(lambda x: ops.repeat(ops.mean(x, -1, keepdims=True), 3, -1) / 255)],
+        (0, 255),
+    ),
+    "a BatchNorm that learned nothing": (lambda: [keras.layers.BatchNormalization()], None),
     "as rows": (
         lambda: [
             keras.layers.Reshape((1024, 3)),
@@ -181,3 +198,34 @@ def classifier(handle: str, **how) -> keras.Model:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, **how)
     return model
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        (lambda x: (x * 255).astype("uint8"), (0, 1)),
+        (lambda x: (x * 65535).astype("uint16"), (0, 1)),
+        (lambda x: x, (-1, 1)),  # black would be gray
+        (lambda x: np.where(x > 0.9, np.nan, x), (0, 1)),
+    ],
+)
+@pytest.mark.parametrize("how", ["call", "predict"])
+def test_pixels_of_other_types_and_scales_are_warned_of(how, scale, expected, tiny_savedmodel):
+    layer = Backbone(tiny_savedmodel, value_range=expected)
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer])
+    pixels = scale(np.random.default_rng(0).random((4, 32, 32, 3), np.float32))
+    with pytest.warns(UserWarning, match="expects them from"):
+        layer(pixels) if how == "call" else model.predict(pixels, verbose=0)
+
+
+@pytest.mark.parametrize("pixels", [(0.2, 1.0), (-1.0, 0.3), (0.0, 0.5)])
+def test_bright_and_dark_images_are_on_the_scale(pixels, tiny_savedmodel, recwarn):
+    layer = Backbone(tiny_savedmodel, value_range=(-1, 1))
+    layer(np.random.default_rng(0).uniform(*pixels, (4, 32, 32, 3)).astype("float32"))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("wrong", [(1, 0), (0, 0), "0,1", (0, 1, 2), (0, float("nan")), (None, 1)])
+def test_what_is_no_range_is_refused(wrong, tiny_savedmodel):
+    with pytest.raises(ValueError, match="the smaller one first"):
+        Backbone(tiny_savedmodel, value_range=wrong)

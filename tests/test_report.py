@@ -556,6 +556,11 @@ def test_the_difference_of_thirds_is_that_of_the_printed_accuracies(tmp_path):
     assert report.compare(folders)[2][8].startswith("+41.6 ")
 
 
+def test_runs_on_other_photos_are_said_to_be(tmp_path):
+    folders = [finished(tmp_path / str(n), right=20, count=n) for n in (40, 24)]
+    assert report.compare(folders)[-1][0] == "24 test images that all runs have (of 40 and 24)"
+
+
 def test_the_head_that_was_asked_for_is_named_where_none_was_chosen(tmp_path):
     folder = finished(tmp_path / "run", options={"head": "mlp"})
     assert report.compare([folder, folder])[1][3] == "mlp"

@@ -166,6 +166,7 @@ class Backbone(keras.layers.Layer):
                 f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}"
             )
         self.taps, self.batch_norm, self.precision = taps, batch_norm, precision
+        check_range(value_range)
         low, high, self.range_from = told_range(value_range, known, pretrained)
         self.value_range = (float(low), float(high))
         self._pretrained = Hidden(pretrained)
@@ -186,6 +187,10 @@ class Backbone(keras.layers.Layer):
             )
             for w in pretrained.weights
         ]
+        for i, variable in enumerate(self._own):
+            # Keras' own layers have each variable as an attribute, by which tf.train.Checkpoint
+            # finds it; in a list it would be left out without a word.
+            self._track_trackable(variable, name=f"weight_{i}")
         self._functions = Hidden[dict[Any, Any]]({})
         self._fitted: tuple[bool, ...] | None = None  # what trained when `fit` last traced a step
         self.built = True
@@ -400,7 +405,11 @@ class Backbone(keras.layers.Layer):
                     f"Expected the name of a stage. Received: {stages!r}. The stages are: {', '.join(names)}"
                 )
             plan = tuple(names[names.index(stages) :])
-        elif isinstance(stages, int | np.integer) and 0 <= stages <= len(names):
+        elif (
+            isinstance(stages, int | np.integer)
+            and not isinstance(stages, bool)
+            and 0 <= stages <= len(names)
+        ):
             plan = tuple(names[len(names) - stages :])
         else:
             raise ValueError(
@@ -496,7 +505,8 @@ class Backbone(keras.layers.Layer):
             and len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
         )
         x, count = tf.cast(x, tf.float32), tf.shape(x)[0]
-        if several := tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1 or x.shape[0] == 0
+        if several:
             # A replica may be left without an example, and TensorFlow's convolutions on a CPU (2.21) give an empty batch a wrong shape.
             x = tf.pad(x, [[0, tf.cast(count == 0, tf.int32)], *([0, 0] for _ in self.entry_shape)])
         features, *updates = self._run(graph, self._training_maps(graph), x, fast=fast)
@@ -672,6 +682,44 @@ class Backbone(keras.layers.Layer):
         self._pretrained.it = KNOWN[self._keep().digest] = loaded
 
 
+def sides(image_size: Any) -> tuple[int, int]:
+    """(height, width) of one number or two.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    both = (image_size, image_size) if isinstance(image_size, int | np.integer) else image_size
+    if (
+        not isinstance(both, tuple | list)
+        or len(both) != 2
+        or not all(isinstance(side, int | np.integer) and side > 0 for side in both)
+    ):
+        raise ValueError(
+            "Expected image_size to be one whole number or two, height and width, in pixels. "
+            f"Received: image_size={image_size!r}"
+        )
+    return int(both[0]), int(both[1])
+
+
+def check_range(value_range: Any) -> None:
+    """Refuse what is no range of pixels.
+
+    Raises:
+        ValueError: it is not two numbers, the smaller one first.
+    """
+    if value_range is None:
+        return
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise ValueError(
+            "Expected value_range to be two numbers, the smaller one first, such as (0, 1). "
+            f"Received: value_range={value_range!r}"
+        )
+
+
 def constant(value: np.ndarray):
     return lambda shape, dtype=None: tf.constant(value)
 
@@ -682,13 +730,7 @@ def opened(
     """A handle resolved and read, with the value range that the catalog knows and the hash of its files."""
     if isinstance(handle, Pretrained):
         return handle, "a SavedModel read before", None, None
-    size = (
-        (image_size, image_size)
-        if isinstance(image_size, int)
-        else tuple(image_size)
-        if image_size
-        else None
-    )
+    size = None if image_size is None else sides(image_size)
     found = handles.resolve(handle)
     if size is None and found.entry is not None:
         size = (found.entry.image_size, found.entry.image_size)

@@ -31,8 +31,9 @@ class Watch:
         watched there, so that nothing is added to a model that is exported, and only where XLA
         does not compile them.
         """
-        if self.warned:
+        if self.warned or not (pixels.dtype.is_floating or pixels.dtype.is_integer):
             return
+        pixels = tf.cast(pixels, tf.float32)
         if tf.executing_eagerly():
             if len(pixels):
                 self._judge(tf.reduce_min(pixels), tf.reduce_max(pixels), low, high)
@@ -61,13 +62,15 @@ class Watch:
 def is_elsewhere(least: tf.Tensor, most: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Whether pixels from `least` to `most` are on another scale than from `low` to `high`; bool.
 
-    An empty batch is on every scale.
+    An empty batch is on every scale, and what is no number on none.
     """
     room = (high - low) / 2
     outside = (least < low - room) | (most > high + room)
     if high > 2:  # 0 to 1, where 0 to 255 is expected
         outside |= (most > 0) & (most <= 1)
-    return outside & (least <= most)
+    if low < 0:  # 0 to 1, where -1 to 1 is expected: black is in the middle, and white is not
+        outside |= (least >= 0) & (least < 0.02 * high) & (most > 0.9 * high)
+    return (outside & (least <= most)) | tf.math.is_nan(least) | tf.math.is_nan(most)
 
 
 def in_a_step(graph: tf.Graph | None) -> bool:

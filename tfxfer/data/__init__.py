@@ -20,6 +20,11 @@ TABLES = {".csv", ".tsv", ".txt"}
 # What to do with files that are often given and not read, by how their names end.
 CURES = {
     (".xlsx", ".xls", ".ods", ".numbers"): " It is a workbook: save its table as CSV UTF-8.",
+    (".json", ".jsonl", ".parquet", ".feather", ".arrow", ".pkl"): " Write its table as a .csv.",
+    (".001", ".002", ".z01"): " It is a piece of an archive: unpack all pieces together first.",
+    (".crdownload", ".part", ".partial", ".download"): " Its download is not finished.",
+    (".tfrecord", ".tfrecords"): " In Python tfxfer.data.from_dataset takes a tf.data.Dataset.",
+    (".npz", ".npy", ".mat", ".h5", ".hdf5"): " In Python tfxfer.data.from_arrays takes arrays.",
     (".7z", ".rar", ".bz2", ".tbz2", ".xz", ".txz", ".gz", ".zst"): " Unpack it first.",
 }
 

@@ -6,7 +6,7 @@ Images become PNG files, in memory or on disk, so that the one definition of a p
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,15 @@ from tqdm import tqdm
 
 from tfxfer.data.assemble import assemble
 from tfxfer.data.examples import SPLITS, Examples, Found
-from tfxfer.data.numbers import brightest_of, check_range, eight_bits, label_of, labels_of
+from tfxfer.data.numbers import (
+    brightest_of,
+    check_range,
+    eight_bits,
+    images_of,
+    label_of,
+    labels_of,
+    said_of_dim,
+)
 from tfxfer.data.png import COLOUR, png
 
 ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
@@ -64,20 +72,24 @@ def from_arrays(
         labels: whole numbers, [n] or [n, 1], or one-hot rows, [n, classes].
         classes: the name of each label; "0", "1", ... by default.
         splits: "train", "validation" or "test" for each image; None: split by content, 70 / 15 / 15.
-        groups: what a split may not tear apart; only without `splits`.
+        groups: what a split may not tear apart; only without `splits`. An image whose group is
+            None, "" or NaN stands alone.
 
     Raises:
         ValueError: shapes, types or values that don't fit.
         DataError: see `load`.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = images_of(images), as_array(labels)
     if (
         images.ndim not in (3, 4)
         or (images.ndim == 4 and images.shape[-1] not in COLOUR)
         or 0 in images.shape
     ):
+        first = images.ndim == 4 and images.shape[1] in COLOUR
+        cure = ". Put the colours last: numpy.moveaxis(images, 1, -1)" if first else ""
         raise ValueError(
-            f"Expected images of shape [n, h, w] or [n, h, w, 1 to 4]. Received: images.shape={images.shape}"
+            "Expected images of shape [n, h, w] or [n, h, w, 1 to 4]. Received: "
+            f"images.shape={images.shape}{cure}"
         )
     if labels.shape[:1] != images.shape[:1] or labels.ndim > 2:
         raise ValueError(
@@ -85,13 +97,24 @@ def from_arrays(
             f"labels.shape={labels.shape}"
         )
     numbers = labels_of(labels)
-    white = brightest_of(images) or 1.0
+    white = 255.0 if images.dtype == np.uint8 else brightest_of(images) or 1.0
     if images.dtype != np.uint8:
         check_range(images, white)
     if splits is not None and (len(splits) != len(images) or set(splits) - set(SPLITS)):
         raise ValueError(
             f"Expected {len(images)} splits out of {SPLITS}. Received: {len(splits)} of {sorted(set(splits))}"
         )
+    if groups is not None and (splits is not None or len(groups) != len(images)):
+        raise ValueError(
+            f"Expected {len(images)} groups, and no splits beside them. Received: {len(groups)} "
+            f"groups, splits={'None' if splits is None else 'given'}"
+        )
+    if groups is not None:  # an image without a group stands alone, as in a table
+        alone = (None, "")
+        groups = [
+            f"\0{i}" if group in alone or group != group else str(group)
+            for i, group in enumerate(groups)
+        ]
     names = _names(numbers, classes)
     files = [f"{i:0{len(str(len(images)))}d}" for i in range(len(images))]
     found = Found(
@@ -100,8 +123,9 @@ def from_arrays(
         lambda i: png(eight_bits(images[i], white)),
         "arrays",
         splits,
-        groups if splits is None else None,
+        groups,
         names[0],
+        tuple(said_of_dim(float(images.max()), white)),
     )
     return assemble(found, seed=seed)
 
@@ -130,44 +154,112 @@ def from_dataset(
     """
     if classes is None:
         classes = getattr(train, "class_names", None)
-    spool, labels, splits, files = Spool(), [], [], []
-    for part, dataset in (("train", train), ("validation", validation), ("test", test)):
-        if dataset is None:
-            continue
-        for i, (data, label) in enumerate(_elements(dataset, part)):
+    given = {"train": train, "validation": validation, "test": test}
+    given = {part: dataset for part, dataset in given.items() if dataset is not None}
+    _check_class_names(given)
+    spool, notes = Spool(), list[str]()
+    labels, splits, files = list[int](), list[str](), list[str]()
+    for part, dataset in given.items():
+        before = len(files)
+        for i, (data, label) in enumerate(_elements(dataset, part, notes)):
             spool.append(data)
             labels.append(label)
             splits.append(part)
             files.append(f"{part}/{i:06d}")
+        if len(files) == before:
+            raise ValueError(f"Expected a dataset of images. Received: {part}, which is empty")
     spool.close()
     order, names = _names(labels, classes)
     alone = validation is None and test is None
     return assemble(
-        Found(files, names, spool.read, "tf.data", None if alone else splits, classes=order),
+        Found(
+            files,
+            names,
+            spool.read,
+            "tf.data",
+            None if alone else splits,
+            classes=order,
+            notes=tuple(notes),
+        ),
         seed=seed,
     )
 
 
-def _elements(dataset: Any, part: str) -> Iterator[tuple[bytes, int]]:
-    """(the content of an image file, the label) of each element, with a bar where it takes long."""
+def as_array(labels: Any) -> np.ndarray:
+    """Labels as an array.
+
+    Raises:
+        ValueError: an image has several labels and others have not.
+    """
+    try:
+        return np.asarray(labels)
+    except ValueError as error:
+        raise ValueError(
+            "Expected one label for each image, or one-hot rows of one length. Received: rows of "
+            "several lengths"
+        ) from error
+
+
+def _check_class_names(datasets: dict[str, Any]) -> None:
+    """Refuse datasets of Keras whose labels count other classes: each counts those of its folder.
+
+    Raises:
+        ValueError: names both.
+    """
+    found = {
+        part: list(names)
+        for part, dataset in datasets.items()
+        if (names := getattr(dataset, "class_names", None))
+    }
+    for part, names in found.items():
+        first = next(iter(found))
+        if names != found[first]:
+            raise ValueError(
+                f"Expected the same classes in {first} and {part}, so that a label means one "
+                f"thing. Received: {first}.class_names={found[first]}, {part}.class_names={names}. "
+                f"Make {part} with class_names={first}.class_names, and a folder for each."
+            )
+
+
+def _elements(dataset: Any, part: str, notes: list[str]) -> Iterator[tuple[bytes, int]]:
+    """(the content of an image file, the label) of each element, with a bar where it takes long.
+
+    Args:
+        notes: gets what a person should know of the elements.
+    """
     spec = getattr(dataset, "element_spec", None)
     if spec is None:
         raise ValueError(
             f"Expected a tf.data.Dataset of (image, label). Received: {part}, a "
             f"{type(dataset).__name__}. Give arrays to tfxfer.data.from_arrays."
         )
-    if not isinstance(spec, tuple) or len(spec) < 2 or not hasattr(spec[1], "shape"):
-        raise ValueError(f"Expected a dataset of (image, label). Received: element_spec={spec}")
+    if not isinstance(spec, tuple) or len(spec) < 2 or not _is_pair(*spec[:2]):
+        raise ValueError(
+            "Expected a dataset of (image, label), each a dense tensor; Dataset.map can make them. "
+            f"Received: element_spec={spec}"
+        )
+    if len(spec) > 2:
+        notes.append(
+            f"Not used of {part}: what stands behind image and label in its elements, such as "
+            "weights."
+        )
     size = int(dataset.cardinality())
     if size == ENDLESS:
         raise ValueError(ENDLESS_TEXT.format(part))
     if None in (spec[0].shape.rank, spec[1].shape.rank):  # only the elements tell what they are
         spec = next(iter(dataset), spec)
-    one_by_one = dataset.unbatch() if _is_batched(*spec[:2]) else dataset
+    batched = _is_batched(*spec[:2])
+    if batched and ((spec[0].shape.rank or 0) > 4 or spec[1].shape.rank == 0):
+        raise ValueError(
+            "Expected images of shape [h, w] or [h, w, 1 to 4], in batches or not, with a label "
+            f"each. Received: element_spec={spec}"
+        )
+    one_by_one = dataset.unbatch() if batched else dataset
     elements = tqdm(
         one_by_one.as_numpy_iterator(), desc=f"reading {part}", unit="img", delay=PATIENCE
     )
     undecided: list[tuple[np.ndarray, int]] = []  # images whose white may be 1 or 255
+    brightest = 0.0
     white: float | None = None
     repeated = Repeated() if size < 0 else None
     for element in elements:
@@ -179,15 +271,22 @@ def _elements(dataset: Any, part: str) -> Iterator[tuple[bytes, int]]:
             continue
         image = np.asarray(data)
         _check_image(image)
-        white = white or (None if image.dtype == np.uint8 else brightest_of(image))
+        brightest = max(brightest, float(image.max(initial=0)))
+        white = white or (255.0 if image.dtype == np.uint8 else brightest_of(image))
         undecided.append((image, label))
-        if white is None and image.dtype != np.uint8:
+        if white is None:
             if len(undecided) < LOOKED_AT:
                 continue
             white = 1.0
         yield from ((png(eight_bits(one, white or 1.0)), number) for one, number in undecided)
         undecided = []
     yield from ((png(eight_bits(one, white or 1.0)), number) for one, number in undecided)
+    notes += said_of_dim(brightest, white or 1.0)
+
+
+def _is_pair(image: Any, label: Any) -> bool:
+    """Whether the first two of an element may be an image and its label, by their specs."""
+    return hasattr(image, "shape") and type(label).__name__ == "TensorSpec"
 
 
 def _check_image(image: np.ndarray) -> None:
@@ -224,19 +323,25 @@ def _is_batched(image: Any, label: Any) -> bool:
         return rank == 1
     if rank == 3 and image.shape[-1] not in (1, 3, 4):
         return label.shape.rank != 0
-    return rank == 4
+    return (rank or 0) >= 4
 
 
 def _names(numbers: Sequence[int], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """(classes in order, the class of each label)."""
-    order = (
-        [str(i) for i in range(max(numbers, default=-1) + 1)]
-        if classes is None
-        else [str(name) for name in classes]
-    )
+    if classes is None:
+        if (least := min(numbers, default=0)) < 0:
+            raise ValueError(f"Expected labels from 0 on. Received: {least}")
+        return [str(number) for number in sorted(set(numbers))], [str(i) for i in numbers]
+    if isinstance(classes, str | bytes | Mapping | Set):
+        raise ValueError(
+            "Expected classes as a list of names, that of label 0 first. Received: a "
+            f"{type(classes).__name__}"
+        )
+    order = [str(name) for name in classes]
     if numbers and not 0 <= min(numbers) <= max(numbers) < len(order):
         raise ValueError(
-            f"Expected labels from 0 to {len(order) - 1}. Received: {min(numbers)} to {max(numbers)}"
+            f"Expected labels from 0 to {len(order) - 1}. Received: "
+            f"{min(numbers)} to {max(numbers)}"
         )
     if len(set(order)) < len(order):
         raise ValueError(f"Expected each class name once. Received: classes={order}")

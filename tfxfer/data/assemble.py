@@ -17,7 +17,7 @@ from tfxfer.data.damage import Checked
 from tfxfer.data.duplicates import conflicts, copies, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.heic import readable
-from tfxfer.data.images import problem
+from tfxfer.data.images import kind, problem
 from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 
@@ -70,10 +70,12 @@ def assemble(
     bad = [i for i, text in enumerate(problems) if text]
     if bad:
         texts = [f"{found.files[i]} {problems[i]}" for i in bad]
+        empty = any(problems[i] == "is empty" for i in bad)
         if not skip_bad_images:
             raise ImageError(
                 f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: {shown(texts, 5)}. "
                 "Repair or remove them, or leave them out with --skip-bad-images."
+                + (" A cloud drive may not have fetched the empty ones yet." if empty else "")
             )
         notes.append(
             f"{counted(len(bad), 'image')} left out (--skip-bad-images): {'; '.join(texts)}."
@@ -97,6 +99,11 @@ def assemble(
         drop, said = leaks([found.files[i] for i in at], digests, splits)
         notes += said
         stay = sorted(set(range(len(at))) - set(drop))
+        if "train" in splits and not any(splits[i] == "train" for i in stay):
+            raise DataError(
+                f"{found.source}: every training image is also in validation or test, so that "
+                "nothing is left to train on. Expected other images in each part."
+            )
         at, names, digests, splits = (
             [at[i] for i in stay],
             [names[i] for i in stay],
@@ -113,6 +120,8 @@ def assemble(
         if found.classes is not None
         else sorted(used)
     )
+    if gone := [repr(name) for name in found.classes or () if name not in used]:
+        notes.append(f"No image is of {shown(gone)}: the model will not know it.")
     notes += _oddities(names, splits, classes)
     number = {name: i for i, name in enumerate(classes)}
     return Examples(
@@ -173,9 +182,9 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
         if damage is None:
             return Looked(digest, plain=data is raw)
         if not damage.readable:
-            return Looked(digest, f"is a JPEG that {damage.reason}")
+            return Looked(digest, f"is a {kind(data)} that {damage.reason}")
         if skip_bad_images:
-            return Looked(digest, f"is a JPEG that is damaged: {damage.reason}")
+            return Looked(digest, f"is a {kind(data)} that is damaged: {damage.reason}")
         return Looked(digest, damage=damage.reason, plain=data is raw)
 
     count, looked, said = len(found.files), [], time.monotonic()

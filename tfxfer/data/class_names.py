@@ -1,19 +1,55 @@
 """The names of classes: refused where no file could hold them, made plain, and what is odd in them."""
 
+import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from decimal import Decimal
+from urllib.parse import unquote
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
+from tfxfer.data.parts import part_of
 from tfxfer.data.split import LONGEST_NAME
 from tfxfer.errors import DataError
 
-BETWEEN = re.compile(r"(?<=\w)[-_ ]+(?=\w)")  # signs that divide the words of a name
+# Signs that divide the words of a name; between two figures they matter.
+BETWEEN = re.compile(r"(?<=\w)[-_. ]*[-_ ][-_. ]*(?=\w)")
+BETWEEN_FIGURES = re.compile(r"(?<=\d)[-_ ]+(?=\d)")
+# Signs that a keyboard and a word processor write differently, and those that show nothing.
+SIGNS = {
+    **dict.fromkeys(range(0x2010, 0x2016), "-"),
+    0x2212: "-",
+    **dict.fromkeys(range(0xFE00, 0xFE10)),
+}
+SIGNS |= dict.fromkeys(map(ord, "\u2018\u2019\u201a\u00b4`"), "'")
+SIGNS |= dict.fromkeys(map(ord, "\u201c\u201d\u201e\u00ab\u00bb"), '"')
+END = re.compile(r"(?<=[^\W\d])[.,;:!]+$")
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 SEVERAL = re.compile("[|;,]")  # signs that divide labels where one photo has several
+# What file managers add to the name of a copy, and other programs to a second file of one name.
+COPY = re.compile(r"( - |[ _-])(copy|kopie|copie|copia)( ?\(?\d+\)?)?$| ?\(\d+\)$|^copy of ", re.I)
+DRAWINGS = {"masks", "annotations", "segmentation", "segmentations", "groundtruth", "gt"}
+ANSWERS = {"yes", "no", "y", "n", "true", "false", "t", "f", "0", "1"}
+# What programs write where a cell is empty.
+NOTHING = {
+    "nan",
+    "none",
+    "null",
+    "n/a",
+    "#n/a",
+    "na",
+    "<na>",
+    "nil",
+    "undefined",
+    "?",
+    "-",
+    "#ref!",
+}
+NOTHING |= {"new folder", "untitled folder", "neuer ordner", "nouveau dossier", "nueva carpeta"}
+WRITTEN_LIST = re.compile(r"[\[{(]\s*[\"'{\[].*[\]})]")  # ['a', 'b'] or {"choices": ["a"]}
 # Letters of other alphabets that look like Latin ones, Cyrillic first, then Greek.
 LOOK_ALIKE = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445"
@@ -76,19 +112,28 @@ def plain_name(name: str) -> str:
 def notes_on(names: Iterable[str]) -> list[str]:
     """What a person should look at in the names of the classes."""
     names = sorted(set(names))
-    return alike(names) + several_in_one(names)
+    return (
+        alike(names)
+        + several_in_one(names)
+        + nothing_said(names)
+        + named_like_parts(names)
+        + named_like_drawings(names)
+        + spelled_answers(names)
+        + wrongly_decoded(names)
+        + measured(names)
+    )
 
 
 def alike(names: Iterable[str]) -> list[str]:
     """A note for each group of names that a person reads as one."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(look_of(name), []).append(repr(name))
+        groups.setdefault(look_of(name), []).append(name)
     return [
-        f"The classes {' and '.join(group)} look almost the same. Are they one? Then give them "
-        "one name."
+        f"The classes {' and '.join(map(repr, group))} look almost the same. Are they one? Then "
+        "give them one name."
         for group in groups.values()
-        if len(group) > 1
+        if len(group) > 1 and not all(map(COPY.search, group))  # cat (1) and cat (2) are numbered
     ]
 
 
@@ -98,8 +143,14 @@ def several_in_one(names: Iterable[str]) -> list[str]:
     lists = [
         name
         for name in sorted(single)
-        if SEVERAL.search(name) and {part.strip() for part in SEVERAL.split(name)} & single
+        if (SEVERAL.search(name) and {part.strip() for part in SEVERAL.split(name)} & single)
+        or (" " in name and set(name.split()) < single)
     ]
+    if written := [name for name in sorted(single) if WRITTEN_LIST.fullmatch(name)]:
+        return [
+            f"Some class names are lists as programs write them: {shown(written)}. Write the name "
+            "alone. A photo with several labels is taken for one of a class of its own."
+        ]
     if not lists:
         return []
     return [
@@ -109,12 +160,97 @@ def several_in_one(names: Iterable[str]) -> list[str]:
     ]
 
 
+def nothing_said(names: Iterable[str]) -> list[str]:
+    """A note on names that say that there is no name."""
+    empty = [repr(name) for name in sorted(set(names)) if name.casefold() in NOTHING]
+    if not empty:
+        return []
+    what = "class" if len(empty) == 1 else "classes"
+    return [
+        f"The {what} {', '.join(empty)} may hold photos without a label, by the name. If so, leave "
+        "them out."
+    ]
+
+
+def named_like_parts(names: Iterable[str]) -> list[str]:
+    """A note on classes that are called test, or the like. One called train may be of trains."""
+    judged = "invalid" in {name.casefold() for name in names}
+    found = [
+        repr(name)
+        for name in names
+        if part_of(name) in ("test", "validation") and not (judged and name.casefold() == "valid")
+    ]
+    if not found:
+        return []
+    return [
+        f"The class {found[0]} has the name of a part. If its photos have no label, or are of the "
+        "other classes, move them elsewhere."
+    ]
+
+
+def named_like_drawings(names: Iterable[str]) -> list[str]:
+    """A note on classes whose names say that they hold drawings on the photos of others."""
+    found = [repr(name) for name in names if look_of(name) in DRAWINGS]
+    if not found:
+        return []
+    return [
+        f"The class {found[0]} may hold drawings on the other photos, by its name. If so, move "
+        "them elsewhere."
+    ]
+
+
+def spelled_answers(names: Sequence[str]) -> list[str]:
+    """A note where yes and no are written in several ways."""
+    if len(names) < 3 or not {name.casefold() for name in names} <= ANSWERS:
+        return []
+    return [
+        f"The classes {', '.join(map(repr, names))} seem to be two answers, written in several "
+        "ways. Give each one name."
+    ]
+
+
+def wrongly_decoded(names: Sequence[str]) -> list[str]:
+    """A note on names in UTF-8 that a program read as if they were of an old code page."""
+    notes = []
+    for name in names:
+        try:
+            meant = name.encode("cp1252").decode()
+        except UnicodeError:
+            continue
+        if meant != name:
+            notes.append(f"The class {name!r} may be {meant!r}, read in a wrong code page.")
+    return notes
+
+
+def measured(names: Iterable[str]) -> list[str]:
+    """A note where names are numbers with decimals, as of something that was measured."""
+    numbers = [name.replace(",", ".", 1) for name in sorted(set(names))]
+    if not all(NUMBER.fullmatch(number) for number in numbers):
+        return []
+    broken = [number for number in numbers if not float(number).is_integer()]
+    if not broken:
+        return []
+    return [
+        f"The classes are numbers with decimals ({shown(broken)}). If they measure something, each "
+        "value counts as a class of its own here: tfxfer tells classes apart, it does not measure."
+    ]
+
+
 def look_of(name: str) -> str:
-    """A class name as a person reads it: without capitals, signs between words, unseen characters
-    and other forms of the same letters or of the same number.
+    """A class name as a person reads it: without capitals, signs between and around words, unseen
+    characters, other forms of the same letters or of the same number, what web pages and addresses
+    write for a sign, and the mark of a copy.
     """
-    seen = [character for character in name if unicodedata.category(character) != "Cf"]
+    name = unquote(html.unescape(name), errors="replace").translate(SIGNS)
+    seen = [
+        character
+        for character in COPY.sub("", name) or name
+        if unicodedata.category(character) != "Cf"
+    ]
     plain = unicodedata.normalize("NFKC", "".join(seen)).casefold()
     if NUMBER.fullmatch(plain):
-        return format(float(plain), ".15g")
-    return BETWEEN.sub(" ", plain.translate(LOOK_ALIKE))
+        number = Decimal(plain)
+        return format(number.normalize() if number else Decimal(0), "f")
+    plain = END.sub("", plain.strip("'\"")) or plain
+    plain = BETWEEN_FIGURES.sub("\0", plain.translate(LOOK_ALIKE))
+    return BETWEEN.sub("", plain)

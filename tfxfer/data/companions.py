@@ -7,15 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
+from tfxfer.data.images import EXTRA
 from tfxfer.errors import DataError
 
 DRAWN = re.compile(r"[-_. ]*(mask|seg|segmentation|groundtruth|annotation|gt)s?([-_. ]?\d+)?$")
 ALTERED = re.compile(
-    r"[-_. ]+(aug|augmented|flip|flipped|rot|rotated|mirror|mirrored|crop|cropped|copy)"
-    r"[-_. ]?[a-z0-9]*$"
+    r"[-_. ]+((aug|augmented|flip|flipped|rot|rotated|mirror|mirrored|crop|cropped|copy)"
+    r"[-_. ]?[a-z0-9]*|thumb|thumbnail|small|resized|scaled|edit|edited|kopie|copie|copia)$"
+    r"|[-_. ]*\([^()]*conflicted copy[^()]*\)$"  # of Dropbox
 )
 # Roboflow writes one photo several times, as photo_jpg.rf.1f0c...jpg.
 ROBOFLOW = re.compile(r"\.rf\.[0-9a-f]{8,}$")
+# Phones and cameras write these beside a JPEG of the same photo.
+SECOND = EXTRA | {".webp", ".jxl"}
+MANY = 0.25  # of all images: so many do not have another one's name by chance
 
 
 def check_companions(paths: Iterable[Path], source: str) -> list[str]:
@@ -24,8 +29,15 @@ def check_companions(paths: Iterable[Path], source: str) -> list[str]:
     Raises:
         DataError: images are drawings on others.
     """
-    of = {(path.parent, path.stem.casefold()): path for path in paths}
-    drawn, altered = [], []
+    of: dict[tuple[Path, str], Path] = {}
+    twins = []
+    for path in (paths := list(paths)):
+        other = of.setdefault((path.parent, path.stem.casefold()), path)
+        if other is not path and other.suffix.casefold() != path.suffix.casefold():
+            twins.append((path, other))
+    if len(twins) < MANY * len(paths):
+        twins = [pair for pair in twins if {path.suffix.casefold() for path in pair} & SECOND]
+    drawn, altered = [], [f"{path.name} of {other.name}" for path, other in twins]
     first: dict[tuple[Path, str], Path] = {}
     for (folder, stem), path in of.items():
         if (origin := of.get((folder, DRAWN.sub("", stem)))) not in (None, path):

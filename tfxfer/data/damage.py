@@ -1,11 +1,14 @@
-"""JPEG files that are damaged although every decoder reads them: it guesses what is missing.
+"""JPEG and WebP files that are damaged although every decoder reads them: it guesses what is
+missing.
 
 libjpeg only warns of a scan that ends too early or of a code that does not exist, and it does so
 without the name of the file. So each file is decoded once to an eighth of its size, which takes
-about half the time of decoding it, and a warning is an answer here.
+about half the time of decoding it, and a warning is an answer here. libwebp says nothing at all:
+there, zeros in place of the rest tell of a download that broke off.
 """
 
 import re
+import struct
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -33,23 +36,29 @@ UNREADABLE = {
 EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 # Some cameras write a few bytes behind a scan. More are the rest of an image that went wrong.
 MOST_PADDING = 8
+# Zeros at the end of a WebP image's data, at least, and as a share of it. A sound lossy image with
+# a plain lower part can end in half as many zeros as it has bytes, a lossless one ends in three.
+FEWEST_ZEROS, SHARE_OF_ZEROS = 64, {b"VP8 ": 0.6, b"VP8L": 0.0}
 RESTARTS = range(0xD0, 0xD8)
+LOOKED_AT = ("JPEG", "WebP")
 ALONE = threading.Lock()
 
 
 class Damage(NamedTuple):
-    """The fault of a JPEG file, and whether a decoder reads it all the same."""
+    """The fault of a file, and whether a decoder reads it all the same."""
 
     reason: str
     readable: bool
 
 
 def find_damage(data: bytes) -> Damage | None:
-    """The damage of a JPEG file; None where there is none, or where it can't be told.
+    """The damage of a JPEG or WebP file; None where there is none, or where it can't be told.
 
     It can't be told of other formats, and of colours that are sampled in an unusual way, such as
     every third pixel: simplejpeg does not read these. `images.problem` must have been asked before.
     """
+    if kind(data) == "WebP":
+        return _zeros_in_webp(data)
     sides = size(data) if kind(data) == "JPEG" else None
     if sides is None or sides[0] * sides[1] > MOST_PIXELS:
         return None
@@ -58,6 +67,22 @@ def find_damage(data: bytes) -> Damage | None:
         return _decode(plain)
     with ALONE:  # a progressive image is held in memory as a whole, however small it is made
         return _decode(plain)
+
+
+def _zeros_in_webp(data: bytes) -> Damage | None:
+    at = 12
+    for _ in range(MOST_PIECES):
+        if at + 8 > len(data):
+            break
+        name, length = struct.unpack_from("<4sI", data, at)
+        if name in SHARE_OF_ZEROS:
+            held = data[at + 8 : at + 8 + length]
+            zeros = len(held) - len(held.rstrip(b"\0"))
+            if zeros >= max(FEWEST_ZEROS, SHARE_OF_ZEROS[name] * len(held)):
+                return Damage(f"its last {zeros:,} bytes are zeros", readable=True)
+            break
+        at += 8 + length + length % 2
+    return None
 
 
 def _decode(data: bytes) -> Damage | None:
@@ -126,7 +151,7 @@ class Checked:
 
     def find(self, data: bytes, digest: str) -> Damage | None:
         """`find_damage(data)`; may be called from several threads."""
-        if kind(data) != "JPEG" or self.known.get(digest) == 0:
+        if kind(data) not in LOOKED_AT or self.known.get(digest) == 0:
             return None
         found = find_damage(data)
         if digest not in self.known:

@@ -35,8 +35,15 @@ def conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for file, digest, name in zip(files, digests, names, strict=True):
         labels[digest].setdefault(name, file)
-    if odd := [" = ".join(found.values()) for found in labels.values() if len(found) > 1]:
-        return [f"{counted(len(odd), 'image')} found under more than one label ({shown(odd)})."]
+    if odd := [
+        " = ".join(f"{file} as {name!r}" for name, file in found.items())
+        for found in labels.values()
+        if len(found) > 1
+    ]:
+        return [
+            f"{counted(len(odd), 'image')} found under more than one label ({shown(odd)}). Each "
+            "counts under each; give a photo the label that matters most."
+        ]
     return []
 
 

@@ -8,24 +8,30 @@ from pathlib import Path
 from tfxfer.data.companions import check_companions
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.images import ENDINGS, EXTRA, READ, UNREAD, kind
+from tfxfer.data.images import EXTRA, READ, UNREAD
 from tfxfer.data.layout import (
     check_classes,
+    check_kinds,
     entries,
     find_parts,
     has_images,
     hidden,
+    hint_of_names,
     hint_of_tables,
     is_folder,
+    is_image,
+    is_kept,
     levels,
     parts_in_classes,
     said_of_folders,
     subfolders,
     unwrapped,
 )
+from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
-from tfxfer.files import open_regular, read_regular
+from tfxfer.files import read_regular
 
+AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which a Mac has not fetched
 PACKED = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"}
 LAYOUT = """
   photos/
@@ -37,13 +43,13 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
     """All images below a folder, sorted; how many other files there are, by ending; and a note for each folder that can't be listed.
 
     Hidden files and folders (.DS_Store, .ipynb_checkpoints, ._photo.jpg) are passed over and counted; symbolic links are followed, each folder once.
-    A file without an ending counts as an image if its first bytes say so.
+    A file without an ending, or with an unknown one, counts as an image if its first bytes say so.
     """
     images: list[Path] = []
     others: Counter[str] = Counter()
     closed: list[str] = []
     for path in _walk(folder, others, closed):
-        if path.suffix.lower() in ENDINGS or (not path.suffix and _begins_as_image(path)):
+        if is_image(path):
             images.append(path)
         else:
             others[path.suffix.lower() or path.name] += 1
@@ -99,6 +105,8 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
     if parts:
         tops = [(part, classes, classes) for part, top in parts for classes in subfolders(top)]
         notes += _said_of_parts(inner, parts)
+        for _, top in parts:
+            check_kinds(subfolders(top), source)
         loose = [folder, inner, *(top for _, top in parts)]
     else:
         classes = [top for top in subfolders(inner) if has_images(top)]
@@ -127,11 +135,17 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
             empty.append(f"{place}/")
     stray = _loose(loose, others)
     if not paths:
-        raise DataError(_nothing(source, len(stray), others, folder))
-    if len(set(names)) == 1 and not judging and (hint := hint_of_tables(folder)):
-        raise DataError(f"{source}: all images are in one folder, {names[0]}/, as one class.{hint}")
+        raise DataError(_nothing(source, stray, others, folder))
+    if len(set(names)) == 1 and not judging:
+        hint = hint_of_tables(folder) + hint_of_names(paths)
+        if hint or is_kept(names[0]):
+            raise DataError(
+                f"{source}: all images are in one folder, {names[0]}/, as one class. Expected a "
+                f"folder for each class.{hint}"
+            )
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source)
+    notes += said_of_series([path.stem for path in paths], splits if parts or inside else None)
     if stray:
         named = shown([path.relative_to(folder).as_posix() for path in stray])
         notes.append(f"Left out, because they are in no class folder: {named}.")
@@ -141,7 +155,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         count = sum(others.values())
         what = "file that is not an image" if count == 1 else "files that are not images"
-        if UNREAD & set(others):
+        if UNREAD & set(others) or others[AWAY]:
             what = "other file" if count == 1 else "other files"
         notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others)}")
     files = [path.relative_to(folder).as_posix() for path in paths]
@@ -171,6 +185,14 @@ def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]
             "Left out, because they are not train, validation or test with class folders: "
             f"{shown(left)}."
         )
+    classes = {entry.name for _, top in parts for entry in subfolders(top)}
+    for entry in subfolders(folder):
+        same = sorted(classes & {inner.name for inner in subfolders(entry)})
+        if entry not in tops and same and has_images(entry):
+            notes.append(
+                f"{entry.name}/ holds the same folders as a part ({shown(same)}). Is it a part? "
+                "Then call it train, validation or test."
+            )
     return notes
 
 
@@ -192,19 +214,11 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
         for entry in entries:
             folded = is_folder(entry)
             if hidden(entry.name):
-                others[entry.name if folded else "hidden"] += 1
+                others[_hidden_as(entry.name, folded)] += 1
             elif folded:
                 waiting.append(entry.path)
             else:
                 yield Path(entry.path)
-
-
-def _begins_as_image(path: Path) -> bool:
-    try:
-        with open_regular(path) as file:
-            return kind(file.read(64)) is not None
-    except OSError:
-        return False
 
 
 def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
@@ -215,27 +229,39 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
             if entry.is_dir():
                 continue
             if hidden(entry.name):
-                others["hidden"] += 1
-            elif entry.suffix.lower() in ENDINGS:
+                others[_hidden_as(entry.name)] += 1
+            elif is_image(entry):
                 images.append(entry)
             else:
                 others[entry.suffix.lower() or entry.name] += 1
     return images
 
 
+def _hidden_as(name: str, folder: bool = False) -> str:
+    """What a hidden file or folder is counted as."""
+    if name.endswith(AWAY):
+        return AWAY
+    return name if folder else "hidden"
+
+
 def _said_of_unread(others: Counter[str]) -> str:
-    """Advice for images of formats that are not read; "" where there is none."""
-    found = sorted(UNREAD & set(others))
-    if not found:
-        return ""
-    return f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
+    """Advice for images of formats that are not read, or that are not on this machine; "" where
+    there is none.
+    """
+    found, advice = sorted(UNREAD & set(others)), ""
+    if found:
+        advice = f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
+    if away := others[AWAY]:
+        advice += f" {away} files are in iCloud alone ({AWAY}): download them there first."
+    return advice
 
 
-def _nothing(source: str, stray: int, others: Counter[str], folder: Path) -> str:
+def _nothing(source: str, stray: list[Path], others: Counter[str], folder: Path) -> str:
     if stray:
         return (
-            f"{source}: {stray} images, but no class folders, so that nothing says what they show."
-            f"{hint_of_tables(folder)} Expected a folder for each class, named like it:{LAYOUT}"
+            f"{source}: {len(stray)} images, but no class folders, so that nothing says what they "
+            f"show.{hint_of_tables(folder)}{hint_of_names(stray)} Expected a folder for each "
+            f"class, named like it:{LAYOUT}"
         )
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"

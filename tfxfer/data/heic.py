@@ -33,7 +33,9 @@ def readable(data: bytes, file: str = "") -> bytes:
             if found is None:
                 return png(_pixels(image))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more on damaged files
-        raise ImageError(f"{file} is a {form} that can't be decoded: {error}".lstrip()) from error
+        # Pillow names what it read from by its place in memory.
+        reason = str(error).split(" <_io.")[0]
+        raise ImageError(f"{file} is a {form} that can't be decoded: {reason}".lstrip()) from error
     raise ImageError(f"{file} {found}".lstrip())
 
 

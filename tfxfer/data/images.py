@@ -27,10 +27,40 @@ ENDINGS = READ | EXTRA
 # Images that are not read, so that nobody is told that they are none.
 UNREAD = {".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".jp2", ".j2k", ".exr", ".tga", ".svg", ".psd"}
 UNREAD |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".ico", ".npy", ".nii"}
+# Endings of files that often lie beside photos and are none; others are told by their first bytes.
+OTHERS = {
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".xml",
+    ".json",
+    ".jsonl",
+    ".md",
+    ".yaml",
+    ".yml",
+    ".html",
+    ".htm",
+}
+OTHERS |= {".pdf", ".db", ".ini", ".mp4", ".mov", ".avi", ".xmp", ".aae", ".py", ".ipynb", ".zip"}
+OTHERS |= {".tar", ".gz", ".mat", ".npz", ".pkl", ".xlsx", ".docx", ".log", ".icloud"}
 MARKER = re.compile(b"\xff[\x01-\xfe]")  # of a segment of a JPEG
 GIF_RUN = 4096  # blocks that are looked at together
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
+# What lies in place of a photo most often, by how it begins, in lower case.
+INSTEAD = {
+    b"version https://git-lfs": " but a pointer of Git LFS; fetch the photo with git lfs pull",
+    b"<!doctype html": " but a web page",
+    b"<html": " but a web page",
+    b"<?xml": " but a text of a web server, or a drawing (SVG)",
+    b"<svg": " but a drawing (SVG)",
+    b"%pdf": " but a PDF",
+    b"pk\3\4": " but a ZIP archive; unpack it",
+    b"\x1f\x8b": " but compressed (gzip); unpack it",
+    b"\0\0\0\x0cjp  ": " that is read, but a JPEG 2000; convert it to PNG",
+    b"8bps": " that is read, but a Photoshop file; convert it to PNG",
+    b"\x89png\n": " but a PNG whose bytes were changed as if it were text",
+}
 
 
 class Damaged(Exception):
@@ -70,7 +100,7 @@ def problem(data: bytes) -> str | None:
         return f"has {len(data) >> 20} MiB, more than the {MOST_BYTES >> 20} that are read"
     form = kind(data)
     if form is None:
-        return f"is no image, it begins with {data[:12]!r}"
+        return f"is no image{_instead(data)}"
     if form not in SIZE_OF:
         return None
     try:
@@ -82,6 +112,17 @@ def problem(data: bytes) -> str | None:
     if width < 1 or height < 1:
         return f"is a {form} of {width} x {height} pixels"
     return too_large(form, width, height, heavy=form == "JPEG XL" or _deep_png(data))
+
+
+def _instead(data: bytes) -> str:
+    """What bytes are that are no image, as the end of a sentence."""
+    if not data.strip(b"\0"):
+        return " but zeros alone, as where a download broke off"
+    if data[4:8] == b"ftyp":
+        return " but a film, or of a kind that is not read"
+    beginning = data[:32].lstrip(b"\xef\xbb\xbf \r\n").lower()
+    known = (what for begins, what in INSTEAD.items() if beginning.startswith(begins))
+    return next(known, f", it begins with {data[:12]!r}")
 
 
 def too_large(form: str, width: int, height: int, heavy: bool = False) -> str | None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 BRIGHTEST = 255
+NEARLY_WHITE = 2  # numbers with decimals up to here: is white 1, or 255?
+DIM = 127  # where no image has a brighter pixel, 255 may not be their white
 
 
 def label_of(label: Any) -> int:
@@ -20,7 +22,7 @@ def label_of(label: Any) -> int:
     if found.dtype.kind not in "iufb" or found.ndim > 1 or found.size == 0:
         raise ValueError(
             "Expected labels that are whole numbers, [n] or [n, 1], or one-hot rows [n, classes]. "
-            f"Received: one of shape {found.shape} and type {found.dtype}"
+            f"Received: one of shape {found.shape} and type {found.dtype}.{_cure_of_label(found)}"
         )
     if found.size == 1:
         number = found.reshape(()).item()
@@ -34,6 +36,38 @@ def label_of(label: Any) -> int:
             f"Received: {np.array2string(found, threshold=10)}"
         )
     return int(found.argmax())
+
+
+def _cure_of_label(found: np.ndarray) -> str:
+    if found.dtype.kind not in "USO":
+        return ""
+    return (
+        " Names become numbers with classes, numbers = numpy.unique(names, return_inverse=True); "
+        "give these as labels and classes=classes."
+    )
+
+
+def images_of(images: Any) -> np.ndarray:
+    """Images from memory as one array, and black and white where they are True and False.
+
+    Raises:
+        ValueError: they have several sizes, or are no numbers.
+    """
+    try:
+        found = np.asarray(images)
+    except ValueError as error:
+        raise ValueError(
+            "Expected images of one size. Received: images of several. Resize them, or give "
+            "them one by one, as a dataset, to tfxfer.data.from_dataset."
+        ) from error
+    if found.dtype.kind == "b":
+        return found.astype(np.uint8) * BRIGHTEST
+    if found.dtype.kind not in "iuf":
+        raise ValueError(
+            f"Expected images of numbers. Received: type {found.dtype}. Files are read from a "
+            "folder or a .csv table: see tfxfer.data.load."
+        )
+    return found
 
 
 def labels_of(labels: np.ndarray) -> list[int]:
@@ -71,13 +105,38 @@ def check_range(image: np.ndarray, brightest: float) -> None:
 
 def _cure(lowest: float, highest: float) -> str:
     """Advice for images with values from `lowest` to `highest`; "" where there is none."""
+    if not np.isfinite([lowest, highest]).all():
+        return " Some values are no numbers (NaN or infinite)."
+    for white in (1, BRIGHTEST):
+        if -0.1 * white <= lowest and 0.5 * white < highest <= 1.1 * white:
+            return f" If white is {white}: numpy.clip(x, 0, {white})."
     if -1 <= lowest < 0 and highest <= 1:
         return " Values from -1 to 1 become (x + 1) / 2."
-    if lowest >= 0 and BRIGHTEST < highest <= 65535:
-        return " Values of 16 bits become x / 65535."
+    if lowest < 0:
+        return " Undo what was subtracted, and what it was divided by."
+    if highest <= 65535:
+        return " Divide by the value of white: 65535 for 16 bits, 4095 for 12 bits."
     return ""
 
 
 def brightest_of(image: np.ndarray) -> float | None:
-    """The value of white: 255 where the image has a value above 1, None where it may be 1."""
-    return float(BRIGHTEST) if image.max(initial=0) > 1 else None
+    """The value of white: 255 where the image has a value above 1, None where it may be 1.
+
+    Of whole numbers 2 is above 1; of others it may be 1 and what resizing adds.
+    """
+    most = NEARLY_WHITE if image.dtype.kind == "f" else 1
+    return float(BRIGHTEST) if image.max(initial=0) > most else None
+
+
+def said_of_dim(highest: float, white: float) -> list[str]:
+    """A note where no image is bright, so that white may be another value than was taken.
+
+    Args:
+        highest: value of all images.
+    """
+    if white != BRIGHTEST or highest > DIM or highest <= 0:
+        return []
+    return [
+        f"No image has a value above {highest:g}, where white is {white:g}, so that all are dark. "
+        f"If white is {highest:g}, multiply them by 255 / {highest:g} first."
+    ]

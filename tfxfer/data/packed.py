@@ -45,9 +45,15 @@ def unpacked(path: Path, source: str) -> Path:
                 file.seek(0)
                 if zipfile.is_zipfile(file):
                     unzip(file, aside, source)
-                elif not tar.looks_like_one(file):
+                elif file.seek(0) == 0 and file.read(4) == b"PK\3\4":
                     raise DataError(
-                        f"{source} is neither a ZIP nor a TAR file, whatever its name says."
+                        f"{source} is a ZIP file whose end is missing. Download or copy it again."
+                    )
+                elif not tar.looks_like_one(file):
+                    file.seek(0)
+                    raise DataError(
+                        f"{source} is neither a ZIP nor a TAR file, whatever its name says: it "
+                        f"begins with {file.read(12)!r}."
                     )
                 else:
                     tar.extract(file, aside, source, MOST_PHOTOS)

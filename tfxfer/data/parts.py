@@ -1,24 +1,45 @@
 """Words that name a part of the data: one list for folders, tables and TensorFlow Datasets."""
 
 import re
+import unicodedata
 
-TRAIN = ("train", "training", "trn")
-VALIDATION = ("validation", "val", "valid", "validate", "validating", "dev")
-TEST = ("test", "testing", "tst", "evaluation", "eval", "holdout")
-PARTS = {
-    **dict.fromkeys(TRAIN, "train"),
-    **dict.fromkeys(VALIDATION, "validation"),
-    **dict.fromkeys(TEST, "test"),
-}
+# English first, then the other languages that photos are most often sorted in.
+TRAIN = """
+train training trainings trn
+apprentissage entraînement entrenamiento treinamento treino addestramento träning trening træning
+eğitim обучение 训练 訓練 学習 훈련 학습
+""".split()
+VALIDATION = """
+validation val valid validate validating dev
+validación validação validazione validierung validering validatie walidacja doğrulama валидация
+验证 驗證 検証 검증
+""".split()
+TEST = """
+test testing tst evaluation eval holdout
+essai prueba pruebas teste testes prova prüfung тест тестирование 测试 測試 テスト 테스트
+""".split()
 # "traindata" and "testset" have it at their beginning.
-ENDS = re.compile(r"(set|data|images?|imgs?|photos?|split|folder|dir)$")
+ENDS = re.compile(r"(set|data|daten|images?|imgs?|photos?|split|folder|dir|集|用)$")
 # "seg_train", "trainingSet", "Test Images" and "train2017" each have the word.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
+def without_accents(text: str) -> str:
+    """Letters alone, in lower case: "Entraînement" is "entrainement"."""
+    letters = unicodedata.normalize("NFKD", text.strip())
+    return "".join(c for c in letters if not unicodedata.combining(c)).casefold()
+
+
+PARTS = {
+    **{without_accents(word): "train" for word in TRAIN},
+    **{without_accents(word): "validation" for word in VALIDATION},
+    **{without_accents(word): "test" for word in TEST},
+}
+
+
 def part_of(word: str) -> str | None:
     """The part that a word names, in any case: "train", "validation", "test", or None."""
-    plain = word.strip().casefold()
+    plain = without_accents(word)
     return PARTS.get(plain) or PARTS.get(ENDS.sub("", plain))
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import ntpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,7 +11,10 @@ from charset_normalizer import from_bytes
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
+from tfxfer.data.images import ENDINGS
+from tfxfer.data.missing import hint_of_missing
 from tfxfer.data.parts import part_in
+from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.limits import MOST_TABLE_BYTES
@@ -22,11 +24,17 @@ CALLED = {
     "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "img"),
     "label": ("label", "class", "category", "class_name", "classname", "label_name", "target"),
 }
-CALLED["path"] += ("image_path", "img_path", "image_name", "image_file", "filenames")
-CALLED["label"] += ("labels", "classes", "categories")
+CALLED["path"] += ("image_path", "img_path", "image_name", "image_file")
+CALLED["label"] += ("classes", "categories", "category_name")
 OPTIONAL = ("split", "group")
+ALONE = ("", "nan", "none", "null", "na")  # in place of a group: the image has none
 # Words in the name of a column that may be a group.
-GROUPS = ("patient", "subject", "person", "case", "scene", "video", "session", "site", "camera")
+GROUPS = """
+patient subject person case scene video session site camera lesion individual participant donor
+animal slide study series user family sequence burst location plot
+""".split()
+# Columns of tables that say where things are in an image.
+BOXES = {"xmin", "ymin", "xmax", "ymax", "bbox", "x_min", "y_min", "x1", "y1", "x2", "y2"}
 # And names of columns that may tell the part in words of their own.
 SPLITTING = ("split", "set", "subset", "dataset", "partition", "usage", "fold", "part", "phase")
 DELIMITERS = ",;\t|"
@@ -63,7 +71,11 @@ def read_table(path: Path, source: str) -> Found:
             )
         splits = [part_in(row["split"]) or "" for row in rows]
     if "group" in rows[0]:
-        groups = [row["group"] or f"\0{line}" for line, row in zip(lines, rows, strict=True)]
+        groups = [
+            f"\0{line}" if row["group"].casefold() in ALONE else row["group"]
+            for line, row in zip(lines, rows, strict=True)
+        ]
+    series = said_of_series([file.stem for file in paths], splits) if groups is None else []
     if splits and groups:
         _check_groups(groups, splits, source)
     return Found(
@@ -73,7 +85,7 @@ def read_table(path: Path, source: str) -> Found:
         source,
         splits,
         groups,
-        notes=(*notes, *said),
+        notes=(*notes, *said, *series),
         paths=paths,
     )
 
@@ -96,8 +108,8 @@ def _files(
         if not here and other == file
     ]
     if gone:
-        windows = any("\\" in file or ntpath.splitdrive(file)[0] for file in files)
-        hint = " These are Windows paths, which name folders of that machine." if windows else ""
+        lost = [file for file, here in zip(files, there, strict=True) if not here]
+        hint = hint_of_missing(lost, table.parent)
         raise DataError(
             f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. "
             f"Paths are relative to the folder of the table.{hint}"
@@ -116,17 +128,13 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
             text = "\n" + text[said_by_excel.end() :]  # the lines keep their numbers
         else:
             delimiter = _delimiter(text)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        table = [
-            (reader.line_num, [cell.strip() for cell in line])
-            for line in reader
-            if any(cell.strip() for cell in line)
-        ]
     except OSError as error:
         raise DataError(f"{source} can't be read: {error.strerror or error}.") from error
-    except csv.Error as error:
-        raise DataError(f"{source}: no readable CSV table: {error}") from error
+    table = _cells(text, delimiter, source)
     columns, said = _columns(table[0][1] if table else [], source)
+    for _, cells in table:  # a row may end in a delimiter that the header lacks
+        while len(cells) > len(columns) and not cells[-1]:
+            cells.pop()
     if len(table) < 2:
         raise DataError(f"{source}: no rows below the header.")
     if odd := [str(line) for line, cells in table[1:] if len(cells) != len(columns)]:
@@ -134,6 +142,7 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
             f"{source}: {len(columns)} columns are named, but these lines have more or fewer: {shown(odd)}."
         )
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
+    said += _said_of_boxes(columns)
     if odd := [
         str(line)
         for (line, _), row in zip(table[1:], rows, strict=True)
@@ -143,13 +152,46 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
     return [line for line, _ in table[1:]], rows, [*notes, *said, *_unused(columns, rows)]
 
 
+def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
+    """(the number of its last line, the cells) of each row that is not empty.
+
+    Raises:
+        DataError: a quote is not closed, and would swallow the rows behind it.
+    """
+    table, begins, unclosed = list[tuple[int, list[str]]](), 1, ""
+    for strict in (True, False):
+        reader = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter,
+            skipinitialspace=True,
+            strict=strict,
+        )
+        table, begins = [], 1
+        try:
+            for line in reader:
+                cells = [cell.strip() for cell in line]
+                if unclosed and any("\n" in cell or "\r" in cell for cell in cells):
+                    break
+                if any(cells):
+                    table.append((reader.line_num, cells))
+                begins = reader.line_num + 1
+            else:
+                return table
+        except csv.Error as error:
+            unclosed = unclosed or str(error)
+    raise DataError(
+        f"{source}: the row that begins in line {begins} can't be read: {unclosed}. Is there a "
+        'quote (") too many or too few? One within a cell is written twice.'
+    )
+
+
 def _text(content: bytes, source: str) -> tuple[str, list[str]]:
     """The text of a file, and a note where it is not UTF-8.
 
     Raises:
         DataError: it is no text.
     """
-    if content.startswith(b"PK\x03\x04"):
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise DataError(f"{source} is a workbook or another ZIP file. Save it as CSV UTF-8.")
     try:
         return content.decode("utf-8-sig"), []
@@ -174,13 +216,14 @@ def _delimiter(text: str) -> str:
     for delimiter in (sniffed, *DELIMITERS):
         first = next(csv.reader(io.StringIO(text[:SAMPLE], newline=""), delimiter=delimiter), [])
         names = {_simple(cell) for cell in first}
-        if all(names & set(called) for called in CALLED.values()):
+        if all(names & {_simple(word) for word in called} for called in CALLED.values()):
             return delimiter
     return sniffed
 
 
 def _simple(name: str) -> str:
-    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+    """A column's name without what does not matter: blanks, capitals and the s of many."""
+    return name.strip().casefold().replace(" ", "_").replace("-", "_").removesuffix("s")
 
 
 def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
@@ -201,35 +244,61 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
     for name, called in CALLED.items():
         if name in columns:
             continue
-        found = [column for column in columns if _simple(column) in called]
+        called_simply = {_simple(word) for word in called}
+        found = [column for column in columns if _simple(column) in called_simply]
         if len(found) > 1:
             raise DataError(
                 f"{source}: the columns {shown(found)} could all be the {name}. Call the right "
                 f"one {name}."
             )
         if not found:
-            held = ", ".join(column[:LONGEST_SHOWN] for column in columns) or "nothing"
+            held = ", ".join(cell[:LONGEST_SHOWN] for cell in header) or "nothing"
             raise DataError(
                 f"{source}: expected a first row that names the columns path and label (also: "
                 "split, group), "
                 f"with commas, semicolons or tabs between. Found: {held}."
+                f"{_hint_of_header(header, name)}"
             )
         said.append(f"the column {found[0]} as {name}")
         columns[columns.index(found[0])] = name
     return columns, [f"Read {', '.join(said)}."] if said else []
 
 
+def _hint_of_header(header: Sequence[str], missing: str) -> str:
+    """What to do about a first row that lacks a column; "" where it is empty."""
+    if any(Path(cell.replace("\\", "/")).suffix.lower() in ENDINGS for cell in header):
+        return " This row seems to hold data: write a row path,label, or the like, above it."
+    named = sum(map(bool, header))
+    if named < 2:
+        return " Remove what stands above the names of the columns." if named else ""
+    if missing == "path":
+        return " Give the column of files the name path."
+    several = " One column for each class is not read." if named > 2 else ""
+    return f" Give the column of class names the name label.{several}"
+
+
+def _said_of_boxes(columns: Sequence[str]) -> list[str]:
+    boxes = [name for name in columns if name in BOXES]
+    if len(boxes) < 2 and "bbox" not in boxes:
+        return []
+    return [
+        f"The columns {shown(boxes, 4)} say where things are in an image; tfxfer looks at whole "
+        "images, and takes each row for one. Cut the things out first, each as an image."
+    ]
+
+
 def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]:
     """A note for each column that is not read, with what it may be meant for."""
     notes = []
     for name in columns:
-        if name in CALLED or name in OPTIONAL:
+        if name in CALLED or name in OPTIONAL or name in BOXES:
             continue
         values = list(dict.fromkeys(row[name] for row in rows))
         if not name and (not any(values) or values == [str(i) for i in range(len(rows))]):
             continue  # what a spreadsheet or a data frame leaves: empty cells, or the numbers of the rows
         called = name or "without a name"
-        note = f"Not used: the column {called} ({shown([v[:LONGEST_SHOWN] for v in values])})."
+        listed = shown([" ".join(value.split())[:LONGEST_SHOWN] for value in values])
+        note = f"Not used: the column {called} ({listed})."
         if all(part_in(value) for value in values):
             note += " Is it the split? Then call it split."
         elif part_in(name) or name in SPLITTING:

@@ -102,7 +102,18 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
             f"{found['ece']:.3f}",
         )
         rows.append((str(one.run.folder), recipe, backbone, chosen, *figures, against))
-    return [*rows, (f"{len(common):,} test images", *[""] * 8)]
+    return [*rows, (f"{len(common):,} test images{said_of_data(runs, len(common))}", *[""] * 8)]
+
+
+def said_of_data(runs: Sequence[Judged], common: int) -> str:
+    """What to know where not all runs have the same photos; "" where they have."""
+    said = ""
+    if any(len(one.answers) > common for one in runs):
+        said = f" that all runs have (of {' and '.join(f'{len(one.answers):,}' for one in runs)})"
+    prints = [one.run.settings().get("data_fingerprint", {}).get("value") for one in runs]
+    if len(set(prints)) > 1:
+        said += ", of runs on different data: their training photos differ, too"
+    return said
 
 
 def difference(right: np.ndarray, before: np.ndarray) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfxfer.arrays import read_arrays
 from tfxfer.data import Examples, Found, find_source, load, no_source, with_plain_names
 from tfxfer.data.duplicates import firsts
 from tfxfer.data.examples import IN_MEMORY
@@ -146,6 +147,7 @@ def judge(
         for i, split in enumerate(found.splits or [""] * len(found.files))
         if split == "test" or not own
     ]
+    trained = trained_on(run)
     model = open_model(folder, trust=trust)
     found, _ = with_plain_names(found)
     if unknown := sorted({found.names[i] for i in chosen} - set(model.classes)):
@@ -179,6 +181,11 @@ def judge(
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
     labels = [model.classes.index(found.names[i]) for i in chosen]
     first = firsts([contents[i] for i in range(len(labels))], labels)
+    if known := sum(content in trained for content in contents.values()):
+        log(
+            f"The model was trained on {known:,} of these {len(labels):,} photos, so that the "
+            "figures are too good. Leave these out."
+        )
     if copies := len(labels) - len(first):
         log(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
     return Judged(
@@ -189,6 +196,15 @@ def judge(
         np.isin(np.arange(len(labels)), first),
         [found.paths[i] for i in chosen] if found.paths else (),
     )
+
+
+def trained_on(run: Finished) -> set[str]:
+    """The hashes of the training photos of a run, as far as it noted them."""
+    try:
+        found = read_arrays(run.path("probabilities.npz"))
+        return set(found["digests"][found["splits"] == "train"].tolist())
+    except (OSError, ValueError, KeyError):
+        return set()  # it is needed for nothing else here
 
 
 def labelled(

@@ -1,0 +1,164 @@
+"""Pixels and labels in Python as people have them: read right, said, or refused with a cure."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+from test_data import folder, notes
+
+from tfxfer.data import from_arrays, from_dataset
+from tfxfer.errors import DataError
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), np.uint8)
+TRUE = np.arange(24) % 2
+SLICES = tf.data.Dataset.from_tensor_slices
+
+
+def test_digits_of_scikit_learn_are_said_to_be_dark():
+    digits = load_digits(n_class=2)
+    for examples in (
+        from_arrays(digits.images, digits.target),
+        from_dataset(SLICES((digits.images, digits.target))),
+    ):
+        assert "No image has a value above 16" in notes(examples)
+        assert "multiply them by 255 / 16" in notes(examples)
+
+
+@pytest.mark.parametrize("pixels", [PICTURES // 128, PICTURES // 16, PICTURES / 255.0 * 100])
+def test_dark_images_of_any_type_are_said(pixels):
+    assert "all are dark" in notes(from_arrays(pixels, TRUE))
+    assert "all are dark" in notes(from_dataset(SLICES((pixels, TRUE))))
+
+
+@pytest.mark.parametrize("pixels", [PICTURES, PICTURES / 255, PICTURES.astype("float32")])
+def test_nothing_is_said_of_ordinary_images(pixels):
+    assert not from_arrays(pixels, TRUE).notes
+    assert not from_dataset(SLICES((pixels, TRUE))).notes
+
+
+def test_true_and_false_are_white_and_black():
+    expected = from_arrays((PICTURES > 127) * np.uint8(255), TRUE)
+    assert from_arrays(PICTURES > 127, TRUE).digests == expected.digests
+
+
+@pytest.mark.parametrize(
+    ("pixels", "cure"),
+    [
+        (PICTURES / 255 * 1.02, r"clip\(x, 0, 1\)"),  # what bicubic resizing adds
+        (PICTURES / 255 * 1.02 - 0.01, r"clip\(x, 0, 1\)"),
+        (PICTURES * 1.01, r"clip\(x, 0, 255\)"),
+        (PICTURES / 127.5 - 1, r"\(x \+ 1\) / 2"),
+        ((PICTURES / 255 - 0.45) / 0.22, "Undo what was subtracted"),
+        (PICTURES.astype("uint16") * 16, "4095 for 12 bits"),
+        (np.where(PICTURES > 250, np.nan, PICTURES / 255), "no numbers"),
+    ],
+)
+def test_pixels_on_other_scales_are_refused_with_a_cure(pixels, cure):
+    for make in (
+        lambda: from_arrays(pixels, TRUE),
+        lambda: from_dataset(SLICES((pixels, TRUE)).batch(8)),
+    ):
+        with pytest.raises(ValueError, match=cure):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.moveaxis(PICTURES, -1, 1), "Put the colours last"),
+        ([PICTURES[0], PICTURES[1][:4]] * 12, "images of one size"),
+        ([f"{i}.png" for i in range(24)], "Files are read from a folder"),
+    ],
+)
+def test_what_is_no_array_of_images_is_refused_with_a_cure(pixels, said):
+    with pytest.raises(ValueError, match=said):
+        from_arrays(pixels, TRUE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["cat", "dog"] * 12, r"numpy\.unique"),
+        (np.array([b"cat", b"dog"] * 12), r"numpy\.unique"),
+        (np.array(["cat", "dog"] * 12, object), r"numpy\.unique"),
+        ([[0], [0, 1]] * 12, "one label for each image"),
+        (np.where(TRUE, 1, -1), "Received: -1"),
+        (np.where(TRUE, 1, np.nan), "whole numbers"),
+    ],
+)
+def test_labels_that_are_no_numbers_from_0_on_are_refused(labels, said):
+    with pytest.raises(ValueError, match=said):
+        from_arrays(PICTURES, labels)
+
+
+@pytest.mark.parametrize("labels", [TRUE + 1, TRUE * 7, TRUE.astype("uint64") + np.uint64(2**63)])
+def test_numbers_with_gaps_and_huge_ones_are_names(labels):
+    examples = from_arrays(PICTURES, labels)
+    assert [int(examples.classes[i]) for i in examples.labels] == labels.tolist()
+
+
+@pytest.mark.parametrize("classes", ["ab", {"b": 1, "a": 0}, {"a", "b"}])
+def test_class_names_without_an_order_are_refused(classes):
+    with pytest.raises(ValueError, match="a list of names"):
+        from_arrays(PICTURES, TRUE, classes=classes)
+
+
+def test_a_class_that_no_image_has_is_said():
+    examples = from_arrays(PICTURES, TRUE, classes=["cat", "dog", "emu"])
+    assert examples.classes == ("cat", "dog") and "No image is of 'emu'" in notes(examples)
+
+
+def test_an_image_without_a_group_stands_alone():
+    groups = [None, "", float("nan"), *range(21)]
+    assert from_arrays(PICTURES, TRUE, groups=groups).digests == from_arrays(PICTURES, TRUE).digests
+
+
+@pytest.mark.parametrize(
+    "options", [{"groups": [1, 2]}, {"groups": [1] * 24, "splits": ["train"] * 24}]
+)
+def test_groups_that_do_not_fit_are_refused(options):
+    with pytest.raises(ValueError, match="Expected 24 groups, and no splits"):
+        from_arrays(PICTURES, TRUE, **options)
+
+
+def test_parts_of_keras_that_count_other_classes_are_refused(tmp_path):
+    folder(tmp_path, {"train/a": 4, "train/b": 4, "train/c": 4, "val/a": 2, "val/c": 2})
+    train, val = (
+        keras.utils.image_dataset_from_directory(tmp_path / part, image_size=(6, 6), verbose=False)
+        for part in ("train", "val")
+    )
+    with pytest.raises(ValueError, match="class_names"):
+        from_dataset(train, val)
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        ({"image": PICTURES}, TRUE),
+        (PICTURES, tf.ragged.constant([[0], [0, 1]] * 12)),
+        (PICTURES, tf.sparse.from_dense(np.eye(2)[TRUE])),
+        (PICTURES[:, None], TRUE),
+        (PICTURES[:, None, None], TRUE[:, None]),
+    ],
+)
+def test_elements_of_other_kinds_are_refused_with_their_spec(element):
+    with pytest.raises(ValueError, match="Received: element_spec"):
+        from_dataset(SLICES(element))
+
+
+def test_weights_of_examples_are_said_not_to_be_used():
+    weights = np.linspace(0, 1, 24, dtype="float32")
+    assert "weights" in notes(from_dataset(SLICES((PICTURES, TRUE, weights)).batch(8)))
+
+
+def test_an_empty_part_is_named():
+    data = SLICES((PICTURES, TRUE))
+    with pytest.raises(ValueError, match="validation, which is empty"):
+        from_dataset(data, data.take(0))
+
+
+def test_parts_of_the_same_images_are_no_parts():
+    data = SLICES((PICTURES, TRUE))
+    with pytest.raises(DataError, match="also in validation or test"):
+        from_dataset(data, test=data)

@@ -1,0 +1,64 @@
+"""Folders side by side that are pieces of one download: Google Drive packs a large folder as
+`photos-20240101T120000Z-001.zip`, `-002.zip` and so on, and each holds some of its folders.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tfxfer.data.duplicates import shown
+from tfxfer.data.parts import WORD
+from tfxfer.errors import DataError
+
+LAST_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")
+DRIVE = re.compile(r"-\d{8}T(\d{6})?Z?(-\d+)?-\d+$")
+# What a numbered folder is called that is a piece of a set, and no class.
+HOLDERS = {"archive", "download", "export", "takeout", "dataset", "data", "images", "imgs"}
+HOLDERS |= {"photos", "pictures"}
+PIECES = HOLDERS | {"part", "piece", "batch", "chunk", "shard", "subset", "zip"}
+
+
+def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) -> None:
+    """Refuse folders that are pieces of one set by their names: those that hold nothing but
+    folders, and those of images where all are called so, such as `images_part_1`.
+
+    Args:
+        below: the folders with images in each folder; none where images lie in it themselves.
+        hint: what else to do.
+
+    Raises:
+        DataError: names them.
+    """
+    groups: dict[str, list[Path]] = {}
+    for top, names in below.items():
+        if names and (name := name_of_set(top.name)) is not None:
+            groups.setdefault(name, []).append(top)
+    sets = {name_of_set(top.name) for top in below}
+    if len(below) > 1 and len(sets) == 1 and not any(below.values()):
+        words = {word.casefold() for word in WORD.findall(sets.pop() or "")}
+        if words & HOLDERS:
+            raise DataError(
+                f"{source}: {shown([top.name + '/' for top in below])} are pieces of one set by "
+                "their names, no classes, so that nothing says what the images show. Expected a "
+                f"folder for each class.{hint}"
+            )
+    for pieces in groups.values():
+        if len(pieces) > 1:
+            folders = sorted({name for top in pieces for name in below[top]})
+            raise DataError(
+                f"{source}: {shown([top.name + '/' for top in pieces])} are pieces of one set by "
+                f"their names, no classes. Put the folders in them "
+                f"({shown([name + '/' for name in folders])}) together into one folder, those of "
+                f"the same name into one, and give that.{hint}"
+            )
+
+
+def name_of_set(name: str) -> str | None:
+    """What the pieces of a set have in common; None for a name that is none of a piece."""
+    if DRIVE.search(name):
+        return DRIVE.sub("", name).casefold()
+    stem = LAST_NUMBER.sub("", name)
+    words = WORD.findall(stem)
+    if stem == name or not words or words[-1].casefold() not in PIECES:
+        return None
+    return stem.casefold()

@@ -1,0 +1,44 @@
+"""Images of one person, one video and the like, told by their names: `person7_bacteria_24.jpeg`."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tfxfer.data.duplicates import shown
+
+SERIES = re.compile(
+    r"(?<![a-z])(person|patient|pat|subject|subj|sub|participant|individual|animal|case|slide|"
+    r"video|vid|clip|movie|scene|sequence|seq)[-_. ]?\d+"
+)
+
+
+def said_of_series(stems: Sequence[str], splits: Sequence[str] | None) -> list[str]:
+    """A note where several images are of one person, one video or the like, and are or may be in
+    different parts.
+
+    Args:
+        stems: the names of the images, without their endings.
+        splits: the part of each, where it is given.
+    """
+    series: dict[str, list[int]] = defaultdict(list)
+    for i, stem in enumerate(stems):
+        if found := SERIES.search(stem.casefold()):
+            series[stem[: found.end()]].append(i)
+    if splits is not None:
+        torn = [name for name, at in series.items() if len({splits[i] for i in at}) > 1]
+        if not torn:
+            return []
+        return [
+            f"By their names, images of one person, video or the like are in several parts "
+            f"({shown(sorted(torn))}). Figures are too good where one is trained on and another "
+            "one judges."
+        ]
+    several = [name for name, at in series.items() if len(at) > 1]
+    if not several:
+        return []
+    count = sum(len(series[name]) for name in several)
+    return [
+        f"{count} images are of {len(several)} persons, videos or the like by their names "
+        f"({shown(sorted(several))}). Figures are too good where one is trained on and another "
+        "one judges. Keep each one's images in one part: with a .csv table and its column group."
+    ]
