@@ -1,4 +1,4 @@
-"""A classifier is fitted as in frozen; from there, the whole network is trained on your photos.
+"""The whole network is trained on your photos.
 
     tfxfer run full                         the demo data
     tfxfer run full --data photos/          your own
@@ -17,13 +17,13 @@ def full(
     *,
     data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
     backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier to start from; see tfxfer run frozen --help."] = "auto",
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
     epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 8,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
     batch_norm: Annotated[
         Literal["inference", "train"],
         "Averages in BatchNorm layers. inference: keep those of the pretrained network. train: adapt them to your "
-        "photos; the classifier then gets the output of the last layer only.",
+        "photos.",
     ] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How to vary photos. auto: in ways that do not clearly lower accuracy."] = "auto",
     data_service: Annotated[str | None, "Address host:port of a tf.data service that reads, decodes and augments the training photos."] = None,
@@ -50,7 +50,7 @@ def full(
         if augment == "auto":
             kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
         found = tfxfer.tuning.compete(
-            tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service),
+            [tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service)],
             features,
             plan,
             head=head,

@@ -433,7 +433,7 @@ def settle(
     """The winner of a competition as a model from pixels, and its answers on examples that had no part in it."""
     taps = found.fitted.taps if features.tap_widths else None
     run.record(
-        chosen="tuned" if found.model else "frozen",
+        chosen=chosen_of(found),
         chosen_head=found.fitted.name,
         chosen_taps=taps,
         why=str(found.verdict),
@@ -446,6 +446,13 @@ def settle(
     return model, judge(
         features.examples, answers, found.positions, found.probabilities, found.candidates
     )
+
+
+def chosen_of(found: Competition) -> str:
+    """Which model won: "frozen", "tuned", or "averaged", the mean of both."""
+    if found.model is None:
+        return "frozen"
+    return "tuned" if found.settings["weight"] == 1 else "averaged"
 
 
 def say_what_mirrors_give(

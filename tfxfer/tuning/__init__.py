@@ -9,7 +9,7 @@ guard        who is judged by whom, and the verdict
 competition  the whole competition
 """
 
-from tfxfer.tuning.activations import enough_epochs, last_stages, stages_of
+from tfxfer.tuning.activations import depths_of, enough_epochs, last_stages, stages_of
 from tfxfer.tuning.augmentation import harmless
 from tfxfer.tuning.competition import Competition, compete
 from tfxfer.tuning.guard import Plan, Verdict, plan
@@ -24,6 +24,7 @@ __all__ = [
     "Trained",
     "Verdict",
     "compete",
+    "depths_of",
     "enough_epochs",
     "from_activations",
     "from_pixels",
