@@ -1,4 +1,4 @@
-"""Fine-tuning that is never worse than frozen, but by chance: tune, compare with the frozen model, and leave that one only for a gain that is none.
+"""Fine-tuning: the network is trained, and the frozen model is kept unless that clearly helps.
 
 checkpoint   the state of a training on disk
 training     one training by `fit`, which a kill does not change
@@ -9,7 +9,13 @@ guard        who is judged by whom, and the verdict
 competition  the whole competition
 """
 
-from tfxfer.tuning.activations import depths_of, enough_epochs, last_stages, stages_of
+from tfxfer.tuning.activations import (
+    depths_before_all,
+    depths_of,
+    enough_epochs,
+    last_stages,
+    stages_of,
+)
 from tfxfer.tuning.augmentation import harmless
 from tfxfer.tuning.competition import Competition, compete
 from tfxfer.tuning.guard import Plan, Verdict, plan
@@ -24,6 +30,7 @@ __all__ = [
     "Trained",
     "Verdict",
     "compete",
+    "depths_before_all",
     "depths_of",
     "enough_epochs",
     "from_activations",

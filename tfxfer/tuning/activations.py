@@ -44,9 +44,20 @@ def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
     """
     if unfreeze != "auto":
         return (stages_of(network, unfreeze),)
-    count = len(network.stages)
+    return depths_before_all(network) or (1,)
+
+
+def depths_before_all(network: Backbone) -> tuple[int, ...]:
+    """How many of the last stages are trained before all are; none where averages in BatchNorm
+    layers move, for activations that are kept would no longer be true.
+
+    Raises:
+        TuningError: as for `stages_of`.
+    """
     stages_of(network, "1")
-    return tuple(depth for depth in DEPTHS if depth < count) or (1,)
+    if network.batch_norm == "train":
+        return ()
+    return tuple(depth for depth in DEPTHS if depth < len(network.stages))
 
 
 def stages_of(network: Backbone, unfreeze: str) -> int:

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,8 @@ from tfxfer.workers import Strategy, chiefs, place, unshareable
 LOG = logging.getLogger(__name__)
 RATES = (1e-3, 3e-4)  # of the last stage and the head
 SHORT = 2  # a setting is tried for one epoch in so many
+LOOK = 2  # epochs of a first look at the whole network
+FURTHER = 1 / 3  # of the rate, where training goes on with all stages
 DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
 WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
 PATIENCE = 5  # epochs
@@ -94,21 +96,29 @@ class Setting:
 
     unfreeze: what `Backbone.unfreeze` is told, one training after the other.
     rate: the learning rate of the last stage.
+    before: how fewer stages are trained first; what that comes to is where this training begins.
     """
 
     task: Task
     unfreeze: tuple[int | str, ...]
     rate: float
+    before: "Setting | None" = None
 
     def __str__(self) -> str:
         last = self.unfreeze[-1]
         what = f"the last {last} stages" if isinstance(last, int) else f"{last} stages"
-        return f"{what} at a learning rate of {self.rate:g}"
+        how = f"{what} at a learning rate of {self.rate:g}"
+        return how if self.before is None else f"{self.before}, then {how}"
 
     @property
     def name(self) -> str:
         """Of a folder."""
-        return f"{self.unfreeze[-1]}-{self.rate:g}"
+        name = f"{self.unfreeze[-1]}-{self.rate:g}"
+        return name if self.before is None else f"{self.before.name}-{name}"
+
+    def further(self, before: "Setting") -> "Setting":
+        """More stages, from where another setting has come to: more slowly, for it is near."""
+        return replace(self, rate=before.rate * FURTHER, before=before)
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,11 @@ class Way:
     strategy: Strategy
     precision: Precision = "float32"
 
+    @property
+    def fewer(self) -> int:
+        """Epochs of a training that begins where another one ended."""
+        return max(1, self.epochs // 2)
+
     def late(self) -> bool:
         """Whether the time is up, by the chief's clock."""
         return chiefs(self.strategy, lambda: time.monotonic() > self.until)
@@ -136,7 +151,12 @@ class Way:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A model that is ready to train, the head that it starts from, the examples that it sees and those that it is judged on."""
+    """A model that is ready to train, the head that it starts from, the examples that it sees and those that it is judged on.
+
+    start: the state that training begins from, see `training.ready`.
+    size: images of a step; a batch may be several steps.
+    seconds: of a step, as measured.
+    """
 
     setting: Setting
     way: Way
@@ -146,6 +166,8 @@ class Fold:
     model: keras.Model
     backbone: Backbone
     start: list[np.ndarray]
+    size: int
+    seconds: float
 
     @property
     def first(self) -> list[np.ndarray]:
@@ -159,7 +181,8 @@ class Fold:
     @property
     def epochs(self) -> int:
         """Of all its trainings, one after the other."""
-        return sum(self.way.shared(self.way.epochs, len(self.setting.unfreeze)))
+        epochs = self.way.epochs if self.setting.before is None else self.way.fewer
+        return sum(self.way.shared(epochs, len(self.setting.unfreeze)))
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -325,7 +348,7 @@ def competed(
         if len(folds) == 1
         else tune_folds(folds, plan.groups, len(pickers))
     )
-    answers = answers_of(folds[0].shares)
+    answers = answers_of(folds[0].shares, setting.before is not None)
     tuned = np.zeros_like(frozen, np.float64)
     for i, group in enumerate(plan.groups):
         said = np.stack([one.logits(reached[i], frozen, truth, pickers[i]) for one in answers])
@@ -357,7 +380,8 @@ def competed(
             final = prepared(
                 setting, way, start(plan.everything), plan.everything, plan.everything[:0]
             )
-            ended = trained(final, "final", way.epochs, log=log, show=way.show)
+            final = begun(final, "final-before", way.epochs, log)
+            ended = trained(final, "final", final.epochs, log=log, show=way.show)
         if ended is None or len(ended.history) < final.epochs:
             found = replace(found, late=True)
     if not found.tuned_wins:
@@ -436,6 +460,7 @@ def pick_setting(
 
     Each is trained for a short while, and judged by the log loss of examples that are not judged
     again: those of the first fold, or where there is one split only, a fifth of what it trains on.
+    The whole network goes on from the best of these, for a first look of two epochs.
 
     Returns:
         The setting, and the plan without the examples that picked it.
@@ -445,17 +470,24 @@ def pick_setting(
     seen, held, plan = plan.for_picking(features.examples, way.seed)
     truth, short = features.examples.labels[held], max(1, way.epochs // SHORT)
     head = start(seen)
+    LOG.info("Measuring how long training takes")
+    folds = {one.task: prepared(one, way, head, seen, held) for one in settings}
+    costs = Costs({task: fold.seconds / fold.size for task, fold in folds.items()}, plan, way)
 
     def loss_of(setting: Setting) -> float:
-        fold = prepared(setting, way, head, seen, held)
         LOG.info("Trying %s", setting)
-        end = trained(fold, f"try-{setting.name}", short)
+        epochs = short
+        fold = replace(folds[setting.task], setting=setting)
+        if setting.before is not None:
+            fold, epochs = begun(fold, f"try-{setting.before.name}", short), min(LOOK, short)
+        end = trained(fold, f"try-{setting.name}", epochs)
         logits = fold.logits(end.weights[0])
         loss = log_loss(logits / temperature(logits, truth), truth)
         accuracy = float((logits.argmax(1) == truth).mean())
         way.log(f"{setting}: accuracy {accuracy:.3f}, log loss {loss:.3f} on held-out photos")
         return loss
 
+    way.log(costs.said(settings, rates, len(seen), short))
     way.log(f"Trained for {short} of {way.epochs} epochs on {len(seen):,} photos, to choose how:")
     tried = {settings[0]: loss_of(settings[0])}
     for rate in rates[1:]:
@@ -464,18 +496,85 @@ def pick_setting(
         setting = replace(settings[0], rate=rate)
         tried[setting] = loss_of(setting)
     best = min(tried, key=lambda setting: tried[setting])
-    for setting in settings[1:]:
-        if way.late():
-            break
+    depths = [one for one in settings[1:] if one.task.unfreeze != "all"]
+    for setting in depths:
         deeper = replace(setting, rate=best.rate)
+        if not costs.fits(deeper, len(seen) * short):
+            way.log(f"not tried, for there is no time for it: {deeper}")
+            break
         tried[deeper] = loss_of(deeper)
         if tried[deeper] >= tried[best]:
             break
         best = deeper
+    for setting in settings[1 + len(depths) :]:
+        whole = setting.further(best)
+        if not costs.fits(whole, len(seen) * min(LOOK, short)):
+            way.log(f"not tried, for there is no time for it: {whole}")
+        elif loss_of(whole) < tried[best]:
+            best = whole
+        else:
+            way.log("a first look at the whole network shows no gain: it is not trained further")
     if way.late():
         way.log("the time was up before everything was tried")
     way.log(f"chosen: {best}")
     return best, plan
+
+
+@dataclass(frozen=True)
+class Costs:
+    """How long trainings take.
+
+    seconds: of one image, by task, as measured.
+    """
+
+    seconds: Mapping[Task, float]
+    plan: Plan
+    way: Way
+
+    def training(self, setting: Setting, images: int) -> float:
+        """Seconds of one training."""
+        if setting.before is None:
+            return images * self.way.epochs * self.seconds[setting.task]
+        more = images * self.way.fewer * self.seconds[setting.task]
+        return self.training(setting.before, images) + more
+
+    def judged(self, setting: Setting) -> float:
+        """Seconds of the trainings that are judged, and of the final one."""
+        sizes = [len(seen) for seen, _ in self.plan.folds]
+        if len(sizes) > 1:
+            sizes.append(len(self.plan.everything))
+        return sum(self.training(setting, images) for images in sizes)
+
+    def fits(self, setting: Setting, images: int) -> bool:
+        """Whether there is time to try a setting on so many images, and to train it then."""
+        needed = images * self.seconds[setting.task] + self.judged(setting)
+        until = self.way.until
+        return chiefs(self.way.strategy, lambda: time.monotonic() + needed < until)
+
+    def said(
+        self, settings: Sequence[Setting], rates: Sequence[float], images: int, short: int
+    ) -> str:
+        """One sentence on how long everything takes."""
+        least = len(rates) * images * short * self.seconds[settings[0].task]
+        tries = sum(images * short * self.seconds[one.task] for one in settings[1:])
+        ends = [self.judged(one) for one in settings]
+        if len(settings) > 1 and settings[-1].task.unfreeze == "all":
+            ends[-1] = self.judged(settings[-1].further(settings[-2]))
+        low, high = least + min(ends), least + tries + max(ends)
+        return (
+            f"Training takes {said_seconds(low, high)} on this machine, as it is used now. "
+            "--time-limit ends it earlier."
+        )
+
+
+def said_seconds(low: float, high: float) -> str:
+    """A range of times in words."""
+    few, many = round(low / 60), round(high / 60)
+    if many < 1:
+        return "less than a minute"
+    if few == many:
+        return f"about {many} minute{'s' * (many > 1)}"
+    return f"{max(few, 1)} to {many} minutes"
 
 
 @dataclass(frozen=True)
@@ -515,9 +614,15 @@ class Answer:
         return mean / temperature(mean[places], truth[places])
 
 
-def answers_of(shares: Sequence[float]) -> list[Answer]:
-    """The tuned models on the line of weights, then the means of the last one and the frozen one."""
-    alone = [Answer(share, 1.0, place) for place, share in enumerate(shares) if share > 0]
+def answers_of(shares: Sequence[float], tuned_before: bool = False) -> list[Answer]:
+    """The tuned models on the line of weights, then the means of the last one and the frozen one.
+
+    Args:
+        tuned_before: that line begins at a tuned model, not at the frozen one.
+    """
+    alone = [
+        Answer(share, 1.0, place) for place, share in enumerate(shares) if share > 0 or tuned_before
+    ]
     return [*alone, *(Answer(1.0, weight, len(shares) - 1) for weight in WEIGHTS)]
 
 
@@ -585,8 +690,27 @@ def prepared(
             if way.strategy.num_replicas_in_sync == 1
             else MultiWorkerModel(model.inputs, model.outputs[0])
         )
-    start = compiled(task, way, model, backbone, seen, setting.unfreeze[0])
-    return Fold(setting, way, fitted, seen, held, model, backbone, start)
+    size = math.ceil(way.batch_size / task.pieces(way.batch_size, way.strategy))
+    start, seconds = compiled(task, way, model, backbone, seen, setting.unfreeze[0])
+    return Fold(setting, way, fitted, seen, held, model, backbone, start, size, seconds)
+
+
+def begun(fold: Fold, name: str, epochs: int, log: Callable[..., None] = nothing) -> Fold:
+    """The fold with the weights that the setting before it comes to, where there is one.
+
+    Args:
+        name: of that training's checkpoints; where it is done, it is not done again.
+        epochs: of that training.
+    """
+    before = fold.setting.before
+    if before is None:
+        return fold
+    first = prepared(before, fold.way, fold.fitted, fold.seen, fold.held)
+    log(f"first {before}")
+    assign(learnt(first.model), trained(first, name, epochs, log=log).weights[-1])
+    fold.model.set_weights(before.task.finish(first.model, fold.fitted).get_weights())
+    start = [variable.numpy() for variable in fold.model.variables]
+    return replace(fold, start=[*start, *fold.start[len(start) :]])
 
 
 def compiled(
@@ -596,14 +720,14 @@ def compiled(
     backbone: Backbone,
     seen: np.ndarray,
     unfreeze: int | str,
-) -> list[np.ndarray]:
-    """Compile for one training; returns the state to start from."""
+) -> tuple[list[np.ndarray], float]:
+    """Compile for one training; returns the state to start from, and the seconds that a step takes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
         backbone.unfreeze(unfreeze)
-    batch = next(
-        iter(task.batches(seen, way.batch_size, way.seed, tf.distribute.get_strategy())(0, 0))
-    )
+    pieces = task.pieces(way.batch_size, way.strategy)
+    size = math.ceil(way.batch_size / pieces)
+    batch = next(iter(task.batches(seen, size, way.seed, tf.distribute.get_strategy())(0, 0)))
     with way.strategy.scope():
         optimizer = layerwise(
             keras.optimizers.AdamW,
@@ -612,8 +736,12 @@ def compiled(
             backbone=backbone,
             weight_decay=WEIGHT_DECAY,
             global_clipnorm=CLIP,
+            gradient_accumulation_steps=None if pieces == 1 else pieces,
         )
-    return ready(model, optimizer, batch, SMOOTHING)
+    start = ready(model, optimizer, batch, SMOOTHING)
+    began = time.monotonic()
+    model.train_on_batch(*batch)
+    return start, time.monotonic() - began
 
 
 def trained(
@@ -628,7 +756,7 @@ def trained(
     """Train one fold's model from its start; its trainings after each other share the epochs, and only the last one is watched."""
     way, setting, start, done = fold.way, fold.setting, fold.start, 0
     history: History = ()
-    every = setting.task.batches(fold.seen, way.batch_size, way.seed, way.strategy)
+    every = setting.task.batches(fold.seen, fold.size, way.seed, way.strategy)
     phases = len(setting.unfreeze)
     shared = way.shared(epochs, phases)
     for i, (unfreeze, count) in enumerate(zip(setting.unfreeze, shared, strict=True)):
@@ -639,11 +767,11 @@ def trained(
             log(f"unfrozen: {unfreeze}")
             if not i:
                 assign(fold.model.variables, start[: len(fold.model.variables)])
-            start = compiled(setting.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
+            start, _ = compiled(setting.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
         result = train(
             fold.model,
             partial(later, every, done),
-            math.ceil(len(fold.seen) / way.batch_size),
+            math.ceil(len(fold.seen) / fold.size),
             start,
             examples=len(fold.seen),
             epochs=count,
@@ -679,7 +807,8 @@ def tune_once(
         tuple(pickers),
         PATIENCE,
     )
-    ended = trained(fold, "tune", way.epochs, held_out=held_out, log=way.log, show=way.show)
+    fold = begun(fold, "tune-before", way.epochs, way.log)
+    ended = trained(fold, "tune", fold.epochs, held_out=held_out, log=way.log, show=way.show)
     reached = [fold.on_the_way(weights) for weights in ended.weights]
     return np.stack(reached), ended, ended.history
 
@@ -701,10 +830,11 @@ def tune_folds(
             reached[:, group] = fold.logits(fold.first)
             continue
         way.log(f"fold {i + 1} of {len(folds)}: tuning {fold.setting}")
+        fold = begun(fold, f"tune-{i}-before", way.epochs, way.log)
         result = trained(
             fold,
             f"tune-{i}",
-            way.epochs,
+            fold.epochs,
             log=way.log,
             show=partial(tagged, way.show, f"fold {i + 1}"),
         )

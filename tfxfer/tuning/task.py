@@ -22,9 +22,12 @@ from tfxfer.features import Features, Pixels
 from tfxfer.heads import TakeColumns, join, sum_of
 from tfxfer.probe import Averaged, Fitted
 from tfxfer.probe.fitted import Array
-from tfxfer.probe.train import LOADED, reader
+from tfxfer.probe.train import reader
 from tfxfer.tuning.training import Batches
 from tfxfer.workers import Strategy, batched, order, predicted
+
+IN_MEMORY = 512 * 1024**2  # bytes of decoded images that are kept for all epochs
+AT_ONCE = 8 * 224 * 224  # pixels that a CPU trains on at once: their activations take about 1 GiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,7 @@ class Task:
         number, and of the frozen head's.
     source: what the inputs are, for people.
     unfreeze: what `Backbone.unfreeze` is told: which stages train.
+    at_once: how many images a CPU computes at once in training; a batch is made of several such pieces.
     """
 
     build: Callable[[Fitted], tuple[keras.Model, Backbone]]
@@ -48,6 +52,14 @@ class Task:
     average: Callable[[keras.Model, Fitted, Fitted | Averaged, float], keras.Model]
     source: str
     unfreeze: int | str = "all"
+    at_once: int = 10**6
+
+    def pieces(self, batch_size: int, strategy: Strategy) -> int:
+        """How many pieces a batch is computed in, for the memory that a CPU has."""
+        on_cpu = len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
+        if strategy.num_replicas_in_sync > 1 or not on_cpu:
+            return 1
+        return math.ceil(batch_size / self.at_once)
 
 
 def from_pixels(
@@ -70,15 +82,16 @@ def from_pixels(
     pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
     one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
     seen = np.flatnonzero(np.array(examples.splits) != "test")
-    fits = 4 * len(seen) * math.prod(network.entry_shape) <= LOADED
-    decoded = cache(lambda: decode(pixels, seen))
+    fits = len(seen) * math.prod(network.entry_shape) <= IN_MEMORY
+    low, high = network.value_range
+    decoded = cache(lambda: decode(pixels, seen, (low, high)))
 
     def images(rows: np.ndarray) -> tf.data.Dataset:
         if not fits or not np.isin(rows, seen).all():
             return pixels.dataset(rows)
         loaded = decoded()
         return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(
-            lambda at: tf.gather(loaded, at)
+            lambda at: low + (high - low) / 255 * tf.cast(tf.gather(loaded, at), tf.float32)
         )
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
@@ -143,6 +156,7 @@ def from_pixels(
         finish,
         average,
         " ".join(["pixels", *augment]),
+        at_once=max(1, AT_ONCE // math.prod(network.image_size)),
     )
 
 
@@ -159,17 +173,17 @@ def files_of(examples: Examples) -> tuple[str, ...]:
     return examples.paths
 
 
-def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:
-    """All images of `rows`, float32 [n, H, W, 3], so that no epoch decodes them again."""
+def decode(pixels: Pixels, rows: np.ndarray, value_range: tuple[float, float]) -> tf.Tensor:
+    """All images of `rows`, uint8 [n, H, W, 3], so that no epoch decodes them again."""
+    low, high = value_range
+    found = np.empty((len(rows), *pixels.image_size, 3), np.uint8)
+    done = 0
+    for positions, batch in pixels.batches(rows.tolist(), None):
+        whole = np.rint((batch[: len(positions)] - low) * (255 / (high - low)))
+        found[done : done + len(positions)] = np.clip(whole, 0, 255)
+        done += len(positions)
     with tf.device("/CPU:0"):
-        return tf.constant(
-            np.concatenate(
-                [
-                    batch[: len(positions)]
-                    for positions, batch in pixels.batches(rows.tolist(), None)
-                ]
-            )
-        )
+        return tf.constant(found)
 
 
 def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Model:
