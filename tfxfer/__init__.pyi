@@ -12,6 +12,7 @@ from . import gradual as gradual
 from . import handles as handles
 from . import heads as heads
 from . import optimizers as optimizers
+from . import mirrors as mirrors
 from . import outcome as outcome
 from . import preprocess as preprocess
 from . import probe as probe
