@@ -87,7 +87,8 @@ def check_optimizer(optimizer: Any) -> None:
         TypeError: it is neither a Keras optimizer nor the class of one.
         ValueError: it was used before, has rates by stage already, or wraps other optimizers.
     """
-    kind = optimizer if isinstance(optimizer, type) else type(optimizer)
+    is_class = isinstance(optimizer, type)
+    kind = optimizer if is_class else type(optimizer)
     if not issubclass(kind, keras.optimizers.Optimizer):
         raise TypeError(f"Expected a Keras optimizer or its class. Received: {optimizer!r}")
     if getattr(kind, "has_factors", False):
@@ -95,13 +96,13 @@ def check_optimizer(optimizer: Any) -> None:
             f"This optimizer has a learning rate for each stage already. Give layerwise the one "
             f"that it was made from. Received: {kind.__name__}"
         )
-    if issubclass(kind, WRAPPERS) or (kind is not optimizer and holds_optimizers(optimizer)):
+    if issubclass(kind, WRAPPERS) or (not is_class and holds_optimizers(optimizer)):
         raise ValueError(
             f"{kind.__name__} wraps other optimizers, and these have the learning rates. Give "
             f"layerwise the optimizer inside, and wrap what it returns: {kind.__name__}"
             f"(layerwise(...))"
         )
-    if kind is not optimizer and optimizer.built:
+    if not is_class and optimizer.built:
         raise ValueError(
             f"This {kind.__name__} has trained a model or was built for one, and its state would "
             f"be lost. Make a new one: layerwise({kind.__name__}(...), ...)"
@@ -109,8 +110,12 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def holds_optimizers(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether an optimizer has another one as an attribute."""
-    return any(isinstance(value, keras.optimizers.Optimizer) for value in vars(optimizer).values())
+    """Whether an optimizer has others as attributes, or in a list that is one."""
+    for value in vars(optimizer).values():
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        if any(isinstance(each, keras.optimizers.Optimizer) for each in values):
+            return True
+    return False
 
 
 def copy_with_factors(
@@ -170,7 +175,8 @@ def with_factors(optimizer: Any) -> Any:
             self._rates = [self.factors.get(variable.path, 1.0) for variable in variables]
 
         def _clip_gradients(self, grads):
-            # Keras clips each replica's part and adds them up then; the whole gradient is what a norm means.
+            # Keras clips each replica's part and adds them up then; the whole gradient is what a
+            # norm means.
             replica = tf.distribute.get_replica_context()
             if replica is not None and replica.num_replicas_in_sync > 1:
                 grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
@@ -189,9 +195,9 @@ def with_factors(optimizer: Any) -> Any:
             return rate if self._factor == 1.0 else rate * self._factor
 
         def _apply_weight_decay(self, variables):
-            # Keras takes the rate of the whole optimizer; a weight that learns slowly must fade slowly.
-            # Replicas of one process take turns within this loop, so that no step may depend on
-            # what another replica has left in `self`.
+            # Keras decays all weights at the rate of the whole optimizer, but weights that learn
+            # slowly must decay slowly. Replicas of one process take turns within this loop, so it
+            # must not read from `self` what another replica has just written there.
             try:
                 for rate in sorted(set(self._rates)):
                     self._factor = rate
@@ -223,16 +229,16 @@ def with_factors(optimizer: Any) -> Any:
 
 
 def name_registered(optimizer: type) -> str:
-    """The name of an optimizer class in saved models, which no class of Keras has if it is another."""
+    """The name of an optimizer class in saved models; a user's SGD is not Keras' SGD."""
     name = keras.saving.get_registered_name(optimizer)
-    ours = not optimizer.__module__.startswith("keras.")
-    if ours and hasattr(keras.optimizers, name):
+    of_keras = optimizer.__module__.startswith("keras.")
+    if not of_keras and hasattr(keras.optimizers, name):
         return f"{optimizer.__module__}.{name}"
     return name.replace(">", ".")
 
 
 def register_keras_optimizers() -> None:
-    """So that a model that was compiled with one loads in a process that never asked for it."""
+    """Let Keras load a model that was compiled with one of its optimizers in a new process."""
     kinds = [kind for kind in vars(keras.optimizers).values() if isinstance(kind, type)]
     for kind in kinds:
         concrete = kind not in (keras.optimizers.Optimizer, *WRAPPERS)
