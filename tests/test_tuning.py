@@ -21,8 +21,21 @@ from tfxfer.cache import Cache
 from tfxfer.engines import tensorflow_engine
 from tfxfer.errors import TuningError
 from tfxfer.features import Extractor, extract
+from tfxfer.optimizers import layerwise
 from tfxfer.probe import choose
 from tfxfer.tuning import checkpoint
+from tfxfer.tuning.competition import (
+    Costs,
+    Setting,
+    Way,
+    begun,
+    prepared,
+    said_seconds,
+    start_of,
+)
+from tfxfer.tuning.competition import (
+    trained as trained_fold,
+)
 from tfxfer.tuning.guard import between, plan, verdict
 from tfxfer.tuning.training import HeldOut, nothing, ready, train
 
@@ -741,6 +754,96 @@ def test_more_stages_are_trained_where_they_help(colours, tmp_path):
     assert found.settings["unfreeze"] == "all" and found.verdict.tuned_wins, said
     judged = features.examples.where("train")
     assert len(found.positions) == len(judged) - len(how.folds[0][1])
+
+
+def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    how = plan(features.examples, 0)
+    last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    way = Way(2, 8, 0, tmp_path, float("inf"), nothing, nothing, tf.distribute.get_strategy())
+    head = start_of(features, how.folds[0][0], seed=0)
+    one = Setting(last, (1,), 0.01)
+    whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
+    first = prepared(one, way, head, *how.folds[0])
+    weights = trained_fold(first, "first", 2).weights[-1]
+    fold = begun(prepared(whole, way, head, *how.folds[0]), "before", 2)
+    rows = how.folds[0][1]
+    np.testing.assert_allclose(
+        fold.logits(fold.first),
+        first.logits(weights),
+        atol=2e-2 * np.abs(head.logits(features.output[rows])).max(),
+    )
+    moved = np.abs(fold.logits(fold.first) - head.logits(features.output[rows])).max()
+    assert moved > 1e-2
+
+
+def test_a_batch_in_pieces_is_learnt_as_a_whole(world):
+    network = world[0]
+    x, y = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32), np.arange(8) % 2
+    ends = []
+    for pieces in (1, 4):
+        keras.utils.set_random_seed(0)
+        backbone = network.tapped(None)
+        backbone.unfreeze("all")
+        model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])
+        optimizer = layerwise(
+            keras.optimizers.AdamW,
+            base=1e-3,
+            decay=0.9,
+            backbone=backbone,
+            weight_decay=0.01,
+            global_clipnorm=1.0,
+            gradient_accumulation_steps=None if pieces == 1 else pieces,
+        )
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(x, y, batch_size=8 // pieces, epochs=3, shuffle=False, verbose=0)
+        ends.append(model.get_weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_cpu_trains_on_few_large_images_at_once(world, tmp_path):
+    network, features = world[:2]
+    task = tuning.from_pixels(network, features)
+    one, several = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert task.pieces(32, one) == 1  # of 32 x 32 pixels
+    large = replace(task, at_once=8)
+    assert [large.pieces(size, one) for size in (8, 20, 32)] == [1, 3, 4]
+    assert large.pieces(32, several) == 1
+
+
+def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    how = plan(features.examples, 0)
+    one, deeper = (
+        Setting(tuning.last_stages(network, 1, features, how, extractor, log=nothing), (n,), 0.01)
+        for n in (1, 2)
+    )
+    until = time.monotonic() + 1000
+    way = Way(10, 8, 0, tmp_path, until, nothing, nothing, tf.distribute.get_strategy())
+    costs = Costs({one.task: 1e-3, deeper.task: 1.0}, how, way)
+    assert costs.fits(one, 100) and not costs.fits(deeper, 100)
+    # A fold of two thirds three times, and all of train once: three times 10 epochs.
+    images = len(features.examples.where("train"))
+    assert costs.judged(one) == pytest.approx(3 * images * 10 * 1e-3, rel=1e-6)
+    assert "1 to " in costs.said([one, deeper], (0.01,), 100, 5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (3, 20, "less than a minute"),
+        (50, 70, "about 1 minute"),
+        (110, 130, "about 2 minutes"),
+        (20, 400, "1 to 7 minutes"),
+    ],
+)
+def test_times_are_said_in_minutes(low, high, said):
+    assert said_seconds(low, high) == said
 
 
 def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path):

@@ -107,6 +107,8 @@ class Setting:
     def __str__(self) -> str:
         last = self.unfreeze[-1]
         what = f"the last {last} stages" if isinstance(last, int) else f"{last} stages"
+        if last == 1:
+            what = "the last stage"
         how = f"{what} at a learning rate of {self.rate:g}"
         return how if self.before is None else f"{self.before}, then {how}"
 
