@@ -18,7 +18,7 @@ def full(
     data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
     backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
     head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
-    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 8,
+    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 6,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
     batch_norm: Annotated[Literal["inference", "train"], "Averages in BatchNorm layers: inference keeps them, train adapts them to your photos."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How to vary photos. auto: in ways that do not clearly lower accuracy."] = "auto",

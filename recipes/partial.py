@@ -21,7 +21,7 @@ def partial(
     head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
     unfreeze: Annotated[str, "Number of last stages to train, or the first one. auto: as many as help."] = "auto",
     unfreeze_by: Annotated[Literal["all", "gradual"], "all: train the stages together. gradual: the last one first, then one more."] = "all",
-    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 8,
+    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 6,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
     views: Annotated[int, "How many altered copies (mirrored, cropped) to make of each training photo.", range(1000)] = 0,
     augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views are varied. auto: in ways that do not clearly lower accuracy."] = "auto",

@@ -702,6 +702,7 @@ def colours(tmp_path_factory):
         (folder / f"{i}.png").write_bytes(
             tf.io.encode_png(image.clip(0, 255).astype(np.uint8)).numpy()
         )
+    keras.utils.set_random_seed(1)
     image = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="block0_conv")(image)
     network = keras.Model(
@@ -770,11 +771,7 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     weights = trained_fold(first, "first", 2).weights[-1]
     fold = begun(prepared(whole, way, head, *how.folds[0]), "before", 2)
     rows = how.folds[0][1]
-    np.testing.assert_allclose(
-        fold.logits(fold.first),
-        first.logits(weights),
-        atol=2e-2 * np.abs(head.logits(features.output[rows])).max(),
-    )
+    np.testing.assert_allclose(fold.logits(fold.first), first.logits(weights), atol=1e-3)
     moved = np.abs(fold.logits(fold.first) - head.logits(features.output[rows])).max()
     assert moved > 1e-2
 

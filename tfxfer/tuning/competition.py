@@ -55,7 +55,7 @@ from tfxfer.workers import Strategy, chiefs, place, unshareable
 LOG = logging.getLogger(__name__)
 RATES = (1e-3, 3e-4)  # of the last stage and the head
 SHORT = 2  # a setting is tried for one epoch in so many
-LOOK = 2  # epochs of a first look at the whole network
+LOOK = 2, 40  # the epochs and the steps that a first look at the whole network has at least
 FURTHER = 1 / 3  # of the rate, where training goes on with all stages
 DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
 WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
@@ -141,6 +141,11 @@ class Way:
     def fewer(self) -> int:
         """Epochs of a training that begins where another one ended."""
         return max(1, self.epochs // 2)
+
+    def look(self, images: int) -> int:
+        """Epochs of a first look at the whole network."""
+        epochs, steps = LOOK
+        return min(self.fewer, max(epochs, math.ceil(steps * self.batch_size / images)))
 
     def late(self) -> bool:
         """Whether the time is up, by the chief's clock."""
@@ -481,7 +486,7 @@ def pick_setting(
         epochs = short
         fold = replace(folds[setting.task], setting=setting)
         if setting.before is not None:
-            fold, epochs = begun(fold, f"try-{setting.before.name}", short), min(LOOK, short)
+            fold, epochs = begun(fold, f"try-{setting.before.name}", short), way.look(len(seen))
         end = trained(fold, f"try-{setting.name}", epochs)
         logits = fold.logits(end.weights[0])
         loss = log_loss(logits / temperature(logits, truth), truth)
@@ -510,7 +515,7 @@ def pick_setting(
         best = deeper
     for setting in settings[1 + len(depths) :]:
         whole = setting.further(best)
-        if not costs.fits(whole, len(seen) * min(LOOK, short)):
+        if not costs.fits(whole, len(seen) * way.look(len(seen))):
             way.log(f"not tried, for there is no time for it: {whole}")
         elif loss_of(whole) < tried[best]:
             best = whole
