@@ -23,20 +23,11 @@ from tfxfer.errors import TuningError
 from tfxfer.features import Extractor, extract
 from tfxfer.optimizers import layerwise
 from tfxfer.probe import choose
-from tfxfer.tuning import checkpoint
-from tfxfer.tuning.competition import (
-    Costs,
-    Setting,
-    Way,
-    begun,
-    prepared,
-    said_seconds,
-    start_of,
-)
-from tfxfer.tuning.competition import (
-    trained as trained_fold,
-)
+from tfxfer.tuning import checkpoint, setting
+from tfxfer.tuning.competition import start_of
 from tfxfer.tuning.guard import between, plan, verdict
+from tfxfer.tuning.picking import Costs, said_seconds
+from tfxfer.tuning.setting import Setting, Way, begun, prepared
 from tfxfer.tuning.training import HeldOut, nothing, ready, train
 
 X = np.random.default_rng(0).random((24, 6), dtype=np.float32)
@@ -768,7 +759,7 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     one = Setting(last, (1,), 0.01)
     whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
     first = prepared(one, way, head, *how.folds[0])
-    weights = trained_fold(first, "first", 2).weights[-1]
+    weights = setting.trained(first, "first", 2).weights[-1]
     fold = begun(prepared(whole, way, head, *how.folds[0]), "before", 2)
     rows = how.folds[0][1]
     np.testing.assert_allclose(fold.logits(fold.first), first.logits(weights), atol=1e-3)

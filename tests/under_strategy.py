@@ -18,7 +18,8 @@ import tensorflow as tf
 import tfxfer
 from tfxfer import data, distribute, heads, optimizers, probe, tuning, workers
 from tfxfer.features import Extractor
-from tfxfer.tuning.competition import Setting, Way, prepared, start_of, trained
+from tfxfer.tuning.competition import start_of
+from tfxfer.tuning.setting import Setting, Way, prepared, trained
 from tfxfer.tuning.training import nothing
 
 BATCH = 12  # of 2, 3 and 4 replicas

@@ -6,6 +6,9 @@ task         what trains: from pixels, or from activations
 augmentation which augmentations leave the labels alone
 activations  the frozen stages computed once
 guard        who is judged by whom, and the verdict
+setting      what is trained, how fast, and on which examples
+picking      which stages train and how fast, and what that takes
+answers      the tuned model alone, or its mean with the frozen one
 competition  the whole competition
 """
 

@@ -6,11 +6,9 @@ tuned one, or the mean of both, whichever predicts better.
 """
 
 import gc
-import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,22 +20,22 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from tfxfer import dataservice
-from tfxfer.backbone import Backbone, Precision
+from tfxfer.backbone import Precision
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
-from tfxfer.multiworker import MultiWorkerModel
-from tfxfer.optimizers import layerwise
 from tfxfer.probe import (
     Averaged,
     Candidate,
     Choice,
     Fitted,
     choose,
-    log_loss,
     paired,
     temperature,
 )
-from tfxfer.tuning.guard import STEPS, Plan, Verdict, between, verdict
+from tfxfer.tuning.answers import answers_of, least_loss
+from tfxfer.tuning.guard import Plan, Verdict, between, verdict
+from tfxfer.tuning.picking import pick_setting
+from tfxfer.tuning.setting import Fold, Setting, Way, begun, prepared, trained
 from tfxfer.tuning.task import Task, multiply_logits
 from tfxfer.tuning.training import (
     HeldOut,
@@ -47,24 +45,11 @@ from tfxfer.tuning.training import (
     assign,
     learnt,
     nothing,
-    ready,
-    train,
 )
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
-LOG = logging.getLogger(__name__)
 RATES = (1e-3, 3e-4)  # of the last stage and the head
-SHORT = 2  # a setting is tried for one epoch in so many
-LOOK = 2, 40  # the epochs and the steps that a first look at the whole network has at least
-FURTHER = 1 / 3  # of the rate, where training goes on with all stages
-DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
-WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
 PATIENCE = 5  # epochs
-WEIGHTS = (
-    1 / 3,
-    1 / 2,
-    2 / 3,
-)  # of the tuned model, where its answers and the frozen one's are averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,123 +73,6 @@ class Competition:
     candidates: dict[str, np.ndarray]
     settings: dict[str, Any]
     history: History
-
-
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """What is trained, in which steps, and how fast.
-
-    unfreeze: what `Backbone.unfreeze` is told, one training after the other.
-    rate: the learning rate of the last stage.
-    before: how fewer stages are trained first; what that comes to is where this training begins.
-    """
-
-    task: Task
-    unfreeze: tuple[int | str, ...]
-    rate: float
-    before: "Setting | None" = None
-
-    def __str__(self) -> str:
-        last = self.unfreeze[-1]
-        what = f"the last {last} stages" if isinstance(last, int) else f"{last} stages"
-        if last == 1:
-            what = "the last stage"
-        how = f"{what} at a learning rate of {self.rate:g}"
-        return how if self.before is None else f"{self.before}, then {how}"
-
-    @property
-    def name(self) -> str:
-        """Of a folder."""
-        name = f"{self.unfreeze[-1]}-{self.rate:g}"
-        return name if self.before is None else f"{self.before.name}-{name}"
-
-    def further(self, before: "Setting") -> "Setting":
-        """More stages, from where another setting has come to: more slowly, for it is near."""
-        return replace(self, rate=before.rate * FURTHER, before=before)
-
-
-@dataclass(frozen=True)
-class Way:
-    """How each training is done."""
-
-    epochs: int
-    batch_size: int
-    seed: int
-    folder: Path
-    until: float
-    log: Callable[[str], None]
-    show: Show
-    strategy: Strategy
-    precision: Precision = "float32"
-
-    @property
-    def fewer(self) -> int:
-        """Epochs of a training that begins where another one ended."""
-        return max(1, self.epochs // 2)
-
-    def look(self, images: int) -> int:
-        """Epochs of a first look at the whole network."""
-        epochs, steps = LOOK
-        return min(self.fewer, max(epochs, math.ceil(steps * self.batch_size / images)))
-
-    def late(self) -> bool:
-        """Whether the time is up, by the chief's clock."""
-        return chiefs(self.strategy, lambda: time.monotonic() > self.until)
-
-    def shared(self, epochs: int, phases: int) -> list[int]:
-        """The epochs of each of the trainings after each other: one at least, and more for those in which more trains."""
-        return [max(1, epochs // phases + (i >= phases - epochs % phases)) for i in range(phases)]
-
-
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """A model that is ready to train, the head that it starts from, the examples that it sees and those that it is judged on.
-
-    start: the state that training begins from, see `training.ready`.
-    size: images of a step; a batch may be several steps.
-    seconds: of a step, as measured.
-    """
-
-    setting: Setting
-    way: Way
-    fitted: Fitted
-    seen: np.ndarray
-    held: np.ndarray
-    model: keras.Model
-    backbone: Backbone
-    start: list[np.ndarray]
-    size: int
-    seconds: float
-
-    @property
-    def first(self) -> list[np.ndarray]:
-        """The weights that training starts from: the frozen model's."""
-        start = {
-            id(variable): value
-            for variable, value in zip(self.model.variables, self.start, strict=False)
-        }
-        return [start[id(variable)] for variable in learnt(self.model)]
-
-    @property
-    def epochs(self) -> int:
-        """Of all its trainings, one after the other."""
-        epochs = self.way.epochs if self.setting.before is None else self.way.fewer
-        return sum(self.way.shared(epochs, len(self.setting.unfreeze)))
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """How far to go from the frozen to the tuned weights: between them, weights make sense with frozen statistics alone."""
-        return STEPS if self.backbone.batch_norm == "inference" else (0.0, 1.0)
-
-    def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
-        """[n, C] of the examples that it is judged on."""
-        assign(learnt(self.model), weights)
-        return self.setting.task.answers(self.model, self.held, self.way.batch_size)
-
-    def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
-        """Logits [steps, n, C] from the frozen weights to these."""
-        LOG.info("Judging the training on held-out photos")
-        return np.stack([self.logits(between(self.first, weights, share)) for share in self.shares])
 
 
 def compete(
@@ -455,189 +323,6 @@ def steps_of(task: Task, gradual: bool) -> tuple[int | str, ...]:
     return (task.unfreeze,)
 
 
-def pick_setting(
-    settings: Sequence[Setting],
-    rates: Sequence[float],
-    features: Features,
-    plan: Plan,
-    way: Way,
-    start: Callable[[np.ndarray], Fitted],
-) -> tuple[Setting, Plan]:
-    """The rate that is best where the fewest stages train, then more stages as far as they pay.
-
-    Each is trained for a short while, and judged by the log loss of examples that are not judged
-    again: those of the first fold, or where there is one split only, a fifth of what it trains on.
-    The whole network goes on from the best of these, for a first look of two epochs.
-
-    Returns:
-        The setting, and the plan without the examples that picked it.
-    """
-    if len(settings) == len(rates) == 1 or len(plan.folds) == 2:
-        return settings[0], plan
-    seen, held, plan = plan.for_picking(features.examples, way.seed)
-    truth, short = features.examples.labels[held], max(1, way.epochs // SHORT)
-    head = start(seen)
-    LOG.info("Measuring how long training takes")
-    folds = {one.task: prepared(one, way, head, seen, held) for one in settings}
-    costs = Costs({task: fold.seconds / fold.size for task, fold in folds.items()}, plan, way)
-
-    def loss_of(setting: Setting) -> float:
-        LOG.info("Trying %s", setting)
-        epochs = short
-        fold = replace(folds[setting.task], setting=setting)
-        if setting.before is not None:
-            fold, epochs = begun(fold, f"try-{setting.before.name}", short), way.look(len(seen))
-        end = trained(fold, f"try-{setting.name}", epochs)
-        logits = fold.logits(end.weights[0])
-        loss = log_loss(logits / temperature(logits, truth), truth)
-        accuracy = float((logits.argmax(1) == truth).mean())
-        way.log(f"{setting}: accuracy {accuracy:.3f}, log loss {loss:.3f} on held-out photos")
-        return loss
-
-    way.log(costs.said(settings, rates, len(seen), short))
-    way.log(f"Trained for {short} of {way.epochs} epochs on {len(seen):,} photos, to choose how:")
-    tried = {settings[0]: loss_of(settings[0])}
-    for rate in rates[1:]:
-        if way.late():
-            break
-        setting = replace(settings[0], rate=rate)
-        tried[setting] = loss_of(setting)
-    best = min(tried, key=lambda setting: tried[setting])
-    depths = [one for one in settings[1:] if one.task.unfreeze != "all"]
-    for setting in depths:
-        deeper = replace(setting, rate=best.rate)
-        if not costs.fits(deeper, len(seen) * short):
-            way.log(f"not tried, for there is no time for it: {deeper}")
-            break
-        tried[deeper] = loss_of(deeper)
-        if tried[deeper] >= tried[best]:
-            break
-        best = deeper
-    for setting in settings[1 + len(depths) :]:
-        whole = setting.further(best)
-        if not costs.fits(whole, len(seen) * way.look(len(seen))):
-            way.log(f"not tried, for there is no time for it: {whole}")
-        elif loss_of(whole) < tried[best]:
-            best = whole
-        else:
-            way.log("a first look at the whole network shows no gain: it is not trained further")
-    if way.late():
-        way.log("the time was up before everything was tried")
-    way.log(f"chosen: {best}")
-    return best, plan
-
-
-@dataclass(frozen=True)
-class Costs:
-    """How long trainings take.
-
-    seconds: of one image, by task, as measured.
-    """
-
-    seconds: Mapping[Task, float]
-    plan: Plan
-    way: Way
-
-    def training(self, setting: Setting, images: int) -> float:
-        """Seconds of one training."""
-        if setting.before is None:
-            return images * self.way.epochs * self.seconds[setting.task]
-        more = images * self.way.fewer * self.seconds[setting.task]
-        return self.training(setting.before, images) + more
-
-    def judged(self, setting: Setting) -> float:
-        """Seconds of the trainings that are judged, and of the final one."""
-        sizes = [len(seen) for seen, _ in self.plan.folds]
-        if len(sizes) > 1:
-            sizes.append(len(self.plan.everything))
-        return sum(self.training(setting, images) for images in sizes)
-
-    def fits(self, setting: Setting, images: int) -> bool:
-        """Whether there is time to try a setting on so many images, and to train it then."""
-        needed = images * self.seconds[setting.task] + self.judged(setting)
-        until = self.way.until
-        return chiefs(self.way.strategy, lambda: time.monotonic() + needed < until)
-
-    def said(
-        self, settings: Sequence[Setting], rates: Sequence[float], images: int, short: int
-    ) -> str:
-        """One sentence on how long everything takes."""
-        least = len(rates) * images * short * self.seconds[settings[0].task]
-        tries = sum(images * short * self.seconds[one.task] for one in settings[1:])
-        ends = [self.judged(one) for one in settings]
-        if len(settings) > 1 and settings[-1].task.unfreeze == "all":
-            ends[-1] = self.judged(settings[-1].further(settings[-2]))
-        low, high = least + min(ends), least + tries + max(ends)
-        return (
-            f"Training takes {said_seconds(low, high)} on this machine, as it is used now. "
-            "--time-limit ends it earlier."
-        )
-
-
-def said_seconds(low: float, high: float) -> str:
-    """A range of times in words."""
-    few, many = round(low / 60), round(high / 60)
-    if many < 1:
-        return "less than a minute"
-    if few == many:
-        return f"about {many} minute{'s' * (many > 1)}"
-    return f"{max(few, 1)} to {many} minutes"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is made of a tuned model.
-
-    share: how far its weights go from where training began to where it ended (WiSE-FT).
-    weight: of its log-probabilities; the rest is the frozen model's.
-    """
-
-    share: float
-    weight: float
-    place: int
-
-    def __str__(self) -> str:
-        if self.weight < 1:
-            return f"mean of {self.weight:.0%} tuned and {1 - self.weight:.0%} frozen"
-        return f"{self.share:.0%} of the way to tuned"
-
-    def cooling(
-        self, reached: np.ndarray, truth: np.ndarray, places: np.ndarray | slice = slice(None)
-    ) -> float:
-        """What the tuned model's logits are divided by before they are averaged."""
-        return temperature(reached[self.place][places], truth[places])
-
-    def logits(
-        self, reached: np.ndarray, frozen: np.ndarray, truth: np.ndarray, places: np.ndarray
-    ) -> np.ndarray:
-        """Logits [n, C], calibrated on some places.
-
-        Args:
-            reached: logits [shares, n, C] from the first weights to the last ones.
-            frozen: calibrated logits [n, C] of the frozen model.
-        """
-        tuned = reached[self.place] / self.cooling(reached, truth, places)
-        mean = self.weight * tuned + (1 - self.weight) * frozen
-        return mean / temperature(mean[places], truth[places])
-
-
-def answers_of(shares: Sequence[float], tuned_before: bool = False) -> list[Answer]:
-    """The tuned models on the line of weights, then the means of the last one and the frozen one.
-
-    Args:
-        tuned_before: that line begins at a tuned model, not at the frozen one.
-    """
-    alone = [
-        Answer(share, 1.0, place) for place, share in enumerate(shares) if share > 0 or tuned_before
-    ]
-    return [*alone, *(Answer(1.0, weight, len(shares) - 1) for weight in WEIGHTS)]
-
-
-def least_loss(logits: np.ndarray, truth: np.ndarray, places: np.ndarray) -> int:
-    """Which of some candidates, logits [candidates, n, C], predicts best on some places."""
-    return int(np.argmin([log_loss(one[places], truth[places]) for one in logits]))
-
-
 def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
     """One sentence on what mixed precision changes in a model's answers: logits [n, C] in mixed precision and in float32."""
     right, before = rough.argmax(1) == truth, exact.argmax(1) == truth
@@ -681,125 +366,6 @@ def start_of(features: Features, rows: np.ndarray, *, seed: int) -> Fitted:
     )
     assert isinstance(found.fitted, Fitted)
     return found.fitted
-
-
-def prepared(
-    setting: Setting, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray
-) -> Fold:
-    """A model with that head, ready for the first of its trainings."""
-    LOG.info("Building the model that is trained")
-    task = setting.task
-    with way.strategy.scope():
-        model, backbone = task.build(fitted)
-        backbone.precision = way.precision
-        model = (
-            model
-            if way.strategy.num_replicas_in_sync == 1
-            else MultiWorkerModel(model.inputs, model.outputs[0])
-        )
-    size = math.ceil(way.batch_size / task.pieces(way.batch_size, way.strategy))
-    start, seconds = compiled(task, way, model, backbone, seen, setting.unfreeze[0])
-    return Fold(setting, way, fitted, seen, held, model, backbone, start, size, seconds)
-
-
-def begun(fold: Fold, name: str, epochs: int, log: Callable[..., None] = nothing) -> Fold:
-    """The fold with the weights that the setting before it comes to, where there is one.
-
-    Args:
-        name: of that training's checkpoints; where it is done, it is not done again.
-        epochs: of that training.
-    """
-    before = fold.setting.before
-    if before is None:
-        return fold
-    first = prepared(before, fold.way, fold.fitted, fold.seen, fold.held)
-    log(f"first {before}")
-    assign(learnt(first.model), trained(first, name, epochs, log=log).weights[-1])
-    fold.model.set_weights(before.task.finish(first.model, fold.fitted).get_weights())
-    start = [variable.numpy() for variable in fold.model.variables]
-    return replace(fold, start=[*start, *fold.start[len(start) :]])
-
-
-def compiled(
-    task: Task,
-    way: Way,
-    model: keras.Model,
-    backbone: Backbone,
-    seen: np.ndarray,
-    unfreeze: int | str,
-) -> tuple[list[np.ndarray], float]:
-    """Compile for one training; returns the state to start from, and the seconds that a step takes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
-        backbone.unfreeze(unfreeze)
-    pieces = task.pieces(way.batch_size, way.strategy)
-    size = math.ceil(way.batch_size / pieces)
-    batch = next(iter(task.batches(seen, size, way.seed, tf.distribute.get_strategy())(0, 0)))
-    with way.strategy.scope():
-        optimizer = layerwise(
-            keras.optimizers.AdamW,
-            base=0.0,
-            decay=DECAY,
-            backbone=backbone,
-            weight_decay=WEIGHT_DECAY,
-            global_clipnorm=CLIP,
-            gradient_accumulation_steps=None if pieces == 1 else pieces,
-        )
-    start = ready(model, optimizer, batch, SMOOTHING)
-    began = time.monotonic()
-    model.train_on_batch(*batch)
-    return start, time.monotonic() - began
-
-
-def trained(
-    fold: Fold,
-    name: str,
-    epochs: int,
-    *,
-    held_out: HeldOut | None = None,
-    log: Callable[..., None] = nothing,
-    show: Show = nothing,
-) -> Trained:
-    """Train one fold's model from its start; its trainings after each other share the epochs, and only the last one is watched."""
-    way, setting, start, done = fold.way, fold.setting, fold.start, 0
-    history: History = ()
-    every = setting.task.batches(fold.seen, fold.size, way.seed, way.strategy)
-    phases = len(setting.unfreeze)
-    shared = way.shared(epochs, phases)
-    for i, (unfreeze, count) in enumerate(zip(setting.unfreeze, shared, strict=True)):
-        last = i == phases - 1
-        if i and not last and way.late():
-            continue
-        if phases > 1:
-            log(f"unfrozen: {unfreeze}")
-            if not i:
-                assign(fold.model.variables, start[: len(fold.model.variables)])
-            start, _ = compiled(setting.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
-        result = train(
-            fold.model,
-            partial(later, every, done),
-            math.ceil(len(fold.seen) / fold.size),
-            start,
-            examples=len(fold.seen),
-            epochs=count,
-            rate=setting.rate,
-            folder=way.folder / f"{name}-{i}",
-            held_out=held_out if last else None,
-            until=way.until,
-            log=log,
-            show=partial(later, show, done),
-        )
-        history = (
-            *history,
-            *(epoch | {"epoch": done + epoch["epoch"]} for epoch in result.history),
-        )
-        done += count
-    return replace(result, history=history)
-
-
-def later(function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any) -> Any:
-    """What a function of an epoch says, where so many were done by earlier trainings."""
-    return function(done + epoch, rest)
 
 
 def tune_once(

@@ -152,7 +152,7 @@ def from_pixels(
     return Task(
         build,
         batches,
-        lambda model, rows, size: answered(model, rows, size, images),
+        lambda model, rows, size: answered(model, rows, size, pixels.dataset),
         finish,
         average,
         " ".join(["pixels", *augment]),
