@@ -1,8 +1,8 @@
-"""Frozen, partial and full on several data sets, as a user runs them: python benchmarks/finetune.py [--data FOLDER] [--seeds 3] [--only NAME ...]
-[--keep FOLDER]
+"""Frozen, partial and full on several data sets, as a user runs them: python benchmarks/finetune.py [--data FOLDER ...] [--seeds 3] [--only NAME ...]
+[--recipes partial full] [--keep FOLDER]
 
     few        ten examples a class of the demo's training part, its whole test part
-    photos     the folder of --data, with train/ and test/ (ants and bees, say)
+    FOLDER     each folder of --data, with train/ and test/ (ants and bees, say), by its name
     demo       the demo data
     turned     the demo data inverted and turned by up to 60 degrees: the network never saw such images
     noisy      the demo data, dim and under noise, like radar or ultrasound: made so that frozen features are poor and there is something to gain
@@ -131,9 +131,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--data", type=Path, nargs="+", default=[])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=["few", "photos", "demo", "turned", "noisy"])
+    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--recipes", nargs="+", default=["partial", "full"])
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     held = True
@@ -143,15 +144,19 @@ def main() -> int:
         else tempfile.TemporaryDirectory() as scratch
     ):
         folder = Path(scratch)
-        sources = {"demo": "demo"} | ({"photos": str(options.data)} if options.data else {})
+        sources = {"demo": "demo"} | {path.name: str(path) for path in options.data}
+        made = {"few", "turned", "noisy"}
+        only = options.only or [*sources, *sorted(made)]
         for name, make in (("few", few), ("turned", turned), ("noisy", noisy)):
-            if name in options.only:
+            if name in only:
                 if not (folder / name).exists():
                     make(folder / f"{name}.part")
                     (folder / f"{name}.part").rename(folder / name)
                 sources[name] = str(folder / name)
-        for name in [name for name in options.only if name in sources]:
-            found: dict[str, list[np.ndarray]] = {"frozen": [], "partial": [], "full": []}
+        for name in [name for name in only if name in sources]:
+            found: dict[str, list[np.ndarray]] = {
+                recipe: [] for recipe in ("frozen", *options.recipes)
+            }
             for seed in range(options.seeds):
                 for recipe, rights in found.items():
                     right, why, seconds = run(
@@ -166,7 +171,7 @@ def main() -> int:
                         f"{name:8s} {recipe:8s} seed {seed}: {rights[-1].mean():.3f} on test, {seconds:.0f} s. {why}",
                         flush=True,
                     )
-            for recipe in ("partial", "full"):
+            for recipe in options.recipes:
                 pairs = [
                     paired(one, frozen)
                     for one, frozen in zip(found[recipe], found["frozen"], strict=True)

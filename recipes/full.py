@@ -1,4 +1,4 @@
-"""A classifier is fitted as in frozen; from there, the whole network is trained on your photos.
+"""The whole network is trained on your photos: first its last stages, as in the recipe partial, then all.
 
     tfxfer run full                         the demo data
     tfxfer run full --data photos/          your own
@@ -17,14 +17,10 @@ def full(
     *,
     data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
     backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier to start from; see tfxfer run frozen --help."] = "auto",
-    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 8,
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
+    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 6,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
-    batch_norm: Annotated[
-        Literal["inference", "train"],
-        "Averages in BatchNorm layers. inference: keep those of the pretrained network. train: adapt them to your "
-        "photos; the classifier then gets the output of the last layer only.",
-    ] = "inference",
+    batch_norm: Annotated[Literal["inference", "train"], "Averages in BatchNorm layers: inference keeps them, train adapts them to your photos."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How to vary photos. auto: in ways that do not clearly lower accuracy."] = "auto",
     data_service: Annotated[str | None, "Address host:port of a tf.data service that reads, decodes and augments the training photos."] = None,
     time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end of an epoch.", (0, 10**6)] = None,
@@ -35,7 +31,7 @@ def full(
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm=batch_norm, trust=run.trust)
-    tfxfer.tuning.stages_of(network, "1")
+    depths = tfxfer.tuning.depths_before_all(network)
     run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
     tfxfer.ranges.settle(network, examples, extract, seed=run.seed, log=run.say)
@@ -45,12 +41,15 @@ def full(
         features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     plan = tfxfer.tuning.plan(features.examples, run.seed)
+    folder = run.folder / "checkpoints" / "tuning"
     with run.timed("tuning"):
         kinds = tuple(kind for kind in augment.split("+") if kind not in ("auto", "none"))
         if augment == "auto":
             kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
+        tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, seed=run.seed, folder=folder, log=run.say) for depth in depths]
+        whole = tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service)
         found = tfxfer.tuning.compete(
-            tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service),
+            [*tasks, whole],
             features,
             plan,
             head=head,
@@ -58,7 +57,7 @@ def full(
             rate=learning_rate,
             batch_size=run.global_batch,
             seed=run.seed,
-            folder=run.folder / "checkpoints" / "tuning",
+            folder=folder,
             minutes=time_limit,
             log=run.say,
             show=tfxfer.outcome.board(run),

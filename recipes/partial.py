@@ -1,12 +1,13 @@
-"""A classifier is fitted as in frozen; from there, the last stages of the network are trained. What the stages before them compute is kept.
+"""The last stages of the network are trained. What the stages before them compute is kept.
 
-    tfxfer run partial                                      the demo data, the last two stages
+    tfxfer run partial                                      the demo data
     tfxfer run partial --data photos/ --unfreeze block14    from a stage on (tfxfer inspect BACKBONE lists them)
 
-The trained model is used only if it is clearly better: by more than two standard errors, on photos that were not used to train or to choose either model.
+The trained model, or its mean with the frozen one, is used only if it is clearly better: by more than two
+standard errors, on photos that were not used to train or to choose either model.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tfxfer
 
@@ -17,10 +18,10 @@ def partial(
     *,
     data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
     backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier to start from; see tfxfer run frozen --help."] = "auto",
-    unfreeze: Annotated[str, "How many of the last stages to train, or the name of the first one to train."] = "2",
-    unfreeze_by: Annotated[Literal["all", "gradual"], "all: train the stages together. gradual: the last one first, then one more at a time."] = "all",
-    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 12,
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
+    unfreeze: Annotated[str, "Number of last stages to train, or the first one. auto: as many as help."] = "auto",
+    unfreeze_by: Annotated[Literal["all", "gradual"], "all: train the stages together. gradual: the last one first, then one more."] = "all",
+    epochs: Annotated[int, "Epochs of the final training.", range(1, 10**6)] = 6,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
     views: Annotated[int, "How many altered copies (mirrored, cropped) to make of each training photo.", range(1000)] = 0,
     augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views are varied. auto: in ways that do not clearly lower accuracy."] = "auto",
@@ -30,7 +31,7 @@ def partial(
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm="inference", trust=run.trust)
-    stages = tfxfer.tuning.stages_of(network, unfreeze)
+    depths = tfxfer.tuning.depths_of(network, unfreeze)
     tfxfer.tuning.enough_epochs(views, epochs)
     run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
@@ -46,18 +47,17 @@ def partial(
         kinds = tuple(kind for kind in augment.split("+") if kind != "auto")
         if augment == "auto" and views:
             kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
-        task = tfxfer.tuning.last_stages(
-            network, stages, features, plan, extract, head=head, views=views if kinds else 0, augment=kinds, seed=run.seed, folder=folder, log=run.say
-        )
+        how: dict[str, Any] = {"views": views if kinds else 0, "augment": kinds, "seed": run.seed, "folder": folder, "log": run.say}
+        tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, **how) for depth in depths]
     with run.timed("tuning"):
         found = tfxfer.tuning.compete(
-            task,
+            tasks,
             features,
             plan,
             head=head,
             epochs=epochs,
             rate=learning_rate,
-            unfreeze=range(1, stages + 1) if unfreeze_by == "gradual" else (stages,),
+            gradual=unfreeze_by == "gradual",
             batch_size=run.global_batch,
             seed=run.seed,
             folder=folder,

@@ -261,6 +261,7 @@ def test_other_heads_and_a_copied_recipe(head, photos, tiny_savedmodel, tmp_path
         "--epochs",
         2,
         "--mirror",
+        "yes",
         cwd=tmp_path,
     )
     assert (tmp_path / "runs" / "mine-1" / "manifest.json").exists()
@@ -356,6 +357,7 @@ def test_a_gaussian_head_leaves_its_means_and_precision(photos, tiny_savedmodel,
         "--head",
         "gaussian",
         "--mirror",
+        "yes",
         "--out",
         tmp_path / "r",
     )

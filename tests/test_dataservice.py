@@ -96,7 +96,7 @@ def test_a_training_ends_as_one_without_it(world, service, tmp_path):
     )
     here, there = (
         tuning.compete(
-            tuning.from_pixels(network, features, service=where),
+            [tuning.from_pixels(network, features, service=where)],
             features,
             plan,
             folder=tmp_path / str(where),
@@ -185,7 +185,7 @@ def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, mo
             match=r"has sent no batch for two minutes: one of its workers is gone, .* and the run with --resume.",
         ):
             tuning.compete(
-                tuning.from_pixels(network, features, service=address),
+                [tuning.from_pixels(network, features, service=address)],
                 features,
                 tuning.plan(features.examples, 0),
                 **options,

@@ -27,11 +27,12 @@ LONG = ("2 CPUs", "4 CPUs", "3 workers")
 def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:
     """So many workers of one cluster, that run a script."""
     addresses = launch.free_addresses(count)
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     started = []
     for index in range(count):
         env = {
             **os.environ,
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join(paths),
             **({"TF_CONFIG": launch.config(addresses, index)} if count > 1 else {}),
         }
         started.append(
@@ -110,6 +111,12 @@ def test_uneven_batches_train_as_in_one_process(recipe, way, found):
         for epoch, expected in zip(each[recipe]["history"], one["history"], strict=True):
             np.testing.assert_allclose(list(epoch.values()), list(expected.values()), atol=1e-4)
         np.testing.assert_allclose(each[recipe]["predict"], one["predict"], atol=1e-4)
+
+
+@others
+def test_weights_fade_as_in_one_process(way, found):
+    for each in found(way):
+        np.testing.assert_allclose(each["faded"], found("one")[0]["faded"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("way", ways)

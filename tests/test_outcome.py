@@ -20,7 +20,6 @@ from tfxfer.outcome import (
     could_be_right,
     gaussian,
     judge,
-    mirror_pays,
     new_notes,
     of_model,
 )
@@ -45,21 +44,6 @@ def test_means_and_precision_give_the_logits_of_the_gaussian_head(n, tmp_path):
         expected - expected.mean(1, keepdims=True),
         atol=2e-5 * np.abs(expected).max(),
     )
-
-
-@pytest.mark.parametrize(
-    ("both", "alone", "text"),
-    [
-        (90, 50, "they help"),
-        (50, 90, "they harm: leave out --mirror"),
-        (51, 50, "within two standard errors"),
-    ],
-)
-def test_the_worth_of_mirror_images_is_said(both, alone, text):
-    labels = np.zeros(100, int)
-    first, second = (np.eye(2)[(np.arange(100) >= right).astype(int)] for right in (both, alone))
-    said = mirror_pays(labels, first, second)
-    assert text in said and f"{both / 100:.3f} with them, {alone / 100:.3f} without" in said
 
 
 def test_the_only_example_of_a_class_says_nothing_of_the_model():

@@ -18,6 +18,7 @@ from tfxfer.probe import (
     fitted,
     gaussian,
     linear,
+    log_loss,
     logistic,
     out_of_fold,
     paired,
@@ -346,7 +347,7 @@ def test_the_kernel_form_and_a_plain_loop_over_folds_agree():
 def test_two_choices_with_one_seed_are_the_same_bit_for_bit(head):
     x, labels = examples(120)
     one, two = (choose(x, labels, 4, WIDTHS, head=head, seed=5, log=quiet) for _ in range(2))
-    np.testing.assert_array_equal(one.fitted.kernel, two.fitted.kernel)
+    np.testing.assert_array_equal(one.fitted.logits(x), two.fitted.logits(x))
     np.testing.assert_array_equal(one.out_of_fold, two.out_of_fold)
 
 
@@ -374,14 +375,44 @@ def test_auto_tries_both_heads_on_each_number_of_taps_and_says_what_it_found():
     x, labels = examples(120, widths=(4,) * 10)
     lines = []
     choice = choose(x, labels, 4, (4,) * 10, log=lines.append)
-    assert [(entry.head, entry.taps) for entry in choice.table] == [
+    singles = [entry for entry in choice.table if not entry.members]
+    assert [(entry.head, entry.taps) for entry in singles] == [
         (head, taps) for head in ("gaussian", "linear") for taps in (1, 3, 8, 10)
     ]
     rows = lines[1:-1]
-    assert len(rows) == 8 and sum(row.startswith("->") for row in rows) == 1
+    assert len(rows) == len(choice.table) and sum(row.startswith("->") for row in rows) == 1
+    rows = [row for row in rows if "mean" not in row]
     assert "gaussian on the last 3 stages" in rows[1] and "linear on all 10 stages" in rows[7]
-    for entry, row in zip(choice.table, rows, strict=True):
+    for entry, row in zip(singles, rows, strict=True):
         assert f"{entry.accuracy:.3f} ± {entry.error:.3f}" in row
+
+
+def guesses(name: str, labels: np.ndarray, wrong: slice, *, sure: float) -> validate.Candidate:
+    """A candidate that is sure of the true class, but for some examples where it says another."""
+    said = labels.copy()
+    said[wrong] = (said[wrong] + 1) % 3
+    logits = sure * np.eye(3)[said]
+    loss = log_loss(logits / temperature(logits, labels), labels)
+    right = said == labels
+    return validate.Candidate(name, 1, right.mean(), 0.0, loss, right, None, logits)
+
+
+def test_the_mean_of_two_heads_is_taken_where_it_predicts_better_than_each():
+    labels = np.arange(300) % 3
+    one = guesses("gaussian", labels, slice(0, 60), sure=2.0)
+    two = guesses("linear", labels, slice(100, 160), sure=9.0)
+    known = np.ones(300, bool)
+    chosen = validate.picked([one, two], labels, known)
+    assert chosen.members == (one, two)
+    assert chosen.loss < min(one.loss, two.loss)
+
+
+def test_a_head_alone_is_taken_where_the_other_one_only_harms():
+    labels = np.arange(300) % 3
+    good = guesses("gaussian", labels, slice(0, 3), sure=2.0)
+    useless = guesses("linear", labels, slice(0, 200), sure=2.0)
+    chosen = validate.picked([good, useless], labels, np.ones(300, bool))
+    assert chosen is good
 
 
 def test_the_mean_of_heads_is_that_of_their_log_probabilities():
@@ -417,7 +448,7 @@ def test_heads_are_listed_one_after_the_other_whatever_order_they_are_tried_in(c
     x, labels = examples(4 * classes, classes=classes, widths=(4,) * 3)
     lines = []
     choose(x, labels, classes, (4,) * 3, log=lines.append)
-    heads = [line.removeprefix("->").split()[0] for line in lines[1:-1]]
+    heads = [line.removeprefix("->").split()[0] for line in lines[1:-1] if "mean" not in line]
     assert heads == ["gaussian", "gaussian", "linear", "linear"]
 
 

@@ -21,9 +21,13 @@ from tfxfer.cache import Cache
 from tfxfer.engines import tensorflow_engine
 from tfxfer.errors import TuningError
 from tfxfer.features import Extractor, extract
+from tfxfer.optimizers import layerwise
 from tfxfer.probe import choose
-from tfxfer.tuning import checkpoint
-from tfxfer.tuning.guard import better, between, plan, verdict
+from tfxfer.tuning import checkpoint, setting
+from tfxfer.tuning.competition import start_of
+from tfxfer.tuning.guard import between, plan, verdict
+from tfxfer.tuning.picking import Costs, said_seconds
+from tfxfer.tuning.setting import Setting, Way, begun, prepared
 from tfxfer.tuning.training import HeldOut, nothing, ready, train
 
 X = np.random.default_rng(0).random((24, 6), dtype=np.float32)
@@ -101,7 +105,7 @@ def test_a_stage_that_is_not_there_is_answered_with_the_list(tiny_savedmodel):
     for wrong in ("block7", "4", "0"):
         with pytest.raises(
             TuningError,
-            match=rf"no stage '{wrong}'.* Expected the name of a stage, all, or a number from 1 to 3: block0, block1, block2",
+            match=rf"no stage '{wrong}'.* Expected auto, the name of a stage, all, or a number from 1 to 3: block0, block1, block2",
         ):
             tuning.stages_of(backbone, wrong)
 
@@ -207,7 +211,7 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(
 @pytest.mark.long
 @pytest.mark.parametrize(
     "how",
-    [{"batch_norm": "train"}, {"unfreeze": (1, 2), "views": 1}],
+    [{"batch_norm": "train"}, {"views": 1}],
     ids=["statistics move", "gradual, from activations"],
 )
 def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
@@ -237,13 +241,13 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
         else:
             task = tuning.from_pixels(network, features, augment=("flip",))
         options = {
-            "unfreeze": how.get("unfreeze", ("all",)),
+            "gradual": "views" in how,
             "epochs": 4,
             "rate": 0.05,
             "batch_size": 8,
             "head": "gaussian",
         }
-        return tuning.compete(task, features, judged, folder=folder, log=nothing, **options)
+        return tuning.compete([task], features, judged, folder=folder, log=nothing, **options)
 
     unbroken = competed(tmp_path / "unbroken")
     kept, save = [], checkpoint.save
@@ -366,9 +370,28 @@ def test_one_group_a_class_cannot_be_judged():
         plan(replace(examples_of(40, 0), units=np.arange(40) % 2), 0)
 
 
-def test_the_most_right_is_picked_then_the_smallest_loss():
-    right = np.array([[1, 0], [1, 1], [1, 1]], bool)
-    assert better(right, np.array([[0.0, 0.0], [2.0, 2.0], [1.0, 1.0]])) == 2
+def test_with_three_folds_the_first_one_picks_and_the_others_judge():
+    found = plan(examples_of(240, 0), 0)
+    seen, held, rest = found.for_picking(examples_of(240, 0), 0)
+    np.testing.assert_array_equal(held, found.folds[0][1])
+    assert not set(held) & set(rest.judged) and not set(held) & set(seen)
+    assert len(rest.judged) == 160 and [len(group) for group in rest.groups] == [80, 80]
+
+
+def test_with_one_split_what_picks_is_a_part_of_what_is_trained_on():
+    examples = examples_of(400, 300)
+    found = plan(examples, 0)
+    seen, held, same_plan = found.for_picking(examples, 0)
+    assert same_plan is found and len(held) == 80
+    np.testing.assert_array_equal(np.sort(np.r_[seen, held]), np.arange(400))
+
+
+TRUTH = np.zeros(100, np.int64)
+
+
+def saying(right: np.ndarray, sure: float = 2.0) -> np.ndarray:
+    """Logits of two classes, of which the first is true."""
+    return sure * np.where(right[:, None], [[1.0, 0.0]], [[0.0, 1.0]])
 
 
 @pytest.mark.parametrize(
@@ -379,7 +402,7 @@ def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, 
     tuned, frozen = np.ones(100, bool), np.ones(100, bool)
     frozen[:only_tuned] = False
     tuned[50 : 50 + only_frozen] = False
-    found = verdict(tuned, frozen, 1)
+    found = verdict(saying(tuned), saying(frozen), TRUTH, 1)
     assert found.tuned_wins is wins
     assert str(found).startswith("Chosen: the tuned model" if wins else "Chosen: the frozen model")
     assert f"({only_tuned - only_frozen:+.1f} ± " in str(found)
@@ -387,12 +410,27 @@ def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, 
 
 @pytest.mark.parametrize("n", [3, 5, 12])
 def test_three_examples_decide_nothing(n):
-    assert not verdict(np.ones(n, bool), np.arange(n) >= 3, 3).tuned_wins
-    assert "no gain at all" not in str(verdict(np.zeros(n, bool), np.ones(n, bool), 3))
+    truth, all_right = TRUTH[:n], np.ones(n, bool)
+    assert not verdict(saying(all_right), saying(np.arange(n) >= 3), truth, 3).tuned_wins
+    worse = verdict(saying(~all_right), saying(all_right), truth, 3)
+    assert "no gain at all" not in str(worse)
+
+
+def test_a_model_that_is_as_often_right_and_more_sure_is_better():
+    right = np.arange(100) < 95
+    sure, unsure = saying(right, 3.0), saying(right, 0.5)
+    assert verdict(sure, unsure, TRUTH, 3).tuned_wins
+    assert not verdict(unsure, sure, TRUTH, 3).tuned_wins
+
+
+def test_a_model_that_is_more_sure_and_less_often_right_is_not_better():
+    found = verdict(saying(np.arange(100) < 97, 3.0), saying(np.arange(100) < 98, 0.2), TRUTH, 3)
+    assert found.loss_gain > 2 * found.loss_error and not found.tuned_wins
 
 
 def test_a_gain_for_which_the_time_was_too_short_is_left():
-    found = replace(verdict(np.arange(100) < 90, np.arange(100) < 60, 3), late=True)
+    tuned, frozen = saying(np.arange(100) < 90), saying(np.arange(100) < 60)
+    found = replace(verdict(tuned, frozen, TRUTH, 3), late=True)
     assert not found.tuned_wins
     assert str(found).startswith(
         "Chosen: the frozen model. 0.900 tuned"
@@ -400,14 +438,14 @@ def test_a_gain_for_which_the_time_was_too_short_is_left():
 
 
 def test_a_comparison_that_the_time_cut_off_says_so():
-    right = np.arange(100) < 80
-    found = replace(verdict(right, right, 3), cut=True)
+    said = saying(np.arange(100) < 80)
+    found = replace(verdict(said, said, TRUTH, 3), cut=True)
     assert "the time was up" in str(found) and "no gain" not in str(found)
 
 
 def test_models_that_are_right_on_the_same_examples_are_no_gain():
-    right = np.arange(100) < 80
-    assert str(verdict(right, right, 1)).endswith("(+0.0 ± 0.0 points): no gain at all.")
+    said = saying(np.arange(100) < 80)
+    assert str(verdict(said, said, TRUTH, 1)).endswith("(+0.0 ± 0.0 points): no gain at all.")
 
 
 def test_between_is_frozen_at_0_and_tuned_at_1():
@@ -433,11 +471,67 @@ def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
     whole = tuning.from_pixels(network, features, batch_size=8)
     assert "up to block1" in said[0] and "kept in float" in said[1]
     head = choose(
-        features, features.examples.labels, 2, features.tap_widths, log=said.append
+        features.output,
+        features.examples.labels,
+        2,
+        (features.feature_size,),
+        head="linear",
+        log=nothing,
     ).fitted
     rows = how.folds[0][1]
     one, other = (task.answers(task.build(head)[0], rows, 8) for task in (cached, whole))
     np.testing.assert_allclose(one, other, atol=2e-2 * np.abs(other).max())
+
+
+def linear_head(features, rows):
+    """As training starts from: logistic regression on the network's own output."""
+    part = features.take(rows)
+    labels = part.examples.labels
+    width = (features.feature_size,)
+    return choose(part.output, labels, 2, width, head="linear", log=nothing).fitted
+
+
+@pytest.mark.parametrize("way", ["pixels", "activations"])
+@pytest.mark.parametrize("head", ["gaussian", "auto"])
+def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
+    network, features, how, extractor = world
+    seen, held = how.folds[0]
+    task = tuning.from_pixels(network, features, batch_size=8)
+    if way == "activations":
+        task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    start = linear_head(features, seen)
+    model, _ = task.build(start)
+    part = features.take(seen)
+    labels = part.examples.labels
+    frozen = choose(part, labels, 2, features.tap_widths, head=head, log=nothing).fitted
+    average = task.average(model, start, frozen, 0.5)
+    answers = tuning.from_pixels(network, features, batch_size=8).answers
+    expected = 0.5 * start.logits(features.take(held).output) + frozen.logits(features.take(held))
+    found = answers(average, held, 8)
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):
+    network, features, how, extractor = world
+    seen = how.folds[0][0]
+    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    start = linear_head(features, seen)
+    part = features.take(seen)
+    labels = part.examples.labels
+    frozen = choose(part, labels, 2, features.tap_widths, log=nothing).fitted
+    average = task.average(task.build(start)[0], start, frozen, 0.5)
+    average.save(tmp_path / "average.keras")
+    again = keras.models.load_model(tmp_path / "average.keras")
+    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+    np.testing.assert_allclose(again(images), average(images), atol=1e-6)
+
+
+def test_auto_tries_the_depths_that_a_network_has(world):
+    network = world[0]
+    assert tuning.depths_of(network, "auto") == (2,)
+    assert tuning.depths_of(network, "1") == (1,)
+    with pytest.raises(TuningError, match="Expected auto"):
+        tuning.depths_of(network, "block9")
 
 
 def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypatch, tmp_path):
@@ -599,6 +693,7 @@ def colours(tmp_path_factory):
         (folder / f"{i}.png").write_bytes(
             tf.io.encode_png(image.clip(0, 255).astype(np.uint8)).numpy()
         )
+    keras.utils.set_random_seed(1)
     image = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(6, 3, strides=2, activation="relu", name="block0_conv")(image)
     network = keras.Model(
@@ -619,12 +714,12 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     how, said = plan(features.examples, 0), []
     task = tuning.from_pixels(network, features)
     found = tuning.compete(
-        task,
+        [task],
         features,
         how,
         head="gaussian",
         epochs=10,
-        rate=0.3,
+        rate=0.03,
         folder=tmp_path / "work",
         log=said.append,
     )
@@ -638,12 +733,113 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
 
 
+def test_more_stages_are_trained_where_they_help(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    how, said = plan(features.examples, 0), []
+    # The first stage sees grey alone: what comes after it can't learn a colour.
+    last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    tasks = [last, tuning.from_pixels(network, features)]
+    options = {"head": "gaussian", "epochs": 20, "rate": 0.03, "folder": tmp_path / "work"}
+    found = tuning.compete(tasks, features, how, log=said.append, **options)
+    assert found.settings["unfreeze"] == "all" and found.verdict.tuned_wins, said
+    judged = features.examples.where("train")
+    assert len(found.positions) == len(judged) - len(how.folds[0][1])
+
+
+def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    how = plan(features.examples, 0)
+    last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    way = Way(2, 8, 0, tmp_path, float("inf"), nothing, nothing, tf.distribute.get_strategy())
+    head = start_of(features, how.folds[0][0], seed=0)
+    one = Setting(last, (1,), 0.01)
+    whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
+    first = prepared(one, way, head, *how.folds[0])
+    weights = setting.trained(first, "first", 2).weights[-1]
+    fold = begun(prepared(whole, way, head, *how.folds[0]), "before", 2)
+    rows = how.folds[0][1]
+    np.testing.assert_allclose(fold.logits(fold.first), first.logits(weights), atol=1e-3)
+    moved = np.abs(fold.logits(fold.first) - head.logits(features.output[rows])).max()
+    assert moved > 1e-2
+
+
+def test_a_batch_in_pieces_is_learnt_as_a_whole(world):
+    network = world[0]
+    x, y = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32), np.arange(8) % 2
+    ends = []
+    for pieces in (1, 4):
+        keras.utils.set_random_seed(0)
+        backbone = network.tapped(None)
+        backbone.unfreeze("all")
+        model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])
+        optimizer = layerwise(
+            keras.optimizers.AdamW,
+            base=1e-3,
+            decay=0.9,
+            backbone=backbone,
+            weight_decay=0.01,
+            global_clipnorm=1.0,
+            gradient_accumulation_steps=None if pieces == 1 else pieces,
+        )
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(x, y, batch_size=8 // pieces, epochs=3, shuffle=False, verbose=0)
+        ends.append(model.get_weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_cpu_trains_on_few_large_images_at_once(world, tmp_path):
+    network, features = world[:2]
+    task = tuning.from_pixels(network, features)
+    one, several = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert task.pieces(32, one) == 1  # of 32 x 32 pixels
+    large = replace(task, at_once=8)
+    assert [large.pieces(size, one) for size in (8, 20, 32)] == [1, 3, 4]
+    assert large.pieces(32, several) == 1
+
+
+def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    how = plan(features.examples, 0)
+    one, deeper = (
+        Setting(tuning.last_stages(network, 1, features, how, extractor, log=nothing), (n,), 0.01)
+        for n in (1, 2)
+    )
+    until = time.monotonic() + 1000
+    way = Way(10, 8, 0, tmp_path, until, nothing, nothing, tf.distribute.get_strategy())
+    costs = Costs({one.task: 1e-3, deeper.task: 1.0}, how, way)
+    assert costs.fits(one, 100) and not costs.fits(deeper, 100)
+    # A fold of two thirds three times, and all of train once: three times 10 epochs.
+    images = len(features.examples.where("train"))
+    assert costs.judged(one) == pytest.approx(3 * images * 10 * 1e-3, rel=1e-6)
+    assert "1 to " in costs.said([one, deeper], (0.01,), 100, 5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (3, 20, "less than a minute"),
+        (50, 70, "about 1 minute"),
+        (110, 130, "about 2 minutes"),
+        (20, 400, "1 to 7 minutes"),
+    ],
+)
+def test_times_are_said_in_minutes(low, high, said):
+    assert said_seconds(low, high) == said
+
+
 def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path):
     network, features, how, _ = world
     moving = Backbone(network.handle, trainable=False, batch_norm="train")
     task = tuning.from_pixels(moving, features)
     found = tuning.compete(
-        task,
+        [task],
         features,
         how,
         head="linear",
@@ -677,10 +873,10 @@ def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, 
     how, said, options = (
         plan(features.examples, 0),
         [],
-        {"head": "gaussian", "epochs": 10, "rate": 0.3, "precision": "mixed"},
+        {"head": "gaussian", "epochs": 10, "rate": 0.03, "precision": "mixed"},
     )
     found = tuning.compete(
-        tuning.from_pixels(network, features),
+        [tuning.from_pixels(network, features)],
         features,
         how,
         folder=tmp_path / "work",
@@ -721,7 +917,7 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
 
     greedy = replace(task, build=build)
     tuning.compete(
-        greedy,
+        [greedy],
         features,
         how,
         head="gaussian",
@@ -734,7 +930,7 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
         f"out of memory: once more with {size} images at a time" for size in (16, 8)
     ]
     again = tuning.compete(
-        greedy,
+        [greedy],
         features,
         how,
         head="gaussian",
@@ -757,13 +953,14 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
         return lambda epoch, done: (seen.append(epoch), found(epoch, done))[1]
 
     options = {
-        "unfreeze": (1, 2),
+        "gradual": True,
         "epochs": 5,
         "head": "gaussian",
         "folder": tmp_path / "work",
         "log": said.append,
     }
-    found = tuning.compete(replace(task, batches=batches), features, how, rate=0.01, **options)
+    gradual = replace(task, batches=batches, unfreeze=2)
+    found = tuning.compete([gradual], features, how, rate=0.01, **options)
     assert [epoch["epoch"] for epoch in found.history] == [1, 2, 3, 4, 5]
     # After one batch to build each of three folds: one to build each step anew, whose data go on where those of the one before ended.
     assert seen[:10] == [0, 0, 0, 0, 0, 1, 0, 2, 3, 4]
@@ -793,13 +990,13 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
     options = {
         "head": "gaussian",
         "epochs": 10,
-        "rate": 0.3,
+        "rate": 0.03,
         "minutes": 100,
         "folder": tmp_path / "work",
         "log": log,
     }
     found = tuning.compete(
-        tuning.from_pixels(network, features), features, plan(features.examples, 0), **options
+        [tuning.from_pixels(network, features)], features, plan(features.examples, 0), **options
     )
     assert found.model is None and found.verdict.late
 
@@ -832,7 +1029,12 @@ def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
     steps = (100,) if "--batch-norm" in options else (25, 50, 75, 100)
     assert (
         set(metrics["candidates"])
-        == {"frozen", "tuned", *(f"{step}% of the way to tuned" for step in steps)}
+        == {
+            "frozen",
+            "tuned",
+            *(f"{step}% of the way to tuned" for step in steps),
+            *(f"mean of {w}% tuned and {100 - w}% frozen" for w in (33, 50, 67)),
+        }
         and metrics["candidates"]["tuned"]["n"] > 0
     )
     assert (
@@ -862,7 +1064,7 @@ def test_errors_are_one_line(photos, tiny_savedmodel, tmp_path):
         return done.stderr.strip().splitlines()[-1]
 
     assert (
-        "has no stage 'block9'. Did you mean block2? Expected the name of a stage, all, or a number from 1 to 3"
+        "has no stage 'block9'. Did you mean block2? Expected auto, the name of a stage, all, or a number from 1 to 3"
         in said("--unfreeze", "block9")
     )
     assert "the loss is not finite at a learning rate of 1e+30" in said(

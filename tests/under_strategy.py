@@ -18,7 +18,8 @@ import tensorflow as tf
 import tfxfer
 from tfxfer import data, distribute, heads, optimizers, probe, tuning, workers
 from tfxfer.features import Extractor
-from tfxfer.tuning.competition import Way, prepared, trained
+from tfxfer.tuning.competition import start_of
+from tfxfer.tuning.setting import Setting, Way, prepared, trained
 from tfxfer.tuning.training import nothing
 
 BATCH = 12  # of 2, 3 and 4 replicas
@@ -99,21 +100,48 @@ def plain_fit(strategy, handle: str, batch_norm: str) -> dict:
     }
 
 
+def fade(strategy, handle: str) -> list[float]:
+    """The size of each weight after two steps of weight decay alone, by stage."""
+    pretrained = tfxfer.savedmodel.read(handle)
+    with strategy.scope():
+        backbone = tfxfer.Backbone(pretrained, batch_norm="inference")
+        variables = backbone.trainable_variables
+        adamw = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+        optimizer = optimizers.layerwise(adamw, decay=0.5, backbone=backbone)
+        optimizer.build(variables)
+
+    def apply_nothing() -> None:
+        optimizer.apply([tf.zeros_like(v.value) for v in variables], variables)
+
+    step = tf.function(lambda: strategy.run(apply_nothing))
+    step()
+    step()
+    return [float(np.abs(v.numpy()).sum()) for v in variables]
+
+
 def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> dict:
     """One training of the recipes from the fitted head, with uneven batches, and the model that comes out of it."""
     rows, held = plan.folds[0]
-    fitted = probe.gaussian(
-        features.take(rows), features.examples.labels[rows], 2, features.tap_widths
+    fitted = start_of(features, rows, seed=0)
+    way = Way(
+        epochs=2,
+        batch_size=7,
+        seed=0,
+        folder=folder,
+        until=float("inf"),
+        log=nothing,
+        show=nothing,
+        strategy=strategy,
     )
-    way = Way(("all",), 2, 7, 0, folder, float("inf"), nothing, nothing, strategy)
-    fold = prepared(task, way, fitted, rows, held)
+    setting = Setting(task, (task.unfreeze,), 1e-3)
+    fold = prepared(setting, way, fitted, rows, held)
     held_out = tuning.HeldOut(
         lambda model: task.answers(model, held, 7),
         features.examples.labels[held],
         (np.arange(len(held)),),
         9,
     )
-    result = trained(fold, "one", 1e-2, 2, held_out=held_out)
+    result = trained(fold, "one", way.epochs, held_out=held_out)
     model = task.finish(fold.model, fitted)
     answers = np.asarray(model(images))
     if not workers.place(strategy)[0]:
@@ -148,6 +176,7 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
     found["frozen statistics"] = plain_fit(strategy, handle, "inference")
     if strategy.num_replicas_in_sync < 3:
         found["moving statistics"] = plain_fit(strategy, handle, "train")
+    found["faded"] = fade(strategy, handle)
     found["full"] = tuned(
         strategy,
         tuning.from_pixels(network, features, augment=("flip",)),

@@ -11,6 +11,7 @@ from . import features as features
 from . import gradual as gradual
 from . import handles as handles
 from . import heads as heads
+from . import mirrors as mirrors
 from . import optimizers as optimizers
 from . import outcome as outcome
 from . import preprocess as preprocess

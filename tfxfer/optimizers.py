@@ -14,64 +14,169 @@ if (
     from tfxfer.backbone import Backbone
 
 WARM_UP = 0.1  # of all steps
+WRAPPERS = (keras.optimizers.LossScaleOptimizer, keras.optimizers.MultiOptimizer)
 
 
 def layerwise(
-    optimizer: type[keras.optimizers.Optimizer],
+    optimizer: keras.optimizers.Optimizer | type[keras.optimizers.Optimizer],
     *,
-    base: float,
     decay: float,
     backbone: "Backbone",
+    base: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     **options: Any,
 ) -> keras.optimizers.Optimizer:
-    """An optimizer that learns more slowly the nearer a stage is to the images: rate of a stage = base * decay^(stages above it).
+    """Make an optimizer that learns more slowly the nearer a stage is to the images.
 
-    Weights outside the backbone, such as a head's, learn with `base`. 0.75 is timm's decay, 0.9 AutoGluon's (METHODS: layer-wise rates).
+    The learning rate of a stage is that of the last stage * decay^(stages above it), and its weight
+    decay falls with it. Weights outside the backbone, such as a head's, learn like the last stage.
+    0.75 is timm's decay, 0.9 AutoGluon's (METHODS: layer-wise rates).
+
+    A compiled model is saved and loaded with it. For an optimizer class of your own, call
+    `with_factors(YourOptimizer)` before `keras.models.load_model` in a new process.
 
     Args:
-        optimizer: a Keras optimizer's class.
-        base: learning rate of the last stage, a number or a Keras schedule.
+        optimizer: a new Keras optimizer, or the class of one, your own included. It is copied by
+            its `get_config` and not changed.
         decay: above 0, at most 1.
-        backbone: whose stages count; it is found again by its weights' names after saving and cloning.
-        options: of the optimizer, such as momentum=0.9.
+        backbone: whose stages count; it is found again by its weights' names after saving and
+            cloning.
+        base: for a class only: learning rate of the last stage, a number or a Keras schedule. An
+            optimizer brings its own.
+        options: for a class only: arguments of the optimizer, such as momentum=0.9.
 
     Raises:
-        ValueError: a wrong decay.
+        TypeError: something else than a Keras optimizer or its class, or one that can't be copied.
+        ValueError: a wrong decay, a rate that is missing or given twice, or an optimizer that was
+            used before, has rates by stage already, or wraps others.
 
     Example:
-        model.compile(layerwise(keras.optimizers.SGD, base=1e-2, decay=0.75, backbone=backbone, momentum=0.9), loss)
+        adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.01)
+        model.compile(layerwise(adamw, decay=0.75, backbone=backbone), loss)
     """
     if not 0 < decay <= 1:
         raise ValueError(f"Expected a decay above 0 and at most 1. Received: decay={decay}")
+    check_optimizer(optimizer)
+    kind: Any = optimizer
     paths = {f"weight_{i}": variable.path for i, variable in enumerate(backbone._own)}
-    above = {
-        paths[name]: len(backbone.stages) - 1 - i
+    last = len(backbone.stages) - 1
+    factors = {
+        paths[name]: decay ** (last - i)
         for i, stage in enumerate(backbone.stages)
         for name in stage.weights
     }
-    kind: Any = optimizer
-    return with_factors(kind)(
-        learning_rate=base,
-        factors={path: decay**stages for path, stages in above.items()},
-        **options,
-    )
+    if isinstance(optimizer, type):
+        if base is None:
+            raise ValueError(
+                f"Expected base, the learning rate of the last stage, with a class. Give it, or an "
+                f"optimizer with a rate of its own. Received: {optimizer.__name__} and no base"
+            )
+        return with_factors(kind)(learning_rate=base, factors=factors, **options)
+    if base is not None or options:
+        given = {**({} if base is None else {"base": base}), **options}
+        raise ValueError(
+            f"An optimizer brings its own learning rate and options. Leave these out, or give "
+            f"them to {type(optimizer).__name__}(...). Received: {given}"
+        )
+    return copy_with_factors(optimizer, factors)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what can't be given a learning rate for each stage.
+
+    Raises:
+        TypeError: it is neither a Keras optimizer nor the class of one.
+        ValueError: it was used before, has rates by stage already, or wraps other optimizers.
+    """
+    is_class = isinstance(optimizer, type)
+    kind = optimizer if is_class else type(optimizer)
+    if not issubclass(kind, keras.optimizers.Optimizer):
+        raise TypeError(f"Expected a Keras optimizer or its class. Received: {optimizer!r}")
+    if getattr(kind, "has_factors", False):
+        raise ValueError(
+            f"This optimizer has a learning rate for each stage already. Give layerwise the one "
+            f"that it was made from. Received: {kind.__name__}"
+        )
+    if issubclass(kind, WRAPPERS) or (not is_class and holds_optimizers(optimizer)):
+        raise ValueError(
+            f"{kind.__name__} wraps other optimizers, and these have the learning rates. Give "
+            f"layerwise the optimizer inside, and wrap what it returns: {kind.__name__}"
+            f"(layerwise(...))"
+        )
+    if not is_class and optimizer.built:
+        raise ValueError(
+            f"This {kind.__name__} has trained a model or was built for one, and its state would "
+            f"be lost. Make a new one: layerwise({kind.__name__}(...), ...)"
+        )
+
+
+def holds_optimizers(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether an optimizer has others as attributes, or in a list that is one."""
+    for value in vars(optimizer).values():
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        if any(isinstance(each, keras.optimizers.Optimizer) for each in values):
+            return True
+    return False
+
+
+def copy_with_factors(
+    optimizer: keras.optimizers.Optimizer, factors: dict[str, float]
+) -> keras.optimizers.Optimizer:
+    """A copy of a new optimizer, with a factor on the rate of each weight, by its path.
+
+    Raises:
+        TypeError: its `get_config` and `from_config` do not give back all of it.
+    """
+    kind: Any = type(optimizer)
+    config = optimizer.get_config()
+    rate = optimizer._learning_rate
+    own = {}
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        own = {keras.saving.get_registered_name(type(rate)): type(rate)}
+    elif callable(rate):  # Keras can't read all functions back
+        config["learning_rate"] = rate
+    with keras.saving.custom_object_scope(own):
+        copy = with_factors(kind).from_config({**config, "factors": factors})
+    lost = [
+        name
+        for name, value in vars(optimizer).items()
+        if not name.startswith("_")
+        and isinstance(value, (bool, int, float, str, type(None)))
+        and getattr(copy, name, None) != value
+    ]
+    if lost:
+        raise TypeError(
+            f"{kind.__name__}.get_config() leaves out {', '.join(lost)}, so it can't be copied or "
+            f"saved. Add what is missing to the config"
+        )
+    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
+        if hasattr(optimizer, name):  # Keras has no place for it in the config
+            setattr(copy, name, getattr(optimizer, name))
+    return copy
 
 
 @cache
 def with_factors(optimizer: Any) -> Any:
-    """The optimizer with a factor on the rate of each weight, by its path."""
+    """The class of an optimizer with a factor on the rate of each weight, by its path.
+
+    Keras finds it from then on, when a model that was compiled with it is loaded. For Keras' own
+    optimizers `import tfxfer` is enough.
+    """
 
     class Layerwise(optimizer):
-        def __init__(self, *args: Any, factors: dict[str, float], **kwargs: Any):
+        has_factors = True
+        _factor = 1.0  # of the rate, while weights of one stage decay
+
+        def __init__(self, *args: Any, factors: dict[str, float] | None = None, **kwargs: Any):
             super().__init__(*args, **kwargs)
-            self.factors = dict(factors)
+            self.factors = dict(factors or {})
 
         def build(self, variables):
             super().build(variables)
             self._rates = [self.factors.get(variable.path, 1.0) for variable in variables]
 
         def _clip_gradients(self, grads):
-            # Keras clips each replica's part and adds them up then; the whole gradient is what a norm means.
+            # Keras clips each replica's part and adds them up then; the whole gradient is what a
+            # norm means.
             replica = tf.distribute.get_replica_context()
             if replica is not None and replica.num_replicas_in_sync > 1:
                 grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
@@ -85,33 +190,63 @@ def with_factors(optimizer: Any) -> Any:
                 gradient, variable, learning_rate * self._rates[self._get_variable_index(variable)]
             )
 
+        def _get_current_learning_rate(self):
+            rate = super()._get_current_learning_rate()
+            return rate if self._factor == 1.0 else rate * self._factor
+
         def _apply_weight_decay(self, variables):
-            # Keras takes the rate of the whole optimizer; a weight that learns slowly must fade slowly.
-            whole = self.weight_decay
-            for rate in sorted(set(self._rates)) if whole is not None else ():
-                self.weight_decay = whole * rate
-                super()._apply_weight_decay(
-                    [v for v in variables if self._rates[self._get_variable_index(v)] == rate]
-                )
-            self.weight_decay = whole
+            # Keras decays all weights at the rate of the whole optimizer, but weights that learn
+            # slowly must decay slowly. Replicas of one process take turns within this loop, so it
+            # must not read from `self` what another replica has just written there.
+            try:
+                for rate in sorted(set(self._rates)):
+                    self._factor = rate
+                    super()._apply_weight_decay(
+                        [v for v in variables if self._rates[self._get_variable_index(v)] == rate]
+                    )
+            finally:
+                self._factor = 1.0
 
         def get_config(self):
             return {**super().get_config(), "factors": self.factors}
 
+        @classmethod
+        def from_config(cls, config, *args, **kwargs):
+            own = {**config}
+            factors = own.pop("factors")
+            made = super().from_config(own, *args, **kwargs)
+            if not isinstance(made, cls):
+                raise TypeError(
+                    f"{optimizer.__name__}.from_config makes a {type(made).__name__}, whatever "
+                    f"class it is called on. Return cls(...)"
+                )
+            made.factors = dict(factors)
+            return made
+
     Layerwise.__name__ = Layerwise.__qualname__ = f"Layerwise{optimizer.__name__}"
-    return keras.saving.register_keras_serializable(package="tfxfer")(Layerwise)
+    name = f"Layerwise{name_registered(optimizer)}"
+    return keras.saving.register_keras_serializable(package="tfxfer", name=name)(Layerwise)
 
 
-# Made beforehand, so that a model that was compiled with one loads in a process that never asked for it.
-for one in (
-    keras.optimizers.SGD,
-    keras.optimizers.Adam,
-    keras.optimizers.AdamW,
-    keras.optimizers.RMSprop,
-    keras.optimizers.Nadam,
-    keras.optimizers.Lion,
-):
-    with_factors(one)
+def name_registered(optimizer: type) -> str:
+    """The name of an optimizer class in saved models; a user's SGD is not Keras' SGD."""
+    name = keras.saving.get_registered_name(optimizer)
+    of_keras = optimizer.__module__.startswith("keras.")
+    if not of_keras and hasattr(keras.optimizers, name):
+        return f"{optimizer.__module__}.{name}"
+    return name.replace(">", ".")
+
+
+def register_keras_optimizers() -> None:
+    """Let Keras load a model that was compiled with one of its optimizers in a new process."""
+    kinds = [kind for kind in vars(keras.optimizers).values() if isinstance(kind, type)]
+    for kind in kinds:
+        concrete = kind not in (keras.optimizers.Optimizer, *WRAPPERS)
+        if concrete and issubclass(kind, keras.optimizers.Optimizer):
+            with_factors(kind)
+
+
+register_keras_optimizers()
 
 
 def warm_up_cosine(base: float, step: int, steps: int) -> float:

@@ -21,7 +21,7 @@ from tfxfer.errors import DataError, SavedModelError
 from tfxfer.evaluate import Baselines, beaten, pays, score, share
 from tfxfer.features import Features, Pixels, raw_pixels
 from tfxfer.heads import join, seen_by_head
-from tfxfer.probe import paired, precision
+from tfxfer.probe import precision
 from tfxfer.run import Run
 from tfxfer.tuning import Competition
 from tfxfer.tuning.training import nothing
@@ -433,7 +433,7 @@ def settle(
     """The winner of a competition as a model from pixels, and its answers on examples that had no part in it."""
     taps = found.fitted.taps if features.tap_widths else None
     run.record(
-        chosen="tuned" if found.model else "frozen",
+        chosen=chosen_of(found),
         chosen_head=found.fitted.name,
         chosen_taps=taps,
         why=str(found.verdict),
@@ -448,29 +448,11 @@ def settle(
     )
 
 
-def say_what_mirrors_give(
-    run: Run, labels: np.ndarray, both: np.ndarray, fit_alone: Callable[[], np.ndarray]
-) -> None:
-    """Say what mirror images are worth; see `mirror_pays`. `fit_alone` gives the probabilities without them."""
-    what = "The comparison with and without mirror images"
-    if line := optional(run, what, lambda: mirror_pays(labels, both, fit_alone())):
-        run.say(line)
-
-
-def mirror_pays(labels: np.ndarray, both: np.ndarray, alone: np.ndarray) -> str:
-    """One sentence on what mirror images are worth, from probabilities [n, C] with and without them, of examples that were held out."""
-    right, before = both.argmax(1) == labels, alone.argmax(1) == labels
-    gain, error = paired(right, before)
-    verdict = (
-        "they help"
-        if gain > 2 * error
-        else "they harm: leave out --mirror"
-        if gain < -2 * error
-        else "that is within two standard errors"
-    )
-    figures = f"{right.mean():.3f} with them, {before.mean():.3f} without"
-    difference = f"{100 * gain:+.1f} ± {100 * error:.1f} points"
-    return f"mirror images: held-out accuracy {figures} ({difference}): {verdict}."
+def chosen_of(found: Competition) -> str:
+    """Which model won: "frozen", "tuned", or "averaged", the mean of both."""
+    if found.model is None:
+        return "frozen"
+    return "tuned" if found.settings["weight"] == 1 else "averaged"
 
 
 def write_gaussian(

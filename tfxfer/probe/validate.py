@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from tfxfer.errors import SavedModelError
+from tfxfer.probe.averaged import Averaged
 from tfxfer.probe.closed import (
     gaussian,
     gaussian_dual,
@@ -38,6 +39,7 @@ class Candidate:
     """A head on the last `taps` taps, as cross-validation saw it on a sample.
 
     accuracy and error (its standard error) are of held-out examples, loss is their calibrated log loss, `right` tells which of them were right.
+    members: the heads whose mean this is; () for a head by itself.
     """
 
     head: str
@@ -48,6 +50,7 @@ class Candidate:
     right: np.ndarray
     strength: float | None
     logits: np.ndarray
+    members: tuple["Candidate", ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ class Choice:
     prior: whether the logarithm of the classes' shares was added to the logits.
     """
 
-    fitted: Fitted
+    fitted: Fitted | Averaged
     out_of_fold: np.ndarray
     table: tuple[Candidate, ...]
     positions: np.ndarray
@@ -87,6 +90,36 @@ def best(table: Sequence[Candidate]) -> Candidate:
 
     near = [entry for entry in table if entry.taps <= top.taps and as_good(entry)]
     return min(near, key=lambda entry: (entry.taps, -entry.accuracy, entry.loss))
+
+
+def picked(table: Sequence[Candidate], labels: np.ndarray, known: np.ndarray) -> Candidate:
+    """The best head of each kind, or the mean of two, by log loss and among equals by accuracy.
+
+    Args:
+        labels, known: of the examples that were tried, and which of them were held out.
+    """
+    kinds = dict.fromkeys(entry.head for entry in table)
+    singles = [best([entry for entry in table if entry.head == kind]) for kind in kinds]
+    if len(singles) == 1:
+        return singles[0]
+    truth = labels[known]
+    logits = np.zeros(singles[0].logits.shape)
+    for entry in singles:
+        logits += entry.logits / temperature(entry.logits[known], truth) / len(singles)
+    right = logits[known].argmax(1) == truth
+    share = float(right.mean())
+    mean = Candidate(
+        head=" and ".join(entry.head for entry in singles),
+        taps=max(entry.taps for entry in singles),
+        accuracy=share,
+        error=float(np.sqrt(share * (1 - share) / len(right))),
+        loss=log_loss(logits[known] / temperature(logits[known], truth), truth),
+        right=right,
+        strength=None,
+        logits=logits,
+        members=tuple(singles),
+    )
+    return min([*singles, mean], key=lambda entry: (entry.loss, -entry.accuracy))
 
 
 @one_thread
@@ -136,7 +169,8 @@ def choose(
     LOG.info("Fitting classifiers")
     table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed, units))
     if table:
-        chosen = best(table)
+        chosen = picked(table, known[rows], held_back(known, rows, seed, units) >= 0)
+        table = (*table, chosen) if chosen.members else table
         for line in table_lines(table, chosen, len(tap_widths)):
             log(line)
     else:
@@ -155,10 +189,13 @@ def choose(
             np.zeros((len(rows), len(present))),
         )
     LOG.info("Fitting the chosen classifier on all training photos")
-    fitted, logits, folds = final(
-        features, known, rows, chosen, len(present), tap_widths, seed, log, units
-    )
-    fitted, logits, prior = calibrated(fitted, logits, known, folds >= 0, len(present))
+    heads_found = []
+    for member in chosen.members or (chosen,):
+        found, logits, folds = final(
+            features, known, rows, member, len(present), tap_widths, seed, log, units
+        )
+        heads_found.append(calibrated(found, logits, known, folds >= 0, len(present)))
+    fitted, logits, prior = mean_of(heads_found, known, folds >= 0)
     single = np.flatnonzero(folds < 0)
     if len(single):
         logits[single] = fitted.logits(np.asarray(features[single]))
@@ -169,18 +206,23 @@ def choose(
 
 
 def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) -> list[str]:
-    """What was tried, as a user reads it: head by head, from few stages to all."""
+    """What was tried, as a user reads it: head by head, from few stages to all, then the mean."""
     lines = ["classifiers tried, with their accuracy in cross-validation:"]
-    for entry in sorted(table, key=lambda entry: (entry.head, entry.taps)):
+    for entry in sorted(table, key=lambda one: (len(one.members), one.head, one.taps)):
         mark = "->" if entry is chosen else "  "
-        name = described(entry.head, entry.taps, all_taps)
+        name = described(entry, all_taps)
         lines.append(f"{mark} {name:30} {entry.accuracy:.3f} ± {entry.error:.3f}")
-    lines.append("-> is used: the best one, or one on fewer stages that is as good within chance")
+    lines.append(
+        "-> is used: of the best of each kind and their mean, the one with the least log loss"
+    )
     return lines
 
 
-def described(head: str, taps: int, all_taps: int) -> str:
+def described(entry: Candidate, all_taps: int) -> str:
     """As a user reads it: gaussian on the last 3 stages."""
+    if entry.members:
+        return f"the mean of the best {entry.head}"
+    head, taps = entry.head, entry.taps
     if taps == 1:
         return f"{head} on the last stage"
     return f"{head} on {'all' if taps == all_taps else 'the last'} {taps} stages"
@@ -218,6 +260,7 @@ def candidates(
 
     Scales of columns are those of the whole sample, for they know no labels.
     """
+    folds = held_back(labels, rows, seed, units)
     labels, x = labels[rows], np.asarray(features[rows], np.float32)
     if not np.isfinite(x).all():
         bad = int(np.sum(~np.isfinite(x).all(1)))
@@ -225,7 +268,6 @@ def candidates(
             f"the backbone's features hold infinity or not-a-number for {bad:,} of {len(x):,} images. Expected finite numbers. "
             "Check its value range (--value-range LOW,HIGH), or take another backbone."
         )
-    folds = deal(labels, FOLDS, seed, None if units is None else units[rows])
     known = folds >= 0
     if known.sum() < 4:
         return
@@ -249,6 +291,13 @@ def candidates(
                     logits[known] / temperature(logits[known], labels[known]), labels[known]
                 )
                 yield Candidate(head, taps, accuracy, error, loss, right, strength, logits)
+
+
+def held_back(
+    labels: np.ndarray, rows: np.ndarray, seed: int, units: np.ndarray | None
+) -> np.ndarray:
+    """The fold in which each of `rows` is held out; -1 for the only example of a class."""
+    return deal(labels[rows], FOLDS, seed, None if units is None else units[rows])
 
 
 def held_out(
@@ -332,6 +381,18 @@ def final(
         ):
             logits[some] = part.logits(np.asarray(features[some]))
     return fit(None), logits, folds
+
+
+def mean_of(
+    found: Sequence[tuple[Fitted, np.ndarray, bool]], labels: np.ndarray, known: np.ndarray
+) -> tuple[Fitted | Averaged, np.ndarray, bool]:
+    """One head as it is; of several the mean, calibrated once more, with its held-out logits."""
+    if len(found) == 1:
+        return found[0]
+    logits = np.mean([held for _, held, _ in found], axis=0)
+    value = temperature(logits[known], labels[known])
+    average = Averaged(tuple(head for head, _, _ in found)).cooled(value)
+    return average, logits / value, any(prior for _, _, prior in found)
 
 
 def calibrated(

@@ -168,6 +168,8 @@ def candidate(name: str) -> str:
         return plain[name]
     if name.endswith(" of the way to tuned"):
         return f"{name.split('%')[0]} % of the change that training made to the network"
+    if name.startswith("mean of "):
+        return f"{name} (their probabilities averaged)"
     if name.startswith("learning rate "):
         return f"a short training with {name.removesuffix(', short')}"
     return name

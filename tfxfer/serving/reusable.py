@@ -36,9 +36,14 @@ def export_reusable(
     run = open_run(folder)
     accurate(run, require_accuracy, log)
     path = run.path("model.keras")
-    backbone = next(
-        (layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)), None
-    )
+    backbones = [layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)]
+    if len(backbones) > 1:
+        raise ServingError(
+            f"{path} answers with the mean of a tuned and a frozen network, so that there is no one "
+            "network to transfer from. Transfer from the pretrained network, or export this one as "
+            "a SavedModel: leave --format out."
+        )
+    backbone = backbones[0] if backbones else None
     if backbone is None:
         raise ServingError(
             f"{path} has no Backbone among its layers, so that there is nothing to transfer from. Export it as a SavedModel: leave --format out."

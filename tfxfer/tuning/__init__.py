@@ -1,4 +1,4 @@
-"""Fine-tuning that is never worse than frozen, but by chance: tune, compare with the frozen model, and leave that one only for a gain that is none.
+"""Fine-tuning: the network is trained, and the frozen model is kept unless that clearly helps.
 
 checkpoint   the state of a training on disk
 training     one training by `fit`, which a kill does not change
@@ -6,10 +6,19 @@ task         what trains: from pixels, or from activations
 augmentation which augmentations leave the labels alone
 activations  the frozen stages computed once
 guard        who is judged by whom, and the verdict
+setting      what is trained, how fast, and on which examples
+picking      which stages train and how fast, and what that takes
+answers      the tuned model alone, or its mean with the frozen one
 competition  the whole competition
 """
 
-from tfxfer.tuning.activations import enough_epochs, last_stages, stages_of
+from tfxfer.tuning.activations import (
+    depths_before_all,
+    depths_of,
+    enough_epochs,
+    last_stages,
+    stages_of,
+)
 from tfxfer.tuning.augmentation import harmless
 from tfxfer.tuning.competition import Competition, compete
 from tfxfer.tuning.guard import Plan, Verdict, plan
@@ -24,6 +33,8 @@ __all__ = [
     "Trained",
     "Verdict",
     "compete",
+    "depths_before_all",
+    "depths_of",
     "enough_epochs",
     "from_activations",
     "from_pixels",

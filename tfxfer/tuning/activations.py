@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -30,6 +31,33 @@ COMPARED = 500  # training examples on which half precision is judged
 LARGE = (
     500_000  # bytes of a row above which reading may take longer than computing, and is measured
 )
+
+
+DEPTHS = (2, 5, 9)  # how many of the last stages are tried (METHODS: what tuning is worth)
+
+
+def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
+    """How many of the last stages may train: one number, or with "auto" those that are tried.
+
+    Raises:
+        TuningError: as for `stages_of`.
+    """
+    if unfreeze != "auto":
+        return (stages_of(network, unfreeze),)
+    return depths_before_all(network) or (1,)
+
+
+def depths_before_all(network: Backbone) -> tuple[int, ...]:
+    """How many of the last stages are trained before all are; none where averages in BatchNorm
+    layers move, for activations that are kept would no longer be true.
+
+    Raises:
+        TuningError: as for `stages_of`.
+    """
+    stages_of(network, "1")
+    if network.batch_norm == "train":
+        return ()
+    return tuple(depth for depth in DEPTHS if depth < len(network.stages))
 
 
 def stages_of(network: Backbone, unfreeze: str) -> int:
@@ -61,7 +89,7 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
     near = get_close_matches(unfreeze, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise TuningError(
-        f"{network.handle} has no stage {unfreeze!r}.{hint} Expected the name of a stage, all, or {listed}."
+        f"{network.handle} has no stage {unfreeze!r}.{hint} Expected auto, the name of a stage, all, or {listed}."
     )
 
 
@@ -84,7 +112,6 @@ def last_stages(
     plan: Plan,
     extract: Extractor,
     *,
-    head: str = "auto",
     views: int = 0,
     augment: tuple[str, ...] = (),
     seed: int = 0,
@@ -102,14 +129,17 @@ def last_stages(
     examples, used = features.examples, np.union1d(plan.everything, plan.judged)
     labels, classes = examples.labels, len(examples.classes)
     pixels = Pixels(examples, network.image_size, network.value_range, extract.batch_size)
-    whole = from_pixels(
-        network, features, augment=augment if views else (), batch_size=extract.batch_size
+    whole = replace(
+        from_pixels(
+            network, features, augment=augment if views else (), batch_size=extract.batch_size
+        ),
+        unfreeze=stages,
     )
     if stages == len(network.stages):
         log("every stage trains: nothing is frozen that could be computed once")
         return whole
     try:
-        prefix, rest = network.cut(stages, taps=len(network.stages))
+        prefix, rest = network.cut(stages)
     except SavedModelError as error:
         log(f"the whole network is computed in each step: {error}")
         return whole
@@ -159,12 +189,10 @@ def last_stages(
                 "network is computed in each step"
             )
             return None
-        dtype = chiefs(
-            extract.strategy, lambda: precision_of(found, rest, features, head, seed, log)
-        )
+        dtype = chiefs(extract.strategy, lambda: precision_of(found, rest, seed, log))
         return None if dtype == "float32" and lacks_room("float32") else dtype
 
-    dtype = noted(folder, extract.strategy, decided)
+    dtype = noted(folder, stages, extract.strategy, decided)
     if dtype is None:
         return whole
     rows = [Placed(extract(examples.take(used), prefix, dtype=dtype), used, len(examples))]
@@ -181,10 +209,10 @@ def last_stages(
 
 
 def noted(
-    folder: Path | None, strategy: Strategy, decide: Callable[[], Kept | None]
+    folder: Path | None, stages: int, strategy: Strategy, decide: Callable[[], Kept | None]
 ) -> Kept | None:
     """What was decided when the run began; decided now, and noted, where nothing is."""
-    path = folder / "activations.json" if folder else None
+    path = folder / f"activations-{stages}.json" if folder else None
     before = chiefs(
         strategy, lambda: json.loads(path.read_text()) if path and path.is_file() else None
     )
@@ -218,8 +246,6 @@ class Placed:
 def precision_of(
     rows: Features,
     rest: Backbone,
-    features: Features,
-    head: str,
     seed: int,
     log: Callable[[str], None],
 ) -> Kept:
@@ -233,13 +259,13 @@ def precision_of(
         if not np.isfinite(rounded).all():
             log("They are kept in float32: some numbers are too large for float16")
             return "float32"
-        taps = taps_of(rounded, rest, features.tap_widths)
+        output = outputs_of(rounded, rest)
         found = choose(
-            taps,
+            output,
             labels,
             classes,
-            features.tap_widths,
-            head=head,
+            (output.shape[1],),
+            head="linear",
             units=rows.examples.units,
             seed=seed,
             log=lambda line: None,
@@ -254,14 +280,12 @@ def precision_of(
     return dtype
 
 
-def taps_of(rows: np.ndarray, rest: Backbone, widths: tuple[int, ...]) -> np.ndarray:
-    """All taps, float32 [n, sum(widths)], from rows of activations and of the taps before the cut."""
-    count = int(np.prod(rest.entry_shape))
-    late = [
-        np.asarray(rest(part[:, :count].reshape(-1, *rest.entry_shape), training=False))
-        for part in np.array_split(rows, max(len(rows) // 32, 1))
-    ]
-    return np.concatenate([rows[:, count:], np.concatenate(late)], 1)
+def outputs_of(rows: np.ndarray, rest: Backbone) -> np.ndarray:
+    """The network's own output, float32 [n, features], from rows of activations."""
+    parts = np.array_split(rows, max(len(rows) // 32, 1))
+    return np.concatenate(
+        [np.asarray(rest(part.reshape(-1, *rest.entry_shape), training=False)) for part in parts]
+    )
 
 
 def reading(rows: Features) -> float:

@@ -1,10 +1,13 @@
-"""The frozen model against the tuned one: heads are fitted, rates are tried, the best is tuned from there (LP-FT, Kumar 2022), and the guard decides."""
+"""The frozen model against the tuned one, and the guard decides.
+
+Training starts from logistic regression on the network's own output (LP-FT, Kumar 2022). How many
+stages train, and how fast, is tried on a short run. What is compared with the frozen model is the
+tuned one, or the mean of both, whichever predicts better.
+"""
 
 import gc
-import logging
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,15 +20,23 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from tfxfer import dataservice
-from tfxfer.backbone import Backbone, Precision
+from tfxfer.backbone import Precision
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
-from tfxfer.multiworker import MultiWorkerModel
-from tfxfer.optimizers import hold, layerwise
-from tfxfer.probe import Candidate, Choice, Fitted, choose, paired, temperature
-from tfxfer.probe.fitted import Array
-from tfxfer.tuning.guard import STEPS, Plan, Verdict, better, between, verdict
-from tfxfer.tuning.task import Task
+from tfxfer.probe import (
+    Averaged,
+    Candidate,
+    Choice,
+    Fitted,
+    choose,
+    paired,
+    temperature,
+)
+from tfxfer.tuning.answers import answers_of, least_loss
+from tfxfer.tuning.guard import Plan, Verdict, between, verdict
+from tfxfer.tuning.picking import pick_setting
+from tfxfer.tuning.setting import Fold, Setting, Way, begun, prepared, trained
+from tfxfer.tuning.task import Task, multiply_logits
 from tfxfer.tuning.training import (
     HeldOut,
     History,
@@ -33,18 +44,11 @@ from tfxfer.tuning.training import (
     Trained,
     assign,
     learnt,
-    losses_of,
     nothing,
-    ready,
-    train,
 )
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
-LOG = logging.getLogger(__name__)
-RATES = (2e-3, 1e-2)  # of the last stage and the head
-SHORT = 4  # a rate is tried for one epoch in so many
-DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
-MOMENTUM, CLIP, SMOOTHING, PULL = 0.9, 1.0, 0.1, 0.01
+RATES = (1e-3, 3e-4)  # of the last stage and the head
 PATIENCE = 5  # epochs
 
 
@@ -62,7 +66,7 @@ class Competition:
     """
 
     verdict: Verdict
-    fitted: Fitted
+    fitted: Fitted | Averaged
     model: keras.Model | None
     positions: np.ndarray
     probabilities: np.ndarray
@@ -71,76 +75,13 @@ class Competition:
     history: History
 
 
-@dataclass(frozen=True)
-class Way:
-    """How each training is done."""
-
-    unfreeze: tuple[int | str, ...]
-    epochs: int
-    batch_size: int
-    seed: int
-    folder: Path
-    until: float
-    log: Callable[[str], None]
-    show: Show
-    strategy: Strategy
-    precision: Precision = "float32"
-
-    def late(self) -> bool:
-        """Whether the time is up, by the chief's clock."""
-        return chiefs(self.strategy, lambda: time.monotonic() > self.until)
-
-    def shared(self, epochs: int) -> list[int]:
-        """The epochs of each of the trainings after each other: one at least, and more for those in which more trains."""
-        phases = len(self.unfreeze)
-        return [max(1, epochs // phases + (i >= phases - epochs % phases)) for i in range(phases)]
-
-
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """A model that is ready to train, the head that it starts from, the examples that it sees and those that it is judged on."""
-
-    task: Task
-    way: Way
-    fitted: Fitted
-    seen: np.ndarray
-    held: np.ndarray
-    model: keras.Model
-    backbone: Backbone
-    start: list[np.ndarray]
-
-    @property
-    def first(self) -> list[np.ndarray]:
-        """The weights that training starts from: the frozen model's."""
-        start = {
-            id(variable): value
-            for variable, value in zip(self.model.variables, self.start, strict=False)
-        }
-        return [start[id(variable)] for variable in learnt(self.model)]
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """How far to go from the frozen to the tuned weights: between them, weights make sense with frozen statistics alone."""
-        return STEPS if self.backbone.batch_norm == "inference" else (0.0, 1.0)
-
-    def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
-        """[n, C] of the examples that it is judged on."""
-        assign(learnt(self.model), weights)
-        return self.task.answers(self.model, self.held, self.way.batch_size)
-
-    def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
-        """Logits [steps, n, C] from the frozen weights to these."""
-        LOG.info("Judging the training on held-out photos")
-        return np.stack([self.logits(between(self.first, weights, share)) for share in self.shares])
-
-
 def compete(
-    task: Task,
+    tasks: Sequence[Task],
     features: Features,
     plan: Plan,
     *,
     head: str = "auto",
-    unfreeze: Sequence[int | str] = ("all",),
+    gradual: bool = False,
     epochs: int = 12,
     rate: float | None = None,
     batch_size: int = 32,
@@ -156,8 +97,9 @@ def compete(
 
     Args:
         features: of all taps, of all examples.
-        head: as in `tfxfer.probe.choose`.
-        unfreeze: what `Backbone.unfreeze` is told, one training after the other.
+        tasks: what may train, from few stages to many; as many are taken as pay on a short run.
+        head: of the frozen model, as in `tfxfer.probe.choose`.
+        gradual: train the last stage first, then one more at a time.
         rate: the learning rate of the last stage; a few are tried on a short run where it is None.
         folder: where half-done work is kept: what is done there is not done again.
         minutes: from now on, after which each training ends with its epoch and a final model is not begun; the frozen model is kept where that is lacking.
@@ -191,7 +133,6 @@ def compete(
     )
     while True:
         way = Way(
-            tuple(unfreeze),
             epochs,
             batch_size,
             seed,
@@ -203,7 +144,8 @@ def compete(
             precision,
         )
         try:
-            return competed(task, features, plan, way, head, RATES if rate is None else (rate,))
+            rates = RATES if rate is None else (rate,)
+            return competed(tasks, rates, features, plan, way, head, gradual)
         except tf.errors.ResourceExhaustedError as error:
             if several:  # the others know nothing of it, and wait
                 raise TuningError(
@@ -224,30 +166,39 @@ def compete(
 
 
 def competed(
-    task: Task, features: Features, plan: Plan, way: Way, head: str, rates: Sequence[float]
+    tasks: Sequence[Task],
+    rates: Sequence[float],
+    features: Features,
+    plan: Plan,
+    way: Way,
+    head: str,
+    gradual: bool,
 ) -> Competition:
     """The competition at one batch size."""
     log = way.log
 
-    def fit(rows: np.ndarray, log: Callable[..., None] = nothing, taps: bool = True) -> Choice:
+    def fit(rows: np.ndarray, log: Callable[..., None] = nothing) -> Choice:
         return chiefs(
             way.strategy,
-            lambda: fitted_on(features, rows, taps, head=head, seed=way.seed, log=log),
+            lambda: fitted_on(features, rows, head=head, seed=way.seed, log=log),
+            (Choice, Candidate, Fitted, Averaged),
+        )
+
+    def start(rows: np.ndarray) -> Fitted:
+        return chiefs(
+            way.strategy,
+            lambda: start_of(features, rows, seed=way.seed),
             (Choice, Candidate, Fitted),
         )
 
-    def start(rows: np.ndarray, rival: Choice | None = None) -> Fitted:
-        return (rival or fit(rows)).fitted if task.taps else fit(rows, taps=False).fitted
-
-    log(
-        f"on {len(plan.folds[0][0]):,} training photos"
-        + (f", the first of {len(plan.folds)} folds:" if len(plan.folds) > 1 else ":")
-    )
-    choices = [fit(seen, log=log if not i else nothing) for i, (seen, _) in enumerate(plan.folds)]
-    folds = [
-        prepared(task, way, start(rows[0], choice), *rows)
-        for choice, rows in zip(choices, plan.folds, strict=True)
+    log("The frozen model:")
+    choice = fit(plan.folds[0][0], log)
+    settings = [Setting(task, steps_of(task, gradual), rates[0]) for task in tasks]
+    setting, plan = pick_setting(settings, rates, features, plan, way, start)
+    choices = [
+        choice if i == 0 and plan.first else fit(seen) for i, (seen, _) in enumerate(plan.folds)
     ]
+    folds = [prepared(setting, way, start(rows[0]), *rows) for rows in plan.folds]
     truth = features.examples.labels[plan.judged]
     frozen = np.concatenate(
         [
@@ -261,63 +212,52 @@ def competed(
             rounding(
                 "frozen",
                 folds[0].logits(folds[0].first),
-                folds[0].fitted.logits(seen_from(features.take(held), task.taps)),
+                folds[0].fitted.logits(features.take(held).output),
                 truth[: len(held)],
             )
         )
-    tried = try_rates(folds, rates, truth) if len(rates) > 1 else np.zeros((1, *frozen.shape))
     # Who picks: for each group all others, and for the final model everybody.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
-    picked = [rates[better(*marks(tried, truth, places))] for places in pickers]
     reached, ended, history = (
-        tune_once(folds[0], pickers, picked, truth)
+        tune_once(folds[0], pickers, truth)
         if len(folds) == 1
-        else tune_folds(folds, plan.groups, picked, truth)
+        else tune_folds(folds, plan.groups, len(pickers))
     )
-    shares = [
-        better(*marks(one, truth, places)) for one, places in zip(reached, pickers, strict=True)
-    ]
+    answers = answers_of(folds[0].shares, setting.before is not None)
     tuned = np.zeros_like(frozen, np.float64)
     for i, group in enumerate(plan.groups):
-        tuned[group] = reached[i, shares[i]][group]
+        said = np.stack([one.logits(reached[i], frozen, truth, pickers[i]) for one in answers])
+        tuned[group] = said[least_loss(said, truth, pickers[i])][group]
+    said = np.stack([one.logits(reached[-1], frozen, truth, pickers[-1]) for one in answers])
+    answer = answers[least_loss(said, truth, pickers[-1])]
+    found = replace(verdict(tuned, frozen, truth, len(folds)), weight=answer.weight)
     right = {"frozen": frozen.argmax(1) == truth, "tuned": tuned.argmax(1) == truth}
-    found = verdict(right["tuned"], right["frozen"], len(folds))
     right |= {
-        f"{share:.0%} of the way to tuned": one.argmax(1) == truth
-        for share, one in zip(folds[0].shares[1:], reached[-1, 1:], strict=True)
+        str(one): logits.argmax(1) == truth for one, logits in zip(answers, said, strict=True)
     }
-    right |= {
-        f"learning rate {each:g}, short": one.argmax(1) == truth
-        for each, one in zip(rates, tried, strict=False)
-        if len(rates) > 1
-    }
-    settings: dict[str, Any] = {
-        "trains_from": task.source,
+    picks: dict[str, Any] = {
+        "trains_from": setting.task.source,
+        "unfreeze": setting.unfreeze[-1],
         "batch_size": way.batch_size,
-        "learning_rate": picked[-1],
-        "share": folds[0].shares[shares[-1]],
+        "learning_rate": setting.rate,
+        "share": answer.share,
+        "weight": answer.weight,
         "folds": len(folds),
     }
-    cut = way.late()
-    if not found.tuned_wins and cut:
+    if not found.tuned_wins and way.late():
         found = replace(found, cut=True)
-    if not any(shares) and not cut:
-        log(
-            "Training did not help: on held-out photos, the network was best as it was before. "
-            "A smaller --learning-rate may help."
-        )
     final = folds[0]
     if found.tuned_wins and ended is None:
         log(
-            "The tuned model is better. It is trained once more, on all training photos, at a "
-            f"learning rate of {picked[-1]:g}"
+            f"The tuned model is better. It is trained once more, on all training photos: {setting}"
         )
         if not way.late():
             final = prepared(
-                task, way, start(plan.everything), plan.everything, plan.everything[:0]
+                setting, way, start(plan.everything), plan.everything, plan.everything[:0]
             )
-            ended = trained(final, "final", picked[-1], way.epochs, log=log, show=way.show)
-        if ended is None or len(ended.history) < sum(way.shared(way.epochs)):
+            final = begun(final, "final-before", way.epochs, log)
+            ended = trained(final, "final", final.epochs, log=log, show=way.show)
+        if ended is None or len(ended.history) < final.epochs:
             found = replace(found, late=True)
     if not found.tuned_wins:
         choice = fit(plan.everything) if plan.taken or len(folds) > 1 else choices[0]
@@ -328,29 +268,59 @@ def competed(
             plan.everything,
             choice.out_of_fold,
             right,
-            settings,
+            picks,
             history,
         )
     assert ended is not None
-    value = temperature(tuned, truth)
-    kept = between(final.first, ended.weights[-1], settings["share"])
+    kept = between(final.first, ended.weights[-1], answer.share)
     assign(learnt(final.model), kept)
-    log(f"kept: {settings['share']:.0%} of what training changed in the weights")
     if way.precision == "mixed" and len(final.held):
         rough = final.logits(kept)
         final.backbone.precision = "float32"
         log(rounding("tuned", rough, final.logits(kept), truth))
-    model = cooled(task.finish(final.model, final.fitted), final.fitted.name, value)
+    frozen_head = choices[0].fitted if len(folds) == 1 else fit(plan.everything).fitted
+    value = temperature(tuned, truth)
+    cooling = answer.cooling(reached[-1], truth) * value
     return Competition(
         found,
         final.fitted,
-        model,
+        served(setting.task, final, frozen_head, answer.weight, cooling, value),
         plan.judged,
         softmax(tuned / value, 1),
         right,
-        settings,
+        picks,
         ended.history,
     )
+
+
+def served(
+    task: Task,
+    final: Fold,
+    frozen: Fitted | Averaged,
+    weight: float,
+    cooling: float,
+    value: float,
+) -> keras.Model:
+    """From pixels to calibrated logits: the tuned model, or its weighted mean with the frozen one.
+
+    Args:
+        weight: of the tuned model.
+        cooling: what its logits are divided by.
+        value: what the frozen model's are divided by.
+    """
+    if weight < 1:
+        part = frozen.cooled(value / (1 - weight))
+        return task.average(final.model, final.fitted, part, weight / cooling)
+    model = task.finish(final.model, final.fitted)
+    multiply_logits(model.get_layer(final.fitted.name), 1 / cooling)
+    return model
+
+
+def steps_of(task: Task, gradual: bool) -> tuple[int | str, ...]:
+    """What is unfrozen in each of the trainings after each other."""
+    if gradual and isinstance(task.unfreeze, int):
+        return tuple(range(1, task.unfreeze + 1))
+    return (task.unfreeze,)
 
 
 def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
@@ -362,212 +332,67 @@ def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray
 
 
 def fitted_on(
-    features: Features,
-    rows: np.ndarray,
-    taps: bool,
-    *,
-    head: str,
-    seed: int,
-    log: Callable[..., None],
+    features: Features, rows: np.ndarray, *, head: str, seed: int, log: Callable[..., None]
 ) -> Choice:
-    """The head of some examples, as `frozen` fits it; without `taps` on the network's own output alone."""
+    """The head of some examples, as `frozen` fits it."""
     part = features.take(rows)
-    examples = part.examples
-    widths = features.tap_widths if taps and features.tap_widths else (features.feature_size,)
     return choose(
-        seen_from(part, taps),
-        examples.labels,
-        len(examples.classes),
-        widths,
+        part,
+        part.examples.labels,
+        len(part.examples.classes),
+        features.tap_widths or (features.feature_size,),
         head=head,
-        units=examples.units,
+        units=part.examples.units,
         seed=seed,
         log=log,
     )
 
 
-def seen_from(features: Features, taps: bool) -> Array:
-    """What a head with taps, or one without, is fitted on."""
-    return features if taps else features.output
+def start_of(features: Features, rows: np.ndarray, *, seed: int) -> Fitted:
+    """The head that training starts from: logistic regression on the network's own output.
 
-
-def prepared(task: Task, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray) -> Fold:
-    """A model with that head folded in, ready for the first of its trainings."""
-    LOG.info("Building the model that is trained")
-    with way.strategy.scope():
-        model, backbone = task.build(fitted)
-        backbone.precision = way.precision
-        model = (
-            model
-            if way.strategy.num_replicas_in_sync == 1
-            else MultiWorkerModel(model.inputs, model.outputs[0])
-        )
-    return Fold(
-        task,
-        way,
-        fitted,
-        seen,
-        held,
-        model,
-        backbone,
-        compiled(task, way, model, backbone, seen, way.unfreeze[0]),
+    A head on many taps knows the training examples by heart, and leaves nothing to learn.
+    """
+    part = features.take(rows)
+    found = choose(
+        part.output,
+        part.examples.labels,
+        len(part.examples.classes),
+        (features.feature_size,),
+        head="linear",
+        units=part.examples.units,
+        seed=seed,
+        log=nothing,
     )
-
-
-def compiled(
-    task: Task,
-    way: Way,
-    model: keras.Model,
-    backbone: Backbone,
-    seen: np.ndarray,
-    unfreeze: int | str,
-) -> list[np.ndarray]:
-    """Compile for one training; returns the state to start from."""
-    hold(model, 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
-        backbone.unfreeze(unfreeze)
-    hold(model, PULL)
-    batch = next(
-        iter(task.batches(seen, way.batch_size, way.seed, tf.distribute.get_strategy())(0, 0))
-    )
-    with way.strategy.scope():
-        optimizer = layerwise(
-            keras.optimizers.SGD,
-            base=0.0,
-            decay=DECAY,
-            backbone=backbone,
-            momentum=MOMENTUM,
-            global_clipnorm=CLIP,
-        )
-    return ready(model, optimizer, batch, SMOOTHING)
-
-
-def trained(
-    fold: Fold,
-    name: str,
-    rate: float,
-    epochs: int,
-    *,
-    held_out: HeldOut | None = None,
-    log: Callable[..., None] = nothing,
-    show: Show = nothing,
-) -> Trained:
-    """Train one fold's model from its start; its trainings after each other share the epochs, and only the last one is watched."""
-    way, start, done = fold.way, fold.start, 0
-    history: History = ()
-    every = fold.task.batches(fold.seen, way.batch_size, way.seed, way.strategy)
-    for i, (unfreeze, count) in enumerate(zip(way.unfreeze, way.shared(epochs), strict=True)):
-        last = i == len(way.unfreeze) - 1
-        if i and not last and way.late():
-            continue
-        if len(way.unfreeze) > 1:
-            log(f"unfrozen: {unfreeze}")
-            if not i:
-                assign(fold.model.variables, start[: len(fold.model.variables)])
-            start = compiled(fold.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
-        result = train(
-            fold.model,
-            partial(later, every, done),
-            math.ceil(len(fold.seen) / way.batch_size),
-            start,
-            examples=len(fold.seen),
-            epochs=count,
-            rate=rate,
-            folder=way.folder / f"{name}-{i}",
-            held_out=held_out if last else None,
-            until=way.until,
-            log=log,
-            show=partial(later, show, done),
-        )
-        history = (
-            *history,
-            *(epoch | {"epoch": done + epoch["epoch"]} for epoch in result.history),
-        )
-        done += count
-    return replace(result, history=history)
-
-
-def later(function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any) -> Any:
-    """What a function of an epoch says, where so many were done by earlier trainings."""
-    return function(done + epoch, rest)
-
-
-def try_rates(folds: Sequence[Fold], rates: Sequence[float], truth: np.ndarray) -> np.ndarray:
-    """Logits [rates, n, C] of the judged examples after a short run at each rate."""
-    way = folds[0].way
-    found: list[np.ndarray] = []
-    short = max(1, way.epochs // SHORT)
-    epochs = sum(way.shared(short))
-    for rate in rates:
-        ends: list[Trained] = []
-        for i, fold in enumerate(folds):
-            if ends and way.late():
-                break
-            name = f"trying {rate:g}" + (f", fold {i + 1}" if len(folds) > 1 else "")
-            LOG.info("Training: %s", name)
-            ends.append(
-                trained(
-                    fold,
-                    f"rate-{rate:g}-{i}",
-                    rate,
-                    short,
-                    log=lambda line, name=name: way.log(f"{name}: {line}"),
-                )
-            )
-        late = way.late()
-        if late:
-            way.log(f"learning rate {rate:g}: the time was up before it was tried to the end")
-        if late and found:
-            break
-        # Folds that were not reached stand as they are.
-        weights = [end.weights[0] for end in ends] + [fold.first for fold in folds[len(ends) :]]
-        LOG.info("Judging the training on held-out photos")
-        found.append(
-            np.concatenate([fold.logits(each) for fold, each in zip(folds, weights, strict=True)])
-        )
-        if late:
-            break
-        way.log(
-            f"learning rate {rate:g}: {np.mean(found[-1].argmax(1) == truth):.3f} after {epochs} epoch{'s' if epochs > 1 else ''}"
-        )
-    return np.stack(found)
+    assert isinstance(found.fitted, Fitted)
+    return found.fitted
 
 
 def tune_once(
-    fold: Fold, pickers: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray
+    fold: Fold, pickers: Sequence[np.ndarray], truth: np.ndarray
 ) -> tuple[np.ndarray, Trained | None, History]:
     """On one split: logits [pickers, steps, n, C], the training whose last weights are everybody's pick, and its history."""
-    way, reached, ended = fold.way, [np.zeros(0)] * len(pickers), None
-    for rate in sorted(set(picked)):
-        way.log(f"tuning at a learning rate of {rate:g}")
-        asks = [i for i, each in enumerate(picked) if each == rate]
-        held_out = HeldOut(
-            lambda model: fold.task.answers(model, fold.held, way.batch_size),
-            truth,
-            tuple(pickers[i] for i in asks),
-            PATIENCE,
-        )
-        result = trained(
-            fold,
-            f"tune-{rate:g}",
-            rate,
-            way.epochs,
-            held_out=held_out,
-            log=way.log,
-            show=way.show if rate == picked[-1] else nothing,
-        )
-        for i, weights in zip(asks, result.weights, strict=True):
-            reached[i] = fold.on_the_way(weights)
-        ended = result if rate == picked[-1] else ended
-    return np.stack(reached), ended, ended.history if ended else ()
+    way, setting = fold.way, fold.setting
+    way.log(f"tuning {setting}")
+    held_out = HeldOut(
+        lambda model: setting.task.answers(model, fold.held, way.batch_size),
+        truth,
+        tuple(pickers),
+        PATIENCE,
+    )
+    fold = begun(fold, "tune-before", way.epochs, way.log)
+    ended = trained(fold, "tune", fold.epochs, held_out=held_out, log=way.log, show=way.show)
+    reached = [fold.on_the_way(weights) for weights in ended.weights]
+    return np.stack(reached), ended, ended.history
 
 
 def tune_folds(
-    folds: Sequence[Fold], groups: Sequence[np.ndarray], picked: Sequence[float], truth: np.ndarray
+    folds: Sequence[Fold], groups: Sequence[np.ndarray], pickers: int
 ) -> tuple[np.ndarray, Trained | None, History]:
     """By folds: logits [pickers, steps, n, C], the same for every picker, and the mean history; there is no final model yet."""
-    histories, reached = [], np.zeros((len(folds[0].shares), len(truth), folds[0].fitted.bias.size))
+    judged = sum(len(group) for group in groups)
+    histories = []
+    reached = np.zeros((len(folds[0].shares), judged, folds[0].fitted.classes))
     for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
         way = fold.way
         if way.late():
@@ -577,12 +402,12 @@ def tune_folds(
             )
             reached[:, group] = fold.logits(fold.first)
             continue
-        way.log(f"fold {i + 1} of {len(folds)}: tuning at a learning rate of {picked[i]:g}")
+        way.log(f"fold {i + 1} of {len(folds)}: tuning {fold.setting}")
+        fold = begun(fold, f"tune-{i}-before", way.epochs, way.log)
         result = trained(
             fold,
             f"tune-{i}",
-            picked[i],
-            way.epochs,
+            fold.epochs,
             log=way.log,
             show=partial(tagged, way.show, f"fold {i + 1}"),
         )
@@ -594,25 +419,9 @@ def tune_folds(
         | {name: float(np.mean([epoch[name] for epoch in epochs])) for name in ("loss", "accuracy")}
         for epochs in zip(*histories, strict=False)
     )
-    return np.stack([reached] * len(picked)), None, mean
+    return np.stack([reached] * pickers), None, mean
 
 
 def tagged(show: Show, name: str, epoch: int, values: dict[str, float]) -> None:
     """An epoch's figures, apart from those of other folds."""
     show(epoch, {f"{name}/{figure}": value for figure, value in values.items()})
-
-
-def marks(
-    logits: np.ndarray, labels: np.ndarray, places: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What `better` asks for: which of `places` each candidate, logits [candidates, n, C], got right, and their losses."""
-    return np.stack([one[places].argmax(1) == labels[places] for one in logits]), np.stack(
-        [losses_of(one[places], labels[places]) for one in logits]
-    )
-
-
-def cooled(model: keras.Model, head: str, value: float) -> keras.Model:
-    """The model with the logits of its head divided by a temperature, within the last layer."""
-    logits = model.get_layer(head).get_layer("logits")
-    logits.set_weights([weight / np.float32(value) for weight in logits.get_weights()])
-    return model

@@ -1,8 +1,10 @@
 """Frozen or tuned? Both are judged on examples that neither was fitted on, and the frozen model is left only for a gain that is no accident.
 
-Where there are at least 300 validation examples, they are halved; what is picked for one half (learning rate, epoch, how far to go from the frozen to the
-tuned weights) is picked on the other. Below that, or where groups can't be halved, three folds: each is judged by a model that was fitted on the two others,
-with what was picked on these.
+Where there are at least 300 validation examples, they are halved; what is picked for one half is
+picked on the other: the epoch, how far to go from the first to the tuned weights, and whether to
+average with the frozen model. Below that, or where groups can't be halved, three folds: each is
+judged by a model that was fitted on the two others, with what was picked on these. How many stages
+train, and how fast, is picked by examples that judge nothing (see `Plan.for_picking`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,9 @@ from tfxfer.data import Examples
 from tfxfer.errors import TuningError
 from tfxfer.probe import paired
 from tfxfer.probe.folds import deal
+from tfxfer.tuning.training import losses_of
 
+NUMBERS = {2: "two", 3: "three"}
 ENOUGH = 300  # validation examples below which three folds are used: their standard error would be 3 points and more
 SHARE = 5  # without a validation part one example in five of train is held out
 STEPS = (
@@ -35,12 +39,14 @@ class Plan:
     groups: places among the judged examples, all folds after each other: what is picked for a group is picked on the others.
     everything: all of train: what a final model that is fitted anew is fitted on.
     taken: whether there is no validation part of the user's.
+    first: whether the folds are all that were dealt; False where one was used to pick.
     """
 
     folds: tuple[tuple[np.ndarray, np.ndarray], ...]
     groups: tuple[np.ndarray, ...]
     everything: np.ndarray
     taken: bool
+    first: bool = True
 
     @property
     def judged(self) -> np.ndarray:
@@ -50,6 +56,21 @@ class Plan:
     def others(self, group: int) -> np.ndarray:
         """The places that picks for a group are made on."""
         return np.concatenate([places for i, places in enumerate(self.groups) if i != group])
+
+    def for_picking(self, examples: Examples, seed: int) -> tuple[np.ndarray, np.ndarray, "Plan"]:
+        """Positions to try settings on, positions to judge them on, and a plan that judges others.
+
+        With one split both are of what it is fitted on, so that the plan stays as it is.
+        """
+        if len(self.folds) == 1:
+            seen, _ = self.folds[0]
+            units = None if examples.units is None else examples.units[seen]
+            held = deal(examples.labels[seen], SHARE, seed, units) == 0
+            return seen[~held], seen[held], self
+        first, *others = self.folds
+        ends = np.cumsum([0, *(len(held) for _, held in others)])
+        groups = tuple(np.arange(a, b) for a, b in pairwise(ends))
+        return *first, Plan(tuple(others), groups, self.everything, self.taken, first=False)
 
 
 def plan(examples: Examples, seed: int) -> Plan:
@@ -102,15 +123,12 @@ def plan(examples: Examples, seed: int) -> Plan:
     return Plan(split, tuple(np.arange(a, b) for a, b in pairwise(ends)), train, taken)
 
 
-def better(right: np.ndarray, losses: np.ndarray) -> int:
-    """Which of some candidates to pick, from bool and float [candidates, n]: the most right, among equals the smallest mean loss, then the first."""
-    return min(range(len(right)), key=lambda i: (-int(right[i].sum()), float(losses[i].mean()), i))
-
-
 @dataclass(frozen=True)
 class Verdict:
     """The paired comparison: how much more often the tuned model is right, its standard error, and whether that is more than two of them.
 
+    weight: of the tuned model in the mean with the frozen one, in what is called tuned here; 1 is that model alone.
+    loss_gain, loss_error: how much smaller its log loss is, and the standard error of that.
     late: the time was up before the tuned model was trained to its end on all of train.
     cut: the time was up before the comparison was done, so that it says little.
     """
@@ -121,19 +139,42 @@ class Verdict:
     frozen: float
     tuned: float
     folds: int
+    loss_gain: float = 0.0
+    loss_error: float = 0.0
+    weight: float = 1.0
     late: bool = False
     cut: bool = False
 
     @property
     def tuned_wins(self) -> bool:
-        """Only for a gain above two standard errors (METHODS: the guard)."""
-        return self.gain > 2 * self.error and not self.late
+        """Only for a gain above two standard errors, and in time.
+
+        That is a gain in accuracy, or in log loss where accuracy does not fall: log loss tells more
+        from the same examples, for it sees how sure a model was.
+        """
+        return (self.more_right or self.more_sure) and not self.late
+
+    @property
+    def more_right(self) -> bool:
+        """Whether it is right more often, by more than chance."""
+        return self.gain > 2 * self.error
+
+    @property
+    def more_sure(self) -> bool:
+        """Whether its log loss is smaller, by more than chance, and it is right no less often."""
+        return self.gain >= 0 and self.loss_gain > 2 * self.loss_error
 
     def __str__(self) -> str:
-        how = "by three folds" if self.folds > 1 else "on validation"
+        how = f"by {NUMBERS[self.folds]} folds" if self.folds > 1 else "on validation"
         figures = f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} ({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"
+        loss = f"log loss {self.loss_gain:.3f} ± {self.loss_error:.3f} smaller"
+        winner = "the tuned model"
+        if self.weight < 1:
+            winner = "the mean of the tuned and the frozen model"
+        if self.tuned_wins and self.more_right:
+            return f"Chosen: {winner}. {figures}: more than two standard errors."
         if self.tuned_wins:
-            return f"Chosen: the tuned model. {figures}: more than two standard errors."
+            return f"Chosen: {winner}. {figures}, and {loss}: more than two standard errors."
         if self.late:
             return f"Chosen: the frozen model. {figures}, but the time was up before the tuned model was trained to its end on all of train."
         if self.cut:
@@ -146,14 +187,29 @@ class Verdict:
         return f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, {200 * self.error:.1f} points here, to be more than chance."
 
 
-def verdict(tuned: np.ndarray, frozen: np.ndarray, folds: int) -> Verdict:
-    """From which judged examples each got right, bool [n].
+def verdict(tuned: np.ndarray, frozen: np.ndarray, truth: np.ndarray, folds: int) -> Verdict:
+    """From logits [n, C] of both on the judged examples, and their labels [n].
 
-    The standard error is that of no difference, sqrt(b + c) / n (McNemar 1947), a little above that of `paired`: so three examples decide nothing.
+    The standard error of the accuracies is that of no difference, sqrt(b + c) / n (McNemar 1947), a
+    little above that of `paired`: so three examples decide nothing. That of the log losses is the
+    same for their differences d: sqrt(sum(d^2)) / n.
     """
-    gain, _ = paired(tuned, frozen)
-    error = float(np.sqrt(np.sum(tuned != frozen))) / len(tuned)
-    return Verdict(gain, error, len(tuned), float(frozen.mean()), float(tuned.mean()), folds)
+    right, before = tuned.argmax(1) == truth, frozen.argmax(1) == truth
+    gain, _ = paired(right, before)
+    n = len(truth)
+    error = float(np.sqrt(np.sum(right != before))) / n
+    smaller = losses_of(frozen, truth) - losses_of(tuned, truth)
+    loss_error = float(np.sqrt(np.sum(smaller**2))) / n
+    return Verdict(
+        gain,
+        error,
+        n,
+        float(before.mean()),
+        float(right.mean()),
+        folds,
+        float(smaller.mean()),
+        loss_error,
+    )
 
 
 def between(

@@ -19,12 +19,15 @@ from tfxfer.data import Examples
 from tfxfer.data.duplicates import shown
 from tfxfer.errors import DataError
 from tfxfer.features import Features, Pixels
-from tfxfer.heads import join
-from tfxfer.probe import Fitted
+from tfxfer.heads import TakeColumns, join, sum_of
+from tfxfer.probe import Averaged, Fitted
 from tfxfer.probe.fitted import Array
-from tfxfer.probe.train import LOADED, reader
+from tfxfer.probe.train import reader
 from tfxfer.tuning.training import Batches
 from tfxfer.workers import Strategy, batched, order, predicted
+
+IN_MEMORY = 512 * 1024**2  # bytes of decoded images that are kept for all epochs
+AT_ONCE = 8 * 224 * 224  # pixels that a CPU trains on at once: their activations take about 1 GiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +38,28 @@ class Task:
     batches: (positions, batch size, seed, strategy) -> the training batches of each epoch, dealt out among the replicas.
     answers: (model, positions, batch size) -> its logits, float64 [n, C], computed by all replicas.
     finish: a model that was built, with what it has learnt, as one from pixels, outside any strategy.
+    average: such a model, the head that it started from, a frozen head and a number -> one from pixels whose logits are the sum of the model's, times that
+        number, and of the frozen head's.
     source: what the inputs are, for people.
-    taps: whether the head that training starts from may read taps, or the network's own output alone.
+    unfreeze: what `Backbone.unfreeze` is told: which stages train.
+    at_once: how many images a CPU computes at once in training; a batch is made of several such pieces.
     """
 
     build: Callable[[Fitted], tuple[keras.Model, Backbone]]
     batches: Callable[[np.ndarray, int, int, Strategy], Batches]
     answers: Callable[[keras.Model, np.ndarray, int], np.ndarray]
     finish: Callable[[keras.Model, Fitted], keras.Model]
+    average: Callable[[keras.Model, Fitted, Fitted | Averaged, float], keras.Model]
     source: str
-    taps: bool = True
+    unfreeze: int | str = "all"
+    at_once: int = 10**6
+
+    def pieces(self, batch_size: int, strategy: Strategy) -> int:
+        """How many pieces a batch is computed in, for the memory that a CPU has."""
+        on_cpu = len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
+        if strategy.num_replicas_in_sync > 1 or not on_cpu:
+            return 1
+        return math.ceil(batch_size / self.at_once)
 
 
 def from_pixels(
@@ -57,7 +72,6 @@ def from_pixels(
 ) -> Task:
     """The whole network from files: the images of `features`, in training augmented anew each epoch.
 
-    A head starts from taps, but for BatchNorm in training mode, where the graph has none.
     With `service`, host:port of a tf.data service, training images are read, decoded and augmented there.
 
     Raises:
@@ -68,20 +82,20 @@ def from_pixels(
     pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
     one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
     seen = np.flatnonzero(np.array(examples.splits) != "test")
-    tapped = bool(features.tap_widths) and network.batch_norm == "inference"
-    fits = 4 * len(seen) * math.prod(network.entry_shape) <= LOADED
-    decoded = cache(lambda: decode(pixels, seen))
+    fits = len(seen) * math.prod(network.entry_shape) <= IN_MEMORY
+    low, high = network.value_range
+    decoded = cache(lambda: decode(pixels, seen, (low, high)))
 
     def images(rows: np.ndarray) -> tf.data.Dataset:
         if not fits or not np.isin(rows, seen).all():
             return pixels.dataset(rows)
         loaded = decoded()
         return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(
-            lambda at: tf.gather(loaded, at)
+            lambda at: low + (high - low) / 255 * tf.cast(tf.gather(loaded, at), tf.float32)
         )
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
-        part = network.tapped(fitted.taps if tapped else None)
+        part = network.tapped(None)
         return join(part, fitted.layer(), network.image_size), part
 
     def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
@@ -124,13 +138,25 @@ def from_pixels(
         alone.set_weights(model.get_weights())
         return alone
 
+    def average(
+        model: keras.Model, fitted: Fitted, frozen: Fitted | Averaged, share: float
+    ) -> keras.Model:
+        tuned, part = build(fitted)
+        tuned.set_weights(model.get_weights())
+        pixels = keras.Input((*network.image_size, 3), name="pixels")
+        unchanged = network.tapped(frozen.taps if features.tap_widths else None)
+        seen = keras.layers.Concatenate(name="features")([part(pixels), unchanged(pixels)])
+        head = multiplied(tuned.get_layer(fitted.name), share)
+        return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
+
     return Task(
         build,
         batches,
-        lambda model, rows, size: answered(model, rows, size, images),
+        lambda model, rows, size: answered(model, rows, size, pixels.dataset),
         finish,
+        average,
         " ".join(["pixels", *augment]),
-        tapped,
+        at_once=max(1, AT_ONCE // math.prod(network.image_size)),
     )
 
 
@@ -147,17 +173,37 @@ def files_of(examples: Examples) -> tuple[str, ...]:
     return examples.paths
 
 
-def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:
-    """All images of `rows`, float32 [n, H, W, 3], so that no epoch decodes them again."""
+def decode(pixels: Pixels, rows: np.ndarray, value_range: tuple[float, float]) -> tf.Tensor:
+    """All images of `rows`, uint8 [n, H, W, 3], so that no epoch decodes them again."""
+    low, high = value_range
+    found = np.empty((len(rows), *pixels.image_size, 3), np.uint8)
+    done = 0
+    for positions, batch in pixels.batches(rows.tolist(), None):
+        whole = np.rint((batch[: len(positions)] - low) * (255 / (high - low)))
+        found[done : done + len(positions)] = np.clip(whole, 0, 255)
+        done += len(positions)
     with tf.device("/CPU:0"):
-        return tf.constant(
-            np.concatenate(
-                [
-                    batch[: len(positions)]
-                    for positions, batch in pixels.batches(rows.tolist(), None)
-                ]
-            )
-        )
+        return tf.constant(found)
+
+
+def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Model:
+    """The heads of a tuned and of the frozen network as one, from the columns of both."""
+    widths = (tuned.input_shape[-1], sum(frozen.widths))
+    return sum_of(tuned, frozen.layer(), widths, "tuned_and_frozen")
+
+
+def multiplied(head: keras.Sequential, share: float) -> keras.Sequential:
+    """A copy of a head, under a name of its own, with its logits times `share`."""
+    copy = keras.Sequential.from_config({**head.get_config(), "name": "tuned"})
+    copy.set_weights(head.get_weights())
+    multiply_logits(copy, share)
+    return copy
+
+
+def multiply_logits(head: keras.Sequential, share: float) -> None:
+    """Change a head so that its logits are multiplied."""
+    logits = head.get_layer("logits")
+    logits.set_weights([weight * np.float32(share) for weight in logits.get_weights()])
 
 
 def from_activations(
@@ -168,23 +214,17 @@ def from_activations(
     classes: int,
     source: str = "activations",
 ) -> Task:
-    """The last stages from cached rows: the activations that `rest` starts from, then the taps before the cut (see `Backbone.cut`, with all taps).
+    """The last stages from cached rows: the activations that `rest` starts from (see `Backbone.cut`).
 
     views: the rows of the images as they are, then of augmented views; the epochs take turns.
     """
-    one_hot, size_of_map = np.eye(classes, dtype=np.float32)[labels], math.prod(rest.entry_shape)
+    one_hot, stages = np.eye(classes, dtype=np.float32)[labels], len(rest.stages)
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
-        part = rest.tapped(rest.taps)
+        part = rest.tapped(None)
         row = keras.Input((views[0].shape[1],), name="activations")
-        taps = part(keras.layers.Reshape(rest.entry_shape)(row[:, :size_of_map]))
-        if early := sum(fitted.widths) - sum(part.tap_widths):
-            taps = (
-                keras.layers.Concatenate()([row[:, -early:], taps])
-                if early > 0
-                else taps[:, -sum(fitted.widths) :]
-            )
-        return keras.Model(row, fitted.layer()(taps)), part
+        features = part(keras.layers.Reshape(rest.entry_shape)(row))
+        return keras.Model(row, fitted.layer()(features)), part
 
     def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
         readers = [reader(view, rows) for view in views]
@@ -212,12 +252,37 @@ def from_activations(
         )
 
     def finish(model: keras.Model, fitted: Fitted) -> keras.Model:
-        whole, head = network.tapped(fitted.taps), fitted.layer()
-        whole.take_weights(next(layer for layer in model.layers if isinstance(layer, Backbone)))
+        whole, head = network.tapped(None), fitted.layer()
+        whole.take_weights(trained_part(model))
         head.set_weights(model.get_layer(head.name).get_weights())
         return join(whole, head, network.image_size)
 
-    return Task(build, batches, answers, finish, source)
+    def average(
+        model: keras.Model, fitted: Fitted, frozen: Fitted | Averaged, share: float
+    ) -> keras.Model:
+        taps = frozen.taps
+        pixels = keras.Input((*network.image_size, 3), name="pixels")
+        row = network.front(stages, taps)(pixels)
+        width = math.prod(rest.entry_shape)
+        activations = TakeColumns(0, width, name="activations_alone")(row)
+        activations = keras.layers.Reshape(rest.entry_shape, name="activations")(activations)
+        tuned = rest.tapped(None)
+        tuned.take_weights(trained_part(model))
+        unchanged = rest.tapped(min(taps, stages))
+        parts = [tuned(activations)]
+        if early := row.shape[-1] - width:
+            parts.append(TakeColumns(-early, early, name="taps_before")(row))
+        parts.append(unchanged(activations))
+        seen = keras.layers.Concatenate(name="features")(parts)
+        head = multiplied(model.get_layer(fitted.name), share)
+        return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
+
+    return Task(build, batches, answers, finish, average, source, stages)
+
+
+def trained_part(model: keras.Model) -> Backbone:
+    """The Backbone of a model that `from_activations` built."""
+    return next(layer for layer in model.layers if isinstance(layer, Backbone))
 
 
 def answered(

@@ -1,0 +1,67 @@
+"""What is made of a tuned model: it alone, a part of the way to it, or its mean with the frozen one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfxfer.probe import (
+    log_loss,
+    temperature,
+)
+
+WEIGHTS = (1 / 3, 1 / 2, 2 / 3)  # of the tuned model in a mean
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is made of a tuned model.
+
+    share: how far its weights go from where training began to where it ended (WiSE-FT).
+    weight: of its log-probabilities; the rest is the frozen model's.
+    """
+
+    share: float
+    weight: float
+    place: int
+
+    def __str__(self) -> str:
+        if self.weight < 1:
+            return f"mean of {self.weight:.0%} tuned and {1 - self.weight:.0%} frozen"
+        return f"{self.share:.0%} of the way to tuned"
+
+    def cooling(
+        self, reached: np.ndarray, truth: np.ndarray, places: np.ndarray | slice = slice(None)
+    ) -> float:
+        """What the tuned model's logits are divided by before they are averaged."""
+        return temperature(reached[self.place][places], truth[places])
+
+    def logits(
+        self, reached: np.ndarray, frozen: np.ndarray, truth: np.ndarray, places: np.ndarray
+    ) -> np.ndarray:
+        """Logits [n, C], calibrated on some places.
+
+        Args:
+            reached: logits [shares, n, C] from the first weights to the last ones.
+            frozen: calibrated logits [n, C] of the frozen model.
+        """
+        tuned = reached[self.place] / self.cooling(reached, truth, places)
+        mean = self.weight * tuned + (1 - self.weight) * frozen
+        return mean / temperature(mean[places], truth[places])
+
+
+def answers_of(shares: Sequence[float], tuned_before: bool = False) -> list[Answer]:
+    """The tuned models on the line of weights, then the means of the last one and the frozen one.
+
+    Args:
+        tuned_before: that line begins at a tuned model, not at the frozen one.
+    """
+    alone = [
+        Answer(share, 1.0, place) for place, share in enumerate(shares) if share > 0 or tuned_before
+    ]
+    return [*alone, *(Answer(1.0, weight, len(shares) - 1) for weight in WEIGHTS)]
+
+
+def least_loss(logits: np.ndarray, truth: np.ndarray, places: np.ndarray) -> int:
+    """Which of some candidates, logits [candidates, n, C], predicts best on some places."""
+    return int(np.argmin([log_loss(one[places], truth[places]) for one in logits]))

@@ -1,0 +1,151 @@
+"""Which stages train, and how fast: tried on short trainings, as far as the time allows."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tfxfer.features import Features
+from tfxfer.probe import (
+    Fitted,
+    log_loss,
+    temperature,
+)
+from tfxfer.tuning.guard import Plan
+from tfxfer.tuning.setting import Setting, Way, begun, prepared, trained
+from tfxfer.tuning.task import Task
+from tfxfer.workers import chiefs
+
+LOG = logging.getLogger(__name__)
+SHORT = 2  # a setting is tried for one epoch in so many
+
+
+def pick_setting(
+    settings: Sequence[Setting],
+    rates: Sequence[float],
+    features: Features,
+    plan: Plan,
+    way: Way,
+    start: Callable[[np.ndarray], Fitted],
+) -> tuple[Setting, Plan]:
+    """The rate that is best where the fewest stages train, then more stages as far as they pay.
+
+    Each is trained for a short while, and judged by the log loss of examples that are not judged
+    again: those of the first fold, or where there is one split only, a fifth of what it trains on.
+    The whole network goes on from the best of these, for a first look of two epochs.
+
+    Returns:
+        The setting, and the plan without the examples that picked it.
+    """
+    if len(settings) == len(rates) == 1 or len(plan.folds) == 2:
+        return settings[0], plan
+    seen, held, plan = plan.for_picking(features.examples, way.seed)
+    truth, short = features.examples.labels[held], max(1, way.epochs // SHORT)
+    head = start(seen)
+    LOG.info("Measuring how long training takes")
+    folds = {one.task: prepared(one, way, head, seen, held) for one in settings}
+    costs = Costs({task: fold.seconds / fold.size for task, fold in folds.items()}, plan, way)
+
+    def loss_of(setting: Setting) -> float:
+        LOG.info("Trying %s", setting)
+        epochs = short
+        fold = replace(folds[setting.task], setting=setting)
+        if setting.before is not None:
+            fold, epochs = begun(fold, f"try-{setting.before.name}", short), way.look(len(seen))
+        end = trained(fold, f"try-{setting.name}", epochs)
+        logits = fold.logits(end.weights[0])
+        loss = log_loss(logits / temperature(logits, truth), truth)
+        accuracy = float((logits.argmax(1) == truth).mean())
+        way.log(f"{setting}: accuracy {accuracy:.3f}, log loss {loss:.3f} on held-out photos")
+        return loss
+
+    way.log(costs.said(settings, rates, len(seen), short))
+    way.log(f"Trained for {short} of {way.epochs} epochs on {len(seen):,} photos, to choose how:")
+    tried = {settings[0]: loss_of(settings[0])}
+    for rate in rates[1:]:
+        if way.late():
+            break
+        setting = replace(settings[0], rate=rate)
+        tried[setting] = loss_of(setting)
+    best = min(tried, key=lambda setting: tried[setting])
+    depths = [one for one in settings[1:] if one.task.unfreeze != "all"]
+    for setting in depths:
+        deeper = replace(setting, rate=best.rate)
+        if not costs.fits(deeper, len(seen) * short):
+            way.log(f"not tried, for there is no time for it: {deeper}")
+            break
+        tried[deeper] = loss_of(deeper)
+        if tried[deeper] >= tried[best]:
+            break
+        best = deeper
+    for setting in settings[1 + len(depths) :]:
+        whole = setting.further(best)
+        if not costs.fits(whole, len(seen) * way.look(len(seen))):
+            way.log(f"not tried, for there is no time for it: {whole}")
+        elif loss_of(whole) < tried[best]:
+            best = whole
+        else:
+            way.log("a first look at the whole network shows no gain: it is not trained further")
+    if way.late():
+        way.log("the time was up before everything was tried")
+    way.log(f"chosen: {best}")
+    return best, plan
+
+
+@dataclass(frozen=True)
+class Costs:
+    """How long trainings take.
+
+    seconds: of one image, by task, as measured.
+    """
+
+    seconds: Mapping[Task, float]
+    plan: Plan
+    way: Way
+
+    def training(self, setting: Setting, images: int) -> float:
+        """Seconds of one training."""
+        if setting.before is None:
+            return images * self.way.epochs * self.seconds[setting.task]
+        more = images * self.way.fewer * self.seconds[setting.task]
+        return self.training(setting.before, images) + more
+
+    def judged(self, setting: Setting) -> float:
+        """Seconds of the trainings that are judged, and of the final one."""
+        sizes = [len(seen) for seen, _ in self.plan.folds]
+        if len(sizes) > 1:
+            sizes.append(len(self.plan.everything))
+        return sum(self.training(setting, images) for images in sizes)
+
+    def fits(self, setting: Setting, images: int) -> bool:
+        """Whether there is time to try a setting on so many images, and to train it then."""
+        needed = images * self.seconds[setting.task] + self.judged(setting)
+        until = self.way.until
+        return chiefs(self.way.strategy, lambda: time.monotonic() + needed < until)
+
+    def said(
+        self, settings: Sequence[Setting], rates: Sequence[float], images: int, short: int
+    ) -> str:
+        """One sentence on how long everything takes."""
+        least = len(rates) * images * short * self.seconds[settings[0].task]
+        tries = sum(images * short * self.seconds[one.task] for one in settings[1:])
+        ends = [self.judged(one) for one in settings]
+        if len(settings) > 1 and settings[-1].task.unfreeze == "all":
+            ends[-1] = self.judged(settings[-1].further(settings[-2]))
+        low, high = least + min(ends), least + tries + max(ends)
+        return (
+            f"Training takes {said_seconds(low, high)} on this machine, as it is used now. "
+            "--time-limit ends it earlier."
+        )
+
+
+def said_seconds(low: float, high: float) -> str:
+    """A range of times in words."""
+    few, many = round(low / 60), round(high / 60)
+    if many < 1:
+        return "less than a minute"
+    if few == many:
+        return f"about {many} minute{'s' * (many > 1)}"
+    return f"{max(few, 1)} to {many} minutes"
