@@ -1,4 +1,4 @@
-"""The names of classes: refused where no file could hold them, made plain, and what is odd in them."""
+"""The names of classes: refused where no file could hold them, made plain, and looked at."""
 
 import html
 import re
@@ -75,7 +75,8 @@ def check_class_names(names: Iterable[str], source: str) -> None:
             # A stray quote in a table makes a name of half the file.
             shown_name = repr(name[:LONGEST_NAME]) + ("..." if len(name) > LONGEST_NAME else "")
             raise DataError(
-                f"{source}: the class name {shown_name} holds a line break or a zero byte, or is empty. "
+                f"{source}: the class name {shown_name} holds a line break or a zero byte, or is "
+                "empty. "
                 "Expected names of one line: rename it."
             )
 
@@ -110,7 +111,7 @@ def plain_name(name: str) -> str:
 
 
 def notes_on(names: Iterable[str]) -> list[str]:
-    """What a person should look at in the names of the classes."""
+    """Notes on names that a person should look at."""
     names = sorted(set(names))
     return (
         alike(names)

@@ -89,7 +89,8 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
     near = get_close_matches(unfreeze, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise TuningError(
-        f"{network.handle} has no stage {unfreeze!r}.{hint} Expected auto, the name of a stage, all, or {listed}."
+        f"{network.handle} has no stage {unfreeze!r}.{hint} "
+        f"Expected auto, the name of a stage, all, or {listed}."
     )
 
 

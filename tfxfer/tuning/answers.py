@@ -1,4 +1,4 @@
-"""What is made of a tuned model: it alone, a part of the way to it, or its mean with the frozen one."""
+"""A tuned model alone, a model on the way to it, or its mean with the frozen one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -127,7 +127,7 @@ def plan(examples: Examples, seed: int) -> Plan:
 class Verdict:
     """The paired comparison: how much more often the tuned model is right, its standard error, and whether that is more than two of them.
 
-    weight: of the tuned model in the mean with the frozen one, in what is called tuned here; 1 is that model alone.
+    weight: of the tuned model in the mean with the frozen one; 1 is the tuned model alone.
     loss_gain, loss_error: how much smaller its log loss is, and the standard error of that.
     late: the time was up before the tuned model was trained to its end on all of train.
     cut: the time was up before the comparison was done, so that it says little.

@@ -104,14 +104,15 @@ class Way:
         return chiefs(self.strategy, lambda: time.monotonic() > self.until)
 
     def shared(self, epochs: int, phases: int) -> list[int]:
-        """The epochs of each of the trainings after each other: one at least, and more for those in which more trains."""
+        """The epochs of each of some trainings in a row: one at least, and more for the last ones."""
         return [max(1, epochs // phases + (i >= phases - epochs % phases)) for i in range(phases)]
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A model that is ready to train, the head that it starts from, the examples that it sees and those that it is judged on.
+    """A model that is ready to train, the head that it starts from, and its examples.
 
+    seen, held: positions of the examples that it trains on, and is judged on.
     start: the state that training begins from, see `training.ready`.
     size: images of a step; a batch may be several steps.
     seconds: of a step, as measured.
@@ -145,7 +146,10 @@ class Fold:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """How far to go from the frozen to the tuned weights: between them, weights make sense with frozen statistics alone."""
+        """How far to go from the first to the tuned weights.
+
+        Weights between them make sense only where BatchNorm's statistics stay.
+        """
         return STEPS if self.backbone.batch_norm == "inference" else (0.0, 1.0)
 
     def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
@@ -204,7 +208,7 @@ def compiled(
     seen: np.ndarray,
     unfreeze: int | str,
 ) -> tuple[list[np.ndarray], float]:
-    """Compile for one training; returns the state to start from, and the seconds that a step takes."""
+    """Compile for one training; returns the state to start from, and the seconds of a step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
         backbone.unfreeze(unfreeze)
@@ -236,7 +240,10 @@ def trained(
     log: Callable[..., None] = nothing,
     show: Show = nothing,
 ) -> Trained:
-    """Train one fold's model from its start; its trainings after each other share the epochs, and only the last one is watched."""
+    """Train one fold's model from its start.
+
+    Several trainings in a row share the epochs, and only the last one is watched.
+    """
     way, setting, start, done = fold.way, fold.setting, fold.start, 0
     history: History = ()
     every = setting.task.batches(fold.seen, fold.size, way.seed, way.strategy)

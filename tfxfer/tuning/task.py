@@ -38,11 +38,11 @@ class Task:
     batches: (positions, batch size, seed, strategy) -> the training batches of each epoch, dealt out among the replicas.
     answers: (model, positions, batch size) -> its logits, float64 [n, C], computed by all replicas.
     finish: a model that was built, with what it has learnt, as one from pixels, outside any strategy.
-    average: such a model, the head that it started from, a frozen head and a number -> one from pixels whose logits are the sum of the model's, times that
-        number, and of the frozen head's.
+    average: such a model, the head that it started from, a frozen head and a number -> one from
+        pixels whose logits are the sum of the model's, times that number, and of the frozen head's.
     source: what the inputs are, for people.
     unfreeze: what `Backbone.unfreeze` is told: which stages train.
-    at_once: how many images a CPU computes at once in training; a batch is made of several such pieces.
+    at_once: how many images a CPU trains on at once; a batch is made of several such pieces.
     """
 
     build: Callable[[Fitted], tuple[keras.Model, Backbone]]
@@ -214,7 +214,7 @@ def from_activations(
     classes: int,
     source: str = "activations",
 ) -> Task:
-    """The last stages from cached rows: the activations that `rest` starts from (see `Backbone.cut`).
+    """The last stages from cached rows, the activations that `rest` starts from (`Backbone.cut`).
 
     views: the rows of the images as they are, then of augmented views; the epochs take turns.
     """
