@@ -578,6 +578,13 @@ def test_a_run_that_goes_on_starts_from_the_same_inputs(world, monkeypatch, tmp_
     )
 
 
+@pytest.mark.parametrize(
+    ("images", "views", "epochs"), [(10_000, 0, 6), (800, 0, 8), (30, 0, 20), (10_000, 9, 10)]
+)
+def test_few_images_are_seen_more_often(images, views, epochs):
+    assert tuning.epochs_for(images, 32, views) == epochs
+
+
 def test_views_that_no_epoch_would_see_are_refused():
     with pytest.raises(
         TuningError,

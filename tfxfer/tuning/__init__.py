@@ -22,6 +22,7 @@ from tfxfer.tuning.activations import (
 from tfxfer.tuning.augmentation import harmless
 from tfxfer.tuning.competition import Competition, compete
 from tfxfer.tuning.guard import Plan, Verdict, plan
+from tfxfer.tuning.setting import epochs_for
 from tfxfer.tuning.task import Task, from_activations, from_pixels
 from tfxfer.tuning.training import HeldOut, Trained, train
 
@@ -36,6 +37,7 @@ __all__ = [
     "depths_before_all",
     "depths_of",
     "enough_epochs",
+    "epochs_for",
     "from_activations",
     "from_pixels",
     "harmless",

@@ -94,13 +94,13 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
     )
 
 
-def enough_epochs(views: int, epochs: int) -> None:
+def enough_epochs(views: int, epochs: int | None) -> None:
     """Refuse augmented views that no epoch would see: the images as they are and their views take turns.
 
     Raises:
         TuningError: there are as many views as epochs, or more.
     """
-    if views >= epochs:
+    if epochs is not None and views >= epochs:
         raise TuningError(
             f"{views} views of each image and the images themselves take turns, which takes {views + 1} epochs. Received --epochs {epochs}."
         )

@@ -238,6 +238,7 @@ def competed(
     picks: dict[str, Any] = {
         "trains_from": setting.task.source,
         "unfreeze": setting.unfreeze[-1],
+        "epochs": way.epochs,
         "batch_size": way.batch_size,
         "learning_rate": setting.rate,
         "share": answer.share,

@@ -36,10 +36,23 @@ from tfxfer.tuning.training import (
 from tfxfer.workers import Strategy, chiefs
 
 LOG = logging.getLogger(__name__)
+EPOCHS = 6, 20  # the fewest and the most that a training has where nobody says how many
+ENOUGH_STEPS = 200  # after which more epochs than the fewest gain little
 FURTHER = 1 / 3  # of the rate, where training goes on with all stages
 LOOK = 2, 40  # the epochs and the steps that a first look at the whole network has at least
 DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
 WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
+
+
+def epochs_for(images: int, batch_size: int, views: int = 0) -> int:
+    """How many epochs a training has where nobody says it: few images are seen more often.
+
+    Args:
+        views: augmented views of each image, which take turns with the images themselves.
+    """
+    fewest, most = EPOCHS
+    needed = math.ceil(ENOUGH_STEPS * batch_size / max(images, 1))
+    return max(fewest, min(needed, most), views + 1)
 
 
 @dataclass(frozen=True, eq=False)
