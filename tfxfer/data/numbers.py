@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 BRIGHTEST = 255
+ROUNDING = 1e-4  # of white, by which floats may be off
 NEARLY_WHITE = 2  # numbers with decimals up to here: is white 1, or 255?
 DIM = 127  # where no image has a brighter pixel, 255 may not be their white
 
@@ -86,7 +87,8 @@ def eight_bits(image: np.ndarray, brightest: float) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
     check_range(image, brightest)
-    return np.round(image.astype(np.float64) * (BRIGHTEST / brightest)).astype(np.uint8)
+    whole = np.round(image.astype(np.float64) * (BRIGHTEST / brightest))
+    return np.clip(whole, 0, BRIGHTEST).astype(np.uint8)
 
 
 def check_range(image: np.ndarray, brightest: float) -> None:
@@ -96,7 +98,8 @@ def check_range(image: np.ndarray, brightest: float) -> None:
         ValueError: a value is below 0 or above white, or is no number.
     """
     lowest, highest = image.min(), image.max()
-    if image.dtype.kind not in "iuf" or not (lowest >= 0 and highest <= brightest):
+    off = ROUNDING * brightest if image.dtype.kind == "f" else 0
+    if image.dtype.kind not in "iuf" or not (lowest >= -off and highest <= brightest + off):
         raise ValueError(
             "Expected images of uint8, or numbers from 0 to 1 or from 0 to 255. Received: "
             f"{image.dtype} from {lowest} to {highest}.{_cure(lowest, highest)}"

@@ -83,15 +83,15 @@ def from_pixels(
     one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
     seen = np.flatnonzero(np.array(examples.splits) != "test")
     fits = len(seen) * math.prod(network.entry_shape) <= IN_MEMORY
-    low, high = network.value_range
-    decoded = cache(lambda: decode(pixels, seen, (low, high)))
+    span = network.value_range
+    decoded = cache(lambda: decode(pixels, seen, span))
 
     def images(rows: np.ndarray) -> tf.data.Dataset:
         if not fits or not np.isin(rows, seen).all():
-            return pixels.dataset(rows)
+            return pixels.dataset(rows).map(lambda x: pixels_of(levels_of(x, span), span))
         loaded = decoded()
         return tf.data.Dataset.from_tensor_slices(np.searchsorted(seen, rows)).map(
-            lambda at: low + (high - low) / 255 * tf.cast(tf.gather(loaded, at), tf.float32)
+            lambda at: pixels_of(tf.gather(loaded, at), span)
         )
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
@@ -129,7 +129,8 @@ def from_pixels(
             return dataservice.batched(strategy, left, size, service, load)
 
         def decoded_from(path: tf.Tensor) -> tf.Tensor:
-            return preprocess.pixels(tf.io.read_file(path), network.image_size, network.value_range)
+            x = preprocess.pixels(tf.io.read_file(path), network.image_size, network.value_range)
+            return pixels_of(levels_of(x, span), span)
 
         return epoch
 
@@ -175,15 +176,30 @@ def files_of(examples: Examples) -> tuple[str, ...]:
 
 def decode(pixels: Pixels, rows: np.ndarray, value_range: tuple[float, float]) -> tf.Tensor:
     """All images of `rows`, uint8 [n, H, W, 3], so that no epoch decodes them again."""
-    low, high = value_range
     found = np.empty((len(rows), *pixels.image_size, 3), np.uint8)
     done = 0
     for positions, batch in pixels.batches(rows.tolist(), None):
-        whole = np.rint((batch[: len(positions)] - low) * (255 / (high - low)))
-        found[done : done + len(positions)] = np.clip(whole, 0, 255)
+        whole = levels_of(tf.constant(batch[: len(positions)]), value_range)
+        found[done : done + len(positions)] = whole.numpy()
         done += len(positions)
     with tf.device("/CPU:0"):
         return tf.constant(found)
+
+
+def levels_of(pixels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
+    """Pixels as whole numbers from 0 to 255, uint8 of the same shape.
+
+    Training sees all images so, whether they are kept in memory or not.
+    """
+    low, high = value_range
+    whole = tf.round((pixels - low) * (255 / (high - low)))
+    return tf.cast(tf.clip_by_value(whole, 0, 255), tf.uint8)
+
+
+def pixels_of(levels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
+    """Whole numbers from 0 to 255 as pixels, float32 of the same shape."""
+    low, high = value_range
+    return low + (high - low) / 255 * tf.cast(levels, tf.float32)
 
 
 def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Model:
