@@ -90,6 +90,7 @@ def test_two_processes_fill_a_cache_that_frozen_reads(
         "--cache",
         tmp_path / "beam",
         "--mirror",
+        "yes",
         "--out",
         tmp_path / "run",
     )

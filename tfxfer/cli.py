@@ -732,7 +732,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--mirror/--no-mirror",
     default=False,
-    help="Also compute the features of each photo's mirror image, for tfxfer run frozen --mirror.",
+    help="Also compute the features of each photo's mirror image, which the recipe frozen tries "
+    "on up to 2,000 photos.",
 )
 @click.option(
     "--engine",
