@@ -238,7 +238,7 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
 
 
 def _hidden_as(name: str, folder: bool = False) -> str:
-    """What a hidden file or folder is counted as."""
+    """The name under which a hidden file or folder is counted."""
     if name.endswith(AWAY):
         return AWAY
     return name if folder else "hidden"

@@ -115,7 +115,7 @@ def problem(data: bytes) -> str | None:
 
 
 def _instead(data: bytes) -> str:
-    """What bytes are that are no image, as the end of a sentence."""
+    """The kind of bytes that are no image, as the end of a sentence."""
     if not data.strip(b"\0"):
         return " but zeros alone, as where a download broke off"
     if data[4:8] == b"ftyp":

@@ -206,7 +206,7 @@ def check_flat_parts(folders: Sequence[Path], source: str) -> None:
 
 
 def hint_of_boxes(folders: Sequence[Path]) -> str:
-    """What to say of folders such as labels/, beside the images, that hold no images; "" where
+    """A note on folders such as labels/, beside the images, that hold no images; "" where
     there is none.
     """
     places = [entry for folder in folders for entry in subfolders(folder)]

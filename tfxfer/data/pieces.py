@@ -54,7 +54,7 @@ def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) ->
 
 
 def name_of_set(name: str) -> str | None:
-    """What the pieces of a set have in common; None for a name that is none of a piece."""
+    """The name that the pieces of a set share; None for a name that is none of a piece."""
     if DRIVE.search(name):
         return DRIVE.sub("", name).casefold()
     stem = LAST_NUMBER.sub("", name)

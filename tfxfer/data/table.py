@@ -265,7 +265,7 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
 
 
 def _hint_of_header(header: Sequence[str], missing: str) -> str:
-    """What to do about a first row that lacks a column; "" where it is empty."""
+    """Advice on a first row that lacks a column; "" where it is empty."""
     if any(Path(cell.replace("\\", "/")).suffix.lower() in ENDINGS for cell in header):
         return " This row seems to hold data: write a row path,label, or the like, above it."
     named = sum(map(bool, header))

@@ -106,7 +106,7 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
 
 
 def said_of_data(runs: Sequence[Judged], common: int) -> str:
-    """What to know where not all runs have the same photos; "" where they have."""
+    """A note where not all runs have the same photos; "" where they have."""
     said = ""
     if any(len(one.answers) > common for one in runs):
         said = f" that all runs have (of {' and '.join(f'{len(one.answers):,}' for one in runs)})"
