@@ -39,7 +39,7 @@ def frozen(
     trains = head in ("mlp", "cosine")
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))
-        both = mirror == "yes" or (not trains and tfxfer.mirrors.are_computed(mirror, len(examples)))
+        both = mirror == "yes" if trains else tfxfer.mirrors.are_computed(mirror, len(examples))
         features = extract(examples, prefix, mirror=both, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     examples, classes = features.examples, len(features.examples.classes)

@@ -105,7 +105,8 @@ def test_a_stage_that_is_not_there_is_answered_with_the_list(tiny_savedmodel):
     for wrong in ("block7", "4", "0"):
         with pytest.raises(
             TuningError,
-            match=rf"no stage '{wrong}'.* Expected auto, the name of a stage, all, or a number from 1 to 3: block0, block1, block2",
+            match=rf"no stage '{wrong}'.* Expected auto, the name of a stage, all, or a number "
+            "from 1 to 3: block0, block1, block2",
         ):
             tuning.stages_of(backbone, wrong)
 
@@ -1071,8 +1072,8 @@ def test_errors_are_one_line(photos, tiny_savedmodel, tmp_path):
         return done.stderr.strip().splitlines()[-1]
 
     assert (
-        "has no stage 'block9'. Did you mean block2? Expected auto, the name of a stage, all, or a number from 1 to 3"
-        in said("--unfreeze", "block9")
+        "has no stage 'block9'. Did you mean block2? Expected auto, the name of a stage, all, or "
+        "a number from 1 to 3" in said("--unfreeze", "block9")
     )
     assert "the loss is not finite at a learning rate of 1e+30" in said(
         "--learning-rate", "1e30", "--overwrite"

@@ -505,12 +505,12 @@ class Backbone(keras.layers.Layer):
             and len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
         )
         x, count = tf.cast(x, tf.float32), tf.shape(x)[0]
-        several = tf.distribute.get_strategy().num_replicas_in_sync > 1 or x.shape[0] == 0
-        if several:
+        may_be_empty = tf.distribute.get_strategy().num_replicas_in_sync > 1 or x.shape[0] == 0
+        if may_be_empty:
             # A replica may be left without an example, and TensorFlow's convolutions on a CPU (2.21) give an empty batch a wrong shape.
             x = tf.pad(x, [[0, tf.cast(count == 0, tf.int32)], *([0, 0] for _ in self.entry_shape)])
         features, *updates = self._run(graph, self._training_maps(graph), x, fast=fast)
-        features = features[:count] if several else features
+        features = features[:count] if may_be_empty else features
         for (i, _), value in zip(graph.updates, updates, strict=True):
             self._own[i].assign(value)
         # Once, however often the layer is called in a model: it depends on the weights alone.

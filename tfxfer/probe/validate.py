@@ -206,7 +206,7 @@ def choose(
 
 
 def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) -> list[str]:
-    """What was tried, as a user reads it: head by head, from few stages to all, then the mean."""
+    """A line for each head that was tried, from few stages to all, then the mean."""
     lines = ["classifiers tried, with their accuracy in cross-validation:"]
     for entry in sorted(table, key=lambda one: (len(one.members), one.head, one.taps)):
         mark = "->" if entry is chosen else "  "

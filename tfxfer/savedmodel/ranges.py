@@ -68,8 +68,8 @@ def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
 
 
 def first_layer(pretrained: Pretrained, levels: Sequence[float]) -> list[np.ndarray] | None:
-    """What the first convolution or product gets of images of one value each, float64 [channels];
-    None where other operations come first.
+    """The input of the first convolution or product for images of one value each, float64
+    [channels]; None where other operations come first.
     """
     graph = tf.Graph()
     with graph.as_default():

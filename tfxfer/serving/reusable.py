@@ -40,8 +40,8 @@ def export_reusable(
     if len(backbones) > 1:
         raise ServingError(
             f"{path} answers with the mean of a tuned and a frozen network, so that there is "
-            "no one network to transfer from. Transfer from the pretrained network, or export this one as "
-            "a SavedModel: leave --format out."
+            "no one network to transfer from. Transfer from the pretrained network, or export "
+            "this one as a SavedModel: leave --format out."
         )
     backbone = backbones[0] if backbones else None
     if backbone is None:

@@ -15,7 +15,7 @@ WEIGHTS = (1 / 3, 1 / 2, 2 / 3)  # of the tuned model in a mean
 
 @dataclass(frozen=True)
 class Answer:
-    """What is made of a tuned model.
+    """A way to answer with a tuned model.
 
     share: how far its weights go from where training began to where it ended (WiSE-FT).
     weight: of its log-probabilities; the rest is the frozen model's.
@@ -33,7 +33,7 @@ class Answer:
     def cooling(
         self, reached: np.ndarray, truth: np.ndarray, places: np.ndarray | slice = slice(None)
     ) -> float:
-        """What the tuned model's logits are divided by before they are averaged."""
+        """The temperature of the tuned model's logits, before they are averaged."""
         return temperature(reached[self.place][places], truth[places])
 
     def logits(

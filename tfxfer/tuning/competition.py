@@ -318,7 +318,7 @@ def served(
 
 
 def steps_of(task: Task, gradual: bool) -> tuple[int | str, ...]:
-    """What is unfrozen in each of the trainings after each other."""
+    """The argument of `Backbone.unfreeze` for each training in a row."""
     if gradual and isinstance(task.unfreeze, int):
         return tuple(range(1, task.unfreeze + 1))
     return (task.unfreeze,)

@@ -1,4 +1,4 @@
-"""What is trained, and how: one training of a fold, from the head that it starts from."""
+"""One training of a fold: the stages that train, the rate, and the head that it starts from."""
 
 import logging
 import math
@@ -17,9 +17,7 @@ import tensorflow as tf
 from tfxfer.backbone import Backbone, Precision
 from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.optimizers import layerwise
-from tfxfer.probe import (
-    Fitted,
-)
+from tfxfer.probe import Fitted
 from tfxfer.tuning.guard import STEPS, between
 from tfxfer.tuning.task import Task
 from tfxfer.tuning.training import (
@@ -121,7 +119,7 @@ class Way:
         return chiefs(self.strategy, lambda: time.monotonic() > self.until)
 
     def shared(self, epochs: int, phases: int) -> list[int]:
-        """The epochs of each of some trainings in a row: one at least, and more for the last ones."""
+        """The epochs of each of some trainings in a row: one at least, more for the last ones."""
         return [max(1, epochs // phases + (i >= phases - epochs % phases)) for i in range(phases)]
 
 
@@ -132,7 +130,6 @@ class Fold:
     seen, held: positions of the examples that it trains on, and is judged on.
     start: the state that training begins from, see `training.ready`.
     size: images of a step; a batch may be several steps.
-    seconds: of a step, as measured.
     """
 
     setting: Setting
@@ -144,7 +141,6 @@ class Fold:
     backbone: Backbone
     start: list[np.ndarray]
     size: int
-    seconds: float
 
     @property
     def first(self) -> list[np.ndarray]:
@@ -203,8 +199,8 @@ def prepared(
             else MultiWorkerModel(model.inputs, model.outputs[0])
         )
     size = math.ceil(way.batch_size / task.pieces(way.batch_size, way.strategy))
-    start, seconds = compiled(task, way, model, backbone, seen, setting.unfreeze[0])
-    fold = Fold(setting, way, fitted, seen, held, model, backbone, start, size, seconds)
+    start = compiled(task, way, model, backbone, seen, setting.unfreeze[0])
+    fold = Fold(setting, way, fitted, seen, held, model, backbone, start, size)
     if len(setting.unfreeze) == 1:  # else each of its trainings is compiled anew
         way.made[task] = fold
     return fold
@@ -235,8 +231,8 @@ def compiled(
     backbone: Backbone,
     seen: np.ndarray,
     unfreeze: int | str,
-) -> tuple[list[np.ndarray], float]:
-    """Compile for one training; returns the state to start from, and the seconds of a step."""
+) -> list[np.ndarray]:
+    """Compile for one training; returns the state to start from."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
         backbone.unfreeze(unfreeze)
@@ -253,10 +249,7 @@ def compiled(
             global_clipnorm=CLIP,
             gradient_accumulation_steps=None if pieces == 1 else pieces,
         )
-    start = ready(model, optimizer, batch, SMOOTHING)
-    began = time.monotonic()
-    model.train_on_batch(*batch)
-    return start, time.monotonic() - began
+    return ready(model, optimizer, batch, SMOOTHING)
 
 
 def trained(
@@ -285,7 +278,7 @@ def trained(
             log(f"unfrozen: {unfreeze}")
             if not i:
                 assign(fold.model.variables, start[: len(fold.model.variables)])
-            start, _ = compiled(setting.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
+            start = compiled(setting.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
         result = train(
             fold.model,
             partial(later, every, done),
