@@ -6,7 +6,7 @@
 The trained model is used only if it is clearly better: by more than two standard errors, on photos that were not used to train or to choose either model.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tfxfer
 
@@ -18,7 +18,7 @@ def full(
     data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
     backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
     head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
-    epochs: Annotated[int | None, "Epochs of the final training; by default 6, more with few photos.", range(1, 10**6)] = None,
+    epochs: Annotated[int | None, "Epochs of the final training; by default 6 to 20, whichever helps.", range(1, 10**6)] = None,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
     batch_norm: Annotated[Literal["inference", "train"], "Averages in BatchNorm layers: inference keeps them, train adapts them to your photos."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How to vary photos. auto: in ways that do not clearly lower accuracy."] = "auto",
@@ -46,14 +46,15 @@ def full(
         kinds = tuple(kind for kind in augment.split("+") if kind not in ("auto", "none"))
         if augment == "auto":
             kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
-        tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, seed=run.seed, folder=folder, log=run.say) for depth in depths]
+        how: dict[str, Any] = {"views": None, "augment": kinds, "seed": run.seed, "folder": folder, "log": run.say}
+        tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, **how) for depth in depths]
         whole = tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service)
         found = tfxfer.tuning.compete(
             [*tasks, whole],
             features,
             plan,
             head=head,
-            epochs=epochs or tfxfer.tuning.epochs_for(len(plan.everything), run.global_batch),
+            epochs=epochs,
             rate=learning_rate,
             batch_size=run.global_batch,
             seed=run.seed,

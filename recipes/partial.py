@@ -21,9 +21,9 @@ def partial(
     head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
     unfreeze: Annotated[str, "Number of last stages to train, or the first one. auto: as many as help."] = "auto",
     unfreeze_by: Annotated[Literal["all", "gradual"], "all: train the stages together. gradual: the last one first, then one more."] = "all",
-    epochs: Annotated[int | None, "Epochs of the final training; by default 6, more with few photos.", range(1, 10**6)] = None,
+    epochs: Annotated[int | None, "Epochs of the final training; by default 6 to 20, whichever helps.", range(1, 10**6)] = None,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
-    views: Annotated[int, "How many altered copies (mirrored, cropped) to make of each training photo.", range(1000)] = 0,
+    views: Annotated[int | None, "How many altered copies (mirrored, cropped) to make of each training photo. By default 4 are tried.", range(1000)] = None,
     augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views are varied. auto: in ways that do not clearly lower accuracy."] = "auto",
     time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end of an epoch.", (0, 10**6)] = None,
 ):
@@ -45,7 +45,7 @@ def partial(
     folder = run.folder / "checkpoints" / "tuning"
     with run.timed("activations"):
         kinds = tuple(kind for kind in augment.split("+") if kind != "auto")
-        if augment == "auto" and views:
+        if augment == "auto" and tfxfer.tuning.views_are_used(views, plan):
             kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
         how: dict[str, Any] = {"views": views if kinds else 0, "augment": kinds, "seed": run.seed, "folder": folder, "log": run.say}
         tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, **how) for depth in depths]
@@ -55,7 +55,7 @@ def partial(
             features,
             plan,
             head=head,
-            epochs=epochs or tfxfer.tuning.epochs_for(len(plan.everything), run.global_batch, views),
+            epochs=epochs,
             rate=learning_rate,
             gradual=unfreeze_by == "gradual",
             batch_size=run.global_batch,

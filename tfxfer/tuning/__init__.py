@@ -18,6 +18,7 @@ from tfxfer.tuning.activations import (
     enough_epochs,
     last_stages,
     stages_of,
+    views_are_used,
 )
 from tfxfer.tuning.augmentation import harmless
 from tfxfer.tuning.competition import Competition, compete
@@ -45,4 +46,5 @@ __all__ = [
     "plan",
     "stages_of",
     "train",
+    "views_are_used",
 ]

@@ -21,7 +21,7 @@ from tfxfer.probe import choose, paired
 from tfxfer.probe.folds import sample
 from tfxfer.stages import ONLY_ONE
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.task import Task, from_activations, from_pixels
+from tfxfer.tuning.task import Task, batches_of, from_activations, from_pixels
 from tfxfer.workers import Strategy, chiefs, place
 
 Kept: TypeAlias = Literal["float16", "float32"]
@@ -34,6 +34,9 @@ LARGE = (
 
 
 DEPTHS = (2, 5, 9)  # how many of the last stages are tried (METHODS: what tuning is worth)
+# Altered copies of each photo that are tried unasked, and the photos up to which they are: on two
+# cores EfficientNet-Lite0 takes three minutes for as many.
+TRIED_VIEWS, MOST = 4, 4_000
 
 
 def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
@@ -94,13 +97,18 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
     )
 
 
-def enough_epochs(views: int, epochs: int | None) -> None:
+def views_are_used(views: int | None, plan: Plan) -> bool:
+    """Whether altered copies of photos are used, or tried where nobody says how many."""
+    return len(plan.everything) <= MOST if views is None else views > 0
+
+
+def enough_epochs(views: int | None, epochs: int | None) -> None:
     """Refuse augmented views that no epoch would see: the images as they are and their views take turns.
 
     Raises:
         TuningError: there are as many views as epochs, or more.
     """
-    if epochs is not None and views >= epochs:
+    if epochs is not None and views is not None and views >= epochs:
         raise TuningError(
             f"{views} views of each image and the images themselves take turns, which takes {views + 1} epochs. Received --epochs {epochs}."
         )
@@ -113,18 +121,21 @@ def last_stages(
     plan: Plan,
     extract: Extractor,
     *,
-    views: int = 0,
+    views: int | None = 0,
     augment: tuple[str, ...] = (),
     seed: int = 0,
     folder: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> Task:
-    """The task that trains the last `stages` stages: from cached activations, or from pixels where these can't be kept, which is said.
+    """The task that trains the last `stages` stages.
+
+    It trains from cached activations, or from pixels where these can't be kept, which is said.
 
     Args:
         features: of all taps, of all examples.
         extract: how they were computed, and where they are kept.
-        views, augment: so many augmented views of each training image are kept too, and the epochs take turns.
+        views, augment: so many altered copies of each training image are kept too, and the epochs
+            take turns; None: the task can be had with some, see `Task.more_views`.
         folder: where it is noted what was decided, so that a run that was killed goes on from the same inputs, whatever disk and clock say then.
     """
     examples, used = features.examples, np.union1d(plan.everything, plan.judged)
@@ -136,6 +147,9 @@ def last_stages(
         ),
         unfreeze=stages,
     )
+    used_unasked = views is None and augment and views_are_used(views, plan)
+    most = TRIED_VIEWS if used_unasked else 0
+    views = views or 0
     if stages == len(network.stages):
         log("every stage trains: nothing is frozen that could be computed once")
         return whole
@@ -154,7 +168,7 @@ def last_stages(
     )
     few = examples.take(plan.everything[sample(labels[plan.everything], COMPARED, seed)])
 
-    def need(dtype: Kept) -> int:
+    def need(dtype: Kept, views: int) -> int:
         plain = extract.need(examples.take(used), prefix, dtype=dtype)
         kinds: dict[str, Any] = {"dtype": dtype, "augment": augment}
         return plain + sum(
@@ -162,14 +176,20 @@ def last_stages(
             for number in range(1, views + 1)
         )
 
+    def room(dtype: Kept, views: int, more: int = 0) -> tuple[bool, int]:
+        needed, free = chiefs(
+            extract.strategy, lambda: (need(dtype, views) + more, extract.cache.free())
+        )
+        return needed <= free, free
+
     def lacks_room(dtype: Kept, more: int = 0) -> bool:
-        needed, free = chiefs(extract.strategy, lambda: (need(dtype) + more, extract.cache.free()))
-        if needed > free:
+        enough, free = room(dtype, views, more)
+        if not enough:
             log(
                 f"The disk is too full to keep them in {dtype} ({size(free)} free in "
                 f"{extract.cache.folder}): the whole network is computed in each step"
             )
-        return needed > free
+        return not enough
 
     def decided() -> Kept | None:
         if lacks_room("float16", extract.need(few, prefix)):
@@ -193,38 +213,64 @@ def last_stages(
         dtype = chiefs(extract.strategy, lambda: precision_of(found, rest, seed, log))
         return None if dtype == "float32" and lacks_room("float32") else dtype
 
-    dtype = noted(folder, stages, extract.strategy, decided)
+    def decided_all() -> tuple[Kept | None, int]:
+        dtype = decided()
+        return dtype, most if most and dtype and room(dtype, most)[0] else 0
+
+    dtype, tried = noted(folder, stages, extract.strategy, decided_all)
     if dtype is None:
         return whole
-    rows = [Placed(extract(examples.take(used), prefix, dtype=dtype), used, len(examples))]
-    for number in range(1, views + 1):
-        log(f"augmented view {number} of {views} ({', '.join(augment)})")
-        view = extract(
-            examples.take(plan.everything), prefix, dtype=dtype, augment=augment, number=number
+
+    def altered(count: int) -> list[Placed]:
+        copies = []
+        for number in range(1, count + 1):
+            log(f"altered copy {number} of {count} of each photo ({', '.join(augment)})")
+            copy = extract(
+                examples.take(plan.everything), prefix, dtype=dtype, augment=augment, number=number
+            )
+            copies.append(Placed(copy, plan.everything, len(examples)))
+        return copies
+
+    def with_more_views() -> Task:
+        rows = [clean, *altered(tried)]
+        return replace(
+            task,
+            batches=batches_of(rows, labels, classes),
+            source=f"{source}, {tried} views by {' and '.join(augment)}",
+            views=tried,
+            more_views=None,
         )
-        rows.append(Placed(view, plan.everything, len(examples)))
+
+    def seconds_of_views() -> float:
+        return tried * len(plan.everything) * computing(pixels, prefix, extract)
+
+    clean = Placed(extract(examples.take(used), prefix, dtype=dtype), used, len(examples))
+    source = f"activations after {before} in {dtype}"
     seen = f", {views} views by {' and '.join(augment)}" if views else ""
-    return from_activations(
-        network, rest, rows, labels, classes, f"activations after {before} in {dtype}{seen}"
-    )
+    task = from_activations(network, rest, [clean, *altered(views)], labels, classes, source + seen)
+    if not tried:
+        return task
+    return replace(task, more_views=with_more_views, seconds_of_views=seconds_of_views)
 
 
 def noted(
-    folder: Path | None, stages: int, strategy: Strategy, decide: Callable[[], Kept | None]
-) -> Kept | None:
+    folder: Path | None,
+    stages: int,
+    strategy: Strategy,
+    decide: Callable[[], tuple[Kept | None, int]],
+) -> tuple[Kept | None, int]:
     """What was decided when the run began; decided now, and noted, where nothing is."""
     path = folder / f"activations-{stages}.json" if folder else None
     before = chiefs(
         strategy, lambda: json.loads(path.read_text()) if path and path.is_file() else None
     )
-    if isinstance(before, list) and len(before) == 1 and before[0] in (None, "float16", "float32"):
-        return before[0]
+    match before:
+        case [None | "float16" | "float32" as dtype, int(tried)]:
+            return dtype, tried
     found = decide()
     if path and not place(strategy)[0]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        appear(
-            path, path.with_name("new"), lambda aside: Path(aside).write_text(json.dumps([found]))
-        )
+        appear(path, path.with_name("new"), lambda aside: Path(aside).write_text(json.dumps(found)))
     return found
 
 

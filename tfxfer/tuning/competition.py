@@ -35,7 +35,16 @@ from tfxfer.probe import (
 from tfxfer.tuning.answers import answers_of, least_loss
 from tfxfer.tuning.guard import Plan, Verdict, between, verdict
 from tfxfer.tuning.picking import pick_setting
-from tfxfer.tuning.setting import Fold, Setting, Way, begun, prepared, trained
+from tfxfer.tuning.setting import (
+    EPOCHS,
+    Fold,
+    Setting,
+    Way,
+    begun,
+    epochs_for,
+    prepared,
+    trained,
+)
 from tfxfer.tuning.task import Task, multiply_logits
 from tfxfer.tuning.training import (
     HeldOut,
@@ -82,7 +91,7 @@ def compete(
     *,
     head: str = "auto",
     gradual: bool = False,
-    epochs: int = 12,
+    epochs: int | None = None,
     rate: float | None = None,
     batch_size: int = 32,
     seed: int = 0,
@@ -100,6 +109,7 @@ def compete(
         tasks: what may train, from few stages to many; as many are taken as pay on a short run.
         head: of the frozen model, as in `tfxfer.probe.choose`.
         gradual: train the last stage first, then one more at a time.
+        epochs: of a training; where it is None, `epochs_for` tells it, and twice as many are tried.
         rate: the learning rate of the last stage; a few are tried on a short run where it is None.
         folder: where half-done work is kept: what is done there is not done again.
         minutes: from now on, after which each training ends with its epoch and a final model is not begun; the frozen model is kept where that is lacking.
@@ -116,6 +126,10 @@ def compete(
     if batch_size < replicas:
         raise TuningError(unshareable(batch_size, replicas))
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    longest = epochs or EPOCHS[1]
+    if epochs is None:
+        views = max(task.views for task in tasks)
+        epochs = epochs_for(len(plan.everything), batch_size, views)
     # A run that was killed goes on with the batches that fitted into memory.
     batch_size = min(
         [
@@ -142,6 +156,7 @@ def compete(
             show,
             strategy,
             precision,
+            longest,
         )
         try:
             rates = RATES if rate is None else (rate,)
@@ -238,7 +253,8 @@ def competed(
     picks: dict[str, Any] = {
         "trains_from": setting.task.source,
         "unfreeze": setting.unfreeze[-1],
-        "epochs": way.epochs,
+        "epochs": folds[0].epochs,
+        "views": setting.task.views,
         "batch_size": way.batch_size,
         "learning_rate": setting.rate,
         "share": answer.share,
@@ -256,7 +272,7 @@ def competed(
             final = prepared(
                 setting, way, start(plan.everything), plan.everything, plan.everything[:0]
             )
-            final = begun(final, "final-before", way.epochs, log)
+            final = begun(final, "final-before", log=log)
             ended = trained(final, "final", final.epochs, log=log, show=way.show)
         if ended is None or len(ended.history) < final.epochs:
             found = replace(found, late=True)
@@ -381,7 +397,7 @@ def tune_once(
         tuple(pickers),
         PATIENCE,
     )
-    fold = begun(fold, "tune-before", way.epochs, way.log)
+    fold = begun(fold, "tune-before", log=way.log)
     ended = trained(fold, "tune", fold.epochs, held_out=held_out, log=way.log, show=way.show)
     reached = [fold.on_the_way(weights) for weights in ended.weights]
     return np.stack(reached), ended, ended.history
@@ -404,7 +420,7 @@ def tune_folds(
             reached[:, group] = fold.logits(fold.first)
             continue
         way.log(f"fold {i + 1} of {len(folds)}: tuning {fold.setting}")
-        fold = begun(fold, f"tune-{i}-before", way.epochs, way.log)
+        fold = begun(fold, f"tune-{i}-before", log=way.log)
         result = trained(
             fold,
             f"tune-{i}",

@@ -29,59 +29,82 @@ def pick_setting(
 ) -> tuple[Setting, Plan]:
     """The rate that is best where the fewest stages train, then more stages as far as they pay.
 
-    Each is trained for a short while, and judged by the log loss of examples that are not judged
-    again: those of the first fold, or where there is one split only, a fifth of what it trains on.
+    Then the best of these with altered copies of the photos, and for twice as many epochs. Each is
+    trained for a short while, and judged by the log loss of examples that are not judged again:
+    those of the first fold, or where there is one split only, a fifth of what it trains on.
     The whole network goes on from the best of these, for a first look of two epochs.
 
     Returns:
         The setting, and the plan without the examples that picked it.
     """
-    if len(settings) == len(rates) == 1 or len(plan.folds) == 2:
-        return settings[0], plan
+    first = settings[0]
+    longer = 2 * way.epochs <= way.longest
+    nothing_to_pick = len(settings) == len(rates) == 1 and not first.task.more_views and not longer
+    if nothing_to_pick or len(plan.folds) == 2:
+        return first, plan
     seen, held, plan = plan.for_picking(features.examples, way.seed)
     truth, short = features.examples.labels[held], max(1, way.epochs // SHORT)
     head = start(seen)
     LOG.info("Measuring how long training takes")
     folds = {one.task: prepared(one, way, head, seen, held) for one in settings}
-    costs = Costs({task: seconds_of_an_image(fold) for task, fold in folds.items()}, plan, way)
+    seconds = {task: seconds_of_an_image(fold) for task, fold in folds.items()}
+    costs = Costs(seconds, plan, way)
+    tried: dict[Setting, float] = {}
 
-    def loss_of(setting: Setting) -> float:
+    def try_out(setting: Setting) -> float:
         LOG.info("Trying %s", setting)
-        epochs = short
+        epochs = short * setting.times
         fold = replace(folds[setting.task], setting=setting)
-        if setting.before is not None:
-            fold, epochs = begun(fold, f"try-{setting.before.name}", short), way.look(len(seen))
+        if (before := setting.before) is not None:
+            fold = begun(fold, f"try-{before.name}", short * before.times)
+            epochs = way.look(len(seen))
         end = trained(fold, f"try-{setting.name}", epochs)
         logits = fold.logits(end.weights[0])
         loss = log_loss(logits / temperature(logits, truth), truth)
         accuracy = float((logits.argmax(1) == truth).mean())
         way.log(f"{setting}: accuracy {accuracy:.3f}, log loss {loss:.3f} on held-out photos")
+        tried[setting] = loss
         return loss
+
+    def fits(setting: Setting, images: int, more: float = 0.0) -> bool:
+        if costs.fits(setting, images, more):
+            return True
+        way.log(f"not tried, for there is no time for it: {setting}")
+        return False
 
     way.log(costs.said(settings, rates, len(seen), short))
     way.log(f"Trained for {short} of {way.epochs} epochs on {len(seen):,} photos, to choose how:")
-    tried = {settings[0]: loss_of(settings[0])}
+    try_out(first)
     for rate in rates[1:]:
         if way.late():
             break
-        setting = replace(settings[0], rate=rate)
-        tried[setting] = loss_of(setting)
+        try_out(replace(first, rate=rate))
     best = min(tried, key=lambda setting: tried[setting])
     depths = [one for one in settings[1:] if one.task.unfreeze != "all"]
     for setting in depths:
         deeper = replace(setting, rate=best.rate)
-        if not costs.fits(deeper, len(seen) * short):
-            way.log(f"not tried, for there is no time for it: {deeper}")
-            break
-        tried[deeper] = loss_of(deeper)
-        if tried[deeper] >= tried[best]:
+        if not fits(deeper, len(seen) * short) or try_out(deeper) >= tried[best]:
             break
         best = deeper
+    if longer:
+        more = replace(best, times=2)
+        if fits(more, len(seen) * short * 2) and try_out(more) < tried[best]:
+            best = more
+    if best.task.more_views and (measure := best.task.seconds_of_views):
+        images = len(seen) * short * best.times
+        if fits(best, images, chiefs(way.strategy, measure)):
+            with_views = best.task.more_views()
+            folds[with_views], seconds[with_views] = folds[best.task], seconds[best.task]
+            if best.task in way.made:
+                way.made[with_views] = way.made[best.task]
+            varied = replace(best, task=with_views)
+            if try_out(varied) < tried[best]:
+                best = varied
     for setting in settings[1 + len(depths) :]:
         whole = setting.further(best)
-        if not costs.fits(whole, len(seen) * way.look(len(seen))):
-            way.log(f"not tried, for there is no time for it: {whole}")
-        elif loss_of(whole) < tried[best]:
+        if not fits(whole, len(seen) * way.look(len(seen))):
+            continue
+        if try_out(whole) < tried[best]:
             best = whole
         else:
             way.log("a first look at the whole network shows no gain: it is not trained further")
@@ -116,7 +139,7 @@ class Costs:
     def training(self, setting: Setting, images: int) -> float:
         """Seconds of one training."""
         if setting.before is None:
-            return images * self.way.epochs * self.seconds[setting.task]
+            return images * self.way.epochs * setting.times * self.seconds[setting.task]
         more = images * self.way.fewer * self.seconds[setting.task]
         return self.training(setting.before, images) + more
 
@@ -127,9 +150,13 @@ class Costs:
             sizes.append(len(self.plan.everything))
         return sum(self.training(setting, images) for images in sizes)
 
-    def fits(self, setting: Setting, images: int) -> bool:
-        """Whether there is time to try a setting on so many images, and to train it then."""
-        needed = images * self.seconds[setting.task] + self.judged(setting)
+    def fits(self, setting: Setting, images: int, more: float = 0.0) -> bool:
+        """Whether there is time to try a setting on so many images, and to train it then.
+
+        Args:
+            more: seconds that something else takes before.
+        """
+        needed = images * self.seconds[setting.task] + self.judged(setting) + more
         until = self.way.until
         return chiefs(self.way.strategy, lambda: time.monotonic() + needed < until)
 
@@ -137,12 +164,22 @@ class Costs:
         self, settings: Sequence[Setting], rates: Sequence[float], images: int, short: int
     ) -> str:
         """One sentence on how long everything takes."""
-        least = len(rates) * images * short * self.seconds[settings[0].task]
-        tries = sum(images * short * self.seconds[one.task] for one in settings[1:])
-        ends = [self.judged(one) for one in settings]
-        if len(settings) > 1 and settings[-1].task.unfreeze == "all":
-            ends[-1] = self.judged(settings[-1].further(settings[-2]))
-        low, high = least + min(ends), least + tries + max(ends)
+        first, seconds = settings[0], self.seconds
+        least = len(rates) * images * short * seconds[first.task] + self.judged(first)
+        times = 2 if 2 * self.way.epochs <= self.way.longest else 1
+        depths = [replace(one, times=times) for one in settings if one.task.unfreeze != "all"]
+        most = least + sum(images * short * seconds[one.task] for one in settings[1:])
+        ends = [self.judged(one) for one in [*settings, *depths]]
+        if depths:
+            slowest = max(depths, key=lambda one: seconds[one.task])
+            tries = (times > 1) + (slowest.task.more_views is not None)
+            most += tries * times * images * short * seconds[slowest.task]
+            if measure := slowest.task.seconds_of_views:
+                most += chiefs(self.way.strategy, measure)
+            ends += [
+                self.judged(one.further(slowest)) for one in settings if one.task.unfreeze == "all"
+            ]
+        low, high = least, most - self.judged(first) + max(ends)
         return (
             f"Training takes {said_seconds(low, high)} on this machine, as it is used now. "
             "--time-limit ends it earlier."

@@ -59,6 +59,7 @@ class Setting:
 
     unfreeze: what `Backbone.unfreeze` is told, one training after the other.
     rate: the learning rate of the last stage.
+    times: how many times the epochs of `Way` it trains for.
     before: how fewer stages are trained first; what that comes to is where this training begins.
     """
 
@@ -66,6 +67,7 @@ class Setting:
     unfreeze: tuple[int | str, ...]
     rate: float
     before: "Setting | None" = None
+    times: int = 1
 
     def __str__(self) -> str:
         last = self.unfreeze[-1]
@@ -73,23 +75,28 @@ class Setting:
         if last == 1:
             what = "the last stage"
         how = f"{what} at a learning rate of {self.rate:g}"
+        if self.task.views:
+            how += f", with {self.task.views} altered copies of each photo"
+        if self.times > 1:
+            how += f", for {self.times} times as many epochs"
         return how if self.before is None else f"{self.before}, then {how}"
 
     @property
     def name(self) -> str:
         """Of a folder."""
-        name = f"{self.unfreeze[-1]}-{self.rate:g}"
+        name = f"{self.unfreeze[-1]}-{self.rate:g}-{self.task.views}-{self.times}"
         return name if self.before is None else f"{self.before.name}-{name}"
 
     def further(self, before: "Setting") -> "Setting":
         """More stages, from where another setting has come to: more slowly, for it is near."""
-        return replace(self, rate=before.rate * FURTHER, before=before)
+        return replace(self, rate=before.rate * FURTHER, before=before, times=1)
 
 
 @dataclass(frozen=True)
 class Way:
     """How each training is done.
 
+    epochs: of a training, and `longest` the most that are tried.
     made: the first fold of each task, whose model the other ones use.
     """
 
@@ -102,6 +109,7 @@ class Way:
     show: Show
     strategy: Strategy
     precision: Precision = "float32"
+    longest: int = 0
     made: dict[Task, "Fold"] = field(default_factory=dict)
 
     @property
@@ -154,8 +162,9 @@ class Fold:
     @property
     def epochs(self) -> int:
         """Of all its trainings, one after the other."""
-        epochs = self.way.epochs if self.setting.before is None else self.way.fewer
-        return sum(self.way.shared(epochs, len(self.setting.unfreeze)))
+        way, setting = self.way, self.setting
+        epochs = way.epochs * setting.times if setting.before is None else way.fewer
+        return sum(way.shared(epochs, len(setting.unfreeze)))
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -206,19 +215,21 @@ def prepared(
     return fold
 
 
-def begun(fold: Fold, name: str, epochs: int, log: Callable[..., None] = nothing) -> Fold:
+def begun(
+    fold: Fold, name: str, epochs: int | None = None, log: Callable[..., None] = nothing
+) -> Fold:
     """The fold with the weights that the setting before it comes to, where there is one.
 
     Args:
         name: of that training's checkpoints; where it is done, it is not done again.
-        epochs: of that training.
+        epochs: of that training; as many as its setting has where it is None.
     """
     before = fold.setting.before
     if before is None:
         return fold
     first = prepared(before, fold.way, fold.fitted, fold.seen, fold.held)
     log(f"first {before}")
-    assign(learnt(first.model), trained(first, name, epochs, log=log).weights[-1])
+    assign(learnt(first.model), trained(first, name, epochs or first.epochs, log=log).weights[-1])
     fold.model.set_weights(before.task.finish(first.model, fold.fitted).get_weights())
     start = [variable.numpy() for variable in fold.model.variables]
     return replace(fold, start=[*start, *fold.start[len(start) :]])

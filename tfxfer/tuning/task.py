@@ -43,6 +43,9 @@ class Task:
     source: what the inputs are, for people.
     unfreeze: what `Backbone.unfreeze` is told: which stages train.
     at_once: how many images a CPU trains on at once; a batch is made of several such pieces.
+    views: how many altered copies of each image take turns with the image itself.
+    more_views: computes altered copies -> the same task with them; None where that is not tried.
+    seconds_of_views: measures how long that takes.
     """
 
     build: Callable[[Fitted], tuple[keras.Model, Backbone]]
@@ -53,6 +56,9 @@ class Task:
     source: str
     unfreeze: int | str = "all"
     at_once: int = 10**6
+    views: int = 0
+    more_views: "Callable[[], Task] | None" = None
+    seconds_of_views: Callable[[], float] | None = None
 
     def pieces(self, batch_size: int, strategy: Strategy) -> int:
         """How many pieces a batch is computed in, for the memory that a CPU has."""
@@ -234,29 +240,13 @@ def from_activations(
 
     views: the rows of the images as they are, then of augmented views; the epochs take turns.
     """
-    one_hot, stages = np.eye(classes, dtype=np.float32)[labels], len(rest.stages)
+    stages, batches = len(rest.stages), batches_of(views, labels, classes)
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
         part = rest.tapped(None)
         row = keras.Input((views[0].shape[1],), name="activations")
         features = part(keras.layers.Reshape(rest.entry_shape)(row))
         return keras.Model(row, fitted.layer()(features)), part
-
-    def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
-        readers = [reader(view, rows) for view in views]
-
-        def epoch(number: int, done: int) -> tf.data.Dataset:
-            places = order(np.arange(len(rows)), number, seed)[done * size :].astype(np.int64)
-            read = readers[number % len(readers)]
-            return batched(
-                strategy,
-                places,
-                size,
-                lambda now: tf.data.Dataset.from_tensor_slices((now, one_hot[rows[now]])),
-                lambda at, y: (read(at), y),
-            )
-
-        return epoch
 
     def answers(model: keras.Model, rows: np.ndarray, size: int) -> np.ndarray:
         return answered(
@@ -293,7 +283,32 @@ def from_activations(
         head = multiplied(model.get_layer(fitted.name), share)
         return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
 
-    return Task(build, batches, answers, finish, average, source, stages)
+    return Task(build, batches, answers, finish, average, source, stages, views=len(views) - 1)
+
+
+def batches_of(
+    views: Sequence[Array], labels: np.ndarray, classes: int
+) -> Callable[[np.ndarray, int, int, Strategy], Batches]:
+    """Batches of cached rows: each epoch reads one of the views, in turns."""
+    one_hot = np.eye(classes, dtype=np.float32)[labels]
+
+    def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
+        readers = [reader(view, rows) for view in views]
+
+        def epoch(number: int, done: int) -> tf.data.Dataset:
+            places = order(np.arange(len(rows)), number, seed)[done * size :].astype(np.int64)
+            read = readers[number % len(readers)]
+            return batched(
+                strategy,
+                places,
+                size,
+                lambda now: tf.data.Dataset.from_tensor_slices((now, one_hot[rows[now]])),
+                lambda at, y: (read(at), y),
+            )
+
+        return epoch
+
+    return batches
 
 
 def trained_part(model: keras.Model) -> Backbone:
