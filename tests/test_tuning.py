@@ -26,7 +26,7 @@ from tfxfer.probe import choose
 from tfxfer.tuning import checkpoint, setting
 from tfxfer.tuning.competition import start_of
 from tfxfer.tuning.guard import between, plan, verdict
-from tfxfer.tuning.picking import Costs, said_seconds
+from tfxfer.tuning.picking import Costs, pick_setting, said_seconds
 from tfxfer.tuning.setting import Setting, Way, begun, prepared
 from tfxfer.tuning.training import HeldOut, nothing, ready, train
 
@@ -550,6 +550,31 @@ def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypat
     assert next(iter(task.batches(how.folds[0][0][:2], 2, 0, one)(0, 0)))[0].shape == (2, 32, 32, 3)
 
 
+def test_altered_copies_are_kept_only_where_they_are_tried(world):
+    network, features, how, extractor = world
+    options = {"views": None, "augment": ("crop",), "log": nothing}
+    plain = tuning.last_stages(network, 1, features, how, extractor, **options)
+    assert (plain.views, plain.source.count("views")) == (0, 0)
+    assert plain.more_views is not None and plain.seconds_of_views is not None
+    varied = plain.more_views()
+    assert varied.views == 4 and varied.source.endswith("4 views by crop")
+    rows = how.folds[0][0][:8]
+    one = tf.distribute.get_strategy()
+    seen = [next(iter(varied.batches(rows, 8, 0, one)(epoch, 0)))[0] for epoch in range(6)]
+    plain_rows = next(iter(plain.batches(rows, 8, 0, one)(0, 0)))[0]
+    np.testing.assert_array_equal(seen[0], plain_rows)
+    # Each epoch has an order of its own: compare what is in it, not where.
+    sums = [np.sort(np.sum(np.abs(batch), 1)) for batch in seen]
+    assert not np.allclose(sums[1], sums[0], rtol=1e-3)
+    np.testing.assert_allclose(sums[5], sums[0], rtol=1e-3)
+
+
+def test_no_altered_copies_are_tried_where_none_is_harmless(world):
+    network, features, how, extractor = world
+    task = tuning.last_stages(network, 1, features, how, extractor, views=None, log=nothing)
+    assert task.more_views is None
+
+
 def test_activations_that_are_kept_already_need_no_room(world, monkeypatch, tmp_path):
     network, features, how, extractor = world
     first = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
@@ -754,6 +779,34 @@ def test_more_stages_are_trained_where_they_help(colours, tmp_path):
     assert found.settings["unfreeze"] == "all" and found.verdict.tuned_wins, said
     judged = features.examples.where("train")
     assert len(found.positions) == len(judged) - len(how.folds[0][1])
+
+
+def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    how, said = plan(features.examples, 0), []
+    options = {"views": None, "augment": ("flip",), "log": nothing}
+    last = tuning.last_stages(network, 1, features, how, extractor, **options)
+    one = tf.distribute.get_strategy()
+    way = Way(4, 8, 0, tmp_path, float("inf"), said.append, nothing, one, longest=8)
+    setting, judged = pick_setting(
+        [Setting(last, (1,), 0.01)],
+        (0.01,),
+        features,
+        how,
+        way,
+        lambda rows: start_of(features, rows, seed=0),
+    )
+    losses = {
+        line.partition(":")[0]: float(re.search(r"log loss (\d+\.\d+)", line)[1])
+        for line in said
+        if "log loss" in line
+    }
+    assert len(losses) == 3 and len(judged.folds) == 2
+    assert losses[str(setting)] == min(losses.values())
+    assert "2 times as many epochs" in " ".join(losses)
+    assert "4 altered copies" in " ".join(losses)
 
 
 def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_path):

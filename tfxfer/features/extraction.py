@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from tfxfer import memory
 from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, drop_undecodable
@@ -177,6 +178,7 @@ def fill(
             keep(per_shard)
             shown.update(images)
         keep(1)
+    memory.give_back()
     return without(examples, bad)
 
 

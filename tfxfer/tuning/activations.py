@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -241,6 +242,7 @@ def last_stages(
             more_views=None,
         )
 
+    @cache
     def seconds_of_views() -> float:
         return tried * len(plan.everything) * computing(pixels, prefix, extract)
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfxfer import memory
 from tfxfer.backbone import Backbone, Precision
 from tfxfer.multiworker import MultiWorkerModel
 from tfxfer.optimizers import layerwise
@@ -276,6 +277,7 @@ def trained(
 
     Several trainings in a row share the epochs, and only the last one is watched.
     """
+    memory.give_back()
     way, setting, start, done = fold.way, fold.setting, fold.start, 0
     history: History = ()
     every = setting.task.batches(fold.seen, fold.size, way.seed, way.strategy)
