@@ -23,7 +23,7 @@ def partial(
     unfreeze_by: Annotated[Literal["all", "gradual"], "all: train the stages together. gradual: the last one first, then one more."] = "all",
     epochs: Annotated[int | None, "Epochs of the final training; by default 6 to 20, whichever helps.", range(1, 10**6)] = None,
     learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
-    views: Annotated[int | None, "How many altered copies (mirrored, cropped) to make of each training photo. By default 4 are tried.", range(1000)] = None,
+    views: Annotated[int | None, "How many altered copies (mirrored, cropped) to make of each training photo. By default 2 are tried.", range(1000)] = None,
     augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views are varied. auto: in ways that do not clearly lower accuracy."] = "auto",
     time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end of an epoch.", (0, 10**6)] = None,
 ):

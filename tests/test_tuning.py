@@ -557,16 +557,16 @@ def test_altered_copies_are_kept_only_where_they_are_tried(world):
     assert (plain.views, plain.source.count("views")) == (0, 0)
     assert plain.more_views is not None and plain.seconds_of_views is not None
     varied = plain.more_views()
-    assert varied.views == 4 and varied.source.endswith("4 views by crop")
+    assert varied.views == 2 and varied.source.endswith("2 views by crop")
     rows = how.folds[0][0][:8]
     one = tf.distribute.get_strategy()
-    seen = [next(iter(varied.batches(rows, 8, 0, one)(epoch, 0)))[0] for epoch in range(6)]
+    seen = [next(iter(varied.batches(rows, 8, 0, one)(epoch, 0)))[0] for epoch in range(4)]
     plain_rows = next(iter(plain.batches(rows, 8, 0, one)(0, 0)))[0]
     np.testing.assert_array_equal(seen[0], plain_rows)
     # Each epoch has an order of its own: compare what is in it, not where.
     sums = [np.sort(np.sum(np.abs(batch), 1)) for batch in seen]
     assert not np.allclose(sums[1], sums[0], rtol=1e-3)
-    np.testing.assert_allclose(sums[5], sums[0], rtol=1e-3)
+    np.testing.assert_allclose(sums[3], sums[0], rtol=1e-3)
 
 
 def test_no_altered_copies_are_tried_where_none_is_harmless(world):
@@ -806,7 +806,7 @@ def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_p
     assert len(losses) == 3 and len(judged.folds) == 2
     assert losses[str(setting)] == min(losses.values())
     assert "2 times as many epochs" in " ".join(losses)
-    assert "4 altered copies" in " ".join(losses)
+    assert "2 altered copies" in " ".join(losses)
 
 
 def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_path):

@@ -36,8 +36,9 @@ LARGE = (
 
 DEPTHS = (2, 5, 9)  # how many of the last stages are tried (METHODS: what tuning is worth)
 # Altered copies of each photo that are tried unasked, and the photos up to which they are: on two
-# cores EfficientNet-Lite0 takes three minutes for as many.
-TRIED_VIEWS, MOST = 4, 4_000
+# cores EfficientNet-Lite0 takes a minute and a half for as many. With 4 copies a short training
+# sees each of them once, and tells little about a long one.
+TRIED_VIEWS, MOST = 2, 4_000
 
 
 def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
