@@ -1,5 +1,6 @@
 """Fine-tuning: cuts, a training that a kill does not change, the guard, and what is refused."""
 
+import gc
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from savedmodels import save_reusable, tiny_network, vision_transformer
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from tfxfer import data, tuning
 from tfxfer.backbone import Backbone
@@ -826,6 +828,28 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     np.testing.assert_allclose(fold.logits(fold.first), first.logits(weights), atol=1e-3)
     moved = np.abs(fold.logits(fold.first) - head.logits(features.output[rows])).max()
     assert moved > 1e-2
+
+
+def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
+    network, features, how, extractor = world
+    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    one = Setting(task, (1,), 0.01)
+    way = Way(1, 8, 0, tmp_path, float("inf"), nothing, nothing, tf.distribute.get_strategy())
+
+    def graphs() -> set[int]:
+        gc.collect()
+        return {
+            id(found)
+            for found in gc.get_objects()
+            if isinstance(found, FuncGraph) and found.name.startswith("one_step")
+        }
+
+    before = graphs()
+    head = linear_head(features, how.folds[0][0])
+    setting.trained(prepared(one, way, head, *how.folds[0]), "one", 1)
+    assert graphs() - before
+    way.keep_models_of(None)
+    assert not graphs() - before
 
 
 def test_a_batch_in_pieces_is_learnt_as_a_whole(world):

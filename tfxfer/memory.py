@@ -3,6 +3,10 @@
 import ctypes
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tensorflow.python.framework.ops import gradient_registry
 
 
 def give_back() -> None:
@@ -15,3 +19,20 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+@contextmanager
+def forgotten_gradients() -> Iterator[None]:
+    """What is traced meanwhile can be deleted with its model; nobody may take its gradient later.
+
+    A step of training adds up the replicas' gradients by an operation with a gradient of its own.
+    TensorFlow 2.21 keeps that for ever under a new name, and with it all of the traced step: 0.2 GB
+    for EfficientNet-Lite0.
+    """
+    before = set(gradient_registry.list())
+    try:
+        yield
+    finally:
+        for name in set(gradient_registry.list()) - before:
+            if name.startswith("CustomGradient-"):
+                del gradient_registry._registry[name]

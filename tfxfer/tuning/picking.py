@@ -49,15 +49,18 @@ def pick_setting(
     truth, short = features.examples.labels[held], max(1, way.epochs // SHORT)
     head = start(seen)
     LOG.info("Measuring how long training takes")
-    folds = {one.task: prepared(one, way, head, seen, held) for one in settings}
-    seconds = {task: seconds_of_an_image(fold) for task, fold in folds.items()}
+    seconds: dict[Task, float] = {}
+    for one in sorted(settings, key=lambda one: one.task.unfreeze != "all"):
+        seconds[one.task] = seconds_of_an_image(prepared(one, way, head, seen, held))
+        if one.task.unfreeze == "all":
+            way.keep_models_of(None)  # it takes much memory, and comes last, if at all
     costs = Costs(seconds, plan, way)
     tried: dict[Setting, float] = {}
 
     def try_out(setting: Setting) -> float:
         LOG.info("Trying %s", setting)
         epochs = short * setting.times
-        fold = replace(folds[setting.task], setting=setting)
+        fold = prepared(setting, way, head, seen, held)
         if (before := setting.before) is not None:
             fold = begun(fold, f"try-{before.name}", short * before.times)
             epochs = way.look(len(seen))
@@ -98,7 +101,7 @@ def pick_setting(
         images = len(seen) * short * best.times
         if fits(best, images, chiefs(way.strategy, measure)):
             with_views = best.task.more_views()
-            folds[with_views], seconds[with_views] = folds[best.task], seconds[best.task]
+            seconds[with_views] = seconds[best.task]
             if best.task in way.made:
                 way.made[with_views] = way.made[best.task]
             varied = replace(best, task=with_views)
@@ -108,6 +111,7 @@ def pick_setting(
         whole = setting.further(best)
         if not fits(whole, len(seen) * way.look(len(seen))):
             continue
+        way.keep_models_of(best)
         if try_out(whole) < tried[best]:
             best = whole
         else:
@@ -115,6 +119,7 @@ def pick_setting(
     if way.late():
         way.log("the time was up before everything was tried")
     way.log(f"chosen: {best}")
+    way.keep_models_of(best)
     return best, plan
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfxfer import memory
 from tfxfer.errors import TuningError
 from tfxfer.features import Progress
 from tfxfer.optimizers import warm_up_cosine
@@ -84,7 +85,8 @@ def ready(
         )
         optimizer.build(model.trainable_variables)
     start = [*before, *(v.numpy() for v in optimizer.variables)]
-    model.train_on_batch(*batch)
+    with memory.forgotten_gradients():
+        model.train_on_batch(*batch)
     model.reset_metrics()
     return [*start, *(v.numpy() for v in model.metrics_variables)]
 
@@ -182,15 +184,16 @@ def train(
             f"epoch {now['epoch'] + 1} of {epochs}",
         )
         epoch, left = now["epoch"], exactly(strategy, steps - skipped)
-        done = model.fit(
-            batches(epoch, skipped),
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            verbose=0,
-            callbacks=[keeper],
-            shuffle=False,
-            **left,
-        )
+        with memory.forgotten_gradients():
+            done = model.fit(
+                batches(epoch, skipped),
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                verbose=0,
+                callbacks=[keeper],
+                shuffle=False,
+                **left,
+            )
         values = {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
         if not math.isfinite(values["loss"]) or not all(
             np.isfinite(v.numpy()).all() for v in learnt(model)
