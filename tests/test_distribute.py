@@ -335,7 +335,7 @@ def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmo
         "--learning-rate",
         "0.003",
     ]
-    common += ["--head", "gaussian", "--global-batch", "7"]
+    common += ["--head", "gaussian", "--global-batch", "7", "--views", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
     said, _ = run(["run", *common, "--cache", str(tmp_path / "c1"), "--out", str(one)]).communicate(
         timeout=200

@@ -23,11 +23,11 @@ def give_back() -> None:
 
 @contextmanager
 def forgotten_gradients() -> Iterator[None]:
-    """What is traced meanwhile can be deleted with its model; nobody may take its gradient later.
+    """Let go of all that TensorFlow traces meanwhile as soon as its model is deleted.
 
-    A step of training adds up the replicas' gradients by an operation with a gradient of its own.
-    TensorFlow 2.21 keeps that for ever under a new name, and with it all of the traced step: 0.2 GB
-    for EfficientNet-Lite0.
+    The gradient of what was traced can't be taken afterwards. A step of training adds up the
+    gradients of all replicas by an operation with a gradient of its own. TensorFlow 2.21 keeps that
+    for ever under a new name, and with it all of the traced step: 0.2 GB for EfficientNet-Lite0.
     """
     before = set(gradient_registry.list())
     try:

@@ -32,9 +32,10 @@ def pick_setting(
 ) -> tuple[Setting, Plan]:
     """The rate that is best where the fewest stages train, then more stages as far as they pay.
 
-    Then the best of these for twice as many epochs, and with altered copies of the photos, where no
-    more than 5 stages train. Each is trained for a short while, and judged by the log loss of examples that are not judged again:
-    those of the first fold, or where there is one split only, a fifth of what it trains on.
+    Where no more than 5 stages train, twice as many epochs and altered copies of the photos are
+    tried as well. Each setting is trained for a short while, and judged by the log loss of examples
+    that are not judged again: those of the first fold, or where there is one split only, a fifth of
+    what it trains on.
     The whole network goes on from the best of these, for a first look of two epochs.
 
     Returns:
