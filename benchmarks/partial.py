@@ -136,13 +136,13 @@ def averaged(images: int) -> bool:
         features = extractor(examples, network.prefix(len(network.stages)))
         parts = plan(examples, 0)
         rows = parts.everything
-        frozen = fitted_on(features, rows, head="auto", seed=0, log=nothing).fitted
+        frozen = fitted_on(features, rows, head="auto", seed=0, log=nothing).choice.fitted
         start = start_of(features, rows, seed=0)
         models = {"frozen": join(network.tapped(frozen.taps), frozen.layer(), network.image_size)}
         for depth in DEPTHS:
             task = last_stages(network, depth, features, parts, extractor, log=nothing)
             model, _ = task.build(start)
-            models[f"mean, {depth} stages"] = task.average(model, start, frozen, 0.5)
+            models[f"mean, {depth} stages"] = task.average(model, start, frozen, 0.5, False)
         pixels = Pixels(examples, network.image_size, network.value_range, BATCH)
         ready = np.concatenate([batch for _, batch in pixels.batches(range(images), None)])
         seconds: dict[str, list[float]] = {name: [] for name in models}

@@ -38,14 +38,15 @@ def full(
     run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
         prefix = network.prefix(len(network.stages))
-        features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)
+        mirror = tfxfer.mirrors.are_computed("auto", len(examples))
+        features = extract(examples, prefix, mirror=mirror, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     plan = tfxfer.tuning.plan(features.examples, run.seed)
     folder = run.folder / "checkpoints" / "tuning"
     with run.timed("tuning"):
         kinds = tuple(kind for kind in augment.split("+") if kind not in ("auto", "none"))
         if augment == "auto":
-            kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
+            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
         how: dict[str, Any] = {"views": None, "augment": kinds, "seed": run.seed, "folder": folder, "log": run.say}
         tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, **how) for depth in depths]
         whole = tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service)
@@ -67,6 +68,7 @@ def full(
         )
     if not run.is_main_worker:
         return  # with several workers, the main one evaluates the model and saves it
+    features = features if found.mirror else features.one_side
     model, outcome = tfxfer.outcome.settle(found, features, network, run)
     with run.timed("baselines"):
         baselines = tfxfer.outcome.baselines(features, run)

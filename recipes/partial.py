@@ -39,14 +39,15 @@ def partial(
     run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
         prefix = network.prefix(len(network.stages))
-        features = extract(examples, prefix, skip_bad_images=run.skip_bad_images)
+        mirror = tfxfer.mirrors.are_computed("auto", len(examples))
+        features = extract(examples, prefix, mirror=mirror, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     plan = tfxfer.tuning.plan(features.examples, run.seed)
     folder = run.folder / "checkpoints" / "tuning"
     with run.timed("activations"):
         kinds = tuple(kind for kind in augment.split("+") if kind != "auto")
         if augment == "auto" and tfxfer.tuning.views_are_used(views, plan):
-            kinds = tfxfer.tuning.harmless(features, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
+            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
         how: dict[str, Any] = {"views": views if kinds else 0, "augment": kinds, "seed": run.seed, "folder": folder, "log": run.say}
         tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, **how) for depth in depths]
     with run.timed("tuning"):
@@ -69,6 +70,7 @@ def partial(
         )
     if not run.is_main_worker:
         return  # with several workers, the main one evaluates the model and saves it
+    features = features if found.mirror else features.one_side
     model, outcome = tfxfer.outcome.settle(found, features, network, run)
     with run.timed("baselines"):
         baselines = tfxfer.outcome.baselines(features, run)

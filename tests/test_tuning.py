@@ -507,11 +507,56 @@ def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
     part = features.take(seen)
     labels = part.examples.labels
     frozen = choose(part, labels, 2, features.tap_widths, head=head, log=nothing).fitted
-    average = task.average(model, start, frozen, 0.5)
+    average = task.average(model, start, frozen, 0.5, False)
     answers = tuning.from_pixels(network, features, batch_size=8).answers
     expected = 0.5 * start.logits(features.take(held).output) + frozen.logits(features.take(held))
     found = answers(average, held, 8)
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def both_sides(world):
+    network, features, _, extractor = world
+    return extractor(features.examples, network.prefix(3), mirror=True, progress=False)
+
+
+@pytest.mark.parametrize("way", ["pixels", "activations"])
+def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_sides):
+    network, features, how, extractor = world
+    seen, held = how.folds[0]
+    task = tuning.from_pixels(network, features, batch_size=8)
+    if way == "activations":
+        task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    start = linear_head(features, seen)
+    frozen = choose(
+        both_sides.take(seen), features.examples.labels[seen], 2, features.tap_widths, log=nothing
+    ).fitted
+    average = task.average(task.build(start)[0], start, frozen, 0.5, True)
+    answers = tuning.from_pixels(network, features, batch_size=8).answers
+    alone = start.logits(features.take(held).output)
+    expected = 0.5 * alone + frozen.logits(both_sides.take(held))
+    np.testing.assert_allclose(
+        answers(average, held, 8), expected, atol=2e-3 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_frozen_model_sees_both_sides_where_that_is_better(
+    better, world, both_sides, monkeypatch, tmp_path
+):
+    network, features, how, extractor = world
+    monkeypatch.setattr("tfxfer.mirrors.compare", lambda *probabilities: (better, "measured"))
+    said = []
+    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    options = {"epochs": 1, "rate": 1e-9, "folder": tmp_path, "log": said.append}
+    found = tuning.compete([task], both_sides, how, **options)
+    assert (found.model, found.mirror) == (None, better)
+    assert "mirror images: measured" in " ".join(said)
+    rows = how.everything
+    used = both_sides if better else features
+    labels = features.examples.labels[rows]
+    expected = choose(used.take(rows), labels, 2, features.tap_widths, log=nothing)
+    np.testing.assert_array_equal(found.probabilities, expected.out_of_fold)
 
 
 def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):
@@ -522,7 +567,7 @@ def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):
     part = features.take(seen)
     labels = part.examples.labels
     frozen = choose(part, labels, 2, features.tap_widths, log=nothing).fitted
-    average = task.average(task.build(start)[0], start, frozen, 0.5)
+    average = task.average(task.build(start)[0], start, frozen, 0.5, False)
     average.save(tmp_path / "average.keras")
     again = keras.models.load_model(tmp_path / "average.keras")
     images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)

@@ -436,11 +436,14 @@ def settle(
         chosen=chosen_of(found),
         chosen_head=found.fitted.name,
         chosen_taps=taps,
+        mirror_images=found.mirror,
         why=str(found.verdict),
         tuning=found.settings,
     )
     layer = found.fitted.layer()
-    model = found.model or join(network.tapped(taps), layer, network.image_size)
+    model = found.model or join(
+        network.tapped(taps), layer, network.image_size, mirror=found.mirror
+    )
     pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)
     answers = of_model(pixels, model, features) if found.model else of_head(features, layer)
     return model, judge(

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfxfer import dataservice
+from tfxfer import dataservice, mirrors
 from tfxfer.backbone import Precision
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
@@ -67,6 +67,7 @@ class Competition:
 
     verdict: the comparison.
     fitted: the head of the frozen winner, or the one that the tuned winner started from.
+    mirror: whether the frozen winner, or its part of a mean, sees mirror images, too.
     model: the tuned winner, from pixels to calibrated logits; None where the frozen one won.
     positions, probabilities: examples that were held out, and what models like the winner said of them, calibrated.
     candidates: which of the judged examples each candidate got right, bool.
@@ -76,12 +77,28 @@ class Competition:
 
     verdict: Verdict
     fitted: Fitted | Averaged
+    mirror: bool
     model: keras.Model | None
     positions: np.ndarray
     probabilities: np.ndarray
     candidates: dict[str, np.ndarray]
     settings: dict[str, Any]
     history: History
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """The frozen model of some examples.
+
+    mirror: whether it sees the mean of the features of a photo and its mirror image.
+    """
+
+    choice: Choice
+    mirror: bool
+
+    def logits(self, features: Features) -> np.ndarray:
+        """Calibrated logits [n, C] of examples whose features are given as they were extracted."""
+        return self.choice.fitted.logits(features if self.mirror else features.one_side)
 
 
 def compete(
@@ -105,7 +122,8 @@ def compete(
     """Fit heads, tune from there, and judge both by `plan` (see `tfxfer.tuning.guard`).
 
     Args:
-        features: of all taps, of all examples.
+        features: of all taps, of all examples; with two views mirror images are tried for the
+            frozen model, as in the recipe frozen. What is tuned sees none.
         tasks: what may train, from few stages to many; as many are taken as pay on a short run.
         head: of the frozen model, as in `tfxfer.probe.choose`.
         gradual: train the last stage first, then one more at a time.
@@ -190,13 +208,13 @@ def competed(
     gradual: bool,
 ) -> Competition:
     """The competition at one batch size."""
-    log = way.log
+    log, both_sides, features = way.log, features, features.one_side
 
-    def fit(rows: np.ndarray, log: Callable[..., None] = nothing) -> Choice:
+    def fit(rows: np.ndarray, log: Callable[..., None] = nothing) -> Frozen:
         return chiefs(
             way.strategy,
-            lambda: fitted_on(features, rows, head=head, seed=way.seed, log=log),
-            (Choice, Candidate, Fitted, Averaged),
+            lambda: fitted_on(both_sides, rows, head=head, seed=way.seed, log=log),
+            (Frozen, Choice, Candidate, Fitted, Averaged),
         )
 
     def start(rows: np.ndarray) -> Fitted:
@@ -207,18 +225,18 @@ def competed(
         )
 
     log("The frozen model:")
-    choice = fit(plan.folds[0][0], log)
+    first = fit(plan.folds[0][0], log)
     settings = [Setting(task, steps_of(task, gradual), rates[0]) for task in tasks]
     setting, plan = pick_setting(settings, rates, features, plan, way, start)
-    choices = [
-        choice if i == 0 and plan.first else fit(seen) for i, (seen, _) in enumerate(plan.folds)
+    rivals = [
+        first if i == 0 and plan.first else fit(seen) for i, (seen, _) in enumerate(plan.folds)
     ]
     folds = [prepared(setting, way, start(rows[0]), *rows) for rows in plan.folds]
     truth = features.examples.labels[plan.judged]
     frozen = np.concatenate(
         [
-            choice.fitted.logits(features.take(held))
-            for choice, (_, held) in zip(choices, plan.folds, strict=True)
+            rival.logits(both_sides.take(held))
+            for rival, (_, held) in zip(rivals, plan.folds, strict=True)
         ]
     )
     if way.precision == "mixed":
@@ -277,31 +295,33 @@ def competed(
         if ended is None or len(ended.history) < final.epochs:
             found = replace(found, late=True)
     if not found.tuned_wins:
-        choice = fit(plan.everything) if plan.taken or len(folds) > 1 else choices[0]
+        kept = fit(plan.everything) if plan.taken or len(folds) > 1 else rivals[0]
         return Competition(
             found,
-            choice.fitted,
+            kept.choice.fitted,
+            kept.mirror,
             None,
             plan.everything,
-            choice.out_of_fold,
+            kept.choice.out_of_fold,
             right,
             picks,
             history,
         )
     assert ended is not None
-    kept = between(final.first, ended.weights[-1], answer.share)
-    assign(learnt(final.model), kept)
+    weights = between(final.first, ended.weights[-1], answer.share)
+    assign(learnt(final.model), weights)
     if way.precision == "mixed" and len(final.held):
-        rough = final.logits(kept)
+        rough = final.logits(weights)
         final.backbone.precision = "float32"
-        log(rounding("tuned", rough, final.logits(kept), truth))
-    frozen_head = choices[0].fitted if len(folds) == 1 else fit(plan.everything).fitted
+        log(rounding("tuned", rough, final.logits(weights), truth))
+    rival = rivals[0] if len(folds) == 1 else fit(plan.everything)
     value = temperature(tuned, truth)
     cooling = answer.cooling(reached[-1], truth) * value
     return Competition(
         found,
         final.fitted,
-        served(setting.task, final, frozen_head, answer.weight, cooling, value),
+        rival.mirror and answer.weight < 1,
+        served(setting.task, final, rival, answer.weight, cooling, value),
         plan.judged,
         softmax(tuned / value, 1),
         right,
@@ -313,7 +333,7 @@ def competed(
 def served(
     task: Task,
     final: Fold,
-    frozen: Fitted | Averaged,
+    frozen: Frozen,
     weight: float,
     cooling: float,
     value: float,
@@ -326,8 +346,8 @@ def served(
         value: what the frozen model's are divided by.
     """
     if weight < 1:
-        part = frozen.cooled(value / (1 - weight))
-        return task.average(final.model, final.fitted, part, weight / cooling)
+        part = frozen.choice.fitted.cooled(value / (1 - weight))
+        return task.average(final.model, final.fitted, part, weight / cooling, frozen.mirror)
     model = task.finish(final.model, final.fitted)
     multiply_logits(model.get_layer(final.fitted.name), 1 / cooling)
     return model
@@ -350,19 +370,11 @@ def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray
 
 def fitted_on(
     features: Features, rows: np.ndarray, *, head: str, seed: int, log: Callable[..., None]
-) -> Choice:
-    """The head of some examples, as `frozen` fits it."""
+) -> Frozen:
+    """The frozen model of some examples, as the recipe frozen finds it."""
     part = features.take(rows)
-    return choose(
-        part,
-        part.examples.labels,
-        len(part.examples.classes),
-        features.tap_widths or (features.feature_size,),
-        head=head,
-        units=part.examples.units,
-        seed=seed,
-        log=log,
-    )
+    choice, used = mirrors.choose_head("auto", part, head=head, seed=seed, log=log)
+    return Frozen(choice, len(used.views) > 1)
 
 
 def start_of(features: Features, rows: np.ndarray, *, seed: int) -> Fitted:

@@ -19,7 +19,7 @@ from tfxfer.data import Examples
 from tfxfer.data.duplicates import shown
 from tfxfer.errors import DataError
 from tfxfer.features import Features, Pixels
-from tfxfer.heads import TakeColumns, join, sum_of
+from tfxfer.heads import Flip, TakeColumns, join, sum_of
 from tfxfer.probe import Averaged, Fitted
 from tfxfer.probe.fitted import Array
 from tfxfer.probe.train import reader
@@ -38,8 +38,9 @@ class Task:
     batches: (positions, batch size, seed, strategy) -> the training batches of each epoch, dealt out among the replicas.
     answers: (model, positions, batch size) -> its logits, float64 [n, C], computed by all replicas.
     finish: a model that was built, with what it has learnt, as one from pixels, outside any strategy.
-    average: such a model, the head that it started from, a frozen head and a number -> one from
-        pixels whose logits are the sum of the model's, times that number, and of the frozen head's.
+    average: such a model, the head that it started from, a frozen head, a number, and whether that
+        frozen head sees the mean of an image and its mirror image -> a model from pixels whose
+        logits are the sum of the first model's, times that number, and of the frozen head's.
     source: what the inputs are, for people.
     unfreeze: what `Backbone.unfreeze` is told: which stages train.
     at_once: how many images a CPU trains on at once; a batch is made of several such pieces.
@@ -52,7 +53,7 @@ class Task:
     batches: Callable[[np.ndarray, int, int, Strategy], Batches]
     answers: Callable[[keras.Model, np.ndarray, int], np.ndarray]
     finish: Callable[[keras.Model, Fitted], keras.Model]
-    average: Callable[[keras.Model, Fitted, Fitted | Averaged, float], keras.Model]
+    average: Callable[[keras.Model, Fitted, Fitted | Averaged, float, bool], keras.Model]
     source: str
     unfreeze: int | str = "all"
     at_once: int = 10**6
@@ -146,14 +147,19 @@ def from_pixels(
         return alone
 
     def average(
-        model: keras.Model, fitted: Fitted, frozen: Fitted | Averaged, share: float
+        model: keras.Model,
+        fitted: Fitted,
+        frozen: Fitted | Averaged,
+        share: float,
+        mirror: bool,
     ) -> keras.Model:
         tuned, part = build(fitted)
         tuned.set_weights(model.get_weights())
         pixels = keras.Input((*network.image_size, 3), name="pixels")
         unchanged = network.tapped(frozen.taps if features.tap_widths else None)
-        seen = keras.layers.Concatenate(name="features")([part(pixels), unchanged(pixels)])
+        sides = [[unchanged(image)] for image in sides_of(pixels, mirror)]
         head = multiplied(tuned.get_layer(fitted.name), share)
+        seen = features_of_both(part(pixels), sides)
         return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
 
     return Task(
@@ -206,6 +212,28 @@ def pixels_of(levels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
     """Whole numbers from 0 to 255 as pixels, float32 of the same shape."""
     low, high = value_range
     return low + (high - low) / 255 * tf.cast(levels, tf.float32)
+
+
+def sides_of(pixels: keras.KerasTensor, mirror: bool) -> list[keras.KerasTensor]:
+    """The image, and where it is asked for its mirror image."""
+    return [pixels, Flip(name="mirror")(pixels)] if mirror else [pixels]
+
+
+def features_of_both(
+    tuned: keras.KerasTensor, sides: Sequence[Sequence[keras.KerasTensor]]
+) -> keras.KerasTensor:
+    """Features of the tuned network, then those of the frozen one, as one row.
+
+    Args:
+        sides: the frozen network's features of the image, in parts, and maybe of its mirror image.
+    """
+    names = "features", "features_of_mirror"
+    rows = [
+        keras.layers.Concatenate(name=name)([tuned, *parts])
+        for name, parts in zip(names, sides, strict=False)
+    ]
+    # The mean of two rows with the same tuned features: an int8 export looks for such a mean.
+    return keras.layers.Average(name="both_sides")(rows) if len(rows) > 1 else rows[0]
 
 
 def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Model:
@@ -264,23 +292,30 @@ def from_activations(
         return join(whole, head, network.image_size)
 
     def average(
-        model: keras.Model, fitted: Fitted, frozen: Fitted | Averaged, share: float
+        model: keras.Model,
+        fitted: Fitted,
+        frozen: Fitted | Averaged,
+        share: float,
+        mirror: bool,
     ) -> keras.Model:
-        taps = frozen.taps
         pixels = keras.Input((*network.image_size, 3), name="pixels")
-        row = network.front(stages, taps)(pixels)
+        front = network.front(stages, frozen.taps)
+        rows = [front(image) for image in sides_of(pixels, mirror)]
         width = math.prod(rest.entry_shape)
-        activations = TakeColumns(0, width, name="activations_alone")(row)
-        activations = keras.layers.Reshape(rest.entry_shape, name="activations")(activations)
+        early = rows[0].shape[-1] - width
+        alone = TakeColumns(0, width, name="activations_alone")
+        shaped = keras.layers.Reshape(rest.entry_shape, name="activations")
+        before = [TakeColumns(-early, early, name="taps_before")] if early else []
         tuned = rest.tapped(None)
         tuned.take_weights(trained_part(model))
-        unchanged = rest.tapped(min(taps, stages))
-        parts = [tuned(activations)]
-        if early := row.shape[-1] - width:
-            parts.append(TakeColumns(-early, early, name="taps_before")(row))
-        parts.append(unchanged(activations))
-        seen = keras.layers.Concatenate(name="features")(parts)
+        unchanged = rest.tapped(min(frozen.taps, stages))
+        activations = [shaped(alone(row)) for row in rows]
+        sides = [
+            [*(taps(row) for taps in before), unchanged(one)]
+            for row, one in zip(rows, activations, strict=True)
+        ]
         head = multiplied(model.get_layer(fitted.name), share)
+        seen = features_of_both(tuned(activations[0]), sides)
         return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
 
     return Task(build, batches, answers, finish, average, source, stages, views=len(views) - 1)
