@@ -4,9 +4,9 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import size
+from tfxfer.data import Examples
 from tfxfer.engines import ENGINES
 from tfxfer.errors import SavedModelError, TuningError
 from tfxfer.features import Extractor, Features, Pixels
@@ -22,7 +23,7 @@ from tfxfer.probe import choose, paired
 from tfxfer.probe.folds import sample
 from tfxfer.stages import ONLY_ONE
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.task import Task, batches_of, from_activations, from_pixels
+from tfxfer.tuning.task import Task, from_activations, from_pixels
 from tfxfer.workers import Strategy, chiefs, place
 
 Kept: TypeAlias = Literal["float16", "float32"]
@@ -138,20 +139,15 @@ def last_stages(
         extract: how they were computed, and where they are kept.
         views, augment: so many altered copies of each training image are kept too, and the epochs
             take turns; None: the task can be had with some, see `Task.more_views`.
-        folder: where it is noted what was decided, so that a run that was killed goes on from the same inputs, whatever disk and clock say then.
+        folder: where it is noted what was decided, so that a run that was killed goes on from the
+            same inputs, whatever disk and clock say then.
     """
-    examples, used = features.examples, np.union1d(plan.everything, plan.judged)
-    labels, classes = examples.labels, len(examples.classes)
-    pixels = Pixels(examples, network.image_size, network.value_range, extract.batch_size)
     whole = replace(
         from_pixels(
             network, features, augment=augment if views else (), batch_size=extract.batch_size
         ),
         unfreeze=stages,
     )
-    used_unasked = views is None and augment and views_are_used(views, plan)
-    most = TRIED_VIEWS if used_unasked else 0
-    views = views or 0
     if stages == len(network.stages):
         log("every stage trains: nothing is frozen that could be computed once")
         return whole
@@ -160,100 +156,157 @@ def last_stages(
     except SavedModelError as error:
         log(f"the whole network is computed in each step: {error}")
         return whole
-    images = len(used) + views * len(plan.everything)
-    half = images * prefix.width * 2
-    before = network.stages[len(network.stages) - stages - 1].name
-    log(
-        f"What the network computes up to {before} is kept for all epochs: {prefix.width:,} "
-        f"numbers for each of {images:,} images, {size(half)} in float16 "
-        f"or {size(2 * half)} in float32"
+    cut = Cut(
+        network=network,
+        prefix=prefix,
+        rest=rest,
+        before=network.stages[len(network.stages) - stages - 1].name,
+        examples=features.examples,
+        plan=plan,
+        extract=extract,
+        augment=augment,
+        log=log,
     )
-    few = examples.take(plan.everything[sample(labels[plan.everything], COMPARED, seed)])
+    tries_views = views is None and augment and views_are_used(views, plan)
+    views = views or 0
+    log(cut.said(views))
 
-    def need(dtype: Kept, views: int) -> int:
-        plain = extract.need(examples.take(used), prefix, dtype=dtype)
-        kinds: dict[str, Any] = {"dtype": dtype, "augment": augment}
-        return plain + sum(
-            extract.need(examples.take(plan.everything), prefix, number=number, **kinds)
-            for number in range(1, views + 1)
-        )
+    def decide() -> tuple[Kept | None, int]:
+        dtype = cut.form(views, seed)
+        if dtype is None or not tries_views or not cut.room(dtype, TRIED_VIEWS).enough:
+            return dtype, 0
+        return dtype, TRIED_VIEWS
 
-    def room(dtype: Kept, views: int, more: int = 0) -> tuple[bool, int]:
-        needed, free = chiefs(
-            extract.strategy, lambda: (need(dtype, views) + more, extract.cache.free())
-        )
-        return needed <= free, free
-
-    def lacks_room(dtype: Kept, more: int = 0) -> bool:
-        enough, free = room(dtype, views, more)
-        if not enough:
-            log(
-                f"The disk is too full to keep them in {dtype} ({size(free)} free in "
-                f"{extract.cache.folder}): the whole network is computed in each step"
-            )
-        return not enough
-
-    def decided() -> Kept | None:
-        if lacks_room("float16", extract.need(few, prefix)):
-            return None
-        LOG.info("Trying in which form they can be kept")
-        found = extract(few, prefix)
-        if (
-            4 * prefix.width > LARGE
-            and (
-                slower := chiefs(
-                    extract.strategy, lambda: reading(found) / computing(pixels, prefix, extract)
-                )
-            )
-            > 1
-        ):
-            log(
-                f"Reading them takes {slower:.1f} times as long as computing them: the whole "
-                "network is computed in each step"
-            )
-            return None
-        dtype = chiefs(extract.strategy, lambda: precision_of(found, rest, seed, log))
-        return None if dtype == "float32" and lacks_room("float32") else dtype
-
-    def decided_all() -> tuple[Kept | None, int]:
-        dtype = decided()
-        return dtype, most if most and dtype and room(dtype, most)[0] else 0
-
-    dtype, tried = noted(folder, stages, extract.strategy, decided_all)
+    dtype, tried = noted(folder, stages, extract.strategy, decide)
     if dtype is None:
         return whole
-
-    def altered(count: int) -> list[Placed]:
-        copies = []
-        for number in range(1, count + 1):
-            log(f"altered copy {number} of {count} of each photo ({', '.join(augment)})")
-            copy = extract(
-                examples.take(plan.everything), prefix, dtype=dtype, augment=augment, number=number
-            )
-            copies.append(Placed(copy, plan.everything, len(examples)))
-        return copies
-
-    def with_more_views() -> Task:
-        rows = [clean, *altered(tried)]
-        return replace(
-            task,
-            batches=batches_of(rows, labels, classes),
-            source=f"{source}, {tried} views by {' and '.join(augment)}",
-            views=tried,
-            more_views=None,
-        )
-
-    @cache
-    def seconds_of_views() -> float:
-        return tried * len(plan.everything) * computing(pixels, prefix, extract)
-
-    clean = Placed(extract(examples.take(used), prefix, dtype=dtype), used, len(examples))
-    source = f"activations after {before} in {dtype}"
-    seen = f", {views} views by {' and '.join(augment)}" if views else ""
-    task = from_activations(network, rest, [clean, *altered(views)], labels, classes, source + seen)
+    task = cut.task(dtype, views)
     if not tried:
         return task
-    return replace(task, more_views=with_more_views, seconds_of_views=seconds_of_views)
+    return replace(
+        task,
+        more_views=partial(cut.task, dtype, tried),
+        seconds_of_views=cache(lambda: tried * len(plan.everything) * cut.seconds),
+    )
+
+
+@dataclass(frozen=True)
+class Room:
+    """Whether something fits on the disk, and how many bytes are free there."""
+
+    enough: bool
+    free: int
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A network in two: what the first part computes of each photo is kept, and the rest trains.
+
+    before: the name of the first part's last stage.
+    extract: how the first part is computed, and where its activations are kept.
+    augment: how altered copies of the training photos differ from these.
+    """
+
+    network: Backbone
+    prefix: Prefix
+    rest: Backbone
+    before: str
+    examples: Examples
+    plan: Plan
+    extract: Extractor
+    augment: tuple[str, ...]
+    log: Callable[[str], None]
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """Positions of the photos that train or judge."""
+        return np.union1d(self.plan.everything, self.plan.judged)
+
+    @property
+    def trained(self) -> Examples:
+        """The photos that have altered copies."""
+        return self.examples.take(self.plan.everything)
+
+    def said(self, views: int) -> str:
+        """One sentence on what is kept."""
+        images = len(self.used) + views * len(self.plan.everything)
+        half = images * self.prefix.width * 2
+        return (
+            f"What the network computes up to {self.before} is kept for all epochs: "
+            f"{self.prefix.width:,} numbers for each of {images:,} images, {size(half)} in float16 "
+            f"or {size(2 * half)} in float32"
+        )
+
+    def room(self, dtype: Kept, views: int, more: int = 0) -> Room:
+        """Whether the activations fit on the disk, and `more` bytes beside them."""
+
+        def need() -> int:
+            plain = self.extract.need(self.examples.take(self.used), self.prefix, dtype=dtype)
+            kinds: dict[str, Any] = {"dtype": dtype, "augment": self.augment}
+            return plain + sum(
+                self.extract.need(self.trained, self.prefix, number=number, **kinds)
+                for number in range(1, views + 1)
+            )
+
+        needed, free = chiefs(
+            self.extract.strategy, lambda: (need() + more, self.extract.cache.free())
+        )
+        return Room(needed <= free, free)
+
+    def fits(self, dtype: Kept, views: int, more: int = 0) -> bool:
+        """Whether there is `room`, which is said where there is none."""
+        room = self.room(dtype, views, more)
+        if not room.enough:
+            self.log(
+                f"The disk is too full to keep them in {dtype} ({size(room.free)} free in "
+                f"{self.extract.cache.folder}): the whole network is computed in each step"
+            )
+        return room.enough
+
+    def form(self, views: int, seed: int) -> Kept | None:
+        """In which precision activations are kept; None where they can't be, which is said."""
+        labels, everything = self.examples.labels, self.plan.everything
+        few = self.examples.take(everything[sample(labels[everything], COMPARED, seed)])
+        if not self.fits("float16", views, self.extract.need(few, self.prefix)):
+            return None
+        LOG.info("Trying in which form they can be kept")
+        found = self.extract(few, self.prefix)
+        if 4 * self.prefix.width > LARGE:
+            slower = chiefs(self.extract.strategy, lambda: reading(found) / self.seconds)
+            if slower > 1:
+                self.log(
+                    f"Reading them takes {slower:.1f} times as long as computing them: the whole "
+                    "network is computed in each step"
+                )
+                return None
+        dtype = chiefs(
+            self.extract.strategy, lambda: precision_of(found, self.rest, seed, self.log)
+        )
+        return None if dtype == "float32" and not self.fits("float32", views) else dtype
+
+    @property
+    def seconds(self) -> float:
+        """How long the first part takes for a photo, decoding left out."""
+        network, batch_size = self.network, self.extract.batch_size
+        pixels = Pixels(self.examples, network.image_size, network.value_range, batch_size)
+        return computing(pixels, self.prefix, self.extract)
+
+    def task(self, dtype: Kept, views: int) -> Task:
+        """The task that trains the rest, with so many altered copies of each photo."""
+        used = self.extract(self.examples.take(self.used), self.prefix, dtype=dtype)
+        rows = [Placed(used, self.used, len(self.examples))]
+        source = f"activations after {self.before} in {dtype}"
+        kinds = self.augment
+        for number in range(1, views + 1):
+            self.log(f"altered copy {number} of {views} of each photo ({', '.join(kinds)})")
+            copy = self.extract(
+                self.trained, self.prefix, dtype=dtype, augment=kinds, number=number
+            )
+            rows.append(Placed(copy, self.plan.everything, len(self.examples)))
+        if views:
+            source += f", {views} views by {' and '.join(kinds)}"
+        labels, classes = self.examples.labels, len(self.examples.classes)
+        return from_activations(self.network, self.rest, rows, labels, classes, source)
 
 
 def noted(

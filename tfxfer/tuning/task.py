@@ -165,7 +165,7 @@ def from_pixels(
     return Task(
         build,
         batches,
-        lambda model, rows, size: answered(model, rows, size, pixels.dataset),
+        lambda model, rows, size: answered(model, rows, size, images),
         finish,
         average,
         " ".join(["pixels", *augment]),
