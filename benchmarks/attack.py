@@ -1,16 +1,21 @@
-"""What a stranger's files can do: python benchmarks/attack.py [--only NAME ...] [--seed N] [--images N ...]
+"""Changes files at random and looks at what they can do to tfxfer.
 
-    images    10,000 files of all formats, changed at random: the check, the decoder and the exported graph say
-              the same, and what is too much is never decoded
-    models    500 SavedModels, changed at random, a quarter of them with an operation that writes a file
-    runs      500 run folders, changed at random, with hashes that fit: opened, predicted, reported, exported
+    python benchmarks/attack.py [--only NAME ...] [--seed N] [--images N ...]
+
+    images    10,000 files of all formats, changed at random: the check, the decoder and the
+              exported graph agree, and what is too large is never decoded
+    models    500 SavedModels, changed at random, a quarter of them with an operation that writes
+              a file
+    runs      500 run folders, changed at random, with hashes that fit: opened, predicted,
+              reported, exported
     archives  200 archives of SavedModels, from disk and over HTTP, some of them bombs
-    kills     100 SIGKILLs of frozen, partial, export, predict and cache --clear: the same bytes afterwards, nothing
-              half-written, and the files of a person that lie beside them all there
+    kills     100 SIGKILLs of frozen, partial, export, predict and cache --clear: the same bytes
+              afterwards, nothing half-written, and all files of a person that lie beside them
 
-Each runs in child processes on files that it makes itself, and reaches no address but 127.0.0.1. A try goes wrong
-where the process crashes, takes 2 GiB or hangs (ten seconds and what the command itself needs), where an error is
-none of tfxfer's own, or where a file appears, changes or is gone that is not the command's.
+Each attack runs in child processes on files that it makes itself, and reaches no address but
+127.0.0.1. A try goes wrong where the process crashes, takes 2 GiB or hangs (ten seconds and what
+the command itself needs), where an error is not one of tfxfer's own, or where a file that is not
+the command's appears, changes or is gone.
 
 Expected: no try goes wrong. Exit 1 where one does.
 """

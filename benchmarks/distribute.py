@@ -1,7 +1,11 @@
-"""Two workers with one core each, against one process with two cores: python benchmarks/distribute.py [--steps 12] [--rounds 2]
+"""Compares two workers with one core each with one process with two cores.
 
-Both train the whole EfficientNet-Lite0 and a Dense head on the same images in memory, 32 a step, by `fit` with a `MultiWorkerModel`, in turns. Expected: two
-workers reach at least 0.8 times as many images per second, by the median of the steps, and the same losses within 1e-4. Exit 1 where that does not hold.
+    python benchmarks/distribute.py [--steps 12] [--rounds 2]
+
+Both train the whole EfficientNet-Lite0 and a Dense head on the same images in memory, 32 a step,
+by `fit` with a `MultiWorkerModel`, in turns. Expected: two workers reach at least 0.8 times as many
+images per second, by the median of the steps, and the same losses within 1e-4. Exit 1 where that
+does not hold.
 """
 
 import argparse
@@ -41,9 +45,8 @@ class Steps(keras.callbacks.Callback):
 def child(steps: int) -> None:
     """Train, and print seconds and losses as JSON."""
     strategy = distribute.strategy()
-    pretrained = tfxfer.savedmodel.read(
-        tfxfer.handles.resolve("efficientnet-lite0").path
-    )  # outside the scope
+    # It is read outside the scope of the strategy.
+    pretrained = tfxfer.savedmodel.read(tfxfer.handles.resolve("efficientnet-lite0").path)
     rng = np.random.default_rng(0)
     images, labels = (
         rng.uniform(size=(BATCH, 224, 224, 3)).astype(np.float32),
@@ -77,7 +80,7 @@ def child(steps: int) -> None:
 
 
 def ran(count: int, steps: int) -> dict:
-    """What the chief of so many workers printed."""
+    """Train with `count` workers, and return what the first of them printed."""
     addresses = launch.free_addresses(count)
     started = []
     for index in range(count):
@@ -125,7 +128,8 @@ def main() -> int:
         )
     speed = {count: BATCH / float(np.median(values)) for count, values in rates.items()}
     print(
-        f"{distribute.cores()} cores: one process {speed[1]:.1f} images/s, two workers {speed[2]:.1f} images/s"
+        f"{distribute.cores()} cores: one process {speed[1]:.1f} images/s, "
+        f"two workers {speed[2]:.1f} images/s"
     )
     print(
         f"ratio {speed[2] / speed[1]:.2f}, at least 0.8; losses apart by {apart:.1e}, at most 1e-4"

@@ -1,18 +1,25 @@
-"""What extraction costs: python benchmarks/extract.py [--backbone NAME] [--data FOLDER] [--images N] [--rounds N] [--skip-memory]
+"""Measures what extraction costs.
 
     pip install -e ".[openvino]" onnxruntime tf2onnx
+    python benchmarks/extract.py [--backbone NAME] [--data FOLDER] [--images N] [--rounds N]
+        [--skip-memory]
 
-All on the same network and all its taps, in one run: the ways to compute the network take turns, and medians of their rates (images per second) count.
+All ways compute the same network with all its taps, in one run: they take turns, and the medians of
+their rates (images per second) count.
 
-    plain        the layer with its variables, in a tf.function, batches of 32: what calling the SavedModel does
+    plain        the layer with its variables, in a tf.function, batches of 32: what calling the
+                 SavedModel does
     tensorflow   the TensorFlow engine
-    bare ...     OpenVINO and ONNX Runtime used by hand, at the better of 1, 8 and 32 images a request
+    bare ...     OpenVINO and ONNX Runtime used by hand, at the better of 1, 8 and 32 images a
+                 request
     openvino     the OpenVINO engine, in float32 and in bf16
-    decode       the JPEG files of 256 px to pixels, alone
-    extract      files to cached features: what each further image costs, start-up apart
+    decode       decoding the JPEG files of 256 px to pixels, alone
+    extract      from files to cached features: the cost of each further image, without start-up
 
-Then peak memory (RssAnon) of extraction with 1,000 and with 10,000 images, and test accuracy on the demo data with features in bf16 and in float32.
-Exit 1 where a target is missed; bf16 counts where the CPU has AMX (AVX512_BF16 alone does not make it faster, and that is said).
+Then it measures the peak memory (RssAnon) of extraction with 1,000 and with 10,000 images, and the
+test accuracy on the demo data with features in bf16 and in float32. Exit 1 where a target is
+missed. The target for bf16 counts only where the CPU has AMX: AVX512_BF16 alone does not make it
+faster, and the output says so.
 """
 
 import argparse
@@ -45,7 +52,10 @@ Way = Callable[[np.ndarray], object]
 
 
 def make(folder: Path, count: int) -> Path:
-    """`count` JPEG files of 256 px in two class folders, from the demo's images, slightly shifted: no two have the same bytes."""
+    """Write `count` JPEG files of 256 px in two class folders.
+
+    They are made from the demo's images, slightly shifted: no two have the same bytes.
+    """
     demo, rng = data.load("demo"), np.random.default_rng(0)
     for name in ("even", "odd"):
         (folder / "train" / name).mkdir(parents=True)
@@ -145,7 +155,10 @@ def available(module: str) -> bool:
 
 
 def rates(found: dict[str, Way], x: np.ndarray, rounds: int) -> dict[str, np.ndarray]:
-    """Images per second of each way in each round; the ways take turns, after one turn to warm up."""
+    """Return the images per second of each way in each round.
+
+    The ways take turns, after one turn to warm up.
+    """
     taken: dict[str, list[float]] = {name: [] for name in found}
     for turn in range(rounds + 1):
         for name, run in found.items():
@@ -190,7 +203,7 @@ def extraction(examples: data.Examples, prefix: Prefix, engine: str) -> tuple[fl
 
 
 def watched(stop: threading.Event, peak: list[int]) -> None:
-    """Peak RssAnon of this process in KiB: mapped file pages don't count."""
+    """Keep the peak RssAnon of this process in `peak`, in KiB: mapped file pages don't count."""
     while not stop.wait(0.02):
         status = Path("/proc/self/status").read_text()
         peak[0] = max(peak[0], int(status.split("RssAnon:")[1].split()[0]))
@@ -261,7 +274,10 @@ def main() -> int:
     parser.add_argument(
         "--data",
         type=Path,
-        help="a folder of class folders of JPEG files of 256 px; made from the demo data where it is left out",
+        help=(
+            "a folder of class folders of JPEG files of 256 px; "
+            "made from the demo data where it is left out"
+        ),
     )
     parser.add_argument("--images", type=int, default=2500)
     parser.add_argument("--rounds", type=int, default=9)
@@ -286,7 +302,8 @@ def measure(options: argparse.Namespace, scratch: Path) -> int:
     tapped = Backbone(options.backbone, trainable=False, taps=len(network.stages))
     amx = "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
     print(
-        f"{options.backbone}, {len(network.stages)} taps, {prefix.width} features, {os.cpu_count()} cores, {'AMX' if amx else 'no AMX'}"
+        f"{options.backbone}, {len(network.stages)} taps, {prefix.width} features, "
+        f"{os.cpu_count()} cores, {'AMX' if amx else 'no AMX'}"
     )
 
     pixels = Pixels(examples, prefix.image_size, prefix.value_range, ROUND)
@@ -294,7 +311,10 @@ def measure(options: argparse.Namespace, scratch: Path) -> int:
     found = rates(ways(tapped, prefix), x, options.rounds)
     for name, values in found.items():
         print(
-            f"  {name:24s} {np.median(values):7.1f} images/s  ({values.min():.1f} to {values.max():.1f})",
+            (
+                f"  {name:24s} {np.median(values):7.1f} images/s  ({values.min():.1f} to "
+                f"{values.max():.1f})"
+            ),
             flush=True,
         )
 
@@ -327,13 +347,15 @@ def measure(options: argparse.Namespace, scratch: Path) -> int:
             turns.append((rate * (1 / alone + 1 / decode), rate, start, alone, decode))
         share, rate, start, alone, decode = sorted(turns)[1]
         print(
-            f"  {engine}: extract {rate:.1f}, network alone {alone:.1f}, decode alone {decode:.1f} images/s; start-up {start:.1f} s"
+            f"  {engine}: extract {rate:.1f}, network alone {alone:.1f}, "
+            f"decode alone {decode:.1f} images/s; start-up {start:.1f} s"
         )
         held.append(target(f"extract with {engine}, share of what the cores allow", share, 0.9))
     if not options.skip_memory:
         peaks = [memory(folder, count, options.backbone) for count in (1_000, 10_000)]
         print(
-            f"  peak RssAnon: {peaks[0] / 1024:.0f} MiB with 1,000 images, {peaks[1] / 1024:.0f} MiB with 10,000"
+            f"  peak RssAnon: {peaks[0] / 1024:.0f} MiB with 1,000 images, "
+            f"{peaks[1] / 1024:.0f} MiB with 10,000"
         )
         held.append(
             target("peak memory, 10,000 images / 1,000", peaks[1] / peaks[0], 1.1, least=False)
@@ -341,7 +363,8 @@ def measure(options: argparse.Namespace, scratch: Path) -> int:
     if "openvino" in found:
         full, half, error = accuracies(network)
         print(
-            f"  test accuracy on the demo data: float32 {full:.3f}, bf16 {half:.3f}, one standard error {error:.3f}"
+            f"  test accuracy on the demo data: float32 {full:.3f}, bf16 {half:.3f}, "
+            f"one standard error {error:.3f}"
         )
         held.append(
             target(

@@ -1,15 +1,21 @@
-"""Frozen, partial and full on several data sets, as a user runs them: python benchmarks/finetune.py [--data FOLDER ...] [--seeds 3] [--only NAME ...]
-[--recipes partial full] [--keep FOLDER]
+"""Compares frozen, partial and full on several data sets, as a user runs them.
+
+    python benchmarks/finetune.py [--data FOLDER ...] [--seeds 3] [--only NAME ...]
+        [--recipes partial full] [--keep FOLDER]
 
     few        ten examples a class of the demo's training part, its whole test part
     FOLDER     each folder of --data, with train/ and test/ (ants and bees, say), by its name
     demo       the demo data
-    turned     the demo data inverted and turned by up to 60 degrees: the network never saw such images
-    noisy      the demo data, dim and under noise, like radar or ultrasound: made so that frozen features are poor and there is something to gain
+    turned     the demo data inverted and turned by up to 60 degrees: the network never saw such
+               images
+    noisy      the demo data, dim and under noise, like radar or ultrasound: made so that frozen
+               features are poor and there is something to gain
 
-Each recipe runs with its defaults and each seed; what it chose, frozen or tuned, is judged on test, against `frozen` on the same examples. Expected: on no set
-is the chosen model, in the mean over the seeds, more than one paired standard error below frozen, and on `noisy` that of `full` is more than one above it.
-Exit 1 where that is not so. It takes hours: with --keep the runs stay in a folder, and the next call goes on from there.
+Each recipe runs with its defaults and each seed. The model that it chose, frozen or tuned, is
+judged on the test part, against `frozen` on the same examples. Expected: on no set is the chosen
+model, in the mean over the seeds, more than one paired standard error below frozen, and on `noisy`
+that of `full` is more than one above it. Exit 1 where that is not so. It takes hours: with --keep
+the runs stay in a folder, and the next call goes on from there.
 """
 
 import argparse
@@ -34,7 +40,7 @@ TO_GAIN = ("noisy", "full")
 
 
 def few(folder: Path) -> None:
-    """Ten examples a class, and all of test."""
+    """Write ten training examples a class, and the whole test part."""
     demo = data.load("demo")
     train = demo.where("train")
     kept = np.concatenate(
@@ -45,7 +51,7 @@ def few(folder: Path) -> None:
 
 
 def turned(folder: Path) -> None:
-    """All of it, inverted and turned."""
+    """Write all of the demo data, inverted and turned."""
     demo, rng = data.load("demo"), np.random.default_rng(0)
     for i in range(len(demo)):
         image = enlarged(ImageOps.invert(grey(demo, i))).rotate(
@@ -55,7 +61,7 @@ def turned(folder: Path) -> None:
 
 
 def noisy(folder: Path) -> None:
-    """All of it, at a third of its contrast, under noise."""
+    """Write all of the demo data, at a third of its contrast, under noise."""
     demo, rng = data.load("demo"), np.random.default_rng(0)
     for i in range(len(demo)):
         pixels = np.asarray(enlarged(grey(demo, i)), np.float32)
@@ -96,7 +102,7 @@ def write(folder: Path, examples: data.Examples, i: int, encoded: bytes) -> None
 def run(
     recipe: str, source: str, seed: int, out: Path, cache: Path
 ) -> tuple[dict[str, bool], str, float]:
-    """Which test files were right, what was chosen, seconds."""
+    """Return which test files were right, what was chosen, and the seconds that it took."""
     began = time.monotonic()
     words = [
         sys.executable,
@@ -168,7 +174,10 @@ def main() -> int:
                     )
                     rights.append(np.array([right[file] for file in sorted(right)]))
                     print(
-                        f"{name:8s} {recipe:8s} seed {seed}: {rights[-1].mean():.3f} on test, {seconds:.0f} s. {why}",
+                        (
+                            f"{name:8s} {recipe:8s} seed {seed}: {rights[-1].mean():.3f} on test, "
+                            f"{seconds:.0f} s. {why}"
+                        ),
                         flush=True,
                     )
             for recipe in options.recipes:
@@ -180,7 +189,11 @@ def main() -> int:
                 holds = gain > error if (name, recipe) == TO_GAIN else gain >= -error
                 held = held and holds
                 print(
-                    f"{name:8s} {recipe:8s} against frozen: {100 * gain:+.2f} ± {100 * error:.2f} points  {'holds' if holds else 'MISSED'}",
+                    (
+                        f"{name:8s} {recipe:8s} against frozen: "
+                        f"{100 * gain:+.2f} ± {100 * error:.2f} points  "
+                        f"{'holds' if holds else 'MISSED'}"
+                    ),
                     flush=True,
                 )
     return int(not held)

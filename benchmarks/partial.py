@@ -119,10 +119,13 @@ def training(images: int, epochs: int) -> bool:
     rates = [BATCH / float(np.median(steps.seconds[2:])) for steps in found]
     apart = max(abs(a - b) for a, b in zip(found[0].losses, found[1].losses, strict=True))
     print(
-        f"{len(found[0].losses)} steps: cached {rates[0]:.1f} images/s, whole graph {rates[1]:.1f} images/s"
+        f"{len(found[0].losses)} steps: cached {rates[0]:.1f} images/s, "
+        f"whole graph {rates[1]:.1f} images/s"
     )
     print(
-        f"ratio {rates[0] / rates[1]:.2f}, at least 3.3; losses from {found[0].losses[0]:.4f} to {found[0].losses[-1]:.4f}, apart by {apart:.1e}, at most 1e-4"
+        f"ratio {rates[0] / rates[1]:.2f}, at least 3.3; "
+        f"losses from {found[0].losses[0]:.4f} to {found[0].losses[-1]:.4f}, "
+        f"apart by {apart:.1e}, at most 1e-4"
     )
     return rates[0] / rates[1] >= 3.3 and apart <= 1e-4
 

@@ -1,7 +1,11 @@
-"""A training step in mixed precision against one in float32, in one run: python benchmarks/precision.py [--steps 6]
+"""Compares a training step in mixed precision with one in float32, in one run.
 
-The whole EfficientNet-Lite0 and its last two stages, batch 32. On a CPU mixed precision is refused for what this measures; on a GPU it should be above 1.
-Prints the ratio of images per second. Exit 1 where `--precision mixed` is refused and would have been faster, or is not and is slower.
+    python benchmarks/precision.py [--steps 6]
+
+It trains the whole EfficientNet-Lite0 and its last two stages, batch 32, and prints the ratio of
+images per second. On a CPU, mixed precision is refused because of this ratio; on a GPU the ratio
+should be above 1. Exit 1 where `--precision mixed` is refused and would have been faster, or is not
+refused and is slower.
 """
 
 import argparse
@@ -70,7 +74,10 @@ def main() -> int:
             f"{precision} {BATCH / taken:.1f} images/s" for precision, taken in medians.items()
         )
         print(
-            f"{device}, {name}: {rates}; mixed / float32 {ratio:.2f}; {'allowed' if allowed else 'refused'}",
+            (
+                f"{device}, {name}: {rates}; mixed / float32 {ratio:.2f}; "
+                f"{'allowed' if allowed else 'refused'}"
+            ),
             flush=True,
         )
         right = right and allowed == (ratio > 1)

@@ -1,11 +1,16 @@
-"""How exactly a SavedModel read as a pure function is the original: python benchmarks/purity.py [NETWORK ...]
+"""Measures how exactly a SavedModel read as a pure function is the original.
 
-For EfficientNet-Lite0, six `keras.applications` families with random weights and a ViT: the largest difference of outputs, inference-mode
-gradients, training-mode gradients and BatchNorm updates, each relative to the largest absolute value over all tensors; batch 4, fixed seed.
-Expected: outputs and inference-mode gradients within 1e-6; training-mode gradients and updates within 2e-5. Exit 1 where one is not.
+    python benchmarks/purity.py [NETWORK ...]
 
-TensorFlow's graph optimizer is off on both sides: it adds numbers up in another order in another graph, and in the deep random networks here that alone
-makes the *original*, called eagerly and in a tf.function, differ from itself by 6e-5 (EfficientNetV2, training). `--optimized` leaves it on.
+For EfficientNet-Lite0, six `keras.applications` families with random weights and a ViT, it prints
+the largest difference of outputs, inference-mode gradients, training-mode gradients and BatchNorm
+updates, each relative to the largest absolute value over all tensors; batch 4, fixed seed.
+Expected: outputs and inference-mode gradients within 1e-6; training-mode gradients and updates
+within 2e-5. Exit 1 where one is not.
+
+TensorFlow's graph optimizer is off on both sides: it adds numbers up in another order in another
+graph, and in the deep random networks here that alone makes the *original*, called eagerly and in a
+tf.function, differ from itself by 6e-5 (EfficientNetV2, training). `--optimized` leaves it on.
 """
 
 import os

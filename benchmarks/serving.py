@@ -1,10 +1,15 @@
-"""What serving costs: python benchmarks/serving.py [--images 10000] [--rounds 15] [--data FOLDER]
+"""Measures what serving costs.
 
-    serving   an export's default signature on 32 JPEG files of 256 px, against the bare network on ready tensors plus the decoding of those files; also of
-              an export with --on-bad-image null. The three take turns; medians of their times count. At most 1.05.
-    predict   images per second of `tfxfer predict` on so many files, after start-up, against extraction of the same network's features. At least 0.9.
-    litert    the three LiteRT files of the run: bytes, milliseconds an image, and accuracy on the demo data's test part, which no choice was made on.
-              int8: at most 0.33 of float32's bytes, and at most 2 points below the float model.
+    python benchmarks/serving.py [--images 10000] [--rounds 15] [--data FOLDER]
+
+    serving   an export's default signature on 32 JPEG files of 256 px, against the bare network on
+              ready tensors plus the decoding of those files; also of an export with
+              --on-bad-image null. The three take turns; medians of their times count. At most 1.05.
+    predict   images per second of `tfxfer predict` on --images files, after start-up, against
+              extraction of the same network's features. At least 0.9.
+    litert    the three LiteRT files of the run: bytes, milliseconds an image, and accuracy on the
+              demo data's test part, which no choice was made on. int8: at most 0.33 of float32's
+              bytes, and at most 2 points below the float model.
 
 The run is `tfxfer run frozen` on the demo data, or on --data. Exit 1 where a bound is missed.
 """
@@ -60,7 +65,7 @@ def rate(counts: Iterator[int], total: int) -> float:
 
 
 def requests(run: Path, to: Path, folder: Path, rounds: int) -> bool:
-    """The first part."""
+    """Measure the first part, `serving`."""
     network = open_network(run)
     strict, null = (
         tf.saved_model.load(str(serving.export(run, to, on_bad_image=bad))).signatures[
@@ -83,19 +88,22 @@ def requests(run: Path, to: Path, folder: Path, rounds: int) -> bool:
     found = medians(ways, rounds)
     bare = found["network"] + found["decoding"]
     print(
-        f"{BATCH} files: network {1e3 * found['network']:.1f} ms, decoding {1e3 * found['decoding']:.1f} ms"
+        f"{BATCH} files: network {1e3 * found['network']:.1f} ms, "
+        f"decoding {1e3 * found['decoding']:.1f} ms"
     )
     print(
-        f"serving {1e3 * found['serving']:.1f} ms; serving / (network + decoding) {found['serving'] / bare:.3f}, at most 1.05"
+        f"serving {1e3 * found['serving']:.1f} ms; serving / (network + decoding) "
+        f"{found['serving'] / bare:.3f}, at most 1.05"
     )
     print(
-        f"serving with --on-bad-image null {1e3 * found['serving, null']:.1f} ms; {found['serving, null'] / bare:.3f}, reported only"
+        f"serving with --on-bad-image null {1e3 * found['serving, null']:.1f} ms; "
+        f"{found['serving, null'] / bare:.3f}, reported only"
     )
     return found["serving"] <= 1.05 * bare
 
 
 def streams(run: Path, folder: Path, count: int) -> bool:
-    """The second part."""
+    """Measure the second part, `predict`."""
     examples = data.load(folder)
     backbone = next(
         layer for layer in load_model(run / "model.keras").layers if isinstance(layer, Backbone)
@@ -115,13 +123,17 @@ def streams(run: Path, folder: Path, count: int) -> bool:
         (1 for _ in serving.predict(run, [folder], top_k=3, sets=0.9, unknown=True)), count
     )
     print(
-        f"{count:,} files: extraction {extraction:.1f} images/s, predict {predict:.1f} images/s; ratio {predict / extraction:.3f}, at least 0.9"
+        f"{count:,} files: extraction {extraction:.1f} images/s, predict {predict:.1f} images/s; "
+        f"ratio {predict / extraction:.3f}, at least 0.9"
     )
     return predict >= 0.9 * extraction
 
 
 def phones(run: Path, to: Path) -> bool:
-    """The third part. The export refuses nothing here: what it loses is what is measured."""
+    """Measure the third part, `litert`.
+
+    The export refuses nothing here, because the accuracy that it loses is what is measured.
+    """
     found = serving.export_litert(run, to, max_accuracy_drop=1, log=print)
     settings = open_run(run).settings()
     examples = data.load(settings["data"]["value"], seed=settings["seed"]["value"])
@@ -145,10 +157,12 @@ def phones(run: Path, to: Path) -> bool:
             100 * (float_model - np.mean(answers.argmax(1) == truth)),
         )
         print(
-            f"{kind}: {len(content):,} bytes, {milliseconds:.1f} ms an image, {drops[kind]:+.1f} points below the float model's {float_model:.3f} on test"
+            f"{kind}: {len(content):,} bytes, {milliseconds:.1f} ms an image, "
+            f"{drops[kind]:+.1f} points below the float model's {float_model:.3f} on test"
         )
     print(
-        f"int8 / float32 {sizes['int8'] / sizes['float32']:.3f}, at most 0.33; drop {drops['int8']:.1f} points, at most 2"
+        f"int8 / float32 {sizes['int8'] / sizes['float32']:.3f}, at most 0.33; "
+        f"drop {drops['int8']:.1f} points, at most 2"
     )
     return sizes["int8"] <= 0.33 * sizes["float32"] and drops["int8"] <= 2
 

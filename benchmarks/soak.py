@@ -1,13 +1,19 @@
-"""Kills at random moments, and nothing is lost: python benchmarks/soak.py [--only NAME ...] [--kills 20] [--seed N]
+"""Kills processes at random moments, and checks that nothing is lost.
 
-    extraction   of the demo data's first 1,000 images, in shards of 64, killed by SIGKILL somewhere between its start and its end, until that many kills hit a
-                 living process. No row that was there is ever gone, and the features that are there at last are those of an unbroken extraction, byte for byte.
-    run          tfxfer run frozen --resume on the demo data, killed likewise. A run folder with a manifest is whole, and what the last, unbroken call leaves
-                 is what an unbroken run leaves: the same metrics, predictions and probabilities, byte for byte.
-    partial,     the same with the recipes that train, on eight and three examples a class of the demo data: also the weights in model.keras are the same,
-    full         bit for bit.
-    workers      tfxfer launch --workers 2 -- run partial, on eight examples a class, one of the two killed: the launcher must end within a minute, and what is
-                 resumed must end in the weights and probabilities of an unbroken run within 1e-4.
+    python benchmarks/soak.py [--only NAME ...] [--kills 20] [--seed N]
+
+    extraction   of the demo data's first 1,000 images, in shards of 64, killed by SIGKILL somewhere
+                 between its start and its end, until that many kills hit a living process. No row
+                 that was there is ever gone, and the features that are there at last are those of
+                 an unbroken extraction, byte for byte.
+    run          tfxfer run frozen --resume on the demo data, killed likewise. A run folder with a
+                 manifest is whole, and what the last, unbroken call leaves is what an unbroken run
+                 leaves: the same metrics, predictions and probabilities, byte for byte.
+    partial,     the same with the recipes that train, on eight and three examples a class of the
+    full         demo data: also the weights in model.keras are the same, bit for bit.
+    workers      tfxfer launch --workers 2 -- run partial, on eight examples a class, one of the two
+                 killed: the launcher must end within a minute, and what is resumed must end in the
+                 weights and probabilities of an unbroken run within 1e-4.
 
 Exit 1 where that does not hold.
 """
@@ -70,12 +76,12 @@ def seconds(words: list[str]) -> float:
 
 def soak_extraction(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
     words = [sys.executable, __file__, "--child"]
-    whole, start = (
-        seconds([*words, str(scratch / "unbroken")]) for _ in range(2)
-    )  # the second finds all in the cache
+    # The second extraction finds all in the cache.
+    whole, start = (seconds([*words, str(scratch / "unbroken")]) for _ in range(2))
     broken, rows, hits = scratch / "broken", 0, 0
     while hits < kills:
-        # Each goes on where the one before was killed: less and less is left, and it begins anew when nothing is.
+        # Each goes on where the one before was killed: less and less is left, and when nothing is
+        # left it begins anew.
         hit = killed(
             [*words, str(broken)], rng.uniform() * (start + (whole - start) * (1 - rows / IMAGES))
         )
@@ -95,7 +101,7 @@ def soak_extraction(scratch: Path, kills: int, rng: np.random.Generator) -> bool
 
 
 def few(folder: Path, train: int) -> Path:
-    """So many training and four test examples a class."""
+    """Write `train` training examples and four test examples a class."""
     demo = data.load("demo")
     for split, count in (("train", train), ("test", 4)):
         for label, name in enumerate(demo.classes):
@@ -191,7 +197,8 @@ def soak_workers(scratch: Path, kills: int, rng: np.random.Generator) -> bool:
 
     same, hits, whole = soaked("workers", words, scratch, kills, rng, one_killed, near)
     print(
-        f"workers: one of two killed {hits} times in {whole:.1f} s of work; all had ended {longest:.0f} s later at most; the same end: {same}"
+        f"workers: one of two killed {hits} times in {whole:.1f} s of work; "
+        f"all had ended {longest:.0f} s later at most; the same end: {same}"
     )
     return same and longest < 60
 
@@ -205,7 +212,11 @@ def soaked(
     kill: Callable[[list[str], float], bool],
     same: Callable[[Path, Path], bool],
 ) -> tuple[bool, int, float]:
-    """Kill and resume until so many kills have hit; whether every run that comes to its end is the same as an unbroken one, the hits, its seconds."""
+    """Kill and resume until `kills` kills have hit.
+
+    Returns whether every run that comes to its end is the same as an unbroken one, how many kills
+    hit, and the seconds of an unbroken run.
+    """
     unbroken, broken, hits = scratch / f"unbroken-{name}", scratch / f"broken-{name}", 0
     seconds(words(scratch / f"first-{name}"))  # fills the cache
     whole = seconds(words(unbroken))

@@ -1,8 +1,12 @@
-"""Stages and what unfreezing them moves, weight by weight, on eight networks: python benchmarks/unfreeze.py [--only NAME ...]
+"""Checks what unfreezing stages moves, weight by weight, on eight networks.
 
-EfficientNet-Lite0, and seven families of keras.applications with random weights, written as reusable SavedModels. Prints the stages of each. Then, for the last
-stage, the last three and all but the first: one step of `fit` must move every trainable weight of those stages (gamma and beta included), and nothing else
-anywhere: no other weight, no moving statistic, no seed. Exit 1 where it does not.
+    python benchmarks/unfreeze.py [--only NAME ...]
+
+The networks are EfficientNet-Lite0, and seven families of keras.applications with random weights,
+written as reusable SavedModels. It prints the stages of each. Then, for the last stage, the last
+three and all but the first: one step of `fit` must move every trainable weight of those stages
+(gamma and beta included), and nothing else anywhere: no other weight, no moving statistic, no seed.
+Exit 1 where it does not.
 """
 
 import argparse
@@ -42,7 +46,11 @@ NETWORKS: dict[str, Callable[[], keras.Model]] = {
 
 
 def settled(model: keras.Model) -> keras.Model:
-    """With moving statistics of some noise: with those of a new network, deep ones say 0 to everything, and no gradient gets through."""
+    """Return the model with moving statistics of some noise.
+
+    With the statistics of a new network, deep networks answer 0 to everything, and no gradient gets
+    through.
+    """
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -51,9 +59,9 @@ def settled(model: keras.Model) -> keras.Model:
 
 
 def moved(backbone: Backbone, stages: int) -> set[str]:
-    """Weights that one step moves."""
+    """Return the names of the weights that one step moves."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
+        warnings.simplefilter("ignore")  # the model is compiled below, as the warning asks
         backbone.unfreeze(stages)
     shape = (8, *backbone.entry_shape)
     model = keras.Sequential([keras.Input(shape[1:]), backbone, keras.layers.Dense(3)])
@@ -105,10 +113,16 @@ def main() -> int:
                 verdict = (
                     "holds"
                     if found == expected
-                    else f"MISSED: too many {sorted(found - expected)}, too few {sorted(expected - found)}"
+                    else (
+                        f"MISSED: too many {sorted(found - expected)}, "
+                        f"too few {sorted(expected - found)}"
+                    )
                 )
                 print(
-                    f"  last {stages}: {len(expected)} trainable weights, {len(found)} moved: {verdict}",
+                    (
+                        f"  last {stages}: {len(expected)} trainable weights, "
+                        f"{len(found)} moved: {verdict}"
+                    ),
                     flush=True,
                 )
     return int(not held)

@@ -1,11 +1,13 @@
-"""A strict world: warnings are errors, two logical CPUs, one seed, a cache of its own."""
+"""Settings and fixtures of all tests: two logical CPUs, one seed, a cache of their own.
+
+Warnings are errors: see pyproject.toml.
+"""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault(
-    "TF_ENABLE_ONEDNN_OPTS", "1"
-)  # as tfxfer does, which test modules import after TensorFlow
+# tfxfer does this, too, but test modules import it after TensorFlow.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import io
@@ -41,7 +43,10 @@ def cache_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_savedmodel(tmp_path_factory) -> str:
-    """A reusable SavedModel: float32 [B, 32, 32, 3] in [0, 1] to 16 features, three stages, BatchNorm, swish and dropout."""
+    """A reusable SavedModel: float32 [B, 32, 32, 3] in [0, 1] to 16 features.
+
+    It has three stages, BatchNorm, swish and dropout.
+    """
     return save_reusable(tiny_network(dropout=0.3), tmp_path_factory.mktemp("tiny") / "model")
 
 

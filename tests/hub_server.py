@@ -1,4 +1,7 @@
-"""A real HTTP server in a thread that serves SavedModels as TF Hub does, and as servers do on a bad day."""
+"""A real HTTP server in a thread that serves SavedModels as TF Hub does.
+
+It also answers in the ways in which servers fail.
+"""
 
 import io
 import tarfile
@@ -20,7 +23,10 @@ AWAY = {
 
 
 def pack(folder: Path, leave_out: str = "") -> bytes:
-    """The folder as TF Hub packs it: gzipped tar, the model's files at its root; without files whose name starts with `leave_out`."""
+    """Pack the folder as TF Hub does: a gzipped tar with the model's files at its root.
+
+    Files whose name starts with `leave_out` are left out.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for path in sorted(folder.rglob("*")):
@@ -30,7 +36,7 @@ def pack(folder: Path, leave_out: str = "") -> bytes:
 
 
 class HubServer(ThreadingHTTPServer):
-    """What each path answers is in `answer`; `requests` counts them by path."""
+    """`Handler.do_GET` says what each path answers; `requests` counts the requests by path."""
 
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -40,7 +46,7 @@ class HubServer(ThreadingHTTPServer):
         self.archives: dict[str, bytes] = {}  # what other paths answer with
 
     def handle_error(self, *_) -> None:
-        """Not a word: a client that hangs up is what the tests want."""
+        """Print nothing: the tests want clients that hang up."""
 
     @property
     def url(self) -> str:
@@ -92,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "without-weights-once":
             self.send("application/gzip", self.server.whole)
         elif path == "hang-up":
-            self.close_connection = True  # not a word
+            self.close_connection = True  # without an answer
         elif path == "forbidden":
             self.send_error(403)
         else:

@@ -1,10 +1,10 @@
-"""Optimizers and a schedule as a user may write them, which Keras has not been told of."""
+"""Optimizers and a schedule as a user may write them, which are not registered with Keras."""
 
 import keras
 
 
 class Scaled(keras.optimizers.SGD):
-    """Has an option of its own, and tells it in its config."""
+    """Has an option of its own, which is in its config."""
 
     def __init__(self, learning_rate=0.01, scale=1.0, **options):
         super().__init__(learning_rate, **options)
@@ -42,7 +42,7 @@ class Both(keras.optimizers.Optimizer):
 
 
 class SGD(keras.optimizers.SGD):
-    """Is called like one of Keras."""
+    """Has the same name as an optimizer of Keras."""
 
 
 class Once(keras.optimizers.schedules.LearningRateSchedule):

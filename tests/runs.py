@@ -34,7 +34,10 @@ def turned(orientation: int) -> Image.Exif:
 
 
 def write_kinds(folder: Path) -> Path:
-    """One photo in every format, mode and orientation that is served, and in odd sizes: 50 files."""
+    """Write 50 files of one photo.
+
+    They have every format, mode and orientation that is served, and odd sizes.
+    """
     photo, large = load_photo(), Image.fromarray(load_sample_image("flower.jpg"))
     grey, palette = photo.convert("L"), photo.quantize(16)
     alpha = photo.convert("RGBA")

@@ -1,4 +1,7 @@
-"""Writes real reusable SavedModels for tests, as TF Hub's authors do: root call, variables, trainable_variables, regularization_losses."""
+"""Writes real reusable SavedModels for tests, as TF Hub's authors do.
+
+They have a root call, variables, trainable_variables and regularization_losses.
+"""
 
 import keras
 import tensorflow as tf
@@ -63,7 +66,10 @@ def tiny_network(size: int = 32, dropout: float = 0.0, seed: int = 0) -> keras.M
 def vision_transformer(
     size: int = 32, patch: int = 8, width: int = 32, depth: int = 3
 ) -> keras.Model:
-    """A small ViT: patches, learned positions, attention and MLP blocks, a class token as the output."""
+    """A small ViT: patches, learned positions, attention and MLP blocks.
+
+    The output is a class token.
+    """
     image = keras.Input((size, size, 3))
     x = keras.layers.Conv2D(width, patch, strides=patch, name="patches")(image)
     x = keras.layers.Reshape((-1, width))(x)

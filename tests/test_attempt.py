@@ -1,4 +1,4 @@
-"""Parts that a run can do without: one that fails is a line, and the run finishes."""
+"""Optional parts of a run: where one fails, a line says so, and the run finishes."""
 
 import json
 import shutil

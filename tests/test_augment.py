@@ -1,4 +1,4 @@
-"""Augmented views: functions of the content and a number alone."""
+"""Augmented views depend on the content of the image and a number alone."""
 
 import numpy as np
 import pytest

@@ -90,7 +90,7 @@ def test_a_plan_that_changes_after_fit_warns(tiny_savedmodel):
         match=r"what trains in this Backbone has changed.*call compile\(\) with a new optimizer",
     ):
         backbone.unfreeze(1)
-    backbone.unfreeze(2)  # said once
+    backbone.unfreeze(2)  # gives no second warning
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = snapshot(backbone)
     model.fit(X, Y, verbose=0)
@@ -150,7 +150,11 @@ def test_a_keras_file_loads_in_a_fresh_process_in_either_import_order(
     model = classifier(Backbone(tiny_savedmodel, trainable=False))
     model.save(tmp_path / "m.keras")
     path = str(tmp_path / "m.keras")
-    code = f"{imports}; import numpy as np; print(keras.models.load_model({path!r}).predict(np.ones((1, 32, 32, 3)), verbose=0).tolist())"
+    code = (
+        f"{imports}; import numpy as np; "
+        f"print(keras.models.load_model({path!r})"
+        ".predict(np.ones((1, 32, 32, 3)), verbose=0).tolist())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     np.testing.assert_allclose(
         json.loads(done.stdout.splitlines()[-1]),
@@ -293,7 +297,7 @@ def replaced(config, **fields) -> savedmodel.Pretrained:
 
 
 def elsewhere(code: str) -> str:
-    """What a fresh process prints, which has read no network."""
+    """Return what a fresh process prints, which has read no network."""
     done = subprocess.run(
         [sys.executable, "-c", "import keras, numpy as np, tfxfer\n" + code],
         capture_output=True,
@@ -711,7 +715,8 @@ import keras, numpy as np, tfxfer
 model = keras.models.load_model({str(tmp_path / file)!r})
 clones = [keras.models.clone_model(model), type(model).from_config(model.get_config())]
 for clone in clones:
-    for one, other in zip(model.layers[0].get_weights(), clone.layers[0].get_weights(), strict=True):
+    for one, other in zip(model.layers[0].get_weights(), \
+clone.layers[0].get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

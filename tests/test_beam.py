@@ -1,4 +1,4 @@
-"""Extraction by several processes, against the local engine's."""
+"""Extraction by several processes, compared with that of the local engine."""
 
 import json
 import os
@@ -105,7 +105,8 @@ from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 beam.SMALLEST = 10
 network = Backbone(sys.argv[1], trainable=False)
-beam.extract(data.load(sys.argv[2]), network.prefix(len(network.stages)), cache=Cache(sys.argv[3]), arguments=sys.argv[4:], progress=False)
+beam.extract(data.load(sys.argv[2]), network.prefix(len(network.stages)), \
+cache=Cache(sys.argv[3]), arguments=sys.argv[4:], progress=False)
 """
 
 
@@ -150,7 +151,7 @@ def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_sa
 
 @pytest.fixture
 def staged(examples, prefix, tmp_path):
-    """A staging folder with one list of all, its worker, and the cache it is for."""
+    """A staging folder with one list of all examples, the list's name, and the cache to fill."""
     home, cache = str(tmp_path / "staging"), Cache(tmp_path / "cache")
     plan = beam.Plan(prefix, examples.source, None, "tensorflow", "float32", False, 32)
     keep_plan(home, plan)
@@ -174,7 +175,7 @@ def test_a_bundle_that_is_tried_again_does_nothing_twice(staged, examples):
     assert done.stat().st_mtime_ns == first
     assert beam.gather(home, cache) == len(examples)
     rows, shards = kept(cache.folder), sorted(os.listdir(cache.shards))
-    worker(name)  # the runner did not hear that it was done
+    worker(name)  # as when the runner was not told that it was done
     assert beam.gather(home, cache) == len(examples)
     assert (kept(cache.folder), sorted(os.listdir(cache.shards))) == (rows, shards)
 
@@ -215,7 +216,10 @@ def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path)
     try:
         with pytest.raises(
             beam.BeamError,
-            match=r"the pipeline ended with exit status 1: .* is not there on a worker. Every worker has to see",
+            match=(
+                "the pipeline ended with exit status 1: .* is not there on a worker. "
+                "Every worker has to see"
+            ),
         ):
             beam.extract(moved, prefix, cache=Cache(tmp_path / "cache"), progress=False)
     finally:
@@ -223,10 +227,16 @@ def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path)
 
 
 def test_beam_is_an_extra():
-    code = "import sys; sys.modules['apache_beam'] = None; from tfxfer.cli import main; main(['extract', '--data', 'demo', '--to', 'x'])"
+    code = (
+        "import sys; sys.modules['apache_beam'] = None; from tfxfer.cli import main; "
+        "main(['extract', '--data', 'demo', '--to', 'x'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (
         done.returncode == 1
-        and 'Error: tfxfer extract needs an optional package. Install it with: pip install "tfxfer[beam]"'
+        and (
+            "Error: tfxfer extract needs an optional package. Install it with: "
+            'pip install "tfxfer[beam]"'
+        )
         in done.stderr
     )

@@ -224,8 +224,8 @@ def test_a_full_disk_says_where_how_much_and_what_to_try(tmp_path):
     said = done.stderr.splitlines()[-1]
     assert f"the cache in {tmp_path} can't be written: File too large. Needed: 7.6 MiB more" in said
     assert (
-        "free on that disk. Make room there (tfxfer cache --clear), or choose another folder with --cache DIR."
-        in said
+        "free on that disk. Make room there (tfxfer cache --clear), "
+        "or choose another folder with --cache DIR." in said
     )
     assert shards(tmp_path) == []
 
@@ -244,7 +244,10 @@ def test_a_folder_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         CacheError,
-        match=r"the cache in .*file/cache can't be used: Not a directory. Choose another folder with --cache DIR",
+        match=(
+            "the cache in .*file/cache can't be used: Not a directory. "
+            "Choose another folder with --cache DIR"
+        ),
     ):
         Cache(tmp_path / "file" / "cache")
 
@@ -254,7 +257,10 @@ def test_a_damaged_index_says_what_to_delete(tmp_path):
     (tmp_path / "index.sqlite3").write_bytes(b"not a database, " * 100)
     with pytest.raises(
         CacheError,
-        match=r"the index of the cache in .* is damaged: file is not a database. Delete .*index\.sqlite3 and .*shards",
+        match=(
+            "the index of the cache in .* is damaged: file is not a database. "
+            r"Delete .*index\.sqlite3 and .*shards"
+        ),
     ):
         Cache(tmp_path)
 

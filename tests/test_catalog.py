@@ -43,5 +43,8 @@ def test_a_row_is_found_by_its_name_and_by_its_url():
 
 
 def test_the_catalog_is_listed_without_tensorflow():
-    code = "import sys; from tfxfer.handles.catalog import CATALOG; sys.exit('tensorflow' in sys.modules or 'numpy' in sys.modules)"
+    code = (
+        "import sys; from tfxfer.handles.catalog import CATALOG; "
+        "sys.exit('tensorflow' in sys.modules or 'numpy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

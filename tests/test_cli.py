@@ -150,9 +150,12 @@ def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos,
     tfxfer("export", finished, tmp_path / "serving")
     photo = next(photos.rglob("*.jpg"))
     code = (
-        f"import sys, tensorflow as tf; m = tf.saved_model.load({str(tmp_path / 'serving' / '2')!r}); "
-        f"a = m.signatures['serving_default'](inputs=tf.constant([open({str(photo)!r}, 'rb').read()])); "
-        "print(a['classes'].numpy()[0][0].decode(), float(a['scores'][0, 0])); assert 'tfxfer' not in sys.modules"
+        "import sys, tensorflow as tf; "
+        f"m = tf.saved_model.load({str(tmp_path / 'serving' / '2')!r}); "
+        "a = m.signatures['serving_default']"
+        f"(inputs=tf.constant([open({str(photo)!r}, 'rb').read()])); "
+        "print(a['classes'].numpy()[0][0].decode(), float(a['scores'][0, 0])); "
+        "assert 'tfxfer' not in sys.modules"
     )
     label, score = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -178,7 +181,10 @@ def test_the_difference_of_an_engine_is_printed(photos, tiny_savedmodel, tmp_pat
         tmp_path / "run",
     )
     said = re.search(
-        r"openvino against TensorFlow, which serves the model: probabilities differ by at most (\S+) on",
+        (
+            "openvino against TensorFlow, which serves the model: "
+            r"probabilities differ by at most (\S+) on"
+        ),
         done.stdout,
     )
     assert said and 0 < float(said[1]) < 1e-2
@@ -303,7 +309,8 @@ def test_an_unknown_option_names_the_nearest():
 def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, tmp_path):
     page = tmp_path / "slow.py"
     page.write_text(
-        "import tfxfer\n\n\n@tfxfer.recipe\ndef slow(run):\n    run.write_text('part.txt', 'x')\n    if not run.before:\n        import time\n"
+        "import tfxfer\n\n\n@tfxfer.recipe\ndef slow(run):\n"
+        "    run.write_text('part.txt', 'x')\n    if not run.before:\n        import time\n"
         "        print('now', flush=True)\n        time.sleep(60)\n    run.finish()\n"
     )
     process = subprocess.Popen(
@@ -311,9 +318,8 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # a shell's background job ignores it, and so would its children
+        # A background job of a shell ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.stdout.readline() != "now\n":
         assert process.poll() is None
@@ -389,7 +395,10 @@ def test_a_name_that_the_terminal_can_not_show_is_escaped(photos, tmp_path):
     "words", [("--help",), ("run", "frozen", "--help"), ("recipes",), ("backbones",)]
 )
 def test_help_loads_nothing_heavy(words):
-    code = f"import sys; from tfxfer.cli import main; main({words!r}, standalone_mode=False); print(*sys.modules)"
+    code = (
+        f"import sys; from tfxfer.cli import main; main({words!r}, standalone_mode=False); "
+        "print(*sys.modules)"
+    )
     loaded = {
         name.split(".")[0]
         for name in subprocess.run(
@@ -615,7 +624,7 @@ EVIL = "a\x1b[2Jb\x07\u202ec\nError: all is well\rz"
 def test_names_never_reach_the_terminal_raw(words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, name, getattr(sys, name))  # which main replaces
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # main replaces it
     with pytest.raises(SystemExit):
         main(words)
     out, err = capsys.readouterr()

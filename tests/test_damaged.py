@@ -105,7 +105,7 @@ def junk_behind_a_scan() -> bytes:
 
 
 def hidden_by_a_harmless_warning() -> bytes:
-    """libjpeg tells only its first warning, which is here one of bytes between segments."""
+    """libjpeg reports only its first warning, which is here about bytes between segments."""
     data = cut_and_closed()
     at = data.index(b"\xff\xdb")
     return data[:at] + b"\0\0" + data[at:]
@@ -127,7 +127,7 @@ def cmyk_and_closed() -> bytes:
 
 
 def webp(zeros: float, **options) -> bytes:
-    """A WebP of which the last share was never downloaded: the file was made as long beforehand."""
+    """A WebP whose last part was never downloaded: the file had its full length from the start."""
     file = io.BytesIO()
     picture().save(file, "WEBP", **options)
     data = file.getvalue()
@@ -182,7 +182,7 @@ def between_segments(between: bytes) -> bytes:
 
 
 def with_odd_sampling() -> bytes:
-    """Every third pixel has colours: grey, as no encoder at hand writes it."""
+    """A grey JPEG with colours for every third pixel, which no encoder at hand writes."""
     data = bytearray(jpeg(Image.new("RGB", (48, 32), (128, 128, 128)), subsampling=0))
     data[data.index(b"\xff\xc0") + 11] = 0x31
     # A unit has three blocks of brightness and two of colour, each without any difference.

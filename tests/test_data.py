@@ -1,4 +1,4 @@
-"""Folders of images: found, checked, split, and told about in sentences."""
+"""Folders of images: found, checked, split, and described in sentences."""
 
 import hashlib
 import io

@@ -38,9 +38,8 @@ def test_trousers_look_like_trousers():
     mean = np.mean(
         [np.asarray(Image.open(io.BytesIO(examples.read(i)))) for i in range(200, 400)], 0
     )
-    assert (
-        mean[20, 14] < mean[20, 9] and mean[20, 14] < mean[20, 17]
-    )  # between the legs it is darker
+    # It is darker between the legs.
+    assert mean[20, 14] < mean[20, 9] and mean[20, 14] < mean[20, 17]
 
 
 def test_it_is_small_and_has_its_licence():
@@ -58,9 +57,8 @@ def test_it_is_small_and_has_its_licence():
 def test_rebuilding_takes_the_first_of_each_class(tmp_path):
     for name, start, count in (("train", 0, 2100), ("t10k", 1950, 1100)):
         pixels, labels = np.zeros((count, 784), np.uint8), (np.arange(count) % 10).astype(np.uint8)
-        pixels[:, :4] = np.arange(start, start + count, dtype=np.int32)[:, None].view(
-            np.uint8
-        )  # the first 50 test images are training images
+        # The first 50 test images are training images.
+        pixels[:, :4] = np.arange(start, start + count, dtype=np.int32)[:, None].view(np.uint8)
         (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(
             gzip.compress(bytes(16) + pixels.tobytes())
         )
@@ -74,6 +72,5 @@ def test_rebuilding_takes_the_first_of_each_class(tmp_path):
         .view(np.int32)[:, 0]
     )
     assert list(taken[200:400]) == list(range(1, 2000, 10))
-    assert (
-        len(taken) == 3000 and min(taken[2000:]) == 2000
-    )  # an image taken before is not taken again
+    # An image that was taken before is not taken again.
+    assert len(taken) == 3000 and min(taken[2000:]) == 2000

@@ -1,4 +1,4 @@
-"""The quick look at a file's structure: whatever is whole passes, whatever is cut off is told."""
+"""The quick look at a file's structure: whole files pass, files that are cut off are reported."""
 
 import io
 import struct
@@ -167,9 +167,8 @@ def test_without_the_extra_the_line_to_type_is_named(tmp_path, monkeypatch):
                 png(np.full((4, 4), 2 * ord(label) + 5 * i, np.uint8))
             )
     (tmp_path / "a/phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
-    monkeypatch.setitem(
-        __import__("sys").modules, "pillow_heif", None
-    )  # what Python itself does where a package is missing
+    # With None in sys.modules, Python raises the same error as where a package is missing.
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     with pytest.raises(
         MissingExtraError,
         match=r'a/phone.HEIC: reading HEIC files needs .* pip install "tfxfer\[heic\]"',

@@ -1,5 +1,6 @@
-"""What is a class and what is a part, in the folders that people download; and tables and arrays as
-other programs write them.
+"""What is a class and what is a part, in the folders that people download.
+
+Also tables and arrays as other programs write them.
 """
 
 import itertools
@@ -372,7 +373,15 @@ def test_a_name_with_a_comma_is_no_list(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("-1", "1"), ("a.b", "ab"), ("कु", "कू"), ("нос", "нот"), ("1 2", "12"), ("a-1", "a-2")]
+    "names",
+    [
+        ("-1", "1"),
+        ("a.b", "ab"),
+        ("कु", "कू"),
+        ("нос", "нот"),
+        ("1 2", "12"),
+        ("a-1", "a-2"),
+    ],
 )
 def test_names_that_differ_are_not_said_to_look_the_same(names, tmp_path):
     examples = load(folder(tmp_path, dict.fromkeys(names, 5)))

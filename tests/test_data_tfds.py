@@ -11,7 +11,10 @@ from tfxfer.errors import DataError
 
 
 def write(folder, name: str, parts: dict[str, int], encoding: str = "png", bare: bool = False):
-    """A dataset on disk, as `download_and_prepare` leaves it; no code of it is registered, so that it is read from its files."""
+    """Write a dataset as `download_and_prepare` leaves it on disk.
+
+    No code of it is registered, so that it is read from its files.
+    """
     features = {
         "image": tfds.features.Image(shape=(None, None, 3), encoding_format=encoding),
         "label": tfds.features.ClassLabel(names=["left", "right"]),

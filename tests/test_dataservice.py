@@ -19,7 +19,7 @@ from tfxfer.features import extract
 
 @pytest.fixture(scope="module")
 def service():
-    """The address of its dispatcher."""
+    """The address of the service's dispatcher."""
     made = tf.data.experimental.service
     dispatcher = made.DispatchServer(made.DispatcherConfig(port=0))
     address = dispatcher.target.removeprefix("grpc://")
@@ -112,7 +112,10 @@ def test_images_that_are_no_files_are_refused(world, service, tmp_path, photos):
     none = replace(features, examples=replace(features.examples, paths=None, source="demo"))
     with pytest.raises(
         DataError,
-        match=r"--data-service reads image files, and demo has none. Leave it out, or use a folder of class folders or a .csv",
+        match=(
+            "--data-service reads image files, and demo has none. Leave it out, "
+            "or use a folder of class folders or a .csv"
+        ),
     ):
         tuning.from_pixels(network, none, service=service)
     subprocess.run(["cp", "-r", str(photos), str(tmp_path / "photos")], check=True)
@@ -122,7 +125,10 @@ def test_images_that_are_no_files_are_refused(world, service, tmp_path, photos):
     path.write_bytes(buffer.getvalue())
     with pytest.raises(
         DataError,
-        match=r"can't read 1 files that TensorFlow doesn't decode: china/china00.jpg. Convert them to JPEG, or leave it out.",
+        match=(
+            "can't read 1 files that TensorFlow doesn't decode: china/china00.jpg. "
+            "Convert them to JPEG, or leave it out."
+        ),
     ):
         tuning.from_pixels(
             network, replace(features, examples=data.load(tmp_path / "photos")), service=service
@@ -134,7 +140,9 @@ def test_an_address_is_host_and_port(address, world):
     network, features = world
     with pytest.raises(
         DistributeError,
-        match=f"--data-service {address}: expected host:port of the dispatcher of a tf.data service.",
+        match=(
+            f"--data-service {address}: expected host:port of the dispatcher of a tf.data service."
+        ),
     ):
         batches(tuning.from_pixels(network, features, service=address), np.arange(8), 0)
 
@@ -144,7 +152,10 @@ def test_a_service_that_does_not_answer_is_told(world):
     (address,) = launch.free_addresses(1)
     with pytest.raises(
         DistributeError,
-        match=f"no tf.data service answers at {address}: .*refused. Start its dispatcher, or leave out --data-service.",
+        match=(
+            f"no tf.data service answers at {address}: .*refused. Start its dispatcher, "
+            "or leave out --data-service."
+        ),
     ):
         batches(tuning.from_pixels(network, features, service=address), np.arange(8), 0)
 
@@ -182,7 +193,10 @@ def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, mo
     try:
         with pytest.raises(
             DistributeError,
-            match=r"has sent no batch for two minutes: one of its workers is gone, .* and the run with --resume.",
+            match=(
+                "has sent no batch for two minutes: one of its workers is gone, "
+                ".* and the run with --resume."
+            ),
         ):
             tuning.compete(
                 [tuning.from_pixels(network, features, service=address)],

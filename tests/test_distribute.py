@@ -1,4 +1,4 @@
-"""Flags to strategies; workers that don't come or don't fit together; what a TPU would be asked for."""
+"""Flags to strategies; workers that don't come or don't fit together; calls for a TPU."""
 
 import json
 import os
@@ -16,7 +16,10 @@ from tfxfer.errors import DistributeError
 
 
 def own_network() -> loopback.Loopback | None:
-    """A network for workers alone, None where this system allows none, as in many containers."""
+    """Return a network for workers alone.
+
+    It is None where this system allows none, as in many containers.
+    """
     try:
         return loopback.make_loopback()
     except OSError:
@@ -59,7 +62,9 @@ def test_auto_takes_several_replicas_where_they_are_asked_for():
 def test_devices_that_are_in_use_already_are_named():
     with pytest.raises(
         DistributeError,
-        match=r"the devices are in use already.* Call tfxfer.distribute.strategy before anything else",
+        match=(
+            "the devices are in use already.* Call tfxfer.distribute.strategy before anything else"
+        ),
     ):
         distribute.strategy("mirrored", replicas=7)
 
@@ -69,11 +74,17 @@ def test_devices_that_are_in_use_already_are_named():
     [
         (
             {"device": "gpu"},
-            r"no GPU that TensorFlow can use: CUDA_VISIBLE_DEVICES is '', which hides all.* Else use --device cpu",
+            (
+                "no GPU that TensorFlow can use: CUDA_VISIBLE_DEVICES is '', "
+                "which hides all.* Else use --device cpu"
+            ),
         ),
         (
             {"name": "tpu"},
-            r"no TPU here: TPU_NAME is not set, and there is no /dev/accel0 or /dev/vfio/0.* leave out --device tpu",
+            (
+                "no TPU here: TPU_NAME is not set, and there is no /dev/accel0 or /dev/vfio/0.* "
+                "leave out --device tpu"
+            ),
         ),
         ({"device": "tpu"}, r"no TPU here"),
         (
@@ -124,7 +135,10 @@ def test_workers_know_their_place(monkeypatch):
     assert distribute.workers() == (1, 3) and distribute.choose().name == "multiworker"
     monkeypatch.setenv(
         "TF_CONFIG",
-        '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "worker", "index": 0}}',
+        (
+            '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, '
+            '"task": {"type": "worker", "index": 0}}'
+        ),
     )
     assert distribute.workers() == (1, 2)
 
@@ -147,7 +161,10 @@ def test_more_workers_than_addresses_are_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", launch.config(["a:1", "b:2"], 2))
     with pytest.raises(
         DistributeError,
-        match=r"this is worker 2, and has no address for it \(worker: a:1, b:2\). Give each worker an address of its own",
+        match=(
+            r"this is worker 2, and has no address for it \(worker: a:1, b:2\). "
+            "Give each worker an address of its own"
+        ),
     ):
         distribute.workers()
 
@@ -165,7 +182,10 @@ def test_mixed_precision_is_refused_on_a_cpu(tmp_path):
     code, said = started(f"import tfxfer; tfxfer.Run({options}).start()")
     assert (
         code == 1
-        and "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer than one in float32"
+        and (
+            "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer "
+            "than one in float32"
+        )
         in said
     )
 
@@ -270,7 +290,8 @@ def test_a_batch_smaller_than_the_replicas_is_refused(photos, tmp_path, tiny_sav
         [*words, "--strategy", "mirrored", "--replicas", "3", "--global-batch", "2"]
     ).communicate(timeout=200)
     assert (
-        "a batch of 2 can't be shared out among 3 replicas. Use --global-batch 3 or more, or fewer replicas"
+        "a batch of 2 can't be shared out among 3 replicas. Use --global-batch 3 or more, "
+        "or fewer replicas"
         in said
         and "features" not in said
     )
@@ -366,7 +387,7 @@ def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmo
         [
             line.split(" images/s")[0].rsplit(None, 1)[0]
             for line in text.splitlines()
-            if line.startswith("epoch ") and "training loss" in line  # no line of progress
+            if line.startswith("epoch ") and "training loss" in line  # leaves out lines of progress
         ]
         for text in (said, both)
     ]
@@ -383,7 +404,7 @@ def worker(launcher: int, index: int) -> int:
 
 
 def read_until(process: subprocess.Popen, start: str, part: str = "") -> list[str]:
-    """What it prints, up to a line that begins so and has that part."""
+    """Return what the process prints, up to a line that begins so and has that part."""
     said = []
     while process.stdout is not None and (line := process.stdout.readline()):
         said.append(line)

@@ -1,4 +1,7 @@
-"""The pages in docs/: every command of a console block runs, and every Python block; the pages build."""
+"""The pages in docs/: every command of a console block runs, and every Python block.
+
+The pages build, too.
+"""
 
 import os
 import re
@@ -27,7 +30,10 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def lines(page: str) -> list[str]:
-    """Calls of tfxfer, in console blocks (which the tests run) and in sh blocks (for which they have no cluster or server)."""
+    """Return the calls of tfxfer in console blocks and in sh blocks.
+
+    The tests run console blocks. They have no cluster or server to run sh blocks.
+    """
     joined = [
         content.replace("\\\n", " ")
         for language, content in blocks(page)
@@ -63,9 +69,8 @@ def test_every_command_and_option_exists(page):
             for parameter in command.params
             for option in (*parameter.opts, *parameter.secondary_opts)
         }
-        named = {word.split("=")[0] for word in words if word.startswith("--")} - {
-            "--units"
-        }  # which the page's own recipe has
+        # --units is an option of the page's own recipe.
+        named = {word.split("=")[0] for word in words if word.startswith("--")} - {"--units"}
         assert named <= options, f"{page}: {line}"
 
 
@@ -106,7 +111,10 @@ def mine(tmp_path_factory, photos) -> Path:
 
 
 def scripts(page: str) -> list[tuple[str, str]]:
-    """What a reader of a page runs: console blocks, and Python blocks, those that follow each other as one program."""
+    """Return what a reader of a page runs: its console blocks and its Python blocks.
+
+    Blocks of one language that follow each other are one program.
+    """
     run = [
         (language, content)
         for language, content in blocks(page)

@@ -1,4 +1,7 @@
-"""Thresholds for doubt: prediction sets and "none of these", of examples that no figure is reported on."""
+"""Thresholds for doubt: prediction sets and "none of these".
+
+They come from examples that no figure is reported on.
+"""
 
 import math
 from dataclasses import replace

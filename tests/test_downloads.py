@@ -1,4 +1,7 @@
-"""Folders as downloads, phones and file servers leave them: what is no class is said or refused."""
+"""Folders as downloads, phones and file servers leave them.
+
+What is not a class is reported or refused.
+"""
 
 import pytest
 from test_data import folder, image, notes

@@ -98,7 +98,7 @@ def normalised(kind: str) -> Prefix:
     ("kind", "left"), [("plain", 0), ("bias", 0), ("depthwise", 0), ("shared", 1), ("computed", 1)]
 )
 def test_batch_norm_is_folded_where_that_is_right(kind, left):
-    """Not where something else reads the convolution, or where the scale is no constant."""
+    """It isn't where something else reads the convolution, or where the scale is no constant."""
     prefix, x = normalised(kind), images(3, 16)
     assert sum(node.op.startswith("FusedBatchNorm") for node in folded(needed(prefix)).node) == left
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
@@ -122,7 +122,10 @@ def test_bf16_deviates_a_little(prefix):
 def test_bf16_with_tensorflow_says_why_not(prefix):
     with pytest.raises(
         EngineError,
-        match=r"computes in float32, received bf16: .*gains nothing on a CPU.*Try --engine openvino --engine-precision bf16",
+        match=(
+            "computes in float32, received bf16: .*gains nothing on a CPU.*Try --engine openvino "
+            "--engine-precision bf16"
+        ),
     ):
         tensorflow_engine(prefix, "bf16")
 

@@ -82,7 +82,8 @@ def test_equal_probabilities_are_no_hit_among_five():
 
 
 def test_the_calibration_error_is_the_mean_distance_between_confidence_and_accuracy():
-    # Three bins of 15: 0.5 is said twice and right once, 0.9 is said twice and right twice, 1.0 is right.
+    # Three of 15 bins hold examples: the confidence 0.5 twice, once right; 0.9 twice, both right;
+    # and 1.0 once, right.
     labels, said = np.array([0, 1, 0, 0, 1]), np.array([0.5, 0.5, 0.9, 0.9, 0.0])
     probabilities = np.stack([said, 1 - said], 1)
     found = reliability(labels, probabilities)
@@ -174,7 +175,10 @@ def test_shapes_that_do_not_fit_are_named():
 
 
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels and labels of scikit-learn's digits, and the positions of 400 to train and 400 to test on."""
+    """Pixels and labels of scikit-learn's digits.
+
+    Also the positions of 400 to train on and of 400 to test on.
+    """
     x, labels = load_digits(return_X_y=True)
     return x.astype(np.float32), labels, np.arange(400), np.arange(400, 800)
 
@@ -228,7 +232,8 @@ def test_a_baseline_on_a_sample_says_so(monkeypatch):
     lines = []
     baselines(labels, train, test, list("0123456789"), raw_pixels=x, log=lines.append)
     assert lines == [
-        "baselines: logistic regression is fitted on 100 of 400 training examples, each class by its share"
+        "baselines: logistic regression is fitted on 100 of 400 training examples, "
+        "each class by its share"
     ]
 
 

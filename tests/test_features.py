@@ -1,4 +1,4 @@
-"""Features: every example once through the network, kept, resumed, never stale."""
+"""Features: every example goes once through the network; they are kept, resumed and never stale."""
 
 import hashlib
 import io
@@ -53,7 +53,7 @@ def cache(tmp_path) -> Cache:
 
 
 def listed(folder, encoded: list[bytes]) -> Examples:
-    """Files that nobody has checked: the last look is that of the extraction."""
+    """Files that nobody has checked: the extraction is the first to read them."""
     folder.mkdir(exist_ok=True)
     for i, content in enumerate(encoded):
         (folder / f"{i}.jpg").write_bytes(content)
@@ -298,7 +298,10 @@ def start(photos, tiny: str, cache, *limit: str) -> subprocess.Popen:
 def test_a_killed_extraction_resumes_to_the_same_bytes(
     photos, examples, prefix, cache, tmp_path, tiny_savedmodel
 ):
-    """Killed three times: when it is ready, when the first shard is there, and at a random moment after."""
+    """It is killed three times.
+
+    That is when it is ready, when the first shard is there, and at a random moment after.
+    """
     whole = extract(examples, prefix, cache=cache, progress=False)[:]
     folder, rng = tmp_path / "killed", np.random.default_rng(0)
     for kill in range(3):

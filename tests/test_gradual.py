@@ -1,4 +1,7 @@
-"""GradualUnfreeze: one more stage from the top down, each time with a fresh optimizer, within one `fit`."""
+"""GradualUnfreeze: one more stage from the top down, each time with a fresh optimizer.
+
+All of it happens within one `fit`.
+"""
 
 import keras
 import numpy as np
@@ -83,7 +86,10 @@ def test_taps_have_no_statistics_that_could_move_in_the_last_step(tiny_savedmode
 def test_wrong_numbers_are_refused(every, stages, tiny_savedmodel):
     with pytest.raises(
         ValueError,
-        match=rf"Expected every of at least 1 and stages from 1 to 3. Received: every={every}, stages={stages}",
+        match=(
+            "Expected every of at least 1 and stages from 1 to 3. "
+            f"Received: every={every}, stages={stages}"
+        ),
     ):
         GradualUnfreeze(
             Backbone(tiny_savedmodel, trainable=False),

@@ -73,7 +73,7 @@ def message(handle, error=HandleError):
     return str(caught.value)
 
 
-# --- folders ----------------------------------------------------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_used_where_it_lies(saved):
@@ -184,14 +184,14 @@ def test_a_damaged_folder_is_refused_with_what_is_wrong(saved, tmp_path, how):
     assert "is a damaged SavedModel" in text and DAMAGES[how] in text
 
 
-# --- names ------------------------------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 def test_an_unknown_name_gets_the_nearest_names():
     text = message("eficientnet-lite0")
     assert (
-        "'eficientnet-lite0' is neither a name in the catalog nor a folder here. The nearest names: efficientnet-lite0"
-        in text
+        "'eficientnet-lite0' is neither a name in the catalog nor a folder here. "
+        "The nearest names: efficientnet-lite0" in text
     )
 
 
@@ -201,7 +201,7 @@ def test_a_name_like_none_gets_the_command_that_lists_them():
     )
 
 
-# --- archives ---------------------------------------------------------------------------------------------------------------------------------
+# --- archives -------------------------------------------------------------------------------------
 
 
 def archived(place, *members, mode="w:gz"):
@@ -394,7 +394,7 @@ def test_a_link_with_the_name_of_an_unfinished_folder_is_not_followed(tmp_path):
     assert (tmp_path / "mine" / aside.MARK).exists()
 
 
-# --- the web ----------------------------------------------------------------------------------------------------------------------------------
+# --- the web --------------------------------------------------------------------------------------
 
 
 def module_dir(where, handle):
@@ -535,7 +535,7 @@ BOMBS = {
 
 
 def with_holes():
-    """A file that says it has 1 TB, by the headers that GNU tar writes today."""
+    """A file that claims a size of 1 TB, by the headers that GNU tar writes today."""
     info = tarfile.TarInfo("GNUSparseFile.0/zeros")
     info.pax_headers = {
         "GNU.sparse.major": "1",
@@ -556,7 +556,10 @@ def test_a_bomb_is_refused_from_disk_and_from_the_web(server, tmp_path, cache, b
 
 
 def mutated(content: bytes, seed: int) -> bytes:
-    """An archive with a few bytes changed, a part taken out, or its end cut off; packed again or not."""
+    """Return an archive with a few bytes changed, a part taken out, or its end cut off.
+
+    With an odd seed, the archive is unpacked, changed and packed again.
+    """
     rng = np.random.default_rng(seed)
     raw = bytearray(gzip.decompress(content) if seed % 2 else content)
     for _ in range(rng.integers(1, 4)):
@@ -586,7 +589,7 @@ def test_a_mutated_archive_is_a_model_or_a_handle_error(server, saved, tmp_path,
     assert not list(cache.rglob("*.tmp"))
 
 
-# --- hashes -----------------------------------------------------------------------------------------------------------------------------------
+# --- hashes ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -595,7 +598,10 @@ def handles(server, saved, tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(server.whole)
     archive_hash = hashlib.sha256(server.whole).hexdigest()
     listed = subprocess.run(
-        "find saved_model.pb assets variables -type f | LC_ALL=C sort | xargs sha256sum | sha256sum",
+        (
+            "find saved_model.pb assets variables -type f | LC_ALL=C sort | xargs sha256sum | "
+            "sha256sum"
+        ),
         shell=True,
         cwd=saved,
         capture_output=True,
@@ -697,7 +703,7 @@ def test_a_handle_without_encryption_is_said_in_one_line(caplog, url, said):
     assert all(url in record.getMessage() for record in caplog.records)
 
 
-# --- odd paths --------------------------------------------------------------------------------------------------------------------------------
+# --- odd paths ------------------------------------------------------------------------------------
 
 ODD = ["kx[1]", "a*", "what?", "back\\slash", os.fsdecode(b"caf\xe9"), "{a}", "#", "a b"]
 

@@ -1,4 +1,7 @@
-"""Heads: every one passes the same battery, and joined with a backbone it is an ordinary Keras model."""
+"""Heads: every one passes the same tests.
+
+Joined with a backbone, each is an ordinary Keras model.
+"""
 
 import keras
 import numpy as np
@@ -38,7 +41,10 @@ HEADS = {
 
 
 def check_head(head: keras.layers.Layer, folder) -> None:
-    """Build, shape, gradient, config, `.keras` in safe mode, export: what a head needs to be one."""
+    """Check all that a head needs to be one.
+
+    That is build, shape, gradient, config, `.keras` in safe mode and export.
+    """
     x, _ = examples(12)
     assert head.compute_output_shape((None, x.shape[1])) == (None, CLASSES)
     model = keras.Sequential([keras.Input((x.shape[1],)), head])
@@ -62,9 +68,8 @@ def check_head(head: keras.layers.Layer, folder) -> None:
     np.testing.assert_array_equal(loaded(x, training=False).numpy(), logits)
 
     model.export(folder / "export", verbose=False)
-    exported = tf.saved_model.load(
-        str(folder / "export")
-    )  # held by a name, or its variables are gone before it is called
+    # A name has to hold it, or its variables are gone before it is called.
+    exported = tf.saved_model.load(str(folder / "export"))
     np.testing.assert_allclose(exported.serve(x).numpy(), logits, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The house: names, walls, help, README, CHANGELOG, and what is in the wheel."""
+"""The code base: names, import rules, help, README, CHANGELOG, and what is in the wheel."""
 
 import ast
 import fnmatch
@@ -154,7 +154,10 @@ def test_keras_loads_a_model_with_a_backbone_in_either_import_order(
 
 
 def test_another_keras_backend_does_not_stop_import_tfxfer():
-    code = "import sys, types; sys.modules['keras'] = k = types.ModuleType('keras'); k.config = types.SimpleNamespace(backend=lambda: 'jax'); import tfxfer"
+    code = (
+        "import sys, types; sys.modules['keras'] = k = types.ModuleType('keras'); "
+        "k.config = types.SimpleNamespace(backend=lambda: 'jax'); import tfxfer"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -165,11 +168,12 @@ def test_data_flows_from_left_to_right_and_every_room_is_in_the_plan():
 
 
 def test_rooms_import_at_the_top_and_from_rooms():
+    # The last one is lazy so that `tfxfer backbones` needs no TensorFlow.
     lazy = {
         "tfxfer/cli.py",
         "tfxfer/__init__.py",
         "tfxfer/handles/__init__.py",
-    }  # the last so that `tfxfer backbones` needs no TensorFlow
+    }
     for name in tracked("tfxfer/*.py"):
         tree = ast.parse((ROOT / name).read_text())
         for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""Pixels and labels in Python as people have them: read right, said, or refused with a cure."""
+"""Pixels and labels in Python as people have them: read, reported, or refused with a remedy."""
 
 import keras
 import numpy as np

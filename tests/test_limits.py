@@ -1,5 +1,6 @@
-"""Images that are too much, and things that are no plain files: told by the check, the decoder and
-an export alike.
+"""Images that are too large, and things that are no plain files.
+
+The check, the decoder and an export judge them alike.
 """
 
 import io
@@ -33,7 +34,7 @@ SPEC = [tf.TensorSpec((), tf.string)]
 
 
 def put(content: bytes, at: int, form: str, *numbers: int) -> bytes:
-    """The bytes with other numbers at a place."""
+    """Return the bytes with other numbers at an offset."""
     new = struct.pack(form, *numbers)
     return content[:at] + new + content[at + len(new) :]
 
@@ -81,7 +82,7 @@ def webp_lossless(width: int, height: int) -> bytes:
 
 
 def jxl_of(side: int) -> bytes:
-    """A square of so many pixels a side, and the rest of a real file behind it."""
+    """A header of a square of `side` pixels a side, and the rest of a real file behind it."""
     bits = 3 << 1 | (side - 1) << 3 | 1 << 33 | 1 << 36
     return b"\xff\x0a" + bits.to_bytes(8, "little") + JXL[10:]
 
@@ -110,7 +111,7 @@ def alone():
 
 @pytest.fixture(scope="module")
 def served():
-    """The decoder of an export that answers bad images with nothing."""
+    """The decoder of an export that answers bad images with null."""
     function = decoder(SIZE, (0.0, 1.0), "null")
     spec = [tf.TensorSpec((None,), tf.string)]
     return tf.function(function, input_signature=spec, autograph=False)
@@ -118,11 +119,10 @@ def served():
 
 @pytest.fixture(scope="module")
 def told(alone, served) -> dict[str, tuple[str | None, bool, list[int]]]:
-    """What the check says of each file, whether the decoder refuses it, and which of three images
-    an export answers.
+    """What the check says of each file, whether the decoder refuses it, and what an export answers.
 
-    All at once: a test that sets the seed lets TensorFlow make its functions anew, which takes
-    seconds.
+    The last is which of three images the export answers. All files are looked at in one go: in each
+    test that sets the seed, TensorFlow would make its functions anew, which takes seconds.
     """
     photo, found = encoded(load_photo(), "JPEG"), {}
     for name, make in TOO_MUCH.items():

@@ -42,7 +42,10 @@ def weights(name):
 
 
 def second_way(name, size):
-    """The same network from Keras layers, by the plan of EfficientNet-B0 rather than by the shapes of the weights."""
+    """The same network from Keras layers.
+
+    It follows the plan of EfficientNet-B0 rather than the shapes of the weights.
+    """
     tensors = weights(name)
 
     def convolution(x, key, norm, stride=1, activate=True):
@@ -263,7 +266,7 @@ def test_a_package_without_weights_is_said(other_package):
         resolve("efficientnet-lite0")
 
 
-# --- the restricted reader --------------------------------------------------------------------------------------------------------------------
+# --- the restricted reader ------------------------------------------------------------------------
 
 
 class Storage:
@@ -279,7 +282,7 @@ class Global:
 
 
 class Pickler(pickle._Pickler):
-    """Writes the names of things that need not be there."""
+    """Writes the names of things that need not exist."""
 
     def persistent_id(self, thing):
         return thing.pid if isinstance(thing, Storage) else None

@@ -1,4 +1,4 @@
-"""LiteRT files: three kinds of one model, that say what they lose and what they are."""
+"""LiteRT files: one model in three kinds, which report what they lose and what they are."""
 
 import io
 import json
@@ -28,7 +28,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "serving.md"
 CLASSES = ("china", "flower")
 KINDS = ("float32", "float16", "int8")
 
-# What a phone does: LiteRT, NumPy and the file, nothing else.
+# What a phone runs: LiteRT, NumPy and the file, nothing else.
 ALONE = """
 import json, sys, zipfile
 import numpy as np
@@ -168,7 +168,10 @@ def test_an_operation_that_is_not_built_in_is_refused_by_name():
 
 
 def table(data: bytes, at: int, *path: int) -> int:
-    """Where in a flatbuffer the table, vector or string behind these fields lies; a vector's first element is field -1."""
+    """Return where in a flatbuffer the table, vector or string behind these fields lies.
+
+    The first element of a vector is field -1.
+    """
     for number in path:
         if number == -1:
             at += 4
@@ -189,7 +192,8 @@ def test_the_metadata_have_labels_and_normalisation(exported):
         ]
         data = bytes(model.buffers[entry.buffer].data)
         assert data[4:8] == b"M001"
-        # ModelMetadata.subgraph_metadata[0].input_tensor_metadata[0].process_units[0].options, a NormalizationOptions.
+        # ModelMetadata.subgraph_metadata[0].input_tensor_metadata[0].process_units[0].options,
+        # a NormalizationOptions.
         root = struct.unpack_from("<I", data)[0]
         normalization = table(data, root, 3, -1, 2, -1, 4, -1, 1)
         mean, std = (
@@ -228,7 +232,10 @@ def test_normalisation_brings_bytes_into_the_value_range(value_range):
 
 
 def test_a_file_that_loses_too_much_is_not_written(run_folder, tmp_path):
-    text = r"too much accuracy is lost on 10 validation images, in points: float32 .*; at most -200 were allowed\. Nothing was exported\."
+    text = (
+        "too much accuracy is lost on 10 validation images, in points: float32 .*; "
+        r"at most -200 were allowed\. Nothing was exported\."
+    )
     with pytest.raises(ServingError, match=text):
         export_litert(run_folder, tmp_path / "out", max_accuracy_drop=-2, log=lambda _: None)
     assert not (tmp_path / "out").exists()
@@ -251,7 +258,10 @@ def test_a_head_that_litert_can_not_hold_is_named(tiny_savedmodel, photos, tmp_p
     folder = write_run(tmp_path / "run", model, classes=CLASSES, data=photos)
     with pytest.raises(
         ServingError,
-        match=r"the model can't be a LiteRT file: LiteRT has no tf\.Digamma\. Use a head of other operations",
+        match=(
+            r"the model can't be a LiteRT file: LiteRT has no tf\.Digamma\. "
+            "Use a head of other operations"
+        ),
     ):
         export_litert(folder, tmp_path / "out", log=lambda _: None)
     assert serving.export(folder, tmp_path / "out").name == "1"
@@ -262,7 +272,10 @@ def test_images_that_are_gone_are_said(tiny_savedmodel, tmp_path):
     folder = write_run(tmp_path / "run", model, classes=CLASSES, data=tmp_path / "gone")
     with pytest.raises(
         DataError,
-        match=r"LiteRT files are judged, and int8 is calibrated, on the run's own images: .*gone does not exist",
+        match=(
+            "LiteRT files are judged, and int8 is calibrated, on the run's own images: "
+            ".*gone does not exist"
+        ),
     ):
         export_litert(folder, tmp_path / "out")
     assert not os.path.exists(tmp_path / "out")

@@ -1,4 +1,7 @@
-"""What a SavedModel's graph may hold: every operation of TensorFlow, in every place where one can hide."""
+"""What a SavedModel's graph may hold.
+
+Every operation of TensorFlow is tried, in every place where one can hide.
+"""
 
 import shutil
 from pathlib import Path
@@ -144,7 +147,7 @@ def put_into_graph(meta: MetaGraphDef, node: NodeDef) -> None:
 
 
 def put_into_unlisted(meta: MetaGraphDef, node: NodeDef) -> None:
-    """A function of which no list knows, but which an object calls by name."""
+    """Add a function that is in no list, but that an object calls by name."""
     function = meta.graph_def.library.function.add()
     function.signature.name = f"unlisted_{node.op}"
     function.node_def.append(node)
@@ -152,7 +155,7 @@ def put_into_unlisted(meta: MetaGraphDef, node: NodeDef) -> None:
 
 
 def put_into_gradient(meta: MetaGraphDef, node: NodeDef) -> None:
-    """A function that is the gradient of another."""
+    """Add a function that is the gradient of another."""
     function = meta.graph_def.library.function.add()
     function.signature.name = f"slope_{node.op}"
     function.node_def.append(node)
@@ -279,7 +282,7 @@ def test_a_graph_hidden_in_a_constant_does_not_run(tmp_path):
 
 
 def calling(operation):
-    """A call that runs an operation beside its work."""
+    """Return a call that also runs an operation."""
 
     def call(x):
         with tf.control_dependencies([operation()]):
@@ -331,7 +334,7 @@ def test_what_is_read_has_no_issues_for_the_scanners(tiny_savedmodel, capsys):
 
 
 def change_gradient(meta: MetaGraphDef) -> None:
-    """The gradient of the call is a function of other arguments."""
+    """Give the gradient of the call other arguments than the call has."""
     node = next(n for n in function_with(meta, "__inference_call").node_def if n.op == "IdentityN")
     node.attr["_gradient_op_type"].s = b"CustomGradient-0"
     slope = function_with(meta, "internal_grad_fn").signature

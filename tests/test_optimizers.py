@@ -83,7 +83,10 @@ def test_a_compiled_model_reloads_with_its_rates_in_another_process(model, tmp_p
     model.fit(X, Y, verbose=0)
     model.save(tmp_path / "m.keras")
     path = str(tmp_path / "m.keras")
-    code = f"import tfxfer, keras, json; o = keras.models.load_model({path!r}).optimizer; print(json.dumps([type(o).__name__, o.factors]))"
+    code = (
+        f"import tfxfer, keras, json; o = keras.models.load_model({path!r}).optimizer; "
+        "print(json.dumps([type(o).__name__, o.factors]))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.splitlines()[-1]
@@ -91,7 +94,7 @@ def test_a_compiled_model_reloads_with_its_rates_in_another_process(model, tmp_p
 
 
 def stages_above(backbone: Backbone, variables: list) -> list[int]:
-    """How many stages lie above that of each weight; 0 for a head's."""
+    """Return how many stages lie above that of each weight; 0 for the weights of a head."""
     numbers = {id(variable): f"weight_{i}" for i, variable in enumerate(backbone._own)}
     above = []
     for variable in variables:
@@ -102,7 +105,7 @@ def stages_above(backbone: Backbone, variables: list) -> list[int]:
 
 
 def weights_after_fit(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list:
-    """Trainable weights after three steps; the model is as before then."""
+    """Return the trainable weights after three steps; the model is then set back."""
     before = [v.numpy() for v in model.variables]
     model.compile(optimizer, LOSS, jit_compile=False)
     model.fit(X, Y, batch_size=8, epochs=3, shuffle=False, verbose=0)
@@ -113,7 +116,7 @@ def weights_after_fit(model: keras.Model, optimizer: keras.optimizers.Optimizer)
 
 
 def load_elsewhere(path: Path, before: str) -> dict:
-    """What the optimizer of a model is in another process, that ran some lines before."""
+    """Return a model's optimizer as another process loads it, which ran `before` first."""
     code = f"""
 import json
 import keras

@@ -87,7 +87,8 @@ def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
     assert [Path(row.file).name for row in rows] == ["a.JPG", "b.jpg", "c.jpeg"]
     text = str(error.value)
     assert text.startswith(
-        f"3 of 6 files can't be predicted, the others were predicted: {mixed}/bad.jpg is no image, it begins with b'this is text'; "
+        "3 of 6 files can't be predicted, the others were predicted: "
+        f"{mixed}/bad.jpg is no image, it begins with b'this is text'; "
     )
     assert (
         "short.jpg is a JPEG that is truncated: its end is missing" in text and "sick.png" in text
@@ -182,7 +183,10 @@ def test_an_export_that_answers_bad_images_with_nothing_names_them_too(
     rows = []
     with pytest.raises(
         ImageError,
-        match=r"1 of 2 files can't be predicted, the others were predicted: .*sick\.png can't be decoded\.",
+        match=(
+            "1 of 2 files can't be predicted, the others were predicted: "
+            r".*sick\.png can't be decoded\."
+        ),
     ):
         rows.extend(
             serving.predict(
@@ -216,7 +220,7 @@ def test_some_images_fit_no_class(run_folder, photos):
 
 
 def told(caplog, make) -> list[str]:
-    """What is said of unknown photos while answers are made."""
+    """Return the log lines about unknown photos while answers are made."""
     caplog.clear()
     with caplog.at_level("INFO", "tfxfer"):
         list(make())
@@ -254,7 +258,10 @@ def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(
     for how in ({"sets": 0.9}, {"unknown": True}):
         with pytest.raises(
             ServingError,
-            match=r"has no doubt\.npz, which prediction sets and unknown images need: no example was held out",
+            match=(
+                r"has no doubt\.npz, which prediction sets and unknown images need: "
+                "no example was held out"
+            ),
         ):
             serving.predict(folder, [photos], **how)
     assert len(list(serving.predict(folder, [photos]))) == 60
@@ -268,7 +275,10 @@ def test_too_few_held_out_images_say_nothing_of_unknown_ones(tiny_savedmodel, ph
     )
     with pytest.raises(
         ServingError,
-        match=r"18 held-out images are too few to tell what fits no class; at least 19 are needed\.",
+        match=(
+            "18 held-out images are too few to tell what fits no class; "
+            r"at least 19 are needed\."
+        ),
     ):
         serving.predict(folder, [photos], unknown=True)
 
@@ -317,7 +327,10 @@ def test_a_bad_file_among_many_leaves_the_rest_written(run_folder, photos, tmp_p
     (tmp_path / "bad.jpg").write_text("this is text")
     with pytest.raises(
         ImageError,
-        match=r"1 of 61 files can't be predicted, the others were predicted: .*bad\.jpg is no image",
+        match=(
+            "1 of 61 files can't be predicted, the others were predicted: "
+            r".*bad\.jpg is no image"
+        ),
     ):
         serving.write(
             serving.predict(run_folder, [tmp_path / "bad.jpg", photos], log=lambda _: None),
@@ -367,7 +380,7 @@ def test_parquet_needs_a_file():
         serving.write(ROWS, "parquet")
 
 
-# --- evaluate ---------------------------------------------------------------------------------------------------------------------------------
+# --- evaluate -------------------------------------------------------------------------------------
 
 
 def copied(photos, folder, places):
@@ -416,7 +429,10 @@ def test_classes_that_the_model_does_not_know_are_named(run_folder, photos, tmp_
     (tmp_path / "flower").rename(tmp_path / "rose")
     with pytest.raises(
         DataError,
-        match=r"has classes that the model doesn't know: 'rose'\. It knows: 'china', 'flower', 'none <of> these'\.",
+        match=(
+            r"has classes that the model doesn't know: 'rose'\. It knows: 'china', 'flower', "
+            r"'none <of> these'\."
+        ),
     ):
         serving.evaluate(run_folder, tmp_path, log=lambda _: None)
 
@@ -425,7 +441,10 @@ def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
     (copied(photos, tmp_path, ["china", "flower"]) / "china/0.jpg").write_text("text")
     with pytest.raises(
         ImageError,
-        match=r"1 of 2 images can't be judged: china/0\.jpg is no image, it begins with b'text'\. Repair or remove them\.",
+        match=(
+            r"1 of 2 images can't be judged: china/0\.jpg is no image, it begins with b'text'\. "
+            r"Repair or remove them\."
+        ),
     ):
         serving.evaluate(run_folder, tmp_path, log=lambda _: None)
 

@@ -1,4 +1,4 @@
-"""Pixels: the same by every way of calling, and what Pillow makes of the same file."""
+"""Pixels: the same by every way of calling, and the same as Pillow makes of the file."""
 
 import base64
 import io
@@ -22,7 +22,8 @@ STORED_AS = {  # how a file with this orientation lies
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-# Made with pillow-jxl-plugin 1.3.8, lossless, 12 x 8: the upper four rows 30, the lower four 200; the second with alpha 128 on the left half.
+# Made with pillow-jxl-plugin 1.3.8, lossless, 12 x 8: the upper four rows are 30, the lower four
+# are 200. The second image has alpha 128 on the left half.
 JXL = base64.b64decode("/woBQSQIAAEAdABLGIsVANQgGWNj1AVCAGAkyTCCnCoZ49qE4AcEBg==")
 JXL_ALPHA = base64.b64decode("/woBwUoIABAAjABLGJOOg4MAqCEyxkj1AkIABFMutEBODZC4fWHAoL5hKwFvAA==")
 
@@ -101,7 +102,8 @@ def clear(image: Image.Image) -> Image.Image:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_format_gives_what_pillow_gives(name):
-    # WebP's lossy decoders differ in how they spread colour over neighbours, no more than 2 of 255; grey and alpha are rounded by Pillow when it converts.
+    # WebP's lossy decoders differ in how they spread colour over neighbours, by no more than 2 of
+    # 255. Pillow rounds grey and alpha when it converts.
     assert difference(FILES[name]()) < (0.01 if name == "webp" else 2e-5)
 
 

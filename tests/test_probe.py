@@ -39,7 +39,10 @@ FITS = {"gaussian": gaussian, "linear": linear, "ridge": ridge, "prototype": pro
 def examples(
     n: int, classes: int = 4, noise: float = 0.8, seed: int = 0, widths=WIDTHS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n, F] like a network's: not negative, correlated, some columns constant; and labels."""
+    """Return features [n, F] like a network's, and labels.
+
+    The features are correlated and never negative, and some columns are constant.
+    """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % classes)
     hidden = rng.normal(0, 1, (classes, 5))[labels] + noise * rng.normal(0, 1, (n, 5))
@@ -53,7 +56,7 @@ def quiet(_: str) -> None:
 
 
 def centred(logits) -> np.ndarray:
-    """Logits with mean zero over the classes: what softmax can tell."""
+    """Logits with mean zero over the classes: softmax does not see that mean."""
     logits = np.asarray(logits, np.float64)
     return logits - logits.mean(1, keepdims=True)
 
@@ -65,7 +68,7 @@ def assert_same(logits, expected, tolerance=1e-4) -> None:
 
 
 def gaussian_by_formula(x, labels, classes, widths):
-    """METHODS, word for word, with an explicit inverse in float64."""
+    """The Gaussian of METHODS, word for word, with an explicit inverse in float64."""
     z = normalised(x, widths).astype(np.float64)
     means = np.stack([z[labels == c].mean(0) for c in range(classes)])
     residual = z - means[labels]
@@ -79,7 +82,7 @@ def gaussian_by_formula(x, labels, classes, widths):
     )
 
 
-# --- The heads ------------------------------------------------------------------------------------------------------------------------------------
+# --- The heads ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [10, 300])
@@ -99,7 +102,11 @@ def test_gaussian_agrees_with_scikit_learn_given_the_same_covariance():
     t = np.trace(total) / (len(z) - 1)
 
     class Shrunk:
-        """`LinearDiscriminantAnalysis` asks for one matrix a class and takes their mean: the same for each gives the pooled one."""
+        """The same covariance for each class.
+
+        `LinearDiscriminantAnalysis` asks for one matrix a class and takes their mean, which is then
+        the pooled one.
+        """
 
         def fit(self, rows):
             self.covariance_ = (total + t * np.eye(len(total))) / z.shape[1]
@@ -218,9 +225,9 @@ def test_linear_on_a_sample_says_so_and_the_others_count_as_held_out(monkeypatch
     x, labels = examples(400)
     lines = []
     choice = choose(x, labels, 4, (sum(WIDTHS),), head="linear", log=lines.append)
-    assert (
-        lines[-1]
-        == "linear: fitted on 200 of 400 examples, 1 GiB of features; the others count as held out, for it never saw them"
+    assert lines[-1] == (
+        "linear: fitted on 200 of 400 examples, 1 GiB of features; "
+        "the others count as held out, for it never saw them"
     )
     others = np.setdiff1d(np.arange(400), logistic.affordable(labels, np.arange(400), sum(WIDTHS)))
     np.testing.assert_allclose(
@@ -273,7 +280,7 @@ def test_the_layer_and_the_numpy_logits_are_the_same(name):
     )
 
 
-# --- Calibration and folds ------------------------------------------------------------------------------------------------------------------------
+# --- Calibration and folds ------------------------------------------------------------------------
 
 
 def test_the_temperature_has_the_smallest_log_loss():
@@ -286,9 +293,8 @@ def test_the_temperature_has_the_smallest_log_loss():
         method="bounded",
         options={"xatol": 1e-6},
     )
-    assert temperature(logits, labels) == pytest.approx(
-        found.x, rel=0.02
-    )  # one example in 401 counts as of unknown class
+    # One example in 401 counts as of unknown class.
+    assert temperature(logits, labels) == pytest.approx(found.x, rel=0.02)
 
 
 def test_the_temperature_does_not_depend_on_the_unit_of_the_logits():
@@ -326,7 +332,7 @@ def test_a_sample_keeps_the_shares_and_two_of_each_class():
     )
 
 
-# --- The choice -----------------------------------------------------------------------------------------------------------------------------------
+# --- The choice -----------------------------------------------------------------------------------
 
 
 def test_the_kernel_form_and_a_plain_loop_over_folds_agree():
@@ -388,7 +394,7 @@ def test_auto_tries_both_heads_on_each_number_of_taps_and_says_what_it_found():
 
 
 def guesses(name: str, labels: np.ndarray, wrong: slice, *, sure: float) -> validate.Candidate:
-    """A candidate that is sure of the true class, but for some examples where it says another."""
+    """A candidate that is sure of the true class, but for some examples of another one."""
     said = labels.copy()
     said[wrong] = (said[wrong] + 1) % 3
     logits = sure * np.eye(3)[said]
@@ -531,7 +537,10 @@ def test_features_that_are_not_finite_are_refused_with_what_to_try():
     x[3, 5] = np.nan
     with pytest.raises(
         SavedModelError,
-        match=r"not-a-number for 1 of 40 images. Expected finite numbers. Check its value range \(--value-range",
+        match=(
+            "not-a-number for 1 of 40 images. Expected finite numbers. "
+            r"Check its value range \(--value-range"
+        ),
     ):
         choose(x, labels, 4, WIDTHS, log=quiet)
 
@@ -541,7 +550,10 @@ def test_features_that_are_not_finite_are_refused_with_what_to_try():
     [
         (
             {"head": "forest"},
-            r'head: expected "auto" or one of gaussian, linear, ridge, prototype. Received: "forest"',
+            (
+                'head: expected "auto" or one of gaussian, linear, ridge, prototype. '
+                'Received: "forest"'
+            ),
         ),
         (
             {"tap_widths": (6, 10)},
@@ -560,7 +572,7 @@ def test_wrong_arguments_are_named(change, message):
         choose(x, **arguments)
 
 
-# --- Training by fit ------------------------------------------------------------------------------------------------------------------------------
+# --- Training by fit ------------------------------------------------------------------------------
 
 
 def test_a_trained_head_is_calibrated_on_validation():
@@ -656,7 +668,7 @@ def test_twins_are_held_out_together():
     assert (alone.argmax(1) == labels).mean() > 0.8 and (together.argmax(1) == labels).mean() < 0.7
 
 
-# --- none of these ----------------------------------------------------------------------------------------------------------------------------
+# --- none of these --------------------------------------------------------------------------------
 
 
 def blobs(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:

@@ -51,7 +51,10 @@ def test_every_built_in_recipe_is_a_short_page_that_imports_only_tfxfer():
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(
         RecipeError,
-        match=r"there is no recipe 'frozn'. Did you mean frozen\? There are frozen.*, or the path of a file",
+        match=(
+            r"there is no recipe 'frozn'. Did you mean frozen\? There are frozen.*, "
+            "or the path of a file"
+        ),
     ):
         find("frozn")
 
@@ -188,7 +191,10 @@ def test_an_argument_that_can_not_be_an_option_is_said():
         options(bare)
     with pytest.raises(
         RecipeError,
-        match=r"--size: options are int, float, str, bool, Path, tuple\[float, float\] or Literal; found <class 'dict'>",
+        match=(
+            r"--size: options are int, float, str, bool, Path, tuple\[float, float\] or Literal; "
+            "found <class 'dict'>"
+        ),
     ):
         options(odd)
 

@@ -178,12 +178,15 @@ def test_a_missing_file_is_named(tmp_path):
     (write_run(tmp_path) / "metrics.json").unlink()
     with pytest.raises(
         RunError,
-        match=r"can't be reported on: .*metrics\.json.*A report needs settings\.json, labels\.txt, metrics\.json and predictions\.csv",
+        match=(
+            r"can't be reported on: .*metrics\.json.*A report needs settings\.json, labels\.txt, "
+            r"metrics\.json and predictions\.csv"
+        ),
     ):
         report.page(tmp_path)
 
 
-# --- what was reviewed --------------------------------------------------------------------------------------------------------------------------
+# --- what was reviewed ----------------------------------------------------------------------------
 
 
 FILES = ["plain.jpg", 'wrong "sure"\n<img src=x>.jpg', "蜂蜜/\u202ereversed.jpg"]
@@ -576,7 +579,10 @@ def test_runs_that_can_not_be_compared_are_said(tmp_path):
         report.compare([one])
     with pytest.raises(
         RunError,
-        match=r"have no test image in common\. Compare runs on the same data, split by the same --seed\.",
+        match=(
+            r"have no test image in common\. Compare runs on the same data, "
+            r"split by the same --seed\."
+        ),
     ):
         report.compare([one, other])
     with pytest.raises(

@@ -16,21 +16,23 @@ from tfxfer import heads, savedmodel, serving
 from tfxfer.backbone import Backbone
 from tfxfer.errors import ServingError
 
-# Who has TensorFlow Hub and Keras 2, and no tfxfer.
+# The program of somebody who has TensorFlow Hub and Keras 2, and no tfxfer.
 HUB = """
 import json, os, sys
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import numpy as np, tensorflow_hub as hub, tf_keras
 layer = hub.KerasLayer(sys.argv[1], trainable=True)
 model = tf_keras.Sequential([tf_keras.Input((32, 32, 3)), layer, tf_keras.layers.Dense(2)])
-images, labels = np.random.default_rng(0).uniform(size=(16, 32, 32, 3)).astype("float32"), np.arange(16) % 2
+images, labels = np.random.default_rng(0).uniform(size=(16, 32, 32, 3)).astype("float32"), \
+np.arange(16) % 2
 frozen = layer(images[:2]).numpy()
 before = [w.numpy() for w in layer.trainable_weights]
 model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 losses = model.fit(images, labels, epochs=2, verbose=0).history["loss"]
 moved = sum(bool(np.any(w.numpy() != b)) for w, b in zip(layer.trainable_weights, before))
 assert "tfxfer" not in sys.modules
-print(json.dumps({"features": frozen.tolist(), "losses": losses, "moved": moved, "of": len(before), "regularization": len(layer.losses)}))
+print(json.dumps({"features": frozen.tolist(), "losses": losses, "moved": moved, \
+"of": len(before), "regularization": len(layer.losses)}))
 """
 
 

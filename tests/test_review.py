@@ -1,4 +1,8 @@
-"""What a person should look at: label errors, duplicates, odd pictures, a map, and what an answer hangs on."""
+"""What a person should look at.
+
+That is label errors, duplicates, odd pictures, a map, and the parts of an image that an answer
+depends on.
+"""
 
 import io
 
@@ -27,7 +31,8 @@ def test_a_wrong_label_is_suspected_and_the_right_one_is_suggested():
 
 
 def test_the_thresholds_are_mean_confidences_of_each_class():
-    # Class 0 is said with 0.6 on average, class 1 with 0.8: 0.65 for class 1 is not confident, 0.65 for class 0 is.
+    # The mean confidence is 0.6 for class 0 and 0.8 for class 1: 0.65 is confident for class 0, and
+    # is not for class 1.
     probabilities = np.array(
         [[0.6, 0.4], [0.6, 0.4], [0.2, 0.8], [0.2, 0.8], [0.35, 0.65], [0.65, 0.35]]
     )
@@ -181,7 +186,10 @@ def test_pictures_from_memory_are_looked_at_too():
 
 
 def degenerate(count: int = 60, width: int = 16) -> dict[str, np.ndarray]:
-    """Features of few kinds: equal, nearly equal, of a few values, and beyond what float32 holds."""
+    """Return degenerate features.
+
+    They are equal, nearly equal, of a few values, or beyond what float32 holds.
+    """
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(count, width))
     one = rng.normal(size=(1, width))

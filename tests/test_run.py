@@ -63,12 +63,13 @@ def test_the_manifest_comes_last_and_checkpoints_go(tmp_path):
 
 
 def test_class_names_come_back_as_they_were(tmp_path):
+    # Line separators that str.splitlines knows, and a name that is not UTF-8.
     names = [
         "a\u2028b",
         "naïve",
         "caf\udce9",
         "x\x0by",
-    ]  # line separators that str.splitlines knows, and a name that is not UTF-8
+    ]
     run = begin(tmp_path)
     run.write_text("labels.txt", "".join(f"{name}\n" for name in names))
     run.write_json("metrics.json", {"classes": names})
@@ -107,7 +108,10 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"photo")
     with pytest.raises(
         RunError,
-        match="is not empty. Go on with --resume, replace it with --overwrite, or choose another --out",
+        match=(
+            "is not empty. Go on with --resume, replace it with --overwrite, "
+            "or choose another --out"
+        ),
     ):
         begin(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
@@ -312,7 +316,10 @@ def test_a_killed_run_resumes_to_the_same_files(tmp_path):
 
 
 def theirs(folder, **values):
-    """A run that was begun elsewhere: its settings, some of them changed, have a signature of nobody here."""
+    """A run that was begun elsewhere, with some settings changed.
+
+    The signature of its settings is not one that this user's key makes.
+    """
     begin(folder).close()
     settings = json.loads((folder / "settings.json").read_text())
     for name, value in values.items():

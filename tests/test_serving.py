@@ -23,7 +23,7 @@ from tfxfer.errors import RunError, ServingError
 from tfxfer.serving.model import open_network
 from tfxfer.serving.place import move
 
-# What a server does: TensorFlow and the folder, nothing else.
+# What a server runs: TensorFlow and the folder, nothing else.
 ALONE = """
 import json, sys
 import tensorflow as tf
@@ -32,7 +32,8 @@ files = sys.argv[2:]
 batch = tf.constant([open(file, "rb").read() for file in files])
 answer = model.signatures["serving_default"](inputs=batch)
 assert "tfxfer" not in sys.modules
-print(json.dumps({"classes": [[c.decode() for c in row] for row in answer["classes"].numpy()], "scores": answer["scores"].numpy().tolist()}))
+print(json.dumps({"classes": [[c.decode() for c in row] for row in answer["classes"].numpy()], \
+"scores": answer["scores"].numpy().tolist()}))
 """
 
 
@@ -69,7 +70,7 @@ def read(folder):
     return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
-# --- export -----------------------------------------------------------------------------------------------------------------------------------
+# --- export ---------------------------------------------------------------------------------------
 
 
 def test_a_process_with_tensorflow_alone_answers_as_predict_does(run_folder, exported, all_kinds):
@@ -279,7 +280,8 @@ def test_the_batching_config_sets_what_tensorflow_serving_knows(exported):
 
 
 def test_a_request_over_grpc_is_answered_by_its_signature(signatures, all_kinds):
-    # What a client writes, and what TensorFlow Serving makes of it: the tensors of the request become those of the signature.
+    # What a client writes, and what TensorFlow Serving makes of it: the tensors of the request
+    # become those of the signature.
     request = PredictRequest()
     request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(read(all_kinds)[:2], shape=(2,)))
     again = PredictRequest.FromString(request.SerializeToString())
@@ -350,7 +352,8 @@ def test_the_first_version_is_1(exported):
 
 
 def test_decoding_is_kept_apart_from_the_network(exported):
-    # With the loop over images in the same graph TensorFlow folds no BatchNorm: 105 images a second instead of 155.
+    # With the loop over images in the same graph, TensorFlow folds no BatchNorm: 105 images a
+    # second instead of 155.
     functions = graph_of(exported).graph_def.library.function
     apart = [function for function in functions if function.attr["_noinline"].b]
     decoding = [each for each in apart if "every" in each.signature.name]
@@ -369,7 +372,7 @@ def test_two_exports_that_finish_at_once_get_two_versions(tmp_path, monkeypatch)
     (tmp_path / "1").mkdir()
     (tmp_path / "1/theirs").touch()
     (tmp_path / ".export-a").mkdir()
-    listed = iter([[], ["1"]])  # theirs appears between the listing and the renaming
+    listed = iter([[], ["1"]])  # the other export appears after the first listing
     monkeypatch.setattr(os, "listdir", lambda folder: next(listed))
     assert move(tmp_path / ".export-a", tmp_path) == tmp_path / "2"
 
@@ -378,7 +381,10 @@ def test_a_version_can_be_chosen_and_is_never_written_over(run_folder, tmp_path)
     assert serving.export(run_folder, tmp_path, version=7).name == "7"
     with pytest.raises(
         ServingError,
-        match=r"7 exists already\. Leave --version out for the next free one \(8\), or choose another\.",
+        match=(
+            r"7 exists already\. Leave --version out for the next free one \(8\), "
+            r"or choose another\."
+        ),
     ):
         serving.export(run_folder, tmp_path, version=7)
 
@@ -392,7 +398,10 @@ METRICS = {
 def test_a_model_that_is_not_accurate_enough_is_not_exported(tiny_savedmodel, tmp_path):
     model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE)
     run = write_run(tmp_path / "run", model, metrics=METRICS)
-    text = r"has an accuracy of 0\.860 on test \(95 % interval 0\.790 to 0\.910, n = 120\); 0\.9 is required\. Nothing was exported\."
+    text = (
+        r"has an accuracy of 0\.860 on test \(95 % interval 0\.790 to 0\.910, n = 120\); "
+        r"0\.9 is required\. Nothing was exported\."
+    )
     with pytest.raises(ServingError, match=text):
         serving.export(run, tmp_path / "out", require_accuracy=0.9)
     assert not (tmp_path / "out").exists()
@@ -400,7 +409,10 @@ def test_a_model_that_is_not_accurate_enough_is_not_exported(tiny_savedmodel, tm
     blind = write_run(tmp_path / "blind", model, metrics={"test": None, "validation": None})
     with pytest.raises(
         ServingError,
-        match=r"has no held-out examples, so that nothing is known of its accuracy; 0\.1 is required",
+        match=(
+            "has no held-out examples, so that nothing is known of its accuracy; "
+            r"0\.1 is required"
+        ),
     ):
         serving.export(blind, tmp_path / "out", require_accuracy=0.1)
 
@@ -409,7 +421,10 @@ def test_an_output_path_below_a_file_is_refused(run_folder, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
         ServingError,
-        match=r"file/serving can't be written: Not a directory\. Choose a folder that exists or can be made\.",
+        match=(
+            r"file/serving can't be written: Not a directory\. "
+            r"Choose a folder that exists or can be made\."
+        ),
     ):
         serving.export(run_folder, tmp_path / "file" / "serving")
 
@@ -420,7 +435,10 @@ def test_a_full_disk_leaves_nothing_behind(run_folder, tmp_path):
     try:
         with pytest.raises(
             ServingError,
-            match=r"the export to .*serving failed: .*File too large.* Nothing was left there; make room, or choose another folder\.",
+            match=(
+                "the export to .*serving failed: .*File too large.* Nothing was left there; "
+                r"make room, or choose another folder\."
+            ),
         ):
             serving.export(run_folder, tmp_path / "serving")
     finally:
@@ -449,7 +467,10 @@ def test_a_layer_that_is_not_imported_is_named(tmp_path):
     keras.Sequential([keras.Input((2,)), Mine()]).save(tmp_path / "model.keras")
     with pytest.raises(
         ServingError,
-        match=r"can't be loaded: Could not locate class 'Mine'\. Import the file that defines it first\.",
+        match=(
+            r"can't be loaded: Could not locate class 'Mine'\. "
+            r"Import the file that defines it first\."
+        ),
     ):
         serving.load_model(tmp_path / "model.keras")
 
@@ -461,6 +482,9 @@ def test_labels_that_do_not_fit_the_model_are_refused(tiny_savedmodel, tmp_path)
     )
     with pytest.raises(
         ServingError,
-        match=r"gives \(None, 2\); expected \(None, 32, 32, 3\) and \(None, 3\), as settings\.json and labels\.txt say",
+        match=(
+            r"gives \(None, 2\); expected \(None, 32, 32, 3\) and \(None, 3\), "
+            r"as settings\.json and labels\.txt say"
+        ),
     ):
         serving.open_model(folder)

@@ -1,4 +1,7 @@
-"""A model.keras that a stranger made: what it would read, run or take is refused without --trust."""
+"""A model.keras that a stranger made.
+
+What it would read, run or take is refused without --trust.
+"""
 
 import base64
 import io
@@ -157,7 +160,7 @@ DOWNLOADS = function("keras.applications.imagenet_utils", "decode_predictions")
 LITERAL = {"class_name": "__tensor__", "config": {"value": [[1.0]], "dtype": "float32"}}
 HUGE = {"class_name": "__numpy__", "config": {"value": "x", "dtype": "S2000000000"}}
 
-# What stands beside the network is built, too. Each with a word that the error has to hold.
+# What is beside the network is built, too. The second value is a word that the error must hold.
 BESIDE = {
     "a layer that calls a download": (layer("Lambda", function=DOWNLOADS), "decode_predictions"),
     "an activation that downloads": (

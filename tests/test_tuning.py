@@ -137,7 +137,10 @@ def test_one_image_a_class_cannot_be_judged(photos):
     )
     with pytest.raises(
         TuningError,
-        match=r"2 training images, too few images a class.* Expected at least two images of each class. Use the recipe frozen",
+        match=(
+            "2 training images, too few images a class.* "
+            "Expected at least two images of each class. Use the recipe frozen"
+        ),
     ):
         plan(few, 0)
 
@@ -290,7 +293,10 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path):
     said = []
     with pytest.raises(
         TuningError,
-        match=r"the loss is not finite at a learning rate of 1e\+30, nor at 3e\+28. Try --learning-rate 1e\+28",
+        match=(
+            r"the loss is not finite at a learning rate of 1e\+30, nor at 3e\+28. "
+            r"Try --learning-rate 1e\+28"
+        ),
     ):
         trained(tmp_path, rate=1e30, log=said.append)
     assert (
@@ -368,7 +374,10 @@ def test_a_validation_part_that_cannot_be_halved_means_three_folds_of_train():
 def test_one_group_a_class_cannot_be_judged():
     with pytest.raises(
         TuningError,
-        match=r"40 training images, too few groups of images a class.* Expected at least two groups of images of each class",
+        match=(
+            "40 training images, too few groups of images a class.* "
+            "Expected at least two groups of images of each class"
+        ),
     ):
         plan(replace(examples_of(40, 0), units=np.arange(40) % 2), 0)
 
@@ -663,7 +672,10 @@ def test_few_images_are_seen_more_often(images, views, epochs):
 def test_views_that_no_epoch_would_see_are_refused():
     with pytest.raises(
         TuningError,
-        match="4 views of each image and the images themselves take turns, which takes 5 epochs. Received --epochs 4.",
+        match=(
+            "4 views of each image and the images themselves take turns, "
+            "which takes 5 epochs. Received --epochs 4."
+        ),
     ):
         tuning.enough_epochs(4, 4)
 
@@ -678,7 +690,10 @@ def test_a_network_without_a_training_mode_moves_no_statistics(tmp_path):
     tf.saved_model.save(root, str(tmp_path / "m"))
     with pytest.raises(
         TuningError,
-        match="has no training mode, so its BatchNorm statistics can't move. Leave out --batch-norm train.",
+        match=(
+            "has no training mode, so its BatchNorm statistics can't move. "
+            "Leave out --batch-norm train."
+        ),
     ):
         tuning.stages_of(Backbone(str(tmp_path / "m"), trainable=False, batch_norm="train"), "1")
 
@@ -762,7 +777,10 @@ def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
-    """120 images whose class is their colour, and a network that sees grey alone: what frozen can't know and tuning can learn."""
+    """120 images whose class is their colour, and a network that sees grey alone.
+
+    The frozen network can't tell the classes apart, and tuning can learn to.
+    """
     root, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
     for i in range(120):
         image = (
@@ -928,7 +946,7 @@ def test_a_cpu_trains_on_few_large_images_at_once(world, tmp_path):
     network, features = world[:2]
     task = tuning.from_pixels(network, features)
     one, several = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert task.pieces(32, one) == 1  # of 32 x 32 pixels
+    assert task.pieces(32, one) == 1  # of images of 32 x 32 pixels
     large = replace(task, at_once=8)
     assert [large.pieces(size, one) for size in (8, 20, 32)] == [1, 3, 4]
     assert large.pieces(32, several) == 1
@@ -1017,7 +1035,10 @@ def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, 
     )
     (cost,) = [line for line in said if line.startswith("mixed precision: ")]
     assert re.search(
-        r"the frozen model's accuracy on held-out images is 0\.\d+ against 0\.\d+ in float32, n = \d+ \([+-]\d\.\d ± \d\.\d points\)",
+        (
+            r"the frozen model's accuracy on held-out images is 0\.\d+ against 0\.\d+ in float32, "
+            r"n = \d+ \([+-]\d\.\d ± \d\.\d points\)"
+        ),
         cost,
     )
     assert found.verdict.tuned_wins, str(found.verdict)
@@ -1094,7 +1115,8 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
     gradual = replace(task, batches=batches, unfreeze=2)
     found = tuning.compete([gradual], features, how, rate=0.01, **options)
     assert [epoch["epoch"] for epoch in found.history] == [1, 2, 3, 4, 5]
-    # After one batch to build each of three folds: one to build each step anew, whose data go on where those of the one before ended.
+    # The first three batches build the three folds. Then one builds each step anew, whose data go
+    # on where those of the step before ended.
     assert seen[:10] == [0, 0, 0, 0, 0, 1, 0, 2, 3, 4]
     assert [line[:11] for line in said if line.startswith(("unfrozen", "epoch"))][:7] == [
         "unfrozen: 1",

@@ -1,6 +1,8 @@
-"""Trains in every way under one strategy, and writes down what came of it: python under_strategy.py OUT SAVEDMODEL PHOTOS STRATEGY [REPLICAS]
+"""Trains in every way under one strategy, and writes down the results.
 
-Run as several processes with TF_CONFIG, or as one.
+    python under_strategy.py OUT SAVEDMODEL PHOTOS STRATEGY [REPLICAS]
+
+Run it as several processes with TF_CONFIG, or as one.
 """
 
 import json
@@ -22,7 +24,7 @@ from tfxfer.tuning.competition import start_of
 from tfxfer.tuning.setting import Setting, Way, prepared, trained
 from tfxfer.tuning.training import nothing
 
-BATCH = 12  # of 2, 3 and 4 replicas
+BATCH = 12  # 2, 3 and 4 replicas divide it
 
 
 class Losses(keras.callbacks.Callback):
@@ -37,7 +39,7 @@ class Losses(keras.callbacks.Callback):
 
 
 def seen(strategy, rows: np.ndarray, size: int) -> list[int]:
-    """Which rows this worker's replicas are given in an epoch."""
+    """Return which rows this worker's replicas are given in an epoch."""
     found = []
     for step in workers.batched(
         strategy, rows, size, tf.data.Dataset.from_tensor_slices, lambda at: at
@@ -48,7 +50,10 @@ def seen(strategy, rows: np.ndarray, size: int) -> list[int]:
 
 
 def plain_fit(strategy, handle: str, batch_norm: str) -> dict:
-    """Keras' own compile, fit, evaluate and predict: 20 steps on the whole network and a Dense head."""
+    """Run Keras' own compile, fit, evaluate and predict.
+
+    It trains 20 steps on the whole network and a Dense head.
+    """
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x, y = rng.uniform(size=(60, 32, 32, 3)).astype(np.float32), rng.integers(0, 3, 60)
@@ -101,7 +106,7 @@ def plain_fit(strategy, handle: str, batch_norm: str) -> dict:
 
 
 def fade(strategy, handle: str) -> list[float]:
-    """The size of each weight after two steps of weight decay alone, by stage."""
+    """Return each weight's size after two steps of weight decay alone, which differs by stage."""
     pretrained = tfxfer.savedmodel.read(handle)
     with strategy.scope():
         backbone = tfxfer.Backbone(pretrained, batch_norm="inference")
@@ -120,7 +125,10 @@ def fade(strategy, handle: str) -> list[float]:
 
 
 def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> dict:
-    """One training of the recipes from the fitted head, with uneven batches, and the model that comes out of it."""
+    """Run one training of the recipes from the fitted head, with uneven batches.
+
+    Returns its history and what the model that comes out of it answers.
+    """
     rows, held = plan.folds[0]
     fitted = start_of(features, rows, seed=0)
     way = Way(

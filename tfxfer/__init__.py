@@ -1,4 +1,8 @@
-"""Transfer learning for Keras: pretrained SavedModels as ordinary Keras layers, and the path from photos to a served model."""
+"""Transfer learning for Keras with pretrained SavedModels.
+
+The SavedModels become ordinary Keras layers, and the package covers the whole path from photos to a
+served model.
+"""
 
 import importlib
 import importlib.abc
@@ -7,8 +11,9 @@ import sys
 
 import lazy_loader
 
-# TensorFlow turns oneDNN on by itself only on some CPUs. On the others it computes more slowly without, and the last bits of an image's features depend on its
-# place in the batch. It asks once, so this has an effect where tfxfer is imported first.
+# TensorFlow turns oneDNN on by itself only on some CPUs. On the others it computes more slowly
+# without oneDNN, and the last bits of an image's features depend on its place in the batch.
+# TensorFlow reads this variable once, so it has an effect only where tfxfer is imported first.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
@@ -18,7 +23,10 @@ LAYERS = ("tfxfer.backbone", "tfxfer.heads", "tfxfer.optimizers", "tfxfer.multiw
 
 
 def register_layers() -> None:
-    """Let `keras.models.load_model` know tfxfer's layers: Keras imports modules by itself only for packages named keras*."""
+    """Register tfxfer's layers, so that `keras.models.load_model` finds them.
+
+    Keras imports modules by itself only for packages named keras*.
+    """
     keras = sys.modules["keras"]
     if keras.config.backend() == "tensorflow":
         for name in LAYERS:
@@ -26,10 +34,10 @@ def register_layers() -> None:
 
 
 class AfterKeras(importlib.abc.MetaPathFinder):
-    """Registers the layers as soon as Keras is imported, so that `import tfxfer` alone stays light."""
+    """Registers the layers as soon as Keras is imported, so that `import tfxfer` alone is fast."""
 
     def find_spec(self, name, path=None, target=None):
-        """Keras as the other finders know it, with one more step after its import."""
+        """Return the spec of Keras from the other finders; its import also registers the layers."""
         if name != "keras":
             return None
         for finder in [finder for finder in sys.meta_path if finder is not self]:
@@ -42,7 +50,11 @@ class AfterKeras(importlib.abc.MetaPathFinder):
 
 
 def then(load, finder):
-    """`load`, then the layers. Who only asks whether there is a Keras, as TensorFlow does, gets a spec and imports nothing."""
+    """Return a function that calls `load` and then registers the layers.
+
+    A program that only asks whether Keras is installed, as TensorFlow does, gets a spec, and
+    nothing is imported.
+    """
 
     def exec_module(module):
         load(module)

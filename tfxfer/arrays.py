@@ -1,4 +1,7 @@
-"""Arrays from .npz files that anybody may have written: no pickle, and never more memory than the file is worth."""
+"""Read arrays from .npz files that anybody may have written.
+
+Pickled objects are refused, and so is a file that unpacks to far more memory than its size.
+"""
 
 import io
 import zipfile
@@ -10,7 +13,7 @@ import numpy as np
 from tfxfer.files import check_zip, open_regular
 from tfxfer.limits import FREE_ARRAYS, MOST_ARRAYS
 
-# What NumPy and zipfile raise at files that are none of theirs, or are damaged.
+# What NumPy and zipfile raise for files that are damaged or have another format.
 DAMAGED = (
     ValueError,
     KeyError,
@@ -27,11 +30,13 @@ DAMAGED = (
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a .npz file, by name. Reading each to its end compares its checksum.
+    """Read all arrays of a .npz file into a dict, by name.
+
+    Each array is read to its end, which compares its checksum.
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it is damaged, holds Python objects, or unpacks to far more than it is.
+        ValueError: the file is damaged, holds Python objects, or unpacks to far more than its size.
     """
     with open_regular(path) as file:
         try:
@@ -50,7 +55,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_array(content: bytes) -> np.ndarray:
-    """A .npy file's array, whose header may not promise more than follows."""
+    """Read the array of a .npy file.
+
+    Raises:
+        ValueError: the header promises another number of bytes than follows, or Python objects.
+    """
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     read: Any = np.lib.format.read_array_header_1_0

@@ -1,8 +1,9 @@
-"""Parts that a finished run can do without, such as its map: where one fails, the run says so and goes on.
+"""Parts that a finished run can do without, such as its map.
 
-The only place that catches every exception. Nothing is lost: the run's `failures.json` keeps what
-failed, why, and the traceback, the report has a line for each, and so has the terminal. A part is
-computed within and written outside, so that a full disk still stops the run with its own error.
+Where such a part fails, the run says so and goes on. This is the only module that catches every
+exception. Nothing is lost: the run's `failures.json` keeps what failed, why, and the traceback; the
+report and the terminal have a line for each failure. Only the computation of a part is protected.
+Its file is written outside, so that a full disk still stops the run with its own error.
 """
 
 import traceback
@@ -17,7 +18,7 @@ from tfxfer.preemption import Preempted
 from tfxfer.run import Run, read_json
 
 FILE = "failures.json"
-LENGTH = 300  # characters of a reason that are shown; the traceback has all
+LENGTH = 300  # characters of a reason that are shown; the traceback has all of them
 Made = TypeVar("Made")
 Key = TypeVar("Key", bound=Hashable)
 
@@ -35,12 +36,15 @@ class Failure:
 
 
 def attempt(what: str, make: Callable[[], Made]) -> Made | Failure:
-    """What `make` makes, or why it could not. A SIGTERM and Ctrl-C still end the process."""
+    """Call `make` and return its result, or a `Failure` where it raises an exception.
+
+    SIGTERM and Ctrl-C still end the process.
+    """
     try:
         return make()
     except Preempted:
         raise
-    except Exception as error:  # whatever it is: the results are there already
+    except Exception as error:  # any kind, since the results themselves exist already
         reason = one_line(" ".join(f"{type(error).__name__}: {error}".split()))
         lines = printable("".join(traceback.format_exception(error))).splitlines()
         shown = reason if len(reason) <= LENGTH else f"{reason[:LENGTH]}..."
@@ -48,14 +52,14 @@ def attempt(what: str, make: Callable[[], Made]) -> Made | Failure:
 
 
 def optional(run: Run, what: str, make: Callable[[], Made]) -> Made | None:
-    """What `make` makes; None where it fails, which the run says and keeps."""
+    """Return the result of `make`; where it fails, print and save the failure and return None."""
     made = attempt(what, make)
     keep(run, what, made)
     return None if isinstance(made, Failure) else made
 
 
 def several(run: Run, what: str, makers: Mapping[Key, Callable[[], Made]]) -> dict[Key, Made]:
-    """Those of many small parts that can be made; one line tells how many could not."""
+    """Make many small parts, and return those that succeed; one line says how many failed."""
     found = {key: attempt(what, make) for key, make in makers.items()}
     failed = [made for made in found.values() if isinstance(made, Failure)]
     first: Failure | None = None
@@ -67,7 +71,9 @@ def several(run: Run, what: str, makers: Mapping[Key, Callable[[], Made]]) -> di
 
 
 def keep(run: Run, what: str, made: object) -> None:
-    """Keep a failure in the run's folder and say it; forget one of a run that was resumed, where the part is made now.
+    """Save a failure in the run's folder and print it.
+
+    Where a resumed run succeeds in making a part, the earlier failure of that part is removed.
 
     Raises:
         RunError: the folder can't be written.
@@ -82,7 +88,7 @@ def keep(run: Run, what: str, made: object) -> None:
 
 
 def failures(folder: Path) -> list[str]:
-    """What a run could not make, a sentence each.
+    """List what a run could not make, one sentence for each part.
 
     Raises:
         RunError: the file is damaged.
@@ -91,7 +97,7 @@ def failures(folder: Path) -> list[str]:
 
 
 def kept(folder: Path) -> list[Failure]:
-    """The failures in a run's folder; RunError where the file is damaged."""
+    """Read the failures in a run's folder; raises RunError where the file is damaged."""
     path = folder / FILE
     found = read_json(path) if path.exists() else []
     try:

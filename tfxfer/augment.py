@@ -1,4 +1,7 @@
-"""Other views of the same image: pure TensorFlow, and each view a function of the image's content and a number alone."""
+"""Make augmented views of images in pure TensorFlow.
+
+Each view depends only on the content of the image and on a number.
+"""
 
 from typing import Any
 
@@ -19,7 +22,8 @@ def augmented(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...]) -> tf
     Args:
         images: float32 [B, H, W, 3], of known H and W.
         seeds: int32 [B, 2].
-        kinds: any of "flip" (left and right exchanged, for every other image) and "crop" (a square part of 0.7 to 1 of the side, enlarged again).
+        kinds: any of "flip" (left and right exchanged, for every other image) and "crop" (a square
+            part of 0.7 to 1 of the side, enlarged again).
 
     Returns:
         float32 [B, H, W, 3].
@@ -40,7 +44,12 @@ def augmented(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...]) -> tf
 
 
 def crop(images: tf.Tensor, size: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    """The part of each image that its three numbers from 0 to 1 choose, at the image's own size, bilinear."""
+    """A part of each image, enlarged to the image's own size, bilinear.
+
+    Args:
+        size: numbers from 0 to 1, [B], that choose the size of the part.
+        place: numbers from 0 to 1, [B, 2], that choose its place.
+    """
     side = SMALLEST + (1 - SMALLEST) * size[:, None]
     start = place * (1 - side)
     boxes: Any = tf.concat([start, start + side], 1)

@@ -26,9 +26,10 @@ from tfxfer.savedmodel import Kept, Pretrained, PureGraph, Weight
 from tfxfer.scale import Watch
 from tfxfer.stages import Stage
 
-FORMAT = 2  # in 1, of tfxfer 0.1, the config held the graphs
+FORMAT = 2  # in format 1, of tfxfer 0.1, the config held the graphs
 T = TypeVar("T")
-# What this process has read, by the digest of its graphs, so that a clone starts from its weights.
+# Networks that this process has read, by the digest of their graphs, so that a clone starts from
+# their weights.
 KNOWN: weakref.WeakValueDictionary[str, Pretrained] = weakref.WeakValueDictionary()
 
 Precision: TypeAlias = Literal["float32", "mixed"]
@@ -39,11 +40,12 @@ class Prefix:
     """A frozen network as one constant graph, from pixels to features.
 
     Args:
-        graph: every weight is a constant.
-        input: placeholder, float32 [None, H, W, 3] in `value_range`.
-        output: float32 [None, width].
-        tap_widths: columns of each tap from input to output; () where the output is the network's own.
-        fingerprint: hexadecimal, of the graph, its weights and its taps.
+        graph: graph in which every weight is a constant.
+        input: name of the placeholder, float32 [None, H, W, 3] in `value_range`.
+        output: name of the output, float32 [None, width].
+        tap_widths: number of columns of each tap, from input to output; () if the output is the
+            network's own.
+        fingerprint: hexadecimal hash of the graph, its weights and its taps.
     """
 
     graph: GraphDef
@@ -63,7 +65,7 @@ RangeFrom = Literal["given", "catalog", "graph", "assumed"]
 def told_range(
     given: tuple[float, float] | None, known: tuple[float, float] | None, pretrained: Pretrained
 ) -> tuple[float, float, RangeFrom]:
-    """The range of pixels that a network expects, and where it was told."""
+    """The range of pixels that a network expects, and the source that told it."""
     if given is not None:
         return *given, "given"
     if known is not None:
@@ -75,12 +77,12 @@ def told_range(
 
 @dataclass(frozen=True)
 class Awaited:
-    """The part that a layer made from a config still lacks, until its weights are loaded.
+    """What a layer that was made from a config lacks until its weights are loaded.
 
     Args:
-        digest: of the graphs, see `savedmodel.keep`.
-        outline: of the network, see `savedmodel.keep`.
-        width: of the layer's output.
+        digest: digest of the graphs, see `savedmodel.keep`.
+        outline: outline of the network, see `savedmodel.keep`.
+        width: width of the layer's output.
         trust: whether the graphs' operations may reach files, Python and the network.
     """
 
@@ -91,7 +93,7 @@ class Awaited:
 
 
 class Hidden(Generic[T]):
-    """Holds what Keras must not walk into: graphs and functions are no layers."""
+    """Holds an object that Keras must not search for layers, such as graphs and functions."""
 
     def __init__(self, it: T):
         self.it = it
@@ -102,29 +104,46 @@ class Backbone(keras.layers.Layer):
     """A pretrained image network as a Keras layer with weights of its own.
 
     Args:
-        handle: catalog name, folder, archive or URL of a TF2 SavedModel (see `tfxfer.handles.resolve`).
-        trainable: False freezes all; True trains what `unfreeze` names, everything where it was never called.
-        taps: None for the network's own output; k for one [B, F] tensor of the last k stages (see Output shape).
+        handle: catalog name, folder, archive or URL of a TF2 SavedModel (see
+            `tfxfer.handles.resolve`).
+        trainable: False freezes all weights; True trains the stages that `unfreeze` names, or all
+            stages if it was never called.
+        taps: None for the network's own output; k for one [B, F] tensor of the last k stages (see
+            Output shape).
         arguments: further arguments of the SavedModel's call.
-        image_size: (height, width) or one number, in pixels, where neither the graph nor the catalog knows it.
-        value_range: (low, high) of the pixels it expects. Where it is left out, the catalog tells
-            it, or what the graph does with
-            pixels first; where nothing does, (0, 1) is assumed (`range_from` says which).
-        batch_norm: "inference" never moves BatchNorm statistics and never drops out; "train" does whenever the layer trains in `fit`;
-            "auto" only where every stage trains.
-        precision: "mixed" computes convolutions and products in bfloat16, for a GPU or a TPU; weights and features stay float32.
+        image_size: (height, width) or one number, in pixels; needed if neither the graph nor the
+            catalog knows it.
+        value_range: (low, high) of the pixels that the network expects. If it is left out, it is
+            taken from the catalog, or from what the graph does first with pixels; else (0, 1) is
+            assumed (`range_from` says which).
+        batch_norm: "inference" never updates BatchNorm statistics and never applies dropout;
+            "train" does both whenever the layer trains in `fit`; "auto" does so only if every stage
+            trains.
+        precision: "mixed" computes convolutions and matrix products in bfloat16, for a GPU or a
+            TPU; weights and features stay float32.
         trust: also read graphs that can reach files, Python or the network.
 
     Input shape: float32 [B, H, W, 3] in `value_range`.
 
-    Output shape: float32 [B, feature_size]. With `taps=k` [B, sum(tap_widths)]: for each of the last k stages, from input to output, the mean
-    over all positions, then the maximum; the last map is the last tap (where the output is not the mean of a map, the output itself).
+    Output shape: float32 [B, feature_size]. With `taps=k`, float32 [B, sum(tap_widths)]: for each
+    of the last k stages, from input to output, the mean of its map over all positions, then the
+    maximum. The last tap is the network's last map, or the output itself if the output is not the
+    mean of a map.
 
-    Raises: HandleError, SavedModelError; ValueError for wrong arguments.
+    Raises:
+        HandleError: the handle can't be resolved.
+        SavedModelError: the SavedModel can't be used.
+        ValueError: an argument is wrong.
 
-    Example:
+    Example::
 
-        model = keras.Sequential([keras.Input((224, 224, 3)), Backbone("efficientnet-lite0", trainable=False), keras.layers.Dense(2)])
+        model = keras.Sequential(
+            [
+                keras.Input((224, 224, 3)),
+                Backbone("efficientnet-lite0", trainable=False),
+                keras.layers.Dense(2),
+            ]
+        )
     """
 
     def __init__(
@@ -143,7 +162,8 @@ class Backbone(keras.layers.Layer):
     ):
         if batch_norm not in ("auto", "inference", "train"):
             raise ValueError(
-                f'Expected batch_norm to be "auto", "inference" or "train". Received: batch_norm={batch_norm!r}'
+                'Expected batch_norm to be "auto", "inference" or "train". '
+                f"Received: batch_norm={batch_norm!r}"
             )
         if (backend := keras.config.backend()) != "tensorflow":
             raise SavedModelError(
@@ -155,7 +175,8 @@ class Backbone(keras.layers.Layer):
             raise ValueError(
                 f'Expected precision to be "float32" or "mixed". Received: precision={precision!r}'
             )
-        # `precision` says how the graph computes, whatever the policy is; Keras must not cast its weights.
+        # `precision` says how the graph computes, whatever the policy is; Keras must not cast its
+        # weights.
         super().__init__(name=name, dtype="float32", autocast=False)
         with tf.init_scope():  # also where Keras traces, as in the build() of a model
             pretrained, self.handle, known, self.sha256 = opened(
@@ -163,7 +184,8 @@ class Backbone(keras.layers.Layer):
             )
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(
-                f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. Received: taps={taps}"
+                f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. "
+                f"Received: taps={taps}"
             )
         self.taps, self.batch_norm, self.precision = taps, batch_norm, precision
         check_range(value_range)
@@ -172,7 +194,7 @@ class Backbone(keras.layers.Layer):
         self._pretrained = Hidden(pretrained)
         self._kept = Hidden[Kept | None](None)  # made when it is asked for
         self._awaited: Awaited | None = None
-        self._refusal = Hidden[SavedModelError | None](None)  # of the graphs that a file had
+        self._refusal = Hidden[SavedModelError | None](None)  # why a file's graphs were refused
         self._plan: tuple[str, ...] | None = None
         self._watch = Hidden(Watch(self.name))
         self._own = [
@@ -182,7 +204,8 @@ class Backbone(keras.layers.Layer):
                 dtype=w.value.dtype.name,
                 trainable=w.trainable,
                 initializer=constant(w.value),
-                # BatchNorm's statistics are the mean of all replicas'; each replica's seeds move alike by themselves.
+                # BatchNorm's statistics are the mean of those of all replicas; the seeds of all
+                # replicas change in the same way by themselves.
                 aggregation="mean" if w.value.dtype.kind == "f" else "none",
             )
             for w in pretrained.weights
@@ -205,7 +228,10 @@ class Backbone(keras.layers.Layer):
 
     @property
     def entry_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (height, width, 3), or that of the activations that a part of a network starts from (see `cut`)."""
+        """Shape of one input without the batch: (height, width, 3), or that of activations.
+
+        A part of a network starts from activations (see `cut`).
+        """
         return self._pretrained.it.input_shape
 
     def _network(self) -> Pretrained:
@@ -225,7 +251,7 @@ class Backbone(keras.layers.Layer):
 
     @property
     def pretrained(self) -> Pretrained:
-        """Graphs, stages and weights, these as they are now."""
+        """The network's graphs and stages, with its weights as they are now."""
         found = self._network()
         return replace(
             found,
@@ -237,12 +263,12 @@ class Backbone(keras.layers.Layer):
 
     @property
     def feature_size(self) -> int:
-        """Width of the network's own output."""
+        """Number of columns of the network's own output."""
         return self._pretrained.it.features
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """From input to output; the unit of `taps` and of `unfreeze`."""
+        """The stages from input to output; `taps` and `unfreeze` count in stages."""
         return self._pretrained.it.stages
 
     @property
@@ -252,12 +278,12 @@ class Backbone(keras.layers.Layer):
 
     @property
     def tap_widths(self) -> tuple[int, ...]:
-        """Columns of each tap of the output, from input to output; () without taps."""
+        """Number of columns of each tap of the output, from input to output; () without taps."""
         return self._widths(self.taps)
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal; changes with the graph and with any weight."""
+        """A hexadecimal hash that changes with the graph and with any weight."""
         inference = self._network().inference
         digest = hashlib.sha256(inference.graph.SerializeToString(deterministic=True))
         for i in inference.weights:
@@ -271,7 +297,7 @@ class Backbone(keras.layers.Layer):
         return widths_of(self._network(), taps)
 
     def prefix(self, taps: int | None = None) -> Prefix:
-        """The whole network in inference mode as one constant graph, with its weights as they are now."""
+        """The whole network in inference mode as one constant graph, with its current weights."""
         maps, widths = self._maps(taps), self._widths(taps)
         graph = savedmodel.constant_graph(self._network(), [v.numpy() for v in self._own], maps)
         key = hashlib.sha256(f"{self.fingerprint} {maps}".encode()).hexdigest()
@@ -289,7 +315,10 @@ class Backbone(keras.layers.Layer):
         )
 
     def tapped(self, taps: int | None) -> "Backbone":
-        """The same network with the same weights and other taps, frozen; BatchNorm in inference mode where there are taps, which exist in no other."""
+        """The same network with the same weights and other taps, frozen.
+
+        With taps, BatchNorm is in inference mode, because taps exist only there.
+        """
         how: dict[str, Any] = {
             "taps": taps,
             "batch_norm": "inference" if taps else self.batch_norm,
@@ -301,10 +330,13 @@ class Backbone(keras.layers.Layer):
         return other
 
     def cut(self, stages: int, taps: int | None = None) -> tuple[Prefix, "Backbone"]:
-        """The network in two before its last `stages` stages: what comes before as a constant graph, and the rest as a layer that trains.
+        """Cut the network in two before its last `stages` stages.
 
-        The first gives rows of numbers, float32 [B, W]: the activations that the rest starts from, one after the other (`rest.entry_shape`), then those of the
-        last `taps` taps that lie before the cut, pooled. The rest is a Backbone in inference mode from activations, with the other taps.
+        What comes before the cut becomes a constant graph. It gives rows of numbers, float32
+        [B, W]: the activations that the rest starts from, flattened (their shape is
+        `rest.entry_shape`), then those of the last `taps` taps that lie before the cut, pooled.
+        The rest becomes a layer that trains: a Backbone in inference mode, from activations, with
+        the other taps.
 
         Raises:
             ValueError: there is nothing before or after that cut.
@@ -313,7 +345,8 @@ class Backbone(keras.layers.Layer):
         network, first = self._network(), len(self.stages) - stages
         if not 1 <= stages < len(self.stages):
             raise ValueError(
-                f"Expected 1 to {len(self.stages) - 1} stages after the cut. Received: stages={stages}"
+                f"Expected 1 to {len(self.stages) - 1} stages after the cut. "
+                f"Received: stages={stages}"
             )
         values = [v.numpy() for v in self._own]
         early = self._taps_before(first, taps)
@@ -345,7 +378,7 @@ class Backbone(keras.layers.Layer):
         return prefix, rest
 
     def front(self, stages: int, taps: int | None = None) -> "Backbone":
-        """What `cut` keeps as a constant graph, as a frozen Backbone from pixels to the same rows.
+        """The part before a cut as a frozen Backbone, from pixels to the same rows as in `cut`.
 
         Args:
             stages, taps: as in `cut`.
@@ -364,13 +397,18 @@ class Backbone(keras.layers.Layer):
         return tuple(stage.cut for stage in self.stages[first - early : first])
 
     def take_weights(self, other: "Backbone") -> None:
-        """The weights of another Backbone of the same network, or of a part of it, by name."""
+        """Take the weights of another Backbone of the same network, or of a part of it, by name."""
         mine = dict(zip((w.name for w in self._pretrained.it.weights), self._own, strict=True))
         for weight, value in zip(other._pretrained.it.weights, other._own, strict=True):
             mine[weight.name].assign(value)
 
     def stage_sizes(self) -> list[tuple[Stage, tuple[int, ...], int, int]]:
-        """For each stage: its output's shape without the batch, its parameters, and the bytes of its output an example, in float32."""
+        """The size of each stage.
+
+        Returns:
+            for each stage: the stage, the shape of its output without the batch, the number of its
+            parameters, and the bytes of its output for one example, in float32.
+        """
         network = self._network()
         weights, rows = network.weights, []
         for stage, shape in zip(self.stages, network.stage_shapes, strict=True):
@@ -384,7 +422,7 @@ class Backbone(keras.layers.Layer):
 
     @property
     def trainable(self) -> bool:
-        """False freezes all; True trains what the plan says, everything where `unfreeze` was never called."""
+        """False freezes all; True trains what `unfreeze` chose, or all if it was never called."""
         return self._trainable
 
     @trainable.setter
@@ -395,14 +433,23 @@ class Backbone(keras.layers.Layer):
             self._trainable = bool(value)
 
     def unfreeze(self, stages: int | str) -> None:
-        """Train the last `stages` stages, or all from the stage of that name on, or "all". Compile the model anew afterwards."""
+        """Train the last stages only; compile the model again afterwards.
+
+        Args:
+            stages: number of stages, name of the first stage that trains, or "all".
+
+        Raises:
+            ValueError: there is no such stage, or `batch_norm="train"` does not allow it.
+            SavedModelError: the network can't be fine-tuned.
+        """
         names = [stage.name for stage in self.stages]
         if stages == "all":
             plan = tuple(names)
         elif isinstance(stages, str):
             if stages not in names:
                 raise ValueError(
-                    f"Expected the name of a stage. Received: {stages!r}. The stages are: {', '.join(names)}"
+                    f"Expected the name of a stage. Received: {stages!r}. "
+                    f"The stages are: {', '.join(names)}"
                 )
             plan = tuple(names[names.index(stages) :])
         elif (
@@ -413,9 +460,10 @@ class Backbone(keras.layers.Layer):
             plan = tuple(names[len(names) - stages :])
         else:
             raise ValueError(
-                f"Expected a number of stages from 0 to {len(names)}. Received: {stages!r}. The stages are: {', '.join(names)}"
+                f"Expected a number of stages from 0 to {len(names)}. Received: {stages!r}. "
+                f"The stages are: {', '.join(names)}"
             )
-        # Every stage by its number or name is everything: BatchNorm must not tell the two apart.
+        # All stages by their number or name are the same as "all": BatchNorm must not differ.
         before, self._plan = self._plan, None if plan == tuple(names) else plan
         try:
             self._apply(True)
@@ -424,17 +472,19 @@ class Backbone(keras.layers.Layer):
             raise
 
     def freeze(self) -> None:
-        """Train nothing; the plan of `unfreeze` is kept for `trainable = True`."""
+        """Train nothing; the stages of `unfreeze` are kept for `trainable = True`."""
         self._apply(False)
 
     def _apply(self, trainable: bool) -> None:
         if trainable and self.why_frozen:
             raise SavedModelError(
-                f"{self.handle} can't be fine-tuned: {self.why_frozen}. Use it frozen, with trainable=False."
+                f"{self.handle} can't be fine-tuned: {self.why_frozen}. "
+                "Use it frozen, with trainable=False."
             )
         if trainable and self._plan is not None and self.batch_norm == "train":
             raise ValueError(
-                'Expected batch_norm="auto" or "inference" for a partly frozen Backbone: "train" would move statistics of frozen stages.'
+                'Expected batch_norm="auto" or "inference" for a partly frozen Backbone: '
+                '"train" would move statistics of frozen stages.'
             )
         self._trainable = trainable
         planned = {
@@ -451,7 +501,8 @@ class Backbone(keras.layers.Layer):
         if self._fitted is not None and self._fitted != tuple(v.trainable for v in self._own):
             self._fitted = None
             warnings.warn(
-                "what trains in this Backbone has changed since the model was compiled, and `fit` would go on as before: call compile() with a new optimizer.",
+                "what trains in this Backbone has changed since the model was compiled, "
+                "and `fit` would go on as before: call compile() with a new optimizer.",
                 stacklevel=3,
             )
 
@@ -490,7 +541,8 @@ class Backbone(keras.layers.Layer):
     def call(self, x, training=False):
         if (found := tuple(x.shape[1:])) != self.entry_shape:
             raise ValueError(
-                f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={(None, *found)}"
+                f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). "
+                f"Received: shape={(None, *found)}"
             )
         if self._awaited is not None and in_symbolic_scope():
             return tf.zeros((tf.shape(x)[0], self._awaited.width))  # Keras wants the shape alone
@@ -507,13 +559,14 @@ class Backbone(keras.layers.Layer):
         x, count = tf.cast(x, tf.float32), tf.shape(x)[0]
         may_be_empty = tf.distribute.get_strategy().num_replicas_in_sync > 1 or x.shape[0] == 0
         if may_be_empty:
-            # A replica may be left without an example, and TensorFlow's convolutions on a CPU (2.21) give an empty batch a wrong shape.
+            # A replica may get no example, and TensorFlow's convolutions on a CPU (2.21) give an
+            # empty batch a wrong shape.
             x = tf.pad(x, [[0, tf.cast(count == 0, tf.int32)], *([0, 0] for _ in self.entry_shape)])
         features, *updates = self._run(graph, self._training_maps(graph), x, fast=fast)
         features = features[:count] if may_be_empty else features
         for (i, _), value in zip(graph.updates, updates, strict=True):
             self._own[i].assign(value)
-        # Once, however often the layer is called in a model: it depends on the weights alone.
+        # Added once, however often a model calls the layer: it depends on the weights alone.
         if (
             self.trainable
             and (loss := self._pretrained.it.regularization) is not None
@@ -525,7 +578,8 @@ class Backbone(keras.layers.Layer):
     def _training_maps(self, graph: PureGraph) -> tuple[str, ...] | None:
         if self.taps is not None and graph is not self._pretrained.it.inference:
             raise SavedModelError(
-                'taps are places in the inference graph: use batch_norm="inference" to fine-tune a Backbone with taps.'
+                'taps are places in the inference graph: use batch_norm="inference" '
+                "to fine-tune a Backbone with taps."
             )
         return self._maps(self.taps)
 
@@ -533,7 +587,8 @@ class Backbone(keras.layers.Layer):
         """(batch, width)."""
         if tuple(shape[1:]) != self.entry_shape:
             raise ValueError(
-                f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). Received: shape={tuple(shape)}"
+                f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). "
+                f"Received: shape={tuple(shape)}"
             )
         return (shape[0], self._width())
 
@@ -548,7 +603,7 @@ class Backbone(keras.layers.Layer):
         """Everything but graphs and weights, which Keras keeps (see `save_own_variables`)."""
         if self._awaited is None:
             if not any(weight.value.any() for weight in self._pretrained.it.weights):
-                # Keras filled the variables from a .h5 file without a word to the layer.
+                # Keras filled the variables from a .h5 file without telling the layer.
                 self._pretrained.it = self.pretrained
             kept = self._keep()
             KNOWN[kept.digest] = self._pretrained.it  # a clone begins with the weights of this one
@@ -570,7 +625,7 @@ class Backbone(keras.layers.Layer):
             "outline": outline,
         }
         if get_global_attribute("use_legacy_config") and self._awaited is None:
-            # Keras writes a .h5 file, of which the layers keep nothing but their variables.
+            # Keras writes a .h5 file, in which layers can store nothing but their variables.
             config["graphs"] = base64.b64encode(self._keep().graphs).decode()
         return config
 
@@ -620,7 +675,7 @@ class Backbone(keras.layers.Layer):
         """Take the graphs that this layer lacks.
 
         Raises:
-            SavedModelError: they are not those that the config tells of.
+            SavedModelError: they are not those that the config describes.
             DeniedOperationError: they hold an operation that is not allowed.
         """
         awaited = self._awaited
@@ -649,7 +704,7 @@ class Backbone(keras.layers.Layer):
             elif (known := KNOWN.get(awaited.digest)) is not None:
                 self._take_graphs(known)
             elif self._refusal.it is not None:
-                # Keras goes on after an error, and asks again with places where nothing is.
+                # Keras goes on after an error, and asks again with stores that are empty.
                 raise self._refusal.it
             else:
                 self._network()
@@ -658,22 +713,23 @@ class Backbone(keras.layers.Layer):
             raise
 
     def save_own_variables(self, store) -> None:
-        """By name, so that their order doesn't matter; the graphs beside them, as bytes."""
+        """Store the graphs as bytes, and the weights by name: their order doesn't matter."""
         store[savedmodel.GRAPHS] = np.frombuffer(self._keep().graphs, np.uint8)
         for weight, mine in zip(self._pretrained.it.weights, self._own, strict=True):
             store[weight.name] = mine.numpy()
 
     def load_own_variables(self, store) -> None:
-        """By name; the graphs, too, where the layer was made from a config and lacks them."""
+        """Load the weights by name, and the graphs if the layer was made from a config."""
         self._load_graphs(store)
         for weight, mine in zip(self._pretrained.it.weights, self._own, strict=True):
             if weight.name not in store:
                 raise SavedModelError(
-                    f"the saved weights lack {weight.name!r}; expected one value for each weight of {self.handle}."
+                    f"the saved weights lack {weight.name!r}; "
+                    f"expected one value for each weight of {self.handle}."
                 )
             mine.assign(store[weight.name])
-        # A clone of this layer begins with what was loaded, as one of a layer that read the
-        # SavedModel does.
+        # A clone of this layer starts with the loaded weights, as a clone of a layer that read the
+        # SavedModel starts with its weights.
         known = self._pretrained.it
         values = {w.name: np.array(store[w.name]) for w in known.weights}
         loaded = replace(
@@ -727,7 +783,12 @@ def constant(value: np.ndarray):
 def opened(
     handle: Any, image_size: Any, arguments: Any, trust: bool
 ) -> tuple[Pretrained, str, tuple[float, float] | None, str | None]:
-    """A handle resolved and read, with the value range that the catalog knows and the hash of its files."""
+    """Resolve a handle and read its SavedModel.
+
+    Returns:
+        the network, the handle as text, the value range that the catalog knows, and the hash of its
+        files.
+    """
     if isinstance(handle, Pretrained):
         return handle, "a SavedModel read before", None, None
     size = None if image_size is None else sides(image_size)
@@ -743,7 +804,7 @@ def opened(
 
 
 def widths_of(pretrained: Pretrained, taps: int | None) -> tuple[int, ...]:
-    """Columns of each of the last `taps` taps, from input to output; () without taps."""
+    """Number of columns of each of the last `taps` taps, in order; () without taps."""
     if taps is None:
         return ()
     shapes = pretrained.stage_shapes[-taps:]
@@ -751,5 +812,5 @@ def widths_of(pretrained: Pretrained, taps: int | None) -> tuple[int, ...]:
 
 
 def width_of(pretrained: Pretrained, taps: int | None) -> int:
-    """Columns of what a Backbone with these taps gives."""
+    """Number of columns of the output of a Backbone with these taps."""
     return sum(widths_of(pretrained, taps)) or pretrained.features

@@ -1,13 +1,19 @@
-"""Rows of numbers on disk, found by key and content: numpy and the standard library only.
+"""A cache of rows of numbers on disk, which are found by key and content.
 
-A row is kept under a key (what was computed: backbone, preprocessing, engine, ...) and the digest of the file that it was computed from. Rows lie
-in shards (`.npy`, memory-mapped on reading). A shard is written aside and fsynced; then, in one SQLite transaction, it is renamed and indexed. What
-the index does not name does not exist, so a process killed at any moment leaves at most a file that nobody refers to, and any process that holds
-the index's write lock may remove it. A shard that is gone, cut short, unreadable or no longer what was written (its SHA-256 is in the index) is
-forgotten, and computed again.
+It needs only NumPy and the standard library.
 
-The folder may be one in which a person keeps other things. It counts as a cache by its index alone, and nothing is ever removed from it but files
-of the names that are made here: 32 hexadecimal digits and `.npy` or `.npy.tmp`, in `shards/`.
+A row is kept under a key (what was computed: backbone, preprocessing, engine, ...) and the digest
+of the file that it was computed from. Rows are stored in shards (`.npy` files, which are
+memory-mapped for reading). A shard is written under a temporary name and fsynced; then, in one
+SQLite transaction, it is renamed and indexed. A file that is not in the index is ignored. So a
+process killed at any moment leaves at most a file that nobody refers to, and any process that holds
+the index's write lock may remove it. A shard that is missing, cut short, unreadable or no longer
+what was written (its SHA-256 is in the index) is removed from the index, and its rows are computed
+again.
+
+The folder may be one in which a person keeps other files. Only the index makes it a cache. Besides
+the index, only files with names that are made here are ever removed: 32 hexadecimal digits and
+`.npy` or `.npy.tmp`, in `shards/`.
 """
 
 import contextlib
@@ -39,8 +45,8 @@ from tfxfer.errors import CacheError
 from tfxfer.files import open_regular, remove_named, sync_folder
 
 FORMAT = 1  # raise it when the meaning of a row changes; old rows are then never found
-ABANDONED = 600  # seconds without a write after which a half-written shard is a dead process's
-OPEN_SHARDS = 64  # memory maps kept open by a reader: each holds a file descriptor
+ABANDONED = 600  # seconds after its last write, a half-written shard counts as abandoned
+OPEN_SHARDS = 64  # memory maps kept open by a reader; each holds a file descriptor
 TABLES = {"keys", "shards", "rows"}
 SCHEMA = (
     "create table if not exists keys"
@@ -50,10 +56,10 @@ SCHEMA = (
     "create table if not exists rows (key integer, digest text, shard integer, row integer,"
     " primary key (key, digest)) without rowid",
 )
-MARK = 0x74667866  # "tfxf", in the index's header, says that it is ours
+MARK = 0x74667866  # "tfxf", in the header of the index, marks it as an index of tfxfer
 SHARD = re.compile(r"[0-9a-f]{32}\.npy")
 ASIDE = re.compile(r"[0-9a-f]{32}\.npy\.tmp")
-# What NumPy lets through when the text at the head of a .npy file is no Python literal.
+# What NumPy may raise where the header of a .npy file is no Python literal.
 ODD_HEADER = (TokenError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError)
 HASHED = 1024 * 1024  # bytes of a shard that are read at once for its checksum
 READERS = 4  # threads that compare checksums
@@ -68,7 +74,7 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """What one key holds: its description, number of rows (one an image), bytes on disk."""
+    """What one key holds: its description, number of rows (one for each image), bytes on disk."""
 
     description: dict[str, Any]
     rows: int
@@ -76,7 +82,10 @@ class Entry:
 
 
 class Rows:
-    """Cached rows in the order asked for: `rows[positions]` is float32 [m, width], read from memory-mapped shards (also where these are float16).
+    """Cached rows in the order asked for.
+
+    `rows[positions]` is a float32 array of shape [m, width]. It is read from memory-mapped shards,
+    which may also be float16.
 
     Raises:
         CacheError: a shard was removed or damaged after the rows were looked up.
@@ -100,7 +109,7 @@ class Rows:
         return out if positions.ndim else out[0]
 
     def take(self, positions: Any) -> "Rows":
-        """Only these rows, in this order."""
+        """Return only these rows, in this order."""
         return Rows(self.files, self.shard[positions], self.row[positions], self.shape[1])
 
     def _map(self, shard: "Shard") -> np.ndarray:
@@ -108,7 +117,8 @@ class Rows:
             return self._open(shard)
         except (OSError, ValueError) as error:
             raise CacheError(
-                f"the cache lost {shard.path} while it was in use: {error}. Run the same command again."
+                f"the cache lost {shard.path} while it was in use: {error}. "
+                "Run the same command again."
             ) from error
 
 
@@ -116,10 +126,10 @@ class Cache:
     """A folder of cached rows; any number of processes may use it at once.
 
     Args:
-        folder: made where it isn't there.
+        folder: the folder of the cache; it is made where it doesn't exist.
 
     Raises:
-        CacheError: the folder can't be used, the disk is full, the index is damaged.
+        CacheError: the folder can't be used, the disk is full, or the index is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -170,7 +180,10 @@ class Cache:
             writing.execute(f"pragma application_id = {MARK}")
 
     def missing(self, key: dict[str, Any], digests: Sequence[str]) -> list[int]:
-        """Positions whose digest has no row yet; rows of shards that are gone or damaged are forgotten first."""
+        """Return the positions whose digest has no row yet.
+
+        Rows of shards that are missing or damaged are removed from the index first.
+        """
         with self._database() as database:
             found = identify(database, key)
             if found is None:
@@ -181,7 +194,10 @@ class Cache:
             ]
 
     def digests(self, key: dict[str, Any]) -> list[str]:
-        """Which contents have a row. Shards that are gone or damaged are forgotten first."""
+        """Return the digests that have a row.
+
+        Rows of shards that are missing or damaged are removed from the index first.
+        """
         with self._database() as database:
             found = identify(database, key)
             if found is None:
@@ -191,19 +207,24 @@ class Cache:
             return [digest for (digest,) in rows]
 
     def free(self) -> int:
-        """Bytes that are free on its disk."""
+        """Number of bytes that are free on the disk of the cache."""
         with self._explained():
             return shutil.disk_usage(self.folder).free
 
     def require(self, need: int) -> None:
-        """Refuse before hours are spent where `need` more bytes can't fit on the disk."""
+        """Check that `need` more bytes fit on the disk, before hours are spent on computing them.
+
+        Raises:
+            CacheError: the disk has less room.
+        """
         if need > self.free():
             raise self._full("No space left", need)
 
     def append(self, key: dict[str, Any], digests: Sequence[str], rows: np.ndarray) -> None:
-        """Keep one row a digest, float32 or float16 [m, width]; the shard is whole on disk before anyone can find it.
+        """Keep one row for each digest; `rows` is float32 or float16 [m, width].
 
-        A row that is there already is kept as it is: whoever has looked it up goes on reading the same bytes.
+        The whole shard is on disk before any process can find it. A row that exists already is kept
+        as it is, so that a process that has looked it up goes on reading the same bytes.
         """
         if not len(digests):
             return
@@ -212,7 +233,7 @@ class Cache:
         aside = self.shards / f"{name}.tmp"
         try:
             with self._explained(rows.nbytes), open(aside, "xb") as file:
-                # np.save hides the reason of a failed write: a full disk must be told apart.
+                # np.save hides why a write failed, and a full disk needs a message of its own.
                 header = npy_header(rows)
                 file.write(header)
                 file.write(rows.data)
@@ -223,7 +244,8 @@ class Cache:
             shard = Shard(self.shards / name, checksum.hexdigest())
             with self._database(write=True, need=rows.nbytes) as database:
                 if self._index(database, key, digests, rows, shard):
-                    # Renamed under the index's write lock: a shard outside the index is therefore an orphan, never somebody's that is under way.
+                    # Renamed under the index's write lock. So a shard that is not in the index is
+                    # always a leftover, and never one that another process is about to add.
                     os.rename(aside, self.shards / name)
                     sync_folder(self.shards)
                     remember_checked(shard)
@@ -247,7 +269,8 @@ class Cache:
         number, width = identify(database, key) or (0, 0)
         if width != rows.shape[1]:
             raise CacheError(
-                f"the cache in {self.folder} holds rows of {width} numbers for this key; received {rows.shape[1]}. Clear it: tfxfer cache --clear"
+                f"the cache in {self.folder} holds rows of {width} numbers for this key; received "
+                f"{rows.shape[1]}. Clear it: tfxfer cache --clear"
             )
         shard = database.execute(
             "insert into shards (key, file, rows, checksum) values (?, ?, ?, ?)",
@@ -260,7 +283,11 @@ class Cache:
         return False
 
     def rows(self, key: dict[str, Any], digests: Sequence[str]) -> Rows:
-        """The rows of `digests`, in that order (the same digest may come twice); each must be there."""
+        """Return the rows of `digests`, in that order; the same digest may come twice.
+
+        Raises:
+            CacheError: the cache lacks some of them.
+        """
         place = np.zeros((len(digests), 2), np.int64)
         with self._database() as database:
             number, width = identify(database, key) or (0, 0)
@@ -280,21 +307,24 @@ class Cache:
                     place[i] = position[found[0]], found[1]
         if absent:
             raise CacheError(
-                f"the cache in {self.folder} lacks {absent} of {len(digests)} rows: it was cleared while in use. Run the same command again."
+                f"the cache in {self.folder} lacks {absent} of {len(digests)} rows: it was cleared "
+                "while in use. Run the same command again."
             )
         shards = [Shard(self.shards / file, checksum) for _, file, checksum, _ in names]
         return Rows(shards, place[:, 0], place[:, 1], width)
 
     def summary(self) -> list[Entry]:
-        """What is kept, an entry each key, in the order in which they came."""
+        """List what is kept, one entry for each key, in the order in which the keys were added."""
         with self._database() as database:
             keys = database.execute(
-                "select k.id, k.description, (select count(*) from rows r where r.key = k.id) from keys k order by k.id"
+                "select k.id, k.description, (select count(*) from rows r where r.key = k.id) from "
+                "keys k order by k.id"
             ).fetchall()
             files = database.execute("select key, file from shards").fetchall()
         sizes = Counter[int]()
         for key, file in files:
-            with contextlib.suppress(FileNotFoundError):  # forgotten when it is next asked for
+            # The next look-up removes a missing file from the index.
+            with contextlib.suppress(FileNotFoundError):
                 sizes[key] += (self.shards / file).stat().st_size
         try:
             return [Entry(json.loads(text), rows, sizes[key]) for key, text, rows in keys]
@@ -331,13 +361,16 @@ class Cache:
         return freed
 
     def _forget_damaged(self, database: sqlite3.Connection, key: int, width: int) -> None:
-        """Compare each shard of a key with its checksum, once a process, and forget those that differ."""
+        """Compare each shard of a key with its checksum; remove from the index those that differ.
+
+        A process reads each shard only once for that.
+        """
         shards = database.execute(
             "select id, file, rows, checksum from shards where key = ?", (key,)
         ).fetchall()
 
         def check(shard: tuple[int, str, int, str | None]) -> str | None:
-            """The checksum of a whole shard; None where it is not."""
+            """Return the checksum of a shard; None where the shard is damaged."""
             _, file, rows, checksum = shard
             if not SHARD.fullmatch(file):
                 return None
@@ -355,13 +388,13 @@ class Cache:
                 with self._database(write=True) as writing:
                     writing.execute("delete from rows where shard = ?", (shard,))
                     writing.execute("delete from shards where id = ?", (shard,))
-            elif checksum is None:  # of a cache of tfxfer 0.1.0
+            elif checksum is None:  # the cache is from tfxfer 0.1.0
                 with self._database(write=True) as writing:
                     writing.execute("update shards set checksum = ? where id = ?", (now, shard))
 
     @contextmanager
     def _database(self, *, write: bool = False, need: int = 0) -> Iterator[sqlite3.Connection]:
-        """The index; with `write` in one transaction that nobody else can write beside."""
+        """Open the index; with `write`, in one transaction during which nobody else can write."""
         with self._explained(need):
             connection = sqlite3.connect(self.index, timeout=120, isolation_level=None)
             try:
@@ -389,7 +422,8 @@ class Cache:
             ):
                 raise self._damaged(reason) from error
             raise CacheError(
-                f"the cache in {self.folder} can't be used: {reason}. Choose another folder with --cache DIR."
+                f"the cache in {self.folder} can't be used: {reason}. "
+                "Choose another folder with --cache DIR."
             ) from error
 
     def _damaged(self, reason: str) -> CacheError:
@@ -404,19 +438,20 @@ class Cache:
         except OSError:
             free = ""
         return CacheError(
-            f"the cache in {self.folder} can't be written: {reason}. Needed: {size(need)} more{free}. "
-            "Make room there (tfxfer cache --clear), or choose another folder with --cache DIR."
+            f"the cache in {self.folder} can't be written: {reason}. Needed: {size(need)} "
+            f"more{free}. Make room there (tfxfer cache --clear), "
+            "or choose another folder with --cache DIR."
         )
 
 
 def canonical(key: dict[str, Any]) -> tuple[str, str]:
-    """The key as JSON text, and its hash; equal keys have equal text whatever their order."""
+    """Return the key as JSON text, and its hash; the order of the key's items does not matter."""
     text = json.dumps({**key, "format": FORMAT}, sort_keys=True, allow_nan=False)
     return text, hashlib.sha256(text.encode()).hexdigest()
 
 
 def identify(database: sqlite3.Connection, key: dict[str, Any]) -> tuple[int, int] | None:
-    """The number and the width of a key in the index."""
+    """Return the number and the width of a key in the index; None where it has none."""
     return database.execute(
         "select id, width from keys where hash = ?", (canonical(key)[1],)
     ).fetchone()
@@ -425,10 +460,16 @@ def identify(database: sqlite3.Connection, key: dict[str, Any]) -> tuple[int, in
 def places(
     database: sqlite3.Connection, key: int, digests: Sequence[str]
 ) -> Iterator[tuple[int, int] | None]:
-    """(shard, row) of each digest, None where there is none; 500 at a time, so that memory does not grow with the index."""
+    """Yield (shard, row) for each digest, and None where there is no row.
+
+    500 digests are looked up at a time, so that memory does not grow with the index.
+    """
     for start in range(0, len(digests), 500):
         part = digests[start : start + 500]
-        query = f"select digest, shard, row from rows where key = ? and digest in ({','.join('?' * len(part))})"
+        query = (
+            "select digest, shard, row from rows where key = ? and digest in "
+            f"({','.join('?' * len(part))})"
+        )
         found = {
             digest: (shard, row) for digest, shard, row in database.execute(query, (key, *part))
         }
@@ -437,13 +478,14 @@ def places(
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of rows, and the SHA-256 that it was written with; None in an index of tfxfer 0.1.0."""
+    """A file of rows, and the SHA-256 of what was written; None in an index of tfxfer 0.1.0."""
 
     path: Path
     checksum: str | None
 
 
-# Shards whose content was compared in this process, by all that changes when a file is written.
+# Checksums that this process has computed. The key is all that changes when a file is written:
+# path, inode, size and time of the last change.
 CHECKED: dict[tuple[Path, int, int, int], str] = {}
 CHECKED_LOCK = threading.Lock()
 HEADER_LOCK = threading.Lock()
@@ -455,10 +497,12 @@ def identity(path: Path) -> tuple[Path, int, int, int]:
 
 
 def check_shard(shard: Shard) -> str:
-    """The checksum of a shard's content, read only where this process has not read the same file before.
+    """Return the checksum of a shard's content.
+
+    The file is read only where this process has not read the same file before.
 
     Raises:
-        ValueError: it is not the content that was written.
+        ValueError: the content is not what was written.
     """
     file = identity(shard.path)
     found = CHECKED.get(file)
@@ -484,27 +528,27 @@ def remember_checked(shard: Shard) -> None:
 
 
 def open_checked(shard: Shard) -> np.ndarray:
-    """A shard's rows, memory-mapped, when their checksum was compared.
+    """Compare a shard's checksum, and return its rows, memory-mapped.
 
     Raises:
-        ValueError: it is cut short, or changed.
+        ValueError: the file is cut short, or was changed.
     """
     check_shard(shard)
     return open_shard(shard.path)
 
 
 def npy_header(rows: np.ndarray) -> bytes:
-    """What stands before the numbers in a .npy file."""
+    """Return the bytes that come before the numbers in a .npy file."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
     return file.getvalue()
 
 
 def open_shard(path: Path) -> np.ndarray:
-    """A shard's rows, memory-mapped; ValueError where the file is cut short."""
+    """Return a shard's rows, memory-mapped; raises ValueError where the file is damaged."""
     try:
-        # NumPy reads the header with ast.literal_eval, which fails now and then with a SystemError
-        # where several threads call it at once, as in Python 3.11.
+        # NumPy reads the header with ast.literal_eval. Where several threads call that at once, it
+        # sometimes fails with a SystemError, as in Python 3.11.
         with HEADER_LOCK:
             return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except EOFError as error:
@@ -514,12 +558,14 @@ def open_shard(path: Path) -> np.ndarray:
 
 
 def size(count: int) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes for people."""
     return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
 def remove_cache(folder: str | os.PathLike) -> None:
-    """Remove what tfxfer made in a cache's folder, and the folder where nothing else is in it; nobody may be using it.
+    """Remove what tfxfer made in a cache's folder, and the folder itself if nothing else is in it.
+
+    No process may be using the cache.
 
     Raises:
         OSError: a file can't be removed.
@@ -533,13 +579,13 @@ def remove_cache(folder: str | os.PathLike) -> None:
     ]
     remove_named(folder, [*names, "index.sqlite3", "index.sqlite3-journal"])
     for empty in (folder / "shards", folder):
-        with contextlib.suppress(OSError):  # a person's files are in it, or it is not there
+        with contextlib.suppress(OSError):  # it holds a person's files, or does not exist
             empty.rmdir()
 
 
 @contextmanager
 def temporary(folder: str | os.PathLike) -> Iterator[Cache]:
-    """A cache that is removed when the block ends; what else is in the folder stays."""
+    """Open a cache that is removed when the block ends; other files in the folder stay."""
     cache = Cache(folder)
     try:
         yield cache

@@ -57,7 +57,10 @@ def steps_on_stderr() -> Iterator[None]:
 
 
 class Commands(click.Group):
-    """A group whose errors are one line, and which names the nearest command where there is none."""
+    """A group whose errors are one line.
+
+    It names the nearest command where there is none.
+    """
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """What the terminal can't show of a name, or would obey, is escaped, whoever prints it."""
@@ -134,7 +137,8 @@ class Recipes(click.Group):
         own = recipe.options(function)
         if taken := names & {option.name for option in own}:
             raise room("errors").RecipeError(
-                f"{name}: {', '.join(sorted(taken))} is an option of every recipe already. Choose another name."
+                f"{name}: {', '.join(sorted(taken))} is an option of every recipe already. "
+                "Choose another name."
             )
 
         takes_data = any(option.name == "data" for option in own)
@@ -211,7 +215,8 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         click.echo(f"Run folder: {one_line(str(run.folder))}")
         if (started := run.before.get("started")) and not run.finished:
             click.echo(
-                f"Going on with the run that was begun at {started['value']}: what is done is not done again."
+                f"Going on with the run that was begun at {started['value']}: "
+                "what is done is not done again."
             )
         if run.workers == 1 and not run.finished and name in room("recipe").names():
             check_data(run.settings["data"]["value"])
@@ -223,10 +228,9 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             click.echo(f"It is finished. {one_line(run.how_to_predict())}")
             return
         run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
-        room("heads").keras.utils.set_random_seed(
-            run.seed
-        )  # layers draw their seeds when they are made
-        # A resumed run's own settings count, which come from JSON.
+        # Layers draw their seeds when they are made.
+        room("heads").keras.utils.set_random_seed(run.seed)
+        # A resumed run uses its own settings, which come from JSON.
         function(
             run,
             **{
@@ -249,7 +253,8 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             run.abandon()
             raise
         raise TfxferError(
-            f"another worker of the {run.workers} is gone (its own log says why). Start all of them again with --resume."
+            f"another worker of the {run.workers} is gone (its own log says why). Start all of "
+            "them again with --resume."
         ) from error
     finally:
         run.close()
@@ -279,12 +284,16 @@ def check_backend() -> None:
     """Keras must run on TensorFlow; the environment counts for more than ~/.keras/keras.json."""
     if (backend := os.environ.setdefault("KERAS_BACKEND", "tensorflow")) != "tensorflow":
         raise TfxferError(
-            f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs tensorflow. Unset KERAS_BACKEND."
+            f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs "
+            "tensorflow. Unset KERAS_BACKEND."
         )
 
 
 def start_tensorflow() -> None:
-    """Import TensorFlow and Keras without their start-up noise, which comes from C++ and ignores logging levels."""
+    """Import TensorFlow and Keras without their start-up noise.
+
+    It comes from C++ and ignores logging levels.
+    """
     check_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:
@@ -587,7 +596,8 @@ def backbones() -> None:
         )
     click.echo(table(rows))
     click.echo(
-        "\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME has the source."
+        "\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME "
+        "has the source."
     )
 
 
@@ -614,11 +624,13 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     )
     click.echo(f"  features    {layer.feature_size}")
     click.echo(
-        f"  fine-tuning {f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}"
+        "  fine-tuning "
+        f"{f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}"
     )
     if entry:
         click.echo(
-            f"  licence     {entry.licence}\n  source      {entry.source} (published, not verified here)"
+            f"  licence     {entry.licence}\n  source      {entry.source} (published, "
+            "not verified here)"
         )
     rows = [("stage", "name", "weights", "parameters", "output", "bytes an example")]
     for i, (stage, shape, count, size) in enumerate(layer.stage_sizes()):
@@ -685,7 +697,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
     """
     if arguments[0] != "run":
         raise click.UsageError(
-            f"expected a run after --, such as: tfxfer launch --workers {workers} -- run full --data photos/. Received: {arguments[0]}",
+            f"expected a run after --, such as: tfxfer launch --workers {workers} -- run full "
+            f"--data photos/. Received: {arguments[0]}",
             ctx,
         )
     ctx.exit(room("launch").launch(arguments, workers, open_ports))
@@ -784,7 +797,8 @@ def extract(
     """Compute features on many machines, with Apache Beam.
 
     \b
-    tfxfer extract --data photos/ --to features/ -- --direct_running_mode=multi_processing --direct_num_workers=2
+    tfxfer extract --data photos/ --to features/ -- \\
+      --direct_running_mode=multi_processing --direct_num_workers=2
     tfxfer run frozen --data photos/ --cache features/
     """
     start_tensorflow()
@@ -836,7 +850,9 @@ def cache(folder: Path | None, clear: bool) -> None:
     rows = [("what", "engine", "images", "MiB")]
     for entry in kept.summary():
         what = str(entry.description.get("backbone", entry.description.get("kind", "")))[:16]
-        engine = f"{entry.description.get('engine', '-')} {entry.description.get('precision', '')}".strip()
+        engine = (
+            f"{entry.description.get('engine', '-')} {entry.description.get('precision', '')}"
+        ).strip()
         rows.append((what, engine, f"{entry.rows:,}", f"{entry.size / 2**20:.1f}"))
     click.echo(f"{one_line(str(kept.folder))}\n{table(rows)}")
 

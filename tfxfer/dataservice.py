@@ -1,7 +1,8 @@
-"""Training batches that a tf.data service computes, on machines of its own: the same batches in the same order as without it.
+"""Training batches that a tf.data service computes, on machines of its own.
 
-The service deals batches out among its workers (dynamic sharding), and they come back in any order; here they are put in order again, so that a training can
-be repeated, and can go on in the middle.
+They are the same batches in the same order as without the service. The service distributes the
+batches among its workers (dynamic sharding), and they come back in any order. This module puts them
+in order again, so that training can be repeated, and can be resumed in the middle.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,17 +17,24 @@ from tfxfer.errors import DistributeError
 from tfxfer.rendezvous import call
 from tfxfer.workers import Strategy, dealt, shared_out
 
-PATIENCE = 120.0  # seconds for a batch
-SILENT = "the tf.data service has sent no batch for two minutes: one of its workers is gone, or too slow. Start the service again, and the run with --resume."
+PATIENCE = 120.0  # seconds to wait for a batch
+SILENT = (
+    "the tf.data service has sent no batch for two minutes: one of its workers is gone, or too "
+    "slow. Start the service again, and the run with --resume."
+)
 
 
 def batched(
     strategy: Strategy, rows: np.ndarray, size: int, address: str, load: Callable[[tf.Tensor], Any]
 ) -> Any:
-    """As `workers.batched`, but that `load`, from int64 [b] rows to a batch, runs in the service at `address`, host:port of its dispatcher.
+    """Like `workers.batched`, but the batches are computed by a tf.data service.
+
+    Args:
+        address: host:port of the service's dispatcher.
+        load: maps rows, int64 [b], to a batch; it runs in the service.
 
     Raises:
-        DistributeError: nobody answers there.
+        DistributeError: nobody answers at the address.
     """
     answer(address)
 
@@ -35,9 +43,8 @@ def batched(
         batches = in_order(
             served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load)
         )
-        return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(
-            2
-        )  # Keras warns where an unknown number ends
+        # Keras warns where a data set ends whose number of batches is unknown.
+        return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
     return (
         mine(*dealt(rows, size, 1, 0, 1))
@@ -49,7 +56,7 @@ def batched(
 def served(
     rows: np.ndarray, counts: np.ndarray, address: str, load: Callable[[tf.Tensor], Any]
 ) -> tf.data.Dataset:
-    """(number, batch), in any order."""
+    """Return a data set of (number, batch), in any order."""
     table, real = tf.constant(rows, tf.int64), tf.constant(counts)
     numbers = tf.data.Dataset.range(len(rows))
     batches = numbers.map(
@@ -61,7 +68,7 @@ def served(
 
 
 def in_order(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """The batches alone, by number; those that come early wait in memory."""
+    """Return the batches alone, ordered by number; those that come early wait in memory."""
 
     def each() -> Iterator[Any]:
         waiting: dict[int, Any] = {}
@@ -76,7 +83,13 @@ def in_order(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def patiently(batches: tf.data.Dataset) -> Iterator[Any]:
-    """The elements; an error where none comes for long: for a worker of the service that died, its client would wait for ever."""
+    """Yield the elements, and raise an error where none comes for `PATIENCE` seconds.
+
+    The client of the service would wait for ever for a worker that died.
+
+    Raises:
+        DistributeError: no element came in time.
+    """
     came: Queue = Queue(2)
 
     def fetch() -> None:
@@ -96,7 +109,10 @@ def patiently(batches: tf.data.Dataset) -> Iterator[Any]:
 
 
 def answer(address: str) -> None:
-    """Refuse an address where nobody answers: the service's client would try for ever."""
+    """Raise a DistributeError for an address where nobody answers.
+
+    The client of the service would try for ever.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise DistributeError(
@@ -107,5 +123,6 @@ def answer(address: str) -> None:
     except OSError as error:
         why = error.strerror or error
         raise DistributeError(
-            f"no tf.data service answers at {address}: {why}. Start its dispatcher, or leave out --data-service."
+            f"no tf.data service answers at {address}: {why}. Start its dispatcher, or leave out "
+            "--data-service."
         ) from error

@@ -1,7 +1,8 @@
-"""Flags to a `tf.distribute` strategy, and nothing else: what devices there are, which strategy they call for, and why.
+"""Turn options into a `tf.distribute` strategy: which devices there are, and what fits them.
 
-Nothing is looked at before a function is called. Call `strategy` before anything else of TensorFlow: devices are set up once a process. With one device it is
-TensorFlow's default strategy, under which every program is as without one.
+No device is looked for before a function is called. Call `strategy` before anything else of
+TensorFlow, since devices are set up once for each process. With one device, the strategy is
+TensorFlow's default one, under which every program behaves as without a strategy.
 """
 
 import ctypes
@@ -21,14 +22,14 @@ from tfxfer.loopback import is_private
 
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 Name = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
-WAIT = 300  # seconds for all workers to come
-BFLOAT16 = (8, 0)  # compute capability
-CHIPS = ("/dev/accel0", "/dev/vfio/0")  # of a TPU VM: v2 to v4, v5 and later
+WAIT = 300  # seconds in which all workers must connect
+BFLOAT16 = (8, 0)  # lowest compute capability of a GPU with units for bfloat16
+CHIPS = ("/dev/accel0", "/dev/vfio/0")  # devices of a TPU VM: v2 to v4, v5 and later
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What would be made, and why, in half a sentence."""
+    """The device and the strategy that would be used, and why, in half a sentence."""
 
     device: Literal["cpu", "gpu", "tpu"]
     name: Literal["one", "mirrored", "multiworker", "tpu"]
@@ -41,20 +42,22 @@ class Choice:
 
 
 def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = None) -> Choice:
-    """Which device and strategy the flags and this machine call for. Looks, and sets nothing up.
+    """Choose the device and strategy that fit the options and this machine; sets nothing up.
 
     Raises:
-        DistributeError: what was asked for isn't here, or the flags contradict each other.
+        DistributeError: what was asked for isn't here, or the options contradict each other.
     """
     if device == "tpu" or name == "tpu" or (device == name == "auto" and tpu_name()):
         if {device, name} - {"auto", "tpu"}:
             raise DistributeError(
-                f"--device {device} and --strategy {name} contradict each other: a TPU takes --strategy tpu."
+                f"--device {device} and --strategy {name} contradict each other: a TPU takes "
+                "--strategy tpu."
             )
         if not tpu_name():
             raise DistributeError(
-                f"there is no TPU here: TPU_NAME is not set, and there is no {' or '.join(CHIPS)}. A Cloud TPU VM needs a TensorFlow that is "
-                "built for it; for a remote TPU set TPU_NAME. Else leave out --device tpu and --strategy tpu."
+                f"there is no TPU here: TPU_NAME is not set, and there is no {' or '.join(CHIPS)}. "
+                "A Cloud TPU VM needs a TensorFlow that is built for it; for a remote TPU set "
+                "TPU_NAME. Else leave out --device tpu and --strategy tpu."
             )
         return Choice("tpu", "tpu", None, f"TPU {tpu_name()}")
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -74,11 +77,13 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
     if name == "multiworker" or (name == "auto" and count > 1):
         if count < 2:
             raise DistributeError(
-                "--strategy multiworker needs several workers. Start them with tfxfer launch --workers 2 -- run ..., or set TF_CONFIG."
+                "--strategy multiworker needs several workers. Start them with tfxfer launch "
+                "--workers 2 -- run ..., or set TF_CONFIG."
             )
         if replicas is not None:
             raise DistributeError(
-                "--replicas is for --strategy mirrored: several workers have as many replicas as they have devices."
+                "--replicas is for --strategy mirrored: several workers have as many replicas as "
+                "they have devices."
             )
         return Choice(found, "multiworker", None, f"worker {index} of {count}, {about}")
     if name == "mirrored" or (
@@ -96,7 +101,8 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
         )
     if replicas not in (None, 1):
         raise DistributeError(
-            f"--replicas {replicas} and --strategy one contradict each other: use --strategy mirrored."
+            f"--replicas {replicas} and --strategy one contradict each other: "
+            "use --strategy mirrored."
         )
     return Choice(found, "one", 1, about)
 
@@ -109,17 +115,20 @@ def strategy(
     wait: float = WAIT,
     log: Callable[[str], None] | None = None,
 ) -> tf.distribute.Strategy:
-    """The strategy that the flags and this machine call for, with its devices set up.
+    """Set up devices, and return the strategy that fits the options and this machine.
 
     Args:
-        name: "one" device; "mirrored" over the GPUs, or over logical CPUs where there is none; "multiworker" over the workers that `cluster` finds; "tpu".
-        device: what computes; "cpu" hides the GPUs.
-        replicas: of "mirrored": so many of the GPUs, or logical CPUs, by default one a core.
-        wait: seconds after which a process ends if not all workers have come.
-        log: is told in a line what was chosen and why.
+        name: "one" for one device; "mirrored" for all GPUs, or for logical CPUs where there is no
+            GPU; "multiworker" for the workers that `cluster` finds; "tpu".
+        device: the kind of device that computes; "cpu" hides the GPUs.
+        replicas: for "mirrored", the number of GPUs or logical CPUs; by default all GPUs, or one
+            logical CPU for each core.
+        wait: seconds after which the process ends if not all workers have connected.
+        log: is called with a line that says what was chosen and why.
 
     Raises:
-        DistributeError: what was asked for isn't here, a port is in use, or devices were set up otherwise before.
+        DistributeError: what was asked for isn't here, a port is in use, or the devices were set up
+            differently before.
 
     Example:
         with tfxfer.distribute.strategy("mirrored").scope():
@@ -137,15 +146,15 @@ def strategy(
         if choice.device == "cpu" and gpus:
             tf.config.set_visible_devices([], "GPU")
         for gpu in gpus if choice.device == "gpu" else []:
-            tf.config.experimental.set_memory_growth(
-                gpu, True
-            )  # all of the memory at once would keep every other process out
+            # Without this, TensorFlow takes all of the memory, and no other process gets any.
+            tf.config.experimental.set_memory_growth(gpu, True)
         if choice.name == "mirrored":
             return tf.distribute.MirroredStrategy(logical_devices(choice))
         return multiworker(wait) if choice.name == "multiworker" else tf.distribute.get_strategy()
     except RuntimeError as error:
         raise DistributeError(
-            f"the devices are in use already: {error}. Call tfxfer.distribute.strategy before anything else of TensorFlow."
+            f"the devices are in use already: {error}. Call tfxfer.distribute.strategy before "
+            "anything else of TensorFlow."
         ) from error
 
 
@@ -153,24 +162,25 @@ def require_mixed(device: str) -> None:
     """Refuse mixed precision where it is slower than float32.
 
     Raises:
-        DistributeError: on a CPU, and on a GPU without units for bfloat16.
+        DistributeError: the device is a CPU, or a GPU without units for bfloat16.
     """
     if device == "cpu":
         raise DistributeError(
-            "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer than one in float32 (measured by "
-            "benchmarks/precision.py). Leave it out."
+            "--precision mixed needs a GPU or a TPU: on a CPU a step in bfloat16 takes longer than "
+            "one in float32 (measured by benchmarks/precision.py). Leave it out."
         )
     for gpu in tf.config.list_physical_devices("GPU") if device == "gpu" else []:
         details = tf.config.experimental.get_device_details(gpu)
         if (found := details.get("compute_capability", BFLOAT16)) < BFLOAT16:
             raise DistributeError(
-                f"--precision mixed needs a GPU with units for bfloat16, of compute capability {'.'.join(map(str, BFLOAT16))} or more; "
-                f"{details.get('device_name', gpu.name)} has {'.'.join(map(str, found))}. Leave it out."
+                "--precision mixed needs a GPU with units for bfloat16, of compute capability "
+                f"{'.'.join(map(str, BFLOAT16))} or more; {details.get('device_name', gpu.name)} "
+                f"has {'.'.join(map(str, found))}. Leave it out."
             )
 
 
 def logical_devices(choice: Choice) -> list[str]:
-    """The devices of a mirrored strategy; CPUs are cut into logical ones."""
+    """Return the devices of a mirrored strategy; the CPU is divided into logical CPUs."""
     count = choice.replicas or 1
     if choice.device == "cpu":
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -182,7 +192,11 @@ def logical_devices(choice: Choice) -> list[str]:
 
 
 def multiworker(wait: float) -> tf.distribute.Strategy:
-    """Connects to the other workers; a process beside this one ends it where they don't come, for TensorFlow waits for ever and lets nobody else run."""
+    """Connect to the other workers, and return the strategy.
+
+    TensorFlow waits for the others for ever, and no other Python code runs meanwhile. So a second
+    process ends this one if they have not connected after `wait` seconds.
+    """
     found = cluster()
     assert found is not None  # `choose` has counted its workers
     addresses = addresses_of(found)
@@ -193,14 +207,15 @@ def multiworker(wait: float) -> tf.distribute.Strategy:
         except tf.errors.OpError as error:
             index, _ = workers()
             raise DistributeError(
-                f"worker {index} can't listen on {addresses[index]}: {error.message or error}. Is the port in use? Choose another one."
+                f"worker {index} can't listen on {addresses[index]}: {error.message or error}. Is "
+                "the port in use? Choose another one."
             ) from error
         finally:
             watch.communicate(b"all there\n")
 
 
 def tpu_strategy() -> tf.distribute.Strategy:
-    """Of Google Cloud: this VM's own TPU, or the one that TPU_NAME says."""
+    """Return the strategy for a TPU of Google Cloud: this VM's own, or the one of TPU_NAME."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu_name())
         tf.config.experimental_connect_to_cluster(resolver)
@@ -208,7 +223,8 @@ def tpu_strategy() -> tf.distribute.Strategy:
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, RuntimeError, ValueError, OSError) as error:
         raise DistributeError(
-            f"TPU {tpu_name()} can't be used: {error}. Is this TensorFlow built for TPUs, and the TPU's name right?"
+            f"TPU {tpu_name()} can't be used: {error}. Is this TensorFlow built for TPUs, and the "
+            "TPU's name right?"
         ) from error
 
 
@@ -230,19 +246,19 @@ def is_loss(error: BaseException) -> bool:
 
 
 def tpu_name() -> str:
-    """What a TPU is to be asked for by; "" where there is none."""
+    """Return the name by which TensorFlow finds the TPU; "" where there is none."""
     return os.environ.get("TPU_NAME", "") or (
         "local" if any(os.path.exists(chip) for chip in CHIPS) else ""
     )
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Return how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def why_no_gpu() -> str:
-    """Why TensorFlow sees no GPU, and what to do."""
+    """Say why TensorFlow sees no GPU, and what to do."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1"):
         return f"CUDA_VISIBLE_DEVICES is {hidden!r}, which hides all"
@@ -265,10 +281,13 @@ def loads(library: str) -> bool:
 
 
 def cluster() -> tf.distribute.cluster_resolver.ClusterResolver | None:
-    """Who the workers are, by TensorFlow's own resolvers: from TF_CONFIG, or from Slurm where a step has several tasks. None where there is one process.
+    """Find the workers with TensorFlow's own resolvers; None where there is one process.
+
+    The workers are those of TF_CONFIG, or of Slurm where a step has several tasks.
 
     Raises:
-        DistributeError: TF_CONFIG is not what TensorFlow expects, or names no worker that this one is.
+        DistributeError: TF_CONFIG is not what TensorFlow expects, or has no address for this
+            worker.
     """
     resolvers = tf.distribute.cluster_resolver
     if "TF_CONFIG" in os.environ:
@@ -282,9 +301,12 @@ def cluster() -> tf.distribute.cluster_resolver.ClusterResolver | None:
 
 
 def checked(resolver: Any) -> Any:
-    """A TF_CONFIG that has all that is needed."""
+    """Return the resolver, after a check that TF_CONFIG has all that is needed."""
     text = os.environ["TF_CONFIG"]
-    expected = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+    expected = (
+        '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+        '"task": {"type": "worker", "index": 0}}'
+    )
     try:
         parts = json.loads(text)
         addresses = {
@@ -301,29 +323,33 @@ def checked(resolver: Any) -> Any:
     if job not in addresses or not 0 <= index < len(addresses[job]):
         listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in addresses.items())
         raise DistributeError(
-            f"TF_CONFIG says that this is {job} {index}, and has no address for it ({listed}). Give each worker an address of its own."
+            f"TF_CONFIG says that this is {job} {index}, and has no address for it ({listed}). "
+            "Give each worker an address of its own."
         )
     return resolver
 
 
 def open_port() -> str:
-    """What a worker says of its port, which TensorFlow opens to every network of the machine."""
+    """Return a warning about the worker's port, which TensorFlow opens to every network."""
     found = cluster()
     port = addresses_of(found)[workers()[0]].rpartition(":")[2] if found else "none"
     return (
-        f"warning: port {port} is open to every network of this machine, and whoever reaches it can "
-        "run code as you; use a private network or a firewall (docs/distribute.md, Security)"
+        f"warning: port {port} is open to every network of this machine, and whoever reaches it "
+        "can run code as you; use a private network or a firewall (docs/distribute.md, Security)"
     )
 
 
 def addresses_of(resolver: Any) -> list[str]:
-    """host:port of all workers, the chief first."""
+    """Return host:port of all workers, the chief first."""
     spec = resolver.cluster_spec().as_dict()
     return [*spec.get("chief", []), *spec.get("worker", [])]
 
 
 def workers() -> tuple[int, int]:
-    """(this worker's number, how many there are), the chief being 0; (0, 1) where there is one process. Connects to nobody."""
+    """Return (number of this worker, number of workers), without connecting to any.
+
+    The chief has number 0. Where there is one process, the answer is (0, 1).
+    """
     found = cluster()
     if found is None:
         return 0, 1
@@ -332,7 +358,7 @@ def workers() -> tuple[int, int]:
 
 
 def devices() -> list[tuple[str, str]]:
-    """What is seen, for `tfxfer devices`: (what, about it)."""
+    """List the hardware for `tfxfer devices`: (name, description) for each row."""
     gpus = tf.config.list_physical_devices("GPU")
     found = [("cpu", f"{cores()} cores")]
     for i, gpu in enumerate(gpus):

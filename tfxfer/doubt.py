@@ -1,6 +1,8 @@
-"""What a model knows of its own doubt: sets of classes that hold the true one as often as promised, and a score for "none of these". NumPy alone, to use.
+"""How unsure a model is: prediction sets, and a score for images of none of the classes.
 
-Both are thresholds on examples that the model was not fitted on, and that are no part of test.
+A prediction set is a set of classes that contains the true one as often as promised. Both need a
+threshold, which comes from examples that the model was not fitted on and that are not part of test.
+A finished `Doubt` needs only NumPy.
 """
 
 import math
@@ -18,21 +20,27 @@ from tfxfer.evaluate import lowest, members, share, strangeness
 from tfxfer.probe import Unknown, out_of_fold, unknown
 from tfxfer.probe.folds import sample
 
-COVERAGE = 0.9  # of the sets in metrics.json
-FALSE_ALARMS = 0.05  # share of images of known classes that are marked as of none
-ENOUGH = 200  # of validation: fewer say too little of the one image in twenty that counts
-EXAMPLES = 10_000  # that the score for none of these is fitted on: more would not move it
+COVERAGE = 0.9  # share of sets that contain the true class, for the figures in metrics.json
+FALSE_ALARMS = 0.05  # share of images of known classes that are marked as of no class
+# The threshold depends on the one image in twenty with the highest score. With fewer validation
+# examples than this, it is too inexact.
+ENOUGH = 200
+EXAMPLES = 10_000  # at most so many are used to fit the score; more would hardly change it
 
 
 @dataclass(frozen=True, eq=False)
 class Doubt:
     """Thresholds of a finished run.
 
-    strangest: float32 [n] ascending, 1 - p of the true class of held-out examples.
-    known: float32 [m] ascending, scores for "none of these" of examples of known classes that it was not fitted on.
-    by: which ones: "validation"; where that has fewer than 200 also, or only, "folds of train".
-    tail: where the columns that `unknown` reads begin in what the head sees, counted from its end.
-    unknown: the score.
+    strangest: float32 [n], ascending: 1 minus the probability of the true class, for held-out
+        examples.
+    known: float32 [m], ascending: scores for "none of these" of examples of known classes that
+        the score was not fitted on.
+    by: where these examples are from: "validation"; where that has fewer than 200, "validation and
+        folds of train", or "folds of train" alone.
+    tail: where the columns that `unknown` reads begin in the features that the head sees, counted
+        from their end.
+    unknown: the score for "none of these".
     """
 
     strangest: np.ndarray
@@ -42,26 +50,39 @@ class Doubt:
     unknown: Unknown
 
     def least(self, coverage: float) -> float:
-        """The probability from which on a class is in a prediction set (see `tfxfer.evaluate.lowest`)."""
+        """Return the lowest probability of a class in a prediction set.
+
+        See `tfxfer.evaluate.lowest`.
+        """
         return lowest(self.strangest, coverage)
 
     @property
     def fewest(self) -> int:
-        """How many scores of known images it takes to say anything."""
+        """The lowest number of scores of known images from which a threshold can be set."""
         return math.ceil(1 / FALSE_ALARMS) - 1
 
     @property
     def threshold(self) -> float:
-        """The score above which an image is of no class: at most `FALSE_ALARMS` of known images are above; infinite where too few are known for that."""
+        """The score above which an image is of no class.
+
+        At most a share of `FALSE_ALARMS` of known images has a higher score. The threshold is
+        infinite where there are too few known images for that.
+        """
         rank = math.ceil((len(self.known) + 1) * (1 - FALSE_ALARMS))
         return float(self.known[rank - 1]) if rank <= len(self.known) else math.inf
 
     def figures(
         self, test: tuple[np.ndarray, np.ndarray] | None, scores: np.ndarray
     ) -> dict[str, Any]:
-        """JSON values: "sets" and "unknown", each with what came of it on test (labels and probabilities, and their scores) where there is one.
+        """Return JSON values: "sets" and "unknown", each with its results on test.
 
-        In "test" of "sets", "accuracy" is the share of sets that hold the true class; in that of "unknown" the share of images that are not marked.
+        In "test" of "sets", "accuracy" is the share of sets that contain the true class; in "test"
+        of "unknown", it is the share of images that are not marked. Where there is no test part,
+        "test" is None.
+
+        Args:
+            test: labels and probabilities of the test examples, or None.
+            scores: their scores for "none of these".
         """
         threshold, least = self.threshold, self.least(COVERAGE)
         sets: dict[str, Any] = {
@@ -88,7 +109,7 @@ class Doubt:
         return {"sets": sets, "unknown": none}
 
     def save(self, path: str) -> None:
-        """doubt.npz."""
+        """Write doubt.npz."""
         np.savez(
             path,
             strangest=self.strangest,
@@ -100,10 +121,10 @@ class Doubt:
 
 
 def load(path: Path) -> Doubt:
-    """What `save` wrote.
+    """Read what `save` wrote.
 
     Raises:
-        RunError: the file is damaged, or something else.
+        RunError: the file is damaged, or holds something else.
     """
     try:
         arrays = read_arrays(path)
@@ -131,7 +152,7 @@ def load(path: Path) -> Doubt:
 
 
 def numbers(array: np.ndarray, dimensions: int) -> np.ndarray:
-    """Finite numbers of so many dimensions; ValueError otherwise."""
+    """Return the array; raises ValueError if it has other dimensions or holds no finite floats."""
     if array.dtype.kind != "f" or array.ndim != dimensions or not np.isfinite(array).all():
         raise ValueError(f"an array is {array.dtype} {array.shape}")
     return array
@@ -144,13 +165,16 @@ def doubt(
     held_out: tuple[np.ndarray, np.ndarray],
     seed: int,
 ) -> Doubt:
-    """Fit the score on train; its threshold is that of validation, and of train by folds where that is small: too low a one if the network trained there.
+    """Fit the score for "none of these" on train, and collect what its threshold comes from.
+
+    The threshold comes from validation. Where that is small, it also comes from train, by
+    cross-validation; such a threshold is too low if the network was trained on train.
 
     Args:
-        outputs: positions to the network's own output, float32 [m, d].
+        outputs: maps positions to the network's own output, float32 [m, d].
         tail: see `Doubt`.
         held_out: labels and calibrated probabilities of held-out examples.
-        seed: of the folds.
+        seed: seed of the folds.
     """
     train, validation = examples.where("train"), examples.where("validation")
     train = train[sample(examples.labels[train], EXAMPLES, seed)]

@@ -1,6 +1,8 @@
-"""The frozen network as a function of pixels, computed as fast as this machine can: one function an engine, from a prefix to a callable.
+"""Run the frozen network as fast as this machine can: one function for each engine.
 
-An engine gives an image the same bytes wherever it stands in a batch, and whatever stands beside it. It may be called from several threads at once.
+Each function makes an engine, which is a callable on pixels, from a prefix. An engine gives an
+image the same bytes wherever it is in a batch, and whatever other images are in that batch. It may
+be called from several threads at once.
 """
 
 from collections import Counter
@@ -18,23 +20,30 @@ from tfxfer import savedmodel
 from tfxfer.backbone import Prefix
 from tfxfer.errors import EngineError, MissingExtraError
 
-TOGETHER = 8  # images that TensorFlow takes at a time: their maps stay in the processor's cache, 1.48 times plain inference against 1.37 with 32
+# Images that TensorFlow takes at a time. The maps of 8 stay in the processor's cache: this is 1.48
+# times as fast as plain inference, against 1.37 times with 32.
+TOGETHER = 8
 Engine = Callable[[np.ndarray], np.ndarray]
 
 
 def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
-    """Through TensorFlow, with BatchNorm folded into the convolutions, so that its optimizer fuses convolution, bias and activation.
+    """Run the network with TensorFlow.
+
+    BatchNorm is folded into the convolutions, so that TensorFlow's optimizer fuses convolution,
+    bias and activation.
 
     Returns:
-        float32 [B, H, W, 3] -> float32 [B, width].
+        a function from float32 [B, H, W, 3] to float32 [B, width].
 
     Raises:
-        EngineError: bf16 was asked for.
+        EngineError: another precision than float32 was asked for.
     """
     if precision != "float32":
         raise EngineError(
-            f"the tensorflow engine computes in float32, received {precision}: TensorFlow's own bf16 gains nothing on a CPU (measured). "
-            f"Try --engine openvino --engine-precision {precision}, or leave --engine-precision out."
+            f"the tensorflow engine computes in float32, received {precision}: "
+            "TensorFlow's own bf16 gains nothing on a CPU (measured). "
+            f"Try --engine openvino --engine-precision {precision}, "
+            "or leave --engine-precision out."
         )
     graph = folded(needed(prefix))
 
@@ -49,7 +58,9 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
         autograph=False,
     )
 
-    one_at_a_time = Lock()  # two threads in one graph: segmentation faults in oneDNN's cache of primitives (TensorFlow 2.21), one process in four
+    # Two threads in one graph cause segmentation faults in oneDNN's cache of primitives (TensorFlow
+    # 2.21), in one process of four.
+    one_at_a_time = Lock()
 
     def run(batch: np.ndarray) -> np.ndarray:
         with one_at_a_time:
@@ -64,10 +75,12 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
 
 
 def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
-    """Through OpenVINO: one image a request, as many requests at once as the processor has room for.
+    """Run the network with OpenVINO.
+
+    Each request has one image, and as many requests run at once as the processor has room for.
 
     Returns:
-        float32 [B, H, W, 3] -> float32 [B, width].
+        a function from float32 [B, H, W, 3] to float32 [B, width].
 
     Raises:
         MissingExtraError: OpenVINO isn't installed.
@@ -80,7 +93,8 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise EngineError(
-            "this CPU can't compute in bf16 (it has neither AVX512_BF16 nor AMX). Leave --engine-precision out."
+            "this CPU can't compute in bf16 (it has neither AVX512_BF16 nor AMX). "
+            "Leave --engine-precision out."
         )
     shape = [1, *prefix.image_size, 3]
     graph = tf.Graph()
@@ -94,24 +108,25 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     try:
         model = openvino.convert_model(graph, input=[(pixels.name, shape)], output=[prefix.output])
         compiled = core.compile_model(model, "CPU", options)
-    except Exception as error:  # it raises RuntimeError and kinds of its own
+    except Exception as error:  # OpenVINO raises RuntimeError and errors of its own
         raise EngineError(
-            f"OpenVINO can't take this backbone: {str(error).strip().splitlines()[0].rstrip('.')}. Use --engine tensorflow."
+            "OpenVINO can't take this backbone: "
+            f"{str(error).strip().splitlines()[0].rstrip('.')}. Use --engine tensorflow."
         ) from error
 
     streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     free: SimpleQueue = SimpleQueue()
     for _ in range(streams):
         free.put(compiled.create_infer_request())
-    # A thread a request, and not OpenVINO's AsyncInferQueue: its callbacks wait for Python's lock, and have stood still for ever beside other threads.
+    # One thread for each request, instead of OpenVINO's AsyncInferQueue: the callbacks of that wait
+    # for Python's lock, and have hung for ever when other threads ran.
     pool = ThreadPoolExecutor(streams)
 
     def one(image: np.ndarray) -> np.ndarray:
         request = free.get()
         try:
-            request.infer(
-                {0: image}, share_inputs=True
-            )  # the array outlives the call, and a copy of it costs 3 % of the time
+            # The array outlives the call, so it is shared: a copy of it costs 3 % of the time.
+            request.infer({0: image}, share_inputs=True)
             return request.get_output_tensor(0).data[0].copy()
         finally:
             free.put(request)
@@ -138,10 +153,15 @@ def owner(tensor: str) -> str:
 
 
 def folded(graph: GraphDef) -> GraphDef:
-    """The graph with each BatchNorm in inference mode multiplied into the convolution before it; what is left of it is a BiasAdd.
+    """The graph with each BatchNorm in inference mode folded into the convolution before it.
 
-    y = (w * x + b - mean) scale / sqrt(variance + epsilon) + offset, with k = scale / sqrt(variance + epsilon): filter w k, bias (b - mean) k + offset.
-    Only where filter and statistics are constants, and nothing else reads the convolution.
+    A BiasAdd takes the place of the BatchNorm. Convolution and BatchNorm together compute
+
+    y = (w * x + b - mean) scale / sqrt(variance + epsilon) + offset.
+
+    With k = scale / sqrt(variance + epsilon), the new filter is w k, and the new bias is
+    (b - mean) k + offset. This is done only if filter and statistics are constants, and nothing
+    else reads the convolution.
     """
     result = GraphDef()
     result.CopyFrom(graph)
@@ -177,7 +197,11 @@ def folded(graph: GraphDef) -> GraphDef:
 
 
 def fold(graph: GraphDef, norm: NodeDef, convolution: NodeDef, values: list[np.ndarray]) -> None:
-    """`values`: filter, scale, offset, mean, variance, and the bias where there is one."""
+    """Fold one BatchNorm of `graph`, which is changed.
+
+    Args:
+        values: filter, scale, offset, mean, variance, and the bias if there is one.
+    """
     weight, scale, offset, mean, variance, *bias = (v.astype(np.float64) for v in values)
     k = scale / np.sqrt(variance + norm.attr["epsilon"].f)
     bias_value = (sum(bias) - mean) * k + offset
@@ -190,7 +214,7 @@ def fold(graph: GraphDef, norm: NodeDef, convolution: NodeDef, values: list[np.n
         constant.attr["dtype"].type = tf.float32.as_datatype_enum
         constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(made_value.astype(np.float32)))
     convolution.input[1] = f"{norm.name}/folded_filter"
-    # The bias of before is part of the new one: the BiasAdd that stands between, if any, is passed over.
+    # The new bias includes the old one, so a BiasAdd between the two nodes is bypassed.
     norm.input[:] = [convolution.name, f"{norm.name}/folded_bias"]
     norm.op = "BiasAdd"
     norm.attr.clear()
@@ -199,7 +223,7 @@ def fold(graph: GraphDef, norm: NodeDef, convolution: NodeDef, values: list[np.n
 
 
 def value(nodes: dict[str, NodeDef], name: str) -> np.ndarray | None:
-    """A constant's value, through identities; None for anything else."""
+    """The value of a constant, also behind Identity nodes; None for any other node."""
     node = nodes[owner(name)]
     while node.op == "Identity":
         node = nodes[owner(node.input[0])]

@@ -1,24 +1,29 @@
 """Everything that tfxfer raises on purpose.
 
     TfxferError                    one sentence: what was found, what was expected, what to try
-     ├── HandleError               a handle leads to no SavedModel: not found, no network, a damaged download
+     ├── HandleError               a handle leads to no SavedModel: not found, no network, a damaged
+     │    │                        download
      │    └── ArchiveError         an archive that is damaged, too large, or leaves its folder
-     ├── SavedModelError           a SavedModel that can't be read, or not in the way that was asked for
-     │    └── DeniedOperationError a graph that reads or writes files, runs Python or opens the network
-     ├── DataError                 examples that can't be used: empty, one class, torn apart, unreadable tables
+     ├── SavedModelError           a SavedModel that can't be read, or not in the way that was asked
+     │    │                        for
+     │    └── DeniedOperationError a graph that reads or writes files, runs Python or opens the
+     │                             network
+     ├── DataError                 examples that can't be used: empty, one class, torn apart,
+     │    │                        unreadable tables
      │    └── ImageError           one or more image files that can't be decoded
      ├── CacheError                the cache can't be written or read
      ├── EngineError               an extraction engine that can't run here
      ├── BeamError                 a pipeline that failed or lost a worker
      ├── DistributeError           devices or workers that aren't there, or don't agree
-     ├── TuningError               fine-tuning that can't start or go on: no such stage, a learning rate that explodes
+     ├── TuningError               fine-tuning that can't start or go on: no such stage, a learning
+     │                             rate with which training diverges
      ├── RecipeError               a recipe that can't be found, loaded or called
      ├── RunError                  a run folder that can't be written, resumed or read
      ├── ServingError              an export that can't be written
      └── MissingExtraError         an optional package is missing; names the pip line
 
-The command line prints such an error as one line and exits with 1. A wrong argument in Python is a `ValueError`.
-Anything else is a defect of tfxfer and keeps its traceback.
+The command line prints such an error as one line and exits with 1. A wrong argument in Python is a
+`ValueError`. Anything else is a defect of tfxfer and keeps its traceback.
 """
 
 

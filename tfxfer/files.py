@@ -1,4 +1,7 @@
-"""Files: read only where they are plain files, and written so that they appear whole. Standard library."""
+"""Read files only where they are plain files, and write them so that they appear whole.
+
+It needs only the standard library.
+"""
 
 import contextlib
 import errno
@@ -18,7 +21,7 @@ from tfxfer.limits import FREE_UNPACKED, MOST_BYTES, MOST_JSON, MOST_MEMBERS, MO
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a plain file for reading.
 
-    A pipe would let us wait for ever and a device has no end, so both are refused, also behind a
+    Reading a pipe can wait for ever and a device has no end, so both are refused, also behind a
     symbolic link. Nothing is read from them, and opening does not wait.
 
     Raises:
@@ -37,13 +40,13 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
-    """The content of a plain file of at most `most` bytes.
+    """Return the content of a plain file of at most `most` bytes.
 
     Raises:
         OSError: see `open_regular`; or the file is larger.
     """
     with open_regular(path) as file:
-        # Room is made for what is asked for, so no more is asked for than the file has.
+        # `read` allocates as many bytes as are asked for, so ask for no more than the file has.
         size = os.fstat(file.fileno()).st_size
         content = file.read(min(size, most) + 1)
         if len(content) > size:
@@ -54,11 +57,11 @@ def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: str | os.PathLike[str], most: int = MOST_JSON) -> Any:
-    """The values of a JSON file, as `write` of a run folder wrote them.
+    """Return the values of a JSON file, as a run folder's `write` wrote them.
 
     Raises:
         OSError: see `read_regular`.
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: the file is no JSON, or nested too deeply.
     """
     text = read_regular(path, most).decode("utf-8", "surrogateescape")
     try:
@@ -70,17 +73,17 @@ def read_json(path: str | os.PathLike[str], most: int = MOST_JSON) -> Any:
 def check_zip(
     archive: zipfile.ZipFile, free: int = FREE_UNPACKED, members: int = MOST_MEMBERS
 ) -> None:
-    """Refuse a ZIP file that unpacks to far more than it is, before anything is unpacked.
+    """Refuse a ZIP file that unpacks to far more than its size, before anything is unpacked.
 
-    What a member says of its size is a bound, since no more of it is ever read.
+    The size that is stated for a member can be trusted, since no more of it is ever read.
 
     Args:
         archive: opened from a file.
-        free: bytes to which any file may unpack.
-        members: that it may have.
+        free: number of bytes to which any file may unpack.
+        members: number of members that the archive may have.
 
     Raises:
-        ValueError: it has too many members, is too large, or a member would leave a folder.
+        ValueError: it has too many members, is too large, or a member would leave the folder.
     """
     found = archive.infolist()
     if len(found) > members:
@@ -102,7 +105,10 @@ def check_zip(
 
 
 def is_plain_name(name: Any) -> bool:
-    """Whether a stranger's text names something inside a folder: relative, without `..`, and one way to write it."""
+    """Whether a text from a stranger names something inside a folder.
+
+    The name must be relative, without `..`, and written in the one usual way.
+    """
     return (
         isinstance(name, str)
         and "\\" not in name
@@ -113,9 +119,10 @@ def is_plain_name(name: Any) -> bool:
 
 
 def remove_named(folder: Path, names: Iterable[str]) -> None:
-    """Remove the files of these names in a folder, and folders below it that are empty then.
+    """Remove the files of these names in a folder, and folders below it that are then empty.
 
-    Nothing outside of it is touched: a name that would leave it, or lies behind a symbolic link, is passed over.
+    Nothing outside of the folder is touched: a name that would leave it, or that lies behind a
+    symbolic link, is passed over.
 
     Raises:
         OSError: a file can't be removed.
@@ -132,14 +139,15 @@ def remove_named(folder: Path, names: Iterable[str]) -> None:
             path.unlink()
             parents.update(between)
     for parent in sorted(parents, key=lambda path: len(path.parts), reverse=True):
-        with contextlib.suppress(OSError):  # something else is in it
+        with contextlib.suppress(OSError):  # the folder holds other files
             parent.rmdir()
 
 
 def appear(path: Path, aside: Path, writer: Callable[[str], Any]) -> None:
-    """`writer(aside)` writes aside; the file then appears whole under its name."""
+    """Let `writer(aside)` write a temporary file, which then appears whole as `path`."""
     try:
-        # Half a file of a killed process, or a link that somebody laid there for us to write through.
+        # Remove what may be there: half a file of a killed process, or a link that somebody made so
+        # that we write to another file.
         aside.unlink(missing_ok=True)
         writer(str(aside))
         with open(aside, "rb") as file:
@@ -152,10 +160,10 @@ def appear(path: Path, aside: Path, writer: Callable[[str], Any]) -> None:
 
 @contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write to; the one at `path` is as it was until the block ends, and then the new one.
+    """Open a new file for writing, which replaces the one at `path` when the block ends.
 
-    What the block wrote is dropped where it raises. A link stays, and the file behind it is replaced. A
-    device or a pipe, which has no content to lose, is written to directly.
+    Where the block raises an error, the old file stays as it was. A link stays, and the file behind
+    it is replaced. A device or a pipe, which has no content to lose, is written to directly.
 
     Raises:
         OSError: the file can't be written.
@@ -182,18 +190,18 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def streams(path: str | os.PathLike[str]) -> bool:
-    """Whether a path leads to a terminal, a pipe or a device, also by a name such as /dev/stdout."""
+    """Whether a path is a terminal, a pipe or a device, also by a name such as /dev/stdout."""
     if os.path.abspath(path).startswith(("/dev/", "/proc/")):
         return True
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return False  # what isn't there yet is made as a file
+        return False  # a path that doesn't exist yet becomes a plain file
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+    """Make sure that a rename in `folder` survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,19 +9,28 @@ from tfxfer.backbone import Backbone
 
 
 class GradualUnfreeze(keras.callbacks.Callback):
-    """Unfreezes one more stage from the top down every `every` epochs of `fit`, each time with a fresh optimizer (ULMFiT, Howard and Ruder 2018).
+    """Unfreezes a Backbone from the last stage on, one more stage every `every` epochs of `fit`.
+
+    Each time the model gets a new optimizer (ULMFiT, Howard and Ruder 2018).
 
     Args:
         backbone: a layer of the model that is fitted.
-        optimizer: makes a new optimizer, for what trains has changed; `lambda: keras.optimizers.SGD(1e-3)`.
-        every: epochs with the same stages.
-        stages: how many are unfrozen at last; all by default, and then a Backbone with batch_norm="auto" moves its statistics in the last step.
+        optimizer: makes a new optimizer, which is needed because other weights train; such as
+            `lambda: keras.optimizers.SGD(1e-3)`.
+        every: number of epochs with the same stages.
+        stages: number of stages that are unfrozen in the end; all by default, and then a Backbone
+            with batch_norm="auto" updates its statistics in the last step.
 
     Raises:
-        ValueError: `every` or `stages` are too small or too large, or the last step would move statistics of a Backbone with taps, which can't.
+        ValueError: `every` or `stages` is too small or too large, or the last step would update the
+            statistics of a Backbone with taps, which is not possible.
 
-    Example:
-        model.fit(data, epochs=6, callbacks=[GradualUnfreeze(backbone, optimizer=lambda: keras.optimizers.SGD(1e-3), every=2, stages=3)])
+    Example::
+
+        unfreeze = GradualUnfreeze(
+            backbone, optimizer=lambda: keras.optimizers.SGD(1e-3), every=2, stages=3
+        )
+        model.fit(data, epochs=6, callbacks=[unfreeze])
     """
 
     def __init__(
@@ -36,11 +45,13 @@ class GradualUnfreeze(keras.callbacks.Callback):
         self.stages = len(backbone.stages) if stages is None else stages
         if every < 1 or not 1 <= self.stages <= len(backbone.stages):
             raise ValueError(
-                f"Expected every of at least 1 and stages from 1 to {len(backbone.stages)}. Received: every={every}, stages={stages}"
+                f"Expected every of at least 1 and stages from 1 to {len(backbone.stages)}. "
+                f"Received: every={every}, stages={stages}"
             )
         if self.stages == len(backbone.stages) and backbone.taps and backbone.batch_norm == "auto":
             raise ValueError(
-                f'Expected a Backbone with batch_norm="inference", or fewer stages than {self.stages}: with taps its statistics can\'t move.'
+                'Expected a Backbone with batch_norm="inference", or fewer stages than '
+                f"{self.stages}: with taps its statistics can't move."
             )
         self.backbone, self.optimizer, self.every, self.unfrozen = backbone, optimizer, every, 0
 
@@ -50,10 +61,11 @@ class GradualUnfreeze(keras.callbacks.Callback):
             return
         self.unfrozen = wanted
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the warning to compile anew: the next lines do
+            warnings.simplefilter("ignore")  # it says to compile again, as is done next
             self.backbone.unfreeze(wanted)
         self.model.optimizer = self.optimizer()
         self.model.optimizer.build(self.model.trainable_variables)
-        # What `save` writes beside the optimizer's state: without it, loading would make the optimizer of `compile`.
+        # `save` writes this beside the optimizer's state. Otherwise, loading would make the
+        # optimizer that was given to `compile`.
         self.model._compile_config.config["optimizer"] = self.model.optimizer
         self.model.make_train_function(force=True)

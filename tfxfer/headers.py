@@ -1,6 +1,7 @@
-"""How large an image is, told by its header in TensorFlow operations: what is too much is refused before it is decoded.
+"""Read the size of an image from its header, in TensorFlow operations.
 
-`data.images` tells the same in plain Python, before anything is computed. Both obey `limits`.
+An image that is too large is refused before it is decoded. `data.images` does the same in plain
+Python, before anything is computed. Both use the bounds of `limits`.
 """
 
 from functools import partial
@@ -22,23 +23,23 @@ from tfxfer.limits import (
 
 PNG, GIF, WEBP, BMP, JXL = range(1, 6)  # 0 is none of these
 
-# TensorFlow visits the operations of branches that are not taken, too, and takes 1 microsecond for each.
-# A branch that is one call of a function stays cheap.
+# TensorFlow also visits the operations of branches that are not taken, which costs 1 microsecond
+# for each. A branch that is a single call of a function stays cheap.
 apart = partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
 
 RUN = 4096  # blocks of a GIF that are looked at together
 
-HEAD = 64  # bytes
+HEAD = 64  # bytes at the beginning of a file
 
 
 class Measured(NamedTuple):
-    """An image file that is no JPEG, checked.
+    """An image file that is no JPEG and has been checked.
 
     Args:
-        encoded: the file, string; of a GIF only the first frame.
-        form: one of the numbers above, int32.
-        pixels: how many it has, int64.
-        head: its first 64 bytes, uint8.
+        encoded: the file, string; for a GIF, only the part with the first frame.
+        form: the format, one of the numbers above, int32.
+        pixels: the number of pixels, int64.
+        head: the first 64 bytes, uint8.
     """
 
     encoded: tf.Tensor
@@ -53,15 +54,17 @@ def is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def measure_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The JPEG file, how many pixels it has, int64, and what stands before its first scan; what is
-    too much is refused.
+    """Check a JPEG file, and refuse it where it is too large.
 
-    The file is cut off behind as many scans as may be: honest files have fewer, others then lack
-    their end.
-    Kept short, since most images are JPEG files and each operation counts.
+    The function is short, since most images are JPEG files and each operation costs time.
+
+    Returns:
+        The file; its number of pixels, int64; and the bytes before its first scan. The file is cut
+        off after the largest number of scans that is allowed. Ordinary files have fewer; others
+        then lack their end.
 
     Raises:
-        tf.errors.InvalidArgumentError: in the graph: it has no header, or is too large.
+        tf.errors.InvalidArgumentError: in the graph: the file has no header, or is too large.
     """
     height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(encoded, tf.int64))
     pixels = height * width
@@ -76,8 +79,10 @@ def measure_jpeg(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def measure(encoded: tf.Tensor) -> Measured:
-    """Tell format and size of an encoded image that is no JPEG, a scalar string, and refuse what is
-    too much.
+    """Find the format and size of an image that is no JPEG, and refuse it where it is too large.
+
+    Args:
+        encoded: the file, a scalar string.
 
     Raises:
         tf.errors.InvalidArgumentError: in the graph: no image of these formats, or too large.
@@ -100,12 +105,12 @@ def measure(encoded: tf.Tensor) -> Measured:
     encoded, shape, most = tf.switch_case(
         form - PNG, [lambda reader=reader: reader(encoded, head) for reader in readers]
     )
-    pixels = tf.reduce_prod(shape)  # of two sides below 2**31: it fits
+    pixels = tf.reduce_prod(shape)  # both sides are below 2**31, so the product fits into int64
     return Measured(_bounded(encoded, pixels, most), form, pixels, head)
 
 
 def _bounded(encoded: tf.Tensor, pixels: tf.Tensor, most: int | tf.Tensor) -> tf.Tensor:
-    """The encoded image, with the checks that any format needs."""
+    """Return the encoded image, after the checks that every format needs."""
     checks = [
         tf.debugging.Assert(
             tf.strings.length(encoded) <= MOST_BYTES,
@@ -125,11 +130,11 @@ def _bounded(encoded: tf.Tensor, pixels: tf.Tensor, most: int | tf.Tensor) -> tf
 
 
 def has(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:
-    """Is this text there?"""
+    """Whether `data` has `text` at position `at`."""
     return tf.reduce_all(data[at : at + len(text)] == list(text))
 
 
-# --- Each format: (the file, height and width as int64 [2], most pixels) ---
+# --- Formats: each function returns (the file, height and width as int64 [2], most pixels) ---
 
 
 @apart
@@ -141,7 +146,7 @@ def _png(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
 
 @apart
 def _webp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Of an animation, whose first frame alone is decoded, the canvas."""
+    """Read the size; for an animation, whose first frame alone is decoded, that of the canvas."""
     extended = tf.stack([_little(head[27:30]), _little(head[24:27])]) + 1
     bits = _little(head[21:25])
     lossless = tf.stack([bits // 2**14 % 2**14, bits % 2**14]) + 1
@@ -155,14 +160,17 @@ def _webp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf
 @apart
 def _bmp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     sides = tf.stack([_little(head[22:26]), _little(head[18:22])])
-    # A negative height means that the rows run from the top down; a negative width means nothing.
+    # A negative height means that the rows run from top to bottom; a negative width is an error.
     signed = tf.where(sides >= 2**31, sides - 2**32, sides)
     return encoded, tf.stack([tf.abs(signed[0]), signed[1]]), _most(MOST_PIXELS)
 
 
 @apart
 def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The file up to the end of the first frame, which is moved to the corner: else later frames would be decoded, too."""
+    """Cut the file off after its first frame, and move that frame to the top left corner.
+
+    Otherwise later frames would be decoded, too.
+    """
     data = tf.io.decode_raw(encoded, tf.uint8)
     length = tf.size(data)
     record, extension, picture, done, bad = range(5)
@@ -218,14 +226,18 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     shape = tf.stack([_little(descriptor[7:9]), _little(descriptor[5:7])])
     screen = tf.stack([_little(head[8:10]), _little(head[6:8])])
     whole = (state == done) & (at <= length) & tf.reduce_all(shape > 0)
-    # The decoder makes no room for the screen, but other programs do: the larger one is bounded.
+    # The decoder allocates no memory for the screen, but other programs do. So the larger of screen
+    # and frame counts.
     larger = tf.where(tf.reduce_prod(screen) > tf.reduce_prod(shape), screen, shape)
     return cut, tf.where(whole, larger, 0), _most(MOST_PIXELS)
 
 
 @apart
 def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """No pixels where the header can't be followed: a preview, or many extra channels."""
+    """Read the size; it is 0 where the header can't be followed.
+
+    That is so where the image has a preview, or many extra channels.
+    """
     length = tf.strings.length(encoded)
 
     def go_on(at: tf.Tensor, start: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
@@ -274,8 +286,10 @@ def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
 
 @apart
 def _bits(bits: tf.Tensor, at: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """The number in `count` bits, at most 32; apart, since a header has dozens, which take long to
-    trace.
+    """Return the number in the next `count` bits, at most 32.
+
+    A header has dozens of numbers, which would take long to trace if this were not a function of
+    its own.
     """
     first = tf.minimum(at, 8 * HEADER)
     window = bits[first : first + 32]

@@ -1,7 +1,8 @@
 """Keras layers from features to logits, and the join with a backbone.
 
-A head is any Keras layer that maps features, float32 [B, F], to logits, float32 [B, C]. `MLP` and `Cosine` are two that train by `fit`; what
-`tfxfer.probe` fits in closed form ends up as `TapNormalization`, `Standardisation` and a `Dense`. Any layer of your own is as good.
+A head is any Keras layer that maps features, float32 [B, F], to logits, float32 [B, C]. `MLP` and
+`Cosine` are two heads that train with `fit`. What `tfxfer.probe` fits in closed form becomes a
+`TapNormalization`, a `Standardisation` and a `Dense`. Any layer of your own can be a head, too.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-EPSILON = 1e-12  # the smallest norm that is divided by: a tap that is all zero stays zero
+EPSILON = 1e-12  # the smallest norm that is divided by; a tap of zeros stays zero
 
 
 @keras.saving.register_keras_serializable(package="tfxfer")
@@ -18,7 +19,7 @@ class TapNormalization(keras.layers.Layer):
     """Scale each tap of a row of features to length one.
 
     Args:
-        widths: how many columns each tap has, from input to output.
+        widths: number of columns of each tap, from input to output.
 
     Input shape: float32 [B, sum(widths)]. Output shape: the same.
 
@@ -37,14 +38,16 @@ class TapNormalization(keras.layers.Layer):
     def build(self, shape):
         if shape[-1] != sum(self.widths):
             raise ValueError(
-                f"TapNormalization expected {sum(self.widths)} columns, the sum of widths={self.widths}. Received: {shape[-1]} columns"
+                f"TapNormalization expected {sum(self.widths)} columns, the sum of "
+                f"widths={self.widths}. Received: {shape[-1]} columns"
             )
         self.built = True
 
     def call(self, x):
         ends = [sum(self.widths[: i + 1]) for i in range(len(self.widths))]
         taps = [x[:, end - width : end] for width, end in zip(self.widths, ends, strict=True)]
-        # As `tf.math.l2_normalize` has it, for a division of whole numbers fails in LiteRT when it runs.
+        # As `tf.math.l2_normalize` does it, because a division of whole numbers fails when LiteRT
+        # runs it.
         return ops.concatenate(
             [
                 tap * ops.rsqrt(ops.maximum(ops.sum(tap * tap, -1, keepdims=True), EPSILON**2))
@@ -62,7 +65,9 @@ class TapNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfxfer")
 class Standardisation(keras.layers.Layer):
-    """Subtract a mean from each column and divide by a scale; both are weights that no training changes.
+    """Subtract a mean from each column and divide by a scale.
+
+    Both are weights that training does not change.
 
     Input shape: float32 [B, F]. Output shape: the same.
     """
@@ -84,11 +89,11 @@ class Standardisation(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfxfer")
 class TakeColumns(keras.layers.Layer):
-    """Some neighbouring columns of a row of features.
+    """Take some neighbouring columns of the features.
 
     Args:
-        start: the first one; negative numbers count from the end.
-        count: how many.
+        start: the first column; a negative number counts from the end.
+        count: number of columns.
 
     Input shape: float32 [B, F]. Output shape: float32 [B, count].
 
@@ -101,7 +106,8 @@ class TakeColumns(keras.layers.Layer):
         self.start, self.count = int(start), int(count)
         if self.count < 1 or -self.count < self.start < 0:
             raise ValueError(
-                "TakeColumns expected a positive count, and a start at least that far from the end. "
+                "TakeColumns expected a positive count, "
+                "and a start at least that far from the end. "
                 f"Received: start={start}, count={count}"
             )
 
@@ -118,11 +124,13 @@ class TakeColumns(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfxfer")
 class Cosine(keras.layers.Layer):
-    """Logits as the cosine between the features and one learnt direction a class, times a learnt scale.
+    """Logits from the cosine between the features and a learnt direction for each class.
+
+    The cosine is multiplied with a learnt scale.
 
     Args:
         classes: number of classes C.
-        scale: what the cosine is multiplied with at first; learnt from there.
+        scale: initial value of the scale.
 
     Input shape: float32 [B, F]. Output shape: float32 [B, C].
     """
@@ -131,7 +139,8 @@ class Cosine(keras.layers.Layer):
         super().__init__(**kwargs)
         if classes < 2 or scale <= 0:
             raise ValueError(
-                f"Cosine expected classes >= 2 and scale > 0. Received: classes={classes}, scale={scale}"
+                "Cosine expected classes >= 2 and scale > 0. "
+                f"Received: classes={classes}, scale={scale}"
             )
         self.classes, self.initial_scale = int(classes), float(scale)
 
@@ -168,8 +177,9 @@ def MLP(
     if classes < 2:
         raise ValueError(f"MLP expected classes >= 2. Received: classes={classes}")
     layers = [
-        # Features differ by orders of magnitude from network to network; normalised, one learning rate fits all. A gain and an offset of its own would
-        # say nothing that the next layer can't, and their gradients would take a third of each step.
+        # Features differ by orders of magnitude between networks; if they are normalised, one
+        # learning rate fits all. A gain and an offset here would add nothing to what the next layer
+        # can do, and their gradients would take a third of each step.
         keras.layers.BatchNormalization(
             momentum=0.9, center=False, scale=False, name="normalization"
         ),
@@ -194,11 +204,11 @@ class Flip(keras.layers.Layer):
 def sum_of(
     first: keras.layers.Layer, last: keras.layers.Layer, widths: tuple[int, int], name: str
 ) -> keras.Model:
-    """Two heads as one, from a row of both their features to the sum of their logits.
+    """Join two heads to one, from a row of the features of both to the sum of their logits.
 
     Args:
-        first, last: what reads the first columns, and what reads the last ones.
-        widths: columns of each.
+        first, last: the head that reads the first columns, and the one that reads the last ones.
+        widths: number of columns that each of them reads.
     """
     features = keras.Input((sum(widths),), name="features")
     logits = [
@@ -215,13 +225,16 @@ def join(
     *,
     mirror: bool = False,
 ) -> keras.Model:
-    """One ordinary Keras model from pixels, float32 [B, h, w, 3] in the backbone's range, to logits [B, C].
+    """Join a backbone and a head to one ordinary Keras model from pixels to logits.
+
+    The pixels are float32 [B, h, w, 3] in the backbone's range, and the logits [B, C].
 
     Args:
         backbone: a layer from pixels to features [B, F].
         head: a layer from those features to logits.
         image_size: (h, w).
-        mirror: give the head the mean of the features of the image and of its mirror image, as it was fitted on.
+        mirror: give the head the mean of the features of the image and of its mirror image, for a
+            head that was fitted on such means.
     """
     pixels = keras.Input((*image_size, 3), name="pixels")
     features = backbone(pixels)
@@ -233,16 +246,17 @@ def join(
 
 
 def seen_by_head(model: keras.Model) -> Any | None:
-    """What the head of a joined model sees: the first tensor [B, F] that all data passes through, the head's own output aside; None where there is none."""
+    """The tensor that the head of a joined model gets; None if there is none.
+
+    It is the first tensor [B, F] that all data passes through, except the head's own output.
+    """
     for layer in model.layers:
         try:
             tensor = layer.output
             if len(tensor.shape) == 2 and tensor is not model.outputs[0]:
                 keras.Model(tensor, model.outputs)
                 return tensor
-        except (
-            AttributeError,
-            ValueError,
-        ):  # a layer that is called twice or not at all, or a tensor that data passes by
+        except (AttributeError, ValueError):
+            # The layer is called twice or not at all, or some data does not pass the tensor.
             continue
     return None

@@ -1,23 +1,24 @@
-"""The first bits of a JPEG XL codestream: how large the image is. One definition for Python and TensorFlow.
+"""Read the size of a JPEG XL image from the first bits of its codestream.
 
-Nothing here branches on what was read, so that the numbers may also be tensors of a graph: what a file
-does not have is read with a count of no bits. ISO/IEC 18181-1, annex D.
+Python and TensorFlow share this one definition. Nothing here branches on what was read, so that the
+numbers may also be tensors of a graph: a field that a file does not have is read with a count of 0
+bits. The format is defined in ISO/IEC 18181-1, annex D.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-# How many bytes of the codestream, behind its two-byte signature, hold all that is read here.
+# Number of bytes after the codestream's two-byte signature that hold all that is read here.
 HEADER = 48
-# A size may be told by the height and one of these ratios of width to height.
+# A size may be given as the height and one of these ratios of width to height.
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
-Read = Callable[[Any], Any]  # the number in the next so many bits, 0 for no bits
+Read = Callable[[Any], Any]  # number of bits -> the number in the next bits, 0 for no bits
 Choose = Callable[[Any, Sequence[Any]], Any]  # the item at a position
 
 
 class Header(NamedTuple):
-    """Size in pixels, extra channels beside the colours, and 1 where a preview follows, else 0."""
+    """Size in pixels, number of channels besides colour, and 1 where a preview follows, else 0."""
 
     width: Any
     height: Any
@@ -28,17 +29,17 @@ class Header(NamedTuple):
 def read_header(read: Read, choose: Choose) -> Header:
     """Read the size and the beginning of the metadata."""
     width, height = read_size(read, choose, 1)
-    full = 1 - read(1)  # 0: all metadata is as usual, and not written
+    full = 1 - read(1)  # 0: all metadata has its default value, and is not stored
     fields = read(full)
     read(3 * fields)  # orientation
-    read_size(read, choose, read(fields))  # at which it should be shown
+    read_size(read, choose, read(fields))  # the size at which the image should be shown
     preview = read(fields)
     animation = read(fields)
-    for lengths in ((0, 0, 10, 30), (0, 0, 8, 10), (0, 3, 16, 32)):  # ticks a second, loops
+    for lengths in ((0, 0, 10, 30), (0, 0, 8, 10), (0, 3, 16, 32)):  # ticks per second, loops
         read(choose(read(2 * animation), lengths))
     read(animation)
     floating = read(full)
-    read(choose(read(2 * full), (0, 0, 0, 6)))  # bits a sample
+    read(choose(read(2 * full), (0, 0, 0, 6)))  # bits per sample
     read(4 * floating)
     read(full)
     form = read(2 * full)
@@ -48,7 +49,7 @@ def read_header(read: Read, choose: Choose) -> Header:
 
 
 def read_size(read: Read, choose: Choose, present: Any) -> tuple[Any, Any]:
-    """Width and height, where `present` is 1; nothing is read where it is 0."""
+    """Read width and height where `present` is 1; nothing is read where it is 0."""
 
     def read_side(small: Any, present: Any) -> Any:
         length = choose(read(2 * (1 - small) * present), (9, 13, 18, 30))

@@ -1,6 +1,8 @@
-"""Several workers on this machine: each a process with cores and an address of its own. The standard library only.
+"""Start several workers on this machine, each a process with its own cores and its own address.
 
-The chief, worker 0, speaks on the terminal; the others write to logs of their own. When one ends badly, the others are stopped, so that nothing waits for it.
+The chief, worker 0, prints to the terminal; the others write to log files of their own. When one
+fails, the others are stopped, so that nothing waits for it. The module needs only the standard
+library.
 """
 
 import json
@@ -21,21 +23,20 @@ from tfxfer.errors import DistributeError
 from tfxfer.loopback import Loopback, make_loopback
 from tfxfer.program import command
 
-SEE, END = (
-    12.0,
-    6.0,
-)  # seconds that the others have to see for themselves that one is gone (TensorFlow's heartbeats need 10), and then to end
-STOPPED = (130, 143)  # exit status after a Ctrl-C or a SIGTERM: somebody wanted it
+# Seconds that the other workers have to notice by themselves that one is gone (TensorFlow's
+# heartbeats need 10), and then to end.
+SEE, END = 12.0, 6.0
+STOPPED = (130, 143)  # exit status after Ctrl-C or SIGTERM, which somebody sent on purpose
 ENV = "TFXFER_LAUNCH"  # tells a worker that the launcher says how to go on
-LINES = 15  # of a failed worker's log
+LINES = 15  # lines of a failed worker's log that are shown
 
 
 def launch(arguments: Sequence[str], workers: int, open_ports: bool = False) -> int:
-    """Run `tfxfer ARGUMENTS` in so many processes, and wait for them.
+    """Run `tfxfer ARGUMENTS` in `workers` processes, and wait for them.
 
     Args:
-        open_ports: several workers listen on this machine's network. Otherwise they have one of their own,
-            with nothing but loopback in it.
+        open_ports: let several workers listen on this machine's network. Otherwise they have a
+            network of their own, with nothing but loopback in it.
 
     Returns:
         0, or the exit status of the worker that failed first (128 + number for a signal).
@@ -72,7 +73,8 @@ def launch(arguments: Sequence[str], workers: int, open_ports: bool = False) -> 
         )
         if network is not None:
             print(
-                "They reach each other and no other network; to let them download, add --open-ports.",
+                "They reach each other and no other network; to let them download, "
+                "add --open-ports.",
                 file=sys.stderr,
             )
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -83,7 +85,8 @@ def launch(arguments: Sequence[str], workers: int, open_ports: bool = False) -> 
             return 0
         how = processes[failed].returncode
         print(
-            f"{'' if how in STOPPED else 'Error: '}worker {failed} {described(how)}. Stopping the others.",
+            f"{'' if how in STOPPED else 'Error: '}worker {failed} {described(how)}. "
+            "Stopping the others.",
             file=sys.stderr,
         )
         wait(processes, SEE)
@@ -98,26 +101,27 @@ def launch(arguments: Sequence[str], workers: int, open_ports: bool = False) -> 
             "\n".join([f"The end of {log_of(logs, failed)}:", *(f"  {line}" for line in last)]),
             file=sys.stderr,
         )
-    # Of a chief that ended by itself, its own error says what to do.
+    # If the chief ended by itself, its own error says what to do.
     if how < 0 or how in STOPPED or failed:
         options = ["--open-ports"] if open_ports else []
         again = command("launch", "--workers", str(workers), *options, "--", *arguments)
         print(
-            f"What was done is kept. Go on with: {again}{'' if '--resume' in arguments else ' --resume'}",
+            "What was done is kept. Go on with: "
+            f"{again}{'' if '--resume' in arguments else ' --resume'}",
             file=sys.stderr,
         )
     return how if how > 0 else 128 - how
 
 
 def config(addresses: Sequence[str], number: int) -> str:
-    """TF_CONFIG of one of the workers at these addresses."""
+    """Return TF_CONFIG for one of the workers at these addresses."""
     return json.dumps(
         {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": number}}
     )
 
 
 def free_addresses(count: int) -> list[str]:
-    """host:port on this machine, where nobody listens now."""
+    """Return `count` addresses, host:port on this machine, where nobody listens now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -126,7 +130,7 @@ def free_addresses(count: int) -> list[str]:
 
 
 def own_network() -> Loopback:
-    """A network for the workers alone.
+    """Make a network for the workers alone.
 
     Raises:
         DistributeError: this system does not allow one.
@@ -144,14 +148,14 @@ def own_network() -> Loopback:
 
 
 def settle(number: int, workers: int, network: Loopback | None) -> None:
-    """Before a worker's program starts: its cores, and its network where it has one of its own."""
+    """Set a worker's cores, and its own network where it has one, before its program starts."""
     pin(number, workers)
     if network is not None:
         network.enter()
 
 
 def pin(number: int, workers: int) -> None:
-    """Give this process its share of the cores, so that its threads are as many."""
+    """Give this process its share of the cores, so that it starts only as many threads."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         share = cores[number * len(cores) // workers : (number + 1) * len(cores) // workers]
@@ -159,7 +163,10 @@ def pin(number: int, workers: int) -> None:
 
 
 def gpus_of(number: int, workers: int) -> dict[str, str]:
-    """Its share of the GPUs, where there are as many as workers."""
+    """Return the environment variable with a worker's share of the GPUs.
+
+    It is empty where there are fewer GPUs than workers.
+    """
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = (
         shown.split(",")
@@ -175,36 +182,37 @@ def gpus_of(number: int, workers: int) -> dict[str, str]:
 
 
 def log_of(folder: Path, number: int) -> Path:
-    """Where a worker writes."""
+    """Return the path of a worker's log file."""
     return folder / f"worker-{number}.log"
 
 
 def first_to_fail(processes: Sequence[subprocess.Popen]) -> int | None:
-    """Wait; None when all have ended well."""
+    """Wait until a process fails, and return its number; None when all have ended well."""
     while True:
         codes = [process.poll() for process in processes]
         if (bad := [number for number, code in enumerate(codes) if code]) or None not in codes:
-            # Of several that failed in one moment, the one that was killed from outside is the cause.
+            # If several failed at the same moment, the one that was killed from outside is the
+            # cause.
             return min(bad, key=lambda number: (codes[number] or 0) >= 0) if bad else None
         time.sleep(0.1)
 
 
 def wait(processes: Sequence[subprocess.Popen], seconds: float) -> None:
-    """Until all have ended, or the time is up."""
+    """Wait until all have ended, or the time is up."""
     until = time.monotonic() + seconds
     while any(process.poll() is None for process in processes) and time.monotonic() < until:
         time.sleep(0.1)
 
 
 def stop(processes: Sequence[subprocess.Popen]) -> None:
-    """Ask those that live to keep their state and end."""
+    """Ask the processes that still run to save their state and end."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
 
 
 def described(code: int) -> str:
-    """How a process ended."""
+    """Say how a process ended."""
     if code in STOPPED:
         return "was stopped"
     return (

@@ -1,11 +1,14 @@
-"""A network that only a group of processes sees: nothing in it but loopback. Linux; standard library only.
+"""Make a network that only a group of processes sees, with nothing but loopback in it.
 
-TensorFlow's workers listen on every interface of a machine, whatever address they are given, and do what
-anybody who connects says: "0.0.0.0" is written into its server. In a network namespace of their own every
-interface is the loopback inside it, which no process outside reaches.
+TensorFlow's workers listen on every interface of a machine, whatever address they are given, since
+"0.0.0.0" is fixed in the code of its server. They do what anybody who connects tells them. In a
+network namespace of their own, the only interface is the loopback inside it, which no process
+outside can reach.
 
-As a program (no arguments) it makes such a namespace, says "ready", and ends with its standard input; the
-namespace lives on for as long as somebody holds it open.
+Run as a program (without arguments), this module makes such a namespace, prints "ready", and ends
+when its standard input is closed. The namespace exists for as long as a process holds it open.
+
+It works on Linux, and needs only the standard library.
 """
 
 import ctypes
@@ -25,29 +28,35 @@ UP, LOOPBACK, RUNNING = 0x1, 0x8, 0x40  # flags of an interface
 
 
 class Loopback:
-    """A network namespace, held open by descriptors of it (and of the user namespace that owns it)."""
+    """A network namespace, which is held open by file descriptors.
+
+    They are those of the network namespace, and of the user namespace that owns it.
+    """
 
     def __init__(self, descriptors: list[int]):
         self.descriptors = descriptors
         self.libc = ctypes.CDLL(None, use_errno=True)
 
     def enter(self) -> None:
-        """Move this process, which must have one thread, into the namespace: for a child before its exec."""
+        """Move this process, which must have a single thread, into the namespace.
+
+        A child process calls this before it starts its program.
+        """
         for descriptor in self.descriptors:
             if self.libc.setns(descriptor, 0):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def close(self) -> None:
-        """Let it go; it ends with the last process inside."""
+        """Close the descriptors; the namespace ends with the last process inside it."""
         for descriptor in self.descriptors:
             os.close(descriptor)
 
 
 def make_loopback() -> Loopback:
-    """A new network with nothing but loopback.
+    """Make a new network with nothing but loopback.
 
     Raises:
-        OSError: this system has no such thing, or does not allow it.
+        OSError: this system has no network namespaces, or does not allow them.
     """
     if not sys.platform.startswith("linux"):
         raise OSError(f"{sys.platform} has no network namespaces")
@@ -77,7 +86,7 @@ def is_private() -> bool:
 
 
 def flags_of(any_socket: socket.socket, interface: str) -> int:
-    """UP, LOOPBACK and so on; 0 for an interface that is gone."""
+    """Return an interface's flags, such as UP and LOOPBACK; 0 for an interface that is gone."""
     with suppress(OSError):
         asked = struct.pack("16sH22x", interface.encode(), 0)
         return int(struct.unpack("16xH22x", fcntl.ioctl(any_socket, GET_FLAGS, asked))[0])
@@ -85,18 +94,18 @@ def flags_of(any_socket: socket.socket, interface: str) -> int:
 
 
 def leave_the_network() -> None:
-    """Move this process into a new network namespace, and switch its loopback on.
+    """Move this process into a new network namespace, and switch on its loopback interface.
 
     Raises:
         OSError: the system does not allow it.
     """
     user, group = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
-    # Root needs no user namespace, and would lose its rights to other people's files in one.
+    # Root needs no user namespace, and in one it would lose its rights to other people's files.
     if libc.unshare(NEW_NET if user == 0 else NEW_USER | NEW_NET):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     if user:
-        # Inside, this user and this group stay who they are.
+        # Inside the namespace, this user and this group keep their numbers.
         for name, text in (
             ("setgroups", "deny"),
             ("uid_map", f"{user} {user} 1"),

@@ -1,4 +1,4 @@
-"""Memory that is free but still held by this process is given back to the system."""
+"""Give memory that is free but still held by this process back to the system."""
 
 import ctypes
 import gc
@@ -10,10 +10,11 @@ from tensorflow.python.framework.ops import gradient_registry
 
 
 def give_back() -> None:
-    """Delete what nobody uses, and let the C library return its free pages.
+    """Delete unused objects, and let the C library return its free pages.
 
     glibc keeps pages that lie between others: after the features of 500 photos 0.25 to 0.5 GB,
-    which the training after it would take once more. Other C libraries do nothing here.
+    which the training after it would take once more. With other C libraries only the unused objects
+    are deleted.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
@@ -23,7 +24,7 @@ def give_back() -> None:
 
 @contextmanager
 def forgotten_gradients() -> Iterator[None]:
-    """Let go of all that TensorFlow traces meanwhile as soon as its model is deleted.
+    """Let all that TensorFlow traces in this context be freed when its model is deleted.
 
     The gradient of what was traced can't be taken afterwards. A step of training adds up the
     gradients of all replicas by an operation with a gradient of its own. TensorFlow 2.21 keeps that

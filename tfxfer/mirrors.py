@@ -1,4 +1,4 @@
-"""Mirror images beside the photos: whether the mean of the features of both predicts better."""
+"""Find out whether the mean of the features of a photo and its mirror image predicts better."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ import numpy as np
 from tfxfer import probe
 from tfxfer.features import Features
 
-# Photos of a set up to which mirror images are tried unasked: to compute their features takes
-# twenty seconds on two cores with EfficientNet-Lite0.
+# Up to this many photos, "auto" tries mirror images: computing their features takes twenty seconds
+# on two cores with EfficientNet-Lite0.
 MOST = 2_000
 
 
@@ -16,7 +16,7 @@ def are_computed(mirror: str, photos: int) -> bool:
     """Whether the features of mirror images are computed, too.
 
     Args:
-        mirror: "yes", "no", or "auto": where the set is small.
+        mirror: "yes", "no", or "auto", which computes them if there are at most `MOST` photos.
     """
     return mirror == "yes" or (mirror == "auto" and photos <= MOST)
 
@@ -29,12 +29,13 @@ def choose_head(
     seed: int,
     log: Callable[[str], None] = print,
 ) -> tuple[probe.Choice, Features]:
-    """The head, and the features that it was fitted on, with mirror images or without.
+    """Choose a head on features with mirror images or without; returns it with these features.
 
     Args:
-        mirror: "yes" keeps them, "auto" only where the log loss of photos that were held out falls
-            by more than its standard error: each prediction takes twice the time with them.
-        features: of training photos, with two views where mirror images were computed.
+        mirror: "yes" keeps mirror images. "auto" keeps them only if the log loss on held-out photos
+            falls by more than its standard error, because each prediction takes twice the time
+            with them.
+        features: features of training photos, with two views if mirror images were computed.
         head, seed: as for `probe.choose`.
     """
     examples = features.examples
@@ -64,12 +65,11 @@ def choose_head(
 
 
 def unheard(line: str) -> None:
-    """For whoever need not be told."""
+    """Ignore a line of the log."""
 
 
 def compare(both: np.ndarray, alone: np.ndarray, labels: np.ndarray) -> tuple[bool, str]:
-    """Whether mirror images make the log loss smaller by more than its standard error, in words
-    too.
+    """Whether mirror images lower the log loss by more than its standard error; also in words.
 
     Args:
         both, alone: probabilities [n, C] of held-out examples, with mirror images and without.

@@ -1,4 +1,7 @@
-"""The Keras model that trains under `MultiWorkerMirroredStrategy`, where Keras 3's own `fit` fails. To go when keras-team/keras #20585 is closed."""
+"""A Keras model that trains under `MultiWorkerMirroredStrategy`.
+
+Keras 3's own `fit` fails there. This file can go when keras-team/keras #20585 is closed.
+"""
 
 import keras
 import tensorflow as tf
@@ -6,15 +9,18 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="tfxfer")
 class MultiWorkerModel(keras.Model):
-    """A `keras.Model` whose `fit`, `evaluate` and `predict` work over several workers, and weigh every example the same.
+    """A `keras.Model` that works over several workers and gives all examples the same weight.
 
-    Use it as `keras.Model`: make it from inputs and outputs, or subclass it, inside the strategy's scope. What differs from Keras 3:
+    This holds for `fit`, `evaluate` and `predict`. Use it as `keras.Model`: make it from inputs and
+    outputs, or subclass it, inside the strategy's scope. What differs from Keras 3:
 
     - the model is built from this worker's own values, not from those of all workers;
-    - figures of a step have an axis more, since they are reduced along the first one;
-    - a replica whose batch is smaller than the others' counts less, so that the gradient is that of one process with the whole batch.
+    - the metrics of a step have one more axis, since they are reduced along the first one;
+    - a replica whose batch is smaller than those of the others counts less, so that the gradient is
+      that of one process with the whole batch.
 
-    Keras clips each replica's part of the gradient; an optimizer of `tfxfer.optimizers.layerwise` clips the whole one. The same model as an ordinary one is
+    Keras clips each replica's part of the gradient; an optimizer of `tfxfer.optimizers.layerwise`
+    clips the whole one. The same model as an ordinary one is
     `keras.Model(model.inputs, model.outputs)`.
 
     Example::
@@ -23,12 +29,13 @@ class MultiWorkerModel(keras.Model):
         pretrained = tfxfer.savedmodel.read("path/of/a/savedmodel")  # outside the scope
         with strategy.scope():
             inputs = keras.Input((224, 224, 3))
-            model = tfxfer.MultiWorkerModel(inputs, keras.layers.Dense(2)(tfxfer.Backbone(pretrained)(inputs)))
+            features = tfxfer.Backbone(pretrained)(inputs)
+            model = tfxfer.MultiWorkerModel(inputs, keras.layers.Dense(2)(features))
             model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     """
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """As Keras computes it; its gradient is weighted by how many of the step's examples this replica has."""
+        """Keras' loss; its gradient is weighted by this replica's share of the step's examples."""
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         replica = tf.distribute.get_replica_context()
         if not training or replica is None or replica.num_replicas_in_sync == 1:
@@ -42,11 +49,11 @@ class MultiWorkerModel(keras.Model):
         return loss + (share - 1) * (loss - tf.stop_gradient(loss))
 
     def train_step(self, data):
-        """Keras' step."""
+        """Keras' step, with one more axis for its metrics."""
         return with_axis(super().train_step(data))
 
     def test_step(self, data):
-        """Keras' step."""
+        """Keras' step, with one more axis for its metrics."""
         return with_axis(super().test_step(data))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):

@@ -1,4 +1,7 @@
-"""How fast each weight learns: rates by stage, a schedule, and a pull back to the start. Ordinary Keras optimizers and regularizers."""
+"""Learning rates by stage, a schedule, and a pull of the weights back to where they started.
+
+All of them are ordinary Keras optimizers and regularizers.
+"""
 
 import math
 from functools import cache
@@ -8,12 +11,11 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-if (
-    TYPE_CHECKING
-):  # where the backbone is imported first, Keras asks for this room before that one is whole
+# If the backbone is imported first, Keras imports this file before that import is complete.
+if TYPE_CHECKING:
     from tfxfer.backbone import Backbone
 
-WARM_UP = 0.1  # of all steps
+WARM_UP = 0.1  # share of all steps
 WRAPPERS = (keras.optimizers.LossScaleOptimizer, keras.optimizers.MultiOptimizer)
 
 
@@ -38,16 +40,16 @@ def layerwise(
         optimizer: a new Keras optimizer, or the class of one, your own included. It is copied by
             its `get_config` and not changed.
         decay: above 0, at most 1.
-        backbone: whose stages count; it is found again by its weights' names after saving and
-            cloning.
+        backbone: the layer whose stages get these rates; its weights are found again by their
+            names after saving and cloning.
         base: for a class only: learning rate of the last stage, a number or a Keras schedule. An
             optimizer brings its own.
         options: for a class only: arguments of the optimizer, such as momentum=0.9.
 
     Raises:
-        TypeError: something else than a Keras optimizer or its class, or one that can't be copied.
-        ValueError: a wrong decay, a rate that is missing or given twice, or an optimizer that was
-            used before, has rates by stage already, or wraps others.
+        TypeError: `optimizer` is no Keras optimizer and no class of one, or it can't be copied.
+        ValueError: the decay is wrong, a rate is missing or given twice, or the optimizer was used
+            before, has rates by stage already, or wraps others.
 
     Example:
         adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.01)
@@ -132,7 +134,7 @@ def copy_with_factors(
     own = {}
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         own = {keras.saving.get_registered_name(type(rate)): type(rate)}
-    elif callable(rate):  # Keras can't read all functions back
+    elif callable(rate):  # Keras can't restore every function from a config
         config["learning_rate"] = rate
     with keras.saving.custom_object_scope(own):
         copy = with_factors(kind).from_config({**config, "factors": factors})
@@ -164,7 +166,7 @@ def with_factors(optimizer: Any) -> Any:
 
     class Layerwise(optimizer):
         has_factors = True
-        _factor = 1.0  # of the rate, while weights of one stage decay
+        _factor = 1.0  # factor on the rate while the weights of one stage decay
 
         def __init__(self, *args: Any, factors: dict[str, float] | None = None, **kwargs: Any):
             super().__init__(*args, **kwargs)
@@ -175,8 +177,8 @@ def with_factors(optimizer: Any) -> Any:
             self._rates = [self.factors.get(variable.path, 1.0) for variable in variables]
 
         def _clip_gradients(self, grads):
-            # Keras clips each replica's part and adds them up then; the whole gradient is what a
-            # norm means.
+            # Keras clips each replica's part of the gradient and then adds up the parts, but the
+            # norm that is meant is that of the whole gradient.
             replica = tf.distribute.get_replica_context()
             if replica is not None and replica.num_replicas_in_sync > 1:
                 grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
@@ -250,7 +252,11 @@ register_keras_optimizers()
 
 
 def warm_up_cosine(base: float, step: int, steps: int) -> float:
-    """The rate at `step` of `steps`: up to `base` in a straight line during the first tenth, then down to 0 along a cosine."""
+    """The learning rate at `step` of `steps`.
+
+    It rises to `base` in a straight line during the first tenth, and then falls to 0 along a
+    cosine.
+    """
     warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return base * (step + 1) / warm
@@ -259,7 +265,10 @@ def warm_up_cosine(base: float, step: int, steps: int) -> float:
 
 @keras.saving.register_keras_serializable(package="tfxfer")
 class TowardsStart(keras.regularizers.Regularizer):
-    """strength / 2 |w - start|^2: L2-SP (Li, Grandvalet and Davoine 2018), which holds a weight near its pretrained value."""
+    """L2-SP, which holds a weight near its pretrained value: strength / 2 |w - start|^2.
+
+    It was described by Li, Grandvalet and Davoine (2018).
+    """
 
     def __init__(self, strength: float, start: Any):
         self.strength, self.start = float(strength), start
@@ -276,7 +285,11 @@ class TowardsStart(keras.regularizers.Regularizer):
 
 
 def hold(layer: keras.layers.Layer, strength: float) -> None:
-    """L2-SP on all trainable weights of a layer or model, from their values as they are now; 0 takes it off."""
+    """Hold all trainable weights of a layer or model near their current values with L2-SP.
+
+    Args:
+        strength: 0 takes the regularizer off.
+    """
     for variable in layer.trainable_variables:
         variable.regularizer = (
             TowardsStart(strength, ops.convert_to_numpy(variable)) if strength else None

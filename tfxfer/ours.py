@@ -1,8 +1,9 @@
-"""What this user wrote on this machine, told from what a stranger wrote: by a key that nobody else has. Standard library.
+"""Tell settings that this user wrote on this machine from settings that a stranger wrote.
 
-A run that goes on takes its options from `settings.json`. Whoever can make us take up a folder of theirs would
-choose by it which model is read, which files are opened and where is written. So that file carries a signature,
-which only holds for the folder that it was written in.
+A resumed run takes its options from `settings.json`. A stranger who gets us to resume a run in a
+folder of theirs would decide by that file which model is read, which files are opened and where we
+write. So the file has a signature, made with a key that nobody else has, which is valid only for
+the folder in which it was written. The module needs only the standard library.
 """
 
 import contextlib
@@ -19,7 +20,10 @@ SIZE = 32  # bytes of the key
 
 
 def key_file() -> Path | None:
-    """`$XDG_DATA_HOME/tfxfer/key`, else `~/.local/share/tfxfer/key`; None for a user without a home."""
+    """Return the path of the key; None for a user without a home folder.
+
+    It is `$XDG_DATA_HOME/tfxfer/key`, else `~/.local/share/tfxfer/key`.
+    """
     data = os.environ.get("XDG_DATA_HOME")
     if data and os.path.isabs(data):
         return Path(data) / "tfxfer" / "key"
@@ -30,7 +34,7 @@ def key_file() -> Path | None:
 
 
 def sign(facts: Any) -> str | None:
-    """A signature of JSON values; None where no key can be kept, so that nothing ever counts as ours."""
+    """Sign JSON values; returns None where no key can be kept, so that nothing counts as ours."""
     key = own_key(make=True)
     return None if key is None else digest(key, facts)
 
@@ -44,27 +48,31 @@ def is_signed(facts: Any, signature: Any) -> bool:
 
 
 def digest(key: bytes, facts: Any) -> str:
-    # Once through JSON first, so that what was written and what is read back have the same text.
+    # Convert to JSON and back first, so that values before writing and after reading have the same
+    # text.
     values = json.loads(json.dumps(facts))
     text = json.dumps(values, sort_keys=True)
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def own_key(make: bool) -> bytes | None:
-    """The user's key; a new one where there is none, or where others could have read or changed it."""
+    """Read the user's key; None where there is none, or others could have read or changed it.
+
+    With `make`, a new key is made in that case.
+    """
     path = key_file()
     if path is None:
         return None
     found = read_key(path)
     if found is None and make:
-        with contextlib.suppress(OSError):  # a home that can't be written: nothing is ours
+        with contextlib.suppress(OSError):  # the home folder can't be written: nothing is ours
             write_key(path)
         found = read_key(path)
     return found
 
 
 def read_key(path: Path) -> bytes | None:
-    """The key; None where the file is not there, or is not one that only its owner can read."""
+    """Read the key; None where the file does not exist, or others than its owner can read it."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(path, flags)
@@ -74,7 +82,7 @@ def read_key(path: Path) -> bytes | None:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             return None
-        # On Windows files have no such modes, and a user's own folder is closed to others.
+        # On Windows, files have no such modes, and others can't open a user's own folder.
         if hasattr(os, "geteuid") and (facts.st_uid != os.geteuid() or facts.st_mode & 0o077):
             return None
         found = file.read(SIZE + 1)
@@ -82,7 +90,10 @@ def read_key(path: Path) -> bytes | None:
 
 
 def write_key(path: Path) -> None:
-    """Make a key. It appears whole, and of several processes that make one at once the first one's stays."""
+    """Make a key.
+
+    The file appears whole. Where several processes make a key at once, the first one's stays.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = path.with_name(f"key.{secrets.token_hex(8)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -94,7 +105,7 @@ def write_key(path: Path) -> None:
         try:
             os.link(aside, path)
         except FileExistsError:
-            if read_key(path) is None:  # not another process's, but one that can't be used
+            if read_key(path) is None:  # the key there can't be used, so it is replaced
                 os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a run found: the probabilities of each example, as figures, as a table and as arrays."""
+"""The results of a run: the probabilities of each example, as figures, as a table and as arrays."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,20 +27,20 @@ from tfxfer.tuning import Competition
 from tfxfer.tuning.training import nothing
 
 LOG = logging.getLogger(__name__)
-BLOCK = 1024  # rows in memory at once
-NOTED = 20  # lines of a note that are printed; the report has all
+BLOCK = 1024  # rows that are in memory at once
+NOTED = 20  # lines of a note that are printed; the report has all of them
 COMPARED = 32  # images on which the served model is compared with an engine
 Candidates = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a model says of examples.
+    """Functions that return a model's answers to examples.
 
     Args:
-        probabilities: positions -> float64 [n, classes].
-        outputs: positions -> the network's own output, float32 [n, d].
-        tail: how many columns of what the head sees are that output: the last ones.
+        probabilities: maps positions to probabilities, float64 [n, classes].
+        outputs: maps positions to the network's own output, float32 [n, d].
+        tail: how many of the columns that the head sees are that output: the last ones.
     """
 
     probabilities: Callable[[np.ndarray], np.ndarray]
@@ -50,14 +50,16 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Calibrated probabilities of those examples that say something.
+    """Calibrated probabilities of the examples on which the model can be judged.
 
     Args:
-        examples: all of them.
-        positions: which ones have probabilities: test, validation, and those of train that were held out once.
+        examples: all examples.
+        positions: the examples that have probabilities: test, validation, and those of train that
+            were held out once.
         probabilities: float64 [len(positions), classes].
-        answers: of the model, to any example.
-        candidates: name -> which of the examples that a choice was made on it got right, bool.
+        answers: the model's answers to any example.
+        candidates: maps the name of each candidate to a bool array that says which examples it got
+            right, of those on which the choice was made.
     """
 
     examples: Examples
@@ -67,7 +69,10 @@ class Outcome:
     candidates: Candidates = field(default_factory=dict)
 
     def of(self, *splits: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Labels and probabilities of some splits, copies of an image once; None of nothing."""
+        """Return labels and probabilities of some splits; None where they have no examples.
+
+        Of copies of the same image, only one is returned.
+        """
         mine = np.isin(np.array(self.examples.splits)[self.positions], splits)
         if not mine.any():
             return None
@@ -75,7 +80,7 @@ class Outcome:
         return self.examples.labels[self.positions[rows]], self.probabilities[rows]
 
     def doubt(self, seed: int) -> Doubt | None:
-        """What the model knows of its own doubt; None where no example was held out."""
+        """Return the thresholds of the model's doubt; None where no example was held out."""
         held_out = self.of("train", "validation")
         if held_out:
             judged = could_be_right(*held_out)
@@ -87,19 +92,23 @@ class Outcome:
         )
 
     def doubt_figures(self, doubt: Doubt) -> dict[str, Any]:
-        """What came of it on test, for metrics.json."""
+        """Return the results of these thresholds on test, for metrics.json."""
         test = self.examples.distinct(self.examples.where("test"))
         scores = doubt.unknown.scores(self.answers.outputs(test)) if len(test) else np.zeros(0)
         return doubt.figures(self.of("test"), scores)
 
     def metrics(self, baselines: Baselines) -> dict[str, Any]:
-        """metrics.json: `validation` is the out-of-fold figure on train where there is no validation part; None where there is nothing."""
+        """Return the values of metrics.json.
+
+        Where there is no validation part, `validation` is the out-of-fold figure on train. A figure
+        is None where there are no examples for it.
+        """
         judged = {
             split: score(*mine, self.examples.classes) if (mine := self.of(split)) else None
             for split in ("test", "validation", "train")
         }
         if not judged["validation"] and (train := self.of("train")):
-            # The only image of its class can't be held out, so it says nothing.
+            # The only image of its class can't be held out, so it can't be used to judge.
             held = could_be_right(*train)
             scored = (train[0][held], train[1][held])
             judged["train"] = score(*scored, self.examples.classes) if held.any() else None
@@ -115,7 +124,10 @@ class Outcome:
         )
 
     def predictions(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Rows of predictions.csv: file, split, true class, predicted class, its probability."""
+        """Yield the rows of predictions.csv.
+
+        Each has the file, the split, the true class, the predicted class and its probability.
+        """
         classes = self.examples.classes
         for i, row in zip(self.positions, self.probabilities, strict=True):
             best = int(row.argmax())
@@ -128,7 +140,7 @@ class Outcome:
             )
 
     def save(self, path: str) -> None:
-        """probabilities.npz: files, splits, digests, labels, probabilities."""
+        """Write probabilities.npz: files, splits, digests, labels and probabilities."""
         files = np.array([self.examples.files[i] for i in self.positions])
         splits = np.array([self.examples.splits[i] for i in self.positions])
         arrays = {
@@ -144,7 +156,7 @@ class Outcome:
         )
 
     def summary(self, baselines: Baselines) -> str:
-        """The figures in a few lines, and whether the pretrained network helps."""
+        """Return the figures in a few lines, and whether the pretrained network helps."""
         metrics = self.metrics(baselines)
         rows = [("test photos", metrics["test"])] if metrics["test"] else []
         if self.of("validation"):
@@ -165,9 +177,9 @@ class Outcome:
         return "\n".join([*lines, *filter(None, [self.verdict(baselines)])])
 
     def verdict(self, baselines: Baselines) -> str | None:
-        """Whether the network helps, and which baseline is better, by paired comparisons on test.
+        """Say whether the network helps, and which baseline is better; None if that can't be told.
 
-        None where there is none.
+        Both are paired comparisons on test.
         """
         test, metrics = self.of("test"), self.metrics(baselines)
         right = {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None
@@ -181,7 +193,10 @@ class Outcome:
         baselines: Baselines,
         history: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """All that was found into the run's folder: labels, history, metrics, predictions, probabilities and the model."""
+        """Write all results into the run's folder.
+
+        They are labels, history, metrics, predictions, probabilities and the model.
+        """
         LOG.info("Saving the model")
         run.record(verdict=self.verdict(baselines))
         if run.engine != "tensorflow":
@@ -209,22 +224,27 @@ class Outcome:
         run.write("model.keras", model.save)
 
     def doubt_and_figures(self, seed: int) -> tuple[Doubt, dict[str, Any]] | None:
-        """The model's doubt, and what came of it on test; None where no example was held out."""
+        """Return the model's doubt and its results on test; None where no example was held out."""
         found = self.doubt(seed)
         return (found, self.doubt_figures(found)) if found else None
 
     def compare_engine(self, run: Run, backbone: Backbone, model: keras.Model) -> None:
-        """Record and say how much an engine's probabilities differ from those of the model that serves."""
+        """Record and print how far an engine's probabilities are from the served model's."""
         what = f"The comparison of {run.engine} with TensorFlow"
         found = optional(run, what, lambda: self.difference(backbone, model))
         if found is not None:
             run.record(served_difference=found)
             run.say(
-                f"{run.engine} against TensorFlow, which serves the model: probabilities differ by at most {found:.1e} on {COMPARED} images."
+                f"{run.engine} against TensorFlow, which serves the model: probabilities differ by "
+                f"at most {found:.1e} on {COMPARED} images."
             )
 
     def difference(self, backbone: Backbone, model: keras.Model) -> float | None:
-        """The largest difference between the model's probabilities and these, on some images that are not of train; None where there is none."""
+        """Return the largest difference between the model's probabilities and these.
+
+        They are compared on some images that are not of train; the answer is None where there are
+        none.
+        """
         rows = np.flatnonzero(np.array(self.examples.splits)[self.positions] != "train")[:COMPARED]
         if not len(rows):
             return None
@@ -239,7 +259,7 @@ class Outcome:
 
 
 def accuracy_line(row: tuple[str, dict[str, Any]]) -> str:
-    """A name and its figures, aligned with the other lines."""
+    """Return a line with a name and its figures, aligned with the other lines."""
     name, found = row
     interval = f"{found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,}"
     return f"{name:39} {found['accuracy']:.3f}  ({interval})"
@@ -252,16 +272,17 @@ def judge(
     probabilities: np.ndarray,
     candidates: Candidates | None = None,
 ) -> Outcome:
-    """A model's answers on test and validation, beside what is known of examples while they were held out.
+    """Collect a model's answers on test and validation, and the answers to held-out examples.
 
     Args:
-        answers: of the model (see `of_head`, `of_model`).
+        answers: the model's answers (see `of_head`, `of_model`).
         held_out: positions of examples whose probabilities are known from fits without them.
-        probabilities: [len(held_out), classes]
-        candidates: all that were compared with each other, and which of the judged examples each got right.
+        probabilities: their probabilities, [len(held_out), classes].
+        candidates: all candidates that were compared, and which of the judged examples each of
+            them got right.
 
     Raises:
-        SavedModelError: answers that are no numbers.
+        SavedModelError: some answers are not finite numbers.
     """
     fresh = np.setdiff1d(
         np.concatenate([examples.where("test"), examples.where("validation")]), held_out
@@ -274,23 +295,31 @@ def judge(
 
 
 def check_numbers(examples: Examples, positions: np.ndarray, probabilities: np.ndarray) -> None:
-    """SavedModelError where an answer is no number, as of a network that overflows on some images."""
+    """Raise a SavedModelError where an answer is not finite.
+
+    This happens where a network overflows on some images.
+    """
     bad = positions[~np.isfinite(probabilities).all(1)]
     if len(bad):
         raise SavedModelError(
-            f"the model's answers hold infinity or not-a-number for {len(bad):,} of {len(positions):,} images, such as "
-            f"{examples.files[bad[0]]}. Expected finite numbers. Check the backbone's value range (--value-range LOW,HIGH), "
-            "leave these images out, or take another backbone."
+            f"the model's answers hold infinity or not-a-number for {len(bad):,} of "
+            f"{len(positions):,} images, such as {examples.files[bad[0]]}. Expected finite "
+            "numbers. Check the backbone's value range (--value-range LOW,HIGH), leave these "
+            "images out, or take another backbone."
         )
 
 
 def could_be_right(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Which examples say something of the model, bool [n]: not the only one of its class, of which a fit without it knows nothing and says exactly 0."""
+    """Return which examples can be used to judge the model, bool [n].
+
+    The only example of its class can't: a fit without it does not know the class, and its
+    probability is exactly 0.
+    """
     return probabilities[np.arange(len(labels)), labels] > 0
 
 
 def of_head(features: Features, head: keras.layers.Layer) -> Answers:
-    """By a layer from the last columns of the features to calibrated logits."""
+    """Return the answers of a layer that maps the last columns of features to calibrated logits."""
     width = head.input_shape[-1]
 
     def probabilities(positions: np.ndarray) -> np.ndarray:
@@ -304,14 +333,14 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
 
 
 def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
-    """By a model from pixels to calibrated logits, whose head sees columns like those of `features`.
+    """Return the answers of a model that maps pixels to calibrated logits.
 
-    The answers raise an ImageError where files can't be read any more.
+    Its head sees columns like those of `features`. The answers raise an ImageError where files
+    can't be read any more.
     """
     outputs, width = keras.Model(model.inputs, seen_by_head(model)), features.feature_size
-    tail = min(
-        tail_of(features), outputs.output_shape[-1]
-    )  # a head without taps sees the network's own output alone
+    # A head without taps sees only the network's own output.
+    tail = min(tail_of(features), outputs.output_shape[-1])
 
     def said(network: keras.Model, positions: np.ndarray) -> np.ndarray:
         if not len(positions):
@@ -332,15 +361,15 @@ def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
 
 
 def tail_of(features: Features) -> int:
-    """Where the network's own output begins in features, counted from their end."""
+    """Return where the network's own output begins in features, counted from their end."""
     return features.tap_widths[-1] if features.tap_widths else features.feature_size
 
 
 def small_pixels(examples: Examples, run: Run) -> Features:
-    """`raw_pixels` of all examples.
+    """Return `raw_pixels` of all examples.
 
     Raises:
-        DataError: some can't be read any more, so that the rows would be of other examples.
+        DataError: some images can't be read any more, so that the rows would be of other examples.
     """
     found = raw_pixels(
         examples,
@@ -358,7 +387,10 @@ def small_pixels(examples: Examples, run: Run) -> Features:
 
 
 def baselines(features: Features, run: Run) -> Baselines:
-    """What one would get without transfer, or with the simplest one, on the test part; without what can't be computed."""
+    """Fit the baselines and score them on test: models without transfer, or with the simplest one.
+
+    Baselines that can't be computed are left out.
+    """
     examples = features.examples
     train, test = examples.where("train"), examples.distinct(examples.where("test"))
 
@@ -384,7 +416,10 @@ def baselines(features: Features, run: Run) -> Baselines:
 
 
 def new_notes(before: Examples, after: Examples) -> list[str]:
-    """What was noted while features were computed, as of files that could not be decoded; the first lines of each note."""
+    """Return the first lines of each note that was made while features were computed.
+
+    There is a note, for example, on files that could not be decoded.
+    """
     shown = []
     for note in after.notes:
         if note not in before.notes:
@@ -396,7 +431,10 @@ def new_notes(before: Examples, after: Examples) -> list[str]:
 
 
 def board(run: Run) -> Callable[[int, dict[str, float]], None]:
-    """Writes each epoch's figures to the run's `logs/`, for TensorBoard; of several workers the chief does."""
+    """Return a function that writes each epoch's figures to the run's `logs/`, for TensorBoard.
+
+    Where there are several workers, only the chief writes.
+    """
 
     @cache
     def writer() -> Any:
@@ -409,7 +447,8 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
                 for name, value in values.items()
             ]
         )
-        # `tf.summary.scalar` would need TensorBoard itself, which TensorFlow no longer installs; this writer refuses to work in eager mode.
+        # `tf.summary.scalar` would need TensorBoard itself, which TensorFlow no longer installs.
+        # This writer refuses to work in eager mode.
         with tf.Graph().as_default():
             writer().add_summary(summary, epoch)
             writer().flush()
@@ -430,7 +469,10 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
 def settle(
     found: Competition, features: Features, network: Backbone, run: Run
 ) -> tuple[keras.Model, Outcome]:
-    """The winner of a competition as a model from pixels, and its answers on examples that had no part in it."""
+    """Return the winner of a competition as a model that takes pixels, and its `Outcome`.
+
+    Its answers are those on examples that were not used in the competition.
+    """
     taps = found.fitted.taps if features.tap_widths else None
     run.record(
         chosen=chosen_of(found),
@@ -452,7 +494,7 @@ def settle(
 
 
 def chosen_of(found: Competition) -> str:
-    """Which model won: "frozen", "tuned", or "averaged", the mean of both."""
+    """Say which model won: "frozen", "tuned", or "averaged", the mean of both."""
     if found.model is None:
         return "frozen"
     return "tuned" if found.settings["weight"] == 1 else "averaged"
@@ -461,7 +503,7 @@ def chosen_of(found: Competition) -> str:
 def write_gaussian(
     run: Run, features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
 ) -> None:
-    """gaussian.npz into the run's folder, where it can be computed; see `gaussian`."""
+    """Write gaussian.npz into the run's folder, if it can be computed; see `gaussian`."""
     what = "gaussian.npz"
     if writer := optional(run, what, lambda: gaussian(features, labels, classes, widths)):
         run.write("gaussian.npz", writer)
@@ -470,6 +512,10 @@ def write_gaussian(
 def gaussian(
     features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
 ) -> Callable[[str], None]:
-    """Writes gaussian.npz: `means` [C, d], `P` [d, d], both of features with each tap at length one, and `widths`, the columns of each tap."""
+    """Return a function that writes gaussian.npz.
+
+    The file holds `means` [C, d] and `P` [d, d], both of features in which each tap is scaled to
+    length one, and `widths`, the number of columns of each tap.
+    """
     means, matrix = precision(features, labels, classes, widths)
     return lambda path: np.savez(path, means=means, P=matrix, widths=np.asarray(widths))

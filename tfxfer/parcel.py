@@ -1,7 +1,9 @@
-"""Values as bytes for the way from one worker to another: a closed set of types, and no code among them.
+"""Pack values into bytes, to send them from one worker to another.
 
-What comes over a wire may come from anybody, so reading it must not be able to run anything, as `pickle`
-would. A parcel is JSON, which names what can't be said in JSON, then the bytes of the arrays.
+What comes over the network may come from anybody, so that reading it must not be able to run code,
+as `pickle` would. Therefore only a fixed set of types is allowed, and no code is among them. A
+parcel is JSON text, followed by the bytes of the arrays; the JSON names the types that JSON does
+not have.
 """
 
 import dataclasses
@@ -13,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-LENGTH = 8  # bytes that say how long the JSON is
+LENGTH = 8  # bytes at the start that hold the length of the JSON
 PLAIN = (str, bool, int, type(None))
 DTYPES = {dtype.str: dtype for dtype in map(np.dtype, "?bBhHiIlLqQefd")}
 
 
 def pack(value: Any, known: Sequence[type] = ()) -> bytes:
-    """A value as bytes.
+    """Pack a value into bytes.
 
     Args:
-        value: of None, bool, int, float, str, tuple, list, dict with keys of str, NumPy arrays and
-            scalars of bool, integers or floats, and dataclasses of `known`; in each other.
-        known: dataclasses, each with a name of its own.
+        value: None, bool, int, float, str, tuple, list, dict with keys of str, NumPy arrays and
+            scalars of bool, integers or floats, and dataclasses of `known`; also nested.
+        known: dataclasses, all with different names.
 
     Raises:
-        TypeError: there is something else in it.
+        TypeError: there is a value of another type in it.
     """
     arrays: list[np.ndarray] = []
     names = {kind: kind.__name__ for kind in known}
@@ -37,7 +39,7 @@ def pack(value: Any, known: Sequence[type] = ()) -> bytes:
 
 
 def unpack(content: bytes, known: Sequence[type] = ()) -> Any:
-    """The value that was packed; bytes behind it do not count.
+    """The value that was packed; bytes after it are ignored.
 
     Raises:
         ValueError: it is no parcel, or holds a type that is not known.
@@ -55,8 +57,8 @@ def unpack(content: bytes, known: Sequence[type] = ()) -> Any:
 
 
 def described(value: Any, names: dict[type, str], arrays: list[np.ndarray]) -> Any:
-    """The value in JSON's types: what JSON can't say becomes {kind: ...}; arrays go to the list."""
-    # By the type itself: a subclass may carry more than its base can say.
+    """The value in JSON's types: other types become {kind: ...}, and arrays go into `arrays`."""
+    # By the exact type, because a subclass may hold more than its base class does.
     if type(value) in PLAIN:
         return value
     if type(value) is float:
@@ -104,7 +106,11 @@ def restored(said: Any, kinds: dict[str, type], buffer: io.BytesIO) -> Any:
 
 
 def restored_array(name: str, shape: list[int], buffer: io.BytesIO) -> np.ndarray:
-    """The next array; ValueError where its bytes are not all there."""
+    """Read the next array.
+
+    Raises:
+        ValueError: its bytes are not all there.
+    """
     dtype = DTYPES[name]
     size = math.prod(shape) * dtype.itemsize
     if size < 0 or size > len(buffer.getbuffer()):

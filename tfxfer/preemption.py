@@ -1,4 +1,7 @@
-"""SIGTERM, the notice that a machine is about to be taken away: training keeps its state first, everything else stops at once."""
+"""Handle SIGTERM, the notice that a machine is about to be taken away.
+
+Training saves its state first; everything else stops at once.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -12,14 +15,18 @@ class Preempted(TfxferError):
 
 
 class Notice:
-    """Whether a SIGTERM came, and whether somebody who can keep a state looks for it."""
+    """Whether a SIGTERM came, and whether code that can save its state checks for it."""
 
     came = False
     awaited = False
 
 
 def listen() -> None:
-    """From here on a SIGTERM raises `Preempted` in the main thread, or waits for `awaited`. TensorFlow's own handler under several workers ignores it."""
+    """Install the handler of SIGTERM, which replaces TensorFlow's own.
+
+    From then on, a SIGTERM raises `Preempted` in the main thread; inside an `awaited` block, it is
+    only noted. The handler that TensorFlow installs for several workers ignores the signal.
+    """
     Notice.came = False
     signal.signal(signal.SIGTERM, handle)
 
@@ -32,7 +39,10 @@ def handle(number, frame) -> None:
 
 @contextmanager
 def awaited() -> Iterator[None]:
-    """Within, a SIGTERM is only noted: the block looks at `Notice.came` itself, and if it ended first, its work is done and `Preempted` is raised now."""
+    """Within the block, a SIGTERM is only noted, and the block checks `Notice.came` itself.
+
+    If a SIGTERM came, `Preempted` is raised when the block ends, since its work is done then.
+    """
     Notice.awaited = True
     try:
         yield

@@ -27,6 +27,6 @@ def program() -> list[str]:
 
 
 def found_as(name: str, file: Path) -> str:
-    """`name` where the shell finds this file under it, else the file's path."""
+    """`name` if the shell finds this file by it, else the path of the file."""
     found = shutil.which(name)
     return name if found and os.path.samefile(found, file) else os.fspath(file)

@@ -1,4 +1,4 @@
-"""Silence for what C++ says on its own: it ignores logging levels."""
+"""Silence the messages of C++ code, which ignores logging levels."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing on the process's standard error."""
+    """Within the block, discard everything that the process writes to standard error."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,5 +1,6 @@
-"""Which pixels a network expects, where neither the user, the catalog nor its graph tells: tried on
-training images.
+"""Find the range of pixel values that a network expects, by trying ranges on training images.
+
+This is for networks whose range neither the user, nor the catalog, nor their graph tells.
 """
 
 import logging
@@ -14,8 +15,8 @@ from tfxfer.probe import choose
 from tfxfer.savedmodel import RANGES
 
 LOG = logging.getLogger(__name__)
-TRIED = 200  # training images
-FEWEST = 20  # below that nothing can be told
+TRIED = 200  # training images that are used
+FEWEST = 20  # with fewer training images, no range can be preferred
 
 
 def settle(
@@ -26,12 +27,11 @@ def settle(
     seed: int,
     log: Callable[[str], None],
 ) -> None:
-    """Set the network's `value_range` to the one with the best features, if nothing else told it,
-    and say so.
+    """Set the network's `value_range` to the one with the best features, if nothing else tells it.
 
     Each of 0 to 1, -1 to 1 and 0 to 255 is tried on at most 200 training images, by
-    cross-validation. 0 to 1 stays
-    unless another one is better by more than a standard error of the difference.
+    cross-validation. 0 to 1 stays unless another range is better by more than a standard error of
+    the difference. `log` is called with a line that says which range is used.
     """
     low, high = network.value_range
     if network.range_from == "graph":
@@ -43,15 +43,14 @@ def settle(
     train = np.sort(train)
     if len(train) < FEWEST or len(set(examples.labels[train])) < 2:
         log(
-            f"Pixels go in from {low:g} to {high:g}, which is assumed: nothing tells it, and "
-            "there are too few "
-            "training images to try. Say what the network expects with --value-range."
+            f"Pixels go in from {low:g} to {high:g}, which is assumed: nothing tells it, and there "
+            "are too few training images to try. Say what the network expects with --value-range."
         )
         return
     right = {}
     for tried in RANGES:
         network.value_range = tried
-        # Bad images are told of when all are read.
+        # Bad images are reported later, when all images are read.
         features = extract(examples.take(train), network.prefix(), skip_bad_images=True)
         kept = features.examples
         found = choose(
@@ -73,7 +72,7 @@ def settle(
     network.value_range = best
     shares = ", ".join(f"{a:g} to {b:g}: {right[a, b].mean():.3f}" for a, b in RANGES)
     log(
-        f"Pixels go in from {best[0]:g} to {best[1]:g}. Nothing tells what the network expects, "
-        "so this was tried on "
-        f"{len(right[best])} training images ({shares}). If you know it, say it with --value-range."
+        f"Pixels go in from {best[0]:g} to {best[1]:g}. Nothing tells what the network expects, so "
+        f"this was tried on {len(right[best])} training images ({shares}). If you know it, say it "
+        "with --value-range."
     )

@@ -1,4 +1,4 @@
-"""A recipe is a function of a run, whose keyword-only arguments are the options."""
+"""Find and load recipes: functions of a run, whose keyword-only arguments are the options."""
 
 import difflib
 import functools
@@ -24,9 +24,9 @@ RECIPES = Path(__file__).parent / "recipes"
 def recipe(function: Callable) -> Callable:
     """Mark a function of a `Run` as a recipe, for `tfxfer run`.
 
-    Called from Python, it does what the command line does: it notes its options in the run's
-    settings, seeds what is drawn, lets go of the folder at the end, and removes it where the recipe
-    fails before it has saved anything.
+    Called from Python, the recipe does what the command line does: it notes its options in the
+    run's settings, sets the random seed, unlocks the folder at the end, and removes the folder if
+    the recipe fails before it has saved anything.
     """
 
     @functools.wraps(function)
@@ -61,7 +61,7 @@ def recipe(function: Callable) -> Callable:
 
 
 def name_of(function: Callable) -> str:
-    """What `tfxfer run` calls the recipe of a function: a name, or the path of its file."""
+    """Return the name by which `tfxfer run` finds a recipe, or the path of its file."""
     file = Path(inspect.getsourcefile(function) or "")
     if file.parent.name == RECIPES.name and function.__module__ == f"tfxfer.recipes.{file.stem}":
         return file.stem
@@ -69,20 +69,23 @@ def name_of(function: Callable) -> str:
 
 
 def set_seed(seed: int) -> None:
-    """Layers draw their seeds when they are made. Keras is imported where a recipe needs it."""
+    """Set the random seed, from which layers draw their own seeds when they are made.
+
+    Keras is imported only here, where a recipe needs it.
+    """
     importlib.import_module("keras").utils.set_random_seed(seed)
 
 
 def names() -> list[str]:
-    """The built-in recipes."""
+    """Return the names of the built-in recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.py") if not path.stem.startswith("_"))
 
 
 def find(name: str) -> Callable:
-    """The recipe of a built-in name, or of a Python file; one loader for both.
+    """Return the recipe of a built-in name, or of a Python file; both are loaded the same way.
 
     Raises:
-        RecipeError: there is none, or its file can't be loaded.
+        RecipeError: there is no such recipe, or its file can't be loaded.
     """
     path = RECIPES / f"{name}.py" if name in names() else Path(name).expanduser()
     if path.is_dir() or (path.suffix != ".py" and path.exists()):
@@ -110,7 +113,7 @@ def load(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # its name ends in .py
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pickling and dataclasses of the recipe look it up
+    sys.modules[name] = module  # pickle and dataclasses of the recipe look the module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -133,15 +136,16 @@ def load(path: Path, name: str) -> ModuleType:
 
 
 def copy(name: str, to: Path) -> None:
-    """Put a built-in recipe's page where the user can change it.
+    """Copy a built-in recipe to a file that the user can change.
 
     Raises:
-        RecipeError: no such recipe, or the file exists.
+        RecipeError: there is no such recipe, or the file exists.
     """
     find(name)
     if name not in names():
         raise RecipeError(
-            f"{name} is a file of yours already; expected the name of a built-in recipe: {', '.join(names())}."
+            f"{name} is a file of yours already; expected the name of a built-in recipe: "
+            f"{', '.join(names())}."
         )
     if os.path.lexists(to):
         raise RecipeError(f"{to} exists. Choose another name, or remove it.")
@@ -153,9 +157,10 @@ def copy(name: str, to: Path) -> None:
 
 
 def options(function: Callable) -> list[click.Option]:
-    """A click option for each annotated parameter: `Annotated` is its help, and a range its limits, or (low, high) between which a number lies.
+    """Make a click option for each annotated parameter of a function.
 
-    `Literal` is its choices; a bool becomes `--x/--no-x`.
+    `Annotated` holds the help and, optionally, limits: a range of whole numbers, or (low, high)
+    between which a number must be. `Literal` gives the choices; a bool becomes `--x/--no-x`.
     """
     hints = get_type_hints(function, include_extras=True)
     found = []
@@ -166,7 +171,8 @@ def options(function: Callable) -> list[click.Option]:
             found.append(option(parameter.name, kind, parameter.default, *help_and_limits))
         elif parameter.kind is parameter.KEYWORD_ONLY and function.__name__ != "__init__":
             raise RecipeError(
-                f'{parameter.name} of {function.__name__} has no help: write it as {parameter.name}: Annotated[type, "help"].'
+                f"{parameter.name} of {function.__name__} has no help: write it as "
+                f'{parameter.name}: Annotated[type, "help"].'
             )
     return found
 
@@ -174,11 +180,11 @@ def options(function: Callable) -> list[click.Option]:
 def option(
     name: str, kind: Any, default: Any, text: str, limits: range | tuple[float, float] | None = None
 ) -> click.Option:
-    """One option; see `options`."""
+    """Make one option; see `options`."""
     flag = "--" + name.replace("_", "-")
     if get_origin(kind) in (Union, UnionType):
         kind = next(k for k in get_args(kind) if k is not NoneType)
-    # click 8.5 takes a required option with a default of None for an optional one.
+    # click 8.5 treats a required option with a default of None as optional.
     shown = (
         {"required": True}
         if default is inspect.Parameter.empty
@@ -201,7 +207,8 @@ def option(
         kinds[kind] = click.IntRange(limits.start, limits.stop - 1)
     if kind not in kinds:
         raise RecipeError(
-            f"{flag}: options are int, float, str, bool, Path, tuple[float, float] or Literal; found {kind}."
+            f"{flag}: options are int, float, str, bool, Path, tuple[float, float] or Literal; "
+            f"found {kind}."
         )
     return click.Option([flag], type=kinds[kind], help=text, **shown)
 
@@ -217,7 +224,7 @@ class Between(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """From text, or from a number."""
+        """Convert a text or a number."""
         number = click.FLOAT.convert(value, param, ctx)
         if not self.low < number < self.high:
             self.fail(
@@ -236,7 +243,7 @@ class Pair(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float]:
-        """From text, or from two numbers."""
+        """Convert a text or two numbers."""
         try:
             low, high = (
                 float(part) for part in (value.split(",") if isinstance(value, str) else value)

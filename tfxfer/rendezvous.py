@@ -1,7 +1,11 @@
-"""Ends a worker that waits in vain for the others: python -m tfxfer.rendezvous PROCESS SECONDS ADDRESS...
+"""End a worker that waits in vain for the others.
 
-TensorFlow waits for them inside one call, for ever, deaf to signals, and holds Python's lock meanwhile. So a second process watches: where nobody writes to its
-standard input within that time, it says which addresses don't answer, and kills the process; and at once where a Ctrl-C or a SIGTERM comes to both.
+Usage: python -m tfxfer.rendezvous PROCESS SECONDS ADDRESS...
+
+TensorFlow waits for the other workers inside one call, for ever. It ignores signals, and holds
+Python's global interpreter lock meanwhile. So a second process watches. Where nobody writes to its
+standard input within SECONDS, it says which addresses don't answer, and kills PROCESS. Where Ctrl-C
+or SIGTERM is sent to both processes, it kills PROCESS at once.
 """
 
 import os
@@ -11,17 +15,17 @@ import socket
 import sys
 from collections.abc import Sequence
 
-SOON = 10.0  # seconds without the others that need a word
+SOON = 10.0  # seconds of waiting after which a line says who is missing
 
 
 def call(address: str) -> None:
-    """Connect to host:port and hang up; OSError where nobody takes the call within 5 s."""
+    """Connect to host:port and disconnect; raises OSError where nobody answers within 5 s."""
     host, port = address.rsplit(":", 1)
     socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def answers(address: str) -> bool:
-    """Whether somebody listens there."""
+    """Whether somebody listens at the address."""
     try:
         call(address)
     except OSError:
@@ -30,14 +34,14 @@ def answers(address: str) -> bool:
 
 
 def missing(addresses: Sequence[str]) -> str:
-    """Which workers don't listen."""
+    """List the workers that don't listen."""
     return ", ".join(
         f"{number} ({address})" for number, address in enumerate(addresses) if not answers(address)
     )
 
 
 def watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
-    """Wait for a line, or for the end of the other process; else end it."""
+    """Wait for a line, or for the end of the other process; if neither comes in time, kill it."""
 
     def stop(number: int, _: object) -> None:
         os.kill(process, signal.SIGKILL)
@@ -50,7 +54,8 @@ def watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
         return
     absent = missing(addresses)
     print(
-        f"waiting for {f'worker {absent}' if absent else 'the other workers'}, at most {seconds:g} s",
+        f"waiting for {f'worker {absent}' if absent else 'the other workers'}, "
+        f"at most {seconds:g} s",
         file=sys.stderr,
         flush=True,
     )
@@ -63,7 +68,8 @@ def watch(process: int, seconds: float, addresses: Sequence[str]) -> None:
         else "not all workers came, though all addresses answer"
     )
     print(
-        f"Error: {about} within {seconds:g} s. Start all {len(addresses)} workers with the same addresses, each reachable from the others.",
+        f"Error: {about} within {seconds:g} s. Start all {len(addresses)} workers with the same "
+        "addresses, each reachable from the others.",
         file=sys.stderr,
     )
     sys.stderr.flush()

@@ -1,9 +1,11 @@
-"""The run folder: what a run was told, what it found, and the mark that it is whole.
+"""The folder of a run: its settings, its results, and the manifest that says that it is complete.
 
-`settings.json` is there at once; every other file is written aside, fsynced and renamed; `manifest.json` comes last, so that its existence means that the
-rest is whole. Half-done work lies in `checkpoints/` until then. Readers trust only the manifest.
+`settings.json` is written first. Every other file is written under a temporary name, fsynced and
+renamed. `manifest.json` is written last, so that its existence means that the rest is complete.
+Unfinished work is in `checkpoints/` until then. Readers trust only the manifest.
 
-A person may keep other files in the folder: nothing is removed but what a run wrote, and the manifest lists nothing else.
+A person may keep other files in the folder: only what a run wrote is ever removed or listed in the
+manifest.
 """
 
 import contextlib
@@ -32,9 +34,9 @@ from tfxfer.names import csv_cell, one_line, printable
 from tfxfer.ours import is_signed, sign
 from tfxfer.program import command
 
-UNNAMED = "run"  # the recipe of a run whose recipe nobody has named yet
-SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must agree in these
-# What recipes write: known also where a run was killed before it could list its files.
+UNNAMED = "run"  # the recipe of a run until its recipe is known
+SAME = ("recipe", "data", "backbone", "head", "seed")  # a resumed run must have the same values
+# Files that recipes write. They are known even if a run was killed before it could list them.
 WRITTEN = (
     "labels.txt",
     "history.csv",
@@ -49,22 +51,20 @@ WRITTEN = (
     "review.json",
     "failures.json",
 )
-EVENTS = "logs/events*"  # of TensorBoard
-# In checkpoints/, besides files that are being written and the cache of --cache off.
+EVENTS = "logs/events*"  # files of TensorBoard
+# Files in checkpoints/, besides files that are being written and the cache of --cache off.
 HALF_DONE = ("lock", "lock-journal", "written", "tuning/activations.json", "tuning/new")
 STATE = re.compile(r"state-\d{10}\.npz|new")
-FOR_PEOPLE = (
-    "report.html",
-    "report.json",
-    "MODEL_CARD.md",
-)  # made from the other files: who edits or loses one has lost nothing (tfxfer report)
-HERE = ("device", "strategy", "replicas")  # and may be elsewhere by these
+# These are made from the other files, so a person may edit or lose them: `tfxfer report` makes them
+# again.
+FOR_PEOPLE = ("report.html", "report.json", "MODEL_CARD.md")
+HERE = ("device", "strategy", "replicas")  # options of this machine; a resumed run may change them
 CLUSTERS = ("TF_CONFIG", "SLURM_STEP_NUM_TASKS")  # what `distribute.cluster` looks at
 PACKAGES = ("tfxfer", "tensorflow", "keras", "tensorflow-hub", "numpy", "scikit-learn")
 
 
 class Run:
-    """The folder of a run that is being written, and what every recipe has.
+    """The folder of a run that is being written, and the options that every recipe has.
 
     `out`, `resume` and `overwrite` choose the folder. The others are the options that every recipe
     has; a recipe passes them on, such as `seed=run.seed`.
@@ -72,10 +72,11 @@ class Run:
     Args:
         recipe: name, or path of the file, as given. In Python the recipe itself notes it.
         options: the recipe's own options, name to value.
-        given: names of those that the user chose; the others are defaults.
+        given: names of the options that the user chose; the others are defaults.
 
     Raises:
-        RunError: the folder can't be written, is in use, is not empty, or holds a run that was begun otherwise, or by somebody else.
+        RunError: the folder can't be written, is in use, is not empty, or holds a run that was
+            begun with other settings, or by somebody else.
     """
 
     def __init__(
@@ -198,7 +199,7 @@ class Run:
         self._strategy: Any = None
         self._resume, self._overwrite = resume, overwrite
         if not self.is_main_worker:
-            # The chief's folder and settings come as soon as `start` has asked for them.
+            # `start` asks for the folder and settings of the main worker, called chief.
             self.folder = Path(out or "of the chief")
             self._attributes()
             return
@@ -219,27 +220,27 @@ class Run:
             raise
 
     def choose(self, options: dict[str, Any], given: Iterable[str]) -> None:
-        """Note settings that are not there yet, each with its origin."""
+        """Note settings that are not noted yet, each with its origin."""
         for name, value in options.items():
             self.settings.setdefault(
                 name, {"value": plain(value), "origin": "given" if name in given else "default"}
             )
 
     def begun_in_python(self) -> bool:
-        """Whether a script or a notebook made it, not the command line."""
+        """Whether a script or a notebook made the run, not the command line."""
         return "command" not in self.settings
 
     def note_call(self, recipe: str, chosen: dict[str, Any], module: str, function: str) -> None:
         """Note which recipe was called in Python, and how, so that the report can say it.
 
         Args:
-            recipe: its name, or the path of its file.
+            recipe: name of the recipe, or the path of its file.
             chosen: options that the caller chose.
-            module: where the function is from.
-            function: its name.
+            module: module of the recipe's function.
+            function: name of the recipe's function.
 
         Raises:
-            RunError: the folder is of another recipe.
+            RunError: the folder holds a run of another recipe.
         """
         old = self.settings["recipe"]
         if old["origin"] == "default" and old["value"] == UNNAMED:
@@ -287,10 +288,13 @@ class Run:
         return self._strategy
 
     def start(self) -> None:
-        """Make the strategy, once, before anything else of TensorFlow. Several workers meet here, and take over the chief's settings.
+        """Make the strategy, once, before anything else of TensorFlow.
+
+        Several workers wait for each other here, and take over the settings of the chief.
 
         Raises:
-            DistributeError: no such device, or workers that don't come or don't fit together.
+            DistributeError: there is no such device, or workers don't connect or don't fit
+                together.
         """
         if self._strategy is not None:
             return
@@ -315,7 +319,7 @@ class Run:
             code=code(),
             recipe=json.dumps([self.settings["recipe"]["value"], sorted(mine)]),
         )
-        if self._resume:  # a resumed run goes on with the options that it was begun with
+        if self._resume:  # a resumed run keeps the options that it was begun with
             trust = json.dumps(self.settings["trust"]["value"])
             workers.agree(self._strategy, **{"--trust": trust})
         else:
@@ -330,7 +334,8 @@ class Run:
             self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished)
         )
         if not self.is_main_worker:
-            # Each worker reads graphs itself, and takes leave for that from its own command line alone.
+            # Each worker reads graphs itself, so only its own command line can allow it to trust
+            # them.
             trusted = self.settings["trust"]
             self.settings, self.before, self.finished = theirs[0], theirs[1], theirs[3]
             self.settings["trust"] = trusted
@@ -345,7 +350,8 @@ class Run:
         there = self._contents()
         if there and not (resume or overwrite):
             raise RunError(
-                f"{self.folder} is not empty. Go on with --resume, replace it with --overwrite, or choose another --out."
+                f"{self.folder} is not empty. Go on with --resume, replace it with --overwrite, or "
+                "choose another --out."
             )
         before = begun(self.folder) if there else {}
         check_links(self.folder)
@@ -359,7 +365,8 @@ class Run:
         self.lock = locked(self.folder / "checkpoints" / "lock")
         if self._contents() != there:
             raise RunError(
-                f"{self.folder} is being written by another process. Wait for it, or choose another --out."
+                f"{self.folder} is being written by another process. Wait for it, "
+                "or choose another --out."
             )
         if there and overwrite:
             self._clear()
@@ -370,7 +377,10 @@ class Run:
             self.written = noted(self.folder)
 
     def _contents(self) -> list[str]:
-        """Names in the folder, without our own checkpoints/: a run that was killed before its first file leaves nothing else."""
+        """Return the names in the folder, without our own checkpoints/.
+
+        A run that was killed before it wrote its first file leaves nothing else.
+        """
         with self._explained():
             names = (
                 sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
@@ -386,7 +396,11 @@ class Run:
         return [name for name in names if name != "checkpoints" or not ours]
 
     def _clear(self) -> None:
-        """Remove the old run: first the mark that it is whole. Its settings.json stays until ours replaces it, so that a kill leaves a run's folder."""
+        """Remove the old run, beginning with its manifest.
+
+        Its settings.json stays until ours replaces it, so that the folder is still recognised as a
+        run's folder if this process is killed.
+        """
         with self._explained():
             names = written_in(self.folder) - {"settings.json", "manifest.json"}
             remove_named(self.folder, ["manifest.json"])
@@ -394,12 +408,14 @@ class Run:
             remove_half_done(self.folder, but=("lock", "lock-journal"))
 
     def _said(self, before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """The settings of a run that somebody else began, as far as the user says them now too.
+        """Return the settings of a run that somebody else began, if the user gives the same now.
 
-        Options are those of the command line; fingerprints, which can but stop the run, are kept.
+        Options are those of the command line. Fingerprints are kept, since they can do nothing but
+        stop the run.
 
         Raises:
-            RunError: it would go on with something that the user doesn't say; with the command that says it.
+            RunError: the run would go on with a setting that the user did not give; the message has
+                the command that gives it.
         """
         kept = {
             name: old
@@ -423,31 +439,33 @@ class Run:
             ]
             said = again(str(self.settings["recipe"]["value"]), self.folder, *options)
             raise RunError(
-                f"{self.folder} was not begun by you on this machine and under this path, or its settings.json was"
-                f" edited. It would go on with {', '.join(differing)}, which you did not say. If that is what you"
-                f" want, type: {said}. Else choose another --out."
+                f"{self.folder} was not begun by you on this machine and under this path, or its "
+                f"settings.json was edited. It would go on with {', '.join(differing)}, which you "
+                f"did not say. If that is what you want, type: {said}. Else choose another --out."
             )
         return kept
 
     def _go_on(self, before: dict[str, dict[str, Any]], given: set[str]) -> None:
-        """Take over the settings of the run that was begun; refuse another one."""
+        """Take over the settings of the run that was begun; refuse a run with others."""
         self.before = before
         for name, new in self.settings.items():
-            # Whether a graph may do everything is never read from a file.
+            # Whether a graph is trusted is never read from a file.
             old = new if name in (*HERE, "trust") else before.get(name, new)
             if old["origin"] == "derived" and name in ("image_size", "value_range"):
-                old = {
-                    "value": None,
-                    "origin": "default",
-                }  # nobody chose it: it is derived once more
+                # Nobody chose the value, so it is derived again.
+                old = {"value": None, "origin": "default"}
             elif old["origin"] == "derived":
                 old = new
             if name in given and not same(old["value"], new["value"]):
                 if name in SAME:
                     raise RunError(
-                        f"{self.folder} was begun with {name} {old['value']}; received {new['value']}. Resume it with the same, or choose another --out."
+                        f"{self.folder} was begun with {name} {old['value']}; received "
+                        f"{new['value']}. Resume it with the same, or choose another --out."
                     )
-                line = f"--{name.replace('_', '-')} {new['value']} is ignored: the run goes on with {old['value']}"
+                line = (
+                    f"--{name.replace('_', '-')} {new['value']} is ignored: "
+                    f"the run goes on with {old['value']}"
+                )
                 print(one_line(line))
             self.settings[name] = old
         self.settings = {**before, **self.settings}
@@ -476,14 +494,18 @@ class Run:
             yield
         except OSError as error:
             raise RunError(
-                f"{self.folder} can't be written: {error.strerror or error}. Choose another folder with --out."
+                f"{self.folder} can't be written: {error.strerror or error}. "
+                "Choose another folder with --out."
             ) from error
 
     # --- writing ---
 
     @property
     def cache_folder(self) -> Path:
-        """Where features are kept: --cache, else the default; for `--cache off` inside the run, until it is finished."""
+        """The folder of the features: --cache, or the default one.
+
+        With `--cache off` it is inside the run's folder, until the run is finished.
+        """
         return (
             self.folder / "checkpoints" / "cache"
             if self.cache == "off"
@@ -493,7 +515,11 @@ class Run:
         )
 
     def record(self, **found: Any) -> None:
-        """Keep what was derived, such as fingerprints; a resumed run must find the same fingerprints again."""
+        """Add derived values, such as fingerprints, to the settings.
+
+        Raises:
+            RunError: a fingerprint differs from that of the run that is resumed.
+        """
         if self.workers > 1 and (
             facts := {
                 name: plain(value) for name, value in found.items() if name.endswith("_fingerprint")
@@ -504,7 +530,8 @@ class Run:
             old = self.before.get(name, {}).get("value") if name.endswith("_fingerprint") else None
             if old is not None and old != plain(value):
                 raise RunError(
-                    f"{self.folder} was begun with other {name.removesuffix('_fingerprint')} than there is now. Choose another --out."
+                    f"{self.folder} was begun with other {name.removesuffix('_fingerprint')} than "
+                    "there is now. Choose another --out."
                 )
             given = self.settings.get(name, {}).get("origin") == "given"
             self.settings[name] = {"value": plain(value), "origin": "given" if given else "derived"}
@@ -515,7 +542,7 @@ class Run:
             self.write_json("settings.json", self.settings)
 
     def say(self, *lines: str) -> None:
-        """Print for whoever watches, without what a terminal would obey."""
+        """Print lines for people, without characters that would control the terminal."""
         for line in lines:
             print(printable(line), flush=True)
 
@@ -529,7 +556,7 @@ class Run:
         self.record(seconds={**known, what: round(time.monotonic() - began, 3)})
 
     def write(self, name: str, writer: Callable[[str], Any]) -> Path:
-        """`writer(path)` writes aside; the file then appears whole under its name."""
+        """Let `writer(path)` write a temporary file, which then appears whole under its name."""
         path = self.folder / name
         aside = self.folder / "checkpoints" / aside_of(name)
         with self._explained():
@@ -541,17 +568,20 @@ class Run:
         return path
 
     def write_text(self, name: str, text: str) -> Path:
-        """UTF-8."""
+        """Write a text as UTF-8."""
         return self.write(
             name, lambda path: Path(path).write_text(text, "utf-8", "surrogateescape", "\n")
         )
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Indented, for people."""
+        """Write a value as JSON, indented for people."""
         return self.write_text(name, as_text(value))
 
     def write_csv(self, name: str, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
-        """With a header line. A text that a spreadsheet would run as a formula has a quote before it."""
+        """Write rows as CSV with a header line.
+
+        A text that a spreadsheet would run as a formula gets a quote before it.
+        """
 
         def writer(path: str) -> None:
             with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -565,8 +595,9 @@ class Run:
         return self.write(name, writer)
 
     def abandon(self) -> None:
-        """Remove the folder of a run that failed before it had saved anything, so that the next try
-        can have it and `--resume` never takes it for one that goes on.
+        """Remove the folder of a run that failed before it had saved anything.
+
+        The next try can then use the folder, and `--resume` never takes it for a run to go on with.
         """
         if not self.is_main_worker or self.before or self.finished or self._overwrite:
             return
@@ -582,20 +613,20 @@ class Run:
         }:
             remove_half_done(self.folder)
             remove_named(self.folder, ["settings.json"])
-            with contextlib.suppress(OSError):  # a person's empty folder is in it
+            with contextlib.suppress(OSError):  # it holds an empty folder that a person made
                 self.folder.rmdir()
 
     def how_to_predict(self) -> str:
-        """The command that uses the run, for its last line."""
+        """Return the command that uses the run, for its last line."""
         return f"Next: {command('predict', self.folder, 'photo.jpg')}"
 
     def meet(self) -> None:
-        """Wait for the other workers, so that none is missed while another one still needs it."""
+        """Wait for the other workers, so that none ends while another one still needs it."""
         if self.workers > 1:
             room("workers").barrier(self.strategy)
 
     def finish(self) -> None:
-        """Write the manifest of what the run wrote: it is whole. Then remove half-done work."""
+        """Write the manifest, which marks the run as complete, and remove unfinished work."""
         events = (path.relative_to(self.folder).as_posix() for path in self.folder.glob(EVENTS))
         whole = [
             name
@@ -605,11 +636,11 @@ class Run:
         self.write_json("manifest.json", {name: listed(self.folder / name) for name in whole})
         self.finished = True
         self.close()
-        with contextlib.suppress(OSError):  # what can't be removed does no harm
+        with contextlib.suppress(OSError):  # files that can't be removed do no harm
             remove_half_done(self.folder)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Unlock the folder."""
         if self.lock is not None:
             self.lock.close()
 
@@ -633,37 +664,38 @@ class Finished:
         self.folder = folder
 
     def path(self, name: str) -> Path:
-        """A file of the run."""
+        """Return the path of a file of the run."""
         return self.folder / name
 
     def settings(self) -> dict[str, Any]:
-        """Every setting: {"value", "origin"}."""
+        """Return every setting: its name to {"value", "origin"}."""
         return begun(self.folder)
 
     def setting(self, name: str, check: Callable[[Any], bool], expected: str) -> Any:
-        """The value of a setting that is needed.
+        """Return the value of a setting that is needed.
 
         Args:
-            check: whether a value can be one.
-            expected: what it has to be, in words.
+            check: returns whether a value is allowed.
+            expected: the allowed values, in words.
 
         Raises:
-            RunError: it is not there, or something else.
+            RunError: the setting is missing, or has another value.
         """
         value = self.settings().get(name, {}).get("value")
         if not check(value):
             raise RunError(
-                f"{self.path('settings.json')} has {name} {as_words(value)}; expected {expected}. Run it again."
+                f"{self.path('settings.json')} has {name} {as_words(value)}; expected {expected}. "
+                "Run it again."
             )
         return value
 
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Return (height, width) in pixels."""
         height, width = self.setting("image_size", is_size, "two numbers of pixels")
         return height, width
 
     def value_range(self) -> tuple[float, float]:
-        """Of the pixels that the backbone expects."""
+        """Return the range of pixel values that the backbone expects."""
         low, high = self.setting("value_range", is_range, "two numbers, the smaller one first")
         return float(low), float(high)
 
@@ -672,18 +704,21 @@ class Finished:
         return is_own(self.folder, self.settings())
 
     def metrics(self) -> dict[str, Any]:
-        """The figures."""
+        """Return the figures of metrics.json."""
         found = read_json(self.folder / "metrics.json")
         if not isinstance(found, dict):
             raise RunError(f"{self.path('metrics.json')} holds no figures. Run it again.")
         return found
 
     def classes(self) -> list[str]:
-        """Names in the order of the model's outputs."""
+        """Return the names of the classes, in the order of the model's outputs."""
         return read_labels(self.path("labels.txt"))
 
     def replace(self, texts: dict[str, str]) -> None:
-        """Write some of `FOR_PEOPLE` anew, and list them in the manifest; who reads the run in between asks for none of them."""
+        """Write some of the files of `FOR_PEOPLE` again, and list them in the manifest.
+
+        A program that reads the run in between does not need any of them.
+        """
         manifest = read_manifest(self.folder)
         try:
             for name, text in texts.items():
@@ -695,7 +730,7 @@ class Finished:
 
 
 def open_run(folder: str | os.PathLike) -> Finished:
-    """A finished run.
+    """Open the folder of a finished run.
 
     Raises:
         RunError: there is no run, it is not finished, or a file is missing or was changed.
@@ -722,13 +757,14 @@ def open_run(folder: str | os.PathLike) -> Finished:
             raise RunError(f"{path} can't be read: {error.strerror or error}.") from error
         if not whole:
             raise RunError(
-                f"{path} is not the file that the run wrote: it was changed or damaged. Run it again with --overwrite."
+                f"{path} is not the file that the run wrote: it was changed or damaged. Run it "
+                "again with --overwrite."
             )
     return Finished(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """A finished run's files: name to {"bytes", "sha256"}.
+    """Return the files of a finished run: name to {"bytes", "sha256"}.
 
     Raises:
         RunError: the manifest can't be read, or names something outside of the folder.
@@ -743,7 +779,8 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     )
     if not whole:
         raise RunError(
-            f"{path} is damaged: expected the size and the SHA-256 of each file. Run it again with --overwrite."
+            f"{path} is damaged: expected the size and the SHA-256 of each file. "
+            "Run it again with --overwrite."
         )
     if odd := [name for name in found if not is_plain_name(name)]:
         raise RunError(
@@ -753,10 +790,15 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def begun(folder: Path) -> dict[str, dict[str, Any]]:
-    """The settings of the run in a folder; RunError where there is none, so that nothing else is ever taken for one, or replaced."""
+    """Return the settings of the run in a folder.
+
+    Raises:
+        RunError: there is no run, so that no other folder is ever taken for one, or replaced.
+    """
     if not (folder / "settings.json").is_file():
         raise RunError(
-            f"{folder} is not a run's folder: it has no settings.json. `tfxfer run frozen` makes one."
+            f"{folder} is not a run's folder: it has no settings.json. "
+            "`tfxfer run frozen` makes one."
         )
     found = read_json(folder / "settings.json")
     if (
@@ -769,13 +811,17 @@ def begun(folder: Path) -> dict[str, dict[str, Any]]:
         or not isinstance(found.get("started", {"value": ""})["value"], str)
     ):
         raise RunError(
-            f"{folder} is not a run's folder: its settings.json is something else. Choose another folder."
+            f"{folder} is not a run's folder: its settings.json is something else. "
+            "Choose another folder."
         )
     return found
 
 
 def signed_part(folder: Path, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What the signature is of: all settings, and the place of the folder, so that a copy is nobody's."""
+    """Return what is signed: all settings, and the path of the folder.
+
+    A copy of the folder is therefore not signed by anybody.
+    """
     rest = {name: setting for name, setting in settings.items() if name != "signature"}
     return {"folder": os.path.realpath(folder), "settings": rest}
 
@@ -787,17 +833,17 @@ def is_own(folder: Path, settings: dict[str, dict[str, Any]]) -> bool:
 
 
 def again(recipe: str, folder: Path, *options: str) -> str:
-    """The command that goes on with a run."""
+    """Return the command that resumes a run."""
     return command("run", recipe, "--out", folder, *options, "--resume")
 
 
 def as_words(value: Any) -> str:
-    """A setting's value in a sentence, on one line."""
+    """Format a setting's value for a sentence, on one line."""
     return one_line(str(value))[:200]
 
 
 def as_option(name: str, value: Any) -> list[str]:
-    """An option as it is typed."""
+    """Format an option as it is typed on the command line."""
     flag = "--" + name.replace("_", "-")
     if value is None:
         return []
@@ -811,7 +857,10 @@ def as_option(name: str, value: Any) -> list[str]:
 
 
 def as_argument(name: str, value: Any) -> str:
-    """An option as Python writes it; for an object only its name, since its text makes no object."""
+    """Format an option as a Python argument.
+
+    For an object, only a name is given as the value, since its text makes no object.
+    """
     if name == "image_size" and isinstance(value, list) and value:
         value = value[0]
     if isinstance(value, Path):
@@ -820,12 +869,12 @@ def as_argument(name: str, value: Any) -> str:
 
 
 def is_simple(value: Any) -> bool:
-    """Whether its text in Python makes it again."""
+    """Whether Python makes the same value from its `repr`."""
     return value is None or isinstance(value, str | int | float | list | tuple)
 
 
 def is_size(value: Any) -> bool:
-    """Whether it can be the height and width of images."""
+    """Whether a value can be the height and width of images."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -834,7 +883,7 @@ def is_size(value: Any) -> bool:
 
 
 def is_range(value: Any) -> bool:
-    """Whether it can be the range of pixels."""
+    """Whether a value can be the range of pixels."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -844,10 +893,10 @@ def is_range(value: Any) -> bool:
 
 
 def check_links(folder: Path) -> None:
-    """Refuse links and devices where we write: what lies behind them is not the run's.
+    """Refuse links and devices where we write, since they lead to files that are not the run's.
 
     Raises:
-        RunError: names the first.
+        RunError: there is one; the message names the first.
     """
     below = (folder / "checkpoints").rglob("*") if not (folder / "checkpoints").is_symlink() else ()
     for path in (folder / "checkpoints", folder / "logs", *below):
@@ -856,19 +905,19 @@ def check_links(folder: Path) -> None:
 
 
 def aside_of(name: str) -> str:
-    """What a file is called in checkpoints/ until it is whole."""
+    """Return the name that a file has in checkpoints/ until it is complete."""
     return f"new-{name.replace('/', '-')}"
 
 
 def noted(folder: Path) -> set[str]:
-    """What a run that is not finished has written so far, by its own account."""
+    """Return the names of files that an unfinished run has noted as written so far."""
     path = folder / "checkpoints" / "written"
     if not path.is_file():
         return set()
     found = set()
     try:
         for line in read_regular(path, MOST_JSON).decode("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):  # cut short by a kill
+            with contextlib.suppress(ValueError, RecursionError):  # a kill left it incomplete
                 name = json.loads(line)
                 if is_plain_name(name):
                     found.add(name)
@@ -878,7 +927,7 @@ def noted(folder: Path) -> set[str]:
 
 
 def written_in(folder: Path) -> set[str]:
-    """Names of what a run wrote, finished or not; what else is in the folder is a person's."""
+    """Return the names of files that a run wrote, finished or not; others belong to a person."""
     found = {*noted(folder), *FOR_PEOPLE, "settings.json", "manifest.json"}
     try:
         found |= read_manifest(folder).keys()
@@ -889,7 +938,7 @@ def written_in(folder: Path) -> set[str]:
 
 
 def remove_half_done(folder: Path, but: Iterable[str] = ()) -> None:
-    """Remove what a run keeps in checkpoints/, and that folder where nothing else is in it."""
+    """Remove what a run keeps in checkpoints/, and that folder if nothing else is in it."""
     work = folder / "checkpoints"
     if work.is_symlink() or not work.is_dir():
         return
@@ -902,14 +951,17 @@ def remove_half_done(folder: Path, but: Iterable[str] = ()) -> None:
     remove_cache(work / "cache")
     remove_named(work, [*states, *asides, *(name for name in HALF_DONE if name not in but)])
     for path in sorted(work.glob("tuning/**/"), key=lambda path: len(path.parts), reverse=True):
-        with contextlib.suppress(OSError):  # a person's files are in it
+        with contextlib.suppress(OSError):  # it holds a person's files
             path.rmdir()
     with contextlib.suppress(OSError):
         work.rmdir()
 
 
 def numbered(recipe: str, latest: bool) -> Path:
-    """The first free `runs/<recipe>-<number>`, made at once so that nobody else takes it; or the latest one that there is."""
+    """Make the first free `runs/<recipe>-<number>`, or return the latest one that exists.
+
+    A free one is made at once, so that no other process takes it.
+    """
     found = [
         int(path.name.removeprefix(f"{recipe}-"))
         for path in Path("runs").glob("*")
@@ -932,7 +984,7 @@ def numbered(recipe: str, latest: bool) -> Path:
 
 
 def locked(path: Path) -> sqlite3.Connection:
-    """A lock that a killed process lets go of, on every system."""
+    """Lock a folder; the lock ends when its process is killed, on every system."""
     connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         connection.execute("begin exclusive")
@@ -940,7 +992,8 @@ def locked(path: Path) -> sqlite3.Connection:
         connection.close()
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
             raise RunError(
-                f"{path.parent.parent} is being written by another process. Wait for it, or choose another --out."
+                f"{path.parent.parent} is being written by another process. Wait for it, "
+                "or choose another --out."
             ) from error
         raise RunError(
             f"{path.parent.parent} can't be written: {error}. Choose another folder with --out."
@@ -949,7 +1002,7 @@ def locked(path: Path) -> sqlite3.Connection:
 
 
 def same(old: Any, new: Any) -> bool:
-    """Equal, or two spellings of one path."""
+    """Whether two values are equal, or are two spellings of one path."""
     return old == new or (
         isinstance(old, str)
         and isinstance(new, str)
@@ -960,19 +1013,19 @@ def same(old: Any, new: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """As JSON holds it."""
+    """Convert a value to what JSON can hold."""
     if isinstance(value, tuple | list):
         return [plain(v) for v in value]
     if isinstance(value, str | int | float | bool | dict | None):
         return value
-    return str(getattr(value, "origin", value))  # `Examples` say where they are from
+    return str(getattr(value, "origin", value))  # `Examples` have an `origin`
 
 
 def read_labels(path: Path) -> list[str]:
-    """labels.txt: the classes, one a line.
+    """Read labels.txt: the classes, one on each line.
 
     Raises:
-        RunError: it can't be read, or names no class, or one twice.
+        RunError: the file can't be read, or names no class, or one class twice.
     """
     try:
         text = read_regular(path, MOST_JSON).decode("utf-8", "surrogateescape")
@@ -985,7 +1038,7 @@ def read_labels(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of a run."""
+    """Read a JSON file of a run; raises RunError where it can't be read."""
     try:
         return files.read_json(path)
     except (OSError, ValueError) as error:
@@ -993,12 +1046,12 @@ def read_json(path: Path) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """JSON for people."""
+    """Format a value as JSON for people."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Replace a file of a finished run, UTF-8."""
+    """Replace a file of a finished run by a text in UTF-8."""
     appear(
         path,
         path.with_name(f".new-{path.name}"),
@@ -1007,7 +1060,7 @@ def rewrite(path: Path, text: str) -> None:
 
 
 def listed(path: Path) -> dict[str, Any]:
-    """A file as the manifest lists it."""
+    """Return the facts about a file that the manifest lists."""
     return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
@@ -1017,19 +1070,19 @@ def digest(path: Path) -> str:
 
 
 def room(name: str) -> Any:
-    """A room that needs TensorFlow, which a run is opened and read without."""
+    """Import a module that needs TensorFlow; a run can be opened and read without it."""
     return importlib.import_module(f"tfxfer.{name}")
 
 
 def place_of(strategy: str) -> tuple[int, int]:
-    """(this worker's number, how many there are)."""
+    """Return (number of this worker, number of workers)."""
     if strategy in ("auto", "multiworker") and any(name in os.environ for name in CLUSTERS):
         return room("distribute").workers()
     return 0, 1
 
 
 def code() -> str:
-    """A hash of tfxfer's own files, and the versions of what it stands on."""
+    """Return a hash of tfxfer's own files and of the versions of the packages that it uses."""
     found = hashlib.sha256(
         json.dumps(
             {name: version for name, version in versions().items() if name != "system"},

@@ -1,4 +1,4 @@
-"""A batch of pixels on another scale than the network expects: a warning, in `fit` too."""
+"""Warn if a batch of pixels has another scale than the network expects, in `fit` too."""
 
 import warnings
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class Watch:
     """Looks at batches of pixels, and warns once.
 
     Args:
-        name: of the layer that they go into.
+        name: name of the layer that they go into.
     """
 
     name: str
     warned: bool = False
 
     def look(self, pixels: tf.Tensor, low: float, high: float) -> None:
-        """Warn where these pixels are far from the range that is expected.
+        """Warn if these pixels are far from the range that is expected.
 
         In a `tf.function` values are known when it runs. Only the steps of Keras' own loops are
         watched there, so that nothing is added to a model that is exported, and only where XLA
@@ -62,7 +62,7 @@ class Watch:
 def is_elsewhere(least: tf.Tensor, most: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Whether pixels from `least` to `most` are on another scale than from `low` to `high`; bool.
 
-    An empty batch is on every scale, and what is no number on none.
+    An empty batch is on every scale, and NaN is on none.
     """
     room = (high - low) / 2
     outside = (least < low - room) | (most > high + room)

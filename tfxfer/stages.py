@@ -1,10 +1,12 @@
-"""The stages of a network, found in its graph alone: a plain GraphDef in, plain names out.
+"""Find the stages of a network in its graph alone: from a plain GraphDef to plain names.
 
-A CUT is a tensor that all data passes through on its way from the input to the output. Cuts are found in one sweep over the topological
-order: a place is a cut when no earlier tensor is still needed later. A weight belongs to the segment in which it is first read. Segments are
-then grouped into the blocks that a person would name: by the names of their operations where these tell ("block3", "conv2_block1"), else by
-where branches join again (residual additions, concatenations), else, in a plain chain, by the layers that own a kernel.
-What comes before a block belongs to it, and what follows the last block belongs to the last.
+A cut is a tensor that all data passes through on its way from the input to the output. Cuts are
+found in one pass over the topological order: a place is a cut if no earlier tensor is still needed
+later. A weight belongs to the segment in which it is first read. Segments are then grouped into the
+blocks that a person would name: by the names of their operations if these tell the blocks
+("block3", "conv2_block1"), else by the places where branches join again (residual additions,
+concatenations), else, in a plain chain, by the layers that own a kernel. What comes before a block
+belongs to it, and what follows the last block belongs to the last block.
 """
 
 import re
@@ -25,12 +27,20 @@ FLAT = re.compile(
 )
 
 
-ONLY_ONE = "it has one stage only: nowhere inside does all that follows hang on one tensor, so it can be trained as a whole or not at all"
+ONLY_ONE = (
+    "it has one stage only: nowhere inside does all that follows hang on one tensor, "
+    "so it can be trained as a whole or not at all"
+)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the network from one cut to the next: its name, the tensor it ends in, the names of the weights first read in it."""
+    """A part of the network from one cut to the next.
+
+    Args:
+        cut: name of the tensor that it ends in.
+        weights: names of the weights that are first read in it.
+    """
 
     name: str
     cut: str
@@ -39,7 +49,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Segment:
-    """What lies between two neighbouring cuts: its last tensor, whether branches join in it, its weights, the blocks that its nodes name."""
+    """What lies between two neighbouring cuts.
+
+    Args:
+        cut: its last tensor.
+        joined: whether branches join in it.
+        weights: names of its weights.
+        blocks: the blocks that the names of its nodes tell.
+    """
 
     cut: str
     joined: bool
@@ -48,7 +65,7 @@ class Segment:
 
 
 def data_inputs(node) -> list[str]:
-    """Names of the nodes that `node` takes data from, control edges left out."""
+    """Names of the nodes that `node` takes data from, without control edges."""
     return [name.split(":")[0] for name in node.input if not name.startswith("^")]
 
 
@@ -65,7 +82,10 @@ def reach(start: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[str
 
 
 def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> list[Segment]:
-    """The cuts of `graph` between the nodes `start` and `end`, in order, each with the weights (node names) read since the cut before."""
+    """The segments of `graph` that end in its cuts between the nodes `start` and `end`, in order.
+
+    Each has the weights (names of nodes) that were read since the cut before.
+    """
     nodes = {node.name: node for node in graph.node}
     users: dict[str, list[str]] = {}
     for node in graph.node:
@@ -109,7 +129,7 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
 def topological(
     starts: list[str], before: dict[str, set[str]], after: dict[str, list[str]]
 ) -> list[str]:
-    """Depth-first topological order from `starts`; what lies on a loop is left out."""
+    """Depth-first topological order from `starts`; nodes on a loop are left out."""
     waiting, ready, order = {a: len(b) for a, b in before.items()}, starts[::-1], []
     while ready:
         a = ready.pop()
@@ -122,7 +142,10 @@ def topological(
 
 
 def execution_order(graph: GraphDef) -> list[str]:
-    """The names of all nodes in topological order over data and control edges; what lies on a loop is left out."""
+    """The names of all nodes in topological order over data and control edges.
+
+    Nodes on a loop are left out.
+    """
     names = {node.name for node in graph.node}
     before = {
         node.name: {name.lstrip("^").split(":")[0] for name in node.input} & names
@@ -136,7 +159,10 @@ def execution_order(graph: GraphDef) -> list[str]:
 
 
 def block_name(node: str) -> str | None:
-    """The block that the scopes of an operation's name tell, the innermost first; None where they tell none."""
+    """The block that the scopes of an operation's name tell; None if they tell none.
+
+    The innermost scope that tells a block counts.
+    """
     scopes = node.split("/")[:-1] or [node]
     for depth in range(len(scopes), 0, -1):
         if SCOPE.match(scopes[depth - 1]):
@@ -147,7 +173,7 @@ def block_name(node: str) -> str | None:
 
 
 def find(graph: GraphDef, start: str, end: str, weights: dict[str, int]) -> tuple[Stage, ...]:
-    """The stages from input to output.
+    """Find the stages from input to output.
 
     Args:
         graph: nodes with all functions inlined.
@@ -160,13 +186,14 @@ def find(graph: GraphDef, start: str, end: str, weights: dict[str, int]) -> tupl
     parts = segments(graph, start, end, frozenset(weights))
     last = {name: i for i, part in enumerate(parts) if (name := block_name(part.cut))}
     named, joined = {i: name for name, i in last.items()}, joins(parts, weights)
-    # Where branches join more often than names change at a cut (ConvNeXt's additions carry no block's name), the joins are the blocks.
+    # If branches join more often than names change at a cut, the blocks end at the joins:
+    # ConvNeXt's additions do not carry the name of a block.
     ends = max(named, joined, key=len)
     return group(parts, shortened(ends if len(ends) > 1 else kernels(parts, weights)), end)
 
 
 def shortened(ends: dict[int, str]) -> dict[int, str]:
-    """Names without the scopes that tell nothing: the fewest last scopes that still tell all of them apart."""
+    """Shorten names to the fewest last scopes that still tell all of them apart."""
     longest = max((name.count("/") for name in ends.values()), default=0) + 1
     # Keras numbers the second trace of a network: `mixed0_1` is `mixed0`.
     again = all(name.endswith("_1") for name in ends.values())
@@ -181,7 +208,7 @@ def shortened(ends: dict[int, str]) -> dict[int, str]:
 
 
 def joins(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
-    """Blocks that end where branches join after a kernel, named by what most of their nodes say."""
+    """Blocks that end where branches join after a kernel, named as most of their nodes say."""
     found, kernel, blocks = {}, False, Counter[str]()
     for i, part in enumerate(parts):
         kernel = kernel or any(weights[name] > 1 for name in part.weights)
@@ -193,7 +220,10 @@ def joins(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
 
 
 def kernels(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
-    """In a plain chain, a stage ends just before the next kernel: a kernel's own addition and activation belong to it."""
+    """Blocks of a plain chain, each of which ends just before the next kernel.
+
+    The addition and the activation that follow a kernel belong to its block.
+    """
     owners = [i for i, part in enumerate(parts) if any(weights[name] > 1 for name in part.weights)]
     return {
         after - 1: scope(parts[i].cut)
@@ -219,7 +249,10 @@ def group(parts: list[Segment], ends: dict[int, str], end: str) -> tuple[Stage, 
 
 
 def merged(found: tuple[Stage, ...], usable: list[bool]) -> tuple[Stage, ...]:
-    """The stages, with each that ends in no usable cut put together with the next one; the last one's cut always counts."""
+    """Merge each stage that does not end in a usable cut with the next one.
+
+    The cut of the last stage always counts as usable.
+    """
     result, owned = list[Stage](), tuple[str, ...]()
     for i, (stage, good) in enumerate(zip(found, usable, strict=True)):
         owned += stage.weights

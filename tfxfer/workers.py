@@ -1,6 +1,7 @@
-"""What several workers, or several replicas in one process, share: their part of the data, one word, one answer.
+"""What several workers, or several replicas in one process, share: data, messages and answers.
 
-Every worker runs the same recipe. With one worker nothing here computes anything, and with one replica a data set stays as it is.
+Every worker runs the same recipe. With one worker, nothing here computes anything, and with one
+replica, a data set stays as it is.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 def place(strategy: Strategy) -> tuple[int, int]:
-    """(this worker's number, how many there are); the chief is 0."""
+    """(number of this worker, number of workers); the main worker, called chief, is number 0."""
     extended = strategy.extended
     count = (
         getattr(extended, "_num_workers", 1)
@@ -31,15 +32,15 @@ def place(strategy: Strategy) -> tuple[int, int]:
 
 
 def local(strategy: Strategy) -> int:
-    """Replicas of this worker."""
+    """Number of replicas of this worker."""
     return strategy.num_replicas_in_sync // place(strategy)[1]
 
 
-# --- words ---
+# --- messages ---
 
 
 def everyones(strategy: Strategy, numbers: np.ndarray) -> np.ndarray:
-    """int64 [workers, n]: what each worker gave as its int [n]."""
+    """Collect the numbers of all workers: int [n] of each becomes int64 [workers, n]."""
     index, count = place(strategy)
     mine = np.zeros((count, len(numbers)), np.int64)
     mine[index] = numbers
@@ -48,7 +49,7 @@ def everyones(strategy: Strategy, numbers: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def summed(strategy: Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Adds up the tensors of all workers."""
+    """A function that adds up the tensors of all workers."""
     each = local(strategy)
 
     def add(value):
@@ -65,19 +66,21 @@ def summed(strategy: Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def barrier(strategy: Strategy) -> None:
-    """Go on when all workers have come here."""
+    """Wait until all workers have come here."""
     everyones(strategy, np.zeros(1, np.int64))
 
 
 def chiefs(strategy: Strategy, make: Callable[[], T], known: Sequence[type] = ()) -> T:
-    """What `make` returns to the chief, for every worker: what depends on clocks, disks or the last bits of a sum must be the same for all.
+    """Return on every worker what `make` returns on the main worker (the chief).
+
+    What depends on clocks, disks or the last bits of a sum must be the same for all workers.
 
     Args:
-        make: returns what `parcel.pack` can pack.
+        make: returns a value that `parcel.pack` can pack.
         known: the dataclasses that may be in it.
 
     Raises:
-        DistributeError: on a worker that was sent something else.
+        DistributeError: a worker was sent something that it can't read; raised on that worker.
     """
     index, count = place(strategy)
     if count == 1:
@@ -96,10 +99,10 @@ def chiefs(strategy: Strategy, make: Callable[[], T], known: Sequence[type] = ()
 
 
 def agree(strategy: Strategy, **facts: str) -> None:
-    """Go on where every worker has the same facts.
+    """Check that all workers have the same facts.
 
     Raises:
-        DistributeError: some worker has others; on every worker.
+        DistributeError: a worker has others; raised on every worker.
     """
     hashes = np.stack(
         [
@@ -116,7 +119,8 @@ def agree(strategy: Strategy, **facts: str) -> None:
     ]
     if apart:
         raise DistributeError(
-            f"the workers don't fit together: {', '.join(apart)} than worker 0. Start all of them with the same code, options and files."
+            f"the workers don't fit together: {', '.join(apart)} than worker 0. "
+            "Start all of them with the same code, options and files."
         )
 
 
@@ -124,18 +128,25 @@ def agree(strategy: Strategy, **facts: str) -> None:
 
 
 def order(rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
-    """The rows in the order of that epoch: nothing else decides it, so that it is the same for every worker, and a training can go on in the middle."""
+    """The rows in the order of an epoch.
+
+    Only the epoch and the seed decide it, so that it is the same for every worker, and a training
+    can be continued in the middle of an epoch.
+    """
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def dealt(
     rows: np.ndarray, size: int, replicas: int, first: int, count: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The rows of `count` replicas from `first` on, of batches of `size` rows that are dealt out among `replicas`.
+    """The rows of `count` replicas from number `first` on.
+
+    Each batch of `size` rows is divided among all `replicas`.
 
     Returns:
-        rows: batch after batch, and in each replica after replica, each filled up to the same number with rows that don't count.
-        counts: bool, which ones count.
+        rows: batch after batch, and in each batch replica after replica; the rows of each replica
+            are filled up to the same number with rows that don't count.
+        counts: bool, which rows count.
         chunk: that number.
     """
     chunk, found, counts = -(-size // replicas), [], []
@@ -154,11 +165,15 @@ def batched(
     examples: Callable[[np.ndarray], tf.data.Dataset],
     then: Callable[..., Any],
 ) -> Any:
-    """Batches of `size` rows, each row on one replica: `examples(rows)` is a data set of single examples, `then` maps a batch of them.
+    """Make a data set of batches of `size` rows for `fit`, with each row on one replica.
+
+    Args:
+        examples: makes a data set of single examples from rows.
+        then: maps a batch of these examples.
 
     Returns:
-        a data set for `fit`: of whole batches where there is one replica, else a distributed one, of each replica's part. Under a TPU, whose shapes are
-        static, a last batch that isn't full is left out.
+        with one replica, a data set of whole batches, else a distributed one of each replica's
+        part. Under a TPU, whose shapes are static, a last batch that isn't full is left out.
     """
     if strategy.num_replicas_in_sync == 1:
         return examples(rows).batch(size).map(then).prefetch(2)
@@ -184,7 +199,13 @@ def shared_out(
     size: int,
     make: Callable[[np.ndarray, np.ndarray, int], tf.data.Dataset],
 ) -> Any:
-    """A distributed data set of what `make` makes of each worker's rows, see `dealt`; under a TPU a last batch that isn't full is left out."""
+    """A distributed data set of what `make` makes from each worker's rows.
+
+    Under a TPU, a last batch that isn't full is left out.
+
+    Args:
+        make: takes what `dealt` returns, and makes this worker's data set.
+    """
     replicas = strategy.num_replicas_in_sync
     rows = rows[: len(rows) // size * size] if static(strategy) else rows
 
@@ -196,17 +217,24 @@ def shared_out(
 
 
 def unshareable(batch: int, replicas: int) -> str:
-    """Why a batch that is smaller than the replicas is refused."""
-    return f"a batch of {batch} can't be shared out among {replicas} replicas. Use --global-batch {replicas} or more, or fewer replicas."
+    """Why a batch with fewer examples than there are replicas is refused."""
+    return (
+        f"a batch of {batch} can't be shared out among {replicas} replicas. "
+        f"Use --global-batch {replicas} or more, or fewer replicas."
+    )
 
 
 def exactly(strategy: Strategy, steps: int) -> dict[str, int]:
-    """Options of `fit` for `batched`: without its length, Keras 3 ends a distributed epoch with one more step, on nothing, in which momentum moves on."""
+    """Options of `fit` for a data set of `batched`.
+
+    Without the number of steps, Keras 3 ends a distributed epoch with one more step, on no
+    examples, in which the momentum still moves the weights.
+    """
     return {"steps_per_epoch": steps} if strategy.num_replicas_in_sync > 1 else {}
 
 
 def static(strategy: Strategy) -> bool:
-    """Whether all shapes must be known beforehand."""
+    """Whether all shapes must be known in advance, as on a TPU."""
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
@@ -222,7 +250,10 @@ def predicted(
     examples: Callable[[np.ndarray], tf.data.Dataset],
     then: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> np.ndarray:
-    """The model's answers on `rows` in their order, float32 [n, C]: each worker computes its part, and all get all."""
+    """The model's answers on `rows` in their order, float32 [n, C].
+
+    Each worker computes its part, and all workers get all answers.
+    """
     if strategy.num_replicas_in_sync == 1:
         return model.predict(examples(rows).batch(size).map(then).prefetch(2), verbose=0)
 
@@ -237,7 +268,7 @@ def predicted(
         return strategy.gather(at, 0), strategy.gather(answers, 0)
 
     count = len(rows)
-    # Where a last batch that isn't full would be left out, it is filled up.
+    # If a last batch that isn't full would be left out, it is filled up.
     places = np.arange(-(-count // size) * size) % count if static(strategy) else np.arange(count)
     found = [
         step(batch)

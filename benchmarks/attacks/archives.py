@@ -1,7 +1,7 @@
-"""Archives of a SavedModel that were changed at random, and bombs: from disk, and from a server on 127.0.0.1.
+"""Archives of a SavedModel that were changed at random, and bombs, from disk and from a server.
 
-Each is a model, or an error of a handle. Nothing unfinished may stay in the cache, and nothing may be touched
-outside it.
+The server is on 127.0.0.1. Each archive gives a model, or an error of a handle. Nothing unfinished
+may stay in the cache, and nothing may be touched outside it.
 """
 
 import contextlib
@@ -36,7 +36,10 @@ state: dict[str, ThreadingHTTPServer] = {}
 
 
 def prepare(folder: Path) -> Path:
-    """A small SavedModel with a variable and an asset, as a tar, and a person's file in the cache."""
+    """Write a small SavedModel with a variable and an asset, as a tar.
+
+    A person's file is put into the cache.
+    """
     (folder / "words.txt").write_text("one\ntwo\n")
     root = tf.train.Checkpoint(kernel=tf.Variable(tf.ones((12, 4))))
     root.words = tf.saved_model.Asset(str(folder / "words.txt"))
@@ -64,11 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(Handler.content)
 
     def log_message(self, *_) -> None:
-        """Not a word."""
+        """Print nothing."""
 
 
 def address() -> str:
-    """The server's, which is started once a process."""
+    """Return the address of the server, which is started once a process."""
     if not state:
         state["server"] = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=state["server"].serve_forever, daemon=True).start()
@@ -139,7 +142,10 @@ def change_header(content: bytearray, draw: random.Random) -> None:
 
 
 def a_bomb(draw: random.Random) -> bytes:
-    """An archive that is small as it is sent: of zeros, of very many members, of a file with holes."""
+    """Return an archive that is small as it is sent, and large when it is unpacked.
+
+    It is one of zeros, of very many members, or of a file with holes.
+    """
     kind = draw.choice(["zeros", "members", "holes", "name"])
     raw = io.BytesIO()
     with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=9) as packed:

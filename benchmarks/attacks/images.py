@@ -1,7 +1,8 @@
-"""Image files that were changed at random: the check, the decoder and the decoder of an export say the same.
+"""Image files that were changed at random: the check and both decoders say the same.
 
-What the check calls too large, the decoders must refuse; what one decoder refuses, the other must refuse too, and
-where both decode they must give the same pixels.
+The decoders are tfxfer's and that of an export. What the check calls too large, the decoders must
+refuse; what one decoder refuses, the other must refuse too, and where both decode they must give
+the same pixels.
 """
 
 import random
@@ -67,7 +68,7 @@ def attack(folder: Path, number: int, seed: int) -> str:
 
 
 def changed(sources: list[bytes], draw: random.Random) -> bytes:
-    """A file with some changes, most of them to its head, where sizes stand."""
+    """A file with some changes, most of them to its head, where its sizes are."""
     content = bytearray(draw.choice(sources))
     for _ in range(draw.choice([1, 1, 2, 4])):
         kind = draw.choice(["flip", "flip", "size", "size", "cut", "splice", "repeat", "zeros"])

@@ -1,7 +1,8 @@
 """SIGKILL at random moments: in a run, an export, a prediction and the clearing of a cache.
 
-Each try kills one command four times and then lets it end. What is there afterwards must be what an unbroken
-command leaves, byte for byte, and the files of a person that lie beside it must all be there.
+Each try kills one command four times and then lets it end. What is there afterwards must be what an
+unbroken command leaves, byte for byte, and the files of a person that lie beside it must all be
+there.
 """
 
 import random
@@ -26,7 +27,10 @@ MINE = ("notes.txt", "data.csv", "model.npy", "old.tmp")
 
 
 def prepare(folder: Path) -> Path:
-    """Photos, a network, and what each command leaves when nobody kills it, with the seconds that it takes."""
+    """Make photos, a network, and what each command leaves when nobody kills it.
+
+    The seconds that each command takes are kept, too.
+    """
     save_reusable(tiny_network(32), folder / "network")
     write_photos(folder)
     (folder / "seconds").mkdir()
@@ -97,8 +101,9 @@ def kill(command: list[str], after: float) -> None:
 
 
 def leave_files(to: Path, command: str) -> list[Path]:
-    """A person's own files in every folder that the command writes into, also in a cache that is in
-    use.
+    """Put a person's own files into every folder that the command writes into.
+
+    One of these is a cache that is in use.
     """
     Cache(to / "cache")
     folders = [
@@ -127,7 +132,7 @@ def missing(mine: list[Path]) -> str:
 
 
 def half_written(folder: Path, to: Path, command: str) -> str:
-    """What a killed command may leave: all or nothing, where somebody else would read it."""
+    """Return what a killed command left half-written where somebody else would read it."""
     if command == "predict":
         text = (to / "predictions.csv").read_bytes()
         if text not in (b"mine\n", (folder / "whole" / "predictions.csv").read_bytes()):

@@ -1,7 +1,7 @@
 """SavedModels that were changed at random: read, and asked for one answer.
 
-A model either is refused with an error of tfxfer's own, or it is read. Some of them carry an operation that
-writes a file, which must never appear.
+A model is either refused with an error of tfxfer's own, or it is read. Some of them carry an
+operation that writes a file, which must never appear.
 """
 
 import random
@@ -126,7 +126,10 @@ def change_graph(model: Path, target: Path, draw: random.Random) -> None:
 
 
 def a_function(proto: SavedModel, draw: random.Random):
-    """A function of the model, seldom one of the checkpoint: a change to these is noticed at once."""
+    """Return a function of the model, seldom one of the checkpoint.
+
+    A change to the checkpoint's functions is noticed at once.
+    """
     functions = proto.meta_graphs[0].graph_def.library.function
     own = [f for f in functions if "traced" not in f.signature.name] or functions
     return draw.choice(own if draw.random() < 0.95 else functions)

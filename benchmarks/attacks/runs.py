@@ -1,8 +1,7 @@
 """Run folders that were changed at random, with hashes that fit and the signature of nobody.
 
 One command is then run on each: it answers, or it ends with an error of tfxfer's own. Some of the
-changes try to
-write a file, by a graph or by a pickle, which must never appear.
+changes try to write a file, by a graph or by a pickle, which must never appear.
 """
 
 import io
@@ -99,8 +98,9 @@ COMMANDS = [
 
 
 def make_fit(run: Path, unsigned: bool, finished: bool) -> None:
-    """Hashes that fit the changed files, as somebody writes them who sends the folder; none of what
-    isn't finished.
+    """Write hashes that fit the changed files, as the sender of a folder would write them.
+
+    A run that isn't finished loses its manifest.
     """
     if unsigned:
         try:
@@ -149,7 +149,7 @@ def change_json(path: Path, canary: Path, draw: random.Random) -> None:
 
 
 def changed_value(value: Any, draw: random.Random) -> Any:
-    """The same with one odd value in it somewhere, or one less, or very deep."""
+    """Return the value with one odd value in it, with one value less, or nested very deeply."""
     place: Any = value
     while isinstance(place, dict | list) and place:
         key = draw.choice(sorted(place) if isinstance(place, dict) else range(len(place)))
@@ -205,7 +205,7 @@ def change_arrays(path: Path, canary: Path, draw: random.Random) -> None:
 
 
 def npy(content: bytes, kind: str, shape: tuple[int, ...]) -> bytes:
-    """A file of an array whose header says what it likes."""
+    """Return an .npy file whose header need not fit its array."""
     buffer = io.BytesIO()
     header = f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     buffer.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
@@ -271,8 +271,9 @@ def hostile_layer(config: dict[str, Any], canary: Path, draw: random.Random) -> 
 def change_graphs(
     config: dict[str, Any], weights: bytes, canary: Path, draw: random.Random
 ) -> bytes:
-    """Let the graph beside the weights write a file, or spoil it or what stands beside it; the
-    digest in the configuration fits.
+    """Let the graph beside the weights write a file, or spoil it or what stands beside it.
+
+    The digest in the configuration fits.
     """
     buffer = io.BytesIO(weights)
     with h5py.File(buffer, "r+") as file:

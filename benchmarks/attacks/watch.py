@@ -37,7 +37,10 @@ def tried(module: str, folder: Path, count: int, seed: int, more: float = 0.0) -
 def watched(
     module: str, folder: Path, first: int, last: int, seed: int, slow: float
 ) -> tuple[int, list[str]]:
-    """One child from the try `first` on; returns the first try that it did not make, and what went wrong."""
+    """Watch one child process that makes the tries from `first` on.
+
+    Returns the first try that it did not make, and what went wrong.
+    """
     words = [sys.executable, "-m", "attacks.watch", module, str(folder), str(first), str(last)]
     child = subprocess.Popen(
         [*words, str(seed)],
@@ -84,7 +87,7 @@ def failures_end(failures: list[str], module: str, at: int) -> bool:
 
 
 def memory_of(process: psutil.Process) -> int:
-    """Of the process and of those it started, in bytes."""
+    """Return the memory of the process and of those that it started, in bytes."""
     try:
         family = [process, *process.children(recursive=True)]
         return sum(one.memory_info().rss for one in family if one.is_running())
@@ -100,7 +103,7 @@ def main() -> None:
         print(f"try {number}", flush=True)
         try:
             why = attack.attack(Path(folder), number, int(seed))
-        except Exception:  # what a person would see as a traceback: just what is looked for
+        except Exception:  # a traceback in front of a user is one of the things looked for
             why = " | ".join(traceback.format_exc().strip().splitlines()[-5:])
         if why:
             print(f"fail {module} {number}: {' '.join(why.split())}", flush=True)

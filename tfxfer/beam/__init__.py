@@ -1,6 +1,8 @@
-"""Frozen extraction as an Apache Beam pipeline: many machines compute, and one keeps the rows in a cache, under the keys of `features.extract`.
+"""Extract the features of a frozen network with an Apache Beam pipeline.
 
-A pipeline that is killed, or a bundle that is tried again, leaves nothing half done and nothing twice; what was finished is kept.
+Many machines compute, and one stores the rows in a cache, under the keys of `features.extract`. If
+a pipeline is killed, or a bundle is tried again, nothing is stored incompletely or twice; what
+was finished is kept.
 """
 
 import hashlib
@@ -25,13 +27,11 @@ from tfxfer.data import Examples
 from tfxfer.errors import BeamError, ImageError
 from tfxfer.features import Progress, lacking, named
 
-SMALLEST, LISTED = 32, 1024  # images a list
-LISTS = 64  # at least, where there are enough images: so that many workers have something to do
+SMALLEST, LISTED = 32, 1024  # fewest and most images in a list
+LISTS = 64  # at least, if there are enough images, so that many workers have something to do
 LOOK = 0.5  # seconds between two looks for finished lists
-IGNORED = (
-    "Unparseable argument",
-    "If direct_num_workers is not equal to 1",
-)  # what Beam's log says of options that it passes over
+# What Beam's log says of options that it ignores.
+IGNORED = ("Unparseable argument", "If direct_num_workers is not equal to 1")
 
 
 def extract(
@@ -50,21 +50,26 @@ def extract(
     skip_bad_images: bool = False,
     progress: bool = True,
 ) -> int:
-    """Have a Beam pipeline compute what the cache lacks: features, and the small images of `features.raw_pixels`.
+    """Let a Beam pipeline compute what the cache lacks.
+
+    This is the features, and the small images of `features.raw_pixels`.
 
     Args:
-        examples: from a source that the workers find under the same name: `examples.source` is read anew by each of them.
-        runner: Beam's name of it.
+        examples: examples from a source that the workers find under the same name, because each of
+            them reads `examples.source` again.
+        runner: Beam's name of the runner.
         arguments: Beam's own options, such as --direct_num_workers=2.
-        staging: a folder that this machine and every worker see, also gs://...; "staging" in the cache by default.
+        staging: a folder that this machine and every worker can reach, also gs://...; "staging" in
+            the cache by default.
         engine, precision, batch_size, mirror, skip_bad_images, progress: as for `features.extract`.
 
     Returns:
         the number of images that were computed.
 
     Raises:
-        BeamError: the pipeline failed, or a worker is gone. What was finished is in the cache.
-        ImageError: files that can't be decoded, by name; all others are in the cache.
+        BeamError: the pipeline failed, or lost a worker process. What was finished is in the cache.
+        ImageError: some files can't be decoded; the message names them. All others are in the
+            cache.
         CacheError: the cache can't be written.
     """
     plan = Plan(
@@ -78,7 +83,10 @@ def extract(
     )
     hows = plan.computations()
     keys = [key for how in hows for key in how.keys]
-    home = f"{staging or cache.folder.absolute() / 'staging'}/{hashlib.sha256(json.dumps([keys, examples.source]).encode()).hexdigest()[:16]}"
+    home = (
+        f"{staging or cache.folder.absolute() / 'staging'}/"
+        f"{hashlib.sha256(json.dumps([keys, examples.source]).encode()).hexdigest()[:16]}"
+    )
     log = cache.folder / "beam.log"
     gather(home, cache)  # what an earlier pipeline has finished
     wanted = [set(positions) for how in hows for positions in lacking(how, cache, examples)]
@@ -101,18 +109,23 @@ def extract(
         look()
     if ended:
         raise BeamError(
-            f"the pipeline {ended}. Its log is {log}. What was computed is kept, and the same command goes on."
+            f"the pipeline {ended}. Its log is {log}. "
+            "What was computed is kept, and the same command goes on."
         )
     remove(f"{home}/todo/", f"{home}/done/", f"{home}/")
     if bad and not skip_bad_images:
         raise ImageError(
-            f"{len(bad)} image files can't be decoded: {named(bad)}. All others are done. Remove or mend them, or use --skip-bad-images."
+            f"{len(bad)} image files can't be decoded: {named(bad)}. "
+            "All others are done. Remove or mend them, or use --skip-bad-images."
         )
     return len(todo)
 
 
 def keep_list(home: str, examples: Examples, positions: list[int], wanted: list[set[int]]) -> None:
-    """Leave a list of files for some worker; its name is its content's, so that finished work is known again."""
+    """Write a list of files for a worker.
+
+    Its name is the hash of its content, so that work that is finished already is recognised.
+    """
     listed = {
         "files": [examples.files[i] for i in positions],
         "digests": [examples.digests[i] for i in positions],
@@ -123,7 +136,11 @@ def keep_list(home: str, examples: Examples, positions: list[int], wanted: list[
 
 
 def gather(home: str, cache: Cache, bad: dict[str, str] | None = None) -> int:
-    """Move what workers have finished into the cache; returns the number of images, and notes those that can't be decoded."""
+    """Move what workers have finished into the cache, and return the number of images.
+
+    Args:
+        bad: is filled with the files that can't be decoded: file -> reason.
+    """
     images = 0
     for path in found(f"{home}/done/*.npz"):
         with np.load(io.BytesIO(read(path)), allow_pickle=False) as parts:
@@ -140,7 +157,13 @@ def gather(home: str, cache: Cache, bad: dict[str, str] | None = None) -> int:
 def run(
     home: str, runner: str, arguments: Sequence[str], log: Path, look: Callable[[], None]
 ) -> str | None:
-    """Run the pipeline beside this process, in a group of its own with the workers that it starts; returns how it failed, None if it didn't."""
+    """Run the pipeline in another process, and return how it failed; None if it didn't.
+
+    It forms a process group with the workers that it starts, so that all of them are ended with it.
+
+    Args:
+        look: is called every `LOOK` seconds while the pipeline runs.
+    """
     words = [sys.executable, "-m", "tfxfer.beam", home, runner, *arguments]
     with (
         open(log, "w") as to,

@@ -1,4 +1,7 @@
-"""The pipeline itself, in a process group of its own: python -m tfxfer.beam HOME RUNNER [BEAM'S OPTIONS ...]"""
+"""Run the pipeline: python -m tfxfer.beam HOME RUNNER [BEAM'S OPTIONS ...]
+
+It runs in a process group of its own.
+"""
 
 import os
 import sys
@@ -11,19 +14,20 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from tfxfer.beam.work import LOST, Compute, found
 
-# Beam's own DirectRunner first downloads Prism, another runner, which knows nothing of --direct_num_workers.
+# Beam's own DirectRunner first downloads Prism, another runner, which does not know
+# --direct_num_workers.
 RUNNERS = {"DirectRunner": "apache_beam.runners.portability.fn_api_runner.FnApiRunner"}
 
 
 def lost(caught: threading.ExceptHookArgs) -> None:
-    """End at once: Beam's direct runner waits for ever for a worker process that was killed."""
+    """End at once, because Beam's direct runner waits for ever for a worker that was killed."""
     traceback.print_exception(caught.exc_type, caught.exc_value, caught.exc_traceback)
     sys.stderr.flush()
     os._exit(LOST)
 
 
 def main(home: str, runner: str, *arguments: str) -> None:
-    """Every list of HOME through one stage."""
+    """Send every list in the folder `home` through one stage."""
     threading.excepthook = lost
     names = [PurePath(path).stem for path in found(f"{home}/todo/*.json")]
     options = PipelineOptions([f"--runner={RUNNERS.get(runner, runner)}", *arguments])

@@ -1,10 +1,10 @@
-"""What lies in the staging folder, for this process and for the workers, who may be on other machines.
+"""Files in the staging folder, and the workers that use them, which may be on other machines.
 
     plan.json, network.pb    what is computed
     todo/NAME.json           a list of files, and which rows of each are wanted
     done/NAME.npz            the rows of that list
 
-Every file is written aside and renamed, so that it is whole or not there.
+Every file is written under another name and then renamed, so that it is complete or not there.
 """
 
 import io
@@ -35,12 +35,15 @@ except ImportError as error:
     raise MissingExtraError("tfxfer extract", "beam") from error
 
 
-LOST = 70  # exit status of a pipeline of which a worker process is gone
+LOST = 70  # exit status of a pipeline that lost a worker process
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is computed of which images: the network's features, and the raw pixels that recipes compare them with."""
+    """What is computed of which images.
+
+    This is the network's features, and the raw pixels that recipes compare them with.
+    """
 
     prefix: Prefix
     source: str
@@ -51,7 +54,7 @@ class Plan:
     batch_size: int
 
     def computations(self) -> list[Computation]:
-        """The same on every machine."""
+        """What is computed, which is the same on every machine."""
         return [
             of_prefix(self.prefix, self.engine, self.precision, mirror=self.mirror),
             of_pixels(),
@@ -59,14 +62,17 @@ class Plan:
 
 
 def keep_plan(home: str, plan: Plan) -> None:
-    """Leave the plan for the workers; the network is a file of its own, for a pipeline's description has to be small."""
+    """Write the plan for the workers.
+
+    The network is a file of its own, because the description of a pipeline has to be small.
+    """
     write(f"{home}/network.pb", plan.prefix.graph.SerializeToString())
     facts = asdict(replace(plan, prefix=replace(plan.prefix, graph=None)))  # type: ignore[arg-type]
     write(f"{home}/plan.json", json.dumps(facts).encode())
 
 
 def plan_of(home: str) -> Plan:
-    """What `keep_plan` left."""
+    """Read the plan that `keep_plan` wrote."""
     facts = json.loads(read(f"{home}/plan.json"))
     prefix = {
         name: tuple(value) if isinstance(value, list) else value
@@ -79,7 +85,7 @@ def plan_of(home: str) -> Plan:
 
 
 class Worker:
-    """A process's share of the work: the network is loaded and the source listed once."""
+    """Computes lists in one process; the network is loaded and the source is listed only once."""
 
     def __init__(self, home: str):
         self.home = home
@@ -87,16 +93,17 @@ class Worker:
         found = data.find_source(self.plan.source, self.plan.data_dir)
         if found is None:
             raise DataError(
-                f"{self.plan.source} is not there on a worker. Every worker has to see the images under the same path."
+                f"{self.plan.source} is not there on a worker. "
+                "Every worker has to see the images under the same path."
             )
         self.found, self.position = found, {file: i for i, file in enumerate(found.files)}
-        # An engine takes seconds to start, and serves every list.
+        # An engine takes seconds to start, so the same one serves all lists.
         self.computations = [
             replace(how, start=cache(how.start)) for how in self.plan.computations()
         ]
 
     def __call__(self, name: str) -> None:
-        """Compute one list, unless that was done before."""
+        """Compute the list of that name, unless this was done before."""
         done = f"{self.home}/done/{name}.npz"
         if FileSystems.exists(done):
             return
@@ -151,7 +158,7 @@ class Worker:
 
 
 class Compute(apache_beam.DoFn):
-    """Decoding and inference in one stage: the name of a list in, nothing out."""
+    """Decoding and inference in one stage, which takes names of lists and returns nothing."""
 
     def __init__(self, home: str):
         self.home, self.shared = home, Shared()
@@ -163,13 +170,13 @@ class Compute(apache_beam.DoFn):
 
 
 def read(path: str) -> bytes:
-    """A file's content, wherever it lies."""
+    """Read a file, on any file system that Beam knows."""
     with FileSystems.open(path, compression_type="uncompressed") as file:
         return file.read()
 
 
 def write(path: str, content: bytes) -> None:
-    """A whole file or none; one that is there already is replaced."""
+    """Write a file completely or not at all; a file that exists already is replaced."""
     aside = f"{path}.{os.getpid()}-{uuid.uuid4().hex}.tmp"
     with FileSystems.create(aside, compression_type="uncompressed") as file:
         file.write(content)
@@ -177,12 +184,12 @@ def write(path: str, content: bytes) -> None:
 
 
 def found(pattern: str) -> list[str]:
-    """The files of a pattern, sorted."""
+    """The files that match a pattern, sorted."""
     return sorted(each.path for each in FileSystems.match([pattern])[0].metadata_list)
 
 
 def remove(*paths: str) -> None:
-    """Files, and folders, whose names end with a slash; what is not there is passed over."""
+    """Delete files, and folders, whose names end with a slash, as far as they exist."""
     for path in paths:
         with suppress(BeamIOError):
             FileSystems.delete([path])

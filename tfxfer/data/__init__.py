@@ -1,4 +1,4 @@
-"""Labelled images from anywhere -> one frozen `Examples`: files that are known, checked and split, and read one at a time."""
+"""Load labelled images from any source as `Examples`: checked, split and read one at a time."""
 
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,7 +17,7 @@ from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
 
 TABLES = {".csv", ".tsv", ".txt"}
-# What to do with files that are often given and not read, by how their names end.
+# Advice for kinds of files that users often give and that are not read, by the end of the name.
 CURES = {
     (".xlsx", ".xls", ".ods", ".numbers"): " It is a workbook: save its table as CSV UTF-8.",
     (".json", ".jsonl", ".parquet", ".feather", ".arrow", ".pkl"): " Write its table as a .csv.",
@@ -57,26 +57,30 @@ def load(
     """Find, check and, where needed, split labelled images.
 
     Args:
-        data: "demo" (a folder of that name is "./demo"), a folder of class folders, a .zip or .tar
-            of one, a .csv table with
-            the columns path and label (also split, group), or "tfds:NAME". Folders that are named
-            like parts, such as train/,
-            val/ and test/, may lie around the class folders, and the parts are kept exactly: a
-            missing one stays missing. One
-            pile is split by content into train, validation and test. `Examples` are returned as
-            they are.
-        data_dir: where TensorFlow Datasets keeps its files.
-        seed: another seed, another split.
-        skip_bad_images: leave out what can't be decoded, and note it, instead of raising; also what
-            is damaged and decoded all the same, which else is only noted.
-        cache: a folder (see `tfxfer.Cache`) that remembers which files are whole, so that each is
-            looked at once; None: all are looked at each time.
+        data: one of:
+
+            - a folder that holds a folder for each class, or a .zip or .tar of one. The class
+              folders may lie in folders that are named like parts, such as train/, val/ and test/.
+              These parts are kept exactly: a missing part stays missing. Without such folders the
+              images are split by content into train, validation and test.
+            - a .csv table with the columns path and label, and optionally split and group.
+            - "tfds:NAME", a dataset of TensorFlow Datasets.
+            - "demo", the embedded demo data. A folder of that name is "./demo".
+            - `Examples`, which are returned as they are.
+        data_dir: the folder in which TensorFlow Datasets keeps its files.
+        seed: the seed of the split.
+        skip_bad_images: whether to leave out images that can't be decoded, and note them, instead
+            of raising an error. Images that are damaged but can be decoded are then left out too;
+            otherwise they are only noted.
+        cache: a folder (see `tfxfer.Cache`) that stores which files are not damaged, so that each
+            is checked only once. None: all files are checked each time.
 
     Raises:
-        DataError: no images, one class, a class of one image where a split must be made, a class that is only in test, an unreadable table.
-        ImageError: files that can't be decoded.
+        DataError: there are no images or only one class, a class has only one image and a split
+            must be made, a class is only in test, or a table can't be read.
+        ImageError: files can't be decoded.
         CacheError: the cache can't be used.
-        MissingExtraError: HEIC, AVIF and TIFF need `tfxfer[heic]`.
+        MissingExtraError: there are HEIC, AVIF or TIFF files, and `tfxfer[heic]` is not installed.
     """
     if isinstance(data, Examples):
         return data
@@ -89,23 +93,24 @@ def load(
 
 
 def check_source(source: str, judging: bool = False) -> None:
-    """Tell what is wrong with the names of folders, files and columns, in a moment: no photo is
-    read, and no TensorFlow.
+    """Check quickly the names of folders, files and columns, without reading images.
+
+    TensorFlow is not loaded.
 
     Args:
         judging: see `find_source`.
 
     Raises:
-        DataError: as `load`, but of names alone.
+        DataError: an error of `load` that the names alone show.
     """
     if source == "demo" or source.startswith("tfds:"):
-        return  # it is there, or TensorFlow Datasets tells
+        return  # demo always exists, and TensorFlow Datasets checks its names itself
     if find_source(source, judging=judging) is None:
         raise no_source(source)
 
 
 def no_source(source: str) -> DataError:
-    """The error for what is no labelled data."""
+    """Make the error for a source that is not labelled data."""
     what = (
         "is a file, but no .csv table and no .zip or .tar of photos"
         if Path(source).expanduser().exists()
@@ -123,10 +128,14 @@ def no_source(source: str) -> DataError:
 def find_source(
     source: str, data_dir: str | PathLike[str] | None = None, judging: bool = False
 ) -> Found | None:
-    """What a source holds, not checked and not split, with the reader that its form asks for; None
-    where it is no source (see `load`).
+    """List what a source holds, with the reader for its kind.
 
-    With `judging` nothing is trained, so that a folder may hold test/ alone.
+    Args:
+        source: see `data` of `load`.
+        judging: whether nothing will be trained, so that a folder may hold test/ alone.
+
+    Returns:
+        The images, not checked and not split, or None if `source` is not a source.
     """
     if source == "demo":
         return read_demo()

@@ -1,6 +1,7 @@
-"""Arrays and `tf.data` datasets -> Examples.
+"""Make `Examples` from arrays and `tf.data` datasets.
 
-Images become PNG files, in memory or on disk, so that the one definition of a pixel holds for them too. TensorFlow itself is not needed here.
+The images become PNG files, in memory or on disk, so that they are decoded in the same way as all
+other images. This module itself does not need TensorFlow.
 """
 
 import hashlib
@@ -26,17 +27,23 @@ from tfxfer.data.numbers import (
 from tfxfer.data.png import COLOUR, png
 
 ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
-PATIENCE = 5.0  # seconds before a bar is shown
-LOOKED_AT = 256  # images of a dataset, until one tells whether white is 1 or 255
-FEWEST_REPEATED = 1000  # images in a row that were there before, until a dataset counts as endless
-MOST_ROUNDS = 20  # and so many times all that were seen
+PATIENCE = 5.0  # seconds before a progress bar is shown
+# If so many images of a dataset do not show whether white is 1 or 255, it is taken to be 1.
+LOOKED_AT = 256
+# A dataset counts as endless after more than FEWEST_REPEATED images in a row that were all there
+# before, if these are also more than MOST_ROUNDS times the number of different images.
+FEWEST_REPEATED = 1000
+MOST_ROUNDS = 20
 ENDLESS_TEXT = (
     "Expected a dataset with an end. Received: {}, which repeats without end. Leave out repeat()."
 )
 
 
 class Spool:
-    """Files one behind the other in a nameless temporary file ($TMPDIR), so that no dataset has to fit into memory."""
+    """A list of files in one temporary file, so that a dataset need not fit into memory.
+
+    The temporary file is in $TMPDIR and has no name.
+    """
 
     def __init__(self) -> None:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as its readers
@@ -47,7 +54,7 @@ class Spool:
         self.ends.append(self.ends[-1] + len(data))
 
     def close(self) -> None:
-        """Writing is over. The file itself goes with the last reader."""
+        """Finish writing. The file itself is removed when nothing reads from it any more."""
         self.file.flush()
 
     def read(self, i: int) -> bytes:
@@ -63,20 +70,20 @@ def from_arrays(
     groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Examples:
-    """Images and labels from memory.
+    """Make `Examples` from images and labels in memory.
 
     Args:
-        images: [n, h, w] or [n, h, w, 1 to 4]; uint8, or numbers from 0 to 1 or from 0 to 255,
-            which are rounded to 8 bits.
-            Where a value is above 1, white is 255.
-        labels: whole numbers, [n] or [n, 1], or one-hot rows, [n, classes].
+        images: an array of shape [n, h, w] or [n, h, w, 1 to 4]; uint8, or numbers from 0 to 1 or
+            from 0 to 255, which are rounded to 8 bits. If a value is above 1, white is 255.
+        labels: whole numbers of shape [n] or [n, 1], or one-hot rows of shape [n, classes].
         classes: the name of each label; "0", "1", ... by default.
-        splits: "train", "validation" or "test" for each image; None: split by content, 70 / 15 / 15.
-        groups: what a split may not tear apart; only without `splits`. An image whose group is
-            None, "" or NaN stands alone.
+        splits: "train", "validation" or "test" for each image; None: the images are split by
+            content, 70 / 15 / 15.
+        groups: the group of each image. Images of one group stay in the same part. An image whose
+            group is None, "" or NaN is a group of its own. Only without `splits`.
 
     Raises:
-        ValueError: shapes, types or values that don't fit.
+        ValueError: a shape, dtype or value is not as described above.
         DataError: see `load`.
     """
     images, labels = images_of(images), as_array(labels)
@@ -102,14 +109,15 @@ def from_arrays(
         check_range(images, white)
     if splits is not None and (len(splits) != len(images) or set(splits) - set(SPLITS)):
         raise ValueError(
-            f"Expected {len(images)} splits out of {SPLITS}. Received: {len(splits)} of {sorted(set(splits))}"
+            f"Expected {len(images)} splits out of {SPLITS}. Received: {len(splits)} of "
+            f"{sorted(set(splits))}"
         )
     if groups is not None and (splits is not None or len(groups) != len(images)):
         raise ValueError(
             f"Expected {len(images)} groups, and no splits beside them. Received: {len(groups)} "
             f"groups, splits={'None' if splits is None else 'given'}"
         )
-    if groups is not None:  # an image without a group stands alone, as in a table
+    if groups is not None:  # an image without a group is a group of its own, as in a table
         alone = (None, "")
         groups = [
             f"\0{i}" if group in alone or group != group else str(group)
@@ -138,18 +146,24 @@ def from_dataset(
     classes: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Examples:
-    """`tf.data` datasets of (image, label), batched or not.
+    """Make `Examples` from `tf.data` datasets of (image, label), batched or not.
 
-    Images and labels as in `from_arrays`, or encoded files as strings: what
-    `keras.utils.image_dataset_from_directory` gives, with any of its
-    label modes for one label. With `train` alone the images are split by content, 70 / 15 / 15;
-    otherwise the parts stay as they are. Each
-    dataset is read once, into a temporary file. Without `classes` the names are those that Keras
-    found, where it made the dataset, else "0", "1", ...
+    Images and labels are as in `from_arrays`, or the images are encoded files as strings. Datasets
+    of `keras.utils.image_dataset_from_directory` fit, with any of its label modes for one label.
+    Each dataset is read once, into a temporary file.
+
+    Args:
+        train: the dataset to train on. If it is the only one, its images are split by content,
+            70 / 15 / 15; otherwise the parts stay as they are.
+        validation: the dataset for validation, or None.
+        test: the dataset for the test, or None.
+        classes: the name of each label; by default the names that Keras found if it made the
+            dataset, else "0", "1", ...
+        seed: the seed of the split.
 
     Raises:
-        ValueError: elements of another structure, labels of several classes, or a dataset without
-            an end.
+        ValueError: the elements have another structure, labels are of several classes, or a dataset
+            does not end.
         DataError, ImageError: see `load`.
     """
     if classes is None:
@@ -186,10 +200,11 @@ def from_dataset(
 
 
 def as_array(labels: Any) -> np.ndarray:
-    """Labels as an array.
+    """Return labels as an array.
 
     Raises:
-        ValueError: an image has several labels and others have not.
+        ValueError: the labels are rows of several lengths, so that some images have more labels
+            than others.
     """
     try:
         return np.asarray(labels)
@@ -201,10 +216,12 @@ def as_array(labels: Any) -> np.ndarray:
 
 
 def _check_class_names(datasets: dict[str, Any]) -> None:
-    """Refuse datasets of Keras whose labels count other classes: each counts those of its folder.
+    """Check that the datasets that Keras made have the same classes.
+
+    Keras numbers the classes of each dataset by the folders that it finds.
 
     Raises:
-        ValueError: names both.
+        ValueError: two datasets have different classes. The message lists both.
     """
     found = {
         part: list(names)
@@ -222,10 +239,12 @@ def _check_class_names(datasets: dict[str, Any]) -> None:
 
 
 def _elements(dataset: Any, part: str, notes: list[str]) -> Iterator[tuple[bytes, int]]:
-    """(the content of an image file, the label) of each element, with a bar where it takes long.
+    """Yield (the content of an image file, the label) for each element of a dataset.
+
+    A progress bar is shown if it takes long.
 
     Args:
-        notes: gets what a person should know of the elements.
+        notes: a list to which notes for the user are added.
     """
     spec = getattr(dataset, "element_spec", None)
     if spec is None:
@@ -246,7 +265,7 @@ def _elements(dataset: Any, part: str, notes: list[str]) -> Iterator[tuple[bytes
     size = int(dataset.cardinality())
     if size == ENDLESS:
         raise ValueError(ENDLESS_TEXT.format(part))
-    if None in (spec[0].shape.rank, spec[1].shape.rank):  # only the elements tell what they are
+    if None in (spec[0].shape.rank, spec[1].shape.rank):  # only an element shows its shape
         spec = next(iter(dataset), spec)
     batched = _is_batched(*spec[:2])
     if batched and ((spec[0].shape.rank or 0) > 4 or spec[1].shape.rank == 0):
@@ -285,7 +304,7 @@ def _elements(dataset: Any, part: str, notes: list[str]) -> Iterator[tuple[bytes
 
 
 def _is_pair(image: Any, label: Any) -> bool:
-    """Whether the first two of an element may be an image and its label, by their specs."""
+    """Return whether the specs of the first two parts of an element may be an image and a label."""
     return hasattr(image, "shape") and type(label).__name__ == "TensorSpec"
 
 
@@ -297,8 +316,9 @@ def _check_image(image: np.ndarray) -> None:
 
 
 class Repeated:
-    """Tells a dataset that repeats for ever from one that ends, where TensorFlow does not know:
-    behind a filter or a generator, for example.
+    """Detects a dataset that repeats for ever where TensorFlow does not know whether it ends.
+
+    TensorFlow does not know it after a filter or a generator, for example.
     """
 
     def __init__(self) -> None:
@@ -306,7 +326,7 @@ class Repeated:
         self.since = 0  # images since the last new one
 
     def is_endless(self, data: Any) -> bool:
-        """Whether there was nothing new for very long; asked with each image."""
+        """Return whether there was no new image for very long; call this with each image."""
         content = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
         before = len(self.seen)
         self.seen.add(hashlib.sha256(content).digest())
@@ -315,8 +335,9 @@ class Repeated:
 
 
 def _is_batched(image: Any, label: Any) -> bool:
-    """Whether the elements are batches, told by their shapes; the last axis of 1, 3 or 4 of an
-    image is its colours.
+    """Return whether the elements are batches, by their shapes.
+
+    If the last axis of an image has a length of 1, 3 or 4, it is taken for the colour channels.
     """
     rank = image.shape.rank
     if image.dtype.name == "string":
@@ -327,7 +348,12 @@ def _is_batched(image: Any, label: Any) -> bool:
 
 
 def _names(numbers: Sequence[int], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """(classes in order, the class of each label)."""
+    """Return the classes in order, and the class name of each label.
+
+    Raises:
+        ValueError: a label is not one of the classes, or `classes` is not a list of different
+            names.
+    """
     if classes is None:
         if (least := min(numbers, default=0)) < 0:
             raise ValueError(f"Expected labels from 0 on. Received: {least}")

@@ -1,4 +1,8 @@
-"""Found -> Examples: every file is read once, hashed and looked at, in threads; then leaks are dropped and, where needed, a split is made."""
+"""Check what a source found, and make `Examples` from it.
+
+Every file is read, hashed and checked once, in threads. Then images that are in several parts are
+dropped from all but one or, if there are no parts, the images are split.
+"""
 
 import hashlib
 import logging
@@ -22,20 +26,20 @@ from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 
 LOG = logging.getLogger(__name__)
-SAY_EVERY = 5.0  # seconds between two lines on how many photos are checked
+SAY_EVERY = 5.0  # seconds between two lines of progress
 
-IMBALANCE = 5
+IMBALANCE = 5  # the ratio of training images of two classes above which a note says so
 
 
 @dataclass(frozen=True)
 class Looked:
-    """The findings on one file.
+    """What was found out about one file.
 
     Args:
-        digest: of the content as it is handed on; "" where it can't be read.
-        problem: why it can't be decoded, or is left out.
-        damage: what is missing in an image that is read all the same.
-        plain: whether it is handed on as it is on disk.
+        digest: the SHA-256 of the content as the decoder gets it; "" if the file can't be read.
+        problem: why the file can't be decoded or is left out, or None.
+        damage: what is wrong with an image that is damaged but can be decoded, or None.
+        plain: whether the decoder gets the bytes as they are on disk.
     """
 
     digest: str = ""
@@ -47,19 +51,22 @@ class Looked:
 def assemble(
     found: Found, *, seed: int = 0, skip_bad_images: bool = False, cache: Cache | None = None
 ) -> Examples:
-    """Check what a source found and make it the examples of a run.
+    """Check what a source found, and make the examples of a run from it.
 
     Args:
-        cache: remembers which files are whole, so that each content is looked at once.
+        skip_bad_images: whether to leave out images that can't be decoded, and note them.
+        cache: stores which files are not damaged, so that each content is checked only once.
 
     Raises:
-        DataError: no images, one class, a class that can't be split or is never trained.
-        ImageError: files that can't be decoded, unless `skip_bad_images`, which notes them.
-        MissingExtraError: HEIC, AVIF or TIFF without the extra.
+        DataError: there are no images or only one class, or a class can't be split or has no
+            training images.
+        ImageError: files can't be decoded, and `skip_bad_images` is False.
+        MissingExtraError: there are HEIC, AVIF or TIFF files, and the extra is not installed.
     """
     if not found.files:
         raise DataError(
-            f"{found.source}: no images found. Expected a folder of images for each class, such as cats/ and dogs/."
+            f"{found.source}: no images found. Expected a folder of images for each class, such as "
+            "cats/ and dogs/."
         )
     check_class_names(found.names if found.classes is None else found.classes, found.source)
     found, said = with_plain_names(found)
@@ -73,7 +80,8 @@ def assemble(
         empty = any(problems[i] == "is empty" for i in bad)
         if not skip_bad_images:
             raise ImageError(
-                f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: {shown(texts, 5)}. "
+                f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: "
+                f"{shown(texts, 5)}. "
                 "Repair or remove them, or leave them out with --skip-bad-images."
                 + (" A cloud drive may not have fetched the empty ones yet." if empty else "")
             )
@@ -162,7 +170,11 @@ def _said_of_damage(damaged: Mapping[str, str]) -> str:
 
 
 def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Looked]:
-    """Read each file once, in threads, and say what it is."""
+    """Read and check each file once, in threads.
+
+    Raises:
+        MissingExtraError: a file needs the extra `heic`, and `skip_bad_images` is False.
+    """
 
     def look(i: int) -> Looked:
         try:
@@ -200,16 +212,17 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
 
 
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
-    """The examples without contents that only decoding found to be damaged, checked as `assemble` checks them.
+    """Leave out images that proved to be damaged only when they were decoded.
 
-    A class that has lost all its images is dropped, and a note says so.
+    The rest is checked as in `assemble`. A class that has lost all its images is dropped, and a
+    note says so.
 
     Args:
         bad: what is wrong with each content, by its digest.
 
     Raises:
         ImageError: no image is left.
-        DataError: fewer than two classes are left, or one without training images.
+        DataError: fewer than two classes are left, or a class is left without training images.
     """
     left_out = [i for i, digest in enumerate(examples.digests) if digest in bad]
     if not left_out:
@@ -279,7 +292,10 @@ def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> N
 
 
 def _oddities(names: Sequence[str], splits: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """What isn't wrong, but should be known: unequal classes, classes that a part lacks."""
+    """Return notes on things that are unusual but not wrong.
+
+    These are classes of very different sizes, and parts without images of some classes.
+    """
     notes = []
     counts = {
         part: Counter(name for name, at in zip(names, splits, strict=True) if at == part)
@@ -291,12 +307,14 @@ def _oddities(names: Sequence[str], splits: Sequence[str], classes: Sequence[str
     )
     if counts["train"][most] > IMBALANCE * counts["train"][least]:
         notes.append(
-            f"The classes are unequal: {counts['train'][most]} training images of '{most}', {counts['train'][least]} of '{least}', more than {IMBALANCE} to 1. "
+            f"The classes are unequal: {counts['train'][most]} training images of '{most}', "
+            f"{counts['train'][least]} of '{least}', more than {IMBALANCE} to 1. "
             "Look at the balanced accuracy."
         )
     for part in ("validation", "test"):
         if counts[part] and (lacking := [name for name in classes if not counts[part][name]]):
             notes.append(
-                f"{part.capitalize()} has no image of {shown([repr(name) for name in lacking])}: nothing is known about how well it is recognised."
+                f"{part.capitalize()} has no image of {shown([repr(name) for name in lacking])}: "
+                "nothing is known about how well it is recognised."
             )
     return notes

@@ -1,4 +1,4 @@
-"""The names of classes: refused where no file could hold them, made plain, and looked at."""
+"""Check the names of classes, bring them into one form, and make notes on odd ones."""
 
 import html
 import re
@@ -15,10 +15,11 @@ from tfxfer.data.parts import part_of
 from tfxfer.data.split import LONGEST_NAME
 from tfxfer.errors import DataError
 
-# Signs that divide the words of a name; between two figures they matter.
+# Separators between the words of a name. Between two digits they are kept, since there they matter.
 BETWEEN = re.compile(r"(?<=\w)[-_. ]*[-_ ][-_. ]*(?=\w)")
 BETWEEN_FIGURES = re.compile(r"(?<=\d)[-_ ]+(?=\d)")
-# Signs that a keyboard and a word processor write differently, and those that show nothing.
+# Dashes and quotes, which keyboards and word processors write differently, and invisible variation
+# selectors.
 SIGNS = {
     **dict.fromkeys(range(0x2010, 0x2016), "-"),
     0x2212: "-",
@@ -28,12 +29,13 @@ SIGNS |= dict.fromkeys(map(ord, "\u2018\u2019\u201a\u00b4`"), "'")
 SIGNS |= dict.fromkeys(map(ord, "\u201c\u201d\u201e\u00ab\u00bb"), '"')
 END = re.compile(r"(?<=[^\W\d])[.,;:!]+$")
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
-SEVERAL = re.compile("[|;,]")  # signs that divide labels where one photo has several
-# What file managers add to the name of a copy, and other programs to a second file of one name.
+SEVERAL = re.compile("[|;,]")  # separators of labels if a photo has several
+# What file managers add to the name of a copy, and other programs to a second file of the same
+# name.
 COPY = re.compile(r"( - |[ _-])(copy|kopie|copie|copia)( ?\(?\d+\)?)?$| ?\(\d+\)$|^copy of ", re.I)
 DRAWINGS = {"masks", "annotations", "segmentation", "segmentations", "groundtruth", "gt"}
 ANSWERS = {"yes", "no", "y", "n", "true", "false", "t", "f", "0", "1"}
-# What programs write where a cell is empty.
+# What programs write if a cell is empty.
 NOTHING = {
     "nan",
     "none",
@@ -60,10 +62,10 @@ LOOK_ALIKE = str.maketrans(
 
 
 def check_class_names(names: Iterable[str], source: str) -> None:
-    """Refuse names that are not one line of text: labels.txt has a line for each class.
+    """Check that each name is one line of text, since labels.txt has one line for each class.
 
     Raises:
-        DataError: names the class.
+        DataError: a name is empty, or holds a line break or a zero byte. The message shows it.
     """
     for name in sorted(set(names)):
         if (
@@ -72,23 +74,25 @@ def check_class_names(names: Iterable[str], source: str) -> None:
             or name.splitlines()[0] != name
             or "\0" in name
         ):
-            # A stray quote in a table makes a name of half the file.
+            # A quote too many in a table can make half the file one name, so it is cut.
             shown_name = repr(name[:LONGEST_NAME]) + ("..." if len(name) > LONGEST_NAME else "")
             raise DataError(
                 f"{source}: the class name {shown_name} holds a line break or a zero byte, or is "
-                "empty. "
-                "Expected names of one line: rename it."
+                "empty. Expected names of one line: rename it."
             )
 
 
 def with_plain_names(found: Found) -> tuple[Found, list[str]]:
-    """The same with class names in one form, and a note on those that were written in several.
+    """Bring class names into one form, and make notes on those that were written in several forms.
 
-    How many blanks there are, and of which kind, is nothing that a person sees, and a Mac writes an
-    accent as a letter of its own (Unicode NFD) where other systems have one letter (NFC).
+    People do not see how many blanks there are and of which kind. A Mac writes an accent as a
+    character of its own (Unicode NFD), where other systems have one character (NFC).
+
+    Returns:
+        A copy of `found` with the new names, and the notes.
 
     Raises:
-        DataError: a list of classes has one of them twice then.
+        DataError: the list of classes then holds a name twice.
     """
     plain = {name: plain_name(name) for name in {*found.names, *(found.classes or ())}}
     classes = None if found.classes is None else [plain[name] for name in found.classes]
@@ -106,12 +110,12 @@ def with_plain_names(found: Found) -> tuple[Found, list[str]]:
 
 
 def plain_name(name: str) -> str:
-    """A class name with one blank between its words, in Unicode's composed form."""
+    """Return a class name in Unicode's composed form, with one blank between its words."""
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def notes_on(names: Iterable[str]) -> list[str]:
-    """Notes on names that a person should look at."""
+    """Return notes on names that a person should check."""
     names = sorted(set(names))
     return (
         alike(names)
@@ -126,7 +130,7 @@ def notes_on(names: Iterable[str]) -> list[str]:
 
 
 def alike(names: Iterable[str]) -> list[str]:
-    """A note for each group of names that a person reads as one."""
+    """Return a note for each group of names that look like the same name to a person."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(look_of(name), []).append(name)
@@ -134,12 +138,13 @@ def alike(names: Iterable[str]) -> list[str]:
         f"The classes {' and '.join(map(repr, group))} look almost the same. Are they one? Then "
         "give them one name."
         for group in groups.values()
-        if len(group) > 1 and not all(map(COPY.search, group))  # cat (1) and cat (2) are numbered
+        # Classes that are all numbered, such as cat (1) and cat (2), are not copies.
+        if len(group) > 1 and not all(map(COPY.search, group))
     ]
 
 
 def several_in_one(names: Iterable[str]) -> list[str]:
-    """A note where names are lists of names, as in tables of photos with several labels."""
+    """Return a note if names are lists of names, as in tables of photos with several labels."""
     single = set(names)
     lists = [
         name
@@ -162,7 +167,7 @@ def several_in_one(names: Iterable[str]) -> list[str]:
 
 
 def nothing_said(names: Iterable[str]) -> list[str]:
-    """A note on names that say that there is no name."""
+    """Return a note on names such as "nan", which may mean that photos have no label."""
     empty = [repr(name) for name in sorted(set(names)) if name.casefold() in NOTHING]
     if not empty:
         return []
@@ -174,7 +179,10 @@ def nothing_said(names: Iterable[str]) -> list[str]:
 
 
 def named_like_parts(names: Iterable[str]) -> list[str]:
-    """A note on classes that are called test, or the like. One called train may be of trains."""
+    """Return a note on classes with names such as test or val.
+
+    There is none on train, which may be a class of trains, and none on valid beside invalid.
+    """
     judged = "invalid" in {name.casefold() for name in names}
     found = [
         repr(name)
@@ -190,7 +198,7 @@ def named_like_parts(names: Iterable[str]) -> list[str]:
 
 
 def named_like_drawings(names: Iterable[str]) -> list[str]:
-    """A note on classes whose names say that they hold drawings on the photos of others."""
+    """Return a note on classes such as masks, which may hold drawings on the photos of others."""
     found = [repr(name) for name in names if look_of(name) in DRAWINGS]
     if not found:
         return []
@@ -201,7 +209,7 @@ def named_like_drawings(names: Iterable[str]) -> list[str]:
 
 
 def spelled_answers(names: Sequence[str]) -> list[str]:
-    """A note where yes and no are written in several ways."""
+    """Return a note if yes and no are written in several ways."""
     if len(names) < 3 or not {name.casefold() for name in names} <= ANSWERS:
         return []
     return [
@@ -211,7 +219,7 @@ def spelled_answers(names: Sequence[str]) -> list[str]:
 
 
 def wrongly_decoded(names: Sequence[str]) -> list[str]:
-    """A note on names in UTF-8 that a program read as if they were of an old code page."""
+    """Return notes on names in UTF-8 that a program has read in an old code page."""
     notes = []
     for name in names:
         try:
@@ -224,7 +232,7 @@ def wrongly_decoded(names: Sequence[str]) -> list[str]:
 
 
 def measured(names: Iterable[str]) -> list[str]:
-    """A note where names are numbers with decimals, as of something that was measured."""
+    """Return a note if all names are numbers and some have decimals, like measured values."""
     numbers = [name.replace(",", ".", 1) for name in sorted(set(names))]
     if not all(NUMBER.fullmatch(number) for number in numbers):
         return []
@@ -238,9 +246,11 @@ def measured(names: Iterable[str]) -> list[str]:
 
 
 def look_of(name: str) -> str:
-    """A class name as a person reads it: without capitals, signs between and around words, unseen
-    characters, other forms of the same letters or of the same number, what web pages and addresses
-    write for a sign, and the mark of a copy.
+    """Return a key that is the same for class names that look the same to a person.
+
+    The key ignores upper and lower case, separators between words, punctuation around them,
+    invisible characters, the ending of a copied file, and the way a letter or a number is written,
+    including the escapes of web pages and URLs.
     """
     name = unquote(html.unescape(name), errors="replace").translate(SIGNS)
     seen = [

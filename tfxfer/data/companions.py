@@ -1,5 +1,6 @@
-"""Images that belong to another one in the same folder, by their names: `7_mask.png` is drawn on
-`7.png`, and `7_aug.png` is a copy of it that was altered.
+"""Find images whose names say that they belong to another image in the same folder.
+
+For example, `7_mask.png` is a drawing on `7.png`, and `7_aug.png` is an altered copy of it.
 """
 
 import re
@@ -14,17 +15,19 @@ DRAWN = re.compile(r"[-_. ]*(mask|seg|segmentation|groundtruth|annotation|gt)s?(
 ALTERED = re.compile(
     r"[-_. ]+((aug|augmented|flip|flipped|rot|rotated|mirror|mirrored|crop|cropped|copy)"
     r"[-_. ]?[a-z0-9]*|thumb|thumbnail|small|resized|scaled|edit|edited|kopie|copie|copia)$"
-    r"|[-_. ]*\([^()]*conflicted copy[^()]*\)$"  # of Dropbox
+    r"|[-_. ]*\([^()]*conflicted copy[^()]*\)$"  # Dropbox writes this
 )
-# Roboflow writes one photo several times, as photo_jpg.rf.1f0c...jpg.
+# Roboflow writes a photo several times, with names such as photo_jpg.rf.1f0c...jpg.
 ROBOFLOW = re.compile(r"\.rf\.[0-9a-f]{8,}$")
 # Phones and cameras write these beside a JPEG of the same photo.
 SECOND = EXTRA | {".webp", ".jxl"}
-MANY = 0.25  # of all images: so many do not have another one's name by chance
+# If at least this share of all images has the name of another image, but for the ending, that is
+# not by chance.
+MANY = 0.25
 
 
 def check_companions(paths: Iterable[Path], source: str) -> list[str]:
-    """A note on images that are altered copies of others.
+    """Return a note if images are altered copies of others, by their names.
 
     Raises:
         DataError: images are drawings on others.

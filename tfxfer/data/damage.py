@@ -1,10 +1,10 @@
-"""JPEG and WebP files that are damaged although every decoder reads them: it guesses what is
-missing.
+"""Find JPEG and WebP files that are damaged although decoders read them.
 
-libjpeg only warns of a scan that ends too early or of a code that does not exist, and it does so
-without the name of the file. So each file is decoded once to an eighth of its size, which takes
-about half the time of decoding it, and a warning is an answer here. libwebp says nothing at all:
-there, zeros in place of the rest tell of a download that broke off.
+Decoders guess the missing part of such an image. libjpeg only warns if a scan ends too early or a
+code does not exist, and the warning does not name the file. So each JPEG file is decoded once to an
+eighth of its size, which takes about half the time of a full decode, and a warning counts as
+damage. libwebp gives no warning at all. In a WebP file, zeros at the end show that a download broke
+off.
 """
 
 import re
@@ -20,24 +20,26 @@ from tfxfer.cache import Cache
 from tfxfer.data.images import MARKER, end_of_scans, kind, size
 from tfxfer.limits import LARGE_PIXELS, MOST_PIECES, MOST_PIXELS
 
-# Under this key the cache remembers the files that were looked at: 0 where nothing was found.
+# The key under which the cache stores the result for each checked file: 0 if no damage was found,
+# else 1.
 KEY: dict[str, Any] = {
     "kind": "damaged images",
-    "version": 1,  # raise it when another verdict is given for any file
+    "version": 1,  # raise it when the result changes for any file
     "simplejpeg": simplejpeg.__version__,
 }
 CORRUPT = "Corrupt JPEG data: "
 ODD_SCANS = "Inconsistent progression sequence"
-# What stops TensorFlow's decoder, too.
+# Faults that make TensorFlow's decoder fail, too.
 UNREADABLE = {
     "Premature end of JPEG file": "is truncated: its end is missing",
     "Invalid JPEG file structure: two SOI markers": "is cut off: another image begins in it",
 }
 EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
-# Some cameras write a few bytes behind a scan. More are the rest of an image that went wrong.
+# Some cameras write a few extra bytes after a scan. More bytes are the rest of a damaged scan.
 MOST_PADDING = 8
-# Zeros at the end of a WebP image's data, at least, and as a share of it. A sound lossy image with
-# a plain lower part can end in half as many zeros as it has bytes, a lossless one ends in three.
+# How many zeros at the end of the data of a WebP image count as damage: at least so many bytes, and
+# at least this share of the data, by the kind of image. If the lower part of an undamaged lossy
+# image is plain, half of its bytes can be zeros at the end. A lossless one ends in at most three.
 FEWEST_ZEROS, SHARE_OF_ZEROS = 64, {b"VP8 ": 0.6, b"VP8L": 0.0}
 RESTARTS = range(0xD0, 0xD8)
 LOOKED_AT = ("JPEG", "WebP")
@@ -45,17 +47,17 @@ ALONE = threading.Lock()
 
 
 class Damage(NamedTuple):
-    """The fault of a file, and whether a decoder reads it all the same."""
+    """The damage of a file, and whether a decoder can read the file nevertheless."""
 
     reason: str
     readable: bool
 
 
 def find_damage(data: bytes) -> Damage | None:
-    """The damage of a JPEG or WebP file; None where there is none, or where it can't be told.
+    """Return the damage of a JPEG or WebP file, or None if none was found.
 
-    It can't be told of other formats, and of colours that are sampled in an unusual way, such as
-    every third pixel: simplejpeg does not read these. `images.problem` must have been asked before.
+    Damage can't be found in other formats, or in JPEG files with unusual chroma subsampling, such
+    as every third pixel, which simplejpeg does not read. Call `images.problem` first.
     """
     if kind(data) == "WebP":
         return _zeros_in_webp(data)
@@ -65,7 +67,9 @@ def find_damage(data: bytes) -> Damage | None:
     plain = without_notes(data[: end_of_scans(data, sides)])
     if sides[0] * sides[1] <= LARGE_PIXELS:
         return _decode(plain)
-    with ALONE:  # a progressive image is held in memory as a whole, however small it is made
+    # A progressive image is held in memory as a whole, even if it is decoded to a small size. So
+    # large images are decoded one at a time.
+    with ALONE:
         return _decode(plain)
 
 
@@ -87,7 +91,7 @@ def _zeros_in_webp(data: bytes) -> Damage | None:
 
 def _decode(data: bytes) -> Damage | None:
     try:
-        # With neither a least height nor a least width the factor would not be obeyed.
+        # simplejpeg ignores min_factor unless a minimum height or width is given.
         simplejpeg.decode_jpeg(
             data, colorspace="GRAY", min_height=1, min_width=1, min_factor=8, strict=True
         )
@@ -97,7 +101,7 @@ def _decode(data: bytes) -> Damage | None:
 
 
 def _meaning(warning: str) -> Damage | None:
-    """The damage that a warning of libjpeg tells of; None where the image is whole."""
+    """Return the damage that a warning of libjpeg stands for, or None if it is harmless."""
     for beginning, reason in UNREADABLE.items():
         if warning.startswith(beginning):
             return Damage(reason, readable=False)
@@ -112,10 +116,10 @@ def _meaning(warning: str) -> Damage | None:
 
 
 def without_notes(data: bytes) -> bytes:
-    """A JPEG file whose header holds only what decoding needs.
+    """Return a JPEG file without the parts of its header that decoding does not need.
 
-    libjpeg tells the first warning only. One of a comment, or of bytes between two segments, which
-    harm nothing, would hide one of the image.
+    libjpeg reports only its first warning. A harmless warning on a comment, or on bytes between two
+    segments, would hide a warning on the image itself.
     """
     parts, at = [data[:2]], 2
     for _ in range(MOST_PIECES):
@@ -135,10 +139,10 @@ def without_notes(data: bytes) -> bytes:
 
 
 class Checked:
-    """`find_damage`, once for each content: files that were found whole are remembered in a cache.
+    """Runs `find_damage` once for each content, and stores in a cache which files have no damage.
 
     Args:
-        cache: None: nothing is remembered.
+        cache: the cache, or None to store nothing.
     """
 
     def __init__(self, cache: Cache | None):
@@ -150,7 +154,13 @@ class Checked:
             self.known = dict(zip(digests, verdicts, strict=True))
 
     def find(self, data: bytes, digest: str) -> Damage | None:
-        """`find_damage(data)`; may be called from several threads."""
+        """Return `find_damage(data)`, or None if the cache knows that the file has no damage.
+
+        It may be called from several threads.
+
+        Args:
+            digest: the SHA-256 of `data`.
+        """
         if kind(data) not in LOOKED_AT or self.known.get(digest) == 0:
             return None
         found = find_damage(data)
@@ -159,7 +169,7 @@ class Checked:
         return found
 
     def save(self) -> None:
-        """Remember what was new."""
+        """Write the new results to the cache."""
         if self.cache is not None and self.new:
             rows = np.array(list(self.new.values()), np.float32)[:, None]
             self.cache.append(KEY, list(self.new), rows)

@@ -1,20 +1,23 @@
-"""Identical files: across splits a leak, within a split only worth a word when their labels differ."""
+"""Find identical files, which leak from one split to another or have different labels."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 SHOWN = 3
-RANK = {
-    "test": 0,
-    "validation": 1,
-    "train": 2,
-}  # a copy is kept where it judges, and dropped where it teaches
+# A copy is kept in the part of the lowest rank, so that it is used to judge and not to train.
+RANK = {"test": 0, "validation": 1, "train": 2}
 
 
 def leaks(
     files: Sequence[str], digests: Sequence[str], splits: Sequence[str]
 ) -> tuple[list[int], list[str]]:
-    """The positions to drop, so that no content is in two splits, and what to say about it. Test is kept before validation, validation before train."""
+    """Find the images to drop so that no content is in two splits.
+
+    A copy in test is kept before one in validation, and one in validation before one in train.
+
+    Returns:
+        The indices of the images to drop, and notes about them.
+    """
     home: dict[str, int] = {}
     for i, digest in enumerate(digests):
         if digest not in home or RANK[splits[i]] < RANK[splits[home[digest]]]:
@@ -25,13 +28,17 @@ def leaks(
         if gone := [i for i in drop if splits[i] == part]:
             examples = [f"{files[i]} = {files[home[digests[i]]]}" for i in gone]
             notes.append(
-                f"{counted(len(gone), 'image')} dropped from {part}: identical to one in another split, where it is kept ({shown(examples)})."
+                f"{counted(len(gone), 'image')} dropped from {part}: identical to one in another "
+                f"split, where it is kept ({shown(examples)})."
             )
     return drop, notes
 
 
 def conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]) -> list[str]:
-    """What to say about identical images with different labels, if there are any. They are kept, for nobody but the user knows which label is right."""
+    """Return a note if identical images have different labels.
+
+    They are kept, because only the user knows which label is right.
+    """
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for file, digest, name in zip(files, digests, names, strict=True):
         labels[digest].setdefault(name, file)
@@ -48,7 +55,7 @@ def conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]
 
 
 def firsts(digests: Sequence[str], labels: Sequence[Hashable]) -> list[int]:
-    """The positions of images that are no copy of an earlier one with the same label."""
+    """Return the indices of images that are no copy of an earlier one with the same label."""
     first: dict[tuple[str, Hashable], int] = {}
     for i, image in enumerate(zip(digests, labels, strict=True)):
         first.setdefault(image, i)
@@ -56,7 +63,7 @@ def firsts(digests: Sequence[str], labels: Sequence[Hashable]) -> list[int]:
 
 
 def copies(digests: Sequence[str], names: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """What to say about images that are there more than once within a part, if there are any."""
+    """Return a note for each part in which images are there more than once."""
     notes = []
     for part in RANK:
         mine = [i for i, split in enumerate(splits) if split == part]
@@ -70,10 +77,10 @@ def copies(digests: Sequence[str], names: Sequence[str], splits: Sequence[str]) 
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 image was", "2 images were"."""
+    """Return a number with its noun and verb: "1 image was" or "2 images were"."""
     return f"{number} {noun} was" if number == 1 else f"{number} {noun}s were"
 
 
 def shown(items: Sequence[str], most: int = SHOWN) -> str:
-    """The first few, and how many more there are."""
+    """Return the first few items as text, and how many more there are."""
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

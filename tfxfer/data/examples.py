@@ -1,4 +1,4 @@
-"""What all kinds of data become: `Examples`, a frozen list of labelled images that are read one at a time."""
+"""`Examples`, a frozen list of labelled images, which all kinds of data become."""
 
 import hashlib
 import json
@@ -13,21 +13,24 @@ from tfxfer.data.duplicates import firsts
 
 SPLITS = ("train", "validation", "test")
 IN_MEMORY = ("arrays", "tf.data")  # sources that `load` can't read again
-LISTED = 40  # classes that a table lists one by one
+LISTED = 40  # a table lists every class if there are at most so many
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds, before anything was read, checked or split.
+    """What a source holds, before anything is read, checked or split.
 
     Args:
+        files: a name for each image.
         names: the class name of each file.
-        read: position -> the file's bytes; called from several threads.
-        splits: the part each file belongs to; None where the source is one pile that has to be split.
-        groups: what must not be torn apart by a split: files of the same person, plant, scene; None where there are no groups.
+        read: a function from the index of a file to its bytes; called from several threads.
+        source: the source as it was given, for messages.
+        splits: the part of each file; None if the images must be split.
+        groups: the group of each file. Files of one group, such as those of the same person, plant
+            or scene, must stay in the same part. None if there are no groups.
         classes: the order of the classes; None for the order of their names.
-        notes: what the source left out.
-        paths: of each file on disk; None where there are none.
+        notes: notes for the user, such as on what the source left out.
+        paths: the path of each file on disk; None if the images are not files.
     """
 
     files: Sequence[str]
@@ -43,21 +46,25 @@ class Found:
 
 @dataclass(frozen=True, repr=False)
 class Examples:
-    """Labelled images, in a fixed order. The bytes stay where they are until `read` is called.
+    """Labelled images in a fixed order. Their bytes are read only when `read` is called.
 
     Args:
-        files: a name for each image, as found or given: relative to the folder, as in the CSV; predictions are listed under it.
-        labels: int32 [n], positions in `classes`.
+        files: a name for each image, such as its path relative to the folder, or its path as in the
+            CSV table. Predictions are listed under it.
+        labels: int32 [n], indices into `classes`.
         splits: "train", "validation" or "test" for each image.
         classes: the names of the classes, in the order of the model's outputs.
-        digests: the SHA-256, in hexadecimal, of each file's content.
-        read: position -> the encoded bytes; may be called from several threads.
+        digests: the SHA-256 of each file's content, in hexadecimal.
+        read: a function from the index of an image to its encoded bytes; it may be called from
+            several threads.
         source: where the data came from, as given.
-        notes: what was left out, dropped or looks odd, a sentence each.
-        units: int [n]; examples of the same number, of one group or identical, may not be torn apart by folds. None where each stands for itself.
-        paths: where each file lies, for who reads it without Python; "" where what is read is not the file as it is. None where there are no files.
+        notes: what was left out, was dropped or looks odd, one sentence each.
+        units: int [n]. Images with the same number are identical or of one group, and must stay in
+            the same fold. None if every image may be in any fold.
+        paths: the path of each file, for code that reads it without Python; "" if `read` does not
+            give the file as it is on disk. None if there are no files.
         left_out: files that can't be read or decoded, and what is wrong with each.
-        damaged: files that are read although a part of the image is missing, and what their decoder
+        damaged: files that are used although a part of the image is missing, and what their decoder
             says.
     """
 
@@ -78,37 +85,44 @@ class Examples:
         return len(self.files)
 
     def __repr__(self) -> str:
-        """One line, however many files there are."""
+        """Return one line, even if there are many files."""
         counts = ", ".join(f"{part} {self.splits.count(part):,}" for part in SPLITS)
         what = f"{len(self):,} images of {len(self.classes):,} classes"
         return f"Examples({what} from {self.source!r}: {counts})"
 
     @property
     def origin(self) -> str:
-        """The source that a run's settings name: what `load` takes, or words for examples that only
-        Python has.
+        """The source for the settings of a run.
+
+        It is what `load` takes, or a description if the examples were made in Python.
         """
         if self.source not in IN_MEMORY:
             return self.source
         return f"{len(self):,} images of {len(self.classes):,} classes from {self.source}"
 
     def where(self, split: str) -> np.ndarray:
-        """The positions of one split, int64, ascending; empty where the data has no such part."""
+        """Return the indices of one split, int64, ascending; empty if there is no such part."""
         if split not in SPLITS:
             raise ValueError(f"Expected one of {SPLITS}. Received: split={split!r}")
         return np.flatnonzero(np.array(self.splits) == split)
 
     def distinct(self, positions: np.ndarray) -> np.ndarray:
-        """Some positions, int64 in their order, without copies: each content counts once a label.
+        """Return `positions` without copies: each content stays once for each label.
 
-        A part that holds an image many times would else promise more than it knows: n counts files,
-        and the interval takes them for independent.
+        If a part held an image many times, its figures would look more certain than they are,
+        because n counts files, and the interval takes them for independent.
+
+        Args:
+            positions: int64, the indices of images.
+
+        Returns:
+            int64, some of `positions`, in the same order.
         """
         at = np.asarray(positions, np.int64)
         return at[firsts([self.digests[i] for i in at], self.labels[at].tolist())]
 
     def take(self, positions: Any) -> "Examples":
-        """The same data, only these positions, in this order."""
+        """Return the examples at these indices, in this order."""
         at = [int(i) for i in np.arange(len(self))[positions]]
         read = self.read
         return replace(
@@ -124,7 +138,10 @@ class Examples:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of classes, names, contents, labels and splits: the same for the same data, wherever it lies."""
+        """A hash of classes, file names, contents, labels and splits.
+
+        It is the same for the same data in another folder.
+        """
         rows = [
             self.classes,
             *zip(self.files, self.digests, self.labels.tolist(), self.splits, strict=True),
@@ -132,14 +149,17 @@ class Examples:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def counts(self) -> dict[str, np.ndarray]:
-        """For each split the number of images of each class, int64 [classes]."""
+        """Return the number of images of each class for each split, int64 [classes]."""
         return {
             split: np.bincount(self.labels[self.where(split)], minlength=len(self.classes))
             for split in SPLITS
         }
 
     def table(self) -> str:
-        """Images and classes of each split as aligned text; of many classes only the smallest ten are listed."""
+        """Return the number of images of each class in each split, as aligned text.
+
+        If there are more than 40 classes, only the ten with the fewest training images are listed.
+        """
         counts = self.counts()
         order = range(len(self.classes))
         listed = (

@@ -1,4 +1,4 @@
-"""A folder of class folders, alone or below train/, validation/ and test/."""
+"""Read a folder of class folders, either directly or below train/, validation/ and test/."""
 
 import os
 from collections import Counter
@@ -31,7 +31,7 @@ from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 
-AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which a Mac has not fetched
+AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which is only in iCloud, not on this Mac
 PACKED = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"}
 LAYOUT = """
   photos/
@@ -40,10 +40,15 @@ LAYOUT = """
 
 
 def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
-    """All images below a folder, sorted; how many other files there are, by ending; and a note for each folder that can't be listed.
+    """Find all images below a folder.
 
-    Hidden files and folders (.DS_Store, .ipynb_checkpoints, ._photo.jpg) are passed over and counted; symbolic links are followed, each folder once.
-    A file without an ending, or with an unknown one, counts as an image if its first bytes say so.
+    Hidden files and folders (.DS_Store, .ipynb_checkpoints, ._photo.jpg) are skipped and counted.
+    Symbolic links are followed, each folder once. A file without an ending, or with an unknown one,
+    counts as an image if its first bytes say so.
+
+    Returns:
+        The images, sorted; the number of other files by ending; and a note for each folder that
+        can't be listed.
     """
     images: list[Path] = []
     others: Counter[str] = Counter()
@@ -57,7 +62,10 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
 
 
 def find_photos(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:
-    """Image files as given, or found in folders.
+    """Return image files, given directly or found in given folders.
+
+    Args:
+        log: called with notes, such as on files that are ignored.
 
     Raises:
         DataError: a path does not exist, or there is no image at all.
@@ -77,7 +85,7 @@ def find_photos(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) 
                     else "files that are not images are"
                 )
                 log(f"{path}: {count} {what} ignored")
-        elif os.path.lexists(path):  # links that lead nowhere are named when they are read
+        elif os.path.lexists(path):  # a broken link gives an error when it is read
             files.append(path)
         else:
             raise DataError(f"{path} does not exist. Expected image files, or folders of them.")
@@ -87,15 +95,18 @@ def find_photos(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) 
 
 
 def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
-    """Class folders. Where they lie in folders that are named like parts, the parts are kept
-    exactly as they are; otherwise the folder is one pile.
+    """Find the images in class folders.
+
+    If the class folders lie in folders that are named like parts, the parts are kept exactly as
+    they are. Otherwise the images are not divided into parts.
 
     Args:
-        judging: nothing is trained, so no part for that is needed.
+        source: the folder as it was given, for messages.
+        judging: whether nothing will be trained, so that no part to train on is needed.
 
     Raises:
-        DataError: no images, photos without class folders, two folders for one part, folders that
-            can't be classes.
+        DataError: there are no images, there are photos without class folders, two folders are the
+            same part, or folders can't be classes.
     """
     inner, notes, inside = folder, [], []
     parts = find_parts(folder, source, judging)
@@ -171,7 +182,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
 
 
 def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]:
-    """Which folder is which part, where its name is another one, and which folders are none."""
+    """Return notes on which folder is which part, and on folders that are not parts."""
     tops = [folder / top.relative_to(folder).parts[0] for _, top in parts]
     named = [
         f"{top.name}/ is {part}"
@@ -197,7 +208,15 @@ def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]
 
 
 def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
-    """The files below a folder. A list of folders instead of recursion: they may be nested thousands deep."""
+    """Yield the files below a folder, except hidden ones.
+
+    The function keeps a list of folders instead of calling itself, since folders may be nested
+    thousands deep.
+
+    Args:
+        others: counts the hidden files and folders.
+        closed: gets a note for each folder that can't be listed.
+    """
     seen: set[tuple[int, int]] = set()
     waiting = [os.fspath(top)]
     while waiting:
@@ -222,7 +241,7 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
 
 
 def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
-    """Images that lie beside the class folders; whatever else lies there is counted."""
+    """Return the images that lie directly in `folders`, and count the other files there."""
     images = []
     for folder in folders:
         for entry in entries(folder):
@@ -238,15 +257,16 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
 
 
 def _hidden_as(name: str, folder: bool = False) -> str:
-    """The name under which a hidden file or folder is counted."""
+    """Return the name under which a hidden file or folder is counted."""
     if name.endswith(AWAY):
         return AWAY
     return name if folder else "hidden"
 
 
 def _said_of_unread(others: Counter[str]) -> str:
-    """Advice for images of formats that are not read, or that are not on this machine; "" where
-    there is none.
+    """Return advice on images that are not read, or "" if there is none.
+
+    Their format is not read, or they are not on this machine.
     """
     found, advice = sorted(UNREAD & set(others)), ""
     if found:

@@ -1,4 +1,7 @@
-"""HEIC, AVIF and TIFF, which TensorFlow can't decode: read with Pillow (and pillow-heif), handed on as PNG. Needs `pip install "tfxfer[heic]"`."""
+"""Convert HEIC, AVIF and TIFF files, which TensorFlow can't decode, to PNG.
+
+They are read with Pillow (and pillow-heif), which `pip install "tfxfer[heic]"` installs.
+"""
 
 import io
 from typing import Any
@@ -13,14 +16,17 @@ FOREIGN = ("HEIC", "AVIF", "TIFF")
 
 
 def readable(data: bytes, file: str = "") -> bytes:
-    """The bytes as they are where TensorFlow decodes them; HEIC, AVIF and TIFF (its first page) as PNG, turned upright.
+    """Return an image file that TensorFlow decodes.
+
+    HEIC, AVIF and TIFF files (only the first page) become PNG files, turned upright. Other files
+    are returned as they are.
 
     Args:
-        file: the name to put into an error.
+        file: the name of the file, for errors.
 
     Raises:
-        MissingExtraError: Pillow or pillow-heif is needed and missing.
-        ImageError: the file is damaged, or too large.
+        MissingExtraError: Pillow or pillow-heif is needed, and is not installed.
+        ImageError: the file is damaged or too large.
     """
     form = kind(data)
     if form not in FOREIGN:
@@ -32,8 +38,9 @@ def readable(data: bytes, file: str = "") -> bytes:
             found = too_large(form, width, height, heavy=image.mode.startswith("I;16"))
             if found is None:
                 return png(_pixels(image))
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more on damaged files
-        # Pillow names what it read from by its place in memory.
+    # On damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as error:
+        # Pillow's text ends in the memory address of the object that it read, which is cut off.
         reason = str(error).split(" <_io.")[0]
         raise ImageError(f"{file} is a {form} that can't be decoded: {reason}".lstrip()) from error
     raise ImageError(f"{file} {found}".lstrip())

@@ -1,7 +1,8 @@
-"""Is this an image that can be decoded? A quick look at the structure: magic bytes, size, and whether the end is there. Standard library only.
+"""Check quickly whether a file is an image that can be decoded.
 
-It reads no pixel, so that a folder is checked in the time it takes to hash it. What only decoding
-can find is found by `damage`, and while extracting.
+Only the structure is checked: the magic bytes, the size, and whether the end is there. No pixel is
+read, so that checking a folder takes no longer than hashing it. Faults that only decoding shows are
+found by `damage`, and when features are extracted. The module needs only the standard library.
 """
 
 import re
@@ -22,12 +23,13 @@ from tfxfer.limits import (
 )
 
 READ = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".jxl"}
-EXTRA = {".heic", ".heif", ".hif", ".avif", ".tif", ".tiff"}  # read through the extra: see heic.py
+EXTRA = {".heic", ".heif", ".hif", ".avif", ".tif", ".tiff"}  # need the extra heic: see heic.py
 ENDINGS = READ | EXTRA
-# Images that are not read, so that nobody is told that they are none.
+# Images of formats that are not read. They are listed so that messages do not call them non-images.
 UNREAD = {".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".jp2", ".j2k", ".exr", ".tga", ".svg", ".psd"}
 UNREAD |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".ico", ".npy", ".nii"}
-# Endings of files that often lie beside photos and are none; others are told by their first bytes.
+# Endings of files that often lie beside photos and are not photos. If an ending is in none of these
+# lists, the first bytes of the file decide.
 OTHERS = {
     ".txt",
     ".csv",
@@ -43,11 +45,11 @@ OTHERS = {
 }
 OTHERS |= {".pdf", ".db", ".ini", ".mp4", ".mov", ".avi", ".xmp", ".aae", ".py", ".ipynb", ".zip"}
 OTHERS |= {".tar", ".gz", ".mat", ".npz", ".pkl", ".xlsx", ".docx", ".log", ".icloud"}
-MARKER = re.compile(b"\xff[\x01-\xfe]")  # of a segment of a JPEG
-GIF_RUN = 4096  # blocks that are looked at together
+MARKER = re.compile(b"\xff[\x01-\xfe]")  # the marker of a segment in a JPEG
+GIF_RUN = 4096  # blocks that are compared at once
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
-# What lies in place of a photo most often, by how it begins, in lower case.
+# What is most often found in place of a photo, by its first bytes, in lower case.
 INSTEAD = {
     b"version https://git-lfs": " but a pointer of Git LFS; fetch the photo with git lfs pull",
     b"<!doctype html": " but a web page",
@@ -64,11 +66,14 @@ INSTEAD = {
 
 
 class Damaged(Exception):
-    """What is wrong with a file, as the second half of a sentence about it."""
+    """A file is damaged. The text of the error is the second half of a sentence about the file."""
 
 
 def kind(data: bytes) -> str | None:
-    """The format by its first bytes; None where it is none that we know. The file's name plays no part."""
+    """Return the format of a file by its first bytes, or None if it is unknown.
+
+    The name of the file does not matter.
+    """
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -93,7 +98,7 @@ def kind(data: bytes) -> str | None:
 
 
 def problem(data: bytes) -> str | None:
-    """What keeps these bytes from being decoded, in a few words; None where nothing was found."""
+    """Return in a few words why these bytes can't be decoded, or None if no reason was found."""
     if not data:
         return "is empty"
     if len(data) > MOST_BYTES:
@@ -115,7 +120,7 @@ def problem(data: bytes) -> str | None:
 
 
 def _instead(data: bytes) -> str:
-    """The kind of bytes that are no image, as the end of a sentence."""
+    """Return what these bytes are instead of an image, as the end of a sentence."""
     if not data.strip(b"\0"):
         return " but zeros alone, as where a download broke off"
     if data[4:8] == b"ftyp":
@@ -126,7 +131,11 @@ def _instead(data: bytes) -> str:
 
 
 def too_large(form: str, width: int, height: int, heavy: bool = False) -> str | None:
-    """What to say of an image with too many pixels; None where it has not."""
+    """Return the text on an image with too many pixels, or None if it has not too many.
+
+    Args:
+        heavy: whether decoding takes twice the memory, so that fewer pixels are allowed.
+    """
     most = MOST_HEAVY_PIXELS if heavy else MOST_PIXELS
     if width * height <= most:
         return None
@@ -142,7 +151,7 @@ def _deep_png(data: bytes) -> bool:
 
 
 def size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels; None where they can't be told."""
+    """Return width and height in pixels, or None if they can't be read."""
     try:
         return SIZE_OF[kind(data) or ""](data)
     except (KeyError, Damaged, struct.error, IndexError):
@@ -153,7 +162,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     size = None
     at = 2
     for _ in range(MOST_PIECES):
-        # As libjpeg does, which passes over what stands between segments.
+        # Like libjpeg, skip bytes between the segments.
         if (found := MARKER.search(data, at)) is None:
             raise Damaged("ends in its header")
         at = found.end() - 2
@@ -175,7 +184,8 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     if size is None:
         raise Damaged("has no size")
     end = end_of_scans(data, size)
-    # Looked for behind the header only: a thumbnail in the EXIF block has an end of its own. Bytes behind the end (phones write some) are no harm.
+    # The search begins after the header, since a thumbnail in the EXIF block has an end of its own.
+    # Bytes after the end, which some phones write, do no harm.
     if data.rfind(b"\xff\xd9", at, end) < 0:
         if end < len(data):
             raise Damaged("has more scans than are read; save it anew")
@@ -184,7 +194,11 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 
 def end_of_scans(data: bytes, size: tuple[int, int]) -> int:
-    """How far a JPEG is read: as many marks of a scan as may be (see `headers`)."""
+    """Return the index up to which a JPEG is read.
+
+    It is read up to the marker of the first scan beyond the most that are allowed; see
+    `tfxfer.headers` and `tfxfer.limits`.
+    """
     most = min(max(MOST_SCANNED_PIXELS // max(size[0] * size[1], 1), 1), MOST_SCANS)
     at = 0
     for _ in range(most + 1):
@@ -213,7 +227,10 @@ def _png(data: bytes) -> tuple[int, int]:
 
 
 def _gif(data: bytes) -> tuple[int, int]:
-    """The size of the first frame or of the screen, whichever has more pixels; later frames are not read."""
+    """Return the size of the first frame or of the screen, whichever has more pixels.
+
+    Later frames are not read.
+    """
     screen = struct.unpack_from("<HH", data, 6)
     at, runs = 13 + _colours(data[10]), 0
     while data[at] == 0x21:
@@ -233,7 +250,16 @@ def _colours(flags: int) -> int:
 
 
 def _skip_blocks(data: bytes, at: int, runs: int, missing: str) -> tuple[int, int]:
-    """Where the blocks end, and how many runs of blocks of one length were visited so far (see `headers`)."""
+    """Skip the blocks of a GIF.
+
+    Args:
+        at: the index of the first block.
+        runs: how many runs of blocks of the same length were visited before; see `MOST_GIF_RUNS`.
+        missing: the text of the error if the blocks have no end.
+
+    Returns:
+        The index after the last block, and how many runs were visited so far.
+    """
     while at < len(data):
         if runs >= MOST_GIF_RUNS:
             raise Damaged("has too many blocks before the end of its first frame")
@@ -267,7 +293,8 @@ def _bmp(data: bytes) -> tuple[int, int]:
         or (packing == 3 and bits != 32)
     ):
         raise Damaged(
-            "has fewer than 8 or just 16 bits a pixel, is packed, or of the OS/2 kind, which can't be read; save it as PNG"
+            "has fewer than 8 or just 16 bits a pixel, is packed, or of the OS/2 kind, which can't "
+            "be read; save it as PNG"
         )
     if width < 1:
         return width, abs(height)
@@ -296,7 +323,10 @@ def _jxl(data: bytes) -> tuple[int, int]:
 
 
 def _codestream(data: bytes) -> bytes:
-    """The beginning of what a JPEG XL file holds in its boxes, which are those of MP4."""
+    """Return the first bytes of the codestream of a JPEG XL file.
+
+    The codestream may be in boxes, whose format is that of MP4.
+    """
     length = 2 + jpegxl.HEADER
     if data.startswith(b"\xff\x0a"):
         return data[:length]

@@ -1,5 +1,6 @@
-"""Which folders are classes, and which are parts, wrappers or something else: told by their names
-and by what lies below.
+"""Find out which folders are classes, parts, wrappers or something else.
+
+The names of the folders and their content decide.
 """
 
 import os
@@ -15,9 +16,9 @@ from tfxfer.data.pieces import check_pieces
 from tfxfer.errors import DataError
 from tfxfer.files import open_regular
 
-MOST_OPENED = 20  # files of a folder, to see whether there are images among them
-DEEPEST = 8  # folders around the class folders that are looked through
-# Folders below a class that say how its images were kept, not what they show.
+MOST_OPENED = 20  # files of a folder that are opened to see whether they are images
+DEEPEST = 8  # the most nested folders around the class folders that are searched
+# Names of folders that say how images were kept, not what they show.
 KEPT = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "original"}
 KEPT |= {"originals", "augmented", "augmentation", "aug", "raw", "jpg", "jpeg", "png", "data"}
 TABLES = {".csv", ".tsv", ".xlsx"}
@@ -25,27 +26,27 @@ TABLES = {".csv", ".tsv", ".xlsx"}
 SYSTEM = {"__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found"}
 SYSTEM |= {"@eadir", "#recycle", "@recycle"}
 LAST_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")  # 7_12, cat.0, dog (3)
-# Folders of images that say where something is: answers, not photos.
+# Folders of images that show where something is in the photos, and are not photos.
 DRAWN = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots"}
 DRAWN |= {"segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}
-# Words that say so in a longer name, such as gt_masks, where photos lie beside it.
+# Words that mean the same in a longer name, such as gt_masks, if photos lie beside the folder.
 DRAWN_WORDS = {"mask", "masks", "annotation", "annotations", "segmentation", "trimap", "trimaps"}
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones.
+    """Return the folders in a folder, sorted, without hidden ones.
 
     Raises:
-        DataError: it can't be listed.
+        DataError: the folder can't be listed.
     """
     return [entry for entry in entries(folder) if entry.is_dir() and not hidden(entry.name)]
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted.
+    """Return the paths of everything in a folder, sorted.
 
     Raises:
-        DataError: it can't be listed.
+        DataError: the folder can't be listed.
     """
     try:
         return sorted(folder.iterdir())
@@ -54,25 +55,25 @@ def entries(folder: Path) -> list[Path]:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file manager would not show it."""
+    """Return whether a file manager would not show a file or folder of this name."""
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
 def unwrapped(folder: Path, part: str = "") -> Path:
-    """The folder that holds the class folders: this one, or the only one of its folders with
-    images, and so on.
+    """Return the folder that holds the class folders.
 
+    This is `folder` itself or, if it has only one folder with images, that one, and so on.
     Downloaded archives often have one or two folders around the class folders.
 
     Args:
-        part: that the folder is; a folder in it may have the same name.
+        part: the part that `folder` is; a folder in it may have the name of the same part.
     """
     for _ in range(DEEPEST):
         below = [entry for entry in subfolders(folder) if has_images(entry)]
         if len(below) != 1 or has_images(folder, deep=False):
             break
         if not any(has_images(entry) for entry in subfolders(below[0])):
-            break  # it is a class
+            break  # that folder is a class
         if part_of(below[0].name) not in (None, part):
             break
         folder = below[0]
@@ -80,8 +81,10 @@ def unwrapped(folder: Path, part: str = "") -> Path:
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is an image by its ending or, where the ending says nothing, by its first
-    bytes: photos from the web end in `.jpg?w=300`, `.jpg!d` or nothing.
+    """Return whether a file is an image by its ending, or by its first bytes.
+
+    The first bytes decide if the ending is unknown. The names of photos from the web end in
+    `.jpg?w=300`, `.jpg!d`, or have no ending.
     """
     ending = os.path.splitext(path)[1].lower()
     if ending in ENDINGS:
@@ -96,7 +99,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
 
 
 def has_images(folder: Path, deep: bool = True) -> bool:
-    """Whether images are in a folder, or, `deep`, below it."""
+    """Return whether there are images in a folder or, if `deep`, anywhere below it."""
     waiting, seen = [os.fspath(folder)], set()
     while waiting:
         place = waiting.pop()
@@ -104,7 +107,7 @@ def has_images(folder: Path, deep: bool = True) -> bool:
             about = os.stat(place)
             found = list(os.scandir(place))
         except OSError:
-            continue  # `find_images` says so
+            continue  # `find_images` makes a note on it
         if (about.st_dev, about.st_ino) in seen:
             continue
         seen.add((about.st_dev, about.st_ino))
@@ -125,7 +128,7 @@ def has_images(folder: Path, deep: bool = True) -> bool:
 
 
 def is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Also behind a link."""
+    """Return whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
@@ -133,20 +136,24 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[str, Path]]:
-    """(part, the folder with its class folders), for a folder that is laid out in parts; empty
-    where it is not.
+    """Find the parts of a folder that is divided into parts such as train/ and test/.
 
-    A folder is a part where its name, or a word of it, says so, and it holds class folders:
-    `train/` full of photos
-    beside `bus/` and `car/` is a class of trains. Where one folder has the plain name of a part,
-    others may lie
-    beside it; where all have it only as one word of several, each must have one.
+    A folder is a part if its name, or a word of its name, is that of a part, and if it holds class
+    folders. If `train/` holds photos and lies beside `bus/` and `car/`, it is a class of trains.
+
+    Folders that are not parts may lie beside parts. But if only one part is found, and the word is
+    only one of several in its name, such as `seg_train`, no other folders may lie beside it.
 
     Args:
-        judging: nothing is trained, so no part for that is needed.
+        source: the folder as it was given, for messages.
+        judging: whether nothing will be trained, so that no part to train on is needed.
+
+    Returns:
+        For each part its name ("train", "validation" or "test") and the folder with its class
+        folders; empty if the folder is not divided into parts.
 
     Raises:
-        DataError: two folders for one part, or no part to train on.
+        DataError: two folders are the same part, or there is no part to train on.
     """
     beside = [entry for entry in subfolders(folder) if has_images(entry)]
     check_flat_parts(beside, source)
@@ -164,8 +171,7 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
         if found and len(found) == len(beside):
             raise DataError(
                 f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no "
-                "train/. "
-                "Expected train/ with a folder for each class."
+                "train/. Expected train/ with a folder for each class."
             )
         return []
     plain = all(part_of(top.name) for top in found.values())
@@ -177,9 +183,9 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
 
 
 def class_folders(folder: Path) -> bool:
-    """Whether a part holds folders with images: its classes.
+    """Return whether a part holds class folders, which are folders with images.
 
-    A single folder that is called `images` or like a part is none.
+    A single folder with a name such as `images`, or with that of a part, is not a class folder.
     """
     below = [entry for entry in subfolders(folder) if has_images(entry)]
     if len(below) == 1 and (is_kept(below[0].name) or part_in(below[0].name)):
@@ -188,10 +194,10 @@ def class_folders(folder: Path) -> bool:
 
 
 def check_flat_parts(folders: Sequence[Path], source: str) -> None:
-    """Refuse folders that are parts by their names, all of them, and hold no class folders.
+    """Check that folders are not all parts by their names without class folders in them.
 
     Raises:
-        DataError: names the folders, and a table beside them.
+        DataError: they are. The message lists the folders, and a table beside them if there is one.
     """
     parts = {part_in(folder.name) for folder in folders}
     if None in parts or len(parts) < 2 or any(class_folders(folder) for folder in folders):
@@ -206,9 +212,7 @@ def check_flat_parts(folders: Sequence[Path], source: str) -> None:
 
 
 def hint_of_boxes(folders: Sequence[Path]) -> str:
-    """A note on folders such as labels/, beside the images, that hold no images; "" where
-    there is none.
-    """
+    """Return a note on folders without images, such as labels/, beside the images; or ""."""
     places = [entry for folder in folders for entry in subfolders(folder)]
     found = [f"{entry.name}/" for entry in places if is_drawn(entry.name) and not has_images(entry)]
     if not found:
@@ -220,7 +224,7 @@ def hint_of_boxes(folders: Sequence[Path]) -> str:
 
 
 def images_in(folders: Sequence[Path]) -> list[Path]:
-    """The images that lie in some folders themselves."""
+    """Return the images that lie directly in some folders."""
     return [
         entry
         for folder in folders
@@ -230,11 +234,9 @@ def images_in(folders: Sequence[Path]) -> list[Path]:
 
 
 def hint_of_names(images: Sequence[Path]) -> str:
-    """Advice where the names of images seem to begin with their class, such as cat.0.jpg; "" where
-    they do not.
-    """
+    """Return advice if image names seem to begin with a class, such as cat.0.jpg; else ""."""
     names = Counter(LAST_NUMBER.sub("", image.stem) for image in images)
-    names.pop("", None)  # numbers alone
+    names.pop("", None)  # names that are only numbers
     if len(names) < 2 or 2 * len(names) > sum(names.values()):
         return ""
     return (
@@ -244,7 +246,7 @@ def hint_of_names(images: Sequence[Path]) -> str:
 
 
 def hint_of_tables(folder: Path) -> str:
-    """A question about tables in a folder or in one of its folders; "" where there are none."""
+    """Return a question on tables in a folder or in its subfolders, or "" if there are none."""
     tables = [
         entry.relative_to(folder).as_posix()
         for place in (folder, *subfolders(folder))
@@ -257,8 +259,11 @@ def hint_of_tables(folder: Path) -> str:
 
 
 def parts_in_classes(tops: Sequence[Path]) -> list[tuple[str, Path, Path]]:
-    """(part, class folder, folder with its images of that part), where each class folder holds
-    nothing but parts: cats/train/, cats/test/; empty where it isn't so.
+    """Find the parts in class folders that hold nothing but parts, such as cats/train/, cats/test/.
+
+    Returns:
+        For each part of each class the part, the class folder, and the folder with its images;
+        empty if the class folders are not divided into parts.
     """
     found = []
     for top in tops:
@@ -274,13 +279,13 @@ def parts_in_classes(tops: Sequence[Path]) -> list[tuple[str, Path, Path]]:
 
 
 def check_classes(tops: Sequence[Path], source: str) -> None:
-    """Refuse folders that can't be the classes: two hold the same folders, or one holds drawings
-    of the other, or is a set of its own.
+    """Check that folders can be the classes.
 
     Raises:
-        DataError: names the folders, and what to do.
+        DataError: two of them hold the same folders, one holds drawings on the photos of another,
+            or one is a whole set of class folders. The message lists the folders and what to do.
     """
-    # Where a class folder holds one folder alone, such as images/, that one's are compared.
+    # If a class folder holds only one folder, such as images/, the content of that one is compared.
     inner = {top: unwrapped(top) for top in tops}
     below = {
         top: {entry.name for entry in subfolders(inner[top]) if has_images(entry)} for top in tops
@@ -317,22 +322,23 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
 
 
 def check_kinds(tops: Sequence[Path], source: str) -> None:
-    """Refuse folders that are photos and drawings on them, or pieces of one download, by their
-    names: in a pile and in a part alike.
+    """Check that folders are not photos and drawings on them, or pieces of one download.
+
+    Their names decide. The check is made with and without parts.
 
     Raises:
-        DataError: names the folders.
+        DataError: the folders are of this kind. The message lists them.
     """
     names = sorted(top.name for top in tops)
     if any(is_drawn(name) for name in names) and any(is_kept(name) for name in names):
         raise DataError(
             f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, "
-            "no classes. "
-            "Expected a folder for each class, or a .csv table with the columns path and label."
+            "no classes. Expected a folder for each class, or a .csv table with the columns path "
+            "and label."
             f"{hint_of_names(images_in([top for top in tops if is_kept(top.name)]))}"
         )
     for name in names:
-        # A mask alone may be worn: face/ and face_mask/ can be classes.
+        # The word mask can mean a mask that is worn: face/ and face_mask/ can be classes.
         plain = words_of(name) - (DRAWN_WORDS - {"mask"})
         photos = [other for other in names if plain and words_of(other) == plain]
         if plain < words_of(name) and photos:
@@ -351,14 +357,14 @@ def check_kinds(tops: Sequence[Path], source: str) -> None:
 
 
 def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[str]:
-    """A note on what lies below the class folders.
+    """Return a note on the folders below the class folders.
 
     Args:
-        classes: for each class folder the number of images by the folder below it; "" for those
-            beside such folders.
+        classes: for each class folder the number of images in each folder below it. The key "" is
+            for images that are in the class folder itself.
 
     Raises:
-        DataError: below a class lie drawings of its images, such as masks.
+        DataError: a folder below a class holds drawings on its images, such as masks.
     """
     said = []
     for name, counts in classes.items():
@@ -367,13 +373,11 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
             if fold(below) in DRAWN or (is_drawn(below) and photos_too):
                 raise DataError(
                     f"{source}: {name}/{below}/ holds {counts[below]} images that are no photos "
-                    "to learn from, by "
-                    "its name. Move such folders elsewhere, or list the photos in a .csv table "
-                    "with the "
-                    "columns path and label."
+                    "to learn from, by its name. Move such folders elsewhere, or list the photos "
+                    "in a .csv table with the columns path and label."
                 )
         if len(counts) == 1 and is_kept(next(iter(counts))):
-            continue  # all of them are in images/, or the like
+            continue  # all images are in images/ or a folder of that kind
         if set(counts) - {""}:
             listed = [
                 f"{below + '/' if below else 'beside them'} {n}" for below, n in counts.items()
@@ -389,7 +393,10 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
 
 
 def alike(below: Mapping[Path, set[str]]) -> Iterator[tuple[Path, Path]]:
-    """Folders that hold a folder of the same name: each with the first one that does."""
+    """Yield pairs of folders that hold a folder of the same name.
+
+    The first of a pair is the first folder that holds a folder of that name.
+    """
     first: dict[str, Path] = {}
     for top, names in below.items():
         yield from dict.fromkeys((first[name], top) for name in sorted(names) if name in first)
@@ -397,29 +404,30 @@ def alike(below: Mapping[Path, set[str]]) -> Iterator[tuple[Path, Path]]:
 
 
 def is_kept(name: str) -> bool:
-    """Whether a folder's name says how its images were kept, and nothing else: `JPEGImages`."""
+    """Return whether the name of a folder only says how images were kept, such as `JPEGImages`."""
     words = words_of(name)
     return fold(name) in KEPT or (bool(words) and words <= KEPT)
 
 
 def words_of(name: str) -> set[str]:
-    """The words of a name, in lower case."""
+    """Return the words of a name, in lower case."""
     return {word.casefold() for word in WORD.findall(name)}
 
 
 def is_drawn(name: str) -> bool:
-    """Whether a folder's name says that it holds drawings on photos."""
+    """Return whether the name of a folder says that it holds drawings on photos."""
     return fold(name) in DRAWN or bool(words_of(name) & DRAWN_WORDS)
 
 
 def fold(name: str) -> str:
-    """A folder's name without what does not matter."""
+    """Return the name of a folder in a form to compare: lower case, with _ for blanks and -."""
     return name.strip().casefold().replace(" ", "_").replace("-", "_")
 
 
 def levels(folder: Path, paths: Sequence[Path]) -> Iterator[str]:
-    """The folder below a class folder that each of its images lies in, "" for none; where it is
-    images/, or the like, with the folder below that.
+    """Yield for each image the folder below its class folder, or "" if there is none.
+
+    If that folder is images/ or of that kind, the name of the next folder is added.
     """
     for path in paths:
         inner = path.relative_to(folder).parts[:-1]

@@ -1,5 +1,6 @@
-"""Advice on files that a table names and that are not there: most often the same files are, and a
-path is written for another folder or another machine.
+"""Give advice on files that a table lists and that do not exist.
+
+Most often the files exist, but the paths are written for another folder or another machine.
 """
 
 import itertools
@@ -15,15 +16,15 @@ from tfxfer.data.images import ENDINGS
 from tfxfer.data.layout import hidden
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
-MOST_FILES = 100_000  # that are looked through for one of the same name
+MOST_FILES = 100_000  # the most files that are searched for one of the same name
 
 
 def hint_of_missing(files: Sequence[str], folder: Path) -> str:
-    """Advice on paths that lead nowhere; "" where there is none.
+    """Return advice on paths that do not exist, or "" if there is none.
 
     Args:
-        files: as the table has them, one at least.
-        folder: of the table.
+        files: the paths as they are in the table, at least one.
+        folder: the folder of the table.
     """
     first = files[0]
     address = ADDRESS.match(first)
@@ -34,7 +35,7 @@ def hint_of_missing(files: Sequence[str], folder: Path) -> str:
         windows = " These are Windows paths, which name folders of that machine."
     if there := similar(first, folder):
         if composed(there) == composed(first) or not first.isprintable():
-            there, first = ascii(there), ascii(first)  # they look the same
+            there, first = ascii(there), ascii(first)  # otherwise they would look the same
         return f"{windows} Is {there} meant by {first}? Then write it so."
     if windows:
         return windows
@@ -46,8 +47,12 @@ def hint_of_missing(files: Sequence[str], folder: Path) -> str:
 
 
 def similar(path: str, folder: Path) -> str | None:
-    """The one image below a folder that has the same name, but for capitals, the ending, escaped
-    characters and Unicode's forms; None where there is none, or where there are several.
+    """Return the path of the image below a folder that has nearly the same name as `path`.
+
+    Upper and lower case, the ending, escaped characters and the forms of Unicode may differ.
+
+    Returns:
+        The path relative to `folder`, or None if there is no such image or more than one.
     """
     wanted = plain(unquote(path).replace("\\", "/").rsplit("/", 1)[-1])
     found = [
@@ -55,14 +60,14 @@ def similar(path: str, folder: Path) -> str | None:
         for file in itertools.islice(images_below(folder), MOST_FILES)
         if wanted in (plain(file.name), plain(file.stem))
     ]
-    if len(found) > 1:  # in several folders: the path may say which
+    if len(found) > 1:  # the name is there in several folders, so the folder in `path` decides
         ends = plain(unquote(path).replace("\\", "/")).split("/")[-2:]
         found = [file for file in found if plain(file.parent.name) == ends[0]]
     return found[0].relative_to(folder).as_posix() if len(found) == 1 else None
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """The image files below a folder; links are not followed."""
+    """Yield the image files below a folder; hidden folders are skipped, links are not followed."""
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not hidden(name)]
         for name in names:
@@ -71,10 +76,10 @@ def images_below(folder: Path) -> Iterator[Path]:
 
 
 def plain(name: str) -> str:
-    """A file's name without what does not matter."""
+    """Return a file name in a form to compare: lower case, composed, without blanks around it."""
     return composed(name).casefold().strip()
 
 
 def composed(name: str) -> str:
-    """An accent and its letter as one character."""
+    """Return a name in which an accent and its letter are one character (Unicode NFC)."""
     return unicodedata.normalize("NFC", name)

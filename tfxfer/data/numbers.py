@@ -1,23 +1,23 @@
-"""Labels and pixels as Python users have them -> a whole number for each image, and 8 bits for each
-value.
-"""
+"""Convert labels and pixels from Python: a whole number for each image, 8 bits for each value."""
 
 from typing import Any
 
 import numpy as np
 
 BRIGHTEST = 255
-ROUNDING = 1e-4  # of white, by which floats may be off
-NEARLY_WHITE = 2  # numbers with decimals up to here: is white 1, or 255?
-DIM = 127  # where no image has a brighter pixel, 255 may not be their white
+ROUNDING = 1e-4  # the share of white by which floats may be below 0 or above white
+NEARLY_WHITE = 2  # if no float is above this, white may be 1 (see `brightest_of`)
+DIM = 127  # if no image has a brighter pixel, their white may not be 255
 
 
 def label_of(label: Any) -> int:
-    """The class that one label names: a whole number, alone or as the only one of a row, or a
-    one-hot row.
+    """Return the class number of one label.
+
+    Args:
+        label: a whole number, a row with one whole number, or a one-hot row.
 
     Raises:
-        ValueError: it is none of these, such as a row with two ones or with shares.
+        ValueError: the label is something else, such as a row with two ones or with fractions.
     """
     found = np.asarray(label)
     if found.dtype.kind not in "iufb" or found.ndim > 1 or found.size == 0:
@@ -33,8 +33,7 @@ def label_of(label: Any) -> int:
     if np.count_nonzero(found) != 1 or found.max() != 1:
         raise ValueError(
             "Expected one-hot rows, a 1 for the class and else 0: tfxfer gives each image one "
-            "label. "
-            f"Received: {np.array2string(found, threshold=10)}"
+            f"label. Received: {np.array2string(found, threshold=10)}"
         )
     return int(found.argmax())
 
@@ -49,10 +48,10 @@ def _cure_of_label(found: np.ndarray) -> str:
 
 
 def images_of(images: Any) -> np.ndarray:
-    """Images from memory as one array, and black and white where they are True and False.
+    """Return images from memory as one array; True becomes white (255) and False black (0).
 
     Raises:
-        ValueError: they have several sizes, or are no numbers.
+        ValueError: the images have several sizes, or are not numbers.
     """
     try:
         found = np.asarray(images)
@@ -72,14 +71,17 @@ def images_of(images: Any) -> np.ndarray:
 
 
 def labels_of(labels: np.ndarray) -> list[int]:
-    """`label_of` each, [n], [n, 1] or [n, classes]."""
+    """Return `label_of` each label of an array of shape [n], [n, 1] or [n, classes]."""
     if labels.ndim == 1 and labels.dtype.kind in "iu":
         return labels.tolist()
     return [label_of(row) for row in labels]
 
 
 def eight_bits(image: np.ndarray, brightest: float) -> np.ndarray:
-    """uint8 of the same shape, rounded; white is `brightest`, 1 or 255.
+    """Return an image as uint8 of the same shape, rounded.
+
+    Args:
+        brightest: the value of white, 1 or 255.
 
     Raises:
         ValueError: see `check_range`.
@@ -92,10 +94,10 @@ def eight_bits(image: np.ndarray, brightest: float) -> np.ndarray:
 
 
 def check_range(image: np.ndarray, brightest: float) -> None:
-    """Refuse what is no image of numbers from 0 to `brightest`.
+    """Check that an image holds numbers from 0 to `brightest`.
 
     Raises:
-        ValueError: a value is below 0 or above white, or is no number.
+        ValueError: a value is below 0 or above `brightest`, or is not a number.
     """
     lowest, highest = image.min(), image.max()
     off = ROUNDING * brightest if image.dtype.kind == "f" else 0
@@ -107,7 +109,7 @@ def check_range(image: np.ndarray, brightest: float) -> None:
 
 
 def _cure(lowest: float, highest: float) -> str:
-    """Advice for images with values from `lowest` to `highest`; "" where there is none."""
+    """Return advice on images with values from `lowest` to `highest`, or "" if there is none."""
     if not np.isfinite([lowest, highest]).all():
         return " Some values are no numbers (NaN or infinite)."
     for white in (1, BRIGHTEST):
@@ -123,19 +125,21 @@ def _cure(lowest: float, highest: float) -> str:
 
 
 def brightest_of(image: np.ndarray) -> float | None:
-    """The value of white: 255 where the image has a value above 1, None where it may be 1.
+    """Return 255 as the value of white if the image shows that, or None if white may be 1.
 
-    Of whole numbers 2 is above 1; of others it may be 1 and what resizing adds.
+    Whole numbers show it with any value above 1, floats only with a value above 2: resizing can
+    give floats above 1 even if white is 1.
     """
     most = NEARLY_WHITE if image.dtype.kind == "f" else 1
     return float(BRIGHTEST) if image.max(initial=0) > most else None
 
 
 def said_of_dim(highest: float, white: float) -> list[str]:
-    """A note where no image is bright, so that white may be another value than was taken.
+    """Return a note if no image is bright, so that white may have another value than assumed.
 
     Args:
-        highest: value of all images.
+        highest: the highest value in all images.
+        white: the assumed value of white.
     """
     if white != BRIGHTEST or highest > DIM or highest <= 0:
         return []

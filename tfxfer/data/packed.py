@@ -1,8 +1,7 @@
-"""A `.zip` or `.tar` of photos, unpacked into the cache under the hash of its content, and read
-from there like a folder.
+"""Unpack a `.zip` or `.tar` of photos into the cache, where it is read like any folder.
 
-The archive comes from strangers: nothing leaves the folder, and what grows without measure is
-refused.
+The folder in the cache is named by the hash of the archive. Archives are not trusted: nothing is
+written outside the folder, and archives that unpack to far too many bytes are refused.
 """
 
 import os
@@ -25,16 +24,19 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a file is an archive of photos, by its name."""
+    """Return whether a path is that of an existing archive, by the ending of its name."""
     return path.name.lower().endswith(SUFFIXES) and path.exists() and not path.is_dir()
 
 
 def unpacked(path: Path, source: str) -> Path:
-    """The folder in the cache with the content of an archive; the same content is unpacked once.
+    """Unpack an archive into the cache and return the folder; the same content is unpacked once.
+
+    Args:
+        source: the archive as it was given, for messages.
 
     Raises:
-        DataError: it is damaged, protected by a password, or too large.
-        ArchiveError: the same, of a tar file.
+        DataError: the archive is damaged, protected by a password, or too large.
+        ArchiveError: the same for a tar file.
     """
     try:
         with open_regular(path) as file:
@@ -93,7 +95,7 @@ def unzip(file: BinaryIO, folder: Path, source: str) -> None:
 
 
 def write(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, to: Path) -> None:
-    """One member as a new file."""
+    """Write one member to a new file."""
     to.parent.mkdir(parents=True, exist_ok=True)
     with zipped.open(info) as packed, open(to, "xb") as file:
         shutil.copyfileobj(packed, file, 1024 * 1024)

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-# English first, then the other languages that photos are most often sorted in.
+# English first, then the other languages that are most often used to sort photos.
 TRAIN = """
 train training trainings trn
 apprentissage entraînement entrenamiento treinamento treino addestramento träning trening træning
@@ -18,14 +18,15 @@ TEST = """
 test testing tst evaluation eval holdout
 essai prueba pruebas teste testes prova prüfung тест тестирование 测试 測試 テスト 테스트
 """.split()
-# "traindata" and "testset" have it at their beginning.
+# Endings to remove: "traindata" and "testset" begin with the word for a part.
 ENDS = re.compile(r"(set|data|daten|images?|imgs?|photos?|split|folder|dir|集|用)$")
-# "seg_train", "trainingSet", "Test Images" and "train2017" each have the word.
+# The words of a name: "seg_train", "trainingSet", "Test Images" and "train2017" each hold the word
+# for a part.
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def without_accents(text: str) -> str:
-    """Letters alone, in lower case: "Entraînement" is "entrainement"."""
+    """Return a text without accents and in lower case: "Entraînement" becomes "entrainement"."""
     letters = unicodedata.normalize("NFKD", text.strip())
     return "".join(c for c in letters if not unicodedata.combining(c)).casefold()
 
@@ -38,14 +39,18 @@ PARTS = {
 
 
 def part_of(word: str) -> str | None:
-    """The part that a word names, in any case: "train", "validation", "test", or None."""
+    """Return the part that a word means: "train", "validation", "test", or None.
+
+    Upper and lower case do not matter.
+    """
     plain = without_accents(word)
     return PARTS.get(plain) or PARTS.get(ENDS.sub("", plain))
 
 
 def part_in(name: str) -> str | None:
-    """The part that a longer name names with one of its words, such as "seg_train"; None where
-    there is none, or two.
+    """Return the part that one of the words of a longer name means, such as in "seg_train".
+
+    Return None if no word means a part, or if the words mean several parts.
     """
     found = {part for word in (name, *WORD.findall(name)) if (part := part_of(word))}
     return found.pop() if len(found) == 1 else None

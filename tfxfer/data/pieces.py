@@ -1,5 +1,7 @@
-"""Folders side by side that are pieces of one download: Google Drive packs a large folder as
-`photos-20240101T120000Z-001.zip`, `-002.zip` and so on, and each holds some of its folders.
+"""Find folders side by side that are pieces of one download.
+
+Google Drive packs a large folder as `photos-20240101T120000Z-001.zip`, `-002.zip` and so on, and
+each archive holds some of the folders in it.
 """
 
 import re
@@ -12,22 +14,26 @@ from tfxfer.errors import DataError
 
 LAST_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")
 DRIVE = re.compile(r"-\d{8}T(\d{6})?Z?(-\d+)?-\d+$")
-# What a numbered folder is called that is a piece of a set, and no class.
+# Names, without the number, of numbered folders that are pieces of a set and not classes.
 HOLDERS = {"archive", "download", "export", "takeout", "dataset", "data", "images", "imgs"}
 HOLDERS |= {"photos", "pictures"}
 PIECES = HOLDERS | {"part", "piece", "batch", "chunk", "shard", "subset", "zip"}
 
 
 def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) -> None:
-    """Refuse folders that are pieces of one set by their names: those that hold nothing but
-    folders, and those of images where all are called so, such as `images_part_1`.
+    """Check that folders are not pieces of one set, by their names.
+
+    Folders that hold only folders are checked. Folders that hold images are checked only if all
+    folders have such a name, such as `images_part_1`.
 
     Args:
-        below: the folders with images in each folder; none where images lie in it themselves.
-        hint: what else to do.
+        below: for each folder the names of the folders with images in it; empty if images lie
+            directly in it.
+        source: the data as it was given, for messages.
+        hint: more advice, added to the message.
 
     Raises:
-        DataError: names them.
+        DataError: some folders are pieces of one set. The message lists them.
     """
     groups: dict[str, list[Path]] = {}
     for top, names in below.items():
@@ -54,7 +60,7 @@ def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) ->
 
 
 def name_of_set(name: str) -> str | None:
-    """The name that the pieces of a set share; None for a name that is none of a piece."""
+    """Return the name that all pieces of a set share, or None if `name` is not that of a piece."""
     if DRIVE.search(name):
         return DRIVE.sub("", name).casefold()
     stem = LAST_NUMBER.sub("", name)

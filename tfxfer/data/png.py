@@ -1,21 +1,25 @@
-"""Arrays as PNG files. Not compressed, so that the same pixels give the same bytes with every version of every library."""
+"""Write arrays as PNG files.
+
+They are not compressed, so that the same pixels give the same bytes with every version of every
+library.
+"""
 
 import struct
 import zlib
 
 import numpy as np
 
-COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # PNG's number for grey, grey and alpha, RGB, RGBA
+# The colour type in PNG for each number of channels: grey, grey with alpha, RGB, RGBA.
+COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def png(image: np.ndarray) -> bytes:
-    """uint8 or uint16 [h, w] or [h, w, 1 to 4] -> the content of a PNG file."""
+    """Return an image, uint8 or uint16 [h, w] or [h, w, 1 to 4], as the content of a PNG file."""
     image = image[..., None] if image.ndim == 2 else image
     height, width, channels = image.shape
     values = np.ascontiguousarray(image, ">u2" if image.dtype == np.uint16 else np.uint8)
-    rows = np.zeros(
-        (height, 1 + width * channels * values.itemsize), np.uint8
-    )  # each row begins with its filter: none
+    # Each row begins with a byte for its filter, where 0 means none.
+    rows = np.zeros((height, 1 + width * channels * values.itemsize), np.uint8)
     rows[:, 1:] = values.view(np.uint8).reshape(height, -1)
     raw = rows.tobytes()
     blocks = [raw[at : at + 0xFFFF] for at in range(0, len(raw), 0xFFFF)]

@@ -1,4 +1,4 @@
-"""Images of one person, one video and the like, told by their names: `person7_bacteria_24.jpeg`."""
+"""Find images of one person, one video or the like by their names: `person7_bacteria_24.jpeg`."""
 
 import re
 from collections import defaultdict
@@ -13,12 +13,11 @@ SERIES = re.compile(
 
 
 def said_of_series(stems: Sequence[str], splits: Sequence[str] | None) -> list[str]:
-    """A note where several images are of one person, one video or the like, and are or may be in
-    different parts.
+    """Return a note if images of one person, video or the like are or may be in different parts.
 
     Args:
         stems: the names of the images, without their endings.
-        splits: the part of each, where it is given.
+        splits: the part of each image, or None if the images are not split yet.
     """
     series: dict[str, list[int]] = defaultdict(list)
     for i, stem in enumerate(stems):

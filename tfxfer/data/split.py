@@ -1,10 +1,16 @@
-"""One pile of images -> train, validation and test (70, 15 and 15 in 100), by a hash of the content, class by class.
+"""Split images into train, validation and test (70, 15 and 15 %) by a hash of their content.
 
-A hash of seed and content gives each image a fixed place between 0 and 1. Within a class the images with the lowest places are the test part, the next
-ones validation, the rest train. So the name and the folder's order don't matter, each class is shared out alike, and nothing is drawn. A bare
-threshold on the place would never move an image, but gives a class of 20 anything from 0 to 8 test images; ranking keeps the shares, and one image
-more moves at most one other from each part to the next. Identical images have the same place, and a group (a person, a plant) takes that of its name: both
-stay together.
+A hash of the seed and the content gives each image a fixed position between 0 and 1. Within a class
+the images with the lowest positions become the test part, the next ones validation, and the rest
+train. So file names and the order in the folder do not matter, each class is divided in the same
+way, and no random numbers are drawn.
+
+A fixed threshold on the position would never move an image to another part, but it would give a
+class of 20 images anything from 0 to 8 test images. Ranking keeps the shares, and one more image
+moves at most one other image from each part to the next.
+
+Identical images have the same position, and all images of a group (a person, a plant) have the
+position of the name of the group, so that they stay together.
 """
 
 import hashlib
@@ -13,8 +19,10 @@ from collections.abc import Sequence
 
 from tfxfer.errors import DataError
 
-SHARE = 0.15  # of test, and of validation
-LONGEST_NAME = 60  # characters of a class name in a message: a stray quote makes one of half a file
+SHARE = 0.15  # the share of test, and that of validation
+# Characters of a class name in a message. A quote too many in a table can make half the file one
+# name.
+LONGEST_NAME = 60
 
 
 def split(
@@ -25,14 +33,15 @@ def split(
     seed: int = 0,
     source: str = "",
 ) -> list[str]:
-    """A split for each image.
+    """Return "train", "validation" or "test" for each image.
 
-    Every class with at least three units (images, identical images, groups) gets all three parts, one with two gets train and test.
+    A unit is an image, a set of identical images or a group. A class with at least three units has
+    images in all three parts; a class with two units has images in train and test.
 
     Args:
         names: the class of each image.
         digests: the hash of each image's content.
-        groups: what may not be torn apart, or None.
+        groups: the group of each image, or None. Images of one group stay in the same part.
 
     Raises:
         DataError: a class has only one unit, or a class is left without training images.
@@ -51,19 +60,27 @@ def split(
         set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}
     ):
         raise DataError(
-            f"{source}: after the split no training image of the class '{bare[0]}' is left, for its groups hold other classes too. Name the split in a column."
+            f"{source}: after the split no training image of the class '{bare[0]}' is left, for "
+            "its groups hold other classes too. Name the split in a column."
         )
     return result
 
 
 def _share_out(units: list[list[int]], result: list[str]) -> None:
-    """Fill test, then validation, up to their shares; at least one unit each, and one is left for train."""
+    """Fill test and then validation up to their shares, and leave the rest for train.
+
+    Each part gets at least one unit; with two units, validation gets none.
+
+    Args:
+        units: the indices of the images of each unit, in the order of their positions.
+        result: the part of each image, which the function changes.
+    """
     total = sum(len(unit) for unit in units)
     want = max(1, int(SHARE * total + 0.5))
     parts = ("test", "validation") if len(units) > 2 else ("test",)
     at = 0
     for number, part in enumerate(parts):
-        last = len(units) - (len(parts) - number)  # what the parts that follow need
+        last = len(units) - (len(parts) - number)  # the parts that follow need one unit each
         held = 0
         while at < last and (not held or held + len(units[at]) / 2 <= want):
             for i in units[at]:
@@ -73,7 +90,10 @@ def _share_out(units: list[list[int]], result: list[str]) -> None:
 
 
 def units_of(digests: Sequence[str], groups: Sequence[str] | None) -> list[list[int]]:
-    """Positions that have to stay together: the same content or the same group, directly or through others."""
+    """Return the indices of images that must stay together, a list for each unit.
+
+    Images stay together if they have the same content or group, directly or through other images.
+    """
     parent = list(range(len(digests)))
 
     def root(i: int) -> int:
@@ -103,6 +123,8 @@ def _too_small(name: str, images: int, grouped: bool, source: str) -> str:
         else "the same, or the same as images of other classes"
     )
     return (
-        f"{source}: the class '{name}' has {'1 image' if images == 1 else f'{images} images, but all {tied}'}, and the data has to be split into train, "
-        f"validation and test. Expected at least 2, better 10. Add images, remove the class, or make the parts yourself: train/{name}/, test/{name}/."
+        f"{source}: the class '{name}' has "
+        f"{'1 image' if images == 1 else f'{images} images, but all {tied}'}, and the data has to "
+        "be split into train, validation and test. Expected at least 2, better 10. Add images, "
+        f"remove the class, or make the parts yourself: train/{name}/, test/{name}/."
     )

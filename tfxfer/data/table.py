@@ -1,4 +1,4 @@
-"""A CSV table of images: the columns path and label, and, if wanted, split and group."""
+"""Read a CSV table of images with the columns path and label, and optionally split and group."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.limits import MOST_TABLE_BYTES
 
-# What other programs call the two columns that must be there.
+# Names that other programs give to the two required columns.
 CALLED = {
     "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "img"),
     "label": ("label", "class", "category", "class_name", "classname", "label_name", "target"),
@@ -27,34 +27,37 @@ CALLED = {
 CALLED["path"] += ("image_path", "img_path", "image_name", "image_file")
 CALLED["label"] += ("classes", "categories", "category_name")
 OPTIONAL = ("split", "group")
-ALONE = ("", "nan", "none", "null", "na")  # in place of a group: the image has none
-# Words in the name of a column that may be a group.
+ALONE = ("", "nan", "none", "null", "na")  # values in the column group of images without a group
+# Words in the name of a column that may hold groups.
 GROUPS = """
 patient subject person case scene video session site camera lesion individual participant donor
 animal slide study series user family sequence burst location plot
 """.split()
-# Columns of tables that say where things are in an image.
+# Names of columns that say where things are in an image.
 BOXES = {"xmin", "ymin", "xmax", "ymax", "bbox", "x_min", "y_min", "x1", "y1", "x2", "y2"}
-# And names of columns that may tell the part in words of their own.
+# Names of columns that may hold the part of each image in other words than train, validation and
+# test.
 SPLITTING = ("split", "set", "subset", "dataset", "partition", "usage", "fold", "part", "phase")
 DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
-SAMPLE = 64 * 1024  # characters that a dialect is told from
-LONGEST_SHOWN = 60
+SAMPLE = 64 * 1024  # characters that are used to find the delimiter
+LONGEST_SHOWN = 60  # characters of a cell in a message
 
 
 def read_table(path: Path, source: str) -> Found:
-    """The rows of a table. Paths are relative to the table's folder, or absolute.
+    """Read the rows of a table. Paths are relative to the folder of the table, or absolute.
 
-    With a split column the parts are kept exactly as given; without one the images are split by content, and the images of one group stay together. An
-    image without a group is a group of its own.
+    If there is a column split, the parts are kept exactly as given. Otherwise the images are split
+    by content, and the images of one group stay together. An image without a group is a group of
+    its own.
 
-    Commas, semicolons, tabs or bars divide the cells; the text is UTF-8, UTF-16, or of an old code
-    page. What was
-    taken for something else than it says is in the notes.
+    Commas, semicolons, tabs or vertical bars separate the cells. The text is UTF-8, UTF-16, or of
+    an old code page. The notes say what was read in another way than it is written, such as a
+    column with another name.
 
     Raises:
-        DataError: columns or values are missing, a file does not exist, the split column tears a group apart.
+        DataError: columns or values are missing, a file does not exist, or images of one group are
+            in several parts.
     """
     lines, rows, notes = _rows(path, source)
     files, said = _files(path, source, lines, [row["path"] for row in rows])
@@ -67,7 +70,8 @@ def read_table(path: Path, source: str) -> Found:
             if part_in(row["split"]) is None
         ]:
             raise DataError(
-                f"{source}: unknown values in the column split: {shown(odd)}. Expected train, validation or test."
+                f"{source}: unknown values in the column split: {shown(odd)}. Expected train, "
+                "validation or test."
             )
         splits = [part_in(row["split"]) or "" for row in rows]
     if "group" in rows[0]:
@@ -93,8 +97,14 @@ def read_table(path: Path, source: str) -> Found:
 def _files(
     table: Path, source: str, lines: Sequence[int], files: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """The files that exist, with Windows' backslashes turned where that finds them, and a note that
-    says so.
+    """Check that all files exist.
+
+    Returns:
+        The paths, in which / replaces the \\ of Windows if the file only exists that way, and a
+        note if that was done.
+
+    Raises:
+        DataError: a file does not exist.
     """
     there = [_exists(table.parent / file) for file in files]
     turned = [file.replace("\\", "/") for file in files]
@@ -120,12 +130,19 @@ def _files(
 
 
 def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], list[str]]:
-    """(line numbers in the file, the rows by column name, notes); empty lines are passed over."""
+    """Read a table; empty lines are skipped.
+
+    Returns:
+        The line numbers in the file, the rows as cells by column name, and notes.
+
+    Raises:
+        DataError: the file or its text can't be read as a table, or a path or label is empty.
+    """
     try:
         text, notes = _text(read_regular(path, MOST_TABLE_BYTES), source)
         if said_by_excel := SEPARATOR.match(text):
             delimiter = said_by_excel[1]
-            text = "\n" + text[said_by_excel.end() :]  # the lines keep their numbers
+            text = "\n" + text[said_by_excel.end() :]  # so that line numbers stay the same
         else:
             delimiter = _delimiter(text)
     except OSError as error:
@@ -139,7 +156,8 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
         raise DataError(f"{source}: no rows below the header.")
     if odd := [str(line) for line, cells in table[1:] if len(cells) != len(columns)]:
         raise DataError(
-            f"{source}: {len(columns)} columns are named, but these lines have more or fewer: {shown(odd)}."
+            f"{source}: {len(columns)} columns are named, but these lines have more or fewer: "
+            f"{shown(odd)}."
         )
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
     said += _said_of_boxes(columns)
@@ -153,10 +171,10 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
 
 
 def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
-    """(the number of its last line, the cells) of each row that is not empty.
+    """Return (the number of its last line, the cells) for each row that is not empty.
 
     Raises:
-        DataError: a quote is not closed, and would swallow the rows behind it.
+        DataError: a quote is not closed, so that the rows after it would become part of the cell.
     """
     table, begins, unclosed = list[tuple[int, list[str]]](), 1, ""
     for strict in (True, False):
@@ -186,10 +204,10 @@ def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]
 
 
 def _text(content: bytes, source: str) -> tuple[str, list[str]]:
-    """The text of a file, and a note where it is not UTF-8.
+    """Return the text of a file, and a note if it is not UTF-8.
 
     Raises:
-        DataError: it is no text.
+        DataError: the file is not a text file.
     """
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise DataError(f"{source} is a workbook or another ZIP file. Save it as CSV UTF-8.")
@@ -206,8 +224,10 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
 
 
 def _delimiter(text: str) -> str:
-    """What stands between cells: what `csv.Sniffer` tells, or another one under which the first row
-    names both columns.
+    """Return the character that separates the cells.
+
+    It is the one that `csv.Sniffer` finds, or another one if only with that one the first row holds
+    the names of both columns.
     """
     try:
         sniffed = csv.Sniffer().sniff(text[:SAMPLE], DELIMITERS).delimiter
@@ -222,23 +242,26 @@ def _delimiter(text: str) -> str:
 
 
 def _simple(name: str) -> str:
-    """A column's name without what does not matter: blanks, capitals and the s of many."""
+    """Return the name of a column in a form to compare: lower case, with _, without a plural s."""
     return name.strip().casefold().replace(" ", "_").replace("-", "_").removesuffix("s")
 
 
 def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
-    """The columns with path and label under these names, and a note on what they are called in the
-    file.
+    """Find the columns path and label, which may have other names in the file.
+
+    Returns:
+        The names of the columns, where these two are called path and label, and a note on their
+        names in the file if these differ.
 
     Raises:
-        DataError: a name stands twice, or one of the two is missing or could be several.
+        DataError: a name is there twice, one of the two columns is missing, or several columns
+            could be the same one.
     """
     columns = [cell.casefold() for cell in header]
     if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
         raise DataError(
             f"{source}: these columns are there more than once: {shown(twice)}. Expected each "
-            "name once; "
-            "remove or rename the one that is not meant."
+            "name once; remove or rename the one that is not meant."
         )
     said = []
     for name, called in CALLED.items():
@@ -255,8 +278,7 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
             held = ", ".join(cell[:LONGEST_SHOWN] for cell in header) or "nothing"
             raise DataError(
                 f"{source}: expected a first row that names the columns path and label (also: "
-                "split, group), "
-                f"with commas, semicolons or tabs between. Found: {held}."
+                f"split, group), with commas, semicolons or tabs between. Found: {held}."
                 f"{_hint_of_header(header, name)}"
             )
         said.append(f"the column {found[0]} as {name}")
@@ -265,7 +287,7 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
 
 
 def _hint_of_header(header: Sequence[str], missing: str) -> str:
-    """Advice on a first row that lacks a column; "" where it is empty."""
+    """Return advice on a first row in which a column is missing, or "" if the row is empty."""
     if any(Path(cell.replace("\\", "/")).suffix.lower() in ENDINGS for cell in header):
         return " This row seems to hold data: write a row path,label, or the like, above it."
     named = sum(map(bool, header))
@@ -288,14 +310,15 @@ def _said_of_boxes(columns: Sequence[str]) -> list[str]:
 
 
 def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]:
-    """A note for each column that is not read, with what it may be meant for."""
+    """Return a note for each column that is not read, with its possible meaning."""
     notes = []
     for name in columns:
         if name in CALLED or name in OPTIONAL or name in BOXES:
             continue
         values = list(dict.fromkeys(row[name] for row in rows))
+        # Spreadsheets write empty cells, and data frames the numbers of the rows, without a name.
         if not name and (not any(values) or values == [str(i) for i in range(len(rows))]):
-            continue  # what a spreadsheet or a data frame leaves: empty cells, or the numbers of the rows
+            continue
         called = name or "without a name"
         listed = shown([" ".join(value.split())[:LONGEST_SHOWN] for value in values])
         note = f"Not used: the column {called} ({listed})."
@@ -310,7 +333,10 @@ def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]
 
 
 def _exists(file: Path) -> bool:
-    """Anything but a folder: a pipe or a device is named when it is read."""
+    """Return whether a path exists and is not a folder.
+
+    A pipe or a device is accepted here; it gives an error when it is read.
+    """
     try:
         return file.exists() and not file.is_dir()
     except (OSError, ValueError):  # a link that leads to itself; a name with a zero byte
@@ -323,5 +349,6 @@ def _check_groups(groups: list[str], splits: list[str], source: str) -> None:
         parts[group].add(part)
     if torn := sorted(group for group, held in parts.items() if len(held) > 1):
         raise DataError(
-            f"{source}: the column split tears groups apart: {shown(torn)}. Put each group into one part, or leave the column split out."
+            f"{source}: the column split tears groups apart: {shown(torn)}. Put each group into "
+            "one part, or leave the column split out."
         )

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets by name, read once into a temporary file, encoded as they are stored."""
+"""Read TensorFlow Datasets by name, once, into a temporary file, encoded as they are stored."""
 
 from os import PathLike
 from typing import Any
@@ -14,12 +14,15 @@ from tfxfer.errors import DataError
 
 
 def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
-    """A dataset of images with one label each; downloaded and prepared unless it is in `data_dir` already.
+    """Read a dataset of images with one label each.
 
-    The parts train, validation and test are kept as they are; a dataset that only has `train` is one pile, and gets split by content.
+    It is downloaded and prepared unless it is already in `data_dir`. The parts train, validation
+    and test are kept as they are. The images of a dataset that only has `train` are split by
+    content.
 
     Raises:
-        DataError: no such dataset, no network, no image or no label in it.
+        DataError: there is no such dataset or no network, or the dataset has no part train, no
+            images or no labels.
     """
     builder = _builder(name, data_dir)
     image, label = _keys(builder, name)
@@ -64,12 +67,16 @@ def _builder(name: str, data_dir: str | PathLike[str] | None) -> Any:
         builder.download_and_prepare()
     except tfds.core.registered.DatasetNotFoundError as error:
         raise DataError(
-            f"tfds:{name} is no dataset that TensorFlow Datasets {tfds.__version__} knows or finds in {data_dir or 'its folder'}."
+            f"tfds:{name} is no dataset that TensorFlow Datasets {tfds.__version__} knows or finds "
+            f"in {data_dir or 'its folder'}."
         ) from error
-    except Exception as error:  # its downloads fail in many ways: requests, urllib3, checksums, a full disk, a builder's own code
+    # A download can fail in many ways: requests, urllib3, checksums, a full disk, the code of the
+    # dataset's builder.
+    except Exception as error:
         first = str(error).strip().splitlines()[:1]
         raise DataError(
-            f"tfds:{name} can't be had: {type(error).__name__}: {''.join(first)}. Is there a network, or should --data-dir name a folder that holds it?"
+            f"tfds:{name} can't be had: {type(error).__name__}: {''.join(first)}. Is there a "
+            "network, or should --data-dir name a folder that holds it?"
         ) from error
     return builder
 
@@ -86,6 +93,7 @@ def _keys(builder: Any, name: str) -> tuple[str, str]:
         features[label], tfds.features.ClassLabel
     ):
         raise DataError(
-            f"tfds:{name} is no image classification: {image} is {features[image]}, {label} is {features[label]}."
+            f"tfds:{name} is no image classification: {image} is {features[image]}, {label} is "
+            f"{features[label]}."
         )
     return image, label

@@ -1,7 +1,7 @@
-"""From labels and probabilities to figures. NumPy, and the heads of `tfxfer.probe`.
+"""Compute figures from labels and probabilities, with NumPy and the heads of `tfxfer.probe`.
 
-figures     accuracy and its kin, with intervals
-baselines   what one would get without transfer, and whether it pays
+figures     accuracy and similar figures, with intervals
+baselines   simpler models to compare with, and whether transfer helps
 sets        prediction sets
 """
 

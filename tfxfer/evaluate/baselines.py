@@ -1,4 +1,4 @@
-"""What one would get without transfer, or with the simplest one, and whether transfer pays."""
+"""What one would get without transfer, or with its simplest form, and whether transfer helps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ from tfxfer.probe import linear, paired
 from tfxfer.probe.fitted import Array
 from tfxfer.probe.folds import sample
 
-BASELINE_EXAMPLES = 10_000  # a baseline is fitted on at most so many: more would cost more than what it is compared with
+# A baseline is fitted on at most so many examples: with more, it would take longer than the model
+# that it is compared with.
+BASELINE_EXAMPLES = 10_000
 NAMES = {
     "majority": "always the most frequent class",
     "raw_pixels": "logistic regression on raw pixels",
@@ -23,8 +25,9 @@ WITHOUT_NETWORK = ("majority", "raw_pixels")
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """What one gets without transfer, or with the simplest one; scores as `score` gives them, None where it was not computed.
+    """What one gets without transfer, or with its simplest form.
 
+    scores: the result of `score` for each name; None where it was not computed.
     right: for each name that was computed, bool [n]: which test examples it got right.
     """
 
@@ -43,9 +46,11 @@ def baselines(
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> Baselines:
-    """Fit on train, score on test: the most frequent class, and logistic regression on raw pixels and on the network's own features.
+    """Fit simple models on train and score them on test.
 
-    Both regressions are of standardised columns, the penalty by 5-fold cross-validation on train; on at most 10,000 training examples.
+    They are: always the most frequent class, and logistic regression on raw pixels and on the
+    network's own features. Both regressions have standardised columns, a penalty that is picked by
+    5-fold cross-validation on train, and at most 10,000 training examples.
 
     Args:
         labels: int [n] of all examples.
@@ -53,8 +58,8 @@ def baselines(
         classes: C names.
         raw_pixels: float32 [n, 32 * 32 * 3].
         last_layer: float32 [n, feature_size], the backbone's own output.
-        seed: of the sample and the folds.
-        log: is called with what a user should know.
+        seed: seed of the sample and the folds.
+        log: called with what a user should know.
     """
     labels, train, test = np.asarray(labels), np.asarray(train), np.asarray(test)
     scores: dict[str, dict[str, Any] | None] = {
@@ -70,7 +75,8 @@ def baselines(
     few = train[sample(labels[train], BASELINE_EXAMPLES, seed)]
     if len(few) < len(train):
         log(
-            f"baselines: logistic regression is fitted on {len(few):,} of {len(train):,} training examples, each class by its share"
+            f"baselines: logistic regression is fitted on {len(few):,} of {len(train):,} "
+            "training examples, each class by its share"
         )
     for name, features in (("raw_pixels", raw_pixels), ("last_layer_logistic", last_layer)):
         if features is not None:
@@ -89,7 +95,10 @@ def logistic(
     classes: int,
     seed: int,
 ) -> np.ndarray:
-    """Probabilities [len(test), classes] by logistic regression fitted on `train`; a class without training examples has next to none."""
+    """Return probabilities [len(test), classes] by logistic regression fitted on `train`.
+
+    A class without training examples gets a probability of almost zero.
+    """
     present, known = np.unique(labels[train], return_inverse=True)
     if len(present) < 2:
         return np.broadcast_to(
@@ -114,14 +123,14 @@ def logistic(
 
 
 def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
-    """One or two sentences on whether the pretrained network helps here.
+    """Return one or two sentences on whether the pretrained network helps here.
 
     It is compared with the better of the baselines that use no pretrained network.
 
     Args:
         metrics: as in metrics.json: "test" and "baselines".
-        right: bool [n] for "test" and each baseline, which test examples were right, for a paired comparison; without it the errors are taken as
-            independent, which is cautious.
+        right: bool [n] for "test" and each baseline: which test examples were right, for a paired
+            comparison. Without it the errors are taken as independent, which is cautious.
 
     Returns:
         None where there is no test part or no baseline.
@@ -168,11 +177,13 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
 
 
 def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
-    """One sentence on the best baseline where it was right more often on test than the run; None
-    where none was.
+    """Return one sentence on the best baseline where it is more often right on test than the run.
 
     Args:
         metrics, right: as for `pays`.
+
+    Returns:
+        None where no baseline is more often right.
     """
     test = metrics.get("test")
     others = {name: found for name, found in (metrics.get("baselines") or {}).items() if found}

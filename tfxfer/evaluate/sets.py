@@ -1,4 +1,7 @@
-"""Prediction sets: as many classes as it takes to hold the true one as often as was promised (split conformal, LAC; Sadinle 2019)."""
+"""Prediction sets: as many classes as it takes to hold the true one as often as was promised.
+
+The method is split conformal prediction with LAC (Sadinle 2019).
+"""
 
 import math
 
@@ -6,16 +9,25 @@ import numpy as np
 
 
 def strangeness(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """1 - p of the true class, float32 [n], ascending; of examples that the model was not fitted on."""
+    """Return 1 - p of the true class, float32 [n], in ascending order.
+
+    The examples must be ones that the model was not fitted on.
+    """
     return np.sort(1 - np.asarray(probabilities)[np.arange(len(labels)), labels]).astype(np.float32)
 
 
 def lowest(strangest: np.ndarray, coverage: float) -> float:
-    """The probability from which on a class is in the set: 1 - q, q the ceil((n + 1) coverage)-th smallest; 0 (every class) where n is too small for it.
+    """Return the smallest probability with which a class is in the set.
+
+    It is 1 - q, where q is the ceil((n + 1) coverage)-th smallest value of `strangest`. Where n is
+    too small for that, it is 0, and every class is in the set.
 
     Args:
-        strangest: as `strangeness` gives it.
+        strangest: the result of `strangeness`, [n].
         coverage: share of new examples whose set shall hold the true class, above 0 and below 1.
+
+    Raises:
+        ValueError: a coverage outside that range.
     """
     if not 0 < coverage < 1:
         raise ValueError(f"Expected a coverage above 0 and below 1. Received: coverage={coverage}")
@@ -24,7 +36,10 @@ def lowest(strangest: np.ndarray, coverage: float) -> float:
 
 
 def members(probabilities: np.ndarray, least: float) -> np.ndarray:
-    """Which classes are in the set of each example, bool [n, C]; the most probable one always is, so that no set is empty."""
+    """Return which classes are in the set of each example, bool [n, C].
+
+    The most probable class always is, so that no set is empty.
+    """
     found = np.asarray(probabilities) >= least
     found[np.arange(len(found)), np.asarray(probabilities).argmax(1)] = True
     return found

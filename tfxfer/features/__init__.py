@@ -1,4 +1,4 @@
-"""Every example once through the frozen network: features on disk, found again by content."""
+"""Features of every example from the frozen network, kept on disk and looked up by content."""
 
 from tfxfer.features.computation import Computation, computed, key_of, of_pixels, of_prefix
 from tfxfer.features.extraction import Extractor, extract, lacking, raw_pixels

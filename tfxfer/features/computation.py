@@ -1,7 +1,8 @@
-"""What is computed of each image, under which keys: the same on this machine and on a cluster's.
+"""What is computed for each image, and the cache key of each result.
 
-Every batch has the same shape (the last one is filled up with black), so that the same example gives the same bytes whether it was computed in one go, or
-after a kill in what was left.
+The computation is the same on this machine and on a cluster. Every batch has the same shape (the
+last one is filled up with black images), so that an example gives the same bytes whether all were
+computed in one run, or the rest after a run that was killed.
 """
 
 from collections import deque
@@ -22,20 +23,20 @@ from tfxfer.engines import ENGINES, Engine
 from tfxfer.features.pixels import Pixels
 
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
-View = Callable[
-    [np.ndarray, Sequence[str]], np.ndarray
-]  # a batch of pixels, and the digests of its images, to pixels
+# From a batch of pixels, and the digests of its images, to a batch of pixels.
+View = Callable[[np.ndarray, Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Computation:
-    """A row of numbers of each view of an image.
+    """A row of numbers for each view of an image.
 
     Args:
-        keys: of each view's rows in the cache.
-        views: of the pixels.
-        start: makes the function from pixels, float32 [B, H, W, 3] in `value_range`, to rows, float32 [B, width].
-        dtype: of the rows on disk.
+        keys: cache key of the rows of each view.
+        views: functions that make each view from a batch of pixels.
+        start: makes the function from pixels, float32 [B, H, W, 3] in `value_range`, to rows,
+            float32 [B, width].
+        dtype: dtype of the rows on disk.
     """
 
     keys: tuple[dict[str, Any], ...]
@@ -62,7 +63,16 @@ def of_prefix(
     number: int = 0,
     dtype: str = "float32",
 ) -> Computation:
-    """Features of the images as they are, or of their augmented view of that number; with `mirror` of their mirror images too."""
+    """The computation of features, of the images as they are or of one of their augmented views.
+
+    Args:
+        mirror: also compute the features of the mirror images.
+        augment: kinds of augmentation (see `tfxfer.augment`); () for the images as they are.
+        number: number of the augmented view.
+
+    Raises:
+        ValueError: the engine or the precision is unknown.
+    """
     if engine not in ENGINES:
         raise ValueError(
             f"Expected engine to be one of {', '.join(ENGINES)}. Received: engine={engine!r}"
@@ -93,7 +103,10 @@ def of_pixels(size: int = 32) -> Computation:
 def key_of(
     prefix: Prefix, engine: str, precision: str, view: int | list, dtype: str = "float32"
 ) -> dict[str, Any]:
-    """Everything that a feature depends on, but for the image. The batch size is not in it: it changes no bit of a feature."""
+    """The cache key of features: everything that they depend on, except the image.
+
+    The batch size is not part of it, because it changes no bit of a feature.
+    """
     pixels = preprocess.fingerprint(prefix.image_size, prefix.value_range)
     taps = {
         "taps": list(prefix.tap_widths),
@@ -117,14 +130,14 @@ def as_it_is(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
 
 
 def mirrored(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
-    """Left and right exchanged."""
+    """The images with left and right exchanged."""
     return batch[:, :, ::-1]
 
 
 def augmented(
     batch: np.ndarray, digests: Sequence[str], *, kinds: tuple[str, ...], number: int
 ) -> np.ndarray:
-    """View `number` of each image; the rows that fill up the last batch stay as they are."""
+    """View `number` of each image; images that fill up the last batch stay as they are."""
     seeds = tf.constant([seed_of(digest, number) for digest in digests])
     return np.concatenate(
         [
@@ -135,16 +148,24 @@ def augmented(
 
 
 def flat(batch: np.ndarray) -> np.ndarray:
-    """The pixels themselves, a row an image."""
+    """The pixels themselves, one row for each image."""
     return batch.reshape(len(batch), -1)
 
 
 def computed(
     how: Computation, pixels: Pixels, wanted: Sequence[Sequence[int]], bad: dict[int, str] | None
 ) -> Iterator[tuple[int, list[tuple[int, list[int], np.ndarray]]]]:
-    """The rows of the positions that are `wanted` of each view: batch after batch (images, [(number of the view, positions, rows), ...]).
+    """Compute rows batch by batch; the next images are decoded while the engine works.
 
-    Files that can't be decoded go into `bad` with the reason; where it is None, they raise an ImageError. Images are decoded while the engine works.
+    Args:
+        wanted: for each view, the positions whose rows are computed.
+        bad: is filled with the files that can't be decoded: position -> reason.
+
+    Yields:
+        (number of images, [(number of the view, positions, rows), ...]).
+
+    Raises:
+        ImageError: a file can't be decoded and `bad` is None.
     """
     engine, lacking = how.start(), list(map(set, wanted))
     under_way: deque = deque()

@@ -1,6 +1,6 @@
-"""Every example that the cache lacks is computed, and kept.
+"""Compute the features that the cache lacks, and store them in it.
 
-Rows are kept in list order, about 1,024 a shard.
+Rows are stored in the order of the examples, about 1,024 in each shard.
 """
 
 import logging
@@ -25,7 +25,7 @@ from tfxfer.features.table import Features
 from tfxfer.workers import Strategy, barrier, place
 
 LOG = logging.getLogger(__name__)
-CHUNK = 1024  # images a shard: a kill costs at most these
+CHUNK = 1024  # images in each shard; a run that is killed loses at most this many
 
 
 def extract(
@@ -46,16 +46,18 @@ def extract(
     """Run every example that the cache lacks through `prefix`, and return all features.
 
     Args:
-        engine, precision: how the network is computed; features of different engines are never mixed.
+        engine, precision: how the network is run; features of different engines are never mixed.
         batch_size: images at a time. It changes speed and memory, not the features.
-        mirror: a feature is the mean over the image and its mirror image, which costs twice the time; each is cached for itself.
-        augment, number: instead of the images as they are their augmented view of that number (see `tfxfer.augment`).
-        dtype: of the rows on disk; what is read is float32.
+        mirror: a feature is the mean over the image and its mirror image, which takes twice the
+            time; the features of both are cached separately.
+        augment, number: kinds of augmentation, and number of the augmented view that is used
+            instead of the images as they are (see `tfxfer.augment`).
+        dtype: dtype of the rows on disk; they are read as float32.
         skip_bad_images: leave out files that can't be decoded, and note them, instead of stopping.
         progress: images per second and time left, on stderr.
 
     Raises:
-        ImageError: files that can't be decoded or read, by name.
+        ImageError: some files can't be decoded or read; the message names them.
         CacheError: the cache can't be written.
         EngineError, MissingExtraError: the engine can't run here.
     """
@@ -75,7 +77,11 @@ def extract(
 
 @dataclass(frozen=True)
 class Extractor:
-    """`extract` with what a whole run has in common: `extractor(examples, prefix, ...)`. Several workers share the work, where they share the cache."""
+    """`extract` with the options that all calls of a run share.
+
+    It is called as `extractor(examples, prefix, ...)`. Several workers divide the work among them
+    if they share the cache.
+    """
 
     cache: Cache
     engine: Literal["tensorflow", "openvino"] = "tensorflow"
@@ -96,9 +102,9 @@ class Extractor:
             if len(mine := np.arange(len(examples))[index::count]):
                 extract(examples.take(mine), prefix, **house, **options)
             barrier(self.strategy)
-        return extract(
-            examples, prefix, **house, **options
-        )  # finds the others' rows in a shared cache, and computes them where it isn't shared
+        # This finds the rows of the other workers in a shared cache, and computes them in a cache
+        # that isn't shared.
+        return extract(examples, prefix, **house, **options)
 
     def need(self, examples: Examples, prefix: Prefix, **options: Any) -> int:
         """Bytes that `extractor(examples, prefix, ...)` would add to the cache."""
@@ -120,20 +126,23 @@ def raw_pixels(
     skip_bad_images: bool = False,
     progress: bool = False,
 ) -> Features:
-    """The images themselves, made small, as features for the baseline: float32 [n, size * size * 3] in [0, 1], cached like any other.
+    """The images themselves, made small, as features for the baseline; cached like other features.
 
-    There is a row for every example, so that labels and other features of the same examples stay beside theirs.
+    They are float32 [n, size * size * 3] in [0, 1]. There is a row for every example, so that the
+    rows match the labels and the other features of the same examples.
 
     Raises:
-        ImageError: files that can't be decoded, or were deleted or changed since the examples were listed, by name.
+        ImageError: some files can't be decoded, or were deleted or changed since the examples were
+            listed; the message names them.
     """
     how = of_pixels(size)
     good = fill(examples, how, cache, 32, skip_bad_images, progress, "small pictures")
     if len(good) < len(examples):
         gone = {file: why for file, why in good.left_out.items() if file not in examples.left_out}
         raise ImageError(
-            f"{len(gone)} image files can't be read any more: {named(gone)}. They were there when the "
-            "features were computed. Put them back, or run again without them."
+            f"{len(gone)} image files can't be read any more: {named(gone)}. "
+            "They were there when the features were computed. "
+            "Put them back, or run again without them."
         )
     return Features(good, (cache.rows(how.keys[0], good.digests),), (), how.width)
 
@@ -147,14 +156,14 @@ def fill(
     progress: bool,
     what: str = "features",
 ) -> Examples:
-    """Compute what the cache lacks; returns the examples without those that can't be decoded."""
+    """Compute what the cache lacks, and return the examples that can be decoded."""
     wanted = lacking(how, cache, examples)
     todo = len(set().union(*wanted))
     if not todo:
         return examples
     count = len(set(examples.digests))
     if progress and todo < count:
-        # Beside the progress, which counts what is still to do.
+        # The progress counts only the images that are still to be computed.
         kept = f"{count - todo:,} of {count:,} images were computed before"
         print(f"{what}: {kept} and are taken from the cache, {cache.folder}", file=sys.stderr)
     LOG.info("Computing %s of %s photos", what, f"{todo:,}")
@@ -183,7 +192,11 @@ def fill(
 
 
 def lacking(how: Computation, cache: Cache, examples: Examples) -> list[list[int]]:
-    """Positions of which the cache has no row of each view, each content once. Refuses what would not fit the disk."""
+    """For each view, the positions whose row the cache lacks; files with the same content once.
+
+    Raises:
+        CacheError: the rows would not fit on the disk.
+    """
     found = [distinct(examples.digests, cache.missing(key, examples.digests)) for key in how.keys]
     if any(found):
         cache.sweep()
@@ -192,10 +205,10 @@ def lacking(how: Computation, cache: Cache, examples: Examples) -> list[list[int
 
 
 def distinct(digests: Sequence[str], positions: Sequence[int]) -> list[int]:
-    """The first position of each content."""
+    """The first position of each digest."""
     return list({digests[i]: i for i in reversed(positions)}.values())[::-1]
 
 
 def without(examples: Examples, bad: dict[int, str]) -> Examples:
-    """The examples without those contents that can't be decoded (see `data.drop_undecodable`)."""
+    """The examples without those that can't be decoded (see `data.drop_undecodable`)."""
     return drop_undecodable(examples, {examples.digests[i]: why for i, why in bad.items()})

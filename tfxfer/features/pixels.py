@@ -1,4 +1,4 @@
-"""The examples' pixels, in batches of one shape; what can't be decoded is named."""
+"""Decode images into batches of one shape, and name the files that can't be decoded."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ NAMED = 20  # files that a message names
 
 
 class Pixels:
-    """The examples' pixels, decoded by tf.data ahead of whoever asks for them."""
+    """The examples' pixels, which tf.data decodes before they are asked for."""
 
     def __init__(
         self,
@@ -32,7 +32,12 @@ class Pixels:
         self.decode, self.decode_unless_large = decoders(self.image_size, tuple(value_range))
 
     def read(self, position: int) -> bytes:
-        """The file's bytes; ValueError where they are no longer those that the digest was taken of: nothing may be cached under another name."""
+        """Read the bytes of a file.
+
+        Raises:
+            ValueError: they are no longer the bytes that the digest was computed from. Features of
+                other bytes must not be cached under this digest.
+        """
         encoded = self.examples.read(int(position))
         if hashlib.sha256(encoded).hexdigest() != self.examples.digests[position]:
             raise ValueError("it was changed after it was listed; run again")
@@ -41,9 +46,13 @@ class Pixels:
     def batches(
         self, todo: Sequence[int], bad: dict[int, str] | None
     ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """(positions, float32 [batch_size, H, W, 3]) in order, the last batch filled up with zeros.
+        """Yield (positions, pixels) in order; pixels are float32 [batch_size, H, W, 3].
 
-        Files that can't be decoded go into `bad` with the reason, and the rest moves up; where `bad` is None, they raise an ImageError.
+        The last batch is filled up with zeros. Files that can't be decoded are put into `bad` with
+        the reason, and the images after them move up.
+
+        Raises:
+            ImageError: a file can't be decoded and `bad` is None.
         """
         todo = list(todo)
         while todo:
@@ -70,7 +79,8 @@ class Pixels:
                     raise
                 if bad is None:
                     raise ImageError(
-                        f"{len(found)} image files can't be decoded: {named({self.examples.files[i]: why for i, why in found.items()})}. "
+                        f"{len(found)} image files can't be decoded: "
+                        f"{named({self.examples.files[i]: why for i, why in found.items()})}. "
                         "Remove or mend them, or leave them out with --skip-bad-images."
                     ) from None
                 bad |= found
@@ -103,7 +113,7 @@ class Pixels:
         return tf.ensure_shape(encoded, ())
 
     def _completed(self, pixels: np.ndarray, large: np.ndarray, positions: list[int]) -> np.ndarray:
-        """A batch with its large images, which are decoded one after the other."""
+        """The batch with its large images filled in, which are decoded one after the other."""
         if large.any():
             pixels = pixels.copy()
             for i in np.flatnonzero(large).tolist():
@@ -124,11 +134,13 @@ class Pixels:
 def decoders(image_size: tuple[int, int], value_range: tuple[float, float]) -> tuple[Any, Any]:
     """`preprocess.pixels` and `pixels_unless_large` as functions of encoded bytes.
 
-    They are traced once a process: that takes a second, and a worker that gets list after list decodes all of them alike.
+    They are traced once in each process, because tracing takes a second, and a worker that gets
+    many lists decodes all of them in the same way.
     """
     signature = [tf.TensorSpec((), tf.string)]
     return (
-        # As one operation, since it is seldom needed: TensorFlow visits all others each time.
+        # As one operation, because it is seldom needed: TensorFlow would otherwise visit all the
+        # operations in it each time.
         apart(
             lambda encoded: preprocess.pixels(encoded, image_size, value_range),
             input_signature=signature,
@@ -141,17 +153,16 @@ def decoders(image_size: tuple[int, int], value_range: tuple[float, float]) -> t
 
 
 def reason(error: Exception) -> str:
-    """The telling part of a decoder's message."""
+    """The part of a decoder's message that says what is wrong."""
     text = str(getattr(error, "message", None) or error)
-    text = re.sub(
-        r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*?\]", "", text, flags=re.DOTALL
-    )  # where in which graph
+    # These parts say where in which graph it happened.
+    text = re.sub(r"\[\[.*?\]\]|\{\{.*?\}\}|\[Op:.*?\]", "", text, flags=re.DOTALL)
     text = text.split("<stack traces unavailable>")[-1]
     text = re.sub(r"assertion failed: \[(.*)\]", r"\1", text, flags=re.DOTALL)
     return " ".join(text.split())[:160] or type(error).__name__
 
 
 def named(bad: dict[str, str]) -> str:
-    """Files and what is wrong with each, the first ones of many."""
+    """List files and what is wrong with each; only the first `NAMED` of them, and how many more."""
     listed = "; ".join(f"{file} ({reason})" for file, reason in list(bad.items())[:NAMED])
     return listed + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")

@@ -1,16 +1,18 @@
-"""How far it is, for who waits."""
+"""Show how far a computation is, how fast it is, and how long it will still take."""
 
 import sys
 import time
 
 from tqdm import tqdm
 
-LINE_EVERY = 5.0  # seconds between lines of progress where there is no terminal, at the beginning
-SHARE = 0.05  # of the time since the beginning, where that is more
+# Where there is no terminal, a line of progress is printed after this many seconds, or after this
+# share of the time since the beginning, if that is longer.
+LINE_EVERY = 5.0
+SHARE = 0.05
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line now and then."""
+    """A progress bar on a terminal; elsewhere a line of text from time to time."""
 
     def __init__(
         self,
@@ -21,12 +23,12 @@ class Progress:
         unit: str = "images",
         quick: bool = False,
     ):
-        """`quick`: say nothing of what takes no longer than `LINE_EVERY`, nor at the end."""
+        """With `quick`, print nothing in the first `LINE_EVERY` seconds, and nothing at the end."""
         self.what, self.total, self.done, self.began = what, total, 0, time.monotonic()
         self.unit, self.quick = unit, quick
         self.lines = shown and not sys.stderr.isatty()
         self.said = self.began
-        self.first = (0, self.began)  # how many the first ones were, and when they were done
+        self.first = (0, self.began)  # images of the first update, and its time
         self.bar = tqdm(
             total=total,
             desc=what,
@@ -45,7 +47,7 @@ class Progress:
         self.done += count
         self.bar.update(count)
         if self.quick and self.done == self.total:
-            return  # who called says what came of it
+            return  # the caller prints the result
         pause = max(LINE_EVERY, SHARE * (now - self.began))
         if self.lines and (now - self.said > pause or self.done == self.total):
             self.said = now
@@ -53,10 +55,10 @@ class Progress:
             print(line, file=sys.stderr)
 
     def _speed(self, now: float) -> str:
-        """Speed and time left; at the end the speed of all."""
+        """Speed and time left; at the end, the speed over the whole time."""
         done, began = self.done, self.began
         if self.done < self.total:
-            # The first ones also waited for TensorFlow to prepare itself.
+            # Without the first update, which also waited for TensorFlow to prepare itself.
             done, began = self.done - self.first[0], self.first[1]
         if not done or now <= began:
             return ""
@@ -66,5 +68,5 @@ class Progress:
         return f", {rate:.{digits}f} {self.unit}/s, {left:.0f} s left"
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar where it is."""
         self.bar.close()

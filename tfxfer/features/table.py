@@ -1,4 +1,4 @@
-"""What the network says of each example, as a table that is read from disk."""
+"""The features of all examples, as a table that is read from disk."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,13 +12,16 @@ from tfxfer.data import Examples
 
 @dataclass(frozen=True)
 class Features:
-    """What the network says of each example: `features[positions]` is float32 [m, width], read from disk.
+    """Features of all examples: `features[positions]` is float32 [m, width], read from disk.
 
     Args:
-        examples: those that were extracted, in their order; files that can't be decoded are gone where that was asked for.
-        views: one for the images as they are; with `mirror` a second one for the mirror images. A feature is their mean.
-        tap_widths: columns of each tap, from input to output; () where there are none.
-        feature_size: columns of the network's own output: the first ones of the last tap.
+        examples: the examples, in the order of the rows; without files that can't be decoded, if
+            these were to be left out.
+        views: the rows of the images as they are; with `mirror` also those of the mirror images. A
+            feature is the mean over the views.
+        tap_widths: number of columns of each tap, from input to output; () where there are no taps.
+        feature_size: number of columns of the network's own output, which are the first ones of
+            the last tap.
     """
 
     examples: Examples
@@ -42,7 +45,7 @@ class Features:
 
     @property
     def output(self) -> "Columns":
-        """The network's own output alone."""
+        """The columns that hold the network's own output."""
         last = self.tap_widths[-1] if self.tap_widths else self.feature_size
         return Columns(self, self.shape[1] - last, self.feature_size)
 
@@ -60,7 +63,12 @@ class Features:
         )
 
     def blocks(self, positions: Any = None, size: int = 1024) -> Iterator[np.ndarray]:
-        """float32 [at most size, columns] after each other, of all examples or of `positions`: for sums over more than fits into memory."""
+        """Yield the rows in blocks, for sums over more rows than fit into memory.
+
+        Args:
+            positions: of the rows; None for all.
+            size: most rows in a block, which is float32 [at most size, columns].
+        """
         positions = np.arange(len(self)) if positions is None else np.asarray(positions)
         for start in range(0, len(positions), size):
             yield self[positions[start : start + size]]

@@ -1,4 +1,4 @@
-"""A handle (a name, a path or a URL) to a SavedModel folder on disk."""
+"""Find or fetch the SavedModel folder that a handle (a name, a path or a URL) stands for."""
 
 import difflib
 import logging
@@ -19,11 +19,12 @@ class Source:
     """Where a backbone was found.
 
     Args:
-        path: a folder that holds `saved_model.pb`.
-        handle: as it was given.
-        entry: what the catalog says about it, None where it says nothing.
-        sha256: of what the handle leads to: an archive, a file with weights, or a folder (see
-            `tfxfer.handles.checksum`). None of a download that was in tensorflow_hub's cache before.
+        path: the folder that holds `saved_model.pb`.
+        handle: the handle as it was given.
+        entry: the row of the catalog, or None if the catalog does not list the handle.
+        sha256: the SHA-256 of what the handle leads to: an archive, a file with weights, or a
+            folder (see `tfxfer.handles.checksum`). None if tensorflow_hub had already put the
+            download into its cache.
     """
 
     path: Path
@@ -33,25 +34,29 @@ class Source:
 
 
 def resolve(handle: str | os.PathLike) -> Source:
-    """Find the SavedModel that `handle` names, fetching, unpacking or building it into the cache where needed.
+    """Find the SavedModel that `handle` names; fetch, unpack or build it into the cache if needed.
 
     Args:
-        handle: a name of the catalog (`efficientnet-lite0`), a SavedModel folder, a `.tar.gz` or `.tgz` of one, or a URL (tfhub.dev,
-            www.kaggle.com/models, a server of the same kind, gs://). Behind it may stand `#sha256=` and 64 hexadecimal digits, which it
-            must have. A `pathlib.Path` is always a path.
+        handle: a name of the catalog (`efficientnet-lite0`), a SavedModel folder, a `.tar.gz` or
+            `.tgz` of one, or a URL (tfhub.dev, www.kaggle.com/models, a server of the same kind,
+            gs://). It may end in `#sha256=` and 64 hexadecimal digits; then the model must have
+            this SHA-256. A `pathlib.Path` is always a path.
 
     Raises:
-        HandleError: nothing there, no network, a damaged download, or another SHA-256 than was asked for.
-        ArchiveError: an archive that is damaged, too large, or leaves its folder.
-        MissingExtraError: a catalog name whose package is not installed.
+        HandleError: nothing was found, there is no network, the download is damaged, or the
+            SHA-256 is not the one that was asked for.
+        ArchiveError: the archive is damaged, too large, or has a member that would be written
+            outside its folder.
+        MissingExtraError: the package of a catalog name is not installed.
     """
     LOG.info("Looking for the network %s", os.fspath(handle))
-    # TensorFlow is loaded here and not on import, so that the catalog can be listed without it.
+    # These modules load TensorFlow. They are imported here, so that listing the catalog does not
+    # need TensorFlow.
     from tfxfer.handles import archive, checksum, folder, lite, tfhub
 
     given = os.fspath(handle)
     text, wanted = given, ""
-    # A path may have a # in its name.
+    # The name of an existing file or folder may hold a #.
     if isinstance(handle, str) and (tfhub.is_url(given) or not Path(given).expanduser().exists()):
         text, wanted = checksum.split(given)
     entry = find(text) if isinstance(handle, str) else None
@@ -79,4 +84,7 @@ def unknown(name: str) -> str:
         name.lower(), [entry.name for entry in CATALOG], n=3, cutoff=0.4
     )
     nearest = f"The nearest names: {', '.join(near)}. " if near else ""
-    return f"{name!r} is neither a name in the catalog nor a folder here. {nearest}`tfxfer backbones` lists the names; a URL or a path works too."
+    return (
+        f"{name!r} is neither a name in the catalog nor a folder here. "
+        f"{nearest}`tfxfer backbones` lists the names; a URL or a path works too."
+    )

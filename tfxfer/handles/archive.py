@@ -1,6 +1,6 @@
-"""A SavedModel packed as `.tar.gz`, `.tgz` or `.tar`.
+"""Unpack a SavedModel from a `.tar.gz`, `.tgz` or `.tar` archive.
 
-It is unpacked into the cache under the hash of its content.
+The archive is unpacked into the cache, under the hash of its content.
 """
 
 from pathlib import Path
@@ -22,21 +22,25 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(path: Path, wanted: str = "") -> tuple[Path, str]:
-    """The SavedModel folder inside the archive at `path`, unpacked into the cache; the same content is unpacked once.
+    """Unpack the archive at `path` into the cache and return the SavedModel folder inside.
+
+    The same content is unpacked only once.
 
     Args:
-        wanted: SHA-256 that it must have.
+        wanted: the SHA-256 that the archive must have; "" for any.
 
     Returns:
-        the folder, and the SHA-256 of the archive.
+        The folder, and the SHA-256 of the archive.
 
     Raises:
-        ArchiveError: damaged, too large, a member that leaves the folder or is neither file nor folder, or no SavedModel inside.
-        HandleError: it has another hash than `wanted`.
+        ArchiveError: the archive is damaged or too large, a member would be written outside the
+            folder or is neither a file nor a folder, or there is no SavedModel inside.
+        HandleError: the SHA-256 is not `wanted`.
     """
     if not path.exists():
         raise ArchiveError(
-            f"{path} does not exist; expected a {', '.join(SUFFIXES)} archive of a SavedModel folder. Is the path right?"
+            f"{path} does not exist; expected a {', '.join(SUFFIXES)} archive of a SavedModel "
+            "folder. Is the path right?"
         )
     try:
         with open_regular(path) as file:
@@ -48,7 +52,7 @@ def unpack(path: Path, wanted: str = "") -> tuple[Path, str]:
 
 
 def unpacked(file: BinaryIO, name: str, digest: str) -> Path:
-    """The folder of the cache with the content of an archive that has this hash."""
+    """Return the folder of the cache with the content of the archive that has this hash."""
     folder = default_folder() / "archives" / digest[:32]
     if folder.exists() and (found := fault(folder)):
         set_aside(folder, found)
@@ -64,7 +68,7 @@ def unpacked(file: BinaryIO, name: str, digest: str) -> Path:
 
 
 def inside(folder: Path) -> list[Path]:
-    """The SavedModels in an unpacked archive: the one at the top, else those below."""
+    """Return the SavedModel folders in an unpacked archive: its top folder, or else those below."""
     top = folder / "saved_model.pb"
     return (
         [folder] if top.exists() else sorted(file.parent for file in folder.rglob("saved_model.pb"))
@@ -72,7 +76,7 @@ def inside(folder: Path) -> list[Path]:
 
 
 def fault(folder: Path) -> str:
-    """Why an unpacked archive is not one whole SavedModel, "" where it is."""
+    """Return why an unpacked archive is not one complete SavedModel, or "" if it is."""
     found = inside(folder)
     if len(found) != 1:
         listed = ", ".join(str(p.relative_to(folder)) for p in found) or "none"

@@ -1,6 +1,6 @@
-"""A new folder of the cache, made aside and put in its place when it is whole.
+"""Write a new folder of the cache under a temporary name, and rename it when it is complete.
 
-It needs the standard library only, and no TensorFlow.
+This module needs only the standard library, not TensorFlow.
 """
 
 import contextlib
@@ -16,10 +16,11 @@ from tfxfer.errors import HandleError
 from tfxfer.files import sync_folder
 from tfxfer.names import one_line
 
-MOST_SAID = 300  # characters of an error that a stranger's file or server may have worded
-ABANDONED = 24 * 3600  # seconds until an unfinished folder is taken for that of a dead process
-MARK = "unfinished-by-tfxfer"  # a file in each unfinished folder of ours; nothing else is swept out
-# Cache folders are called by a hash, or by name, builder and hash; then comes a random number.
+MOST_SAID = 300  # characters shown of an error text that may come from an untrusted file or server
+ABANDONED = 24 * 3600  # seconds after which an unfinished folder counts as left by a dead process
+# An empty file in each unfinished folder of tfxfer. Folders without it are never removed.
+MARK = "unfinished-by-tfxfer"
+# A cache folder is named by a hash, or by name, builder and hash. A random number follows.
 UNFINISHED = re.compile(
     r"([0-9a-f]{32}|[0-9a-f]{40}|[\w.-]+-[0-9]+-[0-9a-f]{16})\.([0-9a-f]{12}|[0-9a-f]{32})\.tmp"
 )
@@ -27,16 +28,20 @@ UNFINISHED = re.compile(
 
 @contextlib.contextmanager
 def beside(folder: Path, number: str = "") -> Iterator[Path]:
-    """A free name for an unfinished `folder`, on the same disk, from which `publish` renames it; what is left there goes at the end.
+    """Yield a temporary path, on the same disk as `folder`, at which it can be written.
 
-    It lies in a folder of its own that holds our mark. Such folders of killed processes, and only such,
-    are swept out first.
+    When the folder is complete, `publish` renames it. What is left at the temporary path is removed
+    at the end. The path lies in a new folder that holds the file `MARK`. Such folders that killed
+    processes left, and no others, are removed first.
 
     Args:
-        number: hexadecimal, for its name; a random one by default.
+        number: a hexadecimal number for the name; a random one by default.
+
+    Yields:
+        The temporary path. Nothing exists there yet.
 
     Raises:
-        HandleError: the folder above can't be written.
+        HandleError: the parent of `folder` can't be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,16 +58,22 @@ def beside(folder: Path, number: str = "") -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed processes left: folders with a name of ours and our mark, a day old."""
+    """Remove folders that killed processes left: named by tfxfer, marked, and a day old."""
     for left in parent.glob("*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another process swept first
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
             old = left.lstat().st_mtime < time.time() - ABANDONED
             if old and UNFINISHED.fullmatch(left.name) and (left / MARK).is_file():
                 shutil.rmtree(left, ignore_errors=True)
 
 
 def publish(aside: Path, folder: Path) -> None:
-    """Rename the finished folder `aside` to `folder`, everything on disk first; where another process was faster, its folder stays."""
+    """Rename the complete folder `aside` to `folder`, after all its files are written to disk.
+
+    If another process was faster, the folder of that process stays.
+
+    Raises:
+        HandleError: `folder` can't be written.
+    """
     try:
         for place, _, files in os.walk(aside, topdown=False):
             for name in files:
@@ -79,11 +90,12 @@ def publish(aside: Path, folder: Path) -> None:
 
 def unwritable(folder: Path, error: OSError) -> HandleError:
     return HandleError(
-        f"{folder} can't be written ({error.strerror or error}). Choose another folder for the cache with TFXFER_CACHE_DIR."
+        f"{folder} can't be written ({error.strerror or error}). Choose another folder for the "
+        "cache with TFXFER_CACHE_DIR."
     )
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, harmless for a terminal, or its type where it has none."""
+    """Return the first line of an error's text, safe to print, or its type if it has no text."""
     lines = str(error).strip().splitlines()
     return one_line(lines[0][:MOST_SAID]).rstrip(".") if lines else type(error).__name__

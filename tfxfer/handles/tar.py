@@ -1,7 +1,8 @@
-"""A tar file, packed with gzip or not, unpacked into a folder. Standard library: no TensorFlow.
+"""Unpack a tar file, with or without gzip, into a folder.
 
-An archive comes from strangers: nothing leaves the folder, links and devices are refused, and so is
-an archive that grows without measure.
+Archives are not trusted: nothing is written outside the folder, and links, devices and archives
+that unpack to far too many bytes are refused. The module needs only the standard library, not
+TensorFlow.
 """
 
 import gzip
@@ -18,7 +19,8 @@ from tfxfer.handles.aside import first_line
 from tfxfer.limits import FREE_UNPACKED, MOST_HEADER, MOST_MEMBERS, MOST_RATIO, MOST_UNPACKED
 
 GZIP = b"\x1f\x8b"
-# What tarfile and zlib raise on damaged bytes. tarfile reads numbers in headers without a check.
+# The errors that tarfile and zlib raise on damaged bytes. tarfile does not check the numbers in a
+# header, hence the general ones.
 DAMAGES = (
     tarfile.TarError,
     gzip.BadGzipFile,
@@ -31,7 +33,7 @@ DAMAGES = (
     TypeError,
     AttributeError,
 )
-# Headers that stand before another header, with its long name or other properties.
+# Extra headers, which precede the header of a member and hold its long name or other properties.
 HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -46,12 +48,12 @@ def extract(file: BinaryIO, folder: Path, name: str, members: int = MOST_MEMBERS
     """Unpack an archive, an open file on disk, into the new folder `folder`.
 
     Args:
-        name: of the archive, in messages.
-        members: that it may have.
+        name: the name of the archive, for messages.
+        members: the most members that it may have.
 
     Raises:
-        ArchiveError: damaged, too large, or a member that leaves the folder or is neither file nor
-            folder.
+        ArchiveError: the archive is damaged or too large, or a member would be written outside the
+            folder or is neither a file nor a folder.
     """
     try:
         folder.mkdir(parents=True)
@@ -64,7 +66,7 @@ def extract(file: BinaryIO, folder: Path, name: str, members: int = MOST_MEMBERS
                         "not unpacked."
                     )
                 write(archive, member, target(folder, member, name))
-        while stream.read(1024 * 1024):  # to the end, where gzip keeps the checksum
+        while stream.read(1024 * 1024):  # gzip compares its checksum when it reads the end
             pass
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ArchiveError(
@@ -83,7 +85,7 @@ def extract(file: BinaryIO, folder: Path, name: str, members: int = MOST_MEMBERS
 
 
 def looks_like_one(file: BinaryIO) -> bool:
-    """Whether a file begins as gzip or tar does."""
+    """Return whether the first bytes of a file are those of a gzip or tar file."""
     file.seek(0)
     start = file.read(512)
     file.seek(0)
@@ -91,7 +93,12 @@ def looks_like_one(file: BinaryIO) -> bool:
 
 
 def target(folder: Path, member: tarfile.TarInfo, archive: str) -> Path:
-    """The path that a member is unpacked to; an error where it may not be."""
+    """Return the path that a member is unpacked to.
+
+    Raises:
+        ArchiveError: the path is outside the folder, or the member is neither a plain file nor a
+            folder.
+    """
     name = PurePosixPath(member.name)
     if (
         name.is_absolute()
@@ -101,15 +108,18 @@ def target(folder: Path, member: tarfile.TarInfo, archive: str) -> Path:
         or (name.parts and ":" in name.parts[0])
     ):
         raise ArchiveError(
-            f"{archive} holds {member.name!r}, which would leave the folder that it is unpacked into; it was not unpacked."
+            f"{archive} holds {member.name!r}, which would leave the folder that it is unpacked "
+            "into; it was not unpacked."
         )
     if member.issym() or member.islnk():
         raise ArchiveError(
-            f"{archive} holds the link {member.name!r} -> {member.linkname!r}; expected files and folders only. Pack it with tar --dereference."
+            f"{archive} holds the link {member.name!r} -> {member.linkname!r}; expected files and "
+            "folders only. Pack it with tar --dereference."
         )
     if not (member.isdir() or member.isreg()) or member.issparse():
         raise ArchiveError(
-            f"{archive} holds {member.name!r}, which is neither a plain file nor a folder; it was not unpacked."
+            f"{archive} holds {member.name!r}, which is neither a plain file nor a folder; it was "
+            "not unpacked."
         )
     return folder.joinpath(*name.parts)
 
@@ -120,21 +130,26 @@ def write(archive: tarfile.TarFile, member: tarfile.TarInfo, to: Path) -> None:
         return
     to.parent.mkdir(parents=True, exist_ok=True)
     source = archive.extractfile(member)
-    assert source is not None  # `target` lets only plain files through
+    assert source is not None  # `target` accepts only plain files and folders
     with open(to, "xb") as file:
         shutil.copyfileobj(source, file, 1024 * 1024)
 
 
 class RefusedError(Exception):
-    """What no archive of a SavedModel holds."""
+    """The archive holds something that no archive of a SavedModel holds."""
 
 
 class Member(tarfile.TarInfo):
-    """A member whose header is looked at before tarfile reads anything more into memory for it."""
+    """A member whose header is checked before tarfile reads anything more into memory for it."""
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
-        """As ever; RefusedError for a header that says it is very long, and for a file with holes."""
+        """Read a header like `tarfile.TarInfo.frombuf`, and check it.
+
+        Raises:
+            RefusedError: it is an extra header that says it is very long, or it is that of a file
+                with holes.
+        """
         member = super().frombuf(buf, encoding, errors)
         if member.type in HEADERS and member.size > MOST_HEADER:
             raise RefusedError(
@@ -145,12 +160,16 @@ class Member(tarfile.TarInfo):
         return member
 
     def _proc_gnusparse_10(self, *_):
-        # Private, and the only way: this newer kind of holes is listed, without limit, in the content.
+        # tarfile has no public method for this. The newer sparse format lists the holes in the
+        # content of the file, and that list has no limit.
         raise RefusedError(HOLES)
 
 
 class Limited(io.RawIOBase):
-    """The unpacked bytes of an archive on disk, counted, so that headers count as well as files."""
+    """A stream of the unpacked bytes of an archive on disk, which counts and limits them.
+
+    It counts all bytes, so that headers count as well as files.
+    """
 
     def __init__(self, file: BinaryIO, name: str):
         self.name, self.count = name, 0
@@ -171,7 +190,7 @@ class Limited(io.RawIOBase):
         self.count += len(data)
         if self.count > self.limit:
             raise ArchiveError(
-                f"{self.name} unpacks to more than {self.limit / 1024**2:,.0f} MiB from {self.packed / 1024**2:,.1f} MiB, "
-                "which is too much; it was not unpacked."
+                f"{self.name} unpacks to more than {self.limit / 1024**2:,.0f} MiB from "
+                f"{self.packed / 1024**2:,.1f} MiB, which is too much; it was not unpacked."
             )
         return data

@@ -1,11 +1,17 @@
-"""Handles on the web: tfhub.dev, Kaggle Models, any server that speaks as they do, and gs:// folders.
+"""Fetch models from tfhub.dev, Kaggle Models, servers of the same kind, and gs:// folders.
 
-As tensorflow_hub does, the URL is asked with `?tf-hub-format=compressed` for a .tar.gz, whose content is kept in TFHUB_CACHE_DIR under
-the SHA-1 of the URL; TFHUB_MODEL_LOAD_FORMAT and TFHUB_DOWNLOAD_PROGRESS hold too. Its locks are understood, so that both can share a
-cache. What differs: the download and what it unpacks to are bounded, and its SHA-256 is noted in the descriptor beside it. Where
-TFHUB_CACHE_DIR is not set, tfxfer's cache is used rather than the temporary folder, which systems sweep. tensorflow_hub takes any folder
-there that is not empty for a whole model (tensorflow/hub #646, #850, #896): each one is looked at here, and one that is not whole is
-removed and fetched again, once.
+Like tensorflow_hub, this module requests the URL with `?tf-hub-format=compressed` to get a .tar.gz,
+and keeps its content in TFHUB_CACHE_DIR under the SHA-1 of the URL. It also obeys
+TFHUB_MODEL_LOAD_FORMAT and TFHUB_DOWNLOAD_PROGRESS, and understands the locks of tensorflow_hub, so
+that both can share a cache. These things differ:
+
+- The sizes of the download and of its unpacked content are limited, and the SHA-256 of the download
+  is noted in the descriptor beside the model.
+- If TFHUB_CACHE_DIR is not set, the cache of tfxfer is used, and not the temporary folder, which
+  operating systems empty.
+- tensorflow_hub takes any folder in the cache that is not empty for a complete model
+  (tensorflow/hub #646, #850, #896). Here each folder is checked. One that is not complete is
+  removed and fetched again, once.
 """
 
 import contextlib
@@ -41,37 +47,42 @@ from tfxfer.loopback import is_private
 from tfxfer.names import one_line
 
 with warnings.catch_warnings():
-    # It imports pkg_resources, which warns that it is going away; the user can do nothing about it.
+    # tensorflow_hub imports pkg_resources, which warns that it is deprecated. The user can do
+    # nothing about that.
     warnings.simplefilter("ignore")
     from tensorflow_hub import resolver
 
 PIECE = 1024**2
-LOOK = 0.5  # seconds between two looks at another process's lock
-NOTED = "SHA-256: "  # begins a line of the descriptor
-# In China these names answer where tfhub.dev doesn't; tensorflow_hub knows where their archives lie.
+LOOK = 0.5  # seconds between two checks of the lock of another process
+NOTED = "SHA-256: "  # the beginning of a line of the descriptor
+# In China these hosts can be reached, and tfhub.dev can't. The second one holds the archives of the
+# first; tensorflow_hub uses the same pair.
 CHINA = "https://hub.tensorflow.google.cn/"
 CHINAS_ARCHIVES = "https://gcs.tensorflow.google.cn/tfhub-modules/"
 BROKEN = (BrokenOffError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 def is_url(text: str) -> bool:
-    """Whether `fetch` is to find it."""
+    """Return whether a handle is a URL that `fetch` can fetch."""
     return text.startswith(("https://", "http://", "gs://"))
 
 
 def fetch(url: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str | None]:
-    """The local SavedModel folder of a URL, downloaded where it is not in the cache or not whole there.
+    """Return the local SavedModel folder of a URL.
+
+    It is downloaded if the cache does not hold it, or holds an incomplete one.
 
     Args:
-        wanted: SHA-256 that the archive must have (of a gs:// folder: that its copy must have).
+        wanted: the SHA-256 that the archive must have, or the copy of a gs:// folder; "" for any.
         pace: how slow and how large a download may be.
 
     Returns:
-        the folder, and its SHA-256; None of a folder that tensorflow_hub put into the cache.
+        The folder, and its SHA-256, or None for a folder that tensorflow_hub put into the cache.
 
     Raises:
-        HandleError: no network, an answer such as 404, something other than an archive of a SavedModel, a download that broke off
-            twice, is too slow or too large; or it has another hash than `wanted`, or than it had when it was fetched before.
+        HandleError: there is no network; the server answers with an error such as 404, or with
+            something other than an archive of a SavedModel; the download broke off twice, is too
+            slow or too large; or the SHA-256 is not `wanted`, or not the one of the last time.
     """
     try:
         if url.startswith("gs://") and not archive.is_archive(Path(url)):
@@ -88,7 +99,7 @@ def fetch(url: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str | No
 
 
 def fetched(url: str, wanted: str, pace: Pace) -> tuple[Path, str | None]:
-    """See `fetch`; of an archive."""
+    """Fetch an archive and return the folder with its content; see `fetch`."""
     folder = hub_folder() / hashlib.sha1(url.encode()).hexdigest()
     found = ""
     for _ in range(2):
@@ -116,26 +127,33 @@ def fetched(url: str, wanted: str, pace: Pace) -> tuple[Path, str | None]:
     if held(folder, wanted):
         return check(folder), noted(folder)
     raise HandleError(
-        f"{url} was fetched twice and did not arrive whole: {found}. Try again later, or fetch the archive by hand and use its path."
+        f"{url} was fetched twice and did not arrive whole: {found}. Try again later, or fetch the "
+        "archive by hand and use its path."
     )
 
 
 class IncompleteError(Exception):
-    """An archive of a SavedModel that lacks something."""
+    """Something is missing in an archive of a SavedModel."""
 
 
 def held(folder: Path, wanted: str) -> bool:
-    """Whether the cache has it, and with that hash if one is asked for."""
+    """Return whether the cache holds the folder, with the SHA-256 `wanted` unless that is ""."""
     return folder.is_dir() and any(folder.iterdir()) and wanted in ("", noted(folder))
 
 
 def bring(url: str, folder: Path, number: str, wanted: str, pace: Pace) -> str:
-    """Download, look at and unpack an archive, and put its SavedModel in its place; returns its SHA-256.
+    """Download and unpack an archive, and put its SavedModel into the cache as `folder`.
+
+    Args:
+        number: the number of the download, for the name of the temporary folder; see `locked`.
+
+    Returns:
+        The SHA-256 of the archive.
 
     Raises:
-        HandleError: it is none, too large, or has another hash than it should.
+        HandleError: it is not an archive, is too large, or has another SHA-256 than it should.
         IncompleteError: something is missing in it.
-        OSError and so on: see `download`.
+        OSError and others: see `download`.
     """
     warn_of_http(url, wanted)
     with beside(folder, number) as aside:
@@ -161,7 +179,7 @@ def bring(url: str, folder: Path, number: str, wanted: str, pace: Pace) -> str:
 
 
 def pull(url: str, file: BinaryIO, pace: Pace, more: Callable[[int], None]) -> str:
-    """Write the archive at a URL into a file; returns its SHA-256."""
+    """Download the archive at a URL into a file, and return its SHA-256."""
     if url.startswith("gs://"):
         return pull_remote(url, file, pace, more)
     if url.startswith(CHINA):
@@ -170,7 +188,7 @@ def pull(url: str, file: BinaryIO, pace: Pace, more: Callable[[int], None]) -> s
 
 
 def pull_remote(url: str, file: BinaryIO, pace: Pace, more: Callable[[int], None]) -> str:
-    """Write a file of one of TensorFlow's file systems into a file; returns its SHA-256."""
+    """Copy a file from a file system that TensorFlow reads, such as gs://; return its SHA-256."""
     digest = hashlib.sha256()
     until, count = time.monotonic() + pace.whole, 0
     with tf.io.gfile.GFile(url, "rb") as source:
@@ -187,7 +205,11 @@ def pull_remote(url: str, file: BinaryIO, pace: Pace, more: Callable[[int], None
 
 
 def with_query(url: str, form: str) -> str:
-    """The URL with the question that TF Hub's servers know."""
+    """Return the URL with the query that asks a TF Hub server for a format.
+
+    Args:
+        form: "compressed" or "uncompressed".
+    """
     parts = urllib.parse.urlsplit(url)
     query = [*urllib.parse.parse_qsl(parts.query), ("tf-hub-format", form)]
     return urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
@@ -195,7 +217,10 @@ def with_query(url: str, form: str) -> str:
 
 @contextlib.contextmanager
 def progress(url: str) -> Iterator[Callable[[int], None]]:
-    """Told of each piece, prints how much has come where TFHUB_DOWNLOAD_PROGRESS is set."""
+    """Yield a function to call with the number of bytes of each piece.
+
+    It prints how much has arrived if TFHUB_DOWNLOAD_PROGRESS is set.
+    """
     shown = bool(os.environ.get("TFHUB_DOWNLOAD_PROGRESS"))
     count = 0
 
@@ -210,11 +235,11 @@ def progress(url: str) -> Iterator[Callable[[int], None]]:
         print(f"\rDownloaded {url}, Total size: {count / 1e6:,.1f} MB", flush=True)
 
 
-# --- whom to believe --------------------------------------------------------------------------------------------------------------------------
+# --- what can be trusted --------------------------------------------------------------------------
 
 
 def warn_of_http(url: str, wanted: str) -> None:
-    """Say it where anybody on the way could change what is sent."""
+    """Warn if a model is fetched over http without a SHA-256, so that anybody could change it."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "http" and not wanted and not is_loopback(parts.hostname or ""):
         logging.getLogger(__name__).warning(
@@ -225,7 +250,7 @@ def warn_of_http(url: str, wanted: str) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this machine itself."""
+    """Return whether the name or address of a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -233,12 +258,15 @@ def is_loopback(host: str) -> bool:
 
 
 def descriptor(folder: Path) -> Path:
-    """The file beside a model in the cache that says where it is from; tensorflow_hub writes the like."""
+    """Return the file beside a model in the cache that says where the model came from.
+
+    tensorflow_hub writes such a file too.
+    """
     return folder.with_name(f"{folder.name}.descriptor.txt")
 
 
 def noted(folder: Path) -> str | None:
-    """The SHA-256 of what was fetched last under this name, None where nobody noted it."""
+    """Return the SHA-256 in the descriptor of a folder, or None if there is none."""
     try:
         with open(descriptor(folder), errors="replace") as file:
             lines = file.read(PIECE).splitlines()
@@ -249,7 +277,7 @@ def noted(folder: Path) -> str | None:
 
 
 def note(url: str, folder: Path, digest: str) -> None:
-    """Write the descriptor, in tensorflow_hub's words and one more line."""
+    """Write the descriptor: the lines that tensorflow_hub writes, and one with the SHA-256."""
     text = (
         f"Module: {url}\nDownload Time: {datetime.datetime.today()}\n"
         f"Downloader Hostname: {socket.gethostname()} (PID:{os.getpid()})\n{NOTED}{digest}\n"
@@ -260,7 +288,16 @@ def note(url: str, folder: Path, digest: str) -> None:
 
 
 def check_unchanged(url: str, digest: str, wanted: str, before: str | None, folder: Path) -> None:
-    """Refuse what is another content than was fetched from there before, unless it was asked for by its hash."""
+    """Check that a URL still has the content that it had when it was fetched before.
+
+    Args:
+        digest: the SHA-256 of the content now.
+        wanted: the SHA-256 that was asked for. Unless it is "", changed content is accepted.
+        before: the SHA-256 of the content before, or None if it is not known.
+
+    Raises:
+        HandleError: the content has changed.
+    """
     if before and digest != before and not wanted:
         raise HandleError(
             f"{url} leads to another content than when it was fetched before: the SHA-256 was "
@@ -269,17 +306,21 @@ def check_unchanged(url: str, digest: str, wanted: str, before: str | None, fold
         )
 
 
-# --- one process at a time --------------------------------------------------------------------------------------------------------------------
+# --- one process at a time ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def locked(url: str, folder: Path, wanted: str, pace: Pace) -> Iterator[str]:
-    """Hold the lock of a model in the cache; yields the number in the name of the folder for the download.
+    """Hold the lock of a model in the cache.
 
-    Waits while another process holds it, but not for one that is dead, stands still, or has brought what is wanted.
+    The function waits while another process holds the lock, but not for a process that is dead,
+    makes no progress, or has already fetched what is wanted.
+
+    Yields:
+        The number of the download, a part of the name of its temporary folder.
 
     Raises:
-        HandleError: it took too long.
+        HandleError: the wait took too long.
     """
     number = uuid.uuid4().hex
     lock = folder.with_name(f"{folder.name}.lock")
@@ -311,7 +352,7 @@ def locked(url: str, folder: Path, wanted: str, pace: Pace) -> Iterator[str]:
 
 
 def take(lock: Path, mine: str) -> bool:
-    """Whether the lock was free, and is ours now."""
+    """Try to take the lock, and return whether it was free."""
     try:
         with open(lock, "x") as file:
             file.write(mine)
@@ -323,7 +364,12 @@ def take(lock: Path, mine: str) -> bool:
 
 
 def owner(lock: Path) -> tuple[str, int, str] | None:
-    """(machine, process, number of the download) in a lock; None where it can't be read, or isn't one."""
+    """Read a lock.
+
+    Returns:
+        The name of the machine, the id of the process and the number of its download, or None if
+        the file can't be read or is not a lock.
+    """
     try:
         host, process, number = lock.read_text().rsplit(".", 2)
         return (host, int(process), number) if re.fullmatch("[0-9a-f]{32}", number) else None
@@ -332,7 +378,10 @@ def owner(lock: Path) -> tuple[str, int, str] | None:
 
 
 def growth(folder: Path, lock: Path) -> tuple[object, int]:
-    """What changes while the owner of a lock works: who it is, and the bytes that it has brought."""
+    """Return the owner of a lock and the bytes that it has downloaded.
+
+    As long as this value changes, the owner makes progress.
+    """
     found = owner(lock)
     if found is None:
         return found, 0
@@ -344,7 +393,7 @@ def growth(folder: Path, lock: Path) -> tuple[object, int]:
 
 
 def forget_dead_download(folder: Path) -> None:
-    """Remove the lock of a download whose process on this machine is dead, and what it had brought."""
+    """Remove the lock and the files of a download whose process, on this machine, is dead."""
     lock = folder.with_name(f"{folder.name}.lock")
     found = owner(lock)
     if found is None or os.name != "posix" or found[0] != socket.gethostname():
@@ -359,14 +408,20 @@ def forget_dead_download(folder: Path) -> None:
         return
 
 
-# --- folders that are elsewhere ---------------------------------------------------------------------------------------------------------------
+# --- folders on remote file systems ---------------------------------------------------------------
 
 
 def copy(path: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str]:
-    """A local copy of a folder on a file system of TensorFlow's, such as gs://, under a key of its names, sizes and times.
+    """Copy a folder from a file system that TensorFlow reads, such as gs://, into the cache.
+
+    The copy is kept under a hash of the names, sizes and times of the files.
 
     Returns:
-        the folder, and its SHA-256.
+        The folder of the copy, and its SHA-256.
+
+    Raises:
+        HandleError: the folder can't be copied, is not a complete SavedModel, or its SHA-256 is not
+            `wanted`, or not the one of the last time.
     """
     top = path.rstrip("/")
     try:
@@ -391,12 +446,17 @@ def copy(path: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str]:
 
 
 def remote_files(top: str) -> list[tuple[str, int, int]]:
-    """(name below `top`, bytes, time of change) of each file.
+    """List the files below `top`, sorted.
+
+    Returns:
+        For each file its name below `top`, its size in bytes, and the time of its last change in
+        nanoseconds.
 
     Raises:
-        HandleError: there is none, there are too many, they are too large, or one would leave the folder.
+        HandleError: there is no file, there are too many, they are too large, or one would be
+            written outside the folder.
     """
-    tf.io.gfile.listdir(top)  # raises what `walk` would swallow
+    tf.io.gfile.listdir(top)  # raises errors that `walk` would hide
     files, size = [], 0
     for place, _, names in tf.io.gfile.walk(top):
         for name in names:
@@ -418,7 +478,7 @@ def remote_files(top: str) -> list[tuple[str, int, int]]:
 
 
 def copy_files(top: str, names: list[str], to: Path, pace: Pace) -> None:
-    """Copy files into a new folder."""
+    """Copy the files `names` below `top` into the new folder `to`."""
     until, room = time.monotonic() + pace.whole, MOST_UNPACKED
     for name in names:
         target = to / name
@@ -434,11 +494,11 @@ def copy_files(top: str, names: list[str], to: Path, pace: Pace) -> None:
                 file.write(piece)
 
 
-# --- the cache, and what went wrong -----------------------------------------------------------------------------------------------------------
+# --- the cache and errors -------------------------------------------------------------------------
 
 
 def hub_folder() -> Path:
-    """tensorflow_hub's cache folder, ours where the user chose none."""
+    """Return the cache folder of tensorflow_hub, or one in tfxfer's cache if none was chosen."""
     chosen = resolver.tfhub_cache_dir()
     if "://" in (chosen or ""):
         raise HandleError(
@@ -449,15 +509,16 @@ def hub_folder() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HandleError(
-            f"{folder} can't be written ({error.strerror}). Choose another folder with TFHUB_CACHE_DIR."
+            f"{folder} can't be written ({error.strerror}). Choose another folder with "
+            "TFHUB_CACHE_DIR."
         ) from error
     return folder
 
 
 def reason(error: Exception) -> str:
-    """What an error on the way means, and what to try."""
+    """Return what an error during a download means, and what to try."""
     if isinstance(error, urllib.error.HTTPError):
-        error.close()  # it holds the connection
+        error.close()  # the error holds the connection open
         why = one_line(str(error.reason)[:MOST_SAID])
         return f"the server answers {error.code} ({why}). {hint(error.code)}"
     if isinstance(error, urllib.error.URLError):
@@ -475,5 +536,8 @@ def hint(code: int) -> str:
     if code in (404, 410):
         return "Check the name and the version at its end; `tfxfer backbones` lists handles."
     if code in (401, 403):
-        return "The model may need an account or a consent: fetch the archive by hand and use its path."
+        return (
+            "The model may need an account or a consent: fetch the archive by hand and use its "
+            "path."
+        )
     return "Try again later."

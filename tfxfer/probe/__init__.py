@@ -1,12 +1,15 @@
-"""Heads on cached features: fitted in closed form or by a convex descent and picked by cross-validation (`choose`), or trained by `fit` (`fit_head`).
+"""Fit heads on cached features.
 
-folds       which examples are held out together, which stand for all
-fitted      Fitted: an affine head; its temperature
+`choose` fits heads in closed form or by minimising a convex loss, and picks one by
+cross-validation. `fit_head` trains any Keras layer with `fit`.
+
+folds       which examples are held out together, and which ones represent all
+fitted      Fitted: an affine head, and its temperature
 averaged    Averaged: the mean of several heads
-closed      gaussian, ridge, prototype
-precision   the Gaussian's means and P, for those who ask how far an image is from every class
+closed      gaussian, ridge and prototype, fitted in closed form
+precision   the Gaussian's class means and precision matrix, to tell how far an image is from them
 unknown     how far an example is from every class
-logistic    linear
+logistic    linear: logistic regression
 validate    choose: which head on which taps
 train       fit_head: any Keras layer
 """

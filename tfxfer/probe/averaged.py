@@ -13,10 +13,11 @@ from tfxfer.probe.fitted import Array, Fitted
 class Averaged:
     """The mean of the calibrated logits of several heads.
 
-    A row of log-probabilities is a row of logits less one number, which no softmax sees. So the
-    mean of the logits has the probabilities of the mean of the log-probabilities.
+    In each row, log-probabilities are the logits minus one constant, and softmax ignores such a
+    constant. So the mean of the logits gives the same probabilities as the mean of the
+    log-probabilities.
 
-    members: each reads its own number of last taps.
+    members: the heads. Each reads its own number of last taps.
     """
 
     members: tuple[Fitted, ...]
@@ -33,7 +34,7 @@ class Averaged:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """TakeColumns of each of these taps."""
+        """The number of columns of each of these taps."""
         return max((member.widths for member in self.members), key=len)
 
     @property
@@ -42,12 +43,18 @@ class Averaged:
         return self.members[0].classes
 
     def logits(self, features: Array) -> np.ndarray:
-        """Calibrated logits, float32 [n, C], of features with at least these taps last."""
+        """Return calibrated logits, float32 [n, C].
+
+        The last columns of the features must be at least these taps.
+        """
         total = sum(member.logits(features) for member in self.members)
         return np.asarray(total, np.float32) / np.float32(len(self.members))
 
     def layer(self) -> keras.Model:
-        """The same as a Keras layer: features of the last `taps` taps [B, d] to logits [B, C]."""
+        """Return the same head as a Keras model.
+
+        It maps the features of the last `taps` taps, [B, d], to calibrated logits, [B, C].
+        """
         features = keras.Input((sum(self.widths),), name="features")
         logits = []
         for member in self.members:
@@ -58,9 +65,12 @@ class Averaged:
         return keras.Model(features, mean, name=self.name)
 
     def cooled(self, temperature: float) -> "Averaged":
-        """The same head with its logits divided by a temperature."""
+        """Return the same head with its logits divided by a temperature."""
         return Averaged(tuple(member.cooled(temperature) for member in self.members))
 
     def expanded(self, present: np.ndarray, classes: int) -> "Averaged":
-        """The same head over `classes` classes, of which it knows only `present`."""
+        """Return the same head over `classes` classes.
+
+        It knows only the classes in `present`; the others get a probability of almost zero.
+        """
         return Averaged(tuple(member.expanded(present, classes) for member in self.members))

@@ -1,8 +1,9 @@
-"""Gaussian, Ridge and Prototype: heads from one system of equations, never by training.
+"""Fit the heads gaussian, ridge and prototype by solving a system of equations, without training.
 
-Each has two forms with the same result. The dual one takes the kernel matrix K = X X' of n examples and gives `alpha` and `bias` with
-logits = x X' alpha + bias: it is what cross-validation runs on, for K is computed once for all folds. The primal one reads the features in blocks and holds
-one d x d matrix, however many examples there are.
+Each head has two forms with the same result. The dual form takes the kernel matrix K = X X' of n
+examples and gives `alpha` and `bias` with logits = x X' alpha + bias. Cross-validation uses it,
+because K is computed only once for all folds. The primal form reads the features in blocks and
+holds one d x d matrix, however many examples there are.
 """
 
 from collections.abc import Sequence
@@ -14,21 +15,27 @@ from scipy.linalg.blas import ssyrk
 from tfxfer.probe.fitted import Array, Fitted, blocks, centred, normalised, one_thread
 from tfxfer.probe.folds import sample
 
-LEAVE_ONE_OUT = (
-    2000  # examples that Ridge picks its strength on: an eigen-decomposition costs the cube
-)
-STRENGTHS = 10.0 ** np.arange(
-    -5, 2.01, 0.5
-)  # of Ridge, in units of the mean squared length of a centred example
+# Ridge picks its strength on at most so many examples, because the time of an eigendecomposition
+# grows with the cube of their number.
+LEAVE_ONE_OUT = 2000
+# The strengths that Ridge tries, in units of the mean squared length of a centred example.
+STRENGTHS = 10.0 ** np.arange(-5, 2.01, 0.5)
 ROUNDING = float(np.finfo(np.float32).eps)
 
 
 def shares(labels: np.ndarray, classes: int) -> np.ndarray:
-    """[n, C]: 1 / (size of the class) where the example is of the class, so that shares' X are the class means."""
+    """Return [n, C]: 1 / (size of the class) where the example is of the class, else 0.
+
+    The product shares' X is then the class means.
+
+    Raises:
+        ValueError: a class has no example.
+    """
     counts = np.bincount(labels, minlength=classes)
     if not counts.all():
         raise ValueError(
-            f"every class needs an example to be fitted on. Received none of class {int(np.argmin(counts))}"
+            "every class needs an example to be fitted on. "
+            f"Received none of class {int(np.argmin(counts))}"
         )
     out = np.zeros((len(labels), classes))
     out[np.arange(len(labels)), labels] = 1.0 / counts[labels]
@@ -38,7 +45,15 @@ def shares(labels: np.ndarray, classes: int) -> np.ndarray:
 def gaussian_dual(
     kernel: np.ndarray, labels: np.ndarray, classes: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`alpha` [n, C] and `bias` [C] of the Gaussian, from the kernel matrix [n, n] of features `width` wide, by Woodbury."""
+    """Fit the Gaussian on a kernel matrix, with the Woodbury identity.
+
+    Args:
+        kernel: [n, n], of features with `width` columns.
+        labels: int [n].
+
+    Returns:
+        `alpha` [n, C] and `bias` [C].
+    """
     means = shares(labels, classes)
     residual = np.array(kernel, np.float64)
     products = residual @ means  # X M'
@@ -46,9 +61,10 @@ def gaussian_dual(
     right = residual @ means  # R M'
     residual -= right[:, labels]  # R R'
     t = np.trace(residual) / max(len(labels) - 1, 1)
-    # Examples that differ by what float32 rounds away leave a matrix that is no covariance.
+    # Where examples differ only by rounding errors of float32, the matrix is no covariance: t is
+    # at least as large as these errors.
     t = max(t, len(labels) * ROUNDING * float(kernel.diagonal().max()))
-    t = t or 1.0  # all examples lie on their means: then every t gives the same
+    t = t or 1.0  # all examples are equal to their class means: then every t gives the same
     residual.flat[:: len(labels) + 1] += t
     solved = linalg.cho_solve(
         linalg.cho_factor(residual, lower=True, overwrite_a=True, check_finite=False),
@@ -64,17 +80,28 @@ def gaussian_dual(
 
 
 def onehot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """[n, C] of 0 and 1."""
+    """Return the labels as one-hot rows, float64 [n, C]."""
     return np.eye(classes)[labels]
 
 
 def ridge_dual(
     kernel: np.ndarray, labels: np.ndarray, classes: int, strength: float | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """`alpha`, `bias`, leave-one-out logits [n, C] and the strength, picked by their squared error, from one eigen-decomposition.
+    """Fit ridge regression on a kernel matrix, with one eigendecomposition.
 
-    The hat matrix is 1/n + Q s/(s+strength) Q', s and Q of the centred kernel. The constant vector has s = 0 there and must stay without a share of its own:
-    solved as a system without that 1/n, its 1/strength outweighs all else, and leave-one-out picks a strength of 0.
+    The hat matrix is 1/n + Q s/(s+strength) Q', where s and Q are the eigenvalues and eigenvectors
+    of the centred kernel. The constant vector has the eigenvalue 0 there and must not get a term of
+    its own: if the system were solved without that 1/n, its 1/strength would outweigh everything
+    else, and leave-one-out would pick a strength of 0.
+
+    Args:
+        kernel: [n, n].
+        labels: int [n].
+        strength: strength of the penalty; by default the one whose leave-one-out logits have the
+            smallest squared error.
+
+    Returns:
+        `alpha` [n, C], `bias` [C], leave-one-out logits [n, C], and the strength.
     """
     n = len(labels)
     kernel = np.asarray(kernel, np.float64)
@@ -103,7 +130,7 @@ def ridge_dual(
 def prototype_dual(
     kernel: np.ndarray, labels: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`alpha` [n, C] and `bias` [C] of the Prototype, from the kernel matrix."""
+    """Return `alpha` [n, C] and `bias` [C] of the prototype, fitted on the kernel matrix [n, n]."""
     kernel = np.asarray(kernel, np.float64)
     row = kernel.mean(0)
     lengths = np.sqrt(np.maximum(np.diag(kernel) - 2 * row + row.mean(), 1e-24))
@@ -121,9 +148,14 @@ def from_dual(
     bias: np.ndarray,
     strength: float | None = None,
 ) -> Fitted:
-    """The head of `alpha` and `bias`, where x are the normalised examples [n, d] whose kernel matrix it was."""
+    """Return the head of `alpha` and `bias`.
+
+    Args:
+        x: the normalised examples [n, d] from which the kernel matrix was computed.
+    """
     mean = x.mean(0)
-    # The mean is taken off the features and given back in the bias, for the sake of float32.
+    # The mean is subtracted from the features and added again in the bias: float32 is then exact
+    # enough.
     bias = bias + (x @ mean).astype(np.float64) @ alpha
     return primal(name, widths, mean, x.T @ alpha.astype(np.float32), bias, strength)
 
@@ -137,15 +169,20 @@ def gaussian(
     *,
     rows: np.ndarray | None = None,
 ) -> Fitted:
-    """One Gaussian a class with a shared covariance, shrunk by its mean variance: nothing to set (METHODS: Gaussian).
+    """Fit one Gaussian for each class, with one covariance for all classes (METHODS: Gaussian).
 
-    X = features with each tap at length one, M = class means, R = X - M[labels], t = sum(R^2) / (n-1), P = d (R'R + t I)^-1,
-    logits = X P M' - diag(M P M') / 2. By Cholesky; up to n = d/3 by the kernel matrix.
+    The covariance is shrunk by its mean variance; there is nothing to set.
+
+    With X = features with each tap scaled to length one, M = class means, R = X - M[labels],
+    t = sum(R^2) / (n-1) and P = d (R'R + t I)^-1, the logits are X P M' - diag(M P M') / 2.
+
+    The system is solved by Cholesky decomposition; for up to n = d/3 examples the kernel matrix is
+    used.
 
     Args:
         features: float32 [n, F], F >= sum(widths): the last columns are used.
         labels: int [n], 0 .. classes - 1, each class at least once among `rows`.
-        widths: columns of each tap that is used.
+        widths: number of columns of each tap that is used.
         rows: positions to fit on; all by default.
 
     Raises:
@@ -177,9 +214,10 @@ def ridge(
     rows: np.ndarray | None = None,
     strength: float | None = None,
 ) -> Fitted:
-    """Least squares on one-hot targets with squared weights penalised; the strength by leave-one-out in closed form, on at most 2,000 examples.
+    """Fit least squares on one-hot targets, with a penalty on the squared weights.
 
-    Arguments and errors as for `gaussian`.
+    The strength of the penalty, where it is not given, is picked by leave-one-out in closed form,
+    on at most 2,000 examples. The other arguments and the errors are those of `gaussian`.
     """
     rows = np.arange(len(labels)) if rows is None else rows
     labels, width = np.asarray(labels)[rows], sum(widths)
@@ -221,9 +259,11 @@ def prototype(
     *,
     rows: np.ndarray | None = None,
 ) -> Fitted:
-    """The cosine to class means of centred examples at length one: right where a class has one example.
+    """Score each class by the cosine between the example and the class mean.
 
-    The length of the example itself is left out, which changes no prediction and keeps the head affine. Arguments and errors as for `gaussian`.
+    The examples are centred and scaled to length one before they are averaged. This head suits
+    classes that have one example each. The length of the example to classify is left out, which
+    changes no prediction and keeps the head affine. Arguments and errors are those of `gaussian`.
     """
     rows = np.arange(len(labels)) if rows is None else rows
     labels, width = np.asarray(labels)[rows], sum(widths)
@@ -240,7 +280,7 @@ def prototype(
 def class_means(
     features: Array, rows: np.ndarray, labels: np.ndarray, classes: int, widths: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the normalised features, float32: of each class [C, d], of all examples [d]."""
+    """Return the means of the normalised features, float32: of each class [C, d], of all [d]."""
     weights, means = shares(labels, classes), np.zeros((classes, sum(widths)))
     for where, x in blocks(features, rows, sum(widths)):
         means += weights[where].astype(np.float32).T @ normalised(x, widths)
@@ -250,7 +290,10 @@ def class_means(
 
 
 def solve(scatter: np.ndarray, t: float, right: np.ndarray) -> np.ndarray:
-    """(scatter + t I)^-1 right, where only the lower triangle of `scatter` is set; it is overwritten, a second d x d matrix is never made."""
+    """Return (scatter + t I)^-1 right, where only the lower triangle of `scatter` is set.
+
+    `scatter` is overwritten, so that a second d x d matrix is never made.
+    """
     scatter.flat[:: len(scatter) + 1] += np.float32(t)
     factor = linalg.cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
     return linalg.cho_solve(factor, right, check_finite=False)
@@ -266,7 +309,7 @@ def primal(
     normalise: str = "l2",
     scale: np.ndarray | None = None,
 ) -> Fitted:
-    """The head of a kernel [d, C] on features whose mean is taken off."""
+    """Return the head of a kernel [d, C] on features from which `mean` is subtracted."""
     scale = np.ones_like(mean) if scale is None else scale
     return Fitted(
         name,

@@ -12,11 +12,16 @@ from threadpoolctl import threadpool_limits
 from tfxfer.heads import EPSILON, Standardisation, TapNormalization
 
 BLOCK = 1024  # rows that are in memory at once
-ABSENT = -40.0  # calibrated logit of a class without examples; the others' mean is 0, so its probability stays below e^-40
+# Calibrated logit of a class without examples. The mean of the others is 0, so the probability of
+# this class stays below e^-40.
+ABSENT = -40.0
 
 
 class Array(Protocol):
-    """What heads are fitted on: `features[positions]` is float32 [m, F], be it a NumPy array or rows on disk."""
+    """Features that heads are fitted on, such as a NumPy array or rows on disk.
+
+    `features[positions]` is float32 [m, F].
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -25,12 +30,19 @@ class Array(Protocol):
 
 
 def one_thread(function: Callable) -> Callable:
-    """Run with one BLAS thread: the same bits whatever the number of cores, and no threads that spin on a busy machine."""
+    """Run a function with one BLAS thread.
+
+    It then gives the same bits whatever the number of cores, and no waiting threads use up a busy
+    machine.
+    """
     return threadpool_limits.wrap(limits=1, user_api="blas")(function)
 
 
 def normalised(x: np.ndarray, widths: Sequence[int]) -> np.ndarray:
-    """Each tap of each row at length one, float32; NumPy's side of `TapNormalization`."""
+    """Return each row with each of its taps scaled to length one, float32.
+
+    `TapNormalization` does the same in Keras.
+    """
     out = np.array(x, np.float32)
     start = 0
     for width in widths:
@@ -43,7 +55,10 @@ def normalised(x: np.ndarray, widths: Sequence[int]) -> np.ndarray:
 def blocks(
     features: Array, rows: np.ndarray, width: int, size: int = BLOCK
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """The last `width` columns of `features[rows]`, some rows at a time, with the place of each block in `rows`."""
+    """Yield the last `width` columns of `features[rows]`, `size` rows at a time.
+
+    Each block comes after the slice of `rows` that it holds.
+    """
     for start in range(0, len(rows), size):
         yield (
             slice(start, start + size),
@@ -53,14 +68,18 @@ def blocks(
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A head that is affine in normalised features: z @ kernel + bias, over a temperature, with z = (normalise(x) - mean) / scale.
+    """A head that is affine in normalised features.
+
+    logits = (z @ kernel + bias) / temperature, with z = (normalise(x) - mean) / scale.
 
     name: "gaussian", "linear", "ridge" or "prototype".
     taps, widths: how many of the last taps it reads, and their numbers of columns, d = sum(widths).
     normalise: "l2" (each tap to length one) or "standardise" (columns by mean and scale alone).
-    mean, scale: float32 [d]. kernel: float32 [d, C]. bias: float32 [C]; kernel and bias have mean zero over the classes.
-    temperature: what logits are divided by so that their softmax is calibrated.
-    strength: what the squared weights were penalised by; None for a head without such a setting.
+    mean, scale: float32 [d].
+    kernel: float32 [d, C].
+    bias: float32 [C]. Kernel and bias have mean zero over the classes.
+    temperature: the logits are divided by it so that their softmax is calibrated.
+    strength: strength of the penalty on squared weights; None for a head without such a setting.
     """
 
     name: str
@@ -80,7 +99,10 @@ class Fitted:
         return len(self.bias)
 
     def logits(self, features: Array) -> np.ndarray:
-        """Calibrated logits, float32 [n, C], of features that have at least these taps as their last columns."""
+        """Return calibrated logits, float32 [n, C].
+
+        The last columns of the features must be at least these taps.
+        """
         out = [
             self._block(x)
             for _, x in blocks(features, np.arange(features.shape[0]), sum(self.widths))
@@ -95,7 +117,10 @@ class Fitted:
         )
 
     def layer(self) -> keras.Sequential:
-        """The same as a Keras layer: features of the last `taps` taps, float32 [B, d], to calibrated logits [B, C]."""
+        """Return the same head as a Keras model.
+
+        It maps the features of the last `taps` taps, float32 [B, d], to calibrated logits [B, C].
+        """
         dense = keras.layers.Dense(len(self.bias), name="logits")
         standardise = Standardisation(name="standardisation")
         first = (
@@ -113,11 +138,14 @@ class Fitted:
         return model
 
     def cooled(self, temperature: float) -> "Fitted":
-        """The same head with its logits divided by a temperature."""
+        """Return the same head with its logits divided by a temperature."""
         return replace(self, temperature=self.temperature * temperature)
 
     def expanded(self, present: np.ndarray, classes: int) -> "Fitted":
-        """The same head over `classes` classes, of which it knows only `present`; the others get next to no probability."""
+        """Return the same head over `classes` classes.
+
+        It knows only the classes in `present`; the others get a probability of almost zero.
+        """
         kernel = np.zeros((len(self.kernel), classes), np.float32)
         bias = np.full(classes, ABSENT * self.temperature, np.float32)
         kernel[:, present], bias[present] = self.kernel, self.bias
@@ -125,7 +153,10 @@ class Fitted:
 
 
 def centred(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias with mean zero over the classes: the same probabilities, and the smallest numbers that give them."""
+    """Return kernel and bias minus their means over the classes, as float32.
+
+    The probabilities stay the same, and no smaller numbers give them.
+    """
     kernel, bias = np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
     return (kernel - kernel.mean(1, keepdims=True)).astype(np.float32), (bias - bias.mean()).astype(
         np.float32
@@ -133,10 +164,11 @@ def centred(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T for which softmax(logits / T) has the smallest log loss: bisection on u = log(1/T), 30 steps (METHODS: calibration).
+    """Return the T for which softmax(logits / T) has the smallest log loss (METHODS: calibration).
 
-    The log loss is convex in exp(u), with the derivative mean(sum z softmax(e^u z)) - mean(z_y). One example in n + 1 counts as of unknown class, else
-    logits without a single error would ask for T = 0.
+    T is found by bisection on u = log(1/T), in 30 steps. The log loss is convex in exp(u), with the
+    derivative mean(sum z softmax(e^u z)) - mean(z_y). One example in n + 1 counts as being of an
+    unknown class; otherwise logits without a single error would lead to T = 0.
 
     Args:
         logits: [n, C], of examples that the head was not fitted on.
@@ -150,7 +182,7 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if unit == 0.0:
         return 1.0
     z /= unit
-    # z has mean zero over the classes, so the unknown example's share of the second term is 0.
+    # z has mean zero over the classes, so the example of unknown class adds 0 to the second term.
     target = z[np.arange(len(z)), labels].mean() * len(z) / (len(z) + 1)
     low, high = -12.0, 12.0
     for _ in range(30):
@@ -163,7 +195,7 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -log p of the true class."""
+    """Return the mean of -log p of the true class."""
     return float(
         -log_softmax(np.asarray(logits, np.float64), 1)[np.arange(len(labels)), labels].mean()
     )

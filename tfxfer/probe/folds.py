@@ -1,13 +1,20 @@
-"""Which examples are held out together, and which stand for all: both stratified, both by seed."""
+"""Deal examples into folds, or draw a sample of them.
+
+Both are stratified, and both are determined by a seed.
+"""
 
 import numpy as np
 
 
 def deal(labels: np.ndarray, count: int, seed: int, units: np.ndarray | None = None) -> np.ndarray:
-    """The fold of each example, int [n], 0 .. count - 1; -1 for the only example of its class, which is never held out.
+    """Return the fold of each example, int [n], 0 .. count - 1.
 
-    Examples are shuffled and dealt out class by class like cards, so that folds differ by at most one example, in all and within each class. Examples with
-    the same number in `units` (of one group, or identical) are held out together: a figure of examples whose twins were fitted on says nothing.
+    The only example of its class is never held out: its fold is -1.
+
+    Examples are shuffled and then dealt out class by class, one to each fold in turn. So the sizes
+    of the folds differ by at most one example, in total and within each class. Examples with the
+    same number in `units` (of one group, or identical) are held out together: an accuracy on
+    examples whose copies were used for fitting says nothing.
     """
     labels = np.asarray(labels)
     if units is not None and len(np.unique(units)) < len(labels):
@@ -27,7 +34,10 @@ def deal(labels: np.ndarray, count: int, seed: int, units: np.ndarray | None = N
 
 
 def sample(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Sorted positions of about `count` examples, each class by its share; two of each class at least, where it has two."""
+    """Return sorted positions of about `count` examples, each class in proportion to its size.
+
+    At least two examples of each class are taken, where it has two.
+    """
     labels = np.asarray(labels)
     if len(labels) <= count:
         return np.arange(len(labels))
@@ -47,7 +57,10 @@ def sample(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def few(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """As `sample`, but never more than `count`: where two of each class are more, some of them."""
+    """Draw a sample as `sample` does, but never more than `count` examples.
+
+    Where two of each class would be more than `count`, some of them are left out at random.
+    """
     found = sample(labels, count, seed)
     return (
         found

@@ -1,9 +1,11 @@
-"""Linear: multinomial logistic regression with its squared weights penalised, all folds in one descent.
+"""Fit the head linear: multinomial logistic regression with a penalty on its squared weights.
 
-The loss is the usual one: sum of -log p + strength/2 * sum of squared weights, the intercept free. What is added is speed. Up to 2,000 examples are
-rotated into the space that their rows span (exact, at most n dimensions); above that the features themselves are the design. Either way the descent runs
-in coordinates in which the loss is about as steep one way as another, so that some 20 steps of L-BFGS do what takes hundreds, and all folds share each
-product with the design.
+The loss is the usual one: sum of -log p + strength/2 * sum of squared weights, without a penalty on
+the intercept. All else is done for speed. Up to 2,000 examples are rotated into the space that
+their rows span, which is exact and has at most n dimensions. With more examples, the features
+themselves are the design matrix. In both cases the loss is minimised in coordinates in which it is
+about equally steep in every direction, so that about 20 steps of L-BFGS do what would take
+hundreds. All folds are fitted in one minimisation, and share each product with the design matrix.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,25 +19,32 @@ from tfxfer.probe.closed import primal, shares
 from tfxfer.probe.fitted import Array, Fitted, blocks, log_loss, normalised, one_thread, temperature
 from tfxfer.probe.folds import deal, sample
 
-ROTATED = 2000  # examples up to which the design is rotated into their row space
+ROTATED = 2000  # up to so many examples are rotated into the space that their rows span
 LOADED = 2**30  # bytes of features that are held in memory at most
-FEW = 20  # examples a class below which columns are not standardised: their scales would be noise (METHODS: Linear)
-STRENGTHS = 10.0 ** np.arange(
-    1, -4.01, -0.5
-)  # in units of the mean squared length of a centred example, strong to weak
+# With fewer examples a class, columns are not standardised: their scales would be noise
+# (METHODS: Linear).
+FEW = 20
+# In units of the mean squared length of a centred example, from strong to weak.
+STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)
 UNJUDGED = 1.0  # the strength where nothing can be held out: scikit-learn's default
 STEEPNESS = 0.05  # a guess at p (1 - p): only the number of steps depends on it
 FOLDS = 5
-TOGETHER = 600_000  # numbers in one descent: L-BFGS keeps some 25 copies of them in float64
+TOGETHER = 600_000  # numbers in one minimisation: L-BFGS keeps about 25 copies of them in float64
 
 
 def normalisation(labels: np.ndarray, classes: int) -> str:
-    """How features are made comparable: "standardise", or "l2" where there are few examples a class."""
+    """Return how features are made comparable: "standardise", or "l2" where classes are small.
+
+    These are, on average, classes of fewer than 20 examples.
+    """
     return "standardise" if len(labels) >= FEW * classes else "l2"
 
 
 def moments(features: Array, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each of the last `width` columns, float32; a constant column's is 1."""
+    """Return mean and standard deviation of each of the last `width` columns, float32 [width].
+
+    The standard deviation of a constant column is given as 1.
+    """
     total, squares = np.zeros(width), np.zeros(width)
     for _, x in blocks(features, rows, width):
         total += x.sum(0, dtype=np.float64)
@@ -47,7 +56,7 @@ def moments(features: Array, rows: np.ndarray, width: int) -> tuple[np.ndarray, 
     ).astype(np.float32)
 
 
-State = tuple[np.ndarray, np.ndarray]  # where a descent is: [r, k, C] and [k, C]
+State = tuple[np.ndarray, np.ndarray]  # the point in a minimisation: [r, k, C] and [k, C]
 Change = Callable[[np.ndarray], np.ndarray]
 
 
@@ -68,10 +77,11 @@ def descend(
         labels: int [n].
         weights: [n, k], 0 or 1: which examples count in which loss.
         classes: C.
-        strength: of the penalty.
-        change: from the coordinates of the descent to those of the design, and its transpose for gradients, both on [r, k C].
-        start: the state at the end of an earlier descent.
-        tolerance: largest entry of the gradient at the end, in the coordinates of the descent.
+        strength: strength of the penalty.
+        change: maps the coordinates of the minimisation to those of the design, and its transpose
+            for gradients, both on [r, k C].
+        start: the state at the end of an earlier minimisation; zeros by default.
+        tolerance: largest entry of the gradient at the end, in the coordinates of the minimisation.
 
     Returns:
         Coefficients [r, k, C], intercepts [k, C] and the state at the end.
@@ -102,7 +112,7 @@ def descend(
 
     unit, size, forward = np.sqrt(STEEPNESS * n), k * classes, change[0]
     loss = losses(design, labels, weights, classes, strength, change, unit)
-    # ftol: below what float32 sums can tell apart, nothing is to be won.
+    # ftol: smaller differences are below the precision of sums in float32.
     options = {"maxiter": 500, "gtol": tolerance, "ftol": 1e-9}
     found = minimize(
         loss,
@@ -128,7 +138,7 @@ def losses(
     change: tuple[Change, Change],
     unit: float,
 ) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """The sum of the k losses and its gradient, as a function of the flat state."""
+    """Return a function from a flat state to the sum of the k losses and its gradient."""
     (n, k), (forward, backward), size = weights.shape, change, weights.shape[1] * classes
     weights = weights.astype(np.float32)
     truth = weights[:, :, None] * (np.arange(classes) == labels[:, None, None])
@@ -155,7 +165,10 @@ def losses(
 
 
 class Rotated:
-    """Examples in the space that their rows span, from their kernel matrix: one eigen-decomposition for all strengths and folds."""
+    """Examples in the space that their rows span, computed from their kernel matrix.
+
+    One eigendecomposition serves all strengths and folds.
+    """
 
     def __init__(self, kernel: np.ndarray):
         kernel = np.asarray(kernel, np.float64)
@@ -175,7 +188,7 @@ class Rotated:
         start: State | None = None,
         tolerance: float = 1e-3,
     ) -> tuple[np.ndarray, np.ndarray, State]:
-        """`descend` in coordinates divided by the root of the loss's second derivative."""
+        """Call `descend` in coordinates scaled by the root of the loss's second derivative."""
         scale = (1 / np.sqrt(STEEPNESS * self.s + strength)).astype(np.float32)[:, None]
         return descend(
             self.design,
@@ -191,7 +204,7 @@ class Rotated:
     def fit(
         self, labels: np.ndarray, classes: int, strength: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`alpha` [n, C] and `bias` [C] on all examples."""
+        """Return `alpha` [n, C] and `bias` [C], fitted on all examples."""
         w, b, _ = self.descend(labels, np.ones((len(labels), 1)), classes, strength)
         alpha = (self.q / np.sqrt(self.s)) @ w[:, 0].astype(np.float64)
         return alpha - alpha.mean(0), b[0]
@@ -199,9 +212,12 @@ class Rotated:
     def held_out(
         self, labels: np.ndarray, folds: np.ndarray, classes: int
     ) -> tuple[np.ndarray, float]:
-        """Held-out logits [n, C] at the strength with the smallest calibrated log loss, and that strength.
+        """Return held-out logits [n, C] at the best strength, and that strength.
 
-        From strong to weak, each from where the last one ended; after two that got worse, weaker ones aren't tried. Where nothing is held out, no logits and 1.
+        The best strength has the smallest calibrated log loss. Strengths are tried from strong to
+        weak, and each minimisation starts from the result of the one before. After two that were
+        worse, weaker strengths are not tried. Where nothing is held out, the logits are 0 and the
+        strength is 1.
         """
         weights, known = folds[:, None] != np.arange(folds.max() + 1), folds >= 0
         if not known.any():
@@ -221,7 +237,7 @@ class Rotated:
         return logits, float(strength)
 
     def own(self, w: np.ndarray, b: np.ndarray, folds: np.ndarray) -> np.ndarray:
-        """Of k fits, for each example the logits of the one that did not see it."""
+        """Return the logits [n, C] of each example from the one of k fits that did not see it."""
         out = np.zeros((len(folds), b.shape[1]))
         for fold in range(len(b)):
             out[folds == fold] = self.design[folds == fold] @ w[:, fold] + b[fold]
@@ -229,7 +245,10 @@ class Rotated:
 
 
 class Loaded:
-    """Examples as they are, [n, d] in memory, with a Cholesky factor of their second moments for the coordinates of the descent."""
+    """Examples as they are, [n, d], in memory.
+
+    A Cholesky factor of their second moments gives the coordinates of the minimisation.
+    """
 
     def __init__(self, x: np.ndarray, strength: float):
         self.design, self.strength = x, strength
@@ -241,7 +260,7 @@ class Loaded:
     def descend(
         self, labels: np.ndarray, weights: np.ndarray, classes: int
     ) -> tuple[np.ndarray, np.ndarray, State]:
-        """`descend` in coordinates turned by the factor."""
+        """Call `descend` with coordinates that are transformed by the Cholesky factor."""
 
         def forward(v: np.ndarray) -> np.ndarray:
             return linalg.solve_triangular(
@@ -257,7 +276,10 @@ class Loaded:
 def loaded(
     features: Array, rows: np.ndarray, widths: Sequence[int], how: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The normalised and centred features of `rows`, float32 [n, d], and what was subtracted and divided by."""
+    """Return the normalised and centred features of `rows`, float32 [n, d].
+
+    They come with what was subtracted from them and what they were divided by, float32 [d].
+    """
     width = sum(widths)
     out = np.empty((len(rows), width), np.float32)
     mean, scale = (
@@ -274,7 +296,7 @@ def loaded(
 
 
 def affordable(labels: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
-    """Those of `rows` that fit into `LOADED`: all, or a stratified sample."""
+    """Return as many of `rows` as fit into `LOADED` bytes: all, or a stratified sample."""
     return rows[sample(labels[rows], LOADED // (4 * width))]
 
 
@@ -290,17 +312,21 @@ def linear(
     normalise: str | None = None,
     seed: int = 0,
 ) -> Fitted:
-    """Multinomial logistic regression on comparable features, squared weights penalised.
+    """Fit multinomial logistic regression with a penalty on squared weights.
+
+    The features are normalised first.
 
     Args:
-        features: float32 [n, F], F >= sum(widths): the last columns are used. At most 1 GiB of them is loaded, above that a stratified sample.
+        features: float32 [n, F], F >= sum(widths): the last columns are used. At most 1 GiB of them
+            is loaded; above that, a stratified sample is.
         labels: int [n], 0 .. classes - 1, each class at least once among `rows`.
-        widths: columns of each tap that is used.
+        widths: number of columns of each tap that is used.
         rows: positions to fit on; all by default.
-        strength: what half the sum of squared weights is multiplied with (1/C of scikit-learn); by default picked by 5-fold cross-validation on at most
-            2,000 examples.
-        normalise: "standardise" or "l2" (each tap at length one); by default the latter below 20 examples a class.
-        seed: of the sample and the folds.
+        strength: factor of half the sum of squared weights in the loss (1/C in scikit-learn); by
+            default picked by 5-fold cross-validation on at most 2,000 examples.
+        normalise: "standardise" or "l2" (each tap to length one); by default "l2" where there are
+            fewer than 20 examples a class, else "standardise".
+        seed: seed of the sample and the folds.
 
     Raises:
         ValueError: a class has no example.
@@ -339,7 +365,12 @@ def fit_folds(
     strength: float,
     how: str,
 ) -> tuple[Fitted, np.ndarray]:
-    """The head fitted on all of `rows`, and the logits [n, C] of each from a fit without its fold (0 where the fold is -1)."""
+    """Fit the head on all of `rows`, and once without each fold.
+
+    Returns:
+        The head fitted on all of `rows`, and the logits [n, C] of each of them from the fit without
+        its fold (0 where the fold is -1).
+    """
     x, mean, scale = loaded(features, rows, widths, how)
     labels, held_out = labels[rows], np.zeros((len(rows), classes))
     weights = np.column_stack(

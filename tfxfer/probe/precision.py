@@ -1,4 +1,4 @@
-"""The Gaussian head's own picture of the classes: their means and the precision that they share."""
+"""The class means and the shared precision matrix of the Gaussian head."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,10 @@ from tfxfer.probe.fitted import Array, blocks, normalised, one_thread
 def precision(
     features: Array, labels: np.ndarray, classes: int, widths: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class means M, float32 [C, d], and P = d (R'R + t I)^-1, float32 [d, d], of features with each tap at length one (METHODS: Gaussian).
+    """Return class means M, float32 [C, d], and the precision matrix P, float32 [d, d].
 
-    Holds one d x d matrix, which is inverted in its place.
-
-    Args: as for `gaussian`.
+    P = d (R'R + t I)^-1, of features with each tap scaled to length one (METHODS: Gaussian). Only
+    one d x d matrix is held, and it is inverted in place. Arguments are those of `gaussian`.
     """
     labels, width = np.asarray(labels), sum(widths)
     rows = np.arange(len(labels))

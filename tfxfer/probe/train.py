@@ -1,4 +1,4 @@
-"""Training a Keras head on cached features by ordinary `compile` and `fit`, and calibrating it."""
+"""Train a Keras head on cached features with ordinary `compile` and `fit`, and calibrate it."""
 
 import math
 from collections.abc import Callable
@@ -16,12 +16,13 @@ from tfxfer.probe.fitted import Array, temperature
 from tfxfer.probe.folds import deal
 from tfxfer.workers import Strategy, batched, exactly, order
 
-LOADED = (
-    2**30
-)  # bytes of features, activations or images that are held in memory; above that every batch is read from disk
-RATE, DECAY = 1e-3, 1e-3  # of AdamW: the rate at first, weight decay
+# Bytes of features, activations or images that are held in memory. Where there are more, every
+# batch is read from disk.
+LOADED = 2**30
+RATE, DECAY = 1e-3, 1e-3  # of AdamW: the learning rate at the start, and the weight decay
 FOLDS = 5  # without validation, one part in five is held out to calibrate on
-# Keras calls the figures of the images that are trained on so; these are no held-out ones.
+# Keras names the figures of training images just "loss" and "accuracy". The log says which images
+# they are of.
 CALLED = {"loss": "training loss", "accuracy": "training accuracy"}
 
 
@@ -30,11 +31,14 @@ class Trained:
     """A head that was trained.
 
     head: Keras layer from features [B, F] to calibrated logits [B, C].
-    history: a dict an epoch: "epoch", "loss", "accuracy", and "val_loss", "val_accuracy" where there is validation.
-    positions: the examples that it was calibrated on and had not seen: validation, or else a stratified fifth of training, when it was first trained, in
-        the same way, on the rest.
-    probabilities: float64 [len(positions), C], calibrated, of the head as it was then.
-    temperature: what the logits are divided by.
+    history: one dict for each epoch with "epoch", "loss", "accuracy", and with "val_loss",
+        "val_accuracy" where there is validation.
+    positions: positions of the examples that the head was calibrated on and had not seen. They are
+        the validation examples, or without these a stratified fifth of the training examples; then
+        the head was first trained, in the same way, on the rest.
+    probabilities: float64 [len(positions), C], the calibrated probabilities that the head gave at
+        that time.
+    temperature: the logits are divided by it.
     """
 
     head: keras.Sequential
@@ -45,10 +49,11 @@ class Trained:
 
 
 def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Places among `rows`, int64 [B], to their features, float32 [B, F]."""
+    """Return a function from places in `rows`, int64 [B], to features, float32 [B, F]."""
     width = features.shape[1]
     if 4 * len(rows) * width <= LOADED:
-        # Read once: what `fit` then asks for is a gather in memory. A tensor made on the CPU, whatever else is there.
+        # The features are read once, so that `fit` only gathers rows in memory. The tensor is made
+        # on the CPU, whatever other devices there are.
         with tf.device("/CPU:0"):
             loaded = tf.constant(np.asarray(features[rows], np.float32))
         return lambda at: tf.gather(loaded, at)
@@ -65,19 +70,20 @@ def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor
 def labelled(
     features: Array, labels: np.ndarray, rows: np.ndarray
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Places among `rows`, int64 [B], to their features and labels."""
+    """Return a function from places in `rows`, int64 [B], to their features and labels."""
     read, y = reader(features, rows), tf.constant(labels[rows], tf.int32)
     return lambda at: (read(at), tf.gather(y, at))
 
 
 def compiled(model: keras.Model, steps: int) -> None:
-    """Ready for `fit`: AdamW, cross-entropy on logits."""
+    """Compile a model for `fit`, with AdamW and cross-entropy on logits."""
     model.compile(
         keras.optimizers.AdamW(RATE, weight_decay=DECAY),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=False,
-        # A step on features takes less time than Python takes to start it. Keras 3 can't do several at once under a strategy.
+        # A step on features takes less time than Python takes to start it, so several are started
+        # at once. Keras 3 can't do that under a strategy.
         steps_per_execution=1 if tf.distribute.has_strategy() else min(steps, 32),
     )
 
@@ -93,7 +99,10 @@ def run(
     validation: Any = None,
     log: Callable[[str], None] | None = None,
 ) -> list[dict]:
-    """`fit` over `count` places, each epoch in an order of its own, while the rate falls along a cosine. Returns a dict an epoch."""
+    """Call `fit` on `count` examples, and return one dict for each epoch.
+
+    Each epoch has an order of its own, and the learning rate falls along a cosine.
+    """
     history: list[dict] = []
     strategy = model.distribute_strategy
     for epoch in range(epochs):
@@ -145,23 +154,28 @@ def fit_head(
     strategy: Strategy | None = None,
     log: Callable[[str], None] = print,
 ) -> Trained:
-    """Train a Keras head on features and calibrate it by one temperature.
+    """Train a Keras head on features and calibrate it with one temperature.
 
     Args:
         head: any layer from [B, F] to logits [B, C].
-        features: anything with `shape` and `[positions]` -> float32 [m, F]. Up to 1 GiB is held in memory.
+        features: anything with `shape` and `[positions]` -> float32 [m, F]. Up to 1 GiB is held in
+            memory.
         labels: int [n], 0 .. C - 1.
-        train_rows, validation_rows: positions. Without validation nothing is taken away from training: the head is trained on four fifths
-            first, calibrated on the last fifth, and then trained anew on all.
-        epochs, batch_size: of `fit`.
-        units: int [n]; examples of the same number are on the same side when a part is held out. None where each stands for itself.
-        seed: of the shuffling and of layers that are built or draw from here on; sets the global seed of Keras, NumPy and Python. A layer draws its own
-            seeds when it is made, so seed before that too, as a run does.
-        strategy: what trains, and shares out each batch; one device by default.
-        log: is called with a line an epoch.
+        train_rows, validation_rows: positions. Without validation, no training examples are lost:
+            the head is first trained on four fifths of them, calibrated on the last fifth, and then
+            trained anew on all.
+        epochs, batch_size: as for `fit`.
+        units: int [n]; examples with the same number are on the same side when a part is held out.
+            None where each example stands for itself.
+        seed: seed of the shuffling, and of layers that are built or draw random numbers from here
+            on. It sets the global seed of Keras, NumPy and Python. A layer draws its own seeds when
+            it is made, so set the seed before that too, as a run does.
+        strategy: the tf.distribute strategy that trains and divides each batch; one device by
+            default.
+        log: called with one line for each epoch.
 
     Raises:
-        ValueError: the head does not give one logit a class.
+        ValueError: the head does not give one logit for each class.
     """
     labels, width = np.asarray(labels), features.shape[1]
     train_rows = np.asarray(train_rows)
@@ -169,7 +183,8 @@ def fit_head(
     shape = head.compute_output_shape((None, width))
     if len(shape) != 2 or (shape[1] or 0) < classes:
         raise ValueError(
-            f"head: expected logits [B, C] with C >= {classes}, one a class, from features [B, {width}]. Received: output shape {tuple(shape)}"
+            f"head: expected logits [B, C] with C >= {classes}, one a class, "
+            f"from features [B, {width}]. Received: output shape {tuple(shape)}"
         )
     held_out, seen = (
         (train_rows[:0], train_rows)
@@ -217,7 +232,8 @@ def fit_head(
     logits = predicted(trained, features, held_out, int(shape[1]))
     value = temperature(logits, labels[held_out])
     if twice:
-        # The same model set back to its start, not a new one, so that what `fit` has traced serves again.
+        # The same model is set back to its start, so that the step that `fit` has traced is used
+        # again. A new model would be traced anew.
         for variable, before in start:
             variable.assign(before)
         history = fit(labelled(features, labels, train_rows), len(train_rows), log=log)
@@ -233,7 +249,7 @@ def fit_head(
 
 
 def predicted(model: keras.Model, features: Array, rows: np.ndarray, classes: int) -> np.ndarray:
-    """Logits, float32 [len(rows), classes]."""
+    """Return logits, float32 [len(rows), classes]."""
     out = [
         keras.ops.convert_to_numpy(
             model(np.asarray(features[rows[i : i + 1024]], np.float32), training=False)

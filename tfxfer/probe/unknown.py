@@ -1,4 +1,7 @@
-"""How far an example is from every class: the relative Mahalanobis distance (Ren 2021) on the features' own output."""
+"""How far an example is from every class: the relative Mahalanobis distance (Ren 2021).
+
+It is computed on the network's own output.
+"""
 
 from dataclasses import dataclass
 
@@ -14,14 +17,20 @@ FOLDS = 5
 
 @dataclass(frozen=True, eq=False)
 class Unknown:
-    """The squared distance to the nearest class minus that to all data, large where an example is of no class.
+    """The squared distance to the nearest class minus the one to all data.
 
-    Both share the scatter within classes and its shrinkage, A = R'R + t I; all data have the scatter between classes besides, B, whose rank is below the
-    number of classes C. So x A^-1 x' falls out of the difference, and what is left needs C numbers of each example: z = (x - mean) A^-1 U with B = U U'.
+    It is large where an example is of no class. Both distances share the scatter within classes and
+    its shrinkage, A = R'R + t I. The distance to all data also has the scatter between classes, B,
+    whose rank is below the number of classes C. So x A^-1 x' cancels out in the difference, and the
+    rest needs C numbers for each example: z = (x - mean) A^-1 U with B = U U'.
 
-        (x - m_k) A^-1 (x - m_k)' - (x - mean) (A + B)^-1 (x - mean)' = z (I + U' A^-1 U)^-1 z' - slopes_k z_k + offsets_k
+        (x - m_k) A^-1 (x - m_k)' - (x - mean) (A + B)^-1 (x - mean)'
+            = z (I + U' A^-1 U)^-1 z' - slopes_k z_k + offsets_k
 
-    mean: float32 [d]. project: float32 [d, C], A^-1 U. quadratic: float32 [C, C]. slopes, offsets: float32 [C].
+    mean: float32 [d].
+    project: float32 [d, C], A^-1 U.
+    quadratic: float32 [C, C].
+    slopes, offsets: float32 [C].
     """
 
     mean: np.ndarray
@@ -31,7 +40,7 @@ class Unknown:
     offsets: np.ndarray
 
     def scores(self, x: np.ndarray) -> np.ndarray:
-        """float32 [n] of features [n, d], which are brought to length one."""
+        """Return float32 [n] for features [n, d], which are scaled to length one first."""
         z = (normalised(x, (len(self.mean),)) - self.mean) @ self.project
         return np.einsum("nc,cd,nd->n", z, self.quadratic, z, optimize=True) + np.min(
             self.offsets - self.slopes * z, 1
@@ -40,7 +49,10 @@ class Unknown:
 
 @one_thread
 def unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
-    """Fit on features [n, d], brought to length one, and labels int [n]; classes without an example play no part."""
+    """Fit on features [n, d] and labels int [n].
+
+    The features are scaled to length one first. Classes without an example are ignored.
+    """
     x = normalised(x, (x.shape[1],))
     _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
     means = np.zeros((len(counts), x.shape[1]), np.float64)
@@ -48,7 +60,8 @@ def unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
     means /= counts[:, None]
     mean = x.mean(0, dtype=np.float64)
     scatter = ssyrk(1.0, (x - means[places].astype(np.float32)).T, lower=1)
-    # METHODS: Gaussian; where all examples lie on their means every shrinkage gives the same order.
+    # The shrinkage is explained in METHODS: Gaussian. Where all examples are equal to their class
+    # means, every shrinkage gives the same order.
     scatter.flat[:: len(mean) + 1] += np.float32(
         float(np.trace(scatter, dtype=np.float64)) / max(len(x) - 1, 1) or 1.0
     )
@@ -73,7 +86,10 @@ def unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
 def out_of_fold(
     x: np.ndarray, labels: np.ndarray, seed: int, units: np.ndarray | None = None
 ) -> np.ndarray:
-    """Scores of all examples that can be held out, each by a fit without its fold of five; examples of the same `units` number share a fold."""
+    """Return the scores of all examples that can be held out, each from a fit without its fold.
+
+    There are five folds. Examples with the same number in `units` share a fold.
+    """
     folds = deal(labels, FOLDS, seed, units)
     return np.concatenate(
         [

@@ -1,4 +1,4 @@
-"""Which head on which taps: by cross-validation, then fitted once on everything."""
+"""Pick a head and its taps by cross-validation, then fit it once on all examples."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -30,16 +30,18 @@ from tfxfer.probe.logistic import (
 )
 
 LOG = logging.getLogger(__name__)
-TAPS = (1, 3, 8)  # and all: how many of the last taps are tried
+TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
 HEADS = ("gaussian", "linear", "ridge", "prototype")
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A head on the last `taps` taps, as cross-validation saw it on a sample.
+    """A head on the last `taps` taps, and how it did in cross-validation on a sample.
 
-    accuracy and error (its standard error) are of held-out examples, loss is their calibrated log loss, `right` tells which of them were right.
-    members: the heads whose mean this is; () for a head by itself.
+    accuracy, error: the accuracy on held-out examples, and its standard error.
+    loss: the calibrated log loss on held-out examples.
+    right: bool, which of the held-out examples it got right.
+    members: the heads whose mean this is; () for a single head.
     """
 
     head: str
@@ -55,12 +57,14 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What `choose` came to.
+    """The result of `choose`.
 
-    fitted: the head, on all examples.
-    out_of_fold: float64 [n, C], calibrated probabilities of each example from fits without it. The only example of a class can't be held out: its row is
-        that of the final head with its own class left out, for a head that never saw the class can't name it.
-    table: what was tried. positions: the examples that it was tried on.
+    fitted: the head, fitted on all examples.
+    out_of_fold: float64 [n, C], calibrated probabilities of each example from fits without it. The
+        only example of a class can't be held out: its row comes from the final head with the
+        example's own class left out, because a head that never saw a class can't name it.
+    table: the candidates that were tried.
+    positions: positions of the examples that they were tried on.
     prior: whether the logarithm of the classes' shares was added to the logits.
     """
 
@@ -72,16 +76,22 @@ class Choice:
 
 
 def paired(right: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """How much more often `right` is true than `other`, both bool [n] of the same examples, and the standard error of that.
+    """Return how much more often `right` is true than `other`, and the standard error of that.
 
-    With b and c the examples that only the one or only the other gets right: (b - c) / n, sqrt(b + c - (b - c)^2 / n) / n.
+    Both are bool [n], for the same examples. Let b be the number of examples that only `right` has
+    right, and c the number that only `other` has right. The values are then
+    (b - c) / n and sqrt(b + c - (b - c)^2 / n) / n.
     """
     b, c, n = int(np.sum(right & ~other)), int(np.sum(other & ~right)), max(len(right), 1)
     return (b - c) / n, float(np.sqrt(b + c - (b - c) ** 2 / n)) / n
 
 
 def best(table: Sequence[Candidate]) -> Candidate:
-    """The best mean; fewer taps only where the paired loss is below half its standard error, or nil (METHODS: head="auto")."""
+    """Return the candidate with the best accuracy, or one on fewer taps (METHODS: head="auto").
+
+    Fewer taps are taken only where their paired loss is zero or less, or below half its standard
+    error.
+    """
     top = max(table, key=lambda entry: (entry.accuracy, -entry.loss))
 
     def as_good(entry: Candidate) -> bool:
@@ -93,10 +103,13 @@ def best(table: Sequence[Candidate]) -> Candidate:
 
 
 def picked(table: Sequence[Candidate], labels: np.ndarray, known: np.ndarray) -> Candidate:
-    """The best head of each kind, or the mean of two, by log loss and among equals by accuracy.
+    """Return the best head of one kind, or the mean of the best heads of two kinds.
+
+    The smallest log loss is best, and among equal ones the highest accuracy.
 
     Args:
-        labels, known: of the examples that were tried, and which of them were held out.
+        labels: labels of the examples that were tried.
+        known: which of these were held out.
     """
     kinds = dict.fromkeys(entry.head for entry in table)
     singles = [best([entry for entry in table if entry.head == kind]) for kind in kinds]
@@ -134,37 +147,46 @@ def choose(
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> Choice:
-    """Pick a head and its taps by stratified 5-fold cross-validation on at most 2,000 examples, fit it on all, calibrate it out of fold.
+    """Pick a head and its taps by cross-validation, fit it on all examples, and calibrate it.
+
+    The cross-validation is stratified, with 5 folds, on at most 2,000 examples. The head is
+    calibrated on out-of-fold predictions.
 
     Args:
         features: anything with `shape` and `[positions]` -> float32 [m, F]; F = sum(tap_widths).
-        labels: int [n], 0 .. n_classes - 1. A class without examples gets next to no probability.
+        labels: int [n], 0 .. n_classes - 1. A class without examples gets a probability of almost
+            zero.
         n_classes: C.
-        tap_widths: columns of each tap, from input to output.
+        tap_widths: number of columns of each tap, from input to output.
         head: "auto" (Gaussian and Linear compete), "gaussian", "linear", "ridge" or "prototype".
-        units: int [n]; examples of the same number are held out together. None where each stands for itself.
-        seed: of the sample and the folds.
-        log: is called with each line that a user should read.
+        units: int [n]; examples with the same number are held out together. None where each example
+            stands for itself.
+        seed: seed of the sample and the folds.
+        log: called with each line that a user should read.
 
     Raises:
-        ValueError: an unknown head; fewer than two classes among `labels`; widths that don't add up to F.
+        ValueError: an unknown head; fewer than two classes among `labels`; widths that don't add up
+            to F.
     """
     labels, heads = np.asarray(labels), ("gaussian", "linear") if head == "auto" else (head,)
     if head != "auto" and head not in HEADS:
         raise ValueError(f'head: expected "auto" or one of {", ".join(HEADS)}. Received: "{head}"')
     if features.shape[1] != sum(tap_widths):
         raise ValueError(
-            f"expected features with {sum(tap_widths)} columns, the sum of tap_widths. Received: shape {tuple(features.shape)}"
+            f"expected features with {sum(tap_widths)} columns, the sum of tap_widths. "
+            f"Received: shape {tuple(features.shape)}"
         )
     present, known = np.unique(labels, return_inverse=True)
     if len(present) < 2:
         raise ValueError(
-            f"expected examples of two classes or more. Received: {len(labels)} examples of {len(present)} class(es)"
+            "expected examples of two classes or more. "
+            f"Received: {len(labels)} examples of {len(present)} class(es)"
         )
     rows = sample(known, ROTATED, seed)
     if len(rows) < len(labels):
         log(
-            f"cross-validation on {len(rows):,} of {len(labels):,} examples, each class by its share"
+            f"cross-validation on {len(rows):,} of {len(labels):,} examples, "
+            "each class by its share"
         )
     LOG.info("Fitting classifiers")
     table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed, units))
@@ -206,7 +228,7 @@ def choose(
 
 
 def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) -> list[str]:
-    """A line for each head that was tried, from few stages to all, then the mean."""
+    """Return a line for each head that was tried, from few stages to all, then one for the mean."""
     lines = ["classifiers tried, with their accuracy in cross-validation:"]
     for entry in sorted(table, key=lambda one: (len(one.members), one.head, one.taps)):
         mark = "->" if entry is chosen else "  "
@@ -219,7 +241,7 @@ def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) ->
 
 
 def described(entry: Candidate, all_taps: int) -> str:
-    """As a user reads it: gaussian on the last 3 stages."""
+    """Return a candidate's name for users, such as "gaussian on the last 3 stages"."""
     if entry.members:
         return f"the mean of the best {entry.head}"
     head, taps = entry.head, entry.taps
@@ -229,7 +251,10 @@ def described(entry: Candidate, all_taps: int) -> str:
 
 
 def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of last taps, kernel matrix of the examples x [n, F] on them), from few taps to all, each from the last one."""
+    """Yield the number of last taps and the kernel matrix of the examples x [n, F] on them.
+
+    They come from few taps to all. Each matrix is computed from the one before, and overwrites it.
+    """
     wanted = sorted({min(taps, len(widths)) for taps in (*TAPS, len(widths))})
     kernel, end = np.zeros((len(x),) * 2, np.float32), x.shape[1]
     for taps in range(1, len(widths) + 1):
@@ -256,16 +281,18 @@ def candidates(
     seed: int,
     units: np.ndarray | None,
 ) -> Iterator[Candidate]:
-    """Each head on each set of taps, judged on held-out examples of `rows`; nothing where nothing can be held out.
+    """Yield each head on each set of taps, judged on held-out examples of `rows`.
 
-    Scales of columns are those of the whole sample, for they know no labels.
+    Where nothing can be held out, nothing is yielded. The scales of columns are those of the whole
+    sample, because they do not depend on labels.
     """
     folds = held_back(labels, rows, seed, units)
     labels, x = labels[rows], np.asarray(features[rows], np.float32)
     if not np.isfinite(x).all():
         bad = int(np.sum(~np.isfinite(x).all(1)))
         raise SavedModelError(
-            f"the backbone's features hold infinity or not-a-number for {bad:,} of {len(x):,} images. Expected finite numbers. "
+            f"the backbone's features hold infinity or not-a-number for {bad:,} of {len(x):,} "
+            "images. Expected finite numbers. "
             "Check its value range (--value-range LOW,HIGH), or take another backbone."
         )
     known = folds >= 0
@@ -296,14 +323,17 @@ def candidates(
 def held_back(
     labels: np.ndarray, rows: np.ndarray, seed: int, units: np.ndarray | None
 ) -> np.ndarray:
-    """The fold in which each of `rows` is held out; -1 for the only example of a class."""
+    """Return the fold in which each of `rows` is held out; -1 for the only example of a class."""
     return deal(labels[rows], FOLDS, seed, None if units is None else units[rows])
 
 
 def held_out(
     head: str, kernel: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int, width: int
 ) -> tuple[np.ndarray, float | None]:
-    """Logits [n, C] of each example from a fit without its fold, and the strength that was picked on the way."""
+    """Return the logits [n, C] of each example from a fit without its fold, and the strength.
+
+    The strength is the one that was picked for these fits; None for a head without one.
+    """
     if head == "linear":
         return Rotated(kernel).held_out(labels, folds, classes)
     if head == "ridge":  # leave-one-out is held out already
@@ -332,7 +362,12 @@ def final(
     log: Callable[[str], None],
     units: np.ndarray | None,
 ) -> tuple[Fitted, np.ndarray, np.ndarray]:
-    """The chosen head on all examples, its held-out logits [n, C], not calibrated, and the fold of each example (-1: never held out)."""
+    """Fit the chosen head on all examples.
+
+    Returns:
+        The head, its held-out logits [n, C], not calibrated, and the fold of each example (-1 where
+        it is never held out).
+    """
     widths, everything, strength = (
         tuple(all_widths[-chosen.taps :]),
         np.arange(len(labels)),
@@ -354,7 +389,8 @@ def final(
         if len(used) == len(labels):
             return fitted, logits, folds
         log(
-            f"linear: fitted on {len(used):,} of {len(labels):,} examples, 1 GiB of features; the others count as held out, for it never saw them"
+            f"linear: fitted on {len(used):,} of {len(labels):,} examples, 1 GiB of features; "
+            "the others count as held out, for it never saw them"
         )
         everyone = fitted.logits(features)
         everyone[used] = logits
@@ -386,7 +422,10 @@ def final(
 def mean_of(
     found: Sequence[tuple[Fitted, np.ndarray, bool]], labels: np.ndarray, known: np.ndarray
 ) -> tuple[Fitted | Averaged, np.ndarray, bool]:
-    """One head as it is; of several the mean, calibrated once more, with its held-out logits."""
+    """Return a single head as it is, or the mean of several, calibrated once more.
+
+    It comes with its held-out logits [n, C], and whether the classes' shares were added to them.
+    """
     if len(found) == 1:
         return found[0]
     logits = np.mean([held for _, held, _ in found], axis=0)
@@ -398,9 +437,14 @@ def mean_of(
 def calibrated(
     fitted: Fitted, logits: np.ndarray, labels: np.ndarray, known: np.ndarray, classes: int
 ) -> tuple[Fitted, np.ndarray, bool]:
-    """The head and its held-out logits over one temperature, and with the classes' shares where those predict better.
+    """Calibrate a head and its held-out logits with one temperature.
 
-    Gaussian and Prototype know nothing of how frequent a class is; Linear and Ridge have it in their intercepts.
+    The logarithm of the classes' shares is added to the logits of Gaussian and Prototype where that
+    predicts better, because these two do not know how frequent a class is. Linear and Ridge have it
+    in their intercepts.
+
+    Returns:
+        The head, its logits, and whether the classes' shares were added.
     """
     if not known.any():
         return fitted, np.array(logits, np.float64), False

@@ -1,4 +1,6 @@
-"""What a run found, for people: a page with pictures, a model card, several runs side by side. Reads run folders and nothing else.
+"""Reports on runs for people: a page with pictures, a model card, several runs side by side.
+
+They read run folders and nothing else.
 
 page       report.html, and report.json with the same figures
 pictures   its figures

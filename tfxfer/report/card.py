@@ -1,4 +1,7 @@
-"""MODEL_CARD.md: what someone should know who meets the model without its run (Mitchell 2019), from the run's own facts."""
+"""Write MODEL_CARD.md from the facts of a run.
+
+It says what someone needs to know who has the model but not its run (Mitchell 2019).
+"""
 
 from pathlib import Path
 
@@ -13,7 +16,8 @@ from tfxfer.report.page import facts, reported
 def card(folder: Path) -> str:
     """The card of a run folder.
 
-    Raises: RunError as `facts`.
+    Raises:
+        RunError: as in `facts`.
     """
     found = facts(folder)
     settings = {name: setting["value"] for name, setting in found["settings"].items()}
@@ -38,7 +42,7 @@ def card(folder: Path) -> str:
 
 
 def as_markdown(value: object) -> object:
-    """What the template shows of a value: text, that is no markup, unless it is `Written`."""
+    """What the template shows of a value: plain text without markup, unless it is `Written`."""
     if isinstance(value, Written | int | float):
         return value
     return markdown(str(value)) if str(value).strip() else str(value)

@@ -1,4 +1,4 @@
-"""Runs side by side, on the test images that all of them have."""
+"""Compare runs on the test images that all of them have."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,13 @@ from tfxfer.run import Finished, open_run
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A run, and what it says of test examples: a hash of the file to (label's name, probabilities)."""
+    """A run with its answers on its test examples.
+
+    Args:
+        classes: names of the classes, in the order of the probabilities.
+        answers: hash of a file (its name if the run holds no hashes) -> (name of its label,
+            probabilities).
+    """
 
     run: Finished
     classes: tuple[str, ...]
@@ -24,14 +30,17 @@ class Judged:
 
 
 def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
-    """Rows of a table, a header first: each run's figures on the test images that all have, and how
-    much better it is than the first.
+    """Compare the figures of runs on the test images that all of them have.
 
-    That is the difference of the accuracies in points, and its 95 % interval, paired (see
-    `difference`).
+    How much better a run is than the first one is the difference of their accuracies in points,
+    with its paired 95 % interval (see `difference`).
+
+    Returns:
+        the rows of a table, a header first.
 
     Raises:
-        RunError: fewer than two runs, one that is not finished, classes that differ, or no test image in common.
+        RunError: there are fewer than two runs, one of them is not finished, their classes differ,
+            or they have no test image in common.
     """
     if len(folders) < 2:
         raise RunError(f"{len(folders)} run to compare; expected at least two.")
@@ -41,7 +50,8 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         if set(other.classes) != set(first.classes):
             odd = sorted(set(other.classes) ^ set(first.classes))
             raise RunError(
-                f"{other.run.folder} has other classes than {first.run.folder}: {', '.join(odd[:5])}. Compare runs on the same data."
+                f"{other.run.folder} has other classes than {first.run.folder}: "
+                f"{', '.join(odd[:5])}. Compare runs on the same data."
             )
     common = [
         file
@@ -53,7 +63,8 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     ]
     if not common:
         raise RunError(
-            f"{first.run.folder} and the others have no test image in common. Compare runs on the same data, split by the same --seed."
+            f"{first.run.folder} and the others have no test image in common. "
+            "Compare runs on the same data, split by the same --seed."
         )
     labels = np.array([first.classes.index(first.answers[file][0]) for file in common])
     rows: list[tuple[str, ...]] = [
@@ -81,7 +92,7 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         )
         before = before if i else right
         gain, error = difference(right, before)
-        # Of the accuracies as they are printed, so that a calculator gives the same.
+        # From the accuracies as they are printed, so that a reader who subtracts gets the same.
         plain = round(right.mean(), 3) - round(before.mean(), 3)
         against = (
             f"{100 * plain:+.1f} ({100 * (gain - Z * error):+.1f} to "
@@ -106,7 +117,7 @@ def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
 
 
 def said_of_data(runs: Sequence[Judged], common: int) -> str:
-    """A note where not all runs have the same photos; "" where they have."""
+    """A note if not all runs have the same photos; "" if they have."""
     said = ""
     if any(len(one.answers) > common for one in runs):
         said = f" that all runs have (of {' and '.join(f'{len(one.answers):,}' for one in runs)})"
@@ -117,7 +128,15 @@ def said_of_data(runs: Sequence[Judged], common: int) -> str:
 
 
 def difference(right: np.ndarray, before: np.ndarray) -> tuple[float, float]:
-    """Gain and standard error of paired shares, half an example added to each of the four cells, so that few equal answers are no certainty (Agresti 2005)."""
+    """The difference of two paired accuracies, and its standard error.
+
+    Half an example is added to each of the four cells, so that the difference is not taken for
+    certain where a few answers are equal (Agresti 2005).
+
+    Args:
+        right: bool [n], which answers are right.
+        before: the same for the run that it is compared with.
+    """
     n, only, other = len(right) + 2, np.sum(right & ~before), np.sum(before & ~right)
     gain = (only - other) / n
     return float(gain), float(np.sqrt(only + other + 1 - n * gain**2) / n)

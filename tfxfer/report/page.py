@@ -1,4 +1,7 @@
-"""A run folder as one self-contained HTML page, and the same as JSON. Reads the folder and nothing else."""
+"""Show a run folder as one self-contained HTML page, and as JSON.
+
+The folder is read, and nothing else.
+"""
 
 import base64
 import csv
@@ -37,13 +40,13 @@ NAMES = {
     "last_layer_logistic": "logistic regression on the last layer of the pretrained network",
 }
 MISTAKES = 20
-CLASSES = 12  # lines of the table of classes that are open; the others are folded away
+CLASSES = 12  # lines of the table of classes that are shown at once; the others are folded away
 # Similarity from which two photos may show the same. Measured with efficientnet-lite0 on photos of
 # ants and bees: different photos reached 0.69 at most, and of copies that were cropped to 90 % of
 # each side 99 in 100 had 0.76 or more.
 SIMILAR = 0.75
 MATRIX = 1000  # classes above which a confusion matrix shows nothing, and takes gigabytes
-# A review of nothing, as of a run of an earlier version.
+# The review of a run that has none, since an earlier version made it.
 NOTHING: dict[str, Any] = {
     "counts": {},
     "samples": {},
@@ -55,7 +58,7 @@ Tried = dict[str, pictures.Picture | Map | Failure]
 NOTHING |= {name: [] for name in ("mistakes", "right", "duplicates", "map", "occlusion")}
 
 
-# What figures, tables and pictures raise at a file of another shape than runs write.
+# What figures, tables and pictures raise if a file does not have the form that runs write.
 ODD = (
     ValueError,
     TypeError,
@@ -80,9 +83,13 @@ class Row:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """All that the page says, from settings.json, labels.txt, metrics.json, predictions.csv and what else there is: JSON values, and `Row`s as "judged".
+    """Read all that the page says: JSON values, and a list of `Row` as "judged".
 
-    Raises: RunError where one of these is missing, or one of the others is damaged.
+    It comes from settings.json, labels.txt, metrics.json, predictions.csv and the other files of
+    the run.
+
+    Raises:
+        RunError: one of these four files is missing, or a file is damaged.
     """
     folder = Path(folder)
     with reported(folder):
@@ -91,18 +98,19 @@ def facts(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def reported(folder: Path) -> Iterator[None]:
-    """A damaged file of a run as a RunError that names the folder."""
+    """Turn the error of a damaged file of a run into a RunError that names the folder."""
     try:
         yield
     except (OSError, RunError, *ODD) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise RunError(
-            f"{folder} can't be reported on: {reason[0]}. A report needs settings.json, labels.txt, metrics.json and predictions.csv."
+            f"{folder} can't be reported on: {reason[0]}. "
+            "A report needs settings.json, labels.txt, metrics.json and predictions.csv."
         ) from error
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """`facts`, with the errors of whatever a damaged file leads to."""
+    """As `facts`, but a damaged file may raise any error of `ODD`."""
     settings = read_json(folder / "settings.json")
     metrics = read_json(folder / "metrics.json")
     settings.pop("signature", None)
@@ -120,7 +128,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     judged = [row for row in rows if row.split == split]
     called = split or ""
     if split == "validation" and not judged:
-        # Without a validation part its figure is that of the training images, each judged by a head that was fitted without it.
+        # Without a validation part, its figure is that of the training images, each judged by a
+        # head that was fitted without that image.
         judged, called = [row for row in rows if row.split == "train"], "held-out training"
     bins = (
         there(
@@ -143,7 +152,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "validation": metrics["validation"] if split == "test" else None,
         "verdict": verdict
         if split
-        else "There is no test part and no validation part, so nothing is known about new examples.",
+        else (
+            "There is no test part and no validation part, so nothing is known about new examples."
+        ),
         "baselines": transfer(metrics, split),
         "candidates": metrics.get("candidates", {}),
         "why": settings.pop("why", {}).get("value"),
@@ -167,14 +178,15 @@ def page(folder: Path, tried: Tried | None = None) -> str:
     """The page of a run folder (see `facts`).
 
     Args:
-        tried: is filled with the pictures, or why they could not be drawn, which the page says, too.
+        tried: is filled with the pictures, or with the reasons why some could not be drawn, which
+            the page shows, too.
     """
     with reported(folder):
         return drawn_page(folder, {} if tried is None else tried)
 
 
 def drawn_page(folder: Path, tried: Tried) -> str:
-    """`page`, with the errors of whatever a damaged file leads to."""
+    """As `page`, but a damaged file may raise any error of `ODD`."""
     found = read_facts(folder)
     for title, draw in drawings(found).items():
         tried[title] = attempt(title, draw)
@@ -217,18 +229,18 @@ def drawn_page(folder: Path, tried: Tried) -> str:
         similar=[row for row in review["duplicates"] if row["similarity"] >= SIMILAR],
         threshold=SIMILAR,
     )
-    return printable(text)  # wherever a name stands
+    return printable(text)  # names may hold invisible characters
 
 
 def worst_first(classes: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """The figures of each class, those that were recognised least often first."""
+    """The figures of each class; the class that was recognised least often comes first."""
     return sorted(
         classes.items(), key=lambda item: (item[1]["recall"] is None, item[1]["recall"] or 0.0)
     )
 
 
 def drawings(found: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture | Map]]:
-    """What draws each picture of the page, from `facts`."""
+    """The functions that draw the pictures of the page, by title; `found` is from `facts`."""
     judged, called, classes = found["judged"], found["called"], found["classes"]
     history, review, bins = found["history"], found["review"], found["reliability"]
     makers: dict[str, Callable[[], pictures.Picture | Map]] = {}
@@ -251,7 +263,10 @@ def drawings(found: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture |
 
 
 def as_json(folder: Path) -> str:
-    """What the page says, for programs: `facts` without the list of all that was judged, which predictions.csv has."""
+    """What the page says, for programs: `facts` as JSON.
+
+    The list of judged examples is left out, because predictions.csv has it.
+    """
     found = facts(folder)
     # ASCII, since names of files need not be valid Unicode.
     return (
@@ -261,12 +276,12 @@ def as_json(folder: Path) -> str:
 
 
 def there(path: Path, read: Callable[[Path], Any]) -> Any:
-    """What is read of a file; None where there is none, as in a run of an earlier version."""
+    """Read a file; None if there is no such file, as in a run of an earlier version."""
     return read(path) if path.is_file() else None
 
 
 def read_predictions(path: Path) -> list[Row]:
-    """predictions.csv. Texts that many lines share are kept once."""
+    """Read predictions.csv; a text that many lines share is kept in memory once."""
     rows = []
     for line in islice(read_lines(path), MOST_ROWS + 1):
         split, true, predicted = (
@@ -286,7 +301,7 @@ def read_predictions(path: Path) -> list[Row]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, str]]:
-    """A table's lines."""
+    """Yield the lines of a CSV file, each as a dict."""
     with (
         open_regular(path) as file,
         io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="") as text,
@@ -295,7 +310,7 @@ def read_lines(path: Path) -> Iterator[dict[str, str]]:
 
 
 def epochs(path: Path) -> list[dict[str, float]]:
-    """history.csv, a dict an epoch."""
+    """Read history.csv: one dict for each epoch."""
     return [
         {
             name: float(value)
@@ -334,7 +349,7 @@ def embedded(path: Path) -> dict[str, str]:
 
 
 def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
-    """Images of each class in each split that was predicted."""
+    """Number of images of each class, for each split that was predicted."""
     found: dict[str, Counter] = {}
     for row in rows:
         found.setdefault(row.split, Counter())[row.true] += 1
@@ -342,10 +357,10 @@ def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
 
 
 def transfer(metrics: dict[str, Any], split: str | None) -> list[dict[str, Any]]:
-    """The run beside its baselines: name, accuracy, low, high, balanced_accuracy, n."""
+    """Figures of the baselines and the run: name, accuracy, low, high, balanced_accuracy, n."""
     if split is None:
         return []
-    # Baselines are measured on test alone.
+    # Baselines are measured on the test part alone.
     baselines = (
         {NAMES.get(name, name): value for name, value in metrics["baselines"].items() if value}
         if split == "test"

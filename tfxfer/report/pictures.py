@@ -1,5 +1,6 @@
-"""Charts as inline SVG whose ink is the page's own text colour, so that one picture serves light
-and dark. The only file with matplotlib.
+"""Draw charts as inline SVG in the page's own text colour.
+
+One picture therefore serves a light and a dark page. This is the only file that imports matplotlib.
 """
 
 import io
@@ -19,7 +20,9 @@ from tfxfer.report.words import short
 INK = "#010203"  # stands for the page's text colour until the picture is inline
 ACCENT = "#3b82c4"
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: selectable, small, and drawn by the reader's fonts, which know more letters
+    # Text stays text: it can be selected, it is small, and it is drawn with the reader's fonts,
+    # which have more letters.
+    "svg.fonttype": "none",
     "text.parse_math": False,  # a label may hold dollar signs
     "font.family": "sans-serif",
     "font.size": 10,
@@ -29,9 +32,9 @@ STYLE: dict[Any, Any] = {
 }
 HELD_OUT = "#e69f00"  # a colour-blind person tells it from the accent
 BARS, NUMBERS, NARROW = 40, 20, 10
-# Inches: half of the page's width, so that a phone shrinks it little, and all of it.
+# Widths in inches: half of the page, which a phone shrinks only a little, and the whole page.
 HALF, WHOLE = 4.8, 9.6
-LETTERS = 14  # of a class's name beside a picture
+LETTERS = 14  # most letters of a class's name beside a picture
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
         wrong = matrix - np.diag(np.diag(matrix))
         i, j = np.unravel_index(wrong.argmax(), wrong.shape)
         worst = (
-            f" The most frequent confusion: {classes[i]} taken for {classes[j]}, {wrong[i, j]} times."
+            f" The most frequent confusion: {classes[i]} taken for {classes[j]}, "
+            f"{wrong[i, j]} times."
             if wrong.any()
             else ""
         )
@@ -100,7 +104,7 @@ def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
 
 
 def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
-    """How often what is said with some confidence is right, with 95 % intervals."""
+    """How often the answers of each confidence are right, with 95 % intervals."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(HALF, 4.2), layout="constrained")
         axes = bare(figure)
@@ -126,7 +130,8 @@ def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
         axes.set_xlabel("how probable the model calls its answer, %")
         axes.set_ylabel("how often the answer is right, %")
         words = "; ".join(
-            f"said {100 * row['confidence']:.0f} %, right {100 * row['accuracy']:.0f} % of {row['n']}"
+            f"said {100 * row['confidence']:.0f} %, "
+            f"right {100 * row['accuracy']:.0f} % of {row['n']}"
             for row in bins
         )
         return Picture(
@@ -144,7 +149,7 @@ def curve(history: list[dict[str, float]], kind: str, whose: str, folds: bool) -
 
     Args:
         kind: "loss" or "accuracy".
-        whose: what the title adds, such as that the model was not chosen.
+        whose: text at the end of the title, such as that the model was not chosen.
         folds: whether the figures are the means of several trainings.
     """
     lines = (
@@ -204,14 +209,15 @@ def inline(figure: Figure, name: str) -> Markup:
     """
     buffer = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": f"tfxfer {name}"}):
-        # Widths are measured with matplotlib's font, which lacks many scripts; the reader's fonts draw them.
+        # Widths are measured with matplotlib's font, which lacks many scripts; the text is drawn
+        # with the reader's fonts.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(f'(?<=[ "]){INK}(?=[;"])', "currentColor", text)  # where it is a colour
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in every picture of the page
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # every picture of the page has the same ids
     # The page's style gives it a width, and the viewBox the shape.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     return Markup(re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 aria-hidden="true"', text, count=1))

@@ -31,7 +31,7 @@ SHAPES = (
     "M0-1.1A1.1 1.1 0 1 0 0 1.1 1.1 1.1 0 1 0 0-1.1ZM0-.5A.5.5 0 1 1 0 .5.5.5 0 1 1 0-.5Z",
     "M-1-1H1V1H-1ZM-.5-.5V.5H.5V-.5Z",
 )
-MOST = 24  # classes that are told apart
+MOST = 24  # classes up to which each one gets a mark of its own
 WIDTH, HEIGHT, EDGE = 560, 420, 12
 SIZE = 5.0  # half of a mark's width
 
@@ -58,11 +58,11 @@ class Map:
 
 
 def scatter(points: list[dict[str, Any]], classes: list[str]) -> Map:
-    """Photos on a plane: each class with its own mark, those that were answered wrongly circled.
+    """Draw photos on a plane; each class has its own mark, and wrong answers are circled.
 
     Args:
         points: "x" and "y" from 0 to 1, "label", and whether it was "right".
-        classes: all names; of more than 24 none is told apart.
+        classes: names of all classes; more than 24 all get the same mark.
     """
     told_apart = classes if len(classes) <= MOST else []
     numbers = {name: i for i, name in enumerate(told_apart)}
@@ -114,7 +114,7 @@ def place(point: dict[str, Any]) -> tuple[float, float]:
 
 
 def look(number: int) -> str:
-    """The attributes of a class's mark: numbers and outlines, nothing from a run."""
+    """The attributes of a class's mark: colours and outlines, and no text from a run."""
     shape, colour = SHAPES[number % len(SHAPES)], COLOURS[number % len(COLOURS)]
     return f'd="{escape(shape)}" fill="{colour}" fill-rule="evenodd"'
 

@@ -1,5 +1,6 @@
-"""What a page says in whole sentences: what the model tells apart, what to do next, and the names
-of the rows that are compared.
+"""What the report page says in whole sentences.
+
+This is what the model tells apart, what to do next, and the names of the rows that are compared.
 """
 
 import shlex
@@ -11,19 +12,19 @@ from tfxfer.names import one_line
 from tfxfer.run import UNNAMED
 
 NAMED = 5  # classes that a heading names
-LETTERS = 28  # of a name in a heading or a picture
-FEW = 300  # test photos below which more of them are the first thing to ask for
+LETTERS = 28  # most letters of a name in a heading or a picture
+FEW = 300  # with fewer test photos, the page first advises to test with more
 SPLITS = {"train": "to learn from", "validation": "to choose by", "test": "to test with"}
 
 
 def short(name: str, letters: int = LETTERS) -> str:
-    """A name on one line, visible, and not so long that nothing else has room."""
+    """A name on one line, without invisible characters, cut to at most `letters`."""
     name = one_line(" ".join(name.split())) or repr(name)
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 def listed(names: list[str]) -> str:
-    """Names as in a sentence: "a", "a and b", "a, b and c"."""
+    """List names as in a sentence: "a", "a and b", "a, b and c"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
 
 
@@ -36,7 +37,7 @@ def heading(classes: list[str]) -> str:
 
 
 def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> str:
-    """How many photos, when and by which network, in one sentence or two."""
+    """How many photos there are, and how the model was made, in one or two sentences."""
 
     def value(name: str) -> str:
         return str(settings.get(name, {}).get("value") or "")
@@ -61,7 +62,7 @@ def made_by(settings: dict[str, Any], quoted: Callable[[str], str] = str) -> str
     """The command or the call that made a run, in words; "" where the settings name no recipe.
 
     Args:
-        quoted: writes a command or a name the way that the text around it does.
+        quoted: puts quotes or markup around a command or a name, as the text around it needs.
     """
     recipe = str(settings.get("recipe", {}).get("value") or "")
     if settings.get("command", {}).get("value") or (recipe != UNNAMED and "call" not in settings):
@@ -72,8 +73,9 @@ def made_by(settings: dict[str, Any], quoted: Callable[[str], str] = str) -> str
 
 
 def weakest(classes: dict[str, dict[str, Any]]) -> str | None:
-    """The class that was recognised least often; of equals the one with the most photos. None where
-    all were recognised.
+    """The class that was recognised least often; None if all photos were recognised.
+
+    Of classes that were recognised equally often, it is the one with the most photos.
     """
     recalls = {name: row for name, row in classes.items() if row.get("recall") is not None}
     if not recalls:
@@ -83,7 +85,7 @@ def weakest(classes: dict[str, dict[str, Any]]) -> str | None:
 
 
 def taken_for(mistakes: list[dict[str, Any]], name: str) -> tuple[str, int] | None:
-    """What photos of a class are taken for most often, and how often."""
+    """The class that photos of class `name` are taken for most often, and how often."""
     counts: dict[str, int] = {}
     for row in mistakes:
         if row["true"] == name:
@@ -92,12 +94,14 @@ def taken_for(mistakes: list[dict[str, Any]], name: str) -> tuple[str, int] | No
 
 
 def next_steps(found: dict[str, Any], folder: str) -> list[dict[str, str]]:
-    """Three things to do next, chosen by the figures: each with "kind", "text" and, where there is
-    one, a "command".
+    """Three things to do next, chosen by the figures.
 
     Args:
         found: see `tfxfer.report.page.facts`.
-        folder: the run's.
+        folder: folder of the run.
+
+    Returns:
+        dicts with "kind", "text" and, if there is one, "command".
     """
     run = shlex.quote(one_line(folder))
     use = {
@@ -157,8 +161,10 @@ def check(found: dict[str, Any], run: str) -> dict[str, str]:
 
 
 def candidate(name: str) -> str:
-    """What a model that was compared with others is called on the page, by its name in
-    metrics.json.
+    """What a model that was compared with others is called on the page.
+
+    Args:
+        name: its name in metrics.json.
     """
     plain = {
         "frozen": "frozen: the pretrained network as it is, with a classifier on top",
@@ -181,7 +187,7 @@ def setting(name: str) -> str:
 
 
 def judged_how(found: dict[str, Any]) -> str:
-    """Which photos frozen and tuned were compared on, and what each was fitted on."""
+    """Which photos the frozen and the tuned model were compared on, and fitted on."""
     rows, counts = found["candidates"], found["counts"]
     n = next(iter(rows.values()))["n"] if rows else 0
     tuning = found["settings"].get("tuning", {}).get("value")

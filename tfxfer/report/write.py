@@ -1,4 +1,4 @@
-"""The files that a run ends with, for people."""
+"""Write the files for people that a run ends with."""
 
 import logging
 import os
@@ -15,7 +15,9 @@ TEXTS = {"report.html": page, "report.json": as_json, "MODEL_CARD.md": card}
 
 
 def write(run: Run) -> str:
-    """report.html, report.json and MODEL_CARD.md of a run that is about to finish; those that can be made.
+    """Write report.html, report.json and MODEL_CARD.md of a run that is about to finish.
+
+    A file that can't be made is left out.
 
     Returns:
         A sentence that tells where the report is.
@@ -40,10 +42,16 @@ def write(run: Run) -> str:
 
 
 def again(folder: str | os.PathLike) -> Path:
-    """Make them anew from a finished run's other files, as after an update of tfxfer. Returns report.html's path.
+    """Write the reports of a finished run again, as after an update of tfxfer.
+
+    They are made from the other files of the run.
+
+    Returns:
+        path of report.html.
 
     Raises:
-        RunError: not a finished run, a file is missing or was changed, or the folder can't be written.
+        RunError: the run is not finished, a file is missing or was changed, or the folder can't be
+            written.
     """
     run = open_run(folder)
     LOG.info("Writing the report")

@@ -1,4 +1,4 @@
-"""All held-out examples on one plane, like next to like: t-SNE (van der Maaten 2008)."""
+"""Place held-out examples on a plane, similar ones near each other (t-SNE, van der Maaten 2008)."""
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -9,24 +9,27 @@ from tfxfer.probe.fitted import Array, normalised
 from tfxfer.probe.folds import few
 
 POINTS = 1000
-FEWEST = 10  # examples below which a plane says nothing
+FEWEST = 10  # with fewer examples, a plane says nothing
 COMPONENTS, PERPLEXITY, STEPS = 50, 30, 500
-FLAT = 1e-6  # of the length of the features: a smaller spread is what float32 rounds away
+FLAT = 1e-6  # times the length of the features; a smaller spread is rounding error of float32
 
 
 @threadpool_limits.wrap(limits=1)  # its threads wait for each other longer than they work
 def plane(
     features: Array, positions: np.ndarray, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions that are shown and their places on the plane, [n, 2] from 0 to 1.
-
-    None of both where there are too few, and where there is nothing to tell them apart: t-SNE divides
-    by the spread of the first component, and its tree of places ends the process on what is no number.
+    """Choose the examples that are shown, and compute their places on the plane.
 
     Args:
         features: the network's own output.
-        positions: that may be shown; of more than a thousand a sample, each class by its share.
-        labels: of these positions.
+        positions: examples that may be shown; of more than a thousand, a sample is shown in which
+            each class keeps its share.
+        labels: labels of these examples.
+
+    Returns:
+        positions [n] of the examples, and their places, float [n, 2] from 0 to 1. n is 0 if there
+        are too few examples, or if their features do not differ: t-SNE divides by the spread of
+        the first component, and its tree of places ends the process on NaN.
     """
     shown = positions[few(labels, POINTS, seed)] if len(positions) else positions
     if len(shown) < FEWEST:
@@ -52,5 +55,5 @@ def plane(
 
 
 def none(shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of nothing, no places."""
+    """No positions, and no places."""
     return shown[:0], np.zeros((0, 2))

@@ -1,23 +1,33 @@
-"""The most similar pictures of different parts of the data: what is judged should not have been seen."""
+"""Find the most similar pictures of different parts of the data.
+
+A picture that the model is judged on should not be one that it was trained on.
+"""
 
 import numpy as np
 
 from tfxfer.probe.fitted import Array, normalised
 
 BLOCK = 1024
-FLAT = 1e-6  # of the length of the features: what is so near to the mean is like everything, and like nothing
+# Times the length of the features. A picture whose features are this near to the mean is equally
+# similar to all others, and counts as similar to none.
+FLAT = 1e-6
 
 
 def nearest(
     features: Array, judged: np.ndarray, train: np.ndarray, most: int
 ) -> list[tuple[int, int, float]]:
-    """(judged position, training position, cosine of their centred features) of the most similar pairs.
+    """The most similar pairs of a judged picture and a training picture, the most similar first.
 
-    The most similar first, each position once, and only of those that are alike at all: none where all
-    features are equal, or no numbers.
+    Each position is in at most one pair. Only pairs with a positive cosine are returned, hence none
+    if all features are equal, or not finite.
 
     Args:
         features: the network's own output, [n, d].
+        judged, train: positions.
+        most: number of pairs, at most.
+
+    Returns:
+        (judged position, training position, cosine of their centred features) for each pair.
     """
     if not len(judged) or not len(train):
         return []
@@ -53,7 +63,7 @@ def nearest(
 
 
 def directions(features: Array, positions: np.ndarray) -> np.ndarray:
-    """Features at length one; zeros for those that are no numbers."""
+    """Features scaled to length one; rows that are not finite become zeros."""
     with np.errstate(invalid="ignore"):
         x = normalised(features[positions], (features.shape[1],))
     x[~np.isfinite(x).all(1)] = 0

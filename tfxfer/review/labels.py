@@ -1,13 +1,15 @@
-"""Suspected label errors, by confident learning (Northcutt 2021)."""
+"""Find suspected label errors by confident learning (Northcutt 2021)."""
 
 import numpy as np
 
 
 def suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, int]]:
-    """(position, suggested class) of examples whose label is doubtful, the most doubtful first.
+    """Find examples whose label is doubtful: (position, suggested class), the most doubtful first.
 
-    An example is suspected where the most probable of the classes that it confidently belongs to is not its label; confidently means: with at least the
-    mean probability that examples of that class have of being of it. They are in the order of the probability of their own label.
+    An example confidently belongs to a class if its probability of that class is at least the mean
+    that the examples of that class have. It is suspected if the most probable of the classes that
+    it confidently belongs to is not its label. Suspects are sorted by the probability of their own
+    label, the lowest first.
 
     Args:
         labels: int [n].
@@ -15,7 +17,7 @@ def suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, i
     """
     count = probabilities.shape[1]
     own = probabilities[np.arange(len(labels)), labels]
-    # Nothing is confidently of a class that has no example.
+    # No example confidently belongs to a class that has no examples.
     threshold = np.array(
         [own[labels == k].mean() if np.any(labels == k) else np.inf for k in range(count)]
     )

@@ -1,4 +1,4 @@
-"""All that a person should look at, into the run's folder."""
+"""Write all that a person should look at into the run's folder."""
 
 import logging
 import zipfile
@@ -27,20 +27,22 @@ from tfxfer.run import Run
 
 LOG = logging.getLogger(__name__)
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
-SAMPLES, CLASSES = 4, 12  # pictures of so many classes
-RIGHT = 12  # photos that were answered rightly, beside those that were not
-FEWEST = 20  # examples below which label errors are not looked for
-SIDE, QUALITY = 112, 80  # of a thumbnail, in pixels, and of its JPEG
+SAMPLES, CLASSES = 4, 12  # sample pictures of a class, and classes that have them
+RIGHT = 12  # right answers that are shown beside the wrong ones
+FEWEST = 20  # with fewer examples, label errors are not looked for
+SIDE, QUALITY = 112, 80  # of a thumbnail: side in pixels, quality of the JPEG
 
 
 def look(
     run: Run, features: Features, outcome: Outcome, model: keras.Model, network: Backbone
 ) -> None:
-    """Write review.json, thumbnails.zip and label_errors.csv, without the parts that can't be computed.
+    """Write review.json, thumbnails.zip and label_errors.csv.
+
+    Parts that can't be computed are left out.
 
     Args:
-        features: of the pretrained network, of all examples.
-        model: from pixels, as the network takes them, to logits.
+        features: features of all examples from the pretrained network.
+        model: model from pixels, in the range that the network takes, to logits.
     """
     LOG.info("Looking for photos that you should look at")
     examples, output = outcome.examples, features.output
@@ -98,7 +100,7 @@ def look(
         for i, name in enumerate(examples.classes[:CLASSES])
     }
 
-    # Of the right ones, those of different classes.
+    # Of the right answers, at most one of each class.
     first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
     reasons = [(i, int(said[i].argmax())) for i in [*wrong[:EXPLAINED], *first]]
     LOG.info("Looking for what answers hang on")
@@ -192,11 +194,11 @@ def look(
 
 
 def drawn_by_lot(positions: list[int], labels: np.ndarray, most: int, seed: int) -> list[int]:
-    """Some of the positions by lot, of as many classes as there are."""
+    """Draw at most `most` positions at random, from as many classes as possible."""
     lot = np.random.default_rng(seed).permutation(np.array(sorted(positions), int)).tolist()
     drawn: list[int] = []
     while lot and len(drawn) < most:
-        # One of each class that is left, in the order of the lot.
+        # One of each class that is left, in random order.
         turn = list({int(labels[i]): i for i in reversed(lot)}.values())[::-1]
         drawn += turn
         lot = [i for i in lot if i not in turn]
@@ -242,7 +244,11 @@ def explained(
 
 
 def thumbnail(examples: Examples, position: int, weight: np.ndarray | None = None) -> bytes:
-    """The middle of the picture, as the model sees it; with a weight from 0 to 1 a pixel it is darkened."""
+    """The middle of the picture, as the model sees it, as a JPEG.
+
+    Args:
+        weight: from 0 to 1 for each pixel, darkens the picture.
+    """
     pixels = preprocess.pixels(tf.constant(examples.read(position)), (SIDE, SIDE), (0.0, 255.0))
     pixels = pixels if weight is None else pixels * weight[..., None]
     return tf.io.encode_jpeg(
@@ -251,7 +257,7 @@ def thumbnail(examples: Examples, position: int, weight: np.ndarray | None = Non
 
 
 def light(heat: np.ndarray) -> np.ndarray:
-    """A weight from 0 to 1 a pixel of a thumbnail, bright where covering costs the most."""
+    """A weight from 0 to 1 for each pixel of a thumbnail, highest where covering costs the most."""
     share = tf.constant(heat / max(float(heat.max()), TELLING), tf.float32, (GRID, GRID, 1))
     weight = 0.2 + 0.8 * tf.image.resize(share, (SIDE, SIDE), "bicubic")[..., 0]
     return np.clip(weight.numpy(), 0.2, 1.0)
@@ -260,6 +266,5 @@ def light(heat: np.ndarray) -> np.ndarray:
 def archive(path: str, pictures: Iterable[tuple[str, bytes]]) -> None:
     with zipfile.ZipFile(path, "w") as file:
         for name, content in pictures:
-            file.writestr(
-                zipfile.ZipInfo(name), content
-            )  # without a date, so that the same run gives the same file
+            # Without a date, so that the same run gives the same file.
+            file.writestr(zipfile.ZipInfo(name), content)

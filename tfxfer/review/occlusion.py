@@ -1,12 +1,15 @@
-"""What of a picture the answer hangs on: how much its probability falls when a part is covered (Zeiler 2014)."""
+"""Find the parts of a picture that the answer depends on.
+
+They are those that lower its probability most when they are covered (Zeiler 2014).
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
-GRID = 7  # places a side
-COVER = 2  # places that the patch covers
-TELLING = 0.1  # of probability: a part that costs less when it is covered does not matter
+GRID = 7  # places along each side
+COVER = 2  # places along each side that the patch covers
+TELLING = 0.1  # a part that lowers the probability by less when it is covered does not matter
 
 
 def occlusion(

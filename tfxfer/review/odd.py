@@ -1,4 +1,4 @@
-"""Pictures that look broken: dark, blank, or, of files, much smaller than the others."""
+"""Find pictures that look broken: dark, blank, or (files only) much smaller than the others."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,18 +9,17 @@ from tfxfer.data import Examples
 from tfxfer.data.images import size
 from tfxfer.probe.fitted import Array
 
-DARK, BLANK = (
-    0.04,
-    0.02,
-)  # mean and standard deviation of pixels from 0 to 1 below which a picture is called so
-MANY = 0.2  # share of all pictures from which on a line says so
-SMALL = 4  # times smaller than the median, by the shorter side
+# A picture is dark if the mean of its pixels, from 0 to 1, is below the first number, and blank if
+# their standard deviation is below the second.
+DARK, BLANK = 0.04, 0.02
+MANY = 0.2  # share of all pictures from which on a note says so
+SMALL = 4  # a picture is small if its shorter side is below the median by this factor
 BLOCK = 1024
 READERS = 8  # files read at once, for their size
 
 
 def odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
-    """(position, what is odd about it), in the order of the examples.
+    """Find odd pictures: (position, what is odd about it), in the order of the examples.
 
     Args:
         pixels: each picture made small, float32 [n, m] in [0, 1].
@@ -48,8 +47,9 @@ def odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
 
 
 def said_of_many(examples: Examples, strange: Sequence[tuple[int, str]]) -> list[str]:
-    """A sentence each where a large share of the pictures is nearly black, or of one colour, with
-    an example and what to do.
+    """Notes that are written if a large share of the pictures is nearly black, or of one colour.
+
+    Each note names an example, and says what to do.
 
     Args:
         strange: what `odd` found.
@@ -82,7 +82,7 @@ def said_of_many(examples: Examples, strange: Sequence[tuple[int, str]]) -> list
 
 
 def said(reasons: Sequence[str]) -> list[str]:
-    """A black picture is dark and blank: one word is enough."""
+    """The reasons, with "black" for a picture that is both dark and blank."""
     return (
         ["black"] + [reason for reason in reasons if reason not in ("dark", "blank")]
         if {"dark", "blank"} <= set(reasons)
@@ -91,7 +91,7 @@ def said(reasons: Sequence[str]) -> list[str]:
 
 
 def shorter(examples: Examples, position: int) -> int:
-    """The shorter side in pixels; 0 where it can't be told, or only by converting the file."""
+    """The shorter side in pixels; 0 if it is unknown, or known only by converting the file."""
     if not examples.paths or not examples.paths[position]:
         return 0
     found = size(examples.read(position))

@@ -1,21 +1,26 @@
-"""A SavedModel read as a pure function: `output, updates = f(x, weights)`. The one room with TensorFlow's private parts.
+"""Read a SavedModel as a pure function: `output, updates = f(x, weights)`.
 
-The folder is loaded once, its call is traced for inference and for training, all functions are inlined, every variable READ becomes an
-argument (a placeholder `weight_<i>`) and every variable WRITE (BatchNorm statistics, dropout seeds) becomes a result. No state is left and no
-handle, so that whoever owns the weights' values (a Keras layer) owns all there is.
+This is the only package that uses TensorFlow's private parts.
 
-A graph that can't be taken apart so (variables read inside a While or If body, embedding look-ups) is frozen instead: its values become
-constants, it extracts features, and `Pretrained.reason` says why it can't be fine-tuned.
+The folder is loaded once, and its call is traced for inference and for training. All functions are
+inlined. Every read of a variable becomes an argument (a placeholder `weight_<i>`), and every write
+to a variable (BatchNorm statistics, dropout seeds) becomes a result. No state and no handle is
+left, so that whoever owns the values of the weights (a Keras layer) owns everything.
+
+A graph that can't be taken apart like this (variables that are read inside a While or If body,
+embedding look-ups) is frozen instead: its values become constants, it can only extract features,
+and `Pretrained.reason` says why it can't be fine-tuned.
 
 convolution gradients that are faster on a CPU
-graph       Pretrained and its pure graphs; as functions, as constants, their shapes
-operations  what a graph may hold
-check       whether a SavedModel holds anything else
-pure        a traced call to a pure graph
-gradient    whether its gradients are the original's
-read        a folder to a Pretrained
-ranges      which pixels it expects
-cut         a network in two
+graph       Pretrained and its pure graphs; as functions, as constants, and their shapes
+operations  the operations that a graph may hold
+check       whether a SavedModel holds any other operation
+pure        from a traced call to a pure graph
+gradient    whether the gradients of a pure graph are those of the original
+mixed       a graph in mixed precision
+read        from a folder to a Pretrained
+ranges      the pixel range that a network expects
+cut         a network in two parts
 kept        a Pretrained in the file of a model
 reusable    a Pretrained as a SavedModel again
 """

@@ -1,7 +1,7 @@
-"""What a SavedModel may do unless the user says so: compute, and nothing else.
+"""Check that a SavedModel only computes, unless the user trusts it.
 
-Its graphs are looked at before anything is loaded, since loading runs some of them. See `operations` for what
-is allowed.
+The graphs are looked at before anything is loaded, since loading runs some of them. See
+`operations` for what is allowed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,21 +23,21 @@ from tfxfer.errors import DeniedOperationError, SavedModelError
 from tfxfer.limits import MOST_CONSTANTS
 from tfxfer.savedmodel.operations import ALLOWED, CHECKPOINT, FROM_ASSET
 
-# A constant of these types is no number: it can hold a program, or a way to somebody else's variables.
+# Constants of these dtypes are not numbers: they can hold a program, or a handle to variables of
+# another model.
 NO_NUMBERS = frozenset({types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE})
 
 
 def check_saved_model(folder: Path, *, trust: bool = False) -> set[str]:
-    """Refuse a folder that TensorFlow must not load; returns the names of the operations that it
-    holds.
+    """Refuse a folder that TensorFlow must not load, and return the names of its operations.
 
     Args:
-        folder: holds `saved_model.pb`.
+        folder: the folder that holds `saved_model.pb`.
         trust: whether operations may reach files, Python and the network.
 
     Raises:
-        SavedModelError: it can't be read, is in the TF1 format, or holds more than one graph.
-        DeniedOperationError: it holds an operation that is not allowed, by name.
+        SavedModelError: the file can't be read, is in the TF1 format, or holds more than one graph.
+        DeniedOperationError: the graph holds an operation that is not allowed; names it.
     """
     path = folder / "saved_model.pb"
     try:
@@ -55,14 +55,15 @@ def check_saved_model(folder: Path, *, trust: bool = False) -> set[str]:
         raise SavedModelError(f"{path} is damaged: it holds no graph. Fetch or export it again.")
     if not proto.meta_graphs[0].object_graph_def.nodes:
         raise SavedModelError(
-            f"{folder} is a TF1-format SavedModel (written by tf.compat.v1), which can't be fine-tuned. "
-            "Look for a TF2 version of the model, or export it again with tf.saved_model.save."
+            f"{folder} is a TF1-format SavedModel (written by tf.compat.v1), which "
+            "can't be fine-tuned. Look for a TF2 version of the model, or export it again with "
+            "tf.saved_model.save."
         )
-    # With several, TensorFlow takes the loader of TF1, which runs graphs that nobody has looked at.
+    # With several graphs, TensorFlow uses the loader of TF1, which runs unchecked graphs.
     if len(proto.meta_graphs) > 1:
         raise SavedModelError(
-            f"{path} holds {len(proto.meta_graphs)} graphs; expected one. Export the model again with "
-            "tf.saved_model.save."
+            f"{path} holds {len(proto.meta_graphs)} graphs; expected one. Export the model again "
+            "with tf.saved_model.save."
         )
     check_constants(proto.meta_graphs[0].graph_def, folder)
     if not trust:
@@ -74,7 +75,7 @@ def check_constants(graph: GraphDef, where: Path | str) -> None:
     """Refuse a graph whose constants are small in the file and too large in memory.
 
     Raises:
-        SavedModelError: with the number of bytes.
+        SavedModelError: says how large they are.
     """
     count = sum(bytes_of(tensor) for node in all_nodes(graph) for tensor in constants(node))
     if count > MOST_CONSTANTS:
@@ -85,7 +86,7 @@ def check_constants(graph: GraphDef, where: Path | str) -> None:
 
 
 def bytes_of(tensor: TensorProto) -> int:
-    """What a constant takes in memory, whatever it takes in the file."""
+    """The number of bytes of a constant in memory, which may be more than in the file."""
     elements = prod(max(dimension.size, 0) for dimension in tensor.tensor_shape.dim)
     return elements * (dtypes.as_dtype(tensor.dtype).size or 1) if tensor.dtype else 0
 
@@ -100,12 +101,12 @@ def check_graph(graph: GraphDef, where: str, held: set[str] | None = None) -> No
     """Refuse a graph that holds an operation that is not allowed, in its body or in its functions.
 
     Args:
-        held: names of operations in the file that it was traced from. Others were put there by this
-            process,
-            as `tf.debugging.enable_check_numerics` does, and are no fault of the file.
+        held: names of the operations in the file that the graph was traced from. Other operations
+            were added by this process, as `tf.debugging.enable_check_numerics` does, and are
+            allowed.
 
     Raises:
-        DeniedOperationError: with the names of all of them.
+        DeniedOperationError: names all operations that are not allowed.
     """
     functions = {function.signature.name for function in graph.library.function}
     nodes = [node for node in all_nodes(graph) if held is None or node.op in held]
@@ -131,10 +132,10 @@ def refused_in(meta: MetaGraphDef, folder: Path) -> set[str]:
 
 
 def refused(node: NodeDef, functions: set[str]) -> set[str]:
-    """What of one node is not allowed: its operation, or a constant in it that is no number.
+    """Return what is not allowed in a node: its operation, or a constant that is not a number.
 
-    A node may call one of the graph's functions by name, which is checked as all of them are. A function that
-    bears the name of an operation counts as that operation.
+    A node may call one of the graph's functions by name; these functions are checked like all
+    others. A function that has the name of an operation counts as that operation.
     """
     names = set()
     calls_function = node.op in functions and op_def_registry.get(node.op) is None
@@ -146,7 +147,10 @@ def refused(node: NodeDef, functions: set[str]) -> set[str]:
 
 
 def tensors(value: AttrValue) -> Iterator[TensorProto]:
-    """The constants in an attribute of a node, also those in the attributes of a function that it names."""
+    """Yield the constants in an attribute of a node.
+
+    The attributes of a function that the attribute names are included.
+    """
     if value.HasField("tensor"):
         yield value.tensor
     yield from value.list.tensor
@@ -174,10 +178,10 @@ def named_functions(nodes: Iterable[NodeDef]) -> Iterator[str]:
 
 
 def checkpoint_functions(meta: MetaGraphDef) -> set[str]:
-    """The two functions that save and restore the weights, where nothing else can call them.
+    """The two functions that save and restore the weights, if nothing else can call them.
 
-    Python does their work when TensorFlow 2 loads a SavedModel. Something that an object or another function
-    calls is therefore none of them, whatever the file says.
+    TensorFlow 2 does their work in Python when it loads a SavedModel. A function that an object or
+    another function calls is therefore not one of them, whatever the file says.
     """
     saver = meta.saver_def
     ends = {saver.save_tensor_name.split(":")[0], saver.restore_op_name.split(":")[0]}
@@ -198,7 +202,7 @@ def called_otherwise(meta: MetaGraphDef, ends: set[str]) -> set[str]:
 
 
 def called_by_functions(graph: GraphDef) -> set[str]:
-    """Every function that another function can call, as itself or as its gradient."""
+    """Every function that another function can call, directly or as its gradient."""
     names = {name for f in graph.library.function for name in named_functions(f.node_def)}
     for gradient in graph.library.gradient:
         names |= {gradient.function_name, gradient.gradient_func}
@@ -206,10 +210,10 @@ def called_by_functions(graph: GraphDef) -> set[str]:
 
 
 def reads_asset(node: NodeDef, function: FunctionDef, meta: MetaGraphDef) -> bool:
-    """Whether the file that a node reads is one of the folder's assets, and can be no other.
+    """Whether the file that a node reads is certainly one of the folder's assets.
 
-    The name of the file must be an argument that the object graph binds to an asset, and the function must be
-    called by nobody else, who could call it with another name.
+    The name of the file must be an argument that the object graph binds to an asset. No other
+    function may call this function, since it could pass another file name.
     """
     name = function.signature.name
     if name not in meta.object_graph_def.concrete_functions:
@@ -234,7 +238,7 @@ def assets_outside(meta: MetaGraphDef, folder: Path) -> list[str]:
 
 
 def inside(name: str, folder: Path) -> bool:
-    """Whether a file name leads to something in the folder, symbolic links followed."""
+    """Whether a file name leads to something in the folder, after following symbolic links."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
         return False
@@ -244,7 +248,7 @@ def inside(name: str, folder: Path) -> bool:
 def refuse(names: set[str], where: str) -> None:
     if names:
         raise DeniedOperationError(
-            f"{where} holds {', '.join(sorted(names))}, which networks do not need and which could read "
-            "or write files, run Python or open the network. A graph is code: use --trust (trust=True) "
-            "only if you know who made it."
+            f"{where} holds {', '.join(sorted(names))}, which networks do not need and which could "
+            "read or write files, run Python or open the network. A graph is code: use --trust "
+            "(trust=True) only if you know who made it."
         )

@@ -1,6 +1,8 @@
-"""Gradients of convolutions that a CPU computes faster than TensorFlow's own: of 1 x 1 filters, and of wide depthwise filters on small maps.
+"""Gradients of convolutions that a CPU computes faster than TensorFlow's own.
 
-They make training the last two stages of EfficientNet-Lite0 from activations 8 % faster (benchmarks/partial.py, benchmarks/LOG.md), and are the same but for
+There is one for 1 x 1 filters, and one for wide depthwise filters on small maps. With them,
+training the last two stages of EfficientNet-Lite0 from activations is 8 % faster
+(benchmarks/partial.py, benchmarks/LOG.md). Their results are the same as TensorFlow's except for
 the order of sums.
 """
 
@@ -12,13 +14,16 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 NAMES = {"Conv2D": "TfxferConv2D", "DepthwiseConv2dNative": "TfxferDepthwiseConv2dNative"}
-PLACES = 64  # of a map: with more, the products of all pairs cost more than they save
-KERNEL = 5  # narrower depthwise filters have a fast gradient in TensorFlow
+PLACES = 64  # positions of a map; with more, the products of all pairs cost more than they save
+KERNEL = 5  # width of a filter; TensorFlow has a fast gradient for narrower depthwise filters
 PLAIN: dict[str, Any] = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 
 
 def marked(graph: GraphDef) -> GraphDef:
-    """The graph, to be differentiated in this process; not to be saved, since the marks mean nothing in another one."""
+    """Return a copy of the graph that uses these gradients when this process differentiates it.
+
+    The copy must not be saved, since the marks mean nothing in another process.
+    """
     result = GraphDef()
     result.CopyFrom(graph)
     for node in result.node:
@@ -28,7 +33,10 @@ def marked(graph: GraphDef) -> GraphDef:
 
 
 def plain(attributes: Any) -> bool:
-    """Whether the filter moves by one position and its output has the size of its input."""
+    """Whether a convolution has these gradients: float32, NHWC, stride 1 and no dilation.
+
+    Its padding must be SAME, so that the output has the size of the input.
+    """
     return (
         attributes["padding"].s == b"SAME"
         and attributes["data_format"].s in (b"", b"NHWC")
@@ -40,7 +48,10 @@ def plain(attributes: Any) -> bool:
 
 @tf.RegisterGradient(NAMES["Conv2D"])
 def of_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
-    """Of a 1 x 1 filter as one product of matrices, else TensorFlow's."""
+    """Return the gradients of a convolution with respect to the pixels and the filter.
+
+    The gradient of a 1 x 1 filter is one product of matrices. All other gradients are TensorFlow's.
+    """
     pixels, filters = op.inputs
     of_pixels = tf.raw_ops.Conv2DBackpropInput(
         input_sizes=tf.shape(pixels), filter=filters, out_backprop=upstream, **PLAIN
@@ -61,7 +72,12 @@ def of_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
 
 @tf.RegisterGradient(NAMES["DepthwiseConv2dNative"])
 def of_depthwise_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
-    """Of the pixels as a convolution with the filter turned around; of the filter from the products of all pairs of positions, added up by their distance."""
+    """Return the gradients of a depthwise convolution with respect to the pixels and the filter.
+
+    The gradient of the pixels is a convolution with the filter turned around. The gradient of the
+    filter is computed from the products of all pairs of positions, added up by their distance. For
+    large maps and for narrow filters, both gradients are TensorFlow's.
+    """
     pixels, filters = op.inputs
     (height, width, channels), (rows, columns, _, multiplier) = pixels.shape[1:], filters.shape
     if (
@@ -90,7 +106,10 @@ def of_depthwise_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
 
 @lru_cache
 def distances(height: int, width: int, rows: int, columns: int) -> np.ndarray:
-    """float32 [(height * width)^2, rows * columns]: 1 where an element of the filter takes the first position of a pair to the second."""
+    """Return which element of the filter takes the first position of a pair to the second.
+
+    Returns: float32 [(height * width)^2, rows * columns], 1 for that element and 0 for all others.
+    """
     down = (
         np.arange(height)[:, None, None] - np.arange(height)[:, None] == np.arange(rows) - rows // 2
     )

@@ -1,4 +1,7 @@
-"""A network in two, at the end of a stage: what comes before as constants, what follows as a `Pretrained` of its own."""
+"""Cut a network in two at the end of a stage.
+
+What comes before the cut becomes a graph of constants, and what follows a `Pretrained` of its own.
+"""
 
 import math
 from dataclasses import replace
@@ -15,7 +18,11 @@ from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pool
 def before(
     pretrained: Pretrained, values: list[np.ndarray], first: int, taps: tuple[str, ...]
 ) -> GraphDef:
-    """The graph of constants from `pixels:0` to `features:0`: the activations that stage number `first` starts from in a row, then `taps`, pooled."""
+    """Return a graph of constants, from `pixels:0` to `features:0`, of what comes before a stage.
+
+    A row of `features:0` holds the activations that stage number `first` starts from, flattened,
+    and then the maps `taps`, pooled.
+    """
     graph = tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.input_shape), name="pixels")
@@ -34,9 +41,10 @@ def before(
 
 
 def front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrained:
-    """What comes before stage number `first`, as a network whose output is the row of `before`.
+    """Return what comes before stage number `first`, as a network of its own.
 
-    Inference graph only, with weights of its own, for a model that holds it beside what follows.
+    Its output is the row that `before` computes. The network has an inference graph only, with
+    weights of its own. It is for a model that holds it beside what follows.
     """
     whole, graph = pretrained.inference, tf.Graph()
     with graph.as_default():
@@ -74,7 +82,9 @@ def front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrain
 
 
 def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretrained:
-    """Stage number `first` and those that follow, from activations [B, ...]: inference graph only, with `values` for weights.
+    """Return stage number `first` and those that follow, as a network that starts from activations.
+
+    The activations are [B, ...]. The network has an inference graph only, with `values` as weights.
 
     Raises:
         SavedModelError: what follows needs more of the network than the activations.
@@ -97,7 +107,8 @@ def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretr
     names = {node.name for node in pruned.node}
     if node_of(whole.input or "") in names:
         raise SavedModelError(
-            f"the network can't be cut after {pretrained.stages[first - 1].name}: what follows reads the images too."
+            f"the network can't be cut after {pretrained.stages[first - 1].name}: what follows "
+            "reads the images too."
         )
     kept = [i for i in whole.weights if f"weight_{i}" in names]
     number = {f"weight_{i}": f"weight_{k}" for k, i in enumerate(kept)}
@@ -123,7 +134,10 @@ def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretr
 def batch_sizes(
     pretrained: Pretrained, x: tf.Tensor, feed: dict[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-    """Shapes that are asked of tensors before the cut, from `x`: networks read the number of images off their input."""
+    """Compute from `x` the shapes that the graph reads from tensors before the cut.
+
+    Networks read the number of images from the shape of their input.
+    """
     nodes = {node.name: node for node in pretrained.inference.graph.node}
     cut = node_of(next(iter(feed)))
     earlier = stages.reach([cut], lambda name: stages.data_inputs(nodes[name]))
@@ -154,7 +168,10 @@ def batch_sizes(
 
 
 def without(loss: PureGraph, values: list[np.ndarray], number: dict[str, str]) -> PureGraph | None:
-    """A regularization loss of the weights in `number`, all others constant; None where it is of no such weight."""
+    """Return a regularization loss as a graph of the weights in `number`, with all others constant.
+
+    Returns: None where the loss depends on none of these weights.
+    """
     graph = tf.Graph()
     with graph.as_default():
         fixed = {

@@ -1,4 +1,8 @@
-"""Whether a pure graph's gradients are those of the original: the mark of a custom gradient can't be kept."""
+"""Check whether a pure graph's gradients are those of the original.
+
+They may differ where the original has a custom gradient, since the mark of a custom gradient can't
+be kept in a pure graph.
+"""
 
 from typing import Any
 
@@ -24,7 +28,11 @@ def same_gradient(
     weights: Weights,
     spec: tf.TensorSpec,
 ) -> bool:
-    """Whether a pure graph's gradients, of weights and pixels, are those of the loaded object, on one random batch; relative to the largest of all."""
+    """Whether a pure graph has the same gradients as the loaded object, on one random batch.
+
+    The gradients are those with respect to the weights and to the pixels. They may differ by
+    `bound`, relative to the largest absolute value of all gradients.
+    """
     rng = np.random.default_rng(0)
     x = tf.constant(rng.random((2, *spec.shape[1:]), dtype=np.float32))
     direction = tf.constant(rng.standard_normal(pretrained.features), tf.float32)

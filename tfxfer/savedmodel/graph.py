@@ -1,4 +1,4 @@
-"""What a SavedModel becomes: pure graphs, weights and stages, and what can be done with them."""
+"""The parts of a SavedModel: pure graphs, weights and stages, and what can be done with them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGr
 
 @dataclass(frozen=True)
 class Weight:
-    """A variable of the SavedModel: name, value as an array, and whether its author marked it trainable."""
+    """A variable of the SavedModel: name, value, and whether its author marked it as trainable."""
 
     name: str
     value: np.ndarray
@@ -26,7 +26,16 @@ class Weight:
 
 @dataclass(frozen=True)
 class PureGraph:
-    """One call as a pure graph: `output` and `updates` from `input` (None for a regularization loss) and the placeholders `weight_<i>`."""
+    """One call of the network as a graph without variables.
+
+    It computes `output` and `updates` from `input` and the placeholders `weight_<i>`.
+
+    Args:
+        input: name of the tensor for the images; None for a regularization loss.
+        weights: the numbers i of the placeholders.
+        updates: the number of a weight and the name of the tensor with its new value, for each
+            weight that the call changes.
+    """
 
     graph: GraphDef
     input: str | None
@@ -40,14 +49,16 @@ class Pretrained:
     """A SavedModel taken apart.
 
     Args:
-        inference, training: the pure graphs; `training` is None where the model has one behaviour only.
+        inference, training: the pure graphs; `training` is None where the model has one behaviour
+            only.
         regularization: the pure graph of the sum of the model's regularization losses, or None.
         weights: every variable that a graph reads.
         stages: from input to output; each holds names `weight_<i>`.
         last_map: the tensor whose spatial mean is the output, or the output itself.
-        input_shape: (height, width, 3) that the graphs were traced for; for a part of a network the shape of the activations that it starts from.
+        input_shape: (height, width, 3) that the graphs were traced for; for a part of a network,
+            the shape of the activations that it starts from.
         features: width of the output.
-        reason: why the weights can't be trained, "" where they can.
+        reason: why the weights can't be trained; "" where they can.
     """
 
     inference: PureGraph
@@ -82,7 +93,7 @@ def node_of(tensor: str) -> str:
 
 
 def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
-    """The part of a graph that the fetches need, in its order."""
+    """The part of a graph that the fetches need, with the nodes in the same order."""
     nodes = {node.name: node for node in graph.node}
     kept = stages.reach(
         [node_of(fetch) for fetch in fetches], lambda name: stages.data_inputs(nodes[name])
@@ -102,11 +113,14 @@ def function(
     fast: bool = False,
     low: bool = False,
 ) -> Any:
-    """A differentiable function (x, *weights) -> (output, *updates).
+    """Return a differentiable function (x, *weights) -> (output, *updates).
 
-    With `taps`, names of maps from input to output, the output is [B, F]: each one's mean, then its maximum over all positions, in one pass.
-    With `fast`, gradients are faster on a CPU (see `convolution`), and no model that calls the function can be saved as a graph.
-    With `low`, it computes in mixed precision (see `mixed`).
+    Args:
+        taps: names of maps, from input to output. With them, the output is [B, F]: for each map its
+            mean, then its maximum over all positions. All maps are computed in one pass.
+        fast: use gradients that are faster on a CPU (see `convolution`). A model that calls the
+            function can't be saved as a graph then.
+        low: compute in mixed precision (see `mixed`).
     """
     graph = mixed(pure.graph) if low else convolution.marked(pure.graph) if fast else pure.graph
     fetch = [*(taps if taps is not None else (pure.output,)), *(name for _, name in pure.updates)]
@@ -139,7 +153,10 @@ def function(
 def constant_graph(
     pretrained: Pretrained, values: list[np.ndarray], taps: tuple[str, ...] | None
 ) -> GraphDef:
-    """The inference graph with every weight a constant, from `pixels:0` to `features:0` (with `taps`, pooled as in `function`)."""
+    """Return the inference graph from `pixels:0` to `features:0`, with every weight as a constant.
+
+    With `taps`, the features are pooled as in `function`.
+    """
     pure, graph = pretrained.inference, tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.input_shape), name="pixels")
@@ -156,7 +173,11 @@ def constant_graph(
 def shapes_of(
     pure: PureGraph, shape: tuple[int, ...], tensors: list[str]
 ) -> list[tuple[int, ...] | None]:
-    """Shapes without the batch; None for a tensor that has not one row an example, or whose shape is not known beforehand."""
+    """Return the shapes of tensors, without the batch dimension.
+
+    A shape is None where the tensor does not have one row for each example, or where the shape is
+    not known before the graph runs.
+    """
     rows = 3
     graph = tf.Graph()
     with graph.as_default():
@@ -169,7 +190,10 @@ def shapes_of(
 
 
 def pooled(maps: list[tf.Tensor]) -> tf.Tensor:
-    """[B, F]: the mean, then the maximum of each map over its positions; a tensor [B, D] stays as it is."""
+    """Return the mean, then the maximum of each map over its positions, as [B, F].
+
+    A tensor [B, D] stays as it is.
+    """
     parts = []
     for tap in maps:
         axes = list(range(1, tap.shape.rank - 1))
@@ -178,7 +202,10 @@ def pooled(maps: list[tf.Tensor]) -> tf.Tensor:
 
 
 def mean_of(pure: PureGraph) -> str:
-    """The map whose mean over all positions is the output; the output itself where there is none."""
+    """Return the name of the map whose mean over all positions is the output.
+
+    Where there is no such map, it is the name of the output itself.
+    """
     nodes = {node.name: node for node in pure.graph.node}
     name = node_of(pure.output)
     while nodes[name].op in PASSES:

@@ -1,9 +1,9 @@
 """A Pretrained as it is kept in files: its graphs as bytes, and a short outline without them.
 
-A model's file carries both: Keras makes the layers from the model's config, which holds the
-outline, and fills them afterwards from the model's weights, beside which the graphs lie. They are
-no assets of Keras', since `save_weights` writes none, and `save_model` with `zipped=False` loses
-them where its path is relative (3.15).
+A model's file holds both. Keras makes the layers from the model's config, which holds the outline,
+and fills them afterwards from the model's weights, where the graphs are stored, too. The graphs are
+not assets in the sense of Keras, since `save_weights` writes no assets, and `save_model` with
+`zipped=False` loses them where its path is relative (Keras 3.15).
 """
 
 import base64
@@ -23,7 +23,7 @@ from tfxfer.savedmodel.check import check_constants, check_graph
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight
 from tfxfer.stages import Stage
 
-GRAPHS = ":graphs"  # their name among the weights: no weight's name holds a colon
+GRAPHS = ":graphs"  # their name among the weights; the name of a weight holds no colon
 WHERE = "this file's graph"
 CHANGED = (
     "is not the one that was saved: the file was changed or damaged, or is of another network. "
@@ -38,8 +38,8 @@ class Kept:
     """A Pretrained for a file.
 
     Args:
-        graphs: everything but the weights' values, compressed.
-        digest: hexadecimal, of what `graphs` unpacks to.
+        graphs: everything but the values of the weights, compressed.
+        digest: SHA-256 of what `graphs` unpacks to, in hexadecimal.
         outline: see `outline_of`.
     """
 
@@ -49,7 +49,7 @@ class Kept:
 
 
 def keep(pretrained: Pretrained) -> Kept:
-    """What a file holds of a Pretrained, besides the values of its weights."""
+    """Return what a file holds of a Pretrained, besides the values of its weights."""
     values = {
         "inference": graph_values(pretrained.inference),
         "training": graph_values(pretrained.training),
@@ -69,7 +69,7 @@ def keep(pretrained: Pretrained) -> Kept:
 
 
 def graph_values(pure: PureGraph | None) -> dict[str, Any] | None:
-    """A graph as values of a parcel."""
+    """Return a graph as values that `parcel.pack` takes."""
     if pure is None:
         return None
     return {
@@ -82,16 +82,16 @@ def graph_values(pure: PureGraph | None) -> dict[str, Any] | None:
 
 
 def restore(graphs: Any, digest: str | None, *, trust: bool) -> Pretrained:
-    """A Pretrained from what `keep` made, with zeros for weights.
+    """Return a Pretrained from what `keep` made, with zeros as weights.
 
     Args:
         graphs: uint8 [n], `Kept.graphs` of a file that anybody may have written.
-        digest: that they must have; None where it is not known.
+        digest: the digest that they must have; None where it is not known.
         trust: whether operations may reach files, Python and the network.
 
     Raises:
-        SavedModelError: they are damaged, too large, or have another digest.
-        DeniedOperationError: they hold an operation that is not allowed, by name.
+        SavedModelError: the graphs are damaged, too large, or have another digest.
+        DeniedOperationError: the graphs hold an operation that is not allowed; names it.
     """
     array = np.asarray(graphs)
     if array.dtype != np.uint8 or array.ndim != 1:
@@ -103,7 +103,10 @@ def restore(graphs: Any, digest: str | None, *, trust: bool) -> Pretrained:
 
 
 def restore_format_1(values: Any, *, trust: bool) -> Pretrained:
-    """As `restore`, from the config of a layer that tfxfer 0.1 saved."""
+    """Return a Pretrained from the config of a layer that tfxfer 0.1 saved.
+
+    The weights and errors are those of `restore`.
+    """
     said = sorted((key, repr(value)) for key, value in values.items() if key != "digest")
     if digest_of(repr(said).encode()) != values.get("digest"):
         raise SavedModelError(f"{WHERE} {CHANGED}")
@@ -116,7 +119,7 @@ def restore_format_1(values: Any, *, trust: bool) -> Pretrained:
 
 
 def pretrained_of(values: dict[str, Any], *, trust: bool) -> Pretrained:
-    """A Pretrained from the values of a file, when its graphs were looked at."""
+    """Return a Pretrained from the values of a file, after its graphs were checked."""
     try:
         inference = graph_of(values["inference"], trust)
         if inference is None:
@@ -141,7 +144,7 @@ def pretrained_of(values: dict[str, Any], *, trust: bool) -> Pretrained:
 
 
 def graph_of(value: dict[str, Any] | None, trust: bool) -> PureGraph | None:
-    """A graph from the values of a file, when it was looked at."""
+    """Return a graph from the values of a file, after it was checked."""
     if value is None:
         return None
     graph = GraphDef.FromString(value["graph"].tobytes())
@@ -156,7 +159,7 @@ def check_kept(pretrained: Pretrained) -> None:
     """Refuse a Pretrained whose graphs can do more than compute.
 
     Raises:
-        DeniedOperationError: with the names of the operations.
+        DeniedOperationError: names the operations.
     """
     for pure in (pretrained.inference, pretrained.training, pretrained.regularization):
         if pure is not None:
@@ -164,10 +167,11 @@ def check_kept(pretrained: Pretrained) -> None:
 
 
 def outline_of(pretrained: Pretrained) -> str:
-    """What a layer is made of before its graphs are there, as a short text.
+    """Return a short text from which a layer is made before its graphs are there.
 
-    It says which weights there are and in which stage each is, and what goes in and comes out. By
-    columns, since alike values next to each other take less.
+    The text says which weights there are, in which stage each of them is, and what goes in and
+    comes out. The values are stored column by column, since similar values next to each other
+    compress better.
     """
     stage_of = dict.fromkeys(range(len(pretrained.weights)), NO_STAGE)
     for number, stage in enumerate(pretrained.stages):
@@ -188,10 +192,12 @@ def outline_of(pretrained: Pretrained) -> str:
 
 
 def outlined(outline: str) -> Pretrained:
-    """A Pretrained without graphs, from `outline_of`; its weights are zeros, and it can't compute.
+    """Return a Pretrained without graphs, from the text of `outline_of`.
+
+    Its weights are zeros, and it can't compute.
 
     Raises:
-        SavedModelError: it is damaged.
+        SavedModelError: the text is damaged.
     """
     try:
         values = parcel_values(inflate(base64.b64decode(outline)))
@@ -220,10 +226,10 @@ def outlined(outline: str) -> Pretrained:
 
 
 def parcel_values(content: bytes) -> Any:
-    """The values in a parcel.
+    """Return the values in a parcel.
 
     Raises:
-        SavedModelError: it is none.
+        SavedModelError: the bytes are not a parcel.
     """
     try:
         return parcel.unpack(content)
@@ -232,12 +238,12 @@ def parcel_values(content: bytes) -> Any:
 
 
 def digest_of(content: bytes) -> str:
-    """Hexadecimal, of some bytes."""
+    """The SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def inflate(data: bytes) -> bytes:
-    """Unpacked bytes, of at most so many as graphs of that size have.
+    """Decompress bytes, up to the largest size that graphs have for so many compressed bytes.
 
     Raises:
         SavedModelError: there are more, or they are damaged.
@@ -257,9 +263,9 @@ def inflate(data: bytes) -> bytes:
 
 
 def zeros(shape: Any, dtype: str) -> np.ndarray:
-    """Zeros that take no memory until they are copied.
+    """Return zeros that take no memory until they are copied.
 
-    What a file says of a shape is not yet true.
+    The shape comes from a file and may be wrong, so memory must not be reserved for it yet.
     """
     kind = np.dtype(dtype)
     if kind.kind not in "biuf":

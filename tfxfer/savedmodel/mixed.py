@@ -1,7 +1,11 @@
-"""A float32 graph in mixed precision: convolutions and products in bfloat16, and what lies between them; sums, exponentials and all weights in float32.
+"""Turn a float32 graph into one in mixed precision.
 
-As Micikevicius 2018 (arXiv 1710.03740) and TensorFlow's own rewriter for GPUs sort operations; bfloat16 has float32's range, so that no loss has to be
-scaled. TensorFlow's rewriter can't be asked for one layer of a process alone, and knows nothing of TPUs.
+Convolutions and products, and the operations between them, compute in bfloat16. Sums, exponentials
+and all weights stay in float32.
+
+The operations are sorted as by Micikevicius 2018 (arXiv 1710.03740) and by TensorFlow's own
+rewriter for GPUs. bfloat16 has the range of float32, so that no loss has to be scaled. TensorFlow's
+rewriter can't be used for a single layer of a process, and does not support TPUs.
 """
 
 import tensorflow as tf
@@ -13,20 +17,24 @@ from tfxfer import stages
 
 LOW, HIGH = tf.bfloat16, tf.float32
 FAST = frozenset("Conv2D DepthwiseConv2dNative MatMul BatchMatMulV2 Einsum".split())
-# As precise as what they are given, which is their first input; a fused BatchNorm computes in float32 inside.
+# These have the precision of their first input. A fused BatchNorm computes in float32 inside.
 FOLLOW = frozenset(
-    "AvgPool BiasAdd ExpandDims FusedBatchNormV3 Identity LeakyRelu MaxPool MirrorPad Pad PadV2 Relu Relu6 Reshape Sigmoid Slice Squeeze StridedSlice Tanh "
-    "Transpose".split()
+    "AvgPool BiasAdd ExpandDims FusedBatchNormV3 Identity LeakyRelu MaxPool MirrorPad Pad PadV2 "
+    "Relu Relu6 Reshape Sigmoid Slice Squeeze StridedSlice Tanh Transpose".split()
 )
-# They stay low where all that they join is: a BatchNorm written out as products and sums with weights would lose its differences.
+# These compute in bfloat16 only where all their inputs are bfloat16: a BatchNorm that is written
+# out as products and sums with weights (float32) would lose its small differences in bfloat16.
 JOIN = frozenset("Add AddV2 ConcatV2 Maximum Minimum Mul Sub".split())
 
 
 def mixed(graph: GraphDef) -> GraphDef:
-    """The same graph, names and all; what it is fed with stays float32, and a tensor that is fetched may be bfloat16."""
+    """Return the same graph in mixed precision, with the same names.
+
+    What is fed to it stays float32. A tensor that is fetched from it may be bfloat16.
+    """
     nodes = {node.name: node for node in graph.node}
     result = GraphDef(versions=graph.versions, library=graph.library)
-    low: set[str] = set()  # tensors
+    low: set[str] = set()  # names of tensors in bfloat16
     casts: set[str] = set()
     for name in stages.execution_order(graph):
         node = NodeDef()
@@ -48,7 +56,7 @@ def mixed(graph: GraphDef) -> GraphDef:
 
 
 def typed(node: NodeDef, arguments) -> set[int]:
-    """Places of an operation's inputs, or outputs, whose type is its attribute T."""
+    """The positions of an operation's inputs, or outputs, whose dtype is its attribute T."""
     found, at = set(), 0
     for argument in arguments:
         count = node.attr[argument.number_attr].i if argument.number_attr else 1
@@ -62,7 +70,10 @@ def canonical(tensor: str) -> str:
 
 
 def cast(graph: GraphDef, tensor: str, down: bool, made: set[str]) -> str:
-    """The name of a tensor in the other precision."""
+    """Return the name of a tensor in the other precision: bfloat16 if `down`, else float32.
+
+    The operation that casts it is added to the graph where `made` does not name it yet.
+    """
     source, target = (HIGH, LOW) if down else (LOW, HIGH)
     name = f"{tensor.replace(':', '/')}/{target.name}"
     if name not in made:

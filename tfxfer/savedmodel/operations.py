@@ -1,10 +1,11 @@
 """The operations that a graph may hold without --trust: what networks and their preprocessing need.
 
-A SavedModel's graph is a program. TensorFlow registers some 1,900 operations, and among them are ones
-that read and write files, run Python, open the network, or run a second graph that lies hidden in a
-constant. So an operation is allowed only where it stands in one of these groups, each with the reason
-why a network needs it; every other one is refused by name. A new operation of a later TensorFlow is
-refused until somebody puts it here: a test walks all that are registered (tests/test_operations.py).
+A SavedModel's graph is a program. TensorFlow registers some 1,900 operations, and among them are
+ones that read and write files, run Python, open the network, or run a second graph that is hidden
+in a constant. So an operation is allowed only where it stands in one of these groups, each with the
+reason why a network needs it; every other one is refused by name. A new operation of a later
+TensorFlow is refused until somebody adds it here: a test goes through all that are registered
+(tests/test_operations.py).
 """
 
 ALLOWED_BY_GROUP: dict[str, str] = {
@@ -19,7 +20,7 @@ ALLOWED_BY_GROUP: dict[str, str] = {
         PartitionedCall StatefulPartitionedCall If StatelessIf While StatelessWhile Case
         StatelessCase For ToBool Switch Merge Enter Exit NextIteration LoopCond
     """,
-    # The weights of the model, and moving statistics. They live in memory and are reached by handles
+    # The weights of the model, and moving statistics. They are in memory and are reached by handles
     # that the model's own loader makes.
     "variables": """
         VarHandleOp VarIsInitializedOp ReadVariableOp AssignVariableOp AssignAddVariableOp
@@ -38,13 +39,13 @@ ALLOWED_BY_GROUP: dict[str, str] = {
         Sign Sin Sinh Sqrt Square SquaredDifference Sub Tan Tanh TruncateDiv TruncateMod Xdivy
         Xlog1py Xlogy ZerosLike Zeta Polygamma PopulationCount
     """,
-    # Activations, and their slopes, which a training graph may hold.
+    # Activations, and their gradients, which a training graph may hold.
     "activations": """
         Elu EluGrad LeakyRelu LeakyReluGrad LogSoftmax Relu Relu6 Relu6Grad ReluGrad Selu SeluGrad
         Sigmoid SigmoidGrad Softmax Softplus SoftplusGrad Softsign SoftsignGrad TanhGrad RsqrtGrad
         SqrtGrad ReciprocalGrad InvGrad
     """,
-    # Sums, products, orders.
+    # Sums, products, sorting.
     "reductions": """
         All Any ArgMax ArgMin Bincount Bucketize Cumprod Cumsum CumulativeLogsumexp DenseBincount
         EuclideanNorm HistogramFixedWidth InTopK InTopKV2 L2Loss Max Mean Min NthElement Prod
@@ -84,7 +85,7 @@ ALLOWED_BY_GROUP: dict[str, str] = {
         TensorArrayCloseV3 TensorArrayConcatV3 TensorArrayGatherV3 TensorArrayReadV3
         TensorArrayScatterV3 TensorArraySizeV3 TensorArraySplitV3 TensorArrayWriteV3
     """,
-    # Convolutions, pooling, normalisation, and their slopes.
+    # Convolutions, pooling, normalisation, and their gradients.
     "layers": """
         AvgPool AvgPool3D AvgPool3DGrad AvgPoolGrad BatchNormWithGlobalNormalization BiasAdd
         BiasAddGrad BiasAddV1 Conv Conv2D Conv2DBackpropFilter Conv2DBackpropInput
@@ -166,8 +167,9 @@ ALLOWED_BY_GROUP: dict[str, str] = {
         LookupTableImportV2 LookupTableInsertV2 LookupTableRemoveV2 LookupTableSize
         LookupTableSizeV2 MutableDenseHashTableV2 MutableHashTableV2 MutableHashTableOfTensorsV2
     """,
-    # Images of a request, one by one, so that a damaged one costs its own row alone: an export with
-    # on_bad_image="null" has these. The data stay in memory, and the functions are checked like others.
+    # The images of a request, one by one, so that a damaged image affects only its own row: an
+    # export with on_bad_image="null" has these. The data stays in memory, and the functions are
+    # checked like all others.
     "datasets in memory": """
         BatchDatasetV2 ConcatenateDataset DatasetToSingleElement IgnoreErrorsDataset MapDataset
         ParallelMapDatasetV2 TensorDataset TensorSliceDataset
@@ -176,12 +178,12 @@ ALLOWED_BY_GROUP: dict[str, str] = {
 
 ALLOWED = frozenset(name for names in ALLOWED_BY_GROUP.values() for name in names.split())
 
-# Fills a look-up table from a text file: allowed only where that file is an asset inside the folder.
-# The number is that of the input that names the file.
+# These fill a look-up table from a text file. They are allowed only where that file is an asset
+# inside the folder. The number is the index of the input that names the file.
 FROM_ASSET = {"InitializeTableFromTextFile": 1, "InitializeTableFromTextFileV2": 1}
 
-# Save and restore the weights: allowed only in the two functions that `tf.saved_model.save` writes for
-# this. Nothing else may call these two.
+# These save and restore the weights. They are allowed only in the two functions that
+# `tf.saved_model.save` writes for this. Nothing else may call these two functions.
 CHECKPOINT = frozenset(
     """
         Save SaveV2 SaveSlices Restore RestoreV2 RestoreSlice MergeV2Checkpoints ShardedFilename

@@ -1,4 +1,8 @@
-"""A concrete function as a pure graph: variable reads become arguments, writes become results. TensorFlow's private parts are here."""
+"""Turn a concrete function into a pure graph.
+
+Reads of variables become arguments, and writes become results. TensorFlow's private parts are used
+here.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -17,13 +21,12 @@ from tfxfer.savedmodel.graph import PureGraph, Weight, needed
 
 READS = frozenset({"ReadVariableOp"})
 WRITES = {"AssignVariableOp": None, "AssignAddVariableOp": "AddV2", "AssignSubVariableOp": "Sub"}
-BIG_CONSTANT = (
-    64 * 1024
-)  # bytes; larger constants are kept as frozen weights, so that a graph stays small
+# Constants of more bytes are kept as frozen weights, so that a graph stays small.
+BIG_CONSTANT = 64 * 1024
 
 
 class NotPure(Exception):
-    """Why a graph can't be taken apart; caught in `read`."""
+    """The reason why a graph can't be taken apart; `read` catches it."""
 
 
 class Weights:
@@ -39,7 +42,8 @@ class Weights:
         if key not in self.numbers:
             if key not in self.variables:
                 raise NotPure(
-                    f"it uses a resource that is not a variable ({handle.name!r}), such as a look-up table"
+                    f"it uses a resource that is not a variable ({handle.name!r}), such as a "
+                    "look-up table"
                 )
             variable = self.variables[key]
             self.numbers[key] = self.add(
@@ -60,7 +64,11 @@ class Weights:
 
 
 def purify(concrete: Any, weights: Weights) -> PureGraph:
-    """Turn reads of variables into placeholders and writes into results."""
+    """Turn reads of variables into placeholders and writes into results.
+
+    Raises:
+        NotPure: the graph uses variables in other ways, or has a loop.
+    """
     graph = inlined(concrete)
     first = len(concrete.inputs) - len(concrete.captured_inputs)
     handles = {
@@ -88,7 +96,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
             WRITES
         ) | {"Identity", "NoOp"}:
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
-    order = stages.execution_order(graph)  # in which reads and writes of one variable happen
+    order = stages.execution_order(graph)  # also the order of the variables' reads and writes
     if len(order) < len(nodes):
         raise NotPure("its graph has a loop")
     numbers: dict[str, int] = {}
@@ -131,13 +139,14 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
 
 
 def inlined(concrete: Any) -> GraphDef:
-    """The graph of a concrete function with all nested functions inlined.
+    """Return the graph of a concrete function with all nested functions inlined.
 
-    Keras 3 marks grouped convolutions `_noinline` and `_XlaMustCompile`; both would keep them closed.
+    Keras 3 marks grouped convolutions `_noinline` and `_XlaMustCompile`. Both marks would keep them
+    from being inlined, so they are removed.
     """
     graph = concrete.graph
     unmarked = without_marks(graph.as_graph_def())
-    # Traced here a moment ago, so nobody else sees that it hands out another graph.
+    # The function was traced here a moment ago, so nobody else sees that it returns another graph.
     graph.as_graph_def = lambda *args, **kwargs: unmarked
     try:
         return convert_to_constants._run_inline_graph_optimization(concrete, False, False)
@@ -158,7 +167,10 @@ def without_marks(graph: GraphDef) -> GraphDef:
 
 
 def source(name: str, nodes: dict[str, NodeDef], resources: set[str]) -> str | None:
-    """The resource placeholder behind a chain of Identity nodes."""
+    """The name of the resource placeholder behind a chain of Identity nodes.
+
+    None where there is no such placeholder.
+    """
     while name not in resources and name in nodes and nodes[name].op == "Identity":
         name = nodes[name].input[0].split(":")[0].lstrip("^")
     return name if name in resources else None
@@ -177,7 +189,7 @@ def after_write(node: NodeDef, value: str, current: str, extra: list[NodeDef]) -
 
 
 def output_node(concrete: Any, graph: GraphDef) -> str:
-    """The inlined name of the function's one output."""
+    """The name that the function's one output has after inlining."""
     name = concrete.outputs[0].name
     names = {node.name for node in graph.node}
     return (
@@ -194,7 +206,11 @@ def finish(
     weights: Weights,
     fetches: list[str],
 ) -> GraphDef:
-    """Add the placeholders, drop control edges and custom-gradient marks, keep what the fetches need, lift large constants out."""
+    """Complete a pure graph.
+
+    The placeholders are added, control edges and marks of custom gradients are dropped, only what
+    the fetches need is kept, and large constants become weights.
+    """
     result = GraphDef(versions=graph.versions, library=graph.library)
     for node in graph.node:
         if node.name in handles:
@@ -215,10 +231,11 @@ def finish(
         kept = [name for name in node.input if not name.startswith("^")]
         del node.input[:]
         node.input.extend(kept)
-        # Names of functions in the process that traced them, and of devices it had.
+        # These name functions and devices of the process that traced the graph.
         node.ClearField("experimental_debug_info")
         node.ClearField("device")
-        # The mark points into the process that traced the function; without it, the gradient is the one of the forward graph.
+        # The mark refers to the process that traced the function. Without it, the gradient is that
+        # of the forward graph.
         if "_gradient_op_type" in node.attr:
             del node.attr["_gradient_op_type"]
     result = needed(result, fetches)
@@ -239,8 +256,8 @@ def finish(
 def rename_functions(graph: GraphDef) -> None:
     """Keep the functions that the graph calls (bodies of While and If), each named by its content.
 
-    Their own names change with the process. Two networks in one process must not give one name to two
-    functions, either, since TensorFlow keeps the functions of all graphs in one list.
+    Their own names change from process to process. Also, two networks in one process must not use
+    the same name for two functions, since TensorFlow keeps the functions of all graphs in one list.
     """
     functions = {function.signature.name: function for function in graph.library.function}
     names: dict[str, str] = {}
@@ -281,12 +298,19 @@ def placeholder(name: str, value: np.ndarray) -> NodeDef:
 
 
 def with_constants(concrete: Any, **options: Any) -> Any:
-    """A concrete function whose variables became constants: TensorFlow's own conversion."""
+    """Return a concrete function whose variables became constants.
+
+    This is TensorFlow's own conversion.
+    """
     return convert_to_constants.convert_variables_to_constants_v2(concrete, **options)
 
 
 def frozen(concrete: Any, weights: Weights) -> PureGraph:
-    """A graph whose variables became constants, in While and If bodies too."""
+    """Return a graph whose variables became constants, in While and If bodies too.
+
+    Raises:
+        SavedModelError: the graph can't be frozen, or uses a resource that is not a variable.
+    """
     try:
         constant = with_constants(concrete, lower_control_flow=False)
     except (ValueError, tf.errors.OpError) as error:
@@ -295,7 +319,8 @@ def frozen(concrete: Any, weights: Weights) -> PureGraph:
         ) from error
     if left := [t for t in constant.inputs[1:] if t.dtype == tf.resource]:
         raise SavedModelError(
-            f"the graph uses a look-up table or another resource ({left[0].name!r}), as text models do; expected a model of images alone."
+            f"the graph uses a look-up table or another resource ({left[0].name!r}), as text "
+            "models do; expected a model of images alone."
         )
     graph = constant.graph.as_graph_def()
     result = finish(graph, [], {}, weights, [constant.outputs[0].name])

@@ -1,7 +1,6 @@
-"""Which pixels a network expects, told by what its graph does with them before its first
-convolution.
+"""Tell which pixel values a network expects from what its graph does before its first convolution.
 
-Networks that take 0 to 255 divide or subtract first; those that take 0 to 1 or -1 to 1 mostly do
+Networks that take 0 to 255 divide or subtract first. Those that take 0 to 1 or -1 to 1 mostly do
 nothing, which tells nothing.
 """
 
@@ -13,21 +12,21 @@ import tensorflow as tf
 from tfxfer.savedmodel.graph import Pretrained, node_of
 
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-# What black and white become, as (lowest, highest) for each, in the first layers of published
-# networks.
+# The values that black and white have before the first convolution of published networks, as
+# (lowest, highest) for each of the two.
 AFTER = (
     ((-0.05, 0.05), (0.9, 1.1)),  # 0 to 1
     ((-1.1, -0.9), (0.9, 1.1)),  # -1 to 1
     ((-0.55, -0.45), (0.45, 0.55)),  # -0.5 to 0.5
     ((-2.7, -1.2), (1.8, 3.2)),  # a mean and a standard deviation of each channel
-    ((-0.6, -0.2), (2.2, 3.2)),  # the same, of dark images, as those of digits
+    ((-0.6, -0.2), (2.2, 3.2)),  # the same for dark images, such as those of digits
     ((-0.05, 0.05), (3.5, 5.0)),  # a standard deviation alone
     ((-1.0, 1.0), (250.0, 260.0)),  # 0 to 255
     ((-135.0, -85.0), (115.0, 170.0)),  # 0 to 255 less a mean, as Caffe had it
 )
-SAME = 0.001  # as a BatchNorm of mean 0 and variance 1 leaves them
+SAME = 0.001  # tolerance: a BatchNorm of mean 0 and variance 1 changes values by less
 # Operations that change each value by itself, or move values without mixing those of different
-# places. Of an image of one value they make images of one value.
+# positions. They turn an image of one value into images of one value.
 PLAIN = {"Identity", "Cast", "Mul", "Sub", "Add", "AddV2", "BiasAdd", "RealDiv", "Div", "Neg"}
 PLAIN |= {"Minimum", "Maximum", "ClipByValue", "Round", "Floor", "Rint", "Quantize", "Dequantize"}
 PLAIN |= {"FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "QuantizeAndDequantizeV2"}
@@ -43,8 +42,9 @@ FIRST |= {"BatchMatMulV3", "_FusedConv2D", "Conv3D"}
 
 
 def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
-    """The lowest and highest value of a pixel that a network expects; None where its graph does not
-    tell.
+    """Return the lowest and highest value of a pixel that a network expects.
+
+    Returns: None where the graph of the network does not tell.
     """
     levels = sorted({level for low, high in RANGES for level in (low, (low + high) / 2, high)})
     answers = first_layer(pretrained, levels)
@@ -55,11 +55,11 @@ def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
         return None  # it does nothing with them
     for low, high in RANGES:
         black, grey, white = seen[low], seen[(low + high) / 2], seen[high]
-        # A value that is cut off or rounded to whole numbers on the way is no line.
+        # Values that are cut off or rounded to whole numbers on the way are not on a line.
         is_line = np.allclose(grey, (black + white) / 2, atol=0.01 * np.abs(white - black).max())
         if not is_line or (white <= black).any():
             continue
-        # The channels' mean: what is told by all of them together.
+        # The mean of the channels, since the range is that of all of them together.
         ends = float(np.mean(black)), float(np.mean(white))
         for (least, most), (lowest, highest) in AFTER:
             if least <= ends[0] <= most and lowest <= ends[1] <= highest:
@@ -68,8 +68,12 @@ def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
 
 
 def first_layer(pretrained: Pretrained, levels: Sequence[float]) -> list[np.ndarray] | None:
-    """The input of the first convolution or product for images of one value each, float64
-    [channels]; None where other operations come first.
+    """Return the input of the first convolution or product, for images of one value each.
+
+    Args:
+        levels: the values of the images.
+
+    Returns: float64 [channels] for each level; None where other operations come first.
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -91,7 +95,10 @@ def first_layer(pretrained: Pretrained, levels: Sequence[float]) -> list[np.ndar
 
 
 def in_the_middle(answer: np.ndarray) -> np.ndarray:
-    """[channels] of the place in the middle, far from borders that a network adds."""
+    """The values [channels] at the position in the middle of a map.
+
+    It is far from borders that a network adds.
+    """
     if answer.ndim == 4:
         return answer[0, answer.shape[1] // 2, answer.shape[2] // 2]
     places = answer.reshape(-1, answer.shape[-1])
@@ -99,8 +106,9 @@ def in_the_middle(answer: np.ndarray) -> np.ndarray:
 
 
 def read_first(pixels: tf.Tensor) -> Iterator[tf.Tensor]:
-    """The tensors that convolutions read, of those that come from the pixels through plain
-    operations alone.
+    """Yield the tensors that convolutions or products read directly after the plain operations.
+
+    Between the pixels and these tensors there are only operations of `PLAIN`.
     """
     waiting, seen = [pixels], {pixels.ref()}
     while waiting:

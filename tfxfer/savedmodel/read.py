@@ -1,4 +1,4 @@
-"""A folder, loaded once and traced for inference and for training, to a `Pretrained`."""
+"""Load a folder once, trace it for inference and for training, and return a `Pretrained`."""
 
 import importlib
 import logging
@@ -32,14 +32,17 @@ def read(
     """Read a TF2 SavedModel of an image feature extractor as pure functions.
 
     Args:
-        folder: holds `saved_model.pb`; its call takes float32 images [B, H, W, 3] and returns float32 features [B, F].
+        folder: the folder that holds `saved_model.pb`. Its call takes float32 images [B, H, W, 3]
+            and returns float32 features [B, F].
         image_size: (H, W) in pixels, needed where the graph doesn't fix it.
         arguments: further arguments of the model's call, such as `{"batch_norm_momentum": 0.99}`.
         trust: also read graphs that hold operations which can reach files, Python or the network.
 
     Raises:
         SavedModelError: TF1 format, damaged files, other inputs or outputs, unknown arguments.
-        DeniedOperationError: an operation that is not allowed, by name (see `operations`).
+        DeniedOperationError: the graph holds an operation that is not allowed; names it (see
+            `operations`).
+        ValueError: `arguments` holds `training`.
     """
     arguments = arguments or {}
     if "training" in arguments:
@@ -55,7 +58,8 @@ def read(
         pretrained, inference = take_apart(
             loaded, folder, image_size, arguments, None if trust else held
         )
-        # What can't compute says so here, where the folder's name is known, and not among the user's images.
+        # A network that can't compute fails here, where the folder's name is known, and not later,
+        # among the user's images.
         inference(tf.zeros((1, *pretrained.input_shape)))
     return pretrained
 
@@ -67,10 +71,12 @@ def take_apart(
     arguments: dict[str, Any],
     held: set[str] | None,
 ) -> tuple[Pretrained, Any]:
-    """What was loaded as pure graphs, and the concrete function of its call for inference.
+    """Turn what was loaded into pure graphs.
 
     Args:
-        held: the operations in the file, which are checked; None where it is trusted.
+        held: the operations in the file, which are checked; None where the file is trusted.
+
+    Returns: a `Pretrained`, and the concrete function of the model's call for inference.
     """
     call, kind = callable_of(loaded, folder)
     spec = input_spec(call, image_size, folder)
@@ -101,7 +107,8 @@ def take_apart(
         )
         if graph
     ]
-    # The training call comes first: it moves the loaded object's variables, and the values in `weights` are those of before.
+    # The training call comes first: it changes the variables of the loaded object, while `weights`
+    # holds the values from before.
     doubtful = [] if reason else [check for check in checked if marked_gradient(check[0])]
     if not all(
         same_gradient(concrete, graph, bound, pretrained, weights, spec)
@@ -121,7 +128,7 @@ def trainable_of(loaded: Any, variables: dict[int, tf.Variable]) -> set[int]:
 
 
 def why_untrainable(kind: str, trainable: set[int]) -> str:
-    """Why the weights can't be trained, "" where they can."""
+    """Return why the weights can't be trained; "" where they can."""
     if trainable:
         return ""
     if kind == "signature":
@@ -134,7 +141,10 @@ def why_untrainable(kind: str, trainable: set[int]) -> str:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """What TensorFlow raises at a damaged graph, which may be anything, as one error with the folder's name."""
+    """Turn the errors that TensorFlow raises for a damaged graph into one with the folder's name.
+
+    TensorFlow may raise almost any error there.
+    """
     try:
         yield
     except (
@@ -169,7 +179,8 @@ def assemble(
         last_map = pure.output
     ranks = {f"weight_{i}": weights[i].value.ndim for i in pure.weights}
     found = stages.find(pure.graph, node_of(pure.input or ""), node_of(last_map), ranks)
-    # Where a block ends in a tensor that is not one row an example (tokens of a batch merged into one axis), it goes on with the next.
+    # Where a block ends in a tensor that does not have one row for each example (such as the tokens
+    # of a batch merged into one axis), it is merged with the next block.
     found = stages.merged(
         found, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in found])]
     )
@@ -181,23 +192,30 @@ def assemble(
 
 
 def load(folder: Path) -> Any:
-    """`tf.saved_model.load` outside any strategy scope; files of the Keras 2 era need tf_keras in the process."""
+    """Call `tf.saved_model.load` outside any strategy scope.
+
+    Raises:
+        SavedModelError: called inside a strategy scope; or the file is from the time of Keras 2,
+            and tf_keras, which it needs, is not installed.
+    """
     if tf.distribute.has_strategy():
         raise SavedModelError(
-            "a SavedModel must be read outside the strategy's scope: read it first, and make the layer inside the scope."
+            "a SavedModel must be read outside the strategy's scope: read it first, and make the "
+            "layer inside the scope."
         )
     try:
         try:
             return tf.saved_model.load(str(plain_path(folder)))
         except AttributeError as error:
-            # Optimizer slots of the Keras 2 era: only tf_keras registers the type that holds them.
+            # The file holds optimizer slots of Keras 2. Only tf_keras registers their type.
             if "add_slot" not in str(error):
                 raise
             importlib.import_module("tf_keras")
             return tf.saved_model.load(str(plain_path(folder)))
     except ImportError as error:
         raise SavedModelError(
-            f"{folder} was written by Keras 2 with its optimizer. Install tf_keras to read it: pip install tf_keras"
+            f"{folder} was written by Keras 2 with its optimizer. Install tf_keras to read it: pip "
+            "install tf_keras"
         ) from error
 
 
@@ -209,12 +227,13 @@ def callable_of(loaded: Any, folder: Path) -> tuple[Callable, str]:
         if name in signatures:
             return signatures[name], "signature"
     raise SavedModelError(
-        f"{folder} has neither a call nor a signature. A feature extractor is a tf.Module with `__call__(images, training=False)`."
+        f"{folder} has neither a call nor a signature. A feature extractor is a tf.Module with "
+        "`__call__(images, training=False)`."
     )
 
 
 def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> tf.TensorSpec:
-    """The one image input, with a fixed height and width."""
+    """Return the spec of the one image input, with a fixed height and width."""
     if hasattr(call, "structured_input_signature"):
         candidates = [list(call.structured_input_signature[1].values())]
     else:
@@ -233,19 +252,22 @@ def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> t
     ]
     if not inputs:
         raise SavedModelError(
-            f"{folder} takes {candidates[0]}; expected one input of float32 images with shape [batch, height, width, 3]."
+            f"{folder} takes {candidates[0]}; expected one input of float32 images with shape "
+            "[batch, height, width, 3]."
         )
     sizes = sorted(
         {(s.shape[1], s.shape[2]) for s in inputs if None not in (s.shape[1], s.shape[2])}
     )
     if all(s.shape[0] is not None for s in inputs):
         raise SavedModelError(
-            f"{folder} takes batches of exactly {inputs[0].shape[0]}; expected any batch size. Export it again with a batch dimension of None."
+            f"{folder} takes batches of exactly {inputs[0].shape[0]}; expected any batch size. "
+            "Export it again with a batch dimension of None."
         )
     if sizes and all(None not in s.shape[1:3] for s in inputs):
         if image_size is not None and image_size not in sizes:
             raise SavedModelError(
-                f"{folder} takes images of {sizes[0][0]} x {sizes[0][1]}, not {image_size[0]} x {image_size[1]}. Leave --image-size out."
+                f"{folder} takes images of {sizes[0][0]} x {sizes[0][1]}, not "
+                f"{image_size[0]} x {image_size[1]}. Leave --image-size out."
             )
         image_size = image_size or sizes[0]
     if image_size and image_size[0] * image_size[1] > MOST_PIXELS:
@@ -255,7 +277,8 @@ def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> t
         )
     if image_size is None:
         raise SavedModelError(
-            f"{folder} takes images of any size and none is known for it. Choose one with --image-size 224 (image_size=224)."
+            f"{folder} takes images of any size and none is known for it. Choose one with "
+            "--image-size 224 (image_size=224)."
         )
     return tf.TensorSpec((None, *image_size, 3), tf.float32, name="images")
 
@@ -263,7 +286,11 @@ def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> t
 def trace(
     call: Any, spec: tf.TensorSpec, arguments: dict[str, Any], training: bool, folder: Path
 ) -> Any:
-    """The concrete function of one call; None where the model takes no `training=True`."""
+    """Return the concrete function of one call; None where the model takes no `training=True`.
+
+    Raises:
+        SavedModelError: the model can't be called like this.
+    """
     if hasattr(call, "structured_input_signature"):
         (name,) = call.structured_input_signature[1]
         return tf.function(lambda images: call(**{name: images})).get_concrete_function(spec)
@@ -291,30 +318,39 @@ def trace(
 
 
 def output_of(concrete: Any, folder: Path) -> None:
-    """Refuse what is not one float32 output [B, F]."""
+    """Refuse a function that does not return one float32 output [B, F].
+
+    Raises:
+        SavedModelError: says what it returns.
+    """
     outputs = concrete.structured_outputs
     if isinstance(outputs, dict) and len(outputs) > 1:
         listed = ", ".join(
             f"{name} {tuple(value.shape)}" for name, value in sorted(outputs.items())
         )
         raise SavedModelError(
-            f"{folder} has several outputs ({listed}); expected one. Wrap it in a tf.Module whose __call__ returns the features, and save that."
+            f"{folder} has several outputs ({listed}); expected one. Wrap it in a tf.Module whose "
+            "__call__ returns the features, and save that."
         )
     if len(concrete.outputs) != 1:
         raise SavedModelError(
-            f"{folder} has {len(concrete.outputs)} outputs; expected one. Wrap it in a tf.Module whose __call__ returns the features."
+            f"{folder} has {len(concrete.outputs)} outputs; expected one. Wrap it in a tf.Module "
+            "whose __call__ returns the features."
         )
     (output,) = concrete.outputs
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:
         raise SavedModelError(
             f"{folder} returns {output.dtype.name} with shape {output.shape}; expected float32 "
-            "features with shape "
-            '[batch, features]. Of a Keras network, build it with include_top=False, pooling="avg" and export that.'
+            "features with shape [batch, features]. Of a Keras network, build it with "
+            'include_top=False, pooling="avg" and export that.'
         )
 
 
 def variables_of(root: Any) -> Iterator[tf.Variable]:
-    """Every variable below `root`, seed states too, which `root.variables` leaves out."""
+    """Yield every variable below `root`.
+
+    Seed states are included, which `root.variables` leaves out.
+    """
     seen, todo = set[int](), [root]
     while todo:
         node = todo.pop()

@@ -1,4 +1,7 @@
-"""A `Pretrained` as an object that `tf.saved_model.save` writes: what `read` reads, the other way round."""
+"""Turn a `Pretrained` into an object that `tf.saved_model.save` writes.
+
+This is the reverse of `read`.
+"""
 
 from typing import Any
 
@@ -10,17 +13,19 @@ from tfxfer.savedmodel.graph import Pretrained, PureGraph, function
 def reusable(
     pretrained: Pretrained, value_range: tuple[float, float] = (0.0, 1.0)
 ) -> tf.train.Checkpoint:
-    """An object with the TF2 reusable SavedModel interface (tensorflow.org/hub/reusable_saved_models).
+    """Return an object with the TF2 interface of reusable SavedModels.
 
-    Its call takes float32 images [B, height, width, 3] in [0, 1] and `training`, both traced, and gives float32 features [B, F]. It has `variables`,
+    The interface is described at tensorflow.org/hub/reusable_saved_models. The object's call takes
+    float32 images [B, height, width, 3] in [0, 1] and `training`, is traced for both values of
+    `training`, and returns float32 features [B, F]. The object has `variables`,
     `trainable_variables` and `regularization_losses`.
 
     Args:
-        value_range: of the pixels that the graphs expect.
+        value_range: the lowest and highest pixel value that the graphs expect.
     """
     low, high = value_range
     root = tf.train.Checkpoint()
-    # "/" and ":" mean something in a SavedModel's own names.
+    # "/" and ":" have a meaning in the names of a SavedModel.
     root.variables = [
         tf.Variable(w.value, trainable=w.trainable, name=w.name.replace("/", ".").replace(":", "_"))
         for w in pretrained.weights

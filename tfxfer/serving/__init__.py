@@ -1,20 +1,23 @@
-"""From encoded images to probabilities: `predict`, `evaluate` and `export` share one graph, so that they agree by construction.
+"""From encoded images to probabilities.
 
-    encoded bytes ─preprocess.pixels─> pixels ─network, one graph of constants─> features ─head─> logits ─softmax─> probabilities
+`predict`, `evaluate` and `export` share one graph, so that they always agree:
+
+    encoded bytes ─preprocess.pixels─> pixels ─network, one graph of constants─> features
+    features ─head─> logits ─softmax─> probabilities
 
 model       a finished run, or an export of one, that is ready to answer
-weigh       what a model.keras would unpack to, before it is opened
-config      ... and what its config names
-answers     files to probabilities, whatever is wrong with some of them
+weigh       what a model.keras would unpack to, checked before it is opened
+config      what the config of a model.keras names, checked before it is opened
+answers     files to probabilities, also where some of the files are damaged
 predict     files to classes
-formats     ... as CSV, JSON, JSON lines or Parquet
+formats     predictions as CSV, JSON, JSON lines, Parquet or an Excel workbook
 judge       labelled images to figures
 export      a SavedModel for TensorFlow Serving
-warmup      what a server asks it before it says that it is ready
+warmup      requests that a server sends to it before it reports that it is ready
 reusable    the network as a SavedModel that can be transferred from again
 litert      LiteRT files for phones and small machines
-metadata    ... what they say of themselves
-place       FOLDER/<version>/, whole or not there
+metadata    the metadata of LiteRT files
+place       FOLDER/<version>/, which appears when it is complete
 """
 
 from tfxfer.serving.export import export

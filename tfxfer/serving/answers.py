@@ -1,4 +1,4 @@
-"""Files to probabilities, in order, whatever is wrong with some of them."""
+"""Compute the probabilities of files, in order, also where some of the files are damaged."""
 
 import os
 import sys
@@ -31,10 +31,10 @@ def listed(texts: list[str]) -> str:
 
 
 def say_damage(files: Sequence[str], damaged: dict[int, str]) -> None:
-    """Name on stderr the photos that were answered although a part of them is missing.
+    """Print to stderr which photos were answered although a part of them is missing.
 
     Args:
-        damaged: position -> what is missing, see `answers`.
+        damaged: the position of a photo -> what is missing in it, see `answers`.
     """
     for i, missing in damaged.items():
         text = f"{files[i]} is damaged ({missing}): its answer is for what could be read of it"
@@ -48,13 +48,16 @@ def answers(
     batch_size: int,
     damaged: dict[int, str],
 ) -> Iterator[Row | str]:
-    """What the model says of each file in order, or a sentence on why it says nothing.
+    """Yield the model's answer for each file in order, or a sentence on why there is none.
 
-    Batches are computed one by one, off the caller's thread.
+    Batches are computed one by one, in another thread than the caller's.
 
     Args:
-        damaged: is filled with what is missing in images that are answered all the same, by
-            position, before their answers are given.
+        damaged: is filled with what is missing in images that are answered although they are
+            damaged, by position. An entry is made before the answer of its image is yielded.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
@@ -88,12 +91,12 @@ def answers(
         try:
             found |= zip(good, ask(list(good.values())), strict=True)
         except (tf.errors.OpError, MemoryError):
-            # One bad image fails the whole batch: find it by asking one by one.
+            # One bad image makes the whole batch fail. It is found by asking one by one.
             for i, encoded in good.items():
                 rows = attempt(files[i], partial(ask, [encoded]))
                 found[i] = rows if isinstance(rows, str) else rows[0]
         for i, row in found.items():
-            # An export that answers bad images with nothing says so by zeros.
+            # An export with on_bad_image="null" answers bad images with zeros.
             if not isinstance(row, str) and not row["probabilities"].any():
                 found[i] = f"{files[i]} can't be decoded"
         for i, look in looked.items():
@@ -103,8 +106,8 @@ def answers(
         return list(found.values())
 
     waiting: deque[Future] = deque()
-    # One thread: two in TensorFlow's fused convolutions crash, see tfxfer.engines.
-    # Others look for damage meanwhile.
+    # The model runs in one thread, since two threads in TensorFlow's fused convolutions crash, see
+    # tfxfer.engines. Other threads look for damage at the same time.
     with ThreadPoolExecutor(os.cpu_count()) as lookers, ThreadPoolExecutor(1) as pool:
         try:
             for first in range(0, len(files), batch_size):
@@ -126,6 +129,9 @@ def attempt(file: str, call: Callable[[], Any]) -> Any:
     except ImageError as error:
         return str(error)
     except (OSError, TfxferError, MemoryError) as error:
-        return f"{file} can't be read: {getattr(error, 'strerror', None) or error or 'not enough memory'}"
+        return (
+            f"{file} can't be read: "
+            f"{getattr(error, 'strerror', None) or error or 'not enough memory'}"
+        )
     except tf.errors.OpError as error:
         return f"{file} can't be decoded: {reason(error)}"

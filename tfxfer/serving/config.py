@@ -1,7 +1,8 @@
-"""The config of a model.keras before Keras builds what it names: its classes, functions, calls and shapes.
+"""Check the config of a model.keras before Keras builds the classes and calls the functions in it.
 
-Keras' safe mode refuses a list of names. Whatever else Keras exports it would build or call, and some
-of that loads files, downloads, or takes memory, so only what networks are made of is allowed here.
+Keras' safe mode refuses a list of names. Anything else that Keras exports would be built or called,
+and some of that loads files, downloads, or takes memory. So only what networks are made of is
+allowed here: classes, functions, calls and shapes are checked.
 """
 
 import functools
@@ -28,10 +29,11 @@ CLASSES = {
     "keras.random",
     "keras.regularizers",
 }
-FUNCTIONS = ("builtins", "keras.activations", "keras.ops")  # in "builtins" Keras finds its own
-OPERATIONS = "keras.src.ops."  # what keras.ops makes of symbolic tensors
+# Keras looks up its own functions under the module "builtins".
+FUNCTIONS = ("builtins", "keras.activations", "keras.ops")
+OPERATIONS = "keras.src.ops."  # module of the operations that keras.ops makes of symbolic tensors
 FUNCTIONAL = ("keras.src.models.functional", "Functional")
-# Layers that no network of images needs: they run programs, or hold words.
+# Layers that no network for images needs: they run programs, or hold words.
 NOT_FOR_IMAGES = {
     "FlaxLayer",
     "IntegerLookup",
@@ -50,13 +52,13 @@ TRUST = "Use --trust (trust=True) only if you know who made it"
 
 
 def check_config(config: Any, *, trust: bool = False) -> None:
-    """Refuse a model's config that names more than a network of images is made of, or huge shapes.
+    """Refuse a config that names what no network for images needs, or that has huge shapes.
 
-    How the model was compiled is passed over, as Keras does for what is only loaded.
+    The settings with which the model was compiled are ignored, as Keras does with `compile=False`.
 
     Args:
         config: the values of config.json.
-        trust: look at the shapes only.
+        trust: check only the shapes.
 
     Raises:
         ValueError: names the class, the function, the layer that is called, or the shape.
@@ -76,7 +78,7 @@ def check_config(config: Any, *, trust: bool = False) -> None:
 
 
 def dicts_in(config: Any) -> Iterator[dict[str, Any]]:
-    """Every dict in JSON values, the outer one first."""
+    """Yield every dict in JSON values, the outer one first."""
     waiting = [config]
     while waiting:
         value = waiting.pop()
@@ -99,13 +101,13 @@ def check_shapes(value: dict[str, Any]) -> None:
 
 
 def check_class(value: dict[str, Any]) -> None:
-    """Refuse what Keras would build, or would call, and is no part of a network.
+    """Refuse a class or function that Keras would build or call and that is not part of a network.
 
-    Classes of other packages are left to Keras, which takes only those that the person's own program
+    Classes of other packages are left to Keras, which takes only those that the user's own program
     has registered.
 
     Raises:
-        ValueError: with the name.
+        ValueError: names the class or function.
     """
     name, module = value["class_name"], value.get("module")
     if name in VALUES:
@@ -126,10 +128,10 @@ def check_class(value: dict[str, Any]) -> None:
 
 
 def check_value(config: Any) -> None:
-    """Refuse a constant that is more than the numbers that are written out in the file.
+    """Refuse a constant that is anything else than numbers that are written out in the file.
 
     Raises:
-        ValueError: names its type.
+        ValueError: names its dtype.
     """
     dtype = config.get("dtype") if isinstance(config, dict) else config
     if not isinstance(dtype, str) or dtype == "string":
@@ -138,7 +140,10 @@ def check_value(config: Any) -> None:
 
 
 def is_registered(value: dict[str, Any]) -> bool:
-    """Whether a program that was imported here has registered this, so that Keras takes it from there."""
+    """Whether code that was imported in this process has registered this name with Keras.
+
+    Keras then takes the class or function from there.
+    """
     name = value.get("registered_name", value["class_name"])
     if value["class_name"] == "function":
         name = value["config"]
@@ -151,7 +156,7 @@ def is_function(module: str) -> bool:
 
 
 def is_part(module: str, name: str) -> bool:
-    """Whether a class of Keras' is one that networks of images are made of."""
+    """Whether a Keras class is one that networks for images are made of."""
     if (module, name) == FUNCTIONAL or module.startswith(OPERATIONS):
         return True
     if module not in CLASSES or name in NOT_FOR_IMAGES:
@@ -161,7 +166,9 @@ def is_part(module: str, name: str) -> bool:
 
 
 def check_calls(layer: dict[str, Any]) -> None:
-    """Refuse a layer that is called on no other layer's output: Keras would compute it while it loads.
+    """Refuse a layer that is called on something other than the output of a layer.
+
+    Keras would compute such a call while it loads the model.
 
     Raises:
         ValueError: names the layer.
@@ -174,7 +181,7 @@ def check_calls(layer: dict[str, Any]) -> None:
 def takes_output(node: dict[str, Any]) -> bool:
     """Whether one of a call's arguments is another layer's output, which makes the call symbolic.
 
-    What Keras may drop before the call does not count, nor what stands inside another object.
+    Arguments that Keras may drop before the call do not count, nor do values inside another object.
     """
     named = node.get("kwargs") or {}
     waiting = [node.get("args"), *(named[name] for name in named if name not in DROPPED)]

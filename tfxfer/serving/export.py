@@ -1,4 +1,4 @@
-"""A finished run's model as a SavedModel that TensorFlow Serving serves."""
+"""Export a finished run's model as a SavedModel that TensorFlow Serving serves."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from tfxfer.serving.place import EXTRA, placed
 
 LOG = logging.getLogger(__name__)
 CARD, BATCHING = "MODEL_CARD.md", "batching.config"
-# Batches of one request wait 2 ms for others, and no batch is larger than what a CPU computes fastest.
+# A request waits 2 ms for others to join its batch. A CPU computes batches of 32 fastest.
 CONFIG = """max_batch_size { value: 32 }
 batch_timeout_micros { value: 2000 }
 max_enqueued_batches { value: 100 }
@@ -35,29 +35,36 @@ def export(
     trust: bool = False,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Write a finished run's model as a SavedModel that TensorFlow Serving serves, to `<to>/<version>/`.
+    """Write a finished run's model as a SavedModel that TensorFlow Serving serves.
 
-    Signatures, the batch as dimension 0 of all:
+    It is written to `<to>/<version>/`. In all its signatures, the batch is dimension 0:
 
-    - serving_default: `inputs`, encoded images, string [B], to `classes`, string [B, C], and `scores`, float32 [B, C], the most probable class first.
-    - classify: the same for TensorFlow Serving's Classify call, `inputs` serialized tf.Examples with `image/encoded`.
-    - probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of `assets/labels.txt`, and `unknown`, float32 [B], the score
-      for "none of these" (see `tfxfer.doubt`), where the run knows it.
-    - tensor: `inputs`, pixels in the backbone's value range, float32 [B, height, width, 3], to `probabilities`.
+    - serving_default: `inputs`, encoded images, string [B], to `classes`, string [B, C], and
+      `scores`, float32 [B, C], the most probable class first.
+    - classify: the same for TensorFlow Serving's Classify call; `inputs` are serialized tf.Examples
+      with `image/encoded`.
+    - probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of
+      `assets/labels.txt`, and, where the run knows it, `unknown`, float32 [B], the score for "none
+      of these" (see `tfxfer.doubt`).
+    - tensor: `inputs`, pixels in the backbone's value range, float32 [B, height, width, 3], to
+      `probabilities`.
     - features: `inputs`, encoded images, to `features`, float32 [B, F], what the head sees.
 
-    In `assets.extra/`: warm-up requests, `batching.config`, the model card and `doubt.npz`.
+    The folder `assets.extra/` holds warm-up requests, `batching.config`, the model card and
+    `doubt.npz`.
 
     Args:
-        version: the largest there is + 1 by default.
-        require_accuracy: refuse a model that was right less often (see `accurate`).
-        on_bad_image: "error" fails a request with an image that can't be decoded; "null" gives that row empty classes and zeros, and answers the others.
+        version: by default the largest one in the folder + 1.
+        require_accuracy: refuse a model with a lower accuracy (see `accurate`).
+        on_bad_image: "error" makes a request fail if one of its images can't be decoded; "null"
+            gives the row of such an image empty classes and zeros, and answers the others.
 
-    Returns: the folder of the version. It appears under its name when it is whole.
+    Returns: the folder of the version. It appears under its name when it is complete.
 
     Raises:
-        RunError: not a finished run.
-        ServingError: the model can't be loaded, is not accurate enough, the version exists, or the folder can't be written.
+        RunError: the folder does not hold a finished run.
+        ServingError: the model can't be loaded or is not accurate enough, the version exists, or
+            the folder can't be written.
     """
     run = open_run(folder)
     accurate(run, require_accuracy, log)
@@ -67,7 +74,8 @@ def export(
     )
     if isinstance(found, float):
         log(
-            f"the run's figures are of features by {engine}; probabilities by TensorFlow, as exported, differed from them by at most {found:.1e}"
+            f"the run's figures are of features by {engine}; probabilities by TensorFlow, as "
+            f"exported, differed from them by at most {found:.1e}"
         )
 
     def write_all(aside: Path) -> None:
@@ -80,7 +88,13 @@ def export(
 
 
 def accurate(run: Finished, required: float | None, log: Callable[[str], None]) -> None:
-    """Refuse a run whose accuracy on test (on held-out examples where it has no test part) is below what is required."""
+    """Refuse a run whose accuracy is below what is required.
+
+    The accuracy is that on test, or on held-out examples where the run has no test part.
+
+    Raises:
+        ServingError: the accuracy is too low, or not known.
+    """
     if required is None:
         return
     metrics = run.metrics()
@@ -94,7 +108,8 @@ def accurate(run: Finished, required: float | None, log: Callable[[str], None]) 
     )
     if part is None:
         raise ServingError(
-            f"{run.folder} has no held-out examples, so that nothing is known of its accuracy; {required:g} is required. Give the data a test part."
+            f"{run.folder} has no held-out examples, so that nothing is known of its accuracy; "
+            f"{required:g} is required. Give the data a test part."
         )
     found = metrics[part]
     numbers = ("accuracy", "low", "high", "n")
@@ -104,7 +119,10 @@ def accurate(run: Finished, required: float | None, log: Callable[[str], None]) 
         raise ServingError(
             f"{run.path('metrics.json')} has no {', '.join(numbers)} of {called}. Run it again."
         )
-    figure = f"an accuracy of {found['accuracy']:.3f} on {called} (95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
+    figure = (
+        f"an accuracy of {found['accuracy']:.3f} on {called} "
+        f"(95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
+    )
     if found["accuracy"] < required:
         raise ServingError(
             f"{run.folder} has {figure}; {required:g} is required. Nothing was exported."
@@ -113,7 +131,10 @@ def accurate(run: Finished, required: float | None, log: Callable[[str], None]) 
 
 
 def extras(run: Finished, folder: Path, *names: str) -> None:
-    """Files of the run that go with an export, into its assets.extra: the model card, and others."""
+    """Copy the model card and other files of a run into an export's `assets.extra`.
+
+    Files that the run does not have are left out.
+    """
     (folder / EXTRA).mkdir(exist_ok=True)
     for name in (CARD, *names):
         if run.path(name).is_file():
@@ -180,7 +201,10 @@ def write(network: Network, labels: Path, folder: Path) -> None:
 
 
 def name_method(path: Path, signature: str, method: str) -> None:
-    """Say which of TensorFlow Serving's calls a signature is for: `tf.saved_model.save` names them all "predict"."""
+    """Say which of TensorFlow Serving's calls a signature is for.
+
+    `tf.saved_model.save` names them all "predict".
+    """
     proto = SavedModel.FromString(path.read_bytes())
     proto.meta_graphs[0].signature_def[signature].method_name = method
     path.write_bytes(proto.SerializeToString(deterministic=True))

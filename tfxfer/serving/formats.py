@@ -1,6 +1,6 @@
-"""Predictions as CSV, JSON, JSON lines, Parquet or an Excel workbook.
+"""Write predictions as CSV, JSON, JSON lines, Parquet or an Excel workbook.
 
-Rows are written as they come; an `ImageError` at their end leaves all the others written.
+Rows are written as they come. If they end with an `ImageError`, all rows before it are written.
 """
 
 import csv
@@ -24,29 +24,29 @@ from tfxfer.names import csv_cell, one_line
 from tfxfer.run import read_manifest
 from tfxfer.serving.predict import Prediction
 
-GROUP = 8192  # rows of a row group of Parquet
+GROUP = 8192  # rows in a row group of Parquet
 
 
 def write(
     rows: Iterable[Prediction], form: str = "csv", to: str | os.PathLike | None = None
 ) -> int:
-    """Write predictions to a file; to standard output where `to` is None. Returns how many there
-    were.
+    """Write predictions to a file, or to standard output where `to` is None, and return how many.
 
-    The file appears when it is whole: until then, and where predicting fails, an old one of its name stays
-    as it was. Where some images can't be predicted, the others are written.
+    The file appears when it is complete. Until then, and where predicting fails, an old file of
+    that name stays as it was. Where some images can't be predicted, the others are written.
 
     CSV and Parquet have the columns `file`, `label` where it is known, `predicted`, `probability`,
-    then `predicted_2`, `probability_2`, ... , `set` (in CSV a JSON list) and `unknown` (in CSV true
-    or false) where they were asked for. JSON has the same names, with `others` as a list of
-    {"predicted", "probability"}. In CSV a text that a spreadsheet would run as a formula has a
-    quote before it, and a CSV file begins with the mark of UTF-8, for Excel takes it for an old
-    code page without that. A workbook has the columns of CSV.
+    then `predicted_2`, `probability_2`, ... , and `set` (in CSV a JSON list) and `unknown` (in CSV
+    true or false) where they were asked for. JSON has the same names, with `others` as a list of
+    {"predicted", "probability"}. In CSV, a text that a spreadsheet would run as a formula has a
+    quote before it. A CSV file begins with the byte order mark of UTF-8, since Excel would read it
+    in an old code page without it. A workbook has the columns of CSV.
 
     Raises:
-        ServingError: the file can't be written, or Parquet or a workbook has none.
+        ServingError: the file can't be written, or Parquet or a workbook was asked for without a
+            file.
         MissingExtraError: a workbook needs `tfxfer[excel]`.
-        ImageError: of the rows, when all others are written.
+        ImageError: raised by the rows, after all others were written.
     """
     if form in BINARY and to is None:
         raise ServingError(f"{form} is not for a terminal. Expected a file: --to out.{form}")
@@ -55,7 +55,7 @@ def write(
         WRITERS[form](counted, sys.stdout)
         return counted.count
     late: ImageError | None = None
-    # Before the file is made: where no image can be predicted there is nothing to replace it by.
+    # This comes before the file is made: where no image can be predicted, an old file is kept.
     first = list(islice(counted, 1))
     if form in BINARY and not first:
         return 0
@@ -75,7 +75,7 @@ def write(
 
 
 class Counted:
-    """Rows that are counted as they pass."""
+    """An iterator over rows that counts them."""
 
     def __init__(self, rows: Iterable[Prediction]):
         self.rows, self.count = iter(rows), 0
@@ -91,7 +91,7 @@ class Counted:
 
 @contextmanager
 def text_of(file: BinaryIO) -> Iterator[TextIO]:
-    """A file for text; it stays open."""
+    """Open a binary file for text; the binary file stays open afterwards."""
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
     try:
         yield text
@@ -105,15 +105,15 @@ def check_target(
     paths: Iterable[str | os.PathLike],
     folder: str | os.PathLike,
 ) -> None:
-    """Refuse to write the answer over what the answer is made of, under whatever name.
+    """Refuse to write the answer over a file that it is made from, whatever name it is given by.
 
     Args:
-        to: where the answer goes.
-        paths: images, and folders of them.
-        folder: of the run or the export that answers.
+        to: the file for the answer.
+        paths: images, and folders of images.
+        folder: the folder of the run or the export that answers.
 
     Raises:
-        ServingError: `to` is one of the images, a file that the run or the export consists of, or a folder.
+        ServingError: `to` is one of the images, a file of the run or the export, or a folder.
     """
     if to is None or streams(to) or not os.path.exists(to):
         return
@@ -125,14 +125,18 @@ def check_target(
 
 
 def own_files(folder: Path) -> Iterable[Path]:
-    """What a run lists in its manifest, or all that lies in an export."""
+    """The files that a run lists in its manifest, or all files of an export."""
     if not (folder / "settings.json").exists():
         return folder.rglob("*")
     return [folder / "manifest.json", *(folder / name for name in read_manifest(folder))]
 
 
 def check_other(to: str | os.PathLike, files: Iterable[Path]) -> None:
-    """Refuse a file that is one of some others."""
+    """Refuse a target that is one of some files.
+
+    Raises:
+        ServingError: names the file.
+    """
     for file in files:
         if file.exists() and file.samefile(to):
             raise ServingError(
@@ -146,7 +150,8 @@ def explained(to: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         raise ServingError(
-            f"{os.fspath(to)} can't be written: {error.strerror or error}. Choose another file with --to."
+            f"{os.fspath(to)} can't be written: {error.strerror or error}. "
+            "Choose another file with --to."
         ) from error
 
 
@@ -193,7 +198,7 @@ def as_parquet(rows: Iterable[Prediction], file: BinaryIO) -> None:
 
 
 def as_workbook(rows: Iterable[Prediction], file: BinaryIO) -> None:
-    """One sheet; texts are texts, also those that begin like a formula."""
+    """Write one sheet, in which texts that begin like a formula stay texts."""
     try:
         from openpyxl import Workbook
         from openpyxl.cell import WriteOnlyCell
@@ -227,7 +232,10 @@ def as_workbook(rows: Iterable[Prediction], file: BinaryIO) -> None:
 
 
 def valid(value: Any) -> Any:
-    """Names need not be valid Unicode, and Parquet asks for it."""
+    """Make the texts in a value valid Unicode.
+
+    Names need not be valid Unicode, and Parquet requires it.
+    """
     if isinstance(value, dict):
         return {name: valid(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -236,7 +244,7 @@ def valid(value: Any) -> Any:
 
 
 def columns(row: Prediction) -> dict[str, Any]:
-    """Flat, as tables have it."""
+    """Return a prediction as the columns of a table."""
     flat: dict[str, Any] = {
         "file": row.file,
         **({} if row.label is None else {"label": row.label}),
@@ -253,7 +261,7 @@ def columns(row: Prediction) -> dict[str, Any]:
 
 
 def nested(row: Prediction) -> dict[str, Any]:
-    """As JSON has it."""
+    """Return a prediction as JSON values."""
     found: dict[str, Any] = {
         "file": row.file,
         **({} if row.label is None else {"label": row.label}),
@@ -277,14 +285,14 @@ def nested(row: Prediction) -> dict[str, Any]:
 
 
 def cell(value: Any) -> str:
-    """As CSV has it."""
+    """Return a value as the text of a CSV cell."""
     if isinstance(value, float):
         return f"{value:.6f}"
     return csv_cell(value if isinstance(value, str) else json.dumps(value))
 
 
 def rounded(value: float) -> float:
-    """What a float32 says, and no more."""
+    """Round to 6 decimals, about the precision of a float32."""
     return round(value, 6)
 
 

@@ -1,4 +1,4 @@
-"""A finished run's model on labelled images."""
+"""Judge a finished run's model on labelled images."""
 
 import hashlib
 import os
@@ -21,22 +21,22 @@ from tfxfer.serving.answers import SHOWN, answers, listed, say_damage
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import Prediction
 
-CLASSES = 40  # that a table lists one by one; of more, those that are recognised worst
-CONFUSIONS = 5  # pairs of classes that are told
+CLASSES = 40  # in a table; of more classes, it lists those that are recognised worst
+CONFUSIONS = 5  # pairs of confused classes that are listed
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A model's answers to labelled photos.
+    """A model's answers for labelled photos.
 
     Args:
         files: n names.
         labels: int [n], the true classes.
         probabilities: float64 [n, C].
         classes: C names.
-        first: bool [n], False for a copy of an earlier photo with the same label: figures count
-            each once.
-        paths: where the photos lie on disk; empty where they are no files.
+        first: bool [n], False for a copy of an earlier photo with the same label, so that figures
+            count each photo once.
+        paths: where the photos are on disk; empty where they are not files.
     """
 
     files: Sequence[str]
@@ -58,7 +58,7 @@ class Judged:
             yield Prediction(file, predicted, probability, label=self.classes[label])
 
     def confusions(self) -> list[tuple[str, str, int]]:
-        """(true class, class that was said instead, how often), the most frequent first."""
+        """Return (true class, predicted class, count), the most frequent confusion first."""
         pairs = np.stack([self.labels, self.probabilities.argmax(1)], 1)[self.first]
         wrong, counts = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0, return_counts=True)
         return [
@@ -67,7 +67,10 @@ class Judged:
         ]
 
     def class_rows(self) -> list[tuple[str, ...]]:
-        """A table of the classes that have photos; of many only those recognised worst."""
+        """Return a table of the classes that have photos.
+
+        Of more than `CLASSES` classes, it has only those that are recognised worst.
+        """
         figures = [(name, found) for name, found in self.figures()["classes"].items() if found["n"]]
         if len(figures) > CLASSES:
             figures = sorted(figures, key=lambda each: each[1]["recall"])[:CLASSES]
@@ -85,7 +88,7 @@ class Judged:
         return f"accuracy {found['accuracy']:.3f}, 95 % interval {interval}, n = {found['n']:,}"
 
     def notes(self) -> list[str]:
-        """What the table says, and which classes are mixed up most."""
+        """Explain the table, and name the classes that are mixed up most."""
         lines = [
             "recall: how many of the photos of this class were recognised. "
             "precision: how many of the answers with this class were right."
@@ -125,19 +128,20 @@ def judge(
     log: Callable[[str], None] = print,
     progress: bool = False,
 ) -> Judged:
-    """The answers of a finished run's model to labelled images.
+    """Return the answers of a finished run's model for labelled images.
 
-    What is judged: of the run's own data its test part, as the run split it; of other data the test part where there is one, else every image.
-    Classes are matched by name; those that the data lacks count for nothing. Photos that are
-    damaged and decoded all the same count, and are named on stderr.
+    Of the run's own data, the test part is judged, as the run split it. Of other data, the test
+    part is judged where there is one, otherwise every image. Classes are matched by name; classes
+    that the data lacks count for nothing. Photos that are damaged but can be decoded count, and are
+    named on stderr.
 
     Args:
-        progress: images per second and time left, on stderr, where it takes longer.
+        progress: show images per second and the time left on stderr, if it takes long.
 
     Raises:
         RunError, ServingError: the run can't be used.
-        DataError: no images, or classes that the model doesn't know.
-        ImageError: files that can't be decoded.
+        DataError: there are no images, or classes that the model doesn't know.
+        ImageError: some files can't be decoded.
     """
     run = open_run(folder)
     found = labelled(run, data, data_dir)
@@ -157,7 +161,8 @@ def judge(
             f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
         )
     log(
-        f"{found.source}: {'the test part' if own else 'all images'}, {len(chosen):,} of {len(found.files):,}"
+        f"{found.source}: {'the test part' if own else 'all images'}, "
+        f"{len(chosen):,} of {len(found.files):,}"
     )
     files = [found.files[i] for i in chosen]
     damaged: dict[int, str] = {}
@@ -176,7 +181,8 @@ def judge(
     say_damage(files, damaged)
     if bad := [row for row in rows if isinstance(row, str)]:
         raise ImageError(
-            f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} Repair or remove them."
+            f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} "
+            "Repair or remove them."
         )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
     labels = [model.classes.index(found.names[i]) for i in chosen]
@@ -199,18 +205,21 @@ def judge(
 
 
 def trained_on(run: Finished) -> set[str]:
-    """The hashes of the training photos of a run, as far as it noted them."""
+    """Return the hashes of a run's training photos, as far as the run recorded them."""
     try:
         found = read_arrays(run.path("probabilities.npz"))
         return set(found["digests"][found["splits"] == "train"].tolist())
     except (OSError, ValueError, KeyError):
-        return set()  # it is needed for nothing else here
+        return set()  # the file is needed for nothing else here
 
 
 def labelled(
     run: Finished, data: str | os.PathLike | Examples, data_dir: str | os.PathLike | None
 ) -> Found:
-    """Labelled images as they are, without a split that nobody asked for; the run's own data as the run split it."""
+    """Find labelled images, without a split that nobody asked for.
+
+    The run's own data is split as the run split it.
+    """
     source = data if isinstance(data, Examples) else os.fspath(data)
     if not isinstance(source, Examples) and same(
         run.settings().get("data", {}).get("value"), source
@@ -232,13 +241,13 @@ def labelled(
 def own_images(
     run: Finished, data_dir: str | os.PathLike | None, examples: Examples | None = None
 ) -> Examples:
-    """The run's own images, as it split them.
+    """Return the run's own images, as it split them.
 
     Args:
-        examples: they themselves, where they were made in Python.
+        examples: the examples themselves, where they were made in Python.
 
     Raises:
-        DataError: they are gone, or no longer those that the run was fitted on.
+        DataError: the images are gone, or no longer those that the run was fitted on.
     """
     settings = {name: setting["value"] for name, setting in run.settings().items()}
     data = run.setting("data", lambda value: isinstance(value, str), "the images of the run")
@@ -248,16 +257,16 @@ def own_images(
         "data_dir", lambda value: value is None or isinstance(value, str), "a folder"
     )
     if data_dir is None and own_dir is not None and not run.is_own():
-        # What TensorFlow Datasets downloads is written there; images alone are but read.
+        # TensorFlow Datasets writes its downloads into that folder; images are only read.
         raise DataError(
-            f"{run.folder} was not written by you on this machine and under this path, and names the folder {own_dir}"
-            " for data. Say where the data is with --data-dir."
+            f"{run.folder} was not written by you on this machine and under this path, and names "
+            f"the folder {own_dir} for data. Say where the data is with --data-dir."
         )
     if examples is None:
         if "call" in settings and data.endswith(IN_MEMORY) and not os.path.exists(data):
             raise DataError(
-                f"only the Python program that made {run.folder} had them ({data}). Pass them on in "
-                "Python, as tfxfer.serving.export_litert(..., data=examples)."
+                f"only the Python program that made {run.folder} had them ({data}). Pass them on "
+                "in Python, as tfxfer.serving.export_litert(..., data=examples)."
             )
         examples = load(data, data_dir=data_dir or own_dir, seed=seed, skip_bad_images=skip)
     if not skip and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):

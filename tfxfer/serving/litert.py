@@ -1,4 +1,7 @@
-"""A finished run's model as LiteRT files: float32, float16 and int8, each with the accuracy that it keeps."""
+"""Export a finished run's model as LiteRT files, in float32, float16 and int8.
+
+The accuracy that each file keeps is measured.
+"""
 
 import importlib
 import logging
@@ -31,8 +34,8 @@ from tfxfer.serving.judge import own_images
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
 
-CALIBRATION = 400  # training images that int8 takes its ranges and lines from
-JUDGED = 1000  # images at most that accuracy is compared on
+CALIBRATION = 400  # training images from which int8 gets its ranges, and the lines of `corrected`
+JUDGED = 1000  # the most images that accuracy is compared on
 DROP = 0.02
 
 
@@ -57,24 +60,30 @@ def export_litert(
     trust: bool = False,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Write `model.float32.tflite`, `model.float16.tflite`, `model.int8.tflite` and `labels.txt` to `<to>/<version>/`.
+    """Write a finished run's model as LiteRT files to `<to>/<version>/`.
 
-    Each takes pixels in the backbone's value range, float32 [1, height, width, 3], and gives
-    probabilities, float32 [1, C], in the order of labels.txt; labels and normalisation are in its
-    metadata, too. Only built-in operations. In int8 the head stays in float, on features that a line
-    for each column, fitted on training images, brings back to where the float network has them.
+    The files are `model.float32.tflite`, `model.float16.tflite`, `model.int8.tflite` and
+    `labels.txt`.
+
+    Each model takes pixels in the backbone's value range, float32 [1, height, width, 3], and gives
+    probabilities, float32 [1, C], in the order of labels.txt. Its metadata holds the labels and the
+    normalisation, too. It has built-in operations only. In int8, the head stays in float, and each
+    column of the features is corrected by a line (slope and offset) before the head. The lines are
+    fitted on training images and bring the features back to those of the float network.
 
     Args:
-        max_accuracy_drop: refuse where a file is right less often than the float model by more than this, on validation; where the run has none, on crops
-            of training images, since the float model knows the images themselves by heart.
-        data: the run's examples, where they were made in Python; else they are read again.
+        max_accuracy_drop: refuse the export if a file's accuracy is below the float model's by more
+            than this. It is measured on validation; where the run has none, on crops of training
+            images, since the float model knows the images themselves by heart.
+        data: the run's examples, where they were made in Python; otherwise they are read again.
         data_dir: where TensorFlow Datasets keeps its files.
 
     Other Args, Returns: as for `export`.
 
     Raises:
-        RunError, DataError: not a finished run, or its images are gone.
-        ServingError: the model can't be loaded or converted, loses too much, the version exists, or the folder can't be written.
+        RunError, DataError: the folder does not hold a finished run, or its images are gone.
+        ServingError: the model can't be loaded or converted or loses too much accuracy, the version
+            exists, or the folder can't be written.
         MissingExtraError: LiteRT is not installed.
     """
     run = open_run(folder)
@@ -105,7 +114,7 @@ def export_litert(
         np.union1d(calibration, judged).tolist(),
         bad if settings["skip_bad_images"]["value"] else None,
     ):
-        pass  # what can't be decoded is found before anything is converted
+        pass  # images that can't be decoded are found before anything is converted
     calibration, judged = np.setdiff1d(calibration, [*bad]), np.setdiff1d(judged, [*bad])
     where = "validation images" if len(validation) else "crops of training images"
     truth = examples.labels[judged]
@@ -147,7 +156,7 @@ def export_litert(
             f"{kind}: accuracy {found[-1].accuracy:.3f} on {len(truth):,} {where}, "
             f"{len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
         )
-    # One image is chance, however few there are.
+    # A difference of one image is chance, however few images there are.
     allowed = (
         max(max_accuracy_drop, 1.5 / len(truth)) if max_accuracy_drop >= 0 else max_accuracy_drop
     )
@@ -156,8 +165,9 @@ def export_litert(
             f"{lite.kind} {100 * (before.mean() - lite.accuracy):.1f}" for lite in lost
         )
         raise ServingError(
-            f"too much accuracy is lost on {len(truth):,} {where}, in points: {named}; at most {100 * max_accuracy_drop:g} were allowed. "
-            "Nothing was exported. Allow more with --max-accuracy-drop, or take another backbone."
+            f"too much accuracy is lost on {len(truth):,} {where}, in points: {named}; at most "
+            f"{100 * max_accuracy_drop:g} were allowed. Nothing was exported. Allow more with "
+            "--max-accuracy-drop, or take another backbone."
         )
 
     def write(aside: Path) -> None:
@@ -170,26 +180,29 @@ def export_litert(
 
 
 def drawn(examples: Examples, positions: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """About `count` positions, each class by its share; of more classes than that a part."""
+    """Return about `count` positions, each class in its share.
+
+    If there are more classes than `count`, only some of them are drawn.
+    """
     return positions[few(examples.labels[positions], count, seed)]
 
 
 def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:
-    """mean and std for which (x - mean) / std brings 0 to 255 into the value range."""
+    """Return mean and std for which (x - mean) / std maps 0 to 255 to the value range."""
     low, high = value_range
     return -255 * low / (high - low), 255 / (high - low)
 
 
-# --- conversion -------------------------------------------------------------------------------------------------------------------------------
+# --- conversion ---
 
 
 def converted(
     model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]
 ) -> Iterator[tuple[str, bytes]]:
-    """The three files, by name, without metadata.
+    """Yield the three files, each as its name and its bytes without metadata.
 
     Args:
-        calibration: gives training images, float32 [height, width, 3], anew with each call.
+        calibration: returns training images, float32 [height, width, 3], anew with each call.
     """
     probabilities = traced(
         lambda x: tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)), image_size
@@ -209,10 +222,12 @@ def converted(
 
 
 def check_built_in(content: bytes, kind: str) -> None:
-    """Refuse a file with an operation that is not LiteRT's own: code that a phone would have to be given.
+    """Refuse a file with an operation that is not built into LiteRT.
+
+    A phone would need extra code for it.
 
     Raises:
-        ServingError: with the operations' names.
+        ServingError: names the operations.
     """
     custom = litert("schema_py_generated").BuiltinOperator.CUSTOM
     codes = [code for code in opened(content).operatorCodes or [] if code.builtinCode == custom]
@@ -225,7 +240,7 @@ def check_built_in(content: bytes, kind: str) -> None:
 
 
 def traced(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) -> Any:
-    """A function of one image with all weights as constants."""
+    """Return a concrete function of one image, with all weights as constants."""
     spec = tf.TensorSpec((1, *image_size, 3), tf.float32, name="image")
     return savedmodel.with_constants(
         tf.function(call, input_signature=[spec], autograph=False).get_concrete_function()
@@ -233,7 +248,7 @@ def traced(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) 
 
 
 def in_float(function: Any, kind: Any = None) -> bytes:
-    """float32, or the weights in float16."""
+    """Convert to float32, or to weights in float16 if `kind` says so."""
     with explained():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         if kind is not None:
@@ -243,7 +258,11 @@ def in_float(function: Any, kind: Any = None) -> bytes:
 
 
 def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> bytes:
-    """Weights and maps in int8, ranges by calibration; what is one row for the image stays in float: pooled features differ in scale from column to column."""
+    """Convert to weights and maps in int8, with ranges from the calibration images.
+
+    Tensors that are one row for the image stay in float, since pooled features differ in scale from
+    column to column.
+    """
     rows = rows_of(in_float(function))
     with explained():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
@@ -253,7 +272,7 @@ def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> b
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
-        # The one public way to leave operations in float.
+        # This is the only public way to leave operations in float.
         options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=rows)
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter,
@@ -266,14 +285,18 @@ def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> b
 def corrected(
     model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]
 ) -> Any | None:
-    """The model with a line a column between network and head, which undoes what int8 does to the network's features; None where it has no such place.
+    """Return the model with a correction for int8 between the network and the head.
 
-    The line is that of least squares from the int8 network's features to the float one's. It makes features of noisy columns small, and so logits: these
-    are scaled back by one number.
+    The correction is a line (slope and offset) for each column of the network's features, which
+    undoes what int8 does to them. It is the line of least squares from the int8 network's features
+    to those of the float network. It makes the features of noisy columns small, and with them the
+    logits, so the logits are scaled back by one number.
+
+    Returns: None where the model has no place between network and head.
     """
     if (tensor := seen_by_head(model)) is None:
         return None
-    # The features may be the mean of the image's and of its mirror image's.
+    # The features may be the mean of those of the image and those of its mirror image.
     made_by = tensor._keras_history.operation
     sides = made_by.input if isinstance(made_by, keras.layers.Average) else [tensor]
     network, head = keras.Model(model.inputs, sides), keras.Model(tensor, model.outputs)
@@ -288,7 +311,7 @@ def corrected(
     each = len(parts.outputs) // len(sides)
 
     def features(found: list[Any]) -> list[Any]:
-        """The mean of the sides, part by part."""
+        """The mean of the sides (image and mirror image), part by part."""
         return [sum(found[i::each]) / len(sides) for i in range(each)]
 
     exact = np.stack(
@@ -320,7 +343,11 @@ def corrected(
 
 
 def apart(function: Any) -> Any:
-    """The function with concatenated outputs as their parts: int8 gives all that is concatenated one scale, back to the maps that it was pooled from."""
+    """Return the function with the parts of concatenated outputs as separate outputs.
+
+    int8 uses one scale for all tensors that are concatenated, back to the maps that they were
+    pooled from.
+    """
     parts: list[Any] = []
     for output in function.outputs:
         operation = output.op
@@ -332,7 +359,7 @@ def apart(function: Any) -> Any:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """The converter's errors as a sentence, and what it says of itself left out."""
+    """Turn the converter's errors into a sentence, and hide its own messages."""
     disabled = logging.root.manager.disable
     try:
         with warnings.catch_warnings(), quiet():
@@ -340,13 +367,13 @@ def explained() -> Iterator[None]:
             logging.disable(logging.WARNING)
             yield
     except Exception as error:
-        if (
-            type(error).__name__ != "ConverterError"
-        ):  # private, and of another class in each version
+        # The class is private, and is another one in each version.
+        if type(error).__name__ != "ConverterError":
             raise
         operations = sorted(set(re.findall(r"\btf\.[A-Z]\w+", str(error))))
         raise ServingError(
-            f"the model can't be a LiteRT file: LiteRT has no {', '.join(operations) or str(error).strip().splitlines()[0]}. "
+            "the model can't be a LiteRT file: LiteRT has no "
+            f"{', '.join(operations) or str(error).strip().splitlines()[0]}. "
             "Use a head of other operations, or export a SavedModel."
         ) from error
     finally:
@@ -354,7 +381,7 @@ def explained() -> Iterator[None]:
 
 
 def rows_of(content: bytes) -> list[str]:
-    """The names of all results that are one row for the image: [1, columns]."""
+    """Return the names of all results that are one row for the image: [1, columns]."""
     (graph,) = opened(content).subgraphs
     results = [graph.tensors[i] for operator in graph.operators for i in operator.outputs]
     return [
@@ -379,11 +406,14 @@ def opened(content: bytes) -> Any:
     return litert("tools.flatbuffer_utils").read_model_from_bytearray(bytearray(content))
 
 
-# --- running --------------------------------------------------------------------------------------------------------------------------------
+# --- running ---
 
 
 def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Outputs [n, C] of images one by one, and the median milliseconds of an image."""
+    """Run a file on images, one by one.
+
+    Returns: the outputs [n, C], and the median of the milliseconds for an image.
+    """
     with quiet():
         interpreter = litert("interpreter").Interpreter(model_content=content, num_threads=1)
         interpreter.allocate_tensors()
@@ -403,7 +433,7 @@ def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, 
 
 
 def litert(module: str) -> Any:
-    """A module of the optional package."""
+    """Import a module of the optional package ai_edge_litert."""
     try:
         return importlib.import_module(f"ai_edge_litert.{module}")
     except ModuleNotFoundError as error:

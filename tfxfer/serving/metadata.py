@@ -1,7 +1,9 @@
-"""What a LiteRT file says of itself: how pixels become its input, and what its outputs are called.
+"""The metadata of a LiteRT file: how pixels become its input, and what its outputs are called.
 
-A flatbuffer by TensorFlow's metadata_schema.fbs ("M001") in a buffer of the model, and the labels as a zip archive behind its end: what MediaPipe and the
-TFLite Task Library read. Written with `flatbuffers` by hand: the package that had classes for it ends at Python 3.11.
+It is a flatbuffer by TensorFlow's metadata_schema.fbs ("M001") in a buffer of the model, and the
+labels are in a zip archive behind the end of the file. MediaPipe and the TFLite Task Library read
+both. The metadata is written with `flatbuffers` by hand, since the package that had classes for it
+ends at Python 3.11.
 """
 
 import io
@@ -12,13 +14,16 @@ import flatbuffers
 
 LABELS = "labels.txt"
 NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
-# Numbers in the schema: union members, enum values.
+# Numbers of the schema: union members and enum values.
 IMAGE_PROPERTIES, NORMALIZATION, RGB, AXIS_LABELS = 2, 1, 1, 2
-Field = tuple[int, Callable[[int], None]]  # its number, and what puts its value there
+Field = tuple[int, Callable[[int], None]]  # its number, and a function that stores its value
 
 
 def of_image_classifier(description: str, classes: Sequence[str], mean: float, std: float) -> bytes:
-    """Metadata of a model from one RGB image, normalised as (x - mean) / std with x from 0 to 255, to one probability a class."""
+    """Return the metadata of a model from one RGB image to one probability for each class.
+
+    The image is normalised as (x - mean) / std, with x from 0 to 255.
+    """
     builder = flatbuffers.Builder(1024)
 
     def table(*fields: Field) -> int:
@@ -78,12 +83,12 @@ def of_image_classifier(description: str, classes: Sequence[str], mean: float, s
 
 
 def as_lines(classes: Sequence[str]) -> bytes:
-    """labels.txt: the classes, one a line."""
+    """Return the content of labels.txt: the classes, one on each line."""
     return "".join(f"{name}\n" for name in classes).encode("utf-8", "surrogateescape")
 
 
 def archived(content: bytes, classes: Sequence[str]) -> bytes:
-    """The file with its labels behind its end."""
+    """Return the file with a zip archive of its labels behind its end."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         # A fixed date, so that the same run gives the same file.

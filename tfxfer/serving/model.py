@@ -1,6 +1,7 @@
-"""A finished run's model as graphs of constants, or an export of it as it was written.
+"""Load a finished run's model as a graph of constants, or an export of it as it was written.
 
-The weights become constants, since TensorFlow then folds BatchNorm into the convolutions and answers about a third faster.
+The weights become constants, since TensorFlow then folds BatchNorm into the convolutions and
+answers about a third faster.
 """
 
 import json
@@ -16,7 +17,8 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tfxfer import backbone, doubt, heads, preprocess, savedmodel  # noqa: F401  (backbone and heads register their layers with Keras)
+# backbone and heads register their layers with Keras.
+from tfxfer import backbone, doubt, heads, preprocess, savedmodel  # noqa: F401
 from tfxfer.doubt import Doubt
 from tfxfer.errors import ServingError, TfxferError
 from tfxfer.handles.folder import plain_path
@@ -25,8 +27,9 @@ from tfxfer.serving.config import check_config
 from tfxfer.serving.place import EXTRA, latest
 from tfxfer.serving.weigh import bounded_variables, check_outputs, weigh
 
-# Images decoded at once: enough for the cores of a server, and few enough that a batch of large photos doesn't fill its memory.
 LOG = logging.getLogger(__name__)
+# So many images are decoded at once: enough for the cores of a server, and few enough that a batch
+# of large photos doesn't fill its memory.
 PARALLEL = 8
 Bad = Literal["error", "null"]
 DAMAGED = "It seems damaged: run it again."
@@ -34,12 +37,12 @@ DAMAGED = "It seems damaged: run it again."
 
 @dataclass(frozen=True)
 class Served:
-    """What answers.
+    """A model that is ready to answer.
 
     Args:
         classes: names, in the order of the columns of the probabilities.
-        answer: encoded images, string [B], to "probabilities", float32 [B, C], and, where the run knows it, "unknown", float32 [B]: how far an image is
-            from every class.
+        answer: encoded images, string [B], to "probabilities", float32 [B, C], and, where the run
+            knows it, "unknown", float32 [B]: how far an image is from every class.
         doubt: thresholds for both; None where there are none.
         says: the names of what it answers.
     """
@@ -55,9 +58,11 @@ class Network:
     """A run's model in parts.
 
     Args:
-        decode: encoded images, string [B], to pixels in the backbone's value range, float32 [n, height, width, 3], and their places in the batch, int32 [n].
-        call: pixels to {"probabilities": float32 [B, C]}, with "features", float32 [B, F], what the head sees, and "unknown" where the model has them.
-        has: what of it there is.
+        decode: encoded images, string [B], to pixels in the backbone's value range, float32 [n,
+            height, width, 3], and their positions in the batch, int32 [n].
+        call: pixels to {"probabilities": float32 [B, C]}; where the model has them, also
+            "features", float32 [B, F], which is what the head sees, and "unknown".
+        has: the names of what `call` returns.
     """
 
     classes: tuple[str, ...]
@@ -69,7 +74,10 @@ class Network:
     doubt: Doubt | None
 
     def answer(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `call`, one row an encoded image; zeros for an image that was left out."""
+        """Return what `call` returns, with one row for each encoded image.
+
+        The row of an image that was left out is zeros.
+        """
         pixels, places = self.decode(encoded)
         count = tf.shape(encoded)[:1]
         return {
@@ -79,13 +87,17 @@ class Network:
 
 
 def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
-    """Load a finished run's model, or an export of it (a version, or the folder of versions, of which the latest counts).
+    """Load a finished run's model, or an export of it.
 
-    `trust` also loads a graph that can reach files, Python or the network.
+    Args:
+        folder: the folder of a run, of one version of an export, or of all versions, of which the
+            latest is loaded.
+        trust: also load a graph that can reach files, Python or the network.
 
     Raises:
-        RunError: the folder is neither.
-        ServingError: its model can't be loaded, or doesn't fit its labels.
+        RunError: the run is not finished, or its files are missing or were changed.
+        ServingError: the folder is neither a run nor an export, or its model can't be loaded or
+            doesn't fit its labels.
         DeniedOperationError: an export holds an operation that is not allowed.
     """
     folder = Path(folder)
@@ -99,7 +111,8 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
             else "is neither a run's folder nor an export"
         )
         raise ServingError(
-            f"{folder} {what}. Expected the folder of a finished run, of tfxfer export RUN FOLDER, or one version of it."
+            f"{folder} {what}. Expected the folder of a finished run, of tfxfer export RUN FOLDER, "
+            "or one version of it."
         )
     network = open_network(folder, trust=trust)
     names = [name for name in network.has if name != "features"]
@@ -113,7 +126,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
 
 
 def open_export(folder: Path, trust: bool) -> Served:
-    """An export, as whoever serves it has it."""
+    """Load one version of an export, in the form in which a server has it."""
     LOG.info("Loading the model")
     savedmodel.check_saved_model(folder, trust=trust)
     with explained(folder, "Export it again."):
@@ -121,16 +134,16 @@ def open_export(folder: Path, trust: bool) -> Served:
         signatures = dict(loaded.signatures)
     if "probabilities" not in signatures:
         raise ServingError(
-            f"{folder} has the signatures {', '.join(signatures) or 'none'}, and no head to predict with; expected tfxfer export RUN FOLDER."
+            f"{folder} has the signatures {', '.join(signatures) or 'none'}, and no head to "
+            "predict with; expected tfxfer export RUN FOLDER."
         )
     classes = tuple(read_labels(folder / "assets" / "labels.txt"))
     thresholds = folder / EXTRA / "doubt.npz"
     signature = signatures["probabilities"]
     check_signature(folder, signature, len(classes))
 
-    def answer(
-        encoded: tf.Tensor, loaded: Any = loaded
-    ) -> dict[str, tf.Tensor]:  # the signature lives as long as the object that it was loaded with
+    # The signature lives only as long as the object that it was loaded with.
+    def answer(encoded: tf.Tensor, loaded: Any = loaded) -> dict[str, tf.Tensor]:
         found = signature(inputs=encoded)
         check_rows(folder, found, len(encoded), len(classes))
         return found
@@ -145,13 +158,19 @@ def open_export(folder: Path, trust: bool) -> Served:
 
 @contextmanager
 def explained(path: Path, hint: str) -> Iterator[None]:
-    """What TensorFlow and Keras raise while they read a file that anybody may have written, which can be anything, as one sentence."""
+    """Turn what TensorFlow and Keras raise for a file into one sentence.
+
+    They may raise any error, since anybody may have written the file.
+
+    Raises:
+        ServingError: names the file and the reason.
+    """
     try:
         yield
     except TfxferError:
         raise
     except Exception as error:
-        # Keras wraps the reason, with all of the model's config, once a level.
+        # Keras wraps the reason once for each level, each time with all of the model's config.
         reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip() or type(error).__name__
         first = reason.splitlines()[0].split(". Make sure custom")[0].rstrip(".")[:500]
         if "locate" in first:
@@ -162,7 +181,7 @@ def explained(path: Path, hint: str) -> Iterator[None]:
 
 
 def check_signature(folder: Path, signature: Any, count: int) -> None:
-    """Refuse an export that does not answer as ours do: encoded images to a probability of each class.
+    """Refuse an export that does not turn encoded images into a probability of each class.
 
     Raises:
         ServingError: says what it takes and gives.
@@ -179,13 +198,13 @@ def check_signature(folder: Path, signature: Any, count: int) -> None:
     )
     if not (takes and gives):
         raise ServingError(
-            f"{folder} takes {inputs} and gives {outputs}; expected encoded images, and probabilities"
-            f" of the {count} classes in labels.txt. Export it again."
+            f"{folder} takes {inputs} and gives {outputs}; expected encoded images, and "
+            f"probabilities of the {count} classes in labels.txt. Export it again."
         )
 
 
 def check_rows(folder: Path, found: dict[str, tf.Tensor], rows: int, classes: int) -> None:
-    """Refuse answers that are not one for each image.
+    """Refuse answers that do not have one row for each image.
 
     Raises:
         ServingError: names the output.
@@ -199,15 +218,23 @@ def check_rows(folder: Path, found: dict[str, tf.Tensor], rows: int, classes: in
 
 
 def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "error") -> Network:
-    """Load a finished run's model as one graph of constants from pixels, and a decoder that fails at a bad image or (bad="null") leaves it out."""
+    """Load a finished run's model as one graph of constants from pixels, and a decoder of images.
+
+    The decoder fails at a bad image, or leaves it out if `bad` is "null".
+
+    Raises:
+        RunError: the run is not finished, or its files are missing or were changed.
+        ServingError: the model can't be loaded, or doesn't fit the settings and labels of the run.
+    """
     run = open_run(folder)
     classes, image_size, value_range = tuple(run.classes()), run.image_size(), run.value_range()
     model = load_model(run.path("model.keras"), trust)
     shapes = (model.input_shape, model.output_shape)
     if shapes != ((None, *image_size, 3), (None, len(classes))):
         raise ServingError(
-            f"{run.path('model.keras')} takes {model.input_shape} and gives {model.output_shape}; expected (None, {image_size[0]}, {image_size[1]}, 3) and "
-            f"(None, {len(classes)}), as settings.json and labels.txt say. The run folder was changed: run it again."
+            f"{run.path('model.keras')} takes {model.input_shape} and gives {model.output_shape}; "
+            f"expected (None, {image_size[0]}, {image_size[1]}, 3) and (None, {len(classes)}), as "
+            "settings.json and labels.txt say. The run folder was changed: run it again."
         )
     thresholds = doubt.load(run.path("doubt.npz")) if run.path("doubt.npz").is_file() else None
     with explained(run.path("model.keras"), DAMAGED):
@@ -224,11 +251,13 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
 
 
 def load_model(path: Path, trust: bool = False) -> keras.Model:
-    """`keras.models.load_model`, when the file was weighed, with its many errors as one sentence.
+    """Call `keras.models.load_model` after the file was checked.
+
+    Its many kinds of errors become one sentence.
 
     Raises:
-        ServingError: it can't be loaded, names what no network of images needs (see `check_config`),
-            or would take far more memory than the file is worth.
+        ServingError: the file can't be loaded, names what no network for images needs (see
+            `check_config`), or would take far more memory than the values in it.
         SavedModelError: see `weigh`.
     """
     LOG.info("Loading the model")
@@ -249,7 +278,10 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
 def constant(
     model: keras.Model, image_size: tuple[int, int], thresholds: Doubt | None
 ) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], tuple[str, ...]]:
-    """The model in inference mode as a function of pixels, weights as constants, and the names of what it gives (see `Network`)."""
+    """Return the model in inference mode as a function of pixels, and the names of what it gives.
+
+    The weights are constants. For the names see `Network`.
+    """
     features = heads.seen_by_head(model)
     if features is None or (thresholds and features.shape[-1] < thresholds.tail):
         thresholds = None
@@ -264,7 +296,8 @@ def constant(
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.float32)])
     def call(pixels):
         n = tf.shape(pixels)[0]
-        # TensorFlow's fused convolutions fail on an empty batch: it answers for a black image, of which nothing is kept.
+        # TensorFlow's fused convolutions fail on an empty batch. It is replaced by a black image,
+        # whose answer is dropped.
         logits, *seen = network(
             tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *image_size, 3))), training=False
         )
@@ -281,7 +314,13 @@ def constant(
 
 
 def strangeness(features: tf.Tensor, thresholds: Doubt) -> tf.Tensor:
-    """`Unknown.scores` of what the head sees, float32 [B, F], in TensorFlow: float32 [B]."""
+    """Compute `Unknown.scores` in TensorFlow.
+
+    Args:
+        features: what the head sees, float32 [B, F].
+
+    Returns: float32 [B].
+    """
     unknown = thresholds.unknown
     own = features[:, -thresholds.tail :][:, : len(unknown.mean)]
     z = tf.matmul(tf.math.l2_normalize(own, -1, heads.EPSILON**2) - unknown.mean, unknown.project)
@@ -293,7 +332,10 @@ def strangeness(features: tf.Tensor, thresholds: Doubt) -> tf.Tensor:
 def decoder(
     image_size: tuple[int, int], value_range: tuple[float, float], bad: Bad
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Encoded images, string [B], to pixels and their places (see `Network`)."""
+    """Return a function from encoded images, string [B], to pixels and their positions.
+
+    See `Network` for both.
+    """
 
     spec = tf.TensorSpec((*image_size, 3), tf.float32)
 
@@ -327,7 +369,11 @@ def decoder(
         return whole, tf.range(tf.size(inputs))
 
     def good(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Only a tf.data pipeline goes on after an error. A last image stands for none, since a batch of nothing can't be taken out of one."""
+        """Decode the images, and leave out those that can't be decoded.
+
+        This needs a tf.data pipeline, since nothing else goes on after an error. A last image is
+        added and dropped again, since a pipeline can't give an empty batch.
+        """
         count = tf.size(inputs)
         numbered = tf.data.Dataset.from_tensor_slices((tf.range(count), inputs))
 
@@ -338,7 +384,7 @@ def decoder(
         def complete(place: tf.Tensor, image: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return place, tf.cond(left == b"", lambda: image, lambda: pixels(left))
 
-        # What `load` leaves, the second step decodes, which takes one image at a time.
+        # The second step decodes what `load` leaves, one image at a time.
         decoded = numbered.map(load, num_parallel_calls=PARALLEL).map(complete)
         last = tf.data.Dataset.from_tensors((count, tf.zeros((*image_size, 3))))
         places, found = (
@@ -349,7 +395,8 @@ def decoder(
         )
         return tf.ensure_shape(found, (None, *image_size, 3))[:-1], places[:-1]
 
-    # Kept apart: with its loop in the same graph TensorFlow folds nothing, and the network takes 40 % longer (measured).
+    # The decoder is not inlined: with its loop in the same graph, TensorFlow folds nothing, and the
+    # network takes 40 % longer (measured).
     signature: list[Any] = [tf.TensorSpec((None,), tf.string, name="inputs")]
     return tf.function(
         every if bad == "error" else good,

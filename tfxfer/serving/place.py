@@ -1,4 +1,4 @@
-"""Where an export goes: FOLDER/<version>/, which appears under its name when it is whole."""
+"""The folder of an export: FOLDER/<version>/, which appears under its name when it is complete."""
 
 import os
 import shutil
@@ -11,11 +11,17 @@ import tensorflow as tf
 from tfxfer.errors import ServingError
 from tfxfer.handles.folder import plain_path
 
-EXTRA = "assets.extra"  # what TensorFlow Serving reads besides the model, and what people do
+EXTRA = "assets.extra"  # folder of what TensorFlow Serving, or people, read besides the model
 
 
 def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], None]) -> Path:
-    """`write(folder)` writes aside; the folder of the version, by default the largest there is + 1.
+    """Write an export to a temporary folder, and move it to the folder of its version.
+
+    Args:
+        version: by default the largest one in `to` + 1.
+        write: `write(folder)` writes the export.
+
+    Returns: the folder of the version.
 
     Raises:
         ServingError: the folder can't be written, or the version exists.
@@ -25,17 +31,19 @@ def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], N
         raise ServingError(f"{to} is a run's own folder. Choose another one for exports.")
     if version is not None and (to / str(version)).exists():
         raise ServingError(
-            f"{to / str(version)} exists already. Leave --version out for the next free one ({following(to)}), or choose another."
+            f"{to / str(version)} exists already. Leave --version out for the next free one "
+            f"({following(to)}), or choose another."
         )
     aside = to / f".export-{uuid4().hex}"
     try:
         aside.mkdir(parents=True)
     except OSError as error:
         raise ServingError(
-            f"{to} can't be written: {error.strerror or error}. Choose a folder that exists or can be made."
+            f"{to} can't be written: {error.strerror or error}. Choose a folder that exists or can "
+            "be made."
         ) from error
     try:
-        # TensorFlow writes what it can read, too, so a path with brackets goes through a link.
+        # TensorFlow takes brackets in a path for a pattern, so such a path goes through a link.
         write(plain_path(aside))
         return move(aside, to, version)
     except (OSError, tf.errors.OpError) as error:
@@ -45,7 +53,8 @@ def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], N
             else str(error).strip().splitlines()[0]
         )
         raise ServingError(
-            f"the export to {to} failed: {reason}. Nothing was left there; make room, or choose another folder."
+            f"the export to {to} failed: {reason}. Nothing was left there; make room, or choose "
+            "another folder."
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -80,7 +89,7 @@ def versions(folder: Path) -> list[int]:
 
 
 def following(folder: Path) -> int:
-    """The largest version that there is + 1."""
+    """The largest version in the folder + 1."""
     return 1 + max(versions(folder), default=0)
 
 

@@ -1,4 +1,4 @@
-"""Files to classes."""
+"""Predict the classes of image files."""
 
 import logging
 import math
@@ -21,17 +21,17 @@ from tfxfer.serving.answers import answers, listed, say_damage
 from tfxfer.serving.model import Served, open_model
 
 LOG = logging.getLogger(__name__)
-MANY = 100  # files from which on progress is shown also where it is quick
+MANY = 100  # from so many files on, progress is shown also where it is quick
 
 
 class Prediction(NamedTuple):
     """One line of `tfxfer predict`.
 
     file: as given or found.
-    predicted, probability: its class, and that class's calibrated probability.
+    predicted, probability: its class, and the calibrated probability of that class.
     others: the next most probable classes with their probabilities, as many as were asked for.
-    set: the classes that hold the true one as often as was asked for; None where it wasn't.
-    unknown: whether it is probably of no class; None where nobody asked.
+    set: classes that hold the true one as often as was asked for; None where it was not asked for.
+    unknown: whether it probably belongs to no class; None where it was not asked for.
     label: the true class, where it is known; None for a photo without a label.
     """
 
@@ -56,22 +56,26 @@ def predict(
     log: Callable[[str], None] = print,
     progress: bool = False,
 ) -> Iterator[Prediction]:
-    """Predict image files, and those below folders, with a finished run's model or an export of it.
+    """Predict image files, and those in folders, with a finished run's model or an export of it.
 
-    Yields a `Prediction` a file, in the order given, sorted within a folder; in folders, hidden files and those that are no images are passed over.
+    Yields one `Prediction` for each file, in the order given, and sorted within a folder. In
+    folders, hidden files and files that are not images are skipped.
 
-    A photo that is damaged and decoded all the same is answered, and named on stderr at the end.
+    A photo that is damaged but can be decoded is answered, and named on stderr at the end.
 
     Args:
         top_k: how many classes to name, the most probable one included.
-        sets: also the set of classes that holds the true one with this probability (see `tfxfer.evaluate.sets`), above 0 and below 1.
-        unknown: also whether an image is of none of the classes; one image of a known class in twenty is marked, too (see `tfxfer.doubt`).
-        progress: images per second and time left, on stderr.
+        sets: also give the set of classes that holds the true one with this probability (see
+            `tfxfer.evaluate.sets`), above 0 and below 1.
+        unknown: also tell whether an image belongs to none of the classes. One in twenty images of
+            known classes is marked, too (see `tfxfer.doubt`).
+        progress: show images per second and the time left on stderr.
 
     Raises:
-        RunError, ServingError: the model can't be used, or knows no such thing.
+        RunError, ServingError: the model can't be used, or can't give `sets` or `unknown`.
         DataError: a path does not exist, or there is no image at all.
-        ImageError: files that can't be decoded; raised after all others were predicted.
+        ImageError: files can't be decoded; raised after all others were predicted.
+        ValueError: `top_k` is below 1.
     """
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1. Received: top_k={top_k}")
@@ -79,16 +83,19 @@ def predict(
     model = open_model(folder, trust=trust)
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(
-            f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: no example was held out when it was fitted."
+            f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: "
+            "no example was held out when it was fitted."
         )
     if unknown and "unknown" not in model.says:
         raise ServingError(
-            f"{os.fspath(folder)} has no tensor that its head sees, which the score for unknown images needs. Leave --unknown out."
+            f"{os.fspath(folder)} has no tensor that its head sees, which the score for unknown "
+            "images needs. Leave --unknown out."
         )
     if unknown and model.doubt and model.doubt.threshold == math.inf:
         count, fewest = len(model.doubt.known), model.doubt.fewest
         raise ServingError(
-            f"{count} held-out images are too few to tell what fits no class; at least {fewest} are needed. Leave --unknown out, or add images."
+            f"{count} held-out images are too few to tell what fits no class; at least {fewest} "
+            "are needed. Leave --unknown out, or add images."
         )
     return predictions(
         model, files, batch_size, top_k=top_k, sets=sets, unknown=unknown, progress=progress
@@ -151,7 +158,7 @@ def predictions(
             f"{answered:,}",
         )
     if bad:
-        # A line each, so that none is passed over in silence; the error counts them.
+        # There is a line for each, so that none is left out; the error counts them.
         for text in bad:
             print(one_line(text), file=sys.stderr)
         rest = "the others were predicted" if len(bad) < len(files) else "no file was"

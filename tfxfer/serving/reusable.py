@@ -1,4 +1,7 @@
-"""The network of a finished run as a SavedModel that can be transferred from again, by tfxfer or any other."""
+"""Export the network of a finished run as a SavedModel that can be transferred from again.
+
+tfxfer and other programs can do so.
+"""
 
 import logging
 import os
@@ -27,9 +30,11 @@ def export_reusable(
     trust: bool = False,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Write the Backbone of a finished run as a reusable SavedModel (see `tfxfer.savedmodel.reusable`), to `<to>/<version>/`.
+    """Write the Backbone of a finished run as a reusable SavedModel to `<to>/<version>/`.
 
-    Its call takes float32 images [B, height, width, 3] in [0, 1], whatever range the Backbone itself has, and gives its own output, float32 [B, features].
+    See `tfxfer.savedmodel.reusable`. Its call takes float32 images [B, height, width, 3] in [0, 1],
+    whatever range the Backbone itself has, and gives the Backbone's own output, float32 [B,
+    features].
 
     Args, Returns, Raises: as for `export`.
     """
@@ -46,7 +51,8 @@ def export_reusable(
     backbone = backbones[0] if backbones else None
     if backbone is None:
         raise ServingError(
-            f"{path} has no Backbone among its layers, so that there is nothing to transfer from. Export it as a SavedModel: leave --format out."
+            f"{path} has no Backbone among its layers, so that there is nothing to transfer from. "
+            "Export it as a SavedModel: leave --format out."
         )
     if backbone.why_frozen:
         log(f"what is exported can't be fine-tuned: {backbone.why_frozen}")

@@ -1,6 +1,7 @@
-"""A model.keras file before Keras opens it: its graphs, what it would unpack to, and its memory.
+"""Check a model.keras file before Keras opens it: its graphs, its unpacked size, and its memory.
 
-Keras' own bounds begin at 4 GiB, and say nothing of layers that are large and have no values in the file.
+Keras' own limits begin at 4 GiB, and do not cover layers that are large and have no values in the
+file.
 """
 
 import io
@@ -23,35 +24,35 @@ from tfxfer.limits import FREE_WEIGHTS, MOST_ELEMENTS, MOST_JSON
 
 WEIGHTS = "model.weights.h5"
 MEMBERS = {"metadata.json", "config.json", WEIGHTS}
-MOST_CONFIG = 4 * MOST_JSON  # that of tfxfer 0.1 holds the network's graphs
+MOST_CONFIG = 4 * MOST_JSON  # a config of tfxfer 0.1 holds the network's graphs
 
 
 class Part(io.RawIOBase):
-    """Some bytes of a file, as a file that can only be read."""
+    """A range of bytes of a file, as a file that can only be read."""
 
     def __init__(self, file: BinaryIO, start: int, size: int):
         self.file, self.start, self.size, self.at = file, start, size, 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of any file."""
+        """See `io.IOBase.seek`."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
         self.at = max(base + offset, 0)
         return self.at
 
     def tell(self) -> int:
-        """As of any file."""
+        """See `io.IOBase.tell`."""
         return self.at
 
     def readinto(self, buffer: Any) -> int:
-        """As of any file."""
+        """See `io.RawIOBase.readinto`."""
         count = max(0, min(len(buffer), self.size - self.at))
         self.file.seek(self.start + self.at)
         content = self.file.read(count)
@@ -61,15 +62,18 @@ class Part(io.RawIOBase):
 
 
 def weigh(path: Path, *, trust: bool = False) -> int:
-    """The bytes of all weights that a model.keras holds; the graphs among them are looked at.
+    """Check a model.keras, and return the number of bytes of all weights in it.
+
+    The graphs among the weights are checked, too.
 
     Args:
-        trust: whether their operations may reach files, Python and the network.
+        trust: whether operations of the graphs may reach files, Python and the network.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file can't be read.
         SavedModelError: a graph is damaged or too large, or holds an operation that is not allowed.
-        ValueError: it is no archive of Keras', unpacks to far more than it is, or its weights lie elsewhere.
+        ValueError: it is not an archive as Keras writes it, unpacks to far more than its size, or
+            its weights are in another file.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         check_zip(archive)
@@ -89,12 +93,15 @@ def weigh(path: Path, *, trust: bool = False) -> int:
 
 
 def values_of(file: BinaryIO, archive: zipfile.ZipFile) -> BinaryIO:
-    """The file of weights in an archive; as Keras writes it, it need not be read for that."""
+    """Return the file of weights in an archive.
+
+    It need not be read for this where it is stored as Keras writes it, uncompressed.
+    """
     info = archive.getinfo(WEIGHTS)
     if info.compress_type != zipfile.ZIP_STORED:
         return io.BytesIO(archive.read(info))
     with archive.open(info):
-        pass  # compares both headers
+        pass  # opening it compares both headers
     file.seek(info.header_offset + 26)
     name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
     start = info.header_offset + 30 + name + extra
@@ -102,7 +109,11 @@ def values_of(file: BinaryIO, archive: zipfile.ZipFile) -> BinaryIO:
 
 
 def weigh_values(file: BinaryIO, trust: bool) -> int:
-    """The bytes of all data sets of an HDF5 file, each of which has to be in the file as it is."""
+    """Return the number of bytes of all data sets of an HDF5 file.
+
+    Raises:
+        ValueError: the values of a data set are not all in the file as they are.
+    """
     total = 0
     with h5py.File(file, "r") as opened:
         waiting, seen = [opened["/"]], set()
@@ -126,7 +137,11 @@ def weigh_values(file: BinaryIO, trust: bool) -> int:
 
 
 def weigh_data(name: str, data: h5py.Dataset) -> int:
-    """The bytes of a data set; refuses those whose values are not all in the file as they are."""
+    """Return the number of bytes of a data set.
+
+    Raises:
+        ValueError: its values are not all in the file as they are.
+    """
     size = math.prod(data.shape or ()) * data.dtype.itemsize
     elsewhere = data.external or data.is_virtual
     if elsewhere or size > data.id.get_storage_size():
@@ -137,10 +152,12 @@ def weigh_data(name: str, data: h5py.Dataset) -> int:
 
 @contextmanager
 def bounded_variables(held: int) -> Iterator[None]:
-    """Refuse variables, before they are made, that are much larger together than the values that a file has for them.
+    """Refuse variables that are together much larger than the values that a file has for them.
+
+    They are refused before they are made.
 
     Raises:
-        ValueError: names the first that is too much.
+        ValueError: names the first variable that is too much.
     """
     left = held + FREE_WEIGHTS
 
@@ -184,7 +201,11 @@ def check_outputs(model: keras.Model) -> None:
 
 
 def check_size(shape: Any) -> None:
-    """Refuse a shape of too many numbers; whatever is no shape is passed over."""
+    """Refuse a shape with too many elements; anything that is not a shape is ignored.
+
+    Raises:
+        ValueError: names the shape.
+    """
     if not isinstance(shape, list | tuple):
         return
     sizes = [size for size in shape if isinstance(size, int)]

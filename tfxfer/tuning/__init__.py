@@ -1,15 +1,15 @@
 """Fine-tuning: the network is trained, and the frozen model is kept unless that clearly helps.
 
 checkpoint   the state of a training on disk
-training     one training by `fit`, which a kill does not change
-task         what trains: from pixels, or from activations
+training     one training with `fit`, which can be killed and goes on with the same result
+task         what is trained: from pixels, or from activations
 augmentation which augmentations leave the labels alone
-activations  the frozen stages computed once
-guard        who is judged by whom, and the verdict
+activations  the output of the frozen stages, computed once
+guard        which examples judge which model, and the verdict
 setting      what is trained, how fast, and on which examples
-picking      which stages train and how fast, and what that takes
+picking      which stages train and how fast, and how long that takes
 answers      the tuned model alone, or its mean with the frozen one
-competition  the whole competition
+competition  the whole comparison of the frozen with the tuned model
 """
 
 from tfxfer.tuning.activations import (

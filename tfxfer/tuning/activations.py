@@ -1,4 +1,7 @@
-"""The frozen stages computed once: whether and how their activations are kept on disk, and the task that trains from there."""
+"""Compute the output of the frozen stages once, and make the task that trains from it.
+
+This module also decides whether these activations are kept on disk, and in which dtype.
+"""
 
 import json
 import logging
@@ -30,20 +33,17 @@ Kept: TypeAlias = Literal["float16", "float32"]
 
 LOG = logging.getLogger(__name__)
 COMPARED = 500  # training examples on which half precision is judged
-LARGE = (
-    500_000  # bytes of a row above which reading may take longer than computing, and is measured
-)
-
-
+# With more bytes a row, reading may take longer than computing, so it is measured.
+LARGE = 500_000
 DEPTHS = (2, 5, 9)  # how many of the last stages are tried (METHODS: what tuning is worth)
-# Altered copies of each photo that are tried unasked, and the photos up to which they are: on two
-# cores EfficientNet-Lite0 takes a minute and a half for as many. With 4 copies a short training
-# sees each of them once, and tells little about a long one.
+# How many altered copies of each photo are tried where the user does not say, and up to how many
+# photos: for these, EfficientNet-Lite0 takes a minute and a half on two cores. A short training
+# would see each of 4 copies only once, and would tell little about a long one.
 TRIED_VIEWS, MOST = 2, 4_000
 
 
 def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
-    """How many of the last stages may train: one number, or with "auto" those that are tried.
+    """Return how many of the last stages may train: one number, or all that "auto" tries.
 
     Raises:
         TuningError: as for `stages_of`.
@@ -54,8 +54,10 @@ def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
 
 
 def depths_before_all(network: Backbone) -> tuple[int, ...]:
-    """How many of the last stages are trained before all are; none where averages in BatchNorm
-    layers move, for activations that are kept would no longer be true.
+    """Return how many of the last stages are trained before all of them are.
+
+    There are none where the averages in BatchNorm layers change, because activations that are kept
+    would then be out of date.
 
     Raises:
         TuningError: as for `stages_of`.
@@ -67,10 +69,11 @@ def depths_before_all(network: Backbone) -> tuple[int, ...]:
 
 
 def stages_of(network: Backbone, unfreeze: str) -> int:
-    """How many of the last stages "2" or "block14" names.
+    """Return the number of last stages that a text such as "2" or "block14" stands for.
 
     Raises:
-        TuningError: there is no such stage, or the network can't be fine-tuned, or not with BatchNorm in training mode.
+        TuningError: there is no such stage, or the network can't be fine-tuned, or not with
+            BatchNorm in training mode.
     """
     names = [stage.name for stage in network.stages]
     if network.why_frozen:
@@ -79,7 +82,8 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
         )
     if network.batch_norm == "train" and network.pretrained.training is None:
         raise TuningError(
-            f"{network.handle} has no training mode, so its BatchNorm statistics can't move. Leave out --batch-norm train."
+            f"{network.handle} has no training mode, so its BatchNorm statistics can't move. "
+            "Leave out --batch-norm train."
         )
     if unfreeze == "all":
         return len(names)
@@ -101,19 +105,22 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
 
 
 def views_are_used(views: int | None, plan: Plan) -> bool:
-    """Whether altered copies of photos are used, or tried where nobody says how many."""
+    """Whether altered copies of photos are used, or tried where `views` is None."""
     return len(plan.everything) <= MOST if views is None else views > 0
 
 
 def enough_epochs(views: int | None, epochs: int | None) -> None:
-    """Refuse augmented views that no epoch would see: the images as they are and their views take turns.
+    """Refuse augmented views that no epoch would see.
+
+    The epochs take turns between the images as they are and each of their views.
 
     Raises:
         TuningError: there are as many views as epochs, or more.
     """
     if epochs is not None and views is not None and views >= epochs:
         raise TuningError(
-            f"{views} views of each image and the images themselves take turns, which takes {views + 1} epochs. Received --epochs {epochs}."
+            f"{views} views of each image and the images themselves take turns, "
+            f"which takes {views + 1} epochs. Received --epochs {epochs}."
         )
 
 
@@ -130,17 +137,18 @@ def last_stages(
     folder: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> Task:
-    """The task that trains the last `stages` stages.
+    """Return the task that trains the last `stages` stages.
 
-    It trains from cached activations, or from pixels where these can't be kept, which is said.
+    It trains from cached activations, or from pixels where these can't be kept, which is logged.
 
     Args:
-        features: of all taps, of all examples.
-        extract: how they were computed, and where they are kept.
-        views, augment: so many altered copies of each training image are kept too, and the epochs
-            take turns; None: the task can be had with some, see `Task.more_views`.
-        folder: where it is noted what was decided, so that a run that was killed goes on from the
-            same inputs, whatever disk and clock say then.
+        features: features from all taps, of all examples.
+        extract: computes activations as it computed the features, and keeps them on disk.
+        views: how many altered copies of each training image are kept too; the epochs take turns
+            between them. With None the task can be made with some, see `Task.more_views`.
+        augment: the kinds of augmentation of these copies.
+        folder: folder where the decision is noted, so that a run that was killed goes on from the
+            same inputs, even if disk or speed would now lead to another decision.
     """
     whole = replace(
         from_pixels(
@@ -200,10 +208,11 @@ class Room:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A network in two: what the first part computes of each photo is kept, and the rest trains.
+    """A network in two parts: the output of the first is kept for each photo, the second trains.
 
+    prefix, rest: the two parts.
     before: the name of the first part's last stage.
-    extract: how the first part is computed, and where its activations are kept.
+    extract: computes the first part, and keeps its activations on disk.
     augment: how altered copies of the training photos differ from these.
     """
 
@@ -219,16 +228,16 @@ class Cut:
 
     @cached_property
     def used(self) -> np.ndarray:
-        """Positions of the photos that train or judge."""
+        """Positions of the photos that are used to train or to judge."""
         return np.union1d(self.plan.everything, self.plan.judged)
 
     @property
     def trained(self) -> Examples:
-        """The photos that have altered copies."""
+        """The training photos, which have altered copies."""
         return self.examples.take(self.plan.everything)
 
     def said(self, views: int) -> str:
-        """One sentence on what is kept."""
+        """Return one sentence on what is kept."""
         images = len(self.used) + views * len(self.plan.everything)
         half = images * self.prefix.width * 2
         return (
@@ -238,7 +247,7 @@ class Cut:
         )
 
     def room(self, dtype: Kept, views: int, more: int = 0) -> Room:
-        """Whether the activations fit on the disk, and `more` bytes beside them."""
+        """Return whether the activations fit on the disk, and `more` bytes besides."""
 
         def need() -> int:
             plain = self.extract.need(self.examples.take(self.used), self.prefix, dtype=dtype)
@@ -254,7 +263,7 @@ class Cut:
         return Room(needed <= free, free)
 
     def fits(self, dtype: Kept, views: int, more: int = 0) -> bool:
-        """Whether there is `room`, which is said where there is none."""
+        """Return whether there is `room` for the activations, and log it where there is none."""
         room = self.room(dtype, views, more)
         if not room.enough:
             self.log(
@@ -264,7 +273,10 @@ class Cut:
         return room.enough
 
     def form(self, views: int, seed: int) -> Kept | None:
-        """In which precision activations are kept; None where they can't be, which is said."""
+        """Return the dtype in which activations are kept, or None where they can't be.
+
+        The reason is logged where they can't be kept.
+        """
         labels, everything = self.examples.labels, self.plan.everything
         few = self.examples.take(everything[sample(labels[everything], COMPARED, seed)])
         if not self.fits("float16", views, self.extract.need(few, self.prefix)):
@@ -286,13 +298,13 @@ class Cut:
 
     @property
     def seconds(self) -> float:
-        """How long the first part takes for a photo, decoding left out."""
+        """How many seconds the first part takes for a photo, without the time to decode it."""
         network, batch_size = self.network, self.extract.batch_size
         pixels = Pixels(self.examples, network.image_size, network.value_range, batch_size)
         return computing(pixels, self.prefix, self.extract)
 
     def task(self, dtype: Kept, views: int) -> Task:
-        """The task that trains the rest, with so many altered copies of each photo."""
+        """Return the task that trains the rest, with `views` altered copies of each photo."""
         used = self.extract(self.examples.take(self.used), self.prefix, dtype=dtype)
         rows = [Placed(used, self.used, len(self.examples))]
         source = f"activations after {self.before} in {dtype}"
@@ -315,7 +327,7 @@ def noted(
     strategy: Strategy,
     decide: Callable[[], tuple[Kept | None, int]],
 ) -> tuple[Kept | None, int]:
-    """What was decided when the run began; decided now, and noted, where nothing is."""
+    """Return what was decided when the run began, or decide now and note it in `folder`."""
     path = folder / f"activations-{stages}.json" if folder else None
     before = chiefs(
         strategy, lambda: json.loads(path.read_text()) if path and path.is_file() else None
@@ -331,7 +343,10 @@ def noted(
 
 
 class Placed:
-    """Rows of some of `count` examples, those at `positions`, asked for by their positions among all."""
+    """Rows of some examples, looked up by the positions of these among all examples.
+
+    There are `count` examples, and `rows` belong to those at `positions`.
+    """
 
     def __init__(self, rows: Features, positions: np.ndarray, count: int):
         self.rows, self.place = rows, np.full(count, -1)
@@ -339,7 +354,7 @@ class Placed:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(all examples, columns)."""
+        """(number of all examples, number of columns)."""
         return (len(self.place), self.rows.shape[1])
 
     def __getitem__(self, positions: Any) -> np.ndarray:
@@ -352,7 +367,12 @@ def precision_of(
     seed: int,
     log: Callable[[str], None],
 ) -> Kept:
-    """float16 where heads on what follows from rounded activations are, out of fold, no more than one paired standard error worse."""
+    """Return "float16" where rounded activations do not lower accuracy, else "float32".
+
+    Heads are fitted on what `rest` computes from exact and from rounded activations. float16 is
+    taken where those on rounded ones are, out of fold, no more than one paired standard error
+    worse.
+    """
     labels, classes = rows.examples.labels, len(rows.examples.classes)
     x = rows[np.arange(len(rows))]
     right = []
@@ -384,7 +404,7 @@ def precision_of(
 
 
 def outputs_of(rows: np.ndarray, rest: Backbone) -> np.ndarray:
-    """The network's own output, float32 [n, features], from rows of activations."""
+    """Return the network's own output, float32 [n, features], computed from rows of activations."""
     parts = np.array_split(rows, max(len(rows) // 32, 1))
     return np.concatenate(
         [np.asarray(rest(part.reshape(-1, *rest.entry_shape), training=False)) for part in parts]
@@ -392,7 +412,7 @@ def outputs_of(rows: np.ndarray, rest: Backbone) -> np.ndarray:
 
 
 def reading(rows: Features) -> float:
-    """Seconds to read one row."""
+    """Return how many seconds it takes to read one row."""
     began = time.perf_counter()
     for _ in rows.blocks(size=64):
         pass
@@ -400,7 +420,7 @@ def reading(rows: Features) -> float:
 
 
 def computing(pixels: Pixels, prefix: Prefix, extract: Extractor) -> float:
-    """Seconds to compute one row, decoding left out."""
+    """Return how many seconds it takes to compute one row, without the time to decode it."""
     positions, batch = next(iter(pixels.batches(range(min(len(pixels.examples), 32)), {})))
     run = ENGINES[extract.engine](prefix, extract.precision)
     run(batch)

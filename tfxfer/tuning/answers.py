@@ -1,4 +1,4 @@
-"""A tuned model alone, a model on the way to it, or its mean with the frozen one."""
+"""Predict with a tuned model, a model on the way to it, or its mean with the frozen one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from tfxfer.probe import (
     temperature,
 )
 
-WEIGHTS = (1 / 3, 1 / 2, 2 / 3)  # of the tuned model in a mean
+WEIGHTS = (1 / 3, 1 / 2, 2 / 3)  # weights of the tuned model that are tried in a mean
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A way to answer with a tuned model.
+    """A way to predict with a tuned model.
 
-    share: how far its weights go from where training began to where it ended (WiSE-FT).
-    weight: of its log-probabilities; the rest is the frozen model's.
+    share: how far its weights go from those where training began to those where it ended (WiSE-FT).
+    weight: weight of its log-probabilities in the mean; the frozen model has the rest.
+    place: index of `share` among the shares that were computed.
     """
 
     share: float
@@ -33,16 +34,16 @@ class Answer:
     def cooling(
         self, reached: np.ndarray, truth: np.ndarray, places: np.ndarray | slice = slice(None)
     ) -> float:
-        """The temperature of the tuned model's logits, before they are averaged."""
+        """Return the temperature of the tuned model's logits, before they are averaged."""
         return temperature(reached[self.place][places], truth[places])
 
     def logits(
         self, reached: np.ndarray, frozen: np.ndarray, truth: np.ndarray, places: np.ndarray
     ) -> np.ndarray:
-        """Logits [n, C], calibrated on some places.
+        """Return logits [n, C], calibrated on the examples at `places`.
 
         Args:
-            reached: logits [shares, n, C] from the first weights to the last ones.
+            reached: logits [shares, n, C], from the first weights to the last ones.
             frozen: calibrated logits [n, C] of the frozen model.
         """
         tuned = reached[self.place] / self.cooling(reached, truth, places)
@@ -51,10 +52,13 @@ class Answer:
 
 
 def answers_of(shares: Sequence[float], tuned_before: bool = False) -> list[Answer]:
-    """The tuned models on the line of weights, then the means of the last one and the frozen one.
+    """Return the answers to choose from.
+
+    They are the tuned model for each share of the way, then the means of the last one and the
+    frozen model.
 
     Args:
-        tuned_before: that line begins at a tuned model, not at the frozen one.
+        tuned_before: whether the way begins at a tuned model, and not at the frozen one.
     """
     alone = [
         Answer(share, 1.0, place) for place, share in enumerate(shares) if share > 0 or tuned_before
@@ -63,5 +67,9 @@ def answers_of(shares: Sequence[float], tuned_before: bool = False) -> list[Answ
 
 
 def least_loss(logits: np.ndarray, truth: np.ndarray, places: np.ndarray) -> int:
-    """Which of some candidates, logits [candidates, n, C], predicts best on some places."""
+    """Return which of several candidates predicts best on the examples at `places`.
+
+    Args:
+        logits: [candidates, n, C].
+    """
     return int(np.argmin([log_loss(one[places], truth[places]) for one in logits]))

@@ -1,4 +1,8 @@
-"""Which augmentations leave the labels alone: a mirrored letter is another letter, and held-out examples tell."""
+"""Find out which augmentations leave the labels alone.
+
+A mirrored letter, for example, is another letter. Held-out examples show whether a change of the
+image changes its label.
+"""
 
 import logging
 from collections.abc import Callable
@@ -26,11 +30,14 @@ def harmless(
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
-    """The kinds of augmentation whose views a frozen head recognises as well as the images themselves, up to two paired standard errors.
+    """Return the kinds of augmentation whose views a frozen head recognises as well as the images.
+
+    A loss of accuracy up to two paired standard errors is allowed.
 
     Args:
-        features: of all taps, by `prefix`.
-        rows: training examples; at most 500 of them are looked at, each by a head that was fitted without it.
+        features: features from all taps, computed by `prefix`.
+        rows: positions of training examples. At most 500 of them are used, each judged by a head
+            that was fitted without it.
     """
     examples, found = features.examples, []
     few = rows[sample(examples.labels[rows], COMPARED, seed)]
@@ -49,7 +56,8 @@ def harmless(
         loss, error = chiefs(extract.strategy, partial(loss_of, part, view, seed))
         if np.isnan(loss):
             log(
-                f"{kind}: no image can be held out to tell whether it leaves labels alone, so it is not used"
+                f"{kind}: no image can be held out to tell whether it leaves labels alone, "
+                "so it is not used"
             )
             continue
         good = loss <= 2 * error
@@ -69,7 +77,11 @@ def harmless(
 
 
 def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
-    """How much less often held-out views are recognised than images, by heads fitted on images, and its paired standard error; nan where none is held out."""
+    """Return how much less often held-out views are recognised than images, and its standard error.
+
+    The heads are fitted on images, and the standard error is a paired one. Both values are nan
+    where nothing is held out.
+    """
     present, labels = np.unique(plain.examples.labels, return_inverse=True)
     folds = deal(labels, FOLDS, seed, plain.examples.units)
     right = np.zeros((2, len(labels)), bool)

@@ -1,4 +1,7 @@
-"""The state of a training on disk, so that a killed one goes on with the same bits: whole files only, the newest that is not damaged."""
+"""Keep the state of a training on disk, so that one that was killed goes on with the same bits.
+
+Only whole files are written, and the newest one that is not damaged is read.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,17 +13,19 @@ import numpy as np
 from tfxfer.arrays import read_arrays
 from tfxfer.files import appear
 
-KEPT = 2  # the newest, and the one before it for when it is damaged
+KEPT = 2  # the newest state, and the one before it in case the newest is damaged
 
 
 def save(folder: Path, number: int, arrays: Sequence[np.ndarray], state: dict[str, Any]) -> None:
-    """Write `state-<number>.npz` aside, fsync and rename it, and remove those before the last one."""
+    """Write `state-<number>.npz`, and delete all states but the last two.
+
+    The file is written under another name first, flushed to the disk (fsync), and then renamed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(aside: str) -> None:
-        with open(
-            aside, "wb"
-        ) as file:  # of a path NumPy would make another one, which ends in .npz
+        # NumPy is given an open file, because it would add .npz to the name of a path.
+        with open(aside, "wb") as file:
             np.savez(file, json.dumps(state), *arrays)
 
     appear(folder / f"state-{number:010d}.npz", folder / "new", write)
@@ -31,7 +36,10 @@ def save(folder: Path, number: int, arrays: Sequence[np.ndarray], state: dict[st
 def load(
     folder: Path, log: Callable[[str], None]
 ) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-    """The newest state that is whole; None where there is none. A damaged one is named and passed over: its work is done again."""
+    """Return the newest state that is whole, or None where there is none.
+
+    A damaged one is logged and passed over: its work is done again.
+    """
     for path in reversed(numbered(folder)):
         try:
             state, *arrays = read_arrays(path).values()
@@ -45,5 +53,5 @@ def load(
 
 
 def numbered(folder: Path) -> list[Path]:
-    """The files of states, in their order."""
+    """Return the files of states, from the oldest to the newest."""
     return sorted(folder.glob("state-*.npz"))

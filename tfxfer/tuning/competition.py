@@ -1,8 +1,8 @@
-"""The frozen model against the tuned one, and the guard decides.
+"""Compare the frozen model with the tuned one, and keep the one that the guard chooses.
 
-Training starts from logistic regression on the network's own output (LP-FT, Kumar 2022). How many
-stages train, and how fast, is tried on a short run. What is compared with the frozen model is the
-tuned one, or the mean of both, whichever predicts better.
+Training starts from logistic regression on the network's own output (LP-FT, Kumar 2022). Short
+trainings show how many stages should train, and how fast. The frozen model is then compared with
+the tuned one or with the mean of both, whichever predicts better.
 """
 
 import gc
@@ -57,22 +57,24 @@ from tfxfer.tuning.training import (
 )
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
-RATES = (1e-3, 3e-4)  # of the last stage and the head
+RATES = (1e-3, 3e-4)  # learning rates of the last stage and the head that are tried
 PATIENCE = 5  # epochs
 
 
 @dataclass(frozen=True, eq=False)
 class Competition:
-    """What came out.
+    """The result of the comparison.
 
-    verdict: the comparison.
+    verdict: the comparison in numbers.
     fitted: the head of the frozen winner, or the one that the tuned winner started from.
     mirror: whether the frozen winner, or its part of a mean, sees mirror images, too.
     model: the tuned winner, from pixels to calibrated logits; None where the frozen one won.
-    positions, probabilities: examples that were held out, and what models like the winner said of them, calibrated.
-    candidates: which of the judged examples each candidate got right, bool.
-    settings: what was picked on the way.
-    history: of the tuned model, also where the frozen one won, a dict an epoch; the mean of the folds where there are some and no final model.
+    positions: positions of examples that were held out.
+    probabilities: [len(positions), C], calibrated, by models like the winner.
+    candidates: for each candidate, which of the judged examples it got right, bool.
+    settings: the settings that were picked on the way.
+    history: one dict for each epoch of the tuned model, also where the frozen one won. It is the
+        mean of the folds where there are several and no final model.
     """
 
     verdict: Verdict
@@ -97,7 +99,7 @@ class Frozen:
     mirror: bool
 
     def logits(self, features: Features) -> np.ndarray:
-        """Calibrated logits [n, C] of examples whose features are given as they were extracted."""
+        """Return calibrated logits [n, C] of examples, given all their extracted features."""
         return self.choice.fitted.logits(features if self.mirror else features.one_side)
 
 
@@ -119,25 +121,31 @@ def compete(
     strategy: Strategy | None = None,
     precision: Precision = "float32",
 ) -> Competition:
-    """Fit heads, tune from there, and judge both by `plan` (see `tfxfer.tuning.guard`).
+    """Fit heads, fine-tune from there, and judge both by `plan` (see `tfxfer.tuning.guard`).
 
     Args:
-        features: of all taps, of all examples; with two views mirror images are tried for the
-            frozen model, as in the recipe frozen. What is tuned sees none.
-        tasks: what may train, from few stages to many; as many are taken as pay on a short run.
-        head: of the frozen model, as in `tfxfer.probe.choose`.
+        tasks: what may train, from few stages to many. More stages are trained as long as short
+            trainings show a gain.
+        features: features from all taps, of all examples. With two views, mirror images are tried
+            for the frozen model, as in the recipe frozen. The model that is tuned sees none.
+        head: head of the frozen model, as in `tfxfer.probe.choose`.
         gradual: train the last stage first, then one more at a time.
-        epochs: of a training; where it is None, `epochs_for` tells it, and twice as many are tried.
-        rate: the learning rate of the last stage; a few are tried on a short run where it is None.
-        folder: where half-done work is kept: what is done there is not done again.
-        minutes: from now on, after which each training ends with its epoch and a final model is not begun; the frozen model is kept where that is lacking.
-        show: is called with each epoch of the tuned model.
-        strategy: what trains, and shares out each batch; one device by default.
-        precision: that training computes in, "mixed" for a GPU or a TPU; what comes out computes in float32.
+        epochs: number of epochs of a training. With None, `epochs_for` gives it, and twice as many
+            are tried.
+        rate: learning rate of the last stage. With None, a few are tried in short trainings.
+        folder: folder where unfinished work is kept. What is finished there is not done again.
+        minutes: time from now on, after which each training ends with its epoch and a final model
+            is not begun. Where the final model is missing, the frozen one is kept.
+        show: called with each epoch of the tuned model.
+        strategy: the tf.distribute strategy that trains and divides each batch; one device by
+            default.
+        precision: precision of the training, "mixed" for a GPU or a TPU. The model that is returned
+            computes in float32.
 
     Raises:
-        TuningError: a learning rate explodes, or memory is too small for one image at a time.
-        DistributeError: a tf.data service has fallen silent.
+        TuningError: the loss does not stay finite at a learning rate, or memory is too small for
+            one image at a time.
+        DistributeError: a tf.data service no longer answers.
     """
     strategy = strategy or tf.distribute.get_strategy()
     replicas, several = strategy.num_replicas_in_sync, place(strategy)[1] > 1
@@ -148,7 +156,7 @@ def compete(
     if epochs is None:
         views = max(task.views for task in tasks)
         epochs = epochs_for(len(plan.everything), batch_size, views)
-    # A run that was killed goes on with the batches that fitted into memory.
+    # A run that was killed goes on with the batch size that fitted into memory.
     batch_size = min(
         [
             batch_size,
@@ -180,13 +188,15 @@ def compete(
             rates = RATES if rate is None else (rate,)
             return competed(tasks, rates, features, plan, way, head, gradual)
         except tf.errors.ResourceExhaustedError as error:
-            if several:  # the others know nothing of it, and wait
+            if several:  # the other workers do not know of it, and wait
                 raise TuningError(
-                    f"out of memory: use --global-batch {max(batch_size // 2, replicas)} for all workers, or unfreeze fewer stages."
+                    f"out of memory: use --global-batch {max(batch_size // 2, replicas)} "
+                    "for all workers, or unfreeze fewer stages."
                 ) from error
             if batch_size <= replicas:
                 raise TuningError(
-                    "memory is too small to train on one image at a time. Unfreeze fewer stages, or take a smaller backbone."
+                    "memory is too small to train on one image at a time. "
+                    "Unfreeze fewer stages, or take a smaller backbone."
                 ) from error
             batch_size = max(batch_size // 2, replicas)
             (folder / f"batch-{batch_size}").mkdir(parents=True, exist_ok=True)
@@ -195,7 +205,7 @@ def compete(
             if dataservice.SILENT in str(error):
                 raise DistributeError(dataservice.SILENT) from error
             raise
-        gc.collect()  # models are circles, and hold the memory that was too small
+        gc.collect()  # models are cycles of references, which hold the memory that was too small
 
 
 def competed(
@@ -207,7 +217,7 @@ def competed(
     head: str,
     gradual: bool,
 ) -> Competition:
-    """The competition at one batch size."""
+    """Compare the models at one batch size."""
     log, both_sides, features = way.log, features, features.one_side
 
     def fit(rows: np.ndarray, log: Callable[..., None] = nothing) -> Frozen:
@@ -249,7 +259,7 @@ def competed(
                 truth[: len(held)],
             )
         )
-    # Who picks: for each group all others, and for the final model everybody.
+    # Examples that pick: for each group all others, and for the final model all.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
     reached, ended, history = (
         tune_once(folds[0], pickers, truth)
@@ -338,12 +348,12 @@ def served(
     cooling: float,
     value: float,
 ) -> keras.Model:
-    """From pixels to calibrated logits: the tuned model, or its weighted mean with the frozen one.
+    """Return the tuned model, or its mean with the frozen one, from pixels to calibrated logits.
 
     Args:
-        weight: of the tuned model.
-        cooling: what its logits are divided by.
-        value: what the frozen model's are divided by.
+        weight: weight of the tuned model.
+        cooling: the logits of the tuned model are divided by it.
+        value: the logits of the frozen model are divided by it.
     """
     if weight < 1:
         part = frozen.choice.fitted.cooled(value / (1 - weight))
@@ -354,33 +364,45 @@ def served(
 
 
 def steps_of(task: Task, gradual: bool) -> tuple[int | str, ...]:
-    """The argument of `Backbone.unfreeze` for each training in a row."""
+    """Return the argument of `Backbone.unfreeze` for each of several trainings in a row."""
     if gradual and isinstance(task.unfreeze, int):
         return tuple(range(1, task.unfreeze + 1))
     return (task.unfreeze,)
 
 
 def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
-    """One sentence on what mixed precision changes in a model's answers: logits [n, C] in mixed precision and in float32."""
+    """Return one sentence on how mixed precision changes a model's predictions.
+
+    Args:
+        rough: logits [n, C] in mixed precision.
+        exact: logits [n, C] in float32.
+        truth: int [n], the labels.
+    """
     right, before = rough.argmax(1) == truth, exact.argmax(1) == truth
     gain, error = paired(right, before)
-    found = f"{right.mean():.3f} against {before.mean():.3f} in float32, n = {len(truth)} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
-    return f"mixed precision: the {model} model's accuracy on held-out images is {found}; the model that is kept computes in float32"
+    found = (
+        f"{right.mean():.3f} against {before.mean():.3f} in float32, n = {len(truth)} "
+        f"({100 * gain:+.1f} ± {100 * error:.1f} points)"
+    )
+    return (
+        f"mixed precision: the {model} model's accuracy on held-out images is {found}; "
+        "the model that is kept computes in float32"
+    )
 
 
 def fitted_on(
     features: Features, rows: np.ndarray, *, head: str, seed: int, log: Callable[..., None]
 ) -> Frozen:
-    """The frozen model of some examples, as the recipe frozen finds it."""
+    """Return the frozen model that the recipe frozen would find for the examples at `rows`."""
     part = features.take(rows)
     choice, used = mirrors.choose_head("auto", part, head=head, seed=seed, log=log)
     return Frozen(choice, len(used.views) > 1)
 
 
 def start_of(features: Features, rows: np.ndarray, *, seed: int) -> Fitted:
-    """The head that training starts from: logistic regression on the network's own output.
+    """Fit the head that training starts from: logistic regression on the network's own output.
 
-    A head on many taps knows the training examples by heart, and leaves nothing to learn.
+    A head on many taps fits the training examples perfectly, and leaves nothing to learn.
     """
     part = features.take(rows)
     found = choose(
@@ -400,7 +422,12 @@ def start_of(features: Features, rows: np.ndarray, *, seed: int) -> Fitted:
 def tune_once(
     fold: Fold, pickers: Sequence[np.ndarray], truth: np.ndarray
 ) -> tuple[np.ndarray, Trained | None, History]:
-    """On one split: logits [pickers, steps, n, C], the training whose last weights are everybody's pick, and its history."""
+    """Train on one split.
+
+    Returns:
+        Logits [pickers, steps, n, C]; the training, whose last weights are those that all judged
+        examples pick; and its history.
+    """
     way, setting = fold.way, fold.setting
     way.log(f"tuning {setting}")
     held_out = HeldOut(
@@ -418,7 +445,12 @@ def tune_once(
 def tune_folds(
     folds: Sequence[Fold], groups: Sequence[np.ndarray], pickers: int
 ) -> tuple[np.ndarray, Trained | None, History]:
-    """By folds: logits [pickers, steps, n, C], the same for every picker, and the mean history; there is no final model yet."""
+    """Train on each fold.
+
+    Returns:
+        Logits [pickers, steps, n, C], the same for every picker; None, because there is no final
+        model yet; and the mean history of the folds.
+    """
     judged = sum(len(group) for group in groups)
     histories = []
     reached = np.zeros((len(folds[0].shares), judged, folds[0].fitted.classes))
@@ -442,7 +474,7 @@ def tune_folds(
         )
         reached[:, group] = fold.on_the_way(result.weights[0])
         histories.append(result.history)
-    # Folds are of different lengths where the time was up.
+    # The histories differ in length where the time was up.
     mean = tuple(
         epochs[0]
         | {name: float(np.mean([epoch[name] for epoch in epochs])) for name in ("loss", "accuracy")}
@@ -452,5 +484,5 @@ def tune_folds(
 
 
 def tagged(show: Show, name: str, epoch: int, values: dict[str, float]) -> None:
-    """An epoch's figures, apart from those of other folds."""
+    """Show an epoch's figures under the name of its fold."""
     show(epoch, {f"{name}/{figure}": value for figure, value in values.items()})

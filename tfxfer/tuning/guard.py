@@ -1,10 +1,14 @@
-"""Frozen or tuned? Both are judged on examples that neither was fitted on, and the frozen model is left only for a gain that is no accident.
+"""Choose between the frozen and the tuned model.
 
-Where there are at least 300 validation examples, they are halved; what is picked for one half is
-picked on the other: the epoch, how far to go from the first to the tuned weights, and whether to
-average with the frozen model. Below that, or where groups can't be halved, three folds: each is
-judged by a model that was fitted on the two others, with what was picked on these. How many stages
-train, and how fast, is picked by examples that judge nothing (see `Plan.for_picking`).
+Both are judged on examples that neither was fitted on, and the tuned model is chosen only for a
+gain that is more than chance.
+
+Where there are at least 300 validation examples, they are halved. The epoch, how far to go from the
+first to the tuned weights, and whether to average with the frozen model are picked for one half on
+the other half. With fewer validation examples, or where groups can't be halved, there are three
+folds: each is judged by a model that was fitted on the two others, with what was picked on these.
+How many stages train, and how fast, is picked on examples that judge nothing (see
+`Plan.for_picking`).
 """
 
 from collections.abc import Sequence
@@ -20,26 +24,25 @@ from tfxfer.probe.folds import deal
 from tfxfer.tuning.training import losses_of
 
 NUMBERS = {2: "two", 3: "three"}
-ENOUGH = 300  # validation examples below which three folds are used: their standard error would be 3 points and more
+# With fewer validation examples three folds are used: the standard error on these examples would be
+# 3 points or more.
+ENOUGH = 300
 SHARE = 5  # without a validation part one example in five of train is held out
-STEPS = (
-    0.0,
-    0.25,
-    0.5,
-    0.75,
-    1.0,
-)  # from the frozen weights to the tuned ones (WiSE-FT, Wortsman 2022)
+# Shares of the way from the frozen weights to the tuned ones (WiSE-FT, Wortsman 2022).
+STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Who is fitted and who is judged.
+    """Which examples models are fitted on, and which ones judge them.
 
     folds: (positions to fit on, positions to judge); one, or three that judge every example once.
-    groups: places among the judged examples, all folds after each other: what is picked for a group is picked on the others.
-    everything: all of train: what a final model that is fitted anew is fitted on.
-    taken: whether there is no validation part of the user's.
-    first: whether the folds are all that were dealt; False where one was used to pick.
+    groups: indices into the judged examples of all folds, one fold after the other. What is picked
+        for a group is picked on the others.
+    everything: positions of all training examples. A final model that is fitted anew is fitted on
+        them.
+    taken: whether the user has given no validation part.
+    first: whether the folds are all that were made; False where one of them was used to pick.
     """
 
     folds: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -50,17 +53,22 @@ class Plan:
 
     @property
     def judged(self) -> np.ndarray:
-        """Positions of all judged examples, in the order of the groups' places."""
+        """Positions of all judged examples, in the order that `groups` counts."""
         return np.concatenate([held for _, held in self.folds])
 
     def others(self, group: int) -> np.ndarray:
-        """The places that picks for a group are made on."""
+        """Return the indices of the judged examples that pick for a group."""
         return np.concatenate([places for i, places in enumerate(self.groups) if i != group])
 
     def for_picking(self, examples: Examples, seed: int) -> tuple[np.ndarray, np.ndarray, "Plan"]:
-        """Positions to try settings on, positions to judge them on, and a plan that judges others.
+        """Divide the plan so that settings are picked on examples that do not judge.
 
-        With one split both are of what it is fitted on, so that the plan stays as it is.
+        With one split, the positions are taken from the examples that it is fitted on, so the plan
+        stays as it is. Otherwise the first fold is used, and the plan goes on without it.
+
+        Returns:
+            Positions to try settings on, positions to judge them on, and the plan for other
+            examples.
         """
         if len(self.folds) == 1:
             seen, _ = self.folds[0]
@@ -74,7 +82,10 @@ class Plan:
 
 
 def plan(examples: Examples, seed: int) -> Plan:
-    """How to judge: on the validation part, on a fifth of train where there is none, or by three folds of train where that would be few.
+    """Plan how models are judged.
+
+    They are judged on the validation part, or on a fifth of train where there is none. Where that
+    would be few examples, they are judged by three folds of train.
 
     Raises:
         TuningError: no class has two training examples.
@@ -97,7 +108,7 @@ def plan(examples: Examples, seed: int) -> Plan:
         seen = train
     if len(validation) >= ENOUGH:
         second = dealt(validation, 2) == 1
-        # Examples of one group stay together, and a half of a few of them can pick nothing.
+        # Examples of one group stay together, so one half may be too small to pick anything.
         if min(np.sum(second), np.sum(~second)) >= len(validation) / 3:
             return Plan(
                 ((seen, validation),),
@@ -116,7 +127,8 @@ def plan(examples: Examples, seed: int) -> Plan:
             else "groups of images"
         )
         raise TuningError(
-            f"{len(train)} training images, too few {what} a class: frozen and tuned can't be compared on examples that neither was fitted on. "
+            f"{len(train)} training images, too few {what} a class: frozen and tuned can't be "
+            "compared on examples that neither was fitted on. "
             f"Expected at least two {what} of each class. Use the recipe frozen."
         )
     ends = np.cumsum([0, *(len(held) for _, held in split)])
@@ -125,9 +137,14 @@ def plan(examples: Examples, seed: int) -> Plan:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The paired comparison: how much more often the tuned model is right, its standard error, and whether that is more than two of them.
+    """The paired comparison of the tuned model with the frozen one.
 
-    weight: of the tuned model in the mean with the frozen one; 1 is the tuned model alone.
+    gain: how much more often the tuned model is right.
+    error: the standard error of `gain`.
+    n: number of judged examples.
+    frozen, tuned: accuracy of each model.
+    folds: number of folds; 1 is a single split.
+    weight: weight of the tuned model in the mean with the frozen one; 1 is the tuned model alone.
     loss_gain, loss_error: how much smaller its log loss is, and the standard error of that.
     late: the time was up before the tuned model was trained to its end on all of train.
     cut: the time was up before the comparison was done, so that it says little.
@@ -147,10 +164,10 @@ class Verdict:
 
     @property
     def tuned_wins(self) -> bool:
-        """Only for a gain above two standard errors, and in time.
+        """Whether the tuned model wins: only by a gain above two standard errors, and in time.
 
-        That is a gain in accuracy, or in log loss where accuracy does not fall: log loss tells more
-        from the same examples, for it sees how sure a model was.
+        That is a gain in accuracy, or in log loss where accuracy does not fall. Log loss tells more
+        from the same examples, because it depends on how sure a model was.
         """
         return (self.more_right or self.more_sure) and not self.late
 
@@ -166,7 +183,10 @@ class Verdict:
 
     def __str__(self) -> str:
         how = f"by {NUMBERS[self.folds]} folds" if self.folds > 1 else "on validation"
-        figures = f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} ({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"
+        figures = (
+            f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} "
+            f"({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"
+        )
         loss = f"log loss {self.loss_gain:.3f} ± {self.loss_error:.3f} smaller"
         winner = "the tuned model"
         if self.weight < 1:
@@ -176,7 +196,10 @@ class Verdict:
         if self.tuned_wins:
             return f"Chosen: {winner}. {figures}, and {loss}: more than two standard errors."
         if self.late:
-            return f"Chosen: the frozen model. {figures}, but the time was up before the tuned model was trained to its end on all of train."
+            return (
+                f"Chosen: the frozen model. {figures}, but the time was up before the tuned model "
+                "was trained to its end on all of train."
+            )
         if self.cut:
             return (
                 f"Chosen: the frozen model. {figures}, but the time was up before tuning was done, "
@@ -184,15 +207,20 @@ class Verdict:
             )
         if not self.error:
             return f"Chosen: the frozen model. {figures}: no gain at all."
-        return f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, {200 * self.error:.1f} points here, to be more than chance."
+        return (
+            f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, "
+            f"{200 * self.error:.1f} points here, to be more than chance."
+        )
 
 
 def verdict(tuned: np.ndarray, frozen: np.ndarray, truth: np.ndarray, folds: int) -> Verdict:
-    """From logits [n, C] of both on the judged examples, and their labels [n].
+    """Compare the logits [n, C] of both models on the judged examples, whose labels are int [n].
 
-    The standard error of the accuracies is that of no difference, sqrt(b + c) / n (McNemar 1947), a
-    little above that of `paired`: so three examples decide nothing. That of the log losses is the
-    same for their differences d: sqrt(sum(d^2)) / n.
+    The standard error of the accuracies is the one that holds where there is no difference:
+    sqrt(b + c) / n, with b and c as in `paired` (McNemar 1947). It is a little above the standard
+    error of `paired`, so that three examples are too few to decide.
+
+    The standard error of the log losses is the same for their differences d: sqrt(sum(d^2)) / n.
     """
     right, before = tuned.argmax(1) == truth, frozen.argmax(1) == truth
     gain, _ = paired(right, before)
@@ -215,7 +243,7 @@ def verdict(tuned: np.ndarray, frozen: np.ndarray, truth: np.ndarray, folds: int
 def between(
     frozen: Sequence[np.ndarray], tuned: Sequence[np.ndarray], share: float
 ) -> list[np.ndarray]:
-    """Weights on the straight line from frozen (0) to tuned (1)."""
+    """Return weights on the straight line from frozen (0) to tuned (1)."""
     return [
         ((1 - share) * a + share * b).astype(a.dtype) for a, b in zip(frozen, tuned, strict=True)
     ]

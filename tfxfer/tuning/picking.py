@@ -1,4 +1,4 @@
-"""Which stages train, and how fast: tried on short trainings, as far as the time allows."""
+"""Pick which stages train, and how fast, by short trainings, as far as the time allows."""
 
 import logging
 import time
@@ -16,9 +16,9 @@ from tfxfer.tuning.task import Task
 from tfxfer.workers import chiefs
 
 LOG = logging.getLogger(__name__)
-SHORT = 2  # a setting is tried for one epoch in so many
-# Stages up to which more epochs and altered copies are tried: with 9 stages of EfficientNet-Lite0
-# an epoch takes two and a half times as long as with 5.
+SHORT = 2  # a setting is tried for the epochs of a training divided by this number
+# More epochs and altered copies are tried only where so many stages train or fewer: with 9 stages
+# of EfficientNet-Lite0 an epoch takes two and a half times as long as with 5.
 CHEAP = 5
 
 
@@ -30,13 +30,13 @@ def pick_setting(
     way: Way,
     start: Callable[[np.ndarray], Fitted],
 ) -> tuple[Setting, Plan]:
-    """The rate that is best where the fewest stages train, then more stages as far as they pay.
+    """Pick the best learning rate for the fewest stages, then add stages as long as they help.
 
     Where no more than 5 stages train, twice as many epochs and altered copies of the photos are
-    tried as well. Each setting is trained for a short while, and judged by the log loss of examples
-    that are not judged again: those of the first fold, or where there is one split only, a fifth of
-    what it trains on.
-    The whole network goes on from the best of these, for a first look of two epochs.
+    tried as well. Each setting is trained for a short while, and judged by the log loss on examples
+    that do not judge again: those of the first fold, or with one split only, a fifth of what it
+    trains on. The whole network goes on from the best of these settings, in a first, short training
+    of two epochs.
 
     Returns:
         The setting, and the plan without the examples that picked it.
@@ -54,7 +54,7 @@ def pick_setting(
     for one in sorted(settings, key=lambda one: one.task.unfreeze != "all"):
         seconds[one.task] = seconds_of_an_image(prepared(one, way, head, seen, held))
         if one.task.unfreeze == "all":
-            way.keep_models_of(None)  # it takes much memory, and comes last, if at all
+            way.keep_models_of(None)  # it takes much memory, and is trained last, if at all
     costs = Costs(seconds, plan, way)
     tried: dict[Setting, float] = {}
 
@@ -136,7 +136,10 @@ def can_last_longer(setting: Setting, way: Way) -> bool:
 
 
 def seconds_of_an_image(fold: Fold) -> float:
-    """The time that one step takes, for each of its images; the step has been taken before."""
+    """Measure how many seconds one step takes for each of its images.
+
+    The step has run before, so the time to build it is not measured.
+    """
     every = fold.setting.task.batches(
         fold.seen, fold.size, fold.way.seed, tf.distribute.get_strategy()
     )
@@ -150,7 +153,7 @@ def seconds_of_an_image(fold: Fold) -> float:
 class Costs:
     """How long trainings take.
 
-    seconds: of one image, by task, as measured.
+    seconds: measured seconds for one image, by task.
     """
 
     seconds: Mapping[Task, float]
@@ -158,25 +161,25 @@ class Costs:
     way: Way
 
     def training(self, setting: Setting, images: int) -> float:
-        """Seconds of one training."""
+        """Return the seconds of one training."""
         if setting.before is None:
             return images * self.way.epochs * setting.times * self.seconds[setting.task]
         more = images * self.way.fewer * self.seconds[setting.task]
         return self.training(setting.before, images) + more
 
     def judged(self, setting: Setting) -> float:
-        """Seconds of the trainings that are judged, and of the final one."""
+        """Return the seconds of the trainings that are judged, and of the final one."""
         sizes = [len(seen) for seen, _ in self.plan.folds]
         if len(sizes) > 1:
             sizes.append(len(self.plan.everything))
         return sum(self.training(setting, images) for images in sizes)
 
     def longest(self, setting: Setting) -> Setting:
-        """The setting with the most epochs that are tried."""
+        """Return the setting with the largest number of epochs that is tried."""
         return replace(setting, times=2) if can_last_longer(setting, self.way) else setting
 
     def tries_of_more(self, setting: Setting, images: int) -> float:
-        """Seconds in which more epochs and altered copies are tried."""
+        """Return the seconds that it takes to try more epochs and altered copies."""
         seconds = images * setting.times * self.seconds[setting.task]
         tries = seconds if setting.times > 1 else 0.0
         if is_cheap(setting) and (measure := setting.task.seconds_of_views):
@@ -184,7 +187,7 @@ class Costs:
         return tries
 
     def fits(self, setting: Setting, images: int, more: float = 0.0) -> bool:
-        """Whether there is time to try a setting on so many images, and to train it then.
+        """Whether there is time to try a setting on `images` images, and then to train it in full.
 
         Args:
             more: seconds that something else takes before.
@@ -196,7 +199,7 @@ class Costs:
     def said(
         self, settings: Sequence[Setting], rates: Sequence[float], images: int, short: int
     ) -> str:
-        """One sentence on how long everything takes."""
+        """Return one sentence on how long everything takes."""
         first, passes = settings[0], images * short
         least = len(rates) * passes * self.seconds[first.task] + self.judged(first)
         most = least + sum(passes * self.seconds[one.task] for one in settings[1:])
@@ -215,7 +218,7 @@ class Costs:
 
 
 def said_seconds(low: float, high: float) -> str:
-    """A range of times in words."""
+    """Return a range of times in words."""
     few, many = round(low / 60), round(high / 60)
     if many < 1:
         return "less than a minute"

@@ -1,4 +1,4 @@
-"""One training of a fold: the stages that train, the rate, and the head that it starts from."""
+"""One training of a fold: the stages that train, the learning rate, and the head it starts from."""
 
 import logging
 import math
@@ -35,16 +35,18 @@ from tfxfer.tuning.training import (
 from tfxfer.workers import Strategy, chiefs
 
 LOG = logging.getLogger(__name__)
-EPOCHS = 6, 20  # the fewest and the most that a training has where nobody says how many
-ENOUGH_STEPS = 200  # after which more epochs than the fewest gain little
-FURTHER = 1 / 3  # of the rate, where training goes on with all stages
-LOOK = 2, 40  # the epochs and the steps that a first look at the whole network has at least
-DECAY = 0.9  # of the rate, a stage: with 0.75 the first of 16 would have 1 % of the last one's
+EPOCHS = 6, 20  # the fewest and the most epochs of a training, where the user does not say
+ENOUGH_STEPS = 200  # after so many steps, more epochs than the fewest gain little
+FURTHER = 1 / 3  # factor of the learning rate where training goes on with all stages
+LOOK = 2, 40  # fewest epochs and fewest steps of a first, short training of the whole network
+# Factor of the learning rate from each stage to the one before it: with 0.75 the first of 16 stages
+# would have 1 % of the last one's rate.
+DECAY = 0.9
 WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
 
 
 def epochs_for(images: int, batch_size: int, views: int = 0) -> int:
-    """How many epochs a training has where nobody says it: few images are seen more often.
+    """Return how many epochs a training has by default: with fewer images each is seen more often.
 
     Args:
         views: augmented views of each image, which take turns with the images themselves.
@@ -58,10 +60,10 @@ def epochs_for(images: int, batch_size: int, views: int = 0) -> int:
 class Setting:
     """What is trained, in which steps, and how fast.
 
-    unfreeze: what `Backbone.unfreeze` is told, one training after the other.
+    unfreeze: arguments of `Backbone.unfreeze`, one for each of the trainings in a row.
     rate: the learning rate of the last stage.
-    times: how many times the epochs of `Way` it trains for.
-    before: how fewer stages are trained first; what that comes to is where this training begins.
+    times: factor by which the epochs of `Way` are multiplied.
+    before: the setting that trains fewer stages first. This training begins with its result.
     """
 
     task: Task
@@ -84,12 +86,15 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Of a folder."""
+        """The name of the folder of this setting."""
         name = f"{self.unfreeze[-1]}-{self.rate:g}-{self.task.views}-{self.times}"
         return name if self.before is None else f"{self.before.name}-{name}"
 
     def further(self, before: "Setting") -> "Setting":
-        """More stages, from where another setting has come to: more slowly, for it is near."""
+        """Return this setting, with training that begins with the result of another one.
+
+        The learning rate is lower, because that result is close to the goal already.
+        """
         return replace(self, rate=before.rate * FURTHER, before=before, times=1)
 
 
@@ -97,7 +102,7 @@ class Setting:
 class Way:
     """How each training is done.
 
-    epochs: of a training, and `longest` the most that are tried.
+    epochs, longest: the epochs of a training, and the largest number of epochs that is tried.
     made: the first fold of each task, whose model the other ones use.
     """
 
@@ -128,16 +133,16 @@ class Way:
         memory.give_back()
 
     def look(self, images: int) -> int:
-        """Epochs of a first look at the whole network."""
+        """Return the epochs of a first, short training of the whole network."""
         epochs, steps = LOOK
         return min(self.fewer, max(epochs, math.ceil(steps * self.batch_size / images)))
 
     def late(self) -> bool:
-        """Whether the time is up, by the chief's clock."""
+        """Whether the time is up, by the clock of the main worker."""
         return chiefs(self.strategy, lambda: time.monotonic() > self.until)
 
     def shared(self, epochs: int, phases: int) -> list[int]:
-        """The epochs of each of some trainings in a row: one at least, more for the last ones."""
+        """Divide epochs among trainings in a row: one at least, and more for the last ones."""
         return [max(1, epochs // phases + (i >= phases - epochs % phases)) for i in range(phases)]
 
 
@@ -145,7 +150,7 @@ class Way:
 class Fold:
     """A model that is ready to train, the head that it starts from, and its examples.
 
-    seen, held: positions of the examples that it trains on, and is judged on.
+    seen, held: positions of the examples that it trains on, and of those that it is judged on.
     start: the state that training begins from, see `training.ready`.
     size: images of a step; a batch may be several steps.
     """
@@ -171,7 +176,7 @@ class Fold:
 
     @property
     def epochs(self) -> int:
-        """Of all its trainings, one after the other."""
+        """The number of epochs of all its trainings together."""
         way, setting = self.way, self.setting
         epochs = way.epochs * setting.times if setting.before is None else way.fewer
         return sum(way.shared(epochs, len(setting.unfreeze)))
@@ -180,17 +185,17 @@ class Fold:
     def shares(self) -> tuple[float, ...]:
         """How far to go from the first to the tuned weights.
 
-        Weights between them make sense only where BatchNorm's statistics stay.
+        Weights between them make sense only where the statistics of BatchNorm stay the same.
         """
         return STEPS if self.backbone.batch_norm == "inference" else (0.0, 1.0)
 
     def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
-        """[n, C] of the examples that it is judged on."""
+        """Return logits [n, C] of the examples that it is judged on, with these weights."""
         assign(learnt(self.model), weights)
         return self.setting.task.answers(self.model, self.held, self.way.batch_size)
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
-        """Logits [steps, n, C] from the frozen weights to these."""
+        """Return logits [steps, n, C] with weights on the way from the frozen ones to these."""
         LOG.info("Judging the training on held-out photos")
         return np.stack([self.logits(between(self.first, weights, share)) for share in self.shares])
 
@@ -198,9 +203,10 @@ class Fold:
 def prepared(
     setting: Setting, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray
 ) -> Fold:
-    """A model with that head, ready for the first of its trainings.
+    """Return a model with a fitted head, ready for the first of its trainings.
 
-    Folds of one task share their model: to trace a step takes seconds, and 0.3 GB of memory.
+    Folds of one task share their model, because to trace a step takes seconds, and 0.3 GB of
+    memory.
     """
     if (made := way.made.get(setting.task)) is not None:
         fresh = [variable.numpy() for variable in setting.task.build(fitted)[0].variables]
@@ -219,7 +225,7 @@ def prepared(
     size = math.ceil(way.batch_size / task.pieces(way.batch_size, way.strategy))
     start = compiled(task, way, model, backbone, seen, setting.unfreeze[0])
     fold = Fold(setting, way, fitted, seen, held, model, backbone, start, size)
-    if len(setting.unfreeze) == 1:  # else each of its trainings is compiled anew
+    if len(setting.unfreeze) == 1:  # otherwise each of its trainings is compiled anew
         way.made[task] = fold
     return fold
 
@@ -227,11 +233,11 @@ def prepared(
 def begun(
     fold: Fold, name: str, epochs: int | None = None, log: Callable[..., None] = nothing
 ) -> Fold:
-    """The fold with the weights that the setting before it comes to, where there is one.
+    """Return the fold with the weights that the setting before it leads to, where there is one.
 
     Args:
-        name: of that training's checkpoints; where it is done, it is not done again.
-        epochs: of that training; as many as its setting has where it is None.
+        name: name of that training's checkpoints. Where it is finished, it is not done again.
+        epochs: epochs of that training; by default as many as its setting has.
     """
     before = fold.setting.before
     if before is None:
@@ -254,7 +260,7 @@ def compiled(
 ) -> list[np.ndarray]:
     """Compile for one training; returns the state to start from."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the warning to compile anew: that is what follows
+        warnings.simplefilter("ignore")  # the warning asks to compile again, which is done below
         backbone.unfreeze(unfreeze)
     pieces = task.pieces(way.batch_size, way.strategy)
     size = math.ceil(way.batch_size / pieces)
@@ -323,5 +329,11 @@ def trained(
 
 
 def later(function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any) -> Any:
-    """What a function of an epoch says, where so many were done by earlier trainings."""
+    """Call a function of an epoch, counted from the start of the first of several trainings.
+
+    Args:
+        done: how many epochs earlier trainings have done.
+        epoch: index of the epoch in this training.
+        rest: the function's other argument.
+    """
     return function(done + epoch, rest)

@@ -1,6 +1,7 @@
-"""What trains: a model made of a fitted head and the stages below it, and the batches that it is fed with.
+"""What is trained: a model of a fitted head and the stages below it, and its batches.
 
-Two kinds, with one interface: `from_activations` starts from what the frozen stages say, kept on disk, and `from_pixels` runs the whole network.
+There are two kinds with one interface. `from_activations` starts from the output of the frozen
+stages, kept on disk, and `from_pixels` runs the whole network.
 """
 
 import math
@@ -36,17 +37,20 @@ NUMBERS_AT_ONCE = 1_200_000
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What trains, and on what.
+    """What is trained, and on what.
 
-    build: a fresh model, of pretrained weights and that head, from inputs to logits; and its backbone, or the part of it that is not computed beforehand.
-    batches: (positions, batch size, seed, strategy) -> the training batches of each epoch, dealt out among the replicas.
+    build: a fitted head -> a new model of pretrained weights and that head, from inputs to logits,
+        and its backbone, or the part of it that is not computed beforehand.
+    batches: (positions, batch size, seed, strategy) -> the training batches of each epoch, divided
+        among the replicas.
     answers: (model, positions, batch size) -> its logits, float64 [n, C], computed by all replicas.
-    finish: a model that was built, with what it has learnt, as one from pixels, outside any strategy.
+    finish: a model that `build` made, with what it has learnt, and its head -> the same as a model
+        from pixels, outside any strategy.
     average: such a model, the head that it started from, a frozen head, a number, and whether that
         frozen head sees the mean of an image and its mirror image -> a model from pixels whose
         logits are the sum of the first model's, times that number, and of the frozen head's.
     source: what the inputs are, for people.
-    unfreeze: what `Backbone.unfreeze` is told: which stages train.
+    unfreeze: argument of `Backbone.unfreeze`: which stages train.
     at_once: how many images a CPU trains on at once; a batch is made of several such pieces.
     views: how many altered copies of each image take turns with the image itself.
     more_views: computes altered copies -> the same task with them; None where that is not tried.
@@ -66,7 +70,7 @@ class Task:
     seconds_of_views: Callable[[], float] | None = None
 
     def pieces(self, batch_size: int, strategy: Strategy) -> int:
-        """How many pieces a batch is computed in, for the memory that a CPU has."""
+        """Return in how many pieces a batch is computed, to fit into the memory of a CPU."""
         on_cpu = len(tf.config.list_logical_devices()) == len(tf.config.list_logical_devices("CPU"))
         if strategy.num_replicas_in_sync > 1 or not on_cpu:
             return 1
@@ -81,12 +85,14 @@ def from_pixels(
     batch_size: int = 32,
     service: str | None = None,
 ) -> Task:
-    """The whole network from files: the images of `features`, in training augmented anew each epoch.
+    """Return the task that trains the whole network from the images of `features`.
 
-    With `service`, host:port of a tf.data service, training images are read, decoded and augmented there.
+    In training, images are augmented anew in each epoch. With `service`, the host:port of a tf.data
+    service, training images are read, decoded and augmented there.
 
     Raises:
-        DataError: the service would have to read images that are no files, or that TensorFlow can't decode.
+        DataError: the service would have to read images that are no files, or that TensorFlow can't
+            decode.
     """
     examples = features.examples
     paths = files_of(examples) if service else ()
@@ -178,20 +184,26 @@ def from_pixels(
 
 
 def files_of(examples: Examples) -> tuple[str, ...]:
-    """Where the images lie, for machines that read them by themselves."""
+    """Return the paths of the images, for machines that read them by themselves.
+
+    Raises:
+        DataError: there are images that are no files, or that TensorFlow can't decode.
+    """
     if examples.paths is None:
         raise DataError(
-            f"--data-service reads image files, and {examples.source} has none. Leave it out, or use a folder of class folders or a .csv table."
+            f"--data-service reads image files, and {examples.source} has none. "
+            "Leave it out, or use a folder of class folders or a .csv table."
         )
     if odd := [file for file, path in zip(examples.files, examples.paths, strict=True) if not path]:
         raise DataError(
-            f"--data-service can't read {len(odd)} files that TensorFlow doesn't decode: {shown(odd)}. Convert them to JPEG, or leave it out."
+            f"--data-service can't read {len(odd)} files that TensorFlow doesn't decode: "
+            f"{shown(odd)}. Convert them to JPEG, or leave it out."
         )
     return examples.paths
 
 
 def decode(pixels: Pixels, rows: np.ndarray, value_range: tuple[float, float]) -> tf.Tensor:
-    """All images of `rows`, uint8 [n, H, W, 3], so that no epoch decodes them again."""
+    """Return all images of `rows`, uint8 [n, H, W, 3], so that no epoch decodes them again."""
     found = np.empty((len(rows), *pixels.image_size, 3), np.uint8)
     done = 0
     for positions, batch in pixels.batches(rows.tolist(), None):
@@ -203,9 +215,9 @@ def decode(pixels: Pixels, rows: np.ndarray, value_range: tuple[float, float]) -
 
 
 def levels_of(pixels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
-    """Pixels as whole numbers from 0 to 255, uint8 of the same shape.
+    """Return pixels as whole numbers from 0 to 255, uint8 of the same shape.
 
-    Training sees all images so, whether they are kept in memory or not.
+    Training sees all images in this form, whether they are kept in memory or not.
     """
     low, high = value_range
     whole = tf.round((pixels - low) * (255 / (high - low)))
@@ -213,41 +225,43 @@ def levels_of(pixels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
 
 
 def pixels_of(levels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
-    """Whole numbers from 0 to 255 as pixels, float32 of the same shape."""
+    """Return whole numbers from 0 to 255 as pixels, float32 of the same shape."""
     low, high = value_range
     return low + (high - low) / 255 * tf.cast(levels, tf.float32)
 
 
 def sides_of(pixels: keras.KerasTensor, mirror: bool) -> list[keras.KerasTensor]:
-    """The image, and where it is asked for its mirror image."""
+    """Return the image, and its mirror image where it is asked for."""
     return [pixels, Flip(name="mirror")(pixels)] if mirror else [pixels]
 
 
 def features_of_both(
     tuned: keras.KerasTensor, sides: Sequence[Sequence[keras.KerasTensor]]
 ) -> keras.KerasTensor:
-    """Features of the tuned network, then those of the frozen one, as one row.
+    """Return the features of the tuned network, then those of the frozen one, as one row.
 
     Args:
-        sides: the frozen network's features of the image, in parts, and maybe of its mirror image.
+        sides: the frozen network's features of the image, in parts, and those of its mirror image
+            where these are used.
     """
     names = "features", "features_of_mirror"
     rows = [
         keras.layers.Concatenate(name=name)([tuned, *parts])
         for name, parts in zip(names, sides, strict=False)
     ]
-    # The mean of two rows with the same tuned features: an int8 export looks for such a mean.
+    # Both rows have the same tuned features, so the mean keeps these. An int8 export looks for such
+    # a mean.
     return keras.layers.Average(name="both_sides")(rows) if len(rows) > 1 else rows[0]
 
 
 def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Model:
-    """The heads of a tuned and of the frozen network as one, from the columns of both."""
+    """Join the heads of a tuned and of the frozen network into one on the columns of both."""
     widths = (tuned.input_shape[-1], sum(frozen.widths))
     return sum_of(tuned, frozen.layer(), widths, "tuned_and_frozen")
 
 
 def multiplied(head: keras.Sequential, share: float) -> keras.Sequential:
-    """A copy of a head, under a name of its own, with its logits times `share`."""
+    """Return a copy of a head, under a name of its own, with its logits times `share`."""
     copy = keras.Sequential.from_config({**head.get_config(), "name": "tuned"})
     copy.set_weights(head.get_weights())
     multiply_logits(copy, share)
@@ -255,7 +269,7 @@ def multiplied(head: keras.Sequential, share: float) -> keras.Sequential:
 
 
 def multiply_logits(head: keras.Sequential, share: float) -> None:
-    """Change a head so that its logits are multiplied."""
+    """Change a head so that its logits are multiplied by `share`."""
     logits = head.get_layer("logits")
     logits.set_weights([weight * np.float32(share) for weight in logits.get_weights()])
 
@@ -268,9 +282,12 @@ def from_activations(
     classes: int,
     source: str = "activations",
 ) -> Task:
-    """The last stages from cached rows, the activations that `rest` starts from (`Backbone.cut`).
+    """Return the task that trains the last stages from cached rows.
 
-    views: the rows of the images as they are, then of augmented views; the epochs take turns.
+    A row holds the activations of an image that `rest` starts from (see `Backbone.cut`).
+
+    Args:
+        views: the rows of the images as they are, then of augmented views; the epochs take turns.
     """
     stages, batches = len(rest.stages), batches_of(views, labels, classes)
 
@@ -339,7 +356,7 @@ def from_activations(
 def batches_of(
     views: Sequence[Array], labels: np.ndarray, classes: int
 ) -> Callable[[np.ndarray, int, int, Strategy], Batches]:
-    """Batches of cached rows: each epoch reads one of the views, in turns."""
+    """Return batches of cached rows: each epoch reads one of the views, in turn."""
     one_hot = np.eye(classes, dtype=np.float32)[labels]
 
     def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
@@ -362,7 +379,7 @@ def batches_of(
 
 
 def trained_part(model: keras.Model) -> Backbone:
-    """The Backbone of a model that `from_activations` built."""
+    """Return the Backbone of a model that `from_activations` built."""
     return next(layer for layer in model.layers if isinstance(layer, Backbone))
 
 
@@ -373,7 +390,7 @@ def answered(
     examples: Callable[[np.ndarray], tf.data.Dataset],
     then: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> np.ndarray:
-    """The model's logits on `rows`, float64 [n, C]."""
+    """Return the model's logits on `rows`, float64 [n, C]."""
     return np.asarray(
         predicted(model.distribute_strategy, model, rows, size, examples, then), np.float64
     )

@@ -1,7 +1,8 @@
-"""One training by Keras' own `fit`, epoch by epoch, that a kill at any moment does not change.
+"""Train with Keras' own `fit`, epoch by epoch, so that a kill at any moment changes no result.
 
-All that decides the next step is in a checkpoint: weights, optimizer, seeds of dropout, metrics, place in the data, rate, best weights so far. Data are a
-function of the epoch and of how many batches are done, and the rate is a function of the step.
+A checkpoint holds all that decides the next step: the weights, the optimizer, the seeds of dropout,
+the metrics, the place in the data, the learning rate, and the best weights so far. The data depend
+on the epoch and on how many batches are done, and the learning rate depends on the step.
 """
 
 import math
@@ -24,28 +25,30 @@ from tfxfer.tuning import checkpoint
 from tfxfer.workers import chiefs, everyones, exactly, place
 
 EVERY = 30.0  # seconds between checkpoints
-ASK = 8  # steps after which several workers ask each other whether to keep a state: a word costs a millisecond
-RETREATS, SLOWER = (
-    3,
-    0.3,
-)  # how often a training that exploded starts from its last good epoch, and at what share of the rate
+# Steps after which several workers ask each other whether to keep a state: to ask takes a
+# millisecond.
+ASK = 8
+# How often a training whose loss is not finite starts again from its last good epoch, and the
+# factor of its learning rate each time.
+RETREATS, SLOWER = 3, 0.3
 
 History = tuple[dict[str, float], ...]  # the figures of each epoch
-Show = Callable[
-    [int, dict[str, float]], None
-]  # the number of an epoch that is done, and its figures
-Batches = Callable[
-    [int, int], Any
-]  # (epoch, batches that are done) -> the others, (inputs, one-hot labels), as `workers.batched` deals them out
+# (number of an epoch that is done, its figures)
+Show = Callable[[int, dict[str, float]], None]
+# (epoch, number of batches that are done) -> the other batches, (inputs, one-hot labels), divided
+# as by `workers.batched`
+Batches = Callable[[int, int], Any]
 Answers = Callable[[keras.Model], np.ndarray]  # a model -> its logits, float64 [n, C]
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Examples that a training is watched on.
+    """Held-out examples on which a training is watched.
 
-    answers: a model's logits on them. labels: int [n].
-    watch: groups of positions among them; for each the weights of the epoch with the smallest loss are kept.
+    answers: a model -> its logits on them.
+    labels: int [n].
+    watch: groups of positions among them. For each group the weights of the epoch with the smallest
+        loss are kept.
     patience: epochs without a smaller loss of any group after which training stops.
     """
 
@@ -57,14 +60,19 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training came to: weights (see `learnt`), of its last epoch or for each group that was watched of its best one; a dict an epoch."""
+    """The result of a training.
+
+    weights: the weights (see `learnt`) of its last epoch, or for each group that was watched those
+        of its best epoch.
+    history: one dict for each epoch.
+    """
 
     weights: tuple[list[np.ndarray], ...]
     history: History
 
 
 def nothing(*told: Any) -> None:
-    """For whoever need not be told."""
+    """Ignore all arguments: for log lines and figures that nobody needs."""
 
 
 def ready(
@@ -73,7 +81,10 @@ def ready(
     batch: tuple[Any, Any],
     smoothing: float,
 ) -> list[np.ndarray]:
-    """Compile, build all that `fit` would build, and return the state to start from: `state(model)` as it was before."""
+    """Compile a model, build all that `fit` would build, and return the state to start from.
+
+    That is `state(model)` as it was before.
+    """
     before = [v.numpy() for v in model.variables]
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
     with model.distribute_strategy.scope():
@@ -92,17 +103,20 @@ def ready(
 
 
 def state(model: keras.Model) -> list[Any]:
-    """All variables that a step changes."""
+    """Return all variables that a step changes."""
     return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
 
 def learnt(model: keras.Model) -> list[Any]:
-    """All variables that make a model what it is: weights and moving statistics, not the seeds of dropout."""
+    """Return all variables that define the model: weights and moving statistics.
+
+    The seeds of dropout are not among them.
+    """
     return [variable for variable in model.variables if variable.dtype.startswith("float")]
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
-    """Set variables."""
+    """Give variables new values."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
@@ -123,13 +137,15 @@ def train(
     log: Callable[[str], None] = print,
     show: Show = nothing,
 ) -> Trained:
-    """Train from `start` (see `ready`) by SGD-like steps with warm-up and cosine; goes on from the checkpoint in `folder`, and returns at once when it is done.
+    """Train from `start` (see `ready`) on batches; the rate has a warm-up and a cosine decay.
+
+    Training goes on from the checkpoint in `folder`, and returns at once where that is finished.
 
     Args:
-        steps, examples: batches and images an epoch.
+        steps, examples: batches and images in an epoch.
         rate: the largest learning rate.
-        until: time.monotonic() after which training ends with its epoch.
-        show: is called with each epoch's figures, for TensorBoard.
+        until: value of time.monotonic() after which training ends with its epoch.
+        show: called with each epoch's figures, for TensorBoard.
 
     Raises:
         TuningError: the loss is not finite, again and again.
@@ -163,7 +179,7 @@ def train(
 
     def keep() -> None:
         now["saved"] += 1
-        arrays = [v.numpy() for v in variables]  # by all workers: metrics are the sum of theirs
+        arrays = [v.numpy() for v in variables]  # on all workers: metrics are summed over them
         if not place(strategy)[0]:
             checkpoint.save(
                 folder,
@@ -202,10 +218,13 @@ def train(
             now |= {"step": 0, "scale": now["scale"] * SLOWER, "retreats": now["retreats"] + 1}
             if now["retreats"] > RETREATS:
                 raise TuningError(
-                    f"the loss is not finite at a learning rate of {rate:g}, nor at {rate * now['scale'] / SLOWER:.1g}. Try --learning-rate {rate / 100:g}."
+                    f"the loss is not finite at a learning rate of {rate:g}, "
+                    f"nor at {rate * now['scale'] / SLOWER:.1g}. "
+                    f"Try --learning-rate {rate / 100:g}."
                 )
             log(
-                f"epoch {now['epoch'] + 1}: the loss is not finite; back to the last good state, at a learning rate of {rate * now['scale']:g}"
+                f"epoch {now['epoch'] + 1}: the loss is not finite; back to the last good state, "
+                f"at a learning rate of {rate * now['scale']:g}"
             )
             continue
         if held_out is not None:
@@ -213,13 +232,15 @@ def train(
         speed = examples * (1 - skipped / steps) / max(time.monotonic() - began, 1e-9)
         now["history"].append({"epoch": now["epoch"] + 1, **values})
         now |= {"epoch": now["epoch"] + 1, "step": 0}
-        # Keras calls the figures of the images that are trained on so; these are no held-out ones.
+        # Keras names the figures of training images just "loss" and "accuracy". The log says which
+        # images they are of.
         called = {"loss": "training loss", "accuracy": "training accuracy"}
         figures = "  ".join(
             f"{called.get(name, name)} {value:.4f}" for name, value in values.items()
         )
         log(
-            f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, {(epochs - now['epoch']) * examples / speed:.0f} s left"
+            f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, "
+            f"{(epochs - now['epoch']) * examples / speed:.0f} s left"
         )
         show(now["epoch"], values)
         late, stale = (
@@ -231,7 +252,8 @@ def train(
         if stale and now["epoch"] < epochs:
             halves = ", nor on a half of them that is watched," if len(watch) > 1 else ""
             log(
-                f"no smaller loss on held-out examples{halves} for {now['stale']} epochs: training stops here"
+                f"no smaller loss on held-out examples{halves} for {now['stale']} epochs: "
+                "training stops here"
             )
         now["done"] = late or stale or now["epoch"] == epochs
         if now["done"]:
@@ -245,7 +267,10 @@ def train(
 def watched(
     model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: list[list[np.ndarray]]
 ) -> dict[str, float]:
-    """Loss and accuracy on held-out examples; keeps the weights of each group that never had a smaller loss."""
+    """Return loss and accuracy on held-out examples, and keep the best weights.
+
+    They are kept for each group whose loss is smaller than ever before.
+    """
     logits = held_out.answers(model)
     losses = losses_of(logits, held_out.labels)
     now["stale"] += 1
@@ -260,15 +285,15 @@ def watched(
 
 
 def losses_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """-log p of the true class of each row."""
+    """Return -log p of the true class of each row."""
     shifted = logits - logits.max(1, keepdims=True)
     return np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
 
 
 class Keeper(keras.callbacks.Callback):
-    """Sets the rate of each step, and keeps checkpoints inside an epoch."""
+    """Set the learning rate of each step, and keep checkpoints inside an epoch."""
 
-    last = 0.0  # when any training of this process was last kept
+    last = 0.0  # time when any training of this process last kept a checkpoint
 
     def __init__(
         self,
@@ -320,7 +345,8 @@ class Keeper(keras.callbacks.Callback):
         words = everyones(
             self.strategy, np.array([Notice.came, time.monotonic() - Keeper.last > EVERY])
         )
-        stop, due = words[:, 0].any(), words[0, 1]  # anyone's word, and the chief's clock
+        # Any worker may ask to stop; the clock is that of the main worker.
+        stop, due = words[:, 0].any(), words[0, 1]
         if stop or due:
             self.keep()
             Keeper.last = time.monotonic()

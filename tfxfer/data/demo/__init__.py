@@ -1,4 +1,7 @@
-"""The embedded demo data: 2,000 training and 1,000 test images of Fashion-MNIST (see README.md beside this file)."""
+"""The embedded demo data: 2,000 training and 1,000 test images of Fashion-MNIST.
+
+See README.md beside this file.
+"""
 
 import lzma
 from importlib.resources import files as resources
@@ -21,15 +24,18 @@ CLASSES = (
     "ankle-boot",
 )
 SIDE = 28
-COUNTS = {"train": 200, "test": 100}  # a class
+COUNTS = {"train": 200, "test": 100}  # images of each class
 
 
 def read_demo() -> Found:
-    """The images, 28 x 28 greys, as PNG files; no validation part, for cross-validation makes better use of 2,000 images."""
+    """Return the images, 28 x 28 and grey, as PNG files.
+
+    There is no validation part, because cross-validation makes better use of 2,000 images.
+    """
     raw = np.frombuffer(
         lzma.decompress((resources(__package__) / "fashion-mnist.xz").read_bytes()), np.uint8
     )
-    pixels = raw.reshape(-1, SIDE, SIDE)  # train, then test; in each, class by class
+    pixels = raw.reshape(-1, SIDE, SIDE)  # train, then test, each of them class by class
     files, names, splits = [], [], []
     for part, count in COUNTS.items():
         for name in CLASSES:

@@ -1,4 +1,7 @@
-"""Make fashion-mnist.xz again from the original files: `python -m tfxfer.data.demo.rebuild FOLDER`, the folder with the four .gz files."""
+"""Make fashion-mnist.xz again from the original files.
+
+Run `python -m tfxfer.data.demo.rebuild FOLDER`, where FOLDER holds the four .gz files.
+"""
 
 import gzip
 import hashlib
@@ -11,11 +14,17 @@ import numpy as np
 from tfxfer.data.demo import COUNTS, SIDE
 
 ORIGINAL = {"train": "train", "test": "t10k"}
-ALLOWED = 3 * 10**6  # bytes in the wheel
+ALLOWED = 3 * 10**6  # the most bytes that the file may add to the wheel
 
 
 def rebuild(folder: Path) -> bytes:
-    """The first images of each class, class by class, train before test; an image that was taken before is passed over."""
+    """Return the content of the file: the first images of each class, class by class.
+
+    The training images come before the test images. An image that was taken before is skipped.
+
+    Args:
+        folder: holds the four .gz files.
+    """
     taken: list[bytes] = []
     for part, count in COUNTS.items():
         pixels = np.frombuffer(
@@ -41,7 +50,7 @@ def rebuild(folder: Path) -> bytes:
 
 
 def main() -> None:
-    """Write the file beside this one and say what it is."""
+    """Write the file beside this one, and print its size and SHA-256."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     data = rebuild(Path(sys.argv[1]))
