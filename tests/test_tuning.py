@@ -29,7 +29,7 @@ from tfxfer.tuning import checkpoint, setting
 from tfxfer.tuning.competition import start_of
 from tfxfer.tuning.guard import between, plan, verdict
 from tfxfer.tuning.picking import Costs, pick_setting, said_seconds
-from tfxfer.tuning.setting import Setting, Way, begun, prepared
+from tfxfer.tuning.setting import Setting, Way, prepared, weights_before
 from tfxfer.tuning.training import HeldOut, nothing, ready, train
 
 X = np.random.default_rng(0).random((24, 6), dtype=np.float32)
@@ -888,7 +888,8 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
     first = prepared(one, way, head, *how.folds[0])
     weights = setting.trained(first, "first", 2).weights[-1]
-    fold = begun(prepared(whole, way, head, *how.folds[0]), "before", 2)
+    before = weights_before(whole, way, head, *how.folds[0], "before", epochs=2)
+    fold = prepared(whole, way, head, *how.folds[0]).starting_from(before)
     rows = how.folds[0][1]
     np.testing.assert_allclose(fold.logits(fold.first), first.logits(weights), atol=1e-3)
     moved = np.abs(fold.logits(fold.first) - head.logits(features.output[rows])).max()

@@ -40,10 +40,10 @@ from tfxfer.tuning.setting import (
     Fold,
     Setting,
     Way,
-    begun,
     epochs_for,
     prepared,
     trained,
+    weights_before,
 )
 from tfxfer.tuning.task import Task, multiply_logits
 from tfxfer.tuning.training import (
@@ -241,7 +241,16 @@ def competed(
     rivals = [
         first if i == 0 and plan.first else fit(seen) for i, (seen, _) in enumerate(plan.folds)
     ]
-    folds = [prepared(setting, way, start(rows[0]), *rows) for rows in plan.folds]
+    starts = [start(seen) for seen, _ in plan.folds]
+    before = [
+        weights_before(setting, way, fitted, *rows, f"tune-{i}-before", log=log)
+        for i, (fitted, rows) in enumerate(zip(starts, plan.folds, strict=True))
+    ]
+    way.keep_models_of(setting)
+    folds = [
+        prepared(setting, way, fitted, *rows).starting_from(weights)
+        for fitted, rows, weights in zip(starts, plan.folds, before, strict=True)
+    ]
     truth = features.examples.labels[plan.judged]
     frozen = np.concatenate(
         [
@@ -291,21 +300,25 @@ def competed(
     }
     if not found.tuned_wins and way.late():
         found = replace(found, cut=True)
-    final = folds[0]
+    splits, final = len(folds), None if ended is None else folds[0]
     if found.tuned_wins and ended is None:
         log(
             f"The tuned model is better. It is trained once more, on all training photos: {setting}"
         )
         if not way.late():
-            final = prepared(
-                setting, way, start(plan.everything), plan.everything, plan.everything[:0]
-            )
-            final = begun(final, "final-before", log=log)
+            rows = plan.everything, plan.everything[:0]
+            fitted = start(plan.everything)
+            if setting.before is not None:  # the models of both settings take much memory
+                folds.clear()
+                way.keep_models_of(None)
+            weights = weights_before(setting, way, fitted, *rows, "final-before", log=log)
+            way.keep_models_of(setting)
+            final = prepared(setting, way, fitted, *rows).starting_from(weights)
             ended = trained(final, "final", final.epochs, log=log, show=way.show)
-        if ended is None or len(ended.history) < final.epochs:
+        if ended is None or final is None or len(ended.history) < final.epochs:
             found = replace(found, late=True)
     if not found.tuned_wins:
-        kept = fit(plan.everything) if plan.taken or len(folds) > 1 else rivals[0]
+        kept = fit(plan.everything) if plan.taken or splits > 1 else rivals[0]
         return Competition(
             found,
             kept.choice.fitted,
@@ -317,14 +330,14 @@ def competed(
             picks,
             history,
         )
-    assert ended is not None
+    assert ended is not None and final is not None
     weights = between(final.first, ended.weights[-1], answer.share)
     assign(learnt(final.model), weights)
     if way.precision == "mixed" and len(final.held):
         rough = final.logits(weights)
         final.backbone.precision = "float32"
         log(rounding("tuned", rough, final.logits(weights), truth))
-    rival = rivals[0] if len(folds) == 1 else fit(plan.everything)
+    rival = rivals[0] if splits == 1 else fit(plan.everything)
     value = temperature(tuned, truth)
     cooling = answer.cooling(reached[-1], truth) * value
     return Competition(
@@ -436,7 +449,6 @@ def tune_once(
         tuple(pickers),
         PATIENCE,
     )
-    fold = begun(fold, "tune-before", log=way.log)
     ended = trained(fold, "tune", fold.epochs, held_out=held_out, log=way.log, show=way.show)
     reached = [fold.on_the_way(weights) for weights in ended.weights]
     return np.stack(reached), ended, ended.history
@@ -458,13 +470,12 @@ def tune_folds(
         way = fold.way
         if way.late():
             way.log(
-                f"fold {i + 1} of {len(folds)}: the time was up before training, so the frozen "
-                "network is used here"
+                f"fold {i + 1} of {len(folds)}: the time was up before training, so the network "
+                "is used as it was before"
             )
             reached[:, group] = fold.logits(fold.first)
             continue
         way.log(f"fold {i + 1} of {len(folds)}: tuning {fold.setting}")
-        fold = begun(fold, f"tune-{i}-before", log=way.log)
         result = trained(
             fold,
             f"tune-{i}",

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfxfer.features import Features
 from tfxfer.probe import Fitted, log_loss, temperature
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.setting import Fold, Setting, Way, begun, prepared, trained
+from tfxfer.tuning.setting import Fold, Setting, Way, prepared, trained, weights_before
 from tfxfer.tuning.task import Task
 from tfxfer.workers import chiefs
 
@@ -60,11 +60,13 @@ def pick_setting(
 
     def try_out(setting: Setting) -> float:
         LOG.info("Trying %s", setting)
-        epochs = short * setting.times
-        fold = prepared(setting, way, head, seen, held)
+        epochs, weights = short * setting.times, None
         if (before := setting.before) is not None:
-            fold = begun(fold, f"try-{before.name}", short * before.times)
+            tried_for, name = short * before.times, f"try-{before.name}"
+            weights = weights_before(setting, way, head, seen, held, name, epochs=tried_for)
+            way.keep_models_of(setting)
             epochs = way.look(len(seen))
+        fold = prepared(setting, way, head, seen, held).starting_from(weights)
         end = trained(fold, f"try-{setting.name}", epochs)
         logits = fold.logits(end.weights[0])
         loss = log_loss(logits / temperature(logits, truth), truth)
@@ -120,7 +122,7 @@ def pick_setting(
     if way.late():
         way.log("the time was up before everything was tried")
     way.log(f"chosen: {best}")
-    way.keep_models_of(best)
+    way.keep_models_of(best.before or best)
     return best, plan
 
 

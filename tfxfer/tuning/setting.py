@@ -124,12 +124,10 @@ class Way:
         return max(1, self.epochs // 2)
 
     def keep_models_of(self, setting: Setting | None) -> None:
-        """Delete all models but those of a setting and of the one before it."""
-        kept = [] if setting is None else [setting.task]
-        if setting is not None and setting.before is not None:
-            kept.append(setting.before.task)
-        for task in [task for task in self.made if task not in kept]:
-            del self.made[task]
+        """Delete all models but those of a setting."""
+        for task in list(self.made):
+            if setting is None or task != setting.task:
+                del self.made[task]
         memory.give_back()
 
     def look(self, images: int) -> int:
@@ -189,6 +187,18 @@ class Fold:
         """
         return STEPS if self.backbone.batch_norm == "inference" else (0.0, 1.0)
 
+    def starting_from(self, weights: Sequence[np.ndarray] | None) -> "Fold":
+        """Return the same fold with other weights to start from; None changes nothing.
+
+        Args:
+            weights: those of `Model.get_weights`.
+        """
+        if weights is None:
+            return self
+        self.model.set_weights(weights)
+        start = [variable.numpy() for variable in self.model.variables]
+        return replace(self, start=[*start, *self.start[len(start) :]])
+
     def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [n, C] of the examples that it is judged on, with these weights."""
         assign(learnt(self.model), weights)
@@ -230,24 +240,36 @@ def prepared(
     return fold
 
 
-def begun(
-    fold: Fold, name: str, epochs: int | None = None, log: Callable[..., None] = nothing
-) -> Fold:
-    """Return the fold with the weights that the setting before it leads to, where there is one.
+def weights_before(
+    setting: Setting,
+    way: Way,
+    fitted: Fitted,
+    seen: np.ndarray,
+    held: np.ndarray,
+    name: str,
+    *,
+    epochs: int | None = None,
+    log: Callable[..., None] = nothing,
+) -> list[np.ndarray] | None:
+    """Train the setting before, and return its weights as those of a model from pixels.
+
+    Two models take much memory, so this comes before `prepared`, and `Way.keep_models_of` between.
 
     Args:
         name: name of that training's checkpoints. Where it is finished, it is not done again.
         epochs: epochs of that training; by default as many as its setting has.
+
+    Returns:
+        The weights, or None where no setting comes before, or where there is no time for it.
     """
-    before = fold.setting.before
-    if before is None:
-        return fold
-    first = prepared(before, fold.way, fold.fitted, fold.seen, fold.held)
+    before = setting.before
+    if before is None or way.late():
+        return None
+    fold = prepared(before, way, fitted, seen, held)
     log(f"first {before}")
-    assign(learnt(first.model), trained(first, name, epochs or first.epochs, log=log).weights[-1])
-    fold.model.set_weights(before.task.finish(first.model, fold.fitted).get_weights())
-    start = [variable.numpy() for variable in fold.model.variables]
-    return replace(fold, start=[*start, *fold.start[len(start) :]])
+    ended = trained(fold, name, epochs or fold.epochs, log=log)
+    assign(learnt(fold.model), ended.weights[-1])
+    return before.task.finish(fold.model, fitted).get_weights()
 
 
 def compiled(
