@@ -51,10 +51,11 @@ def pick_setting(
     head = start(seen)
     LOG.info("Measuring how long training takes")
     seconds: dict[Task, float] = {}
+    whole_network = any(one.task.unfreeze == "all" for one in settings)
     for one in sorted(settings, key=lambda one: one.task.unfreeze != "all"):
         seconds[one.task] = seconds_of_an_image(prepared(one, way, head, seen, held))
-        if one.task.unfreeze == "all":
-            way.keep_models_of(None)  # it takes much memory, and is trained last, if at all
+        if whole_network:  # needs the memory of all other models
+            way.keep_models_of(None)
     costs = Costs(seconds, plan, way)
     tried: dict[Setting, float] = {}
 
