@@ -158,7 +158,8 @@ def small() -> tuple[keras.Model, list[np.ndarray]]:
             keras.layers.Dense(2),
         ]
     )
-    return model, ready(model, keras.optimizers.SGD(0.0, momentum=0.9), (X[:4], Y[:4]), 0.1)
+    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    return model, ready(model, keras.optimizers.SGD(0.0, momentum=0.9), batches, 0.1)
 
 
 def batches(epoch: int, done: int) -> tf.data.Dataset:

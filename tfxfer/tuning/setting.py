@@ -12,7 +12,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfxfer import memory
 from tfxfer.backbone import Backbone, Precision
@@ -286,7 +285,7 @@ def compiled(
         backbone.unfreeze(unfreeze)
     pieces = task.pieces(way.batch_size, way.strategy)
     size = math.ceil(way.batch_size / pieces)
-    batch = next(iter(task.batches(seen, size, way.seed, tf.distribute.get_strategy())(0, 0)))
+    batches = task.batches(seen, size, way.seed, way.strategy)(0, 0)
     with way.strategy.scope():
         optimizer = layerwise(
             keras.optimizers.AdamW,
@@ -297,7 +296,7 @@ def compiled(
             global_clipnorm=CLIP,
             gradient_accumulation_steps=None if pieces == 1 else pieces,
         )
-    return ready(model, optimizer, batch, SMOOTHING)
+    return ready(model, optimizer, batches, SMOOTHING)
 
 
 def trained(

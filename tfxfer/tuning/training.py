@@ -78,12 +78,16 @@ def nothing(*told: Any) -> None:
 def ready(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
-    batch: tuple[Any, Any],
+    batches: Any,
     smoothing: float,
 ) -> list[np.ndarray]:
     """Compile a model, build all that `fit` would build, and return the state to start from.
 
-    That is `state(model)` as it was before.
+    That is `state(model)` as it was before. A step is traced by `fit` itself: another one, traced
+    by `train_on_batch`, would take as much time and memory again.
+
+    Args:
+        batches: data set as for `fit`; one of its batches is trained on.
     """
     before = [v.numpy() for v in model.variables]
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
@@ -97,7 +101,7 @@ def ready(
         optimizer.build(model.trainable_variables)
     start = [*before, *(v.numpy() for v in optimizer.variables)]
     with memory.forgotten_gradients():
-        model.train_on_batch(*batch)
+        model.fit(batches, epochs=1, steps_per_epoch=1, shuffle=False, verbose=0)
     model.reset_metrics()
     return [*start, *(v.numpy() for v in model.metrics_variables)]
 
