@@ -26,8 +26,8 @@ from tfxfer.features import Extractor, Pixels, extract
 from tfxfer.optimizers import layerwise
 from tfxfer.probe import choose
 from tfxfer.tuning import checkpoint, setting
-from tfxfer.tuning.competition import start_of
-from tfxfer.tuning.guard import between, plan, verdict
+from tfxfer.tuning.competition import best_epoch, start_of
+from tfxfer.tuning.guard import Plan, between, plan, verdict
 from tfxfer.tuning.picking import Costs, pick_setting, said_seconds
 from tfxfer.tuning.setting import Setting, Way, prepared, weights_before
 from tfxfer.tuning.training import HeldOut, nothing, ready, train
@@ -832,6 +832,35 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
     logits = task.answers(found.model, test, 32)
     assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_photos_that_were_taken_from_train_are_trained_on_at_last(taken, colours, tmp_path):
+    network = Backbone(colours[1], trainable=False, batch_norm="inference")
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
+    first = plan(features.examples, 0).folds[0]
+    everything = np.union1d(*first)
+    places = np.arange(len(first[1]))
+    trained_on = everything if taken else first[0]
+    how = Plan((first,), (places[::2], places[1::2]), trained_on, taken)
+    task = tuning.from_pixels(network, features)
+    options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "folder": tmp_path / "work"}
+    found = tuning.compete([task], features, how, log=nothing, **options)
+    assert found.verdict.tuned_wins, str(found.verdict)
+    expected = start_of(features, trained_on, seed=0)
+    np.testing.assert_array_equal(found.fitted.kernel, expected.kernel)
+    assert all("val_loss" in epoch for epoch in found.history)
+    np.testing.assert_array_equal(found.positions, first[1])
+
+
+def test_the_best_epoch_is_that_with_the_smallest_loss_on_held_out_examples():
+    losses = [None, 0.5, 0.2, 0.3]
+    history = [
+        {"epoch": i + 1, "loss": 1.0} | ({} if loss is None else {"val_loss": loss})
+        for i, loss in enumerate(losses)
+    ]
+    assert best_epoch(history) == 3
 
 
 def test_more_stages_are_trained_where_they_help(colours, tmp_path):

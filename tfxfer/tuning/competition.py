@@ -301,7 +301,7 @@ def competed(
     if not found.tuned_wins and way.late():
         found = replace(found, cut=True)
     splits, final = len(folds), None if ended is None else folds[0]
-    if found.tuned_wins and ended is None:
+    if found.tuned_wins and (ended is None or plan.taken):
         log(
             f"The tuned model is better. It is trained once more, on all training photos: {setting}"
         )
@@ -313,10 +313,17 @@ def competed(
                 way.keep_models_of(None)
             weights = weights_before(setting, way, fitted, *rows, "final-before", log=log)
             way.keep_models_of(setting)
-            final = prepared(setting, way, fitted, *rows).starting_from(weights)
-            ended = trained(final, "final", final.epochs, log=log, show=way.show)
-        if ended is None or final is None or len(ended.history) < final.epochs:
+            again = prepared(setting, way, fitted, *rows).starting_from(weights)
+            epochs = again.epochs if ended is None else best_epoch(ended.history)
+            result = trained(again, "final", epochs, log=log, show=way.show)
+            if len(result.history) == epochs:
+                final, ended = again, result
+        if final is None or ended is None:
             found = replace(found, late=True)
+        elif not len(final.held):
+            history = history if splits == 1 else ended.history
+        else:
+            log("The time was up, so the model is kept that has not seen the photos that judged it")
     if not found.tuned_wins:
         kept = fit(plan.everything) if plan.taken or splits > 1 else rivals[0]
         return Competition(
@@ -337,7 +344,7 @@ def competed(
         rough = final.logits(weights)
         final.backbone.precision = "float32"
         log(rounding("tuned", rough, final.logits(weights), truth))
-    rival = rivals[0] if splits == 1 else fit(plan.everything)
+    rival = rivals[0] if len(final.held) else fit(plan.everything)
     value = temperature(tuned, truth)
     cooling = answer.cooling(reached[-1], truth) * value
     return Competition(
@@ -349,8 +356,14 @@ def competed(
         softmax(tuned / value, 1),
         right,
         picks,
-        ended.history,
+        history,
     )
+
+
+def best_epoch(history: History) -> int:
+    """Return the number of the epoch with the smallest loss on held-out examples."""
+    watched = [epoch for epoch in history if "val_loss" in epoch]
+    return int(min(watched, key=lambda epoch: epoch["val_loss"])["epoch"])
 
 
 def served(

@@ -190,7 +190,7 @@ class Costs:
     def judged(self, setting: Setting) -> float:
         """Return the seconds of the trainings that are judged, and of the final one."""
         sizes = [len(seen) for seen, _ in self.plan.folds]
-        if len(sizes) > 1:
+        if len(sizes) > 1 or self.plan.taken:
             sizes.append(len(self.plan.everything))
         return sum(self.training(setting, images) for images in sizes)
 
