@@ -24,6 +24,7 @@ from tfxfer.engines import tensorflow_engine
 from tfxfer.errors import TuningError
 from tfxfer.features import Extractor, Pixels, extract
 from tfxfer.optimizers import layerwise
+from tfxfer.outcome import of_model
 from tfxfer.probe import choose
 from tfxfer.tuning import checkpoint, setting
 from tfxfer.tuning.competition import best_epoch, start_of
@@ -569,6 +570,22 @@ def test_the_frozen_model_sees_both_sides_where_that_is_better(
     labels = features.examples.labels[rows]
     expected = choose(used.take(rows), labels, 2, features.tap_widths, log=nothing)
     np.testing.assert_array_equal(found.probabilities, expected.out_of_fold)
+
+
+def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_output(
+    world, both_sides
+):
+    network, features, how, extractor = world
+    seen, held = how.folds[0]
+    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    start = linear_head(features, seen)
+    frozen = choose(
+        both_sides.take(seen), features.examples.labels[seen], 2, features.tap_widths, log=nothing
+    ).fitted
+    average = task.average(task.build(start)[0], start, frozen, 0.5, True)
+    pixels = Pixels(features.examples, network.image_size, network.value_range, 8)
+    found = of_model(pixels, average, both_sides).outputs(held)
+    np.testing.assert_allclose(found, both_sides.output[held], atol=2e-5)
 
 
 def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -488,6 +488,8 @@ def settle(
     )
     pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)
     answers = of_model(pixels, model, features) if found.model else of_head(features, layer)
+    if chosen_of(found) == "averaged":  # its last columns are the frozen network's own output
+        answers = replace(answers, outputs=lambda positions: features.output[positions])
     return model, judge(
         features.examples, answers, found.positions, found.probabilities, found.candidates
     )
