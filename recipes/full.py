@@ -38,8 +38,8 @@ def full(
     run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
         prefix = network.prefix(len(network.stages))
-        mirror = tfxfer.mirrors.are_computed("auto", len(examples))
-        features = extract(examples, prefix, mirror=mirror, skip_bad_images=run.skip_bad_images)
+        both = tfxfer.mirrors.are_computed("auto", len(examples))
+        features = extract(examples, prefix, mirror=both, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     plan = tfxfer.tuning.plan(features.examples, run.seed)
     folder = run.folder / "checkpoints" / "tuning"
@@ -61,10 +61,8 @@ def full(
             seed=run.seed,
             folder=folder,
             minutes=time_limit,
-            log=run.say,
-            show=tfxfer.outcome.board(run),
-            strategy=run.strategy,
-            precision=run.precision,
+            log=run.say, show=tfxfer.outcome.board(run),
+            strategy=run.strategy, precision=run.precision,
         )
     if not run.is_main_worker:
         return  # with several workers, the main one evaluates the model and saves it
