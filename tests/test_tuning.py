@@ -535,6 +535,14 @@ def both_sides(world):
     return extractor(features.examples, network.prefix(3), mirror=True, progress=False)
 
 
+def averaged(task, features, both_sides, rows):
+    """A head to start from, a frozen one that sees both sides, and the mean of both models."""
+    start = linear_head(features, rows)
+    labels = features.examples.labels[rows]
+    frozen = choose(both_sides.take(rows), labels, 2, features.tap_widths, log=nothing).fitted
+    return start, frozen, task.average(task.build(start)[0], start, frozen, 0.5, True)
+
+
 @pytest.mark.parametrize("way", ["pixels", "activations"])
 def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_sides):
     network, features, how, extractor = world
@@ -542,11 +550,7 @@ def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_s
     task = tuning.from_pixels(network, features, batch_size=8)
     if way == "activations":
         task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
-    start = linear_head(features, seen)
-    frozen = choose(
-        both_sides.take(seen), features.examples.labels[seen], 2, features.tap_widths, log=nothing
-    ).fitted
-    average = task.average(task.build(start)[0], start, frozen, 0.5, True)
+    start, frozen, average = averaged(task, features, both_sides, seen)
     alone = start.logits(features.take(held).output)
     expected = 0.5 * alone + frozen.logits(both_sides.take(held))
     found = answers_from_files(average, network, features, held)
@@ -578,11 +582,7 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
     network, features, how, extractor = world
     seen, held = how.folds[0]
     task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
-    start = linear_head(features, seen)
-    frozen = choose(
-        both_sides.take(seen), features.examples.labels[seen], 2, features.tap_widths, log=nothing
-    ).fitted
-    average = task.average(task.build(start)[0], start, frozen, 0.5, True)
+    _, _, average = averaged(task, features, both_sides, seen)
     pixels = Pixels(features.examples, network.image_size, network.value_range, 8)
     found = of_model(pixels, average, both_sides).outputs(held)
     np.testing.assert_allclose(found, both_sides.output[held], atol=2e-5)

@@ -77,7 +77,7 @@ def told_range(
 
 @dataclass(frozen=True)
 class Awaited:
-    """What a layer that was made from a config lacks until its weights are loaded.
+    """The contents that a layer made from a config lacks until its weights are loaded.
 
     Args:
         digest: digest of the graphs, see `savedmodel.keep`.

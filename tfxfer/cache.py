@@ -74,7 +74,7 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """What one key holds: its description, number of rows (one for each image), bytes on disk."""
+    """One key of the cache: its description, its rows (one for each image), its bytes on disk."""
 
     description: dict[str, Any]
     rows: int

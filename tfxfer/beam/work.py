@@ -40,9 +40,9 @@ LOST = 70  # exit status of a pipeline that lost a worker process
 
 @dataclass(frozen=True)
 class Plan:
-    """What is computed of which images.
+    """The computation of features for some images, in a form that workers can read.
 
-    This is the network's features, and the raw pixels that recipes compare them with.
+    These are the features of the network, and the raw pixels that recipes compare them with.
     """
 
     prefix: Prefix
@@ -54,7 +54,7 @@ class Plan:
     batch_size: int
 
     def computations(self) -> list[Computation]:
-        """What is computed, which is the same on every machine."""
+        """The computation of the features, which is the same on every machine."""
         return [
             of_prefix(self.prefix, self.engine, self.precision, mirror=self.mirror),
             of_pixels(),

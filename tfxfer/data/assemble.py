@@ -33,7 +33,7 @@ IMBALANCE = 5  # the ratio of training images of two classes above which a note 
 
 @dataclass(frozen=True)
 class Looked:
-    """What was found out about one file.
+    """The properties of one file that were found.
 
     Args:
         digest: the SHA-256 of the content as the decoder gets it; "" if the file can't be read.

@@ -316,7 +316,8 @@ def competed(
             again = prepared(setting, way, fitted, *rows).starting_from(weights)
             epochs = again.epochs if ended is None else best_epoch(ended.history)
             result = trained(again, "final", epochs, log=log, show=way.show)
-            if len(result.history) == epochs:
+            lacks_start = setting.before is not None and weights is None
+            if len(result.history) == epochs and not lacks_start:
                 final, ended = again, result
         if final is None or ended is None:
             found = replace(found, late=True)
