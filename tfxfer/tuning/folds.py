@@ -1,0 +1,157 @@
+"""Train on the examples that do not judge, and then the final model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from tfxfer.tuning.frozen import Heads
+from tfxfer.tuning.guard import Plan
+from tfxfer.tuning.setting import Fold, Setting, Way, prepared, trained, weights_before
+from tfxfer.tuning.training import HeldOut, History, Show, Trained
+
+PATIENCE = 5  # epochs
+
+
+def prepare_folds(setting: Setting, way: Way, heads: Heads, plan: Plan) -> list[Fold]:
+    """Return a model for each fold that is ready to train with this setting.
+
+    What trains before is trained for all folds first, because two models take much memory.
+    """
+    starts = [heads.start(seen) for seen, _ in plan.folds]
+    before = [
+        weights_before(setting, way, start, seen, held, f"tune-{i}-before", log=way.log)
+        for i, (start, (seen, held)) in enumerate(zip(starts, plan.folds, strict=True))
+    ]
+    way.keep_models_of(setting)
+    return [
+        prepared(setting, way, start, seen, held).starting_from(weights)
+        for start, (seen, held), weights in zip(starts, plan.folds, before, strict=True)
+    ]
+
+
+def tune_once(
+    fold: Fold, pickers: Sequence[np.ndarray], truth: np.ndarray
+) -> tuple[np.ndarray, Trained | None, History]:
+    """Train on one split.
+
+    Returns:
+        Logits [pickers, steps, n, C]; the training, whose last weights are those that all judged
+        examples pick; and its history.
+    """
+    way, setting = fold.way, fold.setting
+    way.log(f"tuning {setting}")
+    held_out = HeldOut(
+        lambda model: setting.task.answers(model, fold.held, way.batch_size),
+        truth,
+        tuple(pickers),
+        PATIENCE,
+    )
+    ended = trained(fold, "tune", fold.epochs, held_out=held_out, log=way.log, show=way.show)
+    reached = [fold.on_the_way(weights) for weights in ended.weights]
+    return np.stack(reached), ended, ended.history
+
+
+def tune_folds(
+    folds: Sequence[Fold], groups: Sequence[np.ndarray], pickers: int
+) -> tuple[np.ndarray, Trained | None, History]:
+    """Train on each fold.
+
+    Returns:
+        Logits [pickers, steps, n, C], the same for every picker; None, because there is no final
+        model yet; and the mean history of the folds.
+    """
+    judged = sum(len(group) for group in groups)
+    histories = []
+    reached = np.zeros((len(folds[0].shares), judged, folds[0].fitted.classes))
+    for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
+        way = fold.way
+        if way.late():
+            way.log(
+                f"fold {i + 1} of {len(folds)}: the time was up before training, so the network "
+                "is used as it was before"
+            )
+            reached[:, group] = fold.logits(fold.first)
+            continue
+        way.log(f"fold {i + 1} of {len(folds)}: tuning {fold.setting}")
+        result = trained(
+            fold,
+            f"tune-{i}",
+            fold.epochs,
+            log=way.log,
+            show=partial(tagged, way.show, f"fold {i + 1}"),
+        )
+        reached[:, group] = fold.on_the_way(result.weights[0])
+        histories.append(result.history)
+    # The histories differ in length where the time was up.
+    mean = tuple(
+        epochs[0]
+        | {name: float(np.mean([epoch[name] for epoch in epochs])) for name in ("loss", "accuracy")}
+        for epochs in zip(*histories, strict=False)
+    )
+    return np.stack([reached] * pickers), None, mean
+
+
+def tagged(show: Show, name: str, epoch: int, values: dict[str, float]) -> None:
+    """Show an epoch's figures under the name of its fold."""
+    show(epoch, {f"{name}/{figure}": value for figure, value in values.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Final:
+    """The tuned model that is kept, and its training."""
+
+    fold: Fold
+    training: Trained
+
+
+def train_final(
+    setting: Setting,
+    heads: Heads,
+    plan: Plan,
+    folds: list[Fold],
+    ended: Trained | None,
+) -> Final | None:
+    """Train the winner once more, on all of train, where no model has seen all of it.
+
+    With one split, the number of epochs is that of the best epoch there.
+
+    Args:
+        folds: the models that were judged. They are deleted from the list where memory needs it.
+        ended: the training of the one split; None with several.
+
+    Returns:
+        The final model. Where the time was up, it is the one that was judged on one split, and None
+        where there were several.
+    """
+    way = folds[0].way
+    judged = None if ended is None else Final(folds[0], ended)
+    if judged is not None and not plan.taken:
+        return judged
+    way.log(
+        f"The tuned model is better. It is trained once more, on all training photos: {setting}"
+    )
+    if not way.late():
+        rows = plan.everything, plan.everything[:0]
+        start = heads.start(plan.everything)
+        if setting.before is not None:  # the models of both settings take much memory
+            folds.clear()
+            way.keep_models_of(None)
+        weights = weights_before(setting, way, start, *rows, "final-before", log=way.log)
+        way.keep_models_of(setting)
+        fold = prepared(setting, way, start, *rows).starting_from(weights)
+        epochs = fold.epochs if ended is None else best_epoch(ended.history)
+        training = trained(fold, "final", epochs, log=way.log, show=way.show)
+        lacks_start = setting.before is not None and weights is None
+        if len(training.history) == epochs and not lacks_start:
+            return Final(fold, training)
+    if judged is not None:
+        way.log("The time was up, so the model is kept that has not seen the photos that judged it")
+    return judged
+
+
+def best_epoch(history: History) -> int:
+    """Return the number of the epoch with the smallest loss on held-out examples."""
+    watched = [epoch for epoch in history if "val_loss" in epoch]
+    return int(min(watched, key=lambda epoch: epoch["val_loss"])["epoch"])

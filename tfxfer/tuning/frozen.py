@@ -1,0 +1,76 @@
+"""The frozen model that a tuned one is compared with, and the head that training starts from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfxfer import mirrors
+from tfxfer.features import Features
+from tfxfer.probe import Averaged, Candidate, Choice, Fitted, choose
+from tfxfer.tuning.training import nothing
+from tfxfer.workers import Strategy, chiefs
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """The frozen model of some examples.
+
+    mirror: whether it sees the mean of the features of a photo and its mirror image.
+    """
+
+    choice: Choice
+    mirror: bool
+
+    def logits(self, features: Features) -> np.ndarray:
+        """Return calibrated logits [n, C] of examples, given all their extracted features."""
+        return self.choice.fitted.logits(features if self.mirror else features.one_side)
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Fit heads on extracted features. The main worker does so, and shares them with the others.
+
+    features: of all examples, with one or two views.
+    head: head of the frozen model, as in `tfxfer.probe.choose`.
+    """
+
+    features: Features
+    head: str
+    seed: int
+    strategy: Strategy
+
+    def frozen(self, rows: np.ndarray, log: Callable[..., None] = nothing) -> Frozen:
+        """Return the frozen model that the recipe frozen would find for the examples at `rows`."""
+
+        def found() -> Frozen:
+            choice, used = mirrors.choose_head(
+                "auto", self.features.take(rows), head=self.head, seed=self.seed, log=log
+            )
+            return Frozen(choice, mirror=len(used.views) > 1)
+
+        return chiefs(self.strategy, found, (Frozen, Choice, Candidate, Fitted, Averaged))
+
+    def start(self, rows: np.ndarray) -> Fitted:
+        """Return the head that training starts from, fitted on the examples at `rows`.
+
+        It is logistic regression on the network's own output. A head on many taps fits the training
+        examples perfectly, and leaves nothing to learn.
+        """
+
+        def found() -> Fitted:
+            part = self.features.one_side.take(rows)
+            fitted = choose(
+                part.output,
+                part.examples.labels,
+                len(part.examples.classes),
+                (part.feature_size,),
+                head="linear",
+                units=part.examples.units,
+                seed=self.seed,
+                log=nothing,
+            ).fitted
+            assert isinstance(fitted, Fitted)
+            return fitted
+
+        return chiefs(self.strategy, found, (Choice, Candidate, Fitted))
