@@ -27,7 +27,8 @@ from tfxfer.optimizers import layerwise
 from tfxfer.outcome import of_model
 from tfxfer.probe import choose
 from tfxfer.tuning import checkpoint, setting
-from tfxfer.tuning.competition import best_epoch, start_of
+from tfxfer.tuning.folds import best_epoch, prepare_folds, train_final
+from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.guard import Plan, between, plan, verdict
 from tfxfer.tuning.picking import Costs, pick_setting, said_seconds
 from tfxfer.tuning.setting import Setting, Way, prepared, weights_before
@@ -478,6 +479,10 @@ def world(photos, tiny_savedmodel, tmp_path_factory):
     return network, features, plan(features.examples, 0), extractor
 
 
+def heads_of(features) -> Heads:
+    return Heads(features, "auto", 0, tf.distribute.get_strategy())
+
+
 def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
     network, features, how, extractor = world
     said = []
@@ -865,7 +870,7 @@ def test_photos_that_were_taken_from_train_are_trained_on_at_last(taken, colours
     options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "folder": tmp_path / "work"}
     found = tuning.compete([task], features, how, log=nothing, **options)
     assert found.verdict.tuned_wins, str(found.verdict)
-    expected = start_of(features, trained_on, seed=0)
+    expected = heads_of(features).start(trained_on)
     np.testing.assert_array_equal(found.fitted.kernel, expected.kernel)
     assert all("val_loss" in epoch for epoch in found.history)
     np.testing.assert_array_equal(found.positions, first[1])
@@ -910,7 +915,7 @@ def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_p
         features,
         how,
         way,
-        lambda rows: start_of(features, rows, seed=0),
+        heads_of(features).start,
     )
     losses = {
         line.partition(":")[0]: float(re.search(r"log loss (\d+\.\d+)", line)[1])
@@ -930,7 +935,7 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     how = plan(features.examples, 0)
     last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
     way = Way(2, 8, 0, tmp_path, float("inf"), nothing, nothing, tf.distribute.get_strategy())
-    head = start_of(features, how.folds[0][0], seed=0)
+    head = heads_of(features).start(how.folds[0][0])
     one = Setting(last, (1,), 0.01)
     whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
     first = prepared(one, way, head, *how.folds[0])
@@ -1201,6 +1206,26 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
         [tuning.from_pixels(network, features)], features, plan(features.examples, 0), **options
     )
     assert found.model is None and found.verdict.late
+
+
+def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, monkeypatch):
+    network, features, how, extractor = world
+    last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    whole = tuning.from_pixels(network, features)
+    setting = Setting(whole, ("all",), 0.01).further(Setting(last, (1,), 0.01))
+    clock, fit = time.monotonic, Heads.start
+    until = clock() + 1e5
+    way = Way(1, 8, 0, tmp_path, until, nothing, nothing, tf.distribute.get_strategy())
+    heads = heads_of(features)
+    folds = prepare_folds(setting, way, heads, how)
+
+    def time_is_up_after(heads, rows):
+        start = fit(heads, rows)
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 1e6)
+        return start
+
+    monkeypatch.setattr(Heads, "start", time_is_up_after)
+    assert train_final(setting, heads, how, folds, None) is None
 
 
 GRADUAL = ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]

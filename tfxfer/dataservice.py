@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.errors import DistributeError
+from tfxfer.pipelines import without_autotuning
 from tfxfer.rendezvous import call
 from tfxfer.workers import Strategy, dealt, shared_out
 
@@ -44,7 +45,8 @@ def batched(
             served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load)
         )
         # Keras warns where a data set ends whose number of batches is unknown.
-        return batches.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+        counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
+        return without_autotuning(counted.prefetch(2))
 
     return (
         mine(*dealt(rows, size, 1, 0, 1))

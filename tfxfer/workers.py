@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfxfer import parcel
 from tfxfer.errors import DistributeError
+from tfxfer.pipelines import without_autotuning
 
 Strategy: TypeAlias = Any  # tf.distribute.Strategy, which has no types
 T = TypeVar("T")
@@ -176,7 +177,7 @@ def batched(
         part. Under a TPU, whose shapes are static, a last batch that isn't full is left out.
     """
     if strategy.num_replicas_in_sync == 1:
-        return examples(rows).batch(size).map(then).prefetch(2)
+        return without_autotuning(examples(rows).batch(size).map(then).prefetch(2))
 
     def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
         if static(strategy):
@@ -211,7 +212,8 @@ def shared_out(
 
     def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
         count = replicas // context.num_input_pipelines
-        return make(*dealt(rows, size, replicas, context.input_pipeline_id * count, count))
+        part = dealt(rows, size, replicas, context.input_pipeline_id * count, count)
+        return without_autotuning(make(*part))
 
     return strategy.distribute_datasets_from_function(mine)
 
@@ -255,7 +257,8 @@ def predicted(
     Each worker computes its part, and all workers get all answers.
     """
     if strategy.num_replicas_in_sync == 1:
-        return model.predict(examples(rows).batch(size).map(then).prefetch(2), verbose=0)
+        batches = without_autotuning(examples(rows).batch(size).map(then).prefetch(2))
+        return model.predict(batches, verbose=0)
 
     def placed(places: np.ndarray) -> tf.data.Dataset:
         return tf.data.Dataset.zip(

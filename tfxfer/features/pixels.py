@@ -13,6 +13,7 @@ from tfxfer import preprocess
 from tfxfer.data import Examples
 from tfxfer.errors import ImageError
 from tfxfer.headers import apart
+from tfxfer.pipelines import without_autotuning
 
 NAMED = 20  # files that a message names
 
@@ -103,10 +104,11 @@ class Pixels:
     def _unless_large(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The images, float32 [H, W, 3], and whether each is so large that it was not decoded."""
         found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        return found.map(
+        images = found.map(
             lambda position: self.decode_unless_large(self._read(position)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
+        return without_autotuning(images)
 
     def _read(self, position: tf.Tensor) -> tf.Tensor:
         encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
