@@ -35,7 +35,7 @@ from tfxfer.features import Extractor, Pixels, extract
 from tfxfer.heads import join
 from tfxfer.probe.train import reader
 from tfxfer.tuning import last_stages, plan
-from tfxfer.tuning.competition import fitted_on, start_of
+from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.training import nothing
 from tfxfer.workers import order
 
@@ -139,8 +139,9 @@ def averaged(images: int) -> bool:
         features = extractor(examples, network.prefix(len(network.stages)))
         parts = plan(examples, 0)
         rows = parts.everything
-        frozen = fitted_on(features, rows, head="auto", seed=0, log=nothing).choice.fitted
-        start = start_of(features, rows, seed=0)
+        heads = Heads(features, "auto", 0, tf.distribute.get_strategy())
+        frozen = heads.frozen(rows).choice.fitted
+        start = heads.start(rows)
         models = {"frozen": join(network.tapped(frozen.taps), frozen.layer(), network.image_size)}
         for depth in DEPTHS:
             task = last_stages(network, depth, features, parts, extractor, log=nothing)

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tfxfer
 from tfxfer import data, distribute, heads, optimizers, probe, tuning, workers
 from tfxfer.features import Extractor
-from tfxfer.tuning.competition import start_of
+from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.setting import Setting, Way, prepared, trained
 from tfxfer.tuning.training import nothing
 
@@ -130,7 +130,7 @@ def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> d
     Returns its history and what the model that comes out of it answers.
     """
     rows, held = plan.folds[0]
-    fitted = start_of(features, rows, seed=0)
+    fitted = Heads(features, "auto", 0, tf.distribute.get_strategy()).start(rows)
     way = Way(
         epochs=2,
         batch_size=7,
