@@ -71,7 +71,11 @@ def child(steps: int) -> None:
         return tf.gather(images, at), tf.gather(labels, at)
 
     data = workers.batched(
-        strategy, np.tile(np.arange(BATCH), steps), BATCH, tf.data.Dataset.from_tensor_slices, load
+        strategy,
+        np.tile(np.arange(BATCH), steps),
+        BATCH,
+        examples=tf.data.Dataset.from_tensor_slices,
+        then=load,
     )
     watch = Steps()
     model.fit(data, verbose=0, shuffle=False, callbacks=[watch], **workers.exactly(strategy, steps))

@@ -243,7 +243,10 @@ def accuracies(network: Backbone) -> tuple[float, float, float]:
                 progress=False,
             )
             head = probe.gaussian(
-                features[train], examples.labels[train], len(examples.classes), features.tap_widths
+                features[train],
+                examples.labels[train],
+                len(examples.classes),
+                widths=features.tap_widths,
             )
             found.append(
                 float((head.logits(features[test]).argmax(1) == examples.labels[test]).mean())

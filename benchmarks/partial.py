@@ -144,7 +144,7 @@ def averaged(images: int) -> bool:
         start = heads.start(rows)
         models = {"frozen": join(network.tapped(frozen.taps), frozen.layer(), network.image_size)}
         for depth in DEPTHS:
-            task = last_stages(network, depth, features, parts, extractor, log=nothing)
+            task = last_stages(network, depth, features, plan=parts, extract=extractor, log=nothing)
             model, _ = task.build(start)
             models[f"mean, {depth} stages"] = task.average(model, start, frozen, 0.5, False)
         pixels = Pixels(examples, network.image_size, network.value_range, BATCH)

@@ -114,7 +114,7 @@ def streams(run: Path, folder: Path, count: int) -> bool:
         (
             n
             for n, _ in computed(
-                how, Pixels(examples, how.image_size, how.value_range, BATCH), [positions], None
+                how, Pixels(examples, how.image_size, how.value_range, BATCH), [positions], bad=None
             )
         ),
         count,

@@ -105,9 +105,9 @@ def some_doubt(width: int, known: int = 60) -> doubt.Doubt:
     x = rng.normal(size=(60, width)).astype(np.float32)
     fitted = unknown(x, np.arange(60) % 3)
     return doubt.Doubt(
-        np.sort(rng.uniform(size=40)).astype(np.float32),
-        np.sort(fitted.scores(x))[:known],
-        "validation",
-        width,
-        fitted,
+        strangest=np.sort(rng.uniform(size=40)).astype(np.float32),
+        known=np.sort(fitted.scores(x))[:known],
+        by="validation",
+        tail=width,
+        unknown=fitted,
     )

@@ -153,13 +153,21 @@ def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_sa
 def staged(examples, prefix, tmp_path):
     """A staging folder with one list of all examples, the list's name, and the cache to fill."""
     home, cache = str(tmp_path / "staging"), Cache(tmp_path / "cache")
-    plan = beam.Plan(prefix, examples.source, None, "tensorflow", "float32", False, 32)
+    plan = beam.Plan(
+        prefix=prefix,
+        source=examples.source,
+        data_dir=None,
+        engine="tensorflow",
+        precision="float32",
+        mirror=False,
+        batch_size=32,
+    )
     keep_plan(home, plan)
     beam.keep_list(
         home,
         examples,
         list(range(len(examples))),
-        [set(view) for how in plan.computations() for view in lacking(how, cache, examples)],
+        wanted=[set(view) for how in plan.computations() for view in lacking(how, cache, examples)],
     )
     (name,) = [path.stem for path in Path(home, "todo").iterdir()]
     return home, name, cache

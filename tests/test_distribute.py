@@ -124,7 +124,11 @@ def test_a_tpu_is_given_static_shapes(monkeypatch):
     monkeypatch.setattr(workers, "static", lambda strategy: True)
     strategy = distribute.strategy("mirrored", replicas=2)
     data = workers.batched(
-        strategy, tf.range(21).numpy(), 8, tf.data.Dataset.from_tensor_slices, lambda x: x
+        strategy,
+        tf.range(21).numpy(),
+        8,
+        examples=tf.data.Dataset.from_tensor_slices,
+        then=lambda x: x,
     )
     assert data.element_spec._component_specs[0].shape == (4,)
     assert len(list(data)) == 2

@@ -21,7 +21,11 @@ def examples(splits):
 def found(splits) -> doubt.Doubt:
     x = np.random.default_rng(1).normal(size=(len(splits), 6)).astype(np.float32)
     return doubt.doubt(
-        examples(splits), lambda at: x[at], 6, (np.zeros(30, int), np.tile([0.7, 0.3], (30, 1))), 0
+        examples(splits),
+        lambda at: x[at],
+        6,
+        held_out=(np.zeros(30, int), np.tile([0.7, 0.3], (30, 1))),
+        seed=0,
     )
 
 

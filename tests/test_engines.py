@@ -90,7 +90,15 @@ def normalised(kind: str) -> Prefix:
             tf.nn.relu6(z) + y if kind == "shared" else tf.nn.relu6(z), [1, 2], name="features"
         )
     return Prefix(
-        graph.as_graph_def(), "pixels:0", "features:0", (16, 16), (0.0, 1.0), width, width, (), kind
+        graph=graph.as_graph_def(),
+        input="pixels:0",
+        output="features:0",
+        image_size=(16, 16),
+        value_range=(0.0, 1.0),
+        width=width,
+        feature_size=width,
+        tap_widths=(),
+        fingerprint=kind,
     )
 
 
@@ -139,7 +147,15 @@ def test_openvino_names_what_it_can_not_take(prefix):
             name="features",
         )
     odd = Prefix(
-        graph.as_graph_def(), "pixels:0", "features:0", (32, 32), (0.0, 1.0), 9, 9, (), "odd"
+        graph=graph.as_graph_def(),
+        input="pixels:0",
+        output="features:0",
+        image_size=(32, 32),
+        value_range=(0.0, 1.0),
+        width=9,
+        feature_size=9,
+        tap_widths=(),
+        fingerprint="odd",
     )
     with pytest.raises(
         EngineError, match=r"OpenVINO can't take this backbone: .*Use --engine tensorflow"

@@ -61,13 +61,13 @@ def listed(folder, encoded: list[bytes]) -> Examples:
     labels = np.arange(len(encoded), dtype=np.int32) % 2
     names = tuple(f"{i}.jpg" for i in range(len(encoded)))
     return Examples(
-        names,
-        labels,
-        ("train",) * len(encoded),
-        ("a", "b"),
-        digests,
-        lambda i: (folder / names[i]).read_bytes(),
-        str(folder),
+        files=names,
+        labels=labels,
+        splits=("train",) * len(encoded),
+        classes=("a", "b"),
+        digests=digests,
+        read=lambda i: (folder / names[i]).read_bytes(),
+        source=str(folder),
     )
 
 

@@ -32,13 +32,13 @@ from tfxfer.run import Run
 def test_means_and_precision_give_the_logits_of_the_gaussian_head(n, tmp_path):
     rng = np.random.default_rng(0)
     x, labels, widths = rng.normal(size=(n, 60)).astype(np.float32), np.arange(n) % 4, (20, 30)
-    gaussian(x, labels, 4, widths)(str(tmp_path / "gaussian.npz"))
+    gaussian(x, labels, 4, widths=widths)(str(tmp_path / "gaussian.npz"))
     with np.load(tmp_path / "gaussian.npz") as found:
         m, p = found["means"], found["P"]
         assert tuple(found["widths"]) == widths
     np.testing.assert_array_equal(p, p.T)
     logits = normalised(x[:, -50:], widths) @ p @ m.T - np.einsum("cd,de,ce->c", m, p, m) / 2
-    expected = head(x, labels, 4, widths).logits(x)
+    expected = head(x, labels, 4, widths=widths).logits(x)
     np.testing.assert_allclose(
         logits - logits.mean(1, keepdims=True),
         expected - expected.mean(1, keepdims=True),
@@ -85,7 +85,7 @@ def test_answers_that_are_no_numbers_are_an_error_that_names_a_file(value):
     said = np.array([[0.5, 0.5], [value, 0.5]])
     answers = Answers(lambda positions: said, lambda positions: said, 2)
     with pytest.raises(SavedModelError, match=examples.files[5]):
-        judge(examples, answers, np.zeros(0, int), np.zeros((0, 2)))
+        judge(examples, answers, np.zeros(0, int), probabilities=np.zeros((0, 2)))
 
 
 def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
@@ -97,7 +97,9 @@ def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
     head = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2)])
     model = join(backbone, head, backbone.image_size)
     pixels = Pixels(examples, backbone.image_size, backbone.value_range, 4)
-    answers = of_model(pixels, model, Features(examples, (), (), 16))
+    answers = of_model(
+        pixels, model, Features(examples=examples, views=(), tap_widths=(), feature_size=16)
+    )
     assert answers.probabilities(np.arange(3)).shape == (3, 2)
     (folder / examples.files[2]).unlink()
     with pytest.raises(ImageError, match=examples.files[2]):

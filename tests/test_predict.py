@@ -284,8 +284,22 @@ def test_too_few_held_out_images_say_nothing_of_unknown_ones(tiny_savedmodel, ph
 
 
 ROWS = [
-    serving.Prediction('a "b",\n.jpg', "café", 0.75, (("x", 0.25),), ("café", "x"), False),
-    serving.Prediction("b.jpg", "x", 0.5, (("café", 0.5),), ("x",), True),
+    serving.Prediction(
+        file='a "b",\n.jpg',
+        predicted="café",
+        probability=0.75,
+        others=(("x", 0.25),),
+        set=("café", "x"),
+        unknown=False,
+    ),
+    serving.Prediction(
+        file="b.jpg",
+        predicted="x",
+        probability=0.5,
+        others=(("café", 0.5),),
+        set=("x",),
+        unknown=True,
+    ),
 ]
 
 
@@ -363,8 +377,17 @@ def test_a_full_disk_is_said(tmp_path, form):
 
 def test_a_workbook_has_the_columns_of_csv_as_texts_and_numbers(run_folder, photos, tmp_path):
     rows = [
-        serving.Prediction("=1+1.jpg", "café", 0.5, (), ("café", "x"), True),
-        serving.Prediction("a\x1b.jpg", "x", 1.0, (), ("x",), False),
+        serving.Prediction(
+            file="=1+1.jpg",
+            predicted="café",
+            probability=0.5,
+            others=(),
+            set=("café", "x"),
+            unknown=True,
+        ),
+        serving.Prediction(
+            file="a\x1b.jpg", predicted="x", probability=1.0, others=(), set=("x",), unknown=False
+        ),
     ]
     assert serving.write(rows, "xlsx", tmp_path / "out.xlsx") == 2
     header, first, second = openpyxl.load_workbook(tmp_path / "out.xlsx").active.iter_rows()

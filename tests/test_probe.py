@@ -90,7 +90,8 @@ def test_gaussian_is_the_formula_in_both_of_its_forms(n):
     x, labels = examples(n)
     new, _ = examples(50, seed=1)
     assert_same(
-        gaussian(x, labels, 4, WIDTHS).logits(new), gaussian_by_formula(x, labels, 4, WIDTHS)(new)
+        gaussian(x, labels, 4, widths=WIDTHS).logits(new),
+        gaussian_by_formula(x, labels, 4, WIDTHS)(new),
     )
 
 
@@ -115,20 +116,20 @@ def test_gaussian_agrees_with_scikit_learn_given_the_same_covariance():
     theirs = LinearDiscriminantAnalysis(
         solver="lsqr", covariance_estimator=Shrunk(), priors=[0.25] * 4
     ).fit(z, labels)
-    assert_same(gaussian(x, labels, 4, WIDTHS).logits(x), theirs.decision_function(z))
+    assert_same(gaussian(x, labels, 4, widths=WIDTHS).logits(x), theirs.decision_function(z))
 
 
 def test_gaussian_does_not_depend_on_the_size_of_the_blocks(monkeypatch):
     x, labels = examples(300)
-    whole = gaussian(x, labels, 4, WIDTHS).logits(x)
+    whole = gaussian(x, labels, 4, widths=WIDTHS).logits(x)
     monkeypatch.setattr(fitted.blocks, "__defaults__", (17,))
-    assert_same(gaussian(x, labels, 4, WIDTHS).logits(x), whole)
+    assert_same(gaussian(x, labels, 4, widths=WIDTHS).logits(x), whole)
 
 
 @pytest.mark.parametrize("n", [12, 300])
 def test_ridge_is_scikit_learns_at_the_same_strength(n):
     x, labels = examples(n)
-    ours = ridge(x, labels, 4, WIDTHS, strength=0.05)
+    ours = ridge(x, labels, 4, widths=WIDTHS, strength=0.05)
     z = normalised(x, WIDTHS).astype(np.float64)
     assert_same(ours.logits(x), SklearnRidge(alpha=0.05).fit(z, np.eye(4)[labels]).predict(z))
     assert ours.strength == 0.05
@@ -137,7 +138,7 @@ def test_ridge_is_scikit_learns_at_the_same_strength(n):
 def test_ridge_above_its_sample_is_fitted_on_all(monkeypatch):
     monkeypatch.setattr("tfxfer.probe.closed.LEAVE_ONE_OUT", 100)
     x, labels = examples(300)
-    ours, z = ridge(x, labels, 4, WIDTHS), normalised(x, WIDTHS).astype(np.float64)
+    ours, z = ridge(x, labels, 4, widths=WIDTHS), normalised(x, WIDTHS).astype(np.float64)
     assert_same(
         ours.logits(x), SklearnRidge(alpha=ours.strength).fit(z, np.eye(4)[labels]).predict(z)
     )
@@ -184,7 +185,7 @@ def test_linear_is_scikit_learns_in_both_of_its_forms(how, rotated, monkeypatch)
     monkeypatch.setattr(logistic, "ROTATED", rotated)
     x, labels = examples(300)
     strength = 3.0 if how == "standardise" else 0.1
-    ours = linear(x, labels, 4, WIDTHS, strength=strength, normalise=how)
+    ours = linear(x, labels, 4, widths=WIDTHS, strength=strength, normalise=how)
     z = (
         normalised(x, WIDTHS).astype(np.float64)
         if how == "l2"
@@ -206,8 +207,8 @@ def test_linear_gives_the_same_whether_folds_descend_together_or_alone(monkeypat
 
 def test_linear_standardises_only_with_enough_examples():
     x, labels = examples(300)
-    assert linear(x, labels, 4, WIDTHS, strength=1.0).normalise == "standardise"
-    assert linear(x, labels, 4, WIDTHS, rows=np.arange(40), strength=1.0).normalise == "l2"
+    assert linear(x, labels, 4, widths=WIDTHS, strength=1.0).normalise == "standardise"
+    assert linear(x, labels, 4, widths=WIDTHS, rows=np.arange(40), strength=1.0).normalise == "l2"
 
 
 def test_linear_samples_what_would_not_fit_in_memory(monkeypatch):
@@ -224,7 +225,7 @@ def test_linear_on_a_sample_says_so_and_the_others_count_as_held_out(monkeypatch
     monkeypatch.setattr(logistic, "LOADED", 4 * sum(WIDTHS) * 200)
     x, labels = examples(400)
     lines = []
-    choice = choose(x, labels, 4, (sum(WIDTHS),), head="linear", log=lines.append)
+    choice = choose(x, labels, 4, tap_widths=(sum(WIDTHS),), head="linear", log=lines.append)
     assert lines[-1] == (
         "linear: fitted on 200 of 400 examples, 1 GiB of features; "
         "the others count as held out, for it never saw them"
@@ -247,7 +248,7 @@ def test_prototype_names_the_class_mean_at_the_smallest_angle(n):
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     means = np.stack([z[labels == c].sum(0) for c in range(4)])
     expected = y @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
-    assert_same(prototype(x, labels, 4, WIDTHS).logits(new), expected)
+    assert_same(prototype(x, labels, 4, widths=WIDTHS).logits(new), expected)
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -272,7 +273,7 @@ def test_a_head_is_fitted_on_the_rows_and_the_last_columns_that_it_was_given(nam
 @pytest.mark.parametrize("name", FITS)
 def test_the_layer_and_the_numpy_logits_are_the_same(name):
     x, labels = examples(200)
-    found = choose(x, labels, 4, WIDTHS, head=name, log=quiet).fitted
+    found = choose(x, labels, 4, tap_widths=WIDTHS, head=name, log=quiet).fitted
     np.testing.assert_allclose(
         found.layer()(x[:, -sum(found.widths) :]).numpy(),
         found.logits(x),
@@ -337,7 +338,7 @@ def test_a_sample_keeps_the_shares_and_two_of_each_class():
 
 def test_the_kernel_form_and_a_plain_loop_over_folds_agree():
     x, labels = examples(150)
-    choice = choose(x, labels, 4, WIDTHS, head="gaussian", log=quiet)
+    choice = choose(x, labels, 4, tap_widths=WIDTHS, head="gaussian", log=quiet)
     folds, widths = deal(labels, 5, 0), choice.fitted.widths
     for fold in range(5):
         part = gaussian_by_formula(
@@ -352,7 +353,9 @@ def test_the_kernel_form_and_a_plain_loop_over_folds_agree():
 @pytest.mark.parametrize("head", ["auto", "gaussian", "linear", "ridge", "prototype"])
 def test_two_choices_with_one_seed_are_the_same_bit_for_bit(head):
     x, labels = examples(120)
-    one, two = (choose(x, labels, 4, WIDTHS, head=head, seed=5, log=quiet) for _ in range(2))
+    one, two = (
+        choose(x, labels, 4, tap_widths=WIDTHS, head=head, seed=5, log=quiet) for _ in range(2)
+    )
     np.testing.assert_array_equal(one.fitted.logits(x), two.fitted.logits(x))
     np.testing.assert_array_equal(one.out_of_fold, two.out_of_fold)
 
@@ -364,7 +367,7 @@ def test_out_of_fold_probabilities_are_as_good_as_those_on_new_examples(head, ro
     monkeypatch.setattr(logistic, "ROTATED", rotated)
     x, labels = examples(1200, noise=1.2)
     train = np.arange(400)
-    choice = choose(x[train], labels[train], 4, WIDTHS, head=head, log=quiet)
+    choice = choose(x[train], labels[train], 4, tap_widths=WIDTHS, head=head, log=quiet)
     new = choice.fitted.logits(x[400:])
     held_out = -np.log(choice.out_of_fold[train, labels[train]]).mean()
     assert choice.out_of_fold.shape == (400, 4)
@@ -380,7 +383,7 @@ def test_out_of_fold_probabilities_are_as_good_as_those_on_new_examples(head, ro
 def test_auto_tries_both_heads_on_each_number_of_taps_and_says_what_it_found():
     x, labels = examples(120, widths=(4,) * 10)
     lines = []
-    choice = choose(x, labels, 4, (4,) * 10, log=lines.append)
+    choice = choose(x, labels, 4, tap_widths=(4,) * 10, log=lines.append)
     singles = [entry for entry in choice.table if not entry.members]
     assert [(entry.head, entry.taps) for entry in singles] == [
         (head, taps) for head in ("gaussian", "linear") for taps in (1, 3, 8, 10)
@@ -400,7 +403,16 @@ def guesses(name: str, labels: np.ndarray, wrong: slice, *, sure: float) -> vali
     logits = sure * np.eye(3)[said]
     loss = log_loss(logits / temperature(logits, labels), labels)
     right = said == labels
-    return validate.Candidate(name, 1, right.mean(), 0.0, loss, right, None, logits)
+    return validate.Candidate(
+        head=name,
+        taps=1,
+        accuracy=right.mean(),
+        error=0.0,
+        loss=loss,
+        right=right,
+        strength=None,
+        logits=logits,
+    )
 
 
 def test_the_mean_of_two_heads_is_taken_where_it_predicts_better_than_each():
@@ -424,7 +436,8 @@ def test_a_head_alone_is_taken_where_the_other_one_only_harms():
 def test_the_mean_of_heads_is_that_of_their_log_probabilities():
     x, labels = examples(200)
     members = tuple(
-        choose(x, labels, 4, WIDTHS, head=head, log=quiet).fitted for head in ("gaussian", "linear")
+        choose(x, labels, 4, tap_widths=WIDTHS, head=head, log=quiet).fitted
+        for head in ("gaussian", "linear")
     )
     average = Averaged(members)
     log_probabilities = np.mean([log_softmax(one.logits(x), 1) for one in members], axis=0)
@@ -440,7 +453,8 @@ def test_the_mean_of_heads_is_that_of_their_log_probabilities():
 def test_the_mean_of_heads_survives_a_keras_file(tmp_path):
     x, labels = examples(200)
     one, two = (
-        choose(x, labels, 4, WIDTHS, head=head, log=quiet).fitted for head in ("gaussian", "linear")
+        choose(x, labels, 4, tap_widths=WIDTHS, head=head, log=quiet).fitted
+        for head in ("gaussian", "linear")
     )
     layer = Averaged((one, two)).layer()
     layer.save(tmp_path / "mean.keras")
@@ -453,7 +467,7 @@ def test_the_mean_of_heads_survives_a_keras_file(tmp_path):
 def test_heads_are_listed_one_after_the_other_whatever_order_they_are_tried_in(classes):
     x, labels = examples(4 * classes, classes=classes, widths=(4,) * 3)
     lines = []
-    choose(x, labels, classes, (4,) * 3, log=lines.append)
+    choose(x, labels, classes, tap_widths=(4,) * 3, log=lines.append)
     heads = [line.removeprefix("->").split()[0] for line in lines[1:-1] if "mean" not in line]
     assert heads == ["gaussian", "gaussian", "linear", "linear"]
 
@@ -461,7 +475,14 @@ def test_heads_are_listed_one_after_the_other_whatever_order_they_are_tried_in(c
 def candidate(taps: int, right: np.ndarray, head="gaussian") -> validate.Candidate:
     """A candidate of which only the right answers matter."""
     return validate.Candidate(
-        head, taps, float(right.mean()), 0.0, 1.0, right, None, np.zeros((len(right), 2))
+        head=head,
+        taps=taps,
+        accuracy=float(right.mean()),
+        error=0.0,
+        loss=1.0,
+        right=right,
+        strength=None,
+        logits=np.zeros((len(right), 2)),
     )
 
 
@@ -487,7 +508,7 @@ def test_a_class_with_one_example_is_learnt_and_counts_as_wrong_out_of_fold():
     labels[labels == 3] = 2
     labels[-1] = 3
     for head in ("auto", "ridge", "prototype"):
-        choice = choose(x, labels, 4, WIDTHS, head=head, log=quiet)
+        choice = choose(x, labels, 4, tap_widths=WIDTHS, head=head, log=quiet)
         assert choice.out_of_fold[-1, 3] == 0 and choice.out_of_fold[-1].sum() == pytest.approx(1)
         assert choice.fitted.logits(x).shape == (81, 4)
 
@@ -495,7 +516,7 @@ def test_a_class_with_one_example_is_learnt_and_counts_as_wrong_out_of_fold():
 def test_one_example_a_class_gets_the_prototype_and_a_word_about_it():
     x, labels = examples(4)
     lines = []
-    choice = choose(x, labels, 4, WIDTHS, log=lines.append)
+    choice = choose(x, labels, 4, tap_widths=WIDTHS, log=lines.append)
     assert (
         choice.fitted.name == "prototype"
         and choice.table == ()
@@ -507,7 +528,7 @@ def test_one_example_a_class_gets_the_prototype_and_a_word_about_it():
 def test_a_class_that_is_absent_from_training_is_never_named():
     x, labels = examples(80)
     labels = np.array([0, 1, 3, 4])[labels]
-    choice = choose(x, labels, 6, WIDTHS, log=quiet)
+    choice = choose(x, labels, 6, tap_widths=WIDTHS, log=quiet)
     logits = choice.fitted.logits(x)
     assert logits.shape == choice.out_of_fold.shape == (80, 6)
     assert (
@@ -519,7 +540,7 @@ def test_a_class_that_is_absent_from_training_is_never_named():
 def test_the_shares_of_unequal_classes_are_added_where_they_predict_better():
     x, labels = examples(4000, noise=2.0)
     keep = (labels == 0) | (np.arange(4000) % 12 == 0)
-    choice = choose(x[keep], labels[keep], 4, WIDTHS, head="gaussian", log=quiet)
+    choice = choose(x[keep], labels[keep], 4, tap_widths=WIDTHS, head="gaussian", log=quiet)
     assert choice.prior
     assert choice.out_of_fold.mean(0) == pytest.approx(
         np.bincount(labels[keep]) / keep.sum(), abs=0.05
@@ -528,7 +549,7 @@ def test_the_shares_of_unequal_classes_are_added_where_they_predict_better():
 
 def test_examples_that_are_all_alike_do_not_break_the_choice():
     labels = np.arange(40) % 2
-    choice = choose(np.ones((40, sum(WIDTHS)), np.float32), labels, 2, WIDTHS, log=quiet)
+    choice = choose(np.ones((40, sum(WIDTHS)), np.float32), labels, 2, tap_widths=WIDTHS, log=quiet)
     np.testing.assert_allclose(choice.out_of_fold, 0.5, atol=0.1)
 
 
@@ -542,7 +563,7 @@ def test_features_that_are_not_finite_are_refused_with_what_to_try():
             r"Check its value range \(--value-range"
         ),
     ):
-        choose(x, labels, 4, WIDTHS, log=quiet)
+        choose(x, labels, 4, tap_widths=WIDTHS, log=quiet)
 
 
 @pytest.mark.parametrize(
@@ -582,8 +603,8 @@ def test_a_trained_head_is_calibrated_on_validation():
         MLP(4, hidden=32),
         x,
         labels,
-        np.arange(400),
-        np.arange(400, 600),
+        train_rows=np.arange(400),
+        validation_rows=np.arange(400, 600),
         epochs=8,
         batch_size=16,
         log=lines.append,
@@ -606,7 +627,7 @@ def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_o
     x, labels = examples(400)
     lines = []
     found = fit_head(
-        Cosine(4), x, labels, np.arange(400), epochs=2, batch_size=32, log=lines.append
+        Cosine(4), x, labels, train_rows=np.arange(400), epochs=2, batch_size=32, log=lines.append
     )
     assert (
         len(found.positions) == 80
@@ -614,7 +635,14 @@ def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_o
     )
     assert len(found.history) == 2 and "val_loss" not in found.history[0]
     direct = fit_head(
-        Cosine(4), x, labels, np.arange(400), np.arange(10), epochs=2, batch_size=32, log=quiet
+        Cosine(4),
+        x,
+        labels,
+        train_rows=np.arange(400),
+        validation_rows=np.arange(10),
+        epochs=2,
+        batch_size=32,
+        log=quiet,
     )
     assert_same(
         found.head(x).numpy() * found.temperature, direct.head(x).numpy() * direct.temperature, 1e-4
@@ -627,7 +655,14 @@ def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
     def trained():
         keras.utils.set_random_seed(3)  # a layer draws its seeds when it is made
         return fit_head(
-            MLP(4, hidden=8), x, labels, np.arange(300), epochs=2, batch_size=32, seed=3, log=quiet
+            MLP(4, hidden=8),
+            x,
+            labels,
+            train_rows=np.arange(300),
+            epochs=2,
+            batch_size=32,
+            seed=3,
+            log=quiet,
         )
 
     one, two = trained(), trained()
@@ -637,9 +672,13 @@ def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
 
 def test_features_that_are_read_batch_by_batch_train_the_same_head(monkeypatch):
     x, labels = examples(300)
-    one = fit_head(Cosine(4), x, labels, np.arange(300), epochs=2, batch_size=32, log=quiet)
+    one = fit_head(
+        Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32, log=quiet
+    )
     monkeypatch.setattr("tfxfer.probe.train.LOADED", 0)
-    two = fit_head(Cosine(4), x, labels, np.arange(300), epochs=2, batch_size=32, log=quiet)
+    two = fit_head(
+        Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32, log=quiet
+    )
     np.testing.assert_array_equal(one.head(x).numpy(), two.head(x).numpy())
 
 
@@ -649,7 +688,7 @@ def test_a_head_with_too_few_logits_is_refused():
         ValueError,
         match=r"expected logits \[B, C\] with C >= 4.*Received: output shape \(None, 3\)",
     ):
-        fit_head(MLP(3), x, labels, np.arange(40), log=quiet)
+        fit_head(MLP(3), x, labels, train_rows=np.arange(40), log=quiet)
 
 
 def test_twins_are_held_out_together():
@@ -659,11 +698,13 @@ def test_twins_are_held_out_together():
         np.float32
     )
     labels = rng.integers(0, 2, 60)[units]
-    folds = deal(labels, 5, 0, units)
+    folds = deal(labels, 5, 0, units=units)
     assert all(len(set(folds[units == unit])) == 1 for unit in range(60))
-    alone = choose(x, labels, 2, (32,), head="gaussian", log=lambda line: None).out_of_fold
+    alone = choose(
+        x, labels, 2, tap_widths=(32,), head="gaussian", log=lambda line: None
+    ).out_of_fold
     together = choose(
-        x, labels, 2, (32,), head="gaussian", units=units, log=lambda line: None
+        x, labels, 2, tap_widths=(32,), head="gaussian", units=units, log=lambda line: None
     ).out_of_fold
     assert (alone.argmax(1) == labels).mean() > 0.8 and (together.argmax(1) == labels).mean() < 0.7
 
@@ -745,7 +786,7 @@ FLAT = flat_features()
 @pytest.mark.parametrize("head", FITS)
 def test_features_that_say_nothing_give_a_head_with_numbers(head, name):
     x, labels = FLAT[name], np.arange(60) % 3
-    found = choose(x, labels, 3, (12, 8), head=head, log=quiet)
+    found = choose(x, labels, 3, tap_widths=(12, 8), head=head, log=quiet)
     assert np.isfinite(found.out_of_fold).all() and np.isfinite(found.fitted.kernel).all()
     assert np.isfinite(found.fitted.logits(x)).all()
 

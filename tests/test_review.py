@@ -56,14 +56,14 @@ def test_a_class_without_examples_is_never_suggested():
 def test_the_pair_that_is_the_same_picture_comes_first():
     x = np.random.default_rng(0).normal(size=(3000, 20)).astype(np.float32)
     x[2500] = 3 * x[17]
-    pairs = nearest(x, np.arange(2000, 3000), np.arange(2000), 5)
+    pairs = nearest(x, np.arange(2000, 3000), np.arange(2000), most=5)
     assert pairs[0][:2] == (2500, 17) and pairs[0][2] == pytest.approx(1.0, abs=1e-5)
     assert (
         len(pairs) == 5
         and len({j for _, j, _ in pairs}) == 5
         and [s for *_, s in pairs] == sorted((s for *_, s in pairs), reverse=True)
     )
-    assert nearest(x, np.arange(0), np.arange(5), 5) == []
+    assert nearest(x, np.arange(0), np.arange(5), most=5) == []
 
 
 def test_no_training_image_weighs_more_than_another():
@@ -72,7 +72,7 @@ def test_no_training_image_weighs_more_than_another():
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     z = z - z[train].mean(0)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
-    assert nearest(x, judged, train, 1)[0][2] == pytest.approx(
+    assert nearest(x, judged, train, most=1)[0][2] == pytest.approx(
         (z[judged] @ z[train].T).max(), abs=1e-5
     )
 
@@ -141,7 +141,7 @@ def test_many_pictures_of_one_colour_are_told_with_an_example():
 def test_a_plane_puts_like_next_to_like():
     x, labels = load_digits(return_X_y=True)
     positions = np.arange(300)
-    shown, places = plane(x.astype(np.float32), positions, labels[positions], 0)
+    shown, places = plane(x.astype(np.float32), positions, labels[positions], seed=0)
     assert places.min() == 0 and places.max() == 1
     distances = np.linalg.norm(places[:, None] - places, axis=2) + 9 * np.eye(len(places))
     assert np.mean(labels[shown][distances.argmin(1)] == labels[shown]) > 0.8
@@ -150,7 +150,8 @@ def test_a_plane_puts_like_next_to_like():
 @pytest.mark.parametrize("count", [0, 1, 9])
 def test_too_few_examples_are_not_drawn(count):
     assert (
-        len(plane(np.eye(12, dtype=np.float32), np.arange(count), np.zeros(count, int), 0)[0]) == 0
+        len(plane(np.eye(12, dtype=np.float32), np.arange(count), np.zeros(count, int), seed=0)[0])
+        == 0
     )
 
 
@@ -169,11 +170,11 @@ def test_the_part_that_the_answer_hangs_on_is_found():
 
 def test_lots_are_drawn_from_every_class_and_the_same_ones_each_time():
     labels = np.repeat([0, 1, 2], [80, 15, 5])
-    drawn = drawn_by_lot(list(range(100)), labels, 12, 0)
-    assert drawn == drawn_by_lot(list(range(100)), labels, 12, 0)
+    drawn = drawn_by_lot(list(range(100)), labels, 12, seed=0)
+    assert drawn == drawn_by_lot(list(range(100)), labels, 12, seed=0)
     assert len(set(drawn)) == 12 and np.bincount(labels[drawn]).tolist() == [4, 4, 4]
-    assert sorted(drawn_by_lot([3, 99], labels, 12, 0)) == [3, 99]
-    assert drawn_by_lot([], labels, 12, 0) == []
+    assert sorted(drawn_by_lot([3, 99], labels, 12, seed=0)) == [3, 99]
+    assert drawn_by_lot([], labels, 12, seed=0) == []
 
 
 def test_pictures_from_memory_are_looked_at_too():
@@ -228,7 +229,7 @@ DEGENERATE = degenerate()
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_a_plane_of_odd_features_has_places_for_all_or_for_none(name):
     x = DEGENERATE[name]
-    shown, places = plane(x, np.arange(len(x)), np.arange(len(x)) % 2, 0)
+    shown, places = plane(x, np.arange(len(x)), np.arange(len(x)) % 2, seed=0)
     assert places.shape == (len(shown), 2) and len(shown) in (0, len(x))
     assert np.isfinite(places).all() and not np.any((places < 0) | (places > 1))
     assert name not in FLAT or not len(shown)
@@ -237,7 +238,7 @@ def test_a_plane_of_odd_features_has_places_for_all_or_for_none(name):
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_pairs_of_odd_features_have_similarities_that_are_numbers(name):
     x = DEGENERATE[name]
-    pairs = nearest(x, np.arange(30, 60), np.arange(30), 5)
+    pairs = nearest(x, np.arange(30, 60), np.arange(30), most=5)
     assert all(0 < similarity <= 1 + 1e-5 for *_, similarity in pairs)
     assert name not in FLAT or not pairs
 

@@ -61,7 +61,9 @@ def test_a_node_tells_its_block(node, block):
 def test_the_last_map_has_the_output_as_its_mean(tiny):
     shapes = tiny.stage_shapes
     assert shapes[-1] == (8, 8, 16) and tiny.features == 16
-    call = savedmodel.function(tiny.inference, tiny.weights, tiny.input_shape, (tiny.last_map,))
+    call = savedmodel.function(
+        tiny.inference, tiny.weights, tiny.input_shape, taps=(tiny.last_map,)
+    )
     plain = savedmodel.function(tiny.inference, tiny.weights, tiny.input_shape)
     x = np.random.default_rng(0).random((2, 32, 32, 3), dtype=np.float32)
     values = [tiny.weights[i].value for i in tiny.inference.weights]

@@ -161,7 +161,7 @@ def small() -> tuple[keras.Model, list[np.ndarray]]:
         ]
     )
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
-    return model, ready(model, keras.optimizers.SGD(0.0, momentum=0.9), batches, 0.1)
+    return model, ready(model, keras.optimizers.SGD(0.0, momentum=0.9), batches, smoothing=0.1)
 
 
 def batches(epoch: int, done: int) -> tf.data.Dataset:
@@ -171,17 +171,17 @@ def batches(epoch: int, done: int) -> tf.data.Dataset:
 
 def held_out() -> HeldOut:
     return HeldOut(
-        lambda model: np.asarray(model.predict(X, batch_size=8, verbose=0), np.float64),
-        Y.argmax(1),
-        (np.arange(12), np.arange(12, 24)),
-        3,
+        answers=lambda model: np.asarray(model.predict(X, batch_size=8, verbose=0), np.float64),
+        labels=Y.argmax(1),
+        watch=(np.arange(12), np.arange(12, 24)),
+        patience=3,
     )
 
 
 def trained(folder: Path, **options) -> tuning.Trained:
     model, start = small()
     options = {"epochs": 4, "rate": 0.1, "log": lambda line: None, **options}
-    return train(model, batches, 6, start, examples=24, folder=folder, **options)
+    return train(model, batches, 6, start=start, examples=24, folder=folder, **options)
 
 
 def same(one: tuning.Trained, other: tuning.Trained) -> bool:
@@ -240,8 +240,8 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
                 network,
                 2,
                 features,
-                judged,
-                extractor,
+                plan=judged,
+                extract=extractor,
                 views=views,
                 augment=("crop",),
                 folder=folder,
@@ -330,13 +330,13 @@ def examples_of(train: int, validation: int) -> data.Examples:
     n = train + validation
     splits = ("train",) * train + ("validation",) * validation
     return data.Examples(
-        tuple(map(str, range(n))),
-        np.arange(n) % 2,
-        splits,
-        ("a", "b"),
-        tuple(map(str, range(n))),
-        lambda i: b"",
-        "numbers",
+        files=tuple(map(str, range(n))),
+        labels=np.arange(n) % 2,
+        splits=splits,
+        classes=("a", "b"),
+        digests=tuple(map(str, range(n))),
+        read=lambda i: b"",
+        source="numbers",
     )
 
 
@@ -417,7 +417,7 @@ def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, 
     tuned, frozen = np.ones(100, bool), np.ones(100, bool)
     frozen[:only_tuned] = False
     tuned[50 : 50 + only_frozen] = False
-    found = verdict(saying(tuned), saying(frozen), TRUTH, 1)
+    found = verdict(saying(tuned), saying(frozen), TRUTH, folds=1)
     assert found.tuned_wins is wins
     assert str(found).startswith("Chosen: the tuned model" if wins else "Chosen: the frozen model")
     assert f"({only_tuned - only_frozen:+.1f} ± " in str(found)
@@ -426,26 +426,28 @@ def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, 
 @pytest.mark.parametrize("n", [3, 5, 12])
 def test_three_examples_decide_nothing(n):
     truth, all_right = TRUTH[:n], np.ones(n, bool)
-    assert not verdict(saying(all_right), saying(np.arange(n) >= 3), truth, 3).tuned_wins
-    worse = verdict(saying(~all_right), saying(all_right), truth, 3)
+    assert not verdict(saying(all_right), saying(np.arange(n) >= 3), truth, folds=3).tuned_wins
+    worse = verdict(saying(~all_right), saying(all_right), truth, folds=3)
     assert "no gain at all" not in str(worse)
 
 
 def test_a_model_that_is_as_often_right_and_more_sure_is_better():
     right = np.arange(100) < 95
     sure, unsure = saying(right, 3.0), saying(right, 0.5)
-    assert verdict(sure, unsure, TRUTH, 3).tuned_wins
-    assert not verdict(unsure, sure, TRUTH, 3).tuned_wins
+    assert verdict(sure, unsure, TRUTH, folds=3).tuned_wins
+    assert not verdict(unsure, sure, TRUTH, folds=3).tuned_wins
 
 
 def test_a_model_that_is_more_sure_and_less_often_right_is_not_better():
-    found = verdict(saying(np.arange(100) < 97, 3.0), saying(np.arange(100) < 98, 0.2), TRUTH, 3)
+    found = verdict(
+        saying(np.arange(100) < 97, 3.0), saying(np.arange(100) < 98, 0.2), TRUTH, folds=3
+    )
     assert found.loss_gain > 2 * found.loss_error and not found.tuned_wins
 
 
 def test_a_gain_for_which_the_time_was_too_short_is_left():
     tuned, frozen = saying(np.arange(100) < 90), saying(np.arange(100) < 60)
-    found = replace(verdict(tuned, frozen, TRUTH, 3), late=True)
+    found = replace(verdict(tuned, frozen, TRUTH, folds=3), late=True)
     assert not found.tuned_wins
     assert str(found).startswith(
         "Chosen: the frozen model. 0.900 tuned"
@@ -454,13 +456,13 @@ def test_a_gain_for_which_the_time_was_too_short_is_left():
 
 def test_a_comparison_that_the_time_cut_off_says_so():
     said = saying(np.arange(100) < 80)
-    found = replace(verdict(said, said, TRUTH, 3), cut=True)
+    found = replace(verdict(said, said, TRUTH, folds=3), cut=True)
     assert "the time was up" in str(found) and "no gain" not in str(found)
 
 
 def test_models_that_are_right_on_the_same_examples_are_no_gain():
     said = saying(np.arange(100) < 80)
-    assert str(verdict(said, said, TRUTH, 1)).endswith("(+0.0 ± 0.0 points): no gain at all.")
+    assert str(verdict(said, said, TRUTH, folds=1)).endswith("(+0.0 ± 0.0 points): no gain at all.")
 
 
 def test_between_is_frozen_at_0_and_tuned_at_1():
@@ -480,20 +482,20 @@ def world(photos, tiny_savedmodel, tmp_path_factory):
 
 
 def heads_of(features) -> Heads:
-    return Heads(features, "auto", 0, tf.distribute.get_strategy())
+    return Heads(features=features, head="auto", seed=0, strategy=tf.distribute.get_strategy())
 
 
 def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
     network, features, how, extractor = world
     said = []
-    cached = tuning.last_stages(network, 1, features, how, extractor, log=said.append)
+    cached = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=said.append)
     whole = tuning.from_pixels(network, features, batch_size=8)
     assert "up to block1" in said[0] and "kept in float" in said[1]
     head = choose(
         features.output,
         features.examples.labels,
         2,
-        (features.feature_size,),
+        tap_widths=(features.feature_size,),
         head="linear",
         log=nothing,
     ).fitted
@@ -507,7 +509,7 @@ def linear_head(features, rows):
     part = features.take(rows)
     labels = part.examples.labels
     width = (features.feature_size,)
-    return choose(part.output, labels, 2, width, head="linear", log=nothing).fitted
+    return choose(part.output, labels, 2, tap_widths=width, head="linear", log=nothing).fitted
 
 
 def answers_from_files(model, network, features, rows):
@@ -522,12 +524,12 @@ def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
     seen, held = how.folds[0]
     task = tuning.from_pixels(network, features, batch_size=8)
     if way == "activations":
-        task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+        task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     start = linear_head(features, seen)
     model, _ = task.build(start)
     part = features.take(seen)
     labels = part.examples.labels
-    frozen = choose(part, labels, 2, features.tap_widths, head=head, log=nothing).fitted
+    frozen = choose(part, labels, 2, tap_widths=features.tap_widths, head=head, log=nothing).fitted
     average = task.average(model, start, frozen, 0.5, False)
     expected = 0.5 * start.logits(features.take(held).output) + frozen.logits(features.take(held))
     found = answers_from_files(average, network, features, held)
@@ -544,7 +546,9 @@ def averaged(task, features, both_sides, rows):
     """A head to start from, a frozen one that sees both sides, and the mean of both models."""
     start = linear_head(features, rows)
     labels = features.examples.labels[rows]
-    frozen = choose(both_sides.take(rows), labels, 2, features.tap_widths, log=nothing).fitted
+    frozen = choose(
+        both_sides.take(rows), labels, 2, tap_widths=features.tap_widths, log=nothing
+    ).fitted
     return start, frozen, task.average(task.build(start)[0], start, frozen, 0.5, True)
 
 
@@ -554,7 +558,7 @@ def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_s
     seen, held = how.folds[0]
     task = tuning.from_pixels(network, features, batch_size=8)
     if way == "activations":
-        task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+        task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     start, frozen, average = averaged(task, features, both_sides, seen)
     alone = start.logits(features.take(held).output)
     expected = 0.5 * alone + frozen.logits(both_sides.take(held))
@@ -569,7 +573,7 @@ def test_the_frozen_model_sees_both_sides_where_that_is_better(
     network, features, how, extractor = world
     monkeypatch.setattr("tfxfer.mirrors.compare", lambda *probabilities: (better, "measured"))
     said = []
-    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     options = {"epochs": 1, "rate": 1e-9, "folder": tmp_path, "log": said.append}
     found = tuning.compete([task], both_sides, how, **options)
     assert (found.model, found.mirror) == (None, better)
@@ -577,7 +581,7 @@ def test_the_frozen_model_sees_both_sides_where_that_is_better(
     rows = how.everything
     used = both_sides if better else features
     labels = features.examples.labels[rows]
-    expected = choose(used.take(rows), labels, 2, features.tap_widths, log=nothing)
+    expected = choose(used.take(rows), labels, 2, tap_widths=features.tap_widths, log=nothing)
     np.testing.assert_array_equal(found.probabilities, expected.out_of_fold)
 
 
@@ -586,7 +590,7 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
 ):
     network, features, how, extractor = world
     seen, held = how.folds[0]
-    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     _, _, average = averaged(task, features, both_sides, seen)
     pixels = Pixels(features.examples, network.image_size, network.value_range, 8)
     found = of_model(pixels, average, both_sides).outputs(held)
@@ -596,11 +600,11 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
 def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):
     network, features, how, extractor = world
     seen = how.folds[0][0]
-    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     start = linear_head(features, seen)
     part = features.take(seen)
     labels = part.examples.labels
-    frozen = choose(part, labels, 2, features.tap_widths, log=nothing).fitted
+    frozen = choose(part, labels, 2, tap_widths=features.tap_widths, log=nothing).fitted
     average = task.average(task.build(start)[0], start, frozen, 0.5, False)
     average.save(tmp_path / "average.keras")
     again = keras.models.load_model(tmp_path / "average.keras")
@@ -621,7 +625,12 @@ def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypat
     monkeypatch.setattr(Cache, "free", lambda self: 1000)
     said = []
     task = tuning.last_stages(
-        network, 1, features, how, replace(extractor, cache=Cache(tmp_path)), log=said.append
+        network,
+        1,
+        features,
+        plan=how,
+        extract=replace(extractor, cache=Cache(tmp_path)),
+        log=said.append,
     )
     assert (
         "too full to keep them in float16 (0.0 MiB free in" in said[-1]
@@ -634,7 +643,7 @@ def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypat
 def test_altered_copies_are_kept_only_where_they_are_tried(world):
     network, features, how, extractor = world
     options = {"views": None, "augment": ("crop",), "log": nothing}
-    plain = tuning.last_stages(network, 1, features, how, extractor, **options)
+    plain = tuning.last_stages(network, 1, features, plan=how, extract=extractor, **options)
     assert (plain.views, plain.source.count("views")) == (0, 0)
     assert plain.more_views is not None and plain.seconds_of_views is not None
     varied = plain.more_views()
@@ -652,16 +661,19 @@ def test_altered_copies_are_kept_only_where_they_are_tried(world):
 
 def test_no_altered_copies_are_tried_where_none_is_harmless(world):
     network, features, how, extractor = world
-    task = tuning.last_stages(network, 1, features, how, extractor, views=None, log=nothing)
+    task = tuning.last_stages(
+        network, 1, features, plan=how, extract=extractor, views=None, log=nothing
+    )
     assert task.more_views is None
 
 
 def test_activations_that_are_kept_already_need_no_room(world, monkeypatch, tmp_path):
     network, features, how, extractor = world
-    first = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    first = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     monkeypatch.setattr(Cache, "free", lambda self: 0)
     assert (
-        tuning.last_stages(network, 1, features, how, extractor, log=nothing).source == first.source
+        tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing).source
+        == first.source
     )
     assert first.source.startswith("activations after block1 in float")
 
@@ -673,13 +685,13 @@ def test_a_run_that_goes_on_starts_from_the_same_inputs(world, monkeypatch, tmp_
         full.setattr(Cache, "free", lambda self: 0)
         assert (
             tuning.last_stages(
-                network, 1, features, how, empty, folder=tmp_path / "work", log=nothing
+                network, 1, features, plan=how, extract=empty, folder=tmp_path / "work", log=nothing
             ).source
             == "pixels"
         )
     assert (
         tuning.last_stages(
-            network, 1, features, how, empty, folder=tmp_path / "work", log=nothing
+            network, 1, features, plan=how, extract=empty, folder=tmp_path / "work", log=nothing
         ).source
         == "pixels"
     )
@@ -739,7 +751,11 @@ def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel):
     )
     said = []
     kinds = tuning.harmless(
-        features, features.examples.where("train"), network.prefix(3), extractor, log=said.append
+        features,
+        features.examples.where("train"),
+        network.prefix(3),
+        extract=extractor,
+        log=said.append,
     )
     assert "flip" not in kinds and "it changes what is seen, not used" in said[0]
 
@@ -865,7 +881,9 @@ def test_photos_that_were_taken_from_train_are_trained_on_at_last(taken, colours
     everything = np.union1d(*first)
     places = np.arange(len(first[1]))
     trained_on = everything if taken else first[0]
-    how = Plan((first,), (places[::2], places[1::2]), trained_on, taken)
+    how = Plan(
+        folds=(first,), groups=(places[::2], places[1::2]), everything=trained_on, taken=taken
+    )
     task = tuning.from_pixels(network, features)
     options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "folder": tmp_path / "work"}
     found = tuning.compete([task], features, how, log=nothing, **options)
@@ -891,7 +909,7 @@ def test_more_stages_are_trained_where_they_help(colours, tmp_path):
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how, said = plan(features.examples, 0), []
     # The first stage sees grey alone: what comes after it can't learn a colour.
-    last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     tasks = [last, tuning.from_pixels(network, features)]
     options = {"head": "gaussian", "epochs": 20, "rate": 0.03, "folder": tmp_path / "work"}
     found = tuning.compete(tasks, features, how, log=said.append, **options)
@@ -906,16 +924,26 @@ def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_p
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how, said = plan(features.examples, 0), []
     options = {"views": None, "augment": ("flip",), "log": nothing}
-    last = tuning.last_stages(network, 1, features, how, extractor, **options)
+    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, **options)
     one = tf.distribute.get_strategy()
-    way = Way(4, 8, 0, tmp_path, float("inf"), said.append, nothing, one, longest=8)
+    way = Way(
+        epochs=4,
+        batch_size=8,
+        seed=0,
+        folder=tmp_path,
+        until=float("inf"),
+        log=said.append,
+        show=nothing,
+        strategy=one,
+        longest=8,
+    )
     setting, judged = pick_setting(
         [Setting(last, (1,), 0.01)],
         (0.01,),
         features,
-        how,
-        way,
-        heads_of(features).start,
+        plan=how,
+        way=way,
+        start=heads_of(features).start,
     )
     losses = {
         line.partition(":")[0]: float(re.search(r"log loss (\d+\.\d+)", line)[1])
@@ -933,8 +961,17 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     extractor = Extractor(Cache(tmp_path / "cache"))
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how = plan(features.examples, 0)
-    last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
-    way = Way(2, 8, 0, tmp_path, float("inf"), nothing, nothing, tf.distribute.get_strategy())
+    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+    way = Way(
+        epochs=2,
+        batch_size=8,
+        seed=0,
+        folder=tmp_path,
+        until=float("inf"),
+        log=nothing,
+        show=nothing,
+        strategy=tf.distribute.get_strategy(),
+    )
     head = heads_of(features).start(how.folds[0][0])
     one = Setting(last, (1,), 0.01)
     whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
@@ -950,9 +987,18 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
 
 def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
     network, features, how, extractor = world
-    task = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     one = Setting(task, (1,), 0.01)
-    way = Way(1, 8, 0, tmp_path, float("inf"), nothing, nothing, tf.distribute.get_strategy())
+    way = Way(
+        epochs=1,
+        batch_size=8,
+        seed=0,
+        folder=tmp_path,
+        until=float("inf"),
+        log=nothing,
+        show=nothing,
+        strategy=tf.distribute.get_strategy(),
+    )
 
     def graphs() -> set[int]:
         gc.collect()
@@ -1011,11 +1057,24 @@ def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how = plan(features.examples, 0)
     one, deeper = (
-        Setting(tuning.last_stages(network, 1, features, how, extractor, log=nothing), (n,), 0.01)
+        Setting(
+            tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing),
+            (n,),
+            0.01,
+        )
         for n in (1, 2)
     )
     until = time.monotonic() + 1000
-    way = Way(10, 8, 0, tmp_path, until, nothing, nothing, tf.distribute.get_strategy())
+    way = Way(
+        epochs=10,
+        batch_size=8,
+        seed=0,
+        folder=tmp_path,
+        until=until,
+        log=nothing,
+        show=nothing,
+        strategy=tf.distribute.get_strategy(),
+    )
     costs = Costs({one.task: 1e-3, deeper.task: 1.0}, how, way)
     assert costs.fits(one, 100) and not costs.fits(deeper, 100)
     # A fold of two thirds three times, and all of train once: three times 10 epochs.
@@ -1058,7 +1117,7 @@ def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path
             part,
             part.examples.labels,
             2,
-            features.tap_widths,
+            tap_widths=features.tap_widths,
             head="linear",
             units=part.examples.units,
             log=nothing,
@@ -1210,14 +1269,23 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
 
 def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, monkeypatch):
     network, features, how, extractor = world
-    last = tuning.last_stages(network, 1, features, how, extractor, log=nothing)
+    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
     whole = tuning.from_pixels(network, features)
     setting = Setting(whole, ("all",), 0.01).further(Setting(last, (1,), 0.01))
     clock, fit = time.monotonic, Heads.start
     until = clock() + 1e5
-    way = Way(1, 8, 0, tmp_path, until, nothing, nothing, tf.distribute.get_strategy())
+    way = Way(
+        epochs=1,
+        batch_size=8,
+        seed=0,
+        folder=tmp_path,
+        until=until,
+        log=nothing,
+        show=nothing,
+        strategy=tf.distribute.get_strategy(),
+    )
     heads = heads_of(features)
-    folds = prepare_folds(setting, way, heads, how)
+    folds = prepare_folds(setting, way, heads, plan=how)
 
     def time_is_up_after(heads, rows):
         start = fit(heads, rows)
@@ -1225,7 +1293,7 @@ def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, 
         return start
 
     monkeypatch.setattr(Heads, "start", time_is_up_after)
-    assert train_final(setting, heads, how, folds, None) is None
+    assert train_final(setting, heads, how, folds=folds, ended=None) is None
 
 
 GRADUAL = ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]

@@ -42,7 +42,7 @@ def seen(strategy, rows: np.ndarray, size: int) -> list[int]:
     """Return which rows this worker's replicas are given in an epoch."""
     found = []
     for step in workers.batched(
-        strategy, rows, size, tf.data.Dataset.from_tensor_slices, lambda at: at
+        strategy, rows, size, examples=tf.data.Dataset.from_tensor_slices, then=lambda at: at
     ):
         for part in strategy.experimental_local_results(step):
             found += part.numpy().tolist()
@@ -142,12 +142,12 @@ def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> d
         strategy=strategy,
     )
     setting = Setting(task, (task.unfreeze,), 1e-3)
-    fold = prepared(setting, way, fitted, rows, held)
+    fold = prepared(setting, way, fitted, seen=rows, held=held)
     held_out = tuning.HeldOut(
-        lambda model: task.answers(model, held, 7),
-        features.examples.labels[held],
-        (np.arange(len(held)),),
-        9,
+        answers=lambda model: task.answers(model, held, 7),
+        labels=features.examples.labels[held],
+        watch=(np.arange(len(held)),),
+        patience=9,
     )
     result = trained(fold, "one", way.epochs, held_out=held_out)
     model = task.finish(fold.model, fitted)
@@ -193,7 +193,7 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
         out / "full",
         images,
     )
-    task = tuning.last_stages(network, 1, features, plan, extract, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=plan, extract=extract, log=nothing)
     found["partial"] = tuned(strategy, task, features, plan, out / "partial", images)
     keras.utils.set_random_seed(0)
     rows, held = plan.folds[0]
@@ -201,8 +201,8 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
         heads.Cosine(2),
         features,
         examples.labels,
-        rows,
-        held,
+        train_rows=rows,
+        validation_rows=held,
         epochs=2,
         batch_size=7,
         strategy=strategy,

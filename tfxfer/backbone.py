@@ -180,7 +180,7 @@ class Backbone(keras.layers.Layer):
         super().__init__(name=name, dtype="float32", autocast=False)
         with tf.init_scope():  # also where Keras traces, as in the build() of a model
             pretrained, self.handle, known, self.sha256 = opened(
-                handle, image_size, arguments, trust
+                handle, image_size, arguments, trust=trust
             )
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(
@@ -303,15 +303,15 @@ class Backbone(keras.layers.Layer):
         key = hashlib.sha256(f"{self.fingerprint} {maps}".encode()).hexdigest()
         width = sum(widths) or self.feature_size
         return Prefix(
-            graph,
-            "pixels:0",
-            "features:0",
-            self.image_size,
-            self.value_range,
-            width,
-            self.feature_size,
-            widths,
-            key,
+            graph=graph,
+            input="pixels:0",
+            output="features:0",
+            image_size=self.image_size,
+            value_range=self.value_range,
+            width=width,
+            feature_size=self.feature_size,
+            tap_widths=widths,
+            fingerprint=key,
         )
 
     def tapped(self, taps: int | None) -> "Backbone":
@@ -351,21 +351,21 @@ class Backbone(keras.layers.Layer):
         values = [v.numpy() for v in self._own]
         early = self._taps_before(first, taps)
         widths = self._widths(taps)[: len(early)]
-        graph = savedmodel.before(network, values, first, early)
+        graph = savedmodel.before(network, values, first, taps=early)
         key = hashlib.sha256(
             f"{self.fingerprint} {self.stages[first - 1].cut} {early}".encode()
         ).hexdigest()
         width = math.prod(network.stage_shapes[first - 1]) + sum(widths)
         prefix = Prefix(
-            graph,
-            "pixels:0",
-            "features:0",
-            self.image_size,
-            self.value_range,
-            width,
-            width,
-            (),
-            key,
+            graph=graph,
+            input="pixels:0",
+            output="features:0",
+            image_size=self.image_size,
+            value_range=self.value_range,
+            width=width,
+            feature_size=width,
+            tap_widths=(),
+            fingerprint=key,
         )
         part = savedmodel.after(network, values, first)
         rest = Backbone(
@@ -526,9 +526,9 @@ class Backbone(keras.layers.Layer):
                     graph,
                     self._pretrained.it.weights,
                     self._pretrained.it.input_shape,
-                    maps,
-                    fast,
-                    low,
+                    taps=maps,
+                    fast=fast,
+                    low=low,
                 )
         values = [tf.convert_to_tensor(self._own[i].value) for i in graph.weights]
         # Frozen weights must not cost a backward pass.
@@ -642,7 +642,9 @@ class Backbone(keras.layers.Layer):
         written, graphs = config.pop("format", None), config.pop("graphs", None)
         if written == FORMAT:
             digest, outline = config.pop("digest"), config.pop("outline")
-            awaited = Awaited(digest, outline, config.pop("width"), trust)
+            awaited = Awaited(
+                digest=digest, outline=outline, width=config.pop("width"), trust=trust
+            )
             known = KNOWN.get(digest)
             if known is None and graphs is not None:
                 content = np.frombuffer(base64.b64decode(graphs), np.uint8)

@@ -148,7 +148,7 @@ class Recipes(click.Group):
         def callback(context: click.Context, photos: str | None = None, **values: Any) -> None:
             if photos is not None:
                 values["data"] = data_by_position(context, photos, values["data"])
-            execute(context, function, name, values)
+            execute(context, function, name, values=values)
 
         doc = cleandoc(function.__doc__ or "")
         page = cleandoc(sys.modules[function.__module__].__doc__ or "")

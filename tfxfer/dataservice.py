@@ -42,16 +42,16 @@ def batched(
     def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
         steps = len(found) // chunk
         batches = in_order(
-            served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load)
+            served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load=load)
         )
         # Keras warns where a data set ends whose number of batches is unknown.
         counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
         return without_autotuning(counted.prefetch(2))
 
     return (
-        mine(*dealt(rows, size, 1, 0, 1))
+        mine(*dealt(rows, size, 1, first=0, count=1))
         if strategy.num_replicas_in_sync == 1
-        else shared_out(strategy, rows, size, mine)
+        else shared_out(strategy, rows, size, make=mine)
     )
 
 

@@ -59,7 +59,7 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
                 "A Cloud TPU VM needs a TensorFlow that is built for it; for a remote TPU set "
                 "TPU_NAME. Else leave out --device tpu and --strategy tpu."
             )
-        return Choice("tpu", "tpu", None, f"TPU {tpu_name()}")
+        return Choice(device="tpu", name="tpu", replicas=None, why=f"TPU {tpu_name()}")
     gpus = len(tf.config.list_physical_devices("GPU"))
     if device == "gpu" and not gpus:
         raise DistributeError(
@@ -85,7 +85,12 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
                 "--replicas is for --strategy mirrored: several workers have as many replicas as "
                 "they have devices."
             )
-        return Choice(found, "multiworker", None, f"worker {index} of {count}, {about}")
+        return Choice(
+            device=found,
+            name="multiworker",
+            replicas=None,
+            why=f"worker {index} of {count}, {about}",
+        )
     if name == "mirrored" or (
         name == "auto" and (replicas or gpus if found == "gpu" else replicas or 1) > 1
     ):
@@ -94,17 +99,17 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
         if found == "gpu" and wanted > gpus:
             raise DistributeError(f"--replicas {wanted} is more than the {gpus} GPUs there are.")
         return Choice(
-            found,
-            "mirrored",
-            wanted,
-            about if found == "gpu" else f"{about}, {wanted} logical CPUs on {there} cores",
+            device=found,
+            name="mirrored",
+            replicas=wanted,
+            why=about if found == "gpu" else f"{about}, {wanted} logical CPUs on {there} cores",
         )
     if replicas not in (None, 1):
         raise DistributeError(
             f"--replicas {replicas} and --strategy one contradict each other: "
             "use --strategy mirrored."
         )
-    return Choice(found, "one", 1, about)
+    return Choice(device=found, name="one", replicas=1, why=about)
 
 
 def strategy(

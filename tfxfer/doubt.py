@@ -129,11 +129,11 @@ def load(path: Path) -> Doubt:
     try:
         arrays = read_arrays(path)
         found = Doubt(
-            numbers(arrays.pop("strangest"), 1),
-            numbers(arrays.pop("known"), 1),
-            str(arrays.pop("by")),
-            int(arrays.pop("tail")),
-            Unknown(**{name: numbers(each, each.ndim) for name, each in arrays.items()}),
+            strangest=numbers(arrays.pop("strangest"), 1),
+            known=numbers(arrays.pop("known"), 1),
+            by=str(arrays.pop("by")),
+            tail=int(arrays.pop("tail")),
+            unknown=Unknown(**{name: numbers(each, each.ndim) for name, each in arrays.items()}),
         )
         score = found.unknown
         (width,), (columns,) = score.mean.shape, score.slopes.shape
@@ -186,7 +186,11 @@ def doubt(
         ["validation"] if len(validation) else [],
     )
     if len(validation) < ENOUGH:
-        known, by = [*known, out_of_fold(x, labels, seed, units)], [*by, "folds of train"]
+        known, by = [*known, out_of_fold(x, labels, seed, units=units)], [*by, "folds of train"]
     return Doubt(
-        strangeness(*held_out), np.sort(np.concatenate(known)), " and ".join(by), tail, fitted
+        strangest=strangeness(*held_out),
+        known=np.sort(np.concatenate(known)),
+        by=" and ".join(by),
+        tail=tail,
+        unknown=fitted,
     )

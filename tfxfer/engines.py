@@ -192,7 +192,7 @@ def folded(graph: GraphDef) -> GraphDef:
         ]
         known = [v for v in values if v is not None]
         if len(known) == len(values):
-            fold(result, norm, convolution, known)
+            fold(result, norm, convolution, values=known)
     return result
 
 

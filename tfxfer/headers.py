@@ -106,7 +106,7 @@ def measure(encoded: tf.Tensor) -> Measured:
         form - PNG, [lambda reader=reader: reader(encoded, head) for reader in readers]
     )
     pixels = tf.reduce_prod(shape)  # both sides are below 2**31, so the product fits into int64
-    return Measured(_bounded(encoded, pixels, most), form, pixels, head)
+    return Measured(encoded=_bounded(encoded, pixels, most), form=form, pixels=pixels, head=head)
 
 
 def _bounded(encoded: tf.Tensor, pixels: tf.Tensor, most: int | tf.Tensor) -> tf.Tensor:

@@ -45,7 +45,7 @@ def read_header(read: Read, choose: Choose) -> Header:
     form = read(2 * full)
     number = read(choose(form, (0, 0, 4, 12)))
     extra_channels = choose(form, (number, number + 1, number + 2, number + 1))
-    return Header(width, height, extra_channels, preview)
+    return Header(width=width, height=height, extra_channels=extra_channels, preview=preview)
 
 
 def read_size(read: Read, choose: Choose, present: Any) -> tuple[Any, Any]:

@@ -45,7 +45,7 @@ def choose_head(
             part,
             examples.labels,
             len(examples.classes),
-            part.tap_widths or (part.feature_size,),
+            tap_widths=part.tap_widths or (part.feature_size,),
             head=head,
             units=examples.units,
             seed=seed,

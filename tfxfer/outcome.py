@@ -86,7 +86,9 @@ class Outcome:
             judged = could_be_right(*held_out)
             held_out = (held_out[0][judged], held_out[1][judged]) if judged.any() else None
         return (
-            doubt.doubt(self.examples, self.answers.outputs, self.answers.tail, held_out, seed)
+            doubt.doubt(
+                self.examples, self.answers.outputs, self.answers.tail, held_out=held_out, seed=seed
+            )
             if held_out
             else None
         )
@@ -291,7 +293,13 @@ def judge(
     found = np.concatenate([answers.probabilities(fresh), probabilities])
     check_numbers(examples, positions, found)
     order = np.argsort(positions, kind="stable")
-    return Outcome(examples, positions[order], found[order], answers, candidates or {})
+    return Outcome(
+        examples=examples,
+        positions=positions[order],
+        probabilities=found[order],
+        answers=answers,
+        candidates=candidates or {},
+    )
 
 
 def check_numbers(examples: Examples, positions: np.ndarray, probabilities: np.ndarray) -> None:
@@ -396,7 +404,7 @@ def baselines(features: Features, run: Run) -> Baselines:
 
     def fit(log: Callable[[str], None] = nothing, **inputs: Any) -> Baselines:
         return evaluate.baselines(
-            examples.labels, train, test, examples.classes, seed=run.seed, log=log, **inputs
+            examples.labels, train, test, classes=examples.classes, seed=run.seed, log=log, **inputs
         )
 
     LOG.info("Fitting simpler models, to compare with")
@@ -491,7 +499,11 @@ def settle(
     if chosen_of(found) == "averaged":  # its last columns are the frozen network's own output
         answers = replace(answers, outputs=lambda positions: features.output[positions])
     return model, judge(
-        features.examples, answers, found.positions, found.probabilities, found.candidates
+        features.examples,
+        answers,
+        found.positions,
+        probabilities=found.probabilities,
+        candidates=found.candidates,
     )
 
 
@@ -507,7 +519,7 @@ def write_gaussian(
 ) -> None:
     """Write gaussian.npz into the run's folder, if it can be computed; see `gaussian`."""
     what = "gaussian.npz"
-    if writer := optional(run, what, lambda: gaussian(features, labels, classes, widths)):
+    if writer := optional(run, what, lambda: gaussian(features, labels, classes, widths=widths)):
         run.write("gaussian.npz", writer)
 
 
@@ -519,5 +531,5 @@ def gaussian(
     The file holds `means` [C, d] and `P` [d, d], both of features in which each tap is scaled to
     length one, and `widths`, the number of columns of each tap.
     """
-    means, matrix = precision(features, labels, classes, widths)
+    means, matrix = precision(features, labels, classes, widths=widths)
     return lambda path: np.savez(path, means=means, P=matrix, widths=np.asarray(widths))

@@ -65,7 +65,7 @@ def pixels(
             "Expected image_size of at least (1, 1) and value_range (low, high). Received: "
             f"{image_size=}, {value_range=}"
         )
-    return _decode(encoded, (int(height), int(width)), low, high, skip_large=False)[0]
+    return _decode(encoded, (int(height), int(width)), low, high=high, skip_large=False)[0]
 
 
 @tf.autograph.experimental.do_not_convert
@@ -147,7 +147,7 @@ def _jpeg(
     # Decoding only what the crop keeps (decode_and_crop_jpeg) saved 0 to 8 %, which is not worth
     # its rules for borders.
     # After the first scan, another picture may have an EXIF block of its own.
-    turn = _orientation(before, b"Exif\0\0", HEAD, 0)
+    turn = _orientation(before, b"Exif\0\0", HEAD, skip=0)
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float64)
     spare = tf.reduce_min(shape / tf.gather(_sizes(size), turn)) / 2
     step = tf.reduce_sum(tf.cast(spare >= [2.0, 4.0], tf.int32))
@@ -172,7 +172,7 @@ def _not_jpeg(found: Measured, size: tuple[int, int]) -> tf.Tensor:
         encoded,
         tf.where(webp, b"EXIF", b"eXIf"),
         tf.where(webp, tf.int32.max, HEAD),
-        tf.where(webp, 4, 0),
+        skip=tf.where(webp, 4, 0),
     )
     return tf.cond(
         (form == PNG) & (head[24] == 16),
@@ -319,8 +319,8 @@ def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
         tf.unstack(tf.cast(scale, tf.float32)),
         tf.unstack(tf.cast(first * scale - start, tf.float32)),
     )
-    sideways = tf.transpose(_resize_rows(image, rows, high, down), [1, 0, 2])
-    done = _resize_rows(sideways, columns, wide, right)  # [columns, rows, 3]
+    sideways = tf.transpose(_resize_rows(image, rows, high, offset=down), [1, 0, 2])
+    done = _resize_rows(sideways, columns, wide, offset=right)  # [columns, rows, 3]
     upright = tf.cond(
         turn == 1, lambda: tf.transpose(done, [1, 0, 2]), lambda: _upright(done, turn)
     )

@@ -57,7 +57,7 @@ def settle(
             features,
             kept.labels,
             len(kept.classes),
-            features.tap_widths or (features.feature_size,),
+            tap_widths=features.tap_widths or (features.feature_size,),
             head="gaussian",
             units=kept.units,
             seed=seed,

@@ -42,13 +42,13 @@ class Watch:
                 return
             least, most = tf.reduce_min(pixels), tf.reduce_max(pixels)
             tf.cond(
-                is_elsewhere(least, most, low, high),
+                is_elsewhere(least, most, low, high=high),
                 lambda: tf.py_function(self._judge, (least, most, low, high), ()),
                 tf.no_op,
             )
 
     def _judge(self, least: tf.Tensor, most: tf.Tensor, low: float, high: float) -> None:
-        if self.warned or not is_elsewhere(least, most, low, high):
+        if self.warned or not is_elsewhere(least, most, low, high=high):
             return
         self.warned = True
         warnings.warn(

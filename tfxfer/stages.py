@@ -117,7 +117,7 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
         blocks += [block] if (block := block_name(a)) else []
         live = {b for b in live if last_use[b] > i}
         if not live:
-            found.append(Segment(a, joined, tuple(owned), tuple(blocks)))
+            found.append(Segment(cut=a, joined=joined, weights=tuple(owned), blocks=tuple(blocks)))
             owned, joined, blocks = [], False, []
         if last_use[a] > i:
             live.add(a)
@@ -183,7 +183,7 @@ def find(graph: GraphDef, start: str, end: str, weights: dict[str, int]) -> tupl
     Returns:
         At least one stage; every weight that lies on the way is in exactly one.
     """
-    parts = segments(graph, start, end, frozenset(weights))
+    parts = segments(graph, start, end, weights=frozenset(weights))
     last = {name: i for i, part in enumerate(parts) if (name := block_name(part.cut))}
     named, joined = {i: name for name, i in last.items()}, joins(parts, weights)
     # If branches join more often than names change at a cut, the blocks end at the joins:

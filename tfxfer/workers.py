@@ -191,7 +191,7 @@ def batched(
             )
         ).prefetch(2)
 
-    return shared_out(strategy, rows, size, mine)
+    return shared_out(strategy, rows, size, make=mine)
 
 
 def shared_out(
@@ -212,7 +212,7 @@ def shared_out(
 
     def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
         count = replicas // context.num_input_pipelines
-        part = dealt(rows, size, replicas, context.input_pipeline_id * count, count)
+        part = dealt(rows, size, replicas, first=context.input_pipeline_id * count, count=count)
         return without_autotuning(make(*part))
 
     return strategy.distribute_datasets_from_function(mine)
@@ -275,7 +275,9 @@ def predicted(
     places = np.arange(-(-count // size) * size) % count if static(strategy) else np.arange(count)
     found = [
         step(batch)
-        for batch in batched(strategy, places, size, placed, lambda at, x: (at, then(x)))
+        for batch in batched(
+            strategy, places, size, examples=placed, then=lambda at, x: (at, then(x))
+        )
     ]
     out = np.zeros((count, *found[0][1].shape[1:]), np.float32)
     for at, answers in found:

@@ -73,13 +73,13 @@ def extract(
         CacheError: the cache can't be written.
     """
     plan = Plan(
-        prefix,
-        examples.source,
-        None if data_dir is None else str(data_dir),
-        engine,
-        precision,
-        mirror,
-        batch_size,
+        prefix=prefix,
+        source=examples.source,
+        data_dir=None if data_dir is None else str(data_dir),
+        engine=engine,
+        precision=precision,
+        mirror=mirror,
+        batch_size=batch_size,
     )
     hows = plan.computations()
     keys = [key for how in hows for key in how.keys]
@@ -97,7 +97,7 @@ def extract(
     keep_plan(home, plan)
     each = min(LISTED, max(SMALLEST, len(todo) // LISTS))
     for start in range(0, len(todo), each):
-        keep_list(home, examples, todo[start : start + each], wanted)
+        keep_list(home, examples, todo[start : start + each], wanted=wanted)
     bad: dict[str, str] = {}
     with closing(Progress(len(todo), progress)) as shown:
 
@@ -105,7 +105,7 @@ def extract(
             if images := gather(home, cache, bad):
                 shown.update(images)
 
-        ended = run(home, runner, arguments, log, look)
+        ended = run(home, runner, arguments, log=log, look=look)
         look()
     if ended:
         raise BeamError(

@@ -118,13 +118,13 @@ class Worker:
 
         count = len(files)
         examples = Examples(
-            tuple(files),
-            np.zeros(count, np.int32),
-            ("train",) * count,
-            ("",),
-            tuple(listed["digests"]),
-            look,
-            self.plan.source,
+            files=tuple(files),
+            labels=np.zeros(count, np.int32),
+            splits=("train",) * count,
+            classes=("",),
+            digests=tuple(listed["digests"]),
+            read=look,
+            source=self.plan.source,
         )
         parts: dict[str, Any] = {}
         keys: list[dict[str, Any]] = []
@@ -135,7 +135,7 @@ class Worker:
                 how,
                 Pixels(examples, how.image_size, how.value_range, self.plan.batch_size),
                 mine,
-                bad,
+                bad=bad,
             ):
                 for number, at, values in views:
                     held[number][0].extend(at)

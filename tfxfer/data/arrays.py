@@ -126,14 +126,14 @@ def from_arrays(
     names = _names(numbers, classes)
     files = [f"{i:0{len(str(len(images)))}d}" for i in range(len(images))]
     found = Found(
-        files,
-        names[1],
-        lambda i: png(eight_bits(images[i], white)),
-        "arrays",
-        splits,
-        groups,
-        names[0],
-        tuple(said_of_dim(float(images.max()), white)),
+        files=files,
+        names=names[1],
+        read=lambda i: png(eight_bits(images[i], white)),
+        source="arrays",
+        splits=splits,
+        groups=groups,
+        classes=names[0],
+        notes=tuple(said_of_dim(float(images.max()), white)),
     )
     return assemble(found, seed=seed)
 
@@ -187,11 +187,11 @@ def from_dataset(
     alone = validation is None and test is None
     return assemble(
         Found(
-            files,
-            names,
-            spool.read,
-            "tf.data",
-            None if alone else splits,
+            files=files,
+            names=names,
+            read=spool.read,
+            source="tf.data",
+            splits=None if alone else splits,
             classes=order,
             notes=tuple(notes),
         ),

@@ -133,23 +133,23 @@ def assemble(
     notes += _oddities(names, splits, classes)
     number = {name: i for i, name in enumerate(classes)}
     return Examples(
-        tuple(files),
-        np.array([number[name] for name in names], np.int32),
-        tuple(splits),
-        tuple(classes),
-        tuple(digests),
-        lambda position: readable(found.read(at[position]), files[position]),
-        found.source,
-        tuple(notes),
-        _numbered(
+        files=tuple(files),
+        labels=np.array([number[name] for name in names], np.int32),
+        splits=tuple(splits),
+        classes=tuple(classes),
+        digests=tuple(digests),
+        read=lambda position: readable(found.read(at[position]), files[position]),
+        source=found.source,
+        notes=tuple(notes),
+        units=_numbered(
             units_of(digests, [found.groups[i] for i in at] if found.groups is not None else None),
             len(files),
         ),
-        None
+        paths=None
         if found.paths is None
         else tuple(os.path.abspath(found.paths[i]) if looked[i].plain else "" for i in at),
-        {found.files[i]: problems[i] or "" for i in bad},
-        damaged,
+        left_out={found.files[i]: problems[i] or "" for i in bad},
+        damaged=damaged,
     )
 
 

@@ -146,7 +146,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
             empty.append(f"{place}/")
     stray = _loose(loose, others)
     if not paths:
-        raise DataError(_nothing(source, stray, others, folder))
+        raise DataError(_nothing(source, stray, others, folder=folder))
     if len(set(names)) == 1 and not judging:
         hint = hint_of_tables(folder) + hint_of_names(paths)
         if hint or is_kept(names[0]):
@@ -171,11 +171,11 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others)}")
     files = [path.relative_to(folder).as_posix() for path in paths]
     return Found(
-        files,
-        names,
-        lambda i: read_regular(paths[i]),
-        source,
-        splits if parts or inside else None,
+        files=files,
+        names=names,
+        read=lambda i: read_regular(paths[i]),
+        source=source,
+        splits=splits if parts or inside else None,
         notes=tuple(notes),
         paths=paths,
     )

@@ -234,12 +234,12 @@ def _gif(data: bytes) -> tuple[int, int]:
     screen = struct.unpack_from("<HH", data, 6)
     at, runs = 13 + _colours(data[10]), 0
     while data[at] == 0x21:
-        at, runs = _skip_blocks(data, at + 2, runs + 1, "ends in its header")
+        at, runs = _skip_blocks(data, at + 2, runs + 1, missing="ends in its header")
     if data[at] != 0x2C:
         raise Damaged("holds no image")
     width, height, local = struct.unpack_from("<HHB", data, at + 5)
     first = at + 11 + _colours(local)
-    _skip_blocks(data, first, runs + 1, "is truncated: its first frame has no end")
+    _skip_blocks(data, first, runs + 1, missing="is truncated: its first frame has no end")
     if width < 1 or height < 1:
         return width, height
     return max((width, height), screen, key=lambda sides: sides[0] * sides[1])

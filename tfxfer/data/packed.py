@@ -58,7 +58,7 @@ def unpacked(path: Path, source: str) -> Path:
                         f"begins with {file.read(12)!r}."
                     )
                 else:
-                    tar.extract(file, aside, source, MOST_PHOTOS)
+                    tar.extract(file, aside, source, members=MOST_PHOTOS)
                 publish(aside, folder)
             return folder
     except OSError as error:

@@ -53,7 +53,9 @@ def split(
     result = ["train"] * len(names)
     for name, units in sorted(by_class.items()):
         if len(units) == 1:
-            raise DataError(_too_small(name, list(names).count(name), groups is not None, source))
+            raise DataError(
+                _too_small(name, list(names).count(name), groups is not None, source=source)
+            )
         units.sort(key=lambda unit: _place(seed, groups[unit[0]] if groups else digests[unit[0]]))
         _share_out(units, result)
     if bare := sorted(

@@ -60,7 +60,7 @@ def read_table(path: Path, source: str) -> Found:
             in several parts.
     """
     lines, rows, notes = _rows(path, source)
-    files, said = _files(path, source, lines, [row["path"] for row in rows])
+    files, said = _files(path, source, lines, files=[row["path"] for row in rows])
     paths = [path.parent / file for file in files]
     splits = groups = None
     if "split" in rows[0]:
@@ -83,12 +83,12 @@ def read_table(path: Path, source: str) -> Found:
     if splits and groups:
         _check_groups(groups, splits, source)
     return Found(
-        files,
-        [row["label"] for row in rows],
-        lambda i: read_regular(paths[i]),
-        source,
-        splits,
-        groups,
+        files=files,
+        names=[row["label"] for row in rows],
+        read=lambda i: read_regular(paths[i]),
+        source=source,
+        splits=splits,
+        groups=groups,
         notes=(*notes, *said, *series),
         paths=paths,
     )

@@ -51,11 +51,11 @@ def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
         else []
     )
     return Found(
-        files,
-        names,
-        spool.read,
-        f"tfds:{name}",
-        splits if len(parts) > 1 else None,
+        files=files,
+        names=names,
+        read=spool.read,
+        source=f"tfds:{name}",
+        splits=splits if len(parts) > 1 else None,
         classes=feature.names,
         notes=tuple(notes),
     )

@@ -80,7 +80,9 @@ def baselines(
         )
     for name, features in (("raw_pixels", raw_pixels), ("last_layer_logistic", last_layer)):
         if features is not None:
-            found[name] = logistic(features, labels, few, test, len(classes), seed)
+            found[name] = logistic(
+                features, labels, few, test=test, classes=len(classes), seed=seed
+            )
     for name, probabilities in found.items():
         scores[name] = score(labels[test], probabilities, classes)
         right[name] = probabilities.argmax(1) == labels[test]
@@ -110,7 +112,7 @@ def logistic(
         features,
         numbers,
         len(present),
-        (features.shape[1],),
+        widths=(features.shape[1],),
         rows=train,
         normalise="standardise",
         seed=seed,

@@ -86,10 +86,18 @@ def of_prefix(
     )
     views += [mirrored] if mirror else []
     names = [[*augment, number] if augment else 0, 1]
-    keys = [key_of(prefix, engine, precision, name, dtype) for name in names[: len(views)]]
+    keys = [
+        key_of(prefix, engine, precision, view=name, dtype=dtype) for name in names[: len(views)]
+    ]
     start = partial(ENGINES[engine], prefix, precision)
     return Computation(
-        tuple(keys), tuple(views), start, prefix.width, prefix.image_size, prefix.value_range, dtype
+        keys=tuple(keys),
+        views=tuple(views),
+        start=start,
+        width=prefix.width,
+        image_size=prefix.image_size,
+        value_range=prefix.value_range,
+        dtype=dtype,
     )
 
 
@@ -97,7 +105,14 @@ def of_pixels(size: int = 32) -> Computation:
     """The images themselves, made small: float32 [size * size * 3] in [0, 1]."""
     image_size, value_range = (size, size), (0.0, 1.0)
     key = {"kind": "pixels", "pixels": preprocess.fingerprint(image_size, value_range)}
-    return Computation((key,), (as_it_is,), lambda: flat, size * size * 3, image_size, value_range)
+    return Computation(
+        keys=(key,),
+        views=(as_it_is,),
+        start=lambda: flat,
+        width=size * size * 3,
+        image_size=image_size,
+        value_range=value_range,
+    )
 
 
 def key_of(

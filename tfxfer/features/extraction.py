@@ -66,12 +66,19 @@ def extract(
     how = of_prefix(
         prefix, engine, precision, mirror=mirror, augment=augment, number=number, dtype=dtype
     )
-    good = fill(examples, how, cache, batch_size, skip_bad_images, progress)
+    good = fill(
+        examples,
+        how,
+        cache,
+        batch_size=batch_size,
+        skip_bad_images=skip_bad_images,
+        progress=progress,
+    )
     return Features(
-        good,
-        tuple(cache.rows(key, good.digests) for key in how.keys),
-        prefix.tap_widths,
-        prefix.feature_size,
+        examples=good,
+        views=tuple(cache.rows(key, good.digests) for key in how.keys),
+        tap_widths=prefix.tap_widths,
+        feature_size=prefix.feature_size,
     )
 
 
@@ -136,7 +143,15 @@ def raw_pixels(
             listed; the message names them.
     """
     how = of_pixels(size)
-    good = fill(examples, how, cache, 32, skip_bad_images, progress, "small pictures")
+    good = fill(
+        examples,
+        how,
+        cache,
+        batch_size=32,
+        skip_bad_images=skip_bad_images,
+        progress=progress,
+        what="small pictures",
+    )
     if len(good) < len(examples):
         gone = {file: why for file, why in good.left_out.items() if file not in examples.left_out}
         raise ImageError(
@@ -144,7 +159,12 @@ def raw_pixels(
             "They were there when the features were computed. "
             "Put them back, or run again without them."
         )
-    return Features(good, (cache.rows(how.keys[0], good.digests),), (), how.width)
+    return Features(
+        examples=good,
+        views=(cache.rows(how.keys[0], good.digests),),
+        tap_widths=(),
+        feature_size=how.width,
+    )
 
 
 def fill(
@@ -180,7 +200,7 @@ def fill(
                 parts.clear()
 
     with closing(Progress(todo, progress, what)) as shown:
-        for images, views in computed(how, pixels, wanted, bad if skip_bad_images else None):
+        for images, views in computed(how, pixels, wanted, bad=bad if skip_bad_images else None):
             for number, positions, rows in views:
                 held[number][0].extend(positions)
                 held[number][1].append(rows)

@@ -62,21 +62,21 @@ def resolve(handle: str | os.PathLike) -> Source:
     entry = find(text) if isinstance(handle, str) else None
     if entry and entry.offline:
         path, digest = lite.build(entry, wanted)
-        return Source(path, given, entry, digest)
+        return Source(path=path, handle=given, entry=entry, sha256=digest)
     if entry or (isinstance(handle, str) and tfhub.is_url(text)):
         found = tfhub.fetch(entry.handle if entry else text, wanted)
-        return Source(found[0], given, entry, found[1])
+        return Source(path=found[0], handle=given, entry=entry, sha256=found[1])
     path = Path(text).expanduser()
     if archive.is_archive(path) and not path.is_dir():
         path, digest = archive.unpack(path, wanted)
-        return Source(path, given, None, digest)
+        return Source(path=path, handle=given, entry=None, sha256=digest)
     if isinstance(handle, str) and not path.exists() and len(path.parts) == 1 and not path.suffix:
         raise HandleError(unknown(text))
     if not (path / "saved_model.pb").is_file():
         return Source(folder.check(path), given, None)
     digest = checksum.of_folder(path)
     checksum.check(str(path), digest, wanted)
-    return Source(folder.check(path), given, None, digest)
+    return Source(path=folder.check(path), handle=given, entry=None, sha256=digest)
 
 
 def unknown(name: str) -> str:

@@ -86,7 +86,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
                 if len(values[key]) != count:
                     raise EOFError
         return {
-            name: tensor(values[key], offset, size, stride)
+            name: tensor(values[key], offset, size, stride=stride)
             for name, (key, offset, size, stride) in tensors.items()
         }
     except (

@@ -107,11 +107,11 @@ def fetched(url: str, wanted: str, pace: Pace) -> tuple[Path, str | None]:
             set_aside(folder, fault)
         if held(folder, wanted):
             return check(folder), noted(folder)
-        with locked(url, folder, wanted, pace) as number:
+        with locked(url, folder, wanted, pace=pace) as number:
             if held(folder, wanted):
                 continue  # another process was faster
             try:
-                digest = bring(url, folder, number, wanted, pace)
+                digest = bring(url, folder, number, wanted=wanted, pace=pace)
             except http.client.InvalidURL:
                 raise
             except BROKEN as error:
@@ -159,9 +159,9 @@ def bring(url: str, folder: Path, number: str, wanted: str, pace: Pace) -> str:
     with beside(folder, number) as aside:
         packed = aside.with_name("archive")
         with open(packed, "xb+") as file, progress(url) as more:
-            digest = pull(url, file, pace, more)
+            digest = pull(url, file, pace, more=more)
             checksum.check(url, digest, wanted)
-            check_unchanged(url, digest, wanted, noted(folder), folder)
+            check_unchanged(url, digest, wanted, before=noted(folder), folder=folder)
             if not tar.looks_like_one(file):
                 raise HandleError(
                     f"{url} can't be fetched: the server sent something other than an archive of a "
@@ -181,10 +181,12 @@ def bring(url: str, folder: Path, number: str, wanted: str, pace: Pace) -> str:
 def pull(url: str, file: BinaryIO, pace: Pace, more: Callable[[int], None]) -> str:
     """Download the archive at a URL into a file, and return its SHA-256."""
     if url.startswith("gs://"):
-        return pull_remote(url, file, pace, more)
+        return pull_remote(url, file, pace, more=more)
     if url.startswith(CHINA):
-        return download(f"{CHINAS_ARCHIVES}{url.removeprefix(CHINA)}.tar.gz", file, pace, more)
-    return download(with_query(url, "compressed"), file, pace, more)
+        return download(
+            f"{CHINAS_ARCHIVES}{url.removeprefix(CHINA)}.tar.gz", file, pace, progress=more
+        )
+    return download(with_query(url, "compressed"), file, pace, progress=more)
 
 
 def pull_remote(url: str, file: BinaryIO, pace: Pace, more: Callable[[int], None]) -> str:
@@ -432,14 +434,14 @@ def copy(path: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str]:
             set_aside(folder, found)
         if not folder.exists():
             with beside(folder) as aside:
-                copy_files(top, [name for name, *_ in files], aside, pace)
+                copy_files(top, [name for name, *_ in files], aside, pace=pace)
                 publish(aside, folder)
         digest = checksum.of_folder(check(folder))
     except (OSError, tf.errors.OpError) as error:
         raise HandleError(f"{path} can't be copied into the cache: {first_line(error)}.") from error
     checksum.check(path, digest, wanted)
     record = default_folder() / "copies" / hashlib.sha1(top.encode()).hexdigest()
-    check_unchanged(path, digest, wanted, noted(record), record)
+    check_unchanged(path, digest, wanted, before=noted(record), folder=record)
     if noted(record) != digest:
         note(path, record, digest)
     return folder, digest

@@ -157,7 +157,9 @@ def from_dual(
     # The mean is subtracted from the features and added again in the bias: float32 is then exact
     # enough.
     bias = bias + (x @ mean).astype(np.float64) @ alpha
-    return primal(name, widths, mean, x.T @ alpha.astype(np.float32), bias, strength)
+    return primal(
+        name, widths, mean, kernel=x.T @ alpha.astype(np.float32), bias=bias, strength=strength
+    )
 
 
 @one_thread
@@ -192,8 +194,10 @@ def gaussian(
     labels, width = np.asarray(labels)[rows], sum(widths)
     if len(rows) <= width // 3:
         x = normalised(np.asarray(features[rows])[:, -width:], widths)
-        return from_dual("gaussian", x, widths, *gaussian_dual(x @ x.T, labels, classes, width))
-    means, mean = class_means(features, rows, labels, classes, widths)
+        return from_dual(
+            "gaussian", x, widths, *gaussian_dual(x @ x.T, labels, classes, width=width)
+        )
+    means, mean = class_means(features, rows, labels, classes=classes, widths=widths)
     scatter = np.zeros((width, width), np.float32, order="F")
     for where, x in blocks(features, rows, width):
         residual = normalised(x, widths) - means[labels[where]]
@@ -201,7 +205,9 @@ def gaussian(
     t = float(np.trace(scatter, dtype=np.float64)) / (len(rows) - 1) or 1.0
     off = (means - mean).T.astype(np.float32)
     kernel = width * solve(scatter, t, off).astype(np.float64)
-    return primal("gaussian", widths, mean, kernel, -np.einsum("dc,dc->c", off, kernel) / 2)
+    return primal(
+        "gaussian", widths, mean, kernel=kernel, bias=-np.einsum("dc,dc->c", off, kernel) / 2
+    )
 
 
 @one_thread
@@ -225,10 +231,10 @@ def ridge(
     if strength is None or len(rows) <= width // 3:
         few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
         x = normalised(np.asarray(features[rows[few]])[:, -width:], widths)
-        alpha, bias, _, strength = ridge_dual(x @ x.T, labels[few], classes, strength)
+        alpha, bias, _, strength = ridge_dual(x @ x.T, labels[few], classes, strength=strength)
         if len(few) == len(rows):
-            return from_dual("ridge", x, widths, alpha, bias, strength=strength)
-    _, mean = class_means(features, rows, labels, classes, widths)
+            return from_dual("ridge", x, widths, alpha=alpha, bias=bias, strength=strength)
+    _, mean = class_means(features, rows, labels, classes=classes, widths=widths)
     targets = onehot(labels, classes) - np.bincount(labels, minlength=classes) / len(labels)
     scatter, right = (
         np.zeros((width, width), np.float32, order="F"),
@@ -244,8 +250,8 @@ def ridge(
         "ridge",
         widths,
         mean,
-        solve(scatter, strength, right.astype(np.float32)),
-        share,
+        kernel=solve(scatter, strength, right.astype(np.float32)),
+        bias=share,
         strength=strength,
     )
 
@@ -267,14 +273,14 @@ def prototype(
     """
     rows = np.arange(len(labels)) if rows is None else rows
     labels, width = np.asarray(labels)[rows], sum(widths)
-    _, mean = class_means(features, rows, labels, classes, widths)
+    _, mean = class_means(features, rows, labels, classes=classes, widths=widths)
     weights, kernel = shares(labels, classes), np.zeros((width, classes))
     for where, x in blocks(features, rows, width):
         x = normalised(x, widths) - mean
         x /= np.linalg.norm(x, axis=1, keepdims=True) + np.float32(1e-12)
         kernel += x.T @ weights[where].astype(np.float32)
     kernel /= np.linalg.norm(kernel, axis=0) + 1e-12
-    return primal("prototype", widths, mean, kernel, np.zeros(classes))
+    return primal("prototype", widths, mean, kernel=kernel, bias=np.zeros(classes))
 
 
 def class_means(

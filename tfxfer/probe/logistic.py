@@ -94,7 +94,14 @@ def descend(
             own = (start[0][:, i : i + 1], start[1][i : i + 1])
             parts.append(
                 descend(
-                    design, labels, weights[:, i : i + 1], classes, strength, change, own, tolerance
+                    design,
+                    labels,
+                    weights[:, i : i + 1],
+                    classes=classes,
+                    strength=strength,
+                    change=change,
+                    start=own,
+                    tolerance=tolerance,
                 )
             )
         w, b = (
@@ -111,7 +118,9 @@ def descend(
         )
 
     unit, size, forward = np.sqrt(STEEPNESS * n), k * classes, change[0]
-    loss = losses(design, labels, weights, classes, strength, change, unit)
+    loss = losses(
+        design, labels, weights, classes=classes, strength=strength, change=change, unit=unit
+    )
     # ftol: smaller differences are below the precision of sums in float32.
     options = {"maxiter": 500, "gtol": tolerance, "ftol": 1e-9}
     found = minimize(
@@ -194,11 +203,11 @@ class Rotated:
             self.design,
             labels,
             weights,
-            classes,
-            strength,
-            (lambda v: v * scale, lambda g: g * scale),
-            start,
-            tolerance,
+            classes=classes,
+            strength=strength,
+            change=(lambda v: v * scale, lambda g: g * scale),
+            start=start,
+            tolerance=tolerance,
         )
 
     def fit(
@@ -270,7 +279,14 @@ class Loaded:
         def backward(g: np.ndarray) -> np.ndarray:
             return linalg.solve_triangular(self.factor, g, lower=True, check_finite=False)
 
-        return descend(self.design, labels, weights, classes, self.strength, (forward, backward))
+        return descend(
+            self.design,
+            labels,
+            weights,
+            classes=classes,
+            strength=self.strength,
+            change=(forward, backward),
+        )
 
 
 def loaded(
@@ -336,22 +352,36 @@ def linear(
     shares(labels[rows], classes)
     how = normalise or normalisation(labels[rows], classes)
     if len(rows) <= ROTATED:
-        x, mean, scale = loaded(features, rows, widths, how)
+        x, mean, scale = loaded(features, rows, widths, how=how)
         rotated, known = Rotated(x @ x.T), labels[rows]
         if strength is None:
             _, strength = rotated.held_out(known, deal(known, FOLDS, seed), classes)
         alpha, bias = rotated.fit(known, classes, strength)
         return primal(
-            "linear", widths, mean, x.T @ alpha.astype(np.float32), bias, strength, how, scale
+            "linear",
+            widths,
+            mean,
+            kernel=x.T @ alpha.astype(np.float32),
+            bias=bias,
+            strength=strength,
+            normalise=how,
+            scale=scale,
         )
     if strength is None:
         few = rows[sample(labels[rows], ROTATED, seed)]
-        x, _, _ = loaded(features, few, widths, how)
+        x, _, _ = loaded(features, few, widths, how=how)
         _, strength = Rotated(x @ x.T).held_out(
             labels[few], deal(labels[few], FOLDS, seed), classes
         )
     return fit_folds(
-        features, labels, classes, widths, rows, np.full(len(rows), -1), strength, how
+        features,
+        labels,
+        classes,
+        widths=widths,
+        rows=rows,
+        folds=np.full(len(rows), -1),
+        strength=strength,
+        how=how,
     )[0]
 
 
@@ -371,7 +401,7 @@ def fit_folds(
         The head fitted on all of `rows`, and the logits [n, C] of each of them from the fit without
         its fold (0 where the fold is -1).
     """
-    x, mean, scale = loaded(features, rows, widths, how)
+    x, mean, scale = loaded(features, rows, widths, how=how)
     labels, held_out = labels[rows], np.zeros((len(rows), classes))
     weights = np.column_stack(
         [np.ones(len(rows), bool), *(folds != fold for fold in range(folds.max() + 1))]
@@ -379,4 +409,13 @@ def fit_folds(
     w, b, _ = Loaded(x, strength).descend(labels, weights, classes)
     for fold in range(folds.max() + 1):
         held_out[folds == fold] = x[folds == fold] @ w[:, fold + 1] + b[fold + 1]
-    return primal("linear", widths, mean, w[:, 0], b[0], strength, how, scale), held_out
+    return primal(
+        "linear",
+        widths,
+        mean,
+        kernel=w[:, 0],
+        bias=b[0],
+        strength=strength,
+        normalise=how,
+        scale=scale,
+    ), held_out

@@ -21,7 +21,7 @@ def precision(
     """
     labels, width = np.asarray(labels), sum(widths)
     rows = np.arange(len(labels))
-    means, _ = class_means(features, rows, labels, classes, widths)
+    means, _ = class_means(features, rows, labels, classes=classes, widths=widths)
     matrix = np.zeros((width, width), np.float32, order="F")
     for where, x in blocks(features, rows, width):
         matrix = ssyrk(

@@ -111,8 +111,8 @@ def run(
             strategy,
             order(np.arange(count), epoch, seed),
             batch_size,
-            tf.data.Dataset.from_tensor_slices,
-            read,
+            examples=tf.data.Dataset.from_tensor_slices,
+            then=read,
         )
         length = exactly(strategy, math.ceil(count / batch_size))
         logs = model.fit(
@@ -193,7 +193,9 @@ def fit_head(
     )
     twice = not len(held_out)
     if twice:
-        folds = deal(labels[train_rows], FOLDS, seed, None if units is None else units[train_rows])
+        folds = deal(
+            labels[train_rows], FOLDS, seed, units=None if units is None else units[train_rows]
+        )
         held_out, seen = train_rows[folds == 0], train_rows[folds != 0]
     keras.utils.set_random_seed(seed)
     strategy = strategy or tf.distribute.get_strategy()
@@ -221,15 +223,15 @@ def fit_head(
             strategy,
             np.arange(len(held_out)),
             1024,
-            tf.data.Dataset.from_tensor_slices,
-            labelled(features, labels, held_out),
+            examples=tf.data.Dataset.from_tensor_slices,
+            then=labelled(features, labels, held_out),
         )
     )
     fit = partial(run, trained, epochs=epochs, batch_size=batch_size, seed=seed)
     history = fit(
         labelled(features, labels, seen), len(seen), validation=held, log=None if twice else log
     )
-    logits = predicted(trained, features, held_out, int(shape[1]))
+    logits = predicted(trained, features, held_out, classes=int(shape[1]))
     value = temperature(logits, labels[held_out])
     if twice:
         # The same model is set back to its start, so that the step that `fit` has traced is used
@@ -244,7 +246,11 @@ def fit_head(
         name="head",
     )
     return Trained(
-        calibrated, tuple(history), held_out, softmax(logits.astype(np.float64) / value, 1), value
+        head=calibrated,
+        history=tuple(history),
+        positions=held_out,
+        probabilities=softmax(logits.astype(np.float64) / value, 1),
+        temperature=value,
     )
 
 

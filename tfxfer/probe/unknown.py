@@ -90,7 +90,7 @@ def out_of_fold(
 
     There are five folds. Examples with the same number in `units` share a fold.
     """
-    folds = deal(labels, FOLDS, seed, units)
+    folds = deal(labels, FOLDS, seed, units=units)
     return np.concatenate(
         [
             np.zeros(0, np.float32),

@@ -189,9 +189,20 @@ def choose(
             "each class by its share"
         )
     LOG.info("Fitting classifiers")
-    table = tuple(candidates(features, known, rows, len(present), tap_widths, heads, seed, units))
+    table = tuple(
+        candidates(
+            features,
+            known,
+            rows,
+            classes=len(present),
+            widths=tap_widths,
+            heads=heads,
+            seed=seed,
+            units=units,
+        )
+    )
     if table:
-        chosen = picked(table, known[rows], held_back(known, rows, seed, units) >= 0)
+        chosen = picked(table, known[rows], held_back(known, rows, seed, units=units) >= 0)
         table = (*table, chosen) if chosen.members else table
         for line in table_lines(table, chosen, len(tap_widths)):
             log(line)
@@ -201,22 +212,30 @@ def choose(
             "last stage, and its probabilities are not calibrated"
         )
         chosen = Candidate(
-            "prototype",
-            1,
-            0.0,
-            0.0,
-            0.0,
-            np.zeros(0, bool),
-            None,
-            np.zeros((len(rows), len(present))),
+            head="prototype",
+            taps=1,
+            accuracy=0.0,
+            error=0.0,
+            loss=0.0,
+            right=np.zeros(0, bool),
+            strength=None,
+            logits=np.zeros((len(rows), len(present))),
         )
     LOG.info("Fitting the chosen classifier on all training photos")
     heads_found = []
     for member in chosen.members or (chosen,):
         found, logits, folds = final(
-            features, known, rows, member, len(present), tap_widths, seed, log, units
+            features,
+            known,
+            rows,
+            chosen=member,
+            classes=len(present),
+            all_widths=tap_widths,
+            seed=seed,
+            log=log,
+            units=units,
         )
-        heads_found.append(calibrated(found, logits, known, folds >= 0, len(present)))
+        heads_found.append(calibrated(found, logits, known, known=folds >= 0, classes=len(present)))
     fitted, logits, prior = mean_of(heads_found, known, folds >= 0)
     single = np.flatnonzero(folds < 0)
     if len(single):
@@ -224,7 +243,13 @@ def choose(
         logits[single, known[single]] = -np.inf
     out_of_fold = np.zeros((len(labels), n_classes))
     out_of_fold[:, present] = softmax(logits, 1)
-    return Choice(fitted.expanded(present, n_classes), out_of_fold, table, rows, prior)
+    return Choice(
+        fitted=fitted.expanded(present, n_classes),
+        out_of_fold=out_of_fold,
+        table=table,
+        positions=rows,
+        prior=prior,
+    )
 
 
 def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) -> list[str]:
@@ -286,7 +311,7 @@ def candidates(
     Where nothing can be held out, nothing is yielded. The scales of columns are those of the whole
     sample, because they do not depend on labels.
     """
-    folds = held_back(labels, rows, seed, units)
+    folds = held_back(labels, rows, seed, units=units)
     labels, x = labels[rows], np.asarray(features[rows], np.float32)
     if not np.isfinite(x).all():
         bad = int(np.sum(~np.isfinite(x).all(1)))
@@ -307,7 +332,7 @@ def candidates(
         for taps, kernel in kernels(x, widths, how) if mine else ():
             for head in mine:
                 logits, strength = held_out(
-                    head, kernel, labels, folds, classes, sum(widths[-taps:])
+                    head, kernel, labels, folds=folds, classes=classes, width=sum(widths[-taps:])
                 )
                 right = logits[known].argmax(1) == labels[known]
                 accuracy, error = (
@@ -317,14 +342,23 @@ def candidates(
                 loss = log_loss(
                     logits[known] / temperature(logits[known], labels[known]), labels[known]
                 )
-                yield Candidate(head, taps, accuracy, error, loss, right, strength, logits)
+                yield Candidate(
+                    head=head,
+                    taps=taps,
+                    accuracy=accuracy,
+                    error=error,
+                    loss=loss,
+                    right=right,
+                    strength=strength,
+                    logits=logits,
+                )
 
 
 def held_back(
     labels: np.ndarray, rows: np.ndarray, seed: int, units: np.ndarray | None
 ) -> np.ndarray:
     """Return the fold in which each of `rows` is held out; -1 for the only example of a class."""
-    return deal(labels[rows], FOLDS, seed, None if units is None else units[rows])
+    return deal(labels[rows], FOLDS, seed, units=None if units is None else units[rows])
 
 
 def held_out(
@@ -344,7 +378,7 @@ def held_out(
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         inner = kernel[np.ix_(train, train)]
         if head == "gaussian":
-            alpha, bias = gaussian_dual(inner, labels[train], classes, width)
+            alpha, bias = gaussian_dual(inner, labels[train], classes, width=width)
         else:
             alpha, bias = prototype_dual(inner, labels[train], classes)
         logits[test] = kernel[np.ix_(test, train)] @ alpha + bias
@@ -373,18 +407,18 @@ def final(
         np.arange(len(labels)),
         chosen.strength,
     )
-    folds = deal(labels, FOLDS, seed, units)
+    folds = deal(labels, FOLDS, seed, units=units)
     if chosen.head == "linear" and len(rows) < len(labels) and strength is not None:
         used = affordable(labels, everything, sum(widths))
         fitted, logits = fit_folds(
             features,
             labels,
             classes,
-            widths,
-            used,
-            folds[used],
-            strength,
-            normalisation(labels[used], classes),
+            widths=widths,
+            rows=used,
+            folds=folds[used],
+            strength=strength,
+            how=normalisation(labels[used], classes),
         )
         if len(used) == len(labels):
             return fitted, logits, folds
@@ -399,10 +433,10 @@ def final(
     def fit(rows: np.ndarray | None) -> Fitted:
         if chosen.head == "linear":
             return linear(
-                features, labels, classes, widths, rows=rows, strength=strength, seed=seed
+                features, labels, classes, widths=widths, rows=rows, strength=strength, seed=seed
             )
         if chosen.head == "ridge":
-            return ridge(features, labels, classes, widths, rows=rows, strength=strength)
+            return ridge(features, labels, classes, widths=widths, rows=rows, strength=strength)
         return (gaussian if chosen.head == "gaussian" else prototype)(
             features, labels, classes, widths, rows=rows
         )

@@ -93,13 +93,13 @@ def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
             else ""
         )
         return Picture(
-            "What is taken for what?",
-            "Each row holds the photos of one class, each column one answer. Right answers are on "
-            "the line from the upper left to the lower right. (A confusion matrix.)",
-            f"Confusion matrix on {split} photos: {np.trace(matrix)} of {matrix.sum()} are right."
-            + worst,
-            inline(figure, "confusion"),
-            wide,
+            title="What is taken for what?",
+            caption="Each row holds the photos of one class, each column one answer. Right answers "
+            "are on the line from the upper left to the lower right. (A confusion matrix.)",
+            alt=f"Confusion matrix on {split} photos: {np.trace(matrix)} of {matrix.sum()} are "
+            f"right.{worst}",
+            svg=inline(figure, "confusion"),
+            wide=wide,
         )
 
 
@@ -135,12 +135,12 @@ def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
             for row in bins
         )
         return Picture(
-            "Is it right as often as it says?",
-            f"Each point stands for the {split} photos whose answers were called about equally "
-            "probable. On the dashed line it is right as often as it says, below it less often. "
-            "A long bar means few photos (its 95 % interval).",
-            f"Calibration on {split} photos: {words}.",
-            inline(figure, "reliability"),
+            title="Is it right as often as it says?",
+            caption=f"Each point stands for the {split} photos whose answers were called about "
+            "equally probable. On the dashed line it is right as often as it says, below it less "
+            "often. A long bar means few photos (its 95 % interval).",
+            alt=f"Calibration on {split} photos: {words}.",
+            svg=inline(figure, "reliability"),
         )
 
 
@@ -186,10 +186,10 @@ def curve(history: list[dict[str, float]], kind: str, whose: str, folds: bool) -
         if folds:
             caption += " The mean of several trainings, each without a part of the photos."
         return Picture(
-            f"{kind.capitalize()} while it trained{whose}",
-            caption,
-            f"{kind.capitalize()} of {len(history)} epochs; at the end: {last}.",
-            inline(figure, kind),
+            title=f"{kind.capitalize()} while it trained{whose}",
+            caption=caption,
+            alt=f"{kind.capitalize()} of {len(history)} epochs; at the end: {last}.",
+            svg=inline(figure, kind),
         )
 
 

@@ -89,19 +89,19 @@ def scatter(points: list[dict[str, Any]], classes: list[str]) -> Map:
         f"{len(wrong):,} were answered wrongly and are circled."
     )
     return Map(
-        words,
-        Markup("".join(parts)),
-        tuple(
+        alt=words,
+        svg=Markup("".join(parts)),
+        legend=tuple(
             Mark(
-                sample(i),
-                short(name),
-                sum(point["label"] == name for point in points),
-                sum(point["label"] == name for point in wrong),
+                svg=sample(i),
+                name=short(name),
+                n=sum(point["label"] == name for point in points),
+                wrong=sum(point["label"] == name for point in wrong),
             )
             for i, name in enumerate(told_apart)
         ),
-        len(points),
-        len(wrong),
+        n=len(points),
+        wrong=len(wrong),
     )
 
 

@@ -80,14 +80,14 @@ def look(
         (i for i in judged.tolist() if said[i].argmax() == examples.labels[i]),
         key=lambda i: (-said[i].max(), examples.files[i]),
     )
-    recognised = drawn_by_lot(right, examples.labels, RIGHT, run.seed)
+    recognised = drawn_by_lot(right, examples.labels, RIGHT, seed=run.seed)
     held_out = np.concatenate([test, examples.where("validation")])
     what = "The list of the most similar pictures"
-    pairs = optional(run, what, lambda: nearest(output, held_out, train, PAIRS)) or []
+    pairs = optional(run, what, lambda: nearest(output, held_out, train, most=PAIRS)) or []
     what = "The list of pictures that look broken"
     strange = optional(run, what, lambda: odd(examples, small_pixels(examples, run))) or []
     drawn = optional(
-        run, "The map", lambda: plane(output, judged, examples.labels[judged], run.seed)
+        run, "The map", lambda: plane(output, judged, examples.labels[judged], seed=run.seed)
     )
     shown, places = drawn or (train[:0], np.zeros((0, 2)))
     seen = said_of_many(examples, strange)

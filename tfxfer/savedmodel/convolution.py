@@ -98,7 +98,7 @@ def of_depthwise_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
     flat = (-1, height * width, channels)
     pairs = tf.einsum("nxc,nyc->cxy", tf.reshape(pixels, flat), tf.reshape(upstream, flat))
     summed = tf.reshape(pairs, (channels, -1)) @ tf.constant(
-        distances(height, width, rows, columns)
+        distances(height, width, rows, columns=columns)
     )
     of_filters = tf.reshape(tf.transpose(summed), (rows, columns, channels, 1))
     return [tf.nn.depthwise_conv2d(upstream, tf.reverse(filters, [0, 1]), **PLAIN), of_filters]

@@ -70,7 +70,10 @@ def front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrain
     return replace(
         pretrained,
         inference=PureGraph(
-            renumbered(pruned, number), whole.input, output, tuple(range(len(kept)))
+            graph=renumbered(pruned, number),
+            input=whole.input,
+            output=output,
+            weights=tuple(range(len(kept))),
         ),
         training=None,
         regularization=None,
@@ -118,7 +121,9 @@ def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretr
         replace(stage, weights=tuple(number[name] for name in stage.weights if name in number))
         for stage in pretrained.stages[first:]
     )
-    pure = PureGraph(renamed, "activations:0", whole.output, tuple(range(len(kept))))
+    pure = PureGraph(
+        graph=renamed, input="activations:0", output=whole.output, weights=tuple(range(len(kept)))
+    )
     loss = without(pretrained.regularization, values, number) if pretrained.regularization else None
     return replace(
         pretrained,
@@ -186,7 +191,7 @@ def without(loss: PureGraph, values: list[np.ndarray], number: dict[str, str]) -
         for node in pruned.node
         if node.name in number.values() and node.op == "Placeholder"
     )
-    return PureGraph(pruned, None, loss.output, mine) if mine else None
+    return PureGraph(graph=pruned, input=None, output=loss.output, weights=mine) if mine else None
 
 
 def renumbered(graph: GraphDef, number: dict[str, str]) -> GraphDef:

@@ -29,7 +29,7 @@ CHANGED = (
     "is not the one that was saved: the file was changed or damaged, or is of another network. "
     "Take the file from where it was written."
 )
-NO_GRAPH = PureGraph(GraphDef(), None, "", ())
+NO_GRAPH = PureGraph(graph=GraphDef(), input=None, output="", weights=())
 NO_STAGE = -1
 
 
@@ -129,15 +129,15 @@ def pretrained_of(values: dict[str, Any], *, trust: bool) -> Pretrained:
             for name, shape, dtype, trainable in values["weights"]
         ]
         return Pretrained(
-            inference,
-            graph_of(values["training"], trust),
-            graph_of(values["regularization"], trust),
-            tuple(weights),
-            tuple(Stage(name, cut, tuple(inside)) for name, cut, inside in values["stages"]),
-            values["last_map"],
-            tuple(values["input_shape"]),
-            values["features"],
-            values["reason"],
+            inference=inference,
+            training=graph_of(values["training"], trust),
+            regularization=graph_of(values["regularization"], trust),
+            weights=tuple(weights),
+            stages=tuple(Stage(name, cut, tuple(inside)) for name, cut, inside in values["stages"]),
+            last_map=values["last_map"],
+            input_shape=tuple(values["input_shape"]),
+            features=values["features"],
+            reason=values["reason"],
         )
     except (AttributeError, DecodeError, KeyError, TypeError, ValueError) as error:
         raise SavedModelError(f"{WHERE} is damaged: {error!r}.") from error
@@ -152,7 +152,13 @@ def graph_of(value: dict[str, Any] | None, trust: bool) -> PureGraph | None:
     if not trust:
         check_graph(graph, WHERE)
     updates = tuple((i, name) for i, name in value["updates"])
-    return PureGraph(graph, value["input"], value["output"], tuple(value["weights"]), updates)
+    return PureGraph(
+        graph=graph,
+        input=value["input"],
+        output=value["output"],
+        weights=tuple(value["weights"]),
+        updates=updates,
+    )
 
 
 def check_kept(pretrained: Pretrained) -> None:
@@ -211,15 +217,15 @@ def outlined(outline: str) -> Pretrained:
             inside = [f"weight_{i}" for i, stage in enumerate(stage_of) if stage == number]
             found.append(Stage(name, "", tuple(inside)))
         return Pretrained(
-            NO_GRAPH,
-            None,
-            None,
-            tuple(weights),
-            tuple(found),
-            "",
-            tuple(input_shape),
-            features,
-            reason,
+            inference=NO_GRAPH,
+            training=None,
+            regularization=None,
+            weights=tuple(weights),
+            stages=tuple(found),
+            last_map="",
+            input_shape=tuple(input_shape),
+            features=features,
+            reason=reason,
         )
     except (TypeError, ValueError) as error:
         raise SavedModelError(f"this file's outline of a network is damaged: {error}.") from error

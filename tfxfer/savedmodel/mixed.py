@@ -47,7 +47,7 @@ def mixed(graph: GraphDef) -> GraphDef:
         lowered = lowered and node.attr["T"].type == HIGH.as_datatype_enum
         for i, tensor in enumerate(node.input):
             if (canonical(tensor) in low) != (wanted := lowered and i in takes):
-                node.input[i] = cast(result, canonical(tensor), wanted, casts)
+                node.input[i] = cast(result, canonical(tensor), wanted, made=casts)
         if lowered:
             node.attr["T"].type = LOW.as_datatype_enum
             low |= {f"{name}:{i}" for i in typed(node, op_def_registry.get(node.op).output_arg)}

@@ -118,10 +118,12 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
         elif node.op in WRITES:
             delta = next(i for i in list(node.input)[1:] if not i.startswith("^"))
             written[resource] = after_write(
-                node, delta, written.get(resource, f"weight_{numbers[resource]}"), extra
+                node, delta, written.get(resource, f"weight_{numbers[resource]}"), extra=extra
             )
     output = output_node(concrete, graph)
-    result = finish(graph, extra, handles, weights, [output, *(w for w in written.values())])
+    result = finish(
+        graph, extra, handles, weights=weights, fetches=[output, *(w for w in written.values())]
+    )
     inputs = [p.op.name for p in concrete.inputs[:first]]
     used = {node.name for node in result.node}
     numbered = tuple(i for i in range(len(weights.found)) if f"weight_{i}" in used)
@@ -130,11 +132,11 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
         for resource, value in written.items()
     )
     return PureGraph(
-        result,
-        f"{inputs[0]}:0" if inputs else None,
-        output if ":" in output else f"{output}:0",
-        numbered,
-        updates,
+        graph=result,
+        input=f"{inputs[0]}:0" if inputs else None,
+        output=output if ":" in output else f"{output}:0",
+        weights=numbered,
+        updates=updates,
     )
 
 
@@ -323,6 +325,11 @@ def frozen(concrete: Any, weights: Weights) -> PureGraph:
             "models do; expected a model of images alone."
         )
     graph = constant.graph.as_graph_def()
-    result = finish(graph, [], {}, weights, [constant.outputs[0].name])
+    result = finish(graph, [], {}, weights=weights, fetches=[constant.outputs[0].name])
     numbered = tuple(range(len(weights.found)))
-    return PureGraph(result, constant.inputs[0].name, constant.outputs[0].name, numbered)
+    return PureGraph(
+        graph=result,
+        input=constant.inputs[0].name,
+        output=constant.outputs[0].name,
+        weights=numbered,
+    )

@@ -56,7 +56,7 @@ def read(
     with explained(folder):
         loaded = load(folder)
         pretrained, inference = take_apart(
-            loaded, folder, image_size, arguments, None if trust else held
+            loaded, folder, image_size, arguments=arguments, held=None if trust else held
         )
         # A network that can't compute fails here, where the folder's name is known, and not later,
         # among the user's images.
@@ -80,9 +80,11 @@ def take_apart(
     """
     call, kind = callable_of(loaded, folder)
     spec = input_spec(call, image_size, folder)
-    inference = trace(call, spec, arguments, False, folder)
+    inference = trace(call, spec, arguments, training=False, folder=folder)
     output_of(inference, folder)
-    training = trace(call, spec, arguments, True, folder) if kind == "call" else None
+    training = (
+        trace(call, spec, arguments, training=True, folder=folder) if kind == "call" else None
+    )
     losses = [loss for loss in getattr(loaded, "regularization_losses", ()) or () if callable(loss)]
     variables = {id(v.handle): v for v in variables_of(loaded)}
     trainable = trainable_of(loaded, variables) if kind == "call" else set()
@@ -99,7 +101,7 @@ def take_apart(
     for graph in filter(None, graphs):
         if held is not None:
             check_graph(graph.graph, str(folder), held)
-    pretrained = assemble(graphs, weights.found, inference, reason)
+    pretrained = assemble(graphs, weights.found, inference, reason=reason)
     checked = [
         (concrete, graph, bound)
         for concrete, graph, bound in zip(
@@ -111,11 +113,11 @@ def take_apart(
     # holds the values from before.
     doubtful = [] if reason else [check for check in checked if marked_gradient(check[0])]
     if not all(
-        same_gradient(concrete, graph, bound, pretrained, weights, spec)
+        same_gradient(concrete, graph, bound, pretrained=pretrained, weights=weights, spec=spec)
         for concrete, graph, bound in doubtful
     ):
         reason = "it holds a custom gradient that can't be kept (its gradients would be wrong)"
-        pretrained = assemble(graphs, weights.found, inference, reason)
+        pretrained = assemble(graphs, weights.found, inference, reason=reason)
     return pretrained, inference
 
 
@@ -178,7 +180,7 @@ def assemble(
     if found_shape is None or found_shape[-1] != features:
         last_map = pure.output
     ranks = {f"weight_{i}": weights[i].value.ndim for i in pure.weights}
-    found = stages.find(pure.graph, node_of(pure.input or ""), node_of(last_map), ranks)
+    found = stages.find(pure.graph, node_of(pure.input or ""), node_of(last_map), weights=ranks)
     # Where a block ends in a tensor that does not have one row for each example (such as the tokens
     # of a batch merged into one axis), it is merged with the next block.
     found = stages.merged(
@@ -187,7 +189,15 @@ def assemble(
     if reason:
         weights = [Weight(w.name, w.value, False) for w in weights]
     return Pretrained(
-        pure, training, regularization, tuple(weights), found, last_map, shape, features, reason
+        inference=pure,
+        training=training,
+        regularization=regularization,
+        weights=tuple(weights),
+        stages=found,
+        last_map=last_map,
+        input_shape=shape,
+        features=features,
+        reason=reason,
     )
 
 

@@ -175,7 +175,7 @@ def judge(
 
     rows = []
     with closing(Progress(len(files), progress, "evaluate", quick=True)) as shown:
-        for row in answers(model, read, files, batch_size, damaged):
+        for row in answers(model, read, files, batch_size=batch_size, damaged=damaged):
             rows.append(row)
             shown.update(1)
     say_damage(files, damaged)
@@ -195,12 +195,12 @@ def judge(
     if copies := len(labels) - len(first):
         log(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
     return Judged(
-        files,
-        np.array(labels),
-        probabilities,
-        model.classes,
-        np.isin(np.arange(len(labels)), first),
-        [found.paths[i] for i in chosen] if found.paths else (),
+        files=files,
+        labels=np.array(labels),
+        probabilities=probabilities,
+        classes=model.classes,
+        first=np.isin(np.arange(len(labels)), first),
+        paths=[found.paths[i] for i in chosen] if found.paths else (),
     )
 
 
@@ -227,11 +227,11 @@ def labelled(
         source = own_images(run, data_dir)
     if isinstance(source, Examples):
         return Found(
-            source.files,
-            [source.classes[i] for i in source.labels],
-            source.read,
-            source.source,
-            source.splits,
+            files=source.files,
+            names=[source.classes[i] for i in source.labels],
+            read=source.read,
+            source=source.source,
+            splits=source.splits,
         )
     if (found := find_source(source, data_dir, judging=True)) is None:
         raise no_source(source)

@@ -104,10 +104,10 @@ def export_litert(
     pixels = Pixels(examples, image_size, value_range, 32)
     seed = settings["seed"]["value"]
     train, validation = examples.where("train"), examples.where("validation")
-    calibration = drawn(examples, train, CALIBRATION, seed)
+    calibration = drawn(examples, train, CALIBRATION, seed=seed)
     rest = np.setdiff1d(train, calibration)
     judged = drawn(
-        examples, validation if len(validation) else rest if len(rest) else train, JUDGED, seed
+        examples, validation if len(validation) else rest if len(rest) else train, JUDGED, seed=seed
     )
     bad: dict[int, str] = {}
     for _ in pixels.batches(

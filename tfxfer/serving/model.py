@@ -122,7 +122,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
         found = network.answer(encoded)
         return {name: found[name] for name in names}
 
-    return Served(network.classes, answer, network.doubt, tuple(names))
+    return Served(classes=network.classes, answer=answer, doubt=network.doubt, says=tuple(names))
 
 
 def open_export(folder: Path, trust: bool) -> Served:
@@ -145,14 +145,14 @@ def open_export(folder: Path, trust: bool) -> Served:
     # The signature lives only as long as the object that it was loaded with.
     def answer(encoded: tf.Tensor, loaded: Any = loaded) -> dict[str, tf.Tensor]:
         found = signature(inputs=encoded)
-        check_rows(folder, found, len(encoded), len(classes))
+        check_rows(folder, found, len(encoded), classes=len(classes))
         return found
 
     return Served(
-        classes,
-        answer,
-        doubt.load(thresholds) if thresholds.is_file() else None,
-        tuple(signature.structured_outputs),
+        classes=classes,
+        answer=answer,
+        doubt=doubt.load(thresholds) if thresholds.is_file() else None,
+        says=tuple(signature.structured_outputs),
     )
 
 
@@ -240,13 +240,13 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
     with explained(run.path("model.keras"), DAMAGED):
         call, has = constant(model, image_size, thresholds)
     return Network(
-        classes,
-        image_size,
-        value_range,
-        decoder(image_size, value_range, bad),
-        call,
-        has,
-        thresholds,
+        classes=classes,
+        image_size=image_size,
+        value_range=value_range,
+        decode=decoder(image_size, value_range, bad),
+        call=call,
+        has=has,
+        doubt=thresholds,
     )
 
 

@@ -123,7 +123,13 @@ def predictions(
     with closing(Progress(len(files), progress, "predict", quick=len(files) < MANY)) as shown:
         for file, answer in zip(
             files,
-            answers(model, lambda i: read_regular(files[i]), files, batch_size, damaged),
+            answers(
+                model,
+                lambda i: read_regular(files[i]),
+                files,
+                batch_size=batch_size,
+                damaged=damaged,
+            ),
             strict=True,
         ):
             shown.update(1)

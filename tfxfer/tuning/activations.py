@@ -185,7 +185,7 @@ def last_stages(
             return dtype, 0
         return dtype, TRIED_VIEWS
 
-    dtype, tried = noted(folder, stages, extract.strategy, decide)
+    dtype, tried = noted(folder, stages, extract.strategy, decide=decide)
     if dtype is None:
         return whole
     task = cut.task(dtype, views)
@@ -292,7 +292,7 @@ class Cut:
                 )
                 return None
         dtype = chiefs(
-            self.extract.strategy, lambda: precision_of(found, self.rest, seed, self.log)
+            self.extract.strategy, lambda: precision_of(found, self.rest, seed, log=self.log)
         )
         return None if dtype == "float32" and not self.fits("float32", views) else dtype
 
@@ -318,7 +318,9 @@ class Cut:
         if views:
             source += f", {views} views by {' and '.join(kinds)}"
         labels, classes = self.examples.labels, len(self.examples.classes)
-        return from_activations(self.network, self.rest, rows, labels, classes, source)
+        return from_activations(
+            self.network, self.rest, rows, labels=labels, classes=classes, source=source
+        )
 
 
 def noted(
@@ -387,7 +389,7 @@ def precision_of(
             output,
             labels,
             classes,
-            (output.shape[1],),
+            tap_widths=(output.shape[1],),
             head="linear",
             units=rows.examples.units,
             seed=seed,

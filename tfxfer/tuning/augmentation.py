@@ -46,10 +46,10 @@ def harmless(
         LOG.info("Trying on %s photos whether %s leaves them recognisable", f"{len(few):,}", kind)
         if kind == "flip":
             view = Features(
-                part.examples,
-                extract(part.examples, prefix, mirror=True).views[1:],
-                features.tap_widths,
-                features.feature_size,
+                examples=part.examples,
+                views=extract(part.examples, prefix, mirror=True).views[1:],
+                tap_widths=features.tap_widths,
+                feature_size=features.feature_size,
             )
         else:
             view = extract(part.examples, prefix, augment=(kind,), number=0)
@@ -83,7 +83,7 @@ def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
     where nothing is held out.
     """
     present, labels = np.unique(plain.examples.labels, return_inverse=True)
-    folds = deal(labels, FOLDS, seed, plain.examples.units)
+    folds = deal(labels, FOLDS, seed, units=plain.examples.units)
     right = np.zeros((2, len(labels)), bool)
     for fold in range(folds.max() + 1):
         held = np.flatnonzero(folds == fold)
@@ -91,7 +91,7 @@ def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
             plain,
             labels,
             len(present),
-            plain.tap_widths or (plain.feature_size,),
+            widths=plain.tap_widths or (plain.feature_size,),
             rows=np.flatnonzero(folds != fold),
         )
         for i, features in enumerate((plain, view)):

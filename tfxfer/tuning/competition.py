@@ -127,15 +127,15 @@ def compete(
         precision=precision,
         longest=longest,
     )
-    heads = Heads(features, head, seed, strategy)
+    heads = Heads(features=features, head=head, seed=seed, strategy=strategy)
     rates = RATES if rate is None else (rate,)
 
     def run(batch_size: int) -> Competition:
         part = folder / f"batch-{batch_size}"
         fresh = replace(way, batch_size=batch_size, folder=part, made={})
-        return competed(tasks, rates, heads, plan, fresh, gradual)
+        return competed(tasks, rates, heads, plan=plan, way=fresh, gradual=gradual)
 
-    return with_smaller_batches(run, batch_size, folder, strategy, log)
+    return with_smaller_batches(run, batch_size, folder, strategy=strategy, log=log)
 
 
 def with_smaller_batches(
@@ -196,12 +196,14 @@ def competed(
     way.log("The frozen model:")
     first = heads.frozen(plan.folds[0][0], way.log)
     settings = [Setting(task, steps_of(task, gradual), rates[0]) for task in tasks]
-    setting, plan = pick_setting(settings, rates, heads.features, plan, way, heads.start)
+    setting, plan = pick_setting(
+        settings, rates, heads.features, plan=plan, way=way, start=heads.start
+    )
     rivals = [
         first if i == 0 and plan.first else heads.frozen(seen)
         for i, (seen, _) in enumerate(plan.folds)
     ]
-    folds = prepare_folds(setting, way, heads, plan)
+    folds = prepare_folds(setting, way, heads, plan=plan)
     truth = heads.features.examples.labels[plan.judged]
     frozen = np.concatenate(
         [
@@ -219,7 +221,7 @@ def competed(
         else tune_folds(folds, plan.groups, len(pickers))
     )
     answers = answers_of(folds[0].shares, setting.before is not None)
-    judged = judge(answers, reached, frozen, truth, plan, pickers)
+    judged = judge(answers, reached, frozen, truth=truth, plan=plan, pickers=pickers)
     settings_picked = {
         "trains_from": setting.task.source,
         "unfreeze": setting.unfreeze[-1],
@@ -232,13 +234,21 @@ def competed(
         "folds": len(folds),
     }
     if judged.verdict.tuned_wins:
-        final = train_final(setting, heads, plan, folds, ended)
+        final = train_final(setting, heads, plan, folds=folds, ended=ended)
         if final is not None:
             trained_on_all = not len(final.fold.held)
             if trained_on_all and len(plan.folds) > 1:
                 history = final.training.history
             rival = heads.frozen(plan.everything) if trained_on_all else rivals[0]
-            return tuned_winner(final, rival, judged, truth, plan, settings_picked, history)
+            return tuned_winner(
+                final,
+                rival,
+                judged,
+                truth=truth,
+                plan=plan,
+                settings=settings_picked,
+                history=history,
+            )
         judged = replace(judged, verdict=replace(judged.verdict, late=True))
     elif way.late():
         judged = replace(judged, verdict=replace(judged.verdict, cut=True))
@@ -299,7 +309,7 @@ def judge(
     candidates = {"frozen": frozen, "tuned": tuned}
     candidates |= {str(one): said for one, said in zip(answers, logits, strict=True)}
     return Judged(
-        verdict=replace(verdict(tuned, frozen, truth, len(plan.folds)), weight=answer.weight),
+        verdict=replace(verdict(tuned, frozen, truth, folds=len(plan.folds)), weight=answer.weight),
         answer=answer,
         tuned=tuned,
         cooling=answer.cooling(reached[-1], truth),
@@ -327,9 +337,9 @@ def tuned_winner(
     if fold.way.precision == "mixed" and len(fold.held):
         rough = fold.logits(weights)
         fold.backbone.precision = "float32"
-        fold.way.log(rounding("tuned", rough, fold.logits(weights), truth))
+        fold.way.log(rounding("tuned", rough, fold.logits(weights), truth=truth))
     value = temperature(judged.tuned, truth)
-    model = served(fold, rival, answer.weight, judged.cooling * value, value)
+    model = served(fold, rival, answer.weight, cooling=judged.cooling * value, value=value)
     return Competition(
         verdict=judged.verdict,
         fitted=fold.fitted,
@@ -370,7 +380,7 @@ def steps_of(task: Task, gradual: bool) -> tuple[int | str, ...]:
 def frozen_rounding(fold: Fold, features: Features, truth: np.ndarray) -> str:
     """Return one sentence on how mixed precision changes the predictions of the frozen network."""
     exact = fold.fitted.logits(features.take(fold.held).output)
-    return rounding("frozen", fold.logits(fold.first), exact, truth[: len(fold.held)])
+    return rounding("frozen", fold.logits(fold.first), exact, truth=truth[: len(fold.held)])
 
 
 def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:

@@ -21,12 +21,14 @@ def prepare_folds(setting: Setting, way: Way, heads: Heads, plan: Plan) -> list[
     """
     starts = [heads.start(seen) for seen, _ in plan.folds]
     before = [
-        weights_before(setting, way, start, seen, held, f"tune-{i}-before", log=way.log)
+        weights_before(
+            setting, way, start, seen=seen, held=held, name=f"tune-{i}-before", log=way.log
+        )
         for i, (start, (seen, held)) in enumerate(zip(starts, plan.folds, strict=True))
     ]
     way.keep_models_of(setting)
     return [
-        prepared(setting, way, start, seen, held).starting_from(weights)
+        prepared(setting, way, start, seen=seen, held=held).starting_from(weights)
         for start, (seen, held), weights in zip(starts, plan.folds, before, strict=True)
     ]
 
@@ -43,10 +45,10 @@ def tune_once(
     way, setting = fold.way, fold.setting
     way.log(f"tuning {setting}")
     held_out = HeldOut(
-        lambda model: setting.task.answers(model, fold.held, way.batch_size),
-        truth,
-        tuple(pickers),
-        PATIENCE,
+        answers=lambda model: setting.task.answers(model, fold.held, way.batch_size),
+        labels=truth,
+        watch=tuple(pickers),
+        patience=PATIENCE,
     )
     ended = trained(fold, "tune", fold.epochs, held_out=held_out, log=way.log, show=way.show)
     reached = [fold.on_the_way(weights) for weights in ended.weights]

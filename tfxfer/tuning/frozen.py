@@ -64,7 +64,7 @@ class Heads:
                 part.output,
                 part.examples.labels,
                 len(part.examples.classes),
-                (part.feature_size,),
+                tap_widths=(part.feature_size,),
                 head="linear",
                 units=part.examples.units,
                 seed=self.seed,

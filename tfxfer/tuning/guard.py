@@ -73,12 +73,18 @@ class Plan:
         if len(self.folds) == 1:
             seen, _ = self.folds[0]
             units = None if examples.units is None else examples.units[seen]
-            held = deal(examples.labels[seen], SHARE, seed, units) == 0
+            held = deal(examples.labels[seen], SHARE, seed, units=units) == 0
             return seen[~held], seen[held], self
         first, *others = self.folds
         ends = np.cumsum([0, *(len(held) for _, held in others)])
         groups = tuple(np.arange(a, b) for a, b in pairwise(ends))
-        return *first, Plan(tuple(others), groups, self.everything, self.taken, first=False)
+        return *first, Plan(
+            folds=tuple(others),
+            groups=groups,
+            everything=self.everything,
+            taken=self.taken,
+            first=False,
+        )
 
 
 def plan(examples: Examples, seed: int) -> Plan:
@@ -98,7 +104,7 @@ def plan(examples: Examples, seed: int) -> Plan:
             examples.labels[rows],
             count,
             seed,
-            None if examples.units is None else examples.units[rows],
+            units=None if examples.units is None else examples.units[rows],
         )
 
     if taken:
@@ -111,10 +117,10 @@ def plan(examples: Examples, seed: int) -> Plan:
         # Examples of one group stay together, so one half may be too small to pick anything.
         if min(np.sum(second), np.sum(~second)) >= len(validation) / 3:
             return Plan(
-                ((seen, validation),),
-                (np.flatnonzero(~second), np.flatnonzero(second)),
-                train,
-                taken,
+                folds=((seen, validation),),
+                groups=(np.flatnonzero(~second), np.flatnonzero(second)),
+                everything=train,
+                taken=taken,
             )
     folds = dealt(train, 3)
     split = tuple(
@@ -132,7 +138,12 @@ def plan(examples: Examples, seed: int) -> Plan:
             f"Expected at least two {what} of each class. Use the recipe frozen."
         )
     ends = np.cumsum([0, *(len(held) for _, held in split)])
-    return Plan(split, tuple(np.arange(a, b) for a, b in pairwise(ends)), train, taken)
+    return Plan(
+        folds=split,
+        groups=tuple(np.arange(a, b) for a, b in pairwise(ends)),
+        everything=train,
+        taken=taken,
+    )
 
 
 @dataclass(frozen=True)
@@ -229,14 +240,14 @@ def verdict(tuned: np.ndarray, frozen: np.ndarray, truth: np.ndarray, folds: int
     smaller = losses_of(frozen, truth) - losses_of(tuned, truth)
     loss_error = float(np.sqrt(np.sum(smaller**2))) / n
     return Verdict(
-        gain,
-        error,
-        n,
-        float(before.mean()),
-        float(right.mean()),
-        folds,
-        float(smaller.mean()),
-        loss_error,
+        gain=gain,
+        error=error,
+        n=n,
+        frozen=float(before.mean()),
+        tuned=float(right.mean()),
+        folds=folds,
+        loss_gain=float(smaller.mean()),
+        loss_error=loss_error,
     )
 
 

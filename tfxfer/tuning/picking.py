@@ -55,7 +55,7 @@ def pick_setting(
     seconds: dict[Task, float] = {}
     whole_network = any(one.task.unfreeze == "all" for one in settings)
     for one in sorted(settings, key=lambda one: one.task.unfreeze != "all"):
-        seconds[one.task] = seconds_of_an_image(prepared(one, way, head, seen, held))
+        seconds[one.task] = seconds_of_an_image(prepared(one, way, head, seen=seen, held=held))
         if whole_network:  # needs the memory of all other models
             way.keep_models_of(None)
     costs = Costs(seconds, plan, way)
@@ -66,10 +66,12 @@ def pick_setting(
         epochs, weights = short * setting.times, None
         if (before := setting.before) is not None:
             tried_for, name = short * before.times, f"try-{before.name}"
-            weights = weights_before(setting, way, head, seen, held, name, epochs=tried_for)
+            weights = weights_before(
+                setting, way, head, seen=seen, held=held, name=name, epochs=tried_for
+            )
             way.keep_models_of(setting)
             epochs = way.look(len(seen))
-        fold = prepared(setting, way, head, seen, held).starting_from(weights)
+        fold = prepared(setting, way, head, seen=seen, held=held).starting_from(weights)
         end = trained(fold, f"try-{setting.name}", epochs)
         logits = fold.logits(end.weights[0])
         loss = log_loss(logits / temperature(logits, truth), truth)

@@ -232,8 +232,18 @@ def prepared(
             else MultiWorkerModel(model.inputs, model.outputs[0])
         )
     size = math.ceil(way.batch_size / task.pieces(way.batch_size, way.strategy))
-    start = compiled(task, way, model, backbone, seen, setting.unfreeze[0])
-    fold = Fold(setting, way, fitted, seen, held, model, backbone, start, size)
+    start = compiled(task, way, model, backbone=backbone, seen=seen, unfreeze=setting.unfreeze[0])
+    fold = Fold(
+        setting=setting,
+        way=way,
+        fitted=fitted,
+        seen=seen,
+        held=held,
+        model=model,
+        backbone=backbone,
+        start=start,
+        size=size,
+    )
     if len(setting.unfreeze) == 1:  # otherwise each of its trainings is compiled anew
         way.made[task] = fold
     return fold
@@ -264,7 +274,7 @@ def weights_before(
     before = setting.before
     if before is None or way.late():
         return None
-    fold = prepared(before, way, fitted, seen, held)
+    fold = prepared(before, way, fitted, seen=seen, held=held)
     log(f"first {before}")
     ended = trained(fold, name, epochs or fold.epochs, log=log)
     assign(learnt(fold.model), ended.weights[-1])
@@ -296,7 +306,7 @@ def compiled(
             global_clipnorm=CLIP,
             gradient_accumulation_steps=None if pieces == 1 else pieces,
         )
-    return ready(model, optimizer, batches, SMOOTHING)
+    return ready(model, optimizer, batches, smoothing=SMOOTHING)
 
 
 def trained(
@@ -326,12 +336,19 @@ def trained(
             log(f"unfrozen: {unfreeze}")
             if not i:
                 assign(fold.model.variables, start[: len(fold.model.variables)])
-            start = compiled(setting.task, way, fold.model, fold.backbone, fold.seen, unfreeze)
+            start = compiled(
+                setting.task,
+                way,
+                fold.model,
+                backbone=fold.backbone,
+                seen=fold.seen,
+                unfreeze=unfreeze,
+            )
         result = train(
             fold.model,
             partial(later, every, done),
             math.ceil(len(fold.seen) / fold.size),
-            start,
+            start=start,
             examples=len(fold.seen),
             epochs=count,
             rate=setting.rate,

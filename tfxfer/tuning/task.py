@@ -135,7 +135,7 @@ def from_pixels(
 
             left = order(rows, number, seed)[done * size :]
             if service is None:
-                return batched(strategy, left, size, examples_of, view)
+                return batched(strategy, left, size, examples=examples_of, then=view)
             files, seeds = tf.constant(paths), tf.constant(seeds_of(np.arange(len(examples))))
 
             def load(now: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -143,7 +143,7 @@ def from_pixels(
                 x = tf.map_fn(lambda i: decoded_from(files[i]), now, fn_output_signature=shape)
                 return view(x, (tf.gather(seeds, now), tf.gather(tf.constant(one_hot), now)))
 
-            return dataservice.batched(strategy, left, size, service, load)
+            return dataservice.batched(strategy, left, size, address=service, load=load)
 
         def decoded_from(path: tf.Tensor) -> tf.Tensor:
             x = preprocess.pixels(tf.io.read_file(path), network.image_size, network.value_range)
@@ -173,12 +173,12 @@ def from_pixels(
         return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
 
     return Task(
-        build,
-        batches,
-        lambda model, rows, size: answered(model, rows, size, images),
-        finish,
-        average,
-        " ".join(["pixels", *augment]),
+        build=build,
+        batches=batches,
+        answers=lambda model, rows, size: answered(model, rows, size, examples=images),
+        finish=finish,
+        average=average,
+        source=" ".join(["pixels", *augment]),
         at_once=max(1, AT_ONCE // math.prod(network.image_size)),
     )
 
@@ -257,7 +257,7 @@ def features_of_both(
 def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Model:
     """Join the heads of a tuned and of the frozen network into one on the columns of both."""
     widths = (tuned.input_shape[-1], sum(frozen.widths))
-    return sum_of(tuned, frozen.layer(), widths, "tuned_and_frozen")
+    return sum_of(tuned, frozen.layer(), widths, name="tuned_and_frozen")
 
 
 def multiplied(head: keras.Sequential, share: float) -> keras.Sequential:
@@ -302,8 +302,8 @@ def from_activations(
             model,
             np.arange(len(rows)),
             size,
-            tf.data.Dataset.from_tensor_slices,
-            reader(views[0], rows),
+            examples=tf.data.Dataset.from_tensor_slices,
+            then=reader(views[0], rows),
         )
 
     def finish(model: keras.Model, fitted: Fitted) -> keras.Model:
@@ -341,13 +341,13 @@ def from_activations(
 
     at_once = max(1, NUMBERS_AT_ONCE // (math.prod(rest.entry_shape) * stages))
     return Task(
-        build,
-        batches,
-        answers,
-        finish,
-        average,
-        source,
-        stages,
+        build=build,
+        batches=batches,
+        answers=answers,
+        finish=finish,
+        average=average,
+        source=source,
+        unfreeze=stages,
         at_once=at_once,
         views=len(views) - 1,
     )
@@ -369,8 +369,8 @@ def batches_of(
                 strategy,
                 places,
                 size,
-                lambda now: tf.data.Dataset.from_tensor_slices((now, one_hot[rows[now]])),
-                lambda at, y: (read(at), y),
+                examples=lambda now: tf.data.Dataset.from_tensor_slices((now, one_hot[rows[now]])),
+                then=lambda at, y: (read(at), y),
             )
 
         return epoch
@@ -392,5 +392,6 @@ def answered(
 ) -> np.ndarray:
     """Return the model's logits on `rows`, float64 [n, C]."""
     return np.asarray(
-        predicted(model.distribute_strategy, model, rows, size, examples, then), np.float64
+        predicted(model.distribute_strategy, model, rows, size=size, examples=examples, then=then),
+        np.float64,
     )

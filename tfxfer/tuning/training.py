@@ -189,7 +189,7 @@ def train(
                 folder,
                 now["saved"],
                 [*arrays, *(w for some in best for w in some), *(good if now["step"] else [])],
-                now,
+                state=now,
             )
 
     while not now["done"]:
@@ -232,7 +232,7 @@ def train(
             )
             continue
         if held_out is not None:
-            values |= watched(model, held_out, now, best)
+            values |= watched(model, held_out, now, best=best)
         speed = examples * (1 - skipped / steps) / max(time.monotonic() - began, 1e-9)
         now["history"].append({"epoch": now["epoch"] + 1, **values})
         now |= {"epoch": now["epoch"] + 1, "step": 0}

@@ -42,4 +42,11 @@ def read_demo() -> Found:
             files += [f"{part}/{name}/{i:03d}.png" for i in range(count)]
             names += [name] * count
             splits += [part] * count
-    return Found(files, names, lambda i: png(pixels[i]), "demo", splits, classes=CLASSES)
+    return Found(
+        files=files,
+        names=names,
+        read=lambda i: png(pixels[i]),
+        source="demo",
+        splits=splits,
+        classes=CLASSES,
+    )
