@@ -36,7 +36,6 @@ from tfxfer.heads import join
 from tfxfer.probe.train import reader
 from tfxfer.tuning import last_stages, plan
 from tfxfer.tuning.frozen import Heads
-from tfxfer.tuning.training import nothing
 from tfxfer.workers import order
 
 BATCH = 32
@@ -144,7 +143,7 @@ def averaged(images: int) -> bool:
         start = heads.start(rows)
         models = {"frozen": join(network.tapped(frozen.taps), frozen.layer(), network.image_size)}
         for depth in DEPTHS:
-            task = last_stages(network, depth, features, plan=parts, extract=extractor, log=nothing)
+            task = last_stages(network, depth, features, plan=parts, extract=extractor)
             model, _ = task.build(start)
             models[f"mean, {depth} stages"] = task.average(model, start, frozen, 0.5, False)
         pixels = Pixels(examples, network.image_size, network.value_range, BATCH)

@@ -134,7 +134,7 @@ def phones(run: Path, to: Path) -> bool:
 
     The export refuses nothing here, because the accuracy that it loses is what is measured.
     """
-    found = serving.export_litert(run, to, max_accuracy_drop=1, log=print)
+    found = serving.export_litert(run, to, max_accuracy_drop=1)
     settings = open_run(run).settings()
     examples = data.load(settings["data"]["value"], seed=settings["seed"]["value"])
     test = examples.where("test")

@@ -34,7 +34,7 @@ def frozen(
     network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, trust=run.trust)
     run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
-    tfxfer.ranges.settle(network, examples, extract, seed=run.seed, log=run.say)
+    tfxfer.ranges.settle(network, examples, extract, seed=run.seed)
     run.record(image_size=network.image_size, value_range=network.value_range)
     trains = head in ("mlp", "cosine")
     with run.timed("features"):
@@ -49,12 +49,13 @@ def frozen(
             layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
             epochs = epochs or 20
             run.record(epochs=epochs)
-            how = {"epochs": epochs, "units": examples.units, "seed": run.seed, "strategy": run.strategy, "log": run.say}
+            how = {"epochs": epochs, "units": examples.units, "seed": run.seed, "strategy": run.strategy}
             found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation, **how)
             layer, taps, held_out, probabilities, history = found.head, None, found.positions, found.probabilities, found.history
         elif run.is_main_worker:
             part, labels = features.take(train), examples.labels[train]
-            choice, part = tfxfer.mirrors.choose_head(mirror, part, head=head, seed=run.seed, log=run.say)
+            choice, part = tfxfer.mirrors.choose_head(mirror, part, head=head, seed=run.seed)
+            run.say(*choice.lines)
             both = len(part.views) == 2
             features = features if both else features.one_side
             layer, taps, held_out, probabilities, history = choice.fitted.layer(), choice.fitted.taps, train, choice.out_of_fold, ()

@@ -34,7 +34,7 @@ def full(
     depths = tfxfer.tuning.depths_before_all(network)
     run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
-    tfxfer.ranges.settle(network, examples, extract, seed=run.seed, log=run.say)
+    tfxfer.ranges.settle(network, examples, extract, seed=run.seed)
     run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
         prefix = network.prefix(len(network.stages))
@@ -46,8 +46,8 @@ def full(
     with run.timed("tuning"):
         kinds = tuple(kind for kind in augment.split("+") if kind not in ("auto", "none"))
         if augment == "auto":
-            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
-        how: dict[str, Any] = {"views": None, "augment": kinds, "seed": run.seed, "folder": folder, "log": run.say}
+            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract, seed=run.seed)
+        how: dict[str, Any] = {"views": None, "augment": kinds, "seed": run.seed, "folder": folder}
         tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, **how) for depth in depths]
         whole = tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service)
         found = tfxfer.tuning.compete(
@@ -61,7 +61,7 @@ def full(
             seed=run.seed,
             folder=folder,
             minutes=time_limit,
-            log=run.say, show=tfxfer.outcome.board(run),
+            show=tfxfer.outcome.board(run),
             strategy=run.strategy, precision=run.precision,
         )
     if not run.is_main_worker:

@@ -35,7 +35,7 @@ def partial(
     tfxfer.tuning.enough_epochs(views, epochs)
     run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
-    tfxfer.ranges.settle(network, examples, extract, seed=run.seed, log=run.say)
+    tfxfer.ranges.settle(network, examples, extract, seed=run.seed)
     run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
         prefix = network.prefix(len(network.stages))
@@ -47,8 +47,8 @@ def partial(
     with run.timed("activations"):
         kinds = tuple(kind for kind in augment.split("+") if kind != "auto")
         if augment == "auto" and tfxfer.tuning.views_are_used(views, plan):
-            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract, seed=run.seed, log=run.say)
-        how: dict[str, Any] = {"views": views if kinds else 0, "augment": kinds, "seed": run.seed, "folder": folder, "log": run.say}
+            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract, seed=run.seed)
+        how: dict[str, Any] = {"views": views if kinds else 0, "augment": kinds, "seed": run.seed, "folder": folder}
         tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, **how) for depth in depths]
     with run.timed("tuning"):
         found = tfxfer.tuning.compete(
@@ -63,7 +63,7 @@ def partial(
             seed=run.seed,
             folder=folder,
             minutes=time_limit,
-            log=run.say, show=tfxfer.outcome.board(run),
+            show=tfxfer.outcome.board(run),
             strategy=run.strategy, precision=run.precision,
         )
     if not run.is_main_worker:

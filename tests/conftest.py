@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from logs import logged
 from PIL import Image
 from savedmodels import save_reusable, tiny_network
 from sklearn.datasets import load_sample_image
@@ -30,6 +31,13 @@ tf.config.set_logical_device_configuration(
 def seed():
     """The same draws in every test, whatever ran before."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def said():
+    """The lines that tfxfer logs during the test."""
+    with logged() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session", autouse=True)

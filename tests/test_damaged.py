@@ -390,7 +390,7 @@ def test_predict_names_no_whole_file(run_folder, tmp_path, capsys):
 def test_evaluate_counts_and_names_a_damaged_file(run_folder, folder, capsys):
     file = f"{CLASSES[0]}/0.jpg"
     (folder / file).write_bytes(cut_and_closed())
-    figures = serving.evaluate(run_folder, folder, log=lambda _: None)
+    figures = serving.evaluate(run_folder, folder)
     said = capsys.readouterr().err.splitlines()
     assert figures["n"] == 8
     assert [file in line for line in said if ".jpg" in line] == [True]

@@ -40,9 +40,8 @@ def started(code: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_one_device_is_the_default_strategy():
-    said = []
-    assert distribute.strategy(log=said.append) is tf.distribute.get_strategy()
+def test_one_device_is_the_default_strategy(said):
+    assert distribute.strategy() is tf.distribute.get_strategy()
     assert said == [f"device: cpu, one: no GPU ({distribute.why_no_gpu()})"]
 
 
@@ -200,7 +199,7 @@ def test_a_port_in_use_is_named():
         taken.listen()
         port = taken.getsockname()[1]
         code, said = started(
-            "tfxfer.distribute.strategy('multiworker', log=print)",
+            "tfxfer.distribute.strategy('multiworker')",
             TF_CONFIG=launch.config([f"localhost:{port}", "localhost:1"], 0),
         )
     assert [line for line in said.splitlines() if line.startswith(f"warning: port {port} is open")]

@@ -28,6 +28,7 @@ from tfxfer.evaluate import (
     strangeness,
     wilson,
 )
+from tfxfer.probe.folds import sample
 
 
 def quiet(_: str) -> None:
@@ -185,7 +186,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def test_a_baseline_is_as_good_as_scikit_learns_tuned_logistic_regression():
     x, labels, train, test = digits()
-    found = baselines(labels, train, test, classes=list("0123456789"), raw_pixels=x, log=quiet)
+    found = baselines(labels, train, test, classes=list("0123456789"), raw_pixels=x)
     scaler = StandardScaler().fit(x[train])
     theirs = LogisticRegressionCV(
         Cs=10.0 ** np.arange(-4, 2),
@@ -203,9 +204,7 @@ def test_a_baseline_is_as_good_as_scikit_learns_tuned_logistic_regression():
 
 def test_the_majority_is_that_of_train():
     labels = np.array([0, 0, 1, 1, 1, 0])
-    found = baselines(
-        labels, np.array([0, 1, 2]), np.array([3, 4, 5]), classes=["a", "b"], log=quiet
-    )
+    found = baselines(labels, np.array([0, 1, 2]), np.array([3, 4, 5]), classes=["a", "b"])
     assert found.scores["majority"]["accuracy"] == pytest.approx(1 / 3)
     assert found.scores["raw_pixels"] is None and found.scores["last_layer_logistic"] is None
 
@@ -219,7 +218,6 @@ def test_without_a_test_part_there_are_no_baselines():
         classes=list("0123456789"),
         raw_pixels=x,
         last_layer=x,
-        log=quiet,
     )
     assert (
         found.scores == {"majority": None, "raw_pixels": None, "last_layer_logistic": None}
@@ -230,19 +228,20 @@ def test_without_a_test_part_there_are_no_baselines():
 def test_a_class_that_only_test_has_is_never_named_by_a_baseline():
     x, labels, train, test = digits()
     train = train[labels[train] != 3]
-    found = baselines(labels, train, test, classes=list("0123456789"), last_layer=x, log=quiet)
+    found = baselines(labels, train, test, classes=list("0123456789"), last_layer=x)
     assert found.scores["last_layer_logistic"]["classes"]["3"]["predicted"] == 0
 
 
-def test_a_baseline_on_a_sample_says_so(monkeypatch):
+def test_with_many_examples_a_baseline_is_fitted_on_a_sample(monkeypatch):
     monkeypatch.setitem(baselines.__globals__, "BASELINE_EXAMPLES", 100)
     x, labels, train, test = digits()
-    lines = []
-    baselines(labels, train, test, classes=list("0123456789"), raw_pixels=x, log=lines.append)
-    assert lines == [
-        "baselines: logistic regression is fitted on 100 of 400 training examples, "
-        "each class by its share"
+    classes = list("0123456789")
+    few = train[sample(labels[train], 100, 0)]
+    scores = [
+        baselines(labels, rows, test, classes=classes, raw_pixels=x).scores["raw_pixels"]
+        for rows in (train, few)
     ]
+    assert len(few) == 100 < len(train) and scores[0] == scores[1]
 
 
 def metrics(test: float, raw: float, n: int) -> dict:
@@ -290,7 +289,7 @@ def test_nothing_is_said_without_a_test_part():
 def test_baselines_have_probabilities():
     x, labels, train, test = digits()
     found = baselines(
-        labels, train, test, classes=[str(i) for i in range(10)], raw_pixels=x, log=quiet
+        labels, train, test, classes=[str(i) for i in range(10)], raw_pixels=x
     ).scores["raw_pixels"]
     assert 0 < found["brier"] < 0.5 and 0 <= found["ece"] < 0.2 and found["log_loss"] < 1
 

@@ -46,14 +46,13 @@ def test_the_run_is_judged_on_its_own_test_part(folder, examples):
     assert figures["accuracy"] == open_run(folder).metrics()["test"]["accuracy"]
 
 
-def test_photos_that_the_model_was_trained_on_are_said(folder, examples):
-    lines: list[str] = []
+def test_photos_that_the_model_was_trained_on_are_said(folder, examples, said):
     train, test = (examples.take(examples.where(part)) for part in ("train", "test"))
-    tfxfer.serving.evaluate(folder, train, log=lines.append)
-    assert f"trained on {len(train)} of these {len(train)} photos" in " ".join(lines)
-    lines.clear()
-    tfxfer.serving.evaluate(folder, test, log=lines.append)
-    assert "trained on" not in " ".join(lines)
+    tfxfer.serving.evaluate(folder, train)
+    assert f"trained on {len(train)} of these {len(train)} photos" in " ".join(said)
+    said.clear()
+    tfxfer.serving.evaluate(folder, test)
+    assert "trained on" not in " ".join(said)
 
 
 def test_the_settings_name_the_recipe_and_what_was_chosen(folder):

@@ -296,7 +296,7 @@ def test_every_file_that_can_not_be_predicted_is_named_on_a_line(run_folder, few
     for i in range(30):
         (few / f"bad{i:02}.jpg").write_bytes(b"no image")
     make_pipe(few / "pipe.jpg")
-    rows, found = [], serving.predict(run_folder, [few], log=lambda _: None)
+    rows, found = [], serving.predict(run_folder, [few])
     with pytest.raises(ImageError, match="31 of 47"):
         rows.extend(found)
     lines = capsys.readouterr().err.splitlines()

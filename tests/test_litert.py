@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.schema_py_generated import BuiltinOperator
+from logs import logged
 from runs import SIZE, write_kinds, write_run
 
 from tfxfer import data, heads, preprocess, serving
@@ -68,9 +69,10 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="module")
 def exported(run_folder, tmp_path_factory, said) -> Path:
-    return export_litert(
-        run_folder, tmp_path_factory.mktemp("lite"), max_accuracy_drop=0.5, log=said.append
-    )
+    with logged() as lines:
+        folder = export_litert(run_folder, tmp_path_factory.mktemp("lite"), max_accuracy_drop=0.5)
+    said += [line for line in lines if "accuracy" in line]
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_examples_that_only_python_has_are_passed_on(tiny_savedmodel, photos, tm
     frozen(Run(tmp_path / "run"), data=examples, backbone=tiny_savedmodel, head="gaussian")
     with pytest.raises(DataError, match="data=examples"):
         export_litert(tmp_path / "run", tmp_path / "out")
-    options = {"max_accuracy_drop": 1, "log": lambda line: None}
+    options = {"max_accuracy_drop": 1}
     found = export_litert(tmp_path / "run", tmp_path / "out", data=examples, **options)
     assert {f"model.{kind}.tflite" for kind in KINDS} < {path.name for path in found.iterdir()}
 
@@ -218,8 +220,7 @@ def test_a_mirrored_run_keeps_its_answers_in_int8(tiny_savedmodel, photos, pixel
         data=photos,
     )
     content = (
-        export_litert(folder, tmp_path / "out", max_accuracy_drop=1, log=lambda _: None)
-        / "model.int8.tflite"
+        export_litert(folder, tmp_path / "out", max_accuracy_drop=1) / "model.int8.tflite"
     ).read_bytes()
     expected = tf.nn.softmax(keras.models.load_model(folder / "model.keras")(pixels)).numpy()
     assert np.abs(run_lite(content, pixels)[0] - expected).max() <= 0.2
@@ -237,7 +238,7 @@ def test_a_file_that_loses_too_much_is_not_written(run_folder, tmp_path):
         r"at most -200 were allowed\. Nothing was exported\."
     )
     with pytest.raises(ServingError, match=text):
-        export_litert(run_folder, tmp_path / "out", max_accuracy_drop=-2, log=lambda _: None)
+        export_litert(run_folder, tmp_path / "out", max_accuracy_drop=-2)
     assert not (tmp_path / "out").exists()
 
 
@@ -263,7 +264,7 @@ def test_a_head_that_litert_can_not_hold_is_named(tiny_savedmodel, photos, tmp_p
             "Use a head of other operations"
         ),
     ):
-        export_litert(folder, tmp_path / "out", log=lambda _: None)
+        export_litert(folder, tmp_path / "out")
     assert serving.export(folder, tmp_path / "out").name == "1"
 
 

@@ -47,10 +47,9 @@ def mixed(photos, tmp_path) -> Path:
     return folder
 
 
-def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, mixed):
-    said = []
+def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, mixed, said):
     given = f"{mixed}/deep/../b.jpg"
-    rows = list(serving.predict(run_folder, [given, mixed], log=said.append))
+    rows = list(serving.predict(run_folder, [given, mixed]))
     assert [row.file for row in rows] == [
         given,
         f"{mixed}/a.JPG",
@@ -58,7 +57,7 @@ def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, 
         f"{mixed}/deep/er/c.jpeg",
     ]
     assert rows[0][1:] == rows[2][1:] and {row.predicted for row in rows} <= set(CLASSES)
-    assert said == [f"{mixed}: 3 files that are not images are ignored"]
+    assert f"{mixed}: 3 files that are not images are ignored" in said
 
 
 def test_the_size_of_a_batch_changes_nothing(run_folder, photos):
@@ -81,7 +80,7 @@ def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
     (mixed / "sick.png").write_bytes(
         encoded(Image.new("RGB", (90, 90)), "PNG").replace(b"IDAT", b"IDAT\xff\xff\xff", 1)
     )
-    rows, found = [], serving.predict(run_folder, [mixed], batch_size=2, log=lambda _: None)
+    rows, found = [], serving.predict(run_folder, [mixed], batch_size=2)
     with pytest.raises(ImageError) as error:
         rows.extend(found)
     assert [Path(row.file).name for row in rows] == ["a.JPG", "b.jpg", "c.jpeg"]
@@ -347,7 +346,7 @@ def test_a_bad_file_among_many_leaves_the_rest_written(run_folder, photos, tmp_p
         ),
     ):
         serving.write(
-            serving.predict(run_folder, [tmp_path / "bad.jpg", photos], log=lambda _: None),
+            serving.predict(run_folder, [tmp_path / "bad.jpg", photos]),
             form,
             tmp_path / "out",
         )
@@ -415,21 +414,19 @@ def copied(photos, folder, places):
     return folder
 
 
-def test_all_images_of_other_data_are_judged(run_folder, photos):
-    said = []
-    found = serving.evaluate(run_folder, photos, log=said.append)
+def test_all_images_of_other_data_are_judged(run_folder, photos, said):
+    found = serving.evaluate(run_folder, photos)
     right = sum(
         Path(row.file).parent.name == row.predicted for row in serving.predict(run_folder, [photos])
     )
     assert (found["n"], found["accuracy"]) == (60, right / 60)
-    assert said == [f"{photos}: all images, 60 of 60"]
+    assert f"{photos}: all images, 60 of 60" in said
 
 
-def test_of_data_with_a_test_part_that_part_is_judged(run_folder, photos, tmp_path):
-    said = []
+def test_of_data_with_a_test_part_that_part_is_judged(run_folder, photos, tmp_path, said):
     folder = copied(photos, tmp_path, ["train/china", "train/flower", "test/china"])
-    assert serving.evaluate(run_folder, folder, log=said.append)["classes"]["china"]["n"] == 1
-    assert said == [f"{folder}: the test part, 1 of 3"]
+    assert serving.evaluate(run_folder, folder)["classes"]["china"]["n"] == 1
+    assert f"{folder}: the test part, 1 of 3" in said
 
 
 def test_of_the_runs_own_data_the_test_part_of_its_split_is_judged(
@@ -437,13 +434,11 @@ def test_of_the_runs_own_data_the_test_part_of_its_split_is_judged(
 ):
     model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE)
     folder = write_run(tmp_path / "run", model, classes=("china", "flower"), data=photos)
-    assert serving.evaluate(folder, photos, log=lambda _: None)["n"] == len(
-        load(photos).where("test")
-    )
+    assert serving.evaluate(folder, photos)["n"] == len(load(photos).where("test"))
 
 
 def test_one_class_alone_can_be_judged(run_folder, photos, tmp_path):
-    found = serving.evaluate(run_folder, copied(photos, tmp_path, ["flower"]), log=lambda _: None)
+    found = serving.evaluate(run_folder, copied(photos, tmp_path, ["flower"]))
     assert found["n"] == 1 and found["classes"]["china"]["recall"] is None
 
 
@@ -457,7 +452,7 @@ def test_classes_that_the_model_does_not_know_are_named(run_folder, photos, tmp_
             r"'none <of> these'\."
         ),
     ):
-        serving.evaluate(run_folder, tmp_path, log=lambda _: None)
+        serving.evaluate(run_folder, tmp_path)
 
 
 def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
@@ -469,7 +464,7 @@ def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
             r"Repair or remove them\."
         ),
     ):
-        serving.evaluate(run_folder, tmp_path, log=lambda _: None)
+        serving.evaluate(run_folder, tmp_path)
 
 
 def test_data_that_is_none_is_refused(run_folder, tmp_path):

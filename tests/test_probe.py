@@ -224,9 +224,8 @@ def test_linear_on_a_sample_says_so_and_the_others_count_as_held_out(monkeypatch
     monkeypatch.setattr(validate, "ROTATED", 100)
     monkeypatch.setattr(logistic, "LOADED", 4 * sum(WIDTHS) * 200)
     x, labels = examples(400)
-    lines = []
-    choice = choose(x, labels, 4, tap_widths=(sum(WIDTHS),), head="linear", log=lines.append)
-    assert lines[-1] == (
+    choice = choose(x, labels, 4, tap_widths=(sum(WIDTHS),), head="linear")
+    assert choice.lines[-1] == (
         "linear: fitted on 200 of 400 examples, 1 GiB of features; "
         "the others count as held out, for it never saw them"
     )
@@ -273,7 +272,7 @@ def test_a_head_is_fitted_on_the_rows_and_the_last_columns_that_it_was_given(nam
 @pytest.mark.parametrize("name", FITS)
 def test_the_layer_and_the_numpy_logits_are_the_same(name):
     x, labels = examples(200)
-    found = choose(x, labels, 4, tap_widths=WIDTHS, head=name, log=quiet).fitted
+    found = choose(x, labels, 4, tap_widths=WIDTHS, head=name).fitted
     np.testing.assert_allclose(
         found.layer()(x[:, -sum(found.widths) :]).numpy(),
         found.logits(x),
@@ -338,7 +337,7 @@ def test_a_sample_keeps_the_shares_and_two_of_each_class():
 
 def test_the_kernel_form_and_a_plain_loop_over_folds_agree():
     x, labels = examples(150)
-    choice = choose(x, labels, 4, tap_widths=WIDTHS, head="gaussian", log=quiet)
+    choice = choose(x, labels, 4, tap_widths=WIDTHS, head="gaussian")
     folds, widths = deal(labels, 5, 0), choice.fitted.widths
     for fold in range(5):
         part = gaussian_by_formula(
@@ -353,9 +352,7 @@ def test_the_kernel_form_and_a_plain_loop_over_folds_agree():
 @pytest.mark.parametrize("head", ["auto", "gaussian", "linear", "ridge", "prototype"])
 def test_two_choices_with_one_seed_are_the_same_bit_for_bit(head):
     x, labels = examples(120)
-    one, two = (
-        choose(x, labels, 4, tap_widths=WIDTHS, head=head, seed=5, log=quiet) for _ in range(2)
-    )
+    one, two = (choose(x, labels, 4, tap_widths=WIDTHS, head=head, seed=5) for _ in range(2))
     np.testing.assert_array_equal(one.fitted.logits(x), two.fitted.logits(x))
     np.testing.assert_array_equal(one.out_of_fold, two.out_of_fold)
 
@@ -367,7 +364,7 @@ def test_out_of_fold_probabilities_are_as_good_as_those_on_new_examples(head, ro
     monkeypatch.setattr(logistic, "ROTATED", rotated)
     x, labels = examples(1200, noise=1.2)
     train = np.arange(400)
-    choice = choose(x[train], labels[train], 4, tap_widths=WIDTHS, head=head, log=quiet)
+    choice = choose(x[train], labels[train], 4, tap_widths=WIDTHS, head=head)
     new = choice.fitted.logits(x[400:])
     held_out = -np.log(choice.out_of_fold[train, labels[train]]).mean()
     assert choice.out_of_fold.shape == (400, 4)
@@ -382,13 +379,12 @@ def test_out_of_fold_probabilities_are_as_good_as_those_on_new_examples(head, ro
 
 def test_auto_tries_both_heads_on_each_number_of_taps_and_says_what_it_found():
     x, labels = examples(120, widths=(4,) * 10)
-    lines = []
-    choice = choose(x, labels, 4, tap_widths=(4,) * 10, log=lines.append)
+    choice = choose(x, labels, 4, tap_widths=(4,) * 10)
     singles = [entry for entry in choice.table if not entry.members]
     assert [(entry.head, entry.taps) for entry in singles] == [
         (head, taps) for head in ("gaussian", "linear") for taps in (1, 3, 8, 10)
     ]
-    rows = lines[1:-1]
+    rows = choice.lines[1:-1]
     assert len(rows) == len(choice.table) and sum(row.startswith("->") for row in rows) == 1
     rows = [row for row in rows if "mean" not in row]
     assert "gaussian on the last 3 stages" in rows[1] and "linear on all 10 stages" in rows[7]
@@ -436,8 +432,7 @@ def test_a_head_alone_is_taken_where_the_other_one_only_harms():
 def test_the_mean_of_heads_is_that_of_their_log_probabilities():
     x, labels = examples(200)
     members = tuple(
-        choose(x, labels, 4, tap_widths=WIDTHS, head=head, log=quiet).fitted
-        for head in ("gaussian", "linear")
+        choose(x, labels, 4, tap_widths=WIDTHS, head=head).fitted for head in ("gaussian", "linear")
     )
     average = Averaged(members)
     log_probabilities = np.mean([log_softmax(one.logits(x), 1) for one in members], axis=0)
@@ -453,8 +448,7 @@ def test_the_mean_of_heads_is_that_of_their_log_probabilities():
 def test_the_mean_of_heads_survives_a_keras_file(tmp_path):
     x, labels = examples(200)
     one, two = (
-        choose(x, labels, 4, tap_widths=WIDTHS, head=head, log=quiet).fitted
-        for head in ("gaussian", "linear")
+        choose(x, labels, 4, tap_widths=WIDTHS, head=head).fitted for head in ("gaussian", "linear")
     )
     layer = Averaged((one, two)).layer()
     layer.save(tmp_path / "mean.keras")
@@ -466,8 +460,7 @@ def test_the_mean_of_heads_survives_a_keras_file(tmp_path):
 @pytest.mark.parametrize("classes", [2, 40])
 def test_heads_are_listed_one_after_the_other_whatever_order_they_are_tried_in(classes):
     x, labels = examples(4 * classes, classes=classes, widths=(4,) * 3)
-    lines = []
-    choose(x, labels, classes, tap_widths=(4,) * 3, log=lines.append)
+    lines = choose(x, labels, classes, tap_widths=(4,) * 3).lines
     heads = [line.removeprefix("->").split()[0] for line in lines[1:-1] if "mean" not in line]
     assert heads == ["gaussian", "gaussian", "linear", "linear"]
 
@@ -508,19 +501,18 @@ def test_a_class_with_one_example_is_learnt_and_counts_as_wrong_out_of_fold():
     labels[labels == 3] = 2
     labels[-1] = 3
     for head in ("auto", "ridge", "prototype"):
-        choice = choose(x, labels, 4, tap_widths=WIDTHS, head=head, log=quiet)
+        choice = choose(x, labels, 4, tap_widths=WIDTHS, head=head)
         assert choice.out_of_fold[-1, 3] == 0 and choice.out_of_fold[-1].sum() == pytest.approx(1)
         assert choice.fitted.logits(x).shape == (81, 4)
 
 
 def test_one_example_a_class_gets_the_prototype_and_a_word_about_it():
     x, labels = examples(4)
-    lines = []
-    choice = choose(x, labels, 4, tap_widths=WIDTHS, log=lines.append)
+    choice = choose(x, labels, 4, tap_widths=WIDTHS)
     assert (
         choice.fitted.name == "prototype"
         and choice.table == ()
-        and "nothing can be held out" in lines[0]
+        and "nothing can be held out" in choice.lines[0]
     )
     assert (choice.fitted.logits(x).argmax(1) == labels).all()
 
@@ -528,7 +520,7 @@ def test_one_example_a_class_gets_the_prototype_and_a_word_about_it():
 def test_a_class_that_is_absent_from_training_is_never_named():
     x, labels = examples(80)
     labels = np.array([0, 1, 3, 4])[labels]
-    choice = choose(x, labels, 6, tap_widths=WIDTHS, log=quiet)
+    choice = choose(x, labels, 6, tap_widths=WIDTHS)
     logits = choice.fitted.logits(x)
     assert logits.shape == choice.out_of_fold.shape == (80, 6)
     assert (
@@ -540,7 +532,7 @@ def test_a_class_that_is_absent_from_training_is_never_named():
 def test_the_shares_of_unequal_classes_are_added_where_they_predict_better():
     x, labels = examples(4000, noise=2.0)
     keep = (labels == 0) | (np.arange(4000) % 12 == 0)
-    choice = choose(x[keep], labels[keep], 4, tap_widths=WIDTHS, head="gaussian", log=quiet)
+    choice = choose(x[keep], labels[keep], 4, tap_widths=WIDTHS, head="gaussian")
     assert choice.prior
     assert choice.out_of_fold.mean(0) == pytest.approx(
         np.bincount(labels[keep]) / keep.sum(), abs=0.05
@@ -549,7 +541,7 @@ def test_the_shares_of_unequal_classes_are_added_where_they_predict_better():
 
 def test_examples_that_are_all_alike_do_not_break_the_choice():
     labels = np.arange(40) % 2
-    choice = choose(np.ones((40, sum(WIDTHS)), np.float32), labels, 2, tap_widths=WIDTHS, log=quiet)
+    choice = choose(np.ones((40, sum(WIDTHS)), np.float32), labels, 2, tap_widths=WIDTHS)
     np.testing.assert_allclose(choice.out_of_fold, 0.5, atol=0.1)
 
 
@@ -563,7 +555,7 @@ def test_features_that_are_not_finite_are_refused_with_what_to_try():
             r"Check its value range \(--value-range"
         ),
     ):
-        choose(x, labels, 4, tap_widths=WIDTHS, log=quiet)
+        choose(x, labels, 4, tap_widths=WIDTHS)
 
 
 @pytest.mark.parametrize(
@@ -588,7 +580,7 @@ def test_features_that_are_not_finite_are_refused_with_what_to_try():
 )
 def test_wrong_arguments_are_named(change, message):
     x, labels = examples(40)
-    arguments = {"labels": labels, "n_classes": 4, "tap_widths": WIDTHS, "log": quiet, **change}
+    arguments = {"labels": labels, "n_classes": 4, "tap_widths": WIDTHS, **change}
     with pytest.raises(ValueError, match=message):
         choose(x, **arguments)
 
@@ -596,9 +588,8 @@ def test_wrong_arguments_are_named(change, message):
 # --- Training by fit ------------------------------------------------------------------------------
 
 
-def test_a_trained_head_is_calibrated_on_validation():
+def test_a_trained_head_is_calibrated_on_validation(said):
     x, labels = examples(600)
-    lines = []
     found = fit_head(
         MLP(4, hidden=32),
         x,
@@ -607,7 +598,6 @@ def test_a_trained_head_is_calibrated_on_validation():
         validation_rows=np.arange(400, 600),
         epochs=8,
         batch_size=16,
-        log=lines.append,
     )
     assert [entry["epoch"] for entry in found.history] == list(range(1, 9)) and {
         "loss",
@@ -615,23 +605,19 @@ def test_a_trained_head_is_calibrated_on_validation():
         "val_loss",
         "val_accuracy",
     } <= set(found.history[0])
-    assert len(lines) == 8 and "epoch 1/8" in lines[0]
-    assert "training accuracy" in lines[0] and "val_accuracy" in lines[0]
+    assert len(said) == 8 and "epoch 1/8" in said[0]
+    assert "training accuracy" in said[0] and "val_accuracy" in said[0]
     np.testing.assert_allclose(
         found.probabilities, softmax(found.head(x[400:]).numpy(), 1), atol=1e-5
     )
     assert (found.probabilities.argmax(1) == labels[400:]).mean() > 0.7
 
 
-def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_on_all():
+def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_on_all(said):
     x, labels = examples(400)
-    lines = []
-    found = fit_head(
-        Cosine(4), x, labels, train_rows=np.arange(400), epochs=2, batch_size=32, log=lines.append
-    )
+    found = fit_head(Cosine(4), x, labels, train_rows=np.arange(400), epochs=2, batch_size=32)
     assert (
-        len(found.positions) == 80
-        and "first on 320 photos, to judge it on the other 80" in lines[0]
+        len(found.positions) == 80 and "first on 320 photos, to judge it on the other 80" in said[0]
     )
     assert len(found.history) == 2 and "val_loss" not in found.history[0]
     direct = fit_head(
@@ -642,7 +628,6 @@ def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_o
         validation_rows=np.arange(10),
         epochs=2,
         batch_size=32,
-        log=quiet,
     )
     assert_same(
         found.head(x).numpy() * found.temperature, direct.head(x).numpy() * direct.temperature, 1e-4
@@ -662,7 +647,6 @@ def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
             epochs=2,
             batch_size=32,
             seed=3,
-            log=quiet,
         )
 
     one, two = trained(), trained()
@@ -672,13 +656,9 @@ def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
 
 def test_features_that_are_read_batch_by_batch_train_the_same_head(monkeypatch):
     x, labels = examples(300)
-    one = fit_head(
-        Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32, log=quiet
-    )
+    one = fit_head(Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32)
     monkeypatch.setattr("tfxfer.probe.train.LOADED", 0)
-    two = fit_head(
-        Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32, log=quiet
-    )
+    two = fit_head(Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32)
     np.testing.assert_array_equal(one.head(x).numpy(), two.head(x).numpy())
 
 
@@ -688,7 +668,7 @@ def test_a_head_with_too_few_logits_is_refused():
         ValueError,
         match=r"expected logits \[B, C\] with C >= 4.*Received: output shape \(None, 3\)",
     ):
-        fit_head(MLP(3), x, labels, train_rows=np.arange(40), log=quiet)
+        fit_head(MLP(3), x, labels, train_rows=np.arange(40))
 
 
 def test_twins_are_held_out_together():
@@ -700,12 +680,8 @@ def test_twins_are_held_out_together():
     labels = rng.integers(0, 2, 60)[units]
     folds = deal(labels, 5, 0, units=units)
     assert all(len(set(folds[units == unit])) == 1 for unit in range(60))
-    alone = choose(
-        x, labels, 2, tap_widths=(32,), head="gaussian", log=lambda line: None
-    ).out_of_fold
-    together = choose(
-        x, labels, 2, tap_widths=(32,), head="gaussian", units=units, log=lambda line: None
-    ).out_of_fold
+    alone = choose(x, labels, 2, tap_widths=(32,), head="gaussian").out_of_fold
+    together = choose(x, labels, 2, tap_widths=(32,), head="gaussian", units=units).out_of_fold
     assert (alone.argmax(1) == labels).mean() > 0.8 and (together.argmax(1) == labels).mean() < 0.7
 
 
@@ -786,7 +762,7 @@ FLAT = flat_features()
 @pytest.mark.parametrize("head", FITS)
 def test_features_that_say_nothing_give_a_head_with_numbers(head, name):
     x, labels = FLAT[name], np.arange(60) % 3
-    found = choose(x, labels, 3, tap_widths=(12, 8), head=head, log=quiet)
+    found = choose(x, labels, 3, tap_widths=(12, 8), head=head)
     assert np.isfinite(found.out_of_fold).all() and np.isfinite(found.fitted.kernel).all()
     assert np.isfinite(found.fitted.logits(x)).all()
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from logs import logged
 from savedmodels import save_reusable, tiny_network, vision_transformer
 from tensorflow.python.framework.func_graph import FuncGraph
 
@@ -180,7 +181,7 @@ def held_out() -> HeldOut:
 
 def trained(folder: Path, **options) -> tuning.Trained:
     model, start = small()
-    options = {"epochs": 4, "rate": 0.1, "log": lambda line: None, **options}
+    options = {"epochs": 4, "rate": 0.1, **options}
     return train(model, batches, 6, start=start, examples=24, folder=folder, **options)
 
 
@@ -245,7 +246,6 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
                 views=views,
                 augment=("crop",),
                 folder=folder,
-                log=nothing,
             )
         else:
             task = tuning.from_pixels(network, features, augment=("flip",))
@@ -256,7 +256,7 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
             "batch_size": 8,
             "head": "gaussian",
         }
-        return tuning.compete([task], features, judged, folder=folder, log=nothing, **options)
+        return tuning.compete([task], features, judged, folder=folder, **options)
 
     unbroken = competed(tmp_path / "unbroken")
     kept, save = [], checkpoint.save
@@ -276,24 +276,22 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
     np.testing.assert_array_equal(broken.probabilities, unbroken.probabilities)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch, said):
     monkeypatch.setattr("tfxfer.tuning.training.EVERY", 0.0)
     unbroken = trained(tmp_path)
     newest = checkpoint.numbered(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:-200])
-    said = []
-    assert same(trained(tmp_path, log=said.append), unbroken)
+    assert same(trained(tmp_path), unbroken)
     assert f"{newest} is damaged" in said[0] and "going on from the one before it" in said[0]
 
 
-def test_a_training_that_is_done_is_not_done_again(tmp_path):
+def test_a_training_that_is_done_is_not_done_again(tmp_path, said):
     first = trained(tmp_path)
-    said = []
-    assert same(trained(tmp_path, log=said.append), first) and said == []
+    said.clear()
+    assert same(trained(tmp_path), first) and said == []
 
 
-def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path):
-    said = []
+def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path, said):
     with pytest.raises(
         TuningError,
         match=(
@@ -301,7 +299,7 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path):
             r"Try --learning-rate 1e\+28"
         ),
     ):
-        trained(tmp_path, rate=1e30, log=said.append)
+        trained(tmp_path, rate=1e30)
     assert (
         "epoch 1: the loss is not finite; back to the last good state, at a learning rate of 3e+29"
         in said[0]
@@ -309,17 +307,15 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path):
     )
 
 
-def test_training_stops_when_nothing_gets_better(tmp_path):
-    said = []
-    found = trained(tmp_path, epochs=40, rate=1e-9, held_out=held_out(), log=said.append)
+def test_training_stops_when_nothing_gets_better(tmp_path, said):
+    found = trained(tmp_path, epochs=40, rate=1e-9, held_out=held_out())
     assert (
         len(found.history) < 40 and "that is watched, for 3 epochs: training stops here" in said[-1]
     )
 
 
-def test_training_stops_when_the_time_is_up(tmp_path):
-    said = []
-    assert len(trained(tmp_path, until=time.monotonic(), log=said.append).history) == 1
+def test_training_stops_when_the_time_is_up(tmp_path, said):
+    assert len(trained(tmp_path, until=time.monotonic()).history) == 1
     assert "the time is up" in said[-1]
 
 
@@ -485,10 +481,9 @@ def heads_of(features) -> Heads:
     return Heads(features=features, head="auto", seed=0, strategy=tf.distribute.get_strategy())
 
 
-def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
+def test_activations_are_kept_and_give_the_same_logits_as_pixels(world, said):
     network, features, how, extractor = world
-    said = []
-    cached = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=said.append)
+    cached = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     whole = tuning.from_pixels(network, features, batch_size=8)
     assert "up to block1" in said[0] and "kept in float" in said[1]
     head = choose(
@@ -497,7 +492,6 @@ def test_activations_are_kept_and_give_the_same_logits_as_pixels(world):
         2,
         tap_widths=(features.feature_size,),
         head="linear",
-        log=nothing,
     ).fitted
     rows = how.folds[0][1]
     one, other = (task.answers(task.build(head)[0], rows, 8) for task in (cached, whole))
@@ -509,7 +503,7 @@ def linear_head(features, rows):
     part = features.take(rows)
     labels = part.examples.labels
     width = (features.feature_size,)
-    return choose(part.output, labels, 2, tap_widths=width, head="linear", log=nothing).fitted
+    return choose(part.output, labels, 2, tap_widths=width, head="linear").fitted
 
 
 def answers_from_files(model, network, features, rows):
@@ -524,12 +518,12 @@ def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
     seen, held = how.folds[0]
     task = tuning.from_pixels(network, features, batch_size=8)
     if way == "activations":
-        task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+        task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     start = linear_head(features, seen)
     model, _ = task.build(start)
     part = features.take(seen)
     labels = part.examples.labels
-    frozen = choose(part, labels, 2, tap_widths=features.tap_widths, head=head, log=nothing).fitted
+    frozen = choose(part, labels, 2, tap_widths=features.tap_widths, head=head).fitted
     average = task.average(model, start, frozen, 0.5, False)
     expected = 0.5 * start.logits(features.take(held).output) + frozen.logits(features.take(held))
     found = answers_from_files(average, network, features, held)
@@ -546,9 +540,7 @@ def averaged(task, features, both_sides, rows):
     """A head to start from, a frozen one that sees both sides, and the mean of both models."""
     start = linear_head(features, rows)
     labels = features.examples.labels[rows]
-    frozen = choose(
-        both_sides.take(rows), labels, 2, tap_widths=features.tap_widths, log=nothing
-    ).fitted
+    frozen = choose(both_sides.take(rows), labels, 2, tap_widths=features.tap_widths).fitted
     return start, frozen, task.average(task.build(start)[0], start, frozen, 0.5, True)
 
 
@@ -558,7 +550,7 @@ def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_s
     seen, held = how.folds[0]
     task = tuning.from_pixels(network, features, batch_size=8)
     if way == "activations":
-        task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+        task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     start, frozen, average = averaged(task, features, both_sides, seen)
     alone = start.logits(features.take(held).output)
     expected = 0.5 * alone + frozen.logits(both_sides.take(held))
@@ -568,20 +560,19 @@ def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_s
 
 @pytest.mark.parametrize("better", [True, False])
 def test_the_frozen_model_sees_both_sides_where_that_is_better(
-    better, world, both_sides, monkeypatch, tmp_path
+    better, world, both_sides, monkeypatch, tmp_path, said
 ):
     network, features, how, extractor = world
     monkeypatch.setattr("tfxfer.mirrors.compare", lambda *probabilities: (better, "measured"))
-    said = []
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
-    options = {"epochs": 1, "rate": 1e-9, "folder": tmp_path, "log": said.append}
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
+    options = {"epochs": 1, "rate": 1e-9, "folder": tmp_path}
     found = tuning.compete([task], both_sides, how, **options)
     assert (found.model, found.mirror) == (None, better)
     assert "mirror images: measured" in " ".join(said)
     rows = how.everything
     used = both_sides if better else features
     labels = features.examples.labels[rows]
-    expected = choose(used.take(rows), labels, 2, tap_widths=features.tap_widths, log=nothing)
+    expected = choose(used.take(rows), labels, 2, tap_widths=features.tap_widths)
     np.testing.assert_array_equal(found.probabilities, expected.out_of_fold)
 
 
@@ -590,7 +581,7 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
 ):
     network, features, how, extractor = world
     seen, held = how.folds[0]
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     _, _, average = averaged(task, features, both_sides, seen)
     pixels = Pixels(features.examples, network.image_size, network.value_range, 8)
     found = of_model(pixels, average, both_sides).outputs(held)
@@ -600,11 +591,11 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
 def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):
     network, features, how, extractor = world
     seen = how.folds[0][0]
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     start = linear_head(features, seen)
     part = features.take(seen)
     labels = part.examples.labels
-    frozen = choose(part, labels, 2, tap_widths=features.tap_widths, log=nothing).fitted
+    frozen = choose(part, labels, 2, tap_widths=features.tap_widths).fitted
     average = task.average(task.build(start)[0], start, frozen, 0.5, False)
     average.save(tmp_path / "average.keras")
     again = keras.models.load_model(tmp_path / "average.keras")
@@ -620,17 +611,15 @@ def test_auto_tries_the_depths_that_a_network_has(world):
         tuning.depths_of(network, "block9")
 
 
-def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypatch, tmp_path):
+def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypatch, tmp_path, said):
     network, features, how, extractor = world
     monkeypatch.setattr(Cache, "free", lambda self: 1000)
-    said = []
     task = tuning.last_stages(
         network,
         1,
         features,
         plan=how,
         extract=replace(extractor, cache=Cache(tmp_path)),
-        log=said.append,
     )
     assert (
         "too full to keep them in float16 (0.0 MiB free in" in said[-1]
@@ -642,7 +631,7 @@ def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypat
 
 def test_altered_copies_are_kept_only_where_they_are_tried(world):
     network, features, how, extractor = world
-    options = {"views": None, "augment": ("crop",), "log": nothing}
+    options = {"views": None, "augment": ("crop",)}
     plain = tuning.last_stages(network, 1, features, plan=how, extract=extractor, **options)
     assert (plain.views, plain.source.count("views")) == (0, 0)
     assert plain.more_views is not None and plain.seconds_of_views is not None
@@ -661,19 +650,16 @@ def test_altered_copies_are_kept_only_where_they_are_tried(world):
 
 def test_no_altered_copies_are_tried_where_none_is_harmless(world):
     network, features, how, extractor = world
-    task = tuning.last_stages(
-        network, 1, features, plan=how, extract=extractor, views=None, log=nothing
-    )
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, views=None)
     assert task.more_views is None
 
 
 def test_activations_that_are_kept_already_need_no_room(world, monkeypatch, tmp_path):
     network, features, how, extractor = world
-    first = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+    first = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     monkeypatch.setattr(Cache, "free", lambda self: 0)
     assert (
-        tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing).source
-        == first.source
+        tuning.last_stages(network, 1, features, plan=how, extract=extractor).source == first.source
     )
     assert first.source.startswith("activations after block1 in float")
 
@@ -685,13 +671,13 @@ def test_a_run_that_goes_on_starts_from_the_same_inputs(world, monkeypatch, tmp_
         full.setattr(Cache, "free", lambda self: 0)
         assert (
             tuning.last_stages(
-                network, 1, features, plan=how, extract=empty, folder=tmp_path / "work", log=nothing
+                network, 1, features, plan=how, extract=empty, folder=tmp_path / "work"
             ).source
             == "pixels"
         )
     assert (
         tuning.last_stages(
-            network, 1, features, plan=how, extract=empty, folder=tmp_path / "work", log=nothing
+            network, 1, features, plan=how, extract=empty, folder=tmp_path / "work"
         ).source
         == "pixels"
     )
@@ -733,7 +719,7 @@ def test_a_network_without_a_training_mode_moves_no_statistics(tmp_path):
         tuning.stages_of(Backbone(str(tmp_path / "m"), trainable=False, batch_norm="train"), "1")
 
 
-def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel):
+def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel, said):
     rng = np.random.default_rng(0)
     images, labels = [], []
     for i in range(60):
@@ -749,13 +735,11 @@ def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel):
     features = extract(
         data.load(tmp_path / "photos"), network.prefix(3), cache=extractor.cache, progress=False
     )
-    said = []
     kinds = tuning.harmless(
         features,
         features.examples.where("train"),
         network.prefix(3),
         extract=extractor,
-        log=said.append,
     )
     assert "flip" not in kinds and "it changes what is seen, not used" in said[0]
 
@@ -846,11 +830,11 @@ def colours(tmp_path_factory):
     return str(root / "photos"), save_reusable(network, root / "network")
 
 
-def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
+def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path, said):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     extractor = Extractor(Cache(tmp_path / "cache"))
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
-    how, said = plan(features.examples, 0), []
+    how = plan(features.examples, 0)
     task = tuning.from_pixels(network, features)
     found = tuning.compete(
         [task],
@@ -860,7 +844,6 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path):
         epochs=10,
         rate=0.03,
         folder=tmp_path / "work",
-        log=said.append,
     )
     assert found.verdict.tuned_wins and found.model is not None and found.verdict.folds == 3, str(
         found.verdict
@@ -886,7 +869,7 @@ def test_photos_that_were_taken_from_train_are_trained_on_at_last(taken, colours
     )
     task = tuning.from_pixels(network, features)
     options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "folder": tmp_path / "work"}
-    found = tuning.compete([task], features, how, log=nothing, **options)
+    found = tuning.compete([task], features, how, **options)
     assert found.verdict.tuned_wins, str(found.verdict)
     expected = heads_of(features).start(trained_on)
     np.testing.assert_array_equal(found.fitted.kernel, expected.kernel)
@@ -903,27 +886,27 @@ def test_the_best_epoch_is_that_with_the_smallest_loss_on_held_out_examples():
     assert best_epoch(history) == 3
 
 
-def test_more_stages_are_trained_where_they_help(colours, tmp_path):
+def test_more_stages_are_trained_where_they_help(colours, tmp_path, said):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     extractor = Extractor(Cache(tmp_path / "cache"))
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
-    how, said = plan(features.examples, 0), []
+    how = plan(features.examples, 0)
     # The first stage sees grey alone: what comes after it can't learn a colour.
-    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     tasks = [last, tuning.from_pixels(network, features)]
     options = {"head": "gaussian", "epochs": 20, "rate": 0.03, "folder": tmp_path / "work"}
-    found = tuning.compete(tasks, features, how, log=said.append, **options)
+    found = tuning.compete(tasks, features, how, **options)
     assert found.settings["unfreeze"] == "all" and found.verdict.tuned_wins, said
     judged = features.examples.where("train")
     assert len(found.positions) == len(judged) - len(how.folds[0][1])
 
 
-def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_path):
+def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_path, said):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     extractor = Extractor(Cache(tmp_path / "cache"))
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
-    how, said = plan(features.examples, 0), []
-    options = {"views": None, "augment": ("flip",), "log": nothing}
+    how = plan(features.examples, 0)
+    options = {"views": None, "augment": ("flip",)}
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, **options)
     one = tf.distribute.get_strategy()
     way = Way(
@@ -932,7 +915,6 @@ def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_p
         seed=0,
         folder=tmp_path,
         until=float("inf"),
-        log=said.append,
         show=nothing,
         strategy=one,
         longest=8,
@@ -961,14 +943,13 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     extractor = Extractor(Cache(tmp_path / "cache"))
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how = plan(features.examples, 0)
-    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     way = Way(
         epochs=2,
         batch_size=8,
         seed=0,
         folder=tmp_path,
         until=float("inf"),
-        log=nothing,
         show=nothing,
         strategy=tf.distribute.get_strategy(),
     )
@@ -987,7 +968,7 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
 
 def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
     network, features, how, extractor = world
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     one = Setting(task, (1,), 0.01)
     way = Way(
         epochs=1,
@@ -995,7 +976,6 @@ def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
         seed=0,
         folder=tmp_path,
         until=float("inf"),
-        log=nothing,
         show=nothing,
         strategy=tf.distribute.get_strategy(),
     )
@@ -1058,7 +1038,7 @@ def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
     how = plan(features.examples, 0)
     one, deeper = (
         Setting(
-            tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing),
+            tuning.last_stages(network, 1, features, plan=how, extract=extractor),
             (n,),
             0.01,
         )
@@ -1071,7 +1051,6 @@ def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
         seed=0,
         folder=tmp_path,
         until=until,
-        log=nothing,
         show=nothing,
         strategy=tf.distribute.get_strategy(),
     )
@@ -1108,7 +1087,6 @@ def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path
         epochs=1,
         rate=1e-9,
         folder=tmp_path / "work",
-        log=nothing,
     )
     expected = []
     for seen, held in how.folds:
@@ -1120,29 +1098,24 @@ def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path
             tap_widths=features.tap_widths,
             head="linear",
             units=part.examples.units,
-            log=nothing,
         ).fitted
         expected.append(head.logits(judged).argmax(1) == judged.examples.labels)
     np.testing.assert_array_equal(found.candidates["frozen"], np.concatenate(expected))
     assert not found.verdict.tuned_wins and sum(found.fitted.widths) > features.feature_size
 
 
-def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, tmp_path):
+def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, tmp_path, said):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     features = Extractor(Cache(tmp_path / "cache"))(
         data.load(colours[0]), network.prefix(2), progress=False
     )
-    how, said, options = (
-        plan(features.examples, 0),
-        [],
-        {"head": "gaussian", "epochs": 10, "rate": 0.03, "precision": "mixed"},
-    )
+    how = plan(features.examples, 0)
+    options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "precision": "mixed"}
     found = tuning.compete(
         [tuning.from_pixels(network, features)],
         features,
         how,
         folder=tmp_path / "work",
-        log=said.append,
         **options,
     )
     (cost,) = [line for line in said if line.startswith("mixed precision: ")]
@@ -1171,9 +1144,9 @@ class Greedy(keras.layers.Layer):
         return tf.ensure_shape(tf.numpy_function(ask, [x], tf.float32), x.shape)
 
 
-def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
+def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
     network, features, how, _ = world
-    task, said = tuning.from_pixels(network, features), []
+    task = tuning.from_pixels(network, features)
 
     def build(fitted):
         model, part = task.build(fitted)
@@ -1189,7 +1162,6 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
         epochs=1,
         rate=1e-9,
         folder=tmp_path / "work",
-        log=said.append,
     )
     assert [line for line in said if "memory" in line] == [
         f"out of memory: once more with {size} images at a time" for size in (16, 8)
@@ -1202,16 +1174,15 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path):
         epochs=1,
         rate=1e-9,
         folder=tmp_path / "work",
-        log=said.append,
     )
     assert (
         again.settings["batch_size"] == 8 and len([line for line in said if "memory" in line]) == 2
     )
 
 
-def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_path):
+def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_path, said):
     network, features, how, _ = world
-    task, seen, said = tuning.from_pixels(network, features), [], []
+    task, seen = tuning.from_pixels(network, features), []
 
     def batches(*arguments):
         found = task.batches(*arguments)
@@ -1222,7 +1193,6 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
         "epochs": 5,
         "head": "gaussian",
         "folder": tmp_path / "work",
-        "log": said.append,
     }
     gradual = replace(task, batches=batches, unfreeze=2)
     found = tuning.compete([gradual], features, how, rate=0.01, **options)
@@ -1246,10 +1216,9 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
     features = Extractor(Cache(tmp_path / "cache"))(
         data.load(colours[0]), network.prefix(2), progress=False
     )
-    clock, said = time.monotonic, []
+    clock = time.monotonic
 
-    def log(line):
-        said.append(line)
+    def time_is_up(line):
         if line.startswith("The tuned model is better"):
             monkeypatch.setattr(time, "monotonic", lambda: clock() + 1e6)
 
@@ -1259,17 +1228,16 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
         "rate": 0.03,
         "minutes": 100,
         "folder": tmp_path / "work",
-        "log": log,
     }
-    found = tuning.compete(
-        [tuning.from_pixels(network, features)], features, plan(features.examples, 0), **options
-    )
+    task = tuning.from_pixels(network, features)
+    with logged(each=time_is_up):
+        found = tuning.compete([task], features, plan(features.examples, 0), **options)
     assert found.model is None and found.verdict.late
 
 
 def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, monkeypatch):
     network, features, how, extractor = world
-    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, log=nothing)
+    last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     whole = tuning.from_pixels(network, features)
     setting = Setting(whole, ("all",), 0.01).further(Setting(last, (1,), 0.01))
     clock, fit = time.monotonic, Heads.start
@@ -1280,7 +1248,6 @@ def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, 
         seed=0,
         folder=tmp_path,
         until=until,
-        log=nothing,
         show=nothing,
         strategy=tf.distribute.get_strategy(),
     )

@@ -137,7 +137,6 @@ def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> d
         seed=0,
         folder=folder,
         until=float("inf"),
-        log=nothing,
         show=nothing,
         strategy=strategy,
     )
@@ -193,7 +192,7 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
         out / "full",
         images,
     )
-    task = tuning.last_stages(network, 1, features, plan=plan, extract=extract, log=nothing)
+    task = tuning.last_stages(network, 1, features, plan=plan, extract=extract)
     found["partial"] = tuned(strategy, task, features, plan, out / "partial", images)
     keras.utils.set_random_seed(0)
     rows, held = plan.folds[0]
@@ -206,7 +205,6 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
         epochs=2,
         batch_size=7,
         strategy=strategy,
-        log=nothing,
     )
     found["head"] = {
         "history": head.history,

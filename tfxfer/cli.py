@@ -399,11 +399,11 @@ def predict(
         raise click.UsageError("The run comes first: tfxfer predict RUN photo.jpg.")
     if form in ("parquet", "xlsx") and to is None:
         raise click.UsageError(f"--format {form} needs --to FILE.")
-    photos = room("data").find_photos(paths, to_stderr)
+    photos = room("data").find_photos(paths)
     start_tensorflow()
     serving = room("serving")
     serving.check_target(to, paths, folder)
-    rows = serving.predict(folder, photos, **options, log=to_stderr, progress=True)
+    rows = serving.predict(folder, photos, **options, progress=True)
     with as_it_is_for_programs():
         count = serving.write(rows, form, to)
     if to is not None:
@@ -461,7 +461,7 @@ def evaluate(
         check_data(source, judging=True)
     start_tensorflow()
     serving = room("serving")
-    judged = serving.judge(folder, source, **options, log=to_stderr, progress=True)
+    judged = serving.judge(folder, source, **options, progress=True)
     if to is not None:
         serving.check_target(to, [source, *judged.paths], folder)
         serving.write(judged.predictions(), kind, to)
@@ -541,7 +541,7 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
         "litert": serving.export_litert,
         "reusable": serving.export_reusable,
     }[form]
-    click.echo(f"Exported to {one_line(str(write(folder, to, **options, log=to_stderr)))}")
+    click.echo(f"Exported to {one_line(str(write(folder, to, **options)))}")
 
 
 @main.command()
@@ -813,7 +813,7 @@ def extract(
     here = room("features").Extractor(
         kept, options["engine"], engine_precision, options["batch_size"]
     )
-    room("ranges").settle(network, examples, here, seed=0, log=click.echo)
+    room("ranges").settle(network, examples, here, seed=0)
     prefix = network.prefix(len(network.stages) if taps else None)
     count = beam.extract(examples, prefix, cache=kept, precision=engine_precision, **options)
     then = command("run", "frozen", "--data", data, "--cache", to)

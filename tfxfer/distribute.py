@@ -7,10 +7,10 @@ TensorFlow's default one, under which every program behaves as without a strateg
 
 import ctypes
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfxfer.errors import DistributeError
 from tfxfer.loopback import is_private
 
+LOG = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 Name = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 WAIT = 300  # seconds in which all workers must connect
@@ -118,7 +119,6 @@ def strategy(
     device: Device = "auto",
     replicas: int | None = None,
     wait: float = WAIT,
-    log: Callable[[str], None] | None = None,
 ) -> tf.distribute.Strategy:
     """Set up devices, and return the strategy that fits the options and this machine.
 
@@ -129,7 +129,6 @@ def strategy(
         replicas: for "mirrored", the number of GPUs or logical CPUs; by default all GPUs, or one
             logical CPU for each core.
         wait: seconds after which the process ends if not all workers have connected.
-        log: is called with a line that says what was chosen and why.
 
     Raises:
         DistributeError: what was asked for isn't here, a port is in use, or the devices were set up
@@ -140,10 +139,9 @@ def strategy(
             model = keras.Sequential([...])
     """
     choice = choose(name, device, replicas)
-    if log is not None:
-        log(f"device: {choice}")
-        if choice.name == "multiworker" and not is_private():
-            log(open_port())
+    LOG.info("device: %s", choice)
+    if choice.name == "multiworker" and not is_private():
+        LOG.warning(open_port())
     if choice.name == "tpu":
         return tpu_strategy()
     gpus = tf.config.list_physical_devices("GPU")

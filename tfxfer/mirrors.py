@@ -1,12 +1,14 @@
 """Find out whether the mean of the features of a photo and its mirror image predicts better."""
 
-from collections.abc import Callable
+import logging
+from dataclasses import replace
 
 import numpy as np
 
 from tfxfer import probe
 from tfxfer.features import Features
 
+LOG = logging.getLogger(__name__)
 # Up to this many photos, "auto" tries mirror images: computing their features takes twenty seconds
 # on two cores with EfficientNet-Lite0.
 MOST = 2_000
@@ -22,12 +24,7 @@ def are_computed(mirror: str, photos: int) -> bool:
 
 
 def choose_head(
-    mirror: str,
-    features: Features,
-    *,
-    head: str,
-    seed: int,
-    log: Callable[[str], None] = print,
+    mirror: str, features: Features, *, head: str, seed: int
 ) -> tuple[probe.Choice, Features]:
     """Choose a head on features with mirror images or without; returns it with these features.
 
@@ -39,8 +36,9 @@ def choose_head(
         head, seed: as for `probe.choose`.
     """
     examples = features.examples
+    LOG.info("Fitting classifiers")
 
-    def fit(part: Features, log: Callable[[str], None]) -> probe.Choice:
+    def fit(part: Features) -> probe.Choice:
         return probe.choose(
             part,
             examples.labels,
@@ -49,23 +47,18 @@ def choose_head(
             head=head,
             units=examples.units,
             seed=seed,
-            log=log,
         )
 
     if len(features.views) == 1:
-        return fit(features, log), features
+        return fit(features), features
     asked = mirror == "yes"
-    with_them = fit(features, log if asked else unheard)
-    without = fit(features.one_side, unheard if asked else log)
+    with_them, without = fit(features), fit(features.one_side)
     better, said = compare(with_them.out_of_fold, without.out_of_fold, examples.labels)
     used = asked or better
     advice = "" if used == better else " --mirror no is as good, in half the time."
-    log(f"mirror images: {said}: they are {'used' if used else 'not used'}.{advice}")
-    return (with_them, features) if used else (without, features.one_side)
-
-
-def unheard(line: str) -> None:
-    """Ignore a line of the log."""
+    note = f"mirror images: {said}: they are {'used' if used else 'not used'}.{advice}"
+    choice = with_them if used else without
+    return replace(choice, lines=(*choice.lines, note)), features if used else features.one_side
 
 
 def compare(both: np.ndarray, alone: np.ndarray, labels: np.ndarray) -> tuple[bool, str]:

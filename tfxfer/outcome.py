@@ -18,7 +18,7 @@ from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.doubt import Doubt
 from tfxfer.errors import DataError, SavedModelError
-from tfxfer.evaluate import Baselines, beaten, pays, score, share
+from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, pays, score, share
 from tfxfer.features import Features, Pixels, raw_pixels
 from tfxfer.heads import join, seen_by_head
 from tfxfer.probe import precision
@@ -402,15 +402,22 @@ def baselines(features: Features, run: Run) -> Baselines:
     examples = features.examples
     train, test = examples.where("train"), examples.distinct(examples.where("test"))
 
-    def fit(log: Callable[[str], None] = nothing, **inputs: Any) -> Baselines:
+    def fit(**inputs: Any) -> Baselines:
         return evaluate.baselines(
-            examples.labels, train, test, classes=examples.classes, seed=run.seed, log=log, **inputs
+            examples.labels, train, test, classes=examples.classes, seed=run.seed, **inputs
         )
 
     LOG.info("Fitting simpler models, to compare with")
-    found = fit(run.say)
+    found = fit()
     if not len(test):
         return found
+    if len(train) > BASELINE_EXAMPLES:
+        LOG.info(
+            "baselines: logistic regression is fitted on %s of %s training examples, each class "
+            "by its share",
+            f"{BASELINE_EXAMPLES:,}",
+            f"{len(train):,}",
+        )
     scores, right = dict(found.scores), dict(found.right)
     makers: dict[str, Callable[[], Baselines]] = {
         "raw_pixels": lambda: fit(raw_pixels=small_pixels(examples, run)),

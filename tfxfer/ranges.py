@@ -4,7 +4,6 @@ This is for networks whose range neither the user, nor the catalog, nor their gr
 """
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 
@@ -25,24 +24,23 @@ def settle(
     extract: Extractor,
     *,
     seed: int,
-    log: Callable[[str], None],
 ) -> None:
     """Set the network's `value_range` to the one with the best features, if nothing else tells it.
 
     Each of 0 to 1, -1 to 1 and 0 to 255 is tried on at most 200 training images, by
     cross-validation. 0 to 1 stays unless another range is better by more than a standard error of
-    the difference. `log` is called with a line that says which range is used.
+    the difference. A log line says which range is used.
     """
     low, high = network.value_range
     if network.range_from == "graph":
-        log(f"Pixels go in from {low:g} to {high:g}, as the network's graph tells.")
+        LOG.info(f"Pixels go in from {low:g} to {high:g}, as the network's graph tells.")
     if network.range_from != "assumed":
         return
     LOG.info("Trying which range of pixels the network expects")
     train = np.random.default_rng(seed).permutation(examples.where("train"))[:TRIED]
     train = np.sort(train)
     if len(train) < FEWEST or len(set(examples.labels[train])) < 2:
-        log(
+        LOG.info(
             f"Pixels go in from {low:g} to {high:g}, which is assumed: nothing tells it, and there "
             "are too few training images to try. Say what the network expects with --value-range."
         )
@@ -61,7 +59,6 @@ def settle(
             head="gaussian",
             units=kept.units,
             seed=seed,
-            log=lambda line: None,
         )
         right[tried] = found.out_of_fold.argmax(1) == kept.labels
     best = RANGES[0]
@@ -71,7 +68,7 @@ def settle(
             best = tried
     network.value_range = best
     shares = ", ".join(f"{a:g} to {b:g}: {right[a, b].mean():.3f}" for a, b in RANGES)
-    log(
+    LOG.info(
         f"Pixels go in from {best[0]:g} to {best[1]:g}. Nothing tells what the network expects, so "
         f"this was tried on {len(right[best])} training images ({shares}). If you know it, say it "
         "with --value-range."

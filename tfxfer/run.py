@@ -302,7 +302,7 @@ class Run:
         distribute = room("distribute")
         if self.settings["precision"]["value"] == "mixed":
             distribute.require_mixed(distribute.choose(name, device, replicas).device)
-        self._strategy = distribute.strategy(name, device=device, replicas=replicas, log=self.say)
+        self._strategy = distribute.strategy(name, device=device, replicas=replicas)
         batch, count = self.settings["global_batch"]["value"], self._strategy.num_replicas_in_sync
         if batch is not None and batch < count:
             raise DistributeError(room("workers").unshareable(batch, count))

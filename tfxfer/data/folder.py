@@ -1,8 +1,9 @@
 """Read a folder of class folders, either directly or below train/, validation/ and test/."""
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tfxfer.data.companions import check_companions
@@ -31,6 +32,7 @@ from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 
+LOG = logging.getLogger(__name__)
 AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which is only in iCloud, not on this Mac
 PACKED = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"}
 LAYOUT = """
@@ -61,11 +63,10 @@ def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
     return sorted(images), others, closed
 
 
-def find_photos(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) -> list[str]:
+def find_photos(paths: Iterable[str | os.PathLike]) -> list[str]:
     """Return image files, given directly or found in given folders.
 
-    Args:
-        log: called with notes, such as on files that are ignored.
+    Files that are ignored are logged.
 
     Raises:
         DataError: a path does not exist, or there is no image at all.
@@ -76,7 +77,7 @@ def find_photos(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) 
             images, others, odd = find_images(Path(path))
             files += map(str, images)
             for text in odd:
-                log(text)
+                LOG.warning(text)
             if others:
                 count = sum(others.values())
                 what = (
@@ -84,7 +85,7 @@ def find_photos(paths: Iterable[str | os.PathLike], log: Callable[[str], None]) 
                     if count == 1
                     else "files that are not images are"
                 )
-                log(f"{path}: {count} {what} ignored")
+                LOG.warning(f"{path}: {count} {what} ignored")
         elif os.path.lexists(path):  # a broken link gives an error when it is read
             files.append(path)
         else:

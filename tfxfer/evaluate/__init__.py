@@ -5,11 +5,19 @@ baselines   simpler models to compare with, and whether transfer helps
 sets        prediction sets
 """
 
-from tfxfer.evaluate.baselines import NAMES, Baselines, baselines, beaten, pays
+from tfxfer.evaluate.baselines import (
+    BASELINE_EXAMPLES,
+    NAMES,
+    Baselines,
+    baselines,
+    beaten,
+    pays,
+)
 from tfxfer.evaluate.figures import reliability, score, share, wilson
 from tfxfer.evaluate.sets import lowest, members, strangeness
 
 __all__ = [
+    "BASELINE_EXAMPLES",
     "NAMES",
     "Baselines",
     "baselines",

@@ -1,6 +1,6 @@
 """What one would get without transfer, or with its simplest form, and whether transfer helps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,6 @@ def baselines(
     raw_pixels: Array | None = None,
     last_layer: Array | None = None,
     seed: int = 0,
-    log: Callable[[str], None] = print,
 ) -> Baselines:
     """Fit simple models on train and score them on test.
 
@@ -59,7 +58,6 @@ def baselines(
         raw_pixels: float32 [n, 32 * 32 * 3].
         last_layer: float32 [n, feature_size], the backbone's own output.
         seed: seed of the sample and the folds.
-        log: called with what a user should know.
     """
     labels, train, test = np.asarray(labels), np.asarray(train), np.asarray(test)
     scores: dict[str, dict[str, Any] | None] = {
@@ -73,11 +71,6 @@ def baselines(
     share = np.bincount(labels[train], minlength=len(classes)) / len(train)
     found = {"majority": np.broadcast_to(share, (len(test), len(classes)))}
     few = train[sample(labels[train], BASELINE_EXAMPLES, seed)]
-    if len(few) < len(train):
-        log(
-            f"baselines: logistic regression is fitted on {len(few):,} of {len(train):,} "
-            "training examples, each class by its share"
-        )
     for name, features in (("raw_pixels", raw_pixels), ("last_layer_logistic", last_layer)):
         if features is not None:
             found[name] = logistic(

@@ -1,5 +1,6 @@
 """Train a Keras head on cached features with ordinary `compile` and `fit`, and calibrate it."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tfxfer.probe.fitted import Array, temperature
 from tfxfer.probe.folds import deal
 from tfxfer.workers import Strategy, batched, exactly, order
 
+LOG = logging.getLogger(__name__)
 # Bytes of features, activations or images that are held in memory. Where there are more, every
 # batch is read from disk.
 LOADED = 2**30
@@ -97,7 +99,6 @@ def run(
     batch_size: int,
     seed: int,
     validation: Any = None,
-    log: Callable[[str], None] | None = None,
 ) -> list[dict]:
     """Call `fit` on `count` examples, and return one dict for each epoch.
 
@@ -130,13 +131,10 @@ def run(
             if name in logs
         }
         history.append({"epoch": epoch + 1, **values})
-        if log:
-            log(
-                f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  "
-                + "  ".join(
-                    f"{CALLED.get(name, name)} {value:.4f}" for name, value in values.items()
-                )
-            )
+        figures = "  ".join(
+            f"{CALLED.get(name, name)} {value:.4f}" for name, value in values.items()
+        )
+        LOG.info("epoch %*d/%d  %s", len(str(epochs)), epoch + 1, epochs, figures)
     return history
 
 
@@ -152,7 +150,6 @@ def fit_head(
     units: np.ndarray | None = None,
     seed: int = 0,
     strategy: Strategy | None = None,
-    log: Callable[[str], None] = print,
 ) -> Trained:
     """Train a Keras head on features and calibrate it with one temperature.
 
@@ -172,7 +169,6 @@ def fit_head(
             it is made, so set the seed before that too, as a run does.
         strategy: the tf.distribute strategy that trains and divides each batch; one device by
             default.
-        log: called with one line for each epoch.
 
     Raises:
         ValueError: the head does not give one logit for each class.
@@ -212,9 +208,10 @@ def fit_head(
         for v in [*trained.variables, *trained.optimizer.variables]
     ]
     if twice:
-        log(
-            f"training twice: first on {len(seen):,} photos, to judge it on the other "
-            f"{len(held_out):,}, then on all"
+        LOG.info(
+            "training twice: first on %s photos, to judge it on the other %s, then on all",
+            f"{len(seen):,}",
+            f"{len(held_out):,}",
         )
     held = (
         None
@@ -228,9 +225,7 @@ def fit_head(
         )
     )
     fit = partial(run, trained, epochs=epochs, batch_size=batch_size, seed=seed)
-    history = fit(
-        labelled(features, labels, seen), len(seen), validation=held, log=None if twice else log
-    )
+    history = fit(labelled(features, labels, seen), len(seen), validation=held)
     logits = predicted(trained, features, held_out, classes=int(shape[1]))
     value = temperature(logits, labels[held_out])
     if twice:
@@ -238,7 +233,7 @@ def fit_head(
         # again. A new model would be traced anew.
         for variable, before in start:
             variable.assign(before)
-        history = fit(labelled(features, labels, train_rows), len(train_rows), log=log)
+        history = fit(labelled(features, labels, train_rows), len(train_rows))
     if trained is not model:
         model.set_weights(trained.get_weights())
     calibrated = keras.Sequential(

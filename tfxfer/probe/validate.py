@@ -1,7 +1,7 @@
 """Pick a head and its taps by cross-validation, then fit it once on all examples."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,6 +66,7 @@ class Choice:
     table: the candidates that were tried.
     positions: positions of the examples that they were tried on.
     prior: whether the logarithm of the classes' shares was added to the logits.
+    lines: sentences and a table of the candidates, for users.
     """
 
     fitted: Fitted | Averaged
@@ -73,6 +74,7 @@ class Choice:
     table: tuple[Candidate, ...]
     positions: np.ndarray
     prior: bool
+    lines: tuple[str, ...] = ()
 
 
 def paired(right: np.ndarray, other: np.ndarray) -> tuple[float, float]:
@@ -145,7 +147,6 @@ def choose(
     head: str = "auto",
     units: np.ndarray | None = None,
     seed: int = 0,
-    log: Callable[[str], None] = print,
 ) -> Choice:
     """Pick a head and its taps by cross-validation, fit it on all examples, and calibrate it.
 
@@ -162,7 +163,6 @@ def choose(
         units: int [n]; examples with the same number are held out together. None where each example
             stands for itself.
         seed: seed of the sample and the folds.
-        log: called with each line that a user should read.
 
     Raises:
         ValueError: an unknown head; fewer than two classes among `labels`; widths that don't add up
@@ -183,12 +183,13 @@ def choose(
             f"Received: {len(labels)} examples of {len(present)} class(es)"
         )
     rows = sample(known, ROTATED, seed)
+    lines = []
     if len(rows) < len(labels):
-        log(
+        lines.append(
             f"cross-validation on {len(rows):,} of {len(labels):,} examples, "
             "each class by its share"
         )
-    LOG.info("Fitting classifiers")
+    LOG.debug("Fitting classifiers")
     table = tuple(
         candidates(
             features,
@@ -204,10 +205,9 @@ def choose(
     if table:
         chosen = picked(table, known[rows], held_back(known, rows, seed, units=units) >= 0)
         table = (*table, chosen) if chosen.members else table
-        for line in table_lines(table, chosen, len(tap_widths)):
-            log(line)
+        lines += table_lines(table, chosen, len(tap_widths))
     else:
-        log(
+        lines.append(
             "one example a class: nothing can be held out, so the prototype head is used, on the "
             "last stage, and its probabilities are not calibrated"
         )
@@ -221,10 +221,10 @@ def choose(
             strength=None,
             logits=np.zeros((len(rows), len(present))),
         )
-    LOG.info("Fitting the chosen classifier on all training photos")
+    LOG.debug("Fitting the chosen classifier on all training photos")
     heads_found = []
     for member in chosen.members or (chosen,):
-        found, logits, folds = final(
+        found, logits, folds, notes = final(
             features,
             known,
             rows,
@@ -232,9 +232,9 @@ def choose(
             classes=len(present),
             all_widths=tap_widths,
             seed=seed,
-            log=log,
             units=units,
         )
+        lines += notes
         heads_found.append(calibrated(found, logits, known, known=folds >= 0, classes=len(present)))
     fitted, logits, prior = mean_of(heads_found, known, folds >= 0)
     single = np.flatnonzero(folds < 0)
@@ -249,6 +249,7 @@ def choose(
         table=table,
         positions=rows,
         prior=prior,
+        lines=tuple(lines),
     )
 
 
@@ -393,14 +394,13 @@ def final(
     classes: int,
     all_widths: Sequence[int],
     seed: int,
-    log: Callable[[str], None],
     units: np.ndarray | None,
-) -> tuple[Fitted, np.ndarray, np.ndarray]:
+) -> tuple[Fitted, np.ndarray, np.ndarray, list[str]]:
     """Fit the chosen head on all examples.
 
     Returns:
-        The head, its held-out logits [n, C], not calibrated, and the fold of each example (-1 where
-        it is never held out).
+        The head, its held-out logits [n, C], not calibrated, the fold of each example (-1 where it
+        is never held out), and notes for users.
     """
     widths, everything, strength = (
         tuple(all_widths[-chosen.taps :]),
@@ -421,14 +421,14 @@ def final(
             how=normalisation(labels[used], classes),
         )
         if len(used) == len(labels):
-            return fitted, logits, folds
-        log(
+            return fitted, logits, folds, []
+        note = (
             f"linear: fitted on {len(used):,} of {len(labels):,} examples, 1 GiB of features; "
             "the others count as held out, for it never saw them"
         )
         everyone = fitted.logits(features)
         everyone[used] = logits
-        return fitted, everyone, folds
+        return fitted, everyone, folds, [note]
 
     def fit(rows: np.ndarray | None) -> Fitted:
         if chosen.head == "linear":
@@ -442,7 +442,7 @@ def final(
         )
 
     if len(rows) == len(labels):
-        return fit(None), chosen.logits, folds
+        return fit(None), chosen.logits, folds, []
     logits = np.zeros((len(labels), classes))
     for fold in range(FOLDS):
         part = fit(everything[folds != fold])
@@ -450,7 +450,7 @@ def final(
             everything[folds == fold], max(int(np.sum(folds == fold)) // BLOCK, 1)
         ):
             logits[some] = part.logits(np.asarray(features[some]))
-    return fit(None), logits, folds
+    return fit(None), logits, folds, []
 
 
 def mean_of(

@@ -33,7 +33,6 @@ def export(
     require_accuracy: float | None = None,
     on_bad_image: Bad = "error",
     trust: bool = False,
-    log: Callable[[str], None] = print,
 ) -> Path:
     """Write a finished run's model as a SavedModel that TensorFlow Serving serves.
 
@@ -67,13 +66,13 @@ def export(
             the folder can't be written.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy, log)
+    accurate(run, require_accuracy)
     settings = run.settings()
     found, engine = (
         settings.get(name, {}).get("value") for name in ("served_difference", "engine")
     )
     if isinstance(found, float):
-        log(
+        LOG.info(
             f"the run's figures are of features by {engine}; probabilities by TensorFlow, as "
             f"exported, differed from them by at most {found:.1e}"
         )
@@ -87,7 +86,7 @@ def export(
     return placed(to, version, write_all)
 
 
-def accurate(run: Finished, required: float | None, log: Callable[[str], None]) -> None:
+def accurate(run: Finished, required: float | None) -> None:
     """Refuse a run whose accuracy is below what is required.
 
     The accuracy is that on test, or on held-out examples where the run has no test part.
@@ -127,7 +126,7 @@ def accurate(run: Finished, required: float | None, log: Callable[[str], None]) 
         raise ServingError(
             f"{run.folder} has {figure}; {required:g} is required. Nothing was exported."
         )
-    log(f"{run.folder} has {figure}")
+    LOG.info(f"{run.folder} has {figure}")
 
 
 def extras(run: Finished, folder: Path, *names: str) -> None:

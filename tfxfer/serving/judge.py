@@ -1,8 +1,9 @@
 """Judge a finished run's model on labelled images."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from tfxfer.serving.answers import SHOWN, answers, listed, say_damage
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import Prediction
 
+LOG = logging.getLogger(__name__)
 CLASSES = 40  # in a table; of more classes, it lists those that are recognised worst
 CONFUSIONS = 5  # pairs of confused classes that are listed
 
@@ -125,7 +127,6 @@ def judge(
     data_dir: str | os.PathLike | None = None,
     batch_size: int = 32,
     trust: bool = False,
-    log: Callable[[str], None] = print,
     progress: bool = False,
 ) -> Judged:
     """Return the answers of a finished run's model for labelled images.
@@ -160,7 +161,7 @@ def judge(
             f"{', '.join(map(repr, unknown[:SHOWN]))}. "
             f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
         )
-    log(
+    LOG.info(
         f"{found.source}: {'the test part' if own else 'all images'}, "
         f"{len(chosen):,} of {len(found.files):,}"
     )
@@ -188,12 +189,12 @@ def judge(
     labels = [model.classes.index(found.names[i]) for i in chosen]
     first = firsts([contents[i] for i in range(len(labels))], labels)
     if known := sum(content in trained for content in contents.values()):
-        log(
+        LOG.info(
             f"The model was trained on {known:,} of these {len(labels):,} photos, so that the "
             "figures are too good. Leave these out."
         )
     if copies := len(labels) - len(first):
-        log(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
+        LOG.info(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
     return Judged(
         files=files,
         labels=np.array(labels),

@@ -34,6 +34,7 @@ from tfxfer.serving.judge import own_images
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
 
+LOG = logging.getLogger(__name__)
 CALIBRATION = 400  # training images from which int8 gets its ranges, and the lines of `corrected`
 JUDGED = 1000  # the most images that accuracy is compared on
 DROP = 0.02
@@ -58,7 +59,6 @@ def export_litert(
     data: Examples | None = None,
     data_dir: str | os.PathLike | None = None,
     trust: bool = False,
-    log: Callable[[str], None] = print,
 ) -> Path:
     """Write a finished run's model as LiteRT files to `<to>/<version>/`.
 
@@ -87,7 +87,7 @@ def export_litert(
         MissingExtraError: LiteRT is not installed.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy, log)
+    accurate(run, require_accuracy)
     settings = run.settings()
     image_size, value_range = (
         tuple(settings["image_size"]["value"]),
@@ -134,7 +134,7 @@ def export_litert(
         images, output_signature=tf.TensorSpec((*image_size, 3), tf.float32)
     ).batch(32)
     before = model.predict(floats, verbose=0, steps=-(-len(judged) // 32)).argmax(1) == truth
-    log(f"float model: accuracy {before.mean():.3f} on {len(truth):,} {where}")
+    LOG.info(f"float model: accuracy {before.mean():.3f} on {len(truth):,} {where}")
     described = metadata.of_image_classifier(
         f"{settings['recipe']['value']} on {settings['data']['value']}",
         classes,
@@ -152,7 +152,7 @@ def export_litert(
                 float(np.mean(answers.argmax(1) == truth)),
             )
         )
-        log(
+        LOG.info(
             f"{kind}: accuracy {found[-1].accuracy:.3f} on {len(truth):,} {where}, "
             f"{len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
         )
@@ -215,7 +215,7 @@ def converted(
         ),
     }
     for kind, convert in files.items():
-        logging.getLogger(__name__).info("Converting the model to LiteRT, %s", kind)
+        LOG.info("Converting the model to LiteRT, %s", kind)
         content = convert()
         check_built_in(content, kind)
         yield kind, content

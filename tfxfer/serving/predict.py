@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
@@ -53,7 +53,6 @@ def predict(
     unknown: bool = False,
     batch_size: int = 32,
     trust: bool = False,
-    log: Callable[[str], None] = print,
     progress: bool = False,
 ) -> Iterator[Prediction]:
     """Predict image files, and those in folders, with a finished run's model or an export of it.
@@ -79,7 +78,7 @@ def predict(
     """
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1. Received: top_k={top_k}")
-    files = find_photos(paths, log)
+    files = find_photos(paths)
     model = open_model(folder, trust=trust)
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(

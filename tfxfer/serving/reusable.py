@@ -5,7 +5,6 @@ tfxfer and other programs can do so.
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -28,7 +27,6 @@ def export_reusable(
     version: int | None = None,
     require_accuracy: float | None = None,
     trust: bool = False,
-    log: Callable[[str], None] = print,
 ) -> Path:
     """Write the Backbone of a finished run as a reusable SavedModel to `<to>/<version>/`.
 
@@ -39,7 +37,7 @@ def export_reusable(
     Args, Returns, Raises: as for `export`.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy, log)
+    accurate(run, require_accuracy)
     path = run.path("model.keras")
     backbones = [layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)]
     if len(backbones) > 1:
@@ -55,7 +53,7 @@ def export_reusable(
             "Export it as a SavedModel: leave --format out."
         )
     if backbone.why_frozen:
-        log(f"what is exported can't be fine-tuned: {backbone.why_frozen}")
+        LOG.info(f"what is exported can't be fine-tuned: {backbone.why_frozen}")
 
     def write(aside: Path) -> None:
         LOG.info("Writing the SavedModel")

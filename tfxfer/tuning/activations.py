@@ -135,7 +135,6 @@ def last_stages(
     augment: tuple[str, ...] = (),
     seed: int = 0,
     folder: Path | None = None,
-    log: Callable[[str], None] = print,
 ) -> Task:
     """Return the task that trains the last `stages` stages.
 
@@ -157,12 +156,12 @@ def last_stages(
         unfreeze=stages,
     )
     if stages == len(network.stages):
-        log("every stage trains: nothing is frozen that could be computed once")
+        LOG.info("every stage trains: nothing is frozen that could be computed once")
         return whole
     try:
         prefix, rest = network.cut(stages)
     except SavedModelError as error:
-        log(f"the whole network is computed in each step: {error}")
+        LOG.info(f"the whole network is computed in each step: {error}")
         return whole
     cut = Cut(
         network=network,
@@ -173,11 +172,10 @@ def last_stages(
         plan=plan,
         extract=extract,
         augment=augment,
-        log=log,
     )
     tries_views = views is None and augment and views_are_used(views, plan)
     views = views or 0
-    log(cut.said(views))
+    LOG.info(cut.said(views))
 
     def decide() -> tuple[Kept | None, int]:
         dtype = cut.form(views, seed)
@@ -224,7 +222,6 @@ class Cut:
     plan: Plan
     extract: Extractor
     augment: tuple[str, ...]
-    log: Callable[[str], None]
 
     @cached_property
     def used(self) -> np.ndarray:
@@ -266,7 +263,7 @@ class Cut:
         """Return whether there is `room` for the activations, and log it where there is none."""
         room = self.room(dtype, views, more)
         if not room.enough:
-            self.log(
+            LOG.info(
                 f"The disk is too full to keep them in {dtype} ({size(room.free)} free in "
                 f"{self.extract.cache.folder}): the whole network is computed in each step"
             )
@@ -286,14 +283,12 @@ class Cut:
         if 4 * self.prefix.width > LARGE:
             slower = chiefs(self.extract.strategy, lambda: reading(found) / self.seconds)
             if slower > 1:
-                self.log(
+                LOG.info(
                     f"Reading them takes {slower:.1f} times as long as computing them: the whole "
                     "network is computed in each step"
                 )
                 return None
-        dtype = chiefs(
-            self.extract.strategy, lambda: precision_of(found, self.rest, seed, log=self.log)
-        )
+        dtype = chiefs(self.extract.strategy, lambda: precision_of(found, self.rest, seed))
         return None if dtype == "float32" and not self.fits("float32", views) else dtype
 
     @property
@@ -310,7 +305,7 @@ class Cut:
         source = f"activations after {self.before} in {dtype}"
         kinds = self.augment
         for number in range(1, views + 1):
-            self.log(f"altered copy {number} of {views} of each photo ({', '.join(kinds)})")
+            LOG.info(f"altered copy {number} of {views} of each photo ({', '.join(kinds)})")
             copy = self.extract(
                 self.trained, self.prefix, dtype=dtype, augment=kinds, number=number
             )
@@ -363,12 +358,7 @@ class Placed:
         return self.rows[self.place[positions]]
 
 
-def precision_of(
-    rows: Features,
-    rest: Backbone,
-    seed: int,
-    log: Callable[[str], None],
-) -> Kept:
+def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
     """Return "float16" where rounded activations do not lower accuracy, else "float32".
 
     Heads are fitted on what `rest` computes from exact and from rounded activations. float16 is
@@ -382,7 +372,7 @@ def precision_of(
         with np.errstate(over="ignore"):
             rounded = x.astype(kind).astype(np.float32)
         if not np.isfinite(rounded).all():
-            log("They are kept in float32: some numbers are too large for float16")
+            LOG.info("They are kept in float32: some numbers are too large for float16")
             return "float32"
         output = outputs_of(rounded, rest)
         found = choose(
@@ -393,12 +383,11 @@ def precision_of(
             head="linear",
             units=rows.examples.units,
             seed=seed,
-            log=lambda line: None,
         )
         right.append(found.out_of_fold.argmax(1) == labels)
     loss, error = paired(right[0], right[1])
     dtype: Kept = "float16" if loss <= error else "float32"
-    log(
+    LOG.info(
         f"They are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of "
         f"held-out accuracy on {len(x):,} images"
     )

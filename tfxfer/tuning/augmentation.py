@@ -5,7 +5,6 @@ image changes its label.
 """
 
 import logging
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -28,7 +27,6 @@ def harmless(
     extract: Extractor,
     *,
     seed: int = 0,
-    log: Callable[[str], None] = print,
 ) -> tuple[str, ...]:
     """Return the kinds of augmentation whose views a frozen head recognises as well as the images.
 
@@ -55,7 +53,7 @@ def harmless(
             view = extract(part.examples, prefix, augment=(kind,), number=0)
         loss, error = chiefs(extract.strategy, partial(loss_of, part, view, seed))
         if np.isnan(loss):
-            log(
+            LOG.info(
                 f"{kind}: no image can be held out to tell whether it leaves labels alone, "
                 "so it is not used"
             )
@@ -68,7 +66,7 @@ def harmless(
             if loss <= 0
             else "within two standard errors of no loss, so used"
         )
-        log(
+        LOG.info(
             f"{kind}: held-out accuracy of photos changed so "
             f"{0 - 100 * loss:+.1f} ± {100 * error:.1f} points: {why}"
         )

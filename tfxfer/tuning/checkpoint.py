@@ -4,7 +4,8 @@ Only whole files are written, and the newest one that is not damaged is read.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from tfxfer.arrays import read_arrays
 from tfxfer.files import appear
 
+LOG = logging.getLogger(__name__)
 KEPT = 2  # the newest state, and the one before it in case the newest is damaged
 
 
@@ -33,9 +35,7 @@ def save(folder: Path, number: int, arrays: Sequence[np.ndarray], state: dict[st
         old.unlink(missing_ok=True)
 
 
-def load(
-    folder: Path, log: Callable[[str], None]
-) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+def load(folder: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
     """Return the newest state that is whole, or None where there is none.
 
     A damaged one is logged and passed over: its work is done again.
@@ -48,7 +48,7 @@ def load(
                 raise ValueError("its state is no object")
             return arrays, found
         except (OSError, ValueError, RecursionError) as error:
-            log(f"{path} is damaged ({error}): going on from the one before it")
+            LOG.warning("%s is damaged (%s): going on from the one before it", path, error)
     return None
 
 

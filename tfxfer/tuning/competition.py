@@ -6,6 +6,7 @@ the tuned one or with the mean of both, whichever predicts better.
 """
 
 import gc
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ from tfxfer.tuning.task import Task, multiply_logits
 from tfxfer.tuning.training import History, Show, assign, learnt, nothing
 from tfxfer.workers import Strategy, chiefs, place, unshareable
 
+LOG = logging.getLogger(__name__)
 RATES = (1e-3, 3e-4)  # learning rates of the last stage and the head that are tried
 
 
@@ -76,7 +78,6 @@ def compete(
     seed: int = 0,
     folder: Path,
     minutes: float | None = None,
-    log: Callable[[str], None] = print,
     show: Show = nothing,
     strategy: Strategy | None = None,
     precision: Precision = "float32",
@@ -121,7 +122,6 @@ def compete(
         seed=seed,
         folder=folder,
         until=math.inf if minutes is None else time.monotonic() + 60 * minutes,
-        log=log,
         show=show,
         strategy=strategy,
         precision=precision,
@@ -135,7 +135,7 @@ def compete(
         fresh = replace(way, batch_size=batch_size, folder=part, made={})
         return competed(tasks, rates, heads, plan=plan, way=fresh, gradual=gradual)
 
-    return with_smaller_batches(run, batch_size, folder, strategy=strategy, log=log)
+    return with_smaller_batches(run, batch_size, folder, strategy=strategy)
 
 
 def with_smaller_batches(
@@ -143,7 +143,6 @@ def with_smaller_batches(
     batch_size: int,
     folder: Path,
     strategy: Strategy,
-    log: Callable[[str], None],
 ) -> Competition:
     """Run with ever smaller batches, until one fits into memory.
 
@@ -176,7 +175,7 @@ def with_smaller_batches(
                 ) from error
             batch_size = max(batch_size // 2, replicas)
             (folder / f"batch-{batch_size}").mkdir(parents=True, exist_ok=True)
-            log(f"out of memory: once more with {batch_size} images at a time")
+            LOG.info(f"out of memory: once more with {batch_size} images at a time")
         except tf.errors.OpError as error:
             if dataservice.SILENT in str(error):
                 raise DistributeError(dataservice.SILENT) from error
@@ -193,8 +192,10 @@ def competed(
     gradual: bool,
 ) -> Competition:
     """Compare the models at one batch size."""
-    way.log("The frozen model:")
-    first = heads.frozen(plan.folds[0][0], way.log)
+    first = heads.frozen(plan.folds[0][0])
+    LOG.info("The frozen model:")
+    for line in first.choice.lines:
+        LOG.info(line)
     settings = [Setting(task, steps_of(task, gradual), rates[0]) for task in tasks]
     setting, plan = pick_setting(
         settings, rates, heads.features, plan=plan, way=way, start=heads.start
@@ -212,7 +213,7 @@ def competed(
         ]
     )
     if way.precision == "mixed":
-        way.log(frozen_rounding(folds[0], heads.features.one_side, truth))
+        LOG.info(frozen_rounding(folds[0], heads.features.one_side, truth))
     # Examples that pick: for each group all others, and for the final model all.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
     reached, ended, history = (
@@ -337,7 +338,7 @@ def tuned_winner(
     if fold.way.precision == "mixed" and len(fold.held):
         rough = fold.logits(weights)
         fold.backbone.precision = "float32"
-        fold.way.log(rounding("tuned", rough, fold.logits(weights), truth=truth))
+        LOG.info(rounding("tuned", rough, fold.logits(weights), truth=truth))
     value = temperature(judged.tuned, truth)
     model = served(fold, rival, answer.weight, cooling=judged.cooling * value, value=value)
     return Competition(

@@ -1,5 +1,6 @@
 """Train on the examples that do not judge, and then the final model."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.setting import Fold, Setting, Way, prepared, trained, weights_before
 from tfxfer.tuning.training import HeldOut, History, Show, Trained
 
+LOG = logging.getLogger(__name__)
 PATIENCE = 5  # epochs
 
 
@@ -21,9 +23,7 @@ def prepare_folds(setting: Setting, way: Way, heads: Heads, plan: Plan) -> list[
     """
     starts = [heads.start(seen) for seen, _ in plan.folds]
     before = [
-        weights_before(
-            setting, way, start, seen=seen, held=held, name=f"tune-{i}-before", log=way.log
-        )
+        weights_before(setting, way, start, seen=seen, held=held, name=f"tune-{i}-before")
         for i, (start, (seen, held)) in enumerate(zip(starts, plan.folds, strict=True))
     ]
     way.keep_models_of(setting)
@@ -43,14 +43,14 @@ def tune_once(
         examples pick; and its history.
     """
     way, setting = fold.way, fold.setting
-    way.log(f"tuning {setting}")
+    LOG.info(f"tuning {setting}")
     held_out = HeldOut(
         answers=lambda model: setting.task.answers(model, fold.held, way.batch_size),
         labels=truth,
         watch=tuple(pickers),
         patience=PATIENCE,
     )
-    ended = trained(fold, "tune", fold.epochs, held_out=held_out, log=way.log, show=way.show)
+    ended = trained(fold, "tune", fold.epochs, held_out=held_out, show=way.show)
     reached = [fold.on_the_way(weights) for weights in ended.weights]
     return np.stack(reached), ended, ended.history
 
@@ -70,18 +70,17 @@ def tune_folds(
     for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
         way = fold.way
         if way.late():
-            way.log(
+            LOG.info(
                 f"fold {i + 1} of {len(folds)}: the time was up before training, so the network "
                 "is used as it was before"
             )
             reached[:, group] = fold.logits(fold.first)
             continue
-        way.log(f"fold {i + 1} of {len(folds)}: tuning {fold.setting}")
+        LOG.info(f"fold {i + 1} of {len(folds)}: tuning {fold.setting}")
         result = trained(
             fold,
             f"tune-{i}",
             fold.epochs,
-            log=way.log,
             show=partial(tagged, way.show, f"fold {i + 1}"),
         )
         reached[:, group] = fold.on_the_way(result.weights[0])
@@ -131,7 +130,7 @@ def train_final(
     judged = None if ended is None else Final(folds[0], ended)
     if judged is not None and not plan.taken:
         return judged
-    way.log(
+    LOG.info(
         f"The tuned model is better. It is trained once more, on all training photos: {setting}"
     )
     if not way.late():
@@ -140,16 +139,18 @@ def train_final(
         if setting.before is not None:  # the models of both settings take much memory
             folds.clear()
             way.keep_models_of(None)
-        weights = weights_before(setting, way, start, *rows, "final-before", log=way.log)
+        weights = weights_before(setting, way, start, *rows, "final-before")
         way.keep_models_of(setting)
         fold = prepared(setting, way, start, *rows).starting_from(weights)
         epochs = fold.epochs if ended is None else best_epoch(ended.history)
-        training = trained(fold, "final", epochs, log=way.log, show=way.show)
+        training = trained(fold, "final", epochs, show=way.show)
         lacks_start = setting.before is not None and weights is None
         if len(training.history) == epochs and not lacks_start:
             return Final(fold, training)
     if judged is not None:
-        way.log("The time was up, so the model is kept that has not seen the photos that judged it")
+        LOG.info(
+            "The time was up, so the model is kept that has not seen the photos that judged it"
+        )
     return judged
 
 

@@ -1,6 +1,5 @@
 """The frozen model that a tuned one is compared with, and the head that training starts from."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,6 @@ import numpy as np
 from tfxfer import mirrors
 from tfxfer.features import Features
 from tfxfer.probe import Averaged, Candidate, Choice, Fitted, choose
-from tfxfer.tuning.training import nothing
 from tfxfer.workers import Strategy, chiefs
 
 
@@ -40,12 +38,12 @@ class Heads:
     seed: int
     strategy: Strategy
 
-    def frozen(self, rows: np.ndarray, log: Callable[..., None] = nothing) -> Frozen:
+    def frozen(self, rows: np.ndarray) -> Frozen:
         """Return the frozen model that the recipe frozen would find for the examples at `rows`."""
 
         def found() -> Frozen:
             choice, used = mirrors.choose_head(
-                "auto", self.features.take(rows), head=self.head, seed=self.seed, log=log
+                "auto", self.features.take(rows), head=self.head, seed=self.seed
             )
             return Frozen(choice, mirror=len(used.views) > 1)
 
@@ -68,7 +66,6 @@ class Heads:
                 head="linear",
                 units=part.examples.units,
                 seed=self.seed,
-                log=nothing,
             ).fitted
             assert isinstance(fitted, Fitted)
             return fitted

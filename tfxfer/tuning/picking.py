@@ -72,22 +72,22 @@ def pick_setting(
             way.keep_models_of(setting)
             epochs = way.look(len(seen))
         fold = prepared(setting, way, head, seen=seen, held=held).starting_from(weights)
-        end = trained(fold, f"try-{setting.name}", epochs)
+        end = trained(fold, f"try-{setting.name}", epochs, level=logging.DEBUG)
         logits = fold.logits(end.weights[0])
         loss = log_loss(logits / temperature(logits, truth), truth)
         accuracy = float((logits.argmax(1) == truth).mean())
-        way.log(f"{setting}: accuracy {accuracy:.3f}, log loss {loss:.3f} on held-out photos")
+        LOG.info(f"{setting}: accuracy {accuracy:.3f}, log loss {loss:.3f} on held-out photos")
         tried[setting] = loss
         return loss
 
     def fits(setting: Setting, images: int, more: float = 0.0) -> bool:
         if costs.fits(setting, images, more):
             return True
-        way.log(f"not tried, for there is no time for it: {setting}")
+        LOG.info(f"not tried, for there is no time for it: {setting}")
         return False
 
-    way.log(costs.said(settings, rates, len(seen), short))
-    way.log(f"Trained for {short} of {way.epochs} epochs on {len(seen):,} photos, to choose how:")
+    LOG.info(costs.said(settings, rates, len(seen), short))
+    LOG.info(f"Trained for {short} of {way.epochs} epochs on {len(seen):,} photos, to choose how:")
     try_out(first)
     for rate in rates[1:]:
         if way.late():
@@ -123,10 +123,10 @@ def pick_setting(
         if try_out(whole) < tried[best]:
             best = whole
         else:
-            way.log("a first look at the whole network shows no gain: it is not trained further")
+            LOG.info("a first look at the whole network shows no gain: it is not trained further")
     if way.late():
-        way.log("the time was up before everything was tried")
-    way.log(f"chosen: {best}")
+        LOG.info("the time was up before everything was tried")
+    LOG.info(f"chosen: {best}")
     way.keep_models_of(best.before or best)
     return best, plan
 

@@ -110,7 +110,6 @@ class Way:
     seed: int
     folder: Path
     until: float
-    log: Callable[[str], None]
     show: Show
     strategy: Strategy
     precision: Precision = "float32"
@@ -258,7 +257,7 @@ def weights_before(
     name: str,
     *,
     epochs: int | None = None,
-    log: Callable[..., None] = nothing,
+    level: int = logging.INFO,
 ) -> list[np.ndarray] | None:
     """Train the setting before, and return its weights as those of a model from pixels.
 
@@ -275,8 +274,8 @@ def weights_before(
     if before is None or way.late():
         return None
     fold = prepared(before, way, fitted, seen=seen, held=held)
-    log(f"first {before}")
-    ended = trained(fold, name, epochs or fold.epochs, log=log)
+    LOG.log(level, "first %s", before)
+    ended = trained(fold, name, epochs or fold.epochs, level=level)
     assign(learnt(fold.model), ended.weights[-1])
     return before.task.finish(fold.model, fitted).get_weights()
 
@@ -315,7 +314,7 @@ def trained(
     epochs: int,
     *,
     held_out: HeldOut | None = None,
-    log: Callable[..., None] = nothing,
+    level: int = logging.INFO,
     show: Show = nothing,
 ) -> Trained:
     """Train one fold's model from its start.
@@ -333,7 +332,7 @@ def trained(
         if i and not last and way.late():
             continue
         if phases > 1:
-            log(f"unfrozen: {unfreeze}")
+            LOG.log(level, "unfrozen: %s", unfreeze)
             if not i:
                 assign(fold.model.variables, start[: len(fold.model.variables)])
             start = compiled(
@@ -355,7 +354,7 @@ def trained(
             folder=way.folder / f"{name}-{i}",
             held_out=held_out if last else None,
             until=way.until,
-            log=log,
+            level=level,
             show=partial(later, show, done),
         )
         history = (

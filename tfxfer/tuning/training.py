@@ -5,6 +5,7 @@ the metrics, the place in the data, the learning rate, and the best weights so f
 on the epoch and on how many batches are done, and the learning rate depends on the step.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from tfxfer.preemption import Notice, Preempted, awaited
 from tfxfer.tuning import checkpoint
 from tfxfer.workers import chiefs, everyones, exactly, place
 
+LOG = logging.getLogger(__name__)
 EVERY = 30.0  # seconds between checkpoints
 # Steps after which several workers ask each other whether to keep a state: to ask takes a
 # millisecond.
@@ -138,7 +140,7 @@ def train(
     folder: Path,
     held_out: HeldOut | None = None,
     until: float = math.inf,
-    log: Callable[[str], None] = print,
+    level: int = logging.INFO,
     show: Show = nothing,
 ) -> Trained:
     """Train from `start` (see `ready`) on batches; the rate has a warm-up and a cosine decay.
@@ -149,6 +151,7 @@ def train(
         steps, examples: batches and images in an epoch.
         rate: the largest learning rate.
         until: value of time.monotonic() after which training ends with its epoch.
+        level: logging level of its lines.
         show: called with each epoch's figures, for TensorBoard.
 
     Raises:
@@ -175,7 +178,7 @@ def train(
     now["best"] = [math.inf] * len(watch)
     best = [[v.numpy() for v in learnt(model)] for _ in watch]
     good: list[np.ndarray] = []  # the state at the beginning of the epoch
-    if (found := chiefs(strategy, lambda: checkpoint.load(folder, log))) is not None:
+    if (found := chiefs(strategy, lambda: checkpoint.load(folder))) is not None:
         arrays, now = found
         assign(variables, arrays[:count])
         best = [arrays[count + i * size : count + (i + 1) * size] for i in range(len(watch))]
@@ -226,9 +229,10 @@ def train(
                     f"nor at {rate * now['scale'] / SLOWER:.1g}. "
                     f"Try --learning-rate {rate / 100:g}."
                 )
-            log(
+            LOG.log(
+                level,
                 f"epoch {now['epoch'] + 1}: the loss is not finite; back to the last good state, "
-                f"at a learning rate of {rate * now['scale']:g}"
+                f"at a learning rate of {rate * now['scale']:g}",
             )
             continue
         if held_out is not None:
@@ -242,9 +246,10 @@ def train(
         figures = "  ".join(
             f"{called.get(name, name)} {value:.4f}" for name, value in values.items()
         )
-        log(
+        LOG.log(
+            level,
             f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, "
-            f"{(epochs - now['epoch']) * examples / speed:.0f} s left"
+            f"{(epochs - now['epoch']) * examples / speed:.0f} s left",
         )
         show(now["epoch"], values)
         late, stale = (
@@ -252,12 +257,13 @@ def train(
             held_out is not None and now["stale"] >= held_out.patience,
         )
         if late and now["epoch"] < epochs:
-            log("the time is up: training stops here")
+            LOG.log(level, "the time is up: training stops here")
         if stale and now["epoch"] < epochs:
             halves = ", nor on a half of them that is watched," if len(watch) > 1 else ""
-            log(
+            LOG.log(
+                level,
                 f"no smaller loss on held-out examples{halves} for {now['stale']} epochs: "
-                "training stops here"
+                "training stops here",
             )
         now["done"] = late or stale or now["epoch"] == epochs
         if now["done"]:
