@@ -68,7 +68,7 @@ def assert_same(logits, expected, tolerance=1e-4) -> None:
 
 
 def gaussian_by_formula(x, labels, classes, widths):
-    """The Gaussian of METHODS, word for word, with an explicit inverse in float64."""
+    """The Gaussian of docs/methods.md, word for word, with an explicit inverse in float64."""
     z = normalised(x, widths).astype(np.float64)
     means = np.stack([z[labels == c].mean(0) for c in range(classes)])
     residual = z - means[labels]

@@ -31,7 +31,7 @@ def layerwise(
 
     The learning rate of a stage is that of the last stage * decay^(stages above it), and its weight
     decay falls with it. Weights outside the backbone, such as a head's, learn like the last stage.
-    0.75 is timm's decay, 0.9 AutoGluon's (METHODS: layer-wise rates).
+    0.75 is timm's decay, 0.9 AutoGluon's (docs/methods.md, "Learning rates by stage").
 
     A compiled model is saved and loaded with it. For an optimizer class of your own, call
     `with_factors(YourOptimizer)` before `keras.models.load_model` in a new process.

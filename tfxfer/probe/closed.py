@@ -171,9 +171,10 @@ def gaussian(
     *,
     rows: np.ndarray | None = None,
 ) -> Fitted:
-    """Fit one Gaussian for each class, with one covariance for all classes (METHODS: Gaussian).
+    """Fit one Gaussian for each class, with one covariance for all classes.
 
-    The covariance is shrunk by its mean variance; there is nothing to set.
+    The covariance is shrunk by its mean variance; there is nothing to set (docs/methods.md,
+    "Gaussian").
 
     With X = features with each tap scaled to length one, M = class means, R = X - M[labels],
     t = sum(R^2) / (n-1) and P = d (R'R + t I)^-1, the logits are X P M' - diag(M P M') / 2.

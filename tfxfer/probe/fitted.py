@@ -164,11 +164,12 @@ def centred(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the T for which softmax(logits / T) has the smallest log loss (METHODS: calibration).
+    """Return the T for which softmax(logits / T) has the smallest log loss.
 
     T is found by bisection on u = log(1/T), in 30 steps. The log loss is convex in exp(u), with the
     derivative mean(sum z softmax(e^u z)) - mean(z_y). One example in n + 1 counts as being of an
-    unknown class; otherwise logits without a single error would lead to T = 0.
+    unknown class; otherwise logits without a single error would lead to T = 0 (docs/methods.md,
+    "Calibration").
 
     Args:
         logits: [n, C], of examples that the head was not fitted on.

@@ -22,7 +22,7 @@ from tfxfer.probe.folds import deal, sample
 ROTATED = 2000  # up to so many examples are rotated into the space that their rows span
 LOADED = 2**30  # bytes of features that are held in memory at most
 # With fewer examples a class, columns are not standardised: their scales would be noise
-# (METHODS: Linear).
+# (docs/methods.md, "Linear").
 FEW = 20
 # In units of the mean squared length of a centred example, from strong to weak.
 STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)

@@ -16,8 +16,9 @@ def precision(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return class means M, float32 [C, d], and the precision matrix P, float32 [d, d].
 
-    P = d (R'R + t I)^-1, of features with each tap scaled to length one (METHODS: Gaussian). Only
-    one d x d matrix is held, and it is inverted in place. Arguments are those of `gaussian`.
+    P = d (R'R + t I)^-1, of features with each tap scaled to length one (docs/methods.md,
+    "Gaussian"). Only one d x d matrix is held, and it is inverted in place. Arguments are those of
+    `gaussian`.
     """
     labels, width = np.asarray(labels), sum(widths)
     rows = np.arange(len(labels))

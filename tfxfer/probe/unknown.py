@@ -60,8 +60,8 @@ def unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
     means /= counts[:, None]
     mean = x.mean(0, dtype=np.float64)
     scatter = ssyrk(1.0, (x - means[places].astype(np.float32)).T, lower=1)
-    # The shrinkage is explained in METHODS: Gaussian. Where all examples are equal to their class
-    # means, every shrinkage gives the same order.
+    # The shrinkage is explained in docs/methods.md, "Gaussian". Where all examples are equal to
+    # their class means, every shrinkage gives the same order.
     scatter.flat[:: len(mean) + 1] += np.float32(
         float(np.trace(scatter, dtype=np.float64)) / max(len(x) - 1, 1) or 1.0
     )

@@ -89,10 +89,10 @@ def paired(right: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 
 def best(table: Sequence[Candidate]) -> Candidate:
-    """Return the candidate with the best accuracy, or one on fewer taps (METHODS: head="auto").
+    """Return the candidate with the best accuracy, or one on fewer taps.
 
     Fewer taps are taken only where their paired loss is zero or less, or below half its standard
-    error.
+    error (docs/methods.md, "Choice of the head").
     """
     top = max(table, key=lambda entry: (entry.accuracy, -entry.loss))
 

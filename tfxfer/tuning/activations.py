@@ -35,7 +35,7 @@ LOG = logging.getLogger(__name__)
 COMPARED = 500  # training examples on which half precision is judged
 # With more bytes a row, reading may take longer than computing, so it is measured.
 LARGE = 500_000
-DEPTHS = (2, 5, 9)  # how many of the last stages are tried (METHODS: what tuning is worth)
+DEPTHS = (2, 5, 9)  # how many of the last stages are tried (docs/methods.md, "What is tried")
 # How many altered copies of each photo are tried where the user does not say, and up to how many
 # photos: for these, EfficientNet-Lite0 takes a minute and a half on two cores. A short training
 # would see each of 4 copies only once, and would tell little about a long one.
