@@ -671,7 +671,8 @@ def test_a_head_with_too_few_logits_is_refused():
         fit_head(MLP(3), x, labels, train_rows=np.arange(40))
 
 
-def test_twins_are_held_out_together():
+@pytest.mark.parametrize("head", ["gaussian", "ridge"])
+def test_twins_are_held_out_together(head):
     rng = np.random.default_rng(0)
     units = np.repeat(np.arange(60), 5)
     x = (rng.standard_normal((60, 32))[units] + 0.01 * rng.standard_normal((300, 32))).astype(
@@ -680,8 +681,8 @@ def test_twins_are_held_out_together():
     labels = rng.integers(0, 2, 60)[units]
     folds = deal(labels, 5, 0, units=units)
     assert all(len(set(folds[units == unit])) == 1 for unit in range(60))
-    alone = choose(x, labels, 2, tap_widths=(32,), head="gaussian").out_of_fold
-    together = choose(x, labels, 2, tap_widths=(32,), head="gaussian", units=units).out_of_fold
+    alone = choose(x, labels, 2, tap_widths=(32,), head=head).out_of_fold
+    together = choose(x, labels, 2, tap_widths=(32,), head=head, units=units).out_of_fold
     assert (alone.argmax(1) == labels).mean() > 0.8 and (together.argmax(1) == labels).mean() < 0.7
 
 

@@ -333,7 +333,13 @@ def candidates(
         for taps, kernel in kernels(x, widths, how) if mine else ():
             for head in mine:
                 logits, strength = held_out(
-                    head, kernel, labels, folds=folds, classes=classes, width=sum(widths[-taps:])
+                    head,
+                    kernel,
+                    labels,
+                    folds=folds,
+                    classes=classes,
+                    width=sum(widths[-taps:]),
+                    grouped=units is not None and len(np.unique(units[rows])) < len(rows),
                 )
                 right = logits[known].argmax(1) == labels[known]
                 accuracy, error = (
@@ -363,27 +369,42 @@ def held_back(
 
 
 def held_out(
-    head: str, kernel: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int, width: int
+    head: str,
+    kernel: np.ndarray,
+    labels: np.ndarray,
+    *,
+    folds: np.ndarray,
+    classes: int,
+    width: int,
+    grouped: bool,
 ) -> tuple[np.ndarray, float | None]:
     """Return the logits [n, C] of each example from a fit without its fold, and the strength.
 
     The strength is the one that was picked for these fits; None for a head without one.
+
+    Args:
+        grouped: whether several examples are of one group, which must be held out together. Where
+            none are, ridge has no folds: it leaves each example out once.
     """
     if head == "linear":
         return Rotated(kernel).held_out(labels, folds, classes)
-    if head == "ridge":  # leave-one-out is held out already
+    strength = None
+    if head == "ridge":
         _, _, logits, strength = ridge_dual(kernel, labels, classes)
-        return logits, strength
+        if not grouped:
+            return logits, strength
     logits = np.zeros((len(labels), classes))
     for fold in range(folds.max() + 1):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         inner = kernel[np.ix_(train, train)]
         if head == "gaussian":
             alpha, bias = gaussian_dual(inner, labels[train], classes, width=width)
+        elif head == "ridge":
+            alpha, bias, _, _ = ridge_dual(inner, labels[train], classes)
         else:
             alpha, bias = prototype_dual(inner, labels[train], classes)
         logits[test] = kernel[np.ix_(test, train)] @ alpha + bias
-    return logits, None
+    return logits, strength
 
 
 def final(
