@@ -1,9 +1,10 @@
-"""The whole network is trained on your photos: first its last stages, as in the recipe partial, then all.
+"""The whole network is trained on your photos: first its last stages, as in partial, then all.
 
     tfxfer run full                         the demo data
     tfxfer run full --data photos/          your own
 
-The trained model is used only if it is clearly better: by more than two standard errors, on photos that were not used to train or to choose either model.
+The trained model, or its mean with the frozen one, is used only if it is clearly better: by more
+than two standard errors, on photos that were not used to train or to choose either model.
 """
 
 from typing import Annotated, Any, Literal
@@ -15,25 +16,38 @@ import tfxfer
 def full(
     run: tfxfer.Run,
     *,
-    data: Annotated[str, "Your photos: folder of class folders, .csv of path and label, tfds:NAME, or demo."] = "demo",
-    backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel."] = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"], "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
-    epochs: Annotated[int | None, "Epochs of the final training; by default 6 to 20, whichever helps.", range(1, 10**6)] = None,
-    learning_rate: Annotated[float | None, "Learning rate of the last stage; by default a few are tried.", (0, 1e38)] = None,
-    batch_norm: Annotated[Literal["inference", "train"], "Averages in BatchNorm layers: inference keeps them, train adapts them to your photos."] = "inference",
-    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How to vary photos. auto: in ways that do not clearly lower accuracy."] = "auto",
-    data_service: Annotated[str | None, "Address host:port of a tf.data service that reads, decodes and augments the training photos."] = None,
-    time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end of an epoch.", (0, 10**6)] = None,
+    data: Annotated[str, "Your photos: folder of class folders, .zip or .tar of one, .csv of path "
+        "and label, tfds:NAME, or demo."] = "demo",
+    backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or "
+        "URL of a SavedModel."] = "efficientnet-lite0",
+    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"],
+        "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
+    epochs: Annotated[int | None, "Epochs of the final training; by default 6 to 20, more with few "
+        "photos or if that helps.", range(1, 10**6)] = None,
+    learning_rate: Annotated[float | None, "Highest learning rate of the last stage; the stages "
+        "before it train more slowly. By default two rates are tried.", (0, 1e38)] = None,
+    batch_norm: Annotated[Literal["inference", "train"], "Averages in BatchNorm layers: inference "
+        "keeps those of the pretrained network, train adapts them to your photos."] = "inference",
+    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How training photos "
+        "are altered: mirrored or cropped. auto: what does not clearly lower accuracy."] = "auto",
+    data_service: Annotated[str | None, "Address host:port of a tf.data service, which then reads, "
+        "decodes and alters the training photos."] = None,
+    time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end "
+        "of an epoch.", (0, 10**6)] = None,
 ):
-    """Train the whole network on your photos; slow. Keeps the frozen model unless training helps."""
+    """Train the whole network; slow. Keeps the frozen model unless training helps."""
     if data_service:
         tfxfer.dataservice.answer(data_service)
-    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed, skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
+    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed,
+        skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
-    network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size, value_range=run.value_range, batch_norm=batch_norm, trust=run.trust)
+    network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size,
+        value_range=run.value_range, batch_norm=batch_norm, trust=run.trust)
     depths = tfxfer.tuning.depths_before_all(network)
-    run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256, data_fingerprint=examples.fingerprint)
-    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy)
+    run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256,
+        data_fingerprint=examples.fingerprint)
+    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine,
+        run.engine_precision, run.batch_size, run.strategy)
     tfxfer.ranges.settle(network, examples, extract, seed=run.seed)
     run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
@@ -42,28 +56,19 @@ def full(
         features = extract(examples, prefix, mirror=both, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     plan = tfxfer.tuning.plan(features.examples, run.seed)
-    folder = run.folder / "checkpoints" / "tuning"
+    how: dict[str, Any] = {"seed": run.seed, "folder": run.folder / "checkpoints" / "tuning"}
     with run.timed("tuning"):
         kinds = tuple(kind for kind in augment.split("+") if kind not in ("auto", "none"))
         if augment == "auto":
-            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract, seed=run.seed)
-        how: dict[str, Any] = {"views": None, "augment": kinds, "seed": run.seed, "folder": folder}
-        tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, **how) for depth in depths]
-        whole = tfxfer.tuning.from_pixels(network, features, augment=kinds, batch_size=run.batch_size, service=data_service)
-        found = tfxfer.tuning.compete(
-            [*tasks, whole],
-            features,
-            plan,
-            head=head,
-            epochs=epochs,
-            rate=learning_rate,
-            batch_size=run.global_batch,
-            seed=run.seed,
-            folder=folder,
-            minutes=time_limit,
-            show=tfxfer.outcome.board(run),
-            strategy=run.strategy, precision=run.precision,
-        )
+            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract,
+                seed=run.seed)
+        tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, views=None,
+            augment=kinds, **how) for depth in depths]
+        whole = tfxfer.tuning.from_pixels(network, features, augment=kinds,
+            batch_size=run.batch_size, service=data_service)
+        found = tfxfer.tuning.compete([*tasks, whole], features, plan, head=head, epochs=epochs,
+            rate=learning_rate, batch_size=run.global_batch, minutes=time_limit,
+            show=tfxfer.outcome.board(run), strategy=run.strategy, precision=run.precision, **how)
     if not run.is_main_worker:
         return  # with several workers, the main one evaluates the model and saves it
     features = features if found.mirror else features.one_side

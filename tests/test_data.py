@@ -289,7 +289,7 @@ def test_bad_images_stop_the_run_with_their_paths(tmp_path):
     text = str(caught.value)
     assert (
         "2 of 12 images can't be read" in text
-        and "a/text.jpg is no image, it begins with b'hello, no im'" in text
+        and "a/text.jpg is not an image, it begins with b'hello, no im'" in text
     )
     assert (
         "b/half.png is a PNG that is truncated" in text

@@ -86,8 +86,8 @@ def test_a_png_of_twenty_thousand_pixels_a_side_is_refused():
 
 def test_what_is_no_image_is_quoted():
     assert problem(b"") == "is empty"
-    assert problem(b"{'error': 404}") == "is no image, it begins with b\"{'error': 40\""
-    assert problem(b"BM, a text") == "is no image, it begins with b'BM, a text'"
+    assert problem(b"{'error': 404}") == "is not an image, it begins with b\"{'error': 40\""
+    assert problem(b"BM, a text") == "is not an image, it begins with b'BM, a text'"
 
 
 def test_kinds_that_tensorflow_cannot_decode_are_named():
@@ -199,7 +199,7 @@ def test_bytes_between_the_segments_of_a_jpeg_do_no_harm(between):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
         (b"\n<!DOCTYPE html><title>404</title>", "a web page"),
         (b"%PDF-1.7", "a PDF"),
-        (bytes(4096), "zeros alone"),
+        (bytes(4096), "zeros"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a film"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     ],

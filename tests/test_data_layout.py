@@ -232,7 +232,7 @@ def test_a_column_that_is_not_used_is_named_with_what_it_may_be(tmp_path):
         f"{p},{c},{s},{i // 2},x" for i, (p, c, s) in enumerate(ROWS)
     )
     said = notes(load(table(tmp_path, text, 16)))
-    assert "column set (test, train). Is it the split? Then call it split." in said
+    assert "column set (test, train)." in said and "Then call it split." in said
     assert "patient_id" in said and "Then call it group." in said
     assert "column note (x)." in said
 

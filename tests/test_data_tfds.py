@@ -69,7 +69,7 @@ def test_other_parts_are_left_out_and_noted(tmp_path):
 
 def test_what_cannot_be_used_is_named(tmp_path):
     write(tmp_path, "tiny_bare", {"train": 4}, bare=True)
-    with pytest.raises(DataError, match="tfds:tiny_bare has no image and label"):
+    with pytest.raises(DataError, match="tfds:tiny_bare is not a dataset of images"):
         load("tfds:tiny_bare", data_dir=tmp_path)
     write(tmp_path, "tiny_test", {"test": 4})
     with pytest.raises(DataError, match="tfds:tiny_test has no part named train. Found: test"):
@@ -77,5 +77,5 @@ def test_what_cannot_be_used_is_named(tmp_path):
 
 
 def test_an_unknown_name_is_named(tmp_path):
-    with pytest.raises(DataError, match="tfds:no_such_thing_at_all is no dataset"):
+    with pytest.raises(DataError, match="tfds:no_such_thing_at_all is not a dataset"):
         load("tfds:no_such_thing_at_all", data_dir=tmp_path)

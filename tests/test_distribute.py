@@ -75,7 +75,7 @@ def test_devices_that_are_in_use_already_are_named():
             {"device": "gpu"},
             (
                 "no GPU that TensorFlow can use: CUDA_VISIBLE_DEVICES is '', "
-                "which hides all.* Else use --device cpu"
+                "which hides all.* use --device cpu"
             ),
         ),
         (

@@ -47,7 +47,7 @@ def test_a_folder_that_may_be_a_part_is_asked_about(tmp_path):
 def test_pieces_of_one_download_are_no_classes(tops, tmp_path):
     folder(tmp_path, {f"{tops[0]}/cat": 5, f"{tops[0]}/dog": 5, f"{tops[1]}/emu": 5})
     folder(tmp_path, {f"test/{name}": 2 for name in ("cat", "dog")} if "train" in tops[0] else {})
-    with pytest.raises(DataError, match=r"pieces of one set.*together into one folder"):
+    with pytest.raises(DataError, match=r"pieces of one set.*into one folder"):
         load(tmp_path)
 
 
@@ -89,7 +89,7 @@ def test_masks_that_are_worn_are_classes(names, tmp_path):
 
 def test_a_second_copy_of_all_classes_is_no_class(tmp_path):
     names = ("daisy", "rose", "flowers/daisy", "flowers/rose")  # as in Flowers Recognition
-    with pytest.raises(DataError, match="flowers/ holds folders that are called like those"):
+    with pytest.raises(DataError, match=r"flowers/ holds folders .*daisy/, rose/"):
         load(folder(tmp_path, {f"flowers/{name}": 4 for name in names}))
 
 
@@ -229,7 +229,7 @@ def test_photos_whose_ending_says_nothing_are_photos(parts, ending, tmp_path):
 def test_photos_that_a_cloud_has_not_sent_are_said(tmp_path):
     folder(tmp_path, {"a": 5, "b": 5})
     (tmp_path / "a" / ".IMG_1.jpg.icloud").write_bytes(b"bplist00")
-    assert "1 files are in iCloud alone" in notes(load(tmp_path))
+    assert "1 files are only in iCloud" in notes(load(tmp_path))
     (tmp_path / "a" / "IMG_2.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"a/IMG_2\.jpg is empty.*cloud drive"):
         load(tmp_path)

@@ -49,9 +49,9 @@ def test_true_and_false_are_white_and_black():
         (PICTURES / 255 * 1.02 - 0.01, r"clip\(x, 0, 1\)"),
         (PICTURES * 1.01, r"clip\(x, 0, 255\)"),
         (PICTURES / 127.5 - 1, r"\(x \+ 1\) / 2"),
-        ((PICTURES / 255 - 0.45) / 0.22, "Undo what was subtracted"),
+        ((PICTURES / 255 - 0.45) / 0.22, "Undo the normalisation"),
         (PICTURES.astype("uint16") * 16, "4095 for 12 bits"),
-        (np.where(PICTURES > 250, np.nan, PICTURES / 255), "no numbers"),
+        (np.where(PICTURES > 250, np.nan, PICTURES / 255), "not numbers"),
     ],
 )
 def test_pixels_on_other_scales_are_refused_with_a_cure(pixels, cure):
@@ -106,7 +106,7 @@ def test_class_names_without_an_order_are_refused(classes):
 
 def test_a_class_that_no_image_has_is_said():
     examples = from_arrays(PICTURES, TRUE, classes=["cat", "dog", "emu"])
-    assert examples.classes == ("cat", "dog") and "No image is of 'emu'" in notes(examples)
+    assert examples.classes == ("cat", "dog") and "no image of 'emu'" in notes(examples)
 
 
 def test_an_image_without_a_group_stands_alone():

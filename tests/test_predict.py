@@ -87,7 +87,7 @@ def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
     text = str(error.value)
     assert text.startswith(
         "3 of 6 files can't be predicted, the others were predicted: "
-        f"{mixed}/bad.jpg is no image, it begins with b'this is text'; "
+        f"{mixed}/bad.jpg is not an image, it begins with b'this is text'; "
     )
     assert (
         "short.jpg is a JPEG that is truncated: its end is missing" in text and "sick.png" in text
@@ -342,7 +342,7 @@ def test_a_bad_file_among_many_leaves_the_rest_written(run_folder, photos, tmp_p
         ImageError,
         match=(
             "1 of 61 files can't be predicted, the others were predicted: "
-            r".*bad\.jpg is no image"
+            r".*bad\.jpg is not an image"
         ),
     ):
         serving.write(
@@ -460,8 +460,8 @@ def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
     with pytest.raises(
         ImageError,
         match=(
-            r"1 of 2 images can't be judged: china/0\.jpg is no image, it begins with b'text'\. "
-            r"Repair or remove them\."
+            r"1 of 2 images can't be judged: china/0\.jpg is not an image, it begins with "
+            r"b'text'\. Repair or remove them\."
         ),
     ):
         serving.evaluate(run_folder, tmp_path)

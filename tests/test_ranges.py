@@ -1,4 +1,4 @@
-"""Which pixels a network expects: told by its graph, or tried."""
+"""Which pixels a network expects: found in its graph, or tried."""
 
 import keras
 import numpy as np

@@ -202,7 +202,7 @@ def test_changed_content_under_the_same_name_is_refused(tmp_path):
     run = begin(tmp_path, resume=True)
     run.record(backbone_fingerprint="def")
     run.close()
-    with pytest.raises(RunError, match="was begun with other data than there is now"):
+    with pytest.raises(RunError, match="the data has changed since"):
         begin(tmp_path, resume=True).record(data_fingerprint="xyz")
 
 

@@ -1,4 +1,4 @@
-"""The command line: a page of commands, each of which calls one room."""
+"""The command line: each command reads its options and calls a function of another module."""
 
 import difflib
 import importlib
@@ -24,8 +24,9 @@ from tfxfer.recipe import Pair
 RANGE_FROM = {
     "given": "as given",
     "catalog": "from the catalog",
-    "graph": "told by its graph",
-    "assumed": "assumed, nothing tells it; tfxfer run tries it, or say it with --value-range",
+    "graph": "found in its graph",
+    "assumed": "assumed, as the network does not say; tfxfer run tries others, too; "
+    "--value-range sets it",
 }
 LOG = logging.getLogger(__name__)
 SEVERAL_DEVICES = ("strategy", "replicas", "global_batch", "data_service")
@@ -33,16 +34,16 @@ RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
 
 
 class Steps(logging.Handler):
-    """Tells on stderr what is being done, for who waits."""
+    """Prints on stderr what is being done, for people who wait."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A line for each step that a module logs."""
+        """Print a line for each step that a module logs."""
         click.echo(one_line(record.getMessage()), err=True)
 
 
 @contextmanager
 def steps_on_stderr() -> Iterator[None]:
-    """Lines that tfxfer's modules log are shown; in Python the program decides on that."""
+    """Show what tfxfer's modules log. In Python, the program that calls them decides on that."""
     logger, handler = logging.getLogger("tfxfer"), Steps()
     before = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -57,13 +58,13 @@ def steps_on_stderr() -> Iterator[None]:
 
 
 class Commands(click.Group):
-    """A group whose errors are one line.
+    """A group of commands whose errors are printed as one line.
 
-    It names the nearest command where there is none.
+    The error for an unknown command names the nearest one.
     """
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """What the terminal can't show of a name, or would obey, is escaped, whoever prints it."""
+        """Run the program; characters that a terminal obeys or can't show are printed escaped."""
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if isinstance(stream, io.TextIOWrapper):
@@ -73,12 +74,12 @@ class Commands(click.Group):
         return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Read the options that stand before the command."""
+        """Read the options before the name of the command."""
         with one_line_usage_errors():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; a TfxferError becomes one line and exit 1."""
+        """Run a command; print a TfxferError as one line, and exit with status 1."""
         try:
             with one_line_usage_errors(), steps_on_stderr():
                 return super().invoke(ctx)
@@ -90,7 +91,7 @@ class Commands(click.Group):
             ctx.exit(130)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Name the nearest command where there is none."""
+        """Find a command; the error for an unknown one names the nearest."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -103,7 +104,7 @@ class Commands(click.Group):
 
 
 def how_to_run(word: str) -> str:
-    """What to type for a word that other tools have as a command; "" for other words."""
+    """Return what to type, for a word that is a command of other tools; "" for other words."""
     if word in ("train", "fit", "learn"):
         return "Training is tfxfer run frozen --data photos/, or another recipe: tfxfer recipes."
     if word in ("frozen", "partial", "full"):
@@ -113,7 +114,7 @@ def how_to_run(word: str) -> str:
 
 @contextmanager
 def one_line_usage_errors() -> Iterator[None]:
-    """What click says of an option or a file that nobody knows stays on its line."""
+    """Keep each error of click on one line, whatever an unknown option or file is called."""
     try:
         yield
     except click.ClickException as error:
@@ -122,14 +123,14 @@ def one_line_usage_errors() -> Iterator[None]:
 
 
 class Recipes(click.Group):
-    """`tfxfer run RECIPE`: a command for each recipe, made from its page."""
+    """`tfxfer run RECIPE`: a command for each recipe, made from its file."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The built-in ones."""
+        """Return the names of the built-in recipes."""
         return room("recipe").names()
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
-        """A built-in recipe, or one in a file."""
+        """Make the command of a built-in recipe, or of one in a file."""
         recipe = room("recipe")
         function = recipe.find(name)
         house = recipe.options(room("run").Run.__init__)
@@ -137,7 +138,7 @@ class Recipes(click.Group):
         own = recipe.options(function)
         if taken := names & {option.name for option in own}:
             raise room("errors").RecipeError(
-                f"{name}: {', '.join(sorted(taken))} is an option of every recipe already. "
+                f"{name} has an option {', '.join(sorted(taken))}, which every recipe has already. "
                 "Choose another name."
             )
 
@@ -166,14 +167,17 @@ class Recipes(click.Group):
 
 
 class Recipe(click.Command):
-    """A recipe's command; its help shows its own options apart from those of every recipe."""
+    """The command of a recipe.
+
+    Its help lists the recipe's own options first, then those that every recipe has.
+    """
 
     def __init__(self, *args: Any, own: list[click.Option], **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.own = own
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Three lists; what one device does not need comes last."""
+        """Write three lists of options; those for several devices come last."""
         options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
         several = [option for option in options if option.name in SEVERAL_DEVICES]
         rest = [option for option in options if option not in several]
@@ -188,10 +192,12 @@ class Recipe(click.Command):
 
 
 def data_by_position(context: click.Context, photos: str, data: str) -> str:
-    """`tfxfer run frozen photos/` is `tfxfer run frozen --data photos/`."""
+    """Take `tfxfer run frozen photos/` as `tfxfer run frozen --data photos/`."""
     given = context.get_parameter_source("data")
     if given is not click.core.ParameterSource.DEFAULT:
-        raise click.UsageError(f"The data is named twice: {photos} and --data {data}.", context)
+        raise click.UsageError(
+            f"The data is given twice, as {photos} and as --data {data}. Give it once.", context
+        )
     context.set_parameter_source("data", click.core.ParameterSource.COMMANDLINE)
     return photos
 
@@ -215,8 +221,8 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         click.echo(f"Run folder: {one_line(str(run.folder))}")
         if (started := run.before.get("started")) and not run.finished:
             click.echo(
-                f"Going on with the run that was begun at {started['value']}: "
-                "what is done is not done again."
+                f"Continuing the run that was started at {started['value']}. "
+                "Finished work is not repeated."
             )
         if run.workers == 1 and not run.finished and name in room("recipe").names():
             check_data(run.settings["data"]["value"])
@@ -225,7 +231,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             run.start()
             room("preemption").listen()
         if run.finished:
-            click.echo(f"It is finished. {one_line(run.how_to_predict())}")
+            click.echo(f"The run is finished. {one_line(run.how_to_predict())}")
             return
         run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
         # Layers draw their seeds when they are made.
@@ -253,21 +259,21 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
             run.abandon()
             raise
         raise TfxferError(
-            f"another worker of the {run.workers} is gone (its own log says why). Start all of "
-            "them again with --resume."
+            f"another one of the {run.workers} workers is gone (its own log says why). Start all "
+            "of them again with --resume."
         ) from error
     finally:
         run.close()
 
 
 def check_data(source: Any, judging: bool = False) -> None:
-    """Tell of data whose names alone are wrong, before the seconds that TensorFlow takes."""
+    """Raise the errors that the names of files alone show, before TensorFlow takes its seconds."""
     if isinstance(source, str):
         room("data").check_source(source, judging)
 
 
 def how_to_go_on(recipe: str, folder: Path) -> str:
-    """The command, but from a worker whose launcher says it."""
+    """Return the command that resumes a run; "" in a worker, whose launcher prints it."""
     return (
         ""
         if room("launch").ENV in os.environ
@@ -276,12 +282,16 @@ def how_to_go_on(recipe: str, folder: Path) -> str:
 
 
 def room(name: str) -> Any:
-    """A room, imported when a command needs it: `tfxfer --help` must not wait for TensorFlow."""
+    """Import a module when a command needs it: `tfxfer --help` must not wait for TensorFlow."""
     return importlib.import_module(f"tfxfer.{name}")
 
 
 def check_backend() -> None:
-    """Keras must run on TensorFlow; the environment counts for more than ~/.keras/keras.json."""
+    """Make Keras run on TensorFlow, whatever ~/.keras/keras.json says.
+
+    Raises:
+        TfxferError: the environment asks for another backend.
+    """
     if (backend := os.environ.setdefault("KERAS_BACKEND", "tensorflow")) != "tensorflow":
         raise TfxferError(
             f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs "
@@ -290,9 +300,9 @@ def check_backend() -> None:
 
 
 def start_tensorflow() -> None:
-    """Import TensorFlow and Keras without their start-up noise.
+    """Import TensorFlow and Keras without the messages that they print when they start.
 
-    It comes from C++ and ignores logging levels.
+    C++ code prints these, whatever the logging level.
     """
     check_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -316,7 +326,7 @@ batch_size_option = click.option(
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="Number of images that are computed at a time.",
+    help="Number of images that go through the network at a time.",
 )
 data_dir_option = click.option(
     "--data-dir",
@@ -364,8 +374,8 @@ def run() -> None:
 @click.option(
     "--sets",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Also list, for each photo, the shortest list of classes that contains the right one in "
-    "this share of photos, such as 0.9.",
+    help="Also give, for each photo, a short list of classes that contains the right one in this "
+    "share of photos, such as 0.9.",
 )
 @click.option(
     "--unknown",
@@ -411,7 +421,7 @@ def predict(
 
 
 def form_of(to: Path | None) -> str:
-    """The format that a file's ending names."""
+    """Return the format that the ending of a file's name stands for."""
     ending = to.suffix.lower().removeprefix(".") if to else ""
     if ending in ("xls", "ods", "xlsb", "xlsm"):
         raise click.UsageError(
@@ -425,7 +435,8 @@ def form_of(to: Path | None) -> str:
 @click.argument("photos", metavar="[DATA]", required=False)
 @click.option(
     "--data",
-    help="Labelled photos: folder of class folders, .csv of path and label, tfds:NAME, or demo.",
+    help="Labelled photos: folder of class folders, .zip or .tar of one, .csv of path and label, "
+    "tfds:NAME, or demo.",
 )
 @click.option(
     "--format",
@@ -433,7 +444,7 @@ def form_of(to: Path | None) -> str:
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="How to print the figures.",
+    help="Print the figures as a table, or as JSON for programs.",
 )
 @click.option(
     "--to",
@@ -482,17 +493,18 @@ def evaluate(
     type=click.Choice(["savedmodel", "litert", "reusable"]),
     default="savedmodel",
     show_default=True,
-    help="Kind of model to write; see above.",
+    help="Kind of model: for TensorFlow Serving, for LiteRT, or the network without classifier.",
 )
 @click.option(
     "--version",
     type=click.IntRange(min=0),
-    help="Version number, the folder below FOLDER; by default one more than the newest.",
+    help="Number of the version, and name of its folder in FOLDER; by default one more than the "
+    "newest there.",
 )
 @click.option(
     "--require-accuracy",
     type=click.FloatRange(0, 1),
-    help="Refuse to export a model whose accuracy on the test photos is lower, such as 0.9.",
+    help="Refuse to export if the accuracy on the test photos is below this, such as 0.9.",
 )
 @click.option(
     "--on-bad-image",
@@ -503,8 +515,8 @@ def evaluate(
 @click.option(
     "--max-accuracy-drop",
     type=click.FloatRange(0, 1),
-    help="For litert: stop if the accuracy of a file is lower than the model's by more than this; "
-    "by default 0.02.",
+    help="For litert: stop if a file is less accurate than the model by more than this; by default "
+    "0.02.",
 )
 @click.option(
     "--data-dir",
@@ -567,7 +579,10 @@ def compare(folders: tuple[Path, ...]) -> None:
     """
     start_tensorflow()
     *rows, (count, *_) = room("report").compare(folders)
-    click.echo(f"{table(rows)}\n\nOn {count}; differences are paired, image by image.")
+    click.echo(
+        f"{table(rows)}\n\nOn {count}. Differences are measured image by image, with their "
+        "95 % interval in parentheses."
+    )
 
 
 @main.command()
@@ -708,8 +723,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--data",
     required=True,
-    help="Folder of class folders, .csv of path and label, tfds:NAME, or demo. Every machine must "
-    "be able to read it.",
+    help="Photos: folder of class folders, .csv of path and label, tfds:NAME, or demo. Every "
+    "machine must be able to read them.",
 )
 @click.option(
     "--to",
@@ -726,8 +741,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 )
 @click.option(
     "--staging",
-    help="Folder, also gs://..., that this machine and all others can write to; by default it is "
-    "in --to.",
+    help="Folder for files that the machines exchange, which all of them can write to; it may "
+    "begin with gs://. By default it is in --to.",
 )
 @click.option(
     "--backbone",
@@ -745,23 +760,23 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--mirror/--no-mirror",
     default=False,
-    help="Also compute the features of each photo's mirror image, which the recipe frozen tries "
-    "on up to 2,000 photos.",
+    help="Also compute the features of each photo's mirror image; runs try them if there are at "
+    "most 2,000 photos.",
 )
 @click.option(
     "--engine",
     type=click.Choice(["tensorflow", "openvino"]),
     default="tensorflow",
     show_default=True,
-    help="Library that runs the pretrained network.",
+    help="Library that runs the pretrained network; openvino can be faster on a CPU.",
 )
 @click.option(
     "--engine-precision",
     type=click.Choice(["float32", "bf16"]),
     default="float32",
     show_default=True,
-    help="Number format of the engine; bf16 is faster, and needs --engine openvino and a CPU with "
-    "bfloat16.",
+    help="Number format in which the engine computes; bf16 is faster, and needs --engine openvino "
+    "and a CPU with bfloat16.",
 )
 @batch_size_option
 @click.option(
@@ -772,8 +787,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--value-range",
     type=Pair(),
-    help="Pixel range that the network expects, such as 0,1; needed only where tfxfer can't find "
-    "it out.",
+    help="Range of pixel values that the network expects, such as 0,1; needed only if tfxfer can't "
+    "find it out.",
 )
 @data_dir_option
 @click.option(
@@ -858,7 +873,7 @@ def cache(folder: Path | None, clear: bool) -> None:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns aligned with blanks, each row on its line."""
+    """Return rows as text, each on one line, with columns that are aligned by blanks."""
     rows = [tuple(one_line(cell) for cell in row) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
@@ -868,13 +883,13 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def to_stderr(line: str) -> None:
-    """For people, beside an answer for programs."""
+    """Print a line for people, apart from the answers for programs on standard output."""
     click.echo(line, err=True)
 
 
 @contextmanager
 def as_it_is_for_programs() -> Iterator[None]:
-    """Names on standard output keep every character, unless a terminal shows them."""
+    """Keep every character of names on standard output, unless it is a terminal."""
     shown = sys.stdout
     if isinstance(shown, Terminal) and not shown.isatty():
         sys.stdout = shown.stream

@@ -51,20 +51,20 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
     if device == "tpu" or name == "tpu" or (device == name == "auto" and tpu_name()):
         if {device, name} - {"auto", "tpu"}:
             raise DistributeError(
-                f"--device {device} and --strategy {name} contradict each other: a TPU takes "
+                f"--device {device} and --strategy {name} contradict each other: a TPU needs "
                 "--strategy tpu."
             )
         if not tpu_name():
             raise DistributeError(
                 f"there is no TPU here: TPU_NAME is not set, and there is no {' or '.join(CHIPS)}. "
                 "A Cloud TPU VM needs a TensorFlow that is built for it; for a remote TPU set "
-                "TPU_NAME. Else leave out --device tpu and --strategy tpu."
+                "TPU_NAME. Otherwise leave out --device tpu and --strategy tpu."
             )
         return Choice(device="tpu", name="tpu", replicas=None, why=f"TPU {tpu_name()}")
     gpus = len(tf.config.list_physical_devices("GPU"))
     if device == "gpu" and not gpus:
         raise DistributeError(
-            f"there is no GPU that TensorFlow can use: {why_no_gpu()}. Else use --device cpu."
+            f"there is no GPU that TensorFlow can use: {why_no_gpu()}. Or use --device cpu."
         )
     found: Literal["cpu", "gpu"] = "gpu" if gpus and device != "cpu" else "cpu"
     about = (
@@ -83,8 +83,8 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
             )
         if replicas is not None:
             raise DistributeError(
-                "--replicas is for --strategy mirrored: several workers have as many replicas as "
-                "they have devices."
+                "--replicas is for --strategy mirrored. With several workers, each device is one "
+                "replica; leave --replicas out."
             )
         return Choice(
             device=found,
@@ -337,8 +337,8 @@ def open_port() -> str:
     found = cluster()
     port = addresses_of(found)[workers()[0]].rpartition(":")[2] if found else "none"
     return (
-        f"warning: port {port} is open to every network of this machine, and whoever reaches it "
-        "can run code as you; use a private network or a firewall (docs/distribute.md, Security)"
+        f"warning: port {port} is open to every network of this machine, and anybody who reaches "
+        "it can run code as you; use a private network or a firewall (docs/distribute.md, Security)"
     )
 
 
@@ -368,7 +368,7 @@ def devices() -> list[tuple[str, str]]:
         details = tf.config.experimental.get_device_details(gpu)
         found.append((f"gpu {i}", str(details.get("device_name", gpu.name))))
     found += [] if gpus else [("gpu", f"none: {why_no_gpu()}")]
-    found.append(("tpu", tpu_name() or "none: TPU_NAME is not set, and this is no TPU VM"))
+    found.append(("tpu", tpu_name() or "none: TPU_NAME is not set, and this is not a TPU VM"))
     index, count = workers()
     return [
         *found,

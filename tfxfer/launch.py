@@ -69,11 +69,11 @@ def launch(arguments: Sequence[str], workers: int, open_ports: bool = False) -> 
                 )
             )
         print(
-            f"{workers} workers; worker 0 speaks here, the others write to {logs}", file=sys.stderr
+            f"{workers} workers; worker 0 prints here, the others write to {logs}", file=sys.stderr
         )
         if network is not None:
             print(
-                "They reach each other and no other network; to let them download, "
+                "They can reach each other, but no other network; to let them download, "
                 "add --open-ports.",
                 file=sys.stderr,
             )

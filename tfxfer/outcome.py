@@ -210,7 +210,7 @@ class Outcome:
             (epoch.values() for epoch in history),
         )
         metrics, doubt = self.metrics(baselines), None
-        what = "What predict --sets and --unknown need"
+        what = "The file for predict --sets and --unknown"
         if found := optional(run, what, lambda: self.doubt_and_figures(run.seed)):
             doubt, figures = found
             metrics |= figures
@@ -237,8 +237,8 @@ class Outcome:
         if found is not None:
             run.record(served_difference=found)
             run.say(
-                f"{run.engine} against TensorFlow, which serves the model: probabilities differ by "
-                f"at most {found:.1e} on {COMPARED} images."
+                f"The probabilities of {run.engine} and of TensorFlow, which serves the model, "
+                f"differ by at most {found:.1e} on {COMPARED} images."
             )
 
     def difference(self, backbone: Backbone, model: keras.Model) -> float | None:
@@ -310,10 +310,10 @@ def check_numbers(examples: Examples, positions: np.ndarray, probabilities: np.n
     bad = positions[~np.isfinite(probabilities).all(1)]
     if len(bad):
         raise SavedModelError(
-            f"the model's answers hold infinity or not-a-number for {len(bad):,} of "
+            f"the model's answers are infinite or not a number (NaN) for {len(bad):,} of "
             f"{len(positions):,} images, such as {examples.files[bad[0]]}. Expected finite "
             "numbers. Check the backbone's value range (--value-range LOW,HIGH), leave these "
-            "images out, or take another backbone."
+            "images out, or choose another --backbone."
         )
 
 

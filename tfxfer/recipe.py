@@ -41,7 +41,7 @@ def recipe(function: Callable) -> Callable:
             run.start()
             return function(run, **chosen)
         if run.finished:
-            run.say(f"It is finished. {run.how_to_predict()}")
+            run.say(f"The run is finished. {run.how_to_predict()}")
             return None
         try:
             run.start()

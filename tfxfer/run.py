@@ -81,7 +81,9 @@ class Run:
 
     def __init__(
         self,
-        out: Annotated[Path | None, "Folder of the run; by default runs/<recipe>-<number>."] = None,
+        out: Annotated[
+            Path | None, "Folder for the results; by default a new one, runs/<recipe>-<number>."
+        ] = None,
         *,
         recipe: str | None = None,
         resume: Annotated[
@@ -96,8 +98,8 @@ class Run:
         ] = 0,
         cache: Annotated[
             str | None,
-            "Folder where computed features are kept for later runs, or off; by default "
-            "$TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
+            "Folder that keeps computed features for later runs; off keeps them only until the run "
+            "is finished. By default $TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
         ] = None,
         engine: Annotated[
             Literal["tensorflow", "openvino"],
@@ -105,20 +107,22 @@ class Run:
         ] = "tensorflow",
         engine_precision: Annotated[
             Literal["float32", "bf16"],
-            "Number format of the engine; bf16 is faster, and needs --engine openvino and a CPU "
-            "with bfloat16.",
+            "Number format in which the engine computes; bf16 is faster, and needs --engine "
+            "openvino and a CPU with bfloat16.",
         ] = "float32",
         batch_size: Annotated[
-            int, "Number of images that are computed at a time.", range(1, 2**20)
+            int, "Number of images that go through the network at a time.", range(1, 2**20)
         ] = 32,
         device: Annotated[
             Literal["auto", "cpu", "gpu", "tpu"],
-            "Hardware to use; `tfxfer devices` lists what this machine has.",
+            "Hardware to use; tfxfer devices lists what this machine has. auto: a TPU or a GPU if "
+            "there is one, otherwise the CPU.",
         ] = "auto",
         strategy: Annotated[
             Literal["auto", "one", "mirrored", "multiworker", "tpu"],
-            "one: one device. mirrored: several GPUs or CPU cores of this machine. multiworker: "
-            "several processes (see tfxfer launch). tpu: a TPU.",
+            "How devices share the work. one: one device. mirrored: several GPUs or CPU cores of "
+            "this machine. multiworker: several processes (see tfxfer launch). tpu: a TPU. auto: "
+            "all workers, or a TPU or all GPUs if there are any, otherwise one device.",
         ] = "auto",
         replicas: Annotated[
             int | None,
@@ -146,8 +150,8 @@ class Run:
         ] = None,
         value_range: Annotated[
             tuple[float, float] | None,
-            "Pixel range that the network expects, such as 0,1; needed only where tfxfer can't "
-            "find it out.",
+            "Range of pixel values that the network expects, such as 0,1; needed only if tfxfer "
+            "can't find it out.",
         ] = None,
         data_dir: Annotated[
             Path | None, "Folder where TensorFlow Datasets keeps its files, for --data tfds:NAME."
@@ -227,7 +231,7 @@ class Run:
             )
 
     def begun_in_python(self) -> bool:
-        """Whether a script or a notebook made the run, not the command line."""
+        """Whether a script or a notebook made the run, instead of the command line."""
         return "command" not in self.settings
 
     def note_call(self, recipe: str, chosen: dict[str, Any], module: str, function: str) -> None:
@@ -441,7 +445,8 @@ class Run:
             raise RunError(
                 f"{self.folder} was not begun by you on this machine and under this path, or its "
                 f"settings.json was edited. It would go on with {', '.join(differing)}, which you "
-                f"did not say. If that is what you want, type: {said}. Else choose another --out."
+                f"did not give. If that is what you want, type: {said}. Otherwise choose another "
+                "--out."
             )
         return kept
 
@@ -530,8 +535,8 @@ class Run:
             old = self.before.get(name, {}).get("value") if name.endswith("_fingerprint") else None
             if old is not None and old != plain(value):
                 raise RunError(
-                    f"{self.folder} was begun with other {name.removesuffix('_fingerprint')} than "
-                    "there is now. Choose another --out."
+                    f"the {name.removesuffix('_fingerprint')} has changed since {self.folder} was "
+                    "begun. Choose another --out."
                 )
             given = self.settings.get(name, {}).get("origin") == "given"
             self.settings[name] = {"value": plain(value), "origin": "given" if given else "derived"}
@@ -691,7 +696,7 @@ class Finished:
 
     def image_size(self) -> tuple[int, int]:
         """Return (height, width) in pixels."""
-        height, width = self.setting("image_size", is_size, "two numbers of pixels")
+        height, width = self.setting("image_size", is_size, "the height and the width in pixels")
         return height, width
 
     def value_range(self) -> tuple[float, float]:
@@ -784,7 +789,8 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         )
     if odd := [name for name in found if not is_plain_name(name)]:
         raise RunError(
-            f"{path} lists {odd[0]!r}, which is no file of a run. Run it again with --overwrite."
+            f"{path} lists {odd[0]!r}, which can't be a file of a run. Run it again with "
+            "--overwrite."
         )
     return found
 
@@ -893,7 +899,7 @@ def is_range(value: Any) -> bool:
 
 
 def check_links(folder: Path) -> None:
-    """Refuse links and devices where we write, since they lead to files that are not the run's.
+    """Refuse links and devices in the run's folder, since they lead to files of others.
 
     Raises:
         RunError: there is one; the message names the first.
@@ -927,7 +933,7 @@ def noted(folder: Path) -> set[str]:
 
 
 def written_in(folder: Path) -> set[str]:
-    """Return the names of files that a run wrote, finished or not; others belong to a person."""
+    """Return the names of files that a run wrote, finished or not; a person made all others."""
     found = {*noted(folder), *FOR_PEOPLE, "settings.json", "manifest.json"}
     try:
         found |= read_manifest(folder).keys()

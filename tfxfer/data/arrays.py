@@ -259,8 +259,8 @@ def _elements(dataset: Any, part: str, notes: list[str]) -> Iterator[tuple[bytes
         )
     if len(spec) > 2:
         notes.append(
-            f"Not used of {part}: what stands behind image and label in its elements, such as "
-            "weights."
+            f"Of {part}, only image and label are used: what comes after them in its elements, "
+            "such as weights, is not."
         )
     size = int(dataset.cardinality())
     if size == ENDLESS:
@@ -360,7 +360,7 @@ def _names(numbers: Sequence[int], classes: Sequence[str] | None) -> tuple[list[
         return [str(number) for number in sorted(set(numbers))], [str(i) for i in numbers]
     if isinstance(classes, str | bytes | Mapping | Set):
         raise ValueError(
-            "Expected classes as a list of names, that of label 0 first. Received: a "
+            "Expected classes as a list of names, with the name of label 0 first. Received: a "
             f"{type(classes).__name__}"
         )
     order = [str(name) for name in classes]

@@ -129,7 +129,8 @@ def assemble(
         else sorted(used)
     )
     if gone := [repr(name) for name in found.classes or () if name not in used]:
-        notes.append(f"No image is of {shown(gone)}: the model will not know it.")
+        what = "this class" if len(gone) == 1 else "these classes"
+        notes.append(f"There is no image of {shown(gone)}: the model will not know {what}.")
     notes += _oddities(names, splits, classes)
     number = {name: i for i, name in enumerate(classes)}
     return Examples(
@@ -165,7 +166,7 @@ def _said_of_damage(damaged: Mapping[str, str]) -> str:
     are = "image is damaged, its" if len(damaged) == 1 else "images are damaged, their"
     return (
         f"{len(damaged)} {are} decoder guessed what is missing: {listed}. "
-        "Mend or remove such files, or leave them out with --skip-bad-images."
+        "Repair or remove such files, or leave them out with --skip-bad-images."
     )
 
 
@@ -246,7 +247,7 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
     classes = tuple(name for name in examples.classes if name in used)
     if gone := [repr(name) for name in examples.classes if name not in used]:
         notes.append(
-            f"Dropped, for none of its images can be decoded: the class {', '.join(gone)}."
+            f"Dropped, because none of its images can be decoded: the class {', '.join(gone)}."
         )
     number = {name: i for i, name in enumerate(classes)}
     return replace(

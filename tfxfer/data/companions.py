@@ -53,14 +53,15 @@ def check_companions(paths: Iterable[Path], source: str) -> list[str]:
                 altered.append(f"{path.name} of {origin.name}")
     if drawn:
         raise DataError(
-            f"{source}: {len(drawn)} images are drawings on others by their names, no photos to "
-            f"learn from: {shown(drawn)}. Move them elsewhere, or list the photos in a .csv table "
-            "with the columns path and label."
+            f"{source}: by their names, {len(drawn)} images are drawings on other images, and not "
+            f"photos to learn from: {shown(drawn)}. Move them elsewhere, or list the photos in a "
+            ".csv table with the columns path and label."
         )
     if altered:
         return [
-            f"{len(altered)} images are altered copies of others by their names: "
-            f"{shown(altered)}. Figures are too good where a photo is trained on and a copy of it "
-            "judges. Keep each photo's copies in one part: with a .csv table and its column group."
+            f"By their names, {len(altered)} images are altered copies of others: "
+            f"{shown(altered)}. If a model is tested on copies of its training photos, the figures "
+            "are too good. Keep each photo and its copies in one part: use a .csv table with the "
+            "column group."
         ]
     return []

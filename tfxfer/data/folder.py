@@ -126,7 +126,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         tops, loose = [("", top, top) for top in (*classes, *bare)], [inner]
         if inside := parts_in_classes(classes):
             tops = [*inside, *(("", top, top) for top in bare)]
-            notes.append("The parts lie in the class folders, and are kept.")
+            notes.append("The parts are inside the class folders, and are kept as they are.")
         else:
             check_classes(classes, source)
     paths: list[Path] = []
@@ -191,7 +191,7 @@ def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]
         if top.name.casefold() != part
     ]
     left = [f"{entry.name}/" for entry in subfolders(folder) if entry not in tops]
-    notes = [f"Taken by its name: {', '.join(named)}."] if named else []
+    notes = [f"By the names of the folders: {', '.join(named)}."] if named else []
     if left:
         notes.append(
             "Left out, because they are not train, validation or test with class folders: "
@@ -273,7 +273,7 @@ def _said_of_unread(others: Counter[str]) -> str:
     if found:
         advice = f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
     if away := others[AWAY]:
-        advice += f" {away} files are in iCloud alone ({AWAY}): download them there first."
+        advice += f" {away} files are only in iCloud ({AWAY}): download them first."
     return advice
 
 
@@ -282,7 +282,7 @@ def _nothing(source: str, stray: list[Path], others: Counter[str], folder: Path)
         return (
             f"{source}: {len(stray)} images, but no class folders, so that nothing says what they "
             f"show.{hint_of_tables(folder)}{hint_of_names(stray)} Expected a folder for each "
-            f"class, named like it:{LAYOUT}"
+            f"class, with its name:{LAYOUT}"
         )
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"

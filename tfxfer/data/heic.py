@@ -71,7 +71,7 @@ def _pixels(image: Any) -> np.ndarray:
     if upright.mode.startswith("I;16"):
         return np.asarray(upright).astype(np.uint16)
     if upright.mode in ("I", "F"):
-        raise ValueError("32-bit numbers are no colours, save it with 8 or 16 bits a channel")
+        raise ValueError("32-bit numbers are not colours; save it with 8 or 16 bits a channel")
     if upright.mode not in ("L", "RGB"):
         clear = "A" in upright.mode or "a" in upright.mode or "transparency" in upright.info
         upright = upright.convert("RGBA" if clear else "L" if upright.mode == "1" else "RGB")

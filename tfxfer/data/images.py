@@ -59,8 +59,8 @@ INSTEAD = {
     b"%pdf": " but a PDF",
     b"pk\3\4": " but a ZIP archive; unpack it",
     b"\x1f\x8b": " but compressed (gzip); unpack it",
-    b"\0\0\0\x0cjp  ": " that is read, but a JPEG 2000; convert it to PNG",
-    b"8bps": " that is read, but a Photoshop file; convert it to PNG",
+    b"\0\0\0\x0cjp  ": " that can be read, but a JPEG 2000; convert it to PNG",
+    b"8bps": " that can be read, but a Photoshop file; convert it to PNG",
     b"\x89png\n": " but a PNG whose bytes were changed as if it were text",
 }
 
@@ -105,7 +105,7 @@ def problem(data: bytes) -> str | None:
         return f"has {len(data) >> 20} MiB, more than the {MOST_BYTES >> 20} that are read"
     form = kind(data)
     if form is None:
-        return f"is no image{_instead(data)}"
+        return f"is not an image{_instead(data)}"
     if form not in SIZE_OF:
         return None
     try:
@@ -122,9 +122,9 @@ def problem(data: bytes) -> str | None:
 def _instead(data: bytes) -> str:
     """Return what these bytes are instead of an image, as the end of a sentence."""
     if not data.strip(b"\0"):
-        return " but zeros alone, as where a download broke off"
+        return " but only zeros, as after a broken download"
     if data[4:8] == b"ftyp":
-        return " but a film, or of a kind that is not read"
+        return " but a film, or a kind of image that is not read"
     beginning = data[:32].lstrip(b"\xef\xbb\xbf \r\n").lower()
     known = (what for begins, what in INSTEAD.items() if beginning.startswith(begins))
     return next(known, f", it begins with {data[:12]!r}")

@@ -203,8 +203,8 @@ def check_flat_parts(folders: Sequence[Path], source: str) -> None:
     if None in parts or len(parts) < 2 or any(class_folders(folder) for folder in folders):
         return
     raise DataError(
-        f"{source}: {shown([folder.name + '/' for folder in folders])} are parts by their names, "
-        "and there are no class folders in them, so that nothing says what the images show. "
+        f"{source}: {shown([folder.name + '/' for folder in folders])} have the names of parts "
+        "of the data, but hold no class folders, so that nothing says what the images show. "
         f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/."
         f"{hint_of_tables(folders[0].parent)}{hint_of_names(images_in(folders))}"
         f"{hint_of_boxes([folders[0].parent, *folders])}"
@@ -218,7 +218,7 @@ def hint_of_boxes(folders: Sequence[Path]) -> str:
     if not found:
         return ""
     return (
-        f" What is in {found[0]} may mark places in the images; tfxfer learns one class for a "
+        f" The files in {found[0]} may mark places in the images; tfxfer learns one class for a "
         "whole image."
     )
 
@@ -295,16 +295,16 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
         for name in sorted(names):
             if part_of(name) and class_folders(inner[top] / name):
                 raise DataError(
-                    f"{source}: {(inner[top] / name).relative_to(top.parent).as_posix()}/ is a "
-                    "part with class folders by its name, so "
-                    f"{top.name}/ is no class. Give one set alone, such as {top}."
+                    f"{source}: {(inner[top] / name).relative_to(top.parent).as_posix()}/ has "
+                    "the name of a part of the data and holds class folders, so "
+                    f"{top.name}/ is not a class. Give one set alone, such as {top}."
                 )
         beside = sorted({other.name for other in tops if other != top} & names)
         if beside and 2 * len(beside) >= len(names):
             raise DataError(
-                f"{source}: {top.name}/ holds folders that are called like those beside it "
-                f"({shown([name + '/' for name in beside])}), so it is no class, and may be a copy "
-                "of all. Move it elsewhere, or give it alone."
+                f"{source}: {top.name}/ holds folders with the same names as those beside "
+                f"it ({shown([name + '/' for name in beside])}), so it is not a class, and may be "
+                "a copy of everything. Move it elsewhere, or give it alone."
             )
     for one, other in alike(below):
         shared = sorted(
@@ -314,10 +314,11 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
             listed = shown([name + "/" for name in shared])
             raise DataError(
                 f"{source}: {one.name}/ and {other.name}/ hold the same folders ({listed}), so "
-                "these may be the classes. If they are: call the folders around them train/, "
-                f"validation/ or test/ if they are parts, or give one of them, such as {one}. If "
-                f"not, or if some of the folders say whose photos these are: list the photos in a "
-                ".csv table with the columns path, label and group."
+                f"these may be the classes. If they are, and {one.name}/ and {other.name}/ are "
+                f"parts of the data, rename those to train/, validation/ or test/, or give only "
+                f"one of them, such as {one}. If they are not, or if some of the folders say whose "
+                "photos these are, list the photos in a .csv table with the columns path, label "
+                "and group."
             )
 
 
@@ -333,7 +334,7 @@ def check_kinds(tops: Sequence[Path], source: str) -> None:
     if any(is_drawn(name) for name in names) and any(is_kept(name) for name in names):
         raise DataError(
             f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, "
-            "no classes. Expected a folder for each class, or a .csv table with the columns path "
+            "not classes. Expected a folder for each class, or a .csv table with the columns path "
             "and label."
             f"{hint_of_names(images_in([top for top in tops if is_kept(top.name)]))}"
         )
@@ -343,8 +344,8 @@ def check_kinds(tops: Sequence[Path], source: str) -> None:
         photos = [other for other in names if plain and words_of(other) == plain]
         if plain < words_of(name) and photos:
             raise DataError(
-                f"{source}: {name}/ holds drawings on the photos in {photos[0]}/ by its name, and "
-                "is no class. Move it elsewhere."
+                f"{source}: by its name, {name}/ holds drawings on the photos in {photos[0]}/, "
+                "and is not a class. Move it elsewhere."
             )
     below = {
         top: []
@@ -372,9 +373,9 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
         for below in counts:
             if fold(below) in DRAWN or (is_drawn(below) and photos_too):
                 raise DataError(
-                    f"{source}: {name}/{below}/ holds {counts[below]} images that are no photos "
-                    "to learn from, by its name. Move such folders elsewhere, or list the photos "
-                    "in a .csv table with the columns path and label."
+                    f"{source}: by its name, {name}/{below}/ holds drawings, and not photos to "
+                    f"learn from: {counts[below]} images. Move such folders elsewhere, or list the "
+                    "photos in a .csv table with the columns path and label."
                 )
         if len(counts) == 1 and is_kept(next(iter(counts))):
             continue  # all images are in images/ or a folder of that kind
@@ -387,8 +388,8 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
         return []
     return [
         f"{shown(said)}; all of these images count. If each folder is a person or a place, or "
-        "some images are altered copies of others, keep those together in one part: with a .csv "
-        "table and its column group."
+        "some images are altered copies of others, keep those together in one part: use a .csv "
+        "table with the column group."
     ]
 
 

@@ -29,20 +29,20 @@ def hint_of_missing(files: Sequence[str], folder: Path) -> str:
     first = files[0]
     address = ADDRESS.match(first)
     if address and address[0].lower() != "file://":
-        return " These are addresses. Download the files, and write where they are."
+        return " These are web addresses. Download the files, and write their paths instead."
     windows = ""
     if "\\" in first or ntpath.splitdrive(first)[0]:
-        windows = " These are Windows paths, which name folders of that machine."
+        windows = " These are Windows paths, which lead to folders of another machine."
     if there := similar(first, folder):
         if composed(there) == composed(first) or not first.isprintable():
             there, first = ascii(there), ascii(first)  # otherwise they would look the same
-        return f"{windows} Is {there} meant by {first}? Then write it so."
+        return f"{windows} Does {first} mean {there}? Then write it like this."
     if windows:
         return windows
     if (folder / first).is_dir():
         return f" {first} is a folder. Expected a row for each file."
     if os.path.isabs(first) or address or first.startswith(("~", "$")):
-        return " Write them as seen from there, such as photos/1.jpg."
+        return " Write them relative to it, such as photos/1.jpg."
     return ""
 
 

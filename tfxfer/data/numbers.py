@@ -32,8 +32,8 @@ def label_of(label: Any) -> int:
         return int(number)
     if np.count_nonzero(found) != 1 or found.max() != 1:
         raise ValueError(
-            "Expected one-hot rows, a 1 for the class and else 0: tfxfer gives each image one "
-            f"label. Received: {np.array2string(found, threshold=10)}"
+            "Expected one-hot rows, with 1 for the class and 0 for the others: tfxfer gives each "
+            f"image one label. Received: {np.array2string(found, threshold=10)}"
         )
     return int(found.argmax())
 
@@ -42,8 +42,8 @@ def _cure_of_label(found: np.ndarray) -> str:
     if found.dtype.kind not in "USO":
         return ""
     return (
-        " Names become numbers with classes, numbers = numpy.unique(names, return_inverse=True); "
-        "give these as labels and classes=classes."
+        " To turn names into numbers: classes, numbers = numpy.unique(names, return_inverse=True). "
+        "Then give the numbers as labels, and classes=classes."
     )
 
 
@@ -57,7 +57,7 @@ def images_of(images: Any) -> np.ndarray:
         found = np.asarray(images)
     except ValueError as error:
         raise ValueError(
-            "Expected images of one size. Received: images of several. Resize them, or give "
+            "Expected images of one size. Received: several sizes. Resize the images, or give "
             "them one by one, as a dataset, to tfxfer.data.from_dataset."
         ) from error
     if found.dtype.kind == "b":
@@ -111,14 +111,14 @@ def check_range(image: np.ndarray, brightest: float) -> None:
 def _cure(lowest: float, highest: float) -> str:
     """Return advice on images with values from `lowest` to `highest`, or "" if there is none."""
     if not np.isfinite([lowest, highest]).all():
-        return " Some values are no numbers (NaN or infinite)."
+        return " Some values are not numbers (NaN), or are infinite."
     for white in (1, BRIGHTEST):
         if -0.1 * white <= lowest and 0.5 * white < highest <= 1.1 * white:
-            return f" If white is {white}: numpy.clip(x, 0, {white})."
+            return f" If white is {white}, use numpy.clip(x, 0, {white})."
     if -1 <= lowest < 0 and highest <= 1:
-        return " Values from -1 to 1 become (x + 1) / 2."
+        return " For values from -1 to 1, use (x + 1) / 2."
     if lowest < 0:
-        return " Undo what was subtracted, and what it was divided by."
+        return " Undo the normalisation: multiply by the divisor, and add what was subtracted."
     if highest <= 65535:
         return " Divide by the value of white: 65535 for 16 bits, 4095 for 12 bits."
     return ""

@@ -45,7 +45,7 @@ def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) ->
         if words & HOLDERS:
             raise DataError(
                 f"{source}: {shown([top.name + '/' for top in below])} are pieces of one set by "
-                "their names, no classes, so that nothing says what the images show. Expected a "
+                "their names, not classes, so that nothing says what the images show. Expected a "
                 f"folder for each class.{hint}"
             )
     for pieces in groups.values():
@@ -53,9 +53,9 @@ def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) ->
             folders = sorted({name for top in pieces for name in below[top]})
             raise DataError(
                 f"{source}: {shown([top.name + '/' for top in pieces])} are pieces of one set by "
-                f"their names, no classes. Put the folders in them "
-                f"({shown([name + '/' for name in folders])}) together into one folder, those of "
-                f"the same name into one, and give that.{hint}"
+                f"their names, not classes. Put the folders in them "
+                f"({shown([name + '/' for name in folders])}) into one folder, join those of the "
+                f"same name, and give that folder.{hint}"
             )
 
 

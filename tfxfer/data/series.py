@@ -29,15 +29,16 @@ def said_of_series(stems: Sequence[str], splits: Sequence[str] | None) -> list[s
             return []
         return [
             f"By their names, images of one person, video or the like are in several parts "
-            f"({shown(sorted(torn))}). Figures are too good where one is trained on and another "
-            "one judges."
+            f"({shown(sorted(torn))}). If some of these are used to train and others to test, the "
+            "figures are too good."
         ]
     several = [name for name, at in series.items() if len(at) > 1]
     if not several:
         return []
     count = sum(len(series[name]) for name in several)
     return [
-        f"{count} images are of {len(several)} persons, videos or the like by their names "
-        f"({shown(sorted(several))}). Figures are too good where one is trained on and another "
-        "one judges. Keep each one's images in one part: with a .csv table and its column group."
+        f"By their names, {count} images are of {len(several)} persons, videos or the like "
+        f"({shown(sorted(several))}). If images of one are used to train and to test, the figures "
+        "are too good. Keep the images of each one in one part: use a .csv table with the column "
+        "group."
     ]

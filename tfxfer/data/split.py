@@ -62,8 +62,8 @@ def split(
         set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}
     ):
         raise DataError(
-            f"{source}: after the split no training image of the class '{bare[0]}' is left, for "
-            "its groups hold other classes too. Name the split in a column."
+            f"{source}: after the split no training image of the class '{bare[0]}' is left, "
+            "because its groups also hold other classes. Give the parts in a column split."
         )
     return result
 

@@ -125,7 +125,7 @@ def _files(
             f"Paths are relative to the folder of the table.{hint}"
         )
     count = sum(one != other for one, other in zip(files, found, strict=True))
-    said = [f"Read with / for \\: {count} paths as Windows writes them."] if count else []
+    said = [f"Read with / in place of \\: {count} paths, written as on Windows."] if count else []
     return found, said
 
 
@@ -199,7 +199,7 @@ def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]
             unclosed = unclosed or str(error)
     raise DataError(
         f"{source}: the row that begins in line {begins} can't be read: {unclosed}. Is there a "
-        'quote (") too many or too few? One within a cell is written twice.'
+        'quote (") too many or too few? Inside a cell, a quote is written twice.'
     )
 
 
@@ -217,10 +217,10 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
         found = from_bytes(content).best()
         if found is None:
             raise DataError(
-                f"{source} is no text: {error}. Expected a CSV table; save it as CSV UTF-8."
+                f"{source} is not text: {error}. Expected a CSV table; save it as CSV UTF-8."
             ) from error
         text = str(found).lstrip("\ufeff")
-        return text, [f"Read as {found.encoding}, not as UTF-8: look whether names are right."]
+        return text, [f"Read as {found.encoding}, not as UTF-8: check that names are right."]
 
 
 def _delimiter(text: str) -> str:
@@ -278,7 +278,7 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
             held = ", ".join(cell[:LONGEST_SHOWN] for cell in header) or "nothing"
             raise DataError(
                 f"{source}: expected a first row that names the columns path and label (also: "
-                f"split, group), with commas, semicolons or tabs between. Found: {held}."
+                f"split, group), separated by commas, semicolons or tabs. Found: {held}."
                 f"{_hint_of_header(header, name)}"
             )
         said.append(f"the column {found[0]} as {name}")
@@ -289,10 +289,10 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
 def _hint_of_header(header: Sequence[str], missing: str) -> str:
     """Return advice on a first row in which a column is missing, or "" if the row is empty."""
     if any(Path(cell.replace("\\", "/")).suffix.lower() in ENDINGS for cell in header):
-        return " This row seems to hold data: write a row path,label, or the like, above it."
+        return " This row seems to hold data: write a row such as path,label above it."
     named = sum(map(bool, header))
     if named < 2:
-        return " Remove what stands above the names of the columns." if named else ""
+        return " Remove the lines above the names of the columns." if named else ""
     if missing == "path":
         return " Give the column of files the name path."
     several = " One column for each class is not read." if named > 2 else ""
@@ -304,8 +304,8 @@ def _said_of_boxes(columns: Sequence[str]) -> list[str]:
     if len(boxes) < 2 and "bbox" not in boxes:
         return []
     return [
-        f"The columns {shown(boxes, 4)} say where things are in an image; tfxfer looks at whole "
-        "images, and takes each row for one. Cut the things out first, each as an image."
+        f"The columns {shown(boxes, 4)} say where things are in an image, but tfxfer takes each "
+        "row as one whole image. Cut the things out first, each as an image of its own."
     ]
 
 
@@ -323,11 +323,12 @@ def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]
         listed = shown([" ".join(value.split())[:LONGEST_SHOWN] for value in values])
         note = f"Not used: the column {called} ({listed})."
         if all(part_in(value) for value in values):
-            note += " Is it the split? Then call it split."
+            note += " Does it say which part an image is in? Then call it split."
         elif part_in(name) or name in SPLITTING:
-            note += " Does it tell the parts? Then call it split, with train, validation and test."
+            note += " Does it say which part an image is in? Then call it split, and write train, "
+            note += "validation or test."
         elif any(word in name for word in GROUPS) and 1 < len(values) < len(rows):
-            note += " Is it what a split must not tear apart? Then call it group."
+            note += " Must images with the same value stay in one part? Then call it group."
         notes.append(note)
     return notes
 
@@ -349,6 +350,6 @@ def _check_groups(groups: list[str], splits: list[str], source: str) -> None:
         parts[group].add(part)
     if torn := sorted(group for group, held in parts.items() if len(held) > 1):
         raise DataError(
-            f"{source}: the column split tears groups apart: {shown(torn)}. Put each group into "
-            "one part, or leave the column split out."
+            f"{source}: the column split divides groups among parts: {shown(torn)}. Put each "
+            "group into one part, or leave the column split out."
         )

@@ -67,16 +67,16 @@ def _builder(name: str, data_dir: str | PathLike[str] | None) -> Any:
         builder.download_and_prepare()
     except tfds.core.registered.DatasetNotFoundError as error:
         raise DataError(
-            f"tfds:{name} is no dataset that TensorFlow Datasets {tfds.__version__} knows or finds "
-            f"in {data_dir or 'its folder'}."
+            f"tfds:{name} is not a dataset that TensorFlow Datasets {tfds.__version__} knows or "
+            f"finds in {data_dir or 'its folder'}. Check the name, or give --data-dir."
         ) from error
     # A download can fail in many ways: requests, urllib3, checksums, a full disk, the code of the
     # dataset's builder.
     except Exception as error:
         first = str(error).strip().splitlines()[:1]
         raise DataError(
-            f"tfds:{name} can't be had: {type(error).__name__}: {''.join(first)}. Is there a "
-            "network, or should --data-dir name a folder that holds it?"
+            f"tfds:{name} can't be loaded: {type(error).__name__}: {''.join(first)}. Is this "
+            "computer online? If the dataset is on disk already, give its folder as --data-dir."
         ) from error
     return builder
 
@@ -87,13 +87,13 @@ def _keys(builder: Any, name: str) -> tuple[str, str]:
     if not isinstance(features, tfds.features.FeaturesDict) or any(
         key not in features for key in keys[:2]
     ):
-        raise DataError(f"tfds:{name} has no image and label. Found: {features}")
+        raise DataError(f"tfds:{name} is not a dataset of images with a label. Found: {features}")
     image, label = keys[:2]
     if not isinstance(features[image], tfds.features.Image) or not isinstance(
         features[label], tfds.features.ClassLabel
     ):
         raise DataError(
-            f"tfds:{name} is no image classification: {image} is {features[image]}, {label} is "
-            f"{features[label]}."
+            f"tfds:{name} is not for image classification: {image} is {features[image]}, {label} "
+            f"is {features[label]}."
         )
     return image, label

@@ -121,8 +121,8 @@ def improve(found: dict[str, Any], run: str) -> dict[str, str]:
     name = weakest(figures["classes"])
     if name is None:
         text = (
-            f"All {figures['n']:,} {called} photos were right, or no class stands out. Test it on "
-            "photos from where it will be used."
+            f"All {figures['n']:,} {called} photos were recognised, so no class needs more photos "
+            "than others. Test it on photos from where it will be used."
         )
         return {"kind": "judge", "text": text, "command": f"tfxfer evaluate {run} --data PHOTOS"}
     row = figures["classes"][name]
@@ -198,11 +198,11 @@ def judged_how(found: dict[str, Any]) -> str:
         share = "two thirds" if folds == 3 else "one half"
         return (
             f"Judged on all {n:,} training photos, in {folds} parts: each part by models that were "
-            f"fitted on the others. They saw only {share} of the photos, hence these figures are "
+            f"fitted on the others. They saw only {share} of the photos, so these figures are "
             "often lower than the others on this page."
         )
     part = "validation photos" if counts.get("validation") else "training photos, held out for this"
     return (
-        f"Judged on {n:,} {part}, by models that were fitted on the other training photos. Other "
-        "photos than in the first lines of this page, hence other figures."
+        f"Judged on {n:,} {part}, by models that were fitted on the other training photos. These "
+        "are other photos than in the first lines of this page, so the figures differ."
     )
