@@ -118,7 +118,7 @@ def test_folders_below_a_class_are_said(tmp_path):
 )
 def test_drawings_below_a_class_are_refused(below, tmp_path):
     folder(tmp_path, {f"{name}/{inner}": 4 for name in ("a", "b") for inner in ("images", below)})
-    with pytest.raises(DataError, match=f"a/{below}/ holds 4 images"):
+    with pytest.raises(DataError, match=f"a/{below}/ .*: 4 images"):
         load(tmp_path)
 
 

@@ -206,8 +206,8 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(
     unbroken = trained(tmp_path / "unbroken", held_out=held_out())
     kept, save = [], checkpoint.save
 
-    def save_and_die(*arguments):
-        save(*arguments)
+    def save_and_die(*arguments, **more):
+        save(*arguments, **more)
         kept.append(arguments)
         if len(kept) == after:
             raise Killed
@@ -261,8 +261,8 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
     unbroken = competed(tmp_path / "unbroken")
     kept, save = [], checkpoint.save
 
-    def save_and_die(*arguments):
-        save(*arguments)
+    def save_and_die(*arguments, **more):
+        save(*arguments, **more)
         kept.append(arguments)
         if len(kept) in (6, 20):
             raise Killed
@@ -281,6 +281,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, monkeypatch
     unbroken = trained(tmp_path)
     newest = checkpoint.numbered(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:-200])
+    said.clear()
     assert same(trained(tmp_path), unbroken)
     assert f"{newest} is damaged" in said[0] and "going on from the one before it" in said[0]
 
@@ -485,7 +486,8 @@ def test_activations_are_kept_and_give_the_same_logits_as_pixels(world, said):
     network, features, how, extractor = world
     cached = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     whole = tuning.from_pixels(network, features, batch_size=8)
-    assert "up to block1" in said[0] and "kept in float" in said[1]
+    assert any("up to block1" in line for line in said)
+    assert any("kept in float" in line for line in said)
     head = choose(
         features.output,
         features.examples.labels,
@@ -741,7 +743,8 @@ def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel, sai
         network.prefix(3),
         extract=extractor,
     )
-    assert "flip" not in kinds and "it changes what is seen, not used" in said[0]
+    assert "flip" not in kinds
+    assert any("it changes what is seen, not used" in line for line in said)
 
 
 RUN = ["-m", "tfxfer", "run"]
