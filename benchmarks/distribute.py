@@ -24,7 +24,8 @@ import numpy as np
 import tensorflow as tf
 
 import tfxfer
-from tfxfer import distribute, launch, optimizers, workers
+from tfxfer.distribute import devices, launch, workers
+from tfxfer.tuning import optimizers
 
 BATCH = 32
 
@@ -44,7 +45,7 @@ class Steps(keras.callbacks.Callback):
 
 def child(steps: int) -> None:
     """Train, and print seconds and losses as JSON."""
-    strategy = distribute.strategy()
+    strategy = devices.strategy()
     # It is read outside the scope of the strategy.
     pretrained = tfxfer.savedmodel.read(tfxfer.handles.resolve("efficientnet-lite0").path)
     rng = np.random.default_rng(0)
@@ -132,7 +133,7 @@ def main() -> int:
         )
     speed = {count: BATCH / float(np.median(values)) for count, values in rates.items()}
     print(
-        f"{distribute.cores()} cores: one process {speed[1]:.1f} images/s, "
+        f"{devices.cores()} cores: one process {speed[1]:.1f} images/s, "
         f"two workers {speed[2]:.1f} images/s"
     )
     print(

@@ -40,12 +40,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfxfer import data, probe
+from tfxfer import data, heads
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
-from tfxfer.engines import needed, openvino_engine, tensorflow_engine
 from tfxfer.errors import EngineError
 from tfxfer.features import Pixels, extract
+from tfxfer.features.engines import needed, openvino_engine, tensorflow_engine
 
 ROUND = 128  # images that each way computes in its turn
 Way = Callable[[np.ndarray], object]
@@ -242,7 +242,7 @@ def accuracies(network: Backbone) -> tuple[float, float, float]:
                 precision=precision,
                 progress=False,
             )
-            head = probe.gaussian(
+            head = heads.gaussian(
                 features[train],
                 examples.labels[train],
                 len(examples.classes),

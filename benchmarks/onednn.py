@@ -33,7 +33,7 @@ def measured() -> dict[str, float]:
         np.arange(BATCH) % 10,
     )
     network = tfxfer.Backbone("efficientnet-lite0", batch_norm="inference", taps=16)
-    run = tfxfer.engines.tensorflow_engine(network.prefix(16))
+    run = tfxfer.features.engines.tensorflow_engine(network.prefix(16))
     model = keras.Sequential([keras.Input(images.shape[1:]), network, keras.layers.Dense(10)])
     model.compile(
         "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False

@@ -31,12 +31,12 @@ import tensorflow as tf
 from tfxfer import data
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
+from tfxfer.distribute.workers import order
 from tfxfer.features import Extractor, Pixels, extract
-from tfxfer.heads import join
-from tfxfer.probe.train import reader
+from tfxfer.heads.layers import join
+from tfxfer.heads.train import reader
 from tfxfer.tuning import last_stages, plan
 from tfxfer.tuning.frozen import Heads
-from tfxfer.workers import order
 
 BATCH = 32
 DEPTHS = 2, 5, 9  # of the averaged models; only the first has a bound

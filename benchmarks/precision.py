@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 import tfxfer
-from tfxfer import distribute
+from tfxfer.distribute import devices
 from tfxfer.errors import DistributeError
 
 BATCH = 32
@@ -54,9 +54,9 @@ def main() -> int:
     )
     parser.add_argument("--steps", type=int, default=6)
     options = parser.parse_args()
-    device = distribute.choose().device
+    device = devices.choose().device
     try:
-        distribute.require_mixed(device)
+        devices.require_mixed(device)
         allowed = True
     except DistributeError:
         allowed = False

@@ -39,12 +39,14 @@ def frozen(
         data_fingerprint=examples.fingerprint)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine,
         run.engine_precision, run.batch_size, run.strategy)
-    tfxfer.ranges.settle(network, examples, extract, seed=run.seed)
+    tfxfer.heads.ranges.settle(network, examples, extract, seed=run.seed)
     run.record(image_size=network.image_size, value_range=network.value_range)
     trains = head in ("mlp", "cosine")
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))
-        both = mirror == "yes" if trains else tfxfer.mirrors.are_computed(mirror, len(examples))
+        both = mirror == "yes"
+        if not trains:
+            both = tfxfer.heads.mirrors.are_computed(mirror, len(examples))
         features = extract(examples, prefix, mirror=both, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     examples, classes = features.examples, len(features.examples.classes)
@@ -54,13 +56,13 @@ def frozen(
             layer = tfxfer.heads.MLP(classes) if head == "mlp" else tfxfer.heads.Cosine(classes)
             epochs = epochs or 20
             run.record(epochs=epochs)
-            found = tfxfer.probe.fit_head(layer, features, examples.labels, train, validation,
+            found = tfxfer.heads.fit_head(layer, features, examples.labels, train, validation,
                 epochs=epochs, units=examples.units, seed=run.seed, strategy=run.strategy)
             layer, taps, held_out = found.head, None, found.positions
             probabilities, history = found.probabilities, found.history
         elif run.is_main_worker:
             part, labels = features.take(train), examples.labels[train]
-            choice, part = tfxfer.mirrors.choose_head(mirror, part, head=head, seed=run.seed)
+            choice, part = tfxfer.heads.mirrors.choose_head(mirror, part, head=head, seed=run.seed)
             run.say(*choice.lines)
             both = len(part.views) == 2
             features = features if both else features.one_side
@@ -78,7 +80,7 @@ def frozen(
     model = tfxfer.heads.join(network.tapped(taps), layer, network.image_size, mirror=both)
     outcome.write(run, network, model, baselines, history)
     with run.timed("report"):
-        tfxfer.review.look(run, features, outcome, model, network)
-        look_at = tfxfer.report.write(run)
+        tfxfer.report.review.look(run, features, outcome, model, network)
+        look_at = tfxfer.report.write_reports(run)
     run.finish()
     run.say(outcome.summary(baselines), look_at, run.how_to_predict())

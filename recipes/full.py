@@ -37,7 +37,7 @@ def full(
 ):
     """Train the whole network; slow. Keeps the frozen model unless training helps."""
     if data_service:
-        tfxfer.dataservice.answer(data_service)
+        tfxfer.distribute.dataservice.answer(data_service)
     examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed,
         skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
     run.say(examples.table(), *examples.notes)
@@ -48,11 +48,11 @@ def full(
         data_fingerprint=examples.fingerprint)
     extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine,
         run.engine_precision, run.batch_size, run.strategy)
-    tfxfer.ranges.settle(network, examples, extract, seed=run.seed)
+    tfxfer.heads.ranges.settle(network, examples, extract, seed=run.seed)
     run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
         prefix = network.prefix(len(network.stages))
-        both = tfxfer.mirrors.are_computed("auto", len(examples))
+        both = tfxfer.heads.mirrors.are_computed("auto", len(examples))
         features = extract(examples, prefix, mirror=both, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     plan = tfxfer.tuning.plan(features.examples, run.seed)
@@ -77,7 +77,7 @@ def full(
         baselines = tfxfer.outcome.baselines(features, run)
     outcome.write(run, network, model, baselines, found.history)
     with run.timed("report"):
-        tfxfer.review.look(run, features, outcome, model, network)
-        look_at = tfxfer.report.write(run)
+        tfxfer.report.review.look(run, features, outcome, model, network)
+        look_at = tfxfer.report.write_reports(run)
     run.finish()
     run.say(outcome.summary(baselines), str(found.verdict), look_at, run.how_to_predict())

@@ -7,9 +7,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tfxfer import doubt
 from tfxfer.backbone import Backbone
-from tfxfer.probe import unknown
+from tfxfer.evaluate import doubt, unknown
 from tfxfer.run import Run
 
 CLASSES = ("china", "flower", "none <of> these")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tfxfer.attempt import FILE, attempt, failures, optional, several
+from tfxfer.distribute.preemption import Preempted
 from tfxfer.errors import RunError
 from tfxfer.outcome import board
-from tfxfer.preemption import Preempted
 from tfxfer.recipe import find
 from tfxfer.run import Run, open_run
+from tfxfer.run.attempt import FILE, attempt, failures, optional, several
 
 
 def fail(error: BaseException):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxfer.augment import augmented, seed_of
+from tfxfer.inputs.image.augment import augmented, seed_of
 
 IMAGES = np.random.default_rng(0).random((16, 24, 24, 3), dtype=np.float32)
 

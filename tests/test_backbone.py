@@ -20,8 +20,9 @@ import pytest
 import tensorflow as tf
 from savedmodels import raw, save_reusable, tiny_network
 
-from tfxfer import parcel, savedmodel
+from tfxfer import savedmodel
 from tfxfer.backbone import Backbone
+from tfxfer.distribute import parcel
 from tfxfer.errors import DeniedOperationError, SavedModelError
 
 X = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32)

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfxfer import serving
 from tfxfer.cli import as_it_is_for_programs, main
-from tfxfer.names import Terminal, printable
+from tfxfer.safety.names import Terminal, printable
 
 
 def tfxfer(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProcess:

@@ -17,9 +17,10 @@ from test_preprocess import exif
 from tfxfer import heads, serving
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
-from tfxfer.data import damage, load
-from tfxfer.data.damage import find_damage
+from tfxfer.data import load
 from tfxfer.errors import ImageError
+from tfxfer.inputs.image import damage
+from tfxfer.inputs.image.damage import find_damage
 from tfxfer.limits import MOST_PIXELS
 
 SCAN = b"\xff\xda"
@@ -286,7 +287,7 @@ def test_too_many_pixels_are_not_decoded():
 
 def test_scans_behind_the_limit_are_not_decoded(monkeypatch):
     assert find_damage(last_scan_is_cut()) is not None
-    monkeypatch.setattr("tfxfer.data.images.MOST_SCANS", 1)
+    monkeypatch.setattr("tfxfer.inputs.image.check.MOST_SCANS", 1)
     assert find_damage(last_scan_is_cut()) is None
 
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from tfxfer.data import Examples, from_arrays, from_dataset, load
-from tfxfer.data.png import png
 from tfxfer.data.split import split
 from tfxfer.errors import DataError, ImageError
+from tfxfer.inputs.image.png import png
 
 
 def image(number: int, size: int = 6) -> bytes:

@@ -11,11 +11,11 @@ from PIL import Image
 from test_preprocess import FILES, JXL, JXL_ALPHA, exif, photo, saved
 
 from tfxfer.data import load
-from tfxfer.data.heic import readable
-from tfxfer.data.images import kind, problem
-from tfxfer.data.png import png
 from tfxfer.errors import ImageError, MissingExtraError
-from tfxfer.preprocess import pixels
+from tfxfer.inputs.image.check import kind, problem
+from tfxfer.inputs.image.decode import pixels
+from tfxfer.inputs.image.heic import readable
+from tfxfer.inputs.image.png import png
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

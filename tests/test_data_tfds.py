@@ -6,8 +6,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tfxfer.data import load
-from tfxfer.data.images import kind
 from tfxfer.errors import DataError
+from tfxfer.inputs.image.check import kind
 
 
 def write(folder, name: str, parts: dict[str, int], encoding: str = "png", bare: bool = False):

@@ -11,9 +11,10 @@ import tensorflow as tf
 from logs import logged
 from PIL import Image
 
-from tfxfer import data, dataservice, launch, tuning
+from tfxfer import data, tuning
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
+from tfxfer.distribute import dataservice, launch
 from tfxfer.errors import DataError, DistributeError
 from tfxfer.features import extract
 

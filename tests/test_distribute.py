@@ -11,7 +11,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from tfxfer import distribute, launch, loopback, workers
+from tfxfer.distribute import devices, launch, loopback, workers
 from tfxfer.errors import DistributeError
 
 
@@ -41,21 +41,21 @@ def started(code: str, **environment: str) -> tuple[int, str]:
 
 
 def test_one_device_is_the_default_strategy(said):
-    assert distribute.strategy() is tf.distribute.get_strategy()
-    assert said == [f"device: cpu, one: no GPU ({distribute.why_no_gpu()})"]
+    assert devices.strategy() is tf.distribute.get_strategy()
+    assert said == [f"device: cpu, one: no GPU ({devices.why_no_gpu()})"]
 
 
 def test_mirrored_without_gpus_is_over_logical_cpus():
-    found = distribute.strategy("mirrored", replicas=2)
+    found = devices.strategy("mirrored", replicas=2)
     assert isinstance(found, tf.distribute.MirroredStrategy) and found.num_replicas_in_sync == 2
 
 
 def test_mirrored_has_a_replica_a_core_by_default():
-    assert distribute.choose("mirrored").replicas == distribute.cores()
+    assert devices.choose("mirrored").replicas == devices.cores()
 
 
 def test_auto_takes_several_replicas_where_they_are_asked_for():
-    assert distribute.choose(replicas=3).name == "mirrored"
+    assert devices.choose(replicas=3).name == "mirrored"
 
 
 def test_devices_that_are_in_use_already_are_named():
@@ -65,7 +65,7 @@ def test_devices_that_are_in_use_already_are_named():
             "the devices are in use already.* Call tfxfer.distribute.strategy before anything else"
         ),
     ):
-        distribute.strategy("mirrored", replicas=7)
+        devices.strategy("mirrored", replicas=7)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_devices_that_are_in_use_already_are_named():
 )
 def test_what_is_not_here_is_said(options, message):
     with pytest.raises(DistributeError, match=message):
-        distribute.choose(**options)
+        devices.choose(**options)
 
 
 def test_a_tpu_is_asked_for_by_its_name(monkeypatch):
     monkeypatch.setenv("TPU_NAME", "mine")
-    assert str(distribute.choose()) == "tpu, tpu: TPU mine"
+    assert str(devices.choose()) == "tpu, tpu: TPU mine"
 
 
 def test_a_tpu_that_cannot_be_used_is_named():
@@ -121,7 +121,7 @@ def test_a_tpu_that_cannot_be_used_is_named():
 
 def test_a_tpu_is_given_static_shapes(monkeypatch):
     monkeypatch.setattr(workers, "static", lambda strategy: True)
-    strategy = distribute.strategy("mirrored", replicas=2)
+    strategy = devices.strategy("mirrored", replicas=2)
     data = workers.batched(
         strategy,
         tf.range(21).numpy(),
@@ -135,7 +135,7 @@ def test_a_tpu_is_given_static_shapes(monkeypatch):
 
 def test_workers_know_their_place(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", launch.config(["a:1", "b:2", "c:3"], 1))
-    assert distribute.workers() == (1, 3) and distribute.choose().name == "multiworker"
+    assert devices.workers() == (1, 3) and devices.choose().name == "multiworker"
     monkeypatch.setenv(
         "TF_CONFIG",
         (
@@ -143,7 +143,7 @@ def test_workers_know_their_place(monkeypatch):
             '"task": {"type": "worker", "index": 0}}'
         ),
     )
-    assert distribute.workers() == (1, 2)
+    assert devices.workers() == (1, 2)
 
 
 def test_slurm_tells_the_workers_too(monkeypatch):
@@ -156,8 +156,8 @@ def test_slurm_tells_the_workers_too(monkeypatch):
     }.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert distribute.workers() == (2, 3)
-    assert distribute.addresses_of(distribute.cluster()) == ["n1:8888", "n2:8888", "n3:8888"]
+    assert devices.workers() == (2, 3)
+    assert devices.addresses_of(devices.cluster()) == ["n1:8888", "n2:8888", "n3:8888"]
 
 
 def test_more_workers_than_addresses_are_refused(monkeypatch):
@@ -169,7 +169,7 @@ def test_more_workers_than_addresses_are_refused(monkeypatch):
             "Give each worker an address of its own"
         ),
     ):
-        distribute.workers()
+        devices.workers()
 
 
 def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
@@ -177,7 +177,7 @@ def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
     with pytest.raises(
         DistributeError, match=r"TF_CONFIG can't be read .* Expected something like \{\"cluster\""
     ):
-        distribute.workers()
+        devices.workers()
 
 
 def test_mixed_precision_is_refused_on_a_cpu(tmp_path):

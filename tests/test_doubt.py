@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfxfer import doubt
 from tfxfer.data import from_arrays
+from tfxfer.evaluate import doubt
 
 
 def examples(splits):

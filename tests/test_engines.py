@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfxfer.backbone import Backbone, Prefix
-from tfxfer.engines import ENGINES, folded, needed, openvino_engine, tensorflow_engine
 from tfxfer.errors import EngineError
+from tfxfer.features.engines import ENGINES, folded, needed, openvino_engine, tensorflow_engine
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from sklearn.metrics import (
 )
 from sklearn.preprocessing import StandardScaler
 
+from tfxfer.data.folds import sample
 from tfxfer.evaluate import (
     baselines,
     beaten,
@@ -28,7 +29,6 @@ from tfxfer.evaluate import (
     strangeness,
     wilson,
 )
-from tfxfer.probe.folds import sample
 
 
 def quiet(_: str) -> None:

@@ -15,12 +15,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfxfer import data, features, preprocess
+from tfxfer import data, features
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import CacheError, ImageError
 from tfxfer.features import extract, raw_pixels
+from tfxfer.inputs.image import decode as preprocess
 
 EXTRACTOR = """
 import os, sys, resource

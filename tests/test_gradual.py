@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfxfer.backbone import Backbone
-from tfxfer.gradual import GradualUnfreeze
+from tfxfer.tuning.gradual import GradualUnfreeze
 
 X = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32)
 Y = np.arange(8) % 2

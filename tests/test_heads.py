@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxfer.heads import MLP, Cosine, Flip, Standardisation, TakeColumns, TapNormalization, join
-from tfxfer.probe import gaussian, linear, prototype, ridge
+from tfxfer.heads import gaussian, linear, prototype, ridge
+from tfxfer.heads.layers import (
+    MLP,
+    Cosine,
+    Flip,
+    Standardisation,
+    TakeColumns,
+    TapNormalization,
+    join,
+)
 
 WIDTHS, CLASSES = (4, 6, 8), 3
 

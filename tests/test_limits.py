@@ -21,12 +21,12 @@ from test_preprocess import JXL
 from tfxfer import data, heads, serving
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
-from tfxfer.data.images import problem
 from tfxfer.errors import DataError, ImageError
 from tfxfer.features import extract, raw_pixels
 from tfxfer.files import read_regular
+from tfxfer.inputs.image.check import problem
+from tfxfer.inputs.image.decode import pixels
 from tfxfer.limits import MOST_BYTES, MOST_SCANS
-from tfxfer.preprocess import pixels
 from tfxfer.serving.model import decoder
 
 SIZE = (16, 16)

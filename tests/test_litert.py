@@ -18,9 +18,10 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 from logs import logged
 from runs import SIZE, write_kinds, write_run
 
-from tfxfer import data, heads, preprocess, serving
+from tfxfer import data, heads, serving
 from tfxfer.backbone import Backbone
 from tfxfer.errors import DataError, ServingError
+from tfxfer.inputs.image import decode as preprocess
 from tfxfer.recipes.frozen import frozen
 from tfxfer.run import Run
 from tfxfer.serving.litert import check_built_in, export_litert, normalisation, opened, run_lite

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tfxfer import memory
+from tfxfer.process import memory
 
 
 def held() -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfxfer import mirrors
+from tfxfer.heads import mirrors
 
 
 def sure(right: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfxfer import launch, workers
+from tfxfer.distribute import launch, workers
 
 HERE = Path(__file__).parent
 WAYS = {
@@ -152,7 +152,8 @@ model.fit(np.ones((8, 4), "float32"), np.ones((8, 2), "float32"), batch_size=4, 
 
 
 @pytest.mark.xfail(
-    strict=True, reason="keras-team/keras #20585: when it passes, tfxfer/multiworker.py can go"
+    strict=True,
+    reason="keras-team/keras #20585: when it passes, tfxfer/distribute/multiworker.py can go",
 )
 def test_plain_keras_fits_under_several_workers(tmp_path):
     (tmp_path / "plain.py").write_text(PLAIN)

@@ -7,7 +7,7 @@ import json
 import pytest
 from markdown_it import MarkdownIt
 
-from tfxfer.names import (
+from tfxfer.safety.names import (
     Terminal,
     code_block,
     code_span,

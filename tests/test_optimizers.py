@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras.optimizers import SGD, Adam, AdamW, Lion, Muon, Nadam, RMSprop, ScheduleFreeAdamW
 
 from tfxfer.backbone import Backbone
-from tfxfer.optimizers import hold, layerwise, warm_up_cosine, with_factors
+from tfxfer.tuning.optimizers import hold, layerwise, warm_up_cosine, with_factors
 
 HERE = Path(__file__).parent
 X = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32)

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from tfxfer import ours
+from tfxfer.safety import ours
 
 
 @pytest.fixture

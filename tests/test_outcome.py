@@ -13,18 +13,10 @@ from tfxfer.backbone import Backbone
 from tfxfer.data import from_arrays, load
 from tfxfer.errors import ImageError, SavedModelError
 from tfxfer.features import Features, Pixels
-from tfxfer.heads import join
-from tfxfer.outcome import (
-    Answers,
-    board,
-    could_be_right,
-    gaussian,
-    judge,
-    new_notes,
-    of_model,
-)
-from tfxfer.probe import gaussian as head
-from tfxfer.probe.fitted import normalised
+from tfxfer.heads import gaussian as head
+from tfxfer.heads.fitted import normalised
+from tfxfer.heads.layers import join
+from tfxfer.outcome import Answers, board, could_be_right, gaussian, judge, new_notes, of_model
 from tfxfer.run import Run
 
 

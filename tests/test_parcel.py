@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfxfer import parcel
+from tfxfer.distribute import parcel
 
 
 @dataclass(frozen=True)

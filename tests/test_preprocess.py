@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from tfxfer.preprocess import fingerprint, pixels
+from tfxfer.inputs.image.decode import fingerprint, pixels
 
 SIZE = (48, 64)
 STORED_AS = {  # how a file with this orientation lies

@@ -9,9 +9,11 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
+from tfxfer.data.folds import deal, sample
 from tfxfer.errors import SavedModelError
-from tfxfer.heads import MLP, Cosine
-from tfxfer.probe import (
+from tfxfer.evaluate import unknown
+from tfxfer.evaluate.unknown import out_of_fold
+from tfxfer.heads import (
     Averaged,
     choose,
     fit_head,
@@ -20,17 +22,15 @@ from tfxfer.probe import (
     linear,
     log_loss,
     logistic,
-    out_of_fold,
     paired,
     prototype,
     ridge,
     temperature,
-    unknown,
     validate,
 )
-from tfxfer.probe.closed import STRENGTHS, ridge_dual
-from tfxfer.probe.fitted import normalised
-from tfxfer.probe.folds import deal, sample
+from tfxfer.heads.closed import STRENGTHS, ridge_dual
+from tfxfer.heads.fitted import normalised
+from tfxfer.heads.layers import MLP, Cosine
 
 WIDTHS = (6, 10, 24)
 FITS = {"gaussian": gaussian, "linear": linear, "ridge": ridge, "prototype": prototype}
@@ -136,7 +136,7 @@ def test_ridge_is_scikit_learns_at_the_same_strength(n):
 
 
 def test_ridge_above_its_sample_is_fitted_on_all(monkeypatch):
-    monkeypatch.setattr("tfxfer.probe.closed.LEAVE_ONE_OUT", 100)
+    monkeypatch.setattr("tfxfer.heads.closed.LEAVE_ONE_OUT", 100)
     x, labels = examples(300)
     ours, z = ridge(x, labels, 4, widths=WIDTHS), normalised(x, WIDTHS).astype(np.float64)
     assert_same(
@@ -657,7 +657,7 @@ def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
 def test_features_that_are_read_batch_by_batch_train_the_same_head(monkeypatch):
     x, labels = examples(300)
     one = fit_head(Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32)
-    monkeypatch.setattr("tfxfer.probe.train.LOADED", 0)
+    monkeypatch.setattr("tfxfer.heads.train.LOADED", 0)
     two = fit_head(Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32)
     np.testing.assert_array_equal(one.head(x).numpy(), two.head(x).numpy())
 

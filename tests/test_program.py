@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-CODE = "from tfxfer.program import command; print(command('predict', 'my run'))"
+CODE = "from tfxfer.process.program import command; print(command('predict', 'my run'))"
 
 
 def told(script: Path) -> str:

@@ -7,11 +7,11 @@ import tensorflow as tf
 from keras import ops
 from savedmodels import save_reusable, tiny_network
 
-from tfxfer import ranges
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import load
 from tfxfer.features import Extractor
+from tfxfer.heads import ranges
 
 MEAN, VARIANCE = [0.485, 0.456, 0.406], [0.229**2, 0.224**2, 0.225**2]
 

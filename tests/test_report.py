@@ -17,13 +17,13 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from tfxfer import report
-from tfxfer.attempt import failures
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays
-from tfxfer.names import printable
 from tfxfer.report.page import Row
 from tfxfer.report.scatter import scatter
 from tfxfer.run import Run, open_run
+from tfxfer.run.attempt import failures
+from tfxfer.safety.names import printable
 
 LABELS = ["ants", "<script>alert(1)</script>", 'a "quoted" & $x^$ name', "蜜蜂"]
 
@@ -85,7 +85,7 @@ def part(text, name):
 
 
 def test_page_shows_the_figures_the_baselines_and_the_settings(tmp_path):
-    text = report.page(write_run(tmp_path))
+    text = report.make_page(write_run(tmp_path))
     assert "75.0 %" in text and "70.0 to 80.0&nbsp;%" in text and "<td>given</td>" in text
     rows = re.findall(r"<tr.*?</tr>", part(text, "baselines"), re.DOTALL)[1:]
     accuracies = [re.search(r'class="number">([\d.]+) %', row)[1] for row in rows]
@@ -94,7 +94,7 @@ def test_page_shows_the_figures_the_baselines_and_the_settings(tmp_path):
 
 
 def test_labels_and_file_names_are_shown_as_text(tmp_path):
-    text = report.page(write_run(tmp_path))
+    text = report.make_page(write_run(tmp_path))
     tags = Tags(text).found
     assert not [tag for tag, _ in tags if tag in ("script", "img", "b")]
     assert (
@@ -105,7 +105,7 @@ def test_labels_and_file_names_are_shown_as_text(tmp_path):
 
 
 def test_pictures_are_well_formed_and_have_alternative_texts(tmp_path):
-    text = report.page(write_run(tmp_path))
+    text = report.make_page(write_run(tmp_path))
     drawn = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
     alternatives = [
         attributes["aria-label"]
@@ -117,7 +117,7 @@ def test_pictures_are_well_formed_and_have_alternative_texts(tmp_path):
 
 
 def test_page_needs_no_network(tmp_path):
-    tags = Tags(report.page(write_run(tmp_path))).found
+    tags = Tags(report.make_page(write_run(tmp_path))).found
     links = [
         value
         for _, attributes in tags
@@ -129,11 +129,11 @@ def test_page_needs_no_network(tmp_path):
 
 def test_the_same_run_gives_the_same_page(tmp_path):
     write_run(tmp_path)
-    assert report.page(tmp_path) == report.page(tmp_path)
+    assert report.make_page(tmp_path) == report.make_page(tmp_path)
 
 
 def test_most_confident_mistakes_come_first(tmp_path):
-    text = report.page(write_run(tmp_path))
+    text = report.make_page(write_run(tmp_path))
     assert text.index("wrong &#34;sure&#34;") < text.index("wrong.jpg")
 
 
@@ -142,26 +142,27 @@ def test_page_says_when_transfer_does_not_pay(tmp_path):
         "test": figures(0.1) | {"n": 1000},
         "baselines": {"majority": figures(0.25) | {"n": 1000}},
     }
-    assert "The pretrained network does not help here: 0.100 on 1,000 test photos" in report.page(
-        write_run(tmp_path, **changes)
+    assert (
+        "The pretrained network does not help here: 0.100 on 1,000 test photos"
+        in report.make_page(write_run(tmp_path, **changes))
     )
 
 
 def test_without_a_test_part_validation_is_shown_and_no_baseline(tmp_path):
     rows = [("a.jpg", "validation", "ants", "ants", 0.9)]
-    text = report.page(write_run(tmp_path, rows=rows, test=None, validation=figures(0.6)))
+    text = report.make_page(write_run(tmp_path, rows=rows, test=None, validation=figures(0.6)))
     assert "8 validation photos" in text and "baselines" not in sections(text)
 
 
 def test_without_test_and_validation_parts_the_held_out_figure_is_shown(tmp_path):
     rows = [("a.jpg", "train", "ants", "ants", 0.9)]
-    text = report.page(write_run(tmp_path, rows=rows, test=None, validation=figures(0.6)))
+    text = report.make_page(write_run(tmp_path, rows=rows, test=None, validation=figures(0.6)))
     assert "8 held-out training photos" in text
     assert "Confusion matrix on held-out training photos: 1 of 1 are right." in text
 
 
 def test_without_test_and_validation_the_page_says_that_nothing_is_known(tmp_path):
-    assert "nothing is known about new examples" in report.page(
+    assert "nothing is known about new examples" in report.make_page(
         write_run(tmp_path, rows=[], test=None)
     )
 
@@ -171,7 +172,7 @@ def test_a_page_of_500_classes_stays_small(tmp_path):
     rows = [(f"{i}.jpg", "test", name, names[i // 2], 0.5) for i, name in enumerate(names)]
     write_run(tmp_path, rows=rows)
     (tmp_path / "labels.txt").write_text("".join(f"{name}\n" for name in names))
-    assert len(report.page(tmp_path).encode()) < 2e6
+    assert len(report.make_page(tmp_path).encode()) < 2e6
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -183,7 +184,7 @@ def test_a_missing_file_is_named(tmp_path):
             r"metrics\.json and predictions\.csv"
         ),
     ):
-        report.page(tmp_path)
+        report.make_page(tmp_path)
 
 
 # --- what was reviewed ----------------------------------------------------------------------------
@@ -258,7 +259,7 @@ def reviewed(folder):
 
 
 def test_everything_that_was_reviewed_is_on_the_page(tmp_path):
-    page = report.page(reviewed(tmp_path))
+    page = report.make_page(reviewed(tmp_path))
     text = unescape(page)
     assert sections(page) == [
         "accuracy",
@@ -294,7 +295,7 @@ def test_the_page_says_what_is_told_apart_from_how_many_photos_when_and_how(tmp_
     (tmp_path / "predictions.csv").write_text(
         "file,split,true,predicted,probability\na.jpg,test,ants,bees,0.9\n"
     )
-    text = unescape(report.page(tmp_path))
+    text = unescape(report.make_page(tmp_path))
     (title,) = re.findall(r"<h1>(.*?)</h1>", text)
     (line,) = re.findall(r"<h1>.*?</h1>\n<p[^>]*>(.*?)</p>", text, re.DOTALL)
     assert "ants" in title and "bees" in title
@@ -305,7 +306,7 @@ def test_the_page_says_what_is_told_apart_from_how_many_photos_when_and_how(tmp_
 
 def kinds(folder):
     """What the page says is to be done next."""
-    found = Tags(report.page(folder)).found
+    found = Tags(report.make_page(folder)).found
     return [attributes["data-kind"] for _, attributes in found if "data-kind" in attributes]
 
 
@@ -317,7 +318,7 @@ def test_what_to_do_next_follows_from_the_figures(tmp_path):
     classes = dict(zip(LABELS, [of_class(9, 10), of_class(3, 10), of_class(1, 1)], strict=False))
     write_run(tmp_path, test=figures(0.7) | {"classes": classes})
     assert kinds(tmp_path) == ["photos", "test", "use"]
-    steps = unescape(part(report.page(tmp_path), "next"))
+    steps = unescape(part(report.make_page(tmp_path), "next"))
     assert LABELS[1] in steps and "3 of 10" in steps and f"tfxfer predict {tmp_path}" in steps
     perfect = dict.fromkeys(LABELS, of_class(10, 10))
     write_run(tmp_path, test=figures(0.9) | {"classes": perfect, "n": 1000})
@@ -330,18 +331,18 @@ def test_what_to_do_next_follows_from_the_figures(tmp_path):
 def test_a_file_and_a_class_in_what_to_do_next_are_text(tmp_path):
     folder = tmp_path / "a <img src=x> 'b'"
     classes = {LABELS[1]: of_class(3, 10)}
-    text = report.page(write_run(folder, test=figures(0.7) | {"classes": classes}))
+    text = report.make_page(write_run(folder, test=figures(0.7) | {"classes": classes}))
     assert "<img" not in text and "<script" not in text
     assert shlex.quote(str(folder)) in unescape(part(text, "next"))
 
 
 def test_ids_are_unique(tmp_path):
-    ids = re.findall(r'<[^>]* id="(.*?)"', report.page(reviewed(tmp_path)))
+    ids = re.findall(r'<[^>]* id="(.*?)"', report.make_page(reviewed(tmp_path)))
     assert len(ids) == len(set(ids))
 
 
 def test_tables_that_scroll_can_be_reached_by_keyboard(tmp_path):
-    tags = Tags(report.page(reviewed(tmp_path))).found
+    tags = Tags(report.make_page(reviewed(tmp_path))).found
     regions = [attributes for _, attributes in tags if attributes.get("class") == "wide"]
     assert regions
     assert all(found["tabindex"] == "0" and found["aria-label"] for found in regions)
@@ -352,7 +353,7 @@ def test_what_says_nothing_is_left_out(tmp_path):
     review["occlusion"][0]["most"] = 0.0
     review["duplicates"][0]["similarity"] = 0.54
     (tmp_path / "review.json").write_text(json.dumps(review))
-    text = report.page(tmp_path)
+    text = report.make_page(tmp_path)
     assert "occlusion" not in sections(text)
     duplicates = part(text, "duplicates")
     assert "0.54" in duplicates and "<img" not in duplicates
@@ -363,7 +364,9 @@ def test_the_classes_are_listed_worst_first(tmp_path):
     counts = {"ants": (9, 10), LABELS[2]: (2, 10), LABELS[3]: (5, 10)}
     classes = {name: of_class(*count) for name, count in counts.items()}
     classes[LABELS[1]] = {"n": 0, "predicted": 1, "recall": None, "precision": 0.0}
-    text = report.page(write_run(tmp_path, rows=rows, test=figures(0.5) | {"classes": classes}))
+    text = report.make_page(
+        write_run(tmp_path, rows=rows, test=figures(0.5) | {"classes": classes})
+    )
     listed = re.findall(r'<tr><td class="any">(.*?)</td>', part(text, "classes"))
     assert [unescape(name) for name in listed] == [LABELS[2], LABELS[3], "ants", LABELS[1]]
 
@@ -398,7 +401,7 @@ def test_the_page_says_on_what_frozen_and_tuned_were_fitted_and_judged(tmp_path,
     for name, value in (("why", "because"), ("tuning", {"folds": folds})):
         settings[name] = {"value": value, "origin": "derived"}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
-    text = part(report.page(tmp_path), "candidates")
+    text = part(report.make_page(tmp_path), "candidates")
     assert share in text and "20 training photos" in text and "because" in text
     final, _, tried = text.partition("<details>")
     assert final.count("80.0 %") == 2 and tried.count("80.0 %") == 2
@@ -406,7 +409,7 @@ def test_the_page_says_on_what_frozen_and_tuned_were_fitted_and_judged(tmp_path,
 
 
 def test_thumbnails_are_in_the_page_and_have_alternative_texts(tmp_path):
-    tags = Tags(report.page(reviewed(tmp_path))).found
+    tags = Tags(report.make_page(reviewed(tmp_path))).found
     pictures = [attributes for tag, attributes in tags if tag == "img"]
     assert len(pictures) == 3 + 1 + 3 + 3 + 2 + 1 + 2
     assert all(
@@ -420,14 +423,14 @@ def test_thumbnails_are_in_the_page_and_have_alternative_texts(tmp_path):
 
 
 def test_names_of_files_and_labels_are_text_wherever_they_stand(tmp_path):
-    text = report.page(reviewed(tmp_path))
+    text = report.make_page(reviewed(tmp_path))
     assert "<script>alert" not in text and "<img src=x>" not in text and "<b>identical" not in text
     assert all(printable(file) in unescape(text) for file in FILES)
     assert not re.search(r"\balt=\"[^\"]*<", text)
 
 
 def test_the_figure_of_validation_is_shown_beside_that_of_test(tmp_path):
-    text = report.page(write_run(tmp_path, validation=figures(0.5)))
+    text = report.make_page(write_run(tmp_path, validation=figures(0.5)))
     assert "8 training photos" in text and "50.0 % (45.0 to 55.0&nbsp;%)" in text
 
 
@@ -444,11 +447,11 @@ def test_the_same_figures_are_there_as_json(tmp_path):
 def test_a_damaged_archive_of_thumbnails_is_named(tmp_path):
     (reviewed(tmp_path) / "thumbnails.zip").write_bytes(b"no archive")
     with pytest.raises(RunError, match=r"thumbnails\.zip can't be read: File is not a zip file"):
-        report.page(tmp_path)
+        report.make_page(tmp_path)
 
 
 def test_the_card_is_markdown_that_labels_do_not_break(tmp_path):
-    text = report.card(reviewed(tmp_path))
+    text = report.make_card(reviewed(tmp_path))
     assert text.startswith("---\nlibrary_name: tfxfer\n")
     assert "| accuracy | 75.0 % (95 % interval 70.0 % to 80.0 %) |" in text
     assert "\\<script\\>alert(1)\\</script\\>" in text and "<script>" not in text.replace(
@@ -467,7 +470,7 @@ def test_the_card_names_the_licence_of_a_known_backbone(tmp_path):
         (tmp_path / "settings.json").write_text(
             json.dumps(settings | {"backbone": {"value": name, "origin": "given"}})
         )
-        assert expected in report.card(tmp_path)
+        assert expected in report.make_card(tmp_path)
 
 
 def finished(
@@ -496,7 +499,7 @@ def finished(
             probabilities=probabilities,
         ),
     )
-    report.write(run)
+    report.write_reports(run)
     run.finish()
     return folder
 
@@ -511,11 +514,11 @@ def test_a_report_is_made_anew_and_the_run_stays_whole(tmp_path):
     (folder / "report.json").unlink()
     (folder / "MODEL_CARD.md").write_text("edited")
     assert open_run(folder) and (folder / "report.html").read_text() == "old"
-    assert report.again(folder) == folder / "report.html"
+    assert report.write_again(folder) == folder / "report.html"
     assert {name: (folder / name).read_text() for name in before} == before
     (folder / "labels.txt").write_text("changed")
     with pytest.raises(RunError, match=r"labels\.txt is not the file that the run wrote"):
-        report.again(folder)
+        report.write_again(folder)
 
 
 def test_a_report_that_could_not_be_written_whole_leaves_the_run_whole(tmp_path):
@@ -533,7 +536,7 @@ def test_names_with_odd_line_ends_and_bytes_are_shown(tmp_path):
 
 
 def test_runs_are_compared_image_by_image(tmp_path):
-    rows = report.compare(
+    rows = report.compare_runs(
         [finished(tmp_path / "one", right=30), finished(tmp_path / "two", right=36)]
     )
     assert [row[4] for row in rows] == ["accuracy", "0.750", "0.900", ""]
@@ -548,7 +551,7 @@ def test_runs_are_compared_image_by_image(tmp_path):
 @pytest.mark.parametrize("rights", [(30, 36), (13, 37), (21, 22), (40, 0)])
 def test_the_printed_difference_is_that_of_the_printed_accuracies(tmp_path, rights):
     folders = [finished(tmp_path / str(i), right=right) for i, right in enumerate(rights)]
-    _, first, second, _ = report.compare(folders)
+    _, first, second, _ = report.compare_runs(folders)
     printed = 100 * (float(second[4]) - float(first[4]))
     assert second[8].split()[0] == f"{printed:+.1f}"
 
@@ -556,17 +559,17 @@ def test_the_printed_difference_is_that_of_the_printed_accuracies(tmp_path, righ
 def test_the_difference_of_thirds_is_that_of_the_printed_accuracies(tmp_path):
     # 23 of 24 against 13 of 24 is 41.67 points, and 0.958 against 0.542 is 41.6.
     folders = [finished(tmp_path / str(n), right=n, count=24) for n in (13, 23)]
-    assert report.compare(folders)[2][8].startswith("+41.6 ")
+    assert report.compare_runs(folders)[2][8].startswith("+41.6 ")
 
 
 def test_runs_on_other_photos_are_said_to_be(tmp_path):
     folders = [finished(tmp_path / str(n), right=20, count=n) for n in (40, 24)]
-    assert report.compare(folders)[-1][0] == "24 test images that all runs have (of 40 and 24)"
+    assert report.compare_runs(folders)[-1][0] == "24 test images that all runs have (of 40 and 24)"
 
 
 def test_the_head_that_was_asked_for_is_named_where_none_was_chosen(tmp_path):
     folder = finished(tmp_path / "run", options={"head": "mlp"})
-    assert report.compare([folder, folder])[1][3] == "mlp"
+    assert report.compare_runs([folder, folder])[1][3] == "mlp"
 
 
 def test_runs_that_can_not_be_compared_are_said(tmp_path):
@@ -576,7 +579,7 @@ def test_runs_that_can_not_be_compared_are_said(tmp_path):
         finished(tmp_path / "three", classes=("a", "c")),
     )
     with pytest.raises(RunError, match=r"1 run to compare; expected at least two\."):
-        report.compare([one])
+        report.compare_runs([one])
     with pytest.raises(
         RunError,
         match=(
@@ -584,12 +587,12 @@ def test_runs_that_can_not_be_compared_are_said(tmp_path):
             r"split by the same --seed\."
         ),
     ):
-        report.compare([one, other])
+        report.compare_runs([one, other])
     with pytest.raises(
         RunError,
         match=r"three has other classes than .*one: b, c\. Compare runs on the same data\.",
     ):
-        report.compare([one, strange])
+        report.compare_runs([one, strange])
 
 
 # --- what can't be made ---
@@ -613,7 +616,7 @@ def test_pictures_that_can_not_be_drawn_are_said_on_the_page(tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("file", "function"),
-    [("report.html", "page"), ("report.json", "as_json"), ("MODEL_CARD.md", "card")],
+    [("report.html", "make_page"), ("report.json", "as_json"), ("MODEL_CARD.md", "make_card")],
 )
 def test_a_run_finishes_without_a_report_that_can_not_be_made(
     file, function, tmp_path, monkeypatch
@@ -623,7 +626,7 @@ def test_a_run_finishes_without_a_report_that_can_not_be_made(
         folder = finished(tmp_path / "run")
     assert not (folder / file).exists() and open_run(folder).classes() == ["a", "b"]
     assert len(failures(folder)) == 1 and failures(folder)[0].startswith(file)
-    report.again(folder)
+    report.write_again(folder)
     assert (folder / file).exists() and open_run(folder)
 
 
@@ -714,7 +717,7 @@ def hostile_run(folder, names):
         "notes": [HOSTILE[0] + "\n## x", "- a\n- b"],
     }
     run.write_json("review.json", review)
-    report.write(run)
+    report.write_reports(run)
     run.finish()
     return folder
 
@@ -733,7 +736,7 @@ def test_everything_is_made_whatever_classes_are_called(hostile):
     found = json.loads((folder / "report.json").read_text())
     assert found["classes"] == names and len(found["counts"]["test"]) == len(names)
     assert {row["true"] for row in found["mistakes"]} <= set(names)
-    assert len(report.compare([folder, folder])) == 4
+    assert len(report.compare_runs([folder, folder])) == 4
 
 
 def test_hostile_names_are_text_on_the_page(hostile):

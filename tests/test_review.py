@@ -12,12 +12,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tfxfer.data import from_arrays, load
-from tfxfer.review.chart import plane
-from tfxfer.review.duplicates import nearest
-from tfxfer.review.labels import suspects
-from tfxfer.review.look import drawn_by_lot
-from tfxfer.review.occlusion import occlusion
-from tfxfer.review.odd import odd, said_of_many
+from tfxfer.inputs.image.occlusion import occlusion
+from tfxfer.report.review.chart import plane
+from tfxfer.report.review.duplicates import nearest
+from tfxfer.report.review.labels import suspects
+from tfxfer.report.review.look import drawn_by_lot
+from tfxfer.report.review.odd import odd, said_of_many
 
 
 def test_a_wrong_label_is_suspected_and_the_right_one_is_suggested():

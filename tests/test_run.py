@@ -11,8 +11,8 @@ import time
 import pytest
 
 from tfxfer.errors import RunError
-from tfxfer.names import csv_text
 from tfxfer.run import Run, open_run
+from tfxfer.safety.names import csv_text
 
 
 def begin(folder, *, data="photos", given=("data",), **others):

@@ -17,9 +17,11 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from tfxfer import doubt, heads, preprocess, savedmodel, serving
+from tfxfer import heads, savedmodel, serving
 from tfxfer.backbone import Backbone
 from tfxfer.errors import RunError, ServingError
+from tfxfer.evaluate import doubt
+from tfxfer.inputs.image import decode as preprocess
 from tfxfer.serving.model import open_network
 from tfxfer.serving.place import move
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from savedmodels import save_reusable, tiny_network, vision_transformer
 
-from tfxfer import savedmodel, stages
+from tfxfer import savedmodel
+from tfxfer.savedmodel import stages
 
 
 @pytest.fixture(scope="module")

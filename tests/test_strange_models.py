@@ -22,8 +22,9 @@ from runs import CLASSES, SIZE, write_run
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import heads, parcel, savedmodel, serving
+from tfxfer import heads, savedmodel, serving
 from tfxfer.backbone import Backbone
+from tfxfer.distribute import parcel
 from tfxfer.errors import TfxferError
 from tfxfer.run import listed
 from tfxfer.savedmodel.kept import digest_of

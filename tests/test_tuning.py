@@ -21,16 +21,16 @@ from tensorflow.python.framework.func_graph import FuncGraph
 from tfxfer import data, tuning
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
-from tfxfer.engines import tensorflow_engine
 from tfxfer.errors import TuningError
 from tfxfer.features import Extractor, Pixels, extract
-from tfxfer.optimizers import layerwise
+from tfxfer.features.engines import tensorflow_engine
+from tfxfer.heads import choose
 from tfxfer.outcome import of_model
-from tfxfer.probe import choose
 from tfxfer.tuning import checkpoint, setting
 from tfxfer.tuning.folds import best_epoch, prepare_folds, train_final
 from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.guard import Plan, between, plan, verdict
+from tfxfer.tuning.optimizers import layerwise
 from tfxfer.tuning.picking import Costs, pick_setting, said_seconds
 from tfxfer.tuning.setting import Setting, Way, prepared, weights_before
 from tfxfer.tuning.training import HeldOut, nothing, ready, train
@@ -565,7 +565,7 @@ def test_the_frozen_model_sees_both_sides_where_that_is_better(
     better, world, both_sides, monkeypatch, tmp_path, said
 ):
     network, features, how, extractor = world
-    monkeypatch.setattr("tfxfer.mirrors.compare", lambda *probabilities: (better, "measured"))
+    monkeypatch.setattr("tfxfer.heads.mirrors.compare", lambda *probabilities: (better, "measured"))
     task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     options = {"epochs": 1, "rate": 1e-9, "folder": tmp_path}
     found = tuning.compete([task], both_sides, how, **options)

@@ -18,8 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 import tfxfer
-from tfxfer import data, distribute, heads, optimizers, probe, tuning, workers
+from tfxfer import data, heads, tuning
+from tfxfer.distribute import devices, workers
 from tfxfer.features import Extractor
+from tfxfer.tuning import optimizers
 from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.setting import Setting, Way, prepared, trained
 from tfxfer.tuning.training import nothing
@@ -159,7 +161,7 @@ def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> d
 
 
 def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -> None:
-    strategy = distribute.strategy(name, replicas=replicas)
+    strategy = devices.strategy(name, replicas=replicas)
     index, count = workers.place(strategy)
     keras.utils.set_random_seed(0)
     examples = data.load(photos)
@@ -196,7 +198,7 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
     found["partial"] = tuned(strategy, task, features, plan, out / "partial", images)
     keras.utils.set_random_seed(0)
     rows, held = plan.folds[0]
-    head = probe.fit_head(
+    head = heads.fit_head(
         heads.Cosine(2),
         features,
         examples.labels,

@@ -19,7 +19,12 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.2.0"
 
-LAYERS = ("tfxfer.backbone", "tfxfer.heads", "tfxfer.optimizers", "tfxfer.multiworker")
+LAYERS = (
+    "tfxfer.backbone",
+    "tfxfer.heads.layers",
+    "tfxfer.tuning.optimizers",
+    "tfxfer.distribute.multiworker",
+)
 
 
 def register_layers() -> None:

@@ -22,9 +22,9 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer import handles, savedmodel
 from tfxfer.errors import SavedModelError
+from tfxfer.inputs.image.scale import Watch
 from tfxfer.savedmodel import Kept, Pretrained, PureGraph, Weight
-from tfxfer.scale import Watch
-from tfxfer.stages import Stage
+from tfxfer.savedmodel.stages import Stage
 
 FORMAT = 2  # in format 1, of tfxfer 0.1, the config held the graphs
 T = TypeVar("T")

@@ -11,18 +11,19 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfxfer import doubt, evaluate, preprocess
-from tfxfer.attempt import Failure, attempt, keep, optional
+from tfxfer import evaluate
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
-from tfxfer.doubt import Doubt
 from tfxfer.errors import DataError, SavedModelError
-from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, pays, score, share
+from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays, score, share
+from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Features, Pixels, raw_pixels
-from tfxfer.heads import join, seen_by_head
-from tfxfer.probe import precision
+from tfxfer.heads.layers import join, seen_by_head
+from tfxfer.heads.precision import precision
+from tfxfer.inputs.image import decode as preprocess
 from tfxfer.run import Run
+from tfxfer.run.attempt import Failure, attempt, keep, optional
 from tfxfer.tuning import Competition
 from tfxfer.tuning.training import nothing
 

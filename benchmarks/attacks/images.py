@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 from runs import write_kinds
 
-from tfxfer.data.damage import find_damage
-from tfxfer.data.images import problem
-from tfxfer.preprocess import pixels
+from tfxfer.inputs.image.check import problem
+from tfxfer.inputs.image.damage import find_damage
+from tfxfer.inputs.image.decode import pixels
 from tfxfer.serving.model import decoder
 
 SIZE = (32, 32)

@@ -25,8 +25,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from attacks.kills import write_photos
 from attacks.models import fill_constant, spoil
-from tfxfer import parcel
 from tfxfer.cli import main
+from tfxfer.distribute import parcel
 from tfxfer.run import as_text, listed
 from tfxfer.savedmodel import GRAPHS
 from tfxfer.savedmodel.kept import digest_of

@@ -10,11 +10,11 @@ from tfxfer.data.class_names import with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_images, find_photos, read_folder
-from tfxfer.data.heic import readable
 from tfxfer.data.packed import is_packed, unpacked
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
+from tfxfer.inputs.image.heic import readable
 
 TABLES = {".csv", ".tsv", ".txt"}
 # Advice for kinds of files that users often give and that are not read, by the end of the name.

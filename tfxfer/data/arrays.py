@@ -24,7 +24,7 @@ from tfxfer.data.numbers import (
     labels_of,
     said_of_dim,
 )
-from tfxfer.data.png import COLOUR, png
+from tfxfer.inputs.image.png import COLOUR, png
 
 ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 PATIENCE = 5.0  # seconds before a progress bar is shown

@@ -17,13 +17,13 @@ import numpy as np
 
 from tfxfer.cache import Cache
 from tfxfer.data.class_names import check_class_names, notes_on, with_plain_names
-from tfxfer.data.damage import Checked
 from tfxfer.data.duplicates import conflicts, copies, counted, leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
-from tfxfer.data.heic import readable
-from tfxfer.data.images import kind, problem
 from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
+from tfxfer.inputs.image.check import kind, problem
+from tfxfer.inputs.image.damage import Checked
+from tfxfer.inputs.image.heic import readable
 
 LOG = logging.getLogger(__name__)
 SAY_EVERY = 5.0  # seconds between two lines of progress

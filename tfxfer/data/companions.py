@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
-from tfxfer.data.images import EXTRA
 from tfxfer.errors import DataError
+from tfxfer.inputs.image.check import EXTRA
 
 DRAWN = re.compile(r"[-_. ]*(mask|seg|segmentation|groundtruth|annotation|gt)s?([-_. ]?\d+)?$")
 ALTERED = re.compile(

@@ -9,7 +9,6 @@ from pathlib import Path
 from tfxfer.data.companions import check_companions
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.images import EXTRA, READ, UNREAD
 from tfxfer.data.layout import (
     check_classes,
     check_kinds,
@@ -31,6 +30,7 @@ from tfxfer.data.layout import (
 from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
+from tfxfer.inputs.image.check import EXTRA, READ, UNREAD
 
 LOG = logging.getLogger(__name__)
 AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which is only in iCloud, not on this Mac

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
-from tfxfer.data.images import ENDINGS, OTHERS, UNREAD, kind
 from tfxfer.data.parts import WORD, part_in, part_of
 from tfxfer.data.pieces import check_pieces
 from tfxfer.errors import DataError
 from tfxfer.files import open_regular
+from tfxfer.inputs.image.check import ENDINGS, OTHERS, UNREAD, kind
 
 MOST_OPENED = 20  # files of a folder that are opened to see whether they are images
 DEEPEST = 8  # the most nested folders around the class folders that are searched

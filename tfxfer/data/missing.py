@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from tfxfer.data.images import ENDINGS
 from tfxfer.data.layout import hidden
+from tfxfer.inputs.image.check import ENDINGS
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 MOST_FILES = 100_000  # the most files that are searched for one of the same name

@@ -11,12 +11,12 @@ from charset_normalizer import from_bytes
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
-from tfxfer.data.images import ENDINGS
 from tfxfer.data.missing import hint_of_missing
 from tfxfer.data.parts import part_in
 from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
+from tfxfer.inputs.image.check import ENDINGS
 from tfxfer.limits import MOST_TABLE_BYTES
 
 # Names that other programs give to the two required columns.

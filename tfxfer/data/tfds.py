@@ -9,8 +9,8 @@ from tfxfer.data.arrays import Spool
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import SPLITS, Found
 from tfxfer.data.parts import part_of
-from tfxfer.data.png import png
 from tfxfer.errors import DataError
+from tfxfer.inputs.image.png import png
 
 
 def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:

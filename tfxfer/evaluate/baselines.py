@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from tfxfer.data.folds import sample
 from tfxfer.evaluate.figures import score
-from tfxfer.probe import linear, paired
-from tfxfer.probe.fitted import Array
-from tfxfer.probe.folds import sample
+from tfxfer.heads import linear, paired
+from tfxfer.heads.fitted import Array
 
 # A baseline is fitted on at most so many examples: with more, it would take longer than the model
 # that it is compared with.

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfxfer import preprocess
-from tfxfer.augment import augmented as augmented_pixels
-from tfxfer.augment import seed_of
 from tfxfer.backbone import Prefix
-from tfxfer.engines import ENGINES, Engine
+from tfxfer.features.engines import ENGINES, Engine
 from tfxfer.features.pixels import Pixels
+from tfxfer.inputs.image import decode as preprocess
+from tfxfer.inputs.image.augment import augmented as augmented_pixels
+from tfxfer.inputs.image.augment import seed_of
 
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
 # From a batch of pixels, and the digests of its images, to a batch of pixels.
@@ -67,7 +67,8 @@ def of_prefix(
 
     Args:
         mirror: also compute the features of the mirror images.
-        augment: kinds of augmentation (see `tfxfer.augment`); () for the images as they are.
+        augment: kinds of augmentation (see `tfxfer.inputs.image.augment`); () for the images
+            as they are.
         number: number of the augmented view.
 
     Raises:

@@ -13,16 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from tfxfer import memory
 from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, drop_undecodable
+from tfxfer.distribute.workers import Strategy, barrier, place
 from tfxfer.errors import ImageError
 from tfxfer.features.computation import Computation, computed, of_pixels, of_prefix
 from tfxfer.features.pixels import Pixels, named
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
-from tfxfer.workers import Strategy, barrier, place
+from tfxfer.process import memory
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1024  # images in each shard; a run that is killed loses at most this many
@@ -51,7 +51,7 @@ def extract(
         mirror: a feature is the mean over the image and its mirror image, which takes twice the
             time; the features of both are cached separately.
         augment, number: kinds of augmentation, and number of the augmented view that is used
-            instead of the images as they are (see `tfxfer.augment`).
+            instead of the images as they are (see `tfxfer.inputs.image.augment`).
         dtype: dtype of the rows on disk; they are read as float32.
         skip_bad_images: leave out files that can't be decoded, and note them, instead of stopping.
         progress: images per second and time left, on stderr.

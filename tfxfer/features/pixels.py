@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfxfer import preprocess
 from tfxfer.data import Examples
 from tfxfer.errors import ImageError
-from tfxfer.headers import apart
-from tfxfer.pipelines import without_autotuning
+from tfxfer.inputs.image import decode as preprocess
+from tfxfer.inputs.image.headers import apart
+from tfxfer.process.pipelines import without_autotuning
 
 NAMED = 20  # files that a message names
 

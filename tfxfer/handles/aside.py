@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tfxfer.errors import HandleError
 from tfxfer.files import sync_folder
-from tfxfer.names import one_line
+from tfxfer.safety.names import one_line
 
 MOST_SAID = 300  # characters shown of an error text that may come from an untrusted file or server
 ABANDONED = 24 * 3600  # seconds after which an unfinished folder counts as left by a dead process

@@ -36,6 +36,7 @@ from typing import BinaryIO
 import tensorflow as tf
 
 from tfxfer.cache import default_folder
+from tfxfer.distribute.loopback import is_private
 from tfxfer.errors import ArchiveError, HandleError
 from tfxfer.files import appear
 from tfxfer.handles import archive, checksum, tar
@@ -43,8 +44,7 @@ from tfxfer.handles.aside import MOST_SAID, beside, first_line, publish, unwrita
 from tfxfer.handles.download import PACE, BrokenOffError, Pace, answer_of_303, download
 from tfxfer.handles.folder import check, discard, problem, set_aside
 from tfxfer.limits import MOST_MEMBERS, MOST_UNPACKED
-from tfxfer.loopback import is_private
-from tfxfer.names import one_line
+from tfxfer.safety.names import one_line
 
 with warnings.catch_warnings():
     # tensorflow_hub imports pkg_resources, which warns that it is deprecated. The user can do

@@ -7,11 +7,9 @@ pictures   its figures
 card       MODEL_CARD.md
 compare    runs side by side
 write      all files of one run
+review     what a person should look at before trusting a run
 """
 
-from tfxfer.report.card import card
-from tfxfer.report.compare import compare
-from tfxfer.report.page import as_json, facts, page
-from tfxfer.report.write import again, write
+import lazy_loader
 
-__all__ = ["again", "as_json", "card", "compare", "facts", "page", "write"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

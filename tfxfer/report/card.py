@@ -8,12 +8,12 @@ from pathlib import Path
 import jinja2
 
 from tfxfer.handles import catalog
-from tfxfer.names import code_block, code_span, markdown
 from tfxfer.report import words
 from tfxfer.report.page import facts, reported
+from tfxfer.safety.names import code_block, code_span, markdown
 
 
-def card(folder: Path) -> str:
+def make_card(folder: Path) -> str:
     """The card of a run folder.
 
     Raises:

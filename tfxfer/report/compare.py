@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tfxfer.arrays import read_arrays
 from tfxfer.errors import RunError
 from tfxfer.evaluate import score
 from tfxfer.evaluate.figures import Z
 from tfxfer.run import Finished, open_run
+from tfxfer.safety.arrays import read_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Judged:
     answers: dict[str, tuple[str, np.ndarray]]
 
 
-def compare(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
+def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     """Compare the figures of runs on the test images that all of them have.
 
     How much better a run is than the first one is the difference of their accuracies in points,

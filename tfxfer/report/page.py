@@ -22,17 +22,17 @@ from typing import Any
 
 import jinja2
 
-from tfxfer.arrays import read_arrays
-from tfxfer.attempt import Failure, attempt, failures
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays, reliability
 from tfxfer.files import check_zip, open_regular
+from tfxfer.inputs.image.occlusion import TELLING
 from tfxfer.limits import MOST_ROWS, MOST_THUMBNAILS
-from tfxfer.names import csv_text, printable
 from tfxfer.report import pictures, words
 from tfxfer.report.scatter import Map, scatter
-from tfxfer.review.occlusion import TELLING
 from tfxfer.run import read_json, read_labels
+from tfxfer.run.attempt import Failure, attempt, failures
+from tfxfer.safety.arrays import read_arrays
+from tfxfer.safety.names import csv_text, printable
 
 NAMES = {
     "majority": "always the most frequent class",
@@ -174,7 +174,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def page(folder: Path, tried: Tried | None = None) -> str:
+def make_page(folder: Path, tried: Tried | None = None) -> str:
     """The page of a run folder (see `facts`).
 
     Args:

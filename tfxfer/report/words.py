@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from tfxfer.names import one_line
 from tfxfer.run import UNNAMED
+from tfxfer.safety.names import one_line
 
 NAMED = 5  # classes that a heading names
 LETTERS = 28  # most letters of a name in a heading or a picture

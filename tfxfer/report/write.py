@@ -5,16 +5,16 @@ import os
 from functools import partial
 from pathlib import Path
 
-from tfxfer.attempt import keep, optional
-from tfxfer.report.card import card
-from tfxfer.report.page import Tried, as_json, page
+from tfxfer.report.card import make_card
+from tfxfer.report.page import Tried, as_json, make_page
 from tfxfer.run import Run, open_run
+from tfxfer.run.attempt import keep, optional
 
 LOG = logging.getLogger(__name__)
-TEXTS = {"report.html": page, "report.json": as_json, "MODEL_CARD.md": card}
+TEXTS = {"report.html": make_page, "report.json": as_json, "MODEL_CARD.md": make_card}
 
 
-def write(run: Run) -> str:
+def write_reports(run: Run) -> str:
     """Write report.html, report.json and MODEL_CARD.md of a run that is about to finish.
 
     A file that can't be made is left out.
@@ -27,12 +27,12 @@ def write(run: Run) -> str:
     """
     LOG.info("Writing the report")
     tried: Tried = {}
-    html = optional(run, "report.html", lambda: page(run.folder, tried))
+    html = optional(run, "report.html", lambda: make_page(run.folder, tried))
     for what, picture in tried.items():
         keep(run, what, picture)
     if html is not None:
         run.write_text("report.html", html)
-    for name, make in (("report.json", as_json), ("MODEL_CARD.md", card)):
+    for name, make in (("report.json", as_json), ("MODEL_CARD.md", make_card)):
         text = optional(run, name, partial(make, run.folder))
         if text is not None:
             run.write_text(name, text)
@@ -41,7 +41,7 @@ def write(run: Run) -> str:
     return f"Look at {run.folder}/report.html"
 
 
-def again(folder: str | os.PathLike) -> Path:
+def write_again(folder: str | os.PathLike) -> Path:
     """Write the reports of a finished run again, as after an update of tfxfer.
 
     They are made from the other files of the run.

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import stages
 from tfxfer.errors import SavedModelError
+from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pooled
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import stages
-from tfxfer.savedmodel import convolution
+from tfxfer.savedmodel import convolution, stages
 from tfxfer.savedmodel.mixed import mixed
 
 PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})

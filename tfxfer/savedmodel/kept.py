@@ -16,12 +16,12 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import parcel
+from tfxfer.distribute import parcel
 from tfxfer.errors import SavedModelError
 from tfxfer.limits import FREE_GRAPH, GRAPH_RATIO, MOST_MESSAGE
 from tfxfer.savedmodel.check import check_constants, check_graph
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight
-from tfxfer.stages import Stage
+from tfxfer.savedmodel.stages import Stage
 
 GRAPHS = ":graphs"  # their name among the weights; the name of a weight holds no colon
 WHERE = "this file's graph"

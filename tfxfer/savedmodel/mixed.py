@@ -13,7 +13,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry
 
-from tfxfer import stages
+from tfxfer.savedmodel import stages
 
 LOW, HIGH = tf.bfloat16, tf.float32
 FAST = frozenset("Conv2D DepthwiseConv2dNative MatMul BatchMatMulV2 Einsum".split())

@@ -15,8 +15,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import convert_to_constants
 
-from tfxfer import stages
 from tfxfer.errors import SavedModelError
+from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.graph import PureGraph, Weight, needed
 
 READS = frozenset({"ReadVariableOp"})

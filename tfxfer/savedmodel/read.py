@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfxfer import stages
 from tfxfer.errors import SavedModelError
 from tfxfer.handles.folder import plain_path
 from tfxfer.limits import MOST_PIXELS
+from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of

@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.data import readable
-from tfxfer.data.damage import find_damage
-from tfxfer.data.images import problem
 from tfxfer.errors import ImageError, TfxferError
 from tfxfer.features import reason
+from tfxfer.inputs.image.check import problem
+from tfxfer.inputs.image.damage import find_damage
 from tfxfer.limits import MOST_BYTES
-from tfxfer.names import one_line
+from tfxfer.safety.names import one_line
 from tfxfer.serving.model import Served
 
 SHOWN = 10
@@ -107,7 +107,7 @@ def answers(
 
     waiting: deque[Future] = deque()
     # The model runs in one thread, since two threads in TensorFlow's fused convolutions crash, see
-    # tfxfer.engines. Other threads look for damage at the same time.
+    # tfxfer.features.engines. Other threads look for damage at the same time.
     with ThreadPoolExecutor(os.cpu_count()) as lookers, ThreadPoolExecutor(1) as pool:
         try:
             for first in range(0, len(files), batch_size):

@@ -44,7 +44,7 @@ def export(
       with `image/encoded`.
     - probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of
       `assets/labels.txt`, and, where the run knows it, `unknown`, float32 [B], the score for "none
-      of these" (see `tfxfer.doubt`).
+      of these" (see `tfxfer.evaluate.doubt`).
     - tensor: `inputs`, pixels in the backbone's value range, float32 [B, height, width, 3], to
       `probabilities`.
     - features: `inputs`, encoded images, to `features`, float32 [B, F], what the head sees.

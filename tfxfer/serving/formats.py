@@ -20,8 +20,8 @@ from pyarrow import parquet
 from tfxfer.data import find_images
 from tfxfer.errors import ImageError, MissingExtraError, ServingError
 from tfxfer.files import replaced, streams
-from tfxfer.names import csv_cell, one_line
 from tfxfer.run import read_manifest
+from tfxfer.safety.names import csv_cell, one_line
 from tfxfer.serving.predict import Prediction
 
 GROUP = 8192  # rows in a row group of Parquet

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.arrays import read_arrays
 from tfxfer.data import Examples, Found, find_source, load, no_source, with_plain_names
 from tfxfer.data.duplicates import firsts
 from tfxfer.data.examples import IN_MEMORY
@@ -18,6 +17,7 @@ from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
 from tfxfer.features import Progress
 from tfxfer.run import Finished, open_run, same
+from tfxfer.safety.arrays import read_arrays
 from tfxfer.serving.answers import SHOWN, answers, listed, say_damage
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import Prediction

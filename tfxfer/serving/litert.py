@@ -20,13 +20,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer import savedmodel
-from tfxfer.augment import augmented, seed_of
 from tfxfer.data import Examples
+from tfxfer.data.folds import few
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Pixels
-from tfxfer.heads import seen_by_head
-from tfxfer.probe.folds import few
-from tfxfer.quiet import quiet
+from tfxfer.heads.layers import seen_by_head
+from tfxfer.inputs.image.augment import augmented, seed_of
+from tfxfer.process.quiet import quiet
 from tfxfer.run import open_run
 from tfxfer.serving import metadata
 from tfxfer.serving.export import accurate, extras

@@ -18,10 +18,13 @@ import keras
 import tensorflow as tf
 
 # backbone and heads register their layers with Keras.
-from tfxfer import backbone, doubt, heads, preprocess, savedmodel  # noqa: F401
-from tfxfer.doubt import Doubt
+from tfxfer import savedmodel
 from tfxfer.errors import ServingError, TfxferError
+from tfxfer.evaluate import doubt
+from tfxfer.evaluate.doubt import Doubt
 from tfxfer.handles.folder import plain_path
+from tfxfer.heads import layers
+from tfxfer.inputs.image import decode as preprocess
 from tfxfer.run import open_run, read_labels
 from tfxfer.serving.config import check_config
 from tfxfer.serving.place import EXTRA, latest
@@ -282,7 +285,7 @@ def constant(
 
     The weights are constants. For the names see `Network`.
     """
-    features = heads.seen_by_head(model)
+    features = layers.seen_by_head(model)
     if features is None or (thresholds and features.shape[-1] < thresholds.tail):
         thresholds = None
     network = keras.Model(
@@ -323,7 +326,7 @@ def strangeness(features: tf.Tensor, thresholds: Doubt) -> tf.Tensor:
     """
     unknown = thresholds.unknown
     own = features[:, -thresholds.tail :][:, : len(unknown.mean)]
-    z = tf.matmul(tf.math.l2_normalize(own, -1, heads.EPSILON**2) - unknown.mean, unknown.project)
+    z = tf.matmul(tf.math.l2_normalize(own, -1, layers.EPSILON**2) - unknown.mean, unknown.project)
     return tf.reduce_sum(tf.matmul(z, unknown.quadratic) * z, 1) + tf.reduce_min(
         unknown.offsets - unknown.slopes * z, 1
     )

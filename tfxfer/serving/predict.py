@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tfxfer.data import find_photos
-from tfxfer.doubt import FALSE_ALARMS
 from tfxfer.errors import ImageError, ServingError
 from tfxfer.evaluate import members
+from tfxfer.evaluate.doubt import FALSE_ALARMS
 from tfxfer.features import Progress
 from tfxfer.files import read_regular
-from tfxfer.names import one_line
+from tfxfer.safety.names import one_line
 from tfxfer.serving.answers import answers, listed, say_damage
 from tfxfer.serving.model import Served, open_model
 
@@ -67,7 +67,7 @@ def predict(
         sets: also give the set of classes that holds the true one with this probability (see
             `tfxfer.evaluate.sets`), above 0 and below 1.
         unknown: also tell whether an image belongs to none of the classes. One in twenty images of
-            known classes is marked, too (see `tfxfer.doubt`).
+            known classes is marked, too (see `tfxfer.evaluate.doubt`).
         progress: show images per second and the time left on stderr.
 
     Raises:

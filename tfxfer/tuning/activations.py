@@ -18,16 +18,16 @@ import numpy as np
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import size
 from tfxfer.data import Examples
-from tfxfer.engines import ENGINES
+from tfxfer.data.folds import sample
+from tfxfer.distribute.workers import Strategy, chiefs, place
 from tfxfer.errors import SavedModelError, TuningError
 from tfxfer.features import Extractor, Features, Pixels
+from tfxfer.features.engines import ENGINES
 from tfxfer.files import appear
-from tfxfer.probe import choose, paired
-from tfxfer.probe.folds import sample
-from tfxfer.stages import ONLY_ONE
+from tfxfer.heads import choose, paired
+from tfxfer.savedmodel.stages import ONLY_ONE
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.task import Task, from_activations, from_pixels
-from tfxfer.workers import Strategy, chiefs, place
 
 Kept: TypeAlias = Literal["float16", "float32"]
 

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxfer.probe import (
-    log_loss,
-    temperature,
-)
+from tfxfer.heads import log_loss, temperature
 
 WEIGHTS = (1 / 3, 1 / 2, 2 / 3)  # weights of the tuned model that are tried in a mean
 

@@ -9,12 +9,12 @@ from functools import partial
 
 import numpy as np
 
-from tfxfer.augment import KINDS
 from tfxfer.backbone import Prefix
+from tfxfer.data.folds import deal, sample
+from tfxfer.distribute.workers import chiefs
 from tfxfer.features import Extractor, Features
-from tfxfer.probe import gaussian, paired
-from tfxfer.probe.folds import deal, sample
-from tfxfer.workers import chiefs
+from tfxfer.heads import gaussian, paired
+from tfxfer.inputs.image.augment import KINDS
 
 LOG = logging.getLogger(__name__)
 COMPARED, FOLDS = 500, 5

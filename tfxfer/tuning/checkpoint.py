@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.arrays import read_arrays
 from tfxfer.files import appear
+from tfxfer.safety.arrays import read_arrays
 
 LOG = logging.getLogger(__name__)
 KEPT = 2  # the newest state, and the one before it in case the newest is damaged

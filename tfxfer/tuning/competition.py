@@ -19,11 +19,12 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfxfer import dataservice
 from tfxfer.backbone import Precision
+from tfxfer.distribute import dataservice
+from tfxfer.distribute.workers import Strategy, chiefs, place, unshareable
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
-from tfxfer.probe import Averaged, Fitted, paired, temperature
+from tfxfer.heads import Averaged, Fitted, paired, temperature
 from tfxfer.tuning.answers import Answer, answers_of, least_loss
 from tfxfer.tuning.folds import Final, prepare_folds, train_final, tune_folds, tune_once
 from tfxfer.tuning.frozen import Frozen, Heads
@@ -32,7 +33,6 @@ from tfxfer.tuning.picking import pick_setting
 from tfxfer.tuning.setting import EPOCHS, Fold, Setting, Way, epochs_for
 from tfxfer.tuning.task import Task, multiply_logits
 from tfxfer.tuning.training import History, Show, assign, learnt, nothing
-from tfxfer.workers import Strategy, chiefs, place, unshareable
 
 LOG = logging.getLogger(__name__)
 RATES = (1e-3, 3e-4)  # learning rates of the last stage and the head that are tried
@@ -89,7 +89,7 @@ def compete(
             trainings show a gain.
         features: features from all taps, of all examples. With two views, mirror images are tried
             for the frozen model, as in the recipe frozen. The model that is tuned sees none.
-        head: head of the frozen model, as in `tfxfer.probe.choose`.
+        head: head of the frozen model, as in `tfxfer.heads.choose`.
         gradual: train the last stage first, then one more at a time.
         epochs: number of epochs of a training. With None, `epochs_for` gives it, and twice as many
             are tried.

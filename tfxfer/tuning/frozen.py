@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxfer import mirrors
+from tfxfer.distribute.workers import Strategy, chiefs
 from tfxfer.features import Features
-from tfxfer.probe import Averaged, Candidate, Choice, Fitted, choose
-from tfxfer.workers import Strategy, chiefs
+from tfxfer.heads import Averaged, Candidate, Choice, Fitted, choose, mirrors
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,7 @@ class Heads:
     """Fit heads on extracted features. The main worker does so, and shares them with the others.
 
     features: of all examples, with one or two views.
-    head: head of the frozen model, as in `tfxfer.probe.choose`.
+    head: head of the frozen model, as in `tfxfer.heads.choose`.
     """
 
     features: Features

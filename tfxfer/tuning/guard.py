@@ -18,9 +18,9 @@ from itertools import pairwise
 import numpy as np
 
 from tfxfer.data import Examples
+from tfxfer.data.folds import deal
 from tfxfer.errors import TuningError
-from tfxfer.probe import paired
-from tfxfer.probe.folds import deal
+from tfxfer.heads import paired
 from tfxfer.tuning.training import losses_of
 
 NUMBERS = {2: "two", 3: "three"}

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from tfxfer.distribute.workers import chiefs
 from tfxfer.features import Features
-from tfxfer.probe import Fitted, log_loss, temperature
+from tfxfer.heads import Fitted, log_loss, temperature
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.setting import Fold, Setting, Way, prepared, trained, weights_before
 from tfxfer.tuning.task import Task
-from tfxfer.workers import chiefs
 
 LOG = logging.getLogger(__name__)
 SHORT = 2  # a setting is tried for the epochs of a training divided by this number

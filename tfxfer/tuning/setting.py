@@ -13,12 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfxfer import memory
 from tfxfer.backbone import Backbone, Precision
-from tfxfer.multiworker import MultiWorkerModel
-from tfxfer.optimizers import layerwise
-from tfxfer.probe import Fitted
+from tfxfer.distribute.multiworker import MultiWorkerModel
+from tfxfer.distribute.workers import Strategy, chiefs
+from tfxfer.heads import Fitted
+from tfxfer.process import memory
 from tfxfer.tuning.guard import STEPS, between
+from tfxfer.tuning.optimizers import layerwise
 from tfxfer.tuning.task import Task
 from tfxfer.tuning.training import (
     HeldOut,
@@ -31,7 +32,6 @@ from tfxfer.tuning.training import (
     ready,
     train,
 )
-from tfxfer.workers import Strategy, chiefs
 
 LOG = logging.getLogger(__name__)
 EPOCHS = 6, 20  # the fewest and the most epochs of a training, where the user does not say

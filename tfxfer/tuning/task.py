@@ -13,19 +13,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxfer import dataservice, preprocess
-from tfxfer.augment import augmented, seed_of
 from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
 from tfxfer.data.duplicates import shown
+from tfxfer.distribute import dataservice
+from tfxfer.distribute.workers import Strategy, batched, order, predicted
 from tfxfer.errors import DataError
 from tfxfer.features import Features, Pixels
-from tfxfer.heads import Flip, TakeColumns, join, sum_of
-from tfxfer.probe import Averaged, Fitted
-from tfxfer.probe.fitted import Array
-from tfxfer.probe.train import reader
+from tfxfer.heads import Averaged, Fitted
+from tfxfer.heads.fitted import Array
+from tfxfer.heads.layers import Flip, TakeColumns, join, sum_of
+from tfxfer.heads.train import reader
+from tfxfer.inputs.image import decode as preprocess
+from tfxfer.inputs.image.augment import augmented, seed_of
 from tfxfer.tuning.training import Batches
-from tfxfer.workers import Strategy, batched, order, predicted
 
 IN_MEMORY = 512 * 1024**2  # bytes of decoded images that are kept for all epochs
 AT_ONCE = 4 * 224 * 224  # pixels that a CPU trains on at once: their activations take 0.3 GB

@@ -17,13 +17,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfxfer import memory
+from tfxfer.distribute.preemption import Notice, Preempted, awaited
+from tfxfer.distribute.workers import chiefs, everyones, exactly, place
 from tfxfer.errors import TuningError
 from tfxfer.features import Progress
-from tfxfer.optimizers import warm_up_cosine
-from tfxfer.preemption import Notice, Preempted, awaited
+from tfxfer.process import memory
 from tfxfer.tuning import checkpoint
-from tfxfer.workers import chiefs, everyones, exactly, place
+from tfxfer.tuning.optimizers import warm_up_cosine
 
 LOG = logging.getLogger(__name__)
 EVERY = 30.0  # seconds between checkpoints

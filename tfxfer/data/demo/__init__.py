@@ -9,7 +9,7 @@ from importlib.resources import files as resources
 import numpy as np
 
 from tfxfer.data.examples import Found
-from tfxfer.data.png import png
+from tfxfer.inputs.image.png import png
 
 CLASSES = (
     "t-shirt",

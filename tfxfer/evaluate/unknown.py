@@ -1,0 +1,102 @@
+"""How far an example is from every class: the relative Mahalanobis distance (Ren 2021).
+
+It is computed on the network's own output.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+from scipy.linalg.blas import ssyrk
+
+from tfxfer.data.folds import deal
+from tfxfer.heads.fitted import normalised, one_thread
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Unknown:
+    """The squared distance to the nearest class minus the one to all data.
+
+    It is large where an example is of no class. Both distances share the scatter within classes and
+    its shrinkage, A = R'R + t I. The distance to all data also has the scatter between classes, B,
+    whose rank is below the number of classes C. So x A^-1 x' cancels out in the difference, and the
+    rest needs C numbers for each example: z = (x - mean) A^-1 U with B = U U'.
+
+        (x - m_k) A^-1 (x - m_k)' - (x - mean) (A + B)^-1 (x - mean)'
+            = z (I + U' A^-1 U)^-1 z' - slopes_k z_k + offsets_k
+
+    mean: float32 [d].
+    project: float32 [d, C], A^-1 U.
+    quadratic: float32 [C, C].
+    slopes, offsets: float32 [C].
+    """
+
+    mean: np.ndarray
+    project: np.ndarray
+    quadratic: np.ndarray
+    slopes: np.ndarray
+    offsets: np.ndarray
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Return float32 [n] for features [n, d], which are scaled to length one first."""
+        z = (normalised(x, (len(self.mean),)) - self.mean) @ self.project
+        return np.einsum("nc,cd,nd->n", z, self.quadratic, z, optimize=True) + np.min(
+            self.offsets - self.slopes * z, 1
+        )
+
+
+@one_thread
+def unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
+    """Fit on features [n, d] and labels int [n].
+
+    The features are scaled to length one first. Classes without an example are ignored.
+    """
+    x = normalised(x, (x.shape[1],))
+    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    means = np.zeros((len(counts), x.shape[1]), np.float64)
+    np.add.at(means, places, x)
+    means /= counts[:, None]
+    mean = x.mean(0, dtype=np.float64)
+    scatter = ssyrk(1.0, (x - means[places].astype(np.float32)).T, lower=1)
+    # The shrinkage is explained in docs/methods.md, "Gaussian". Where all examples are equal to
+    # their class means, every shrinkage gives the same order.
+    scatter.flat[:: len(mean) + 1] += np.float32(
+        float(np.trace(scatter, dtype=np.float64)) / max(len(x) - 1, 1) or 1.0
+    )
+    between = (np.sqrt(counts)[:, None] * (means - mean)).T
+    factor = linalg.cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
+    project = linalg.cho_solve(factor, between.astype(np.float32), check_finite=False).astype(
+        np.float64
+    )
+    gram = between.T @ project
+    quadratic = np.linalg.inv(np.eye(len(counts)) + (gram + gram.T) / 2)
+    width = len(mean)
+    found = (
+        mean,
+        project,
+        width * quadratic,
+        width * 2 / np.sqrt(counts),
+        width * np.diag(gram) / counts,
+    )
+    return Unknown(*(np.asarray(each, np.float32) for each in found))
+
+
+def out_of_fold(
+    x: np.ndarray, labels: np.ndarray, seed: int, units: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the scores of all examples that can be held out, each from a fit without its fold.
+
+    There are five folds. Examples with the same number in `units` share a fold.
+    """
+    folds = deal(labels, FOLDS, seed, units=units)
+    return np.concatenate(
+        [
+            np.zeros(0, np.float32),
+            *(
+                unknown(x[folds != i], labels[folds != i]).scores(x[folds == i])
+                for i in range(folds.max() + 1)
+            ),
+        ]
+    )

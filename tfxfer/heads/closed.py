@@ -1,0 +1,330 @@
+"""Fit the heads gaussian, ridge and prototype by solving a system of equations, without training.
+
+Each head has two forms with the same result. The dual form takes the kernel matrix K = X X' of n
+examples and gives `alpha` and `bias` with logits = x X' alpha + bias. Cross-validation uses it,
+because K is computed only once for all folds. The primal form reads the features in blocks and
+holds one d x d matrix, however many examples there are.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import linalg
+from scipy.linalg.blas import ssyrk
+
+from tfxfer.data.folds import sample
+from tfxfer.heads.fitted import Array, Fitted, blocks, centred, normalised, one_thread
+
+# Ridge picks its strength on at most so many examples, because the time of an eigendecomposition
+# grows with the cube of their number.
+LEAVE_ONE_OUT = 2000
+# The strengths that Ridge tries, in units of the mean squared length of a centred example.
+STRENGTHS = 10.0 ** np.arange(-5, 2.01, 0.5)
+ROUNDING = float(np.finfo(np.float32).eps)
+
+
+def shares(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return [n, C]: 1 / (size of the class) where the example is of the class, else 0.
+
+    The product shares' X is then the class means.
+
+    Raises:
+        ValueError: a class has no example.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    if not counts.all():
+        raise ValueError(
+            "every class needs an example to be fitted on. "
+            f"Received none of class {int(np.argmin(counts))}"
+        )
+    out = np.zeros((len(labels), classes))
+    out[np.arange(len(labels)), labels] = 1.0 / counts[labels]
+    return out
+
+
+def gaussian_dual(
+    kernel: np.ndarray, labels: np.ndarray, classes: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the Gaussian on a kernel matrix, with the Woodbury identity.
+
+    Args:
+        kernel: [n, n], of features with `width` columns.
+        labels: int [n].
+
+    Returns:
+        `alpha` [n, C] and `bias` [C].
+    """
+    means = shares(labels, classes)
+    residual = np.array(kernel, np.float64)
+    products = residual @ means  # X M'
+    residual -= products[:, labels].T  # R X', as R = X - M[labels]
+    right = residual @ means  # R M'
+    residual -= right[:, labels]  # R R'
+    t = np.trace(residual) / max(len(labels) - 1, 1)
+    # Where examples differ only by rounding errors of float32, the matrix is no covariance: t is
+    # at least as large as these errors.
+    t = max(t, len(labels) * ROUNDING * float(kernel.diagonal().max()))
+    t = t or 1.0  # all examples are equal to their class means: then every t gives the same
+    residual.flat[:: len(labels) + 1] += t
+    solved = linalg.cho_solve(
+        linalg.cho_factor(residual, lower=True, overwrite_a=True, check_finite=False),
+        right,
+        check_finite=False,
+    )
+    # P M' = d / t (M' - R' solved), and R' v = X' (v - means (sum of v over each class))
+    alpha = width / t * (means - (solved - means @ onehot(labels, classes).T @ solved))
+    norms = (
+        width / t * (np.einsum("nc,nc->c", means, products) - np.einsum("nc,nc->c", right, solved))
+    )
+    return alpha, -norms / 2
+
+
+def onehot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return the labels as one-hot rows, float64 [n, C]."""
+    return np.eye(classes)[labels]
+
+
+def ridge_dual(
+    kernel: np.ndarray, labels: np.ndarray, classes: int, strength: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Fit ridge regression on a kernel matrix, with one eigendecomposition.
+
+    The hat matrix is 1/n + Q s/(s+strength) Q', where s and Q are the eigenvalues and eigenvectors
+    of the centred kernel. The constant vector has the eigenvalue 0 there and must not get a term of
+    its own: if the system were solved without that 1/n, its 1/strength would outweigh everything
+    else, and leave-one-out would pick a strength of 0.
+
+    Args:
+        kernel: [n, n].
+        labels: int [n].
+        strength: strength of the penalty; by default the one whose leave-one-out logits have the
+            smallest squared error.
+
+    Returns:
+        `alpha` [n, C], `bias` [C], leave-one-out logits [n, C], and the strength.
+    """
+    n = len(labels)
+    kernel = np.asarray(kernel, np.float64)
+    row = kernel.mean(0)
+    s, q = np.linalg.eigh(kernel - row - row[:, None] + row.mean())
+    s = np.where(s > s.max() * n * 1e-15, s, 0.0)
+    targets = onehot(labels, classes)
+    share = targets.mean(0)
+    rotated, squares = q.T @ (targets - share), q * q
+
+    def left_out(value: float) -> np.ndarray:
+        weight = s / (s + value)
+        fit = share + q @ (weight[:, None] * rotated)
+        return targets - (targets - fit) / (1 - 1 / n - squares @ weight)[:, None]
+
+    if strength is None:
+        strength = min(
+            STRENGTHS * ((s.sum() / n) or 1.0),
+            key=lambda value: float(np.square(targets - left_out(value)).sum()),
+        )
+    alpha = q @ (rotated * np.where(s > 0, 1 / (s + strength), 0.0)[:, None])
+    alpha -= alpha.mean(0)
+    return alpha, share - row @ alpha, left_out(strength), float(strength)
+
+
+def prototype_dual(
+    kernel: np.ndarray, labels: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `alpha` [n, C] and `bias` [C] of the prototype, fitted on the kernel matrix [n, n]."""
+    kernel = np.asarray(kernel, np.float64)
+    row = kernel.mean(0)
+    lengths = np.sqrt(np.maximum(np.diag(kernel) - 2 * row + row.mean(), 1e-24))
+    alpha = shares(labels, classes) / lengths[:, None]
+    alpha -= alpha.mean(0)
+    alpha /= np.sqrt(np.maximum(np.einsum("nc,nc->c", alpha, kernel @ alpha), 1e-24))
+    return alpha, -row @ alpha
+
+
+def from_dual(
+    name: str,
+    x: np.ndarray,
+    widths: Sequence[int],
+    alpha: np.ndarray,
+    bias: np.ndarray,
+    strength: float | None = None,
+) -> Fitted:
+    """Return the head of `alpha` and `bias`.
+
+    Args:
+        x: the normalised examples [n, d] from which the kernel matrix was computed.
+    """
+    mean = x.mean(0)
+    # The mean is subtracted from the features and added again in the bias: float32 is then exact
+    # enough.
+    bias = bias + (x @ mean).astype(np.float64) @ alpha
+    return primal(
+        name, widths, mean, kernel=x.T @ alpha.astype(np.float32), bias=bias, strength=strength
+    )
+
+
+@one_thread
+def gaussian(
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray | None = None,
+) -> Fitted:
+    """Fit one Gaussian for each class, with one covariance for all classes.
+
+    The covariance is shrunk by its mean variance; there is nothing to set (docs/methods.md,
+    "Gaussian").
+
+    With X = features with each tap scaled to length one, M = class means, R = X - M[labels],
+    t = sum(R^2) / (n-1) and P = d (R'R + t I)^-1, the logits are X P M' - diag(M P M') / 2.
+
+    The system is solved by Cholesky decomposition; for up to n = d/3 examples the kernel matrix is
+    used.
+
+    Args:
+        features: float32 [n, F], F >= sum(widths): the last columns are used.
+        labels: int [n], 0 .. classes - 1, each class at least once among `rows`.
+        widths: number of columns of each tap that is used.
+        rows: positions to fit on; all by default.
+
+    Raises:
+        ValueError: a class has no example.
+    """
+    rows = np.arange(len(labels)) if rows is None else rows
+    labels, width = np.asarray(labels)[rows], sum(widths)
+    if len(rows) <= width // 3:
+        x = normalised(np.asarray(features[rows])[:, -width:], widths)
+        return from_dual(
+            "gaussian", x, widths, *gaussian_dual(x @ x.T, labels, classes, width=width)
+        )
+    means, mean = class_means(features, rows, labels, classes=classes, widths=widths)
+    scatter = np.zeros((width, width), np.float32, order="F")
+    for where, x in blocks(features, rows, width):
+        residual = normalised(x, widths) - means[labels[where]]
+        scatter = ssyrk(1.0, residual.T, 1.0, scatter, lower=1, overwrite_c=1)
+    t = float(np.trace(scatter, dtype=np.float64)) / (len(rows) - 1) or 1.0
+    off = (means - mean).T.astype(np.float32)
+    kernel = width * solve(scatter, t, off).astype(np.float64)
+    return primal(
+        "gaussian", widths, mean, kernel=kernel, bias=-np.einsum("dc,dc->c", off, kernel) / 2
+    )
+
+
+@one_thread
+def ridge(
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray | None = None,
+    strength: float | None = None,
+) -> Fitted:
+    """Fit least squares on one-hot targets, with a penalty on the squared weights.
+
+    The strength of the penalty, where it is not given, is picked by leave-one-out in closed form,
+    on at most 2,000 examples. The other arguments and the errors are those of `gaussian`.
+    """
+    rows = np.arange(len(labels)) if rows is None else rows
+    labels, width = np.asarray(labels)[rows], sum(widths)
+    shares(labels, classes)
+    if strength is None or len(rows) <= width // 3:
+        few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
+        x = normalised(np.asarray(features[rows[few]])[:, -width:], widths)
+        alpha, bias, _, strength = ridge_dual(x @ x.T, labels[few], classes, strength=strength)
+        if len(few) == len(rows):
+            return from_dual("ridge", x, widths, alpha=alpha, bias=bias, strength=strength)
+    _, mean = class_means(features, rows, labels, classes=classes, widths=widths)
+    targets = onehot(labels, classes) - np.bincount(labels, minlength=classes) / len(labels)
+    scatter, right = (
+        np.zeros((width, width), np.float32, order="F"),
+        np.zeros((width, classes), np.float64),
+    )
+    for where, x in blocks(features, rows, width):
+        x = normalised(x, widths) - mean
+        scatter = ssyrk(1.0, x.T, 1.0, scatter, lower=1, overwrite_c=1)
+        right += x.T @ targets[where].astype(np.float32)
+    strength = max(strength, 32 * ROUNDING * float(scatter.diagonal().max()))
+    share = np.bincount(labels, minlength=classes) / len(labels)
+    return primal(
+        "ridge",
+        widths,
+        mean,
+        kernel=solve(scatter, strength, right.astype(np.float32)),
+        bias=share,
+        strength=strength,
+    )
+
+
+@one_thread
+def prototype(
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray | None = None,
+) -> Fitted:
+    """Score each class by the cosine between the example and the class mean.
+
+    The examples are centred and scaled to length one before they are averaged. This head suits
+    classes that have one example each. The length of the example to classify is left out, which
+    changes no prediction and keeps the head affine. Arguments and errors are those of `gaussian`.
+    """
+    rows = np.arange(len(labels)) if rows is None else rows
+    labels, width = np.asarray(labels)[rows], sum(widths)
+    _, mean = class_means(features, rows, labels, classes=classes, widths=widths)
+    weights, kernel = shares(labels, classes), np.zeros((width, classes))
+    for where, x in blocks(features, rows, width):
+        x = normalised(x, widths) - mean
+        x /= np.linalg.norm(x, axis=1, keepdims=True) + np.float32(1e-12)
+        kernel += x.T @ weights[where].astype(np.float32)
+    kernel /= np.linalg.norm(kernel, axis=0) + 1e-12
+    return primal("prototype", widths, mean, kernel=kernel, bias=np.zeros(classes))
+
+
+def class_means(
+    features: Array, rows: np.ndarray, labels: np.ndarray, classes: int, widths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of the normalised features, float32: of each class [C, d], of all [d]."""
+    weights, means = shares(labels, classes), np.zeros((classes, sum(widths)))
+    for where, x in blocks(features, rows, sum(widths)):
+        means += weights[where].astype(np.float32).T @ normalised(x, widths)
+    return means.astype(np.float32), (
+        np.bincount(labels, minlength=classes) / len(labels) @ means
+    ).astype(np.float32)
+
+
+def solve(scatter: np.ndarray, t: float, right: np.ndarray) -> np.ndarray:
+    """Return (scatter + t I)^-1 right, where only the lower triangle of `scatter` is set.
+
+    `scatter` is overwritten, so that a second d x d matrix is never made.
+    """
+    scatter.flat[:: len(scatter) + 1] += np.float32(t)
+    factor = linalg.cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
+    return linalg.cho_solve(factor, right, check_finite=False)
+
+
+def primal(
+    name: str,
+    widths: Sequence[int],
+    mean: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    strength: float | None = None,
+    normalise: str = "l2",
+    scale: np.ndarray | None = None,
+) -> Fitted:
+    """Return the head of a kernel [d, C] on features from which `mean` is subtracted."""
+    scale = np.ones_like(mean) if scale is None else scale
+    return Fitted(
+        name,
+        len(widths),
+        tuple(widths),
+        normalise,
+        mean,
+        scale,
+        *centred(kernel, bias),
+        strength=strength,
+    )

@@ -1,0 +1,421 @@
+"""Fit the head linear: multinomial logistic regression with a penalty on its squared weights.
+
+The loss is the usual one: sum of -log p + strength/2 * sum of squared weights, without a penalty on
+the intercept. All else is done for speed. Up to 2,000 examples are rotated into the space that
+their rows span, which is exact and has at most n dimensions. With more examples, the features
+themselves are the design matrix. In both cases the loss is minimised in coordinates in which it is
+about equally steep in every direction, so that about 20 steps of L-BFGS do what would take
+hundreds. All folds are fitted in one minimisation, and share each product with the design matrix.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import linalg
+from scipy.linalg.blas import ssyrk
+from scipy.optimize import minimize
+
+from tfxfer.data.folds import deal, sample
+from tfxfer.heads.closed import primal, shares
+from tfxfer.heads.fitted import Array, Fitted, blocks, log_loss, normalised, one_thread, temperature
+
+ROTATED = 2000  # up to so many examples are rotated into the space that their rows span
+LOADED = 2**30  # bytes of features that are held in memory at most
+# With fewer examples a class, columns are not standardised: their scales would be noise
+# (docs/methods.md, "Linear").
+FEW = 20
+# In units of the mean squared length of a centred example, from strong to weak.
+STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)
+UNJUDGED = 1.0  # the strength where nothing can be held out: scikit-learn's default
+STEEPNESS = 0.05  # a guess at p (1 - p): only the number of steps depends on it
+FOLDS = 5
+TOGETHER = 600_000  # numbers in one minimisation: L-BFGS keeps about 25 copies of them in float64
+
+
+def normalisation(labels: np.ndarray, classes: int) -> str:
+    """Return how features are made comparable: "standardise", or "l2" where classes are small.
+
+    These are, on average, classes of fewer than 20 examples.
+    """
+    return "standardise" if len(labels) >= FEW * classes else "l2"
+
+
+def moments(features: Array, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each of the last `width` columns, float32 [width].
+
+    The standard deviation of a constant column is given as 1.
+    """
+    total, squares = np.zeros(width), np.zeros(width)
+    for _, x in blocks(features, rows, width):
+        total += x.sum(0, dtype=np.float64)
+        squares += np.einsum("ij,ij->j", x, x, dtype=np.float64)
+    mean = total / len(rows)
+    variance = squares / len(rows) - mean * mean
+    return mean.astype(np.float32), np.sqrt(
+        np.where(variance > 1e-10 * np.maximum(mean * mean, 1e-20), variance, 1.0)
+    ).astype(np.float32)
+
+
+State = tuple[np.ndarray, np.ndarray]  # the point in a minimisation: [r, k, C] and [k, C]
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def descend(
+    design: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    strength: float,
+    change: tuple[Change, Change],
+    start: State | None = None,
+    tolerance: float = 1e-3,
+) -> tuple[np.ndarray, np.ndarray, State]:
+    """Minimise k losses, one for each column of `weights`, together if they are not too large.
+
+    Args:
+        design: float32 [n, r].
+        labels: int [n].
+        weights: [n, k], 0 or 1: which examples count in which loss.
+        classes: C.
+        strength: strength of the penalty.
+        change: maps the coordinates of the minimisation to those of the design, and its transpose
+            for gradients, both on [r, k C].
+        start: the state at the end of an earlier minimisation; zeros by default.
+        tolerance: largest entry of the gradient at the end, in the coordinates of the minimisation.
+
+    Returns:
+        Coefficients [r, k, C], intercepts [k, C] and the state at the end.
+    """
+    (n, k), r = weights.shape, design.shape[1]
+    start = (np.zeros((r, k, classes)), np.zeros((k, classes))) if start is None else start
+    if k > 1 and r * k * classes > TOGETHER:
+        parts = []
+        for i in range(k):
+            own = (start[0][:, i : i + 1], start[1][i : i + 1])
+            parts.append(
+                descend(
+                    design,
+                    labels,
+                    weights[:, i : i + 1],
+                    classes=classes,
+                    strength=strength,
+                    change=change,
+                    start=own,
+                    tolerance=tolerance,
+                )
+            )
+        w, b = (
+            np.concatenate([part[0] for part in parts], 1),
+            np.concatenate([part[1] for part in parts]),
+        )
+        return (
+            w,
+            b,
+            (
+                np.concatenate([part[2][0] for part in parts], 1),
+                np.concatenate([part[2][1] for part in parts]),
+            ),
+        )
+
+    unit, size, forward = np.sqrt(STEEPNESS * n), k * classes, change[0]
+    loss = losses(
+        design, labels, weights, classes=classes, strength=strength, change=change, unit=unit
+    )
+    # ftol: smaller differences are below the precision of sums in float32.
+    options = {"maxiter": 500, "gtol": tolerance, "ftol": 1e-9}
+    found = minimize(
+        loss,
+        np.concatenate([part.ravel() for part in start]),
+        jac=True,
+        method="L-BFGS-B",
+        options=options,
+    ).x
+    state = found[:-size].reshape(r, k, classes), found[-size:].reshape(k, classes)
+    return (
+        forward(found[:-size].reshape(r, size).astype(np.float32)).reshape(r, k, classes),
+        state[1] / unit,
+        state,
+    )
+
+
+def losses(
+    design: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    strength: float,
+    change: tuple[Change, Change],
+    unit: float,
+) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """Return a function from a flat state to the sum of the k losses and its gradient."""
+    (n, k), (forward, backward), size = weights.shape, change, weights.shape[1] * classes
+    weights = weights.astype(np.float32)
+    truth = weights[:, :, None] * (np.arange(classes) == labels[:, None, None])
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w = forward(flat[:-size].reshape(-1, size).astype(np.float32))
+        z = (design @ w + (flat[-size:] / unit).astype(np.float32)).reshape(n, k, classes)
+        z -= z.max(2, keepdims=True)
+        p = np.exp(z)
+        total = p.sum(2, keepdims=True)
+        loss = np.sum(weights * np.log(total[:, :, 0]), dtype=np.float64) - np.sum(
+            truth * z, dtype=np.float64
+        )
+        p *= weights[:, :, None] / total
+        p -= truth
+        p = p.reshape(n, size)
+        slope = backward(design.T @ p + np.float32(strength) * w)
+        penalty = strength / 2 * float(np.sum(w * w, dtype=np.float64))
+        return float(loss + penalty), np.concatenate(
+            [slope.ravel(), p.sum(0, dtype=np.float64) / unit]
+        ).astype(np.float64)
+
+    return value
+
+
+class Rotated:
+    """Examples in the space that their rows span, computed from their kernel matrix.
+
+    One eigendecomposition serves all strengths and folds.
+    """
+
+    def __init__(self, kernel: np.ndarray):
+        kernel = np.asarray(kernel, np.float64)
+        row = kernel.mean(0)
+        s, q = np.linalg.eigh(kernel - row - row[:, None] + row.mean())
+        kept = s > s[-1] * 1e-7
+        self.s, self.q = s[kept], q[:, kept]
+        self.design = (self.q * np.sqrt(self.s)).astype(np.float32)
+        self.unit = float(self.s.sum()) / len(kernel) or 1.0
+
+    def descend(
+        self,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        classes: int,
+        strength: float,
+        start: State | None = None,
+        tolerance: float = 1e-3,
+    ) -> tuple[np.ndarray, np.ndarray, State]:
+        """Call `descend` in coordinates scaled by the root of the loss's second derivative."""
+        scale = (1 / np.sqrt(STEEPNESS * self.s + strength)).astype(np.float32)[:, None]
+        return descend(
+            self.design,
+            labels,
+            weights,
+            classes=classes,
+            strength=strength,
+            change=(lambda v: v * scale, lambda g: g * scale),
+            start=start,
+            tolerance=tolerance,
+        )
+
+    def fit(
+        self, labels: np.ndarray, classes: int, strength: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return `alpha` [n, C] and `bias` [C], fitted on all examples."""
+        w, b, _ = self.descend(labels, np.ones((len(labels), 1)), classes, strength)
+        alpha = (self.q / np.sqrt(self.s)) @ w[:, 0].astype(np.float64)
+        return alpha - alpha.mean(0), b[0]
+
+    def held_out(
+        self, labels: np.ndarray, folds: np.ndarray, classes: int
+    ) -> tuple[np.ndarray, float]:
+        """Return held-out logits [n, C] at the best strength, and that strength.
+
+        The best strength has the smallest calibrated log loss. Strengths are tried from strong to
+        weak, and each minimisation starts from the result of the one before. After two that were
+        worse, weaker strengths are not tried. Where nothing is held out, the logits are 0 and the
+        strength is 1.
+        """
+        weights, known = folds[:, None] != np.arange(folds.max() + 1), folds >= 0
+        if not known.any():
+            return np.zeros((len(labels), classes)), UNJUDGED
+        tried: list[tuple[float, float, np.ndarray]] = []
+        state: State | None = None
+        for strength in STRENGTHS * self.unit:
+            w, b, state = self.descend(labels, weights, classes, strength, state, tolerance=0.03)
+            logits = self.own(w, b, folds)
+            loss = log_loss(
+                logits[known] / temperature(logits[known], labels[known]), labels[known]
+            )
+            tried.append((loss, strength, logits))
+            if len(tried) > 2 and min(loss, tried[-2][0]) > min(entry[0] for entry in tried[:-2]):
+                break
+        _, strength, logits = min(tried, key=lambda entry: entry[0])
+        return logits, float(strength)
+
+    def own(self, w: np.ndarray, b: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        """Return the logits [n, C] of each example from the one of k fits that did not see it."""
+        out = np.zeros((len(folds), b.shape[1]))
+        for fold in range(len(b)):
+            out[folds == fold] = self.design[folds == fold] @ w[:, fold] + b[fold]
+        return out
+
+
+class Loaded:
+    """Examples as they are, [n, d], in memory.
+
+    A Cholesky factor of their second moments gives the coordinates of the minimisation.
+    """
+
+    def __init__(self, x: np.ndarray, strength: float):
+        self.design, self.strength = x, strength
+        factor = np.zeros((x.shape[1],) * 2, np.float32, order="F")
+        factor = ssyrk(STEEPNESS, x.T, 1.0, factor, lower=1, overwrite_c=1)
+        factor.flat[:: len(factor) + 1] += np.float32(strength)
+        self.factor = linalg.cholesky(factor, lower=True, overwrite_a=True, check_finite=False)
+
+    def descend(
+        self, labels: np.ndarray, weights: np.ndarray, classes: int
+    ) -> tuple[np.ndarray, np.ndarray, State]:
+        """Call `descend` with coordinates that are transformed by the Cholesky factor."""
+
+        def forward(v: np.ndarray) -> np.ndarray:
+            return linalg.solve_triangular(
+                self.factor, v, lower=True, trans="T", check_finite=False
+            )
+
+        def backward(g: np.ndarray) -> np.ndarray:
+            return linalg.solve_triangular(self.factor, g, lower=True, check_finite=False)
+
+        return descend(
+            self.design,
+            labels,
+            weights,
+            classes=classes,
+            strength=self.strength,
+            change=(forward, backward),
+        )
+
+
+def loaded(
+    features: Array, rows: np.ndarray, widths: Sequence[int], how: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the normalised and centred features of `rows`, float32 [n, d].
+
+    They come with what was subtracted from them and what they were divided by, float32 [d].
+    """
+    width = sum(widths)
+    out = np.empty((len(rows), width), np.float32)
+    mean, scale = (
+        moments(features, rows, width)
+        if how == "standardise"
+        else (np.zeros(width, np.float32), np.ones(width, np.float32))
+    )
+    for where, x in blocks(features, rows, width):
+        out[where] = (x - mean) / scale if how == "standardise" else normalised(x, widths)
+    if how == "l2":
+        mean = out.mean(0)
+        out -= mean
+    return out, mean, scale
+
+
+def affordable(labels: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
+    """Return as many of `rows` as fit into `LOADED` bytes: all, or a stratified sample."""
+    return rows[sample(labels[rows], LOADED // (4 * width))]
+
+
+@one_thread
+def linear(
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray | None = None,
+    strength: float | None = None,
+    normalise: str | None = None,
+    seed: int = 0,
+) -> Fitted:
+    """Fit multinomial logistic regression with a penalty on squared weights.
+
+    The features are normalised first.
+
+    Args:
+        features: float32 [n, F], F >= sum(widths): the last columns are used. At most 1 GiB of them
+            is loaded; above that, a stratified sample is.
+        labels: int [n], 0 .. classes - 1, each class at least once among `rows`.
+        widths: number of columns of each tap that is used.
+        rows: positions to fit on; all by default.
+        strength: factor of half the sum of squared weights in the loss (1/C in scikit-learn); by
+            default picked by 5-fold cross-validation on at most 2,000 examples.
+        normalise: "standardise" or "l2" (each tap to length one); by default "l2" where there are
+            fewer than 20 examples a class, else "standardise".
+        seed: seed of the sample and the folds.
+
+    Raises:
+        ValueError: a class has no example.
+    """
+    labels = np.asarray(labels)
+    rows = affordable(labels, np.arange(len(labels)) if rows is None else rows, sum(widths))
+    shares(labels[rows], classes)
+    how = normalise or normalisation(labels[rows], classes)
+    if len(rows) <= ROTATED:
+        x, mean, scale = loaded(features, rows, widths, how=how)
+        rotated, known = Rotated(x @ x.T), labels[rows]
+        if strength is None:
+            _, strength = rotated.held_out(known, deal(known, FOLDS, seed), classes)
+        alpha, bias = rotated.fit(known, classes, strength)
+        return primal(
+            "linear",
+            widths,
+            mean,
+            kernel=x.T @ alpha.astype(np.float32),
+            bias=bias,
+            strength=strength,
+            normalise=how,
+            scale=scale,
+        )
+    if strength is None:
+        few = rows[sample(labels[rows], ROTATED, seed)]
+        x, _, _ = loaded(features, few, widths, how=how)
+        _, strength = Rotated(x @ x.T).held_out(
+            labels[few], deal(labels[few], FOLDS, seed), classes
+        )
+    return fit_folds(
+        features,
+        labels,
+        classes,
+        widths=widths,
+        rows=rows,
+        folds=np.full(len(rows), -1),
+        strength=strength,
+        how=how,
+    )[0]
+
+
+def fit_folds(
+    features: Array,
+    labels: np.ndarray,
+    classes: int,
+    widths: Sequence[int],
+    rows: np.ndarray,
+    folds: np.ndarray,
+    strength: float,
+    how: str,
+) -> tuple[Fitted, np.ndarray]:
+    """Fit the head on all of `rows`, and once without each fold.
+
+    Returns:
+        The head fitted on all of `rows`, and the logits [n, C] of each of them from the fit without
+        its fold (0 where the fold is -1).
+    """
+    x, mean, scale = loaded(features, rows, widths, how=how)
+    labels, held_out = labels[rows], np.zeros((len(rows), classes))
+    weights = np.column_stack(
+        [np.ones(len(rows), bool), *(folds != fold for fold in range(folds.max() + 1))]
+    )
+    w, b, _ = Loaded(x, strength).descend(labels, weights, classes)
+    for fold in range(folds.max() + 1):
+        held_out[folds == fold] = x[folds == fold] @ w[:, fold + 1] + b[fold + 1]
+    return primal(
+        "linear",
+        widths,
+        mean,
+        kernel=w[:, 0],
+        bias=b[0],
+        strength=strength,
+        normalise=how,
+        scale=scale,
+    ), held_out

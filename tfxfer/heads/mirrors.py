@@ -1,0 +1,82 @@
+"""Find out whether the mean of the features of a photo and its mirror image predicts better."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from tfxfer import heads
+from tfxfer.features import Features
+
+LOG = logging.getLogger(__name__)
+# Up to this many photos, "auto" tries mirror images: computing their features takes twenty seconds
+# on two cores with EfficientNet-Lite0.
+MOST = 2_000
+
+
+def are_computed(mirror: str, photos: int) -> bool:
+    """Whether the features of mirror images are computed, too.
+
+    Args:
+        mirror: "yes", "no", or "auto", which computes them if there are at most `MOST` photos.
+    """
+    return mirror == "yes" or (mirror == "auto" and photos <= MOST)
+
+
+def choose_head(
+    mirror: str, features: Features, *, head: str, seed: int
+) -> tuple[heads.Choice, Features]:
+    """Choose a head on features with mirror images or without; returns it with these features.
+
+    Args:
+        mirror: "yes" keeps mirror images. "auto" keeps them only if the log loss on held-out photos
+            falls by more than its standard error, because each prediction takes twice the time
+            with them.
+        features: features of training photos, with two views if mirror images were computed.
+        head, seed: as for `heads.choose`.
+    """
+    examples = features.examples
+    LOG.info("Fitting classifiers")
+
+    def fit(part: Features) -> heads.Choice:
+        return heads.choose(
+            part,
+            examples.labels,
+            len(examples.classes),
+            tap_widths=part.tap_widths or (part.feature_size,),
+            head=head,
+            units=examples.units,
+            seed=seed,
+        )
+
+    if len(features.views) == 1:
+        return fit(features), features
+    asked = mirror == "yes"
+    with_them, without = fit(features), fit(features.one_side)
+    better, said = compare(with_them.out_of_fold, without.out_of_fold, examples.labels)
+    used = asked or better
+    advice = "" if used == better else " --mirror no is as good, in half the time."
+    note = f"mirror images: {said}: they are {'used' if used else 'not used'}.{advice}"
+    choice = with_them if used else without
+    return replace(choice, lines=(*choice.lines, note)), features if used else features.one_side
+
+
+def compare(both: np.ndarray, alone: np.ndarray, labels: np.ndarray) -> tuple[bool, str]:
+    """Whether mirror images lower the log loss by more than its standard error; also in words.
+
+    Args:
+        both, alone: probabilities [n, C] of held-out examples, with mirror images and without.
+    """
+    rows = np.arange(len(labels))
+    first, second = both[rows, labels], alone[rows, labels]
+    known = (first > 0) & (second > 0)  # the only example of a class can't be held out
+    smaller = np.log(first[known]) - np.log(second[known])
+    gain = float(smaller.mean()) if known.any() else 0.0
+    error = float(smaller.std() / np.sqrt(max(known.sum(), 1)))
+    right, before = both.argmax(1) == labels, alone.argmax(1) == labels
+    points, wrong = heads.paired(right[known], before[known])
+    return gain > error, (
+        f"held-out accuracy {right.mean():.3f} with them and {before.mean():.3f} without "
+        f"({100 * points:+.1f} ± {100 * wrong:.1f} points), "
+        f"log loss smaller by {gain:.4f} ± {error:.4f}"
+    )

@@ -1,0 +1,260 @@
+"""Train a Keras head on cached features with ordinary `compile` and `fit`, and calibrate it."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.special import softmax
+
+from tfxfer.data.folds import deal
+from tfxfer.distribute.multiworker import MultiWorkerModel
+from tfxfer.distribute.workers import Strategy, batched, exactly, order
+from tfxfer.heads.fitted import Array, temperature
+
+LOG = logging.getLogger(__name__)
+# Bytes of features, activations or images that are held in memory. Where there are more, every
+# batch is read from disk.
+LOADED = 2**30
+RATE, DECAY = 1e-3, 1e-3  # of AdamW: the learning rate at the start, and the weight decay
+FOLDS = 5  # without validation, one part in five is held out to calibrate on
+# Keras names the figures of training images just "loss" and "accuracy". The log says which images
+# they are of.
+CALLED = {"loss": "training loss", "accuracy": "training accuracy"}
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A head that was trained.
+
+    head: Keras layer from features [B, F] to calibrated logits [B, C].
+    history: one dict for each epoch with "epoch", "loss", "accuracy", and with "val_loss",
+        "val_accuracy" where there is validation.
+    positions: positions of the examples that the head was calibrated on and had not seen. They are
+        the validation examples, or without these a stratified fifth of the training examples; then
+        the head was first trained, in the same way, on the rest.
+    probabilities: float64 [len(positions), C], the calibrated probabilities that the head gave at
+        that time.
+    temperature: the logits are divided by it.
+    """
+
+    head: keras.Sequential
+    history: tuple[dict[str, float], ...]
+    positions: np.ndarray
+    probabilities: np.ndarray
+    temperature: float
+
+
+def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function from places in `rows`, int64 [B], to features, float32 [B, F]."""
+    width = features.shape[1]
+    if 4 * len(rows) * width <= LOADED:
+        # The features are read once, so that `fit` only gathers rows in memory. The tensor is made
+        # on the CPU, whatever other devices there are.
+        with tf.device("/CPU:0"):
+            loaded = tf.constant(np.asarray(features[rows], np.float32))
+        return lambda at: tf.gather(loaded, at)
+
+    def read(at: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(
+            lambda i: np.asarray(features[rows[i]], np.float32), [at], tf.float32
+        )
+        return tf.ensure_shape(found, [None, width])
+
+    return read
+
+
+def labelled(
+    features: Array, labels: np.ndarray, rows: np.ndarray
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Return a function from places in `rows`, int64 [B], to their features and labels."""
+    read, y = reader(features, rows), tf.constant(labels[rows], tf.int32)
+    return lambda at: (read(at), tf.gather(y, at))
+
+
+def compiled(model: keras.Model, steps: int) -> None:
+    """Compile a model for `fit`, with AdamW and cross-entropy on logits."""
+    model.compile(
+        keras.optimizers.AdamW(RATE, weight_decay=DECAY),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+        # A step on features takes less time than Python takes to start it, so several are started
+        # at once. Keras 3 can't do that under a strategy.
+        steps_per_execution=1 if tf.distribute.has_strategy() else min(steps, 32),
+    )
+
+
+def run(
+    model: keras.Model,
+    read: Callable[[tf.Tensor], Any],
+    count: int,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    validation: Any = None,
+) -> list[dict]:
+    """Call `fit` on `count` examples, and return one dict for each epoch.
+
+    Each epoch has an order of its own, and the learning rate falls along a cosine.
+    """
+    history: list[dict] = []
+    strategy = model.distribute_strategy
+    for epoch in range(epochs):
+        model.optimizer.learning_rate = RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        data = batched(
+            strategy,
+            order(np.arange(count), epoch, seed),
+            batch_size,
+            examples=tf.data.Dataset.from_tensor_slices,
+            then=read,
+        )
+        length = exactly(strategy, math.ceil(count / batch_size))
+        logs = model.fit(
+            data,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            validation_data=validation,
+            verbose=0,
+            shuffle=False,
+            **length,
+        ).history
+        values = {
+            name: float(logs[name][0])
+            for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+            if name in logs
+        }
+        history.append({"epoch": epoch + 1, **values})
+        figures = "  ".join(
+            f"{CALLED.get(name, name)} {value:.4f}" for name, value in values.items()
+        )
+        LOG.info("epoch %*d/%d  %s", len(str(epochs)), epoch + 1, epochs, figures)
+    return history
+
+
+def fit_head(
+    head: keras.layers.Layer,
+    features: Array,
+    labels: np.ndarray,
+    train_rows: np.ndarray,
+    validation_rows: np.ndarray | None = None,
+    *,
+    epochs: int = 20,
+    batch_size: int = 128,
+    units: np.ndarray | None = None,
+    seed: int = 0,
+    strategy: Strategy | None = None,
+) -> Trained:
+    """Train a Keras head on features and calibrate it with one temperature.
+
+    Args:
+        head: any layer from [B, F] to logits [B, C].
+        features: anything with `shape` and `[positions]` -> float32 [m, F]. Up to 1 GiB is held in
+            memory.
+        labels: int [n], 0 .. C - 1.
+        train_rows, validation_rows: positions. Without validation, no training examples are lost:
+            the head is first trained on four fifths of them, calibrated on the last fifth, and then
+            trained anew on all.
+        epochs, batch_size: as for `fit`.
+        units: int [n]; examples with the same number are on the same side when a part is held out.
+            None where each example stands for itself.
+        seed: seed of the shuffling, and of layers that are built or draw random numbers from here
+            on. It sets the global seed of Keras, NumPy and Python. A layer draws its own seeds when
+            it is made, so set the seed before that too, as a run does.
+        strategy: the tf.distribute strategy that trains and divides each batch; one device by
+            default.
+
+    Raises:
+        ValueError: the head does not give one logit for each class.
+    """
+    labels, width = np.asarray(labels), features.shape[1]
+    train_rows = np.asarray(train_rows)
+    classes = int(labels[train_rows].max()) + 1
+    shape = head.compute_output_shape((None, width))
+    if len(shape) != 2 or (shape[1] or 0) < classes:
+        raise ValueError(
+            f"head: expected logits [B, C] with C >= {classes}, one a class, "
+            f"from features [B, {width}]. Received: output shape {tuple(shape)}"
+        )
+    held_out, seen = (
+        (train_rows[:0], train_rows)
+        if validation_rows is None
+        else (np.asarray(validation_rows), train_rows)
+    )
+    twice = not len(held_out)
+    if twice:
+        folds = deal(
+            labels[train_rows], FOLDS, seed, units=None if units is None else units[train_rows]
+        )
+        held_out, seen = train_rows[folds == 0], train_rows[folds != 0]
+    keras.utils.set_random_seed(seed)
+    strategy = strategy or tf.distribute.get_strategy()
+    model = trained = keras.Sequential([keras.Input((width,)), head])
+    with strategy.scope():
+        if strategy.num_replicas_in_sync > 1:
+            inputs = keras.Input((width,))
+            trained = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
+            trained.set_weights(model.get_weights())
+        compiled(trained, math.ceil(len(seen) / batch_size))
+        trained.optimizer.build(trained.trainable_variables)
+    start = [
+        (v, keras.ops.convert_to_numpy(v))
+        for v in [*trained.variables, *trained.optimizer.variables]
+    ]
+    if twice:
+        LOG.info(
+            "training twice: first on %s photos, to judge it on the other %s, then on all",
+            f"{len(seen):,}",
+            f"{len(held_out):,}",
+        )
+    held = (
+        None
+        if twice
+        else batched(
+            strategy,
+            np.arange(len(held_out)),
+            1024,
+            examples=tf.data.Dataset.from_tensor_slices,
+            then=labelled(features, labels, held_out),
+        )
+    )
+    fit = partial(run, trained, epochs=epochs, batch_size=batch_size, seed=seed)
+    history = fit(labelled(features, labels, seen), len(seen), validation=held)
+    logits = predicted(trained, features, held_out, classes=int(shape[1]))
+    value = temperature(logits, labels[held_out])
+    if twice:
+        # The same model is set back to its start, so that the step that `fit` has traced is used
+        # again. A new model would be traced anew.
+        for variable, before in start:
+            variable.assign(before)
+        history = fit(labelled(features, labels, train_rows), len(train_rows))
+    if trained is not model:
+        model.set_weights(trained.get_weights())
+    calibrated = keras.Sequential(
+        [keras.Input((width,)), head, keras.layers.Rescaling(1 / value, name="temperature")],
+        name="head",
+    )
+    return Trained(
+        head=calibrated,
+        history=tuple(history),
+        positions=held_out,
+        probabilities=softmax(logits.astype(np.float64) / value, 1),
+        temperature=value,
+    )
+
+
+def predicted(model: keras.Model, features: Array, rows: np.ndarray, classes: int) -> np.ndarray:
+    """Return logits, float32 [len(rows), classes]."""
+    out = [
+        keras.ops.convert_to_numpy(
+            model(np.asarray(features[rows[i : i + 1024]], np.float32), training=False)
+        )
+        for i in range(0, len(rows), 1024)
+    ]
+    return np.concatenate(out) if out else np.zeros((0, classes), np.float32)

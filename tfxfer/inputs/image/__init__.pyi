@@ -1,0 +1,3 @@
+from .decode import pixels as pixels
+
+__all__: list[str]

@@ -1,0 +1,1 @@
+"""This process: its memory, its messages, its name, and its input pipelines."""
