@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 
 from tfxfer import serving
-from tfxfer.cli import as_it_is_for_programs, main
+from tfxfer.cli.main import as_it_is_for_programs, main
 from tfxfer.safety.names import Terminal, printable
 
 
