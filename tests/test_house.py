@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import importlib
 import importlib.metadata
 import os
 import re
@@ -244,6 +245,14 @@ def test_the_readme_has_the_two_commands():
     assert (
         'python -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest\n' in README
     )
+
+
+@pytest.mark.parametrize("file", ["tfxfer/cli/main.py", "tfxfer/run/folder.py"])
+def test_what_is_imported_only_when_it_is_needed_is_there(file):
+    used = re.findall(r"""room\(['"]([a-z._]+)['"]\)\.(\w+)""", (ROOT / file).read_text())
+    assert used
+    for module, name in used:
+        assert hasattr(importlib.import_module(f"tfxfer.{module}"), name), (module, name)
 
 
 def test_the_tree_in_the_readme_names_every_room():

@@ -565,7 +565,7 @@ def report(folder: Path) -> None:
     """
     room("run.folder").open_run(folder)
     start_tensorflow()
-    click.echo(f"Report: {one_line(str(room('report').again(folder)))}")
+    click.echo(f"Report: {one_line(str(room('report').write_again(folder)))}")
 
 
 @main.command()
@@ -661,7 +661,7 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
         )
     click.echo("\n" + table(rows))
     if len(layer.stages) == 1:
-        click.echo(f"\n{room('stages').ONLY_ONE}")
+        click.echo(f"\n{room('savedmodel.stages').ONLY_ONE}")
 
 
 @main.command()
