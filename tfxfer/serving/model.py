@@ -286,15 +286,17 @@ def constant(
     The weights are constants. For the names see `Network`.
     """
     features = layers.seen_by_head(model)
-    if features is None or (thresholds and features.shape[-1] < thresholds.tail):
+    names, outputs = ["probabilities"], [model.outputs[0]]
+    if features is None:
         thresholds = None
-    network = keras.Model(
-        model.inputs, [model.outputs[0], *([] if features is None else [features])]
-    )
-    names = (
-        "probabilities",
-        *(() if features is None else ("features", "unknown") if thresholds else ("features",)),
-    )
+    else:
+        names.append("features")
+        outputs.append(features)
+        if thresholds is not None and features.shape[-1] < thresholds.tail:
+            thresholds = None
+    if thresholds is not None:
+        names.append("unknown")
+    network = keras.Model(model.inputs, outputs)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.float32)])
     def call(pixels):
@@ -304,16 +306,14 @@ def constant(
         logits, *seen = network(
             tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *image_size, 3))), training=False
         )
-        seen = [tf.cast(each, tf.float32) for each in seen]
-        found = [
-            tf.nn.softmax(tf.cast(logits, tf.float32)),
-            *seen,
-            *([strangeness(seen[0], thresholds)] if "unknown" in names else []),
-        ]
-        return [each[:n] for each in found]
+        answers = [tf.nn.softmax(tf.cast(logits, tf.float32))]
+        answers += [tf.cast(values, tf.float32) for values in seen]
+        if thresholds is not None:
+            answers.append(strangeness(answers[1], thresholds))
+        return [values[:n] for values in answers]
 
     function = savedmodel.with_constants(call.get_concrete_function())
-    return lambda pixels: dict(zip(names, function(pixels), strict=True)), names
+    return lambda pixels: dict(zip(names, function(pixels), strict=True)), tuple(names)
 
 
 def strangeness(features: tf.Tensor, thresholds: Doubt) -> tf.Tensor:
