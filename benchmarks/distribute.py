@@ -71,7 +71,7 @@ def child(steps: int) -> None:
     def load(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.gather(images, at), tf.gather(labels, at)
 
-    data = workers.batched(
+    data = workers.make_batches(
         strategy,
         np.tile(np.arange(BATCH), steps),
         BATCH,
@@ -79,7 +79,9 @@ def child(steps: int) -> None:
         then=load,
     )
     watch = Steps()
-    model.fit(data, verbose=0, shuffle=False, callbacks=[watch], **workers.exactly(strategy, steps))
+    model.fit(
+        data, verbose=0, shuffle=False, callbacks=[watch], **workers.steps_option(strategy, steps)
+    )
     print(json.dumps({"seconds": watch.seconds[2:], "losses": watch.losses}), flush=True)
     workers.barrier(strategy)
 

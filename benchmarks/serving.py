@@ -32,7 +32,7 @@ from extract import make
 
 from tfxfer import data, serving
 from tfxfer.backbone import Backbone
-from tfxfer.features import Pixels, computed, of_prefix
+from tfxfer.features import Pixels, compute_shards, of_prefix
 from tfxfer.run import open_run
 from tfxfer.serving.litert import run_lite
 from tfxfer.serving.model import load_model, open_network
@@ -113,7 +113,7 @@ def streams(run: Path, folder: Path, count: int) -> bool:
     extraction = rate(
         (
             n
-            for n, _ in computed(
+            for n, _ in compute_shards(
                 how, Pixels(examples, how.image_size, how.value_range, BATCH), [positions], bad=None
             )
         ),

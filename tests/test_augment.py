@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxfer.inputs.image.augment import augmented, seed_of
+from tfxfer.inputs.image.augment import augment_images, seed_of
 
 IMAGES = np.random.default_rng(0).random((16, 24, 24, 3), dtype=np.float32)
 
@@ -14,19 +14,19 @@ def seeds(number: int) -> np.ndarray:
 
 
 def test_the_same_number_gives_the_same_view_whatever_stands_beside_it():
-    whole = augmented(IMAGES, seeds(1), ("flip", "crop")).numpy()
+    whole = augment_images(IMAGES, seeds(1), ("flip", "crop")).numpy()
     np.testing.assert_array_equal(
-        augmented(IMAGES[5:7], seeds(1)[5:7], ("flip", "crop")).numpy(), whole[5:7]
+        augment_images(IMAGES[5:7], seeds(1)[5:7], ("flip", "crop")).numpy(), whole[5:7]
     )
     data = tf.data.Dataset.from_tensors((IMAGES, seeds(1))).map(
-        lambda x, s: augmented(x, s, ("flip", "crop"))
+        lambda x, s: augment_images(x, s, ("flip", "crop"))
     )
     np.testing.assert_allclose(next(iter(data)).numpy(), whole, atol=1e-6)
-    assert not np.array_equal(augmented(IMAGES, seeds(2), ("flip", "crop")).numpy(), whole)
+    assert not np.array_equal(augment_images(IMAGES, seeds(2), ("flip", "crop")).numpy(), whole)
 
 
 def test_flip_exchanges_left_and_right_of_some():
-    views = augmented(IMAGES, seeds(0), ("flip",)).numpy()
+    views = augment_images(IMAGES, seeds(0), ("flip",)).numpy()
     flipped = [
         np.array_equal(view, image[:, ::-1]) for view, image in zip(views, IMAGES, strict=True)
     ]
@@ -38,7 +38,7 @@ def test_crop_shows_a_part_at_the_same_size():
     ramp = np.broadcast_to(
         np.linspace(0, 1, 24, dtype=np.float32)[None, None, :, None], (16, 24, 24, 3)
     )
-    views = augmented(tf.constant(ramp), seeds(0), ("crop",)).numpy()
+    views = augment_images(tf.constant(ramp), seeds(0), ("crop",)).numpy()
     assert views.shape == ramp.shape
     spans = views[:, 0, -1, 0] - views[:, 0, 0, 0]
     assert (spans > 0.6).all() and (spans <= 1).all() and np.ptp(spans) > 0.1
@@ -46,4 +46,4 @@ def test_crop_shows_a_part_at_the_same_size():
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match=r"Expected kinds from flip, crop. Received: 'rotate'"):
-        augmented(IMAGES, seeds(0), ("rotate",))
+        augment_images(IMAGES, seeds(0), ("rotate",))

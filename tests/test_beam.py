@@ -17,7 +17,7 @@ from tfxfer.beam import work
 from tfxfer.beam.work import Worker, keep_plan
 from tfxfer.cache import Cache
 from tfxfer.errors import ImageError
-from tfxfer.features import extract, lacking, raw_pixels
+from tfxfer.features import extract, find_missing, raw_pixels
 
 TWO = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
@@ -167,7 +167,9 @@ def staged(examples, prefix, tmp_path):
         home,
         examples,
         list(range(len(examples))),
-        wanted=[set(view) for how in plan.computations() for view in lacking(how, cache, examples)],
+        wanted=[
+            set(view) for how in plan.computations() for view in find_missing(how, cache, examples)
+        ],
     )
     (name,) = [path.stem for path in Path(home, "todo").iterdir()]
     return home, name, cache

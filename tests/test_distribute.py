@@ -122,7 +122,7 @@ def test_a_tpu_that_cannot_be_used_is_named():
 def test_a_tpu_is_given_static_shapes(monkeypatch):
     monkeypatch.setattr(workers, "static", lambda strategy: True)
     strategy = devices.strategy("mirrored", replicas=2)
-    data = workers.batched(
+    data = workers.make_batches(
         strategy,
         tf.range(21).numpy(),
         8,
@@ -135,7 +135,7 @@ def test_a_tpu_is_given_static_shapes(monkeypatch):
 
 def test_workers_know_their_place(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", launch.config(["a:1", "b:2", "c:3"], 1))
-    assert devices.workers() == (1, 3) and devices.choose().name == "multiworker"
+    assert devices.find_place() == (1, 3) and devices.choose().name == "multiworker"
     monkeypatch.setenv(
         "TF_CONFIG",
         (
@@ -143,7 +143,7 @@ def test_workers_know_their_place(monkeypatch):
             '"task": {"type": "worker", "index": 0}}'
         ),
     )
-    assert devices.workers() == (1, 2)
+    assert devices.find_place() == (1, 2)
 
 
 def test_slurm_tells_the_workers_too(monkeypatch):
@@ -156,7 +156,7 @@ def test_slurm_tells_the_workers_too(monkeypatch):
     }.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert devices.workers() == (2, 3)
+    assert devices.find_place() == (2, 3)
     assert devices.addresses_of(devices.cluster()) == ["n1:8888", "n2:8888", "n3:8888"]
 
 
@@ -169,7 +169,7 @@ def test_more_workers_than_addresses_are_refused(monkeypatch):
             "Give each worker an address of its own"
         ),
     ):
-        devices.workers()
+        devices.find_place()
 
 
 def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
@@ -177,7 +177,7 @@ def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
     with pytest.raises(
         DistributeError, match=r"TF_CONFIG can't be read .* Expected something like \{\"cluster\""
     ):
-        devices.workers()
+        devices.find_place()
 
 
 def test_mixed_precision_is_refused_on_a_cpu(tmp_path):

@@ -7,7 +7,13 @@ import tensorflow as tf
 
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.errors import EngineError
-from tfxfer.features.engines import ENGINES, folded, needed, openvino_engine, tensorflow_engine
+from tfxfer.features.engines import (
+    ENGINES,
+    fold_batch_norm,
+    needed,
+    openvino_engine,
+    tensorflow_engine,
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +114,10 @@ def normalised(kind: str) -> Prefix:
 def test_batch_norm_is_folded_where_that_is_right(kind, left):
     """It isn't where something else reads the convolution, or where the scale is no constant."""
     prefix, x = normalised(kind), images(3, 16)
-    assert sum(node.op.startswith("FusedBatchNorm") for node in folded(needed(prefix)).node) == left
+    assert (
+        sum(node.op.startswith("FusedBatchNorm") for node in fold_batch_norm(needed(prefix)).node)
+        == left
+    )
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         expected = session.run(
             tf.graph_util.import_graph_def(prefix.graph, return_elements=["features:0"], name=""),

@@ -24,7 +24,13 @@ from tfxfer.errors import DataError, ServingError
 from tfxfer.inputs.image import decode as preprocess
 from tfxfer.recipes.frozen import frozen
 from tfxfer.run import Run
-from tfxfer.serving.litert import check_built_in, export_litert, normalisation, opened, run_lite
+from tfxfer.serving.litert import (
+    check_built_in,
+    export_litert,
+    normalisation,
+    open_interpreter,
+    run_lite,
+)
 
 PAGE = Path(__file__).parent.parent / "docs" / "serving.md"
 CLASSES = ("china", "flower")
@@ -157,7 +163,9 @@ def test_only_built_in_operations_are_in_it(exported):
     for kind in KINDS:
         codes = {
             code.builtinCode
-            for code in opened((exported / f"model.{kind}.tflite").read_bytes()).operatorCodes
+            for code in open_interpreter(
+                (exported / f"model.{kind}.tflite").read_bytes()
+            ).operatorCodes
         }
         assert BuiltinOperator.CUSTOM not in codes
 
@@ -187,7 +195,7 @@ def table(data: bytes, at: int, *path: int) -> int:
 
 def test_the_metadata_have_labels_and_normalisation(exported):
     for kind in KINDS:
-        model = opened((exported / f"model.{kind}.tflite").read_bytes())
+        model = open_interpreter((exported / f"model.{kind}.tflite").read_bytes())
         (entry,) = [
             entry
             for entry in model.metadata

@@ -131,7 +131,7 @@ def test_every_example_is_seen_once_an_epoch(way, found):
 def test_rows_are_dealt_out_once_and_batches_stay_together(replicas, count, size):
     rows, parts = np.random.default_rng(0).permutation(count), []
     for first in range(replicas):
-        mine, real, chunk = workers.dealt(rows, size, replicas, first=first, count=1)
+        mine, real, chunk = workers.deal_rows(rows, size, replicas, first=first, count=1)
         assert len(mine) == chunk * -(-count // size)
         parts.append([mine[i : i + chunk][real[i : i + chunk]] for i in range(0, len(mine), chunk)])
     for step, start in enumerate(range(0, count, size)):

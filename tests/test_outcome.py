@@ -14,7 +14,7 @@ from tfxfer.data import from_arrays, load
 from tfxfer.errors import ImageError, SavedModelError
 from tfxfer.features import Features, Pixels
 from tfxfer.heads import gaussian as head
-from tfxfer.heads.fitted import normalised
+from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.layers import join
 from tfxfer.outcome import Answers, board, could_be_right, gaussian, judge, new_notes, of_model
 from tfxfer.run import Run
@@ -29,7 +29,7 @@ def test_means_and_precision_give_the_logits_of_the_gaussian_head(n, tmp_path):
         m, p = found["means"], found["P"]
         assert tuple(found["widths"]) == widths
     np.testing.assert_array_equal(p, p.T)
-    logits = normalised(x[:, -50:], widths) @ p @ m.T - np.einsum("cd,de,ce->c", m, p, m) / 2
+    logits = normalise_taps(x[:, -50:], widths) @ p @ m.T - np.einsum("cd,de,ce->c", m, p, m) / 2
     expected = head(x, labels, 4, widths=widths).logits(x)
     np.testing.assert_allclose(
         logits - logits.mean(1, keepdims=True),

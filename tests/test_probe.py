@@ -29,7 +29,7 @@ from tfxfer.heads import (
     validate,
 )
 from tfxfer.heads.closed import STRENGTHS, ridge_dual
-from tfxfer.heads.fitted import normalised
+from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.layers import MLP, Cosine
 
 WIDTHS = (6, 10, 24)
@@ -69,14 +69,14 @@ def assert_same(logits, expected, tolerance=1e-4) -> None:
 
 def gaussian_by_formula(x, labels, classes, widths):
     """The Gaussian of docs/methods.md, word for word, with an explicit inverse in float64."""
-    z = normalised(x, widths).astype(np.float64)
+    z = normalise_taps(x, widths).astype(np.float64)
     means = np.stack([z[labels == c].mean(0) for c in range(classes)])
     residual = z - means[labels]
     t = np.sum(residual**2) / (len(z) - 1)
     d = z.shape[1]
     p = d * np.linalg.inv(residual.T @ residual + t * np.eye(d))
     return lambda new: (
-        (y := normalised(new, widths).astype(np.float64)) @ p @ means.T
+        (y := normalise_taps(new, widths).astype(np.float64)) @ p @ means.T
         - np.diag(means @ p @ means.T) / 2
         + 0 * y[:, :1]
     )
@@ -97,7 +97,7 @@ def test_gaussian_is_the_formula_in_both_of_its_forms(n):
 
 def test_gaussian_agrees_with_scikit_learn_given_the_same_covariance():
     x, labels = examples(300)
-    z = normalised(x, WIDTHS).astype(np.float64)
+    z = normalise_taps(x, WIDTHS).astype(np.float64)
 
     total = sum(np.cov(z[labels == c].T, bias=True) * np.sum(labels == c) for c in range(4))
     t = np.trace(total) / (len(z) - 1)
@@ -130,7 +130,7 @@ def test_gaussian_does_not_depend_on_the_size_of_the_blocks(monkeypatch):
 def test_ridge_is_scikit_learns_at_the_same_strength(n):
     x, labels = examples(n)
     ours = ridge(x, labels, 4, widths=WIDTHS, strength=0.05)
-    z = normalised(x, WIDTHS).astype(np.float64)
+    z = normalise_taps(x, WIDTHS).astype(np.float64)
     assert_same(ours.logits(x), SklearnRidge(alpha=0.05).fit(z, np.eye(4)[labels]).predict(z))
     assert ours.strength == 0.05
 
@@ -138,7 +138,7 @@ def test_ridge_is_scikit_learns_at_the_same_strength(n):
 def test_ridge_above_its_sample_is_fitted_on_all(monkeypatch):
     monkeypatch.setattr("tfxfer.heads.closed.LEAVE_ONE_OUT", 100)
     x, labels = examples(300)
-    ours, z = ridge(x, labels, 4, widths=WIDTHS), normalised(x, WIDTHS).astype(np.float64)
+    ours, z = ridge(x, labels, 4, widths=WIDTHS), normalise_taps(x, WIDTHS).astype(np.float64)
     assert_same(
         ours.logits(x), SklearnRidge(alpha=ours.strength).fit(z, np.eye(4)[labels]).predict(z)
     )
@@ -146,7 +146,7 @@ def test_ridge_above_its_sample_is_fitted_on_all(monkeypatch):
 
 def test_ridge_leaves_one_out_as_if_it_had_fitted_n_times():
     x, labels = examples(40)
-    z = normalised(x, WIDTHS).astype(np.float64)
+    z = normalise_taps(x, WIDTHS).astype(np.float64)
     _, _, left_out, strength = ridge_dual(z @ z.T, labels, 4)
     for i in range(len(z)):
         rest = np.arange(len(z)) != i
@@ -161,7 +161,7 @@ def test_ridge_leaves_one_out_as_if_it_had_fitted_n_times():
 
 def test_ridge_does_not_fall_into_the_trap_of_the_constant_vector():
     x, labels = examples(200, noise=1.5)
-    z = normalised(x, WIDTHS).astype(np.float64)
+    z = normalise_taps(x, WIDTHS).astype(np.float64)
     _, _, _, strength = ridge_dual(z @ z.T, labels, 4)
     off = z - z.mean(0)
     losses = []
@@ -187,7 +187,7 @@ def test_linear_is_scikit_learns_in_both_of_its_forms(how, rotated, monkeypatch)
     strength = 3.0 if how == "standardise" else 0.1
     ours = linear(x, labels, 4, widths=WIDTHS, strength=strength, normalise=how)
     z = (
-        normalised(x, WIDTHS).astype(np.float64)
+        normalise_taps(x, WIDTHS).astype(np.float64)
         if how == "l2"
         else (x - x.mean(0)) / np.where(x.std(0) > 1e-5, x.std(0), 1)
     )
@@ -215,7 +215,7 @@ def test_linear_samples_what_would_not_fit_in_memory(monkeypatch):
     monkeypatch.setattr(logistic, "LOADED", 4 * sum(WIDTHS) * 100)
     _, labels = examples(300)
     assert (
-        np.bincount(labels[logistic.affordable(labels, np.arange(300), sum(WIDTHS))]).tolist()
+        np.bincount(labels[logistic.pick_affordable(labels, np.arange(300), sum(WIDTHS))]).tolist()
         == [25] * 4
     )
 
@@ -229,7 +229,9 @@ def test_linear_on_a_sample_says_so_and_the_others_count_as_held_out(monkeypatch
         "linear: fitted on 200 of 400 examples, 1 GiB of features; "
         "the others count as held out, for it never saw them"
     )
-    others = np.setdiff1d(np.arange(400), logistic.affordable(labels, np.arange(400), sum(WIDTHS)))
+    others = np.setdiff1d(
+        np.arange(400), logistic.pick_affordable(labels, np.arange(400), sum(WIDTHS))
+    )
     np.testing.assert_allclose(
         choice.out_of_fold[others],
         softmax(choice.fitted.logits(x[others]).astype(np.float64), 1),
@@ -241,7 +243,10 @@ def test_linear_on_a_sample_says_so_and_the_others_count_as_held_out(monkeypatch
 def test_prototype_names_the_class_mean_at_the_smallest_angle(n):
     x, labels = examples(n)
     new, _ = examples(50, seed=1)
-    z, y = normalised(x, WIDTHS).astype(np.float64), normalised(new, WIDTHS).astype(np.float64)
+    z, y = (
+        normalise_taps(x, WIDTHS).astype(np.float64),
+        normalise_taps(new, WIDTHS).astype(np.float64),
+    )
     y -= z.mean(0)
     z -= z.mean(0)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
@@ -416,7 +421,7 @@ def test_the_mean_of_two_heads_is_taken_where_it_predicts_better_than_each():
     one = guesses("gaussian", labels, slice(0, 60), sure=2.0)
     two = guesses("linear", labels, slice(100, 160), sure=9.0)
     known = np.ones(300, bool)
-    chosen = validate.picked([one, two], labels, known)
+    chosen = validate.pick_candidate([one, two], labels, known)
     assert chosen.members == (one, two)
     assert chosen.loss < min(one.loss, two.loss)
 
@@ -425,7 +430,7 @@ def test_a_head_alone_is_taken_where_the_other_one_only_harms():
     labels = np.arange(300) % 3
     good = guesses("gaussian", labels, slice(0, 3), sure=2.0)
     useless = guesses("linear", labels, slice(0, 200), sure=2.0)
-    chosen = validate.picked([good, useless], labels, np.ones(300, bool))
+    chosen = validate.pick_candidate([good, useless], labels, np.ones(300, bool))
     assert chosen is good
 
 
@@ -485,9 +490,11 @@ def test_fewer_taps_are_taken_only_for_a_loss_below_half_its_error():
     near, far = right.copy(), right.copy()
     near[:98], near[100:200] = True, False  # 98 gained, 100 lost: 2 of 1000, standard error 14
     far[100:120] = False  # 20 lost, none gained
-    assert validate.best([candidate(1, far), candidate(3, near), candidate(8, right)]).taps == 3
-    assert validate.best([candidate(1, far), candidate(8, right)]).taps == 8
-    assert validate.best([candidate(1, right), candidate(8, right)]).taps == 1
+    assert (
+        validate.pick_taps([candidate(1, far), candidate(3, near), candidate(8, right)]).taps == 3
+    )
+    assert validate.pick_taps([candidate(1, far), candidate(8, right)]).taps == 8
+    assert validate.pick_taps([candidate(1, right), candidate(8, right)]).taps == 1
 
 
 def test_a_paired_gain_counts_only_where_the_two_differ():
@@ -701,7 +708,7 @@ def blobs(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 def test_the_score_is_the_distance_to_the_nearest_class_minus_that_to_all_data(n, d):
     x, labels = blobs(n, d)
     new = np.random.default_rng(1).normal(size=(50, d)).astype(np.float32)
-    z = normalised(x, (d,)).astype(np.float64)
+    z = normalise_taps(x, (d,)).astype(np.float64)
     means, mean = np.stack([z[labels == c].mean(0) for c in range(3)]), z.mean(0)
     within, total = z - means[labels], z - mean
     shrunk = np.sum(within**2) / (n - 1) * np.eye(d)
@@ -709,7 +716,7 @@ def test_the_score_is_the_distance_to_the_nearest_class_minus_that_to_all_data(n
         d * np.linalg.inv(within.T @ within + shrunk),
         d * np.linalg.inv(total.T @ total + shrunk),
     )
-    v = normalised(new, (d,)).astype(np.float64)
+    v = normalise_taps(new, (d,)).astype(np.float64)
     distances = [
         np.einsum("nd,de,ne->n", v - m, q, v - m) for m, q in [*((m, p) for m in means), (mean, p0)]
     ]

@@ -13,11 +13,11 @@ from sklearn.datasets import load_digits
 
 from tfxfer.data import from_arrays, load
 from tfxfer.inputs.image.occlusion import occlusion
-from tfxfer.report.review.chart import plane
-from tfxfer.report.review.duplicates import nearest
-from tfxfer.report.review.labels import suspects
+from tfxfer.report.review.chart import place_on_plane
+from tfxfer.report.review.duplicates import find_nearest
+from tfxfer.report.review.labels import find_suspects
 from tfxfer.report.review.look import drawn_by_lot
-from tfxfer.report.review.odd import odd, said_of_many
+from tfxfer.report.review.odd import find_odd, said_of_many
 
 
 def test_a_wrong_label_is_suspected_and_the_right_one_is_suggested():
@@ -27,7 +27,7 @@ def test_a_wrong_label_is_suspected_and_the_right_one_is_suggested():
     labels = truth.copy()
     labels[[4, 7]] = [0, 2]
     probabilities[7] = [0.0, 1.0, 0.0]
-    assert suspects(labels, probabilities) == [(7, 1), (4, 1)]
+    assert find_suspects(labels, probabilities) == [(7, 1), (4, 1)]
 
 
 def test_the_thresholds_are_mean_confidences_of_each_class():
@@ -46,24 +46,26 @@ def test_the_thresholds_are_mean_confidences_of_each_class():
         if any(probabilities[i, k] >= threshold[k] for k in (0, 1))
         and probabilities[i].argmax() != labels[i]
     ]
-    assert [i for i, _ in suspects(labels, probabilities)] == sorted(expected, key=lambda i: own[i])
+    assert [i for i, _ in find_suspects(labels, probabilities)] == sorted(
+        expected, key=lambda i: own[i]
+    )
 
 
 def test_a_class_without_examples_is_never_suggested():
-    assert suspects(np.array([0, 1]), np.array([[0.4, 0.1, 0.5], [0.1, 0.4, 0.5]])) == []
+    assert find_suspects(np.array([0, 1]), np.array([[0.4, 0.1, 0.5], [0.1, 0.4, 0.5]])) == []
 
 
 def test_the_pair_that_is_the_same_picture_comes_first():
     x = np.random.default_rng(0).normal(size=(3000, 20)).astype(np.float32)
     x[2500] = 3 * x[17]
-    pairs = nearest(x, np.arange(2000, 3000), np.arange(2000), most=5)
+    pairs = find_nearest(x, np.arange(2000, 3000), np.arange(2000), most=5)
     assert pairs[0][:2] == (2500, 17) and pairs[0][2] == pytest.approx(1.0, abs=1e-5)
     assert (
         len(pairs) == 5
         and len({j for _, j, _ in pairs}) == 5
         and [s for *_, s in pairs] == sorted((s for *_, s in pairs), reverse=True)
     )
-    assert nearest(x, np.arange(0), np.arange(5), most=5) == []
+    assert find_nearest(x, np.arange(0), np.arange(5), most=5) == []
 
 
 def test_no_training_image_weighs_more_than_another():
@@ -72,7 +74,7 @@ def test_no_training_image_weighs_more_than_another():
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     z = z - z[train].mean(0)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
-    assert nearest(x, judged, train, most=1)[0][2] == pytest.approx(
+    assert find_nearest(x, judged, train, most=1)[0][2] == pytest.approx(
         (z[judged] @ z[train].T).max(), abs=1e-5
     )
 
@@ -95,7 +97,7 @@ def test_dark_blank_and_small_pictures_are_named(tmp_path):
             for i in range(len(examples))
         ]
     )
-    found = {examples.files[i]: why for i, why in odd(examples, pixels)}
+    found = {examples.files[i]: why for i, why in find_odd(examples, pixels)}
     assert found == {
         "b/1.png": "blank",
         "a/2.png": "black",
@@ -118,13 +120,13 @@ def deep_pictures(folder, nearly_black: int):
 
 def test_many_pictures_that_are_nearly_black_are_told_with_an_example(tmp_path):
     examples, pixels = deep_pictures(tmp_path, nearly_black=6)
-    (note,) = said_of_many(examples, odd(examples, pixels))
+    (note,) = said_of_many(examples, find_odd(examples, pixels))
     assert "6 of 20" in note and "a/00.png" in note and "16-bit" in note
 
 
 def test_a_few_pictures_that_are_nearly_black_are_no_note(tmp_path):
     examples, pixels = deep_pictures(tmp_path, nearly_black=3)
-    strange = odd(examples, pixels)
+    strange = find_odd(examples, pixels)
     assert len(strange) == 3 and said_of_many(examples, strange) == []
 
 
@@ -133,7 +135,7 @@ def test_many_pictures_of_one_colour_are_told_with_an_example():
         np.full((10, 8, 8, 3), 200, np.uint8) + np.arange(10, dtype=np.uint8)[:, None, None, None]
     )
     examples = from_arrays(images, [0, 1] * 5, splits=["train"] * 8 + ["test"] * 2)
-    strange = odd(examples, np.full((10, 12), 0.8, np.float32))
+    strange = find_odd(examples, np.full((10, 12), 0.8, np.float32))
     (note,) = said_of_many(examples, strange)
     assert "10 of 10" in note and examples.files[0] in note
 
@@ -141,7 +143,7 @@ def test_many_pictures_of_one_colour_are_told_with_an_example():
 def test_a_plane_puts_like_next_to_like():
     x, labels = load_digits(return_X_y=True)
     positions = np.arange(300)
-    shown, places = plane(x.astype(np.float32), positions, labels[positions], seed=0)
+    shown, places = place_on_plane(x.astype(np.float32), positions, labels[positions], seed=0)
     assert places.min() == 0 and places.max() == 1
     distances = np.linalg.norm(places[:, None] - places, axis=2) + 9 * np.eye(len(places))
     assert np.mean(labels[shown][distances.argmin(1)] == labels[shown]) > 0.8
@@ -150,7 +152,11 @@ def test_a_plane_puts_like_next_to_like():
 @pytest.mark.parametrize("count", [0, 1, 9])
 def test_too_few_examples_are_not_drawn(count):
     assert (
-        len(plane(np.eye(12, dtype=np.float32), np.arange(count), np.zeros(count, int), seed=0)[0])
+        len(
+            place_on_plane(
+                np.eye(12, dtype=np.float32), np.arange(count), np.zeros(count, int), seed=0
+            )[0]
+        )
         == 0
     )
 
@@ -180,7 +186,7 @@ def test_lots_are_drawn_from_every_class_and_the_same_ones_each_time():
 def test_pictures_from_memory_are_looked_at_too():
     images = np.random.default_rng(0).integers(0, 9, (6, 8, 8, 3), np.uint8)
     examples = from_arrays(images, [0, 1] * 3, splits=["train"] * 4 + ["test"] * 2)
-    assert {why for _, why in odd(examples, np.zeros((6, 12), np.float32))} == {"black"}
+    assert {why for _, why in find_odd(examples, np.zeros((6, 12), np.float32))} == {"black"}
 
 
 # --- features that say nothing, and some that are no numbers ---
@@ -229,7 +235,7 @@ DEGENERATE = degenerate()
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_a_plane_of_odd_features_has_places_for_all_or_for_none(name):
     x = DEGENERATE[name]
-    shown, places = plane(x, np.arange(len(x)), np.arange(len(x)) % 2, seed=0)
+    shown, places = place_on_plane(x, np.arange(len(x)), np.arange(len(x)) % 2, seed=0)
     assert places.shape == (len(shown), 2) and len(shown) in (0, len(x))
     assert np.isfinite(places).all() and not np.any((places < 0) | (places > 1))
     assert name not in FLAT or not len(shown)
@@ -238,18 +244,18 @@ def test_a_plane_of_odd_features_has_places_for_all_or_for_none(name):
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_pairs_of_odd_features_have_similarities_that_are_numbers(name):
     x = DEGENERATE[name]
-    pairs = nearest(x, np.arange(30, 60), np.arange(30), most=5)
+    pairs = find_nearest(x, np.arange(30, 60), np.arange(30), most=5)
     assert all(0 < similarity <= 1 + 1e-5 for *_, similarity in pairs)
     assert name not in FLAT or not pairs
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, 1.0])
 def test_answers_that_say_nothing_make_no_label_suspect_and_hang_on_no_part(value):
-    assert suspects(np.arange(30) % 3, np.full((30, 3), value)) in (
+    assert find_suspects(np.arange(30) % 3, np.full((30, 3), value)) in (
         [],
         [(i, 0) for i in range(30) if i % 3],
     )
-    assert suspects(np.zeros(0, int), np.zeros((0, 3))) == []
+    assert find_suspects(np.zeros(0, int), np.zeros((0, 3))) == []
     for pixels in (np.zeros((70, 70, 3)), np.full((3, 5, 3), np.nan), np.zeros((1, 1, 3))):
         heat = occlusion(lambda batch: np.full((len(batch), 2), value), pixels, 0)
         assert heat.shape == (7, 7) and not heat.any()
@@ -259,5 +265,5 @@ def test_answers_that_say_nothing_make_no_label_suspect_and_hang_on_no_part(valu
 def test_pixels_that_are_no_numbers_are_not_called_dark(value):
     images = np.random.default_rng(0).integers(0, 9, (6, 8, 8, 3), np.uint8)
     examples = from_arrays(images, [0, 1] * 3, splits=["train"] * 4 + ["test"] * 2)
-    found = odd(examples, np.full((6, 12), value, np.float32))
+    found = find_odd(examples, np.full((6, 12), value, np.float32))
     assert {why for _, why in found} <= {"blank"}

@@ -12,7 +12,7 @@ from tensorflow.python.framework import op_def_registry
 
 from tfxfer import savedmodel
 from tfxfer.errors import DeniedOperationError, SavedModelError
-from tfxfer.savedmodel.mixed import mixed
+from tfxfer.savedmodel.mixed import convert_to_mixed
 from tfxfer.savedmodel.operations import ALLOWED
 
 SPEC = tf.TensorSpec((None, 8, 8, 3), tf.float32)
@@ -289,7 +289,7 @@ def test_tensorflows_private_inliner_is_where_it_was(tiny_savedmodel):
         tf.TensorSpec((None, 32, 32, 3))
     )
     assert not {"PartitionedCall", "StatefulPartitionedCall"} & {
-        node.op for node in savedmodel.inlined(concrete).node
+        node.op for node in savedmodel.inline_functions(concrete).node
     }
 
 
@@ -451,7 +451,7 @@ def test_fast_gradients_are_those_of_the_loaded_object(kernel, size, tmp_path):
 @pytest.mark.parametrize("network", [lambda: tiny_network(dropout=0.3), vision_transformer])
 def test_in_mixed_precision_products_are_in_bfloat16_and_sums_in_float32(network, tmp_path):
     pretrained = savedmodel.read(save_reusable(network(), tmp_path / "model"))
-    graph = mixed(pretrained.inference.graph)
+    graph = convert_to_mixed(pretrained.inference.graph)
     types = {
         node.name: tf.as_dtype(node.attr["T"].type).name
         for node in graph.node

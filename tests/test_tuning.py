@@ -29,11 +29,11 @@ from tfxfer.outcome import of_model
 from tfxfer.tuning import checkpoint, setting
 from tfxfer.tuning.folds import best_epoch, prepare_folds, train_final
 from tfxfer.tuning.frozen import Heads
-from tfxfer.tuning.guard import Plan, between, plan, verdict
+from tfxfer.tuning.guard import Plan, interpolate_weights, plan, verdict
 from tfxfer.tuning.optimizers import layerwise
-from tfxfer.tuning.picking import Costs, pick_setting, said_seconds
-from tfxfer.tuning.setting import Setting, Way, prepared, weights_before
-from tfxfer.tuning.training import HeldOut, nothing, ready, train
+from tfxfer.tuning.picking import Costs, describe_seconds, pick_setting
+from tfxfer.tuning.setting import Setting, Way, prepare_fold, train_before
+from tfxfer.tuning.training import HeldOut, ignore, prepare_training, train
 
 X = np.random.default_rng(0).random((24, 6), dtype=np.float32)
 Y = np.eye(2, dtype=np.float32)[(X[:, 0] > 0.5).astype(int)]
@@ -162,7 +162,9 @@ def small() -> tuple[keras.Model, list[np.ndarray]]:
         ]
     )
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
-    return model, ready(model, keras.optimizers.SGD(0.0, momentum=0.9), batches, smoothing=0.1)
+    return model, prepare_training(
+        model, keras.optimizers.SGD(0.0, momentum=0.9), batches, smoothing=0.1
+    )
 
 
 def batches(epoch: int, done: int) -> tf.data.Dataset:
@@ -464,7 +466,11 @@ def test_models_that_are_right_on_the_same_examples_are_no_gain():
 
 def test_between_is_frozen_at_0_and_tuned_at_1():
     a, b = [np.zeros(3, np.float32)], [np.full(3, 4, np.float32)]
-    assert [float(between(a, b, share)[0][0]) for share in (0.0, 0.25, 1.0)] == [0.0, 1.0, 4.0]
+    assert [float(interpolate_weights(a, b, share)[0][0]) for share in (0.0, 0.25, 1.0)] == [
+        0.0,
+        1.0,
+        4.0,
+    ]
 
 
 # --- from photos ---
@@ -918,7 +924,7 @@ def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_p
         seed=0,
         folder=tmp_path,
         until=float("inf"),
-        show=nothing,
+        show=ignore,
         strategy=one,
         longest=8,
     )
@@ -953,16 +959,16 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
         seed=0,
         folder=tmp_path,
         until=float("inf"),
-        show=nothing,
+        show=ignore,
         strategy=tf.distribute.get_strategy(),
     )
     head = heads_of(features).start(how.folds[0][0])
     one = Setting(last, (1,), 0.01)
     whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
-    first = prepared(one, way, head, *how.folds[0])
-    weights = setting.trained(first, "first", 2).weights[-1]
-    before = weights_before(whole, way, head, *how.folds[0], "before", epochs=2)
-    fold = prepared(whole, way, head, *how.folds[0]).starting_from(before)
+    first = prepare_fold(one, way, head, *how.folds[0])
+    weights = setting.train_fold(first, "first", 2).weights[-1]
+    before = train_before(whole, way, head, *how.folds[0], "before", epochs=2)
+    fold = prepare_fold(whole, way, head, *how.folds[0]).starting_from(before)
     rows = how.folds[0][1]
     np.testing.assert_allclose(fold.logits(fold.first), first.logits(weights), atol=1e-3)
     moved = np.abs(fold.logits(fold.first) - head.logits(features.output[rows])).max()
@@ -979,7 +985,7 @@ def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
         seed=0,
         folder=tmp_path,
         until=float("inf"),
-        show=nothing,
+        show=ignore,
         strategy=tf.distribute.get_strategy(),
     )
 
@@ -993,7 +999,7 @@ def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
 
     before = graphs()
     head = linear_head(features, how.folds[0][0])
-    setting.trained(prepared(one, way, head, *how.folds[0]), "one", 1)
+    setting.train_fold(prepare_fold(one, way, head, *how.folds[0]), "one", 1)
     assert graphs() - before
     way.keep_models_of(None)
     assert not graphs() - before
@@ -1054,7 +1060,7 @@ def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
         seed=0,
         folder=tmp_path,
         until=until,
-        show=nothing,
+        show=ignore,
         strategy=tf.distribute.get_strategy(),
     )
     costs = Costs({one.task: 1e-3, deeper.task: 1.0}, how, way)
@@ -1075,7 +1081,7 @@ def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
     ],
 )
 def test_times_are_said_in_minutes(low, high, said):
-    assert said_seconds(low, high) == said
+    assert describe_seconds(low, high) == said
 
 
 def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path):
@@ -1251,7 +1257,7 @@ def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, 
         seed=0,
         folder=tmp_path,
         until=until,
-        show=nothing,
+        show=ignore,
         strategy=tf.distribute.get_strategy(),
     )
     heads = heads_of(features)

@@ -23,8 +23,8 @@ from tfxfer.distribute import devices, workers
 from tfxfer.features import Extractor
 from tfxfer.tuning import optimizers
 from tfxfer.tuning.frozen import Heads
-from tfxfer.tuning.setting import Setting, Way, prepared, trained
-from tfxfer.tuning.training import nothing
+from tfxfer.tuning.setting import Setting, Way, prepare_fold, train_fold
+from tfxfer.tuning.training import ignore
 
 BATCH = 12  # 2, 3 and 4 replicas divide it
 
@@ -43,7 +43,7 @@ class Losses(keras.callbacks.Callback):
 def seen(strategy, rows: np.ndarray, size: int) -> list[int]:
     """Return which rows this worker's replicas are given in an epoch."""
     found = []
-    for step in workers.batched(
+    for step in workers.make_batches(
         strategy, rows, size, examples=tf.data.Dataset.from_tensor_slices, then=lambda at: at
     ):
         for part in strategy.experimental_local_results(step):
@@ -139,18 +139,18 @@ def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> d
         seed=0,
         folder=folder,
         until=float("inf"),
-        show=nothing,
+        show=ignore,
         strategy=strategy,
     )
     setting = Setting(task, (task.unfreeze,), 1e-3)
-    fold = prepared(setting, way, fitted, seen=rows, held=held)
+    fold = prepare_fold(setting, way, fitted, seen=rows, held=held)
     held_out = tuning.HeldOut(
         answers=lambda model: task.answers(model, held, 7),
         labels=features.examples.labels[held],
         watch=(np.arange(len(held)),),
         patience=9,
     )
-    result = trained(fold, "one", way.epochs, held_out=held_out)
+    result = train_fold(fold, "one", way.epochs, held_out=held_out)
     model = task.finish(fold.model, fitted)
     answers = np.asarray(model(images))
     if not workers.place(strategy)[0]:

@@ -179,7 +179,7 @@ class Backbone(keras.layers.Layer):
         # weights.
         super().__init__(name=name, dtype="float32", autocast=False)
         with tf.init_scope():  # also where Keras traces, as in the build() of a model
-            pretrained, self.handle, known, self.sha256 = opened(
+            pretrained, self.handle, known, self.sha256 = open_network(
                 handle, image_size, arguments, trust=trust
             )
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
@@ -367,7 +367,7 @@ class Backbone(keras.layers.Layer):
             tap_widths=(),
             fingerprint=key,
         )
-        part = savedmodel.after(network, values, first)
+        part = savedmodel.cut_after(network, values, first)
         rest = Backbone(
             part,
             trainable=not self.why_frozen,
@@ -384,7 +384,7 @@ class Backbone(keras.layers.Layer):
             stages, taps: as in `cut`.
         """
         network, first = self.pretrained, len(self.stages) - stages
-        part = savedmodel.front(network, first, self._taps_before(first, taps))
+        part = savedmodel.cut_front(network, first, self._taps_before(first, taps))
         layer = Backbone(
             part, trainable=False, value_range=self.value_range, batch_norm="inference"
         )
@@ -740,7 +740,7 @@ class Backbone(keras.layers.Layer):
         self._pretrained.it = KNOWN[self._keep().digest] = loaded
 
 
-def sides(image_size: Any) -> tuple[int, int]:
+def height_and_width(image_size: Any) -> tuple[int, int]:
     """(height, width) of one number or two.
 
     Raises:
@@ -782,7 +782,7 @@ def constant(value: np.ndarray):
     return lambda shape, dtype=None: tf.constant(value)
 
 
-def opened(
+def open_network(
     handle: Any, image_size: Any, arguments: Any, trust: bool
 ) -> tuple[Pretrained, str, tuple[float, float] | None, str | None]:
     """Resolve a handle and read its SavedModel.
@@ -793,7 +793,7 @@ def opened(
     """
     if isinstance(handle, Pretrained):
         return handle, "a SavedModel read before", None, None
-    size = None if image_size is None else sides(image_size)
+    size = None if image_size is None else height_and_width(image_size)
     found = handles.resolve(handle)
     if size is None and found.entry is not None:
         size = (found.entry.image_size, found.entry.image_size)

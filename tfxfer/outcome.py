@@ -25,7 +25,7 @@ from tfxfer.inputs.image import decode as preprocess
 from tfxfer.run import Run
 from tfxfer.run.attempt import Failure, attempt, keep, optional
 from tfxfer.tuning import Competition
-from tfxfer.tuning.training import nothing
+from tfxfer.tuning.training import ignore
 
 LOG = logging.getLogger(__name__)
 BLOCK = 1024  # rows that are in memory at once
@@ -479,7 +479,7 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
             keep(run, what, done)
             working = not isinstance(done, Failure)
 
-    return show if run.is_main_worker else nothing
+    return show if run.is_main_worker else ignore
 
 
 def settle(

@@ -24,7 +24,7 @@ from tfxfer import data
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, MissingExtraError
-from tfxfer.features import Computation, Pixels, computed, of_pixels, of_prefix
+from tfxfer.features import Computation, Pixels, compute_shards, of_pixels, of_prefix
 
 try:
     import apache_beam
@@ -131,7 +131,7 @@ class Worker:
         for how in self.computations:
             held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
             mine = [next(wanted) for _ in how.keys]
-            for _, views in computed(
+            for _, views in compute_shards(
                 how,
                 Pixels(examples, how.image_size, how.value_range, self.plan.batch_size),
                 mine,

@@ -10,7 +10,7 @@ from tfxfer.data.class_names import with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_images, find_photos, read_folder
-from tfxfer.data.packed import is_packed, unpacked
+from tfxfer.data.packed import is_packed, unpack_data
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
@@ -147,5 +147,5 @@ def find_source(
     if path.suffix.lower() in TABLES and path.exists():
         return read_table(path, source)
     if is_packed(path):
-        return read_folder(unpacked(path, source), source, judging)
+        return read_folder(unpack_data(path, source), source, judging)
     return None

@@ -17,7 +17,7 @@ import numpy as np
 
 from tfxfer.cache import Cache
 from tfxfer.data.class_names import check_class_names, notes_on, with_plain_names
-from tfxfer.data.duplicates import conflicts, copies, counted, leaks, shown
+from tfxfer.data.duplicates import counted, find_conflicts, find_copies, find_leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
@@ -104,7 +104,7 @@ def assemble(
         splits = split(names, digests, groups, seed=seed, source=found.source)
     else:
         splits = [found.splits[i] for i in at]
-        drop, said = leaks([found.files[i] for i in at], digests, splits)
+        drop, said = find_leaks([found.files[i] for i in at], digests, splits)
         notes += said
         stay = sorted(set(range(len(at))) - set(drop))
         if "train" in splits and not any(splits[i] == "train" for i in stay):
@@ -120,8 +120,8 @@ def assemble(
         )
         _check_splits(names, splits, found.source)
     files = [found.files[i] for i in at]
-    notes += conflicts(files, digests, names)
-    notes += copies(digests, names, splits)
+    notes += find_conflicts(files, digests, names)
+    notes += find_copies(digests, names, splits)
     used = set(names)
     classes = (
         [name for name in found.classes if name in used]

@@ -8,7 +8,7 @@ SHOWN = 3
 RANK = {"test": 0, "validation": 1, "train": 2}
 
 
-def leaks(
+def find_leaks(
     files: Sequence[str], digests: Sequence[str], splits: Sequence[str]
 ) -> tuple[list[int], list[str]]:
     """Find the images to drop so that no content is in two splits.
@@ -34,7 +34,7 @@ def leaks(
     return drop, notes
 
 
-def conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]) -> list[str]:
+def find_conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return a note if identical images have different labels.
 
     They are kept, because only the user knows which label is right.
@@ -54,7 +54,7 @@ def conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]
     return []
 
 
-def firsts(digests: Sequence[str], labels: Sequence[Hashable]) -> list[int]:
+def find_firsts(digests: Sequence[str], labels: Sequence[Hashable]) -> list[int]:
     """Return the indices of images that are no copy of an earlier one with the same label."""
     first: dict[tuple[str, Hashable], int] = {}
     for i, image in enumerate(zip(digests, labels, strict=True)):
@@ -62,12 +62,12 @@ def firsts(digests: Sequence[str], labels: Sequence[Hashable]) -> list[int]:
     return list(first.values())
 
 
-def copies(digests: Sequence[str], names: Sequence[str], splits: Sequence[str]) -> list[str]:
+def find_copies(digests: Sequence[str], names: Sequence[str], splits: Sequence[str]) -> list[str]:
     """Return a note for each part in which images are there more than once."""
     notes = []
     for part in RANK:
         mine = [i for i, split in enumerate(splits) if split == part]
-        different = len(firsts([digests[i] for i in mine], [names[i] for i in mine]))
+        different = len(find_firsts([digests[i] for i in mine], [names[i] for i in mine]))
         if many := len(mine) - different:
             notes.append(
                 f"{many} of {len(mine)} {part} images are copies of others there. Each image "

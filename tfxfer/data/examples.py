@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.data.duplicates import firsts
+from tfxfer.data.duplicates import find_firsts
 
 SPLITS = ("train", "validation", "test")
 IN_MEMORY = ("arrays", "tf.data")  # sources that `load` can't read again
@@ -119,7 +119,7 @@ class Examples:
             int64, some of `positions`, in the same order.
         """
         at = np.asarray(positions, np.int64)
-        return at[firsts([self.digests[i] for i in at], self.labels[at].tolist())]
+        return at[find_firsts([self.digests[i] for i in at], self.labels[at].tolist())]
 
     def take(self, positions: Any) -> "Examples":
         """Return the examples at these indices, in this order."""

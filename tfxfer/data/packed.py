@@ -28,7 +28,7 @@ def is_packed(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and path.exists() and not path.is_dir()
 
 
-def unpacked(path: Path, source: str) -> Path:
+def unpack_data(path: Path, source: str) -> Path:
     """Unpack an archive into the cache and return the folder; the same content is unpacked once.
 
     Args:
@@ -69,7 +69,7 @@ def unzip(file: BinaryIO, folder: Path, source: str) -> None:
     """Unpack a ZIP file into a new folder.
 
     Raises:
-        DataError: see `unpacked`.
+        DataError: see `unpack_data`.
     """
     folder.mkdir(parents=True)
     try:

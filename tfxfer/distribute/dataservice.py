@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.distribute.rendezvous import call
-from tfxfer.distribute.workers import Strategy, dealt, shared_out
+from tfxfer.distribute.workers import Strategy, deal_rows, distribute_batches
 from tfxfer.errors import DistributeError
 from tfxfer.process.pipelines import without_autotuning
 
@@ -28,7 +28,7 @@ SILENT = (
 def batched(
     strategy: Strategy, rows: np.ndarray, size: int, address: str, load: Callable[[tf.Tensor], Any]
 ) -> Any:
-    """Like `workers.batched`, but the batches are computed by a tf.data service.
+    """Like `workers.make_batches`, but the batches are computed by a tf.data service.
 
     Args:
         address: host:port of the service's dispatcher.
@@ -49,9 +49,9 @@ def batched(
         return without_autotuning(counted.prefetch(2))
 
     return (
-        mine(*dealt(rows, size, 1, first=0, count=1))
+        mine(*deal_rows(rows, size, 1, first=0, count=1))
         if strategy.num_replicas_in_sync == 1
-        else shared_out(strategy, rows, size, make=mine)
+        else distribute_batches(strategy, rows, size, make=mine)
     )
 
 

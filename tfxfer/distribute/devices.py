@@ -74,7 +74,7 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
         if device == "cpu"
         else f"no GPU ({why_no_gpu()})"
     )
-    index, count = workers()
+    index, count = find_place()
     if name == "multiworker" or (name == "auto" and count > 1):
         if count < 2:
             raise DistributeError(
@@ -215,7 +215,7 @@ def multiworker(wait: float) -> tf.distribute.Strategy:
         try:
             return tf.distribute.MultiWorkerMirroredStrategy(found)
         except tf.errors.OpError as error:
-            index, _ = workers()
+            index, _ = find_place()
             raise DistributeError(
                 f"worker {index} can't listen on {addresses[index]}: {error.message or error}. Is "
                 "the port in use? Choose another one."
@@ -342,7 +342,7 @@ def checked(resolver: Any) -> Any:
 def open_port() -> str:
     """Return a warning about the worker's port, which TensorFlow opens to every network."""
     found = cluster()
-    port = addresses_of(found)[workers()[0]].rpartition(":")[2] if found else "none"
+    port = addresses_of(found)[find_place()[0]].rpartition(":")[2] if found else "none"
     return (
         f"warning: port {port} is open to every network of this machine, and anybody who reaches "
         "it can run code as you; use a private network or a firewall (docs/distribute.md, Security)"
@@ -355,7 +355,7 @@ def addresses_of(resolver: Any) -> list[str]:
     return [*spec.get("chief", []), *spec.get("worker", [])]
 
 
-def workers() -> tuple[int, int]:
+def find_place() -> tuple[int, int]:
     """Return (number of this worker, number of workers), without connecting to any.
 
     The chief has number 0. Where there is one process, the answer is (0, 1).
@@ -376,7 +376,7 @@ def devices() -> list[tuple[str, str]]:
         found.append((f"gpu {i}", str(details.get("device_name", gpu.name))))
     found += [] if gpus else [("gpu", f"none: {why_no_gpu()}")]
     found.append(("tpu", tpu_name() or "none: TPU_NAME is not set, and this is not a TPU VM"))
-    index, count = workers()
+    index, count = find_place()
     return [
         *found,
         (

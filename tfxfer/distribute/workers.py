@@ -40,16 +40,16 @@ def local(strategy: Strategy) -> int:
 # --- messages ---
 
 
-def everyones(strategy: Strategy, numbers: np.ndarray) -> np.ndarray:
+def gather_from_workers(strategy: Strategy, numbers: np.ndarray) -> np.ndarray:
     """Collect the numbers of all workers: int [n] of each becomes int64 [workers, n]."""
     index, count = place(strategy)
     mine = np.zeros((count, len(numbers)), np.int64)
     mine[index] = numbers
-    return mine if count == 1 else summed(strategy)(tf.constant(mine)).numpy()
+    return mine if count == 1 else make_sum(strategy)(tf.constant(mine)).numpy()
 
 
 @lru_cache
-def summed(strategy: Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+def make_sum(strategy: Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function that adds up the tensors of all workers."""
     each = local(strategy)
 
@@ -68,10 +68,12 @@ def summed(strategy: Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def barrier(strategy: Strategy) -> None:
     """Wait until all workers have come here."""
-    everyones(strategy, np.zeros(1, np.int64))
+    gather_from_workers(strategy, np.zeros(1, np.int64))
 
 
-def chiefs(strategy: Strategy, make: Callable[[], T], known: Sequence[type] = ()) -> T:
+def broadcast_from_chief(
+    strategy: Strategy, make: Callable[[], T], known: Sequence[type] = ()
+) -> T:
     """Return on every worker what `make` returns on the main worker (the chief).
 
     What depends on clocks, disks or the last bits of a sum must be the same for all workers.
@@ -87,9 +89,9 @@ def chiefs(strategy: Strategy, make: Callable[[], T], known: Sequence[type] = ()
     if count == 1:
         return make()
     made = parcel.pack(make(), known) if not index else b""
-    size = -(-int(everyones(strategy, np.array([len(made)]))[0, 0]) // 4) * 4
+    size = -(-int(gather_from_workers(strategy, np.array([len(made)]))[0, 0]) // 4) * 4
     mine = np.frombuffer(made.ljust(size, b"\0"), np.int32)
-    sent = summed(strategy)(tf.constant(mine)).numpy().tobytes()
+    sent = make_sum(strategy)(tf.constant(mine)).numpy().tobytes()
     try:
         return parcel.unpack(sent, known)
     except ValueError as error:
@@ -111,7 +113,7 @@ def agree(strategy: Strategy, **facts: str) -> None:
             for fact in facts.values()
         ]
     ).ravel()
-    found = everyones(strategy, hashes)
+    found = gather_from_workers(strategy, hashes)
     apart = [
         f"worker {i} has other {name.replace('_', ' ')}"
         for i in range(len(found))
@@ -137,7 +139,7 @@ def order(rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
-def dealt(
+def deal_rows(
     rows: np.ndarray, size: int, replicas: int, first: int, count: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """The rows of `count` replicas from number `first` on.
@@ -159,7 +161,7 @@ def dealt(
     return np.concatenate(found), np.concatenate(counts), chunk
 
 
-def batched(
+def make_batches(
     strategy: Strategy,
     rows: np.ndarray,
     size: int,
@@ -180,7 +182,7 @@ def batched(
         return without_autotuning(examples(rows).batch(size).map(then).prefetch(2))
 
     def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
-        if static(strategy):
+        if needs_static_shapes(strategy):
             return examples(found).batch(chunk, drop_remainder=True).map(then).prefetch(2)
         both = tf.data.Dataset.zip(
             (examples(found), tf.data.Dataset.from_tensor_slices(counts))
@@ -191,10 +193,10 @@ def batched(
             )
         ).prefetch(2)
 
-    return shared_out(strategy, rows, size, make=mine)
+    return distribute_batches(strategy, rows, size, make=mine)
 
 
-def shared_out(
+def distribute_batches(
     strategy: Strategy,
     rows: np.ndarray,
     size: int,
@@ -205,20 +207,20 @@ def shared_out(
     Under a TPU, a last batch that isn't full is left out.
 
     Args:
-        make: takes what `dealt` returns, and makes this worker's data set.
+        make: takes what `deal_rows` returns, and makes this worker's data set.
     """
     replicas = strategy.num_replicas_in_sync
-    rows = rows[: len(rows) // size * size] if static(strategy) else rows
+    rows = rows[: len(rows) // size * size] if needs_static_shapes(strategy) else rows
 
     def mine(context: tf.distribute.InputContext) -> tf.data.Dataset:
         count = replicas // context.num_input_pipelines
-        part = dealt(rows, size, replicas, first=context.input_pipeline_id * count, count=count)
+        part = deal_rows(rows, size, replicas, first=context.input_pipeline_id * count, count=count)
         return without_autotuning(make(*part))
 
     return strategy.distribute_datasets_from_function(mine)
 
 
-def unshareable(batch: int, replicas: int) -> str:
+def explain_unshareable(batch: int, replicas: int) -> str:
     """Why a batch with fewer examples than there are replicas is refused."""
     return (
         f"a batch of {batch} can't be shared out among {replicas} replicas. "
@@ -226,8 +228,8 @@ def unshareable(batch: int, replicas: int) -> str:
     )
 
 
-def exactly(strategy: Strategy, steps: int) -> dict[str, int]:
-    """Options of `fit` for a data set of `batched`.
+def steps_option(strategy: Strategy, steps: int) -> dict[str, int]:
+    """Options of `fit` for a data set of `make_batches`.
 
     Without the number of steps, Keras 3 ends a distributed epoch with one more step, on no
     examples, in which the momentum still moves the weights.
@@ -235,7 +237,7 @@ def exactly(strategy: Strategy, steps: int) -> dict[str, int]:
     return {"steps_per_epoch": steps} if strategy.num_replicas_in_sync > 1 else {}
 
 
-def static(strategy: Strategy) -> bool:
+def needs_static_shapes(strategy: Strategy) -> bool:
     """Whether all shapes must be known in advance, as on a TPU."""
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
@@ -244,7 +246,7 @@ def as_tuple(values: Any) -> tuple:
     return values if isinstance(values, tuple) else (values,)
 
 
-def predicted(
+def predict_rows(
     strategy: Strategy,
     model: keras.Model,
     rows: np.ndarray,
@@ -272,10 +274,14 @@ def predicted(
 
     count = len(rows)
     # If a last batch that isn't full would be left out, it is filled up.
-    places = np.arange(-(-count // size) * size) % count if static(strategy) else np.arange(count)
+    places = (
+        np.arange(-(-count // size) * size) % count
+        if needs_static_shapes(strategy)
+        else np.arange(count)
+    )
     found = [
         step(batch)
-        for batch in batched(
+        for batch in make_batches(
             strategy, places, size, examples=placed, then=lambda at, x: (at, then(x))
         )
     ]

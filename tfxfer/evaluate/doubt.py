@@ -17,7 +17,7 @@ from tfxfer.data import Examples
 from tfxfer.data.folds import sample
 from tfxfer.errors import RunError
 from tfxfer.evaluate import lowest, members, share, strangeness
-from tfxfer.evaluate.unknown import Unknown, out_of_fold, unknown
+from tfxfer.evaluate.unknown import Unknown, fit_unknown, out_of_fold
 from tfxfer.safety.arrays import read_arrays
 
 COVERAGE = 0.9  # share of sets that contain the true class, for the figures in metrics.json
@@ -38,7 +38,7 @@ class Doubt:
         the score was not fitted on.
     by: where these examples are from: "validation"; where that has fewer than 200, "validation and
         folds of train", or "folds of train" alone.
-    tail: where the columns that `unknown` reads begin in the features that the head sees, counted
+    tail: where the columns that `unknown.scores` reads begin in the features that the head sees, counted
         from their end.
     unknown: the score for "none of these".
     """
@@ -179,7 +179,7 @@ def doubt(
     train, validation = examples.where("train"), examples.where("validation")
     train = train[sample(examples.labels[train], EXAMPLES, seed)]
     x, labels = outputs(train), examples.labels[train]
-    fitted = unknown(x, labels)
+    fitted = fit_unknown(x, labels)
     units = None if examples.units is None else examples.units[train]
     known, by = (
         [fitted.scores(outputs(validation))] if len(validation) else [],

@@ -10,7 +10,7 @@ from scipy import linalg
 from scipy.linalg.blas import ssyrk
 
 from tfxfer.data.folds import deal
-from tfxfer.heads.fitted import normalised, one_thread
+from tfxfer.heads.fitted import normalise_taps, one_thread
 
 FOLDS = 5
 
@@ -41,19 +41,19 @@ class Unknown:
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """Return float32 [n] for features [n, d], which are scaled to length one first."""
-        z = (normalised(x, (len(self.mean),)) - self.mean) @ self.project
+        z = (normalise_taps(x, (len(self.mean),)) - self.mean) @ self.project
         return np.einsum("nc,cd,nd->n", z, self.quadratic, z, optimize=True) + np.min(
             self.offsets - self.slopes * z, 1
         )
 
 
 @one_thread
-def unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
+def fit_unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
     """Fit on features [n, d] and labels int [n].
 
     The features are scaled to length one first. Classes without an example are ignored.
     """
-    x = normalised(x, (x.shape[1],))
+    x = normalise_taps(x, (x.shape[1],))
     _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
     means = np.zeros((len(counts), x.shape[1]), np.float64)
     np.add.at(means, places, x)
@@ -95,7 +95,7 @@ def out_of_fold(
         [
             np.zeros(0, np.float32),
             *(
-                unknown(x[folds != i], labels[folds != i]).scores(x[folds == i])
+                fit_unknown(x[folds != i], labels[folds != i]).scores(x[folds == i])
                 for i in range(folds.max() + 1)
             ),
         ]

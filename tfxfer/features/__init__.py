@@ -1,7 +1,7 @@
 """Features of every example from the frozen network, kept on disk and looked up by content."""
 
-from tfxfer.features.computation import Computation, computed, key_of, of_pixels, of_prefix
-from tfxfer.features.extraction import Extractor, extract, lacking, raw_pixels
+from tfxfer.features.computation import Computation, compute_shards, key_of, of_pixels, of_prefix
+from tfxfer.features.extraction import Extractor, extract, find_missing, raw_pixels
 from tfxfer.features.pixels import Pixels, named, reason
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Columns, Features
@@ -13,10 +13,10 @@ __all__ = [
     "Features",
     "Pixels",
     "Progress",
-    "computed",
+    "compute_shards",
     "extract",
+    "find_missing",
     "key_of",
-    "lacking",
     "named",
     "of_pixels",
     "of_prefix",

@@ -19,7 +19,7 @@ from tfxfer.backbone import Prefix
 from tfxfer.features.engines import ENGINES, Engine
 from tfxfer.features.pixels import Pixels
 from tfxfer.inputs.image import decode as preprocess
-from tfxfer.inputs.image.augment import augmented as augmented_pixels
+from tfxfer.inputs.image.augment import augment_images as augmented_pixels
 from tfxfer.inputs.image.augment import seed_of
 
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
@@ -83,9 +83,9 @@ def of_prefix(
             f"Expected precision to be float32 or bf16. Received: precision={precision!r}"
         )
     views: list[View] = (
-        [partial(augmented, kinds=augment, number=number)] if augment else [as_it_is]
+        [partial(augment_batch, kinds=augment, number=number)] if augment else [as_it_is]
     )
-    views += [mirrored] if mirror else []
+    views += [mirror_images] if mirror else []
     names = [[*augment, number] if augment else 0, 1]
     keys = [
         key_of(prefix, engine, precision, view=name, dtype=dtype) for name in names[: len(views)]
@@ -109,7 +109,7 @@ def of_pixels(size: int = 32) -> Computation:
     return Computation(
         keys=(key,),
         views=(as_it_is,),
-        start=lambda: flat,
+        start=lambda: flatten_maps,
         width=size * size * 3,
         image_size=image_size,
         value_range=value_range,
@@ -145,12 +145,12 @@ def as_it_is(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
     return batch
 
 
-def mirrored(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
+def mirror_images(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
     """The images with left and right exchanged."""
     return batch[:, :, ::-1]
 
 
-def augmented(
+def augment_batch(
     batch: np.ndarray, digests: Sequence[str], *, kinds: tuple[str, ...], number: int
 ) -> np.ndarray:
     """View `number` of each image; images that fill up the last batch stay as they are."""
@@ -163,12 +163,12 @@ def augmented(
     )
 
 
-def flat(batch: np.ndarray) -> np.ndarray:
+def flatten_maps(batch: np.ndarray) -> np.ndarray:
     """The pixels themselves, one row for each image."""
     return batch.reshape(len(batch), -1)
 
 
-def computed(
+def compute_shards(
     how: Computation, pixels: Pixels, wanted: Sequence[Sequence[int]], bad: dict[int, str] | None
 ) -> Iterator[tuple[int, list[tuple[int, list[int], np.ndarray]]]]:
     """Compute rows batch by batch; the next images are decoded while the engine works.

@@ -45,7 +45,7 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
             f"Try --engine openvino --engine-precision {precision}, "
             "or leave --engine-precision out."
         )
-    graph = folded(needed(prefix))
+    graph = fold_batch_norm(needed(prefix))
 
     def features(pixels: tf.Tensor) -> tf.Tensor:
         return tf.graph_util.import_graph_def(
@@ -152,7 +152,7 @@ def owner(tensor: str) -> str:
     return tensor.split(":")[0].lstrip("^")
 
 
-def folded(graph: GraphDef) -> GraphDef:
+def fold_batch_norm(graph: GraphDef) -> GraphDef:
     """The graph with each BatchNorm in inference mode folded into the convolution before it.
 
     A BiasAdd takes the place of the BatchNorm. Convolution and BatchNorm together compute

@@ -18,7 +18,7 @@ from tfxfer.cache import Cache
 from tfxfer.data import Examples, drop_undecodable
 from tfxfer.distribute.workers import Strategy, barrier, place
 from tfxfer.errors import ImageError
-from tfxfer.features.computation import Computation, computed, of_pixels, of_prefix
+from tfxfer.features.computation import Computation, compute_shards, of_pixels, of_prefix
 from tfxfer.features.pixels import Pixels, named
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
@@ -177,7 +177,7 @@ def fill(
     what: str = "features",
 ) -> Examples:
     """Compute what the cache lacks, and return the examples that can be decoded."""
-    wanted = lacking(how, cache, examples)
+    wanted = find_missing(how, cache, examples)
     todo = len(set().union(*wanted))
     if not todo:
         return examples
@@ -200,7 +200,9 @@ def fill(
                 parts.clear()
 
     with closing(Progress(todo, progress, what)) as shown:
-        for images, views in computed(how, pixels, wanted, bad=bad if skip_bad_images else None):
+        for images, views in compute_shards(
+            how, pixels, wanted, bad=bad if skip_bad_images else None
+        ):
             for number, positions, rows in views:
                 held[number][0].extend(positions)
                 held[number][1].append(rows)
@@ -208,10 +210,10 @@ def fill(
             shown.update(images)
         keep(1)
     memory.give_back()
-    return without(examples, bad)
+    return leave_out(examples, bad)
 
 
-def lacking(how: Computation, cache: Cache, examples: Examples) -> list[list[int]]:
+def find_missing(how: Computation, cache: Cache, examples: Examples) -> list[list[int]]:
     """For each view, the positions whose row the cache lacks; files with the same content once.
 
     Raises:
@@ -229,6 +231,6 @@ def distinct(digests: Sequence[str], positions: Sequence[int]) -> list[int]:
     return list({digests[i]: i for i in reversed(positions)}.values())[::-1]
 
 
-def without(examples: Examples, bad: dict[int, str]) -> Examples:
+def leave_out(examples: Examples, bad: dict[int, str]) -> Examples:
     """The examples without those that can't be decoded (see `data.drop_undecodable`)."""
     return drop_undecodable(examples, {examples.digests[i]: why for i, why in bad.items()})

@@ -46,12 +46,12 @@ def unpack(path: Path, wanted: str = "") -> tuple[Path, str]:
         with open_regular(path) as file:
             digest = checksum.of_file(file)
             checksum.check(str(path), digest, wanted)
-            return inside(unpacked(file, str(path), digest))[0], digest
+            return inside(unpack_archive(file, str(path), digest))[0], digest
     except OSError as error:
         raise ArchiveError(f"{path} can't be read ({error.strerror}).") from error
 
 
-def unpacked(file: BinaryIO, name: str, digest: str) -> Path:
+def unpack_archive(file: BinaryIO, name: str, digest: str) -> Path:
     """Return the folder of the cache with the content of the archive that has this hash."""
     folder = default_folder() / "archives" / digest[:32]
     if folder.exists() and (found := fault(folder)):

@@ -139,7 +139,7 @@ class Plain(urllib.request.HTTPHandler):
 def opener(watch: Watch) -> urllib.request.OpenerDirector:
     """Return an opener for http:// and https:// only, with the proxy that the environment names.
 
-    The opener follows no redirects; `opened` follows them one by one.
+    The opener follows no redirects; `open_url` follows them one by one.
     """
     context = Context(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
@@ -181,7 +181,7 @@ def download(
         OSError, ValueError, http.client.HTTPException: see `urllib.request.urlopen`.
     """
     digest = hashlib.sha256()
-    with Watch(pace) as watch, refused(url, watch), opened(url, watch) as response:
+    with Watch(pace) as watch, raise_if_refused(url, watch), open_url(url, watch) as response:
         announced = response.length
         if announced is not None and announced > pace.size:
             raise too_much(url, pace)
@@ -206,7 +206,7 @@ def answer_of_303(url: str, pace: Pace = PACE) -> str:
     Raises:
         HandleError: the answer has another status, or see `download`.
     """
-    with Watch(pace) as watch, refused(url, watch):
+    with Watch(pace) as watch, raise_if_refused(url, watch):
         try:
             with opener(watch).open(url, timeout=pace.silence) as response:
                 code = response.status
@@ -219,7 +219,7 @@ def answer_of_303(url: str, pace: Pace = PACE) -> str:
 
 
 @contextlib.contextmanager
-def refused(url: str, watch: Watch) -> Iterator[None]:
+def raise_if_refused(url: str, watch: Watch) -> Iterator[None]:
     """Raise HandleError with the reason of the watch if the watch closed the connection.
 
     An error that follows is then only a consequence. Other errors are raised as they are.
@@ -240,7 +240,7 @@ def refused(url: str, watch: Watch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(url: str, watch: Watch) -> Iterator[Any]:
+def open_url(url: str, watch: Watch) -> Iterator[Any]:
     """Open `url`, follow its redirects, and yield the response.
 
     Raises:

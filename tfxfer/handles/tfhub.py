@@ -93,12 +93,12 @@ def fetch(url: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str | No
             if not place.startswith("gs://"):
                 raise HandleError(f"{url} answers {place[:100]!r}; expected a gs:// folder.")
             return copy(place, wanted, pace)
-        return fetched(url, wanted, pace)
+        return fetch_once(url, wanted, pace)
     except (*BROKEN, OSError, ValueError, tf.errors.OpError) as error:
         raise HandleError(f"{url} can't be fetched: {reason(error)}") from error
 
 
-def fetched(url: str, wanted: str, pace: Pace) -> tuple[Path, str | None]:
+def fetch_once(url: str, wanted: str, pace: Pace) -> tuple[Path, str | None]:
     """Fetch an archive and return the folder with its content; see `fetch`."""
     folder = hub_folder() / hashlib.sha1(url.encode()).hexdigest()
     found = ""

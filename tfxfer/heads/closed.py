@@ -13,7 +13,7 @@ from scipy import linalg
 from scipy.linalg.blas import ssyrk
 
 from tfxfer.data.folds import sample
-from tfxfer.heads.fitted import Array, Fitted, blocks, centred, normalised, one_thread
+from tfxfer.heads.fitted import Array, Fitted, blocks, centre_classes, normalise_taps, one_thread
 
 # Ridge picks its strength on at most so many examples, because the time of an eigendecomposition
 # grows with the cube of their number.
@@ -194,14 +194,14 @@ def gaussian(
     rows = np.arange(len(labels)) if rows is None else rows
     labels, width = np.asarray(labels)[rows], sum(widths)
     if len(rows) <= width // 3:
-        x = normalised(np.asarray(features[rows])[:, -width:], widths)
+        x = normalise_taps(np.asarray(features[rows])[:, -width:], widths)
         return from_dual(
             "gaussian", x, widths, *gaussian_dual(x @ x.T, labels, classes, width=width)
         )
     means, mean = class_means(features, rows, labels, classes=classes, widths=widths)
     scatter = np.zeros((width, width), np.float32, order="F")
     for where, x in blocks(features, rows, width):
-        residual = normalised(x, widths) - means[labels[where]]
+        residual = normalise_taps(x, widths) - means[labels[where]]
         scatter = ssyrk(1.0, residual.T, 1.0, scatter, lower=1, overwrite_c=1)
     t = float(np.trace(scatter, dtype=np.float64)) / (len(rows) - 1) or 1.0
     off = (means - mean).T.astype(np.float32)
@@ -231,7 +231,7 @@ def ridge(
     shares(labels, classes)
     if strength is None or len(rows) <= width // 3:
         few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
-        x = normalised(np.asarray(features[rows[few]])[:, -width:], widths)
+        x = normalise_taps(np.asarray(features[rows[few]])[:, -width:], widths)
         alpha, bias, _, strength = ridge_dual(x @ x.T, labels[few], classes, strength=strength)
         if len(few) == len(rows):
             return from_dual("ridge", x, widths, alpha=alpha, bias=bias, strength=strength)
@@ -242,7 +242,7 @@ def ridge(
         np.zeros((width, classes), np.float64),
     )
     for where, x in blocks(features, rows, width):
-        x = normalised(x, widths) - mean
+        x = normalise_taps(x, widths) - mean
         scatter = ssyrk(1.0, x.T, 1.0, scatter, lower=1, overwrite_c=1)
         right += x.T @ targets[where].astype(np.float32)
     strength = max(strength, 32 * ROUNDING * float(scatter.diagonal().max()))
@@ -277,7 +277,7 @@ def prototype(
     _, mean = class_means(features, rows, labels, classes=classes, widths=widths)
     weights, kernel = shares(labels, classes), np.zeros((width, classes))
     for where, x in blocks(features, rows, width):
-        x = normalised(x, widths) - mean
+        x = normalise_taps(x, widths) - mean
         x /= np.linalg.norm(x, axis=1, keepdims=True) + np.float32(1e-12)
         kernel += x.T @ weights[where].astype(np.float32)
     kernel /= np.linalg.norm(kernel, axis=0) + 1e-12
@@ -290,7 +290,7 @@ def class_means(
     """Return the means of the normalised features, float32: of each class [C, d], of all [d]."""
     weights, means = shares(labels, classes), np.zeros((classes, sum(widths)))
     for where, x in blocks(features, rows, sum(widths)):
-        means += weights[where].astype(np.float32).T @ normalised(x, widths)
+        means += weights[where].astype(np.float32).T @ normalise_taps(x, widths)
     return means.astype(np.float32), (
         np.bincount(labels, minlength=classes) / len(labels) @ means
     ).astype(np.float32)
@@ -325,6 +325,6 @@ def primal(
         normalise,
         mean,
         scale,
-        *centred(kernel, bias),
+        *centre_classes(kernel, bias),
         strength=strength,
     )

@@ -38,7 +38,7 @@ def one_thread(function: Callable) -> Callable:
     return threadpool_limits.wrap(limits=1, user_api="blas")(function)
 
 
-def normalised(x: np.ndarray, widths: Sequence[int]) -> np.ndarray:
+def normalise_taps(x: np.ndarray, widths: Sequence[int]) -> np.ndarray:
     """Return each row with each of its taps scaled to length one, float32.
 
     `TapNormalization` does the same in Keras.
@@ -111,7 +111,7 @@ class Fitted:
 
     @one_thread
     def _block(self, x: np.ndarray) -> np.ndarray:
-        x = normalised(x, self.widths) if self.normalise == "l2" else x
+        x = normalise_taps(x, self.widths) if self.normalise == "l2" else x
         return (((x - self.mean) / self.scale) @ self.kernel + self.bias) / np.float32(
             self.temperature
         )
@@ -152,7 +152,7 @@ class Fitted:
         return replace(self, kernel=kernel, bias=bias)
 
 
-def centred(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def centre_classes(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return kernel and bias minus their means over the classes, as float32.
 
     The probabilities stay the same, and no smaller numbers give them.

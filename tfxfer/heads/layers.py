@@ -201,7 +201,7 @@ class Flip(keras.layers.Layer):
         return shape
 
 
-def sum_of(
+def sum_logits(
     first: keras.layers.Layer, last: keras.layers.Layer, widths: tuple[int, int], name: str
 ) -> keras.Model:
     """Join two heads to one, from a row of the features of both to the sum of their logits.

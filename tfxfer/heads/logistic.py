@@ -17,7 +17,15 @@ from scipy.optimize import minimize
 
 from tfxfer.data.folds import deal, sample
 from tfxfer.heads.closed import primal, shares
-from tfxfer.heads.fitted import Array, Fitted, blocks, log_loss, normalised, one_thread, temperature
+from tfxfer.heads.fitted import (
+    Array,
+    Fitted,
+    blocks,
+    log_loss,
+    normalise_taps,
+    one_thread,
+    temperature,
+)
 
 ROTATED = 2000  # up to so many examples are rotated into the space that their rows span
 LOADED = 2**30  # bytes of features that are held in memory at most
@@ -32,7 +40,7 @@ FOLDS = 5
 TOGETHER = 600_000  # numbers in one minimisation: L-BFGS keeps about 25 copies of them in float64
 
 
-def normalisation(labels: np.ndarray, classes: int) -> str:
+def choose_normalisation(labels: np.ndarray, classes: int) -> str:
     """Return how features are made comparable: "standardise", or "l2" where classes are small.
 
     These are, on average, classes of fewer than 20 examples.
@@ -304,14 +312,14 @@ def loaded(
         else (np.zeros(width, np.float32), np.ones(width, np.float32))
     )
     for where, x in blocks(features, rows, width):
-        out[where] = (x - mean) / scale if how == "standardise" else normalised(x, widths)
+        out[where] = (x - mean) / scale if how == "standardise" else normalise_taps(x, widths)
     if how == "l2":
         mean = out.mean(0)
         out -= mean
     return out, mean, scale
 
 
-def affordable(labels: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
+def pick_affordable(labels: np.ndarray, rows: np.ndarray, width: int) -> np.ndarray:
     """Return as many of `rows` as fit into `LOADED` bytes: all, or a stratified sample."""
     return rows[sample(labels[rows], LOADED // (4 * width))]
 
@@ -348,9 +356,9 @@ def linear(
         ValueError: a class has no example.
     """
     labels = np.asarray(labels)
-    rows = affordable(labels, np.arange(len(labels)) if rows is None else rows, sum(widths))
+    rows = pick_affordable(labels, np.arange(len(labels)) if rows is None else rows, sum(widths))
     shares(labels[rows], classes)
-    how = normalise or normalisation(labels[rows], classes)
+    how = normalise or choose_normalisation(labels[rows], classes)
     if len(rows) <= ROTATED:
         x, mean, scale = loaded(features, rows, widths, how=how)
         rotated, known = Rotated(x @ x.T), labels[rows]

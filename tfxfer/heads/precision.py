@@ -7,7 +7,7 @@ from scipy.linalg import lapack
 from scipy.linalg.blas import ssyrk
 
 from tfxfer.heads.closed import class_means
-from tfxfer.heads.fitted import Array, blocks, normalised, one_thread
+from tfxfer.heads.fitted import Array, blocks, normalise_taps, one_thread
 
 
 @one_thread
@@ -27,7 +27,7 @@ def precision(
     for where, x in blocks(features, rows, width):
         matrix = ssyrk(
             1.0,
-            (normalised(x, widths) - means[labels[where]]).astype(np.float32).T,
+            (normalise_taps(x, widths) - means[labels[where]]).astype(np.float32).T,
             1.0,
             matrix,
             lower=1,

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from tfxfer.data.folds import deal
 from tfxfer.distribute.multiworker import MultiWorkerModel
-from tfxfer.distribute.workers import Strategy, batched, exactly, order
+from tfxfer.distribute.workers import Strategy, make_batches, order, steps_option
 from tfxfer.heads.fitted import Array, temperature
 
 LOG = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor
     return read
 
 
-def labelled(
+def add_labels(
     features: Array, labels: np.ndarray, rows: np.ndarray
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Return a function from places in `rows`, int64 [B], to their features and labels."""
@@ -77,7 +77,7 @@ def labelled(
     return lambda at: (read(at), tf.gather(y, at))
 
 
-def compiled(model: keras.Model, steps: int) -> None:
+def compile_head(model: keras.Model, steps: int) -> None:
     """Compile a model for `fit`, with AdamW and cross-entropy on logits."""
     model.compile(
         keras.optimizers.AdamW(RATE, weight_decay=DECAY),
@@ -108,14 +108,14 @@ def run(
     strategy = model.distribute_strategy
     for epoch in range(epochs):
         model.optimizer.learning_rate = RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        data = batched(
+        data = make_batches(
             strategy,
             order(np.arange(count), epoch, seed),
             batch_size,
             examples=tf.data.Dataset.from_tensor_slices,
             then=read,
         )
-        length = exactly(strategy, math.ceil(count / batch_size))
+        length = steps_option(strategy, math.ceil(count / batch_size))
         logs = model.fit(
             data,
             initial_epoch=epoch,
@@ -201,7 +201,7 @@ def fit_head(
             inputs = keras.Input((width,))
             trained = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
             trained.set_weights(model.get_weights())
-        compiled(trained, math.ceil(len(seen) / batch_size))
+        compile_head(trained, math.ceil(len(seen) / batch_size))
         trained.optimizer.build(trained.trainable_variables)
     start = [
         (v, keras.ops.convert_to_numpy(v))
@@ -216,24 +216,24 @@ def fit_head(
     held = (
         None
         if twice
-        else batched(
+        else make_batches(
             strategy,
             np.arange(len(held_out)),
             1024,
             examples=tf.data.Dataset.from_tensor_slices,
-            then=labelled(features, labels, held_out),
+            then=add_labels(features, labels, held_out),
         )
     )
     fit = partial(run, trained, epochs=epochs, batch_size=batch_size, seed=seed)
-    history = fit(labelled(features, labels, seen), len(seen), validation=held)
-    logits = predicted(trained, features, held_out, classes=int(shape[1]))
+    history = fit(add_labels(features, labels, seen), len(seen), validation=held)
+    logits = predict_logits(trained, features, held_out, classes=int(shape[1]))
     value = temperature(logits, labels[held_out])
     if twice:
         # The same model is set back to its start, so that the step that `fit` has traced is used
         # again. A new model would be traced anew.
         for variable, before in start:
             variable.assign(before)
-        history = fit(labelled(features, labels, train_rows), len(train_rows))
+        history = fit(add_labels(features, labels, train_rows), len(train_rows))
     if trained is not model:
         model.set_weights(trained.get_weights())
     calibrated = keras.Sequential(
@@ -249,7 +249,9 @@ def fit_head(
     )
 
 
-def predicted(model: keras.Model, features: Array, rows: np.ndarray, classes: int) -> np.ndarray:
+def predict_logits(
+    model: keras.Model, features: Array, rows: np.ndarray, classes: int
+) -> np.ndarray:
     """Return logits, float32 [len(rows), classes]."""
     out = [
         keras.ops.convert_to_numpy(

@@ -18,15 +18,23 @@ from tfxfer.heads.closed import (
     ridge,
     ridge_dual,
 )
-from tfxfer.heads.fitted import BLOCK, Array, Fitted, log_loss, normalised, one_thread, temperature
+from tfxfer.heads.fitted import (
+    BLOCK,
+    Array,
+    Fitted,
+    log_loss,
+    normalise_taps,
+    one_thread,
+    temperature,
+)
 from tfxfer.heads.logistic import (
     FOLDS,
     ROTATED,
     Rotated,
-    affordable,
+    choose_normalisation,
     fit_folds,
     linear,
-    normalisation,
+    pick_affordable,
 )
 
 LOG = logging.getLogger(__name__)
@@ -88,7 +96,7 @@ def paired(right: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return (b - c) / n, float(np.sqrt(b + c - (b - c) ** 2 / n)) / n
 
 
-def best(table: Sequence[Candidate]) -> Candidate:
+def pick_taps(table: Sequence[Candidate]) -> Candidate:
     """Return the candidate with the best accuracy, or one on fewer taps.
 
     Fewer taps are taken only where their paired loss is zero or less, or below half its standard
@@ -104,7 +112,7 @@ def best(table: Sequence[Candidate]) -> Candidate:
     return min(near, key=lambda entry: (entry.taps, -entry.accuracy, entry.loss))
 
 
-def picked(table: Sequence[Candidate], labels: np.ndarray, known: np.ndarray) -> Candidate:
+def pick_candidate(table: Sequence[Candidate], labels: np.ndarray, known: np.ndarray) -> Candidate:
     """Return the best head of one kind, or the mean of the best heads of two kinds.
 
     The smallest log loss is best, and among equal ones the highest accuracy.
@@ -114,7 +122,7 @@ def picked(table: Sequence[Candidate], labels: np.ndarray, known: np.ndarray) ->
         known: which of these were held out.
     """
     kinds = dict.fromkeys(entry.head for entry in table)
-    singles = [best([entry for entry in table if entry.head == kind]) for kind in kinds]
+    singles = [pick_taps([entry for entry in table if entry.head == kind]) for kind in kinds]
     if len(singles) == 1:
         return singles[0]
     truth = labels[known]
@@ -203,7 +211,7 @@ def choose(
         )
     )
     if table:
-        chosen = picked(table, known[rows], held_back(known, rows, seed, units=units) >= 0)
+        chosen = pick_candidate(table, known[rows], deal_folds(known, rows, seed, units=units) >= 0)
         table = (*table, chosen) if chosen.members else table
         lines += table_lines(table, chosen, len(tap_widths))
     else:
@@ -224,7 +232,7 @@ def choose(
     LOG.debug("Fitting the chosen classifier on all training photos")
     heads_found = []
     for member in chosen.members or (chosen,):
-        found, logits, folds, notes = final(
+        found, logits, folds, notes = fit_chosen(
             features,
             known,
             rows,
@@ -235,8 +243,10 @@ def choose(
             units=units,
         )
         lines += notes
-        heads_found.append(calibrated(found, logits, known, known=folds >= 0, classes=len(present)))
-    fitted, logits, prior = mean_of(heads_found, known, folds >= 0)
+        heads_found.append(
+            calibrate_head(found, logits, known, known=folds >= 0, classes=len(present))
+        )
+    fitted, logits, prior = average_heads(heads_found, known, folds >= 0)
     single = np.flatnonzero(folds < 0)
     if len(single):
         logits[single] = fitted.logits(np.asarray(features[single]))
@@ -258,7 +268,7 @@ def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) ->
     lines = ["classifiers tried, with their accuracy in cross-validation:"]
     for entry in sorted(table, key=lambda one: (len(one.members), one.head, one.taps)):
         mark = "->" if entry is chosen else "  "
-        name = described(entry, all_taps)
+        name = describe_candidate(entry, all_taps)
         lines.append(f"{mark} {name:30} {entry.accuracy:.3f} ± {entry.error:.3f}")
     lines.append(
         "-> is used: of the best of each kind and their mean, the one with the least log loss"
@@ -266,7 +276,7 @@ def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) ->
     return lines
 
 
-def described(entry: Candidate, all_taps: int) -> str:
+def describe_candidate(entry: Candidate, all_taps: int) -> str:
     """Return a candidate's name for users, such as "gaussian on the last 3 stages"."""
     if entry.members:
         return f"the mean of the best {entry.head}"
@@ -288,7 +298,7 @@ def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[in
         tap = x[:, end - width : end]
         end -= width
         if how == "l2":
-            tap = normalised(tap, (width,))
+            tap = normalise_taps(tap, (width,))
         else:
             scale = tap.std(0, dtype=np.float64).astype(np.float32)
             tap = (tap - tap.mean(0)) / np.where(scale > 0, scale, 1)
@@ -312,7 +322,7 @@ def candidates(
     Where nothing can be held out, nothing is yielded. The scales of columns are those of the whole
     sample, because they do not depend on labels.
     """
-    folds = held_back(labels, rows, seed, units=units)
+    folds = deal_folds(labels, rows, seed, units=units)
     labels, x = labels[rows], np.asarray(features[rows], np.float32)
     if not np.isfinite(x).all():
         bad = int(np.sum(~np.isfinite(x).all(1)))
@@ -328,11 +338,11 @@ def candidates(
         mine = [
             head
             for head in heads
-            if how == (normalisation(labels, classes) if head == "linear" else "l2")
+            if how == (choose_normalisation(labels, classes) if head == "linear" else "l2")
         ]
         for taps, kernel in kernels(x, widths, how) if mine else ():
             for head in mine:
-                logits, strength = held_out(
+                logits, strength = predict_held_out(
                     head,
                     kernel,
                     labels,
@@ -361,14 +371,14 @@ def candidates(
                 )
 
 
-def held_back(
+def deal_folds(
     labels: np.ndarray, rows: np.ndarray, seed: int, units: np.ndarray | None
 ) -> np.ndarray:
     """Return the fold in which each of `rows` is held out; -1 for the only example of a class."""
     return deal(labels[rows], FOLDS, seed, units=None if units is None else units[rows])
 
 
-def held_out(
+def predict_held_out(
     head: str,
     kernel: np.ndarray,
     labels: np.ndarray,
@@ -407,7 +417,7 @@ def held_out(
     return logits, strength
 
 
-def final(
+def fit_chosen(
     features: Array,
     labels: np.ndarray,
     rows: np.ndarray,
@@ -430,7 +440,7 @@ def final(
     )
     folds = deal(labels, FOLDS, seed, units=units)
     if chosen.head == "linear" and len(rows) < len(labels) and strength is not None:
-        used = affordable(labels, everything, sum(widths))
+        used = pick_affordable(labels, everything, sum(widths))
         fitted, logits = fit_folds(
             features,
             labels,
@@ -439,7 +449,7 @@ def final(
             rows=used,
             folds=folds[used],
             strength=strength,
-            how=normalisation(labels[used], classes),
+            how=choose_normalisation(labels[used], classes),
         )
         if len(used) == len(labels):
             return fitted, logits, folds, []
@@ -474,7 +484,7 @@ def final(
     return fit(None), logits, folds, []
 
 
-def mean_of(
+def average_heads(
     found: Sequence[tuple[Fitted, np.ndarray, bool]], labels: np.ndarray, known: np.ndarray
 ) -> tuple[Fitted | Averaged, np.ndarray, bool]:
     """Return a single head as it is, or the mean of several, calibrated once more.
@@ -489,7 +499,7 @@ def mean_of(
     return average, logits / value, any(prior for _, _, prior in found)
 
 
-def calibrated(
+def calibrate_head(
     fitted: Fitted, logits: np.ndarray, labels: np.ndarray, known: np.ndarray, classes: int
 ) -> tuple[Fitted, np.ndarray, bool]:
     """Calibrate a head and its held-out logits with one temperature.

@@ -9,7 +9,7 @@ import jinja2
 
 from tfxfer.handles import catalog
 from tfxfer.report import words
-from tfxfer.report.page import facts, reported
+from tfxfer.report.page import facts, read_report
 from tfxfer.safety.names import code_block, code_span, markdown
 
 
@@ -35,7 +35,7 @@ def make_card(folder: Path) -> str:
     entry = catalog.find(str(settings.get("backbone", "")))
     found["source"] = Written(entry.source) if entry else ""
     found["made_by"] = Written(words.made_by(found["settings"], code_span))
-    with reported(folder):
+    with read_report(folder):
         return environment.get_template("card.md.j2").render(
             **found, values=settings, backbone=entry
         )

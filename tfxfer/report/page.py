@@ -92,12 +92,12 @@ def facts(folder: Path) -> dict[str, Any]:
         RunError: one of these four files is missing, or a file is damaged.
     """
     folder = Path(folder)
-    with reported(folder):
+    with read_report(folder):
         return read_facts(folder)
 
 
 @contextmanager
-def reported(folder: Path) -> Iterator[None]:
+def read_report(folder: Path) -> Iterator[None]:
     """Turn the error of a damaged file of a run into a RunError that names the folder."""
     try:
         yield
@@ -181,11 +181,11 @@ def make_page(folder: Path, tried: Tried | None = None) -> str:
         tried: is filled with the pictures, or with the reasons why some could not be drawn, which
             the page shows, too.
     """
-    with reported(folder):
-        return drawn_page(folder, {} if tried is None else tried)
+    with read_report(folder):
+        return draw_page(folder, {} if tried is None else tried)
 
 
-def drawn_page(folder: Path, tried: Tried) -> str:
+def draw_page(folder: Path, tried: Tried) -> str:
     """As `page`, but a damaged file may raise any error of `ODD`."""
     found = read_facts(folder)
     for title, draw in drawings(found).items():
@@ -203,7 +203,7 @@ def drawn_page(folder: Path, tried: Tried) -> str:
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["short"] = words.short
-    thumbnails = there(Path(folder) / "thumbnails.zip", embedded) or {}
+    thumbnails = there(Path(folder) / "thumbnails.zip", embed_image) or {}
     mistakes = (
         review["mistakes"]
         if thumbnails and review["mistakes"]
@@ -328,7 +328,7 @@ def calibration(path: Path, split: str) -> list[dict[str, Any]]:
     return reliability(found["labels"][mine], found["probabilities"][mine]) if mine.any() else []
 
 
-def embedded(path: Path) -> dict[str, str]:
+def embed_image(path: Path) -> dict[str, str]:
     """Thumbnails as data URLs, by name."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:

@@ -334,7 +334,7 @@ class Run:
                     for option, value in mine.items()
                 },
             )
-        theirs = workers.chiefs(
+        theirs = workers.broadcast_from_chief(
             self._strategy, lambda: (self.settings, self.before, str(self.folder), self.finished)
         )
         if not self.is_main_worker:
@@ -357,7 +357,7 @@ class Run:
                 f"{self.folder} is not empty. Go on with --resume, replace it with --overwrite, or "
                 "choose another --out."
             )
-        before = begun(self.folder) if there else {}
+        before = has_begun(self.folder) if there else {}
         check_links(self.folder)
         if resume and "manifest.json" in there:
             open_run(self.folder)
@@ -366,7 +366,7 @@ class Run:
             return
         with self._explained():
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        self.lock = locked(self.folder / "checkpoints" / "lock")
+        self.lock = lock_folder(self.folder / "checkpoints" / "lock")
         if self._contents() != there:
             raise RunError(
                 f"{self.folder} is being written by another process. Wait for it, "
@@ -674,7 +674,7 @@ class Finished:
 
     def settings(self) -> dict[str, Any]:
         """Return every setting: its name to {"value", "origin"}."""
-        return begun(self.folder)
+        return has_begun(self.folder)
 
     def setting(self, name: str, check: Callable[[Any], bool], expected: str) -> Any:
         """Return the value of a setting that is needed.
@@ -741,7 +741,7 @@ def open_run(folder: str | os.PathLike) -> Finished:
         RunError: there is no run, it is not finished, or a file is missing or was changed.
     """
     folder = Path(folder)
-    settings = begun(folder)
+    settings = has_begun(folder)
     if not (folder / "manifest.json").exists():
         if "call" in settings and "command" not in settings:
             how = f"in Python, with the same call of tfxfer.Run({os.fspath(folder)!r}, resume=True)"
@@ -795,7 +795,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def begun(folder: Path) -> dict[str, dict[str, Any]]:
+def has_begun(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the settings of the run in a folder.
 
     Raises:
@@ -989,7 +989,7 @@ def numbered(recipe: str, latest: bool) -> Path:
             ) from error
 
 
-def locked(path: Path) -> sqlite3.Connection:
+def lock_folder(path: Path) -> sqlite3.Connection:
     """Lock a folder; the lock ends when its process is killed, on every system."""
     connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:

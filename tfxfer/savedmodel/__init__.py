@@ -26,7 +26,7 @@ reusable    a Pretrained as a SavedModel again
 """
 
 from tfxfer.savedmodel.check import check_constants, check_graph, check_saved_model
-from tfxfer.savedmodel.cut import after, before, front
+from tfxfer.savedmodel.cut import before, cut_after, cut_front
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
 from tfxfer.savedmodel.kept import (
     GRAPHS,
@@ -38,7 +38,7 @@ from tfxfer.savedmodel.kept import (
     restore,
     restore_format_1,
 )
-from tfxfer.savedmodel.pure import inlined, with_constants
+from tfxfer.savedmodel.pure import inline_functions, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
 from tfxfer.savedmodel.read import read, variables_of
 from tfxfer.savedmodel.reusable import reusable
@@ -50,16 +50,16 @@ __all__ = [
     "Pretrained",
     "PureGraph",
     "Weight",
-    "after",
     "before",
     "check_constants",
     "check_graph",
     "check_kept",
     "check_saved_model",
     "constant_graph",
-    "front",
+    "cut_after",
+    "cut_front",
     "function",
-    "inlined",
+    "inline_functions",
     "keep",
     "needed",
     "outline_of",

@@ -12,7 +12,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel import stages
-from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pooled
+from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pool_maps
 
 
 def before(
@@ -36,11 +36,11 @@ def before(
             name="",
         )
         row = tf.reshape(cut, (-1, math.prod(pretrained.stage_shapes[first - 1])))
-        tf.identity(tf.concat([row, pooled(maps)], -1) if maps else row, name="features")
+        tf.identity(tf.concat([row, pool_maps(maps)], -1) if maps else row, name="features")
     return needed(graph.as_graph_def(), ["features:0"])
 
 
-def front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrained:
+def cut_front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrained:
     """Return what comes before stage number `first`, as a network of its own.
 
     Its output is the row that `before` computes. The network has an inference graph only, with
@@ -52,7 +52,7 @@ def front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrain
         names = [pretrained.stages[first - 1].cut, *taps]
         cut, *maps = (graph.get_tensor_by_name(name) for name in names)
         row = tf.reshape(cut, (-1, math.prod(pretrained.stage_shapes[first - 1])))
-        row = tf.concat([row, pooled(maps)], -1) if maps else row
+        row = tf.concat([row, pool_maps(maps)], -1) if maps else row
         output = tf.identity(row, name="row").name
     width = math.prod(pretrained.stage_shapes[first - 1]) + sum(
         (2 if len(shape) > 1 else 1) * shape[-1]
@@ -70,7 +70,7 @@ def front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrain
     return replace(
         pretrained,
         inference=PureGraph(
-            graph=renumbered(pruned, number),
+            graph=renumber_weights(pruned, number),
             input=whole.input,
             output=output,
             weights=tuple(range(len(kept))),
@@ -84,7 +84,7 @@ def front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrain
     )
 
 
-def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretrained:
+def cut_after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretrained:
     """Return stage number `first` and those that follow, as a network that starts from activations.
 
     The activations are [B, ...]. The network has an inference graph only, with `values` as weights.
@@ -116,7 +116,7 @@ def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretr
     kept = [i for i in whole.weights if f"weight_{i}" in names]
     number = {f"weight_{i}": f"weight_{k}" for k, i in enumerate(kept)}
     weights = tuple(replace(pretrained.weights[i], value=values[i]) for i in kept)
-    renamed = renumbered(pruned, number)
+    renamed = renumber_weights(pruned, number)
     rest = tuple(
         replace(stage, weights=tuple(number[name] for name in stage.weights if name in number))
         for stage in pretrained.stages[first:]
@@ -124,7 +124,11 @@ def after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretr
     pure = PureGraph(
         graph=renamed, input="activations:0", output=whole.output, weights=tuple(range(len(kept)))
     )
-    loss = without(pretrained.regularization, values, number) if pretrained.regularization else None
+    loss = (
+        remove_nodes(pretrained.regularization, values, number)
+        if pretrained.regularization
+        else None
+    )
     return replace(
         pretrained,
         inference=pure,
@@ -172,7 +176,9 @@ def batch_sizes(
     return found
 
 
-def without(loss: PureGraph, values: list[np.ndarray], number: dict[str, str]) -> PureGraph | None:
+def remove_nodes(
+    loss: PureGraph, values: list[np.ndarray], number: dict[str, str]
+) -> PureGraph | None:
     """Return a regularization loss as a graph of the weights in `number`, with all others constant.
 
     Returns: None where the loss depends on none of these weights.
@@ -185,7 +191,7 @@ def without(loss: PureGraph, values: list[np.ndarray], number: dict[str, str]) -
             if f"weight_{i}" not in number
         }
         tf.graph_util.import_graph_def(loss.graph, input_map=fixed, name="")
-    pruned = renumbered(needed(graph.as_graph_def(), [loss.output]), number)
+    pruned = renumber_weights(needed(graph.as_graph_def(), [loss.output]), number)
     mine = tuple(
         int(node.name.removeprefix("weight_"))
         for node in pruned.node
@@ -194,7 +200,7 @@ def without(loss: PureGraph, values: list[np.ndarray], number: dict[str, str]) -
     return PureGraph(graph=pruned, input=None, output=loss.output, weights=mine) if mine else None
 
 
-def renumbered(graph: GraphDef, number: dict[str, str]) -> GraphDef:
+def renumber_weights(graph: GraphDef, number: dict[str, str]) -> GraphDef:
     """The graph with its placeholders `weight_<i>` under other numbers."""
     result = GraphDef()
     result.CopyFrom(graph)

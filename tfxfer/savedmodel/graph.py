@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer.savedmodel import convolution, stages
-from tfxfer.savedmodel.mixed import mixed
+from tfxfer.savedmodel.mixed import convert_to_mixed
 
 PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})
 
@@ -119,9 +119,15 @@ def function(
             mean, then its maximum over all positions. All maps are computed in one pass.
         fast: use gradients that are faster on a CPU (see `convolution`). A model that calls the
             function can't be saved as a graph then.
-        low: compute in mixed precision (see `mixed`).
+        low: compute in mixed precision (see `convert_to_mixed`).
     """
-    graph = mixed(pure.graph) if low else convolution.marked(pure.graph) if fast else pure.graph
+    graph = (
+        convert_to_mixed(pure.graph)
+        if low
+        else convolution.marked(pure.graph)
+        if fast
+        else pure.graph
+    )
     fetch = [*(taps if taps is not None else (pure.output,)), *(name for _, name in pure.updates)]
 
     # `import_graph_def` alone is not seen by a GradientTape; wrapped in a function, it is.
@@ -139,7 +145,7 @@ def function(
         )
         found = [tf.cast(each, tf.float32) if each.dtype == tf.bfloat16 else each for each in found]
         n = len(fetch) - len(pure.updates)
-        return [pooled(found[:n]) if taps is not None else found[0], *found[n:]]
+        return [pool_maps(found[:n]) if taps is not None else found[0], *found[n:]]
 
     specs = [tf.TensorSpec((None, *shape), tf.float32)] if pure.input else []
     specs += [
@@ -165,7 +171,7 @@ def constant_graph(
         found = tf.graph_util.import_graph_def(
             pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name=""
         )
-        tf.identity(pooled(found) if taps else found[0], name="features")
+        tf.identity(pool_maps(found) if taps else found[0], name="features")
     return graph.as_graph_def()
 
 
@@ -188,7 +194,7 @@ def shapes_of(
     return [tuple(one[1:]) if len(one) > 1 and one[0] == rows else None for one in shapes]
 
 
-def pooled(maps: list[tf.Tensor]) -> tf.Tensor:
+def pool_maps(maps: list[tf.Tensor]) -> tf.Tensor:
     """Return the mean, then the maximum of each map over its positions, as [B, F].
 
     A tensor [B, D] stays as it is.

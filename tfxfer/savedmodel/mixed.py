@@ -27,7 +27,7 @@ FOLLOW = frozenset(
 JOIN = frozenset("Add AddV2 ConcatV2 Maximum Minimum Mul Sub".split())
 
 
-def mixed(graph: GraphDef) -> GraphDef:
+def convert_to_mixed(graph: GraphDef) -> GraphDef:
     """Return the same graph in mixed precision, with the same names.
 
     What is fed to it stays float32. A tensor that is fetched from it may be bfloat16.

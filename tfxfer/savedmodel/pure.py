@@ -69,7 +69,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     Raises:
         NotPure: the graph uses variables in other ways, or has a loop.
     """
-    graph = inlined(concrete)
+    graph = inline_functions(concrete)
     first = len(concrete.inputs) - len(concrete.captured_inputs)
     handles = {
         p.op.name: h for p, h in zip(concrete.inputs[first:], concrete.captured_inputs, strict=True)
@@ -140,14 +140,14 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     )
 
 
-def inlined(concrete: Any) -> GraphDef:
+def inline_functions(concrete: Any) -> GraphDef:
     """Return the graph of a concrete function with all nested functions inlined.
 
     Keras 3 marks grouped convolutions `_noinline` and `_XlaMustCompile`. Both marks would keep them
     from being inlined, so they are removed.
     """
     graph = concrete.graph
-    unmarked = without_marks(graph.as_graph_def())
+    unmarked = remove_marks(graph.as_graph_def())
     # The function was traced here a moment ago, so nobody else sees that it returns another graph.
     graph.as_graph_def = lambda *args, **kwargs: unmarked
     try:
@@ -156,7 +156,7 @@ def inlined(concrete: Any) -> GraphDef:
         del graph.as_graph_def
 
 
-def without_marks(graph: GraphDef) -> GraphDef:
+def remove_marks(graph: GraphDef) -> GraphDef:
     nodes = [
         *graph.node,
         *(node for function in graph.library.function for node in function.node_def),
@@ -307,7 +307,7 @@ def with_constants(concrete: Any, **options: Any) -> Any:
     return convert_to_constants.convert_variables_to_constants_v2(concrete, **options)
 
 
-def frozen(concrete: Any, weights: Weights) -> PureGraph:
+def freeze_variables(concrete: Any, weights: Weights) -> PureGraph:
     """Return a graph whose variables became constants, in While and If bodies too.
 
     Raises:

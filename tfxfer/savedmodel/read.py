@@ -17,7 +17,7 @@ from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of
-from tfxfer.savedmodel.pure import NotPure, Weights, frozen, purify
+from tfxfer.savedmodel.pure import NotPure, Weights, freeze_variables, purify
 
 LOG = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def read(
     folder = Path(folder)
     LOG.info("Reading the network")
     held = check_saved_model(folder, trust=trust)
-    with explained(folder):
+    with explain_failure(folder):
         loaded = load(folder)
         pretrained, inference = take_apart(
             loaded, folder, image_size, arguments=arguments, held=None if trust else held
@@ -96,7 +96,7 @@ def take_apart(
         reason = why_untrainable(kind, trainable)
     except NotPure as error:
         weights = Weights({}, set())
-        graphs = [frozen(inference, weights), None, None]
+        graphs = [freeze_variables(inference, weights), None, None]
         reason = str(error)
     for graph in filter(None, graphs):
         if held is not None:
@@ -142,7 +142,7 @@ def why_untrainable(kind: str, trainable: set[int]) -> str:
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def explain_failure(folder: Path) -> Iterator[None]:
     """Turn the errors that TensorFlow raises for a damaged graph into one with the folder's name.
 
     TensorFlow may raise almost any error there.
@@ -183,7 +183,7 @@ def assemble(
     found = stages.find(pure.graph, node_of(pure.input or ""), node_of(last_map), weights=ranks)
     # Where a block ends in a tensor that does not have one row for each example (such as the tokens
     # of a batch merged into one axis), it is merged with the next block.
-    found = stages.merged(
+    found = stages.merge_stages(
         found, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in found])]
     )
     if reason:

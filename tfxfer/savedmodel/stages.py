@@ -185,14 +185,14 @@ def find(graph: GraphDef, start: str, end: str, weights: dict[str, int]) -> tupl
     """
     parts = segments(graph, start, end, weights=frozenset(weights))
     last = {name: i for i, part in enumerate(parts) if (name := block_name(part.cut))}
-    named, joined = {i: name for name, i in last.items()}, joins(parts, weights)
+    named, joined = {i: name for name, i in last.items()}, find_joins(parts, weights)
     # If branches join more often than names change at a cut, the blocks end at the joins:
     # ConvNeXt's additions do not carry the name of a block.
     ends = max(named, joined, key=len)
-    return group(parts, shortened(ends if len(ends) > 1 else kernels(parts, weights)), end)
+    return group(parts, shorten_names(ends if len(ends) > 1 else kernels(parts, weights)), end)
 
 
-def shortened(ends: dict[int, str]) -> dict[int, str]:
+def shorten_names(ends: dict[int, str]) -> dict[int, str]:
     """Shorten names to the fewest last scopes that still tell all of them apart."""
     longest = max((name.count("/") for name in ends.values()), default=0) + 1
     # Keras numbers the second trace of a network: `mixed0_1` is `mixed0`.
@@ -207,7 +207,7 @@ def shortened(ends: dict[int, str]) -> dict[int, str]:
     return {i: f"{name}#{i}" for i, name in ends.items()}
 
 
-def joins(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
+def find_joins(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
     """Blocks that end where branches join after a kernel, named as most of their nodes say."""
     found, kernel, blocks = {}, False, Counter[str]()
     for i, part in enumerate(parts):
@@ -248,7 +248,7 @@ def group(parts: list[Segment], ends: dict[int, str], end: str) -> tuple[Stage, 
     return tuple(stages)
 
 
-def merged(found: tuple[Stage, ...], usable: list[bool]) -> tuple[Stage, ...]:
+def merge_stages(found: tuple[Stage, ...], usable: list[bool]) -> tuple[Stage, ...]:
     """Merge each stage that does not end in a usable cut with the next one.
 
     The cut of the last stage always counts as usable.

@@ -24,7 +24,7 @@ SHOWN = 10
 Row = dict[str, np.ndarray]  # "probabilities" [C] and, where the model knows it, "unknown"
 
 
-def listed(texts: list[str]) -> str:
+def list_files(texts: list[str]) -> str:
     return "; ".join(texts[:SHOWN]) + (
         f"; and {len(texts) - SHOWN} more." if len(texts) > SHOWN else "."
     )

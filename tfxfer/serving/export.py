@@ -54,7 +54,7 @@ def export(
 
     Args:
         version: by default the largest one in the folder + 1.
-        require_accuracy: refuse a model with a lower accuracy (see `accurate`).
+        require_accuracy: refuse a model with a lower accuracy (see `check_accuracy`).
         on_bad_image: "error" makes a request fail if one of its images can't be decoded; "null"
             gives the row of such an image empty classes and zeros, and answers the others.
 
@@ -66,7 +66,7 @@ def export(
             the folder can't be written.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy)
+    check_accuracy(run, require_accuracy)
     settings = run.settings()
     found, engine = (
         settings.get(name, {}).get("value") for name in ("served_difference", "engine")
@@ -86,7 +86,7 @@ def export(
     return placed(to, version, write_all)
 
 
-def accurate(run: Finished, required: float | None) -> None:
+def check_accuracy(run: Finished, required: float | None) -> None:
     """Refuse a run whose accuracy is below what is required.
 
     The accuracy is that on test, or on held-out examples where the run has no test part.

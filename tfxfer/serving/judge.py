@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from tfxfer.data import Examples, Found, find_source, load, no_source, with_plain_names
-from tfxfer.data.duplicates import firsts
+from tfxfer.data.duplicates import find_firsts
 from tfxfer.data.examples import IN_MEMORY
 from tfxfer.errors import DataError, ImageError
 from tfxfer.evaluate import score
 from tfxfer.features import Progress
 from tfxfer.run import Finished, open_run, same
 from tfxfer.safety.arrays import read_arrays
-from tfxfer.serving.answers import SHOWN, answers, listed, say_damage
+from tfxfer.serving.answers import SHOWN, answers, list_files, say_damage
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import Prediction
 
@@ -145,14 +145,14 @@ def judge(
         ImageError: some files can't be decoded.
     """
     run = open_run(folder)
-    found = labelled(run, data, data_dir)
+    found = load_labelled(run, data, data_dir)
     own = "test" in (found.splits or ())
     chosen = [
         i
         for i, split in enumerate(found.splits or [""] * len(found.files))
         if split == "test" or not own
     ]
-    trained = trained_on(run)
+    trained = find_trained_on(run)
     model = open_model(folder, trust=trust)
     found, _ = with_plain_names(found)
     if unknown := sorted({found.names[i] for i in chosen} - set(model.classes)):
@@ -182,12 +182,12 @@ def judge(
     say_damage(files, damaged)
     if bad := [row for row in rows if isinstance(row, str)]:
         raise ImageError(
-            f"{len(bad)} of {len(rows)} images can't be judged: {listed(bad)} "
+            f"{len(bad)} of {len(rows)} images can't be judged: {list_files(bad)} "
             "Repair or remove them."
         )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
     labels = [model.classes.index(found.names[i]) for i in chosen]
-    first = firsts([contents[i] for i in range(len(labels))], labels)
+    first = find_firsts([contents[i] for i in range(len(labels))], labels)
     if known := sum(content in trained for content in contents.values()):
         LOG.info(
             f"The model was trained on {known:,} of these {len(labels):,} photos, so that the "
@@ -205,7 +205,7 @@ def judge(
     )
 
 
-def trained_on(run: Finished) -> set[str]:
+def find_trained_on(run: Finished) -> set[str]:
     """Return the hashes of a run's training photos, as far as the run recorded them."""
     try:
         found = read_arrays(run.path("probabilities.npz"))
@@ -214,7 +214,7 @@ def trained_on(run: Finished) -> set[str]:
         return set()  # the file is needed for nothing else here
 
 
-def labelled(
+def load_labelled(
     run: Finished, data: str | os.PathLike | Examples, data_dir: str | os.PathLike | None
 ) -> Found:
     """Find labelled images, without a split that nobody asked for.
@@ -225,7 +225,7 @@ def labelled(
     if not isinstance(source, Examples) and same(
         run.settings().get("data", {}).get("value"), source
     ):
-        source = own_images(run, data_dir)
+        source = load_own_images(run, data_dir)
     if isinstance(source, Examples):
         return Found(
             files=source.files,
@@ -239,7 +239,7 @@ def labelled(
     return found
 
 
-def own_images(
+def load_own_images(
     run: Finished, data_dir: str | os.PathLike | None, examples: Examples | None = None
 ) -> Examples:
     """Return the run's own images, as it split them.

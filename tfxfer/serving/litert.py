@@ -25,12 +25,12 @@ from tfxfer.data.folds import few
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Pixels
 from tfxfer.heads.layers import seen_by_head
-from tfxfer.inputs.image.augment import augmented, seed_of
+from tfxfer.inputs.image.augment import augment_images, seed_of
 from tfxfer.process.quiet import quiet
 from tfxfer.run import open_run
 from tfxfer.serving import metadata
-from tfxfer.serving.export import accurate, extras
-from tfxfer.serving.judge import own_images
+from tfxfer.serving.export import check_accuracy, extras
+from tfxfer.serving.judge import load_own_images
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
 
@@ -87,7 +87,7 @@ def export_litert(
         MissingExtraError: LiteRT is not installed.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy)
+    check_accuracy(run, require_accuracy)
     settings = run.settings()
     image_size, value_range = (
         tuple(settings["image_size"]["value"]),
@@ -96,7 +96,7 @@ def export_litert(
     classes = run.classes()
     model = load_model(run.path("model.keras"), trust)
     try:
-        examples = own_images(run, data_dir, data)
+        examples = load_own_images(run, data_dir, data)
     except DataError as error:
         raise DataError(
             f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}"
@@ -104,9 +104,9 @@ def export_litert(
     pixels = Pixels(examples, image_size, value_range, 32)
     seed = settings["seed"]["value"]
     train, validation = examples.where("train"), examples.where("validation")
-    calibration = drawn(examples, train, CALIBRATION, seed=seed)
+    calibration = draw_sample(examples, train, CALIBRATION, seed=seed)
     rest = np.setdiff1d(train, calibration)
-    judged = drawn(
+    judged = draw_sample(
         examples, validation if len(validation) else rest if len(rest) else train, JUDGED, seed=seed
     )
     bad: dict[int, str] = {}
@@ -126,7 +126,7 @@ def export_litert(
                 [seed_of(examples.digests[i], 0) for i in judged]
             ).batch(32)
             batches = tf.data.Dataset.zip(batches, seeds).map(
-                lambda batch, seed: augmented(batch, seed, ("crop",))
+                lambda batch, seed: augment_images(batch, seed, ("crop",))
             )
         return (image for batch in batches for image in batch.numpy())
 
@@ -141,7 +141,7 @@ def export_litert(
         *normalisation(value_range),
     )
     found = []
-    for kind, content in converted(
+    for kind, content in convert_all(
         model, image_size, lambda: (one.numpy() for one in pixels.dataset(calibration))
     ):
         answers, milliseconds = run_lite(content, images())
@@ -179,7 +179,7 @@ def export_litert(
     return placed(to, version, write)
 
 
-def drawn(examples: Examples, positions: np.ndarray, count: int, seed: int) -> np.ndarray:
+def draw_sample(examples: Examples, positions: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return about `count` positions, each class in its share.
 
     If there are more classes than `count`, only some of them are drawn.
@@ -196,7 +196,7 @@ def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:
 # --- conversion ---
 
 
-def converted(
+def convert_all(
     model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the three files, each as its name and its bytes without metadata.
@@ -204,7 +204,7 @@ def converted(
     Args:
         calibration: returns training images, float32 [height, width, 3], anew with each call.
     """
-    probabilities = traced(
+    probabilities = trace_model(
         lambda x: tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)), image_size
     )
     files = {
@@ -230,7 +230,9 @@ def check_built_in(content: bytes, kind: str) -> None:
         ServingError: names the operations.
     """
     custom = litert("schema_py_generated").BuiltinOperator.CUSTOM
-    codes = [code for code in opened(content).operatorCodes or [] if code.builtinCode == custom]
+    codes = [
+        code for code in open_interpreter(content).operatorCodes or [] if code.builtinCode == custom
+    ]
     if codes:
         names = sorted({(code.customCode or b"?").decode(errors="replace") for code in codes})
         raise ServingError(
@@ -239,7 +241,7 @@ def check_built_in(content: bytes, kind: str) -> None:
         )
 
 
-def traced(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) -> Any:
+def trace_model(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) -> Any:
     """Return a concrete function of one image, with all weights as constants."""
     spec = tf.TensorSpec((1, *image_size, 3), tf.float32, name="image")
     return savedmodel.with_constants(
@@ -301,7 +303,7 @@ def corrected(
     sides = made_by.input if isinstance(made_by, keras.layers.Average) else [tensor]
     network, head = keras.Model(model.inputs, sides), keras.Model(tensor, model.outputs)
     parts = apart(
-        traced(
+        trace_model(
             lambda x: [
                 tf.cast(side, tf.float32) for side in tf.nest.flatten(network(x, training=False))
             ],
@@ -339,7 +341,7 @@ def corrected(
         )
         return tf.nn.softmax(scale * tf.cast(head(seen), tf.float32))
 
-    return traced(call, image_size)
+    return trace_model(call, image_size)
 
 
 def apart(function: Any) -> Any:
@@ -382,7 +384,7 @@ def explained() -> Iterator[None]:
 
 def rows_of(content: bytes) -> list[str]:
     """Return the names of all results that are one row for the image: [1, columns]."""
-    (graph,) = opened(content).subgraphs
+    (graph,) = open_interpreter(content).subgraphs
     results = [graph.tensors[i] for operator in graph.operators for i in operator.outputs]
     return [
         tensor.name.decode()
@@ -392,7 +394,7 @@ def rows_of(content: bytes) -> list[str]:
 
 
 def with_metadata(content: bytes, described: bytes) -> bytes:
-    model, tools = opened(content), litert("tools.flatbuffer_utils")
+    model, tools = open_interpreter(content), litert("tools.flatbuffer_utils")
     schema = litert("schema_py_generated")
     entry, buffer = schema.MetadataT(), schema.BufferT()
     buffer.data = np.frombuffer(described, np.uint8)
@@ -402,7 +404,7 @@ def with_metadata(content: bytes, described: bytes) -> bytes:
     return bytes(tools.convert_object_to_bytearray(model))
 
 
-def opened(content: bytes) -> Any:
+def open_interpreter(content: bytes) -> Any:
     return litert("tools.flatbuffer_utils").read_model_from_bytearray(bytearray(content))
 
 

@@ -17,7 +17,7 @@ from tfxfer.evaluate.doubt import FALSE_ALARMS
 from tfxfer.features import Progress
 from tfxfer.files import read_regular
 from tfxfer.safety.names import one_line
-from tfxfer.serving.answers import answers, listed, say_damage
+from tfxfer.serving.answers import answers, list_files, say_damage
 from tfxfer.serving.model import Served, open_model
 
 LOG = logging.getLogger(__name__)
@@ -168,5 +168,5 @@ def predictions(
             print(one_line(text), file=sys.stderr)
         rest = "the others were predicted" if len(bad) < len(files) else "no file was"
         raise ImageError(
-            f"{len(bad)} of {len(files)} files can't be predicted, {rest}: {listed(bad)}"
+            f"{len(bad)} of {len(files)} files can't be predicted, {rest}: {list_files(bad)}"
         )

@@ -13,7 +13,7 @@ from tfxfer import savedmodel
 from tfxfer.backbone import Backbone
 from tfxfer.errors import ServingError
 from tfxfer.run import open_run
-from tfxfer.serving.export import accurate, extras
+from tfxfer.serving.export import check_accuracy, extras
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
 
@@ -37,7 +37,7 @@ def export_reusable(
     Args, Returns, Raises: as for `export`.
     """
     run = open_run(folder)
-    accurate(run, require_accuracy)
+    check_accuracy(run, require_accuracy)
     path = run.path("model.keras")
     backbones = [layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)]
     if len(backbones) > 1:

@@ -19,7 +19,7 @@ from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import size
 from tfxfer.data import Examples
 from tfxfer.data.folds import sample
-from tfxfer.distribute.workers import Strategy, chiefs, place
+from tfxfer.distribute.workers import Strategy, broadcast_from_chief, place
 from tfxfer.errors import SavedModelError, TuningError
 from tfxfer.features import Extractor, Features, Pixels
 from tfxfer.features.engines import ENGINES
@@ -183,7 +183,7 @@ def last_stages(
             return dtype, 0
         return dtype, TRIED_VIEWS
 
-    dtype, tried = noted(folder, stages, extract.strategy, decide=decide)
+    dtype, tried = note_decision(folder, stages, extract.strategy, decide=decide)
     if dtype is None:
         return whole
     task = cut.task(dtype, views)
@@ -254,7 +254,7 @@ class Cut:
                 for number in range(1, views + 1)
             )
 
-        needed, free = chiefs(
+        needed, free = broadcast_from_chief(
             self.extract.strategy, lambda: (need() + more, self.extract.cache.free())
         )
         return Room(needed <= free, free)
@@ -281,14 +281,18 @@ class Cut:
         LOG.info("Trying in which form they can be kept")
         found = self.extract(few, self.prefix)
         if 4 * self.prefix.width > LARGE:
-            slower = chiefs(self.extract.strategy, lambda: reading(found) / self.seconds)
+            slower = broadcast_from_chief(
+                self.extract.strategy, lambda: time_reading(found) / self.seconds
+            )
             if slower > 1:
                 LOG.info(
                     f"Reading them takes {slower:.1f} times as long as computing them: the whole "
                     "network is computed in each step"
                 )
                 return None
-        dtype = chiefs(self.extract.strategy, lambda: precision_of(found, self.rest, seed))
+        dtype = broadcast_from_chief(
+            self.extract.strategy, lambda: precision_of(found, self.rest, seed)
+        )
         return None if dtype == "float32" and not self.fits("float32", views) else dtype
 
     @property
@@ -296,7 +300,7 @@ class Cut:
         """How many seconds the first part takes for a photo, without the time to decode it."""
         network, batch_size = self.network, self.extract.batch_size
         pixels = Pixels(self.examples, network.image_size, network.value_range, batch_size)
-        return computing(pixels, self.prefix, self.extract)
+        return time_computing(pixels, self.prefix, self.extract)
 
     def task(self, dtype: Kept, views: int) -> Task:
         """Return the task that trains the rest, with `views` altered copies of each photo."""
@@ -318,7 +322,7 @@ class Cut:
         )
 
 
-def noted(
+def note_decision(
     folder: Path | None,
     stages: int,
     strategy: Strategy,
@@ -326,7 +330,7 @@ def noted(
 ) -> tuple[Kept | None, int]:
     """Return what was decided when the run began, or decide now and note it in `folder`."""
     path = folder / f"activations-{stages}.json" if folder else None
-    before = chiefs(
+    before = broadcast_from_chief(
         strategy, lambda: json.loads(path.read_text()) if path and path.is_file() else None
     )
     match before:
@@ -402,7 +406,7 @@ def outputs_of(rows: np.ndarray, rest: Backbone) -> np.ndarray:
     )
 
 
-def reading(rows: Features) -> float:
+def time_reading(rows: Features) -> float:
     """Return how many seconds it takes to read one row."""
     began = time.perf_counter()
     for _ in rows.blocks(size=64):
@@ -410,7 +414,7 @@ def reading(rows: Features) -> float:
     return (time.perf_counter() - began) / len(rows)
 
 
-def computing(pixels: Pixels, prefix: Prefix, extract: Extractor) -> float:
+def time_computing(pixels: Pixels, prefix: Prefix, extract: Extractor) -> float:
     """Return how many seconds it takes to compute one row, without the time to decode it."""
     positions, batch = next(iter(pixels.batches(range(min(len(pixels.examples), 32)), {})))
     run = ENGINES[extract.engine](prefix, extract.precision)

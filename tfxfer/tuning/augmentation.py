@@ -11,7 +11,7 @@ import numpy as np
 
 from tfxfer.backbone import Prefix
 from tfxfer.data.folds import deal, sample
-from tfxfer.distribute.workers import chiefs
+from tfxfer.distribute.workers import broadcast_from_chief
 from tfxfer.features import Extractor, Features
 from tfxfer.heads import gaussian, paired
 from tfxfer.inputs.image.augment import KINDS
@@ -51,7 +51,7 @@ def harmless(
             )
         else:
             view = extract(part.examples, prefix, augment=(kind,), number=0)
-        loss, error = chiefs(extract.strategy, partial(loss_of, part, view, seed))
+        loss, error = broadcast_from_chief(extract.strategy, partial(loss_of, part, view, seed))
         if np.isnan(loss):
             LOG.info(
                 f"{kind}: no image can be held out to tell whether it leaves labels alone, "

@@ -21,18 +21,18 @@ from scipy.special import softmax
 
 from tfxfer.backbone import Precision
 from tfxfer.distribute import dataservice
-from tfxfer.distribute.workers import Strategy, chiefs, place, unshareable
+from tfxfer.distribute.workers import Strategy, broadcast_from_chief, explain_unshareable, place
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
 from tfxfer.heads import Averaged, Fitted, paired, temperature
 from tfxfer.tuning.answers import Answer, answers_of, least_loss
 from tfxfer.tuning.folds import Final, prepare_folds, train_final, tune_folds, tune_once
 from tfxfer.tuning.frozen import Frozen, Heads
-from tfxfer.tuning.guard import Plan, Verdict, between, verdict
+from tfxfer.tuning.guard import Plan, Verdict, interpolate_weights, verdict
 from tfxfer.tuning.picking import pick_setting
 from tfxfer.tuning.setting import EPOCHS, Fold, Setting, Way, epochs_for
 from tfxfer.tuning.task import Task, multiply_logits
-from tfxfer.tuning.training import History, Show, assign, learnt, nothing
+from tfxfer.tuning.training import History, Show, assign, ignore, model_variables
 
 LOG = logging.getLogger(__name__)
 RATES = (1e-3, 3e-4)  # learning rates of the last stage and the head that are tried
@@ -78,7 +78,7 @@ def compete(
     seed: int = 0,
     folder: Path,
     minutes: float | None = None,
-    show: Show = nothing,
+    show: Show = ignore,
     strategy: Strategy | None = None,
     precision: Precision = "float32",
 ) -> Competition:
@@ -111,7 +111,7 @@ def compete(
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     if batch_size < replicas:
-        raise TuningError(unshareable(batch_size, replicas))
+        raise TuningError(explain_unshareable(batch_size, replicas))
     longest = epochs or EPOCHS[1]
     if epochs is None:
         views = max(task.views for task in tasks)
@@ -133,7 +133,7 @@ def compete(
     def run(batch_size: int) -> Competition:
         part = folder / f"batch-{batch_size}"
         fresh = replace(way, batch_size=batch_size, folder=part, made={})
-        return competed(tasks, rates, heads, plan=plan, way=fresh, gradual=gradual)
+        return compare_models(tasks, rates, heads, plan=plan, way=fresh, gradual=gradual)
 
     return with_smaller_batches(run, batch_size, folder, strategy=strategy)
 
@@ -158,7 +158,7 @@ def with_smaller_batches(
         names = [path.name.removeprefix("batch-") for path in folder.glob("batch-*")]
         return [int(name) for name in names if name.isdecimal() and int(name) >= replicas]
 
-    batch_size = min([batch_size, *chiefs(strategy, tried)])
+    batch_size = min([batch_size, *broadcast_from_chief(strategy, tried)])
     while True:
         try:
             return run(batch_size)
@@ -183,7 +183,7 @@ def with_smaller_batches(
         gc.collect()  # models are cycles of references, which hold the memory that was too small
 
 
-def competed(
+def compare_models(
     tasks: Sequence[Task],
     rates: Sequence[float],
     heads: Heads,
@@ -213,7 +213,7 @@ def competed(
         ]
     )
     if way.precision == "mixed":
-        LOG.info(frozen_rounding(folds[0], heads.features.one_side, truth))
+        LOG.info(describe_frozen_rounding(folds[0], heads.features.one_side, truth))
     # Examples that pick: for each group all others, and for the final model all.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
     reached, ended, history = (
@@ -241,7 +241,7 @@ def competed(
             if trained_on_all and len(plan.folds) > 1:
                 history = final.training.history
             rival = heads.frozen(plan.everything) if trained_on_all else rivals[0]
-            return tuned_winner(
+            return finish_tuned(
                 final,
                 rival,
                 judged,
@@ -318,7 +318,7 @@ def judge(
     )
 
 
-def tuned_winner(
+def finish_tuned(
     final: Final,
     rival: Frozen,
     judged: Judged,
@@ -333,14 +333,16 @@ def tuned_winner(
         rival: the frozen model whose part a mean takes.
     """
     fold, answer = final.fold, judged.answer
-    weights = between(fold.first, final.training.weights[-1], answer.share)
-    assign(learnt(fold.model), weights)
+    weights = interpolate_weights(fold.first, final.training.weights[-1], answer.share)
+    assign(model_variables(fold.model), weights)
     if fold.way.precision == "mixed" and len(fold.held):
         rough = fold.logits(weights)
         fold.backbone.precision = "float32"
-        LOG.info(rounding("tuned", rough, fold.logits(weights), truth=truth))
+        LOG.info(describe_rounding("tuned", rough, fold.logits(weights), truth=truth))
     value = temperature(judged.tuned, truth)
-    model = served(fold, rival, answer.weight, cooling=judged.cooling * value, value=value)
+    model = build_served_model(
+        fold, rival, answer.weight, cooling=judged.cooling * value, value=value
+    )
     return Competition(
         verdict=judged.verdict,
         fitted=fold.fitted,
@@ -354,7 +356,9 @@ def tuned_winner(
     )
 
 
-def served(fold: Fold, frozen: Frozen, weight: float, cooling: float, value: float) -> keras.Model:
+def build_served_model(
+    fold: Fold, frozen: Frozen, weight: float, cooling: float, value: float
+) -> keras.Model:
     """Return the tuned model, or its mean with the frozen one, from pixels to calibrated logits.
 
     Args:
@@ -378,13 +382,15 @@ def steps_of(task: Task, gradual: bool) -> tuple[int | str, ...]:
     return (task.unfreeze,)
 
 
-def frozen_rounding(fold: Fold, features: Features, truth: np.ndarray) -> str:
+def describe_frozen_rounding(fold: Fold, features: Features, truth: np.ndarray) -> str:
     """Return one sentence on how mixed precision changes the predictions of the frozen network."""
     exact = fold.fitted.logits(features.take(fold.held).output)
-    return rounding("frozen", fold.logits(fold.first), exact, truth=truth[: len(fold.held)])
+    return describe_rounding(
+        "frozen", fold.logits(fold.first), exact, truth=truth[: len(fold.held)]
+    )
 
 
-def rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
+def describe_rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
     """Return one sentence on how mixed precision changes a model's predictions.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.setting import Fold, Setting, Way, prepared, trained, weights_before
+from tfxfer.tuning.setting import Fold, Setting, Way, prepare_fold, train_before, train_fold
 from tfxfer.tuning.training import HeldOut, History, Show, Trained
 
 LOG = logging.getLogger(__name__)
@@ -23,12 +23,12 @@ def prepare_folds(setting: Setting, way: Way, heads: Heads, plan: Plan) -> list[
     """
     starts = [heads.start(seen) for seen, _ in plan.folds]
     before = [
-        weights_before(setting, way, start, seen=seen, held=held, name=f"tune-{i}-before")
+        train_before(setting, way, start, seen=seen, held=held, name=f"tune-{i}-before")
         for i, (start, (seen, held)) in enumerate(zip(starts, plan.folds, strict=True))
     ]
     way.keep_models_of(setting)
     return [
-        prepared(setting, way, start, seen=seen, held=held).starting_from(weights)
+        prepare_fold(setting, way, start, seen=seen, held=held).starting_from(weights)
         for start, (seen, held), weights in zip(starts, plan.folds, before, strict=True)
     ]
 
@@ -50,7 +50,7 @@ def tune_once(
         watch=tuple(pickers),
         patience=PATIENCE,
     )
-    ended = trained(fold, "tune", fold.epochs, held_out=held_out, show=way.show)
+    ended = train_fold(fold, "tune", fold.epochs, held_out=held_out, show=way.show)
     reached = [fold.on_the_way(weights) for weights in ended.weights]
     return np.stack(reached), ended, ended.history
 
@@ -77,11 +77,11 @@ def tune_folds(
             reached[:, group] = fold.logits(fold.first)
             continue
         LOG.info(f"fold {i + 1} of {len(folds)}: tuning {fold.setting}")
-        result = trained(
+        result = train_fold(
             fold,
             f"tune-{i}",
             fold.epochs,
-            show=partial(tagged, way.show, f"fold {i + 1}"),
+            show=partial(show_tagged, way.show, f"fold {i + 1}"),
         )
         reached[:, group] = fold.on_the_way(result.weights[0])
         histories.append(result.history)
@@ -94,7 +94,7 @@ def tune_folds(
     return np.stack([reached] * pickers), None, mean
 
 
-def tagged(show: Show, name: str, epoch: int, values: dict[str, float]) -> None:
+def show_tagged(show: Show, name: str, epoch: int, values: dict[str, float]) -> None:
     """Show an epoch's figures under the name of its fold."""
     show(epoch, {f"{name}/{figure}": value for figure, value in values.items()})
 
@@ -139,11 +139,11 @@ def train_final(
         if setting.before is not None:  # the models of both settings take much memory
             folds.clear()
             way.keep_models_of(None)
-        weights = weights_before(setting, way, start, *rows, "final-before")
+        weights = train_before(setting, way, start, *rows, "final-before")
         way.keep_models_of(setting)
-        fold = prepared(setting, way, start, *rows).starting_from(weights)
+        fold = prepare_fold(setting, way, start, *rows).starting_from(weights)
         epochs = fold.epochs if ended is None else best_epoch(ended.history)
-        training = trained(fold, "final", epochs, show=way.show)
+        training = train_fold(fold, "final", epochs, show=way.show)
         lacks_start = setting.before is not None and weights is None
         if len(training.history) == epochs and not lacks_start:
             return Final(fold, training)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxfer.distribute.workers import Strategy, chiefs
+from tfxfer.distribute.workers import Strategy, broadcast_from_chief
 from tfxfer.features import Features
 from tfxfer.heads import Averaged, Candidate, Choice, Fitted, choose, mirrors
 
@@ -46,7 +46,9 @@ class Heads:
             )
             return Frozen(choice, mirror=len(used.views) > 1)
 
-        return chiefs(self.strategy, found, (Frozen, Choice, Candidate, Fitted, Averaged))
+        return broadcast_from_chief(
+            self.strategy, found, (Frozen, Choice, Candidate, Fitted, Averaged)
+        )
 
     def start(self, rows: np.ndarray) -> Fitted:
         """Return the head that training starts from, fitted on the examples at `rows`.
@@ -69,4 +71,4 @@ class Heads:
             assert isinstance(fitted, Fitted)
             return fitted
 
-        return chiefs(self.strategy, found, (Choice, Candidate, Fitted))
+        return broadcast_from_chief(self.strategy, found, (Choice, Candidate, Fitted))

@@ -251,7 +251,7 @@ def verdict(tuned: np.ndarray, frozen: np.ndarray, truth: np.ndarray, folds: int
     )
 
 
-def between(
+def interpolate_weights(
     frozen: Sequence[np.ndarray], tuned: Sequence[np.ndarray], share: float
 ) -> list[np.ndarray]:
     """Return weights on the straight line from frozen (0) to tuned (1)."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from tfxfer.distribute.workers import chiefs
+from tfxfer.distribute.workers import broadcast_from_chief
 from tfxfer.features import Features
 from tfxfer.heads import Fitted, log_loss, temperature
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.setting import Fold, Setting, Way, prepared, trained, weights_before
+from tfxfer.tuning.setting import Fold, Setting, Way, prepare_fold, train_before, train_fold
 from tfxfer.tuning.task import Task
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def pick_setting(
     seconds: dict[Task, float] = {}
     whole_network = any(one.task.unfreeze == "all" for one in settings)
     for one in sorted(settings, key=lambda one: one.task.unfreeze != "all"):
-        seconds[one.task] = seconds_of_an_image(prepared(one, way, head, seen=seen, held=held))
+        seconds[one.task] = seconds_of_an_image(prepare_fold(one, way, head, seen=seen, held=held))
         if whole_network:  # needs the memory of all other models
             way.keep_models_of(None)
     costs = Costs(seconds, plan, way)
@@ -66,13 +66,13 @@ def pick_setting(
         epochs, weights = short * setting.times, None
         if (before := setting.before) is not None:
             tried_for, name = short * before.times, f"try-{before.name}"
-            weights = weights_before(
+            weights = train_before(
                 setting, way, head, seen=seen, held=held, name=name, epochs=tried_for
             )
             way.keep_models_of(setting)
             epochs = way.look(len(seen))
-        fold = prepared(setting, way, head, seen=seen, held=held).starting_from(weights)
-        end = trained(fold, f"try-{setting.name}", epochs, level=logging.DEBUG)
+        fold = prepare_fold(setting, way, head, seen=seen, held=held).starting_from(weights)
+        end = train_fold(fold, f"try-{setting.name}", epochs, level=logging.DEBUG)
         logits = fold.logits(end.weights[0])
         loss = log_loss(logits / temperature(logits, truth), truth)
         accuracy = float((logits.argmax(1) == truth).mean())
@@ -107,7 +107,7 @@ def pick_setting(
     measure = best.task.seconds_of_views
     if is_cheap(best) and best.task.more_views and measure:
         images = len(seen) * short * best.times
-        if fits(best, images, chiefs(way.strategy, measure)):
+        if fits(best, images, broadcast_from_chief(way.strategy, measure)):
             with_views = best.task.more_views()
             seconds[with_views] = seconds[best.task]
             if best.task in way.made:
@@ -205,7 +205,7 @@ class Costs:
         seconds = images * setting.times * self.seconds[setting.task]
         tries = seconds if setting.times > 1 else 0.0
         if is_cheap(setting) and (measure := setting.task.seconds_of_views):
-            tries += seconds + chiefs(self.way.strategy, measure)
+            tries += seconds + broadcast_from_chief(self.way.strategy, measure)
         return tries
 
     def fits(self, setting: Setting, images: int, more: float = 0.0) -> bool:
@@ -216,7 +216,7 @@ class Costs:
         """
         needed = images * self.seconds[setting.task] + self.judged(setting) + more
         until = self.way.until
-        return chiefs(self.way.strategy, lambda: time.monotonic() + needed < until)
+        return broadcast_from_chief(self.way.strategy, lambda: time.monotonic() + needed < until)
 
     def said(
         self, settings: Sequence[Setting], rates: Sequence[float], images: int, short: int
@@ -234,12 +234,12 @@ class Costs:
                 ends.append(self.judged(one if before is None else one.further(before)))
         low, high = least, most - self.judged(first) + max(ends)
         return (
-            f"Training takes {said_seconds(low, high)} on this machine, as it is used now. "
+            f"Training takes {describe_seconds(low, high)} on this machine, as it is used now. "
             "--time-limit ends it earlier."
         )
 
 
-def said_seconds(low: float, high: float) -> str:
+def describe_seconds(low: float, high: float) -> str:
     """Return a range of times in words."""
     few, many = round(low / 60), round(high / 60)
     if many < 1:

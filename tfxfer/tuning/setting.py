@@ -15,10 +15,10 @@ import numpy as np
 
 from tfxfer.backbone import Backbone, Precision
 from tfxfer.distribute.multiworker import MultiWorkerModel
-from tfxfer.distribute.workers import Strategy, chiefs
+from tfxfer.distribute.workers import Strategy, broadcast_from_chief
 from tfxfer.heads import Fitted
 from tfxfer.process import memory
-from tfxfer.tuning.guard import STEPS, between
+from tfxfer.tuning.guard import STEPS, interpolate_weights
 from tfxfer.tuning.optimizers import layerwise
 from tfxfer.tuning.task import Task
 from tfxfer.tuning.training import (
@@ -27,9 +27,9 @@ from tfxfer.tuning.training import (
     Show,
     Trained,
     assign,
-    learnt,
-    nothing,
-    ready,
+    ignore,
+    model_variables,
+    prepare_training,
     train,
 )
 
@@ -135,7 +135,7 @@ class Way:
 
     def late(self) -> bool:
         """Whether the time is up, by the clock of the main worker."""
-        return chiefs(self.strategy, lambda: time.monotonic() > self.until)
+        return broadcast_from_chief(self.strategy, lambda: time.monotonic() > self.until)
 
     def shared(self, epochs: int, phases: int) -> list[int]:
         """Divide epochs among trainings in a row: one at least, and more for the last ones."""
@@ -147,7 +147,7 @@ class Fold:
     """A model that is ready to train, the head that it starts from, and its examples.
 
     seen, held: positions of the examples that it trains on, and of those that it is judged on.
-    start: the state that training begins from, see `training.ready`.
+    start: the state that training begins from, see `training.prepare_training`.
     size: images of a step; a batch may be several steps.
     """
 
@@ -168,7 +168,7 @@ class Fold:
             id(variable): value
             for variable, value in zip(self.model.variables, self.start, strict=False)
         }
-        return [start[id(variable)] for variable in learnt(self.model)]
+        return [start[id(variable)] for variable in model_variables(self.model)]
 
     @property
     def epochs(self) -> int:
@@ -199,16 +199,18 @@ class Fold:
 
     def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [n, C] of the examples that it is judged on, with these weights."""
-        assign(learnt(self.model), weights)
+        assign(model_variables(self.model), weights)
         return self.setting.task.answers(self.model, self.held, self.way.batch_size)
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [steps, n, C] with weights on the way from the frozen ones to these."""
         LOG.info("Judging the training on held-out photos")
-        return np.stack([self.logits(between(self.first, weights, share)) for share in self.shares])
+        return np.stack(
+            [self.logits(interpolate_weights(self.first, weights, share)) for share in self.shares]
+        )
 
 
-def prepared(
+def prepare_fold(
     setting: Setting, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray
 ) -> Fold:
     """Return a model with a fitted head, ready for the first of its trainings.
@@ -231,7 +233,9 @@ def prepared(
             else MultiWorkerModel(model.inputs, model.outputs[0])
         )
     size = math.ceil(way.batch_size / task.pieces(way.batch_size, way.strategy))
-    start = compiled(task, way, model, backbone=backbone, seen=seen, unfreeze=setting.unfreeze[0])
+    start = compile_for_stages(
+        task, way, model, backbone=backbone, seen=seen, unfreeze=setting.unfreeze[0]
+    )
     fold = Fold(
         setting=setting,
         way=way,
@@ -248,7 +252,7 @@ def prepared(
     return fold
 
 
-def weights_before(
+def train_before(
     setting: Setting,
     way: Way,
     fitted: Fitted,
@@ -261,7 +265,7 @@ def weights_before(
 ) -> list[np.ndarray] | None:
     """Train the setting before, and return its weights as those of a model from pixels.
 
-    Two models take much memory, so this comes before `prepared`, and `Way.keep_models_of` between.
+    Two models take much memory, so this comes before `prepare_fold`, and `Way.keep_models_of` between.
 
     Args:
         name: name of that training's checkpoints. Where it is finished, it is not done again.
@@ -273,14 +277,14 @@ def weights_before(
     before = setting.before
     if before is None or way.late():
         return None
-    fold = prepared(before, way, fitted, seen=seen, held=held)
+    fold = prepare_fold(before, way, fitted, seen=seen, held=held)
     LOG.log(level, "first %s", before)
-    ended = trained(fold, name, epochs or fold.epochs, level=level)
-    assign(learnt(fold.model), ended.weights[-1])
+    ended = train_fold(fold, name, epochs or fold.epochs, level=level)
+    assign(model_variables(fold.model), ended.weights[-1])
     return before.task.finish(fold.model, fitted).get_weights()
 
 
-def compiled(
+def compile_for_stages(
     task: Task,
     way: Way,
     model: keras.Model,
@@ -305,17 +309,17 @@ def compiled(
             global_clipnorm=CLIP,
             gradient_accumulation_steps=None if pieces == 1 else pieces,
         )
-    return ready(model, optimizer, batches, smoothing=SMOOTHING)
+    return prepare_training(model, optimizer, batches, smoothing=SMOOTHING)
 
 
-def trained(
+def train_fold(
     fold: Fold,
     name: str,
     epochs: int,
     *,
     held_out: HeldOut | None = None,
     level: int = logging.INFO,
-    show: Show = nothing,
+    show: Show = ignore,
 ) -> Trained:
     """Train one fold's model from its start.
 
@@ -335,7 +339,7 @@ def trained(
             LOG.log(level, "unfrozen: %s", unfreeze)
             if not i:
                 assign(fold.model.variables, start[: len(fold.model.variables)])
-            start = compiled(
+            start = compile_for_stages(
                 setting.task,
                 way,
                 fold.model,
@@ -345,7 +349,7 @@ def trained(
             )
         result = train(
             fold.model,
-            partial(later, every, done),
+            partial(call_later, every, done),
             math.ceil(len(fold.seen) / fold.size),
             start=start,
             examples=len(fold.seen),
@@ -355,7 +359,7 @@ def trained(
             held_out=held_out if last else None,
             until=way.until,
             level=level,
-            show=partial(later, show, done),
+            show=partial(call_later, show, done),
         )
         history = (
             *history,
@@ -365,7 +369,7 @@ def trained(
     return replace(result, history=history)
 
 
-def later(function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any) -> Any:
+def call_later(function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any) -> Any:
     """Call a function of an epoch, counted from the start of the first of several trainings.
 
     Args:

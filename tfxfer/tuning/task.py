@@ -17,15 +17,15 @@ from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
 from tfxfer.data.duplicates import shown
 from tfxfer.distribute import dataservice
-from tfxfer.distribute.workers import Strategy, batched, order, predicted
+from tfxfer.distribute.workers import Strategy, make_batches, order, predict_rows
 from tfxfer.errors import DataError
 from tfxfer.features import Features, Pixels
 from tfxfer.heads import Averaged, Fitted
 from tfxfer.heads.fitted import Array
-from tfxfer.heads.layers import Flip, TakeColumns, join, sum_of
+from tfxfer.heads.layers import Flip, TakeColumns, join, sum_logits
 from tfxfer.heads.train import reader
 from tfxfer.inputs.image import decode as preprocess
-from tfxfer.inputs.image.augment import augmented, seed_of
+from tfxfer.inputs.image.augment import augment_images, seed_of
 from tfxfer.tuning.training import Batches
 
 IN_MEMORY = 512 * 1024**2  # bytes of decoded images that are kept for all epochs
@@ -132,11 +132,11 @@ def from_pixels(
             def view(
                 x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]
             ) -> tuple[tf.Tensor, tf.Tensor]:
-                return augmented(x, rest[0], augment) if augment else x, rest[1]
+                return augment_images(x, rest[0], augment) if augment else x, rest[1]
 
             left = order(rows, number, seed)[done * size :]
             if service is None:
-                return batched(strategy, left, size, examples=examples_of, then=view)
+                return make_batches(strategy, left, size, examples=examples_of, then=view)
             files, seeds = tf.constant(paths), tf.constant(seeds_of(np.arange(len(examples))))
 
             def load(now: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -169,14 +169,14 @@ def from_pixels(
         pixels = keras.Input((*network.image_size, 3), name="pixels")
         unchanged = network.tapped(frozen.taps if features.tap_widths else None)
         sides = [[unchanged(image)] for image in sides_of(pixels, mirror)]
-        head = multiplied(tuned.get_layer(fitted.name), share)
+        head = scale_logits(tuned.get_layer(fitted.name), share)
         seen = features_of_both(part(pixels), sides)
         return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
 
     return Task(
         build=build,
         batches=batches,
-        answers=lambda model, rows, size: answered(model, rows, size, examples=images),
+        answers=lambda model, rows, size: predict_answers(model, rows, size, examples=images),
         finish=finish,
         average=average,
         source=" ".join(["pixels", *augment]),
@@ -258,10 +258,10 @@ def features_of_both(
 def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Model:
     """Join the heads of a tuned and of the frozen network into one on the columns of both."""
     widths = (tuned.input_shape[-1], sum(frozen.widths))
-    return sum_of(tuned, frozen.layer(), widths, name="tuned_and_frozen")
+    return sum_logits(tuned, frozen.layer(), widths, name="tuned_and_frozen")
 
 
-def multiplied(head: keras.Sequential, share: float) -> keras.Sequential:
+def scale_logits(head: keras.Sequential, share: float) -> keras.Sequential:
     """Return a copy of a head, under a name of its own, with its logits times `share`."""
     copy = keras.Sequential.from_config({**head.get_config(), "name": "tuned"})
     copy.set_weights(head.get_weights())
@@ -299,7 +299,7 @@ def from_activations(
         return keras.Model(row, fitted.layer()(features)), part
 
     def answers(model: keras.Model, rows: np.ndarray, size: int) -> np.ndarray:
-        return answered(
+        return predict_answers(
             model,
             np.arange(len(rows)),
             size,
@@ -336,7 +336,7 @@ def from_activations(
             [*(taps(row) for taps in before), unchanged(one)]
             for row, one in zip(rows, activations, strict=True)
         ]
-        head = multiplied(model.get_layer(fitted.name), share)
+        head = scale_logits(model.get_layer(fitted.name), share)
         seen = features_of_both(tuned(activations[0]), sides)
         return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
 
@@ -366,7 +366,7 @@ def batches_of(
         def epoch(number: int, done: int) -> tf.data.Dataset:
             places = order(np.arange(len(rows)), number, seed)[done * size :].astype(np.int64)
             read = readers[number % len(readers)]
-            return batched(
+            return make_batches(
                 strategy,
                 places,
                 size,
@@ -384,7 +384,7 @@ def trained_part(model: keras.Model) -> Backbone:
     return next(layer for layer in model.layers if isinstance(layer, Backbone))
 
 
-def answered(
+def predict_answers(
     model: keras.Model,
     rows: np.ndarray,
     size: int,
@@ -393,6 +393,8 @@ def answered(
 ) -> np.ndarray:
     """Return the model's logits on `rows`, float64 [n, C]."""
     return np.asarray(
-        predicted(model.distribute_strategy, model, rows, size=size, examples=examples, then=then),
+        predict_rows(
+            model.distribute_strategy, model, rows, size=size, examples=examples, then=then
+        ),
         np.float64,
     )

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from tfxfer.distribute.preemption import Notice, Preempted, awaited
-from tfxfer.distribute.workers import chiefs, everyones, exactly, place
+from tfxfer.distribute.workers import broadcast_from_chief, gather_from_workers, place, steps_option
 from tfxfer.errors import TuningError
 from tfxfer.features import Progress
 from tfxfer.process import memory
@@ -38,7 +38,7 @@ History = tuple[dict[str, float], ...]  # the figures of each epoch
 # (number of an epoch that is done, its figures)
 Show = Callable[[int, dict[str, float]], None]
 # (epoch, number of batches that are done) -> the other batches, (inputs, one-hot labels), divided
-# as by `workers.batched`
+# as by `workers.make_batches`
 Batches = Callable[[int, int], Any]
 Answers = Callable[[keras.Model], np.ndarray]  # a model -> its logits, float64 [n, C]
 
@@ -64,7 +64,7 @@ class HeldOut:
 class Trained:
     """The result of a training.
 
-    weights: the weights (see `learnt`) of its last epoch, or for each group that was watched those
+    weights: the weights (see `model_variables`) of its last epoch, or for each group that was watched those
         of its best epoch.
     history: one dict for each epoch.
     """
@@ -73,11 +73,11 @@ class Trained:
     history: History
 
 
-def nothing(*told: Any) -> None:
+def ignore(*told: Any) -> None:
     """Ignore all arguments: for log lines and figures that nobody needs."""
 
 
-def ready(
+def prepare_training(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     batches: Any,
@@ -108,12 +108,12 @@ def ready(
     return [*start, *(v.numpy() for v in model.metrics_variables)]
 
 
-def state(model: keras.Model) -> list[Any]:
+def training_variables(model: keras.Model) -> list[Any]:
     """Return all variables that a step changes."""
     return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
 
-def learnt(model: keras.Model) -> list[Any]:
+def model_variables(model: keras.Model) -> list[Any]:
     """Return all variables that define the model: weights and moving statistics.
 
     The seeds of dropout are not among them.
@@ -141,9 +141,9 @@ def train(
     held_out: HeldOut | None = None,
     until: float = math.inf,
     level: int = logging.INFO,
-    show: Show = nothing,
+    show: Show = ignore,
 ) -> Trained:
-    """Train from `start` (see `ready`) on batches; the rate has a warm-up and a cosine decay.
+    """Train from `start` (see `prepare_training`) on batches; the rate has a warm-up and a cosine decay.
 
     Training goes on from the checkpoint in `folder`, and returns at once where that is finished.
 
@@ -159,11 +159,11 @@ def train(
         Preempted: a SIGTERM came; the state is kept.
     """
     variables, watch, strategy = (
-        state(model),
+        training_variables(model),
         () if held_out is None else held_out.watch,
         model.distribute_strategy,
     )
-    count, size = len(variables), len(learnt(model))
+    count, size = len(variables), len(model_variables(model))
     assign(variables, start)
     now: dict[str, Any] = {
         "saved": 0,
@@ -176,9 +176,9 @@ def train(
         "done": False,
     }
     now["best"] = [math.inf] * len(watch)
-    best = [[v.numpy() for v in learnt(model)] for _ in watch]
+    best = [[v.numpy() for v in model_variables(model)] for _ in watch]
     good: list[np.ndarray] = []  # the state at the beginning of the epoch
-    if (found := chiefs(strategy, lambda: checkpoint.load(folder))) is not None:
+    if (found := broadcast_from_chief(strategy, lambda: checkpoint.load(folder))) is not None:
         arrays, now = found
         assign(variables, arrays[:count])
         best = [arrays[count + i * size : count + (i + 1) * size] for i in range(len(watch))]
@@ -206,7 +206,7 @@ def train(
             model,
             f"epoch {now['epoch'] + 1} of {epochs}",
         )
-        epoch, left = now["epoch"], exactly(strategy, steps - skipped)
+        epoch, left = now["epoch"], steps_option(strategy, steps - skipped)
         with memory.forgotten_gradients():
             done = model.fit(
                 batches(epoch, skipped),
@@ -219,7 +219,7 @@ def train(
             )
         values = {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
         if not math.isfinite(values["loss"]) or not all(
-            np.isfinite(v.numpy()).all() for v in learnt(model)
+            np.isfinite(v.numpy()).all() for v in model_variables(model)
         ):
             assign(variables, good)
             now |= {"step": 0, "scale": now["scale"] * SLOWER, "retreats": now["retreats"] + 1}
@@ -236,7 +236,7 @@ def train(
             )
             continue
         if held_out is not None:
-            values |= watched(model, held_out, now, best=best)
+            values |= watch_epoch(model, held_out, now, best=best)
         speed = examples * (1 - skipped / steps) / max(time.monotonic() - began, 1e-9)
         now["history"].append({"epoch": now["epoch"] + 1, **values})
         now |= {"epoch": now["epoch"] + 1, "step": 0}
@@ -253,7 +253,7 @@ def train(
         )
         show(now["epoch"], values)
         late, stale = (
-            chiefs(strategy, lambda: time.monotonic() > until),
+            broadcast_from_chief(strategy, lambda: time.monotonic() > until),
             held_out is not None and now["stale"] >= held_out.patience,
         )
         if late and now["epoch"] < epochs:
@@ -270,11 +270,11 @@ def train(
             keep()
         else:
             keeper.keep_if_due()
-    weights = best or [[v.numpy() for v in learnt(model)]]
+    weights = best or [[v.numpy() for v in model_variables(model)]]
     return Trained(tuple(weights), tuple(now["history"]))
 
 
-def watched(
+def watch_epoch(
     model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: list[list[np.ndarray]]
 ) -> dict[str, float]:
     """Return loss and accuracy on held-out examples, and keep the best weights.
@@ -287,7 +287,7 @@ def watched(
     for i, group in enumerate(held_out.watch):
         if (loss := float(losses[group].mean())) < now["best"][i]:
             now["best"][i], now["stale"] = loss, 0
-            best[i] = [v.numpy() for v in learnt(model)]
+            best[i] = [v.numpy() for v in model_variables(model)]
     return {
         "val_loss": float(losses.mean()),
         "val_accuracy": float((logits.argmax(1) == held_out.labels).mean()),
@@ -352,7 +352,7 @@ class Keeper(keras.callbacks.Callback):
         self.progress.close()
 
     def keep_if_due(self):
-        words = everyones(
+        words = gather_from_workers(
             self.strategy, np.array([Notice.came, time.monotonic() - Keeper.last > EVERY])
         )
         # Any worker may ask to stop; the clock is that of the main worker.

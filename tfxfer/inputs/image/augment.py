@@ -16,7 +16,7 @@ def seed_of(digest: str, number: int) -> tuple[int, int]:
     return int(digest[:7], 16), number
 
 
-def augmented(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...]) -> tf.Tensor:
+def augment_images(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...]) -> tf.Tensor:
     """A random view of each image.
 
     Args:

@@ -6,7 +6,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from tfxfer.data.folds import few
-from tfxfer.heads.fitted import Array, normalised
+from tfxfer.heads.fitted import Array, normalise_taps
 
 POINTS = 1000
 FEWEST = 10  # with fewer examples, a plane says nothing
@@ -15,7 +15,7 @@ FLAT = 1e-6  # times the length of the features; a smaller spread is rounding er
 
 
 @threadpool_limits.wrap(limits=1)  # its threads wait for each other longer than they work
-def plane(
+def place_on_plane(
     features: Array, positions: np.ndarray, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose the examples that are shown, and compute their places on the plane.
@@ -34,7 +34,7 @@ def plane(
     shown = positions[few(labels, POINTS, seed)] if len(positions) else positions
     if len(shown) < FEWEST:
         return none(shown)
-    x = normalised(features[shown], (features.shape[1],))
+    x = normalise_taps(features[shown], (features.shape[1],))
     if not np.isfinite(x).all() or np.ptp(x, axis=0).max() < FLAT:
         return none(shown)
     x = np.pad(x, ((0, 0), (0, max(0, 2 - x.shape[1]))))  # a plane has two directions

@@ -5,7 +5,7 @@ A picture that the model is judged on should not be one that it was trained on.
 
 import numpy as np
 
-from tfxfer.heads.fitted import Array, normalised
+from tfxfer.heads.fitted import Array, normalise_taps
 
 BLOCK = 1024
 # Times the length of the features. A picture whose features are this near to the mean is equally
@@ -13,7 +13,7 @@ BLOCK = 1024
 FLAT = 1e-6
 
 
-def nearest(
+def find_nearest(
     features: Array, judged: np.ndarray, train: np.ndarray, most: int
 ) -> list[tuple[int, int, float]]:
     """The most similar pairs of a judged picture and a training picture, the most similar first.
@@ -65,6 +65,6 @@ def nearest(
 def directions(features: Array, positions: np.ndarray) -> np.ndarray:
     """Features scaled to length one; rows that are not finite become zeros."""
     with np.errstate(invalid="ignore"):
-        x = normalised(features[positions], (features.shape[1],))
+        x = normalise_taps(features[positions], (features.shape[1],))
     x[~np.isfinite(x).all(1)] = 0
     return x

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, int]]:
+def find_suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, int]]:
     """Find examples whose label is doubtful: (position, suggested class), the most doubtful first.
 
     An example confidently belongs to a class if its probability of that class is at least the mean

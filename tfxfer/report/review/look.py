@@ -18,10 +18,10 @@ from tfxfer.inputs.image import decode as preprocess
 from tfxfer.inputs.image.occlusion import GRID, TELLING, occlusion
 from tfxfer.outcome import Outcome, could_be_right, small_pixels
 from tfxfer.report.review.chart import FEWEST as FEWEST_OF_MAP
-from tfxfer.report.review.chart import plane
-from tfxfer.report.review.duplicates import nearest
-from tfxfer.report.review.labels import suspects
-from tfxfer.report.review.odd import odd, said_of_many
+from tfxfer.report.review.chart import place_on_plane
+from tfxfer.report.review.duplicates import find_nearest
+from tfxfer.report.review.labels import find_suspects
+from tfxfer.report.review.odd import find_odd, said_of_many
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional, several
 
@@ -58,7 +58,7 @@ def look(
     known = np.flatnonzero(could_be_right(labels, answers))
 
     def doubted() -> list[tuple[int, int]]:
-        found = suspects(labels[known], answers[known]) if len(known) >= FEWEST else []
+        found = find_suspects(labels[known], answers[known]) if len(known) >= FEWEST else []
         return [(int(outcome.positions[known[i]]), suggested) for i, suggested in found]
 
     doubtful = optional(run, "The list of labels that look wrong", doubted)
@@ -83,11 +83,13 @@ def look(
     recognised = drawn_by_lot(right, examples.labels, RIGHT, seed=run.seed)
     held_out = np.concatenate([test, examples.where("validation")])
     what = "The list of the most similar pictures"
-    pairs = optional(run, what, lambda: nearest(output, held_out, train, most=PAIRS)) or []
+    pairs = optional(run, what, lambda: find_nearest(output, held_out, train, most=PAIRS)) or []
     what = "The list of pictures that look broken"
-    strange = optional(run, what, lambda: odd(examples, small_pixels(examples, run))) or []
+    strange = optional(run, what, lambda: find_odd(examples, small_pixels(examples, run))) or []
     drawn = optional(
-        run, "The map", lambda: plane(output, judged, examples.labels[judged], seed=run.seed)
+        run,
+        "The map",
+        lambda: place_on_plane(output, judged, examples.labels[judged], seed=run.seed),
     )
     shown, places = drawn or (train[:0], np.zeros((0, 2)))
     seen = said_of_many(examples, strange)

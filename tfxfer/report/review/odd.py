@@ -18,7 +18,7 @@ BLOCK = 1024
 READERS = 8  # files read at once, for their size
 
 
-def odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
+def find_odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
     """Find odd pictures: (position, what is odd about it), in the order of the examples.
 
     Args:
@@ -52,7 +52,7 @@ def said_of_many(examples: Examples, strange: Sequence[tuple[int, str]]) -> list
     Each note names an example, and says what to do.
 
     Args:
-        strange: what `odd` found.
+        strange: what `find_odd` returned.
     """
     kinds: dict[str, list[int]] = {"black": [], "blank": []}
     for position, why in strange:
