@@ -38,8 +38,8 @@ class Doubt:
         the score was not fitted on.
     by: where these examples are from: "validation"; where that has fewer than 200, "validation and
         folds of train", or "folds of train" alone.
-    tail: where the columns that `unknown.scores` reads begin in the features that the head sees, counted
-        from their end.
+    tail: where the columns that `unknown.scores` reads begin in the features that the head sees,
+        counted from their end.
     unknown: the score for "none of these".
     """
 

@@ -265,7 +265,8 @@ def train_before(
 ) -> list[np.ndarray] | None:
     """Train the setting before, and return its weights as those of a model from pixels.
 
-    Two models take much memory, so this comes before `prepare_fold`, and `Way.keep_models_of` between.
+    Two models take much memory, so this comes before `prepare_fold`, and `Way.keep_models_of`
+    between.
 
     Args:
         name: name of that training's checkpoints. Where it is finished, it is not done again.

@@ -64,8 +64,8 @@ class HeldOut:
 class Trained:
     """The result of a training.
 
-    weights: the weights (see `model_variables`) of its last epoch, or for each group that was watched those
-        of its best epoch.
+    weights: the weights (see `model_variables`) of its last epoch, or for each group that was
+        watched those of its best epoch.
     history: one dict for each epoch.
     """
 
@@ -143,11 +143,12 @@ def train(
     level: int = logging.INFO,
     show: Show = ignore,
 ) -> Trained:
-    """Train from `start` (see `prepare_training`) on batches; the rate has a warm-up and a cosine decay.
+    """Train from `start` on batches, at a rate with a warm-up and a cosine decay.
 
     Training goes on from the checkpoint in `folder`, and returns at once where that is finished.
 
     Args:
+        start: the state to start from, see `prepare_training`.
         steps, examples: batches and images in an epoch.
         rate: the largest learning rate.
         until: value of time.monotonic() after which training ends with its epoch.
