@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def prepare_training(
 ) -> list[np.ndarray]:
     """Compile a model, build all that `fit` would build, and return the state to start from.
 
-    That is `state(model)` as it was before. A step is traced by `fit` itself: another one, traced
+    That is the values of `training_variables` before any step. A step is traced by `fit` itself: another one, traced
     by `train_on_batch`, would take as much time and memory again.
 
     Args:
@@ -127,6 +127,58 @@ def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
         variable.assign(value)
 
 
+@dataclass
+class TrainingState:
+    """How far a training is, besides the variables of its model.
+
+    saved: how often it was kept on disk.
+    epoch: epochs that are done.
+    step: steps of the next epoch that are done.
+    scale: factor of the learning rate, below 1 after a loss that was not finite.
+    retreats: how often that happened.
+    stale: epochs since the loss of any group was smaller than ever before.
+    done: whether the training has ended.
+    history: the figures of each epoch.
+    best: the smallest loss of each group that is watched.
+    best_weights: the weights of that epoch, for each group.
+    good: all variables at the beginning of the epoch.
+    """
+
+    best: list[float]
+    best_weights: list[list[np.ndarray]]
+    good: list[np.ndarray]
+    saved: int = 0
+    epoch: int = 0
+    step: int = 0
+    scale: float = 1.0
+    retreats: int = 0
+    stale: int = 0
+    done: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, folder: Path, variables: Sequence[np.ndarray]) -> None:
+        """Keep the state on disk, with the values of all variables."""
+        numbers = {name: getattr(self, name) for name in NUMBERS}
+        arrays = [*variables, *(value for weights in self.best_weights for value in weights)]
+        # At the beginning of an epoch the good variables are the present ones.
+        checkpoint.save(folder, self.saved, [*arrays, *(self.good if self.step else [])], numbers)
+
+    def restore(
+        self, arrays: Sequence[np.ndarray], numbers: dict[str, Any], variables: Sequence[Any]
+    ) -> None:
+        """Take over what `save` kept, and give the variables their values."""
+        for name in NUMBERS:
+            setattr(self, name, numbers[name])
+        rest = iter(arrays)
+        assign(variables, [next(rest) for _ in variables])
+        self.best_weights = [[next(rest) for _ in weights] for weights in self.best_weights]
+        self.good = list(rest)
+
+
+# The fields of a state that are kept as JSON.
+NUMBERS = ("saved", "epoch", "step", "scale", "retreats", "stale", "done", "history", "best")
+
+
 @awaited()
 def train(
     model: keras.Model,
@@ -159,136 +211,142 @@ def train(
         TuningError: the loss is not finite, again and again.
         Preempted: a SIGTERM came; the state is kept.
     """
-    variables, watch, strategy = (
-        training_variables(model),
-        () if held_out is None else held_out.watch,
-        model.distribute_strategy,
-    )
-    count, size = len(variables), len(model_variables(model))
+    variables, strategy = training_variables(model), model.distribute_strategy
+    groups = () if held_out is None else held_out.watch
     assign(variables, start)
-    now: dict[str, Any] = {
-        "saved": 0,
-        "epoch": 0,
-        "step": 0,
-        "scale": 1.0,
-        "retreats": 0,
-        "history": [],
-        "stale": 0,
-        "done": False,
-    }
-    now["best"] = [math.inf] * len(watch)
-    best = [[v.numpy() for v in model_variables(model)] for _ in watch]
-    good: list[np.ndarray] = []  # the state at the beginning of the epoch
-    if (found := broadcast_from_chief(strategy, lambda: checkpoint.load(folder))) is not None:
-        arrays, now = found
-        assign(variables, arrays[:count])
-        best = [arrays[count + i * size : count + (i + 1) * size] for i in range(len(watch))]
-        good = arrays[count + len(watch) * size :]
+    state = TrainingState(
+        best=[math.inf] * len(groups),
+        best_weights=[values_of(model_variables(model)) for _ in groups],
+        good=[],
+    )
+    kept = broadcast_from_chief(strategy, lambda: checkpoint.load(folder))
+    if kept is not None:
+        state.restore(*kept, variables)
 
     def keep() -> None:
-        now["saved"] += 1
-        arrays = [v.numpy() for v in variables]  # on all workers: metrics are summed over them
+        state.saved += 1
+        values = values_of(variables)  # on all workers: metrics are summed over them
         if not place(strategy)[0]:
-            checkpoint.save(
-                folder,
-                now["saved"],
-                [*arrays, *(w for some in best for w in some), *(good if now["step"] else [])],
-                state=now,
-            )
+            state.save(folder, values)
 
-    while not now["done"]:
-        good = good if now["step"] else [v.numpy() for v in variables]
-        began, skipped = time.monotonic(), now["step"]
-        keeper = Keeper(
-            now,
-            keep,
-            partial(warm_up_cosine, rate * now["scale"], steps=epochs * steps),
-            steps,
-            model,
-            f"epoch {now['epoch'] + 1} of {epochs}",
-        )
-        epoch, left = now["epoch"], steps_option(strategy, steps - skipped)
-        with memory.forgotten_gradients():
-            done = model.fit(
-                batches(epoch, skipped),
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                verbose=0,
-                callbacks=[keeper],
-                shuffle=False,
-                **left,
-            )
-        values = {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
-        if not math.isfinite(values["loss"]) or not all(
-            np.isfinite(v.numpy()).all() for v in model_variables(model)
-        ):
-            assign(variables, good)
-            now |= {"step": 0, "scale": now["scale"] * SLOWER, "retreats": now["retreats"] + 1}
-            if now["retreats"] > RETREATS:
-                raise TuningError(
-                    f"the loss is not finite at a learning rate of {rate:g}, "
-                    f"nor at {rate * now['scale'] / SLOWER:.1g}. "
-                    f"Try --learning-rate {rate / 100:g}."
-                )
-            LOG.log(
-                level,
-                f"epoch {now['epoch'] + 1}: the loss is not finite; back to the last good state, "
-                f"at a learning rate of {rate * now['scale']:g}",
-            )
+    while not state.done:
+        if not state.step:
+            state.good = values_of(variables)
+        began, skipped = time.monotonic(), state.step
+        schedule = partial(warm_up_cosine, rate * state.scale, steps=epochs * steps)
+        name = f"epoch {state.epoch + 1} of {epochs}"
+        keeper = Keeper(state, keep, schedule, steps=steps, model=model, name=name)
+        figures = fit_epoch(model, batches, steps, state=state, keeper=keeper)
+        if not is_finite(figures, model):
+            retreat(state, variables, rate, level=level)
             continue
         if held_out is not None:
-            values |= watch_epoch(model, held_out, now, best=best)
-        speed = examples * (1 - skipped / steps) / max(time.monotonic() - began, 1e-9)
-        now["history"].append({"epoch": now["epoch"] + 1, **values})
-        now |= {"epoch": now["epoch"] + 1, "step": 0}
-        # Keras names the figures of training images just "loss" and "accuracy". The log says which
-        # images they are of.
-        called = {"loss": "training loss", "accuracy": "training accuracy"}
-        figures = "  ".join(
-            f"{called.get(name, name)} {value:.4f}" for name, value in values.items()
-        )
-        LOG.log(
-            level,
-            f"epoch {now['epoch']:>{len(str(epochs))}}/{epochs}  {figures}  {speed:.0f} images/s, "
-            f"{(epochs - now['epoch']) * examples / speed:.0f} s left",
-        )
-        show(now["epoch"], values)
-        late, stale = (
-            broadcast_from_chief(strategy, lambda: time.monotonic() > until),
-            held_out is not None and now["stale"] >= held_out.patience,
-        )
-        if late and now["epoch"] < epochs:
+            figures |= watch_epoch(model, held_out, state)
+        seconds = max(time.monotonic() - began, 1e-9)
+        state.epoch, state.step = state.epoch + 1, 0
+        state.history.append({"epoch": state.epoch, **figures})
+        speed = examples * (1 - skipped / steps) / seconds
+        LOG.log(level, describe_epoch(state, epochs, examples, speed=speed))
+        show(state.epoch, figures)
+        late = broadcast_from_chief(strategy, lambda: time.monotonic() > until)
+        stale = held_out is not None and state.stale >= held_out.patience
+        if late and state.epoch < epochs:
             LOG.log(level, "the time is up: training stops here")
-        if stale and now["epoch"] < epochs:
-            halves = ", nor on a half of them that is watched," if len(watch) > 1 else ""
+        if stale and state.epoch < epochs:
+            halves = ", nor on a half of them that is watched," if len(groups) > 1 else ""
             LOG.log(
                 level,
-                f"no smaller loss on held-out examples{halves} for {now['stale']} epochs: "
+                f"no smaller loss on held-out examples{halves} for {state.stale} epochs: "
                 "training stops here",
             )
-        now["done"] = late or stale or now["epoch"] == epochs
-        if now["done"]:
+        state.done = late or stale or state.epoch == epochs
+        if state.done:
             keep()
         else:
             keeper.keep_if_due()
-    weights = best or [[v.numpy() for v in model_variables(model)]]
-    return Trained(tuple(weights), tuple(now["history"]))
+    weights = state.best_weights or [values_of(model_variables(model))]
+    return Trained(weights=tuple(weights), history=tuple(state.history))
 
 
-def watch_epoch(
-    model: keras.Model, held_out: HeldOut, now: dict[str, Any], best: list[list[np.ndarray]]
+def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
+    """Return the values of variables."""
+    return [variable.numpy() for variable in variables]
+
+
+def fit_epoch(
+    model: keras.Model, batches: Batches, steps: int, *, state: TrainingState, keeper: "Keeper"
 ) -> dict[str, float]:
+    """Train on what is left of an epoch; returns its loss and its accuracy."""
+    left = steps_option(model.distribute_strategy, steps - state.step)
+    with memory.forgotten_gradients():
+        done = model.fit(
+            batches(state.epoch, state.step),
+            initial_epoch=state.epoch,
+            epochs=state.epoch + 1,
+            verbose=0,
+            callbacks=[keeper],
+            shuffle=False,
+            **left,
+        )
+    return {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
+
+
+def is_finite(figures: dict[str, float], model: keras.Model) -> bool:
+    """Whether the loss and all weights are finite."""
+    weights = values_of(model_variables(model))
+    return math.isfinite(figures["loss"]) and all(np.isfinite(value).all() for value in weights)
+
+
+def retreat(state: TrainingState, variables: Sequence[Any], rate: float, *, level: int) -> None:
+    """Go back to the beginning of the epoch, with a smaller learning rate.
+
+    Raises:
+        TuningError: that was done too often.
+    """
+    assign(variables, state.good)
+    state.step = 0
+    state.scale *= SLOWER
+    state.retreats += 1
+    if state.retreats > RETREATS:
+        raise TuningError(
+            f"the loss is not finite at a learning rate of {rate:g}, "
+            f"nor at {rate * state.scale / SLOWER:.1g}. Try --learning-rate {rate / 100:g}."
+        )
+    LOG.log(
+        level,
+        f"epoch {state.epoch + 1}: the loss is not finite; back to the last good state, "
+        f"at a learning rate of {rate * state.scale:g}",
+    )
+
+
+def describe_epoch(state: TrainingState, epochs: int, examples: int, *, speed: float) -> str:
+    """Return one line on the epoch that was done last; `speed` is in images a second."""
+    # Keras names the figures of training images just "loss" and "accuracy". The log says which
+    # images they are of.
+    called = {"loss": "training loss", "accuracy": "training accuracy"}
+    figures = "  ".join(
+        f"{called.get(name, name)} {value:.4f}"
+        for name, value in state.history[-1].items()
+        if name != "epoch"
+    )
+    left = (epochs - state.epoch) * examples / speed
+    number = f"{state.epoch:>{len(str(epochs))}}/{epochs}"
+    return f"epoch {number}  {figures}  {speed:.0f} images/s, {left:.0f} s left"
+
+
+def watch_epoch(model: keras.Model, held_out: HeldOut, state: TrainingState) -> dict[str, float]:
     """Return loss and accuracy on held-out examples, and keep the best weights.
 
     They are kept for each group whose loss is smaller than ever before.
     """
     logits = held_out.answers(model)
     losses = losses_of(logits, held_out.labels)
-    now["stale"] += 1
+    state.stale += 1
     for i, group in enumerate(held_out.watch):
-        if (loss := float(losses[group].mean())) < now["best"][i]:
-            now["best"][i], now["stale"] = loss, 0
-            best[i] = [v.numpy() for v in model_variables(model)]
+        loss = float(losses[group].mean())
+        if loss < state.best[i]:
+            state.best[i], state.stale = loss, 0
+            state.best_weights[i] = values_of(model_variables(model))
     return {
         "val_loss": float(losses.mean()),
         "val_accuracy": float((logits.argmax(1) == held_out.labels).mean()),
@@ -308,23 +366,19 @@ class Keeper(keras.callbacks.Callback):
 
     def __init__(
         self,
-        now: dict[str, Any],
+        state: TrainingState,
         keep: Callable[[], None],
         rate: Callable[[int], float],
+        *,
         steps: int,
         model: keras.Model,
         name: str,
     ):
         super().__init__()
-        self.now, self.keep, self.rate, self.steps, self.strategy = (
-            now,
-            keep,
-            rate,
-            steps,
-            model.distribute_strategy,
-        )
-        self.skipped, self.metrics = now["step"], model.metrics_variables
-        self.values = [v.numpy() for v in self.metrics]
+        self.state, self.keep, self.rate, self.steps = state, keep, rate, steps
+        self.strategy = model.distribute_strategy
+        self.skipped, self.metrics = state.step, model.metrics_variables
+        self.values = values_of(self.metrics)
         self.progress = Progress(
             steps - self.skipped, not place(self.strategy)[0], name, unit="steps", quick=True
         )
@@ -335,17 +389,17 @@ class Keeper(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.optimizer.learning_rate = self.rate(
-            self.now["epoch"] * self.steps + self.skipped + batch
+            self.state.epoch * self.steps + self.skipped + batch
         )
 
     def on_train_batch_end(self, batch, logs=None):
-        self.now["step"] = self.skipped + batch + 1
+        self.state.step = self.skipped + batch + 1
         self.progress.update(1)
         alone = place(self.strategy)[1] == 1
         if (
-            self.now["step"] < self.steps
+            self.state.step < self.steps
             and math.isfinite(float(np.mean(logs["loss"])))
-            and (alone or self.now["step"] % ASK == 0)
+            and (alone or self.state.step % ASK == 0)
         ):
             self.keep_if_due()
 
