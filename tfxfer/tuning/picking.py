@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import keras
 import numpy as np
@@ -38,7 +38,7 @@ def pick_setting(
     tried as well. Each setting is trained for a short while, and judged by the log loss on examples
     that do not judge again: those of the first fold, or with one split only, a fifth of what it
     trains on. The whole network goes on from the best of these settings, in a first, short training
-    of two epochs.
+    (see `Way.look`).
 
     Returns:
         The setting, and the plan without the examples that picked it.
@@ -49,86 +49,170 @@ def pick_setting(
     if not (several or tries_more) or len(plan.folds) == 2:
         return first, plan
     seen, held, plan = plan.for_picking(features.examples, way.seed)
-    truth, short = features.examples.labels[held], max(1, way.epochs // SHORT)
     head = start(seen)
+    seconds = measure_seconds(settings, way, head, seen=seen, held=held)
+    trials = Trials(
+        head=head,
+        seen=seen,
+        held=held,
+        truth=features.examples.labels[held],
+        epochs=max(1, way.epochs // SHORT),
+        costs=Costs(seconds, plan, way),
+        way=way,
+    )
+    LOG.info(trials.costs.said(settings, rates, len(seen), trials.epochs))
+    LOG.info(
+        f"Trained for {trials.epochs} of {way.epochs} epochs on {len(seen):,} photos, to choose "
+        "how:"
+    )
+    best = try_rates(trials, first, rates)
+    depths = [one for one in settings[1:] if one.task.unfreeze != "all"]
+    best = try_depths(trials, best, depths)
+    best = try_more_epochs(trials, best)
+    best = try_views(trials, best)
+    for setting in settings[1 + len(depths) :]:
+        best = try_whole_network(trials, best, setting)
+    if way.late():
+        LOG.info("the time was up before everything was tried")
+    LOG.info("chosen: %s", best)
+    way.keep_models_of(best.before or best)
+    return best, plan
+
+
+def measure_seconds(
+    settings: Sequence[Setting], way: Way, head: Fitted, *, seen: np.ndarray, held: np.ndarray
+) -> dict[Task, float]:
+    """Measure how many seconds each task takes for an image that is trained on once.
+
+    The whole network needs the memory of all other models, so it is measured first, and alone.
+    """
     LOG.info("Measuring how long training takes")
     seconds: dict[Task, float] = {}
     whole_network = any(one.task.unfreeze == "all" for one in settings)
     for one in sorted(settings, key=lambda one: one.task.unfreeze != "all"):
-        seconds[one.task] = seconds_of_an_image(prepare_fold(one, way, head, seen=seen, held=held))
-        if whole_network:  # needs the memory of all other models
+        fold = prepare_fold(one, way, head, seen=seen, held=held)
+        seconds[one.task] = seconds_of_an_image(fold)
+        if whole_network:
+            del fold
             way.keep_models_of(None)
-    costs = Costs(seconds, plan, way)
-    tried: dict[Setting, float] = {}
+    return seconds
 
-    def try_out(setting: Setting) -> float:
+
+@dataclass
+class Trials:
+    """Short trainings, all judged on the same held-out examples.
+
+    head: the head that they start from.
+    seen, held: positions of the examples that they train on, and of those that judge them.
+    truth: labels of the latter.
+    epochs: epochs of a trial.
+    losses: the log loss of each setting that was tried.
+    """
+
+    head: Fitted
+    seen: np.ndarray
+    held: np.ndarray
+    truth: np.ndarray
+    epochs: int
+    costs: "Costs"
+    way: Way
+    losses: dict[Setting, float] = field(default_factory=dict)
+
+    def run(self, setting: Setting) -> float:
+        """Train for a short while; returns the log loss on held-out examples."""
         LOG.info("Trying %s", setting)
-        epochs, weights = short * setting.times, None
-        if (before := setting.before) is not None:
-            tried_for, name = short * before.times, f"try-{before.name}"
+        way, epochs, weights = self.way, self.epochs * setting.times, None
+        before = setting.before
+        if before is not None:
             weights = train_before(
-                setting, way, head, seen=seen, held=held, name=name, epochs=tried_for
+                setting,
+                way,
+                self.head,
+                seen=self.seen,
+                held=self.held,
+                name=f"try-{before.name}",
+                epochs=self.epochs * before.times,
+                level=logging.DEBUG,
             )
             way.keep_models_of(setting)
-            epochs = way.look(len(seen))
-        fold = prepare_fold(setting, way, head, seen=seen, held=held).starting_from(weights)
-        end = train_fold(fold, f"try-{setting.name}", epochs, level=logging.DEBUG)
-        logits = fold.logits(end.weights[0])
-        loss = log_loss(logits / temperature(logits, truth), truth)
-        accuracy = float((logits.argmax(1) == truth).mean())
+            epochs = way.look(len(self.seen))
+        fold = prepare_fold(setting, way, self.head, seen=self.seen, held=self.held)
+        fold = fold.starting_from(weights)
+        ended = train_fold(fold, f"try-{setting.name}", epochs, level=logging.DEBUG)
+        logits = fold.logits(ended.weights[0])
+        loss = log_loss(logits / temperature(logits, self.truth), self.truth)
+        accuracy = float((logits.argmax(1) == self.truth).mean())
         LOG.info(f"{setting}: accuracy {accuracy:.3f}, log loss {loss:.3f} on held-out photos")
-        tried[setting] = loss
+        self.losses[setting] = loss
         return loss
 
-    def fits(setting: Setting, images: int, more: float = 0.0) -> bool:
-        if costs.fits(setting, images, more):
+    def has_time_for(self, setting: Setting, images: int, more: float = 0.0) -> bool:
+        """Whether there is time to try a setting, and then to train it in full: `Costs.fits`."""
+        if self.costs.fits(setting, images, more):
             return True
-        LOG.info(f"not tried, for there is no time for it: {setting}")
+        LOG.info("not tried, for there is no time for it: %s", setting)
         return False
 
-    LOG.info(costs.said(settings, rates, len(seen), short))
-    LOG.info(f"Trained for {short} of {way.epochs} epochs on {len(seen):,} photos, to choose how:")
-    try_out(first)
+    def better_of(self, best: Setting, other: Setting) -> Setting:
+        """Try a setting; returns it where its loss is smaller than that of the best so far."""
+        return other if self.run(other) < self.losses[best] else best
+
+
+def try_rates(trials: Trials, first: Setting, rates: Sequence[float]) -> Setting:
+    """Return the setting with the best learning rate. The first rate is always tried."""
+    trials.run(first)
     for rate in rates[1:]:
-        if way.late():
+        if trials.way.late():
             break
-        try_out(replace(first, rate=rate))
-    best = min(tried, key=lambda setting: tried[setting])
-    depths = [one for one in settings[1:] if one.task.unfreeze != "all"]
+        trials.run(replace(first, rate=rate))
+    return min(trials.losses, key=lambda setting: trials.losses[setting])
+
+
+def try_depths(trials: Trials, best: Setting, depths: Sequence[Setting]) -> Setting:
+    """Train more and more stages, as long as the loss falls."""
+    images = len(trials.seen) * trials.epochs
     for setting in depths:
         deeper = replace(setting, rate=best.rate)
-        if not fits(deeper, len(seen) * short) or try_out(deeper) >= tried[best]:
+        if not trials.has_time_for(deeper, images) or trials.better_of(best, deeper) is best:
             break
         best = deeper
-    if can_last_longer(best, way):
-        more = replace(best, times=2)
-        if fits(more, len(seen) * short * 2) and try_out(more) < tried[best]:
-            best = more
-    measure = best.task.seconds_of_views
-    if is_cheap(best) and best.task.more_views and measure:
-        images = len(seen) * short * best.times
-        if fits(best, images, broadcast_from_chief(way.strategy, measure)):
-            with_views = best.task.more_views()
-            seconds[with_views] = seconds[best.task]
-            if best.task in way.made:
-                way.made[with_views] = way.made[best.task]
-            varied = replace(best, task=with_views)
-            if try_out(varied) < tried[best]:
-                best = varied
-    for setting in settings[1 + len(depths) :]:
-        whole = setting.further(best)
-        if not fits(whole, len(seen) * way.look(len(seen))):
-            continue
-        way.keep_models_of(best)
-        if try_out(whole) < tried[best]:
-            best = whole
-        else:
-            LOG.info("a first look at the whole network shows no gain: it is not trained further")
-    if way.late():
-        LOG.info("the time was up before everything was tried")
-    LOG.info(f"chosen: {best}")
-    way.keep_models_of(best.before or best)
-    return best, plan
+    return best
+
+
+def try_more_epochs(trials: Trials, best: Setting) -> Setting:
+    """Try twice as many epochs, where the user has not said how many."""
+    longer = replace(best, times=2)
+    images = len(trials.seen) * trials.epochs * longer.times
+    if can_last_longer(best, trials.way) and trials.has_time_for(longer, images):
+        best = trials.better_of(best, longer)
+    return best
+
+
+def try_views(trials: Trials, best: Setting) -> Setting:
+    """Try altered copies of the photos, where they can be kept."""
+    way, measure = trials.way, best.task.seconds_of_views
+    if not (is_cheap(best) and best.task.more_views and measure):
+        return best
+    images = len(trials.seen) * trials.epochs * best.times
+    if not trials.has_time_for(best, images, broadcast_from_chief(way.strategy, measure)):
+        return best
+    task = best.task.more_views()
+    trials.costs.seconds[task] = trials.costs.seconds[best.task]
+    if best.task in way.made:
+        way.made[task] = way.made[best.task]
+    return trials.better_of(best, replace(best, task=task))
+
+
+def try_whole_network(trials: Trials, best: Setting, setting: Setting) -> Setting:
+    """Take a first look at the whole network, which goes on from the best setting so far."""
+    way, whole = trials.way, setting.further(best)
+    if not trials.has_time_for(whole, len(trials.seen) * way.look(len(trials.seen))):
+        return best
+    way.keep_models_of(best)
+    chosen = trials.better_of(best, whole)
+    if chosen is best:
+        LOG.info("a first look at the whole network shows no gain: it is not trained further")
+    return chosen
 
 
 def is_cheap(setting: Setting) -> bool:
@@ -178,7 +262,7 @@ class Costs:
     seconds: measured seconds for one image, by task.
     """
 
-    seconds: Mapping[Task, float]
+    seconds: dict[Task, float]
     plan: Plan
     way: Way
 

@@ -85,8 +85,8 @@ def prepare_training(
 ) -> list[np.ndarray]:
     """Compile a model, build all that `fit` would build, and return the state to start from.
 
-    That is the values of `training_variables` before any step. A step is traced by `fit` itself: another one, traced
-    by `train_on_batch`, would take as much time and memory again.
+    That is the values of `training_variables` before any step. A step is traced by `fit` itself:
+    another one, traced by `train_on_batch`, would take as much time and memory again.
 
     Args:
         batches: data set as for `fit`; one of its batches is trained on.
