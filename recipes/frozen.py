@@ -44,9 +44,8 @@ def frozen(
     trains = head in ("mlp", "cosine")
     with run.timed("features"):
         prefix = network.prefix(None if trains else len(network.stages))
-        both = mirror == "yes"
-        if not trains:
-            both = tfxfer.heads.mirrors.are_computed(mirror, len(examples))
+        both = mirror == "yes" if trains else tfxfer.heads.mirrors.are_computed(
+            mirror, len(examples))
         features = extract(examples, prefix, mirror=both, skip_bad_images=run.skip_bad_images)
     run.say(*tfxfer.outcome.new_notes(examples, features.examples))
     examples, classes = features.examples, len(features.examples.classes)

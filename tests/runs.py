@@ -8,7 +8,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tfxfer.backbone import Backbone
-from tfxfer.evaluate import doubt, unknown
+from tfxfer.evaluate import doubt
+from tfxfer.evaluate.unknown import fit_unknown
 from tfxfer.run import Run
 
 CLASSES = ("china", "flower", "none <of> these")
@@ -102,7 +103,7 @@ def write_run(
 def some_doubt(width: int, known: int = 60) -> doubt.Doubt:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, width)).astype(np.float32)
-    fitted = unknown(x, np.arange(60) % 3)
+    fitted = fit_unknown(x, np.arange(60) % 3)
     return doubt.Doubt(
         strangest=np.sort(rng.uniform(size=40)).astype(np.float32),
         known=np.sort(fitted.scores(x))[:known],

@@ -11,8 +11,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from tfxfer.data.folds import deal, sample
 from tfxfer.errors import SavedModelError
-from tfxfer.evaluate import unknown
-from tfxfer.evaluate.unknown import out_of_fold
+from tfxfer.evaluate.unknown import fit_unknown, out_of_fold
 from tfxfer.heads import (
     Averaged,
     choose,
@@ -722,21 +721,21 @@ def test_the_score_is_the_distance_to_the_nearest_class_minus_that_to_all_data(n
     ]
     expected = np.min(distances[:3], 0) - distances[3]
     np.testing.assert_allclose(
-        unknown(x, labels).scores(new), expected, atol=1e-4 * np.abs(expected).max()
+        fit_unknown(x, labels).scores(new), expected, atol=1e-4 * np.abs(expected).max()
     )
 
 
 def test_an_image_of_an_unknown_class_scores_higher():
     x, labels = blobs(300, 20)
     known = labels < 2
-    fitted = unknown(x[known][:150], labels[known][:150])
+    fitted = fit_unknown(x[known][:150], labels[known][:150])
     strange, familiar = fitted.scores(x[~known]), fitted.scores(x[known][150:])
     assert np.mean(strange[:, None] > familiar) > 0.9
 
 
 def test_scores_out_of_fold_are_not_those_of_examples_that_were_fitted_on():
     x, labels = blobs(60, 40)
-    assert np.median(out_of_fold(x, labels, 0)) > np.median(unknown(x, labels).scores(x))
+    assert np.median(out_of_fold(x, labels, 0)) > np.median(fit_unknown(x, labels).scores(x))
 
 
 def test_the_only_example_of_a_class_is_never_held_out():
@@ -778,5 +777,5 @@ def test_features_that_say_nothing_give_a_head_with_numbers(head, name):
 @pytest.mark.parametrize("name", FLAT)
 def test_features_that_say_nothing_give_scores_for_doubt_with_numbers(name):
     x, labels = FLAT[name], np.arange(60) % 3
-    assert np.isfinite(unknown(x, labels).scores(x)).all()
+    assert np.isfinite(fit_unknown(x, labels).scores(x)).all()
     assert np.isfinite(out_of_fold(x, labels, 0)).all()
