@@ -412,9 +412,7 @@ class Backbone(keras.layers.Layer):
         network = self._network()
         weights, rows = network.weights, []
         for stage, shape in zip(self.stages, network.stage_shapes, strict=True):
-            count = sum(
-                weights[int(name.removeprefix("weight_"))].value.size for name in stage.weights
-            )
+            count = sum(weights[i].value.size for i in stage.weights)
             rows.append((stage, shape, count, 4 * math.prod(shape)))
         return rows
 
@@ -488,16 +486,16 @@ class Backbone(keras.layers.Layer):
             )
         self._trainable = trainable
         planned = {
-            name
+            i
             for stage in self.stages
             if self._plan is None or stage.name in self._plan
-            for name in stage.weights
+            for i in stage.weights
         }
         for i, (mine, weight) in enumerate(
             zip(self._own, self._pretrained.it.weights, strict=True)
         ):
             if weight.trainable:
-                mine.trainable = trainable and (self._plan is None or f"weight_{i}" in planned)
+                mine.trainable = trainable and (self._plan is None or i in planned)
         if self._fitted is not None and self._fitted != tuple(v.trainable for v in self._own):
             self._fitted = None
             warnings.warn(

@@ -62,9 +62,9 @@ def cut_front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pret
     pruned = needed(graph.as_graph_def(), [output, whole.input or ""])
     present = {node.name for node in pruned.node}
     kept = [i for i in whole.weights if f"weight_{i}" in present]
-    number = {f"weight_{i}": f"weight_{k}" for k, i in enumerate(kept)}
+    number = {i: k for k, i in enumerate(kept)}
     stages_before = tuple(
-        replace(stage, weights=tuple(number[name] for name in stage.weights if name in number))
+        replace(stage, weights=tuple(number[i] for i in stage.weights if i in number))
         for stage in pretrained.stages[:first]
     )
     return replace(
@@ -114,11 +114,11 @@ def cut_after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> P
             "reads the images too."
         )
     kept = [i for i in whole.weights if f"weight_{i}" in names]
-    number = {f"weight_{i}": f"weight_{k}" for k, i in enumerate(kept)}
+    number = {i: k for k, i in enumerate(kept)}
     weights = tuple(replace(pretrained.weights[i], value=values[i]) for i in kept)
     renamed = renumber_weights(pruned, number)
     rest = tuple(
-        replace(stage, weights=tuple(number[name] for name in stage.weights if name in number))
+        replace(stage, weights=tuple(number[i] for i in stage.weights if i in number))
         for stage in pretrained.stages[first:]
     )
     pure = PureGraph(
@@ -177,7 +177,7 @@ def batch_sizes(
 
 
 def remove_nodes(
-    loss: PureGraph, values: list[np.ndarray], number: dict[str, str]
+    loss: PureGraph, values: list[np.ndarray], number: dict[int, int]
 ) -> PureGraph | None:
     """Return a regularization loss as a graph of the weights in `number`, with all others constant.
 
@@ -185,29 +185,25 @@ def remove_nodes(
     """
     graph = tf.Graph()
     with graph.as_default():
-        fixed = {
-            f"weight_{i}": tf.constant(values[i])
-            for i in loss.weights
-            if f"weight_{i}" not in number
-        }
+        fixed = {f"weight_{i}": tf.constant(values[i]) for i in loss.weights if i not in number}
         tf.graph_util.import_graph_def(loss.graph, input_map=fixed, name="")
     pruned = renumber_weights(needed(graph.as_graph_def(), [loss.output]), number)
-    mine = tuple(
-        int(node.name.removeprefix("weight_"))
-        for node in pruned.node
-        if node.name in number.values() and node.op == "Placeholder"
-    )
-    return PureGraph(graph=pruned, input=None, output=loss.output, weights=mine) if mine else None
+    left = {node.name for node in pruned.node if node.op == "Placeholder"}
+    weights = tuple(k for k in number.values() if f"weight_{k}" in left)
+    if not weights:
+        return None
+    return PureGraph(graph=pruned, input=None, output=loss.output, weights=weights)
 
 
-def renumber_weights(graph: GraphDef, number: dict[str, str]) -> GraphDef:
+def renumber_weights(graph: GraphDef, number: dict[int, int]) -> GraphDef:
     """The graph with its placeholders `weight_<i>` under other numbers."""
+    names = {f"weight_{i}": f"weight_{k}" for i, k in number.items()}
     result = GraphDef()
     result.CopyFrom(graph)
     for node in result.node:
         if node.op == "Placeholder":
-            node.name = number.get(node.name, node.name)
+            node.name = names.get(node.name, node.name)
         for k, source in enumerate(node.input):
-            if node_of(source) in number:
-                node.input[k] = number[node_of(source)]
+            if node_of(source) in names:
+                node.input[k] = names[node_of(source)]
     return result

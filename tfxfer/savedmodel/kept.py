@@ -9,6 +9,7 @@ not assets in the sense of Keras, since `save_weights` writes no assets, and `sa
 import base64
 import hashlib
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def keep(pretrained: Pretrained) -> Kept:
             [w.name, list(w.value.shape), w.value.dtype.name, w.trainable]
             for w in pretrained.weights
         ],
-        "stages": [[s.name, s.cut, list(s.weights)] for s in pretrained.stages],
+        "stages": [[s.name, s.cut, [f"weight_{i}" for i in s.weights]] for s in pretrained.stages],
         "last_map": pretrained.last_map,
         "input_shape": list(pretrained.input_shape),
         "features": pretrained.features,
@@ -133,7 +134,7 @@ def pretrained_of(values: dict[str, Any], *, trust: bool) -> Pretrained:
             training=graph_of(values["training"], trust),
             regularization=graph_of(values["regularization"], trust),
             weights=tuple(weights),
-            stages=tuple(Stage(name, cut, tuple(inside)) for name, cut, inside in values["stages"]),
+            stages=tuple(stage_of(*stage, count=len(weights)) for stage in values["stages"]),
             last_map=values["last_map"],
             input_shape=tuple(values["input_shape"]),
             features=values["features"],
@@ -141,6 +142,18 @@ def pretrained_of(values: dict[str, Any], *, trust: bool) -> Pretrained:
         )
     except (AttributeError, DecodeError, KeyError, TypeError, ValueError) as error:
         raise SavedModelError(f"{WHERE} is damaged: {error!r}.") from error
+
+
+def stage_of(name: str, cut: str, nodes: Sequence[str], *, count: int) -> Stage:
+    """Return a stage from the values of a file, which names the nodes of its weights.
+
+    Raises:
+        ValueError: there are only `count` weights, and a node reads none of them.
+    """
+    weights = tuple(int(node.removeprefix("weight_")) for node in nodes)
+    if not all(0 <= i < count for i in weights):
+        raise ValueError(f"the stage {name} has weights {weights} of {count}")
+    return Stage(name=name, cut=cut, weights=weights)
 
 
 def graph_of(value: dict[str, Any] | None, trust: bool) -> PureGraph | None:
@@ -179,16 +192,16 @@ def outline_of(pretrained: Pretrained) -> str:
     comes out. The values are stored column by column, since similar values next to each other
     compress better.
     """
-    stage_of = dict.fromkeys(range(len(pretrained.weights)), NO_STAGE)
+    numbers = dict.fromkeys(range(len(pretrained.weights)), NO_STAGE)
     for number, stage in enumerate(pretrained.stages):
-        for name in stage.weights:
-            stage_of[int(name.removeprefix("weight_"))] = number
+        for i in stage.weights:
+            numbers[i] = number
     values = [
         [weight.name for weight in pretrained.weights],
         [list(weight.value.shape) for weight in pretrained.weights],
         [weight.value.dtype.name for weight in pretrained.weights],
         [weight.trainable for weight in pretrained.weights],
-        list(stage_of.values()),
+        list(numbers.values()),
         [stage.name for stage in pretrained.stages],
         list(pretrained.input_shape),
         pretrained.features,
@@ -207,15 +220,17 @@ def outlined(outline: str) -> Pretrained:
     """
     try:
         values = parcel_values(inflate(base64.b64decode(outline)))
-        names, shapes, dtypes, trainable, stage_of, stages, input_shape, features, reason = values
+        names, shapes, dtypes, trainable, numbers, stages, input_shape, features, reason = values
         weights = [
             Weight(name, zeros(shape, dtype), trains)
             for name, shape, dtype, trains in zip(names, shapes, dtypes, trainable, strict=True)
         ]
+        if len(numbers) != len(weights):
+            raise ValueError(f"it has stages of {len(numbers)} of {len(weights)} weights")
         found = []
         for number, name in enumerate(stages):
-            inside = [f"weight_{i}" for i, stage in enumerate(stage_of) if stage == number]
-            found.append(Stage(name, "", tuple(inside)))
+            weights_inside = tuple(i for i, stage in enumerate(numbers) if stage == number)
+            found.append(Stage(name=name, cut="", weights=weights_inside))
         return Pretrained(
             inference=NO_GRAPH,
             training=None,

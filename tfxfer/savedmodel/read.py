@@ -179,8 +179,10 @@ def assemble(
     (found_shape,) = shapes_of(pure, shape, [last_map])
     if found_shape is None or found_shape[-1] != features:
         last_map = pure.output
-    ranks = {f"weight_{i}": weights[i].value.ndim for i in pure.weights}
-    found = stages.find(pure.graph, node_of(pure.input or ""), node_of(last_map), weights=ranks)
+    reads = {f"weight_{i}": stages.Read(number=i, rank=weights[i].value.ndim) for i in pure.weights}
+    found = stages.find_stages(
+        pure.graph, node_of(pure.input or ""), node_of(last_map), weights=reads
+    )
     # Where a block ends in a tensor that does not have one row for each example (such as the tokens
     # of a batch merged into one axis), it is merged with the next block.
     found = stages.merge_stages(

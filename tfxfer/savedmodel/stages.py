@@ -39,12 +39,12 @@ class Stage:
 
     Args:
         cut: name of the tensor that it ends in.
-        weights: names of the weights that are first read in it.
+        weights: numbers of the weights that are first read in it.
     """
 
     name: str
     cut: str
-    weights: tuple[str, ...]
+    weights: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,23 @@ def block_name(node: str) -> str | None:
     return None
 
 
-def find(graph: GraphDef, start: str, end: str, weights: dict[str, int]) -> tuple[Stage, ...]:
+@dataclass(frozen=True)
+class Read:
+    """The node that reads a weight: the weight's number, and the rank of its value."""
+
+    number: int
+    rank: int
+
+
+def find_stages(
+    graph: GraphDef, start: str, end: str, weights: dict[str, Read]
+) -> tuple[Stage, ...]:
     """Find the stages from input to output.
 
     Args:
         graph: nodes with all functions inlined.
         start, end: names of the input node and of the node that holds the last map (or the output).
-        weights: name of each weight's node and the rank of its value.
+        weights: what each node reads, by its name.
 
     Returns:
         At least one stage; every weight that lies on the way is in exactly one.
@@ -189,7 +199,8 @@ def find(graph: GraphDef, start: str, end: str, weights: dict[str, int]) -> tupl
     # If branches join more often than names change at a cut, the blocks end at the joins:
     # ConvNeXt's additions do not carry the name of a block.
     ends = max(named, joined, key=len)
-    return group(parts, shorten_names(ends if len(ends) > 1 else kernels(parts, weights)), end)
+    names = shorten_names(ends if len(ends) > 1 else kernels(parts, weights))
+    return group(parts, names, end, weights=weights)
 
 
 def shorten_names(ends: dict[int, str]) -> dict[int, str]:
@@ -207,11 +218,11 @@ def shorten_names(ends: dict[int, str]) -> dict[int, str]:
     return {i: f"{name}#{i}" for i, name in ends.items()}
 
 
-def find_joins(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
+def find_joins(parts: list[Segment], weights: dict[str, Read]) -> dict[int, str]:
     """Blocks that end where branches join after a kernel, named as most of their nodes say."""
     found, kernel, blocks = {}, False, Counter[str]()
     for i, part in enumerate(parts):
-        kernel = kernel or any(weights[name] > 1 for name in part.weights)
+        kernel = kernel or any(weights[name].rank > 1 for name in part.weights)
         blocks.update(part.blocks)
         if part.joined and kernel:
             found[i] = blocks.most_common(1)[0][0] if blocks else scope(part.cut)
@@ -219,12 +230,14 @@ def find_joins(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
     return found
 
 
-def kernels(parts: list[Segment], weights: dict[str, int]) -> dict[int, str]:
+def kernels(parts: list[Segment], weights: dict[str, Read]) -> dict[int, str]:
     """Blocks of a plain chain, each of which ends just before the next kernel.
 
     The addition and the activation that follow a kernel belong to its block.
     """
-    owners = [i for i, part in enumerate(parts) if any(weights[name] > 1 for name in part.weights)]
+    owners = [
+        i for i, part in enumerate(parts) if any(weights[name].rank > 1 for name in part.weights)
+    ]
     return {
         after - 1: scope(parts[i].cut)
         for i, after in zip(owners, [*owners, len(parts)][1:], strict=True)
@@ -235,16 +248,20 @@ def scope(node: str) -> str:
     return node.rpartition("/")[0] or node
 
 
-def group(parts: list[Segment], ends: dict[int, str], end: str) -> tuple[Stage, ...]:
-    stages, owned = [], list[str]()
+def group(
+    parts: list[Segment], ends: dict[int, str], end: str, *, weights: dict[str, Read]
+) -> tuple[Stage, ...]:
+    """Return the stages: the segments up to each of `ends`; the last one has all that follows."""
+    stages, owned = [], list[int]()
     for i, part in enumerate(parts):
-        owned += part.weights
+        owned += [weights[name].number for name in part.weights]
         if i in ends:
-            stages.append(Stage(ends[i], f"{part.cut}:0", tuple(owned)))
+            stages.append(Stage(name=ends[i], cut=f"{part.cut}:0", weights=tuple(owned)))
             owned = []
     if not stages:
-        return (Stage("all", f"{end}:0", tuple(owned)),)
-    stages[-1] = Stage(stages[-1].name, f"{end}:0", stages[-1].weights + tuple(owned))
+        return (Stage(name="all", cut=f"{end}:0", weights=tuple(owned)),)
+    last = stages[-1]
+    stages[-1] = replace(last, cut=f"{end}:0", weights=last.weights + tuple(owned))
     return tuple(stages)
 
 
@@ -253,7 +270,7 @@ def merge_stages(found: tuple[Stage, ...], usable: list[bool]) -> tuple[Stage, .
 
     The cut of the last stage always counts as usable.
     """
-    result, owned = list[Stage](), tuple[str, ...]()
+    result, owned = list[Stage](), tuple[int, ...]()
     for i, (stage, good) in enumerate(zip(found, usable, strict=True)):
         owned += stage.weights
         if good or i == len(found) - 1:

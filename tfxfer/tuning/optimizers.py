@@ -59,12 +59,11 @@ def layerwise(
         raise ValueError(f"Expected a decay above 0 and at most 1. Received: decay={decay}")
     check_optimizer(optimizer)
     kind: Any = optimizer
-    paths = {f"weight_{i}": variable.path for i, variable in enumerate(backbone._own)}
     last = len(backbone.stages) - 1
     factors = {
-        paths[name]: decay ** (last - i)
+        backbone._own[weight].path: decay ** (last - i)
         for i, stage in enumerate(backbone.stages)
-        for name in stage.weights
+        for weight in stage.weights
     }
     if isinstance(optimizer, type):
         if base is None:
