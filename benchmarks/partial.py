@@ -143,9 +143,9 @@ def averaged(images: int) -> bool:
         start = heads.start(rows)
         models = {"frozen": join(network.tapped(frozen.taps), frozen.layer(), network.image_size)}
         for depth in DEPTHS:
-            task = last_stages(network, depth, features, plan=parts, extract=extractor)
-            model, _ = task.build(start)
-            models[f"mean, {depth} stages"] = task.average(model, start, frozen, 0.5, False)
+            source = last_stages(network, depth, features, plan=parts, extract=extractor)
+            model, _ = source.build(start)
+            models[f"mean, {depth} stages"] = source.average(model, start, frozen, 0.5, False)
         pixels = Pixels(examples, network.image_size, network.value_range, BATCH)
         ready = np.concatenate([batch for _, batch in pixels.batches(range(images), None)])
         seconds: dict[str, list[float]] = {name: [] for name in models}

@@ -62,11 +62,11 @@ def full(
         if augment == "auto":
             kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract,
                 seed=run.seed)
-        tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, views=None,
+        sources = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, views=None,
             augment=kinds, **how) for depth in depths]
         whole = tfxfer.tuning.from_pixels(network, features, augment=kinds,
             batch_size=run.batch_size, service=data_service)
-        found = tfxfer.tuning.compete([*tasks, whole], features, plan, head=head, epochs=epochs,
+        found = tfxfer.tuning.compete([*sources, whole], features, plan, head=head, epochs=epochs,
             rate=learning_rate, batch_size=run.global_batch, minutes=time_limit,
             show=tfxfer.outcome.board(run), strategy=run.strategy, precision=run.precision, **how)
     if not run.is_main_worker:

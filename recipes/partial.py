@@ -63,10 +63,10 @@ def partial(
         if augment == "auto" and tfxfer.tuning.views_are_used(views, plan):
             kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract,
                 seed=run.seed)
-        tasks = [tfxfer.tuning.last_stages(network, depth, features, plan, extract,
+        sources = [tfxfer.tuning.last_stages(network, depth, features, plan, extract,
             views=views if kinds else 0, augment=kinds, **how) for depth in depths]
     with run.timed("tuning"):
-        found = tfxfer.tuning.compete(tasks, features, plan, head=head, epochs=epochs,
+        found = tfxfer.tuning.compete(sources, features, plan, head=head, epochs=epochs,
             rate=learning_rate, gradual=unfreeze_by == "gradual", batch_size=run.global_batch,
             minutes=time_limit, show=tfxfer.outcome.board(run),
             strategy=run.strategy, precision=run.precision, **how)

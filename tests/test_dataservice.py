@@ -44,11 +44,11 @@ def world(photos, tiny_savedmodel, tmp_path):
 
 
 def batches(
-    task: tuning.Task, rows: np.ndarray, number: int, done: int = 0
+    source: tuning.Source, rows: np.ndarray, number: int, done: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     return [
         (x.numpy(), y.numpy())
-        for x, y in task.batches(rows, 7, 3, tf.distribute.get_strategy())(number, done)
+        for x, y in source.batches(rows, 7, 3, tf.distribute.get_strategy())(number, done)
     ]
 
 

@@ -239,7 +239,7 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
 
     def competed(folder: Path) -> tuning.Competition:
         if views := how.get("views"):
-            task = tuning.last_stages(
+            source = tuning.last_stages(
                 network,
                 2,
                 features,
@@ -250,7 +250,7 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
                 folder=folder,
             )
         else:
-            task = tuning.from_pixels(network, features, augment=("flip",))
+            source = tuning.from_pixels(network, features, augment=("flip",))
         options = {
             "gradual": "views" in how,
             "epochs": 4,
@@ -258,7 +258,7 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
             "batch_size": 8,
             "head": "gaussian",
         }
-        return tuning.compete([task], features, judged, folder=folder, **options)
+        return tuning.compete([source], features, judged, folder=folder, **options)
 
     unbroken = competed(tmp_path / "unbroken")
     kept, save = [], checkpoint.save
@@ -502,7 +502,7 @@ def test_activations_are_kept_and_give_the_same_logits_as_pixels(world, said):
         head="linear",
     ).fitted
     rows = how.folds[0][1]
-    one, other = (task.answers(task.build(head)[0], rows, 8) for task in (cached, whole))
+    one, other = (source.answers(source.build(head)[0], rows, 8) for source in (cached, whole))
     np.testing.assert_allclose(one, other, atol=2e-2 * np.abs(other).max())
 
 
@@ -524,15 +524,15 @@ def answers_from_files(model, network, features, rows):
 def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
     network, features, how, extractor = world
     seen, held = how.folds[0]
-    task = tuning.from_pixels(network, features, batch_size=8)
+    source = tuning.from_pixels(network, features, batch_size=8)
     if way == "activations":
-        task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
+        source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     start = linear_head(features, seen)
-    model, _ = task.build(start)
+    model, _ = source.build(start)
     part = features.take(seen)
     labels = part.examples.labels
     frozen = choose(part, labels, 2, tap_widths=features.tap_widths, head=head).fitted
-    average = task.average(model, start, frozen, 0.5, False)
+    average = source.average(model, start, frozen, 0.5, False)
     expected = 0.5 * start.logits(features.take(held).output) + frozen.logits(features.take(held))
     found = answers_from_files(average, network, features, held)
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
@@ -544,22 +544,22 @@ def both_sides(world):
     return extractor(features.examples, network.prefix(3), mirror=True, progress=False)
 
 
-def averaged(task, features, both_sides, rows):
+def averaged(source, features, both_sides, rows):
     """A head to start from, a frozen one that sees both sides, and the mean of both models."""
     start = linear_head(features, rows)
     labels = features.examples.labels[rows]
     frozen = choose(both_sides.take(rows), labels, 2, tap_widths=features.tap_widths).fitted
-    return start, frozen, task.average(task.build(start)[0], start, frozen, 0.5, True)
+    return start, frozen, source.average(source.build(start)[0], start, frozen, 0.5, True)
 
 
 @pytest.mark.parametrize("way", ["pixels", "activations"])
 def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_sides):
     network, features, how, extractor = world
     seen, held = how.folds[0]
-    task = tuning.from_pixels(network, features, batch_size=8)
+    source = tuning.from_pixels(network, features, batch_size=8)
     if way == "activations":
-        task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    start, frozen, average = averaged(task, features, both_sides, seen)
+        source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
+    start, frozen, average = averaged(source, features, both_sides, seen)
     alone = start.logits(features.take(held).output)
     expected = 0.5 * alone + frozen.logits(both_sides.take(held))
     found = answers_from_files(average, network, features, held)
@@ -572,9 +572,9 @@ def test_the_frozen_model_sees_both_sides_where_that_is_better(
 ):
     network, features, how, extractor = world
     monkeypatch.setattr("tfxfer.heads.mirrors.compare", lambda *probabilities: (better, "measured"))
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
+    source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     options = {"epochs": 1, "rate": 1e-9, "folder": tmp_path}
-    found = tuning.compete([task], both_sides, how, **options)
+    found = tuning.compete([source], both_sides, how, **options)
     assert (found.model, found.mirror) == (None, better)
     assert "mirror images: measured" in " ".join(said)
     rows = how.everything
@@ -589,8 +589,8 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
 ):
     network, features, how, extractor = world
     seen, held = how.folds[0]
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    _, _, average = averaged(task, features, both_sides, seen)
+    source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
+    _, _, average = averaged(source, features, both_sides, seen)
     pixels = Pixels(features.examples, network.image_size, network.value_range, 8)
     found = of_model(pixels, average, both_sides).outputs(held)
     np.testing.assert_allclose(found, both_sides.output[held], atol=2e-5)
@@ -599,12 +599,12 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
 def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):
     network, features, how, extractor = world
     seen = how.folds[0][0]
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
+    source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     start = linear_head(features, seen)
     part = features.take(seen)
     labels = part.examples.labels
     frozen = choose(part, labels, 2, tap_widths=features.tap_widths).fitted
-    average = task.average(task.build(start)[0], start, frozen, 0.5, False)
+    average = source.average(source.build(start)[0], start, frozen, 0.5, False)
     average.save(tmp_path / "average.keras")
     again = keras.models.load_model(tmp_path / "average.keras")
     images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
@@ -622,7 +622,7 @@ def test_auto_tries_the_depths_that_a_network_has(world):
 def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypatch, tmp_path, said):
     network, features, how, extractor = world
     monkeypatch.setattr(Cache, "free", lambda self: 1000)
-    task = tuning.last_stages(
+    source = tuning.last_stages(
         network,
         1,
         features,
@@ -634,17 +634,22 @@ def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypat
         and "the whole network is computed in each step" in said[-1]
     )
     one = tf.distribute.get_strategy()
-    assert next(iter(task.batches(how.folds[0][0][:2], 2, 0, one)(0, 0)))[0].shape == (2, 32, 32, 3)
+    assert next(iter(source.batches(how.folds[0][0][:2], 2, 0, one)(0, 0)))[0].shape == (
+        2,
+        32,
+        32,
+        3,
+    )
 
 
 def test_altered_copies_are_kept_only_where_they_are_tried(world):
     network, features, how, extractor = world
     options = {"views": None, "augment": ("crop",)}
     plain = tuning.last_stages(network, 1, features, plan=how, extract=extractor, **options)
-    assert (plain.views, plain.source.count("views")) == (0, 0)
+    assert (plain.views, plain.inputs.count("views")) == (0, 0)
     assert plain.more_views is not None and plain.seconds_of_views is not None
     varied = plain.more_views()
-    assert varied.views == 2 and varied.source.endswith("2 views by crop")
+    assert varied.views == 2 and varied.inputs.endswith("2 views by crop")
     rows = how.folds[0][0][:8]
     one = tf.distribute.get_strategy()
     seen = [next(iter(varied.batches(rows, 8, 0, one)(epoch, 0)))[0] for epoch in range(4)]
@@ -658,8 +663,8 @@ def test_altered_copies_are_kept_only_where_they_are_tried(world):
 
 def test_no_altered_copies_are_tried_where_none_is_harmless(world):
     network, features, how, extractor = world
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor, views=None)
-    assert task.more_views is None
+    source = tuning.last_stages(network, 1, features, plan=how, extract=extractor, views=None)
+    assert source.more_views is None
 
 
 def test_activations_that_are_kept_already_need_no_room(world, monkeypatch, tmp_path):
@@ -667,9 +672,9 @@ def test_activations_that_are_kept_already_need_no_room(world, monkeypatch, tmp_
     first = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     monkeypatch.setattr(Cache, "free", lambda self: 0)
     assert (
-        tuning.last_stages(network, 1, features, plan=how, extract=extractor).source == first.source
+        tuning.last_stages(network, 1, features, plan=how, extract=extractor).inputs == first.inputs
     )
-    assert first.source.startswith("activations after block1 in float")
+    assert first.inputs.startswith("activations after block1 in float")
 
 
 def test_a_run_that_goes_on_starts_from_the_same_inputs(world, monkeypatch, tmp_path):
@@ -680,13 +685,13 @@ def test_a_run_that_goes_on_starts_from_the_same_inputs(world, monkeypatch, tmp_
         assert (
             tuning.last_stages(
                 network, 1, features, plan=how, extract=empty, folder=tmp_path / "work"
-            ).source
+            ).inputs
             == "pixels"
         )
     assert (
         tuning.last_stages(
             network, 1, features, plan=how, extract=empty, folder=tmp_path / "work"
-        ).source
+        ).inputs
         == "pixels"
     )
 
@@ -844,9 +849,9 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path, said):
     extractor = Extractor(Cache(tmp_path / "cache"))
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how = plan(features.examples, 0)
-    task = tuning.from_pixels(network, features)
+    source = tuning.from_pixels(network, features)
     found = tuning.compete(
-        [task],
+        [source],
         features,
         how,
         head="gaussian",
@@ -859,7 +864,7 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path, said):
     )
     assert found.candidates["frozen"].mean() < 0.7 < found.candidates["tuned"].mean()
     test = features.examples.where("test")
-    logits = task.answers(found.model, test, 32)
+    logits = source.answers(found.model, test, 32)
     assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
 
@@ -876,9 +881,9 @@ def test_photos_that_were_taken_from_train_are_trained_on_at_last(taken, colours
     how = Plan(
         folds=(first,), groups=(places[::2], places[1::2]), everything=trained_on, taken=taken
     )
-    task = tuning.from_pixels(network, features)
+    source = tuning.from_pixels(network, features)
     options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "folder": tmp_path / "work"}
-    found = tuning.compete([task], features, how, **options)
+    found = tuning.compete([source], features, how, **options)
     assert found.verdict.tuned_wins, str(found.verdict)
     expected = heads_of(features).start(trained_on)
     np.testing.assert_array_equal(found.fitted.kernel, expected.kernel)
@@ -902,9 +907,9 @@ def test_more_stages_are_trained_where_they_help(colours, tmp_path, said):
     how = plan(features.examples, 0)
     # The first stage sees grey alone: what comes after it can't learn a colour.
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    tasks = [last, tuning.from_pixels(network, features)]
+    sources = [last, tuning.from_pixels(network, features)]
     options = {"head": "gaussian", "epochs": 20, "rate": 0.03, "folder": tmp_path / "work"}
-    found = tuning.compete(tasks, features, how, **options)
+    found = tuning.compete(sources, features, how, **options)
     assert found.settings["unfreeze"] == "all" and found.verdict.tuned_wins, said
     judged = features.examples.where("train")
     assert len(found.positions) == len(judged) - len(how.folds[0][1])
@@ -977,8 +982,8 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
 
 def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
     network, features, how, extractor = world
-    task = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    one = Setting(task, (1,), 0.01)
+    source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
+    one = Setting(source, (1,), 0.01)
     way = Way(
         epochs=1,
         batch_size=8,
@@ -1032,10 +1037,10 @@ def test_a_batch_in_pieces_is_learnt_as_a_whole(world):
 
 def test_a_cpu_trains_on_few_large_images_at_once(world, tmp_path):
     network, features = world[:2]
-    task = tuning.from_pixels(network, features)
+    source = tuning.from_pixels(network, features)
     one, several = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert task.pieces(32, one) == 1  # of images of 32 x 32 pixels
-    large = replace(task, at_once=8)
+    assert source.pieces(32, one) == 1  # of images of 32 x 32 pixels
+    large = replace(source, at_once=8)
     assert [large.pieces(size, one) for size in (8, 20, 32)] == [1, 3, 4]
     assert large.pieces(32, several) == 1
 
@@ -1063,7 +1068,7 @@ def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
         show=ignore,
         strategy=tf.distribute.get_strategy(),
     )
-    costs = Costs({one.task: 1e-3, deeper.task: 1.0}, how, way)
+    costs = Costs({one.source: 1e-3, deeper.source: 1.0}, how, way)
     assert costs.fits(one, 100) and not costs.fits(deeper, 100)
     # A fold of two thirds three times, and all of train once: three times 10 epochs.
     images = len(features.examples.where("train"))
@@ -1087,9 +1092,9 @@ def test_times_are_said_in_minutes(low, high, said):
 def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path):
     network, features, how, _ = world
     moving = Backbone(network.handle, trainable=False, batch_norm="train")
-    task = tuning.from_pixels(moving, features)
+    source = tuning.from_pixels(moving, features)
     found = tuning.compete(
-        [task],
+        [source],
         features,
         how,
         head="linear",
@@ -1155,14 +1160,14 @@ class Greedy(keras.layers.Layer):
 
 def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
     network, features, how, _ = world
-    task = tuning.from_pixels(network, features)
+    source = tuning.from_pixels(network, features)
 
     def build(fitted):
-        model, part = task.build(fitted)
+        model, part = source.build(fitted)
         pixels = keras.Input(model.input_shape[1:])
         return keras.Model(pixels, model(Greedy()(pixels))), part
 
-    greedy = replace(task, build=build)
+    greedy = replace(source, build=build)
     tuning.compete(
         [greedy],
         features,
@@ -1191,10 +1196,10 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
 
 def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_path, said):
     network, features, how, _ = world
-    task, seen = tuning.from_pixels(network, features), []
+    source, seen = tuning.from_pixels(network, features), []
 
     def batches(*arguments):
-        found = task.batches(*arguments)
+        found = source.batches(*arguments)
         return lambda epoch, done: (seen.append(epoch), found(epoch, done))[1]
 
     options = {
@@ -1203,7 +1208,7 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
         "head": "gaussian",
         "folder": tmp_path / "work",
     }
-    gradual = replace(task, batches=batches, unfreeze=2)
+    gradual = replace(source, batches=batches, unfreeze=2)
     found = tuning.compete([gradual], features, how, rate=0.01, **options)
     assert [epoch["epoch"] for epoch in found.history] == [1, 2, 3, 4, 5]
     # The first three batches build the three folds. Then one builds each step anew, whose data go
@@ -1238,9 +1243,9 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
         "minutes": 100,
         "folder": tmp_path / "work",
     }
-    task = tuning.from_pixels(network, features)
+    source = tuning.from_pixels(network, features)
     with logged(each=time_is_up):
-        found = tuning.compete([task], features, plan(features.examples, 0), **options)
+        found = tuning.compete([source], features, plan(features.examples, 0), **options)
     assert found.model is None and found.verdict.late
 
 

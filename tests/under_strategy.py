@@ -126,7 +126,7 @@ def fade(strategy, handle: str) -> list[float]:
     return [float(np.abs(v.numpy()).sum()) for v in variables]
 
 
-def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> dict:
+def tuned(strategy, source, features, plan, folder: Path, images: np.ndarray) -> dict:
     """Run one training of the recipes from the fitted head, with uneven batches.
 
     Returns its history and what the model that comes out of it answers.
@@ -142,16 +142,16 @@ def tuned(strategy, task, features, plan, folder: Path, images: np.ndarray) -> d
         show=ignore,
         strategy=strategy,
     )
-    setting = Setting(task, (task.unfreeze,), 1e-3)
+    setting = Setting(source, (source.unfreeze,), 1e-3)
     fold = prepare_fold(setting, way, fitted, seen=rows, held=held)
     held_out = tuning.HeldOut(
-        answers=lambda model: task.answers(model, held, 7),
+        answers=lambda model: source.answers(model, held, 7),
         labels=features.examples.labels[held],
         watch=(np.arange(len(held)),),
         patience=9,
     )
     result = train_fold(fold, "one", way.epochs, held_out=held_out)
-    model = task.finish(fold.model, fitted)
+    model = source.finish(fold.model, fitted)
     answers = np.asarray(model(images))
     if not workers.place(strategy)[0]:
         model.export(folder / "exported", format="tf_saved_model", verbose=False)
@@ -194,8 +194,8 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
         out / "full",
         images,
     )
-    task = tuning.last_stages(network, 1, features, plan=plan, extract=extract)
-    found["partial"] = tuned(strategy, task, features, plan, out / "partial", images)
+    source = tuning.last_stages(network, 1, features, plan=plan, extract=extract)
+    found["partial"] = tuned(strategy, source, features, plan, out / "partial", images)
     keras.utils.set_random_seed(0)
     rows, held = plan.folds[0]
     head = heads.fit_head(

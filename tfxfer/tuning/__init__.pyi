@@ -13,9 +13,9 @@ from .guard import Plan as Plan
 from .guard import Verdict as Verdict
 from .guard import plan as plan
 from .setting import epochs_for as epochs_for
-from .task import Task as Task
-from .task import from_activations as from_activations
-from .task import from_pixels as from_pixels
+from .source import Source as Source
+from .source import from_activations as from_activations
+from .source import from_pixels as from_pixels
 from .training import HeldOut as HeldOut
 from .training import Trained as Trained
 from .training import train as train

@@ -1,4 +1,4 @@
-"""Compute the output of the frozen stages once, and make the task that trains from it.
+"""Compute the output of the frozen stages once, and make the source for training from it.
 
 This module also decides whether these activations are kept on disk, and in which dtype.
 """
@@ -27,7 +27,7 @@ from tfxfer.files import appear
 from tfxfer.heads import choose, paired
 from tfxfer.savedmodel.stages import ONLY_ONE
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.task import Task, from_activations, from_pixels
+from tfxfer.tuning.source import Source, from_activations, from_pixels
 
 Kept: TypeAlias = Literal["float16", "float32"]
 
@@ -135,8 +135,8 @@ def last_stages(
     augment: tuple[str, ...] = (),
     seed: int = 0,
     folder: Path | None = None,
-) -> Task:
-    """Return the task that trains the last `stages` stages.
+) -> Source:
+    """Return the source for training the last `stages` stages.
 
     It trains from cached activations, or from pixels where these can't be kept, which is logged.
 
@@ -144,7 +144,7 @@ def last_stages(
         features: features from all taps, of all examples.
         extract: computes activations as it computed the features, and keeps them on disk.
         views: how many altered copies of each training image are kept too; the epochs take turns
-            between them. With None the task can be made with some, see `Task.more_views`.
+            between them. With None the source can be made with some, see `Source.more_views`.
         augment: the kinds of augmentation of these copies.
         folder: folder where the decision is noted, so that a run that was killed goes on from the
             same inputs, even if disk or speed would now lead to another decision.
@@ -186,12 +186,12 @@ def last_stages(
     dtype, tried = note_decision(folder, stages, extract.strategy, decide=decide)
     if dtype is None:
         return whole
-    task = cut.task(dtype, views)
+    source = cut.source(dtype, views)
     if not tried:
-        return task
+        return source
     return replace(
-        task,
-        more_views=partial(cut.task, dtype, tried),
+        source,
+        more_views=partial(cut.source, dtype, tried),
         seconds_of_views=cache(lambda: tried * len(plan.everything) * cut.seconds),
     )
 
@@ -302,11 +302,11 @@ class Cut:
         pixels = Pixels(self.examples, network.image_size, network.value_range, batch_size)
         return time_computing(pixels, self.prefix, self.extract)
 
-    def task(self, dtype: Kept, views: int) -> Task:
-        """Return the task that trains the rest, with `views` altered copies of each photo."""
+    def source(self, dtype: Kept, views: int) -> Source:
+        """Return the source for training the rest, with `views` altered copies of each photo."""
         used = self.extract(self.examples.take(self.used), self.prefix, dtype=dtype)
         rows = [Placed(used, self.used, len(self.examples))]
-        source = f"activations after {self.before} in {dtype}"
+        inputs = f"activations after {self.before} in {dtype}"
         kinds = self.augment
         for number in range(1, views + 1):
             LOG.info(f"altered copy {number} of {views} of each photo ({', '.join(kinds)})")
@@ -315,10 +315,10 @@ class Cut:
             )
             rows.append(Placed(copy, self.plan.everything, len(self.examples)))
         if views:
-            source += f", {views} views by {' and '.join(kinds)}"
+            inputs += f", {views} views by {' and '.join(kinds)}"
         labels, classes = self.examples.labels, len(self.examples.classes)
         return from_activations(
-            self.network, self.rest, rows, labels=labels, classes=classes, source=source
+            self.network, self.rest, rows, labels=labels, classes=classes, inputs=inputs
         )
 
 

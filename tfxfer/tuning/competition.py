@@ -31,7 +31,7 @@ from tfxfer.tuning.frozen import Frozen, Heads
 from tfxfer.tuning.guard import Plan, Verdict, interpolate_weights, verdict
 from tfxfer.tuning.picking import pick_setting
 from tfxfer.tuning.setting import EPOCHS, Fold, Setting, Way, epochs_for
-from tfxfer.tuning.task import Task, multiply_logits
+from tfxfer.tuning.source import Source, multiply_logits
 from tfxfer.tuning.training import History, Show, assign, ignore, model_variables
 
 LOG = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Competition:
 
 
 def compete(
-    tasks: Sequence[Task],
+    sources: Sequence[Source],
     features: Features,
     plan: Plan,
     *,
@@ -85,7 +85,7 @@ def compete(
     """Fit heads, fine-tune from there, and judge both by `plan` (see `tfxfer.tuning.guard`).
 
     Args:
-        tasks: what may train, from few stages to many. More stages are trained as long as short
+        sources: what may train, from few stages to many. More stages are trained as long as short
             trainings show a gain.
         features: features from all taps, of all examples. With two views, mirror images are tried
             for the frozen model, as in the recipe frozen. The model that is tuned sees none.
@@ -114,7 +114,7 @@ def compete(
         raise TuningError(explain_unshareable(batch_size, replicas))
     longest = epochs or EPOCHS[1]
     if epochs is None:
-        views = max(task.views for task in tasks)
+        views = max(source.views for source in sources)
         epochs = epochs_for(len(plan.everything), batch_size, views)
     way = Way(
         epochs=epochs,
@@ -133,7 +133,7 @@ def compete(
     def run(batch_size: int) -> Competition:
         part = folder / f"batch-{batch_size}"
         fresh = replace(way, batch_size=batch_size, folder=part, made={})
-        return compare_models(tasks, rates, heads, plan=plan, way=fresh, gradual=gradual)
+        return compare_models(sources, rates, heads, plan=plan, way=fresh, gradual=gradual)
 
     return with_smaller_batches(run, batch_size, folder, strategy=strategy)
 
@@ -184,7 +184,7 @@ def with_smaller_batches(
 
 
 def compare_models(
-    tasks: Sequence[Task],
+    sources: Sequence[Source],
     rates: Sequence[float],
     heads: Heads,
     plan: Plan,
@@ -196,7 +196,7 @@ def compare_models(
     LOG.info("The frozen model:")
     for line in first.choice.lines:
         LOG.info(line)
-    settings = [Setting(task, steps_of(task, gradual), rates[0]) for task in tasks]
+    settings = [Setting(source, steps_of(source, gradual), rates[0]) for source in sources]
     setting, plan = pick_setting(
         settings, rates, heads.features, plan=plan, way=way, start=heads.start
     )
@@ -224,10 +224,10 @@ def compare_models(
     answers = answers_of(folds[0].shares, setting.before is not None)
     judged = judge(answers, reached, frozen, truth=truth, plan=plan, pickers=pickers)
     settings_picked = {
-        "trains_from": setting.task.source,
+        "trains_from": setting.source.inputs,
         "unfreeze": setting.unfreeze[-1],
         "epochs": folds[0].epochs,
-        "views": setting.task.views,
+        "views": setting.source.views,
         "batch_size": way.batch_size,
         "learning_rate": setting.rate,
         "share": judged.answer.share,
@@ -366,20 +366,20 @@ def build_served_model(
         cooling: the logits of the tuned model are divided by it.
         value: the logits of the frozen model are divided by it.
     """
-    task, fitted = fold.setting.task, fold.fitted
+    source, fitted = fold.setting.source, fold.fitted
     if weight < 1:
         part = frozen.choice.fitted.cooled(value / (1 - weight))
-        return task.average(fold.model, fitted, part, weight / cooling, frozen.mirror)
-    model = task.finish(fold.model, fitted)
+        return source.average(fold.model, fitted, part, weight / cooling, frozen.mirror)
+    model = source.finish(fold.model, fitted)
     multiply_logits(model.get_layer(fitted.name), 1 / cooling)
     return model
 
 
-def steps_of(task: Task, gradual: bool) -> tuple[int | str, ...]:
+def steps_of(source: Source, gradual: bool) -> tuple[int | str, ...]:
     """Return the argument of `Backbone.unfreeze` for each of several trainings in a row."""
-    if gradual and isinstance(task.unfreeze, int):
-        return tuple(range(1, task.unfreeze + 1))
-    return (task.unfreeze,)
+    if gradual and isinstance(source.unfreeze, int):
+        return tuple(range(1, source.unfreeze + 1))
+    return (source.unfreeze,)
 
 
 def describe_frozen_rounding(fold: Fold, features: Features, truth: np.ndarray) -> str:

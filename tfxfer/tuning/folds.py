@@ -45,7 +45,7 @@ def tune_once(
     way, setting = fold.way, fold.setting
     LOG.info(f"tuning {setting}")
     held_out = HeldOut(
-        answers=lambda model: setting.task.answers(model, fold.held, way.batch_size),
+        answers=lambda model: setting.source.answers(model, fold.held, way.batch_size),
         labels=truth,
         watch=tuple(pickers),
         patience=PATIENCE,

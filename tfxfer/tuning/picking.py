@@ -14,7 +14,7 @@ from tfxfer.features import Features
 from tfxfer.heads import Fitted, log_loss, temperature
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.setting import Fold, Setting, Way, prepare_fold, train_before, train_fold
-from tfxfer.tuning.task import Task
+from tfxfer.tuning.source import Source
 
 LOG = logging.getLogger(__name__)
 SHORT = 2  # a setting is tried for the epochs of a training divided by this number
@@ -45,7 +45,7 @@ def pick_setting(
     """
     first = settings[0]
     several = len(settings) > 1 or len(rates) > 1
-    tries_more = can_last_longer(first, way) or first.task.more_views
+    tries_more = can_last_longer(first, way) or first.source.more_views
     if not (several or tries_more) or len(plan.folds) == 2:
         return first, plan
     seen, held, plan = plan.for_picking(features.examples, way.seed)
@@ -66,7 +66,7 @@ def pick_setting(
         "how:"
     )
     best = try_rates(trials, first, rates)
-    depths = [one for one in settings[1:] if one.task.unfreeze != "all"]
+    depths = [one for one in settings[1:] if one.source.unfreeze != "all"]
     best = try_depths(trials, best, depths)
     best = try_more_epochs(trials, best)
     best = try_views(trials, best)
@@ -81,17 +81,17 @@ def pick_setting(
 
 def measure_seconds(
     settings: Sequence[Setting], way: Way, head: Fitted, *, seen: np.ndarray, held: np.ndarray
-) -> dict[Task, float]:
-    """Measure how many seconds each task takes for an image that is trained on once.
+) -> dict[Source, float]:
+    """Measure how many seconds each source takes for an image that is trained on once.
 
     The whole network needs the memory of all other models, so it is measured first, and alone.
     """
     LOG.info("Measuring how long training takes")
-    seconds: dict[Task, float] = {}
-    whole_network = any(one.task.unfreeze == "all" for one in settings)
-    for one in sorted(settings, key=lambda one: one.task.unfreeze != "all"):
+    seconds: dict[Source, float] = {}
+    whole_network = any(one.source.unfreeze == "all" for one in settings)
+    for one in sorted(settings, key=lambda one: one.source.unfreeze != "all"):
         fold = prepare_fold(one, way, head, seen=seen, held=held)
-        seconds[one.task] = seconds_of_an_image(fold)
+        seconds[one.source] = seconds_of_an_image(fold)
         if whole_network:
             del fold
             way.keep_models_of(None)
@@ -190,17 +190,17 @@ def try_more_epochs(trials: Trials, best: Setting) -> Setting:
 
 def try_views(trials: Trials, best: Setting) -> Setting:
     """Try altered copies of the photos, where they can be kept."""
-    way, measure = trials.way, best.task.seconds_of_views
-    if not (is_cheap(best) and best.task.more_views and measure):
+    way, measure = trials.way, best.source.seconds_of_views
+    if not (is_cheap(best) and best.source.more_views and measure):
         return best
     images = len(trials.seen) * trials.epochs * best.times
     if not trials.has_time_for(best, images, broadcast_from_chief(way.strategy, measure)):
         return best
-    task = best.task.more_views()
-    trials.costs.seconds[task] = trials.costs.seconds[best.task]
-    if best.task in way.made:
-        way.made[task] = way.made[best.task]
-    return trials.better_of(best, replace(best, task=task))
+    source = best.source.more_views()
+    trials.costs.seconds[source] = trials.costs.seconds[best.source]
+    if best.source in way.made:
+        way.made[source] = way.made[best.source]
+    return trials.better_of(best, replace(best, source=source))
 
 
 def try_whole_network(trials: Trials, best: Setting, setting: Setting) -> Setting:
@@ -232,7 +232,7 @@ def seconds_of_an_image(fold: Fold) -> float:
     The step has run before, so the time to build it is not measured.
     """
     way, clock = fold.way, Clock()
-    batches = fold.setting.task.batches(fold.seen, fold.size, way.seed, way.strategy)(0, 0)
+    batches = fold.setting.source.batches(fold.seen, fold.size, way.seed, way.strategy)(0, 0)
     steps = min(TIMED, math.ceil(len(fold.seen) / fold.size))
     fold.model.fit(
         batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[clock]
@@ -259,18 +259,18 @@ class Clock(keras.callbacks.Callback):
 class Costs:
     """How long trainings take.
 
-    seconds: measured seconds for one image, by task.
+    seconds: measured seconds for one image, by source.
     """
 
-    seconds: dict[Task, float]
+    seconds: dict[Source, float]
     plan: Plan
     way: Way
 
     def training(self, setting: Setting, images: int) -> float:
         """Return the seconds of one training."""
         if setting.before is None:
-            return images * self.way.epochs * setting.times * self.seconds[setting.task]
-        more = images * self.way.fewer * self.seconds[setting.task]
+            return images * self.way.epochs * setting.times * self.seconds[setting.source]
+        more = images * self.way.fewer * self.seconds[setting.source]
         return self.training(setting.before, images) + more
 
     def judged(self, setting: Setting) -> float:
@@ -286,9 +286,9 @@ class Costs:
 
     def tries_of_more(self, setting: Setting, images: int) -> float:
         """Return the seconds that it takes to try more epochs and altered copies."""
-        seconds = images * setting.times * self.seconds[setting.task]
+        seconds = images * setting.times * self.seconds[setting.source]
         tries = seconds if setting.times > 1 else 0.0
-        if is_cheap(setting) and (measure := setting.task.seconds_of_views):
+        if is_cheap(setting) and (measure := setting.source.seconds_of_views):
             tries += seconds + broadcast_from_chief(self.way.strategy, measure)
         return tries
 
@@ -298,7 +298,7 @@ class Costs:
         Args:
             more: seconds that something else takes before.
         """
-        needed = images * self.seconds[setting.task] + self.judged(setting) + more
+        needed = images * self.seconds[setting.source] + self.judged(setting) + more
         until = self.way.until
         return broadcast_from_chief(self.way.strategy, lambda: time.monotonic() + needed < until)
 
@@ -307,13 +307,13 @@ class Costs:
     ) -> str:
         """Return one sentence on how long everything takes."""
         first, passes = settings[0], images * short
-        least = len(rates) * passes * self.seconds[first.task] + self.judged(first)
-        most = least + sum(passes * self.seconds[one.task] for one in settings[1:])
-        depths = [self.longest(one) for one in settings if one.task.unfreeze != "all"]
+        least = len(rates) * passes * self.seconds[first.source] + self.judged(first)
+        most = least + sum(passes * self.seconds[one.source] for one in settings[1:])
+        depths = [self.longest(one) for one in settings if one.source.unfreeze != "all"]
         most += max([self.tries_of_more(one, passes) for one in depths], default=0.0)
         ends = [self.judged(one) for one in depths]
         for one in settings:
-            if one.task.unfreeze == "all":
+            if one.source.unfreeze == "all":
                 before = max(depths, key=self.judged, default=None)
                 ends.append(self.judged(one if before is None else one.further(before)))
         low, high = least, most - self.judged(first) + max(ends)

@@ -20,7 +20,7 @@ from tfxfer.heads import Fitted
 from tfxfer.process import memory
 from tfxfer.tuning.guard import STEPS, interpolate_weights
 from tfxfer.tuning.optimizers import layerwise
-from tfxfer.tuning.task import Task
+from tfxfer.tuning.source import Source
 from tfxfer.tuning.training import (
     HeldOut,
     History,
@@ -65,7 +65,7 @@ class Setting:
     before: the setting that trains fewer stages first. This training begins with its result.
     """
 
-    task: Task
+    source: Source
     unfreeze: tuple[int | str, ...]
     rate: float
     before: "Setting | None" = None
@@ -77,8 +77,8 @@ class Setting:
         if last == 1:
             what = "the last stage"
         how = f"{what} at a learning rate of {self.rate:g}"
-        if self.task.views:
-            how += f", with {self.task.views} altered copies of each photo"
+        if self.source.views:
+            how += f", with {self.source.views} altered copies of each photo"
         if self.times > 1:
             how += f", for {self.times} times as many epochs"
         return how if self.before is None else f"{self.before}, then {how}"
@@ -86,7 +86,7 @@ class Setting:
     @property
     def name(self) -> str:
         """The name of the folder of this setting."""
-        name = f"{self.unfreeze[-1]}-{self.rate:g}-{self.task.views}-{self.times}"
+        name = f"{self.unfreeze[-1]}-{self.rate:g}-{self.source.views}-{self.times}"
         return name if self.before is None else f"{self.before.name}-{name}"
 
     def further(self, before: "Setting") -> "Setting":
@@ -102,7 +102,7 @@ class Way:
     """How each training is done.
 
     epochs, longest: the epochs of a training, and the largest number of epochs that is tried.
-    made: the first fold of each task, whose model the other ones use.
+    made: the first fold of each source, whose model the other ones use.
     """
 
     epochs: int
@@ -114,7 +114,7 @@ class Way:
     strategy: Strategy
     precision: Precision = "float32"
     longest: int = 0
-    made: dict[Task, "Fold"] = field(default_factory=dict)
+    made: dict[Source, "Fold"] = field(default_factory=dict)
 
     @property
     def fewer(self) -> int:
@@ -123,9 +123,9 @@ class Way:
 
     def keep_models_of(self, setting: Setting | None) -> None:
         """Delete all models but those of a setting."""
-        for task in list(self.made):
-            if setting is None or task != setting.task:
-                del self.made[task]
+        for source in list(self.made):
+            if setting is None or source != setting.source:
+                del self.made[source]
         memory.give_back()
 
     def look(self, images: int) -> int:
@@ -200,7 +200,7 @@ class Fold:
     def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [n, C] of the examples that it is judged on, with these weights."""
         assign(model_variables(self.model), weights)
-        return self.setting.task.answers(self.model, self.held, self.way.batch_size)
+        return self.setting.source.answers(self.model, self.held, self.way.batch_size)
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [steps, n, C] with weights on the way from the frozen ones to these."""
@@ -215,26 +215,26 @@ def prepare_fold(
 ) -> Fold:
     """Return a model with a fitted head, ready for the first of its trainings.
 
-    Folds of one task share their model, because to trace a step takes seconds, and 0.3 GB of
+    Folds of one source share their model, because to trace a step takes seconds, and 0.3 GB of
     memory.
     """
-    if (made := way.made.get(setting.task)) is not None:
-        fresh = [variable.numpy() for variable in setting.task.build(fitted)[0].variables]
+    if (made := way.made.get(setting.source)) is not None:
+        fresh = [variable.numpy() for variable in setting.source.build(fitted)[0].variables]
         start = [*fresh, *made.start[len(fresh) :]]
         return replace(made, setting=setting, fitted=fitted, seen=seen, held=held, start=start)
     LOG.info("Building the model that is trained")
-    task = setting.task
+    source = setting.source
     with way.strategy.scope():
-        model, backbone = task.build(fitted)
+        model, backbone = source.build(fitted)
         backbone.precision = way.precision
         model = (
             model
             if way.strategy.num_replicas_in_sync == 1
             else MultiWorkerModel(model.inputs, model.outputs[0])
         )
-    size = math.ceil(way.batch_size / task.pieces(way.batch_size, way.strategy))
+    size = math.ceil(way.batch_size / source.pieces(way.batch_size, way.strategy))
     start = compile_for_stages(
-        task, way, model, backbone=backbone, seen=seen, unfreeze=setting.unfreeze[0]
+        source, way, model, backbone=backbone, seen=seen, unfreeze=setting.unfreeze[0]
     )
     fold = Fold(
         setting=setting,
@@ -248,7 +248,7 @@ def prepare_fold(
         size=size,
     )
     if len(setting.unfreeze) == 1:  # otherwise each of its trainings is compiled anew
-        way.made[task] = fold
+        way.made[source] = fold
     return fold
 
 
@@ -282,11 +282,11 @@ def train_before(
     LOG.log(level, "first %s", before)
     ended = train_fold(fold, name, epochs or fold.epochs, level=level)
     assign(model_variables(fold.model), ended.weights[-1])
-    return before.task.finish(fold.model, fitted).get_weights()
+    return before.source.finish(fold.model, fitted).get_weights()
 
 
 def compile_for_stages(
-    task: Task,
+    source: Source,
     way: Way,
     model: keras.Model,
     backbone: Backbone,
@@ -297,9 +297,9 @@ def compile_for_stages(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning asks to compile again, which is done below
         backbone.unfreeze(unfreeze)
-    pieces = task.pieces(way.batch_size, way.strategy)
+    pieces = source.pieces(way.batch_size, way.strategy)
     size = math.ceil(way.batch_size / pieces)
-    batches = task.batches(seen, size, way.seed, way.strategy)(0, 0)
+    batches = source.batches(seen, size, way.seed, way.strategy)(0, 0)
     with way.strategy.scope():
         optimizer = layerwise(
             keras.optimizers.AdamW,
@@ -329,7 +329,7 @@ def train_fold(
     memory.give_back()
     way, setting, start, done = fold.way, fold.setting, fold.start, 0
     history: History = ()
-    every = setting.task.batches(fold.seen, fold.size, way.seed, way.strategy)
+    every = setting.source.batches(fold.seen, fold.size, way.seed, way.strategy)
     phases = len(setting.unfreeze)
     shared = way.shared(epochs, phases)
     for i, (unfreeze, count) in enumerate(zip(setting.unfreeze, shared, strict=True)):
@@ -341,7 +341,7 @@ def train_fold(
             if not i:
                 assign(fold.model.variables, start[: len(fold.model.variables)])
             start = compile_for_stages(
-                setting.task,
+                setting.source,
                 way,
                 fold.model,
                 backbone=fold.backbone,

@@ -37,7 +37,7 @@ NUMBERS_AT_ONCE = 2_400_000
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Source:
     """What is trained, and on what.
 
     build: a fitted head -> a new model of pretrained weights and that head, from inputs to logits,
@@ -50,11 +50,11 @@ class Task:
     average: such a model, the head that it started from, a frozen head, a number, and whether that
         frozen head sees the mean of an image and its mirror image -> a model from pixels whose
         logits are the sum of the first model's, times that number, and of the frozen head's.
-    source: what the inputs are, for people.
+    inputs: what the inputs are, for people.
     unfreeze: argument of `Backbone.unfreeze`: which stages train.
     at_once: how many images a CPU trains on at once; a batch is made of several such pieces.
     views: how many altered copies of each image take turns with the image itself.
-    more_views: computes altered copies -> the same task with them; None where that is not tried.
+    more_views: computes altered copies -> the same source with them; None where that is not tried.
     seconds_of_views: measures how long that takes.
     """
 
@@ -63,11 +63,11 @@ class Task:
     answers: Callable[[keras.Model, np.ndarray, int], np.ndarray]
     finish: Callable[[keras.Model, Fitted], keras.Model]
     average: Callable[[keras.Model, Fitted, Fitted | Averaged, float, bool], keras.Model]
-    source: str
+    inputs: str
     unfreeze: int | str = "all"
     at_once: int = 10**6
     views: int = 0
-    more_views: "Callable[[], Task] | None" = None
+    more_views: "Callable[[], Source] | None" = None
     seconds_of_views: Callable[[], float] | None = None
 
     def pieces(self, batch_size: int, strategy: Strategy) -> int:
@@ -85,8 +85,8 @@ def from_pixels(
     augment: tuple[str, ...] = (),
     batch_size: int = 32,
     service: str | None = None,
-) -> Task:
-    """Return the task that trains the whole network from the images of `features`.
+) -> Source:
+    """Return the source for training the whole network from the images of `features`.
 
     In training, images are augmented anew in each epoch. With `service`, the host:port of a tf.data
     service, training images are read, decoded and augmented there.
@@ -173,13 +173,13 @@ def from_pixels(
         seen = features_of_both(part(pixels), sides)
         return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
 
-    return Task(
+    return Source(
         build=build,
         batches=batches,
         answers=lambda model, rows, size: predict_answers(model, rows, size, examples=images),
         finish=finish,
         average=average,
-        source=" ".join(["pixels", *augment]),
+        inputs=" ".join(["pixels", *augment]),
         at_once=max(1, AT_ONCE // math.prod(network.image_size)),
     )
 
@@ -281,9 +281,9 @@ def from_activations(
     views: Sequence[Array],
     labels: np.ndarray,
     classes: int,
-    source: str = "activations",
-) -> Task:
-    """Return the task that trains the last stages from cached rows.
+    inputs: str = "activations",
+) -> Source:
+    """Return the source for training the last stages from cached rows.
 
     A row holds the activations of an image that `rest` starts from (see `Backbone.cut`).
 
@@ -341,13 +341,13 @@ def from_activations(
         return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
 
     at_once = max(1, NUMBERS_AT_ONCE // (math.prod(rest.entry_shape) * stages))
-    return Task(
+    return Source(
         build=build,
         batches=batches,
         answers=answers,
         finish=finish,
         average=average,
-        source=source,
+        inputs=inputs,
         unfreeze=stages,
         at_once=at_once,
         views=len(views) - 1,
