@@ -3,6 +3,7 @@
 import logging
 import zipfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,34 @@ FEWEST = 20  # with fewer examples, label errors are not looked for
 SIDE, QUALITY = 112, 80  # of a thumbnail: side in pixels, quality of the JPEG
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a person should look at. Examples are named by their positions.
+
+    judged: the examples of the map.
+    mistakes, right: answers on them that are wrong, the surest first, and some that are right.
+    doubtful: examples whose label looks wrong, each with the class that is suggested.
+    examined: how many labels were examined.
+    pairs: (position, position, similarity) of the most similar pictures of two parts of the data.
+    strange: pictures that look broken, each with the reason.
+    mapped, places: examples of the map, and their places on it, [n, 2]; None where it failed.
+    samples: some training pictures of each class.
+    reasons: (position, class) of answers to explain.
+    """
+
+    judged: np.ndarray
+    mistakes: list[int]
+    right: list[int]
+    doubtful: list[tuple[int, int]]
+    examined: int
+    pairs: list[tuple[int, int, float]]
+    strange: list[tuple[int, str]]
+    mapped: np.ndarray | None
+    places: np.ndarray
+    samples: dict[str, list[int]]
+    reasons: list[tuple[int, int]]
+
+
 def look(
     run: Run, features: Features, outcome: Outcome, model: keras.Model, network: Backbone
 ) -> None:
@@ -45,95 +74,126 @@ def look(
         model: model from pixels, in the range that the network takes, to logits.
     """
     LOG.info("Looking for photos that you should look at")
-    examples, output = outcome.examples, features.output
-    test, train = examples.where("test"), examples.where("train")
-    labels, answers = examples.labels[outcome.positions], outcome.probabilities
-    said = dict(zip(outcome.positions.tolist(), answers, strict=True))
-    parts = (
-        np.intersect1d(examples.where(split), outcome.positions)
-        for split in ("test", "validation", "train")
-    )
-    judged = next((part for part in parts if len(part)), train[:0])
-
-    known = np.flatnonzero(could_be_right(labels, answers))
-
-    def doubted() -> list[tuple[int, int]]:
-        found = find_suspects(labels[known], answers[known]) if len(known) >= FEWEST else []
-        return [(int(outcome.positions[known[i]]), suggested) for i, suggested in found]
-
-    doubtful = optional(run, "The list of labels that look wrong", doubted)
-    if doubtful is not None:
-        header = (
-            "file",
-            "split",
-            "label",
-            "suggested",
-            "probability_of_label",
-            "probability_of_suggested",
-        )
-        run.write_csv("label_errors.csv", header, doubts(examples, doubtful, said))
-    examined = 0 if doubtful is None else len(known)
-    doubtful = doubtful or []
-    wrong = [i for i in judged.tolist() if said[i].argmax() != examples.labels[i]]
-    wrong = sorted(wrong, key=lambda i: (-said[i].max(), examples.files[i]))[:MISTAKES]
-    right = sorted(
-        (i for i in judged.tolist() if said[i].argmax() == examples.labels[i]),
-        key=lambda i: (-said[i].max(), examples.files[i]),
-    )
-    recognised = drawn_by_lot(right, examples.labels, RIGHT, seed=run.seed)
-    held_out = np.concatenate([test, examples.where("validation")])
-    what = "The list of the most similar pictures"
-    pairs = optional(run, what, lambda: find_nearest(output, held_out, train, most=PAIRS)) or []
-    what = "The list of pictures that look broken"
-    strange = optional(run, what, lambda: find_odd(examples, small_pixels(examples, run))) or []
-    drawn = optional(
-        run,
-        "The map",
-        lambda: place_on_plane(output, judged, examples.labels[judged], seed=run.seed),
-    )
-    shown, places = drawn or (train[:0], np.zeros((0, 2)))
-    seen = said_of_many(examples, strange)
-    run.say(*seen)
-    notes = [*examples.notes, *seen]
-    if drawn is not None and not len(shown) and len(judged) >= FEWEST_OF_MAP:
+    examples = outcome.examples
+    answers = dict(zip(outcome.positions.tolist(), outcome.probabilities, strict=True))
+    found = find_all(run, features, outcome, answers)
+    notes = said_of_many(examples, found.strange)
+    run.say(*notes)
+    notes = [*examples.notes, *notes]
+    if found.mapped is not None and not len(found.mapped) and len(found.judged) >= FEWEST_OF_MAP:
         notes.append("There is no map: the network sees no difference between the held-out images.")
-    samples = {
-        name: train[examples.labels[train] == i][:SAMPLES].tolist()
-        for i, name in enumerate(examples.classes[:CLASSES])
-    }
-
-    # Of the right answers, at most one of each class.
-    first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
-    reasons = [(i, int(said[i].argmax())) for i in [*wrong[:EXPLAINED], *first]]
     LOG.info("Looking for what answers hang on")
+    explain = partial(explained, model, examples, network=network, batch_size=run.batch_size)
     heats = several(
         run,
         "The pictures of what answers hang on",
-        {
-            (i, column): partial(explained, model, examples, i, column, network, run.batch_size)
-            for i, column in reasons
-        },
+        {(i, column): partial(explain, i, column) for i, column in found.reasons},
     )
-    hidden = [(i, column, heat) for (i, column), heat in heats.items()]
-
-    pictured = dict.fromkeys(
-        [
-            *wrong,
-            *recognised,
-            *(i for i, _ in doubtful[:SUSPECTS]),
-            *(i for pair in pairs for i in pair[:2]),
-            *(i for i, _ in strange[:ODD]),
-        ]
-    )
-    pictured |= dict.fromkeys(
-        [*(i for several in samples.values() for i in several), *(i for i, _ in reasons)]
-    )
-    makers = {f"{i}.jpg": partial(thumbnail, examples, i) for i in pictured}
+    makers = {f"{i}.jpg": partial(thumbnail, examples, i) for i in pictured(found)}
     makers |= {
-        f"{i}-why.jpg": partial(thumbnail, examples, i, light(heat)) for i, _, heat in hidden
+        f"{i}-why.jpg": partial(thumbnail, examples, i, light(heat))
+        for (i, _), heat in heats.items()
     }
     pictures = several(run, "The thumbnails", makers)
     run.write("thumbnails.zip", lambda path: archive(path, pictures.items()))
+    run.write_json("review.json", as_json(examples, answers, found, heats=heats) | {"notes": notes})
+
+
+def find_all(
+    run: Run, features: Features, outcome: Outcome, answers: dict[int, np.ndarray]
+) -> Found:
+    """Find all that a person should look at, and write label_errors.csv.
+
+    Args:
+        answers: probabilities [C] of each example that was held out, by its position.
+    """
+    examples, output = outcome.examples, features.output
+    test, validation, train = (examples.where(split) for split in ("test", "validation", "train"))
+    parts = [np.intersect1d(part, outcome.positions) for part in (test, validation, train)]
+    judged = next((part for part in parts if len(part)), train[:0])
+    doubtful, examined = find_doubtful(run, outcome, answers)
+    by_sureness = sorted(judged.tolist(), key=lambda i: (-answers[i].max(), examples.files[i]))
+    is_right = {i: answers[i].argmax() == examples.labels[i] for i in by_sureness}
+    mistakes = [i for i in by_sureness if not is_right[i]][:MISTAKES]
+    right = [i for i in by_sureness if is_right[i]]
+    held_out = np.concatenate([test, validation])
+    what = "The list of the most similar pictures"
+    pairs = optional(run, what, lambda: find_nearest(output, held_out, train, most=PAIRS))
+    what = "The list of pictures that look broken"
+    strange = optional(run, what, lambda: find_odd(examples, small_pixels(examples, run)))
+    labels = examples.labels[judged]
+    drawn = optional(run, "The map", lambda: place_on_plane(output, judged, labels, seed=run.seed))
+    mapped, places = (None, np.zeros((0, 2))) if drawn is None else drawn
+    # Of the right answers, at most one of each class is explained.
+    first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
+    explained_ones = [*mistakes[:EXPLAINED], *first]
+    return Found(
+        judged=judged,
+        mistakes=mistakes,
+        right=drawn_by_lot(right, examples.labels, RIGHT, seed=run.seed),
+        doubtful=doubtful,
+        examined=examined,
+        pairs=pairs or [],
+        strange=strange or [],
+        mapped=mapped,
+        places=places,
+        samples={
+            name: train[examples.labels[train] == i][:SAMPLES].tolist()
+            for i, name in enumerate(examples.classes[:CLASSES])
+        },
+        reasons=[(i, int(answers[i].argmax())) for i in explained_ones],
+    )
+
+
+def find_doubtful(
+    run: Run, outcome: Outcome, answers: dict[int, np.ndarray]
+) -> tuple[list[tuple[int, int]], int]:
+    """Find labels that look wrong, and write them to label_errors.csv.
+
+    Returns:
+        The positions with the suggested classes, and how many labels were examined.
+    """
+    labels, probabilities = outcome.examples.labels[outcome.positions], outcome.probabilities
+    known = np.flatnonzero(could_be_right(labels, probabilities))
+
+    def find() -> list[tuple[int, int]]:
+        found = find_suspects(labels[known], probabilities[known]) if len(known) >= FEWEST else []
+        return [(int(outcome.positions[known[i]]), suggested) for i, suggested in found]
+
+    doubtful = optional(run, "The list of labels that look wrong", find)
+    if doubtful is None:
+        return [], 0
+    header = (
+        "file",
+        "split",
+        "label",
+        "suggested",
+        "probability_of_label",
+        "probability_of_suggested",
+    )
+    run.write_csv("label_errors.csv", header, doubts(outcome.examples, doubtful, answers))
+    return doubtful, len(known)
+
+
+def pictured(found: Found) -> list[int]:
+    """Return the positions of all examples of which the report shows a thumbnail, each once."""
+    positions = [*found.mistakes, *found.right]
+    positions += [i for i, _ in found.doubtful[:SUSPECTS]]
+    positions += [i for pair in found.pairs for i in pair[:2]]
+    positions += [i for i, _ in found.strange[:ODD]]
+    positions += [i for sample in found.samples.values() for i in sample]
+    positions += [i for i, _ in found.reasons]
+    return list(dict.fromkeys(positions))
+
+
+def as_json(
+    examples: Examples,
+    answers: dict[int, np.ndarray],
+    found: Found,
+    *,
+    heats: dict[tuple[int, int], np.ndarray],
+) -> dict[str, Any]:
+    """Return what review.json holds, but for the notes."""
 
     def named(i: int) -> dict[str, Any]:
         return {
@@ -144,55 +204,52 @@ def look(
         }
 
     def judgement(i: int, column: int | None = None) -> dict[str, Any]:
-        column = int(said[i].argmax()) if column is None else column
+        column = int(answers[i].argmax()) if column is None else column
         return named(i) | {
             "predicted": examples.classes[column],
-            "probability": round(float(said[i][column]), 6),
+            "probability": round(float(answers[i][column]), 6),
         }
 
-    run.write_json(
-        "review.json",
-        {
-            "counts": {
-                split: dict(zip(examples.classes, count.tolist(), strict=True))
-                for split, count in examples.counts().items()
-                if count.any()
-            },
-            "samples": {name: [named(i) for i in several] for name, several in samples.items()},
-            "mistakes": [judgement(i) for i in wrong],
-            "right": [judgement(i) for i in recognised],
-            "label_errors": {
-                "count": len(doubtful),
-                "examined": examined,
-                "shown": [
-                    judgement(i) | {"suggested": examples.classes[suggested]}
-                    for i, suggested in doubtful[:SUSPECTS]
-                ],
-            },
-            "duplicates": [
-                {"judged": named(i), "train": named(j), "similarity": round(similarity, 4)}
-                for i, j, similarity in pairs
-            ],
-            "odd": {
-                "count": len(strange),
-                "shown": [named(i) | {"why": why} for i, why in strange[:ODD]],
-            },
-            "map": [
-                {
-                    "x": round(float(x), 4),
-                    "y": round(float(y), 4),
-                    "label": named(i)["label"],
-                    "right": bool(said[i].argmax() == examples.labels[i]),
-                }
-                for i, (x, y) in zip(shown.tolist(), places, strict=True)
-            ],
-            "occlusion": [
-                judgement(i, column) | {"why": f"{i}-why.jpg", "most": round(float(heat.max()), 4)}
-                for i, column, heat in hidden
-            ],
-            "notes": notes,
+    mapped = [] if found.mapped is None else found.mapped.tolist()
+    return {
+        "counts": {
+            split: dict(zip(examples.classes, count.tolist(), strict=True))
+            for split, count in examples.counts().items()
+            if count.any()
         },
-    )
+        "samples": {name: [named(i) for i in sample] for name, sample in found.samples.items()},
+        "mistakes": [judgement(i) for i in found.mistakes],
+        "right": [judgement(i) for i in found.right],
+        "label_errors": {
+            "count": len(found.doubtful),
+            "examined": found.examined,
+            "shown": [
+                judgement(i) | {"suggested": examples.classes[suggested]}
+                for i, suggested in found.doubtful[:SUSPECTS]
+            ],
+        },
+        "duplicates": [
+            {"judged": named(i), "train": named(j), "similarity": round(similarity, 4)}
+            for i, j, similarity in found.pairs
+        ],
+        "odd": {
+            "count": len(found.strange),
+            "shown": [named(i) | {"why": why} for i, why in found.strange[:ODD]],
+        },
+        "map": [
+            {
+                "x": round(float(x), 4),
+                "y": round(float(y), 4),
+                "label": named(i)["label"],
+                "right": bool(answers[i].argmax() == examples.labels[i]),
+            }
+            for i, (x, y) in zip(mapped, found.places, strict=True)
+        ],
+        "occlusion": [
+            judgement(i, column) | {"why": f"{i}-why.jpg", "most": round(float(heat.max()), 4)}
+            for (i, column), heat in heats.items()
+        ],
+    }
 
 
 def drawn_by_lot(positions: list[int], labels: np.ndarray, most: int, seed: int) -> list[int]:
