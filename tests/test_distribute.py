@@ -120,7 +120,7 @@ def test_a_tpu_that_cannot_be_used_is_named():
 
 
 def test_a_tpu_is_given_static_shapes(monkeypatch):
-    monkeypatch.setattr(workers, "static", lambda strategy: True)
+    monkeypatch.setattr(workers, "needs_static_shapes", lambda strategy: True)
     strategy = devices.strategy("mirrored", replicas=2)
     data = workers.make_batches(
         strategy,

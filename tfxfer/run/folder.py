@@ -309,7 +309,7 @@ class Run:
         self._strategy = devices.strategy(name, device=device, replicas=replicas)
         batch, count = self.settings["global_batch"]["value"], self._strategy.num_replicas_in_sync
         if batch is not None and batch < count:
-            raise DistributeError(room("distribute.workers").unshareable(batch, count))
+            raise DistributeError(room("distribute.workers").explain_unshareable(batch, count))
         if self.workers == 1:
             return
         workers = room("distribute.workers")
@@ -1083,7 +1083,7 @@ def room(name: str) -> Any:
 def place_of(strategy: str) -> tuple[int, int]:
     """Return (number of this worker, number of workers)."""
     if strategy in ("auto", "multiworker") and any(name in os.environ for name in CLUSTERS):
-        return room("distribute.devices").workers()
+        return room("distribute.devices").find_place()
     return 0, 1
 
 
