@@ -311,7 +311,7 @@ def test_devices_are_shown():
 
 LISTEN = """
 import os, socket
-from tfxfer import loopback
+from tfxfer.distribute import loopback
 with socket.create_server(("", 0)) as server:
     port = server.getsockname()[1]
     socket.create_connection(("127.0.0.1", port)).close()
