@@ -484,6 +484,13 @@ def world(photos, tiny_savedmodel, tmp_path_factory):
     return network, features, plan(features.examples, 0), extractor
 
 
+def way_of(folder: Path, *, epochs: int, **more) -> Way:
+    """Trainings on one device, without a limit of time."""
+    given = {"batch_size": 8, "seed": 0, "until": float("inf"), "show": ignore}
+    one = tf.distribute.get_strategy()
+    return Way(**given | {"epochs": epochs, "folder": folder, "strategy": one} | more)
+
+
 def heads_of(features) -> Heads:
     return Heads(features=features, head="auto", seed=0, strategy=tf.distribute.get_strategy())
 
@@ -922,17 +929,7 @@ def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_p
     how = plan(features.examples, 0)
     options = {"views": None, "augment": ("flip",)}
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, **options)
-    one = tf.distribute.get_strategy()
-    way = Way(
-        epochs=4,
-        batch_size=8,
-        seed=0,
-        folder=tmp_path,
-        until=float("inf"),
-        show=ignore,
-        strategy=one,
-        longest=8,
-    )
+    way = way_of(tmp_path, epochs=4, longest=8)
     setting, judged = pick_setting(
         [Setting(last, (1,), 0.01)],
         (0.01,),
@@ -958,15 +955,7 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how = plan(features.examples, 0)
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    way = Way(
-        epochs=2,
-        batch_size=8,
-        seed=0,
-        folder=tmp_path,
-        until=float("inf"),
-        show=ignore,
-        strategy=tf.distribute.get_strategy(),
-    )
+    way = way_of(tmp_path, epochs=2)
     head = heads_of(features).start(how.folds[0][0])
     one = Setting(last, (1,), 0.01)
     whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
@@ -984,15 +973,7 @@ def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
     network, features, how, extractor = world
     source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     one = Setting(source, (1,), 0.01)
-    way = Way(
-        epochs=1,
-        batch_size=8,
-        seed=0,
-        folder=tmp_path,
-        until=float("inf"),
-        show=ignore,
-        strategy=tf.distribute.get_strategy(),
-    )
+    way = way_of(tmp_path, epochs=1)
 
     def graphs() -> set[int]:
         gc.collect()
@@ -1059,15 +1040,7 @@ def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
         for n in (1, 2)
     )
     until = time.monotonic() + 1000
-    way = Way(
-        epochs=10,
-        batch_size=8,
-        seed=0,
-        folder=tmp_path,
-        until=until,
-        show=ignore,
-        strategy=tf.distribute.get_strategy(),
-    )
+    way = way_of(tmp_path, epochs=10, until=until)
     costs = Costs({one.source: 1e-3, deeper.source: 1.0}, how, way)
     assert costs.fits(one, 100) and not costs.fits(deeper, 100)
     # A fold of two thirds three times, and all of train once: three times 10 epochs.
@@ -1256,15 +1229,7 @@ def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, 
     setting = Setting(whole, ("all",), 0.01).further(Setting(last, (1,), 0.01))
     clock, fit = time.monotonic, Heads.start
     until = clock() + 1e5
-    way = Way(
-        epochs=1,
-        batch_size=8,
-        seed=0,
-        folder=tmp_path,
-        until=until,
-        show=ignore,
-        strategy=tf.distribute.get_strategy(),
-    )
+    way = way_of(tmp_path, epochs=1, until=until)
     heads = heads_of(features)
     folds = prepare_folds(setting, way, heads, plan=how)
 
