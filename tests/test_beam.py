@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_sa
     assert (
         process.returncode == 1
         and "the pipeline lost a worker process" in said
-        and "What was computed is kept" in said
+        and "The features computed so far are kept" in said
     )
     cache = Cache(tmp_path / "cache")
     assert 0 < beam.extract(examples, prefix, cache=cache, progress=False) < len(examples)

@@ -255,6 +255,18 @@ def test_what_is_imported_only_when_it_is_needed_is_there(file):
         assert hasattr(importlib.import_module(f"tfxfer.{module}"), name), (module, name)
 
 
+@pytest.mark.parametrize("stub", tracked("tfxfer/*/__init__.pyi", "tfxfer/**/__init__.pyi"))
+def test_a_room_that_loads_late_gives_no_name_of_a_file_to_something_else(stub):
+    # Whether such a name were the module or the function would depend on what was imported before.
+    names = {
+        alias.name
+        for node in ast.parse((ROOT / stub).read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    assert not names & {path.stem for path in (ROOT / stub).parent.iterdir()}
+
+
 def test_the_tree_in_the_readme_names_every_room():
     drawn = set(re.findall(r"^    (\w+)(?:\.py|/)", README.split("## The tree")[1], re.MULTILINE))
     rooms = {

@@ -5,7 +5,7 @@ import pytest
 from savedmodels import save_reusable, tiny_network, vision_transformer
 
 from tfxfer import savedmodel
-from tfxfer.savedmodel import stages
+from tfxfer.savedmodel import kept, stages
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,12 @@ def test_stages_carry_the_names_of_the_blocks(tiny):
 def test_every_weight_on_the_way_is_in_exactly_one_stage(tiny):
     owned = [i for stage in tiny.stages for i in stage.weights]
     assert sorted(owned) == sorted(tiny.inference.weights)
+
+
+def test_a_stage_from_a_file_may_have_only_weights_that_are_there():
+    assert kept.stage_of("a", "x:0", ["weight_2"], count=3).weights == (2,)
+    with pytest.raises(ValueError, match="of 3"):
+        kept.stage_of("a", "x:0", ["weight_3"], count=3)
 
 
 def test_what_follows_the_last_block_belongs_to_it(tiny):

@@ -461,7 +461,8 @@ def test_a_comparison_that_the_time_cut_off_says_so():
 
 def test_models_that_are_right_on_the_same_examples_are_no_gain():
     said = saying(np.arange(100) < 80)
-    assert str(verdict(said, said, TRUTH, folds=1)).endswith("(+0.0 ± 0.0 points): no gain at all.")
+    found = str(verdict(said, said, TRUTH, folds=1))
+    assert found.endswith("(+0.0 ± 0.0 points): no gain at all.")
 
 
 def test_between_is_frozen_at_0_and_tuned_at_1():

@@ -351,7 +351,7 @@ class Backbone(keras.layers.Layer):
         values = [v.numpy() for v in self._own]
         early = self._taps_before(first, taps)
         widths = self._widths(taps)[: len(early)]
-        graph = savedmodel.before(network, values, first, taps=early)
+        graph = savedmodel.cut_before(network, values, first, taps=early)
         key = hashlib.sha256(
             f"{self.fingerprint} {self.stages[first - 1].cut} {early}".encode()
         ).hexdigest()

@@ -110,7 +110,7 @@ def extract(
     if ended:
         raise BeamError(
             f"the pipeline {ended}. Its log is {log}. "
-            "What was computed is kept. Run the same command again to go on."
+            "The features computed so far are kept. Run the same command again to go on."
         )
     remove(f"{home}/todo/", f"{home}/done/", f"{home}/")
     if bad and not skip_bad_images:

@@ -297,7 +297,7 @@ class Loaded:
         )
 
 
-def loaded(
+def load_features(
     features: Array, rows: np.ndarray, widths: Sequence[int], how: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the normalised and centred features of `rows`, float32 [n, d].
@@ -360,7 +360,7 @@ def linear(
     shares(labels[rows], classes)
     how = normalise or choose_normalisation(labels[rows], classes)
     if len(rows) <= ROTATED:
-        x, mean, scale = loaded(features, rows, widths, how=how)
+        x, mean, scale = load_features(features, rows, widths, how=how)
         rotated, known = Rotated(x @ x.T), labels[rows]
         if strength is None:
             _, strength = rotated.held_out(known, deal(known, FOLDS, seed), classes)
@@ -377,7 +377,7 @@ def linear(
         )
     if strength is None:
         few = rows[sample(labels[rows], ROTATED, seed)]
-        x, _, _ = loaded(features, few, widths, how=how)
+        x, _, _ = load_features(features, few, widths, how=how)
         _, strength = Rotated(x @ x.T).held_out(
             labels[few], deal(labels[few], FOLDS, seed), classes
         )
@@ -409,7 +409,7 @@ def fit_folds(
         The head fitted on all of `rows`, and the logits [n, C] of each of them from the fit without
         its fold (0 where the fold is -1).
     """
-    x, mean, scale = loaded(features, rows, widths, how=how)
+    x, mean, scale = load_features(features, rows, widths, how=how)
     labels, held_out = labels[rows], np.zeros((len(rows), classes))
     weights = np.column_stack(
         [np.ones(len(rows), bool), *(folds != fold for fold in range(folds.max() + 1))]

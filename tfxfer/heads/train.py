@@ -90,7 +90,7 @@ def compile_head(model: keras.Model, steps: int) -> None:
     )
 
 
-def run(
+def fit_epochs(
     model: keras.Model,
     read: Callable[[tf.Tensor], Any],
     count: int,
@@ -224,7 +224,7 @@ def fit_head(
             then=add_labels(features, labels, held_out),
         )
     )
-    fit = partial(run, trained, epochs=epochs, batch_size=batch_size, seed=seed)
+    fit = partial(fit_epochs, trained, epochs=epochs, batch_size=batch_size, seed=seed)
     history = fit(add_labels(features, labels, seen), len(seen), validation=held)
     logits = predict_logits(trained, features, held_out, classes=int(shape[1]))
     value = temperature(logits, labels[held_out])

@@ -1,6 +1,5 @@
 """Pick a head and its taps by cross-validation, then fit it once on all examples."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,7 +36,6 @@ from tfxfer.heads.logistic import (
     pick_affordable,
 )
 
-LOG = logging.getLogger(__name__)
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
 HEADS = ("gaussian", "linear", "ridge", "prototype")
 
@@ -197,7 +195,6 @@ def choose(
             f"cross-validation on {len(rows):,} of {len(labels):,} examples, "
             "each class by its share"
         )
-    LOG.debug("Fitting classifiers")
     table = tuple(
         candidates(
             features,
@@ -229,7 +226,6 @@ def choose(
             strength=None,
             logits=np.zeros((len(rows), len(present))),
         )
-    LOG.debug("Fitting the chosen classifier on all training photos")
     heads_found = []
     for member in chosen.members or (chosen,):
         found, logits, folds, notes = fit_chosen(
@@ -334,6 +330,7 @@ def candidates(
     known = folds >= 0
     if known.sum() < 4:
         return
+    grouped = units is not None and len(np.unique(units[rows])) < len(rows)
     for how in ("l2", "standardise"):
         mine = [
             head
@@ -349,7 +346,7 @@ def candidates(
                     folds=folds,
                     classes=classes,
                     width=sum(widths[-taps:]),
-                    grouped=units is not None and len(np.unique(units[rows])) < len(rows),
+                    grouped=grouped,
                 )
                 right = logits[known].argmax(1) == labels[known]
                 accuracy, error = (

@@ -1,4 +1,4 @@
-"""What an example is: how it is read, checked, altered and shown. One folder for each kind."""
+"""The kinds of examples, a folder each: how they are read, checked, altered and shown."""
 
 from tfxfer.inputs import image
 

@@ -1,4 +1,4 @@
-"""What every tf.data pipeline needs that this package makes."""
+"""Options of the tf.data pipelines that this package makes."""
 
 import tensorflow as tf
 

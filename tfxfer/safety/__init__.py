@@ -1,4 +1,4 @@
-"""What protects a user from the files of strangers.
+"""Checks and bounds that protect a user from the files of strangers.
 
 names       names from strangers, made harmless where they are shown
 arrays      .npz files that anybody may have written

@@ -26,7 +26,7 @@ reusable    a Pretrained as a SavedModel again
 """
 
 from tfxfer.savedmodel.check import check_constants, check_graph, check_saved_model
-from tfxfer.savedmodel.cut import before, cut_after, cut_front
+from tfxfer.savedmodel.cut import cut_after, cut_before, cut_front
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, constant_graph, function, needed
 from tfxfer.savedmodel.kept import (
     GRAPHS,
@@ -50,13 +50,13 @@ __all__ = [
     "Pretrained",
     "PureGraph",
     "Weight",
-    "before",
     "check_constants",
     "check_graph",
     "check_kept",
     "check_saved_model",
     "constant_graph",
     "cut_after",
+    "cut_before",
     "cut_front",
     "function",
     "inline_functions",

@@ -15,7 +15,7 @@ from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pool_maps
 
 
-def before(
+def cut_before(
     pretrained: Pretrained, values: list[np.ndarray], first: int, taps: tuple[str, ...]
 ) -> GraphDef:
     """Return a graph of constants, from `pixels:0` to `features:0`, of what comes before a stage.
@@ -43,7 +43,7 @@ def before(
 def cut_front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pretrained:
     """Return what comes before stage number `first`, as a network of its own.
 
-    Its output is the row that `before` computes. The network has an inference graph only, with
+    Its output is the row that `cut_before` computes. The network has an inference graph only, with
     weights of its own. It is for a model that holds it beside what follows.
     """
     whole, graph = pretrained.inference, tf.Graph()

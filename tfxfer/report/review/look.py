@@ -36,7 +36,7 @@ SIDE, QUALITY = 112, 80  # of a thumbnail: side in pixels, quality of the JPEG
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a person should look at. Examples are named by their positions.
+    """The examples that a person should look at, by their positions.
 
     judged: the examples of the map.
     mistakes, right: answers on them that are wrong, the surest first, and some that are right.
