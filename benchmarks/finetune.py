@@ -33,7 +33,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tfxfer import data
-from tfxfer.heads import paired
+from tfxfer.tasks import paired
 
 FEW = 10
 TO_GAIN = ("noisy", "full")

@@ -196,17 +196,17 @@ def test_a_baseline_is_as_good_as_scikit_learns_tuned_logistic_regression():
         max_iter=2000,
     )
     theirs.fit(scaler.transform(x[train]), labels[train])
-    assert found.scores["raw_pixels"]["accuracy"] == pytest.approx(
+    assert found.figures["raw_pixels"]["accuracy"] == pytest.approx(
         np.mean(theirs.predict(scaler.transform(x[test])) == labels[test]), abs=0.01
     )
-    assert found.right["raw_pixels"].mean() == found.scores["raw_pixels"]["accuracy"]
+    assert found.scores["raw_pixels"].mean() == found.figures["raw_pixels"]["accuracy"]
 
 
 def test_the_majority_is_that_of_train():
     labels = np.array([0, 0, 1, 1, 1, 0])
     found = baselines(labels, np.array([0, 1, 2]), np.array([3, 4, 5]), classes=["a", "b"])
-    assert found.scores["majority"]["accuracy"] == pytest.approx(1 / 3)
-    assert found.scores["raw_pixels"] is None and found.scores["last_layer_logistic"] is None
+    assert found.figures["majority"]["accuracy"] == pytest.approx(1 / 3)
+    assert found.figures["raw_pixels"] is None and found.figures["last_layer_logistic"] is None
 
 
 def test_without_a_test_part_there_are_no_baselines():
@@ -220,8 +220,8 @@ def test_without_a_test_part_there_are_no_baselines():
         last_layer=x,
     )
     assert (
-        found.scores == {"majority": None, "raw_pixels": None, "last_layer_logistic": None}
-        and found.right == {}
+        found.figures == {"majority": None, "raw_pixels": None, "last_layer_logistic": None}
+        and found.scores == {}
     )
 
 
@@ -229,7 +229,7 @@ def test_a_class_that_only_test_has_is_never_named_by_a_baseline():
     x, labels, train, test = digits()
     train = train[labels[train] != 3]
     found = baselines(labels, train, test, classes=list("0123456789"), last_layer=x)
-    assert found.scores["last_layer_logistic"]["classes"]["3"]["predicted"] == 0
+    assert found.figures["last_layer_logistic"]["classes"]["3"]["predicted"] == 0
 
 
 def test_with_many_examples_a_baseline_is_fitted_on_a_sample(monkeypatch):
@@ -238,7 +238,7 @@ def test_with_many_examples_a_baseline_is_fitted_on_a_sample(monkeypatch):
     classes = list("0123456789")
     few = train[sample(labels[train], 100, 0)]
     scores = [
-        baselines(labels, rows, test, classes=classes, raw_pixels=x).scores["raw_pixels"]
+        baselines(labels, rows, test, classes=classes, raw_pixels=x).figures["raw_pixels"]
         for rows in (train, few)
     ]
     assert len(few) == 100 < len(train) and scores[0] == scores[1]
@@ -290,7 +290,7 @@ def test_baselines_have_probabilities():
     x, labels, train, test = digits()
     found = baselines(
         labels, train, test, classes=[str(i) for i in range(10)], raw_pixels=x
-    ).scores["raw_pixels"]
+    ).figures["raw_pixels"]
     assert 0 < found["brier"] < 0.5 and 0 <= found["ece"] < 0.2 and found["log_loss"] < 1
 
 

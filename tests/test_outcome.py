@@ -16,8 +16,9 @@ from tfxfer.features import Features, Pixels
 from tfxfer.heads import gaussian as head
 from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.layers import join
-from tfxfer.outcome import Answers, board, could_be_right, gaussian, judge, new_notes, of_model
+from tfxfer.outcome import Answers, board, gaussian, judge, new_notes, of_model
 from tfxfer.run import Run
+from tfxfer.tasks import CLASSIFY
 
 
 @pytest.mark.parametrize("n", [12, 400])
@@ -40,7 +41,7 @@ def test_means_and_precision_give_the_logits_of_the_gaussian_head(n, tmp_path):
 
 def test_the_only_example_of_a_class_says_nothing_of_the_model():
     probabilities = np.array([[0.0, 1.0], [0.2, 0.8], [0.9, 0.1]])
-    assert could_be_right(np.array([0, 0, 1]), probabilities).tolist() == [False, True, True]
+    assert CLASSIFY.can_judge(np.array([0, 0, 1]), probabilities).tolist() == [False, True, True]
 
 
 def test_tensorboard_finds_every_epoch(tmp_path):

@@ -19,17 +19,16 @@ from tfxfer.heads import (
     fitted,
     gaussian,
     linear,
-    log_loss,
     logistic,
-    paired,
     prototype,
     ridge,
-    temperature,
     validate,
 )
 from tfxfer.heads.closed import STRENGTHS, ridge_dual
 from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.layers import MLP, Cosine
+from tfxfer.tasks import CLASSIFY, calibrated_loss, paired
+from tfxfer.tasks.classify import temperature
 
 WIDTHS = (6, 10, 24)
 FITS = {"gaussian": gaussian, "linear": linear, "ridge": ridge, "prototype": prototype}
@@ -146,7 +145,7 @@ def test_ridge_above_its_sample_is_fitted_on_all(monkeypatch):
 def test_ridge_leaves_one_out_as_if_it_had_fitted_n_times():
     x, labels = examples(40)
     z = normalise_taps(x, WIDTHS).astype(np.float64)
-    _, _, left_out, strength = ridge_dual(z @ z.T, labels, 4)
+    _, _, left_out, strength = ridge_dual(z @ z.T, np.eye(4)[labels])
     for i in range(len(z)):
         rest = np.arange(len(z)) != i
         np.testing.assert_allclose(
@@ -161,7 +160,7 @@ def test_ridge_leaves_one_out_as_if_it_had_fitted_n_times():
 def test_ridge_does_not_fall_into_the_trap_of_the_constant_vector():
     x, labels = examples(200, noise=1.5)
     z = normalise_taps(x, WIDTHS).astype(np.float64)
-    _, _, _, strength = ridge_dual(z @ z.T, labels, 4)
+    _, _, _, strength = ridge_dual(z @ z.T, np.eye(4)[labels])
     off = z - z.mean(0)
     losses = []
     for value in STRENGTHS * np.sum(off * off) / len(z):
@@ -393,7 +392,7 @@ def test_auto_tries_both_heads_on_each_number_of_taps_and_says_what_it_found():
     rows = [row for row in rows if "mean" not in row]
     assert "gaussian on the last 3 stages" in rows[1] and "linear on all 10 stages" in rows[7]
     for entry, row in zip(singles, rows, strict=True):
-        assert f"{entry.accuracy:.3f} ± {entry.error:.3f}" in row
+        assert f"{entry.score:.3f} ± {entry.error:.3f}" in row
 
 
 def guesses(name: str, labels: np.ndarray, wrong: slice, *, sure: float) -> validate.Candidate:
@@ -401,15 +400,12 @@ def guesses(name: str, labels: np.ndarray, wrong: slice, *, sure: float) -> vali
     said = labels.copy()
     said[wrong] = (said[wrong] + 1) % 3
     logits = sure * np.eye(3)[said]
-    loss = log_loss(logits / temperature(logits, labels), labels)
-    right = said == labels
+    loss = calibrated_loss(CLASSIFY, logits, labels)
     return validate.Candidate(
         head=name,
         taps=1,
-        accuracy=right.mean(),
-        error=0.0,
+        scores=(said == labels).astype(float),
         loss=loss,
-        right=right,
         strength=None,
         logits=logits,
     )
@@ -420,7 +416,7 @@ def test_the_mean_of_two_heads_is_taken_where_it_predicts_better_than_each():
     one = guesses("gaussian", labels, slice(0, 60), sure=2.0)
     two = guesses("linear", labels, slice(100, 160), sure=9.0)
     known = np.ones(300, bool)
-    chosen = validate.pick_candidate([one, two], labels, known)
+    chosen = validate.pick_candidate([one, two], CLASSIFY, labels, known)
     assert chosen.members == (one, two)
     assert chosen.loss < min(one.loss, two.loss)
 
@@ -429,7 +425,7 @@ def test_a_head_alone_is_taken_where_the_other_one_only_harms():
     labels = np.arange(300) % 3
     good = guesses("gaussian", labels, slice(0, 3), sure=2.0)
     useless = guesses("linear", labels, slice(0, 200), sure=2.0)
-    chosen = validate.pick_candidate([good, useless], labels, np.ones(300, bool))
+    chosen = validate.pick_candidate([good, useless], CLASSIFY, labels, np.ones(300, bool))
     assert chosen is good
 
 
@@ -474,10 +470,8 @@ def candidate(taps: int, right: np.ndarray, head="gaussian") -> validate.Candida
     return validate.Candidate(
         head=head,
         taps=taps,
-        accuracy=float(right.mean()),
-        error=0.0,
+        scores=right.astype(float),
         loss=1.0,
-        right=right,
         strength=None,
         logits=np.zeros((len(right), 2)),
     )

@@ -9,14 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
 
 from tfxfer import evaluate
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, SavedModelError
-from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays, score, share
+from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Features, Pixels, raw_pixels
 from tfxfer.heads.layers import join, seen_by_head
@@ -59,8 +58,8 @@ class Outcome:
             were held out once.
         probabilities: float64 [len(positions), classes].
         answers: the model's answers to any example.
-        candidates: maps the name of each candidate to a bool array that says which examples it got
-            right, of those on which the choice was made.
+        candidates: maps the name of each candidate to the scores of the examples on which the
+            choice was made.
     """
 
     examples: Examples
@@ -84,7 +83,7 @@ class Outcome:
         """Return the thresholds of the model's doubt; None where no example was held out."""
         held_out = self.of("train", "validation")
         if held_out:
-            judged = could_be_right(*held_out)
+            judged = self.examples.task.can_judge(*held_out)
             held_out = (held_out[0][judged], held_out[1][judged]) if judged.any() else None
         return (
             doubt.doubt(
@@ -106,22 +105,23 @@ class Outcome:
         Where there is no validation part, `validation` is the out-of-fold figure on train. A figure
         is None where there are no examples for it.
         """
+        task = self.examples.task
         judged = {
-            split: score(*mine, self.examples.classes) if (mine := self.of(split)) else None
+            split: task.figures(*mine, self.examples.classes) if (mine := self.of(split)) else None
             for split in ("test", "validation", "train")
         }
         if not judged["validation"] and (train := self.of("train")):
             # The only image of its class can't be held out, so it can't be used to judge.
-            held = could_be_right(*train)
+            held = task.can_judge(*train)
             scored = (train[0][held], train[1][held])
-            judged["train"] = score(*scored, self.examples.classes) if held.any() else None
+            judged["train"] = task.figures(*scored, self.examples.classes) if held.any() else None
         found: dict[str, Any] = {
             "test": judged["test"],
             "validation": judged["validation"] or judged["train"],
-            "baselines": baselines.scores,
+            "baselines": baselines.figures,
         }
         return found | (
-            {"candidates": {name: share(right) for name, right in self.candidates.items()}}
+            {"candidates": {name: task.share(one) for name, one in self.candidates.items()}}
             if self.candidates
             else {}
         )
@@ -132,14 +132,14 @@ class Outcome:
         Each has the file, the split, the true class, the predicted class and its probability.
         """
         classes = self.examples.classes
-        for i, row in zip(self.positions, self.probabilities, strict=True):
-            best = int(row.argmax())
+        best, sure = self.examples.task.answers(self.probabilities)
+        for i, answer, probability in zip(self.positions, best, sure, strict=True):
             yield (
                 self.examples.files[i],
                 self.examples.splits[i],
                 classes[self.examples.labels[i]],
-                classes[best],
-                f"{row[best]:.6f}",
+                classes[answer],
+                f"{probability:.6f}",
             )
 
     def save(self, path: str) -> None:
@@ -171,7 +171,7 @@ class Outcome:
         rows += [(held, metrics["validation"])] if metrics["validation"] else []
         others = [
             (f"  {evaluate.NAMES.get(name, name)}", found)
-            for name, found in baselines.scores.items()
+            for name, found in baselines.figures.items()
             if found
         ]
         lines = ["accuracy, with its 95 % interval", *map(accuracy_line, rows)]
@@ -185,8 +185,11 @@ class Outcome:
         Both are paired comparisons on test.
         """
         test, metrics = self.of("test"), self.metrics(baselines)
-        right = {**baselines.right, "test": test[1].argmax(1) == test[0]} if test else None
-        return " ".join(filter(None, [pays(metrics, right), beaten(metrics, right)])) or None
+        scores = None
+        if test:
+            labels, predictions = test
+            scores = baselines.scores | {"test": self.examples.task.scores(predictions, labels)}
+        return " ".join(filter(None, [pays(metrics, scores), beaten(metrics, scores)])) or None
 
     def write(
         self,
@@ -257,8 +260,8 @@ class Outcome:
             )
             for i in self.positions[rows]
         ]
-        answers = softmax(np.asarray(model(tf.stack(images), training=False), np.float64), 1)
-        return float(np.abs(answers - self.probabilities[rows]).max())
+        served = self.examples.task.predictions(model(tf.stack(images), training=False))
+        return float(np.abs(served - self.probabilities[rows]).max())
 
 
 def accuracy_line(row: tuple[str, dict[str, Any]]) -> str:
@@ -318,22 +321,13 @@ def check_numbers(examples: Examples, positions: np.ndarray, probabilities: np.n
         )
 
 
-def could_be_right(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return which examples can be used to judge the model, bool [n].
-
-    The only example of its class can't: a fit without it does not know the class, and its
-    probability is exactly 0.
-    """
-    return probabilities[np.arange(len(labels)), labels] > 0
-
-
 def of_head(features: Features, head: keras.layers.Layer) -> Answers:
     """Return the answers of a layer that maps the last columns of features to calibrated logits."""
-    width = head.input_shape[-1]
+    width, task = head.input_shape[-1], features.examples.task
 
     def probabilities(positions: np.ndarray) -> np.ndarray:
         found = [
-            softmax(np.asarray(head(block[:, -width:], training=False), np.float64), 1)
+            task.predictions(head(block[:, -width:], training=False))
             for block in features.blocks(positions, BLOCK)
         ]
         return np.concatenate([np.zeros((0, head.output_shape[-1])), *found])
@@ -363,7 +357,7 @@ def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
             raise
 
     return Answers(
-        lambda positions: softmax(said(model, positions).astype(np.float64), 1),
+        lambda positions: features.examples.task.predictions(said(model, positions)),
         lambda positions: said(outputs, positions)[:, -tail:][:, :width],
         tail,
     )
@@ -405,7 +399,13 @@ def baselines(features: Features, run: Run) -> Baselines:
 
     def fit(**inputs: Any) -> Baselines:
         return evaluate.baselines(
-            examples.labels, train, test, classes=examples.classes, seed=run.seed, **inputs
+            examples.labels,
+            train,
+            test,
+            classes=examples.classes,
+            task=examples.task,
+            seed=run.seed,
+            **inputs,
         )
 
     LOG.info("Fitting simpler models, to compare with")
@@ -419,16 +419,16 @@ def baselines(features: Features, run: Run) -> Baselines:
             f"{BASELINE_EXAMPLES:,}",
             f"{len(train):,}",
         )
-    scores, right = dict(found.scores), dict(found.right)
+    figures, scores = dict(found.figures), dict(found.scores)
     makers: dict[str, Callable[[], Baselines]] = {
         "raw_pixels": lambda: fit(raw_pixels=small_pixels(examples, run)),
         "last_layer_logistic": lambda: fit(last_layer=features.output),
     }
     for name, make in makers.items():
         if one := optional(run, f"The baseline {name.replace('_', ' ')}", make):
-            scores[name] = one.scores[name]
-            right |= one.right
-    return Baselines(scores, right)
+            figures[name] = one.figures[name]
+            scores |= one.scores
+    return Baselines(figures, scores)
 
 
 def new_notes(before: Examples, after: Examples) -> list[str]:

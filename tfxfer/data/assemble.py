@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfxfer import tasks
 from tfxfer.cache import Cache
 from tfxfer.data.class_names import check_class_names, notes_on, with_plain_names
 from tfxfer.data.duplicates import counted, find_conflicts, find_copies, find_leaks, shown
@@ -122,22 +123,18 @@ def assemble(
     files = [found.files[i] for i in at]
     notes += find_conflicts(files, digests, names)
     notes += find_copies(digests, names, splits)
-    used = set(names)
-    classes = (
-        [name for name in found.classes if name in used]
-        if found.classes is not None
-        else sorted(used)
-    )
-    if gone := [repr(name) for name in found.classes or () if name not in used]:
+    task = tasks.find(found.task)
+    labels, classes = task.encode(names, found.classes)
+    if gone := [repr(name) for name in found.classes or () if name not in set(names)]:
         what = "this class" if len(gone) == 1 else "these classes"
         notes.append(f"There is no image of {shown(gone)}: the model will not know {what}.")
     notes += _oddities(names, splits, classes)
-    number = {name: i for i, name in enumerate(classes)}
     return Examples(
         files=tuple(files),
-        labels=np.array([number[name] for name in names], np.int32),
+        labels=labels,
         splits=tuple(splits),
-        classes=tuple(classes),
+        classes=classes,
+        task_name=found.task,
         digests=tuple(digests),
         read=lambda position: readable(found.read(at[position]), files[position]),
         source=found.source,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfxfer import tasks
 from tfxfer.data.duplicates import find_firsts
 
 SPLITS = ("train", "validation", "test")
@@ -31,6 +32,7 @@ class Found:
         classes: the order of the classes; None for the order of their names.
         notes: notes for the user, such as on what the source left out.
         paths: the path of each file on disk; None if the images are not files.
+        task: name of the kind of answer, see `tfxfer.tasks`.
     """
 
     files: Sequence[str]
@@ -42,6 +44,7 @@ class Found:
     classes: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
     paths: Sequence[os.PathLike] | None = None
+    task: str = tasks.CLASSIFY.NAME
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,6 +69,7 @@ class Examples:
         left_out: files that can't be read or decoded, and what is wrong with each.
         damaged: files that are used although a part of the image is missing, and what their decoder
             says.
+        task_name: name of the kind of answer, see `tfxfer.tasks`.
     """
 
     files: tuple[str, ...]
@@ -80,6 +84,7 @@ class Examples:
     paths: tuple[str, ...] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
+    task_name: str = tasks.CLASSIFY.NAME
 
     def __len__(self) -> int:
         return len(self.files)
@@ -89,6 +94,16 @@ class Examples:
         counts = ", ".join(f"{part} {self.splits.count(part):,}" for part in SPLITS)
         what = f"{len(self):,} images of {len(self.classes):,} classes"
         return f"Examples({what} from {self.source!r}: {counts})"
+
+    @property
+    def task(self) -> tasks.Task:
+        """What an answer is."""
+        return tasks.find(self.task_name)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """The group of each example, int [n]; parts and folds get their share of each."""
+        return self.task.strata(self.labels)
 
     @property
     def origin(self) -> str:

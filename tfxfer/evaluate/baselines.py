@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from tfxfer.data.folds import sample
-from tfxfer.evaluate.figures import score
-from tfxfer.heads import linear, paired
+from tfxfer.heads import linear
 from tfxfer.heads.fitted import Array
+from tfxfer.tasks import CLASSIFY, Task, paired
 
 # A baseline is fitted on at most so many examples: with more, it would take longer than the model
 # that it is compared with.
@@ -27,12 +26,12 @@ WITHOUT_NETWORK = ("majority", "raw_pixels")
 class Baselines:
     """What one gets without transfer, or with its simplest form.
 
-    scores: the result of `score` for each name; None where it was not computed.
-    right: for each name that was computed, bool [n]: which test examples it got right.
+    figures: the figures of the task for each name; None where it was not computed.
+    scores: for each name that was computed, the score of each test example, float [n].
     """
 
-    scores: dict[str, dict[str, Any] | None]
-    right: dict[str, np.ndarray]
+    figures: dict[str, dict[str, Any] | None]
+    scores: dict[str, np.ndarray]
 
 
 def baselines(
@@ -43,6 +42,7 @@ def baselines(
     *,
     raw_pixels: Array | None = None,
     last_layer: Array | None = None,
+    task: Task = CLASSIFY,
     seed: int = 0,
 ) -> Baselines:
     """Fit simple models on train and score them on test.
@@ -60,14 +60,14 @@ def baselines(
         seed: seed of the sample and the folds.
     """
     labels, train, test = np.asarray(labels), np.asarray(train), np.asarray(test)
-    scores: dict[str, dict[str, Any] | None] = {
+    figures: dict[str, dict[str, Any] | None] = {
         "majority": None,
         "raw_pixels": None,
         "last_layer_logistic": None,
     }
-    right: dict[str, np.ndarray] = {}
+    scores: dict[str, np.ndarray] = {}
     if not len(test):
-        return Baselines(scores, right)
+        return Baselines(figures, scores)
     share = np.bincount(labels[train], minlength=len(classes)) / len(train)
     found = {"majority": np.broadcast_to(share, (len(test), len(classes)))}
     few = train[sample(labels[train], BASELINE_EXAMPLES, seed)]
@@ -77,9 +77,9 @@ def baselines(
                 features, labels, few, test=test, classes=len(classes), seed=seed
             )
     for name, probabilities in found.items():
-        scores[name] = score(labels[test], probabilities, classes)
-        right[name] = probabilities.argmax(1) == labels[test]
-    return Baselines(scores, right)
+        figures[name] = task.figures(labels[test], probabilities, classes)
+        scores[name] = task.scores(probabilities, labels[test])
+    return Baselines(figures, scores)
 
 
 def logistic(
@@ -114,18 +114,18 @@ def logistic(
         fitted.logits(np.asarray(features[test[i : i + 1024]], np.float32))
         for i in range(0, len(test), 1024)
     ]
-    return softmax(np.concatenate(logits).astype(np.float64), 1)
+    return CLASSIFY.predictions(np.concatenate(logits))
 
 
-def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
+def pays(metrics: Mapping[str, Any], scores: Mapping[str, np.ndarray] | None = None) -> str | None:
     """Return one or two sentences on whether the pretrained network helps here.
 
     It is compared with the better of the baselines that use no pretrained network.
 
     Args:
         metrics: as in metrics.json: "test" and "baselines".
-        right: bool [n] for "test" and each baseline: which test examples were right, for a paired
-            comparison. Without it the errors are taken as independent, which is cautious.
+        scores: float [n] for "test" and each baseline, the score of each test example, for a paired
+            comparison. Without them the errors are taken as independent, which is cautious.
 
     Returns:
         None where there is no test part or no baseline.
@@ -143,8 +143,8 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
     name = max(others, key=lambda key: others[key]["accuracy"])
     other, n = others[name], test["n"]
     gain = test["accuracy"] - other["accuracy"]
-    if right is not None and name in right and "test" in right:
-        gain, error = paired(np.asarray(right["test"]), np.asarray(right[name]))
+    if scores is not None and name in scores and "test" in scores:
+        gain, error = paired(scores["test"], scores[name])
     else:
         error = float(
             np.sqrt(
@@ -171,11 +171,13 @@ def pays(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = No
     )
 
 
-def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = None) -> str | None:
+def beaten(
+    metrics: Mapping[str, Any], scores: Mapping[str, np.ndarray] | None = None
+) -> str | None:
     """Return one sentence on the best baseline where it is more often right on test than the run.
 
     Args:
-        metrics, right: as for `pays`.
+        metrics, scores: as for `pays`.
 
     Returns:
         None where no baseline is more often right.
@@ -189,8 +191,8 @@ def beaten(metrics: Mapping[str, Any], right: Mapping[str, np.ndarray] | None = 
     if other <= test["accuracy"]:
         return None
     chance = "which may be chance"
-    if right is not None and name in right and "test" in right:
-        gain, error = paired(np.asarray(right[name]), np.asarray(right["test"]))
+    if scores is not None and name in scores and "test" in scores:
+        gain, error = paired(scores[name], scores["test"])
         if gain > 2 * error:
             chance = "more than chance: choose another head"
     called = NAMES.get(name, name)

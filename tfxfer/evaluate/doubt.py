@@ -16,9 +16,10 @@ import numpy as np
 from tfxfer.data import Examples
 from tfxfer.data.folds import sample
 from tfxfer.errors import RunError
-from tfxfer.evaluate import lowest, members, share, strangeness
 from tfxfer.evaluate.unknown import Unknown, fit_unknown, out_of_fold
 from tfxfer.safety.arrays import read_arrays
+from tfxfer.tasks.figures import share
+from tfxfer.tasks.sets import lowest, members, strangeness
 
 COVERAGE = 0.9  # share of sets that contain the true class, for the figures in metrics.json
 FALSE_ALARMS = 0.05  # share of images of known classes that are marked as of no class

@@ -5,8 +5,6 @@ from .closed import gaussian as gaussian
 from .closed import prototype as prototype
 from .closed import ridge as ridge
 from .fitted import Fitted as Fitted
-from .fitted import log_loss as log_loss
-from .fitted import temperature as temperature
 from .layers import MLP as MLP
 from .layers import Cosine as Cosine
 from .layers import Flip as Flip
@@ -20,6 +18,5 @@ from .train import fit_head as fit_head
 from .validate import Candidate as Candidate
 from .validate import Choice as Choice
 from .validate import choose as choose
-from .validate import paired as paired
 
 __all__: list[str]

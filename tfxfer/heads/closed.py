@@ -85,7 +85,7 @@ def onehot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def ridge_dual(
-    kernel: np.ndarray, labels: np.ndarray, classes: int, strength: float | None = None
+    kernel: np.ndarray, targets: np.ndarray, strength: float | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Fit ridge regression on a kernel matrix, with one eigendecomposition.
 
@@ -96,19 +96,18 @@ def ridge_dual(
 
     Args:
         kernel: [n, n].
-        labels: int [n].
+        targets: float [n, K], such as one-hot rows.
         strength: strength of the penalty; by default the one whose leave-one-out logits have the
             smallest squared error.
 
     Returns:
-        `alpha` [n, C], `bias` [C], leave-one-out logits [n, C], and the strength.
+        `alpha` [n, K], `bias` [K], leave-one-out outputs [n, K], and the strength.
     """
-    n = len(labels)
+    n = len(targets)
     kernel = np.asarray(kernel, np.float64)
     row = kernel.mean(0)
     s, q = np.linalg.eigh(kernel - row - row[:, None] + row.mean())
     s = np.where(s > s.max() * n * 1e-15, s, 0.0)
-    targets = onehot(labels, classes)
     share = targets.mean(0)
     rotated, squares = q.T @ (targets - share), q * q
 
@@ -232,7 +231,7 @@ def ridge(
     if strength is None or len(rows) <= width // 3:
         few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
         x = normalise_taps(np.asarray(features[rows[few]])[:, -width:], widths)
-        alpha, bias, _, strength = ridge_dual(x @ x.T, labels[few], classes, strength=strength)
+        alpha, bias, _, strength = ridge_dual(x @ x.T, onehot(labels[few], classes), strength)
         if len(few) == len(rows):
             return from_dual("ridge", x, widths, alpha=alpha, bias=bias, strength=strength)
     _, mean = class_means(features, rows, labels, classes=classes, widths=widths)

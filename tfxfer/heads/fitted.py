@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
 from tfxfer.heads.layers import EPSILON, Standardisation, TapNormalization
@@ -78,7 +77,7 @@ class Fitted:
     mean, scale: float32 [d].
     kernel: float32 [d, C].
     bias: float32 [C]. Kernel and bias have mean zero over the classes.
-    temperature: the logits are divided by it so that their softmax is calibrated.
+    temperature: the logits are divided by it, so that their probabilities are calibrated.
     strength: strength of the penalty on squared weights; None for a head without such a setting.
     """
 
@@ -160,43 +159,4 @@ def centre_classes(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np
     kernel, bias = np.asarray(kernel, np.float64), np.asarray(bias, np.float64)
     return (kernel - kernel.mean(1, keepdims=True)).astype(np.float32), (bias - bias.mean()).astype(
         np.float32
-    )
-
-
-def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the T for which softmax(logits / T) has the smallest log loss.
-
-    T is found by bisection on u = log(1/T), in 30 steps. The log loss is convex in exp(u), with the
-    derivative mean(sum z softmax(e^u z)) - mean(z_y). One example in n + 1 counts as being of an
-    unknown class; otherwise logits without a single error would lead to T = 0 (docs/methods.md,
-    "Calibration").
-
-    Args:
-        logits: [n, C], of examples that the head was not fitted on.
-        labels: int [n].
-    """
-    z = np.asarray(logits, np.float64)
-    if not len(z):
-        return 1.0
-    z = z - z.mean(1, keepdims=True)
-    unit = float(np.sqrt(np.mean(z * z)))
-    if unit == 0.0:
-        return 1.0
-    z /= unit
-    # z has mean zero over the classes, so the example of unknown class adds 0 to the second term.
-    target = z[np.arange(len(z)), labels].mean() * len(z) / (len(z) + 1)
-    low, high = -12.0, 12.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        if np.mean(np.sum(z * softmax(np.exp(middle) * z, 1), 1)) > target:
-            high = middle
-        else:
-            low = middle
-    return unit / float(np.exp((low + high) / 2))
-
-
-def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean of -log p of the true class."""
-    return float(
-        -log_softmax(np.asarray(logits, np.float64), 1)[np.arange(len(labels)), labels].mean()
     )

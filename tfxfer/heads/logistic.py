@@ -17,15 +17,8 @@ from scipy.optimize import minimize
 
 from tfxfer.data.folds import deal, sample
 from tfxfer.heads.closed import primal, shares
-from tfxfer.heads.fitted import (
-    Array,
-    Fitted,
-    blocks,
-    log_loss,
-    normalise_taps,
-    one_thread,
-    temperature,
-)
+from tfxfer.heads.fitted import Array, Fitted, blocks, normalise_taps, one_thread
+from tfxfer.tasks import CLASSIFY, calibrated_loss
 
 ROTATED = 2000  # up to so many examples are rotated into the space that their rows span
 LOADED = 2**30  # bytes of features that are held in memory at most
@@ -244,9 +237,7 @@ class Rotated:
         for strength in STRENGTHS * self.unit:
             w, b, state = self.descend(labels, weights, classes, strength, state, tolerance=0.03)
             logits = self.own(w, b, folds)
-            loss = log_loss(
-                logits[known] / temperature(logits[known], labels[known]), labels[known]
-            )
+            loss = calibrated_loss(CLASSIFY, logits[known], labels[known])
             tried.append((loss, strength, logits))
             if len(tried) > 2 and min(loss, tried[-2][0]) > min(entry[0] for entry in tried[:-2]):
                 break

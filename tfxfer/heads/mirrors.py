@@ -7,6 +7,7 @@ import numpy as np
 
 from tfxfer import heads
 from tfxfer.features import Features
+from tfxfer.tasks import CLASSIFY, paired
 
 LOG = logging.getLogger(__name__)
 # Up to this many photos, "auto" tries mirror images: computing their features takes twenty seconds
@@ -73,10 +74,10 @@ def compare(both: np.ndarray, alone: np.ndarray, labels: np.ndarray) -> tuple[bo
     smaller = np.log(first[known]) - np.log(second[known])
     gain = float(smaller.mean()) if known.any() else 0.0
     error = float(smaller.std() / np.sqrt(max(known.sum(), 1)))
-    right, before = both.argmax(1) == labels, alone.argmax(1) == labels
-    points, wrong = heads.paired(right[known], before[known])
+    scores, before = CLASSIFY.scores(both, labels), CLASSIFY.scores(alone, labels)
+    points, wrong = paired(scores[known], before[known])
     return gain > error, (
-        f"held-out accuracy {right.mean():.3f} with them and {before.mean():.3f} without "
+        f"held-out accuracy {scores.mean():.3f} with them and {before.mean():.3f} without "
         f"({100 * points:+.1f} ± {100 * wrong:.1f} points), "
         f"log loss smaller by {gain:.4f} ± {error:.4f}"
     )

@@ -45,7 +45,7 @@ def settle(
             "are too few training images to try. Say what the network expects with --value-range."
         )
         return
-    right = {}
+    scores = {}
     for tried in RANGES:
         network.value_range = tried
         # Bad images are reported later, when all images are read.
@@ -60,16 +60,16 @@ def settle(
             units=kept.units,
             seed=seed,
         )
-        right[tried] = found.out_of_fold.argmax(1) == kept.labels
+        scores[tried] = kept.task.scores(found.out_of_fold, kept.labels)
     best = RANGES[0]
     for tried in RANGES[1:]:
-        gain = right[tried].astype(float) - right[best]
+        gain = scores[tried] - scores[best]
         if gain.mean() > gain.std() / np.sqrt(len(gain)):
             best = tried
     network.value_range = best
-    shares = ", ".join(f"{a:g} to {b:g}: {right[a, b].mean():.3f}" for a, b in RANGES)
+    shares = ", ".join(f"{a:g} to {b:g}: {scores[a, b].mean():.3f}" for a, b in RANGES)
     LOG.info(
         f"Pixels go in from {best[0]:g} to {best[1]:g}. Nothing tells what the network expects, so "
-        f"this was tried on {len(right[best])} training images ({shares}). If you know it, say it "
+        f"this was tried on {len(scores[best])} training images ({shares}). If you know it, say it "
         "with --value-range."
     )

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
 
 from tfxfer.data.folds import deal
 from tfxfer.distribute.multiworker import MultiWorkerModel
 from tfxfer.distribute.workers import Strategy, make_batches, order, steps_option
-from tfxfer.heads.fitted import Array, temperature
+from tfxfer.heads.fitted import Array
+from tfxfer.tasks import CLASSIFY
 
 LOG = logging.getLogger(__name__)
 # Bytes of features, activations or images that are held in memory. Where there are more, every
@@ -227,7 +227,7 @@ def fit_head(
     fit = partial(fit_epochs, trained, epochs=epochs, batch_size=batch_size, seed=seed)
     history = fit(add_labels(features, labels, seen), len(seen), validation=held)
     logits = predict_logits(trained, features, held_out, classes=int(shape[1]))
-    value = temperature(logits, labels[held_out])
+    value = CLASSIFY.temperature(logits, labels[held_out])
     if twice:
         # The same model is set back to its start, so that the step that `fit` has traced is used
         # again. A new model would be traced anew.
@@ -244,7 +244,7 @@ def fit_head(
         head=calibrated,
         history=tuple(history),
         positions=held_out,
-        probabilities=softmax(logits.astype(np.float64) / value, 1),
+        probabilities=CLASSIFY.predictions(logits.astype(np.float64) / value),
         temperature=value,
     )
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import softmax
 
 from tfxfer.data.folds import deal, sample
 from tfxfer.errors import SavedModelError
@@ -12,20 +11,13 @@ from tfxfer.heads.averaged import Averaged
 from tfxfer.heads.closed import (
     gaussian,
     gaussian_dual,
+    onehot,
     prototype,
     prototype_dual,
     ridge,
     ridge_dual,
 )
-from tfxfer.heads.fitted import (
-    BLOCK,
-    Array,
-    Fitted,
-    log_loss,
-    normalise_taps,
-    one_thread,
-    temperature,
-)
+from tfxfer.heads.fitted import BLOCK, Array, Fitted, normalise_taps, one_thread
 from tfxfer.heads.logistic import (
     FOLDS,
     ROTATED,
@@ -35,30 +27,78 @@ from tfxfer.heads.logistic import (
     linear,
     pick_affordable,
 )
+from tfxfer.tasks import CLASSIFY, Task, calibrated_loss, paired
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
-HEADS = ("gaussian", "linear", "ridge", "prototype")
+FEWEST = 4  # examples that must be held out, or nothing is tried
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Features and the targets that heads are fitted to.
+
+    features: anything with `shape` and `[positions]` -> float32 [m, F].
+    targets: what the task makes of the labels, [n, ...]; of classes only those that occur.
+    outputs: the number of outputs, K.
+    widths: number of columns of each tap, F = sum(widths).
+    units: int [n]; examples with the same number are held out together. None where each example
+        stands for itself.
+    """
+
+    task: Task
+    features: Array
+    targets: np.ndarray
+    outputs: int
+    widths: tuple[int, ...]
+    units: np.ndarray | None
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """The group of each example, of which each fold gets its share; int [n]."""
+        return self.task.strata(self.targets)
+
+    def folds(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return the fold in which each of `rows` is held out; -1 where it never is."""
+        units = None if self.units is None else self.units[rows]
+        return deal(self.strata[rows], FOLDS, self.seed, units=units)
+
+    def is_grouped(self, rows: np.ndarray) -> bool:
+        """Whether several of `rows` must be held out together."""
+        return self.units is not None and len(np.unique(self.units[rows])) < len(rows)
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A head on the last `taps` taps, and how it did in cross-validation on a sample.
 
-    accuracy, error: the accuracy on held-out examples, and its standard error.
-    loss: the calibrated log loss on held-out examples.
-    right: bool, which of the held-out examples it got right.
+    scores: float, the score of each held-out example; `score` is their mean, and `error` is its
+        standard error.
+    loss: the calibrated loss on held-out examples.
+    logits: [m, K], the outputs for the sample, held out and not calibrated.
     members: the heads whose mean this is; () for a single head.
     """
 
     head: str
     taps: int
-    accuracy: float
-    error: float
+    scores: np.ndarray
     loss: float
-    right: np.ndarray
     strength: float | None
     logits: np.ndarray
     members: tuple["Candidate", ...] = ()
+
+    @property
+    def score(self) -> float:
+        """The mean score; for classes the accuracy."""
+        return float(self.scores.mean())
+
+    @property
+    def error(self) -> float:
+        """The standard error of `score`."""
+        return float(self.scores.std() / np.sqrt(len(self.scores)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +106,9 @@ class Choice:
     """The result of `choose`.
 
     fitted: the head, fitted on all examples.
-    out_of_fold: float64 [n, C], calibrated probabilities of each example from fits without it. The
-        only example of a class can't be held out: its row comes from the final head with the
-        example's own class left out, because a head that never saw a class can't name it.
+    out_of_fold: float64 [n, K], the predictions for each example by fits without it. The only
+        example of a class can't be held out: its row comes from the final head with the example's
+        own class left out, because a head that never saw a class can't name it.
     table: the candidates that were tried.
     positions: positions of the examples that they were tried on.
     prior: whether the logarithm of the classes' shares was added to the logits.
@@ -83,64 +123,51 @@ class Choice:
     lines: tuple[str, ...] = ()
 
 
-def paired(right: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return how much more often `right` is true than `other`, and the standard error of that.
-
-    Both are bool [n], for the same examples. Let b be the number of examples that only `right` has
-    right, and c the number that only `other` has right. The values are then
-    (b - c) / n and sqrt(b + c - (b - c)^2 / n) / n.
-    """
-    b, c, n = int(np.sum(right & ~other)), int(np.sum(other & ~right)), max(len(right), 1)
-    return (b - c) / n, float(np.sqrt(b + c - (b - c) ** 2 / n)) / n
-
-
 def pick_taps(table: Sequence[Candidate]) -> Candidate:
-    """Return the candidate with the best accuracy, or one on fewer taps.
+    """Return the candidate with the best score, or one on fewer taps.
 
     Fewer taps are taken only where their paired loss is zero or less, or below half its standard
     error (docs/methods.md, "Choice of the head").
     """
-    top = max(table, key=lambda entry: (entry.accuracy, -entry.loss))
+    top = max(table, key=lambda entry: (entry.score, -entry.loss))
 
     def as_good(entry: Candidate) -> bool:
-        loss, error = paired(top.right, entry.right)
+        loss, error = paired(top.scores, entry.scores)
         return loss <= 0 or loss < error / 2
 
     near = [entry for entry in table if entry.taps <= top.taps and as_good(entry)]
-    return min(near, key=lambda entry: (entry.taps, -entry.accuracy, entry.loss))
+    return min(near, key=lambda entry: (entry.taps, -entry.score, entry.loss))
 
 
-def pick_candidate(table: Sequence[Candidate], labels: np.ndarray, known: np.ndarray) -> Candidate:
-    """Return the best head of one kind, or the mean of the best heads of two kinds.
+def pick_candidate(
+    table: Sequence[Candidate], task: Task, targets: np.ndarray, known: np.ndarray
+) -> Candidate:
+    """Return the best head of one kind, or the mean of the best heads of several kinds.
 
-    The smallest log loss is best, and among equal ones the highest accuracy.
+    The smallest loss is best, and among equal ones the highest score.
 
     Args:
-        labels: labels of the examples that were tried.
+        targets: targets of the examples that were tried.
         known: which of these were held out.
     """
     kinds = dict.fromkeys(entry.head for entry in table)
     singles = [pick_taps([entry for entry in table if entry.head == kind]) for kind in kinds]
     if len(singles) == 1:
         return singles[0]
-    truth = labels[known]
+    truth = targets[known]
     logits = np.zeros(singles[0].logits.shape)
     for entry in singles:
-        logits += entry.logits / temperature(entry.logits[known], truth) / len(singles)
-    right = logits[known].argmax(1) == truth
-    share = float(right.mean())
+        logits += entry.logits / task.temperature(entry.logits[known], truth) / len(singles)
     mean = Candidate(
         head=" and ".join(entry.head for entry in singles),
         taps=max(entry.taps for entry in singles),
-        accuracy=share,
-        error=float(np.sqrt(share * (1 - share) / len(right))),
-        loss=log_loss(logits[known] / temperature(logits[known], truth), truth),
-        right=right,
+        scores=task.scores(logits[known], truth),
+        loss=calibrated_loss(task, logits[known], truth),
         strength=None,
         logits=logits,
         members=tuple(singles),
     )
-    return min([*singles, mean], key=lambda entry: (entry.loss, -entry.accuracy))
+    return min([*singles, mean], key=lambda entry: (entry.loss, -entry.score))
 
 
 @one_thread
@@ -151,6 +178,7 @@ def choose(
     tap_widths: Sequence[int],
     *,
     head: str = "auto",
+    task: Task = CLASSIFY,
     units: np.ndarray | None = None,
     seed: int = 0,
 ) -> Choice:
@@ -161,11 +189,13 @@ def choose(
 
     Args:
         features: anything with `shape` and `[positions]` -> float32 [m, F]; F = sum(tap_widths).
-        labels: int [n], 0 .. n_classes - 1. A class without examples gets a probability of almost
-            zero.
-        n_classes: C.
+        labels: the targets; for classes int [n], 0 .. n_classes - 1. A class without examples gets
+            a probability of almost zero.
+        n_classes: the number of outputs, K.
         tap_widths: number of columns of each tap, from input to output.
-        head: "auto" (Gaussian and Linear compete), "gaussian", "linear", "ridge" or "prototype".
+        head: a head that can be fitted for the task, such as "gaussian", "linear", "ridge" or
+            "prototype". "auto": those that the task tries compete.
+        task: what the answer is.
         units: int [n]; examples with the same number are held out together. None where each example
             stands for itself.
         seed: seed of the sample and the folds.
@@ -174,88 +204,75 @@ def choose(
         ValueError: an unknown head; fewer than two classes among `labels`; widths that don't add up
             to F.
     """
-    labels, heads = np.asarray(labels), ("gaussian", "linear") if head == "auto" else (head,)
-    if head != "auto" and head not in HEADS:
-        raise ValueError(f'head: expected "auto" or one of {", ".join(HEADS)}. Received: "{head}"')
+    if head != "auto" and head not in task.HEADS:
+        expected = ", ".join(task.HEADS)
+        raise ValueError(f'head: expected "auto" or one of {expected}. Received: "{head}"')
     if features.shape[1] != sum(tap_widths):
         raise ValueError(
             f"expected features with {sum(tap_widths)} columns, the sum of tap_widths. "
             f"Received: shape {tuple(features.shape)}"
         )
-    present, known = np.unique(labels, return_inverse=True)
-    if len(present) < 2:
-        raise ValueError(
-            "expected examples of two classes or more. "
-            f"Received: {len(labels)} examples of {len(present)} class(es)"
-        )
-    rows = sample(known, ROTATED, seed)
-    lines = []
-    if len(rows) < len(labels):
-        lines.append(
-            f"cross-validation on {len(rows):,} of {len(labels):,} examples, "
-            "each class by its share"
-        )
-    table = tuple(
-        candidates(
-            features,
-            known,
-            rows,
-            classes=len(present),
-            widths=tap_widths,
-            heads=heads,
-            seed=seed,
-            units=units,
-        )
+    present, known = task.present(np.asarray(labels), n_classes)
+    data = Labelled(
+        task=task,
+        features=features,
+        targets=known,
+        outputs=len(present),
+        widths=tuple(tap_widths),
+        units=units,
+        seed=seed,
     )
+    rows = sample(data.strata, ROTATED, seed)
+    lines = []
+    if len(rows) < len(data):
+        lines.append(
+            f"cross-validation on {len(rows):,} of {len(data):,} examples, each class by its share"
+        )
+    table = tuple(try_heads(data, rows, task.TRIED if head == "auto" else (head,)))
     if table:
-        chosen = pick_candidate(table, known[rows], deal_folds(known, rows, seed, units=units) >= 0)
+        chosen = pick_candidate(table, task, known[rows], data.folds(rows) >= 0)
         table = (*table, chosen) if chosen.members else table
         lines += table_lines(table, chosen, len(tap_widths))
     else:
+        chosen = untried(data, rows)
         lines.append(
-            "one example a class: nothing can be held out, so the prototype head is used, on the "
-            "last stage, and its probabilities are not calibrated"
+            f"one example a class: nothing can be held out, so the {chosen.head} head is used, on "
+            "the last stage, and its probabilities are not calibrated"
         )
-        chosen = Candidate(
-            head="prototype",
-            taps=1,
-            accuracy=0.0,
-            error=0.0,
-            loss=0.0,
-            right=np.zeros(0, bool),
-            strength=None,
-            logits=np.zeros((len(rows), len(present))),
-        )
-    heads_found = []
+    members = []
     for member in chosen.members or (chosen,):
-        found, logits, folds, notes = fit_chosen(
-            features,
-            known,
-            rows,
-            chosen=member,
-            classes=len(present),
-            all_widths=tap_widths,
-            seed=seed,
-            units=units,
-        )
-        lines += notes
-        heads_found.append(
-            calibrate_head(found, logits, known, known=folds >= 0, classes=len(present))
-        )
-    fitted, logits, prior = average_heads(heads_found, known, folds >= 0)
+        fit = fit_chosen(data, rows, member)
+        lines += fit.notes
+        members.append(calibrate_head(fit, data))
+    folds = data.folds()
+    best = average_heads(members, data, folds >= 0)
+    logits = best.logits
     single = np.flatnonzero(folds < 0)
     if len(single):
-        logits[single] = fitted.logits(np.asarray(features[single]))
-        logits[single, known[single]] = -np.inf
-    out_of_fold = np.zeros((len(labels), n_classes))
-    out_of_fold[:, present] = softmax(logits, 1)
+        outputs = best.fitted.logits(np.asarray(features[single]))
+        logits[single] = task.leave_own_out(outputs, known[single])
+    out_of_fold = np.zeros((len(data), n_classes))
+    out_of_fold[:, present] = task.predictions(logits)
     return Choice(
-        fitted=fitted.expanded(present, n_classes),
+        fitted=best.fitted.expanded(present, n_classes),
         out_of_fold=out_of_fold,
         table=table,
         positions=rows,
-        prior=prior,
+        prior=best.prior,
         lines=tuple(lines),
+    )
+
+
+def untried(data: Labelled, rows: np.ndarray) -> Candidate:
+    """Return the head that is used where nothing can be held out."""
+    heads = data.task.HEADS
+    return Candidate(
+        head="prototype" if "prototype" in heads else heads[0],
+        taps=1,
+        scores=np.zeros(0),
+        loss=0.0,
+        strength=None,
+        logits=np.zeros((len(rows), data.outputs)),
     )
 
 
@@ -265,7 +282,7 @@ def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) ->
     for entry in sorted(table, key=lambda one: (len(one.members), one.head, one.taps)):
         mark = "->" if entry is chosen else "  "
         name = describe_candidate(entry, all_taps)
-        lines.append(f"{mark} {name:30} {entry.accuracy:.3f} ± {entry.error:.3f}")
+        lines.append(f"{mark} {name:30} {entry.score:.3f} ± {entry.error:.3f}")
     lines.append(
         "-> is used: of the best of each kind and their mean, the one with the least log loss"
     )
@@ -303,23 +320,14 @@ def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[in
             yield taps, kernel
 
 
-def candidates(
-    features: Array,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    classes: int,
-    widths: Sequence[int],
-    heads: Sequence[str],
-    seed: int,
-    units: np.ndarray | None,
-) -> Iterator[Candidate]:
+def try_heads(data: Labelled, rows: np.ndarray, heads: Sequence[str]) -> Iterator[Candidate]:
     """Yield each head on each set of taps, judged on held-out examples of `rows`.
 
     Where nothing can be held out, nothing is yielded. The scales of columns are those of the whole
     sample, because they do not depend on labels.
     """
-    folds = deal_folds(labels, rows, seed, units=units)
-    labels, x = labels[rows], np.asarray(features[rows], np.float32)
+    folds = data.folds(rows)
+    targets, x = data.targets[rows], np.asarray(data.features[rows], np.float32)
     if not np.isfinite(x).all():
         bad = int(np.sum(~np.isfinite(x).all(1)))
         raise SavedModelError(
@@ -328,64 +336,47 @@ def candidates(
             "Check its value range (--value-range LOW,HIGH), or take another backbone."
         )
     known = folds >= 0
-    if known.sum() < 4:
+    if known.sum() < FEWEST:
         return
-    grouped = units is not None and len(np.unique(units[rows])) < len(rows)
     for how in ("l2", "standardise"):
-        mine = [
-            head
-            for head in heads
-            if how == (choose_normalisation(labels, classes) if head == "linear" else "l2")
-        ]
-        for taps, kernel in kernels(x, widths, how) if mine else ():
-            for head in mine:
+        own = [head for head in heads if how == normalisation_of(head, targets, data.outputs)]
+        for taps, kernel in kernels(x, data.widths, how) if own else ():
+            for head in own:
                 logits, strength = predict_held_out(
                     head,
                     kernel,
-                    labels,
+                    targets,
                     folds=folds,
-                    classes=classes,
-                    width=sum(widths[-taps:]),
-                    grouped=grouped,
-                )
-                right = logits[known].argmax(1) == labels[known]
-                accuracy, error = (
-                    float(right.mean()),
-                    float(np.sqrt(right.mean() * (1 - right.mean()) / len(right))),
-                )
-                loss = log_loss(
-                    logits[known] / temperature(logits[known], labels[known]), labels[known]
+                    outputs=data.outputs,
+                    width=sum(data.widths[-taps:]),
+                    grouped=data.is_grouped(rows),
                 )
                 yield Candidate(
                     head=head,
                     taps=taps,
-                    accuracy=accuracy,
-                    error=error,
-                    loss=loss,
-                    right=right,
+                    scores=data.task.scores(logits[known], targets[known]),
+                    loss=calibrated_loss(data.task, logits[known], targets[known]),
                     strength=strength,
                     logits=logits,
                 )
 
 
-def deal_folds(
-    labels: np.ndarray, rows: np.ndarray, seed: int, units: np.ndarray | None
-) -> np.ndarray:
-    """Return the fold in which each of `rows` is held out; -1 for the only example of a class."""
-    return deal(labels[rows], FOLDS, seed, units=None if units is None else units[rows])
+def normalisation_of(head: str, targets: np.ndarray, outputs: int) -> str:
+    """Return how a head wants its features: "l2" or "standardise"."""
+    return choose_normalisation(targets, outputs) if head == "linear" else "l2"
 
 
 def predict_held_out(
     head: str,
     kernel: np.ndarray,
-    labels: np.ndarray,
+    targets: np.ndarray,
     *,
     folds: np.ndarray,
-    classes: int,
+    outputs: int,
     width: int,
     grouped: bool,
 ) -> tuple[np.ndarray, float | None]:
-    """Return the logits [n, C] of each example from a fit without its fold, and the strength.
+    """Return the logits [n, K] of each example from a fit without its fold, and the strength.
 
     The strength is the one that was picked for these fits; None for a head without one.
 
@@ -394,138 +385,156 @@ def predict_held_out(
             none are, ridge has no folds: it leaves each example out once.
     """
     if head == "linear":
-        return Rotated(kernel).held_out(labels, folds, classes)
+        return Rotated(kernel).held_out(targets, folds, outputs)
     strength = None
     if head == "ridge":
-        _, _, logits, strength = ridge_dual(kernel, labels, classes)
+        _, _, logits, strength = ridge_dual(kernel, onehot(targets, outputs))
         if not grouped:
             return logits, strength
-    logits = np.zeros((len(labels), classes))
+    logits = np.zeros((len(targets), outputs))
     for fold in range(folds.max() + 1):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         inner = kernel[np.ix_(train, train)]
         if head == "gaussian":
-            alpha, bias = gaussian_dual(inner, labels[train], classes, width=width)
+            alpha, bias = gaussian_dual(inner, targets[train], outputs, width=width)
         elif head == "ridge":
-            alpha, bias, _, _ = ridge_dual(inner, labels[train], classes)
+            alpha, bias, _, _ = ridge_dual(inner, onehot(targets[train], outputs))
         else:
-            alpha, bias = prototype_dual(inner, labels[train], classes)
+            alpha, bias = prototype_dual(inner, targets[train], outputs)
         logits[test] = kernel[np.ix_(test, train)] @ alpha + bias
     return logits, strength
 
 
-def fit_chosen(
-    features: Array,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    chosen: Candidate,
-    classes: int,
-    all_widths: Sequence[int],
-    seed: int,
-    units: np.ndarray | None,
-) -> tuple[Fitted, np.ndarray, np.ndarray, list[str]]:
-    """Fit the chosen head on all examples.
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A head that was fitted on all examples.
 
-    Returns:
-        The head, its held-out logits [n, C], not calibrated, the fold of each example (-1 where it
-        is never held out), and notes for users.
+    logits: float64 [n, K], the outputs for each example by fits without it.
+    folds: the fold of each example; -1 where it is never held out.
+    prior: whether the logarithm of the classes' shares was added to the logits.
+    notes: sentences for users.
     """
-    widths, everything, strength = (
-        tuple(all_widths[-chosen.taps :]),
-        np.arange(len(labels)),
-        chosen.strength,
-    )
-    folds = deal(labels, FOLDS, seed, units=units)
-    if chosen.head == "linear" and len(rows) < len(labels) and strength is not None:
-        used = pick_affordable(labels, everything, sum(widths))
-        fitted, logits = fit_folds(
-            features,
-            labels,
-            classes,
-            widths=widths,
-            rows=used,
-            folds=folds[used],
-            strength=strength,
-            how=choose_normalisation(labels[used], classes),
-        )
-        if len(used) == len(labels):
-            return fitted, logits, folds, []
-        note = (
-            f"linear: fitted on {len(used):,} of {len(labels):,} examples, 1 GiB of features; "
-            "the others count as held out, for it never saw them"
-        )
-        everyone = fitted.logits(features)
-        everyone[used] = logits
-        return fitted, everyone, folds, [note]
 
-    def fit(rows: np.ndarray | None) -> Fitted:
-        if chosen.head == "linear":
-            return linear(
-                features, labels, classes, widths=widths, rows=rows, strength=strength, seed=seed
-            )
-        if chosen.head == "ridge":
-            return ridge(features, labels, classes, widths=widths, rows=rows, strength=strength)
-        return (gaussian if chosen.head == "gaussian" else prototype)(
-            features, labels, classes, widths, rows=rows
-        )
+    fitted: Fitted | Averaged
+    logits: np.ndarray
+    folds: np.ndarray
+    prior: bool = False
+    notes: tuple[str, ...] = ()
 
-    if len(rows) == len(labels):
-        return fit(None), chosen.logits, folds, []
-    logits = np.zeros((len(labels), classes))
+
+def fit_chosen(data: Labelled, rows: np.ndarray, chosen: Candidate) -> Fit:
+    """Fit the chosen head on all examples; its logits are not calibrated yet.
+
+    Args:
+        rows: the examples that the candidates were tried on.
+    """
+    folds, everything = data.folds(), np.arange(len(data))
+    if chosen.head == "linear" and len(rows) < len(data) and chosen.strength is not None:
+        return fit_linear_folds(data, folds, chosen)
+    if len(rows) == len(data):
+        return Fit(fitted=fit_head_on(data, chosen, None), logits=chosen.logits, folds=folds)
+    logits = np.zeros((len(data), data.outputs))
     for fold in range(FOLDS):
-        part = fit(everything[folds != fold])
+        part = fit_head_on(data, chosen, everything[folds != fold])
         for some in np.array_split(
             everything[folds == fold], max(int(np.sum(folds == fold)) // BLOCK, 1)
         ):
-            logits[some] = part.logits(np.asarray(features[some]))
-    return fit(None), logits, folds, []
+            logits[some] = part.logits(np.asarray(data.features[some]))
+    return Fit(fitted=fit_head_on(data, chosen, None), logits=logits, folds=folds)
 
 
-def average_heads(
-    found: Sequence[tuple[Fitted, np.ndarray, bool]], labels: np.ndarray, known: np.ndarray
-) -> tuple[Fitted | Averaged, np.ndarray, bool]:
-    """Return a single head as it is, or the mean of several, calibrated once more.
+def fit_head_on(data: Labelled, chosen: Candidate, rows: np.ndarray | None) -> Fitted:
+    """Fit the chosen head on the examples at `rows`; None is all of them."""
+    features, targets, outputs = data.features, data.targets, data.outputs
+    widths = data.widths[-chosen.taps :]
+    match chosen.head:
+        case "linear":
+            return linear(
+                features,
+                targets,
+                outputs,
+                widths=widths,
+                rows=rows,
+                strength=chosen.strength,
+                seed=data.seed,
+            )
+        case "ridge":
+            strength = chosen.strength
+            return ridge(features, targets, outputs, widths=widths, rows=rows, strength=strength)
+        case "gaussian":
+            return gaussian(features, targets, outputs, widths, rows=rows)
+        case _:
+            return prototype(features, targets, outputs, widths, rows=rows)
 
-    It comes with its held-out logits [n, C], and whether the classes' shares were added to them.
-    """
-    if len(found) == 1:
-        return found[0]
-    logits = np.mean([held for _, held, _ in found], axis=0)
-    value = temperature(logits[known], labels[known])
-    average = Averaged(tuple(head for head, _, _ in found)).cooled(value)
-    return average, logits / value, any(prior for _, _, prior in found)
+
+def fit_linear_folds(data: Labelled, folds: np.ndarray, chosen: Candidate) -> Fit:
+    """Fit logistic regression on all examples and on all folds in one minimisation."""
+    assert chosen.strength is not None
+    widths = data.widths[-chosen.taps :]
+    used = pick_affordable(data.targets, np.arange(len(data)), sum(widths))
+    fitted, held_out = fit_folds(
+        data.features,
+        data.targets,
+        data.outputs,
+        widths=widths,
+        rows=used,
+        folds=folds[used],
+        strength=chosen.strength,
+        how=choose_normalisation(data.targets[used], data.outputs),
+    )
+    if len(used) == len(data):
+        return Fit(fitted=fitted, logits=held_out, folds=folds)
+    note = (
+        f"linear: fitted on {len(used):,} of {len(data):,} examples, 1 GiB of features; "
+        "the others count as held out, for it never saw them"
+    )
+    logits = fitted.logits(data.features)
+    logits[used] = held_out
+    return Fit(fitted=fitted, logits=logits, folds=folds, notes=(note,))
 
 
-def calibrate_head(
-    fitted: Fitted, logits: np.ndarray, labels: np.ndarray, known: np.ndarray, classes: int
-) -> tuple[Fitted, np.ndarray, bool]:
+def average_heads(fits: Sequence[Fit], data: Labelled, known: np.ndarray) -> Fit:
+    """Return a single head as it is, or the mean of several, calibrated once more."""
+    first = fits[0]
+    if len(fits) == 1:
+        return first
+    logits = np.mean([fit.logits for fit in fits], axis=0)
+    value = data.task.temperature(logits[known], data.targets[known])
+    members = tuple(fit.fitted for fit in fits if isinstance(fit.fitted, Fitted))
+    return replace(
+        first,
+        fitted=Averaged(members).cooled(value),
+        logits=logits / value,
+        prior=any(fit.prior for fit in fits),
+    )
+
+
+def calibrate_head(fit: Fit, data: Labelled) -> Fit:
     """Calibrate a head and its held-out logits with one temperature.
 
     The logarithm of the classes' shares is added to the logits of Gaussian and Prototype where that
     predicts better, because these two do not know how frequent a class is. Linear and Ridge have it
     in their intercepts.
-
-    Returns:
-        The head, its logits, and whether the classes' shares were added.
     """
+    known, task = fit.folds >= 0, data.task
     if not known.any():
-        return fitted, np.array(logits, np.float64), False
-    value = temperature(logits[known], labels[known])
-    logits = np.asarray(logits, np.float64) / value
-    prior = np.log(np.bincount(labels, minlength=classes) / len(labels))
+        return replace(fit, logits=np.array(fit.logits, np.float64))
+    truth = data.targets[known]
+    value = task.temperature(fit.logits[known], truth)
+    logits = np.asarray(fit.logits, np.float64) / value
+    fitted = fit.fitted
+    assert isinstance(fitted, Fitted)
+    calibrated = replace(fit, fitted=replace(fitted, temperature=value), logits=logits)
+    if fitted.name not in ("gaussian", "prototype"):
+        return calibrated
+    prior = np.log(np.bincount(data.targets, minlength=data.outputs) / len(data))
     prior -= prior.mean()
     shifted = logits + prior
-    truth = labels[known]
-    better = log_loss(shifted[known], truth) < log_loss(logits[known], truth)
-    no_worse = np.mean(shifted[known].argmax(1) == truth) >= np.mean(
-        logits[known].argmax(1) == truth
+    better = task.losses(shifted[known], truth).mean() < task.losses(logits[known], truth).mean()
+    scores, before = task.scores(shifted[known], truth), task.scores(logits[known], truth)
+    if not (better and scores.mean() >= before.mean()):
+        return calibrated
+    bias = (fitted.bias + value * prior).astype(np.float32)
+    return replace(
+        fit, fitted=replace(fitted, temperature=value, bias=bias), logits=shifted, prior=True
     )
-    if fitted.name in ("gaussian", "prototype") and better and no_worse:
-        return (
-            replace(
-                fitted, temperature=value, bias=(fitted.bias + value * prior).astype(np.float32)
-            ),
-            shifted,
-            True,
-        )
-    return replace(fitted, temperature=value), logits, False

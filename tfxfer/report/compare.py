@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from tfxfer.errors import RunError
-from tfxfer.evaluate import score
-from tfxfer.evaluate.figures import Z
 from tfxfer.run import Finished, open_run
 from tfxfer.safety.arrays import read_arrays
+from tfxfer.tasks import CLASSIFY, smoothed_difference
+from tfxfer.tasks.figures import Z
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     """Compare the figures of runs on the test images that all of them have.
 
     How much better a run is than the first one is the difference of their accuracies in points,
-    with its paired 95 % interval (see `difference`).
+    with its paired 95 % interval (see `smoothed_difference`).
 
     Returns:
         the rows of a table, a header first.
@@ -80,20 +80,18 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
             "difference to the first, points",
         )
     ]
-    before = np.zeros(0, bool)
+    before = np.zeros(0)
     for i, one in enumerate(runs):
         columns = [one.classes.index(name) for name in first.classes]
         probabilities = np.stack([one.answers[file][1][columns] for file in common]).astype(
             np.float64
         )
-        found, right = (
-            score(labels, probabilities, first.classes),
-            probabilities.argmax(1) == labels,
-        )
-        before = before if i else right
-        gain, error = difference(right, before)
+        found = CLASSIFY.figures(labels, probabilities, first.classes)
+        scores = CLASSIFY.scores(probabilities, labels)
+        before = before if i else scores
+        gain, error = smoothed_difference(scores, before)
         # From the accuracies as they are printed, so that a reader who subtracts gets the same.
-        plain = round(right.mean(), 3) - round(before.mean(), 3)
+        plain = round(scores.mean(), 3) - round(before.mean(), 3)
         against = (
             f"{100 * plain:+.1f} ({100 * (gain - Z * error):+.1f} to "
             f"{100 * (gain + Z * error):+.1f})"
@@ -125,21 +123,6 @@ def said_of_data(runs: Sequence[Judged], common: int) -> str:
     if len(set(prints)) > 1:
         said += ", of runs on different data: their training photos differ, too"
     return said
-
-
-def difference(right: np.ndarray, before: np.ndarray) -> tuple[float, float]:
-    """The difference of two paired accuracies, and its standard error.
-
-    Half an example is added to each of the four cells, so that the difference is not taken for
-    certain where a few answers are equal (Agresti 2005).
-
-    Args:
-        right: bool [n], which answers are right.
-        before: the same for the run that it is compared with.
-    """
-    n, only, other = len(right) + 2, np.sum(right & ~before), np.sum(before & ~right)
-    gain = (only - other) / n
-    return float(gain), float(np.sqrt(only + other + 1 - n * gain**2) / n)
 
 
 def judged(folder: str | os.PathLike) -> Judged:

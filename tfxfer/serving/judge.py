@@ -14,13 +14,13 @@ from tfxfer.data import Examples, Found, find_source, load, no_source, with_plai
 from tfxfer.data.duplicates import find_firsts
 from tfxfer.data.examples import IN_MEMORY
 from tfxfer.errors import DataError, ImageError
-from tfxfer.evaluate import score
 from tfxfer.features import Progress
 from tfxfer.run import Finished, open_run, same
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.serving.answers import SHOWN, answers, list_files, say_damage
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import Prediction
+from tfxfer.tasks import CLASSIFY
 
 LOG = logging.getLogger(__name__)
 CLASSES = 40  # in a table; of more classes, it lists those that are recognised worst
@@ -50,18 +50,22 @@ class Judged:
 
     def figures(self) -> dict[str, Any]:
         """Figures as in metrics.json (see `tfxfer.evaluate.score`)."""
-        return score(self.labels[self.first], self.probabilities[self.first], self.classes)
+        labels, predictions = self.labels[self.first], self.probabilities[self.first]
+        return CLASSIFY.figures(labels, predictions, self.classes)
 
     def predictions(self) -> Iterator[Prediction]:
         """Each photo with its label and the model's answer."""
-        for file, label, row in zip(self.files, self.labels, self.probabilities, strict=True):
-            best = int(row.argmax())
-            predicted, probability = self.classes[best], float(row[best])
-            yield Prediction(file, predicted, probability, label=self.classes[label])
+        best, sure = CLASSIFY.answers(self.probabilities)
+        for file, label, answer, probability in zip(
+            self.files, self.labels, best, sure, strict=True
+        ):
+            predicted, true = self.classes[answer], self.classes[label]
+            yield Prediction(file, predicted, float(probability), label=true)
 
     def confusions(self) -> list[tuple[str, str, int]]:
         """Return (true class, predicted class, count), the most frequent confusion first."""
-        pairs = np.stack([self.labels, self.probabilities.argmax(1)], 1)[self.first]
+        best, _ = CLASSIFY.answers(self.probabilities)
+        pairs = np.stack([self.labels, best], 1)[self.first]
         wrong, counts = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0, return_counts=True)
         return [
             (self.classes[wrong[i][0]], self.classes[wrong[i][1]], int(counts[i]))

@@ -33,6 +33,7 @@ from tfxfer.serving.export import check_accuracy, extras
 from tfxfer.serving.judge import load_own_images
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
+from tfxfer.tasks import CLASSIFY
 
 LOG = logging.getLogger(__name__)
 CALIBRATION = 400  # training images from which int8 gets its ranges, and the lines of `corrected`
@@ -133,7 +134,8 @@ def export_litert(
     floats = tf.data.Dataset.from_generator(
         images, output_signature=tf.TensorSpec((*image_size, 3), tf.float32)
     ).batch(32)
-    before = model.predict(floats, verbose=0, steps=-(-len(judged) // 32)).argmax(1) == truth
+    task = examples.task
+    before = task.scores(model.predict(floats, verbose=0, steps=-(-len(judged) // 32)), truth)
     LOG.info(f"float model: accuracy {before.mean():.3f} on {len(truth):,} {where}")
     described = metadata.of_image_classifier(
         f"{settings['recipe']['value']} on {settings['data']['value']}",
@@ -149,7 +151,7 @@ def export_litert(
             Lite(
                 kind,
                 metadata.archived(with_metadata(content, described), classes),
-                float(np.mean(answers.argmax(1) == truth)),
+                float(task.scores(answers, truth).mean()),
             )
         )
         LOG.info(
@@ -205,7 +207,7 @@ def convert_all(
         calibration: returns training images, float32 [height, width, 3], anew with each call.
     """
     probabilities = trace_model(
-        lambda x: tf.nn.softmax(tf.cast(model(x, training=False), tf.float32)), image_size
+        lambda x: CLASSIFY.prediction_tensor(model(x, training=False)), image_size
     )
     files = {
         "float32": lambda: in_float(probabilities),
@@ -339,7 +341,7 @@ def corrected(
         seen = tf.concat(
             [part * a + b for part, (a, b) in zip(features(parts(image)), lines, strict=True)], -1
         )
-        return tf.nn.softmax(scale * tf.cast(head(seen), tf.float32))
+        return CLASSIFY.prediction_tensor(scale * tf.cast(head(seen), tf.float32))
 
     return trace_model(call, image_size)
 

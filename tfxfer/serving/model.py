@@ -29,6 +29,7 @@ from tfxfer.run import open_run, read_labels
 from tfxfer.serving.config import check_config
 from tfxfer.serving.place import EXTRA, latest
 from tfxfer.serving.weigh import bounded_variables, check_outputs, weigh
+from tfxfer.tasks import CLASSIFY
 
 LOG = logging.getLogger(__name__)
 # So many images are decoded at once: enough for the cores of a server, and few enough that a batch
@@ -306,7 +307,7 @@ def constant(
         logits, *seen = network(
             tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *image_size, 3))), training=False
         )
-        answers = [tf.nn.softmax(tf.cast(logits, tf.float32))]
+        answers = [CLASSIFY.prediction_tensor(logits)]
         answers += [tf.cast(values, tf.float32) for values in seen]
         if thresholds is not None:
             answers.append(strangeness(answers[1], thresholds))

@@ -24,8 +24,9 @@ from tfxfer.errors import SavedModelError, TuningError
 from tfxfer.features import Extractor, Features, Pixels
 from tfxfer.features.engines import ENGINES
 from tfxfer.files import appear
-from tfxfer.heads import choose, paired
+from tfxfer.heads import choose
 from tfxfer.savedmodel.stages import ONLY_ONE
+from tfxfer.tasks import paired
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.source import Source, from_activations, from_pixels
 
@@ -274,8 +275,8 @@ class Cut:
 
         The reason is logged where they can't be kept.
         """
-        labels, everything = self.examples.labels, self.plan.everything
-        few = self.examples.take(everything[sample(labels[everything], COMPARED, seed)])
+        strata, everything = self.examples.strata, self.plan.everything
+        few = self.examples.take(everything[sample(strata[everything], COMPARED, seed)])
         if not self.fits("float16", views, self.extract.need(few, self.prefix)):
             return None
         LOG.info("Trying in which form they can be kept")
@@ -316,9 +317,8 @@ class Cut:
             rows.append(Placed(copy, self.plan.everything, len(self.examples)))
         if views:
             inputs += f", {views} views by {' and '.join(kinds)}"
-        labels, classes = self.examples.labels, len(self.examples.classes)
         return from_activations(
-            self.network, self.rest, rows, labels=labels, classes=classes, inputs=inputs
+            self.network, self.rest, rows, examples=self.examples, inputs=inputs
         )
 
 
@@ -371,7 +371,7 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
     """
     labels, classes = rows.examples.labels, len(rows.examples.classes)
     x = rows[np.arange(len(rows))]
-    right = []
+    scores = []
     for kind in (np.float32, np.float16):
         with np.errstate(over="ignore"):
             rounded = x.astype(kind).astype(np.float32)
@@ -388,8 +388,8 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
             units=rows.examples.units,
             seed=seed,
         )
-        right.append(found.out_of_fold.argmax(1) == labels)
-    loss, error = paired(right[0], right[1])
+        scores.append(rows.examples.task.scores(found.out_of_fold, labels))
+    loss, error = paired(scores[0], scores[1])
     dtype: Kept = "float16" if loss <= error else "float32"
     LOG.info(
         f"They are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfxfer.heads import log_loss, temperature
+from tfxfer.tasks import Task
 
 WEIGHTS = (1 / 3, 1 / 2, 2 / 3)  # weights of the tuned model that are tried in a mean
 
@@ -22,6 +22,7 @@ class Answer:
     share: float
     weight: float
     place: int
+    task: Task
 
     def __str__(self) -> str:
         if self.weight < 1:
@@ -32,7 +33,7 @@ class Answer:
         self, reached: np.ndarray, truth: np.ndarray, places: np.ndarray | slice = slice(None)
     ) -> float:
         """Return the temperature of the tuned model's logits, before they are averaged."""
-        return temperature(reached[self.place][places], truth[places])
+        return self.task.temperature(reached[self.place][places], truth[places])
 
     def logits(
         self, reached: np.ndarray, frozen: np.ndarray, truth: np.ndarray, places: np.ndarray
@@ -45,10 +46,10 @@ class Answer:
         """
         tuned = reached[self.place] / self.cooling(reached, truth, places)
         mean = self.weight * tuned + (1 - self.weight) * frozen
-        return mean / temperature(mean[places], truth[places])
+        return mean / self.task.temperature(mean[places], truth[places])
 
 
-def answers_of(shares: Sequence[float], tuned_before: bool = False) -> list[Answer]:
+def answers_of(shares: Sequence[float], task: Task, tuned_before: bool = False) -> list[Answer]:
     """Return the answers to choose from.
 
     They are the tuned model for each share of the way, then the means of the last one and the
@@ -58,15 +59,17 @@ def answers_of(shares: Sequence[float], tuned_before: bool = False) -> list[Answ
         tuned_before: whether the way begins at a tuned model, and not at the frozen one.
     """
     alone = [
-        Answer(share, 1.0, place) for place, share in enumerate(shares) if share > 0 or tuned_before
+        Answer(share, 1.0, place, task)
+        for place, share in enumerate(shares)
+        if share > 0 or tuned_before
     ]
-    return [*alone, *(Answer(1.0, weight, len(shares) - 1) for weight in WEIGHTS)]
+    return [*alone, *(Answer(1.0, weight, len(shares) - 1, task) for weight in WEIGHTS)]
 
 
-def least_loss(logits: np.ndarray, truth: np.ndarray, places: np.ndarray) -> int:
+def least_loss(logits: np.ndarray, truth: np.ndarray, places: np.ndarray, task: Task) -> int:
     """Return which of several candidates predicts best on the examples at `places`.
 
     Args:
         logits: [candidates, n, C].
     """
-    return int(np.argmin([log_loss(one[places], truth[places]) for one in logits]))
+    return int(np.argmin([task.losses(one[places], truth[places]).mean() for one in logits]))

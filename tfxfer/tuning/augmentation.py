@@ -13,8 +13,9 @@ from tfxfer.backbone import Prefix
 from tfxfer.data.folds import deal, sample
 from tfxfer.distribute.workers import broadcast_from_chief
 from tfxfer.features import Extractor, Features
-from tfxfer.heads import gaussian, paired
+from tfxfer.heads import gaussian
 from tfxfer.inputs.image.augment import KINDS
+from tfxfer.tasks import paired
 
 LOG = logging.getLogger(__name__)
 COMPARED, FOLDS = 500, 5
@@ -38,7 +39,7 @@ def harmless(
             that was fitted without it.
     """
     examples, found = features.examples, []
-    few = rows[sample(examples.labels[rows], COMPARED, seed)]
+    few = rows[sample(examples.strata[rows], COMPARED, seed)]
     part = features.take(few)
     for kind in KINDS:
         LOG.info("Trying on %s photos whether %s leaves them recognisable", f"{len(few):,}", kind)
@@ -82,7 +83,7 @@ def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
     """
     present, labels = np.unique(plain.examples.labels, return_inverse=True)
     folds = deal(labels, FOLDS, seed, units=plain.examples.units)
-    right = np.zeros((2, len(labels)), bool)
+    scores = np.zeros((2, len(labels)))
     for fold in range(folds.max() + 1):
         held = np.flatnonzero(folds == fold)
         head = gaussian(
@@ -93,9 +94,9 @@ def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
             rows=np.flatnonzero(folds != fold),
         )
         for i, features in enumerate((plain, view)):
-            right[i, held] = head.logits(features[held]).argmax(1) == labels[held]
-    return (
-        paired(right[0][folds >= 0], right[1][folds >= 0])
-        if np.any(folds >= 0)
-        else (np.nan, np.nan)
-    )
+            outputs = head.logits(features[held])
+            scores[i, held] = plain.examples.task.scores(outputs, labels[held])
+    known = folds >= 0
+    if not known.any():
+        return np.nan, np.nan
+    return paired(scores[0][known], scores[1][known])

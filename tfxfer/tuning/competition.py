@@ -17,14 +17,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
 
 from tfxfer.backbone import Precision
 from tfxfer.distribute import dataservice
 from tfxfer.distribute.workers import Strategy, broadcast_from_chief, explain_unshareable, place
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
-from tfxfer.heads import Averaged, Fitted, paired, temperature
+from tfxfer.heads import Averaged, Fitted
+from tfxfer.tasks import Task, paired
 from tfxfer.tuning.answers import Answer, answers_of, least_loss
 from tfxfer.tuning.folds import Final, prepare_folds, train_final, tune_folds, tune_once
 from tfxfer.tuning.frozen import Frozen, Heads
@@ -48,7 +48,7 @@ class Competition:
     model: the tuned winner, from pixels to calibrated logits; None where the frozen one won.
     positions: positions of examples that were held out.
     probabilities: [len(positions), C], calibrated, by models like the winner.
-    candidates: for each candidate, which of the judged examples it got right, bool.
+    candidates: for each candidate, the scores of the judged examples, float.
     settings: the settings that were picked on the way.
     history: one dict for each epoch of the tuned model, also where the frozen one won. It is the
         mean of the folds where there are several and no final model.
@@ -221,8 +221,9 @@ def compare_models(
         if len(folds) == 1
         else tune_folds(folds, plan.groups, len(pickers))
     )
-    answers = answers_of(folds[0].shares, setting.before is not None)
-    judged = judge(answers, reached, frozen, truth=truth, plan=plan, pickers=pickers)
+    task = setting.source.task
+    answers = answers_of(folds[0].shares, task, setting.before is not None)
+    judged = judge(answers, reached, frozen, truth=truth, plan=plan, pickers=pickers, task=task)
     settings_picked = {
         "trains_from": setting.source.inputs,
         "unfreeze": setting.unfreeze[-1],
@@ -274,7 +275,7 @@ class Judged:
     answer: the way to predict that all judged examples pick for the final model.
     tuned: logits [n, C]; each group's come from the way to predict that the other groups picked.
     cooling: temperature of the logits of the model that `answer` takes.
-    candidates: for each candidate, which of the judged examples it got right, bool [n].
+    candidates: for each candidate, the scores of the judged examples, float [n].
     """
 
     verdict: Verdict
@@ -291,6 +292,7 @@ def judge(
     truth: np.ndarray,
     plan: Plan,
     pickers: Sequence[np.ndarray],
+    task: Task,
 ) -> Judged:
     """Compare tuned and frozen, where no example judges what it has picked.
 
@@ -304,17 +306,19 @@ def judge(
     tuned = np.zeros_like(frozen, np.float64)
     for i, group in enumerate(plan.groups):
         logits = np.stack([one.logits(reached[i], frozen, truth, pickers[i]) for one in answers])
-        tuned[group] = logits[least_loss(logits, truth, pickers[i])][group]
+        tuned[group] = logits[least_loss(logits, truth, pickers[i], task)][group]
     logits = np.stack([one.logits(reached[-1], frozen, truth, pickers[-1]) for one in answers])
-    answer = answers[least_loss(logits, truth, pickers[-1])]
+    answer = answers[least_loss(logits, truth, pickers[-1], task)]
     candidates = {"frozen": frozen, "tuned": tuned}
     candidates |= {str(one): said for one, said in zip(answers, logits, strict=True)}
     return Judged(
-        verdict=replace(verdict(tuned, frozen, truth, folds=len(plan.folds)), weight=answer.weight),
+        verdict=replace(
+            verdict(tuned, frozen, truth, folds=len(plan.folds), task=task), weight=answer.weight
+        ),
         answer=answer,
         tuned=tuned,
         cooling=answer.cooling(reached[-1], truth),
-        candidates={name: said.argmax(1) == truth for name, said in candidates.items()},
+        candidates={name: task.scores(said, truth) for name, said in candidates.items()},
     )
 
 
@@ -338,8 +342,13 @@ def finish_tuned(
     if fold.way.precision == "mixed" and len(fold.held):
         rough = fold.logits(weights)
         fold.backbone.precision = "float32"
-        LOG.info(describe_rounding("tuned", rough, fold.logits(weights), truth=truth))
-    value = temperature(judged.tuned, truth)
+        LOG.info(
+            describe_rounding(
+                "tuned", rough, fold.logits(weights), truth=truth, task=fold.setting.source.task
+            )
+        )
+    task = fold.setting.source.task
+    value = task.temperature(judged.tuned, truth)
     model = build_served_model(
         fold, rival, answer.weight, cooling=judged.cooling * value, value=value
     )
@@ -349,7 +358,7 @@ def finish_tuned(
         mirror=rival.mirror and answer.weight < 1,
         model=model,
         positions=plan.judged,
-        probabilities=softmax(judged.tuned / value, 1),
+        probabilities=task.predictions(judged.tuned / value),
         candidates=judged.candidates,
         settings=settings,
         history=history,
@@ -386,11 +395,17 @@ def describe_frozen_rounding(fold: Fold, features: Features, truth: np.ndarray) 
     """Return one sentence on how mixed precision changes the predictions of the frozen network."""
     exact = fold.fitted.logits(features.take(fold.held).output)
     return describe_rounding(
-        "frozen", fold.logits(fold.first), exact, truth=truth[: len(fold.held)]
+        "frozen",
+        fold.logits(fold.first),
+        exact,
+        truth=truth[: len(fold.held)],
+        task=fold.setting.source.task,
     )
 
 
-def describe_rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: np.ndarray) -> str:
+def describe_rounding(
+    model: str, rough: np.ndarray, exact: np.ndarray, *, truth: np.ndarray, task: Task
+) -> str:
     """Return one sentence on how mixed precision changes a model's predictions.
 
     Args:
@@ -398,13 +413,13 @@ def describe_rounding(model: str, rough: np.ndarray, exact: np.ndarray, truth: n
         exact: logits [n, C] in float32.
         truth: int [n], the labels.
     """
-    right, before = rough.argmax(1) == truth, exact.argmax(1) == truth
-    gain, error = paired(right, before)
+    scores, before = task.scores(rough, truth), task.scores(exact, truth)
+    gain, error = paired(scores, before)
     found = (
-        f"{right.mean():.3f} against {before.mean():.3f} in float32, n = {len(truth)} "
+        f"{scores.mean():.3f} against {before.mean():.3f} in float32, n = {len(truth)} "
         f"({100 * gain:+.1f} ± {100 * error:.1f} points)"
     )
     return (
-        f"mixed precision: the {model} model's accuracy on held-out images is {found}; "
+        f"mixed precision: the {model} model's {task.SCORE} on held-out images is {found}; "
         "the model that is kept computes in float32"
     )

@@ -46,7 +46,8 @@ def tune_once(
     LOG.info(f"tuning {setting}")
     held_out = HeldOut(
         answers=lambda model: setting.source.answers(model, fold.held, way.batch_size),
-        labels=truth,
+        targets=truth,
+        task=setting.source.task,
         watch=tuple(pickers),
         patience=PATIENCE,
     )
@@ -87,8 +88,8 @@ def tune_folds(
         histories.append(result.history)
     # The histories differ in length where the time was up.
     mean = tuple(
-        epochs[0]
-        | {name: float(np.mean([epoch[name] for epoch in epochs])) for name in ("loss", "accuracy")}
+        {name: float(np.mean([epoch[name] for epoch in epochs])) for name in epochs[0]}
+        | {"epoch": epochs[0]["epoch"]}
         for epochs in zip(*histories, strict=False)
     )
     return np.stack([reached] * pickers), None, mean

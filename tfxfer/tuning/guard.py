@@ -20,8 +20,7 @@ import numpy as np
 from tfxfer.data import Examples
 from tfxfer.data.folds import deal
 from tfxfer.errors import TuningError
-from tfxfer.heads import paired
-from tfxfer.tuning.training import losses_of
+from tfxfer.tasks import Task, chance_error, paired
 
 NUMBERS = {2: "two", 3: "three"}
 # With fewer validation examples three folds are used: the standard error on these examples would be
@@ -73,7 +72,7 @@ class Plan:
         if len(self.folds) == 1:
             seen, _ = self.folds[0]
             units = None if examples.units is None else examples.units[seen]
-            held = deal(examples.labels[seen], SHARE, seed, units=units) == 0
+            held = deal(examples.strata[seen], SHARE, seed, units=units) == 0
             return seen[~held], seen[held], self
         first, *others = self.folds
         ends = np.cumsum([0, *(len(held) for _, held in others)])
@@ -101,7 +100,7 @@ def plan(examples: Examples, seed: int) -> Plan:
 
     def dealt(rows: np.ndarray, count: int) -> np.ndarray:
         return deal(
-            examples.labels[rows],
+            examples.strata[rows],
             count,
             seed,
             units=None if examples.units is None else examples.units[rows],
@@ -150,10 +149,10 @@ def plan(examples: Examples, seed: int) -> Plan:
 class Verdict:
     """The paired comparison of the tuned model with the frozen one.
 
-    gain: how much more often the tuned model is right.
+    gain: how much better the mean score of the tuned model is; for classes its accuracy.
     error: the standard error of `gain`.
     n: number of judged examples.
-    frozen, tuned: accuracy of each model.
+    frozen, tuned: mean score of each model.
     folds: number of folds; 1 is a single split.
     weight: weight of the tuned model in the mean with the frozen one; 1 is the tuned model alone.
     loss_gain, loss_error: how much smaller its log loss is, and the standard error of that.
@@ -224,30 +223,25 @@ class Verdict:
         )
 
 
-def verdict(tuned: np.ndarray, frozen: np.ndarray, truth: np.ndarray, folds: int) -> Verdict:
-    """Compare the logits [n, C] of both models on the judged examples, whose labels are int [n].
+def verdict(
+    tuned: np.ndarray, frozen: np.ndarray, truth: np.ndarray, *, folds: int, task: Task
+) -> Verdict:
+    """Compare the outputs [n, K] of both models on the judged examples, whose targets are `truth`.
 
-    The standard error of the accuracies is the one that holds where there is no difference:
-    sqrt(b + c) / n, with b and c as in `paired` (McNemar 1947). It is a little above the standard
-    error of `paired`, so that three examples are too few to decide.
-
-    The standard error of the log losses is the same for their differences d: sqrt(sum(d^2)) / n.
+    Both standard errors are those that hold where there is no difference (see `chance_error`). They
+    are a little above those of `paired`, so that three examples are too few to decide.
     """
-    right, before = tuned.argmax(1) == truth, frozen.argmax(1) == truth
-    gain, _ = paired(right, before)
-    n = len(truth)
-    error = float(np.sqrt(np.sum(right != before))) / n
-    smaller = losses_of(frozen, truth) - losses_of(tuned, truth)
-    loss_error = float(np.sqrt(np.sum(smaller**2))) / n
+    scores, before = task.scores(tuned, truth), task.scores(frozen, truth)
+    losses, losses_before = task.losses(tuned, truth), task.losses(frozen, truth)
     return Verdict(
-        gain=gain,
-        error=error,
-        n=n,
+        gain=paired(scores, before)[0],
+        error=chance_error(scores, before),
+        n=len(truth),
         frozen=float(before.mean()),
-        tuned=float(right.mean()),
+        tuned=float(scores.mean()),
         folds=folds,
-        loss_gain=float(smaller.mean()),
-        loss_error=loss_error,
+        loss_gain=float((losses_before - losses).mean()),
+        loss_error=chance_error(losses_before, losses),
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from tfxfer.distribute.workers import broadcast_from_chief
 from tfxfer.features import Features
-from tfxfer.heads import Fitted, log_loss, temperature
+from tfxfer.heads import Fitted
+from tfxfer.tasks import calibrated_loss
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.setting import Fold, Setting, Way, prepare_fold, train_before, train_fold
 from tfxfer.tuning.source import Source
@@ -140,9 +141,10 @@ class Trials:
         fold = fold.starting_from(weights)
         ended = train_fold(fold, f"try-{setting.name}", epochs, level=logging.DEBUG)
         logits = fold.logits(ended.weights[0])
-        loss = log_loss(logits / temperature(logits, self.truth), self.truth)
-        accuracy = float((logits.argmax(1) == self.truth).mean())
-        LOG.info(f"{setting}: accuracy {accuracy:.3f}, log loss {loss:.3f} on held-out photos")
+        task = setting.source.task
+        loss = calibrated_loss(task, logits, self.truth)
+        score = float(task.scores(logits, self.truth).mean())
+        LOG.info(f"{setting}: {task.SCORE} {score:.3f}, loss {loss:.3f} on held-out photos")
         self.losses[setting] = loss
         return loss
 

@@ -310,7 +310,7 @@ def compile_for_stages(
             global_clipnorm=CLIP,
             gradient_accumulation_steps=None if pieces == 1 else pieces,
         )
-    return prepare_training(model, optimizer, batches, smoothing=SMOOTHING)
+    return prepare_training(model, optimizer, batches, smoothing=SMOOTHING, task=source.task)
 
 
 def train_fold(

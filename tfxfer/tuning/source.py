@@ -26,6 +26,7 @@ from tfxfer.heads.layers import Flip, TakeColumns, join, sum_logits
 from tfxfer.heads.train import reader
 from tfxfer.inputs.image import decode as preprocess
 from tfxfer.inputs.image.augment import augment_images, seed_of
+from tfxfer.tasks import Task
 from tfxfer.tuning.training import Batches
 
 IN_MEMORY = 512 * 1024**2  # bytes of decoded images that are kept for all epochs
@@ -51,6 +52,7 @@ class Source:
         frozen head sees the mean of an image and its mirror image -> a model from pixels whose
         logits are the sum of the first model's, times that number, and of the frozen head's.
     inputs: what the inputs are, for people.
+    task: what an answer is.
     unfreeze: argument of `Backbone.unfreeze`: which stages train.
     at_once: how many images a CPU trains on at once; a batch is made of several such pieces.
     views: how many altered copies of each image take turns with the image itself.
@@ -64,6 +66,7 @@ class Source:
     finish: Callable[[keras.Model, Fitted], keras.Model]
     average: Callable[[keras.Model, Fitted, Fitted | Averaged, float, bool], keras.Model]
     inputs: str
+    task: Task
     unfreeze: int | str = "all"
     at_once: int = 10**6
     views: int = 0
@@ -98,7 +101,7 @@ def from_pixels(
     examples = features.examples
     paths = files_of(examples) if service else ()
     pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
-    one_hot = np.eye(len(examples.classes), dtype=np.float32)[examples.labels]
+    codes = examples.task.codes(examples.labels, len(examples.classes))
     seen = np.flatnonzero(np.array(examples.splits) != "test")
     fits = len(seen) * math.prod(network.entry_shape) <= IN_MEMORY
     span = network.value_range
@@ -126,7 +129,7 @@ def from_pixels(
 
             def examples_of(now: np.ndarray) -> tf.data.Dataset:
                 return tf.data.Dataset.zip(
-                    (images(now), tf.data.Dataset.from_tensor_slices((seeds_of(now), one_hot[now])))
+                    (images(now), tf.data.Dataset.from_tensor_slices((seeds_of(now), codes[now])))
                 )
 
             def view(
@@ -142,7 +145,7 @@ def from_pixels(
             def load(now: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 shape = tf.TensorSpec((*network.image_size, 3), tf.float32)
                 x = tf.map_fn(lambda i: decoded_from(files[i]), now, fn_output_signature=shape)
-                return view(x, (tf.gather(seeds, now), tf.gather(tf.constant(one_hot), now)))
+                return view(x, (tf.gather(seeds, now), tf.gather(tf.constant(codes), now)))
 
             return dataservice.batched(strategy, left, size, address=service, load=load)
 
@@ -180,6 +183,7 @@ def from_pixels(
         finish=finish,
         average=average,
         inputs=" ".join(["pixels", *augment]),
+        task=examples.task,
         at_once=max(1, AT_ONCE // math.prod(network.image_size)),
     )
 
@@ -279,8 +283,7 @@ def from_activations(
     network: Backbone,
     rest: Backbone,
     views: Sequence[Array],
-    labels: np.ndarray,
-    classes: int,
+    examples: Examples,
     inputs: str = "activations",
 ) -> Source:
     """Return the source for training the last stages from cached rows.
@@ -289,8 +292,10 @@ def from_activations(
 
     Args:
         views: the rows of the images as they are, then of augmented views; the epochs take turns.
+        examples: the examples that the rows belong to.
     """
-    stages, batches = len(rest.stages), batches_of(views, labels, classes)
+    stages = len(rest.stages)
+    batches = batches_of(views, examples.task.codes(examples.labels, len(examples.classes)))
 
     def build(fitted: Fitted) -> tuple[keras.Model, Backbone]:
         part = rest.tapped(None)
@@ -348,6 +353,7 @@ def from_activations(
         finish=finish,
         average=average,
         inputs=inputs,
+        task=examples.task,
         unfreeze=stages,
         at_once=at_once,
         views=len(views) - 1,
@@ -355,10 +361,13 @@ def from_activations(
 
 
 def batches_of(
-    views: Sequence[Array], labels: np.ndarray, classes: int
+    views: Sequence[Array], codes: np.ndarray
 ) -> Callable[[np.ndarray, int, int, Strategy], Batches]:
-    """Return batches of cached rows: each epoch reads one of the views, in turn."""
-    one_hot = np.eye(classes, dtype=np.float32)[labels]
+    """Return batches of cached rows: each epoch reads one of the views, in turn.
+
+    Args:
+        codes: what the loss compares the outputs of each example with, float32 [n, K].
+    """
 
     def batches(rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
         readers = [reader(view, rows) for view in views]
@@ -370,7 +379,7 @@ def batches_of(
                 strategy,
                 places,
                 size,
-                examples=lambda now: tf.data.Dataset.from_tensor_slices((now, one_hot[rows[now]])),
+                examples=lambda now: tf.data.Dataset.from_tensor_slices((now, codes[rows[now]])),
                 then=lambda at, y: (read(at), y),
             )
 

@@ -22,6 +22,7 @@ from tfxfer.distribute.workers import broadcast_from_chief, gather_from_workers,
 from tfxfer.errors import TuningError
 from tfxfer.features import Progress
 from tfxfer.process import memory
+from tfxfer.tasks import Task
 from tfxfer.tuning import checkpoint
 from tfxfer.tuning.optimizers import warm_up_cosine
 
@@ -37,25 +38,26 @@ RETREATS, SLOWER = 3, 0.3
 History = tuple[dict[str, float], ...]  # the figures of each epoch
 # (number of an epoch that is done, its figures)
 Show = Callable[[int, dict[str, float]], None]
-# (epoch, number of batches that are done) -> the other batches, (inputs, one-hot labels), divided
-# as by `workers.make_batches`
+# (epoch, number of batches that are done) -> the other batches, (inputs, codes of the task), which
+# are divided as by `workers.make_batches`
 Batches = Callable[[int, int], Any]
-Answers = Callable[[keras.Model], np.ndarray]  # a model -> its logits, float64 [n, C]
+Answers = Callable[[keras.Model], np.ndarray]  # a model -> its outputs, float64 [n, K]
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """Held-out examples on which a training is watched.
 
-    answers: a model -> its logits on them.
-    labels: int [n].
+    answers: a model -> its outputs for them.
+    targets: what the task makes of their labels.
     watch: groups of positions among them. For each group the weights of the epoch with the smallest
         loss are kept.
     patience: epochs without a smaller loss of any group after which training stops.
     """
 
     answers: Answers
-    labels: np.ndarray
+    targets: np.ndarray
+    task: Task
     watch: tuple[np.ndarray, ...]
     patience: int
 
@@ -82,6 +84,7 @@ def prepare_training(
     optimizer: keras.optimizers.Optimizer,
     batches: Any,
     smoothing: float,
+    task: Task,
 ) -> list[np.ndarray]:
     """Compile a model, build all that `fit` would build, and return the state to start from.
 
@@ -90,14 +93,15 @@ def prepare_training(
 
     Args:
         batches: data set as for `fit`; one of its batches is trained on.
+        smoothing: share of each label that is divided among all answers.
+        task: what an answer is, which gives the loss.
     """
     before = [v.numpy() for v in model.variables]
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
     with model.distribute_strategy.scope():
         model.compile(
             optimizer,
-            loss,
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            task.training_loss(smoothing),
+            metrics=[task.training_score()],
             jit_compile=False,
         )
         optimizer.build(model.trainable_variables)
@@ -276,7 +280,7 @@ def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
 def fit_epoch(
     model: keras.Model, batches: Batches, steps: int, *, state: TrainingState, keeper: "Keeper"
 ) -> dict[str, float]:
-    """Train on what is left of an epoch; returns its loss and its accuracy."""
+    """Train on what is left of an epoch; returns its loss and its score."""
     left = steps_option(model.distribute_strategy, steps - state.step)
     with memory.forgotten_gradients():
         done = model.fit(
@@ -288,7 +292,8 @@ def fit_epoch(
             shuffle=False,
             **left,
         )
-    return {name: float(done.history[name][0]) for name in ("loss", "accuracy")}
+    names = sorted(done.history, key=lambda name: name != "loss")
+    return {name: float(done.history[name][0]) for name in names}
 
 
 def is_finite(figures: dict[str, float], model: keras.Model) -> bool:
@@ -323,9 +328,8 @@ def describe_epoch(state: TrainingState, epochs: int, examples: int, *, speed: f
     """Return one line on the epoch that was done last; `speed` is in images a second."""
     # Keras names the figures of training images just "loss" and "accuracy". The log says which
     # images they are of.
-    called = {"loss": "training loss", "accuracy": "training accuracy"}
     figures = "  ".join(
-        f"{called.get(name, name)} {value:.4f}"
+        f"{name if name.startswith('val_') else f'training {name}'} {value:.4f}"
         for name, value in state.history[-1].items()
         if name != "epoch"
     )
@@ -335,12 +339,12 @@ def describe_epoch(state: TrainingState, epochs: int, examples: int, *, speed: f
 
 
 def watch_epoch(model: keras.Model, held_out: HeldOut, state: TrainingState) -> dict[str, float]:
-    """Return loss and accuracy on held-out examples, and keep the best weights.
+    """Return loss and score on held-out examples, and keep the best weights.
 
     They are kept for each group whose loss is smaller than ever before.
     """
-    logits = held_out.answers(model)
-    losses = losses_of(logits, held_out.labels)
+    task, outputs = held_out.task, held_out.answers(model)
+    losses = task.losses(outputs, held_out.targets)
     state.stale += 1
     for i, group in enumerate(held_out.watch):
         loss = float(losses[group].mean())
@@ -349,14 +353,8 @@ def watch_epoch(model: keras.Model, held_out: HeldOut, state: TrainingState) -> 
             state.best_weights[i] = values_of(model_variables(model))
     return {
         "val_loss": float(losses.mean()),
-        "val_accuracy": float((logits.argmax(1) == held_out.labels).mean()),
+        f"val_{task.SCORE}": float(task.scores(outputs, held_out.targets).mean()),
     }
-
-
-def losses_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return -log p of the true class of each row."""
-    shifted = logits - logits.max(1, keepdims=True)
-    return np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
 
 
 class Keeper(keras.callbacks.Callback):

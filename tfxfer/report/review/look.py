@@ -10,14 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
 
 from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
 from tfxfer.features import Features
 from tfxfer.inputs.image import decode as preprocess
 from tfxfer.inputs.image.occlusion import GRID, TELLING, occlusion
-from tfxfer.outcome import Outcome, could_be_right, small_pixels
+from tfxfer.outcome import Outcome, small_pixels
 from tfxfer.report.review.chart import FEWEST as FEWEST_OF_MAP
 from tfxfer.report.review.chart import place_on_plane
 from tfxfer.report.review.duplicates import find_nearest
@@ -32,6 +31,33 @@ SAMPLES, CLASSES = 4, 12  # sample pictures of a class, and classes that have th
 RIGHT = 12  # right answers that are shown beside the wrong ones
 FEWEST = 20  # with fewer examples, label errors are not looked for
 SIDE, QUALITY = 112, 80  # of a thumbnail: side in pixels, quality of the JPEG
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """The model's answer to an example that was held out.
+
+    predictions: [K], for classes the probability of each.
+    column: the index of the answer.
+    sure: how sure the model is of it.
+    right: whether it is the label.
+    """
+
+    predictions: np.ndarray
+    column: int
+    sure: float
+    right: bool
+
+
+def all_said(outcome: Outcome) -> dict[int, Said]:
+    """Return the model's answer to each example that was held out, by its position."""
+    labels, predictions = outcome.examples.labels[outcome.positions], outcome.probabilities
+    best, sure = outcome.examples.task.answers(predictions)
+    rows = zip(outcome.positions.tolist(), predictions, best, sure, labels, strict=True)
+    return {
+        position: Said(row, column=int(column), sure=float(one), right=bool(column == label))
+        for position, row, column, one, label in rows
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +101,7 @@ def look(
     """
     LOG.info("Looking for photos that you should look at")
     examples = outcome.examples
-    answers = dict(zip(outcome.positions.tolist(), outcome.probabilities, strict=True))
+    answers = all_said(outcome)
     found = find_all(run, features, outcome, answers)
     notes = said_of_many(examples, found.strange)
     run.say(*notes)
@@ -99,23 +125,20 @@ def look(
     run.write_json("review.json", as_json(examples, answers, found, heats=heats) | {"notes": notes})
 
 
-def find_all(
-    run: Run, features: Features, outcome: Outcome, answers: dict[int, np.ndarray]
-) -> Found:
+def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, Said]) -> Found:
     """Find all that a person should look at, and write label_errors.csv.
 
     Args:
-        answers: probabilities [C] of each example that was held out, by its position.
+        answers: the model's answer to each example that was held out, by its position.
     """
     examples, output = outcome.examples, features.output
     test, validation, train = (examples.where(split) for split in ("test", "validation", "train"))
     parts = [np.intersect1d(part, outcome.positions) for part in (test, validation, train)]
     judged = next((part for part in parts if len(part)), train[:0])
     doubtful, examined = find_doubtful(run, outcome, answers)
-    by_sureness = sorted(judged.tolist(), key=lambda i: (-answers[i].max(), examples.files[i]))
-    is_right = {i: answers[i].argmax() == examples.labels[i] for i in by_sureness}
-    mistakes = [i for i in by_sureness if not is_right[i]][:MISTAKES]
-    right = [i for i in by_sureness if is_right[i]]
+    by_sureness = sorted(judged.tolist(), key=lambda i: (-answers[i].sure, examples.files[i]))
+    mistakes = [i for i in by_sureness if not answers[i].right][:MISTAKES]
+    right = [i for i in by_sureness if answers[i].right]
     held_out = np.concatenate([test, validation])
     what = "The list of the most similar pictures"
     pairs = optional(run, what, lambda: find_nearest(output, held_out, train, most=PAIRS))
@@ -141,12 +164,12 @@ def find_all(
             name: train[examples.labels[train] == i][:SAMPLES].tolist()
             for i, name in enumerate(examples.classes[:CLASSES])
         },
-        reasons=[(i, int(answers[i].argmax())) for i in explained_ones],
+        reasons=[(i, answers[i].column) for i in explained_ones],
     )
 
 
 def find_doubtful(
-    run: Run, outcome: Outcome, answers: dict[int, np.ndarray]
+    run: Run, outcome: Outcome, answers: dict[int, Said]
 ) -> tuple[list[tuple[int, int]], int]:
     """Find labels that look wrong, and write them to label_errors.csv.
 
@@ -154,7 +177,7 @@ def find_doubtful(
         The positions with the suggested classes, and how many labels were examined.
     """
     labels, probabilities = outcome.examples.labels[outcome.positions], outcome.probabilities
-    known = np.flatnonzero(could_be_right(labels, probabilities))
+    known = np.flatnonzero(outcome.examples.task.can_judge(labels, probabilities))
 
     def find() -> list[tuple[int, int]]:
         found = find_suspects(labels[known], probabilities[known]) if len(known) >= FEWEST else []
@@ -188,7 +211,7 @@ def pictured(found: Found) -> list[int]:
 
 def as_json(
     examples: Examples,
-    answers: dict[int, np.ndarray],
+    answers: dict[int, Said],
     found: Found,
     *,
     heats: dict[tuple[int, int], np.ndarray],
@@ -204,10 +227,10 @@ def as_json(
         }
 
     def judgement(i: int, column: int | None = None) -> dict[str, Any]:
-        column = int(answers[i].argmax()) if column is None else column
+        column = answers[i].column if column is None else column
         return named(i) | {
             "predicted": examples.classes[column],
-            "probability": round(float(answers[i][column]), 6),
+            "probability": round(float(answers[i].predictions[column]), 6),
         }
 
     mapped = [] if found.mapped is None else found.mapped.tolist()
@@ -241,7 +264,7 @@ def as_json(
                 "x": round(float(x), 4),
                 "y": round(float(y), 4),
                 "label": named(i)["label"],
-                "right": bool(answers[i].argmax() == examples.labels[i]),
+                "right": answers[i].right,
             }
             for i, (x, y) in zip(mapped, found.places, strict=True)
         ],
@@ -265,7 +288,7 @@ def drawn_by_lot(positions: list[int], labels: np.ndarray, most: int, seed: int)
 
 
 def doubts(
-    examples: Examples, doubtful: list[tuple[int, int]], said: dict[int, np.ndarray]
+    examples: Examples, doubtful: list[tuple[int, int]], said: dict[int, Said]
 ) -> Iterable[tuple[str, ...]]:
     for i, suggested in doubtful:
         own = examples.labels[i]
@@ -274,8 +297,8 @@ def doubts(
             examples.splits[i],
             examples.classes[own],
             examples.classes[suggested],
-            f"{said[i][own]:.6f}",
-            f"{said[i][suggested]:.6f}",
+            f"{said[i].predictions[own]:.6f}",
+            f"{said[i].predictions[suggested]:.6f}",
         )
 
 
@@ -297,7 +320,7 @@ def explained(
             model(tf.constant(covered[i : i + batch_size]), training=False)
             for i in range(0, len(covered), batch_size)
         ]
-        return softmax(np.concatenate([np.asarray(part, np.float64) for part in parts]), 1)
+        return examples.task.predictions(np.concatenate([np.asarray(part) for part in parts]))
 
     return occlusion(answers, pixels, column)
 

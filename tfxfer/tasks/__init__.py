@@ -1,0 +1,22 @@
+"""What an answer is: a class of several. Each kind of answer is one file.
+
+task        the functions of a kind of answer, and `find`, which looks a kind up by its name
+classify    one class of several: labels, probabilities, losses, scores and figures
+figures     the figures of `classify`, with their intervals
+sets        prediction sets: several classes, with the promise that the right one is among them
+scores      the paired comparison of scores, for every kind of answer
+"""
+
+from tfxfer.tasks.scores import chance_error, paired, smoothed_difference
+from tfxfer.tasks.task import CLASSIFY, TASKS, Task, calibrated_loss, find
+
+__all__ = [
+    "CLASSIFY",
+    "TASKS",
+    "Task",
+    "calibrated_loss",
+    "chance_error",
+    "find",
+    "paired",
+    "smoothed_difference",
+]

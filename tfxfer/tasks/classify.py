@@ -1,0 +1,147 @@
+"""One class of several: the softmax of the outputs gives the probability of each class.
+
+Targets are int [n], indices of classes. An answer is the most probable class, and its score is 1 if
+that is the right one, else 0.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from tfxfer.tasks import figures as class_figures
+
+NAME, SCORE = "classify", "accuracy"
+HEADS: tuple[str, ...] = ("gaussian", "linear", "ridge", "prototype")
+TRIED: tuple[str, ...] = (
+    "gaussian",
+    "linear",
+)  # heads that are tried where the user does not choose one
+
+share = class_figures.share
+figures = class_figures.score
+
+
+def encode(
+    labels: Sequence[str], order: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the index of each label, int32 [n], and the classes that occur, sorted or as given."""
+    used = set(labels)
+    classes = sorted(used) if order is None else [name for name in order if name in used]
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[name] for name in labels], np.int32), tuple(classes)
+
+
+def present(targets: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes that have examples, and the targets as indices of these.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    classes, known = np.unique(targets, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            "expected examples of two classes or more. "
+            f"Received: {len(targets)} examples of {len(classes)} class(es)"
+        )
+    return classes, known
+
+
+def strata(targets: np.ndarray) -> np.ndarray:
+    """Return the class of each example, int [n]."""
+    return np.asarray(targets)
+
+
+def losses(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return -log p of the true class of each example, float [n]."""
+    outputs = np.asarray(outputs, np.float64)
+    shifted = outputs - outputs.max(1, keepdims=True)
+    return np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(targets)), targets]
+
+
+def scores(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return 1 for each example whose largest output is that of the true class, else 0; float."""
+    return (outputs.argmax(1) == targets).astype(np.float64)
+
+
+def temperature(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Return the T for which softmax(outputs / T) has the smallest log loss.
+
+    T is found by bisection on u = log(1/T), in 30 steps. The log loss is convex in exp(u), with the
+    derivative mean(sum z softmax(e^u z)) - mean(z_y). One example in n + 1 counts as being of an
+    unknown class; otherwise outputs without a single error would lead to T = 0 (docs/methods.md,
+    "Calibration").
+
+    Args:
+        outputs: [n, C], of examples that the head was not fitted on.
+        targets: int [n].
+    """
+    z = np.asarray(outputs, np.float64)
+    if not len(z):
+        return 1.0
+    z = z - z.mean(1, keepdims=True)
+    unit = float(np.sqrt(np.mean(z * z)))
+    if unit == 0.0:
+        return 1.0
+    z /= unit
+    # z has mean zero over the classes, so the example of unknown class adds 0 to the second term.
+    target = z[np.arange(len(z)), targets].mean() * len(z) / (len(z) + 1)
+    low, high = -12.0, 12.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        if np.mean(np.sum(z * softmax(np.exp(middle) * z, 1), 1)) > target:
+            high = middle
+        else:
+            low = middle
+    return unit / float(np.exp((low + high) / 2))
+
+
+def predictions(outputs: np.ndarray) -> np.ndarray:
+    """Return the probability of each class, float64 [n, C]."""
+    return softmax(np.asarray(outputs, np.float64), 1)
+
+
+def prediction_tensor(outputs: Any) -> Any:
+    """Return the probability of each class, float32 [n, C], as a TensorFlow tensor."""
+    tensorflow = importlib.import_module("tensorflow")  # loaded only where a model runs
+    return tensorflow.nn.softmax(tensorflow.cast(outputs, tensorflow.float32))
+
+
+def answers(predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the most probable class of each example, int [n], and its probability, float [n]."""
+    best = np.asarray(predictions).argmax(1)
+    return best, np.asarray(predictions)[np.arange(len(best)), best]
+
+
+def leave_own_out(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the outputs with that of the own class at minus infinity."""
+    outputs = np.array(outputs, np.float64)
+    outputs[np.arange(len(targets)), targets] = -np.inf
+    return outputs
+
+
+def codes(targets: np.ndarray, outputs: int) -> np.ndarray:
+    """Return one-hot rows, float32 [n, C]."""
+    return np.eye(outputs, dtype=np.float32)[targets]
+
+
+def training_loss(smoothing: float) -> Any:
+    """Return cross-entropy; `smoothing` of the label is divided among all classes."""
+    keras = importlib.import_module("keras")
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+
+
+def training_score() -> Any:
+    """Return the accuracy."""
+    return importlib.import_module("keras").metrics.CategoricalAccuracy(name=SCORE)
+
+
+def can_judge(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Return which examples could be right, bool [n].
+
+    The only example of its class can't: a fit without it does not know the class, and its
+    probability is exactly 0.
+    """
+    return predictions[np.arange(len(targets)), targets] > 0

@@ -1,0 +1,41 @@
+"""Compare the scores of two models on the same examples.
+
+A score says how good one answer is; for classes it is 1 for a right answer and 0 for a wrong one.
+All formulas use d, the differences of the scores (docs/methods.md, "Paired comparisons"). With b
+and c, the numbers of examples that only the first and only the second model has right, sum(d) is
+b - c and sum(d^2) is b + c.
+"""
+
+import numpy as np
+
+
+def paired(scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """Return how much better the scores are than the others, and the standard error of that.
+
+    Both are float [n], for the same examples. The values are mean(d) and std(d) / sqrt(n).
+    """
+    d = np.asarray(scores, np.float64) - np.asarray(others, np.float64)
+    n, total = max(len(d), 1), float(d.sum())
+    squares = float(np.square(d).sum())
+    return total / n, float(np.sqrt(max(squares - total**2 / n, 0.0))) / n
+
+
+def chance_error(scores: np.ndarray, others: np.ndarray) -> float:
+    """Return the standard error of the difference that holds where there is no difference.
+
+    It is sqrt(sum(d^2)) / n; for right and wrong answers that is McNemar's test (McNemar 1947).
+    """
+    d = np.asarray(scores, np.float64) - np.asarray(others, np.float64)
+    return float(np.sqrt(np.square(d).sum())) / len(d)
+
+
+def smoothed_difference(scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """Return how much better the scores are than the others, and the standard error of that.
+
+    Two examples are added of which each model has one right, and the other one wrong, so that the
+    difference is not taken for certain where a few answers are equal (Agresti 2005).
+    """
+    d = np.asarray(scores, np.float64) - np.asarray(others, np.float64)
+    n = len(d) + 2
+    gain = float(d.sum()) / n
+    return gain, float(np.sqrt(np.square(d).sum() + 1 - n * gain**2)) / n
