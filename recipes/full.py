@@ -7,7 +7,7 @@ The trained model, or its mean with the frozen one, is used only if it is clearl
 than two standard errors, on photos that were not used to train or to choose either model.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tfxfer
 
@@ -16,68 +16,28 @@ import tfxfer
 def full(
     run: tfxfer.Run,
     *,
-    data: Annotated[str, "Your photos: folder of class folders, .zip or .tar of one, .csv of path "
-        "and label, tfds:NAME, or demo."] = "demo",
-    backbone: Annotated[str, "Pretrained network: name (see tfxfer backbones), folder, archive or "
-        "URL of a SavedModel."] = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype"],
-        "Classifier of the frozen model; see tfxfer run frozen --help."] = "auto",
-    epochs: Annotated[int | None, "Epochs of the final training; by default 6 to 20, more with few "
-        "photos or if that helps.", range(1, 10**6)] = None,
-    learning_rate: Annotated[float | None, "Highest learning rate of the last stage; the stages "
-        "before it train more slowly. By default two rates are tried.", (0, 1e38)] = None,
+    data: tfxfer.options.Data = "demo",
+    backbone: tfxfer.options.Network = "efficientnet-lite0",
+    head: tfxfer.options.FrozenHead = "auto",
+    epochs: tfxfer.options.Epochs = None,
+    learning_rate: tfxfer.options.LearningRate = None,
     batch_norm: Annotated[Literal["inference", "train"], "Averages in BatchNorm layers: inference "
         "keeps those of the pretrained network, train adapts them to your photos."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How training photos "
         "are altered: mirrored or cropped. auto: what does not clearly lower accuracy."] = "auto",
     data_service: Annotated[str | None, "Address host:port of a tf.data service, which then reads, "
         "decodes and alters the training photos."] = None,
-    time_limit: Annotated[float | None, "Stop training after about this many minutes, at the end "
-        "of an epoch.", (0, 10**6)] = None,
+    time_limit: tfxfer.options.TimeLimit = None,
 ):
     """Train the whole network; slow. Keeps the frozen model unless training helps."""
     if data_service:
         tfxfer.distribute.dataservice.answer(data_service)
-    examples = tfxfer.data.load(data, data_dir=run.data_dir, seed=run.seed,
-        skip_bad_images=run.skip_bad_images, cache=run.cache_folder)
-    run.say(examples.table(), *examples.notes)
-    network = tfxfer.Backbone(backbone, trainable=False, image_size=run.image_size,
-        value_range=run.value_range, batch_norm=batch_norm, trust=run.trust)
-    depths = tfxfer.tuning.depths_before_all(network)
-    run.record(backbone_fingerprint=network.fingerprint, backbone_sha256=network.sha256,
-        data_fingerprint=examples.fingerprint)
-    extract = tfxfer.features.Extractor(tfxfer.Cache(run.cache_folder), run.engine,
-        run.engine_precision, run.batch_size, run.strategy)
-    tfxfer.heads.ranges.settle(network, examples, extract, seed=run.seed)
-    run.record(image_size=network.image_size, value_range=network.value_range)
-    with run.timed("features"):
-        prefix = network.prefix(len(network.stages))
-        both = tfxfer.heads.mirrors.are_computed("auto", len(examples))
-        features = extract(examples, prefix, mirror=both, skip_bad_images=run.skip_bad_images)
-    run.say(*tfxfer.outcome.new_notes(examples, features.examples))
-    plan = tfxfer.tuning.plan(features.examples, run.seed)
-    how: dict[str, Any] = {"seed": run.seed, "folder": run.folder / "checkpoints" / "tuning"}
-    with run.timed("tuning"):
-        kinds = tuple(kind for kind in augment.split("+") if kind not in ("auto", "none"))
-        if augment == "auto":
-            kinds = tfxfer.tuning.harmless(features.one_side, plan.folds[0][0], prefix, extract,
-                seed=run.seed)
-        sources = [tfxfer.tuning.last_stages(network, depth, features, plan, extract, views=None,
-            augment=kinds, **how) for depth in depths]
-        whole = tfxfer.tuning.from_pixels(network, features, augment=kinds,
-            batch_size=run.batch_size, service=data_service)
-        found = tfxfer.tuning.compete([*sources, whole], features, plan, head=head, epochs=epochs,
-            rate=learning_rate, batch_size=run.global_batch, minutes=time_limit,
-            show=tfxfer.outcome.board(run), strategy=run.strategy, precision=run.precision, **how)
-    if not run.is_main_worker:
-        return  # with several workers, the main one evaluates the model and saves it
-    features = features if found.mirror else features.one_side
-    model, outcome = tfxfer.outcome.settle(found, features, network, run)
-    with run.timed("baselines"):
-        baselines = tfxfer.outcome.baselines(features, run)
-    outcome.write(run, network, model, baselines, found.history)
-    with run.timed("report"):
-        tfxfer.report.review.look(run, features, outcome, model, network)
-        look_at = tfxfer.report.write_reports(run)
-    run.finish()
-    run.say(outcome.summary(baselines), str(found.verdict), look_at, run.how_to_predict())
+    ready = tfxfer.steps.prepare(run, data, backbone, batch_norm=batch_norm)
+    depths = tfxfer.tuning.depths_before_all(ready.network)
+    extracted = tfxfer.steps.extract(run, ready)
+    kinds = tfxfer.steps.choose_augmentations(run, extracted, augment, whole=True)
+    sources = tfxfer.steps.last_stages(run, extracted, depths, augment=kinds)
+    sources += [tfxfer.steps.whole_network(run, extracted, augment=kinds, service=data_service)]
+    result = tfxfer.steps.tune(run, extracted, sources, head=head, epochs=epochs,
+        rate=learning_rate, minutes=time_limit)
+    tfxfer.steps.finish(run, result)

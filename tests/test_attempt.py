@@ -9,10 +9,10 @@ import pytest
 
 from tfxfer.distribute.preemption import Preempted
 from tfxfer.errors import RunError
-from tfxfer.outcome import board
 from tfxfer.recipe import find
 from tfxfer.run import Run, open_run
 from tfxfer.run.attempt import FILE, attempt, failures, optional, several
+from tfxfer.steps import board
 
 
 def fail(error: BaseException):

@@ -16,8 +16,9 @@ from tfxfer.features import Features, Pixels
 from tfxfer.heads import gaussian as head
 from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.layers import join
-from tfxfer.outcome import Answers, board, gaussian, judge, new_notes, of_model
+from tfxfer.outcome import Answers, judge, of_model
 from tfxfer.run import Run
+from tfxfer.steps import board, gaussian, new_notes
 from tfxfer.tasks import CLASSIFY
 
 

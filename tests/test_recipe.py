@@ -44,7 +44,7 @@ def test_every_built_in_recipe_is_a_short_page_that_imports_only_tfxfer():
             for alias in node.names
         }
         assert found <= {"tfxfer", "typing", "pathlib"}, name
-        assert len(text.splitlines()) <= 85, name
+        assert len(text.splitlines()) <= 45, name
         assert find(name).__name__ == name
 
 

@@ -719,7 +719,7 @@ def test_views_that_no_epoch_would_see_are_refused():
             "which takes 5 epochs. Received --epochs 4."
         ),
     ):
-        tuning.enough_epochs(4, 4)
+        tuning.check_epochs(4, 4)
 
 
 def test_a_network_without_a_training_mode_moves_no_statistics(tmp_path):

@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -18,13 +17,10 @@ from tfxfer.errors import DataError, SavedModelError
 from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Features, Pixels, raw_pixels
-from tfxfer.heads.layers import join, seen_by_head
-from tfxfer.heads.precision import precision
+from tfxfer.heads.layers import seen_by_head
 from tfxfer.inputs.image import decode as preprocess
 from tfxfer.run import Run
-from tfxfer.run.attempt import Failure, attempt, keep, optional
-from tfxfer.tuning import Competition
-from tfxfer.tuning.training import ignore
+from tfxfer.run.attempt import optional
 
 LOG = logging.getLogger(__name__)
 BLOCK = 1024  # rows that are in memory at once
@@ -429,115 +425,3 @@ def baselines(features: Features, run: Run) -> Baselines:
             figures[name] = one.figures[name]
             scores |= one.scores
     return Baselines(figures, scores)
-
-
-def new_notes(before: Examples, after: Examples) -> list[str]:
-    """Return the first lines of each note that was made while features were computed.
-
-    There is a note, for example, on files that could not be decoded.
-    """
-    shown = []
-    for note in after.notes:
-        if note not in before.notes:
-            lines = note.split("\n")
-            more = len(lines) - NOTED
-            rest = [f"  and {more:,} more, which report.html lists"] if more > 0 else []
-            shown.append("\n".join([*lines[:NOTED], *rest]))
-    return shown
-
-
-def board(run: Run) -> Callable[[int, dict[str, float]], None]:
-    """Return a function that writes each epoch's figures to the run's `logs/`, for TensorBoard.
-
-    Where there are several workers, only the chief writes.
-    """
-
-    @cache
-    def writer() -> Any:
-        return tf.compat.v1.summary.FileWriter(str(run.folder / "logs"))
-
-    def add(epoch: int, values: dict[str, float]) -> None:
-        summary = tf.compat.v1.Summary(
-            value=[
-                tf.compat.v1.Summary.Value(tag=name, simple_value=value)
-                for name, value in values.items()
-            ]
-        )
-        # `tf.summary.scalar` would need TensorBoard itself, which TensorFlow no longer installs.
-        # This writer refuses to work in eager mode.
-        with tf.Graph().as_default():
-            writer().add_summary(summary, epoch)
-            writer().flush()
-
-    working = True
-
-    def show(epoch: int, values: dict[str, float]) -> None:
-        nonlocal working
-        if working:
-            what = "The curves for TensorBoard"
-            done = attempt(what, lambda: add(epoch, values))
-            keep(run, what, done)
-            working = not isinstance(done, Failure)
-
-    return show if run.is_main_worker else ignore
-
-
-def settle(
-    found: Competition, features: Features, network: Backbone, run: Run
-) -> tuple[keras.Model, Outcome]:
-    """Return the winner of a competition as a model that takes pixels, and its `Outcome`.
-
-    Its answers are those on examples that were not used in the competition.
-    """
-    taps = found.fitted.taps if features.tap_widths else None
-    run.record(
-        chosen=chosen_of(found),
-        chosen_head=found.fitted.name,
-        chosen_taps=taps,
-        mirror_images=found.mirror,
-        why=str(found.verdict),
-        tuning=found.settings,
-    )
-    layer = found.fitted.layer()
-    model = found.model or join(
-        network.tapped(taps), layer, network.image_size, mirror=found.mirror
-    )
-    pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)
-    answers = of_model(pixels, model, features) if found.model else of_head(features, layer)
-    if chosen_of(found) == "averaged":  # its last columns are the frozen network's own output
-        answers = replace(answers, outputs=lambda positions: features.output[positions])
-    return model, judge(
-        features.examples,
-        answers,
-        found.positions,
-        probabilities=found.probabilities,
-        candidates=found.candidates,
-    )
-
-
-def chosen_of(found: Competition) -> str:
-    """Say which model won: "frozen", "tuned", or "averaged", the mean of both."""
-    if found.model is None:
-        return "frozen"
-    return "tuned" if found.settings["weight"] == 1 else "averaged"
-
-
-def write_gaussian(
-    run: Run, features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
-) -> None:
-    """Write gaussian.npz into the run's folder, if it can be computed; see `gaussian`."""
-    what = "gaussian.npz"
-    if writer := optional(run, what, lambda: gaussian(features, labels, classes, widths=widths)):
-        run.write("gaussian.npz", writer)
-
-
-def gaussian(
-    features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
-) -> Callable[[str], None]:
-    """Return a function that writes gaussian.npz.
-
-    The file holds `means` [C, d] and `P` [d, d], both of features in which each tap is scaled to
-    length one, and `widths`, the number of columns of each tap.
-    """
-    means, matrix = precision(features, labels, classes, widths=widths)
-    return lambda path: np.savez(path, means=means, P=matrix, widths=np.asarray(widths))

@@ -7,7 +7,8 @@ other images. This module itself does not need TensorFlow.
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,74 @@ def from_arrays(
         ValueError: a shape, dtype or value is not as described above.
         DataError: see `load`.
     """
-    images, labels = images_of(images), as_array(labels)
+    found = find_in_arrays(images, labels, classes=classes)
+    count = len(found.files)
+    if splits is not None and (len(splits) != count or set(splits) - set(SPLITS)):
+        raise ValueError(
+            f"Expected {count} splits out of {SPLITS}. Received: {len(splits)} of "
+            f"{sorted(set(splits))}"
+        )
+    if groups is not None and (splits is not None or len(groups) != count):
+        raise ValueError(
+            f"Expected {count} groups, and no splits beside them. Received: {len(groups)} "
+            f"groups, splits={'None' if splits is None else 'given'}"
+        )
+    if groups is not None:  # an image without a group is a group of its own, as in a table
+        alone = (None, "")
+        groups = [
+            f"\0{i}" if group in alone or group != group else str(group)
+            for i, group in enumerate(groups)
+        ]
+    return assemble(replace(found, splits=splits, groups=groups), seed=seed)
+
+
+def find_in_arrays(images: Any, labels: Any, *, classes: Sequence[str] | None = None) -> Found:
+    """List images and labels in memory, which are not checked further and not split.
+
+    Args:
+        images, labels, classes: as for `from_arrays`.
+
+    Raises:
+        ValueError: a shape, dtype or value is not as described there.
+    """
+    labels = as_array(labels)
+    checked, white = checked_images(images)
+    if labels.shape[:1] != checked.shape[:1] or labels.ndim > 2:
+        raise ValueError(
+            f"Expected {len(checked)} labels, whole numbers or one-hot rows. Received: "
+            f"labels.shape={labels.shape}"
+        )
+    order, names = _names(labels_of(labels), classes)
+    return Found(
+        files=[f"{i:0{len(str(len(checked)))}d}" for i in range(len(checked))],
+        names=names,
+        read=lambda i: png(eight_bits(checked[i], white)),
+        source="arrays",
+        classes=order,
+        notes=tuple(said_of_dim(float(checked.max()), white)),
+    )
+
+
+def as_files(images: Any) -> tuple[Callable[[int], bytes], int]:
+    """Return a function from the index of an image to a PNG file, and the number of images.
+
+    Args:
+        images: as for `from_arrays`.
+
+    Raises:
+        ValueError: a shape, dtype or value is not as described there.
+    """
+    checked, white = checked_images(images)
+    return lambda i: png(eight_bits(checked[i], white)), len(checked)
+
+
+def checked_images(images: Any) -> tuple[np.ndarray, float]:
+    """Return images as an array, and the value of white in it, 1 or 255.
+
+    Raises:
+        ValueError: a shape, dtype or value is not as described in `from_arrays`.
+    """
+    images = images_of(images)
     if (
         images.ndim not in (3, 4)
         or (images.ndim == 4 and images.shape[-1] not in COLOUR)
@@ -98,44 +166,11 @@ def from_arrays(
             "Expected images of shape [n, h, w] or [n, h, w, 1 to 4]. Received: "
             f"images.shape={images.shape}{cure}"
         )
-    if labels.shape[:1] != images.shape[:1] or labels.ndim > 2:
-        raise ValueError(
-            f"Expected {len(images)} labels, whole numbers or one-hot rows. Received: "
-            f"labels.shape={labels.shape}"
-        )
-    numbers = labels_of(labels)
-    white = 255.0 if images.dtype == np.uint8 else brightest_of(images) or 1.0
-    if images.dtype != np.uint8:
-        check_range(images, white)
-    if splits is not None and (len(splits) != len(images) or set(splits) - set(SPLITS)):
-        raise ValueError(
-            f"Expected {len(images)} splits out of {SPLITS}. Received: {len(splits)} of "
-            f"{sorted(set(splits))}"
-        )
-    if groups is not None and (splits is not None or len(groups) != len(images)):
-        raise ValueError(
-            f"Expected {len(images)} groups, and no splits beside them. Received: {len(groups)} "
-            f"groups, splits={'None' if splits is None else 'given'}"
-        )
-    if groups is not None:  # an image without a group is a group of its own, as in a table
-        alone = (None, "")
-        groups = [
-            f"\0{i}" if group in alone or group != group else str(group)
-            for i, group in enumerate(groups)
-        ]
-    names = _names(numbers, classes)
-    files = [f"{i:0{len(str(len(images)))}d}" for i in range(len(images))]
-    found = Found(
-        files=files,
-        names=names[1],
-        read=lambda i: png(eight_bits(images[i], white)),
-        source="arrays",
-        splits=splits,
-        groups=groups,
-        classes=names[0],
-        notes=tuple(said_of_dim(float(images.max()), white)),
-    )
-    return assemble(found, seed=seed)
+    if images.dtype == np.uint8:
+        return images, 255.0
+    white = brightest_of(images) or 1.0
+    check_range(images, white)
+    return images, white
 
 
 def from_dataset(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays, reliability
@@ -183,6 +184,26 @@ def make_page(folder: Path, tried: Tried | None = None) -> str:
     """
     with read_report(folder):
         return draw_page(folder, {} if tried is None else tried)
+
+
+def make_head(folder: Path) -> str:
+    """The first lines of the page as HTML, for notebooks: how often the model is right."""
+    found = facts(folder)
+    figures, parts = (
+        found["figures"],
+        [Markup("<h3>{}</h3>").format(words.heading(found["classes"]))],
+    )
+    if figures:
+        line = Markup(
+            "<p><strong>{:.1f}&nbsp;%</strong> of {:,} {} photos got the right class. On more "
+            "photos like these it is probably {:.1f} to {:.1f}&nbsp;% (95&nbsp;% interval).</p>"
+        )
+        shares = (100 * figures[name] for name in ("accuracy", "low", "high"))
+        right, low, high = shares
+        parts.append(line.format(right, figures["n"], found["called"], low, high))
+    if found["verdict"]:
+        parts.append(Markup("<p>{}</p>").format(found["verdict"]))
+    return printable("".join(parts))
 
 
 def draw_page(folder: Path, tried: Tried) -> str:

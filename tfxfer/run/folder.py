@@ -18,9 +18,10 @@ import json
 import os
 import platform
 import re
+import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -191,6 +192,7 @@ class Run:
         self.written: set[str] = set()  # names of this run's files
         self.lock: sqlite3.Connection | None = None
         self.finished = False
+        self.call: str | None = None  # how a program made the run, where it called no recipe itself
         given = set(given) | {
             name for name, value in house.items() if value != parameters[name].default
         }
@@ -255,6 +257,9 @@ class Run:
                 f"{self.folder} was begun with recipe {old['value']}; received {recipe}. Resume it "
                 "with the same, or choose another folder."
             )
+        if self.call is not None:
+            self.record(call=self.call)
+            return
         imports = ["import tfxfer"]
         if module != "__main__":
             imports.append(f"from {module} import {function}")
@@ -719,6 +724,31 @@ class Finished:
         """Return the names of the classes, in the order of the model's outputs."""
         return read_labels(self.path("labels.txt"))
 
+    def copy_to(self, folder: str | os.PathLike) -> "Finished":
+        """Copy the run to a folder that is empty or does not exist; its manifest comes last.
+
+        Raises:
+            RunError: the folder holds something, or can't be written.
+        """
+        to = Path(folder).expanduser()
+        manifest, settings = read_manifest(self.folder), self.settings()
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+            if any(to.iterdir()):
+                raise RunError(f"{to} is not empty. Choose another folder.")
+            for name in manifest:
+                (to / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.path(name), to / name)
+            settings.pop("signature", None)
+            if self.is_own() and (signature := sign(signed_part(to, settings))):
+                settings["signature"] = {"value": signature, "origin": "derived"}
+            rewrite(to / "settings.json", as_text(settings))
+            manifest["settings.json"] = listed(to / "settings.json")
+            rewrite(to / "manifest.json", as_text(dict(sorted(manifest.items()))))
+        except OSError as error:
+            raise RunError(f"{to} can't be written: {error.strerror or error}.") from error
+        return Finished(to)
+
     def replace(self, texts: dict[str, str]) -> None:
         """Write some of the files of `FOR_PEOPLE` again, and list them in the manifest.
 
@@ -872,6 +902,11 @@ def as_argument(name: str, value: Any) -> str:
     if isinstance(value, Path):
         value = str(value)
     return f"{name}={value!r}" if is_simple(value) else f"{name}={name}"
+
+
+def describe_call(function: str, own: Sequence[str], options: Mapping[str, Any]) -> str:
+    """Write a call as Python: its own arguments, then options by their names."""
+    return f"{function}({', '.join([*own, *(as_argument(*one) for one in options.items())])})"
 
 
 def is_simple(value: Any) -> bool:

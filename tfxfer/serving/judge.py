@@ -114,7 +114,7 @@ class Judged:
 
 def evaluate(
     folder: str | os.PathLike,
-    data: str | os.PathLike | Examples,
+    data: str | os.PathLike | Examples | Found,
     **options: Any,
 ) -> dict[str, Any]:
     """Judge a finished run's model on labelled images: figures as in metrics.json.
@@ -126,7 +126,7 @@ def evaluate(
 
 def judge(
     folder: str | os.PathLike,
-    data: str | os.PathLike | Examples,
+    data: str | os.PathLike | Examples | Found,
     *,
     data_dir: str | os.PathLike | None = None,
     batch_size: int = 32,
@@ -219,12 +219,14 @@ def find_trained_on(run: Finished) -> set[str]:
 
 
 def load_labelled(
-    run: Finished, data: str | os.PathLike | Examples, data_dir: str | os.PathLike | None
+    run: Finished, data: str | os.PathLike | Examples | Found, data_dir: str | os.PathLike | None
 ) -> Found:
     """Find labelled images, without a split that nobody asked for.
 
     The run's own data is split as the run split it.
     """
+    if isinstance(data, Found):
+        return data
     source = data if isinstance(data, Examples) else os.fspath(data)
     if not isinstance(source, Examples) and same(
         run.settings().get("data", {}).get("value"), source

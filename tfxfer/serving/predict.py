@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
@@ -76,9 +76,56 @@ def predict(
         ImageError: files can't be decoded; raised after all others were predicted.
         ValueError: `top_k` is below 1.
     """
+    files = find_photos(paths)
+    model = open_for_predictions(folder, top_k=top_k, sets=sets, unknown=unknown, trust=trust)
+    return predictions(
+        model,
+        files,
+        lambda i: read_regular(files[i]),
+        batch_size,
+        top_k=top_k,
+        sets=sets,
+        unknown=unknown,
+        progress=progress,
+    )
+
+
+def predict_contents(
+    folder: str | os.PathLike,
+    contents: Mapping[str, bytes],
+    *,
+    top_k: int = 1,
+    sets: float | None = None,
+    unknown: bool = False,
+    batch_size: int = 32,
+    trust: bool = False,
+) -> Iterator[Prediction]:
+    """Predict image files that are in memory.
+
+    Args:
+        contents: the name of each file and its bytes.
+
+    Other Args and Raises are those of `predict`.
+    """
+    model = open_for_predictions(folder, top_k=top_k, sets=sets, unknown=unknown, trust=trust)
+    files = list(contents)
+    return predictions(
+        model,
+        files,
+        lambda i: contents[files[i]],
+        batch_size,
+        top_k=top_k,
+        sets=sets,
+        unknown=unknown,
+    )
+
+
+def open_for_predictions(
+    folder: str | os.PathLike, *, top_k: int, sets: float | None, unknown: bool, trust: bool
+) -> Served:
+    """Load a model, and check that it can give what is asked for; see `predict`."""
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1. Received: top_k={top_k}")
-    files = find_photos(paths)
     model = open_model(folder, trust=trust)
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(
@@ -96,14 +143,13 @@ def predict(
             f"{count} held-out images are too few to tell what fits no class; at least {fewest} "
             "are needed. Leave --unknown out, or add images."
         )
-    return predictions(
-        model, files, batch_size, top_k=top_k, sets=sets, unknown=unknown, progress=progress
-    )
+    return model
 
 
 def predictions(
     model: Served,
     files: list[str],
+    read: Callable[[int], bytes],
     batch_size: int,
     *,
     top_k: int = 1,
@@ -124,7 +170,7 @@ def predictions(
             files,
             answers(
                 model,
-                lambda i: read_regular(files[i]),
+                read,
                 files,
                 batch_size=batch_size,
                 damaged=damaged,

@@ -1,8 +1,8 @@
 from . import gradual as gradual
 from . import optimizers as optimizers
+from .activations import check_epochs as check_epochs
 from .activations import depths_before_all as depths_before_all
 from .activations import depths_of as depths_of
-from .activations import enough_epochs as enough_epochs
 from .activations import last_stages as last_stages
 from .activations import stages_of as stages_of
 from .activations import views_are_used as views_are_used

@@ -110,7 +110,7 @@ def views_are_used(views: int | None, plan: Plan) -> bool:
     return len(plan.everything) <= MOST if views is None else views > 0
 
 
-def enough_epochs(views: int | None, epochs: int | None) -> None:
+def check_epochs(views: int | None, epochs: int | None) -> None:
     """Refuse augmented views that no epoch would see.
 
     The epochs take turns between the images as they are and each of their views.

@@ -1,0 +1,128 @@
+"""The front door in Python: fit on all kinds of data, predict, evaluate, report, save, export."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import crops
+
+import tfxfer
+from tfxfer.errors import RunError
+from tfxfer.run import open_run
+
+CLASSES = ["china", "flower"]
+
+
+@pytest.fixture(scope="module")
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    """60 small photos and their labels."""
+    images = [
+        np.asarray(photo.resize((48, 48)))
+        for name, seed in zip(CLASSES, (1, 2), strict=True)
+        for photo in crops(f"{name}.jpg", 30, seed)
+    ]
+    return np.stack(images), np.repeat([0, 1], 30)
+
+
+@pytest.fixture(scope="module")
+def fitted(arrays, tiny_savedmodel) -> tfxfer.Transfer:
+    model = tfxfer.Transfer(tiny_savedmodel, head="linear", seed=3)
+    return model.fit(*arrays, classes=CLASSES)
+
+
+def test_arrays_are_predicted_as_the_keras_model_says(fitted, arrays):
+    images, _ = arrays
+    found = fitted.predict(images[:4])
+    pixels, expected_range = tfxfer.inputs.image.pixels, fitted.run.value_range()
+    encoded = [tfxfer.data.from_arrays(images, arrays[1]).read(i) for i in range(4)]
+    logits = fitted.model(np.stack([pixels(one, (32, 32), expected_range) for one in encoded]))
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    assert [one.predicted for one in found] == [CLASSES[i] for i in expected.argmax(1)]
+    np.testing.assert_allclose([one.probability for one in found], expected.max(1), atol=1e-5)
+
+
+def test_files_and_folders_are_predicted(fitted, photos):
+    (one,) = fitted.predict(next((photos / "flower").iterdir()), top_k=2)
+    assert {one.predicted, one.others[0][0]} == set(CLASSES)
+    assert len(fitted.predict([str(photos / "china"), photos / "flower"])) == 60
+
+
+def test_a_folder_and_a_dataset_of_keras_are_fitted_to_the_same_photos(photos, tiny_savedmodel):
+    folder = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(photos)
+    batches = keras.utils.image_dataset_from_directory(photos, image_size=(48, 48), verbose=False)
+    dataset = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(batches)
+    assert folder.classes == dataset.classes == CLASSES
+    for one in (folder, dataset):
+        assert one.run.metrics()["test"]["n"] == 10
+
+
+def test_it_is_judged_on_the_test_part_or_on_all_given_arrays(fitted, arrays, photos):
+    assert fitted.evaluate(*arrays)["n"] == 60
+    assert fitted.evaluate(photos)["n"] == 60
+    own = tfxfer.data.from_arrays(*arrays, classes=CLASSES, seed=3)
+    assert fitted.evaluate(own)["accuracy"] == fitted.run.metrics()["test"]["accuracy"]
+
+
+def test_what_is_saved_is_a_run_like_any_other(fitted, arrays, tmp_path):
+    made = tfxfer.load(fitted.run.folder)
+    folder = made.save(tmp_path / "kept")
+    assert open_run(folder).is_own()
+    again = tfxfer.load(folder)
+    first, second = fitted.predict(arrays[0][:3]), again.predict(arrays[0][:3])
+    assert [one.probability for one in first] == [one.probability for one in second]
+    assert again.report() == folder / "report.html"
+    with pytest.raises(RunError, match="kept"):
+        again.save(folder)
+
+
+def test_it_is_exported(fitted, tmp_path):
+    folder = fitted.export(tmp_path / "served")
+    assert (folder / "saved_model.pb").is_file()
+    with pytest.raises(ValueError, match="onnx"):
+        fitted.export(tmp_path / "other", format="onnx")
+
+
+@pytest.mark.parametrize(
+    "head", [keras.layers.Dense, lambda classes: keras.layers.Dense(classes, name="mine")]
+)
+def test_a_head_of_your_own_is_an_argument(head, arrays, tiny_savedmodel):
+    made = tfxfer.Transfer(tiny_savedmodel, head=head).fit(*arrays, epochs=2)
+    assert made.run.metrics()["test"]["n"] > 0
+    assert made.run.settings()["epochs"] == {"value": 2, "origin": "given"}
+
+
+def test_another_recipe_tunes_the_network(arrays, tiny_savedmodel):
+    made = tfxfer.Transfer(tiny_savedmodel).fit(*arrays, recipe="partial", epochs=1, views=0)
+    assert made.run.settings()["chosen"]["value"] in ("frozen", "tuned", "averaged")
+
+
+def test_the_report_says_how_it_was_made(fitted):
+    call = open_run(fitted.run.folder).settings()["call"]["value"]
+    compile(call, "call", "exec")
+    assert "tfxfer.Transfer(" in call and "seed=3" in call and "head='linear'" in call
+    assert call in (fitted.run.folder / "MODEL_CARD.md").read_text()
+
+
+def test_a_notebook_shows_the_figures(fitted):
+    html = fitted._repr_html_()
+    assert f"{fitted.run.metrics()['test']['n']} test photos" in html
+    assert "not fitted" in tfxfer.Transfer("somewhere")._repr_html_()
+
+
+def test_nothing_is_predicted_before_it_is_fitted(arrays):
+    with pytest.raises(RunError, match="fit"):
+        tfxfer.Transfer("somewhere").predict(arrays[0])
+
+
+def test_data_of_no_known_kind_are_named():
+    with pytest.raises(ValueError, match="ndarray"):
+        tfxfer.Transfer("somewhere").fit(np.zeros((4, 8, 8, 3)))
+
+
+def test_a_run_that_is_no_longer_used_leaves_no_folder(arrays, tiny_savedmodel):
+    made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays)
+    folder = Path(made.run.folder)
+    assert folder.is_dir()
+    del made
+    assert not folder.exists()
