@@ -247,7 +247,7 @@ def test_the_readme_has_the_two_commands():
     )
 
 
-@pytest.mark.parametrize("file", ["tfxfer/cli/main.py", "tfxfer/run/folder.py"])
+@pytest.mark.parametrize("file", ["tfxfer/cli/main.py", "tfxfer/run/place.py"])
 def test_what_is_imported_only_when_it_is_needed_is_there(file):
     used = re.findall(r"""room\(['"]([a-z._]+)['"]\)\.(\w+)""", (ROOT / file).read_text())
     assert used

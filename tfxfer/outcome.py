@@ -201,7 +201,7 @@ class Outcome:
         """
         LOG.info("Saving the model")
         run.record(verdict=self.verdict(baselines))
-        if run.engine != "tensorflow":
+        if run.common.engine != "tensorflow":
             self.compare_engine(run, backbone, model)
         run.write_text("labels.txt", "".join(f"{name}\n" for name in self.examples.classes))
         run.write_csv(
@@ -211,7 +211,7 @@ class Outcome:
         )
         metrics, doubt = self.metrics(baselines), None
         what = "The file for predict --sets and --unknown"
-        if found := optional(run, what, lambda: self.doubt_and_figures(run.seed)):
+        if found := optional(run, what, lambda: self.doubt_and_figures(run.common.seed)):
             doubt, figures = found
             metrics |= figures
         run.write_json("metrics.json", metrics)
@@ -232,13 +232,13 @@ class Outcome:
 
     def compare_engine(self, run: Run, backbone: Backbone, model: keras.Model) -> None:
         """Record and print how far an engine's probabilities are from the served model's."""
-        what = f"The comparison of {run.engine} with TensorFlow"
+        what = f"The comparison of {run.common.engine} with TensorFlow"
         found = optional(run, what, lambda: self.difference(backbone, model))
         if found is not None:
             run.record(served_difference=found)
             run.say(
-                f"The probabilities of {run.engine} and of TensorFlow, which serves the model, "
-                f"differ by at most {found:.1e} on {COMPARED} images."
+                f"The probabilities of {run.common.engine} and of TensorFlow, which serves the "
+                f"model, differ by at most {found:.1e} on {COMPARED} images."
             )
 
     def difference(self, backbone: Backbone, model: keras.Model) -> float | None:
@@ -373,7 +373,7 @@ def small_pixels(examples: Examples, run: Run) -> Features:
     found = raw_pixels(
         examples,
         cache=Cache(run.cache_folder),
-        skip_bad_images=run.skip_bad_images,
+        skip_bad_images=run.common.skip_bad_images,
         progress=True,
     )
     if len(found.examples) != len(examples):
@@ -400,7 +400,7 @@ def baselines(features: Features, run: Run) -> Baselines:
             test,
             classes=examples.classes,
             task=examples.task,
-            seed=run.seed,
+            seed=run.common.seed,
             **inputs,
         )
 

@@ -114,19 +114,19 @@ def prepare(
     """
     examples = sources_of_data.load(
         data,
-        data_dir=run.data_dir,
-        seed=run.seed,
-        skip_bad_images=run.skip_bad_images,
+        data_dir=run.common.data_dir,
+        seed=run.common.seed,
+        skip_bad_images=run.common.skip_bad_images,
         cache=run.cache_folder,
     )
     run.say(examples.table(), *examples.notes)
     network = Backbone(
         backbone,
         trainable=False,
-        image_size=run.image_size,
-        value_range=run.value_range,
+        image_size=run.common.image_size,
+        value_range=run.common.value_range,
         batch_norm=batch_norm,
-        trust=run.trust,
+        trust=run.common.trust,
     )
     run.record(
         backbone_fingerprint=network.fingerprint,
@@ -134,9 +134,13 @@ def prepare(
         data_fingerprint=examples.fingerprint,
     )
     extract = Extractor(
-        Cache(run.cache_folder), run.engine, run.engine_precision, run.batch_size, run.strategy
+        Cache(run.cache_folder),
+        run.common.engine,
+        run.common.engine_precision,
+        run.common.batch_size,
+        run.strategy,
     )
-    ranges.settle(network, examples, extract, seed=run.seed)
+    ranges.settle(network, examples, extract, seed=run.common.seed)
     run.record(image_size=network.image_size, value_range=network.value_range)
     return Ready(examples=examples, network=network, extract=extract)
 
@@ -156,7 +160,7 @@ def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") 
         prefix = ready.network.prefix(len(ready.network.stages) if taps else None)
         both = mirrors.are_computed(mirror, len(ready.examples)) if taps else mirror == "yes"
         features = ready.extract(
-            ready.examples, prefix, mirror=both, skip_bad_images=run.skip_bad_images
+            ready.examples, prefix, mirror=both, skip_bad_images=run.common.skip_bad_images
         )
     run.say(*new_notes(ready.examples, features.examples))
     return Extracted(network=ready.network, extract=ready.extract, prefix=prefix, features=features)
@@ -186,7 +190,7 @@ def train_head(run: Run, extracted: Extracted, head: Head, *, epochs: int) -> Re
             examples.where("validation"),
             epochs=epochs,
             units=examples.units,
-            seed=run.seed,
+            seed=run.common.seed,
             strategy=run.strategy,
         )
     if not run.is_main_worker:
@@ -213,7 +217,9 @@ def choose_head(run: Run, extracted: Extracted, head: str, *, mirror: str) -> Re
     features, examples = extracted.features, extracted.examples
     train = examples.where("train")
     with run.timed("head"):
-        choice, part = mirrors.choose_head(mirror, features.take(train), head=head, seed=run.seed)
+        choice, part = mirrors.choose_head(
+            mirror, features.take(train), head=head, seed=run.common.seed
+        )
         run.say(*choice.lines)
         both = len(part.views) == 2
         features = features if both else features.one_side
@@ -258,7 +264,7 @@ def choose_augmentations(
     """
     if augment != "auto":
         return tuple(kind for kind in augment.split("+") if kind != "none")
-    plan = tuning.plan(extracted.examples, run.seed)
+    plan = tuning.plan(extracted.examples, run.common.seed)
     if not whole and not tuning.views_are_used(views, plan):
         return ()
     with run.timed("augmentation"):
@@ -267,7 +273,7 @@ def choose_augmentations(
             plan.folds[0][0],
             extracted.prefix,
             extracted.extract,
-            seed=run.seed,
+            seed=run.common.seed,
         )
 
 
@@ -287,7 +293,7 @@ def last_stages(
         augment: kinds of augmentation of the altered copies.
         views: how many altered copies of each photo are made; with None some are tried.
     """
-    plan = tuning.plan(extracted.examples, run.seed)
+    plan = tuning.plan(extracted.examples, run.common.seed)
     with run.timed("activations"):
         return [
             tuning.last_stages(
@@ -298,7 +304,7 @@ def last_stages(
                 extracted.extract,
                 views=views if augment else 0,
                 augment=augment,
-                seed=run.seed,
+                seed=run.common.seed,
                 folder=run.folder / TUNING,
             )
             for depth in depths
@@ -318,7 +324,7 @@ def whole_network(
         extracted.network,
         extracted.features,
         augment=augment,
-        batch_size=run.batch_size,
+        batch_size=run.common.batch_size,
         service=service,
     )
 
@@ -345,18 +351,18 @@ def tune(
         found = tuning.compete(
             sources,
             features,
-            tuning.plan(extracted.examples, run.seed),
+            tuning.plan(extracted.examples, run.common.seed),
             head=head,
             epochs=epochs,
             rate=rate,
             gradual=gradual,
-            batch_size=run.global_batch,
+            batch_size=run.common.step_size,
             minutes=minutes,
-            seed=run.seed,
+            seed=run.common.seed,
             folder=run.folder / TUNING,
             show=board(run),
             strategy=run.strategy,
-            precision=run.precision,
+            precision=run.common.precision,
         )
     if not run.is_main_worker:
         return None
@@ -450,7 +456,9 @@ def settle(found: Competition, features: Features, network: Backbone, run: Run) 
     )
     layer = found.fitted.layer()
     model = found.model or joined(network, taps, layer, features)
-    pixels = Pixels(features.examples, network.image_size, network.value_range, run.batch_size)
+    pixels = Pixels(
+        features.examples, network.image_size, network.value_range, run.common.batch_size
+    )
     if found.model:
         answers = outcome.of_model(pixels, model, features)
     else:

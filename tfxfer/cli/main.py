@@ -133,7 +133,7 @@ class Recipes(click.Group):
         """Make the command of a built-in recipe, or of one in a file."""
         recipe = room("recipe")
         function = recipe.find(name)
-        house = recipe.options(room("run.folder").Run.__init__)
+        house = [*recipe.options(room("run").Place), *recipe.options(room("run").Common)]
         names = {option.name for option in house}
         own = recipe.options(function)
         if taken := names & {option.name for option in own}:
@@ -212,9 +212,9 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
         if context.get_parameter_source(key) not in (click.core.ParameterSource.DEFAULT, None)
     ]
     house = {key: value for key, value in values.items() if key not in mine}
-    if any(variable in os.environ for variable in room("run.folder").CLUSTERS):
+    if any(variable in os.environ for variable in room("run").CLUSTERS):
         start_tensorflow()  # the run asks it for its place among the workers
-    run = room("run.folder").Run(
+    run = room("run").Run(
         recipe=name, options={key: values[key] for key in mine}, given=given, **house
     )
     try:
@@ -277,7 +277,7 @@ def how_to_go_on(recipe: str, folder: Path) -> str:
     return (
         ""
         if room("distribute.launch").ENV in os.environ
-        else f" Go on with: {room('run.folder').again(recipe, folder)}"
+        else f" Go on with: {room('run').again(recipe, folder)}"
     )
 
 
@@ -467,8 +467,8 @@ def evaluate(
     source, kind = str(photos or data), form_of(to)
     if not Path(folder, "settings.json").is_file() and Path(source, "settings.json").is_file():
         raise click.UsageError("The run comes first: tfxfer evaluate RUN photos/.")
-    own = room("run.folder").open_run(folder).settings().get("data", {}).get("value")
-    if not room("run.folder").same(own, source):
+    own = room("run").open_run(folder).settings().get("data", {}).get("value")
+    if not room("run").same(own, source):
         check_data(source, judging=True)
     start_tensorflow()
     serving = room("serving")
@@ -545,7 +545,7 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
             raise click.UsageError(
                 f"--{option.replace('_', '-')} is for --format {whose}; received --format {form}."
             )
-    room("run.folder").open_run(folder)
+    room("run").open_run(folder)
     start_tensorflow()
     serving = room("serving")
     write = {
@@ -563,7 +563,7 @@ def report(folder: Path) -> None:
 
     The files are report.html, report.json and MODEL_CARD.md in RUN, the folder of a finished run.
     """
-    room("run.folder").open_run(folder)
+    room("run").open_run(folder)
     start_tensorflow()
     click.echo(f"Report: {one_line(str(room('report').write_again(folder)))}")
 
@@ -857,8 +857,7 @@ def copy(recipe: str, file: Path) -> None:
 @click.option("--clear", is_flag=True, help="Delete everything in the cache.")
 def cache(folder: Path | None, clear: bool) -> None:
     """Show or clear the computed features that are kept."""
-    house = room("cache")
-    kept = house.Cache(folder or house.default_folder())
+    kept = room("cache").Cache(folder or room("cache").default_folder())
     if clear:
         click.echo(f"{kept.clear() / 2**20:.1f} MiB freed in {one_line(str(kept.folder))}")
         return

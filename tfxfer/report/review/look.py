@@ -109,7 +109,7 @@ def look(
     if found.mapped is not None and not len(found.mapped) and len(found.judged) >= FEWEST_OF_MAP:
         notes.append("There is no map: the network sees no difference between the held-out images.")
     LOG.info("Looking for what answers hang on")
-    explain = partial(explained, model, examples, network=network, batch_size=run.batch_size)
+    explain = partial(explained, model, examples, network=network, batch_size=run.common.batch_size)
     heats = several(
         run,
         "The pictures of what answers hang on",
@@ -145,7 +145,9 @@ def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, 
     what = "The list of pictures that look broken"
     strange = optional(run, what, lambda: find_odd(examples, small_pixels(examples, run)))
     labels = examples.labels[judged]
-    drawn = optional(run, "The map", lambda: place_on_plane(output, judged, labels, seed=run.seed))
+    drawn = optional(
+        run, "The map", lambda: place_on_plane(output, judged, labels, seed=run.common.seed)
+    )
     mapped, places = (None, np.zeros((0, 2))) if drawn is None else drawn
     # Of the right answers, at most one of each class is explained.
     first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
@@ -153,7 +155,7 @@ def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, 
     return Found(
         judged=judged,
         mistakes=mistakes,
-        right=drawn_by_lot(right, examples.labels, RIGHT, seed=run.seed),
+        right=drawn_by_lot(right, examples.labels, RIGHT, seed=run.common.seed),
         doubtful=doubtful,
         examined=examined,
         pairs=pairs or [],
