@@ -7,6 +7,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 from test_data import folder, notes
 
+import tfxfer
 from tfxfer.data import from_arrays, from_dataset
 from tfxfer.errors import DataError
 
@@ -162,3 +163,23 @@ def test_parts_of_the_same_images_are_no_parts():
     data = SLICES((PICTURES, TRUE))
     with pytest.raises(DataError, match="also in validation or test"):
         from_dataset(data, test=data)
+
+
+def test_examples_are_a_dataset_for_fit_on_the_networks_scale(photos, tiny_savedmodel):
+    examples = tfxfer.data.load(photos)
+    backbone = tfxfer.Backbone(tiny_savedmodel, trainable=False, value_range=(-1, 1))
+    batches = examples.dataset("test", backbone, batch_size=4)
+    assert batches.class_names == ["china", "flower"]
+    images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+    rows = examples.where("test")
+    np.testing.assert_array_equal(labels, examples.labels[rows])
+    expected = tfxfer.inputs.image.pixels(examples.read(int(rows[5])), (32, 32), (-1.0, 1.0))
+    np.testing.assert_array_equal(images[5], expected)
+
+
+def test_each_epoch_of_the_training_part_has_an_order_of_its_own(photos, tiny_savedmodel):
+    examples = tfxfer.data.load(photos)
+    backbone = tfxfer.Backbone(tiny_savedmodel, trainable=False)
+    batches = examples.dataset("train", backbone, batch_size=8)
+    first, second = (np.concatenate([labels for _, labels in batches]) for _ in range(2))
+    assert sorted(first) == sorted(second) and first.tolist() != second.tolist()

@@ -15,9 +15,9 @@ from tfxfer.data import from_arrays, load
 from tfxfer.inputs.image.occlusion import occlusion
 from tfxfer.report.review.chart import place_on_plane
 from tfxfer.report.review.duplicates import find_nearest
-from tfxfer.report.review.labels import find_suspects
 from tfxfer.report.review.look import drawn_by_lot
 from tfxfer.report.review.odd import find_odd, said_of_many
+from tfxfer.tasks.suspects import find_suspects
 
 
 def test_a_wrong_label_is_suspected_and_the_right_one_is_suggested():

@@ -1,6 +1,7 @@
 """`Examples`, a frozen list of labelled images, which all kinds of data become."""
 
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -162,6 +163,38 @@ class Examples:
             *zip(self.files, self.digests, self.labels.tolist(), self.splits, strict=True),
         ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def dataset(
+        self,
+        split: str,
+        network: Any,
+        *,
+        batch_size: int = 32,
+        shuffle: bool | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Return the images and labels of one split as a `tf.data.Dataset`, for `model.fit`.
+
+        Args:
+            split: "train", "validation" or "test".
+            network: a `tfxfer.Backbone`, or anything with its `image_size` and `value_range`.
+            shuffle: whether each epoch has an order of its own; by default only that of train.
+            seed: seed of these orders.
+
+        Returns:
+            batches of images, float32 [B, H, W, 3] in the network's range, and labels, int32 [B].
+            `class_names` are the classes, as in `keras.utils.image_dataset_from_directory`.
+        """
+        # TensorFlow is loaded only here: examples are also read without it.
+        pixels = importlib.import_module("tfxfer.data.pixels")
+        return pixels.as_dataset(
+            self,
+            split,
+            network,
+            batch_size=batch_size,
+            shuffle=split == "train" if shuffle is None else shuffle,
+            seed=seed,
+        )
 
     def counts(self) -> dict[str, np.ndarray]:
         """Return the number of images of each class for each split, int64 [classes]."""

@@ -1,8 +1,8 @@
 """Features of every example from the frozen network, kept on disk and looked up by content."""
 
+from tfxfer.data.pixels import Pixels, named, reason
 from tfxfer.features.computation import Computation, compute_shards, key_of, of_pixels, of_prefix
 from tfxfer.features.extraction import Extractor, extract, find_missing, raw_pixels
-from tfxfer.features.pixels import Pixels, named, reason
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Columns, Features
 

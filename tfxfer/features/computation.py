@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.backbone import Prefix
+from tfxfer.data.pixels import Pixels
 from tfxfer.features.engines import ENGINES, Engine
-from tfxfer.features.pixels import Pixels
 from tfxfer.inputs.image import decode as preprocess
 from tfxfer.inputs.image.augment import augment_images as augmented_pixels
 from tfxfer.inputs.image.augment import seed_of

@@ -16,10 +16,10 @@ import tensorflow as tf
 from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, drop_undecodable
+from tfxfer.data.pixels import Pixels, named
 from tfxfer.distribute.workers import Strategy, barrier, place
 from tfxfer.errors import ImageError
 from tfxfer.features.computation import Computation, compute_shards, of_pixels, of_prefix
-from tfxfer.features.pixels import Pixels, named
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
 from tfxfer.process import memory

@@ -3,7 +3,7 @@
 `predict`, `evaluate` and `export` share one graph, so that they always agree:
 
     encoded bytes ─preprocess.pixels─> pixels ─network, one graph of constants─> features
-    features ─head─> logits ─softmax─> probabilities
+    features ─head─> logits ─task─> probabilities
 
 model       a finished run, or an export of one, that is ready to answer
 weigh       what a model.keras would unpack to, checked before it is opened

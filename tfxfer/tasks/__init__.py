@@ -3,6 +3,7 @@
 task        the functions of a kind of answer, and `find`, which looks a kind up by its name
 classify    one class of several: labels, probabilities, losses, scores and figures
 figures     the figures of `classify`, with their intervals
+suspects    examples of `classify` whose label looks wrong
 sets        prediction sets: several classes, with the promise that the right one is among them
 scores      the paired comparison of scores, for every kind of answer
 """

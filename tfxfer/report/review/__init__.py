@@ -3,7 +3,6 @@
 It is computed from examples, features and answers, and written to the run's folder for its report.
 
 look          all of it: review.json, thumbnails.zip, label_errors.csv
-labels        suspected label errors
 duplicates    the most similar pictures of different parts of the data
 odd           pictures that look broken
 chart         all held-out examples on one plane

@@ -20,10 +20,10 @@ from tfxfer.outcome import Outcome, small_pixels
 from tfxfer.report.review.chart import FEWEST as FEWEST_OF_MAP
 from tfxfer.report.review.chart import place_on_plane
 from tfxfer.report.review.duplicates import find_nearest
-from tfxfer.report.review.labels import find_suspects
 from tfxfer.report.review.odd import find_odd, said_of_many
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional, several
+from tfxfer.tasks.suspects import find_suspects
 
 LOG = logging.getLogger(__name__)
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3

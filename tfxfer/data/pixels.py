@@ -4,12 +4,12 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from tfxfer.data import Examples
+from tfxfer.data.examples import Examples
 from tfxfer.errors import ImageError
 from tfxfer.inputs.image import decode as preprocess
 from tfxfer.inputs.image.headers import apart
@@ -91,15 +91,22 @@ class Pixels:
 
     def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The images one by one, float32 [H, W, 3]; large ones are decoded one at a time."""
+        positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
+        return without_autotuning(self.decoded(positions).map(lambda position, image: image))
 
-        def complete(position: tf.Tensor, pixels: tf.Tensor, large: tf.Tensor) -> tf.Tensor:
+    def decoded(self, positions: tf.data.Dataset) -> tf.data.Dataset:
+        """Each position of a dataset with its image, float32 [H, W, 3]."""
+
+        def begin(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            return position, *self.decode_unless_large(self._read(position))
+
+        def complete(
+            position: tf.Tensor, pixels: tf.Tensor, large: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
             image = tf.cond(large, lambda: self.decode(self._read(position)), lambda: pixels)
-            return tf.ensure_shape(image, (*self.image_size, 3))
+            return position, tf.ensure_shape(image, (*self.image_size, 3))
 
-        found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        return tf.data.Dataset.zip(found, self._unless_large(todo)).map(
-            lambda position, decoded: complete(position, *decoded)
-        )
+        return positions.map(begin, num_parallel_calls=tf.data.AUTOTUNE).map(complete)
 
     def _unless_large(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The images, float32 [H, W, 3], and whether each is so large that it was not decoded."""
@@ -130,6 +137,38 @@ class Pixels:
             except (tf.errors.OpError, OSError, ValueError) as error:
                 found[position] = reason(error)
         return found
+
+
+class Expects(Protocol):
+    """A network, as far as images must fit it."""
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def value_range(self) -> tuple[float, float]: ...
+
+
+def as_dataset(
+    examples: Examples,
+    split: str,
+    network: Expects,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    seed: int,
+) -> tf.data.Dataset:
+    """Return batches of the images and labels of one split; see `Examples.dataset`."""
+    indices = examples.where(split)
+    pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
+    positions = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64))
+    if shuffle and len(indices):
+        positions = positions.shuffle(len(indices), seed, reshuffle_each_iteration=True)
+    labels = tf.constant(examples.labels)
+    labelled = pixels.decoded(positions).map(lambda i, image: (image, tf.gather(labels, i)))
+    found = without_autotuning(labelled.batch(batch_size).prefetch(2))
+    found.class_names = list(examples.classes)  # as `image_dataset_from_directory` has them
+    return found
 
 
 @lru_cache
