@@ -96,7 +96,7 @@ def plain(backbone: Backbone) -> Way:
 def bare_openvino(prefix: Prefix, size: int) -> Way:
     import openvino
 
-    shape, graph = [size, *prefix.image_size, 3], tf.Graph()
+    shape, graph = [size, *prefix.takes.shape], tf.Graph()
     with graph.as_default():
         pixels = tf.compat.v1.placeholder(tf.float32, shape, name="images")
         tf.graph_util.import_graph_def(needed(prefix), input_map={prefix.input: pixels}, name="")
@@ -174,7 +174,7 @@ def rates(found: dict[str, Way], x: np.ndarray, rounds: int) -> dict[str, np.nda
 
 def decoding(examples: data.Examples, prefix: Prefix) -> float:
     """Images per second of decoding alone."""
-    pixels = Pixels(examples, prefix.image_size, prefix.value_range, 32)
+    pixels = Pixels(examples, prefix.takes, 32)
     done, began = 0, 0.0
     for positions, _ in pixels.batches(range(len(examples)), None):
         began, done = (time.perf_counter(), 0) if not began else (began, done + len(positions))
@@ -309,7 +309,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> int:
         f"{os.cpu_count()} cores, {'AMX' if amx else 'no AMX'}"
     )
 
-    pixels = Pixels(examples, prefix.image_size, prefix.value_range, ROUND)
+    pixels = Pixels(examples, prefix.takes, ROUND)
     x = next(iter(pixels.batches(range(ROUND), None)))[1]
     found = rates(ways(tapped, prefix), x, options.rounds)
     for name, values in found.items():

@@ -95,9 +95,9 @@ def training(images: int, epochs: int) -> bool:
             np.concatenate(
                 [
                     batch
-                    for _, batch in Pixels(
-                        examples, whole.image_size, whole.value_range, BATCH
-                    ).batches(rows.tolist(), None)
+                    for _, batch in Pixels(examples, whole.takes, BATCH).batches(
+                        rows.tolist(), None
+                    )
                 ]
             )
         )
@@ -141,12 +141,12 @@ def averaged(images: int) -> bool:
         heads = Heads(features, "auto", 0, tf.distribute.get_strategy())
         frozen = heads.frozen(rows).choice.fitted
         start = heads.start(rows)
-        models = {"frozen": join(network.tapped(frozen.taps), frozen.layer(), network.image_size)}
+        models = {"frozen": join(network.tapped(frozen.taps), frozen.layer(), network.entry_shape)}
         for depth in DEPTHS:
             source = last_stages(network, depth, features, plan=parts, extract=extractor)
             model, _ = source.build(start)
             models[f"mean, {depth} stages"] = source.average(model, start, frozen, 0.5, False)
-        pixels = Pixels(examples, network.image_size, network.value_range, BATCH)
+        pixels = Pixels(examples, network.takes, BATCH)
         ready = np.concatenate([batch for _, batch in pixels.batches(range(images), None)])
         seconds: dict[str, list[float]] = {name: [] for name in models}
         for _ in range(ROUNDS + 1):

@@ -33,6 +33,7 @@ from extract import make
 from tfxfer import data, serving
 from tfxfer.backbone import Backbone
 from tfxfer.features import Pixels, compute_shards, of_prefix
+from tfxfer.inputs.image import ImageInput
 from tfxfer.run import open_run
 from tfxfer.serving.litert import run_lite
 from tfxfer.serving.model import load_model, open_network
@@ -77,7 +78,7 @@ def requests(run: Path, to: Path, folder: Path, rounds: int) -> bool:
     pixels = network.decode(files)[0]
     call = tf.function(
         lambda x: network.call(x)["probabilities"],
-        input_signature=[tf.TensorSpec((None, *network.image_size, 3), tf.float32)],
+        input_signature=[tf.TensorSpec((None, *network.takes.shape), tf.float32)],
     )
     ways = {
         "network": lambda: call(pixels),
@@ -114,7 +115,7 @@ def streams(run: Path, folder: Path, count: int) -> bool:
         (
             n
             for n, _ in compute_shards(
-                how, Pixels(examples, how.image_size, how.value_range, BATCH), [positions], bad=None
+                how, Pixels(examples, how.takes, BATCH), [positions], bad=None
             )
         ),
         count,
@@ -140,8 +141,7 @@ def phones(run: Path, to: Path) -> bool:
     test = examples.where("test")
     pixels = Pixels(
         examples,
-        tuple(settings["image_size"]["value"]),
-        tuple(settings["value_range"]["value"]),
+        ImageInput(tuple(settings["image_size"]["value"]), tuple(settings["value_range"]["value"])),
         BATCH,
     )
     truth, model = examples.labels[test], load_model(run / "model.keras")

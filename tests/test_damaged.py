@@ -245,7 +245,7 @@ def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
     backbone = Backbone(tiny_savedmodel, trainable=False, value_range=(-1, 1))
     return write_run(
         tmp_path_factory.mktemp("runs") / "frozen-1",
-        heads.join(backbone, keras.layers.Dense(len(CLASSES)), SIZE),
+        heads.join(backbone, keras.layers.Dense(len(CLASSES)), (*SIZE, 3)),
     )
 
 

@@ -14,6 +14,7 @@ from tfxfer.features.engines import (
     openvino_engine,
     tensorflow_engine,
 )
+from tfxfer.inputs.image import ImageInput
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,7 @@ def normalised(kind: str) -> Prefix:
         graph=graph.as_graph_def(),
         input="pixels:0",
         output="features:0",
-        image_size=(16, 16),
-        value_range=(0.0, 1.0),
+        takes=ImageInput((16, 16)),
         width=width,
         feature_size=width,
         tap_widths=(),
@@ -159,8 +159,7 @@ def test_openvino_names_what_it_can_not_take(prefix):
         graph=graph.as_graph_def(),
         input="pixels:0",
         output="features:0",
-        image_size=(32, 32),
-        value_range=(0.0, 1.0),
+        takes=ImageInput((32, 32)),
         width=9,
         feature_size=9,
         tap_widths=(),

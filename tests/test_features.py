@@ -81,12 +81,7 @@ def picture(seed: int) -> bytes:
 
 
 def expected(examples: Examples, prefix: Prefix, tiny: str) -> np.ndarray:
-    pixels = tf.stack(
-        [
-            preprocess.pixels(examples.read(i), prefix.image_size, prefix.value_range)
-            for i in range(len(examples))
-        ]
-    )
+    pixels = tf.stack([prefix.takes.decode(examples.read(i)) for i in range(len(examples))])
     return Backbone(tiny, trainable=False, taps=3)(pixels).numpy()
 
 
@@ -108,7 +103,7 @@ def test_the_output_alone_is_the_first_columns_of_the_last_tap(
     examples, prefix, cache, tiny_savedmodel
 ):
     found = extract(examples, prefix, cache=cache, progress=False)
-    pixels = preprocess.pixels(examples.read(3), prefix.image_size)
+    pixels = prefix.takes.decode(examples.read(3))
     np.testing.assert_allclose(
         found.output[3], Backbone(tiny_savedmodel, trainable=False)(pixels[None])[0], atol=2e-5
     )
@@ -150,9 +145,7 @@ def test_the_same_picture_twice_is_computed_once(prefix, cache, tmp_path):
 def test_a_mirrored_feature_is_the_mean_of_both_views(examples, prefix, cache, tiny_savedmodel):
     plain = extract(examples, prefix, cache=cache, progress=False)[:]
     both = extract(examples, prefix, cache=cache, mirror=True, progress=False)
-    pixels = tf.stack(
-        [preprocess.pixels(examples.read(i), prefix.image_size)[:, ::-1] for i in range(4)]
-    )
+    pixels = tf.stack([prefix.takes.decode(examples.read(i))[:, ::-1] for i in range(4)])
     mirrored = Backbone(tiny_savedmodel, trainable=False, taps=3)(pixels).numpy()
     np.testing.assert_allclose(both[:4], (plain[:4] + mirrored) / 2, atol=2e-5)
     assert both.one_side[:].tobytes() == plain.tobytes()

@@ -140,14 +140,14 @@ class Columns(keras.layers.Layer):
 
 def test_joined_the_model_goes_from_pixels_to_logits():
     head = keras.layers.Dense(2)
-    model = join(Columns(), head, (8, 10))
+    model = join(Columns(), head, (8, 10, 3))
     x = np.random.default_rng(0).random((3, 8, 10, 3), np.float32)
     assert model.input_shape == (None, 8, 10, 3) and model.output_shape == (None, 2)
     np.testing.assert_allclose(model(x).numpy(), head(Columns()(x)).numpy(), atol=1e-6)
 
 
 def test_with_mirror_an_image_and_its_mirror_image_get_the_same_logits():
-    model = join(Columns(), keras.layers.Dense(2), (8, 10), mirror=True)
+    model = join(Columns(), keras.layers.Dense(2), (8, 10, 3), mirror=True)
     x = np.random.default_rng(0).random((3, 8, 10, 3), np.float32)
     np.testing.assert_allclose(model(x).numpy(), model(x[:, :, ::-1]).numpy(), atol=1e-6)
     assert not np.allclose(model(x).numpy(), model(x[:, ::-1, :, ::-1] * 0.5).numpy(), atol=1e-3)
@@ -157,7 +157,7 @@ def test_a_joined_model_with_mirror_saves_and_loads(tmp_path):
     backbone = keras.Sequential(
         [keras.Input((8, 10, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()]
     )
-    model = join(backbone, keras.layers.Dense(2), (8, 10), mirror=True)
+    model = join(backbone, keras.layers.Dense(2), (8, 10, 3), mirror=True)
     model.save(tmp_path / "model.keras")
     x = np.random.default_rng(0).random((3, 8, 10, 3), np.float32)
     np.testing.assert_array_equal(

@@ -24,6 +24,7 @@ from tfxfer.cache import Cache
 from tfxfer.errors import DataError, ImageError
 from tfxfer.features import extract, raw_pixels
 from tfxfer.files import read_regular
+from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image.check import problem
 from tfxfer.inputs.image.decode import pixels
 from tfxfer.limits import MOST_BYTES, MOST_SCANS
@@ -112,7 +113,7 @@ def alone():
 @pytest.fixture(scope="module")
 def served():
     """The decoder of an export that answers bad images with null."""
-    function = decoder(SIZE, (0.0, 1.0), "null")
+    function = decoder(ImageInput(SIZE), "null")
     spec = [tf.TensorSpec((None,), tf.string)]
     return tf.function(function, input_signature=spec, autograph=False)
 
@@ -250,7 +251,7 @@ def prefix(tiny_savedmodel) -> Prefix:
 def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
     """A finished run of a head with random weights."""
     head = keras.layers.Dense(len(CLASSES))
-    model = heads.join(Backbone(tiny_savedmodel, trainable=False), head, (32, 32))
+    model = heads.join(Backbone(tiny_savedmodel, trainable=False), head, (32, 32, 3))
     return write_run(tmp_path_factory.mktemp("runs") / "run", model)
 
 

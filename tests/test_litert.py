@@ -63,7 +63,7 @@ def run_folder(tmp_path_factory, tiny_savedmodel, photos) -> Path:
     head = keras.Sequential([heads.TapNormalization(backbone.tap_widths), keras.layers.Dense(2)])
     return write_run(
         tmp_path_factory.mktemp("runs") / "run",
-        heads.join(backbone, head, SIZE),
+        heads.join(backbone, head, (*SIZE, 3)),
         classes=CLASSES,
         data=photos,
     )
@@ -224,7 +224,7 @@ def test_a_mirrored_run_keeps_its_answers_in_int8(tiny_savedmodel, photos, pixel
     head = keras.Sequential([heads.TapNormalization(backbone.tap_widths), keras.layers.Dense(2)])
     folder = write_run(
         tmp_path / "run",
-        heads.join(backbone, head, SIZE, mirror=True),
+        heads.join(backbone, head, (*SIZE, 3), mirror=True),
         classes=CLASSES,
         data=photos,
     )
@@ -278,7 +278,9 @@ def test_a_head_that_litert_can_not_hold_is_named(tiny_savedmodel, photos, tmp_p
 
 
 def test_images_that_are_gone_are_said(tiny_savedmodel, tmp_path):
-    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE)
+    model = heads.join(
+        Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), (*SIZE, 3)
+    )
     folder = write_run(tmp_path / "run", model, classes=CLASSES, data=tmp_path / "gone")
     with pytest.raises(
         DataError,

@@ -89,8 +89,8 @@ def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
     examples = load(folder)
     backbone = Backbone(tiny_savedmodel, trainable=False)
     head = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2)])
-    model = join(backbone, head, backbone.image_size)
-    pixels = Pixels(examples, backbone.image_size, backbone.value_range, 4)
+    model = join(backbone, head, backbone.entry_shape)
+    pixels = Pixels(examples, backbone.takes, 4)
     answers = of_model(
         pixels, model, Features(examples=examples, views=(), tap_widths=(), feature_size=16)
     )

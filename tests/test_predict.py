@@ -31,7 +31,7 @@ def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
     backbone = Backbone(tiny_savedmodel, trainable=False, value_range=(-1, 1))
     return write_run(
         tmp_path_factory.mktemp("runs") / "frozen-1",
-        heads.join(backbone, keras.layers.Dense(len(CLASSES)), SIZE),
+        heads.join(backbone, keras.layers.Dense(len(CLASSES)), (*SIZE, 3)),
     )
 
 
@@ -243,7 +243,9 @@ def test_more_than_one_in_twenty_photos_unlike_every_class_are_told(
 
 
 def test_what_knows_no_unknown_photos_counts_none(tiny_savedmodel, photos, tmp_path, caplog):
-    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE)
+    model = heads.join(
+        Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), (*SIZE, 3)
+    )
     for name, how in (("none", {"thresholds": False}), ("few", {"known": 18})):
         folder = write_run(tmp_path / name, model, **how)
         assert told(caplog, lambda folder=folder: serving.predict(folder, [photos])) == []
@@ -252,7 +254,9 @@ def test_what_knows_no_unknown_photos_counts_none(tiny_savedmodel, photos, tmp_p
 def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(
     tiny_savedmodel, photos, tmp_path
 ):
-    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE)
+    model = heads.join(
+        Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), (*SIZE, 3)
+    )
     folder = write_run(tmp_path / "run", model, thresholds=False)
     for how in ({"sets": 0.9}, {"unknown": True}):
         with pytest.raises(
@@ -269,7 +273,7 @@ def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(
 def test_too_few_held_out_images_say_nothing_of_unknown_ones(tiny_savedmodel, photos, tmp_path):
     folder = write_run(
         tmp_path / "run",
-        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE),
+        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), (*SIZE, 3)),
         known=18,
     )
     with pytest.raises(
@@ -432,7 +436,9 @@ def test_of_data_with_a_test_part_that_part_is_judged(run_folder, photos, tmp_pa
 def test_of_the_runs_own_data_the_test_part_of_its_split_is_judged(
     tiny_savedmodel, photos, tmp_path
 ):
-    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE)
+    model = heads.join(
+        Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), (*SIZE, 3)
+    )
     folder = write_run(tmp_path / "run", model, classes=("china", "flower"), data=photos)
     assert serving.evaluate(folder, photos)["n"] == len(load(photos).where("test"))
 

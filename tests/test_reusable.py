@@ -58,7 +58,7 @@ def tuned(tmp_path_factory, original, images):
     """A run whose backbone was trained, BatchNorm statistics too, and reads pixels from -1 to 1."""
     keras.utils.set_random_seed(0)
     backbone = Backbone(original, value_range=(-1, 1), batch_norm="train")
-    model = heads.join(backbone, keras.layers.Dense(3), SIZE)
+    model = heads.join(backbone, keras.layers.Dense(3), (*SIZE, 3))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(2 * images - 1, np.arange(16) % 3, epochs=2, verbose=0)
     return backbone, write_run(tmp_path_factory.mktemp("run") / "run", model)
@@ -84,7 +84,7 @@ def test_it_is_unfrozen_in_part_and_tuned_again(exported, images):
     backbone = Backbone(exported, batch_norm="inference")
     backbone.unfreeze(1)
     before = {v.path: v.numpy() for v in backbone.variables}
-    model = heads.join(backbone, keras.layers.Dense(2), SIZE)
+    model = heads.join(backbone, keras.layers.Dense(2), (*SIZE, 3))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(images, np.arange(16) % 2, verbose=0)
     moved = {v.path for v in backbone.variables if np.any(v.numpy() != before[v.path])}
@@ -136,7 +136,7 @@ def test_tensorflow_hub_fine_tunes_it_under_keras_2(tuned, exported):
 def test_a_model_without_a_backbone_has_nothing_to_transfer_from(tiny_savedmodel, tmp_path):
     folder = write_run(
         tmp_path / "run",
-        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE),
+        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), (*SIZE, 3)),
     )
     keras.Sequential(
         [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]

@@ -51,7 +51,9 @@ def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
     keras.utils.set_random_seed(1)
     backbone = Backbone(tiny_savedmodel, trainable=False, value_range=(-1, 1))
     head = keras.Sequential([keras.layers.LayerNormalization(), keras.layers.Dense(len(CLASSES))])
-    return write_run(tmp_path_factory.mktemp("runs") / "frozen-1", heads.join(backbone, head, SIZE))
+    return write_run(
+        tmp_path_factory.mktemp("runs") / "frozen-1", heads.join(backbone, head, (*SIZE, 3))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +162,7 @@ def test_features_of_a_mirrored_run_are_the_mean_of_both_sides(
 ):
     backbone = Backbone(tiny_savedmodel, trainable=False)
     folder = write_run(
-        tmp_path / "run", heads.join(backbone, keras.layers.Dense(3), SIZE, mirror=True)
+        tmp_path / "run", heads.join(backbone, keras.layers.Dense(3), (*SIZE, 3), mirror=True)
     )
     pixels = tf.stack([preprocess.pixels(one, SIZE) for one in read(all_kinds)])
     expected = (backbone(pixels) + backbone(pixels[:, :, ::-1])) / 2
@@ -398,7 +400,9 @@ METRICS = {
 
 
 def test_a_model_that_is_not_accurate_enough_is_not_exported(tiny_savedmodel, tmp_path):
-    model = heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), SIZE)
+    model = heads.join(
+        Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), (*SIZE, 3)
+    )
     run = write_run(tmp_path / "run", model, metrics=METRICS)
     text = (
         r"has an accuracy of 0\.860 on test \(95 % interval 0\.790 to 0\.910, n = 120\); "
@@ -480,7 +484,7 @@ def test_a_layer_that_is_not_imported_is_named(tmp_path):
 def test_labels_that_do_not_fit_the_model_are_refused(tiny_savedmodel, tmp_path):
     folder = write_run(
         tmp_path / "run",
-        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), SIZE),
+        heads.join(Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(2), (*SIZE, 3)),
     )
     with pytest.raises(
         ServingError,

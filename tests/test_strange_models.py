@@ -55,7 +55,7 @@ def honest(tiny_savedmodel, tmp_path_factory) -> dict[str, bytes]:
     """The members of an honest file."""
     path = tmp_path_factory.mktemp("honest") / "model.keras"
     network = Backbone(tiny_savedmodel, trainable=False)
-    heads.join(network, keras.layers.Dense(len(CLASSES)), SIZE).save(path)
+    heads.join(network, keras.layers.Dense(len(CLASSES)), (*SIZE, 3)).save(path)
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -535,7 +535,7 @@ def strangers_run(tiny_savedmodel, tmp_path_factory) -> Path:
     """A run of which only the model was changed, with a manifest that fits."""
     folder = tmp_path_factory.mktemp("stranger") / "run"
     network = Backbone(tiny_savedmodel, trainable=False)
-    write_run(folder, heads.join(network, keras.layers.Dense(len(CLASSES)), SIZE))
+    write_run(folder, heads.join(network, keras.layers.Dense(len(CLASSES)), (*SIZE, 3)))
     with zipfile.ZipFile(folder / "model.keras") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(members["config.json"])

@@ -33,6 +33,7 @@ from tfxfer.tuning.guard import Plan, interpolate_weights, plan, verdict
 from tfxfer.tuning.optimizers import layerwise
 from tfxfer.tuning.picking import Costs, describe_seconds, pick_setting
 from tfxfer.tuning.setting import Setting, Way, prepare_fold, train_before
+from tfxfer.tuning.source import count_pieces
 from tfxfer.tuning.training import HeldOut, ignore, prepare_training, train
 
 X = np.random.default_rng(0).random((24, 6), dtype=np.float32)
@@ -523,7 +524,7 @@ def linear_head(features, rows):
 
 
 def answers_from_files(model, network, features, rows):
-    pixels = Pixels(features.examples, network.image_size, network.value_range, 8)
+    pixels = Pixels(features.examples, network.takes, 8)
     return model.predict(pixels.dataset(rows).batch(8), verbose=0)
 
 
@@ -599,7 +600,7 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
     seen, held = how.folds[0]
     source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     _, _, average = averaged(source, features, both_sides, seen)
-    pixels = Pixels(features.examples, network.image_size, network.value_range, 8)
+    pixels = Pixels(features.examples, network.takes, 8)
     found = of_model(pixels, average, both_sides).outputs(held)
     np.testing.assert_allclose(found, both_sides.output[held], atol=2e-5)
 
@@ -1021,10 +1022,9 @@ def test_a_cpu_trains_on_few_large_images_at_once(world, tmp_path):
     network, features = world[:2]
     source = tuning.from_pixels(network, features)
     one, several = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert source.pieces(32, one) == 1  # of images of 32 x 32 pixels
-    large = replace(source, at_once=8)
-    assert [large.pieces(size, one) for size in (8, 20, 32)] == [1, 3, 4]
-    assert large.pieces(32, several) == 1
+    assert count_pieces(source.at_once, 32, one) == 1  # of images of 32 x 32 pixels
+    assert [count_pieces(8, size, one) for size in (8, 20, 32)] == [1, 3, 4]
+    assert count_pieces(8, 32, several) == 1
 
 
 def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):

@@ -22,7 +22,9 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer import handles, savedmodel
 from tfxfer.errors import SavedModelError
+from tfxfer.inputs.image.input import ImageInput
 from tfxfer.inputs.image.scale import Watch
+from tfxfer.inputs.input import Input
 from tfxfer.savedmodel import Kept, Pretrained, PureGraph, Weight
 from tfxfer.savedmodel.stages import Stage
 
@@ -41,8 +43,9 @@ class Prefix:
 
     Args:
         graph: graph in which every weight is a constant.
-        input: name of the placeholder, float32 [None, H, W, 3] in `value_range`.
+        input: name of the placeholder, float32 [None, *takes.shape].
         output: name of the output, float32 [None, width].
+        takes: what goes in, for one example.
         tap_widths: number of columns of each tap, from input to output; () if the output is the
             network's own.
         fingerprint: hexadecimal hash of the graph, its weights and its taps.
@@ -51,8 +54,7 @@ class Prefix:
     graph: GraphDef
     input: str
     output: str
-    image_size: tuple[int, int]
-    value_range: tuple[float, float]
+    takes: Input
     width: int
     feature_size: int
     tap_widths: tuple[int, ...]
@@ -227,6 +229,11 @@ class Backbone(keras.layers.Layer):
         return self._pretrained.it.image_size
 
     @property
+    def takes(self) -> Input:
+        """What goes in, for one example, and how it is made from a file."""
+        return ImageInput(self.image_size, self.value_range)
+
+    @property
     def entry_shape(self) -> tuple[int, ...]:
         """Shape of one input without the batch: (height, width, 3), or that of activations.
 
@@ -306,8 +313,7 @@ class Backbone(keras.layers.Layer):
             graph=graph,
             input="pixels:0",
             output="features:0",
-            image_size=self.image_size,
-            value_range=self.value_range,
+            takes=self.takes,
             width=width,
             feature_size=self.feature_size,
             tap_widths=widths,
@@ -360,8 +366,7 @@ class Backbone(keras.layers.Layer):
             graph=graph,
             input="pixels:0",
             output="features:0",
-            image_size=self.image_size,
-            value_range=self.value_range,
+            takes=self.takes,
             width=width,
             feature_size=width,
             tap_widths=(),

@@ -18,7 +18,6 @@ from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Features, Pixels, raw_pixels
 from tfxfer.heads.layers import seen_by_head
-from tfxfer.inputs.image import decode as preprocess
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional
 
@@ -251,9 +250,7 @@ class Outcome:
         if not len(rows):
             return None
         images = [
-            preprocess.pixels(
-                tf.constant(self.examples.read(int(i))), backbone.image_size, backbone.value_range
-            )
+            backbone.takes.decode(tf.constant(self.examples.read(int(i))))
             for i in self.positions[rows]
         ]
         served = self.examples.task.predictions(model(tf.stack(images), training=False))

@@ -243,7 +243,7 @@ def joined(
 ) -> keras.Model:
     """Return one model of the network and a head, which sees mirror images if `features` do."""
     mirror = len(features.views) == 2
-    return heads.join(network.tapped(taps), head, network.image_size, mirror=mirror)
+    return heads.join(network.tapped(taps), head, network.entry_shape, mirror=mirror)
 
 
 def choose_augmentations(
@@ -456,9 +456,7 @@ def settle(found: Competition, features: Features, network: Backbone, run: Run) 
     )
     layer = found.fitted.layer()
     model = found.model or joined(network, taps, layer, features)
-    pixels = Pixels(
-        features.examples, network.image_size, network.value_range, run.common.batch_size
-    )
+    pixels = Pixels(features.examples, network.takes, run.common.batch_size)
     if found.model:
         answers = outcome.of_model(pixels, model, features)
     else:

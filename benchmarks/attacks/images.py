@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from runs import write_kinds
 
+from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image.check import problem
 from tfxfer.inputs.image.damage import find_damage
 from tfxfer.inputs.image.decode import pixels
@@ -37,7 +38,7 @@ def decoders(folder: Path) -> tuple:
         state["sources"] = [path.read_bytes() for path in sorted((folder / "kinds").iterdir())]
         spec = [tf.TensorSpec((), tf.string)]
         state["one"] = tf.function(lambda encoded: pixels(encoded, SIZE), input_signature=spec)
-        batch = decoder(SIZE, (0.0, 1.0), "null")
+        batch = decoder(ImageInput(SIZE), "null")
         specs = [tf.TensorSpec((None,), tf.string)]
         state["served"] = tf.function(batch, input_signature=specs, autograph=False)
     return state["sources"], state["one"], state["served"]

@@ -133,7 +133,7 @@ class Worker:
             mine = [next(wanted) for _ in how.keys]
             for _, views in compute_shards(
                 how,
-                Pixels(examples, how.image_size, how.value_range, self.plan.batch_size),
+                Pixels(examples, how.takes, self.plan.batch_size),
                 mine,
                 bad=bad,
             ):

@@ -177,7 +177,7 @@ class Examples:
 
         Args:
             split: "train", "validation" or "test".
-            network: a `tfxfer.Backbone`, or anything with its `image_size` and `value_range`.
+            network: a `tfxfer.Backbone`, or anything whose `takes` says what goes in.
             shuffle: whether each epoch has an order of its own; by default only that of train.
             seed: seed of these orders.
 

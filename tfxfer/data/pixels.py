@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tfxfer.data.examples import Examples
 from tfxfer.errors import ImageError
-from tfxfer.inputs.image import decode as preprocess
 from tfxfer.inputs.image.headers import apart
+from tfxfer.inputs.input import Input
 from tfxfer.process.pipelines import without_autotuning
 
 NAMED = 20  # files that a message names
@@ -24,13 +24,11 @@ class Pixels:
     def __init__(
         self,
         examples: Examples,
-        image_size: tuple[int, int],
-        value_range: tuple[float, float],
+        takes: Input,
         batch_size: int,
     ):
-        self.examples, self.batch_size = examples, batch_size
-        self.image_size = tuple(image_size)
-        self.decode, self.decode_unless_large = decoders(self.image_size, tuple(value_range))
+        self.examples, self.takes, self.batch_size = examples, takes, batch_size
+        self.decode, self.decode_unless_large = decoders(takes)
 
     def read(self, position: int) -> bytes:
         """Read the bytes of a file.
@@ -104,7 +102,7 @@ class Pixels:
             position: tf.Tensor, pixels: tf.Tensor, large: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             image = tf.cond(large, lambda: self.decode(self._read(position)), lambda: pixels)
-            return position, tf.ensure_shape(image, (*self.image_size, 3))
+            return position, tf.ensure_shape(image, self.takes.shape)
 
         return positions.map(begin, num_parallel_calls=tf.data.AUTOTUNE).map(complete)
 
@@ -139,20 +137,17 @@ class Pixels:
         return found
 
 
-class Expects(Protocol):
-    """A network, as far as images must fit it."""
+class Taking(Protocol):
+    """A network, as far as examples must fit it."""
 
     @property
-    def image_size(self) -> tuple[int, int]: ...
-
-    @property
-    def value_range(self) -> tuple[float, float]: ...
+    def takes(self) -> Input: ...
 
 
 def as_dataset(
     examples: Examples,
     split: str,
-    network: Expects,
+    network: Taking,
     *,
     batch_size: int,
     shuffle: bool,
@@ -160,7 +155,7 @@ def as_dataset(
 ) -> tf.data.Dataset:
     """Return batches of the images and labels of one split; see `Examples.dataset`."""
     indices = examples.where(split)
-    pixels = Pixels(examples, network.image_size, network.value_range, batch_size)
+    pixels = Pixels(examples, network.takes, batch_size)
     positions = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64))
     if shuffle and len(indices):
         positions = positions.shuffle(len(indices), seed, reshuffle_each_iteration=True)
@@ -172,8 +167,8 @@ def as_dataset(
 
 
 @lru_cache
-def decoders(image_size: tuple[int, int], value_range: tuple[float, float]) -> tuple[Any, Any]:
-    """`preprocess.pixels` and `pixels_unless_large` as functions of encoded bytes.
+def decoders(takes: Input) -> tuple[Any, Any]:
+    """`Input.decode` and `decode_unless_large` as traced functions of the content of a file.
 
     They are traced once in each process, because tracing takes a second, and a worker that gets
     many lists decodes all of them in the same way.
@@ -183,12 +178,13 @@ def decoders(image_size: tuple[int, int], value_range: tuple[float, float]) -> t
         # As one operation, because it is seldom needed: TensorFlow would otherwise visit all the
         # operations in it each time.
         apart(
-            lambda encoded: preprocess.pixels(encoded, image_size, value_range),
+            lambda content: takes.decode(content),
             input_signature=signature,
         ),
         tf.function(
-            lambda encoded: preprocess.pixels_unless_large(encoded, image_size, value_range),
+            lambda content: takes.decode_unless_large(content),
             input_signature=signature,
+            autograph=False,
         ),
     )
 

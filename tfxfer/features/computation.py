@@ -18,9 +18,10 @@ import tensorflow as tf
 from tfxfer.backbone import Prefix
 from tfxfer.data.pixels import Pixels
 from tfxfer.features.engines import ENGINES, Engine
-from tfxfer.inputs.image import decode as preprocess
 from tfxfer.inputs.image.augment import augment_images as augmented_pixels
 from tfxfer.inputs.image.augment import seed_of
+from tfxfer.inputs.image.input import ImageInput
+from tfxfer.inputs.input import Input
 
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
 # From a batch of pixels, and the digests of its images, to a batch of pixels.
@@ -34,8 +35,9 @@ class Computation:
     Args:
         keys: cache key of the rows of each view.
         views: functions that make each view from a batch of pixels.
-        start: makes the function from pixels, float32 [B, H, W, 3] in `value_range`, to rows,
-            float32 [B, width].
+        start: makes the function from a batch, float32 [B, *takes.shape], to rows, float32
+            [B, width].
+        takes: what the batch holds, for one example.
         dtype: dtype of the rows on disk.
     """
 
@@ -43,8 +45,7 @@ class Computation:
     views: tuple[View, ...]
     start: Callable[[], Engine]
     width: int
-    image_size: tuple[int, int]
-    value_range: tuple[float, float]
+    takes: Input
     dtype: str = "float32"
 
     @property
@@ -96,23 +97,21 @@ def of_prefix(
         views=tuple(views),
         start=start,
         width=prefix.width,
-        image_size=prefix.image_size,
-        value_range=prefix.value_range,
+        takes=prefix.takes,
         dtype=dtype,
     )
 
 
 def of_pixels(size: int = 32) -> Computation:
     """The images themselves, made small: float32 [size * size * 3] in [0, 1]."""
-    image_size, value_range = (size, size), (0.0, 1.0)
-    key = {"kind": "pixels", "pixels": preprocess.fingerprint(image_size, value_range)}
+    takes = ImageInput((size, size))
+    key = {"kind": "pixels", "pixels": takes.fingerprint()}
     return Computation(
         keys=(key,),
         views=(as_it_is,),
         start=lambda: flatten_maps,
         width=size * size * 3,
-        image_size=image_size,
-        value_range=value_range,
+        takes=takes,
     )
 
 
@@ -123,7 +122,6 @@ def key_of(
 
     The batch size is not part of it, because it changes no bit of a feature.
     """
-    pixels = preprocess.fingerprint(prefix.image_size, prefix.value_range)
     taps = {
         "taps": list(prefix.tap_widths),
         "pooling": "mean, max" if prefix.tap_widths else "none",
@@ -131,7 +129,7 @@ def key_of(
     return {
         "kind": "features",
         "backbone": prefix.fingerprint,
-        "pixels": pixels,
+        "pixels": prefix.takes.fingerprint(),
         **taps,
         "engine": engine,
         "precision": precision,

@@ -54,7 +54,7 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
 
     call = tf.function(
         features,
-        input_signature=[tf.TensorSpec((None, *prefix.image_size, 3), tf.float32)],
+        input_signature=[tf.TensorSpec((None, *prefix.takes.shape), tf.float32)],
         autograph=False,
     )
 
@@ -96,7 +96,7 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
             "this CPU can't compute in bf16 (it has neither AVX512_BF16 nor AMX). "
             "Leave --engine-precision out."
         )
-    shape = [1, *prefix.image_size, 3]
+    shape = [1, *prefix.takes.shape]
     graph = tf.Graph()
     with graph.as_default():
         pixels = tf.compat.v1.placeholder(tf.float32, shape, name="one_image")

@@ -190,7 +190,7 @@ def fill(
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
     bad: dict[int, str] = {}
-    pixels = Pixels(examples, how.image_size, how.value_range, batch_size)
+    pixels = Pixels(examples, how.takes, batch_size)
 
     def keep(at_least: int) -> None:
         for key, (positions, parts) in zip(how.keys, held, strict=True):

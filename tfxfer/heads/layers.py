@@ -221,7 +221,7 @@ def sum_logits(
 def join(
     backbone: keras.layers.Layer,
     head: keras.layers.Layer,
-    image_size: tuple[int, int],
+    shape: tuple[int, ...],
     *,
     mirror: bool = False,
 ) -> keras.Model:
@@ -232,11 +232,11 @@ def join(
     Args:
         backbone: a layer from pixels to features [B, F].
         head: a layer from those features to logits.
-        image_size: (h, w).
+        shape: the shape of one example, such as `backbone.entry_shape`.
         mirror: give the head the mean of the features of the image and of its mirror image, for a
             head that was fitted on such means.
     """
-    pixels = keras.Input((*image_size, 3), name="pixels")
+    pixels = keras.Input(shape, name="pixels")
     features = backbone(pixels)
     if mirror:
         features = keras.layers.Average(name="both_sides")(

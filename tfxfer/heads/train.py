@@ -173,65 +173,40 @@ def fit_head(
     Raises:
         ValueError: the head does not give one logit for each class.
     """
-    labels, width = np.asarray(labels), features.shape[1]
-    train_rows = np.asarray(train_rows)
-    classes = int(labels[train_rows].max()) + 1
-    shape = head.compute_output_shape((None, width))
-    if len(shape) != 2 or (shape[1] or 0) < classes:
-        raise ValueError(
-            f"head: expected logits [B, C] with C >= {classes}, one a class, "
-            f"from features [B, {width}]. Received: output shape {tuple(shape)}"
-        )
-    held_out, seen = (
-        (train_rows[:0], train_rows)
-        if validation_rows is None
-        else (np.asarray(validation_rows), train_rows)
-    )
-    twice = not len(held_out)
-    if twice:
-        folds = deal(
-            labels[train_rows], FOLDS, seed, units=None if units is None else units[train_rows]
-        )
-        held_out, seen = train_rows[folds == 0], train_rows[folds != 0]
+    labels, train_rows = np.asarray(labels), np.asarray(train_rows)
+    width, classes = features.shape[1], int(labels[train_rows].max()) + 1
+    outputs = count_outputs(head, width, classes)
+    split = divide(labels, train_rows, validation_rows, units, seed=seed)
+    held_out, seen = split.held_out, split.seen
     keras.utils.set_random_seed(seed)
     strategy = strategy or tf.distribute.get_strategy()
-    model = trained = keras.Sequential([keras.Input((width,)), head])
-    with strategy.scope():
-        if strategy.num_replicas_in_sync > 1:
-            inputs = keras.Input((width,))
-            trained = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
-            trained.set_weights(model.get_weights())
-        compile_head(trained, math.ceil(len(seen) / batch_size))
-        trained.optimizer.build(trained.trainable_variables)
-    start = [
-        (v, keras.ops.convert_to_numpy(v))
-        for v in [*trained.variables, *trained.optimizer.variables]
-    ]
-    if twice:
+    model = keras.Sequential([keras.Input((width,)), head])
+    trained = distribute_head(model, head, strategy, steps=math.ceil(len(seen) / batch_size))
+    variables = [*trained.variables, *trained.optimizer.variables]
+    start = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    validation = None
+    if split.twice:
         LOG.info(
             "training twice: first on %s photos, to judge it on the other %s, then on all",
             f"{len(seen):,}",
             f"{len(held_out):,}",
         )
-    held = (
-        None
-        if twice
-        else make_batches(
+    else:
+        validation = make_batches(
             strategy,
             np.arange(len(held_out)),
             1024,
             examples=tf.data.Dataset.from_tensor_slices,
             then=add_labels(features, labels, held_out),
         )
-    )
     fit = partial(fit_epochs, trained, epochs=epochs, batch_size=batch_size, seed=seed)
-    history = fit(add_labels(features, labels, seen), len(seen), validation=held)
-    logits = predict_logits(trained, features, held_out, classes=int(shape[1]))
+    history = fit(add_labels(features, labels, seen), len(seen), validation=validation)
+    logits = predict_logits(trained, features, held_out, classes=outputs)
     value = CLASSIFY.temperature(logits, labels[held_out])
-    if twice:
+    if split.twice:
         # The same model is set back to its start, so that the step that `fit` has traced is used
         # again. A new model would be traced anew.
-        for variable, before in start:
+        for variable, before in zip(variables, start, strict=True):
             variable.assign(before)
         history = fit(add_labels(features, labels, train_rows), len(train_rows))
     if trained is not model:
@@ -247,6 +222,69 @@ def fit_head(
         probabilities=CLASSIFY.predictions(logits.astype(np.float64) / value),
         temperature=value,
     )
+
+
+def count_outputs(head: keras.layers.Layer, width: int, classes: int) -> int:
+    """Return how many logits a head gives for features of this width.
+
+    Raises:
+        ValueError: it does not give one for each class.
+    """
+    shape = head.compute_output_shape((None, width))
+    if len(shape) != 2 or (shape[1] or 0) < classes:
+        raise ValueError(
+            f"head: expected logits [B, C] with C >= {classes}, one a class, "
+            f"from features [B, {width}]. Received: output shape {tuple(shape)}"
+        )
+    return int(shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Divided:
+    """Which examples a head is trained on first, and which ones it is judged and calibrated on.
+
+    twice: whether it is then trained anew, on all training examples.
+    """
+
+    seen: np.ndarray
+    held_out: np.ndarray
+    twice: bool
+
+
+def divide(
+    labels: np.ndarray,
+    train_rows: np.ndarray,
+    validation_rows: np.ndarray | None,
+    units: np.ndarray | None,
+    *,
+    seed: int,
+) -> Divided:
+    """Hold out the validation examples or, without these, a fifth of the training examples."""
+    if validation_rows is not None and len(validation_rows):
+        return Divided(seen=train_rows, held_out=np.asarray(validation_rows), twice=False)
+    own_units = None if units is None else units[train_rows]
+    folds = deal(labels[train_rows], FOLDS, seed, units=own_units)
+    return Divided(seen=train_rows[folds != 0], held_out=train_rows[folds == 0], twice=True)
+
+
+def distribute_head(
+    model: keras.Model, head: keras.layers.Layer, strategy: Strategy, *, steps: int
+) -> keras.Model:
+    """Return a compiled model that trains the head on all replicas.
+
+    Args:
+        model: a model of the head alone, which is returned itself where there is one replica.
+        steps: steps of an epoch.
+    """
+    trained = model
+    with strategy.scope():
+        if strategy.num_replicas_in_sync > 1:
+            inputs = keras.Input((model.input_shape[-1],))
+            trained = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
+            trained.set_weights(model.get_weights())
+        compile_head(trained, steps)
+        trained.optimizer.build(trained.trainable_variables)
+    return trained
 
 
 def predict_logits(

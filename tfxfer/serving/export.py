@@ -179,15 +179,15 @@ def write(network: Network, labels: Path, folder: Path) -> None:
         name: tf.function(call, input_signature=[encoded], autograph=False)
         for name, call in asked.items()
     }
-    spec = tf.TensorSpec((None, *network.image_size, 3), tf.float32, name="inputs")
+    spec = tf.TensorSpec((None, *network.takes.shape), tf.float32, name="inputs")
     signatures["tensor"] = tf.function(tensor, input_signature=[spec], autograph=False)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     name_method(folder / "saved_model.pb", "classify", "tensorflow/serving/classify")
     (folder / EXTRA).mkdir()
-    image = tf.io.encode_jpeg(tf.fill((*network.image_size, 3), tf.constant(128, tf.uint8))).numpy()
+    image = tf.io.encode_jpeg(tf.fill(network.takes.shape, tf.constant(128, tf.uint8))).numpy()
     predict = {name: tf.make_tensor_proto([image]) for name in asked if name != "classify"}
     predict["tensor"] = tf.compat.v1.make_tensor_proto(
-        0.0, tf.float32, shape=(1, *network.image_size, 3)
+        0.0, tf.float32, shape=(1, *network.takes.shape)
     )
     example = tf.train.Example(
         features=tf.train.Features(

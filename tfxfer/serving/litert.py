@@ -25,9 +25,10 @@ from tfxfer.data.folds import few
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Pixels
 from tfxfer.heads.layers import seen_by_head
+from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image.augment import augment_images, seed_of
 from tfxfer.process.quiet import quiet
-from tfxfer.run import open_run
+from tfxfer.run import Finished, open_run
 from tfxfer.serving import metadata
 from tfxfer.serving.export import check_accuracy, extras
 from tfxfer.serving.judge import load_own_images
@@ -89,88 +90,21 @@ def export_litert(
     """
     run = open_run(folder)
     check_accuracy(run, require_accuracy)
-    settings = run.settings()
-    image_size, value_range = (
-        tuple(settings["image_size"]["value"]),
-        tuple(settings["value_range"]["value"]),
-    )
-    classes = run.classes()
+    takes, classes = ImageInput(run.image_size(), run.value_range()), run.classes()
     model = load_model(run.path("model.keras"), trust)
-    try:
-        examples = load_own_images(run, data_dir, data)
-    except DataError as error:
-        raise DataError(
-            f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}"
-        ) from error
-    pixels = Pixels(examples, image_size, value_range, 32)
-    seed = settings["seed"]["value"]
-    train, validation = examples.where("train"), examples.where("validation")
-    calibration = draw_sample(examples, train, CALIBRATION, seed=seed)
-    rest = np.setdiff1d(train, calibration)
-    judged = draw_sample(
-        examples, validation if len(validation) else rest if len(rest) else train, JUDGED, seed=seed
-    )
-    bad: dict[int, str] = {}
-    for _ in pixels.batches(
-        np.union1d(calibration, judged).tolist(),
-        bad if settings["skip_bad_images"]["value"] else None,
-    ):
-        pass  # images that can't be decoded are found before anything is converted
-    calibration, judged = np.setdiff1d(calibration, [*bad]), np.setdiff1d(judged, [*bad])
-    where = "validation images" if len(validation) else "crops of training images"
-    truth = examples.labels[judged]
-
-    def images() -> Iterator[np.ndarray]:
-        batches = pixels.dataset(judged).batch(32)
-        if not len(validation):
-            seeds = tf.data.Dataset.from_tensor_slices(
-                [seed_of(examples.digests[i], 0) for i in judged]
-            ).batch(32)
-            batches = tf.data.Dataset.zip(batches, seeds).map(
-                lambda batch, seed: augment_images(batch, seed, ("crop",))
-            )
-        return (image for batch in batches for image in batch.numpy())
-
-    floats = tf.data.Dataset.from_generator(
-        images, output_signature=tf.TensorSpec((*image_size, 3), tf.float32)
-    ).batch(32)
-    task = examples.task
-    before = task.scores(model.predict(floats, verbose=0, steps=-(-len(judged) // 32)), truth)
-    LOG.info(f"float model: accuracy {before.mean():.3f} on {len(truth):,} {where}")
+    judging = prepare_judging(run, takes, data, data_dir=data_dir)
+    before = judging.score_of_floats(model)
+    settings = run.settings()
     described = metadata.of_image_classifier(
         f"{settings['recipe']['value']} on {settings['data']['value']}",
         classes,
-        *normalisation(value_range),
+        *normalisation(takes.value_range),
     )
     found = []
-    for kind, content in convert_all(
-        model, image_size, lambda: (one.numpy() for one in pixels.dataset(calibration))
-    ):
-        answers, milliseconds = run_lite(content, images())
-        found.append(
-            Lite(
-                kind,
-                metadata.archived(with_metadata(content, described), classes),
-                float(task.scores(answers, truth).mean()),
-            )
-        )
-        LOG.info(
-            f"{kind}: accuracy {found[-1].accuracy:.3f} on {len(truth):,} {where}, "
-            f"{len(found[-1].content) / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
-        )
-    # A difference of one image is chance, however few images there are.
-    allowed = (
-        max(max_accuracy_drop, 1.5 / len(truth)) if max_accuracy_drop >= 0 else max_accuracy_drop
-    )
-    if lost := [lite for lite in found if before.mean() - lite.accuracy > allowed]:
-        named = ", ".join(
-            f"{lite.kind} {100 * (before.mean() - lite.accuracy):.1f}" for lite in lost
-        )
-        raise ServingError(
-            f"too much accuracy is lost on {len(truth):,} {where}, in points: {named}; at most "
-            f"{100 * max_accuracy_drop:g} were allowed. Nothing was exported. Allow more with "
-            "--max-accuracy-drop, or take another backbone."
-        )
+    for kind, content in convert_all(model, takes.shape, judging.calibration_images):
+        whole = metadata.archived(with_metadata(content, described), classes)
+        found.append(Lite(kind, whole, judging.score(kind, content, len(whole))))
+    check_loss(found, before, judging, allowed=max_accuracy_drop)
 
     def write(aside: Path) -> None:
         for lite in found:
@@ -179,6 +113,132 @@ def export_litert(
         extras(run, aside)
 
     return placed(to, version, write)
+
+
+@dataclass(frozen=True, eq=False)
+class Judging:
+    """The images on which the files are judged, and those that calibrate int8.
+
+    calibration, judged: positions of the images.
+    cropped: whether the judged images are crops, because the model has trained on these images.
+    """
+
+    pixels: Pixels
+    calibration: np.ndarray
+    judged: np.ndarray
+    cropped: bool
+
+    @property
+    def where(self) -> str:
+        """What the judged images are, in words."""
+        return "crops of training images" if self.cropped else "validation images"
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The targets of the judged images."""
+        return self.pixels.examples.labels[self.judged]
+
+    def calibration_images(self) -> Iterator[np.ndarray]:
+        """Yield the images that calibrate int8, float32 [height, width, 3]."""
+        return (one.numpy() for one in self.pixels.dataset(self.calibration))
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Yield the judged images, float32 [height, width, 3]."""
+        batches = self.pixels.dataset(self.judged).batch(32)
+        if self.cropped:
+            digests = self.pixels.examples.digests
+            seeds = tf.data.Dataset.from_tensor_slices(
+                [seed_of(digests[i], 0) for i in self.judged]
+            ).batch(32)
+            batches = tf.data.Dataset.zip(batches, seeds).map(
+                lambda batch, seed: augment_images(batch, seed, ("crop",))
+            )
+        return (image for batch in batches for image in batch.numpy())
+
+    def score_of_floats(self, model: keras.Model) -> float:
+        """Return the accuracy of the Keras model."""
+        floats = tf.data.Dataset.from_generator(
+            self.images, output_signature=tf.TensorSpec(self.pixels.takes.shape, tf.float32)
+        ).batch(32)
+        steps = -(-len(self.judged) // 32)
+        task = self.pixels.examples.task
+        score = task.scores(model.predict(floats, verbose=0, steps=steps), self.truth).mean()
+        LOG.info(f"float model: accuracy {score:.3f} on {len(self.truth):,} {self.where}")
+        return float(score)
+
+    def score(self, kind: str, content: bytes, size: int) -> float:
+        """Return the accuracy of a file, and log it.
+
+        Args:
+            size: the number of bytes of the file with its metadata.
+        """
+        answers, milliseconds = run_lite(content, self.images())
+        score = float(self.pixels.examples.task.scores(answers, self.truth).mean())
+        LOG.info(
+            f"{kind}: accuracy {score:.3f} on {len(self.truth):,} {self.where}, "
+            f"{size / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
+        )
+        return score
+
+
+def prepare_judging(
+    run: Finished,
+    takes: ImageInput,
+    data: Examples | None,
+    *,
+    data_dir: str | os.PathLike | None,
+) -> Judging:
+    """Choose the images on which the files are judged, and those that calibrate int8.
+
+    Raises:
+        DataError: the run's images are gone.
+        ImageError: some of them can't be decoded, and are not to be left out.
+    """
+    try:
+        examples = load_own_images(run, data_dir, data)
+    except DataError as error:
+        raise DataError(
+            f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}"
+        ) from error
+    settings = run.settings()
+    pixels, seed = Pixels(examples, takes, 32), settings["seed"]["value"]
+    train, validation = examples.where("train"), examples.where("validation")
+    calibration = draw_sample(examples, train, CALIBRATION, seed=seed)
+    rest = np.setdiff1d(train, calibration)
+    others = rest if len(rest) else train
+    judged = draw_sample(examples, validation if len(validation) else others, JUDGED, seed=seed)
+    bad: dict[int, str] = {}
+    skip = bad if settings["skip_bad_images"]["value"] else None
+    for _ in pixels.batches(np.union1d(calibration, judged).tolist(), skip):
+        pass  # images that can't be decoded are found before anything is converted
+    return Judging(
+        pixels=pixels,
+        calibration=np.setdiff1d(calibration, [*bad]),
+        judged=np.setdiff1d(judged, [*bad]),
+        cropped=not len(validation),
+    )
+
+
+def check_loss(files: list[Lite], before: float, judging: Judging, *, allowed: float) -> None:
+    """Refuse files that lose too much accuracy.
+
+    Args:
+        before: the accuracy of the float model.
+        allowed: how much may be lost. A difference of one image is chance, however few there are.
+
+    Raises:
+        ServingError: names the files.
+    """
+    count = len(judging.truth)
+    most = max(allowed, 1.5 / count) if allowed >= 0 else allowed
+    lost = [lite for lite in files if before - lite.accuracy > most]
+    if lost:
+        named = ", ".join(f"{lite.kind} {100 * (before - lite.accuracy):.1f}" for lite in lost)
+        raise ServingError(
+            f"too much accuracy is lost on {count:,} {judging.where}, in points: {named}; at most "
+            f"{100 * allowed:g} were allowed. Nothing was exported. Allow more with "
+            "--max-accuracy-drop, or take another backbone."
+        )
 
 
 def draw_sample(examples: Examples, positions: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -199,7 +259,7 @@ def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:
 
 
 def convert_all(
-    model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]
+    model: keras.Model, shape: tuple[int, ...], calibration: Callable[[], Iterable[np.ndarray]]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the three files, each as its name and its bytes without metadata.
 
@@ -207,14 +267,12 @@ def convert_all(
         calibration: returns training images, float32 [height, width, 3], anew with each call.
     """
     probabilities = trace_model(
-        lambda x: CLASSIFY.prediction_tensor(model(x, training=False)), image_size
+        lambda x: CLASSIFY.prediction_tensor(model(x, training=False)), shape
     )
     files = {
         "float32": lambda: in_float(probabilities),
         "float16": lambda: in_float(probabilities, tf.float16),
-        "int8": lambda: in_int8(
-            corrected(model, image_size, calibration) or probabilities, calibration
-        ),
+        "int8": lambda: in_int8(corrected(model, shape, calibration) or probabilities, calibration),
     }
     for kind, convert in files.items():
         LOG.info("Converting the model to LiteRT, %s", kind)
@@ -243,9 +301,9 @@ def check_built_in(content: bytes, kind: str) -> None:
         )
 
 
-def trace_model(call: Callable[[tf.Tensor], tf.Tensor], image_size: tuple[int, int]) -> Any:
+def trace_model(call: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int, ...]) -> Any:
     """Return a concrete function of one image, with all weights as constants."""
-    spec = tf.TensorSpec((1, *image_size, 3), tf.float32, name="image")
+    spec = tf.TensorSpec((1, *shape), tf.float32, name="image")
     return savedmodel.with_constants(
         tf.function(call, input_signature=[spec], autograph=False).get_concrete_function()
     )
@@ -287,7 +345,7 @@ def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> b
 
 
 def corrected(
-    model: keras.Model, image_size: tuple[int, int], calibration: Callable[[], Iterable[np.ndarray]]
+    model: keras.Model, shape: tuple[int, ...], calibration: Callable[[], Iterable[np.ndarray]]
 ) -> Any | None:
     """Return the model with a correction for int8 between the network and the head.
 
@@ -309,7 +367,7 @@ def corrected(
             lambda x: [
                 tf.cast(side, tf.float32) for side in tf.nest.flatten(network(x, training=False))
             ],
-            image_size,
+            shape,
         )
     )
     each = len(parts.outputs) // len(sides)
@@ -343,7 +401,7 @@ def corrected(
         )
         return CLASSIFY.prediction_tensor(scale * tf.cast(head(seen), tf.float32))
 
-    return trace_model(call, image_size)
+    return trace_model(call, shape)
 
 
 def apart(function: Any) -> Any:

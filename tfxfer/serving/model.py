@@ -24,7 +24,8 @@ from tfxfer.evaluate import doubt
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.handles.folder import plain_path
 from tfxfer.heads import layers
-from tfxfer.inputs.image import decode as preprocess
+from tfxfer.inputs.image import ImageInput
+from tfxfer.inputs.input import Input
 from tfxfer.run import open_run, read_labels
 from tfxfer.serving.config import check_config
 from tfxfer.serving.place import EXTRA, latest
@@ -62,6 +63,7 @@ class Network:
     """A run's model in parts.
 
     Args:
+        takes: what goes into the network, for one example.
         decode: encoded images, string [B], to pixels in the backbone's value range, float32 [n,
             height, width, 3], and their positions in the batch, int32 [n].
         call: pixels to {"probabilities": float32 [B, C]}; where the model has them, also
@@ -70,8 +72,7 @@ class Network:
     """
 
     classes: tuple[str, ...]
-    image_size: tuple[int, int]
-    value_range: tuple[float, float]
+    takes: ImageInput
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     call: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     has: tuple[str, ...]
@@ -231,23 +232,22 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
         ServingError: the model can't be loaded, or doesn't fit the settings and labels of the run.
     """
     run = open_run(folder)
-    classes, image_size, value_range = tuple(run.classes()), run.image_size(), run.value_range()
+    classes, takes = tuple(run.classes()), ImageInput(run.image_size(), run.value_range())
     model = load_model(run.path("model.keras"), trust)
     shapes = (model.input_shape, model.output_shape)
-    if shapes != ((None, *image_size, 3), (None, len(classes))):
+    if shapes != ((None, *takes.shape), (None, len(classes))):
         raise ServingError(
             f"{run.path('model.keras')} takes {model.input_shape} and gives {model.output_shape}; "
-            f"expected (None, {image_size[0]}, {image_size[1]}, 3) and (None, {len(classes)}), as "
+            f"expected {(None, *takes.shape)} and (None, {len(classes)}), as "
             "settings.json and labels.txt say. The run folder was changed: run it again."
         )
     thresholds = doubt.load(run.path("doubt.npz")) if run.path("doubt.npz").is_file() else None
     with explained(run.path("model.keras"), DAMAGED):
-        call, has = constant(model, image_size, thresholds)
+        call, has = constant(model, takes.shape, thresholds)
     return Network(
         classes=classes,
-        image_size=image_size,
-        value_range=value_range,
-        decode=decoder(image_size, value_range, bad),
+        takes=takes,
+        decode=decoder(takes, bad),
         call=call,
         has=has,
         doubt=thresholds,
@@ -280,7 +280,7 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
 
 
 def constant(
-    model: keras.Model, image_size: tuple[int, int], thresholds: Doubt | None
+    model: keras.Model, shape: tuple[int, ...], thresholds: Doubt | None
 ) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], tuple[str, ...]]:
     """Return the model in inference mode as a function of pixels, and the names of what it gives.
 
@@ -299,13 +299,13 @@ def constant(
         names.append("unknown")
     network = keras.Model(model.inputs, outputs)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
     def call(pixels):
         n = tf.shape(pixels)[0]
         # TensorFlow's fused convolutions fail on an empty batch. It is replaced by a black image,
         # whose answer is dropped.
         logits, *seen = network(
-            tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *image_size, 3))), training=False
+            tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *shape))), training=False
         )
         answers = [CLASSIFY.prediction_tensor(logits)]
         answers += [tf.cast(values, tf.float32) for values in seen]
@@ -333,23 +333,21 @@ def strangeness(features: tf.Tensor, thresholds: Doubt) -> tf.Tensor:
     )
 
 
-def decoder(
-    image_size: tuple[int, int], value_range: tuple[float, float], bad: Bad
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+def decoder(takes: Input, bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Return a function from encoded images, string [B], to pixels and their positions.
 
     See `Network` for both.
     """
 
-    spec = tf.TensorSpec((*image_size, 3), tf.float32)
+    spec = tf.TensorSpec(takes.shape, tf.float32)
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def pixels(one: tf.Tensor) -> tf.Tensor:
-        return preprocess.pixels(one, image_size, value_range)
+        return takes.decode(one)
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def unless_large(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return preprocess.pixels_unless_large(one, image_size, value_range)
+        return takes.decode_unless_large(one)
 
     def every(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         found, large = tf.map_fn(
@@ -390,14 +388,14 @@ def decoder(
 
         # The second step decodes what `load` leaves, one image at a time.
         decoded = numbered.map(load, num_parallel_calls=PARALLEL).map(complete)
-        last = tf.data.Dataset.from_tensors((count, tf.zeros((*image_size, 3))))
+        last = tf.data.Dataset.from_tensors((count, tf.zeros(takes.shape)))
         places, found = (
             decoded.ignore_errors()
             .concatenate(last)
             .batch(tf.cast(count, tf.int64) + 1)
             .get_single_element()
         )
-        return tf.ensure_shape(found, (None, *image_size, 3))[:-1], places[:-1]
+        return tf.ensure_shape(found, (None, *takes.shape))[:-1], places[:-1]
 
     # The decoder is not inlined: with its loop in the same graph, TensorFlow folds nothing, and the
     # network takes 40 % longer (measured).

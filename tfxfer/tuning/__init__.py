@@ -4,7 +4,8 @@ gradual      a callback that unfreezes stage by stage
 optimizers   learning rates by stage
 checkpoint   the state of a training on disk
 training     one training with `fit`, which can be killed and goes on with the same result
-source         what is trained: from pixels, or from activations
+source       what is trained, and its batches
+pixel_source, activation_source   the two kinds: from the images, or from activations
 augmentation which augmentations leave the labels alone
 activations  the output of the frozen stages, computed once
 guard        which examples judge which model, and the verdict

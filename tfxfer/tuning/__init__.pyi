@@ -12,10 +12,9 @@ from .competition import compete as compete
 from .guard import Plan as Plan
 from .guard import Verdict as Verdict
 from .guard import plan as plan
+from .pixel_source import from_pixels as from_pixels
 from .setting import epochs_for as epochs_for
 from .source import Source as Source
-from .source import from_activations as from_activations
-from .source import from_pixels as from_pixels
 from .training import HeldOut as HeldOut
 from .training import Trained as Trained
 from .training import train as train

@@ -27,8 +27,10 @@ from tfxfer.files import appear
 from tfxfer.heads import choose
 from tfxfer.savedmodel.stages import ONLY_ONE
 from tfxfer.tasks import paired
+from tfxfer.tuning.activation_source import ActivationSource
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.source import Source, from_activations, from_pixels
+from tfxfer.tuning.pixel_source import from_pixels
+from tfxfer.tuning.source import Source
 
 Kept: TypeAlias = Literal["float16", "float32"]
 
@@ -145,7 +147,7 @@ def last_stages(
         features: features from all taps, of all examples.
         extract: computes activations as it computed the features, and keeps them on disk.
         views: how many altered copies of each training image are kept too; the epochs take turns
-            between them. With None the source can be made with some, see `Source.more_views`.
+            between them. With None the source can be made with some, see `Source`.
         augment: the kinds of augmentation of these copies.
         folder: folder where the decision is noted, so that a run that was killed goes on from the
             same inputs, even if disk or speed would now lead to another decision.
@@ -299,11 +301,10 @@ class Cut:
     @property
     def seconds(self) -> float:
         """How many seconds the first part takes for a photo, without the time to decode it."""
-        network, batch_size = self.network, self.extract.batch_size
-        pixels = Pixels(self.examples, network.image_size, network.value_range, batch_size)
+        pixels = Pixels(self.examples, self.network.takes, self.extract.batch_size)
         return time_computing(pixels, self.prefix, self.extract)
 
-    def source(self, dtype: Kept, views: int) -> Source:
+    def source(self, dtype: Kept, views: int) -> ActivationSource:
         """Return the source for training the rest, with `views` altered copies of each photo."""
         used = self.extract(self.examples.take(self.used), self.prefix, dtype=dtype)
         rows = [Placed(used, self.used, len(self.examples))]
@@ -317,8 +318,12 @@ class Cut:
             rows.append(Placed(copy, self.plan.everything, len(self.examples)))
         if views:
             inputs += f", {views} views by {' and '.join(kinds)}"
-        return from_activations(
-            self.network, self.rest, rows, examples=self.examples, inputs=inputs
+        return ActivationSource(
+            network=self.network,
+            rest=self.rest,
+            rows=tuple(rows),
+            examples=self.examples,
+            inputs=inputs,
         )
 
 

@@ -20,7 +20,7 @@ from tfxfer.heads import Fitted
 from tfxfer.process import memory
 from tfxfer.tuning.guard import STEPS, interpolate_weights
 from tfxfer.tuning.optimizers import layerwise
-from tfxfer.tuning.source import Source
+from tfxfer.tuning.source import Source, count_pieces
 from tfxfer.tuning.training import (
     HeldOut,
     History,
@@ -232,7 +232,7 @@ def prepare_fold(
             if way.strategy.num_replicas_in_sync == 1
             else MultiWorkerModel(model.inputs, model.outputs[0])
         )
-    size = math.ceil(way.batch_size / source.pieces(way.batch_size, way.strategy))
+    size = math.ceil(way.batch_size / count_pieces(source.at_once, way.batch_size, way.strategy))
     start = compile_for_stages(
         source, way, model, backbone=backbone, seen=seen, unfreeze=setting.unfreeze[0]
     )
@@ -297,7 +297,7 @@ def compile_for_stages(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning asks to compile again, which is done below
         backbone.unfreeze(unfreeze)
-    pieces = source.pieces(way.batch_size, way.strategy)
+    pieces = count_pieces(source.at_once, way.batch_size, way.strategy)
     size = math.ceil(way.batch_size / pieces)
     batches = source.batches(seen, size, way.seed, way.strategy)(0, 0)
     with way.strategy.scope():

@@ -1,6 +1,7 @@
 """Images: from the bytes of a file to pixels, and what only images have.
 
 decode      from bytes to pixels, in TensorFlow operations only
+input       ImageInput: what a network of images takes
 headers     the size of an image from its header; jpegxl does so for JPEG XL
 check       whether a file is an image that can be decoded; damage finds damaged ones
 heic        HEIC, AVIF and TIFF files as PNG, which TensorFlow decodes

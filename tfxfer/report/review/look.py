@@ -313,9 +313,7 @@ def explained(
     batch_size: int,
 ) -> np.ndarray:
     """`occlusion` of one example."""
-    pixels = preprocess.pixels(
-        tf.constant(examples.read(position)), network.image_size, network.value_range
-    ).numpy()
+    pixels = network.takes.decode(tf.constant(examples.read(position))).numpy()
 
     def answers(covered: np.ndarray) -> np.ndarray:
         parts = [

@@ -1,0 +1,270 @@
+"""Train the whole network, from the images."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.backbone import Backbone
+from tfxfer.data import Examples
+from tfxfer.data.duplicates import shown
+from tfxfer.distribute import dataservice
+from tfxfer.distribute.workers import Strategy, make_batches, order
+from tfxfer.errors import DataError
+from tfxfer.features import Features, Pixels
+from tfxfer.heads import Averaged, Fitted
+from tfxfer.heads.layers import join
+from tfxfer.inputs.image.augment import augment_images, seed_of
+from tfxfer.tasks import Task
+from tfxfer.tuning.source import (
+    Source,
+    both_heads,
+    features_of_both,
+    predict_answers,
+    scale_logits,
+    sides_of,
+)
+from tfxfer.tuning.training import Batches
+
+IN_MEMORY = 512 * 1024**2  # bytes of decoded images that are kept for all epochs
+AT_ONCE = 4 * 224 * 224  # pixels that a CPU trains on at once: their activations take 0.3 GB
+
+
+def from_pixels(
+    network: Backbone,
+    features: Features,
+    *,
+    augment: tuple[str, ...] = (),
+    batch_size: int = 32,
+    service: str | None = None,
+) -> "PixelSource":
+    """Return the source for training the whole network from the images of `features`.
+
+    In training, images are augmented anew in each epoch. With `service`, the host:port of a tf.data
+    service, training images are read, decoded and augmented there.
+
+    Raises:
+        DataError: the service would have to read images that are no files, or that TensorFlow can't
+            decode.
+    """
+    examples = features.examples
+    return PixelSource(
+        network=network,
+        pixels=Pixels(examples, network.takes, batch_size),
+        has_taps=bool(features.tap_widths),
+        augment=augment,
+        service=service,
+        paths=files_of(examples) if service else (),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSource:
+    """The whole network is trained; see `Source`.
+
+    pixels: decodes the images.
+    has_taps: whether the frozen model's features are those of taps.
+    augment: kinds of augmentation, which change with each epoch.
+    service: address of a tf.data service that reads the images; `paths` are their files.
+    """
+
+    network: Backbone
+    pixels: Pixels
+    has_taps: bool
+    augment: tuple[str, ...]
+    service: str | None
+    paths: tuple[str, ...]
+    unfreeze: int | str = "all"
+    views: int = field(default=0, init=False)
+    more_views: Callable[[], Source] | None = field(default=None, init=False)
+    seconds_of_views: Callable[[], float] | None = field(default=None, init=False)
+
+    @property
+    def examples(self) -> Examples:
+        """All examples."""
+        return self.pixels.examples
+
+    @property
+    def task(self) -> Task:
+        """What an answer is."""
+        return self.examples.task
+
+    @property
+    def inputs(self) -> str:
+        """What the inputs are, for people."""
+        return " ".join(["pixels", *self.augment])
+
+    @property
+    def at_once(self) -> int:
+        """How many images a CPU trains on at once."""
+        return max(1, AT_ONCE // math.prod(self.network.entry_shape[:2]))
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """What the loss compares the outputs of each example with, float32 [n, K]."""
+        return self.task.codes(self.examples.labels, len(self.examples.classes))
+
+    @cached_property
+    def seen(self) -> np.ndarray:
+        """Positions of the images that are used again and again: all but those of test."""
+        return np.flatnonzero(np.array(self.examples.splits) != "test")
+
+    @property
+    def fits(self) -> bool:
+        """Whether these images can be kept in memory."""
+        return len(self.seen) * math.prod(self.network.entry_shape) <= IN_MEMORY
+
+    @cached_property
+    def decoded(self) -> tf.Tensor:
+        """These images as whole numbers, so that no epoch decodes them again."""
+        return decode(self.pixels, self.seen, self.network.value_range)
+
+    def images(self, rows: np.ndarray) -> tf.data.Dataset:
+        """Return the images at some positions, one by one."""
+        span = self.network.value_range
+        if not self.fits or not np.isin(rows, self.seen).all():
+            return self.pixels.dataset(rows).map(lambda x: pixels_of(levels_of(x, span), span))
+        loaded = self.decoded
+        return tf.data.Dataset.from_tensor_slices(np.searchsorted(self.seen, rows)).map(
+            lambda at: pixels_of(tf.gather(loaded, at), span)
+        )
+
+    def build(self, fitted: Fitted) -> tuple[keras.Model, Backbone]:
+        """See `Source`."""
+        part = self.network.tapped(None)
+        return join(part, fitted.layer(), self.network.entry_shape), part
+
+    def batches(self, rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
+        """See `Source`."""
+
+        def epoch(number: int, done: int) -> tf.data.Dataset:
+            left = order(rows, number, seed)[done * size :]
+            draw = (seed * 1009 + number) % 2**31
+            if self.service is not None:
+                return self.served(self.service, left, size, draw=draw, strategy=strategy)
+            return make_batches(
+                strategy,
+                left,
+                size,
+                examples=lambda now: self.labelled(now, draw),
+                then=self.view,
+            )
+
+        return epoch
+
+    def seeds(self, rows: np.ndarray, draw: int) -> np.ndarray:
+        """Return the seeds of an epoch's augmentation, int32 [n, 2].
+
+        Args:
+            draw: number of the epoch, mixed with the run's seed.
+        """
+        seeds = [seed_of(self.examples.digests[i], draw) for i in rows]
+        return np.array(seeds, np.int32).reshape(-1, 2)
+
+    def labelled(self, rows: np.ndarray, draw: int) -> tf.data.Dataset:
+        """Return images, each with its seed and its code."""
+        rest = tf.data.Dataset.from_tensor_slices((self.seeds(rows, draw), self.codes[rows]))
+        return tf.data.Dataset.zip((self.images(rows), rest))
+
+    def view(self, x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Augment a batch of images, which comes with seeds and codes."""
+        return augment_images(x, rest[0], self.augment) if self.augment else x, rest[1]
+
+    def served(
+        self, address: str, rows: np.ndarray, size: int, *, draw: int, strategy: Strategy
+    ) -> Any:
+        """Return batches that a tf.data service reads, decodes and augments."""
+        files, codes = tf.constant(self.paths), self.codes
+        seeds = tf.constant(self.seeds(np.arange(len(self.examples)), draw))
+        span = self.network.value_range
+        shape = tf.TensorSpec(self.network.entry_shape, tf.float32)
+
+        def one(i: tf.Tensor) -> tf.Tensor:
+            x = self.network.takes.decode(tf.io.read_file(files[i]))
+            return pixels_of(levels_of(x, span), span)
+
+        def load(now: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            x = tf.map_fn(one, now, fn_output_signature=shape)
+            return self.view(x, (tf.gather(seeds, now), tf.gather(tf.constant(codes), now)))
+
+        return dataservice.batched(strategy, rows, size, address=address, load=load)
+
+    def answers(self, model: keras.Model, rows: np.ndarray, size: int) -> np.ndarray:
+        """See `Source`."""
+        return predict_answers(model, rows, size, examples=self.images)
+
+    def finish(self, model: keras.Model, fitted: Fitted) -> keras.Model:
+        """See `Source`."""
+        alone, _ = self.build(fitted)
+        alone.set_weights(model.get_weights())
+        return alone
+
+    def average(
+        self,
+        model: keras.Model,
+        fitted: Fitted,
+        frozen: Fitted | Averaged,
+        share: float,
+        mirror: bool,
+    ) -> keras.Model:
+        """See `Source`."""
+        tuned, part = self.build(fitted)
+        tuned.set_weights(model.get_weights())
+        pixels = keras.Input(self.network.entry_shape, name="pixels")
+        unchanged = self.network.tapped(frozen.taps if self.has_taps else None)
+        sides = [[unchanged(image)] for image in sides_of(pixels, mirror)]
+        head = scale_logits(tuned.get_layer(fitted.name), share)
+        seen = features_of_both(part(pixels), sides)
+        return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
+
+
+def files_of(examples: Examples) -> tuple[str, ...]:
+    """Return the paths of the images, for machines that read them by themselves.
+
+    Raises:
+        DataError: there are images that are no files, or that TensorFlow can't decode.
+    """
+    if examples.paths is None:
+        raise DataError(
+            f"--data-service reads image files, and {examples.source} has none. "
+            "Leave it out, or use a folder of class folders or a .csv table."
+        )
+    if odd := [file for file, path in zip(examples.files, examples.paths, strict=True) if not path]:
+        raise DataError(
+            f"--data-service can't read {len(odd)} files that TensorFlow doesn't decode: "
+            f"{shown(odd)}. Convert them to JPEG, or leave it out."
+        )
+    return examples.paths
+
+
+def decode(pixels: Pixels, rows: np.ndarray, value_range: tuple[float, float]) -> tf.Tensor:
+    """Return all images of `rows`, uint8 [n, H, W, 3], so that no epoch decodes them again."""
+    found = np.empty((len(rows), *pixels.takes.shape), np.uint8)
+    done = 0
+    for positions, batch in pixels.batches(rows.tolist(), None):
+        whole = levels_of(tf.constant(batch[: len(positions)]), value_range)
+        found[done : done + len(positions)] = whole.numpy()
+        done += len(positions)
+    with tf.device("/CPU:0"):
+        return tf.constant(found)
+
+
+def levels_of(pixels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
+    """Return pixels as whole numbers from 0 to 255, uint8 of the same shape.
+
+    Training sees all images in this form, whether they are kept in memory or not.
+    """
+    low, high = value_range
+    whole = tf.round((pixels - low) * (255 / (high - low)))
+    return tf.cast(tf.clip_by_value(whole, 0, 255), tf.uint8)
+
+
+def pixels_of(levels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
+    """Return whole numbers from 0 to 255 as pixels, float32 of the same shape."""
+    low, high = value_range
+    return low + (high - low) / 255 * tf.cast(levels, tf.float32)
