@@ -198,6 +198,7 @@ def test_a_worker_that_dies_while_it_writes_leaves_nothing_half_done(staged, exa
     assert beam.gather(home, cache) == 0 and not cache.summary()
 
 
+@pytest.mark.long
 def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(photos, prefix, tmp_path):
     folder, cache = tmp_path / "photos", Cache(tmp_path / "cache")
     subprocess.run(["cp", "-r", str(photos), str(folder)], check=True)

@@ -1,5 +1,6 @@
 """The command line, as a user types it."""
 
+import contextlib
 import csv
 import io
 import json
@@ -16,13 +17,28 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner, Result
 
 from tfxfer import serving
 from tfxfer.cli.main import as_it_is_for_programs, main
 from tfxfer.safety.names import Terminal, printable
 
 
-def tfxfer(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProcess:
+def tfxfer(*words, cwd=None, code=0) -> Result:
+    """Run a command in this process."""
+    words, before = [str(word) for word in words], sys.argv
+    with contextlib.chdir(cwd or "."):
+        sys.argv = ["tfxfer", *words]
+        try:
+            done = CliRunner().invoke(main, words, prog_name="tfxfer", catch_exceptions=False)
+        finally:
+            sys.argv = before
+    assert done.exit_code == code, done.output
+    return done
+
+
+def in_a_process(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProcess:
+    """Run a command in a process of its own, for what only that shows: noise, signals, start-up."""
     done = subprocess.run(
         [sys.executable, "-m", "tfxfer", *map(str, words)],
         capture_output=True,
@@ -38,7 +54,9 @@ def tfxfer(*words, cwd=None, code=0, **environment) -> subprocess.CompletedProce
 @pytest.fixture(scope="module")
 def finished(photos, tiny_savedmodel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
-    done = tfxfer("run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", folder)
+    done = in_a_process(
+        "run", "frozen", "--data", photos, "--backbone", tiny_savedmodel, "--out", folder
+    )
     assert done.stdout.startswith(f"Run folder: {folder}\n")
     assert done.stdout.endswith(f" -m tfxfer predict {folder} photo.jpg\n")
     assert "Traceback" not in done.stderr and "oneDNN" not in done.stderr
@@ -110,7 +128,7 @@ def test_wrong_names_are_told_before_tensorflow_is_loaded(finished, tmp_path, wo
 
 def test_steps_are_told_beside_the_answer(finished, photos):
     photo = next(photos.rglob("*.jpg"))
-    done = tfxfer("predict", finished, photo)
+    done = in_a_process("predict", finished, photo)
     steps = done.stderr.splitlines()
     assert len(steps) >= 3 and "TensorFlow" in steps[0] and len(set(steps)) == len(steps)
     assert len(done.stdout.splitlines()) == 2
@@ -140,30 +158,6 @@ def test_predictions_csv_agrees_with_predict(finished, photos, tmp_path):
         assert float(found[name]["probability"]) == pytest.approx(
             float(row["probability"]), abs=1e-4
         )
-
-
-def test_the_export_answers_in_a_process_with_tensorflow_alone(finished, photos, tmp_path):
-    assert (
-        f"Exported to {tmp_path / 'serving' / '1'}"
-        in tfxfer("export", finished, tmp_path / "serving").stdout
-    )
-    tfxfer("export", finished, tmp_path / "serving")
-    photo = next(photos.rglob("*.jpg"))
-    code = (
-        "import sys, tensorflow as tf; "
-        f"m = tf.saved_model.load({str(tmp_path / 'serving' / '2')!r}); "
-        "a = m.signatures['serving_default']"
-        f"(inputs=tf.constant([open({str(photo)!r}, 'rb').read()])); "
-        "print(a['classes'].numpy()[0][0].decode(), float(a['scores'][0, 0])); "
-        "assert 'tfxfer' not in sys.modules"
-    )
-    label, score = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    row = next(csv.DictReader(tfxfer("predict", finished, photo).stdout.splitlines()))
-    assert row["predicted"] == label and float(row["probability"]) == pytest.approx(
-        float(score), abs=1e-5
-    )
 
 
 @pytest.mark.long
@@ -321,7 +315,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, 
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.strip().endswith(f" -m tfxfer run {page} --out {tmp_path / 'r'} --resume")
-    tfxfer(*said.split(" -m tfxfer ")[1].split())
+    in_a_process(*said.split(" -m tfxfer ")[1].split())
     assert json.loads((tmp_path / "r" / "settings.json").read_text())["seed"] == {
         "value": 5,
         "origin": "given",
@@ -370,7 +364,7 @@ def test_a_name_that_the_terminal_can_not_show_is_escaped(photos, tmp_path):
     folder = tmp_path / "photos"
     for label in ("naïve", "b"):
         shutil.copytree(photos / "china", folder / label)
-    done = tfxfer(
+    done = in_a_process(
         "run",
         "frozen",
         "--data",
@@ -439,7 +433,9 @@ def test_an_error_is_one_line_on_stderr(tmp_path):
 def test_another_keras_backend_is_told(tmp_path):
     assert (
         "KERAS_BACKEND is jax"
-        in tfxfer("run", "frozen", "--out", tmp_path / "r", code=1, KERAS_BACKEND="jax").stderr
+        in in_a_process(
+            "run", "frozen", "--out", tmp_path / "r", code=1, KERAS_BACKEND="jax"
+        ).stderr
     )
 
 
@@ -472,37 +468,6 @@ def test_an_undecodable_photo_stops_the_run_with_its_path_unless_skipped(
         "--skip-bad-images",
     )
     assert "text.jpg" in done.stdout + done.stderr
-
-
-@pytest.mark.long
-def test_a_killed_run_resumes_to_the_same_figures(finished, photos, tiny_savedmodel, tmp_path):
-    words = [
-        "run",
-        "frozen",
-        "--data",
-        str(photos),
-        "--backbone",
-        tiny_savedmodel,
-        "--out",
-        str(tmp_path / "r"),
-        "--cache",
-        str(tmp_path / "cache"),
-    ]
-    for seconds in (6, 8, 10):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tfxfer", *words, "--resume"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    tfxfer(*words, "--resume")
-    assert (tmp_path / "r" / "metrics.json").read_bytes() == (
-        finished / "metrics.json"
-    ).read_bytes()
 
 
 def test_the_model_is_an_ordinary_keras_model(finished):
@@ -563,7 +528,7 @@ def test_numbers_that_make_no_sense_are_refused_at_once(option):
 def test_a_recipe_of_the_user_that_fails_at_once_leaves_no_folder(tmp_path):
     page = tmp_path / "mine.py"
     page.write_text("import tfxfer\n\n\n@tfxfer.recipe\ndef mine(run):\n    lod('photos')\n")
-    said = tfxfer("run", "mine.py", "--out", "r", cwd=tmp_path, code=1).stderr
+    said = in_a_process("run", "mine.py", "--out", "r", cwd=tmp_path, code=1).stderr
     assert "NameError" in said and "line 6" in said
     assert not (tmp_path / "r").exists()
 
@@ -574,13 +539,13 @@ def test_a_recipe_of_the_user_that_fails_later_keeps_what_it_saved(tmp_path):
         "import tfxfer\n\n\n@tfxfer.recipe\ndef mine(run):\n"
         "    run.write_text('part.txt', 'x')\n    lod('photos')\n"
     )
-    assert "NameError" in tfxfer("run", "mine.py", "--out", "r", cwd=tmp_path, code=1).stderr
+    assert "NameError" in in_a_process("run", "mine.py", "--out", "r", cwd=tmp_path, code=1).stderr
     assert (tmp_path / "r" / "part.txt").read_text() == "x"
 
 
 def test_a_folder_with_blanks_is_quoted_in_the_next_command(photos, tiny_savedmodel, tmp_path):
     words = ["run", "frozen", "--data", photos, "--backbone", tiny_savedmodel]
-    done = tfxfer(*words, "--out", "my run", cwd=tmp_path)
+    done = in_a_process(*words, "--out", "my run", cwd=tmp_path)
     assert done.stdout.splitlines()[-1].endswith(" -m tfxfer predict 'my run' photo.jpg")
     assert done.stdout.count("Run folder:") == 1
     settings = json.loads((tmp_path / "my run" / "settings.json").read_text())

@@ -416,6 +416,7 @@ def read_until(process: subprocess.Popen, start: str, part: str = "") -> list[st
     return said
 
 
+@pytest.mark.long
 def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel):
     words = [
         "launch",
@@ -499,6 +500,7 @@ def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(
     assert "training loss" in first and not first.startswith("epoch  1/50")
 
 
+@pytest.mark.long
 def test_a_run_that_is_preempted_saves_first(photos, tmp_path, tiny_savedmodel):
     words = [
         "run",

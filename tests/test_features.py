@@ -21,6 +21,7 @@ from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import CacheError, ImageError
 from tfxfer.features import extract, raw_pixels
+from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image import decode as preprocess
 
 EXTRACTOR = """
@@ -186,8 +187,8 @@ def test_a_changed_weight_is_another_backbone(examples, prefix, cache, tiny_save
         {"view": 1},
         {"fingerprint": "other"},
         {"tap_widths": (5,)},
-        {"value_range": (-1.0, 1.0)},
-        {"image_size": (64, 64)},
+        {"takes": ImageInput((32, 32), (-1.0, 1.0))},
+        {"takes": ImageInput((64, 64))},
     ],
 )
 def test_everything_that_changes_a_feature_is_in_the_key(change, prefix):

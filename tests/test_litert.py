@@ -145,6 +145,7 @@ def test_the_client_in_the_docs_answers_as_predict_does(run_folder, exported, ph
         assert max(map(float, probabilities)) == pytest.approx(row.probability, abs=0.02)
 
 
+@pytest.mark.long
 def test_examples_that_only_python_has_are_passed_on(tiny_savedmodel, photos, tmp_path):
     pixels = np.stack(
         [preprocess.pixels(file.read_bytes(), SIZE) for file in photos.rglob("*.jpg")]
@@ -263,7 +264,7 @@ def test_a_head_that_litert_can_not_hold_is_named(tiny_savedmodel, photos, tmp_p
     model = heads.join(
         Backbone(tiny_savedmodel, trainable=False),
         keras.Sequential([Digamma(), keras.layers.Dense(2)]),
-        SIZE,
+        (*SIZE, 3),
     )
     folder = write_run(tmp_path / "run", model, classes=CLASSES, data=photos)
     with pytest.raises(

@@ -17,11 +17,10 @@ HERE = Path(__file__).parent
 WAYS = {
     "one": (1, "one"),
     "2 CPUs": (1, "mirrored", "2"),
-    "4 CPUs": (1, "mirrored", "4"),
     "2 workers": (2, "multiworker"),
     "3 workers": (3, "multiworker"),
 }
-LONG = ("2 CPUs", "4 CPUs", "3 workers")
+LONG = ("2 CPUs", "3 workers")
 
 
 def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:

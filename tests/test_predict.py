@@ -237,9 +237,13 @@ def test_more_than_one_in_twenty_photos_unlike_every_class_are_told(
     limit = np.sort(model.answer(encoded)["unknown"].numpy())[-unlike - 1]
     doubt = replace(model.doubt, known=np.full(60, limit, np.float32))
     model = replace(model, doubt=doubt)
-    lines = told(caplog, lambda: predictions(model, files, 60))
+
+    def read(i: int) -> bytes:
+        return Path(files[i]).read_bytes()
+
+    lines = told(caplog, lambda: predictions(model, files, read, 60))
     assert [line[: len("9 of 60")] for line in lines] == said
-    assert told(caplog, lambda: predictions(model, files, 60, unknown=True)) == []
+    assert told(caplog, lambda: predictions(model, files, read, 60, unknown=True)) == []
 
 
 def test_what_knows_no_unknown_photos_counts_none(tiny_savedmodel, photos, tmp_path, caplog):

@@ -107,7 +107,7 @@ def test_it_trains_as_the_original_does(original, tmp_path, images):
         model = heads.join(
             Backbone(pretrained, batch_norm="train"),
             keras.layers.Dense(2, kernel_initializer="ones"),
-            SIZE,
+            (*SIZE, 3),
         )
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         results.append(

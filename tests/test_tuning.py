@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import keras
@@ -26,12 +26,14 @@ from tfxfer.features import Extractor, Pixels, extract
 from tfxfer.features.engines import tensorflow_engine
 from tfxfer.heads import choose
 from tfxfer.outcome import of_model
+from tfxfer.tasks import CLASSIFY
 from tfxfer.tuning import checkpoint, setting
 from tfxfer.tuning.folds import best_epoch, prepare_folds, train_final
 from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.guard import Plan, interpolate_weights, plan, verdict
 from tfxfer.tuning.optimizers import layerwise
 from tfxfer.tuning.picking import Costs, describe_seconds, pick_setting
+from tfxfer.tuning.pixel_source import PixelSource
 from tfxfer.tuning.setting import Setting, Way, prepare_fold, train_before
 from tfxfer.tuning.source import count_pieces
 from tfxfer.tuning.training import HeldOut, ignore, prepare_training, train
@@ -164,7 +166,7 @@ def small() -> tuple[keras.Model, list[np.ndarray]]:
     )
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     return model, prepare_training(
-        model, keras.optimizers.SGD(0.0, momentum=0.9), batches, smoothing=0.1
+        model, keras.optimizers.SGD(0.0, momentum=0.9), batches, smoothing=0.1, task=CLASSIFY
     )
 
 
@@ -176,7 +178,8 @@ def batches(epoch: int, done: int) -> tf.data.Dataset:
 def held_out() -> HeldOut:
     return HeldOut(
         answers=lambda model: np.asarray(model.predict(X, batch_size=8, verbose=0), np.float64),
-        labels=Y.argmax(1),
+        targets=Y.argmax(1),
+        task=CLASSIFY,
         watch=(np.arange(12), np.arange(12, 24)),
         patience=3,
     )
@@ -417,7 +420,7 @@ def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, 
     tuned, frozen = np.ones(100, bool), np.ones(100, bool)
     frozen[:only_tuned] = False
     tuned[50 : 50 + only_frozen] = False
-    found = verdict(saying(tuned), saying(frozen), TRUTH, folds=1)
+    found = verdict(saying(tuned), saying(frozen), TRUTH, folds=1, task=CLASSIFY)
     assert found.tuned_wins is wins
     assert str(found).startswith("Chosen: the tuned model" if wins else "Chosen: the frozen model")
     assert f"({only_tuned - only_frozen:+.1f} ± " in str(found)
@@ -426,28 +429,34 @@ def test_the_frozen_model_is_left_for_more_than_two_standard_errors(only_tuned, 
 @pytest.mark.parametrize("n", [3, 5, 12])
 def test_three_examples_decide_nothing(n):
     truth, all_right = TRUTH[:n], np.ones(n, bool)
-    assert not verdict(saying(all_right), saying(np.arange(n) >= 3), truth, folds=3).tuned_wins
-    worse = verdict(saying(~all_right), saying(all_right), truth, folds=3)
+    assert not verdict(
+        saying(all_right), saying(np.arange(n) >= 3), truth, folds=3, task=CLASSIFY
+    ).tuned_wins
+    worse = verdict(saying(~all_right), saying(all_right), truth, folds=3, task=CLASSIFY)
     assert "no gain at all" not in str(worse)
 
 
 def test_a_model_that_is_as_often_right_and_more_sure_is_better():
     right = np.arange(100) < 95
     sure, unsure = saying(right, 3.0), saying(right, 0.5)
-    assert verdict(sure, unsure, TRUTH, folds=3).tuned_wins
-    assert not verdict(unsure, sure, TRUTH, folds=3).tuned_wins
+    assert verdict(sure, unsure, TRUTH, folds=3, task=CLASSIFY).tuned_wins
+    assert not verdict(unsure, sure, TRUTH, folds=3, task=CLASSIFY).tuned_wins
 
 
 def test_a_model_that_is_more_sure_and_less_often_right_is_not_better():
     found = verdict(
-        saying(np.arange(100) < 97, 3.0), saying(np.arange(100) < 98, 0.2), TRUTH, folds=3
+        saying(np.arange(100) < 97, 3.0),
+        saying(np.arange(100) < 98, 0.2),
+        TRUTH,
+        folds=3,
+        task=CLASSIFY,
     )
     assert found.loss_gain > 2 * found.loss_error and not found.tuned_wins
 
 
 def test_a_gain_for_which_the_time_was_too_short_is_left():
     tuned, frozen = saying(np.arange(100) < 90), saying(np.arange(100) < 60)
-    found = replace(verdict(tuned, frozen, TRUTH, folds=3), late=True)
+    found = replace(verdict(tuned, frozen, TRUTH, folds=3, task=CLASSIFY), late=True)
     assert not found.tuned_wins
     assert str(found).startswith(
         "Chosen: the frozen model. 0.900 tuned"
@@ -456,13 +465,13 @@ def test_a_gain_for_which_the_time_was_too_short_is_left():
 
 def test_a_comparison_that_the_time_cut_off_says_so():
     said = saying(np.arange(100) < 80)
-    found = replace(verdict(said, said, TRUTH, folds=3), cut=True)
+    found = replace(verdict(said, said, TRUTH, folds=3, task=CLASSIFY), cut=True)
     assert "the time was up" in str(found) and "no gain" not in str(found)
 
 
 def test_models_that_are_right_on_the_same_examples_are_no_gain():
     said = saying(np.arange(100) < 80)
-    found = str(verdict(said, said, TRUTH, folds=1))
+    found = str(verdict(said, said, TRUTH, folds=1, task=CLASSIFY))
     assert found.endswith("(+0.0 ± 0.0 points): no gain at all.")
 
 
@@ -770,10 +779,8 @@ def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel, sai
 RUN = ["-m", "tfxfer", "run"]
 
 
-@pytest.mark.parametrize("recipe", ["partial", pytest.param("full", marks=pytest.mark.long)])
-def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(
-    recipe, photos, tiny_savedmodel, tmp_path
-):
+@pytest.mark.long
+def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(photos, tiny_savedmodel, tmp_path):
     def words(out: str, *more: str) -> list[str]:
         options = [
             "--data",
@@ -788,7 +795,7 @@ def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(
         return [
             sys.executable,
             *RUN,
-            recipe,
+            "partial",
             *options,
             "--learning-rate",
             "0.01",
@@ -1120,6 +1127,11 @@ def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, 
     ]
 
 
+def of_kind(kind: type[PixelSource], source: PixelSource) -> PixelSource:
+    """The same source as an object of another class."""
+    return kind(**{one.name: getattr(source, one.name) for one in fields(source) if one.init})
+
+
 class Greedy(keras.layers.Layer):
     """Runs out of memory when it sees more than eight images."""
 
@@ -1134,14 +1146,21 @@ class Greedy(keras.layers.Layer):
 
 def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
     network, features, how, _ = world
-    source = tuning.from_pixels(network, features)
+    plain = tuning.from_pixels(network, features)
 
-    def build(fitted):
-        model, part = source.build(fitted)
-        pixels = keras.Input(model.input_shape[1:])
-        return keras.Model(pixels, model(Greedy()(pixels))), part
+    class GreedySource(PixelSource):
+        def build(self, fitted):
+            model, part = plain.build(fitted)
+            pixels = keras.Input(model.input_shape[1:])
+            return keras.Model(pixels, model(Greedy()(pixels))), part
 
-    greedy = replace(source, build=build)
+        def finish(self, model, fitted):
+            return plain.finish(model, fitted)
+
+        def average(self, *arguments):
+            return plain.average(*arguments)
+
+    greedy = of_kind(GreedySource, plain)
     tuning.compete(
         [greedy],
         features,
@@ -1170,11 +1189,12 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
 
 def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_path, said):
     network, features, how, _ = world
-    source, seen = tuning.from_pixels(network, features), []
+    seen = []
 
-    def batches(*arguments):
-        found = source.batches(*arguments)
-        return lambda epoch, done: (seen.append(epoch), found(epoch, done))[1]
+    class NotedSource(PixelSource):
+        def batches(self, *arguments):
+            found = super().batches(*arguments)
+            return lambda epoch, done: (seen.append(epoch), found(epoch, done))[1]
 
     options = {
         "gradual": True,
@@ -1182,7 +1202,7 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
         "head": "gaussian",
         "folder": tmp_path / "work",
     }
-    gradual = replace(source, batches=batches, unfreeze=2)
+    gradual = replace(of_kind(NotedSource, tuning.from_pixels(network, features)), unfreeze=2)
     found = tuning.compete([gradual], features, how, rate=0.01, **options)
     assert [epoch["epoch"] for epoch in found.history] == [1, 2, 3, 4, 5]
     # The first three batches build the three folds. Then one builds each step anew, whose data go

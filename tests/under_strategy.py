@@ -146,7 +146,8 @@ def tuned(strategy, source, features, plan, folder: Path, images: np.ndarray) ->
     fold = prepare_fold(setting, way, fitted, seen=rows, held=held)
     held_out = tuning.HeldOut(
         answers=lambda model: source.answers(model, held, 7),
-        labels=features.examples.labels[held],
+        targets=features.examples.labels[held],
+        task=features.examples.task,
         watch=(np.arange(len(held)),),
         patience=9,
     )

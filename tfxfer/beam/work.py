@@ -25,6 +25,7 @@ from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, MissingExtraError
 from tfxfer.features import Computation, Pixels, compute_shards, of_pixels, of_prefix
+from tfxfer.inputs.image import ImageInput
 
 try:
     import apache_beam
@@ -74,14 +75,17 @@ def keep_plan(home: str, plan: Plan) -> None:
 def plan_of(home: str) -> Plan:
     """Read the plan that `keep_plan` wrote."""
     facts = json.loads(read(f"{home}/plan.json"))
-    prefix = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in facts.pop("prefix").items()
+    prefix = with_tuples(facts.pop("prefix"))
+    prefix["takes"] = ImageInput(**with_tuples(prefix["takes"]))
+    prefix["graph"] = GraphDef.FromString(read(f"{home}/network.pb"))
+    return Plan(prefix=Prefix(**prefix), **facts)
+
+
+def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with tuples in place of the lists that JSON has made of them."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
-    return Plan(
-        prefix=Prefix(**{**prefix, "graph": GraphDef.FromString(read(f"{home}/network.pb"))}),
-        **facts,
-    )
 
 
 class Worker:

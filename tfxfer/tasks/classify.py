@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from tfxfer.tasks import figures as class_figures
 
-NAME, SCORE = "classify", "accuracy"
+NAME, SCORE, LOSS = "classify", "accuracy", "log loss"
 HEADS: tuple[str, ...] = ("gaussian", "linear", "ridge", "prototype")
 TRIED: tuple[str, ...] = (
     "gaussian",

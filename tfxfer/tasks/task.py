@@ -21,6 +21,7 @@ class Task(Protocol):
 
     NAME: str
     SCORE: str
+    LOSS: str
     HEADS: tuple[str, ...]
     TRIED: tuple[str, ...]
 

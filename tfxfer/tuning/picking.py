@@ -144,7 +144,7 @@ class Trials:
         task = setting.source.task
         loss = calibrated_loss(task, logits, self.truth)
         score = float(task.scores(logits, self.truth).mean())
-        LOG.info(f"{setting}: {task.SCORE} {score:.3f}, loss {loss:.3f} on held-out photos")
+        LOG.info(f"{setting}: {task.SCORE} {score:.3f}, {task.LOSS} {loss:.3f} on held-out photos")
         self.losses[setting] = loss
         return loss
 
