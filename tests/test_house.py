@@ -215,6 +215,35 @@ def test_only_tasks_and_heads_know_that_an_answer_is_a_class():
             assert not found, f"{name}: {found}"
 
 
+def test_no_more_files_than_these_know_the_size_and_the_range_of_pixels():
+    # The others ask an `Input`. This list may only become shorter.
+    known = {
+        "tfxfer/backbone.py",
+        "tfxfer/cli/main.py",
+        "tfxfer/handles/catalog.py",
+        "tfxfer/handles/lite.py",
+        "tfxfer/heads/ranges.py",
+        "tfxfer/run/finished.py",
+        "tfxfer/run/resume.py",
+        "tfxfer/run/settings.py",
+        "tfxfer/savedmodel/graph.py",
+        "tfxfer/savedmodel/read.py",
+        "tfxfer/savedmodel/reusable.py",
+        "tfxfer/serving/litert.py",
+        "tfxfer/serving/model.py",
+        "tfxfer/serving/reusable.py",
+        "tfxfer/steps.py",
+        "tfxfer/tuning/pixel_source.py",
+    }
+    found = {
+        name
+        for name in tracked("tfxfer/*.py", "recipes/*.py")
+        if not name.startswith("tfxfer/inputs/image/")
+        and re.search(r"\bimage_size\b|\bvalue_range\b", (ROOT / name).read_text())
+    }
+    assert found == known
+
+
 def test_every_command_has_help_and_is_in_the_readme():
     for name, command in commands().items():
         assert command.help, name
