@@ -1,4 +1,4 @@
-"""The network turns each photo into features, once. A classifier, the head, is fitted on them.
+"""The network turns each photo into features once; a classifier (the head) is fitted on them.
 
     tfxfer run frozen                         the demo data
     tfxfer run frozen --data photos/          your own: a folder with a folder for each class
@@ -23,7 +23,7 @@ def frozen(
         "ridge (least squares), prototype (the nearest class mean). Trained in epochs: mlp (with "
         "a hidden layer), cosine (by the angle to each class)."] = "auto",
     mirror: Annotated[Literal["auto", "yes", "no"], "Average the features of each photo and its "
-        "mirror image. auto: if that predicts better; tried on up to 2,000 photos."] = "auto",
+        "mirror image. auto: with 2,000 photos or fewer, if that predicts better."] = "auto",
     epochs: Annotated[int | None, "Training epochs, for --head mlp and cosine only; by default 20.",
         range(1, 10**6)] = None,
 ):

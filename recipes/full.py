@@ -3,8 +3,9 @@
     tfxfer run full                         the demo data
     tfxfer run full --data photos/          your own
 
-The trained model, or its mean with the frozen one, is used only if it is clearly better: by more
-than two standard errors, on photos that were not used to train or to choose either model.
+The trained model, or the mean of its predictions and the frozen model's, is used only if it is
+clearly better: by more than two standard errors, on photos that were not used to train or to
+choose either model.
 """
 
 from typing import Annotated, Literal

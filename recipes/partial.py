@@ -1,10 +1,11 @@
-"""The last stages of the network are trained. What the stages before them compute is kept.
+"""Trains the last stages. The output of the earlier stages is computed once and kept.
 
     tfxfer run partial                                      the demo data
     tfxfer run partial --data photos/ --unfreeze block14    from a stage on; see tfxfer inspect
 
-The trained model, or its mean with the frozen one, is used only if it is clearly better: by more
-than two standard errors, on photos that were not used to train or to choose either model.
+The trained model, or the mean of its predictions and the frozen model's, is used only if it is
+clearly better: by more than two standard errors, on photos that were not used to train or to
+choose either model.
 """
 
 from typing import Annotated, Literal
@@ -26,9 +27,9 @@ def partial(
     epochs: tfxfer.options.Epochs = None,
     learning_rate: tfxfer.options.LearningRate = None,
     views: Annotated[int | None, "Number of altered copies to make of each training photo. By "
-        "default 2 are tried on up to 4,000 photos, and used if they help.", range(1000)] = None,
+        "default 2 are tried with up to 4,000 photos, and used if they help.", range(1000)] = None,
     augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views alters photos: "
-        "mirrored or cropped. auto: what does not clearly lower accuracy."] = "auto",
+        "mirrored or cropped. auto: those that do not clearly lower accuracy."] = "auto",
     time_limit: tfxfer.options.TimeLimit = None,
 ):
     """Train the last stages of the network. Keeps the frozen model unless training helps."""

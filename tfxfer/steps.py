@@ -1,11 +1,11 @@
 """The steps that recipes are made of.
 
-A recipe calls them one after the other. Each takes the run and what the step before has returned:
+A recipe calls them one after the other. Each takes the run and what the step before returned:
 
     prepare ─Ready─> extract ─Extracted─> choose_head, train_head or tune ─Result─> finish
 
-Where several workers share a run, all of them take part in each step, and only the main one gets a
-result.
+For `tune`, `choose_augmentations`, `last_stages` and `whole_network` say what is trained. Where
+several workers share a run, all of them call these steps, and only the main one gets a result.
 """
 
 import logging
@@ -79,9 +79,9 @@ class Extracted:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The model that a recipe has found, and what it answers to examples that it has not seen.
+    """The model that a recipe has found, with its predictions for examples that it has not seen.
 
-    features: those that the model's head sees; of mirror images, too, where it sees them.
+    features: those that the model's head sees; they include mirror images if the head uses them.
     model: from pixels to calibrated logits.
     history: one dict for each epoch, where something was trained.
     verdict: the comparison of the tuned with the frozen model, where there was one.
@@ -150,11 +150,11 @@ def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") 
 
     Args:
         taps: compute them at all stages; otherwise the network's own output alone.
-        mirror: "yes", "no" or "auto": whether mirror images are computed, too. "auto" does so for
-            features of all stages, where there are few photos.
+        mirror: whether to compute mirror images as well: "yes", "no", or "auto", which does so for
+            features of all stages if there are few photos.
 
     Raises:
-        ImageError: files can't be decoded, and are not to be left out.
+        ImageError: files can't be decoded, and --skip-bad-images is off.
     """
     with run.timed("features"):
         prefix = ready.network.prefix(len(ready.network.stages) if taps else None)
@@ -259,8 +259,9 @@ def choose_augmentations(
     Args:
         augment: their names with "+" between them, "none", or "auto": those that do not clearly
             lower the accuracy on held-out photos.
-        views: how many altered copies of each photo are kept; None if some are tried.
-        whole: whether the whole network trains, which alters the photos in each epoch.
+        views: how many altered copies of each photo are kept; None tries a few, and keeps them if
+            they help.
+        whole: whether the whole network trains. The photos are then altered anew in each epoch.
     """
     if augment != "auto":
         return tuple(kind for kind in augment.split("+") if kind != "none")
@@ -287,11 +288,12 @@ def last_stages(
 ) -> list[Source]:
     """Return what is trained, for each number of last stages.
 
-    What the stages before these compute is kept for all epochs (see `tfxfer.tuning.last_stages`).
+    The output of the earlier stages is kept for all epochs (see `tfxfer.tuning.last_stages`).
 
     Args:
         augment: kinds of augmentation of the altered copies.
-        views: how many altered copies of each photo are made; with None some are tried.
+        views: how many altered copies of each photo are made; None tries a few, and keeps them if
+            they help.
     """
     plan = tuning.plan(extracted.examples, run.common.seed)
     with run.timed("activations"):
@@ -314,7 +316,7 @@ def last_stages(
 def whole_network(
     run: Run, extracted: Extracted, *, augment: tuple[str, ...], service: str | None = None
 ) -> Source:
-    """Return the training of the whole network from the photos.
+    """Return the source that trains the whole network from the photos.
 
     Args:
         augment: kinds of augmentation of the photos.
@@ -407,7 +409,7 @@ def new_notes(before: Examples, after: Examples) -> list[str]:
 def board(run: Run) -> Callable[[int, dict[str, float]], None]:
     """Return a function that writes each epoch's figures to the run's `logs/`, for TensorBoard.
 
-    Where there are several workers, only the chief writes.
+    Where there are several workers, only the main one writes.
     """
 
     @cache
@@ -443,7 +445,7 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
 def settle(found: Competition, features: Features, network: Backbone, run: Run) -> Result:
     """Return the winner of a competition as a model that takes pixels.
 
-    Its answers are those on examples that were not used in the competition.
+    The winner is judged on examples that the competition did not use.
     """
     taps = found.fitted.taps if features.tap_widths else None
     run.record(
@@ -501,8 +503,8 @@ def gaussian(
 ) -> Callable[[str], None]:
     """Return a function that writes gaussian.npz.
 
-    The file holds `means` [C, d] and `P` [d, d], both of features in which each tap is scaled to
-    length one, and `widths`, the number of columns of each tap.
+    The file holds `means` [C, d] and `P` [d, d], both computed after each tap is scaled to length
+    one, and `widths`, the number of columns of each tap.
     """
     means, matrix = precision(features, labels, classes, widths=widths)
     return lambda path: np.savez(path, means=means, P=matrix, widths=np.asarray(widths))

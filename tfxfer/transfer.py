@@ -27,8 +27,8 @@ EXPORTS: dict[str, Callable[..., Path]] = {
 class Transfer:
     """A pretrained network that becomes a classifier of your photos.
 
-    `fit` does what `tfxfer run` does. What it leaves is kept in a temporary folder, until `save`
-    writes it to a folder of yours.
+    `fit` does what `tfxfer run` does. Its results stay in a temporary folder, until `save` copies
+    them to a folder of yours.
 
     Args:
         backbone: name, folder, archive or URL of a pretrained network, as for `--backbone`.
@@ -139,7 +139,7 @@ class Transfer:
     def evaluate(
         self, data: Any, labels: Any = None, *, classes: Sequence[str] | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Return the figures on labelled photos: on their test part, where they have one.
+        """Return the figures on labelled photos; only on their test part, if they have one.
 
         Args:
             data, labels, classes: as for `fit`. Arrays have no parts: all their images are judged.
@@ -157,7 +157,7 @@ class Transfer:
         return self.run.path("report.html")
 
     def save(self, folder: str | PathLike[str]) -> Path:
-        """Copy the run to a folder that does not exist yet; all commands of tfxfer work on it.
+        """Copy the run to a new or empty folder; all commands of tfxfer work on it.
 
         Raises:
             RunError: the folder is not empty, or can't be written.
@@ -176,7 +176,7 @@ class Transfer:
         """Write the model for other programs; see `tfxfer export`.
 
         Args:
-            to: folder of the versions.
+            to: folder that gets a numbered folder for each version.
             options: see `tfxfer.serving.export`, `export_litert` and `export_reusable`.
 
         Returns:
@@ -202,7 +202,7 @@ def load(folder: str | PathLike[str], *, trust: bool = False) -> Transfer:
     """Open the folder of a finished run.
 
     Args:
-        trust: also load a graph that can reach files, Python or the network.
+        trust: also load a graph that can read files, run code or use the internet.
 
     Raises:
         RunError: there is no finished run, or its files were changed.

@@ -48,8 +48,8 @@ def extract(
     Args:
         engine, precision: how the network is run; features of different engines are never mixed.
         batch_size: images at a time. It changes speed and memory, not the features.
-        mirror: a feature is the mean over the image and its mirror image, which takes twice the
-            time; the features of both are cached separately.
+        mirror: also compute mirror images; a feature is then the mean over the image and its mirror
+            image. It takes twice the time, and the features of both are cached separately.
         augment, number: kinds of augmentation, and number of the augmented view that is used
             instead of the images as they are (see `tfxfer.inputs.image.augment`).
         dtype: dtype of the rows on disk; they are read as float32.

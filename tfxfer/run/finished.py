@@ -108,7 +108,7 @@ class Finished:
     def replace(self, texts: dict[str, str]) -> None:
         """Write some of the files of `FOR_PEOPLE` again, and list them in the manifest.
 
-        A program that reads the run in between does not need any of them.
+        A program that opens the run meanwhile does not check these files.
         """
         manifest = read_manifest(self.folder)
         try:

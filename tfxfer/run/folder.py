@@ -1,7 +1,7 @@
 """The files of a run's folder: how they are written, and which of them are a run's own.
 
-`settings.json` is written first. Every other file is written under a temporary name, fsynced and
-renamed. `manifest.json` is written last, so that its existence means that the rest is complete.
+Every file is written under a temporary name, fsynced and renamed; `settings.json` comes first, and
+`manifest.json` is written last, so that its existence means that the rest is complete.
 Unfinished work is in `checkpoints/` until then. Readers trust only the manifest.
 
 A person may keep other files in the folder: only what a run wrote is ever removed or listed in the
@@ -228,7 +228,7 @@ def has_begun(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the settings of the run in a folder.
 
     Raises:
-        RunError: there is no run, so that no other folder is ever taken for one, or replaced.
+        RunError: the folder holds no run. This protects other folders from being replaced.
     """
     if not (folder / "settings.json").is_file():
         raise RunError(
@@ -255,7 +255,7 @@ def has_begun(folder: Path) -> dict[str, dict[str, Any]]:
 def signed_part(folder: Path, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return what is signed: all settings, and the path of the folder.
 
-    A copy of the folder is therefore not signed by anybody.
+    A folder that was copied by hand therefore has no valid signature.
     """
     rest = {name: setting for name, setting in settings.items() if name != "signature"}
     return {"folder": os.path.realpath(folder), "settings": rest}

@@ -1,7 +1,7 @@
-"""The place of a run: its devices, and its worker among others.
+"""Where a run computes: its devices, and which of several workers it is.
 
-The rooms that need TensorFlow are imported only where a run starts, because a run can be opened and
-read without it.
+The modules that need TensorFlow are imported only where a run starts, because a run can be opened
+and read without it.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def make_strategy(settings: Mapping[str, dict[str, Any]]) -> Any:
     """Make the `tf.distribute` strategy of --device, --strategy and --replicas.
 
     Raises:
-        DistributeError: there is no such device, or it can't do what other options ask for.
+        DistributeError: there is no such device, or it does not fit other options.
     """
     device, name, replicas = (settings[option]["value"] for option in HERE)
     devices = room("distribute.devices")
@@ -54,7 +54,7 @@ def agree(strategy: Any, settings: Mapping[str, dict[str, Any]], *, resumed: boo
     """Check that all workers run the same code with the same options.
 
     Args:
-        resumed: a resumed run keeps the options that it was begun with.
+        resumed: whether the run is resumed. It then keeps its options, and only trust is compared.
 
     Raises:
         DistributeError: they don't.
@@ -74,7 +74,7 @@ def agree(strategy: Any, settings: Mapping[str, dict[str, Any]], *, resumed: boo
 
 
 def agree_on_facts(strategy: Any, facts: Mapping[str, Any]) -> None:
-    """Check that all workers have found the same, such as the fingerprint of the data."""
+    """Check that all workers have the same values, such as the fingerprint of the data."""
     room("distribute.workers").agree(strategy, **facts)
 
 

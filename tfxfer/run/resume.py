@@ -14,10 +14,10 @@ Settings = dict[str, dict[str, Any]]
 
 
 def said_again(folder: Path, settings: Settings, before: Settings) -> Settings:
-    """Return the settings of a run that somebody else began, if the user gives the same now.
+    """Check that the user gives the settings of a run that somebody else began; returns these.
 
-    Options are those of the command line. Fingerprints are kept, since they can do nothing but
-    stop the run.
+    Options are those of the command line. Fingerprints are kept, because they can only stop the
+    run.
 
     Raises:
         RunError: the run would go on with a setting that the user did not give; the message has
@@ -54,7 +54,7 @@ def said_again(folder: Path, settings: Settings, before: Settings) -> Settings:
 
 
 def take_over(folder: Path, settings: Settings, before: Settings, given: set[str]) -> Settings:
-    """Return the settings of the run that was begun, with those of this machine.
+    """Return the settings of the run that was begun, but the device options of this machine.
 
     Raises:
         RunError: the user gives another value for a setting that must not change.
@@ -72,7 +72,7 @@ def take_over(folder: Path, settings: Settings, before: Settings, given: set[str
             if name in SAME:
                 raise RunError(
                     f"{folder} was begun with {name} {old['value']}; received "
-                    f"{new['value']}. Resume it with the same, or choose another --out."
+                    f"{new['value']}. Resume it with the same {name}, or choose another --out."
                 )
             line = (
                 f"--{name.replace('_', '-')} {new['value']} is ignored: "

@@ -30,6 +30,7 @@ class Run:
     """The folder of a run that is being written, and the options that every recipe has.
 
     A recipe finds these options in `common`, such as `run.common.seed`; `run.seed` is the same.
+    Only `run.global_batch` is never None: it is `run.common.step_size`.
 
     Args:
         out: folder for the results; by default a new one, runs/<recipe>-<number>.
@@ -61,15 +62,17 @@ class Run:
         self.settings: dict[str, dict[str, Any]] = {}
         self.before: dict[str, dict[str, Any]] = {}
         self.finished = False
-        self.call: str | None = None  # how a program made the run, where it called no recipe itself
+        self.call: str | None = (
+            None  # the call that the report shows, where `Transfer` made the run
+        )
         self._given = set(given) | chosen_names(chosen) | ({"recipe"} if recipe else set())
         self._resume, self._overwrite, self._strategy = resume, overwrite, None
         named = {"recipe": recipe or UNNAMED, **(options or {}), **chosen.as_settings()}
         self.choose(named, self._given)
         self.worker, self.workers = place.place_of(chosen.strategy)
         if not self.is_main_worker:
-            # `start` asks for the folder and settings of the main worker, called chief.
-            self.files = Files(Path(out or "of the chief"))
+            # `start` gets the folder and the settings from the main worker.
+            self.files = Files(Path(out or "of the main worker"))
             return
         folder = Path(out).expanduser() if out else numbered(Path(recipe or UNNAMED).stem, resume)
         self.files = Files(folder)

@@ -36,8 +36,8 @@ class Common:
     ] = 0
     cache: Annotated[
         str | None,
-        "Folder that keeps computed features for later runs; off keeps them only until the run "
-        "is finished. By default $TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
+        "Folder that keeps computed features for later runs; off: they are deleted when "
+        "the run is finished. By default $TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
     ] = None
     engine: Annotated[
         Literal["tensorflow", "openvino"],

@@ -1,4 +1,4 @@
-"""What an answer is: a class of several. Each kind of answer is one file.
+"""Kinds of answers, one file each. So far there is one: one class of several.
 
 task        the functions of a kind of answer, and `find`, which looks a kind up by its name
 classify    one class of several: labels, probabilities, losses, scores and figures

@@ -70,8 +70,8 @@ def temperature(outputs: np.ndarray, targets: np.ndarray) -> float:
     """Return the T for which softmax(outputs / T) has the smallest log loss.
 
     T is found by bisection on u = log(1/T), in 30 steps. The log loss is convex in exp(u), with the
-    derivative mean(sum z softmax(e^u z)) - mean(z_y). One example in n + 1 counts as being of an
-    unknown class; otherwise outputs without a single error would lead to T = 0 (docs/methods.md,
+    derivative mean(sum z softmax(e^u z)) - mean(z_y). One more example, of an unknown
+    class, is added; otherwise outputs without a single error would lead to T = 0 (docs/methods.md,
     "Calibration").
 
     Args:
@@ -116,7 +116,7 @@ def answers(predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def leave_own_out(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the outputs with that of the own class at minus infinity."""
+    """Return the outputs, with that of each example's true class set to minus infinity."""
     outputs = np.array(outputs, np.float64)
     outputs[np.arange(len(targets)), targets] = -np.inf
     return outputs
@@ -128,7 +128,7 @@ def codes(targets: np.ndarray, outputs: int) -> np.ndarray:
 
 
 def training_loss(smoothing: float) -> Any:
-    """Return cross-entropy; `smoothing` of the label is divided among all classes."""
+    """Return cross-entropy; the share `smoothing` of a label is spread evenly over all classes."""
     keras = importlib.import_module("keras")
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
 
@@ -141,7 +141,7 @@ def training_score() -> Any:
 def can_judge(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     """Return which examples could be right, bool [n].
 
-    The only example of its class can't: a fit without it does not know the class, and its
+    An example that is the only one of its class can't: without it the class is unknown, and its
     probability is exactly 0.
     """
     return predictions[np.arange(len(targets)), targets] > 0

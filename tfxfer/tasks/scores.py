@@ -21,7 +21,7 @@ def paired(scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
 
 
 def chance_error(scores: np.ndarray, others: np.ndarray) -> float:
-    """Return the standard error of the difference that holds where there is no difference.
+    """Return the standard error of the difference if the two models are equally good.
 
     It is sqrt(sum(d^2)) / n; for right and wrong answers that is McNemar's test (McNemar 1947).
     """
@@ -30,10 +30,10 @@ def chance_error(scores: np.ndarray, others: np.ndarray) -> float:
 
 
 def smoothed_difference(scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-    """Return how much better the scores are than the others, and the standard error of that.
+    """Return the same as `paired`, but smoothed, so that few examples do not look certain.
 
-    Two examples are added of which each model has one right, and the other one wrong, so that the
-    difference is not taken for certain where a few answers are equal (Agresti 2005).
+    Half an example is added to each of four cases: both models are right, only the first, only the
+    second, or neither (Agresti 2005).
     """
     d = np.asarray(scores, np.float64) - np.asarray(others, np.float64)
     n = len(d) + 2

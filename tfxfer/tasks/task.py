@@ -36,7 +36,7 @@ class Task(Protocol):
         """
 
     def present(self, targets: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the outputs that can be learnt, and the targets among these.
+        """Return the indices of the outputs that can be learnt, and the targets numbered by these.
 
         Raises:
             ValueError: nothing can be learnt from these targets.
@@ -49,7 +49,7 @@ class Task(Protocol):
         """Return the loss of each example, float [n], for the outputs as they are."""
 
     def scores(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return how good each answer is, float [n], from 0 to 1. Predictions can be given, too."""
+        """Return how good each answer is, float [n], from 0 to 1; also from predictions."""
 
     def temperature(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         """Return the number by which outputs are divided so that their loss is smallest."""
@@ -64,7 +64,7 @@ class Task(Protocol):
         """Return the index of each example's answer, int [n], and how sure it is, float [n]."""
 
     def leave_own_out(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return the outputs of examples that can't be held out, without what they alone tell."""
+        """Return outputs of examples that can't be held out, without what their own label tells."""
 
     def codes(self, targets: np.ndarray, outputs: int) -> np.ndarray:
         """Return the targets as what the Keras loss compares outputs with, float32 [n, K]."""
@@ -76,7 +76,7 @@ class Task(Protocol):
         """Return the Keras metric of outputs and codes that is shown while a model trains."""
 
     def can_judge(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-        """Return which held-out examples say something of the model, bool [n]."""
+        """Return which held-out examples can be used to judge the model, bool [n]."""
 
     def share(self, scores: np.ndarray) -> dict[str, float]:
         """Return the mean score under the name `SCORE`, "low" to "high" and "n"; n >= 1."""

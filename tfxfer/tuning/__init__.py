@@ -1,4 +1,4 @@
-"""Fine-tuning: the network is trained, and the frozen model is kept unless that clearly helps.
+"""Fine-tuning: the network is trained. The frozen model is kept unless the trained one is better.
 
 gradual      a callback that unfreezes stage by stage
 optimizers   learning rates by stage
@@ -9,8 +9,10 @@ pixel_source, activation_source   the two kinds: from the images, or from activa
 augmentation which augmentations leave the labels alone
 activations  the output of the frozen stages, computed once
 guard        which examples judge which model, and the verdict
+frozen       the frozen model that a tuned one is compared with, and the head to start from
 setting      what is trained, how fast, and on which examples
 picking      which stages train and how fast, and how long that takes
+folds        train on the examples that do not judge, and then the final model
 answers      the tuned model alone, or its mean with the frozen one
 competition  the whole comparison of the frozen with the tuned model
 """

@@ -26,9 +26,9 @@ from tfxfer.tuning.source import (
 )
 from tfxfer.tuning.training import Batches
 
-# The numbers that the last stages begin with, times the stages, of the images that a CPU trains on
-# at once: 16 images for the last 9 stages of EfficientNet-Lite0, which take 0.1 GB less than 32 do,
-# and no longer.
+# Bound of: images that a CPU trains on at once, times the numbers that each of them begins with,
+# times the stages that train. It allows 16 images for the last 9 stages of EfficientNet-Lite0: they
+# take 0.1 GB less than 32 images, and are as fast.
 NUMBERS_AT_ONCE = 2_400_000
 
 
@@ -37,8 +37,7 @@ class ActivationSource:
     """The last stages are trained from cached rows; see `Source`.
 
     network: the whole network.
-    rest: the stages that train. A row holds the activations of an image that it starts from (see
-        `Backbone.cut`).
+    rest: the stages that train; a row is their input for one image (see `Backbone.cut`).
     rows: the rows of the images as they are, then of augmented views; the epochs take turns.
     examples: the examples that the rows belong to.
     """

@@ -95,8 +95,8 @@ def compete(
             are tried.
         rate: learning rate of the last stage. With None, a few are tried in short trainings.
         folder: folder where unfinished work is kept. What is finished there is not done again.
-        minutes: time from now on, after which each training ends with its epoch and a final model
-            is not begun. Where the final model is missing, the frozen one is kept.
+        minutes: the time limit from now. When it is over, training ends with the present epoch, and
+            no final model is begun; the frozen one is then kept.
         show: called with each epoch of the tuned model.
         strategy: the tf.distribute strategy that trains and divides each batch; one device by
             default.
@@ -146,7 +146,8 @@ def with_smaller_batches(
 ) -> Competition:
     """Run with ever smaller batches, until one fits into memory.
 
-    The folder tells which batch sizes were tried, so a run that was killed goes on with the last.
+    The folder tells which batch sizes were tried, so a run that was killed goes on with the
+    smallest one.
 
     Raises:
         TuningError: memory is too small for one image on each device, or there are several workers.
@@ -170,7 +171,7 @@ def with_smaller_batches(
                 ) from error
             if batch_size <= replicas:
                 raise TuningError(
-                    "memory is too small to train on one image at a time. "
+                    "memory is too small to train on one image at a time on each device. "
                     "Unfreeze fewer stages, or take a smaller backbone."
                 ) from error
             batch_size = max(batch_size // 2, replicas)

@@ -6,7 +6,7 @@ gain that is more than chance.
 Where there are at least 300 validation examples, they are halved. The epoch, how far to go from the
 first to the tuned weights, and whether to average with the frozen model are picked for one half on
 the other half. With fewer validation examples, or where groups can't be halved, there are three
-folds: each is judged by a model that was fitted on the two others, with what was picked on these.
+folds: each judges a model that was fitted on the two others, with what was picked on these.
 How many stages train, and how fast, is picked on examples that judge nothing (see
 `Plan.for_picking`).
 """
@@ -35,12 +35,14 @@ STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 class Plan:
     """Which examples models are fitted on, and which ones judge them.
 
-    folds: (positions to fit on, positions to judge); one, or three that judge every example once.
+    folds: (positions to fit on, positions to judge); one, or up to three that judge every example
+        once.
     groups: indices into the judged examples of all folds, one fold after the other. What is picked
         for a group is picked on the others.
     everything: positions of all training examples. A final model that is fitted anew is fitted on
         them.
-    taken: whether the user has given no validation part.
+    taken: whether the examples that judge were taken from train, because the user has given no
+        validation part.
     first: whether the folds are all that were made; False where one of them was used to pick.
     """
 
@@ -62,12 +64,11 @@ class Plan:
     def for_picking(self, examples: Examples, seed: int) -> tuple[np.ndarray, np.ndarray, "Plan"]:
         """Divide the plan so that settings are picked on examples that do not judge.
 
-        With one split, the positions are taken from the examples that it is fitted on, so the plan
-        stays as it is. Otherwise the first fold is used, and the plan goes on without it.
+        With one split, a fifth of its training examples picks, and the plan stays as it is.
+        Otherwise the first fold picks, and the plan goes on without it.
 
         Returns:
-            Positions to try settings on, positions to judge them on, and the plan for other
-            examples.
+            Positions to try settings on, positions to judge them on, and the remaining plan.
         """
         if len(self.folds) == 1:
             seen, _ = self.folds[0]
@@ -89,11 +90,11 @@ class Plan:
 def plan(examples: Examples, seed: int) -> Plan:
     """Plan how models are judged.
 
-    They are judged on the validation part, or on a fifth of train where there is none. Where that
-    would be few examples, they are judged by three folds of train.
+    They are judged on the validation part, or on a fifth of train where there is none. Where these
+    are fewer than 300, three folds of train judge instead.
 
     Raises:
-        TuningError: no class has two training examples.
+        TuningError: too few classes have two training examples.
     """
     train, validation = examples.where("train"), examples.where("validation")
     taken = not len(validation)
@@ -132,7 +133,7 @@ def plan(examples: Examples, seed: int) -> Plan:
             else "groups of images"
         )
         raise TuningError(
-            f"{len(train)} training images, too few {what} a class: frozen and tuned can't be "
+            f"{len(train)} training images, too few {what} per class: frozen and tuned can't be "
             "compared on examples that neither was fitted on. "
             f"Expected at least two {what} of each class. Use the recipe frozen."
         )
@@ -156,7 +157,7 @@ class Verdict:
     folds: number of folds; 1 is a single split.
     weight: weight of the tuned model in the mean with the frozen one; 1 is the tuned model alone.
     loss_gain, loss_error: how much smaller its log loss is, and the standard error of that.
-    late: the time was up before the tuned model was trained to its end on all of train.
+    late: the time was up before the final tuned model was trained.
     cut: the time was up before the comparison was done, so that it says little.
     """
 
@@ -192,7 +193,7 @@ class Verdict:
         return self.gain >= 0 and self.loss_gain > 2 * self.loss_error
 
     def __str__(self) -> str:
-        how = f"by {NUMBERS[self.folds]} folds" if self.folds > 1 else "on validation"
+        how = f"by {NUMBERS[self.folds]} folds" if self.folds > 1 else "on held-out photos"
         figures = (
             f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} "
             f"({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"

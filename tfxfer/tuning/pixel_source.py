@@ -68,7 +68,7 @@ class PixelSource:
     """The whole network is trained; see `Source`.
 
     pixels: decodes the images.
-    has_taps: whether the frozen model's features are those of taps.
+    has_taps: whether the frozen model uses taps.
     augment: kinds of augmentation, which change with each epoch.
     service: address of a tf.data service that reads the images; `paths` are their files.
     """
@@ -231,13 +231,13 @@ def files_of(examples: Examples) -> tuple[str, ...]:
     """
     if examples.paths is None:
         raise DataError(
-            f"--data-service reads image files, and {examples.source} has none. "
-            "Leave it out, or use a folder of class folders or a .csv table."
+            f"--data-service reads image files, and {examples.source} has no files. "
+            "Leave out --data-service, or use a folder of class folders or a .csv table."
         )
     if odd := [file for file, path in zip(examples.files, examples.paths, strict=True) if not path]:
         raise DataError(
             f"--data-service can't read {len(odd)} files that TensorFlow doesn't decode: "
-            f"{shown(odd)}. Convert them to JPEG, or leave it out."
+            f"{shown(odd)}. Convert them to JPEG, or leave out --data-service."
         )
     return examples.paths
 

@@ -24,10 +24,10 @@ class Source(Protocol):
     """What is trained, and on what.
 
     task: what an answer is.
-    inputs: what the inputs are, for people.
+    inputs: a text for logs and reports: what the inputs are.
     unfreeze: argument of `Backbone.unfreeze`: which stages train.
     at_once: how many images a CPU trains on at once; a batch is made of several such pieces.
-    views: how many altered copies of each image take turns with the image itself.
+    views: how many altered copies each image has; the epochs use these and the image in turn.
     more_views: computes altered copies, and returns the same source with them; None where that is
         not tried.
     seconds_of_views: measures how long that takes.
@@ -57,7 +57,7 @@ class Source(Protocol):
     def build(self, fitted: Fitted) -> tuple[keras.Model, Backbone]:
         """Return a new model of pretrained weights and a fitted head, from inputs to logits.
 
-        It comes with its backbone, or the part of it that is not computed beforehand.
+        It comes with its backbone, or those stages of it that are not computed beforehand.
         """
 
     def batches(self, rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
@@ -72,7 +72,7 @@ class Source(Protocol):
         """Return a model's outputs, float64 [n, K], computed by all replicas."""
 
     def finish(self, model: keras.Model, fitted: Fitted) -> keras.Model:
-        """Return a trained model as one from pixels, outside any strategy.
+        """Return a trained model as a model that takes pixels, outside any strategy.
 
         Args:
             model: a model that `build` made, with what it has learnt.
@@ -98,7 +98,7 @@ class Source(Protocol):
 
 
 def count_pieces(at_once: int, batch_size: int, strategy: Strategy) -> int:
-    """Return in how many pieces a batch is computed, to fit into the memory of a CPU.
+    """Return the number of pieces that a batch is divided into, to fit into the memory of a CPU.
 
     Args:
         at_once: how many images a CPU trains on at once.
