@@ -1,10 +1,12 @@
 """The front door in Python: fit on all kinds of data, predict, evaluate, report, save, export."""
 
+import shutil
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import crops
 
 import tfxfer
@@ -62,6 +64,60 @@ def test_it_is_judged_on_the_test_part_or_on_all_given_arrays(fitted, arrays, ph
     assert fitted.evaluate(photos)["n"] == 60
     own = tfxfer.data.from_arrays(*arrays, classes=CLASSES, seed=3)
     assert fitted.evaluate(own)["accuracy"] == fitted.run.metrics()["test"]["accuracy"]
+
+
+def test_labels_mean_the_same_in_fit_and_in_evaluate(arrays, tiny_savedmodel):
+    images, labels = arrays
+    made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(images, 2 * labels + 1)
+    assert made.classes == ["1", "3"]
+    figures = made.evaluate(images[30:], 2 * labels[30:] + 1)
+    assert figures["classes"]["3"]["n"] == 30 and figures["classes"]["1"]["n"] == 0
+
+
+def test_all_images_of_a_dataset_are_judged(fitted, arrays):
+    batches = tf.data.Dataset.from_tensor_slices(arrays).batch(7)
+    assert fitted.evaluate(batches)["n"] == 60
+
+
+def test_photos_of_a_program_alone_calibrate_a_file_for_phones(fitted, tmp_path):
+    folder = fitted.export(tmp_path / "phone", format="litert", max_accuracy_drop=1)
+    assert (folder / "model.int8.tflite").is_file()
+
+
+def test_a_layer_as_head_is_not_trained_itself(arrays, tiny_savedmodel):
+    head = keras.layers.Dense(2)
+    tfxfer.Transfer(tiny_savedmodel, head=head).fit(*arrays, epochs=1)
+    assert not head.built
+    with pytest.raises(ValueError, match="2 outputs. Received: 7"):
+        tfxfer.Transfer(tiny_savedmodel, head=keras.layers.Dense(7)).fit(*arrays, epochs=1)
+
+
+def test_a_head_that_a_recipe_can_not_use_is_refused_at_once(arrays):
+    for head in ("mlp", keras.layers.Dense):
+        with pytest.raises(ValueError, match="gaussian"):
+            tfxfer.Transfer("somewhere", head=head).fit(*arrays, recipe="partial")
+    with pytest.raises(TypeError, match="sed"):
+        tfxfer.Transfer("somewhere", sed=1)
+
+
+def test_one_image_is_not_taken_for_many(fitted, arrays):
+    with pytest.raises(ValueError, match="image\\[None\\]"):
+        fitted.predict(arrays[0][0])
+
+
+def test_the_folder_lives_as_long_as_the_run(arrays, tiny_savedmodel):
+    run = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays).run
+    assert run.metrics()["test"]["n"] > 0
+
+
+def test_a_report_of_a_stranger_is_not_copied(fitted, tmp_path):
+    folder = Path(shutil.copytree(fitted.run.folder, tmp_path / "theirs"))
+    (folder / "report.html").unlink()
+    (folder / "report.html").symlink_to(tmp_path / "private.txt")
+    (tmp_path / "private.txt").write_text("mine")
+    kept = tfxfer.load(folder).save(tmp_path / "kept")
+    assert "mine" not in (kept / "report.html").read_text()
+    assert not open_run(kept).is_own()
 
 
 def test_what_is_saved_is_a_run_like_any_other(fitted, arrays, tmp_path):

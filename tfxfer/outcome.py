@@ -23,7 +23,6 @@ from tfxfer.run.attempt import optional
 
 LOG = logging.getLogger(__name__)
 BLOCK = 1024  # rows that are in memory at once
-NOTED = 20  # lines of a note that are printed; the report has all of them
 COMPARED = 32  # images on which the served model is compared with an engine
 Candidates = Mapping[str, np.ndarray]
 

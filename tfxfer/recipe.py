@@ -169,7 +169,7 @@ def options(function: Callable) -> list[click.Option]:
         if get_origin(hint) is Annotated:
             kind, *help_and_limits = get_args(hint)
             found.append(option(parameter.name, kind, parameter.default, *help_and_limits))
-        elif parameter.kind is parameter.KEYWORD_ONLY and function.__name__ != "__init__":
+        elif parameter.kind is parameter.KEYWORD_ONLY:
             raise RecipeError(
                 f"{parameter.name} of {function.__name__} has no help: write it as "
                 f'{parameter.name}: Annotated[type, "help"].'

@@ -8,7 +8,6 @@ For `tune`, `choose_augmentations`, `last_stages` and `whole_network` say what i
 several workers share a run, all of them call these steps, and only the main one gets a result.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -34,7 +33,6 @@ from tfxfer.run.attempt import Failure, attempt, keep, optional
 from tfxfer.tuning import Competition, Source, Verdict
 from tfxfer.tuning.training import History, ignore
 
-LOG = logging.getLogger(__name__)
 TUNING = "checkpoints/tuning"  # where unfinished trainings are, in a run's folder
 NOTED = 20  # lines of a note that are printed; the report has all of them
 # Heads that are trained in epochs, on the network's own output, by their names.
@@ -140,8 +138,6 @@ def prepare(
         run.common.batch_size,
         run.strategy,
     )
-    ranges.settle(network, examples, extract, seed=run.common.seed)
-    run.record(image_size=network.image_size, value_range=network.value_range)
     return Ready(examples=examples, network=network, extract=extract)
 
 
@@ -156,6 +152,9 @@ def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") 
     Raises:
         ImageError: files can't be decoded, and --skip-bad-images is off.
     """
+    network = ready.network
+    ranges.settle(network, ready.examples, ready.extract, seed=run.common.seed)
+    run.record(image_size=network.image_size, value_range=network.value_range)
     with run.timed("features"):
         prefix = ready.network.prefix(len(ready.network.stages) if taps else None)
         both = mirrors.are_computed(mirror, len(ready.examples)) if taps else mirror == "yes"
@@ -180,7 +179,15 @@ def train_head(run: Run, extracted: Extracted, head: Head, *, epochs: int) -> Re
     features, examples = extracted.features, extracted.examples
     with run.timed("head"):
         make = TRAINED_HEADS[head] if isinstance(head, str) else head
-        layer = make if isinstance(make, keras.layers.Layer) else make(len(examples.classes))
+        classes = len(examples.classes)
+        if isinstance(make, keras.layers.Layer):
+            # A copy, so that another fit does not go on with what this one has learnt.
+            layer = type(make).from_config(make.get_config())
+        else:
+            layer = make(classes)
+        outputs = layer.compute_output_shape((None, features.feature_size))[-1]
+        if outputs != classes:
+            raise ValueError(f"Expected a head with {classes} outputs. Received: {outputs} outputs")
         run.record(epochs=epochs)
         trained = heads.fit_head(
             layer,

@@ -1,21 +1,30 @@
 """The front door in Python: fit a model to examples, use it, and keep it as a run's folder."""
 
+import html
+import inspect
+import logging
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import keras
+import numpy as np
 
 from tfxfer import report, serving
 from tfxfer.data import Examples, from_arrays, from_dataset
-from tfxfer.data.arrays import as_files, find_in_arrays
+from tfxfer.data.arrays import as_files, find_in_arrays, find_in_datasets
 from tfxfer.errors import RunError
 from tfxfer.recipe import find
-from tfxfer.run import Finished, Run, describe_call, open_run
+from tfxfer.run import Common, Finished, Run, describe_call, open_run
 from tfxfer.serving import Prediction
+from tfxfer.steps import TRAINED_HEADS
+
+LOG = logging.getLogger(__name__)
 
 EXPORTS: dict[str, Callable[..., Path]] = {
     "savedmodel": serving.export,
@@ -30,11 +39,14 @@ class Transfer:
     `fit` does what `tfxfer run` does. Its results stay in a temporary folder, until `save` copies
     them to a folder of yours.
 
+    The temporary folder lives as long as this object or its `run`.
+
     Args:
         backbone: name, folder, archive or URL of a pretrained network, as for `--backbone`.
         head: name of a head, as for `--head`; or, for the recipe frozen, a Keras layer from
             features [B, F] to logits [B, C], or a function from the number of classes to such a
-            layer.
+            layer. A layer of a class of your own must be registered with Keras
+            (`keras.saving.register_keras_serializable`), so that the model can be loaded again.
         settings: the options that every recipe has, such as seed=1 (see `tfxfer.Run`).
 
     Example::
@@ -51,9 +63,12 @@ class Transfer:
         head: str | keras.layers.Layer | Callable[[int], keras.layers.Layer] = "auto",
         **settings: Any,
     ):
+        Common(**settings)  # an option that does not exist is an error here, and not in `fit`
         self.backbone, self.head, self.settings = backbone, head, settings
         self._run: Finished | None = None
-        self._temporary: tempfile.TemporaryDirectory | None = None
+        self._examples: Examples | None = None
+        # What labels that are numbers mean; None where each stands for itself.
+        self._named: Sequence[str] | None = None
 
     def fit(
         self,
@@ -82,17 +97,36 @@ class Transfer:
             TfxferError: the data or the network can't be used.
         """
         function = find(recipe)
-        examples = as_data(data, labels, classes, seed=self.settings.get("seed", 0))
-        temporary = tempfile.TemporaryDirectory(prefix="tfxfer-", ignore_cleanup_errors=True)
-        run = Run(Path(temporary.name) / Path(recipe).stem, **self.settings)
-        chosen = {"head": self.head} if self.head != "auto" else {}
-        made = describe_call("tfxfer.Transfer", [repr(fspath(self.backbone))], self.settings)
-        fitted = describe_call(".fit", ["data"], {"recipe": recipe, **chosen, **options})
-        run.call = f"import tfxfer\n\n{made}{fitted}"
-        function(run, data=examples, backbone=fspath(self.backbone), **chosen, **options)
-        self._run, self._temporary = open_run(run.folder), temporary
-        self.__dict__.pop("model", None)
+        check_head(function, self.head)
+        given = as_data(data, labels, classes, seed=self.settings.get("seed", 0))
+        folder = Path(tempfile.mkdtemp(prefix="tfxfer-"))
+        try:
+            run = Run(folder / Path(recipe).stem, **self.settings)
+            chosen = {"head": self.head} if self.head != "auto" else {}
+            made = describe_call("tfxfer.Transfer", [repr(fspath(self.backbone))], self.settings)
+            fitted = describe_call(".fit", ["data"], {"recipe": recipe, **chosen, **options})
+            run.call = f"import tfxfer\n\n{made}{fitted}"
+            if "backbone" in inspect.signature(function).parameters:
+                chosen["backbone"] = fspath(self.backbone)
+            function(run, data=given, **chosen, **options)
+            self._open(open_run(run.folder), given)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        weakref.finalize(self.run, shutil.rmtree, folder, ignore_errors=True)
+        numbered = labels is not None or hasattr(data, "element_spec")
+        names = classes if classes is not None else getattr(data, "class_names", None)
+        self._named = names if numbered else self.classes
         return self
+
+    def _open(self, run: Finished, examples: Any) -> None:
+        """Use a finished run.
+
+        Args:
+            examples: the run's data, which are kept where only this program has them.
+        """
+        self._run, self._examples = run, examples if isinstance(examples, Examples) else None
+        self.__dict__.pop("model", None)
 
     @property
     def run(self) -> Finished:
@@ -132,6 +166,11 @@ class Transfer:
             isinstance(one, str | PathLike) for one in photos
         ):
             return list(serving.predict(self.run.folder, photos, **options))
+        if np.ndim(photos) == 3 and np.shape(photos)[-1] in (3, 4):
+            raise ValueError(
+                "Expected an array of several images. Received: the shape of one image, "
+                f"{np.shape(photos)}. Give image[None]."
+            )
         read, count = as_files(photos)
         contents = {str(i): read(i) for i in range(count)}
         return list(serving.predict_contents(self.run.folder, contents, **options))
@@ -142,15 +181,17 @@ class Transfer:
         """Return the figures on labelled photos; only on their test part, if they have one.
 
         Args:
-            data, labels, classes: as for `fit`. Arrays have no parts: all their images are judged.
+            data, labels, classes: as for `fit`. Of an array or a `tf.data.Dataset`, all images are
+                judged. Their labels mean what they meant in `fit`.
             options: see `tfxfer.serving.judge`.
         """
+        names = self._named if classes is None else classes
         if labels is not None:
-            names = self.classes if classes is None else classes
             data = find_in_arrays(data, labels, classes=names)
-        else:
-            data = as_data(data, None, classes, seed=0)
-        return serving.evaluate(self.run.folder, data, **{"trust": self._trusts(), **options})
+        elif hasattr(data, "element_spec"):
+            data = find_in_datasets({"test": data}, classes=names)
+        options = {"trust": self._trusts(), **options}
+        return serving.evaluate(self.run.folder, data, **options)
 
     def report(self) -> Path:
         """Return the path of the report, a page with pictures."""
@@ -162,9 +203,12 @@ class Transfer:
         Raises:
             RunError: the folder is not empty, or can't be written.
         """
-        self._run = self.run.copy_to(folder)
-        report.write_again(folder)
-        return self._run.folder
+        self._open(self.run.copy_to(folder), self._examples)
+        try:
+            report.write_again(self.run.folder)
+        except RunError as error:  # the report is made from the other files, so nothing is lost
+            LOG.warning("There is no report: %s", error)
+        return self.run.folder
 
     def export(
         self,
@@ -184,14 +228,19 @@ class Transfer:
         """
         if format not in EXPORTS:
             raise ValueError(f"Expected format of {', '.join(EXPORTS)}. Received: {format=}")
-        return EXPORTS[format](self.run.folder, to, **{"trust": self._trusts(), **options})
+        options = {"trust": self._trusts(), **options}
+        if format == "litert" and self._examples is not None:
+            options = {"data": self._examples, **options}
+        return EXPORTS[format](self.run.folder, to, **options)
 
     def _trusts(self) -> bool:
         return bool(self.settings.get("trust", False))
 
     def _repr_html_(self) -> str:
         """Return the head of the report, for notebooks."""
-        return repr(self) if self._run is None else report.make_head(self._run.folder)
+        if self._run is None:
+            return html.escape(repr(self))
+        return report.make_head(self._run.folder)
 
     def __repr__(self) -> str:
         state = "not fitted" if self._run is None else f"fitted, in {self._run.folder}"
@@ -208,10 +257,27 @@ def load(folder: str | PathLike[str], *, trust: bool = False) -> Transfer:
         RunError: there is no finished run, or its files were changed.
     """
     run = open_run(folder)
-    backbone = run.setting("backbone", lambda value: isinstance(value, str), "a network")
-    transfer = Transfer(backbone, **({"trust": True} if trust else {}))
-    transfer._run = run
+    # A recipe of a user's own need not have this option.
+    backbone = run.settings().get("backbone", {}).get("value", "a network of its recipe")
+    transfer = Transfer(str(backbone), **({"trust": True} if trust else {}))
+    transfer._open(run, None)
+    transfer._named = transfer.classes
     return transfer
+
+
+def check_head(function: Callable, head: Any) -> None:
+    """Refuse a head that a recipe can't use, before anything is computed.
+
+    Raises:
+        ValueError: says which heads it can use.
+    """
+    hint = get_type_hints(function).get("head")
+    names = get_args(hint)
+    allowed = head in names if isinstance(head, str) else set(TRAINED_HEADS) <= set(names)
+    if names and not allowed:
+        raise ValueError(
+            f"Expected head of {', '.join(names)} for this recipe. Received: head={head!r}"
+        )
 
 
 def as_data(

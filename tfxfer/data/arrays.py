@@ -201,10 +201,21 @@ def from_dataset(
             does not end.
         DataError, ImageError: see `load`.
     """
+    alone = validation is None and test is None
+    parts = {"train": train, "validation": validation, "test": test}
+    found = find_in_datasets(parts, classes=classes)
+    return assemble(replace(found, splits=None) if alone else found, seed=seed)
+
+
+def find_in_datasets(parts: Mapping[str, Any], *, classes: Sequence[str] | None = None) -> Found:
+    """List images and labels of datasets, which are not checked further.
+
+    Args:
+        parts: the dataset of each part, or None; other Args and Raises are those of `from_dataset`.
+    """
+    given = {part: dataset for part, dataset in parts.items() if dataset is not None}
     if classes is None:
-        classes = getattr(train, "class_names", None)
-    given = {"train": train, "validation": validation, "test": test}
-    given = {part: dataset for part, dataset in given.items() if dataset is not None}
+        classes = getattr(next(iter(given.values())), "class_names", None)
     _check_class_names(given)
     spool, notes = Spool(), list[str]()
     labels, splits, files = list[int](), list[str](), list[str]()
@@ -219,18 +230,14 @@ def from_dataset(
             raise ValueError(f"Expected a dataset of images. Received: {part}, which is empty")
     spool.close()
     order, names = _names(labels, classes)
-    alone = validation is None and test is None
-    return assemble(
-        Found(
-            files=files,
-            names=names,
-            read=spool.read,
-            source="tf.data",
-            splits=None if alone else splits,
-            classes=order,
-            notes=tuple(notes),
-        ),
-        seed=seed,
+    return Found(
+        files=files,
+        names=names,
+        read=spool.read,
+        source="tf.data",
+        splits=splits,
+        classes=order,
+        notes=tuple(notes),
     )
 
 

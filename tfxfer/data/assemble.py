@@ -125,7 +125,8 @@ def assemble(
     notes += find_copies(digests, names, splits)
     task = tasks.find(found.task)
     labels, classes = task.encode(names, found.classes)
-    if gone := [repr(name) for name in found.classes or () if name not in set(names)]:
+    used = set(names)
+    if gone := [repr(name) for name in found.classes or () if name not in used]:
         what = "this class" if len(gone) == 1 else "these classes"
         notes.append(f"There is no image of {shown(gone)}: the model will not know {what}.")
     notes += _oddities(names, splits, classes)

@@ -207,7 +207,7 @@ def make_head(folder: Path) -> str:
 
 
 def draw_page(folder: Path, tried: Tried) -> str:
-    """As `page`, but a damaged file may raise any error of `ODD`."""
+    """As `make_page`, but a damaged file may raise any error of `ODD`."""
     found = read_facts(folder)
     for title, draw in drawings(found).items():
         tried[title] = attempt(title, draw)

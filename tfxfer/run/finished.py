@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfxfer.errors import RunError
+from tfxfer.files import remove_named
 from tfxfer.process.program import command
 from tfxfer.run.folder import (
     FOR_PEOPLE,
@@ -81,26 +82,38 @@ class Finished:
         return read_labels(self.path("labels.txt"))
 
     def copy_to(self, folder: str | os.PathLike) -> "Finished":
-        """Copy the run to a folder that is empty or does not exist; its manifest comes last.
+        """Copy the run to a new or empty folder; its manifest comes last.
+
+        The files of `FOR_PEOPLE` are left out, because they are made from the others.
 
         Raises:
             RunError: the folder holds something, or can't be written.
         """
-        to = Path(folder).expanduser()
-        manifest, settings = read_manifest(self.folder), self.settings()
+        open_run(self.folder)  # its files are those that it wrote
+        to, settings = Path(folder).expanduser(), self.settings()
+        own = is_own(self.folder, settings)
+        manifest = {
+            name: facts
+            for name, facts in read_manifest(self.folder).items()
+            if name not in FOR_PEOPLE
+        }
+        settings.pop("signature", None)
+        if own and (signature := sign(signed_part(to, settings))):
+            settings["signature"] = {"value": signature, "origin": "derived"}
         try:
             to.mkdir(parents=True, exist_ok=True)
             if any(to.iterdir()):
                 raise RunError(f"{to} is not empty. Choose another folder.")
-            for name in manifest:
-                (to / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.path(name), to / name)
-            settings.pop("signature", None)
-            if self.is_own() and (signature := sign(signed_part(to, settings))):
-                settings["signature"] = {"value": signature, "origin": "derived"}
-            rewrite(to / "settings.json", as_text(settings))
-            manifest["settings.json"] = listed(to / "settings.json")
-            rewrite(to / "manifest.json", as_text(dict(sorted(manifest.items()))))
+            try:
+                for name in manifest:
+                    (to / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(self.path(name), to / name)
+                rewrite(to / "settings.json", as_text(settings))
+                manifest["settings.json"] = listed(to / "settings.json")
+                rewrite(to / "manifest.json", as_text(dict(sorted(manifest.items()))))
+            except OSError:
+                remove_named(to, [*manifest, "settings.json"])
+                raise
         except OSError as error:
             raise RunError(f"{to} can't be written: {error.strerror or error}.") from error
         return Finished(to)

@@ -70,14 +70,18 @@ class Run:
         named = {"recipe": recipe or UNNAMED, **(options or {}), **chosen.as_settings()}
         self.choose(named, self._given)
         self.worker, self.workers = place.place_of(chosen.strategy)
+        self.common = chosen
         if not self.is_main_worker:
             # `start` gets the folder and the settings from the main worker.
             self.files = Files(Path(out or "of the main worker"))
             return
-        folder = Path(out).expanduser() if out else numbered(Path(recipe or UNNAMED).stem, resume)
-        self.files = Files(folder)
+        if out is None:
+            self.files = Files(numbered(Path(recipe or UNNAMED).stem, resume))
+        else:
+            self.files = Files(Path(out).expanduser())
         try:
             self._begin()
+            self.common = self._read_common()
             when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             began = {"resumed" if self.before else "started": when}
             self.record(**began, versions=place.versions())
@@ -118,14 +122,13 @@ class Run:
         """The run's folder."""
         return self.files.path
 
-    @property
-    def common(self) -> Common:
-        """The options that every recipe has."""
+    def _read_common(self) -> Common:
+        """Return the options that every recipe has, as the settings have them."""
         return read_common({name: setting["value"] for name, setting in self.settings.items()})
 
     def __getattr__(self, name: str) -> Any:
         """Return one of the options that every recipe has, such as `run.seed`."""
-        if name not in OPTIONS:
+        if name not in OPTIONS or "common" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.common, name)
 
@@ -239,6 +242,7 @@ class Run:
             self.settings, self.before, self.finished = theirs[0], theirs[1], theirs[3]
             self.settings["trust"] = trusted
             self.files = Files(Path(theirs[2]))
+            self.common = self._read_common()
 
     def meet(self) -> None:
         """Wait for the other workers, so that none ends while another one still needs it."""

@@ -65,7 +65,7 @@ def predict(
     Args:
         top_k: how many classes to name, the most probable one included.
         sets: also give the set of classes that holds the true one with this probability (see
-            `tfxfer.evaluate.sets`), above 0 and below 1.
+            `tfxfer.tasks.sets`), above 0 and below 1.
         unknown: also tell whether an image belongs to none of the classes. One in twenty images of
             known classes is marked, too (see `tfxfer.evaluate.doubt`).
         progress: show images per second and the time left on stderr.

@@ -20,7 +20,10 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def share(right: np.ndarray) -> dict[str, float]:
-    """Return "accuracy" with its 95 % interval "low" to "high", and "n", for bool [n], n >= 1."""
+    """Return "accuracy" with its 95 % interval "low" to "high", and "n", for at least one score.
+
+    Each score is 0 or 1.
+    """
     low, high = wilson(int(right.sum()), len(right))
     return {"accuracy": float(right.mean()), "low": low, "high": high, "n": len(right)}
 
