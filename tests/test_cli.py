@@ -20,7 +20,8 @@ import tensorflow as tf
 from click.testing import CliRunner, Result
 
 from tfxfer import serving
-from tfxfer.cli.main import as_it_is_for_programs, main
+from tfxfer.cli import main
+from tfxfer.cli.terminal import as_it_is_for_programs
 from tfxfer.safety.names import Terminal, printable
 
 

