@@ -12,7 +12,7 @@ from tfxfer.errors import RunError
 from tfxfer.recipe import find
 from tfxfer.run import Run, open_run
 from tfxfer.run.attempt import FILE, attempt, failures, optional, several
-from tfxfer.steps import board
+from tfxfer.steps.tune_network import board
 
 
 def fail(error: BaseException):

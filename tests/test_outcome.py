@@ -18,7 +18,9 @@ from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.layers import join
 from tfxfer.outcome import Answers, judge, of_model
 from tfxfer.run import Run
-from tfxfer.steps import board, gaussian, new_notes
+from tfxfer.steps.extraction import new_notes
+from tfxfer.steps.head import gaussian
+from tfxfer.steps.tune_network import board
 from tfxfer.tasks import CLASSIFY
 
 

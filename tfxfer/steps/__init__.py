@@ -1,0 +1,37 @@
+"""The steps that recipes are made of.
+
+A recipe calls them one after the other. Each takes the run and what the step before returned:
+
+    prepare ─Ready─> extract ─Extracted─> choose_head, train_head or tune ─Result─> finish
+
+For `tune`, `choose_augmentations`, `last_stages` and `whole_network` say what is trained. Where
+several workers share a run, all of them call these steps, and only the main one gets a result.
+
+extraction     prepare, extract: from data and network to features
+head           choose_head, train_head
+tune_network   choose_augmentations, last_stages, whole_network, tune
+result         Result, finish
+"""
+
+from tfxfer.steps.extraction import Extracted, Ready, extract, prepare
+from tfxfer.steps.head import TRAINED_HEADS, Head, choose_head, is_trained, train_head
+from tfxfer.steps.result import Result, finish
+from tfxfer.steps.tune_network import choose_augmentations, last_stages, tune, whole_network
+
+__all__ = [
+    "TRAINED_HEADS",
+    "Extracted",
+    "Head",
+    "Ready",
+    "Result",
+    "choose_augmentations",
+    "choose_head",
+    "extract",
+    "finish",
+    "is_trained",
+    "last_stages",
+    "prepare",
+    "train_head",
+    "tune",
+    "whole_network",
+]

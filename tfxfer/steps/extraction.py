@@ -1,0 +1,131 @@
+"""From data and network to features."""
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Literal
+
+from tfxfer.backbone import Backbone, Prefix
+from tfxfer.cache import Cache
+from tfxfer.data import Examples, load
+from tfxfer.features import Extractor, Features
+from tfxfer.heads import mirrors, ranges
+from tfxfer.run import Run
+
+NOTED = 20  # lines of a note that are printed; the report has all of them
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """Data and network of a run.
+
+    extract: computes features, and keeps them on disk.
+    """
+
+    examples: Examples
+    network: Backbone
+    extract: Extractor
+
+
+@dataclass(frozen=True, eq=False)
+class Extracted:
+    """The features of all examples that can be decoded.
+
+    prefix: the part of the network that computed them.
+    """
+
+    network: Backbone
+    extract: Extractor
+    prefix: Prefix
+    features: Features
+
+    @property
+    def examples(self) -> Examples:
+        """The examples that the rows of the features belong to."""
+        return self.features.examples
+
+
+def prepare(
+    run: Run,
+    data: str | PathLike[str] | Examples,
+    backbone: str | PathLike[str],
+    *,
+    batch_norm: Literal["auto", "inference", "train"] = "auto",
+) -> Ready:
+    """Load data and network, and note in the run which these are.
+
+    Args:
+        data: as for `tfxfer.data.load`.
+        backbone, batch_norm: as for `tfxfer.Backbone`.
+
+    Raises:
+        DataError, ImageError: the data can't be used.
+        HandleError, SavedModelError: the network can't be used.
+    """
+    examples = load(
+        data,
+        data_dir=run.common.data_dir,
+        seed=run.common.seed,
+        skip_bad_images=run.common.skip_bad_images,
+        cache=run.cache_folder,
+    )
+    run.say(examples.table(), *examples.notes)
+    network = Backbone(
+        backbone,
+        trainable=False,
+        image_size=run.common.image_size,
+        value_range=run.common.value_range,
+        batch_norm=batch_norm,
+        trust=run.common.trust,
+    )
+    run.record(
+        backbone_fingerprint=network.fingerprint,
+        backbone_sha256=network.sha256,
+        data_fingerprint=examples.fingerprint,
+    )
+    extract = Extractor(
+        Cache(run.cache_folder),
+        run.common.engine,
+        run.common.engine_precision,
+        run.common.batch_size,
+        run.strategy,
+    )
+    return Ready(examples=examples, network=network, extract=extract)
+
+
+def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") -> Extracted:
+    """Compute the features of all examples, or read them from the cache.
+
+    Args:
+        taps: compute them at all stages; otherwise the network's own output alone.
+        mirror: whether to compute mirror images as well: "yes", "no", or "auto", which does so for
+            features of all stages if there are few photos.
+
+    Raises:
+        ImageError: files can't be decoded, and --skip-bad-images is off.
+    """
+    network = ready.network
+    ranges.settle(network, ready.examples, ready.extract, seed=run.common.seed)
+    run.record(image_size=network.image_size, value_range=network.value_range)
+    with run.timed("features"):
+        prefix = ready.network.prefix(len(ready.network.stages) if taps else None)
+        both = mirrors.are_computed(mirror, len(ready.examples)) if taps else mirror == "yes"
+        features = ready.extract(
+            ready.examples, prefix, mirror=both, skip_bad_images=run.common.skip_bad_images
+        )
+    run.say(*new_notes(ready.examples, features.examples))
+    return Extracted(network=ready.network, extract=ready.extract, prefix=prefix, features=features)
+
+
+def new_notes(before: Examples, after: Examples) -> list[str]:
+    """Return the first lines of each note that was made while features were computed.
+
+    There is a note, for example, on files that could not be decoded.
+    """
+    shown = []
+    for note in after.notes:
+        if note not in before.notes:
+            lines = note.split("\n")
+            more = len(lines) - NOTED
+            rest = [f"  and {more:,} more, which report.html lists"] if more > 0 else []
+            shown.append("\n".join([*lines[:NOTED], *rest]))
+    return shown

@@ -1,0 +1,61 @@
+"""What a recipe has found, and the end of a run."""
+
+from dataclasses import dataclass
+
+import keras
+
+from tfxfer import outcome, report
+from tfxfer.backbone import Backbone
+from tfxfer.features import Features
+from tfxfer.heads import join
+from tfxfer.outcome import Outcome
+from tfxfer.report.review import look
+from tfxfer.run import Run
+from tfxfer.tuning import Verdict
+from tfxfer.tuning.training import History
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The model that a recipe has found, with its predictions for examples that it has not seen.
+
+    features: those that the model's head sees; they include mirror images if the head uses them.
+    model: from pixels to calibrated logits.
+    history: one dict for each epoch, where something was trained.
+    verdict: the comparison of the tuned with the frozen model, where there was one.
+    """
+
+    network: Backbone
+    features: Features
+    model: keras.Model
+    outcome: Outcome
+    history: History = ()
+    verdict: Verdict | None = None
+
+
+def joined(
+    network: Backbone, taps: int | None, head: keras.layers.Layer, features: Features
+) -> keras.Model:
+    """Return one model of the network and a head, which sees mirror images if `features` do."""
+    mirror = len(features.views) == 2
+    return join(network.tapped(taps), head, network.entry_shape, mirror=mirror)
+
+
+def finish(run: Run, result: Result | None) -> None:
+    """Write all that was found into the run's folder, and print the figures.
+
+    Args:
+        result: None in a worker that writes nothing.
+    """
+    if result is None:
+        return
+    features, found = result.features, result.outcome
+    with run.timed("baselines"):
+        baselines = outcome.baselines(features, run)
+    found.write(run, result.network, result.model, baselines, result.history)
+    with run.timed("report"):
+        look(run, features, found, result.model, result.network)
+        look_at = report.write_reports(run)
+    run.finish()
+    verdict = [] if result.verdict is None else [str(result.verdict)]
+    run.say(found.summary(baselines), *verdict, look_at, run.how_to_predict())
