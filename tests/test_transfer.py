@@ -44,6 +44,14 @@ def test_arrays_are_predicted_as_the_keras_model_says(fitted, arrays):
     np.testing.assert_allclose([one.probability for one in found], expected.max(1), atol=1e-5)
 
 
+def test_only_figures_are_printed(arrays, tiny_savedmodel, capfd):
+    made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays)
+    made.predict(arrays[0][:2])
+    out, err = capfd.readouterr()
+    assert "accuracy" in out and str(made.run.folder) not in out
+    assert "WARNING" not in err and "AutoGraph" not in err
+
+
 def test_files_and_folders_are_predicted(fitted, photos):
     (one,) = fitted.predict(next((photos / "flower").iterdir()), top_k=2)
     assert {one.predicted, one.others[0][0]} == set(CLASSES)

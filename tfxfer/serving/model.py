@@ -299,7 +299,7 @@ def constant(
         names.append("unknown")
     network = keras.Model(model.inputs, outputs)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)], autograph=False)
     def call(pixels):
         n = tf.shape(pixels)[0]
         # TensorFlow's fused convolutions fail on an empty batch. It is replaced by a black image,

@@ -57,5 +57,8 @@ def finish(run: Run, result: Result | None) -> None:
         look(run, features, found, result.model, result.network)
         look_at = report.write_reports(run)
     run.finish()
-    verdict = [] if result.verdict is None else [str(result.verdict)]
-    run.say(found.summary(baselines), *verdict, look_at, run.how_to_predict())
+    run.say(found.summary(baselines))
+    if result.verdict is not None:
+        run.say(str(result.verdict))
+    if run.call is None:  # otherwise `Transfer` made the folder, and may copy it elsewhere
+        run.say(look_at, run.how_to_predict())
