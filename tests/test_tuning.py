@@ -144,7 +144,7 @@ def test_one_image_a_class_cannot_be_judged(photos):
     with pytest.raises(
         TuningError,
         match=(
-            "2 training images, too few images a class.* "
+            "2 training images, too few images per class.* "
             "Expected at least two images of each class. Use the recipe frozen"
         ),
     ):
@@ -381,7 +381,7 @@ def test_one_group_a_class_cannot_be_judged():
     with pytest.raises(
         TuningError,
         match=(
-            "40 training images, too few groups of images a class.* "
+            "40 training images, too few groups of images per class.* "
             "Expected at least two groups of images of each class"
         ),
     ):
