@@ -123,7 +123,7 @@ def test_images_that_are_no_files_are_refused(world, service, tmp_path, photos):
         DataError,
         match=(
             "can't read 1 files that TensorFlow doesn't decode: china/china00.jpg. "
-            "Convert them to JPEG, or leave it out."
+            "Convert them to JPEG, or leave out --data-service."
         ),
     ):
         tuning.from_pixels(
