@@ -230,7 +230,7 @@ class Backbone(keras.layers.Layer):
 
     @property
     def takes(self) -> Input:
-        """What goes in, for one example, and how it is made from a file."""
+        """The input of the network for one example, and how it is made from a file."""
         return ImageInput(self.image_size, self.value_range)
 
     @property

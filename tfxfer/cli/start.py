@@ -1,4 +1,4 @@
-"""What commands share: modules and TensorFlow are loaded when a command needs them."""
+"""The commands share this: TensorFlow is loaded only when a command needs it."""
 
 import importlib
 import logging

@@ -1,4 +1,4 @@
-"""What is printed: steps and errors on stderr, answers on stdout."""
+"""The commands print steps and errors on stderr, and answers on stdout."""
 
 import logging
 import sys

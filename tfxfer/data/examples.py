@@ -98,7 +98,7 @@ class Examples:
 
     @property
     def task(self) -> tasks.Task:
-        """What an answer is."""
+        """The kind of answer that the examples ask for."""
         return tasks.find(self.task_name)
 
     @property

@@ -1,4 +1,4 @@
-"""What a network takes for one example, and how it is made from a file."""
+"""The input of a network for one example, and how it is made from a file."""
 
 from typing import Any, Protocol
 

@@ -14,8 +14,8 @@ from tfxfer.run.folder import Files, check_links, has_begun, is_own, noted, numb
 from tfxfer.run.settings import (
     OPTIONS,
     Common,
-    as_argument,
     chosen_names,
+    describe_call,
     is_simple,
     plain,
     read_common,
@@ -62,9 +62,8 @@ class Run:
         self.settings: dict[str, dict[str, Any]] = {}
         self.before: dict[str, dict[str, Any]] = {}
         self.finished = False
-        self.call: str | None = (
-            None  # the call that the report shows, where `Transfer` made the run
-        )
+        # The call that the report shows, where `Transfer` made the run.
+        self.call: str | None = None
         self._given = set(given) | chosen_names(chosen) | ({"recipe"} if recipe else set())
         self._resume, self._overwrite, self._strategy = resume, overwrite, None
         named = {"recipe": recipe or UNNAMED, **(options or {}), **chosen.as_settings()}
@@ -184,19 +183,18 @@ class Run:
         imports = ["import tfxfer"]
         if module != "__main__":
             imports.append(f"from {module} import {function}")
-        own = [repr(str(self.folder))]
-        own += [
-            as_argument(name, setting["value"])
+        given = {
+            name: setting["value"]
             for name, setting in self.settings.items()
             if setting["origin"] == "given" and name in OPTIONS
-        ]
-        words = [f"tfxfer.Run({', '.join(own)})", *(as_argument(*one) for one in chosen.items())]
+        }
+        made = describe_call("tfxfer.Run", [repr(str(self.folder))], given)
         comments = [
             f"# {name}: {one_line(str(plain(value)))}"
             for name, value in chosen.items()
             if not is_simple(value)
         ]
-        lines = [*imports, "", *comments, f"{function}({', '.join(words)})"]
+        lines = [*imports, "", *comments, describe_call(function, [made], chosen)]
         self.record(call="\n".join(lines))
 
     # --- several workers ---

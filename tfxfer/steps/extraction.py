@@ -1,15 +1,18 @@
 """From data and network to features."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from typing import Literal
 
+from tfxfer import tuning
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, load
 from tfxfer.features import Extractor, Features
 from tfxfer.heads import mirrors, ranges
 from tfxfer.run import Run
+from tfxfer.tuning import Plan
 
 NOTED = 20  # lines of a note that are printed; the report has all of them
 
@@ -31,17 +34,24 @@ class Extracted:
     """The features of all examples that can be decoded.
 
     prefix: the part of the network that computed them.
+    seed: the run's random seed.
     """
 
     network: Backbone
     extract: Extractor
     prefix: Prefix
     features: Features
+    seed: int
 
     @property
     def examples(self) -> Examples:
         """The examples that the rows of the features belong to."""
         return self.features.examples
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Which examples a tuned model is fitted on, and which ones judge it."""
+        return tuning.plan(self.examples, self.seed)
 
 
 def prepare(
@@ -113,7 +123,13 @@ def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") 
             ready.examples, prefix, mirror=both, skip_bad_images=run.common.skip_bad_images
         )
     run.say(*new_notes(ready.examples, features.examples))
-    return Extracted(network=ready.network, extract=ready.extract, prefix=prefix, features=features)
+    return Extracted(
+        network=ready.network,
+        extract=ready.extract,
+        prefix=prefix,
+        features=features,
+        seed=run.common.seed,
+    )
 
 
 def new_notes(before: Examples, after: Examples) -> list[str]:

@@ -39,7 +39,7 @@ def choose_augmentations(
     """
     if augment != "auto":
         return tuple(kind for kind in augment.split("+") if kind != "none")
-    plan = tuning.plan(extracted.examples, run.common.seed)
+    plan = extracted.plan
     if not whole and not tuning.views_are_used(views, plan):
         return ()
     with run.timed("augmentation"):
@@ -69,7 +69,7 @@ def last_stages(
         views: how many altered copies of each photo are made; None tries a few, and keeps them if
             they help.
     """
-    plan = tuning.plan(extracted.examples, run.common.seed)
+    plan = extracted.plan
     with run.timed("activations"):
         return [
             tuning.last_stages(
@@ -127,7 +127,7 @@ def tune(
         found = tuning.compete(
             sources,
             features,
-            tuning.plan(extracted.examples, run.common.seed),
+            extracted.plan,
             head=head,
             epochs=epochs,
             rate=rate,

@@ -14,7 +14,7 @@ def paired(scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
 
     Both are float [n], for the same examples. The values are mean(d) and std(d) / sqrt(n).
     """
-    d = np.asarray(scores, np.float64) - np.asarray(others, np.float64)
+    d = differences(scores, others)
     n, total = max(len(d), 1), float(d.sum())
     squares = float(np.square(d).sum())
     return total / n, float(np.sqrt(max(squares - total**2 / n, 0.0))) / n
@@ -25,7 +25,7 @@ def chance_error(scores: np.ndarray, others: np.ndarray) -> float:
 
     It is sqrt(sum(d^2)) / n; for right and wrong answers that is McNemar's test (McNemar 1947).
     """
-    d = np.asarray(scores, np.float64) - np.asarray(others, np.float64)
+    d = differences(scores, others)
     return float(np.sqrt(np.square(d).sum())) / len(d)
 
 
@@ -35,7 +35,12 @@ def smoothed_difference(scores: np.ndarray, others: np.ndarray) -> tuple[float, 
     Half an example is added to each of four cases: both models are right, only the first, only the
     second, or neither (Agresti 2005).
     """
-    d = np.asarray(scores, np.float64) - np.asarray(others, np.float64)
+    d = differences(scores, others)
     n = len(d) + 2
     gain = float(d.sum()) / n
     return gain, float(np.sqrt(np.square(d).sum() + 1 - n * gain**2)) / n
+
+
+def differences(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the difference of the scores of each example, float64 [n]."""
+    return np.asarray(scores, np.float64) - np.asarray(others, np.float64)

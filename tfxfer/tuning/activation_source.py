@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -52,7 +53,7 @@ class ActivationSource:
 
     @property
     def task(self) -> Task:
-        """What an answer is."""
+        """The kind of answer that the examples ask for."""
         return self.examples.task
 
     @property
@@ -70,6 +71,11 @@ class ActivationSource:
         """How many images a CPU trains on at once."""
         return max(1, NUMBERS_AT_ONCE // (math.prod(self.rest.entry_shape) * self.unfreeze))
 
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """What the loss compares the outputs of each example with, float32 [n, K]."""
+        return self.task.codes(self.examples.labels, len(self.examples.classes))
+
     def build(self, fitted: Fitted) -> tuple[keras.Model, Backbone]:
         """See `Source`."""
         part = self.rest.tapped(None)
@@ -79,7 +85,7 @@ class ActivationSource:
 
     def batches(self, rows: np.ndarray, size: int, seed: int, strategy: Strategy) -> Batches:
         """See `Source`."""
-        codes = self.task.codes(self.examples.labels, len(self.examples.classes))
+        codes = self.codes
         readers = [reader(view, rows) for view in self.rows]
 
         def epoch(number: int, done: int) -> tf.data.Dataset:

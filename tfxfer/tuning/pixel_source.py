@@ -91,7 +91,7 @@ class PixelSource:
 
     @property
     def task(self) -> Task:
-        """What an answer is."""
+        """The kind of answer that the examples ask for."""
         return self.examples.task
 
     @property

@@ -1,4 +1,4 @@
-"""What a network of images takes for one example."""
+"""The input of a network of images for one example."""
 
 from dataclasses import dataclass
 from typing import Any
