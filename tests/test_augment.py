@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxfer.inputs.image.augment import augment_images, seed_of
+from tfxfer.inputs import seed_of
+from tfxfer.inputs.image.augment import augment_images
 
 IMAGES = np.random.default_rng(0).random((16, 24, 24, 3), dtype=np.float32)
 

@@ -17,7 +17,7 @@ from tfxfer.beam import work
 from tfxfer.beam.work import Worker, keep_plan
 from tfxfer.cache import Cache
 from tfxfer.errors import ImageError
-from tfxfer.features import extract, find_missing, raw_pixels
+from tfxfer.features import extract, find_missing, plain_values
 
 TWO = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
@@ -68,7 +68,7 @@ def test_two_processes_fill_a_cache_that_frozen_reads(
     local = Cache(tmp_path / "local")
     features, pixels = (
         extract(examples, prefix, cache=local, mirror=True, progress=False),
-        raw_pixels(examples, cache=local),
+        plain_values(examples, cache=local),
     )
     # The command also keeps what it tried to find the range of pixels.
     assert set(kept(tmp_path / "local")) <= set(kept(tmp_path / "beam"))
@@ -78,7 +78,7 @@ def test_two_processes_fill_a_cache_that_frozen_reads(
         features[:],
         atol=1e-5,
     )
-    np.testing.assert_array_equal(raw_pixels(examples, cache=cache)[:], pixels[:])
+    np.testing.assert_array_equal(plain_values(examples, cache=cache)[:], pixels[:])
     before = sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir())
     ran = tfxfer(
         "run",
@@ -142,7 +142,7 @@ def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_sa
     assert 0 < beam.extract(examples, prefix, cache=cache, progress=False) < len(examples)
     local = Cache(tmp_path / "local")
     expected = extract(examples, prefix, cache=local, progress=False)
-    raw_pixels(examples, cache=local)
+    plain_values(examples, cache=local)
     assert kept(tmp_path / "cache") == kept(tmp_path / "local")
     np.testing.assert_allclose(
         extract(examples, prefix, cache=cache, progress=False)[:], expected[:], atol=1e-5

@@ -20,7 +20,7 @@ from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import CacheError, ImageError
-from tfxfer.features import extract, raw_pixels
+from tfxfer.features import extract, plain_values
 from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image import decode as preprocess
 
@@ -390,11 +390,11 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
     assert re.search(r"features: +100%.*10/10 \[.*images/s\]", capsys.readouterr().err)
 
 
-def test_raw_pixels_are_small_images(examples, cache):
-    found = raw_pixels(examples, cache=cache, size=8)
-    assert found.shape == (len(examples), 192)
+def test_the_plain_values_of_images_are_small_images(examples, cache):
+    found = plain_values(examples, cache=cache)
+    assert found.shape == (len(examples), 32 * 32 * 3)
     np.testing.assert_allclose(
-        found[5].reshape(8, 8, 3), preprocess.pixels(examples.read(5), (8, 8)), atol=1e-7
+        found[5].reshape(32, 32, 3), preprocess.pixels(examples.read(5), (32, 32)), atol=1e-7
     )
     assert found[:].min() >= 0 and found[:].max() <= 1
 

@@ -22,7 +22,7 @@ from tfxfer import data, heads, serving
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
 from tfxfer.errors import DataError, ImageError
-from tfxfer.features import extract, raw_pixels
+from tfxfer.features import extract, plain_values
 from tfxfer.files import read_regular
 from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image.check import problem
@@ -290,7 +290,7 @@ def test_a_photo_that_is_deleted_after_its_features_were_computed_is_named(few, 
     gone = examples.files[3]
     (few / gone).unlink()
     with pytest.raises(ImageError, match=gone):
-        raw_pixels(examples, cache=cache, skip_bad_images=True)
+        plain_values(examples, cache=cache, skip_bad_images=True)
 
 
 def test_every_file_that_can_not_be_predicted_is_named_on_a_line(run_folder, few, capsys):

@@ -203,7 +203,7 @@ def test_any_image_size_asks_for_one(tmp_path):
     folder = save(tf.train.Checkpoint(), lambda x: tf.reduce_mean(x, [1, 2]), tmp_path / "m", spec)
     with pytest.raises(SavedModelError, match="--image-size 224"):
         savedmodel.read(folder)
-    assert savedmodel.read(folder, image_size=(40, 48)).image_size == (40, 48)
+    assert savedmodel.read(folder, image_size=(40, 48)).input_shape == (40, 48, 3)
 
 
 def test_another_size_than_the_graphs_own_is_refused(tiny_savedmodel):

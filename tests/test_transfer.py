@@ -36,7 +36,7 @@ def fitted(arrays, tiny_savedmodel) -> tfxfer.Transfer:
 def test_arrays_are_predicted_as_the_keras_model_says(fitted, arrays):
     images, _ = arrays
     found = fitted.predict(images[:4])
-    pixels, expected_range = tfxfer.inputs.image.pixels, fitted.run.value_range()
+    pixels, expected_range = tfxfer.inputs.image.pixels, fitted.run.takes().value_range
     encoded = [tfxfer.data.from_arrays(images, arrays[1]).read(i) for i in range(4)]
     logits = fitted.model(np.stack([pixels(one, (32, 32), expected_range) for one in encoded]))
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))

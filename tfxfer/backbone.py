@@ -20,11 +20,10 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.saving import serialization_lib
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import handles, savedmodel
+from tfxfer import handles, inputs, savedmodel
 from tfxfer.errors import SavedModelError
-from tfxfer.inputs.image.input import ImageInput
+from tfxfer.inputs import Input
 from tfxfer.inputs.image.scale import Watch
-from tfxfer.inputs.input import Input
 from tfxfer.savedmodel import Kept, Pretrained, PureGraph, Weight
 from tfxfer.savedmodel.stages import Stage
 
@@ -61,13 +60,19 @@ class Prefix:
     fingerprint: str
 
 
-RangeFrom = Literal["given", "catalog", "graph", "assumed"]
+RangeFrom = Literal["given", "catalog", "graph", "assumed", "none"]
 
 
 def told_range(
     given: tuple[float, float] | None, known: tuple[float, float] | None, pretrained: Pretrained
 ) -> tuple[float, float, RangeFrom]:
-    """The range of pixels that a network expects, and the source that told it."""
+    """The range of pixels that a network expects, and the source that told it.
+
+    Where it takes something else than pixels, the range is not used, and its source is "none".
+    """
+    takes = inputs.of_shape(pretrained.input_shape, (0.0, 1.0))
+    if takes is not None and takes.KIND != inputs.image.NAME:
+        return 0.0, 1.0, "none"
     if given is not None:
         return *given, "given"
     if known is not None:
@@ -225,13 +230,21 @@ class Backbone(keras.layers.Layer):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self._pretrained.it.image_size
+        """(height, width) in pixels, of a network that takes images."""
+        height, width, _ = self.entry_shape
+        return height, width
 
     @property
     def takes(self) -> Input:
-        """The input of the network for one example, and how it is made from a file."""
-        return ImageInput(self.image_size, self.value_range)
+        """The input of the network for one example, and how it is made from a file.
+
+        Raises:
+            SavedModelError: this is a part of a network, which takes activations.
+        """
+        takes = inputs.of_shape(self.entry_shape, self.value_range)
+        if takes is None:
+            raise SavedModelError(f"{self.handle} takes activations of shape {self.entry_shape}.")
+        return takes
 
     @property
     def entry_shape(self) -> tuple[int, ...]:
@@ -544,7 +557,7 @@ class Backbone(keras.layers.Layer):
     def call(self, x, training=False):
         if (found := tuple(x.shape[1:])) != self.entry_shape:
             raise ValueError(
-                f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). "
+                f"Expected inputs of shape (batch, {', '.join(map(str, self.entry_shape))}). "
                 f"Received: shape={(None, *found)}"
             )
         if self._awaited is not None and in_symbolic_scope():
@@ -590,7 +603,7 @@ class Backbone(keras.layers.Layer):
         """(batch, width)."""
         if tuple(shape[1:]) != self.entry_shape:
             raise ValueError(
-                f"Expected images of shape (batch, {', '.join(map(str, self.entry_shape))}). "
+                f"Expected inputs of shape (batch, {', '.join(map(str, self.entry_shape))}). "
                 f"Received: shape={tuple(shape)}"
             )
         return (shape[0], self._width())

@@ -16,7 +16,7 @@ from tfxfer.data import Examples
 from tfxfer.errors import DataError, SavedModelError
 from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays
 from tfxfer.evaluate.doubt import Doubt
-from tfxfer.features import Features, Pixels, raw_pixels
+from tfxfer.features import Features, Pixels, plain_values
 from tfxfer.heads.layers import seen_by_head
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional
@@ -360,13 +360,13 @@ def tail_of(features: Features) -> int:
     return features.tap_widths[-1] if features.tap_widths else features.feature_size
 
 
-def small_pixels(examples: Examples, run: Run) -> Features:
-    """Return `raw_pixels` of all examples.
+def plain_features(examples: Examples, run: Run) -> Features:
+    """Return `plain_values` of all examples.
 
     Raises:
         DataError: some images can't be read any more, so that the rows would be of other examples.
     """
-    found = raw_pixels(
+    found = plain_values(
         examples,
         cache=Cache(run.cache_folder),
         skip_bad_images=run.common.skip_bad_images,
@@ -413,7 +413,7 @@ def baselines(features: Features, run: Run) -> Baselines:
         )
     figures, scores = dict(found.figures), dict(found.scores)
     makers: dict[str, Callable[[], Baselines]] = {
-        "raw_pixels": lambda: fit(raw_pixels=small_pixels(examples, run)),
+        "raw_pixels": lambda: fit(raw_pixels=plain_features(examples, run)),
         "last_layer_logistic": lambda: fit(last_layer=features.output),
     }
     for name, make in makers.items():

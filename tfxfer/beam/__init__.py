@@ -52,7 +52,7 @@ def extract(
 ) -> int:
     """Let a Beam pipeline compute what the cache lacks.
 
-    This is the features, and the small images of `features.raw_pixels`.
+    This is the features, and the small images of `features.plain_values`.
 
     Args:
         examples: examples from a source that the workers find under the same name, because each of

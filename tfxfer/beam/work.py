@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import data
+from tfxfer import data, inputs
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, MissingExtraError
-from tfxfer.features import Computation, Pixels, compute_shards, of_pixels, of_prefix
-from tfxfer.inputs.image import ImageInput
+from tfxfer.features import Computation, Pixels, compute_shards, of_plain, of_prefix
 
 try:
     import apache_beam
@@ -58,7 +57,7 @@ class Plan:
         """The computation of the features, which is the same on every machine."""
         return [
             of_prefix(self.prefix, self.engine, self.precision, mirror=self.mirror),
-            of_pixels(),
+            of_plain(inputs.find(self.prefix.takes.KIND)),
         ]
 
 
@@ -69,6 +68,8 @@ def keep_plan(home: str, plan: Plan) -> None:
     """
     write(f"{home}/network.pb", plan.prefix.graph.SerializeToString())
     facts = asdict(replace(plan, prefix=replace(plan.prefix, graph=None)))  # type: ignore[arg-type]
+    takes = plan.prefix.takes
+    facts["prefix"]["takes"] = {"kind": takes.KIND, **takes.settings()}
     write(f"{home}/plan.json", json.dumps(facts).encode())
 
 
@@ -76,7 +77,7 @@ def plan_of(home: str) -> Plan:
     """Read the plan that `keep_plan` wrote."""
     facts = json.loads(read(f"{home}/plan.json"))
     prefix = with_tuples(facts.pop("prefix"))
-    prefix["takes"] = ImageInput(**with_tuples(prefix["takes"]))
+    prefix["takes"] = inputs.find(prefix["takes"]["kind"]).restore(prefix["takes"])
     prefix["graph"] = GraphDef.FromString(read(f"{home}/network.pb"))
     return Plan(prefix=Prefix(**prefix), **facts)
 
@@ -118,7 +119,7 @@ class Worker:
         def look(i: int) -> bytes:
             if files[i] not in self.position:
                 raise ValueError("it is not there on a worker")
-            return data.readable(self.found.read(self.position[files[i]]), files[i])
+            return self.found.kind.readable(self.found.read(self.position[files[i]]), files[i])
 
         count = len(files)
         examples = Examples(
@@ -129,6 +130,7 @@ class Worker:
             digests=tuple(listed["digests"]),
             read=look,
             source=self.plan.source,
+            kind_name=self.found.kind_name,
         )
         parts: dict[str, Any] = {}
         keys: list[dict[str, Any]] = []

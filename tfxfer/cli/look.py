@@ -63,13 +63,17 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     entry = room("handles.catalog").find(backbone)
     start_tensorflow()
     layer = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
-    height, width = layer.image_size
-    low, high = layer.value_range
     click.echo(one_line(backbone))
-    click.echo(
-        f"  images      {height} x {width}, values {low:g} to {high:g} "
-        f"({RANGE_FROM[layer.range_from]})"
-    )
+    if layer.range_from == "none":
+        shape = " x ".join(map(str, layer.entry_shape))
+        click.echo(f"  {layer.takes.KIND + 's':11} {shape}")
+    else:
+        height, width = layer.image_size
+        low, high = layer.value_range
+        click.echo(
+            f"  images      {height} x {width}, values {low:g} to {high:g} "
+            f"({RANGE_FROM[layer.range_from]})"
+        )
     click.echo(f"  features    {layer.feature_size}")
     click.echo(
         "  fine-tuning "

@@ -65,11 +65,13 @@ def predict(
         raise click.UsageError("The run comes first: tfxfer predict RUN photo.jpg.")
     if form in ("parquet", "xlsx") and to is None:
         raise click.UsageError(f"--format {form} needs --to FILE.")
-    photos = room("data").find_photos(paths)
+    files: list[str] = list(paths)
+    if Path(folder, "settings.json").is_file():  # a wrong path is told before TensorFlow starts
+        files = room("data").find_files(paths, room("run").Finished(folder).kind())
     start_tensorflow()
     serving = room("serving")
     serving.check_target(to, paths, folder)
-    rows = serving.predict(folder, photos, **options, progress=True)
+    rows = serving.predict(folder, files, **options, progress=True)
     with as_it_is_for_programs():
         count = serving.write(rows, form, to)
     if to is not None:

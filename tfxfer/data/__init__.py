@@ -9,12 +9,11 @@ from tfxfer.data.assemble import assemble, drop_undecodable
 from tfxfer.data.class_names import with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
-from tfxfer.data.folder import find_images, find_photos, read_folder
+from tfxfer.data.folder import find_examples, find_files, read_folder
 from tfxfer.data.packed import is_packed, unpack_data
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
-from tfxfer.inputs.image.heic import readable
 
 TABLES = {".csv", ".tsv", ".txt"}
 # Advice for kinds of files that users often give and that are not read, by the end of the name.
@@ -34,14 +33,13 @@ __all__ = [
     "Found",
     "check_source",
     "drop_undecodable",
-    "find_images",
-    "find_photos",
+    "find_examples",
+    "find_files",
     "find_source",
     "from_arrays",
     "from_dataset",
     "load",
     "no_source",
-    "readable",
     "with_plain_names",
 ]
 

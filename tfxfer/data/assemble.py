@@ -17,14 +17,12 @@ import numpy as np
 
 from tfxfer import tasks
 from tfxfer.cache import Cache
+from tfxfer.data.checked import Checked
 from tfxfer.data.class_names import check_class_names, notes_on, with_plain_names
 from tfxfer.data.duplicates import counted, find_conflicts, find_copies, find_leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.split import LONGEST_NAME, split, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
-from tfxfer.inputs.image.check import kind, problem
-from tfxfer.inputs.image.damage import Checked
-from tfxfer.inputs.image.heic import readable
 
 LOG = logging.getLogger(__name__)
 SAY_EVERY = 5.0  # seconds between two lines of progress
@@ -71,7 +69,8 @@ def assemble(
         )
     check_class_names(found.names if found.classes is None else found.classes, found.source)
     found, said = with_plain_names(found)
-    looked = _inspect(found, skip_bad_images, Checked(cache))
+    kind = found.kind
+    looked = _inspect(found, skip_bad_images, Checked(kind, cache))
     digests = [each.digest for each in looked]
     problems = [each.problem for each in looked]
     notes = [*found.notes, *said, *notes_on(found.names)]
@@ -135,9 +134,10 @@ def assemble(
         labels=labels,
         splits=tuple(splits),
         classes=classes,
+        kind_name=found.kind_name,
         task_name=found.task,
         digests=tuple(digests),
-        read=lambda position: readable(found.read(at[position]), files[position]),
+        read=lambda position: kind.readable(found.read(at[position]), files[position]),
         source=found.source,
         notes=tuple(notes),
         units=_numbered(
@@ -175,9 +175,11 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
         MissingExtraError: a file needs the extra `heic`, and `skip_bad_images` is False.
     """
 
+    kind = found.kind
+
     def look(i: int) -> Looked:
         try:
-            data = readable(raw := found.read(i), found.files[i])
+            data = kind.readable(raw := found.read(i), found.files[i])
         except OSError as error:
             return Looked(problem=f"can't be read: {error.strerror or error}")
         except ImageError as error:
@@ -187,15 +189,15 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
                 raise
             return Looked(problem=f"needs an extra: {error}")
         digest = hashlib.sha256(data).hexdigest()
-        if text := problem(data):
+        if text := kind.problem(data):
             return Looked(digest, text)
         damage = checked.find(data, digest)
         if damage is None:
             return Looked(digest, plain=data is raw)
         if not damage.readable:
-            return Looked(digest, f"is a {kind(data)} that {damage.reason}")
+            return Looked(digest, f"is a {kind.format_of(data)} that {damage.reason}")
         if skip_bad_images:
-            return Looked(digest, f"is a {kind(data)} that is damaged: {damage.reason}")
+            return Looked(digest, f"is a {kind.format_of(data)} that is damaged: {damage.reason}")
         return Looked(digest, damage=damage.reason, plain=data is raw)
 
     count, looked, said = len(found.files), [], time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tfxfer.data.duplicates import shown
 from tfxfer.errors import DataError
-from tfxfer.inputs.image.check import EXTRA
+from tfxfer.inputs import Kind
 
 DRAWN = re.compile(r"[-_. ]*(mask|seg|segmentation|groundtruth|annotation|gt)s?([-_. ]?\d+)?$")
 ALTERED = re.compile(
@@ -19,14 +19,12 @@ ALTERED = re.compile(
 )
 # Roboflow writes a photo several times, with names such as photo_jpg.rf.1f0c...jpg.
 ROBOFLOW = re.compile(r"\.rf\.[0-9a-f]{8,}$")
-# Phones and cameras write these beside a JPEG of the same photo.
-SECOND = EXTRA | {".webp", ".jxl"}
 # If at least this share of all images has the name of another image, but for the ending, that is
 # not by chance.
 MANY = 0.25
 
 
-def check_companions(paths: Iterable[Path], source: str) -> list[str]:
+def check_companions(paths: Iterable[Path], source: str, kind: Kind) -> list[str]:
     """Return a note if images are altered copies of others, by their names.
 
     Raises:
@@ -39,7 +37,7 @@ def check_companions(paths: Iterable[Path], source: str) -> list[str]:
         if other is not path and other.suffix.casefold() != path.suffix.casefold():
             twins.append((path, other))
     if len(twins) < MANY * len(paths):
-        twins = [pair for pair in twins if {path.suffix.casefold() for path in pair} & SECOND]
+        twins = [pair for pair in twins if {path.suffix.casefold() for path in pair} & kind.BESIDE]
     drawn, altered = [], [f"{path.name} of {other.name}" for path, other in twins]
     first: dict[tuple[Path, str], Path] = {}
     for (folder, stem), path in of.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer import tasks
+from tfxfer import inputs, tasks
 from tfxfer.data.duplicates import find_firsts
 
 SPLITS = ("train", "validation", "test")
@@ -33,6 +33,7 @@ class Found:
         classes: the order of the classes; None for the order of their names.
         notes: notes for the user, such as on what the source left out.
         paths: the path of each file on disk; None if the images are not files.
+        kind_name: name of the kind of example, see `tfxfer.inputs`.
         task: name of the kind of answer, see `tfxfer.tasks`.
     """
 
@@ -45,7 +46,13 @@ class Found:
     classes: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
     paths: Sequence[os.PathLike] | None = None
+    kind_name: str = inputs.image.NAME
     task: str = tasks.CLASSIFY.NAME
+
+    @property
+    def kind(self) -> inputs.Kind:
+        """What the files are."""
+        return inputs.find(self.kind_name)
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,6 +77,7 @@ class Examples:
         left_out: files that can't be read or decoded, and what is wrong with each.
         damaged: files that are used although a part of the image is missing, and what their decoder
             says.
+        kind_name: name of the kind of example, see `tfxfer.inputs`.
         task_name: name of the kind of answer, see `tfxfer.tasks`.
     """
 
@@ -85,6 +93,7 @@ class Examples:
     paths: tuple[str, ...] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
+    kind_name: str = inputs.image.NAME
     task_name: str = tasks.CLASSIFY.NAME
 
     def __len__(self) -> int:
@@ -95,6 +104,11 @@ class Examples:
         counts = ", ".join(f"{part} {self.splits.count(part):,}" for part in SPLITS)
         what = f"{len(self):,} images of {len(self.classes):,} classes"
         return f"Examples({what} from {self.source!r}: {counts})"
+
+    @property
+    def kind(self) -> inputs.Kind:
+        """What the examples are."""
+        return inputs.find(self.kind_name)
 
     @property
     def task(self) -> tasks.Task:

@@ -13,13 +13,14 @@ from tfxfer.data.layout import (
     check_classes,
     check_kinds,
     entries,
+    find_kind,
     find_parts,
-    has_images,
+    has_examples,
     hidden,
     hint_of_names,
     hint_of_tables,
+    is_example,
     is_folder,
-    is_image,
     is_kept,
     levels,
     parts_in_classes,
@@ -30,7 +31,7 @@ from tfxfer.data.layout import (
 from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
-from tfxfer.inputs.image.check import EXTRA, READ, UNREAD
+from tfxfer.inputs import Kind
 
 LOG = logging.getLogger(__name__)
 AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which is only in iCloud, not on this Mac
@@ -41,30 +42,30 @@ LAYOUT = """
     dogs/  three.jpg  four.jpg ..."""
 
 
-def find_images(folder: Path) -> tuple[list[Path], Counter[str], list[str]]:
-    """Find all images below a folder.
+def find_examples(folder: Path, kind: Kind) -> tuple[list[Path], Counter[str], list[str]]:
+    """Find all examples of a kind below a folder.
 
     Hidden files and folders (.DS_Store, .ipynb_checkpoints, ._photo.jpg) are skipped and counted.
     Symbolic links are followed, each folder once. A file without an ending, or with an unknown one,
-    counts as an image if its first bytes say so.
+    counts as an example if its first bytes say so.
 
     Returns:
-        The images, sorted; the number of other files by ending; and a note for each folder that
+        The examples, sorted; the number of other files by ending; and a note for each folder that
         can't be listed.
     """
     images: list[Path] = []
     others: Counter[str] = Counter()
     closed: list[str] = []
     for path in _walk(folder, others, closed):
-        if is_image(path):
+        if is_example(path, kind):
             images.append(path)
         else:
             others[path.suffix.lower() or path.name] += 1
     return sorted(images), others, closed
 
 
-def find_photos(paths: Iterable[str | os.PathLike]) -> list[str]:
-    """Return image files, given directly or found in given folders.
+def find_files(paths: Iterable[str | os.PathLike], kind: Kind) -> list[str]:
+    """Return files of examples, given directly or found in given folders.
 
     Files that are ignored are logged.
 
@@ -74,7 +75,7 @@ def find_photos(paths: Iterable[str | os.PathLike]) -> list[str]:
     files: list[str] = []
     for path in (os.fspath(path) for path in paths):
         if os.path.isdir(path):
-            images, others, odd = find_images(Path(path))
+            images, others, odd = find_examples(Path(path), kind)
             files += map(str, images)
             for text in odd:
                 LOG.warning(text)
@@ -110,32 +111,33 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
             same part, or folders can't be classes.
     """
     inner, notes, inside = folder, [], []
-    parts = find_parts(folder, source, judging)
-    if not parts and (inner := unwrapped(folder)) != folder:
+    kind = find_kind(folder)
+    parts = find_parts(folder, source, kind, judging)
+    if not parts and (inner := unwrapped(folder, kind)) != folder:
         notes.append(f"The class folders are in {inner.relative_to(folder).as_posix()}/.")
-        parts = find_parts(inner, source, judging)
+        parts = find_parts(inner, source, kind, judging)
     if parts:
         tops = [(part, classes, classes) for part, top in parts for classes in subfolders(top)]
-        notes += _said_of_parts(inner, parts)
+        notes += _said_of_parts(inner, parts, kind)
         for _, top in parts:
-            check_kinds(subfolders(top), source)
+            check_kinds(subfolders(top), source, kind)
         loose = [folder, inner, *(top for _, top in parts)]
     else:
-        classes = [top for top in subfolders(inner) if has_images(top)]
+        classes = [top for top in subfolders(inner) if has_examples(top, kind)]
         bare = [top for top in subfolders(inner) if top not in classes]
         tops, loose = [("", top, top) for top in (*classes, *bare)], [inner]
-        if inside := parts_in_classes(classes):
+        if inside := parts_in_classes(classes, kind):
             tops = [*inside, *(("", top, top) for top in bare)]
             notes.append("The parts are inside the class folders, and are kept as they are.")
         else:
-            check_classes(classes, source)
+            check_classes(classes, source, kind)
     paths: list[Path] = []
     names: list[str] = []
     splits: list[str] = []
     others: Counter[str] = Counter()
     empty, below = [], {}
     for part, class_folder, top in tops:
-        images, strange, closed = find_images(top)
+        images, strange, closed = find_examples(top, kind)
         notes += closed
         others += strange
         paths += images
@@ -145,9 +147,9 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         below[place] = Counter(levels(top, images))
         if not images:
             empty.append(f"{place}/")
-    stray = _loose(loose, others)
+    stray = _loose(loose, others, kind)
     if not paths:
-        raise DataError(_nothing(source, stray, others, folder=folder))
+        raise DataError(_nothing(source, stray, others, folder=folder, kind=kind))
     if len(set(names)) == 1 and not judging:
         hint = hint_of_tables(folder) + hint_of_names(paths)
         if hint or is_kept(names[0]):
@@ -156,7 +158,7 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
                 f"folder for each class.{hint}"
             )
     notes += said_of_folders(below, source)
-    notes += check_companions(paths, source)
+    notes += check_companions(paths, source, kind)
     notes += said_of_series([path.stem for path in paths], splits if parts or inside else None)
     if stray:
         named = shown([path.relative_to(folder).as_posix() for path in stray])
@@ -167,9 +169,9 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         count = sum(others.values())
         what = "file that is not an image" if count == 1 else "files that are not images"
-        if UNREAD & set(others) or others[AWAY]:
+        if kind.UNREAD & set(others) or others[AWAY]:
             what = "other file" if count == 1 else "other files"
-        notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others)}")
+        notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others, kind)}")
     files = [path.relative_to(folder).as_posix() for path in paths]
     return Found(
         files=files,
@@ -179,10 +181,11 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
         splits=splits if parts or inside else None,
         notes=tuple(notes),
         paths=paths,
+        kind_name=kind.NAME,
     )
 
 
-def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]:
+def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]], kind: Kind) -> list[str]:
     """Return notes on which folder is which part, and on folders that are not parts."""
     tops = [folder / top.relative_to(folder).parts[0] for _, top in parts]
     named = [
@@ -200,7 +203,7 @@ def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]]) -> list[str]
     classes = {entry.name for _, top in parts for entry in subfolders(top)}
     for entry in subfolders(folder):
         same = sorted(classes & {inner.name for inner in subfolders(entry)})
-        if entry not in tops and same and has_images(entry):
+        if entry not in tops and same and has_examples(entry, kind):
             notes.append(
                 f"{entry.name}/ holds the same folders as a part ({shown(same)}). Is it a part? "
                 "Then call it train, validation or test."
@@ -241,7 +244,7 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
+def _loose(folders: list[Path], others: Counter[str], kind: Kind) -> list[Path]:
     """Return the images that lie directly in `folders`, and count the other files there."""
     images = []
     for folder in folders:
@@ -250,7 +253,7 @@ def _loose(folders: list[Path], others: Counter[str]) -> list[Path]:
                 continue
             if hidden(entry.name):
                 others[_hidden_as(entry.name)] += 1
-            elif is_image(entry):
+            elif is_example(entry, kind):
                 images.append(entry)
             else:
                 others[entry.suffix.lower() or entry.name] += 1
@@ -264,20 +267,20 @@ def _hidden_as(name: str, folder: bool = False) -> str:
     return name if folder else "hidden"
 
 
-def _said_of_unread(others: Counter[str]) -> str:
+def _said_of_unread(others: Counter[str], kind: Kind) -> str:
     """Return advice on images that are not read, or "" if there is none.
 
     Their format is not read, or they are not on this machine.
     """
-    found, advice = sorted(UNREAD & set(others)), ""
-    if found:
-        advice = f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
+    advice = kind.said_of_unread(set(others))
     if away := others[AWAY]:
         advice += f" {away} files are only in iCloud ({AWAY}): download them first."
     return advice
 
 
-def _nothing(source: str, stray: list[Path], others: Counter[str], folder: Path) -> str:
+def _nothing(
+    source: str, stray: list[Path], others: Counter[str], *, folder: Path, kind: Kind
+) -> str:
     if stray:
         return (
             f"{source}: {len(stray)} images, but no class folders, so that nothing says what they "
@@ -286,11 +289,9 @@ def _nothing(source: str, stray: list[Path], others: Counter[str], folder: Path)
         )
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"
-    formats = ", ".join(sorted(ending.removeprefix(".") for ending in READ))
-    more = ", ".join(sorted(ending.removeprefix(".") for ending in EXTRA))
     packed = " Unpack the archives first." if PACKED & set(others) else ""
     return (
-        f"{source}: no images found ({held}).{packed} Formats that are read: {formats}; with "
-        f"tfxfer[heic] also {more}.{_said_of_unread(others)} "
+        f"{source}: no images found ({held}).{packed} Formats that are read: "
+        f"{kind.formats()}.{_said_of_unread(others, kind)} "
         f"Expected a folder for each class:{LAYOUT}"
     )

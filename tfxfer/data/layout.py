@@ -14,7 +14,7 @@ from tfxfer.data.parts import WORD, part_in, part_of
 from tfxfer.data.pieces import check_pieces
 from tfxfer.errors import DataError
 from tfxfer.files import open_regular
-from tfxfer.inputs.image.check import ENDINGS, OTHERS, UNREAD, kind
+from tfxfer.inputs import KINDS, Kind
 
 MOST_OPENED = 20  # files of a folder that are opened to see whether they are images
 DEEPEST = 8  # the most nested folders around the class folders that are searched
@@ -59,7 +59,7 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
-def unwrapped(folder: Path, part: str = "") -> Path:
+def unwrapped(folder: Path, kind: Kind, part: str = "") -> Path:
     """Return the folder that holds the class folders.
 
     This is `folder` itself or, if it has only one folder with images, that one, and so on.
@@ -69,10 +69,10 @@ def unwrapped(folder: Path, part: str = "") -> Path:
         part: the part that `folder` is; a folder in it may have the name of the same part.
     """
     for _ in range(DEEPEST):
-        below = [entry for entry in subfolders(folder) if has_images(entry)]
-        if len(below) != 1 or has_images(folder, deep=False):
+        below = [entry for entry in subfolders(folder) if has_examples(entry, kind)]
+        if len(below) != 1 or has_examples(folder, kind, deep=False):
             break
-        if not any(has_images(entry) for entry in subfolders(below[0])):
+        if not any(has_examples(entry, kind) for entry in subfolders(below[0])):
             break  # that folder is a class
         if part_of(below[0].name) not in (None, part):
             break
@@ -80,26 +80,32 @@ def unwrapped(folder: Path, part: str = "") -> Path:
     return folder
 
 
-def is_image(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is an image by its ending, or by its first bytes.
+def find_kind(folder: Path) -> Kind:
+    """Return the first kind of example that a folder holds; the first of all if it holds none."""
+    kinds = list(KINDS.values())
+    return next((kind for kind in kinds if has_examples(folder, kind)), kinds[0])
+
+
+def is_example(path: str | os.PathLike[str], kind: Kind) -> bool:
+    """Return whether a file is an example of a kind, by its ending or its first bytes.
 
     The first bytes decide if the ending is unknown. The names of photos from the web end in
     `.jpg?w=300`, `.jpg!d`, or have no ending.
     """
     ending = os.path.splitext(path)[1].lower()
-    if ending in ENDINGS:
+    if ending in kind.ENDINGS:
         return True
-    if ending in OTHERS or ending in UNREAD:
+    if ending in kind.OTHERS or ending in kind.UNREAD:
         return False
     try:
         with open_regular(Path(path)) as file:
-            return kind(file.read(64)) is not None
+            return kind.begins_one(file.read(64))
     except OSError:
         return False
 
 
-def has_images(folder: Path, deep: bool = True) -> bool:
-    """Return whether there are images in a folder or, if `deep`, anywhere below it."""
+def has_examples(folder: Path, kind: Kind, deep: bool = True) -> bool:
+    """Return whether there are examples in a folder or, if `deep`, anywhere below it."""
     waiting, seen = [os.fspath(folder)], set()
     while waiting:
         place = waiting.pop()
@@ -107,7 +113,7 @@ def has_images(folder: Path, deep: bool = True) -> bool:
             about = os.stat(place)
             found = list(os.scandir(place))
         except OSError:
-            continue  # `find_images` makes a note on it
+            continue  # `find_examples` makes a note on it
         if (about.st_dev, about.st_ino) in seen:
             continue
         seen.add((about.st_dev, about.st_ino))
@@ -119,10 +125,10 @@ def has_images(folder: Path, deep: bool = True) -> bool:
                 if deep:
                     waiting.append(entry.path)
                 continue
-            if os.path.splitext(entry.name)[1].lower() in ENDINGS:
+            if os.path.splitext(entry.name)[1].lower() in kind.ENDINGS:
                 return True
             unknown += 1
-            if unknown <= MOST_OPENED and is_image(entry.path):
+            if unknown <= MOST_OPENED and is_example(entry.path, kind):
                 return True
     return False
 
@@ -135,7 +141,9 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[str, Path]]:
+def find_parts(
+    folder: Path, source: str, kind: Kind, judging: bool = False
+) -> list[tuple[str, Path]]:
     """Find the parts of a folder that is divided into parts such as train/ and test/.
 
     A folder is a part if its name, or a word of its name, is that of a part, and if it holds class
@@ -155,12 +163,12 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
     Raises:
         DataError: two folders are the same part, or there is no part to train on.
     """
-    beside = [entry for entry in subfolders(folder) if has_images(entry)]
-    check_flat_parts(beside, source)
+    beside = [entry for entry in subfolders(folder) if has_examples(entry, kind)]
+    check_flat_parts(beside, source, kind)
     found: dict[str, Path] = {}
     for entry in beside:
         part = part_in(entry.name)
-        if part and class_folders(entry):
+        if part and class_folders(entry, kind):
             if part in found:
                 raise DataError(
                     f"{source}: {found[part].name}/ and {entry.name}/ both mean {part}. "
@@ -179,42 +187,46 @@ def find_parts(folder: Path, source: str, judging: bool = False) -> list[tuple[s
     if others and len(found) == 1 and not plain:
         return []
     order = ("train", "validation", "test")
-    return [(part, unwrapped(found[part], part)) for part in order if part in found]
+    return [(part, unwrapped(found[part], kind, part)) for part in order if part in found]
 
 
-def class_folders(folder: Path) -> bool:
+def class_folders(folder: Path, kind: Kind) -> bool:
     """Return whether a part holds class folders, which are folders with images.
 
     A single folder with a name such as `images`, or with that of a part, is not a class folder.
     """
-    below = [entry for entry in subfolders(folder) if has_images(entry)]
+    below = [entry for entry in subfolders(folder) if has_examples(entry, kind)]
     if len(below) == 1 and (is_kept(below[0].name) or part_in(below[0].name)):
-        return class_folders(below[0])
+        return class_folders(below[0], kind)
     return bool(below)
 
 
-def check_flat_parts(folders: Sequence[Path], source: str) -> None:
+def check_flat_parts(folders: Sequence[Path], source: str, kind: Kind) -> None:
     """Check that folders are not all parts by their names without class folders in them.
 
     Raises:
         DataError: they are. The message lists the folders, and a table beside them if there is one.
     """
     parts = {part_in(folder.name) for folder in folders}
-    if None in parts or len(parts) < 2 or any(class_folders(folder) for folder in folders):
+    if None in parts or len(parts) < 2 or any(class_folders(folder, kind) for folder in folders):
         return
     raise DataError(
         f"{source}: {shown([folder.name + '/' for folder in folders])} have the names of parts "
         "of the data, but hold no class folders, so that nothing says what the images show. "
         f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/."
-        f"{hint_of_tables(folders[0].parent)}{hint_of_names(images_in(folders))}"
-        f"{hint_of_boxes([folders[0].parent, *folders])}"
+        f"{hint_of_tables(folders[0].parent)}{hint_of_names(examples_in(folders, kind))}"
+        f"{hint_of_boxes([folders[0].parent, *folders], kind)}"
     )
 
 
-def hint_of_boxes(folders: Sequence[Path]) -> str:
+def hint_of_boxes(folders: Sequence[Path], kind: Kind) -> str:
     """Return a note on folders without images, such as labels/, beside the images; or ""."""
     places = [entry for folder in folders for entry in subfolders(folder)]
-    found = [f"{entry.name}/" for entry in places if is_drawn(entry.name) and not has_images(entry)]
+    found = [
+        f"{entry.name}/"
+        for entry in places
+        if is_drawn(entry.name) and not has_examples(entry, kind)
+    ]
     if not found:
         return ""
     return (
@@ -223,13 +235,13 @@ def hint_of_boxes(folders: Sequence[Path]) -> str:
     )
 
 
-def images_in(folders: Sequence[Path]) -> list[Path]:
-    """Return the images that lie directly in some folders."""
+def examples_in(folders: Sequence[Path], kind: Kind) -> list[Path]:
+    """Return the examples that lie directly in some folders."""
     return [
         entry
         for folder in folders
         for entry in entries(folder)
-        if not entry.is_dir() and not hidden(entry.name) and is_image(entry)
+        if not entry.is_dir() and not hidden(entry.name) and is_example(entry, kind)
     ]
 
 
@@ -258,7 +270,7 @@ def hint_of_tables(folder: Path) -> str:
     return f" Does {shown(tables)} say what the images show? Then give that table."
 
 
-def parts_in_classes(tops: Sequence[Path]) -> list[tuple[str, Path, Path]]:
+def parts_in_classes(tops: Sequence[Path], kind: Kind) -> list[tuple[str, Path, Path]]:
     """Find the parts in class folders that hold nothing but parts, such as cats/train/, cats/test/.
 
     Returns:
@@ -267,18 +279,18 @@ def parts_in_classes(tops: Sequence[Path]) -> list[tuple[str, Path, Path]]:
     """
     found = []
     for top in tops:
-        if has_images(top, deep=False):
+        if has_examples(top, kind, deep=False):
             return []
         for entry in subfolders(top):
             part = part_in(entry.name)
-            if part is None or class_folders(entry):
+            if part is None or class_folders(entry, kind):
                 return []
             found.append((part, top, entry))
     parts = {part for part, _, _ in found}
     return found if "train" in parts and len(parts) > 1 else []
 
 
-def check_classes(tops: Sequence[Path], source: str) -> None:
+def check_classes(tops: Sequence[Path], source: str, kind: Kind) -> None:
     """Check that folders can be the classes.
 
     Raises:
@@ -286,14 +298,15 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
             or one is a whole set of class folders. The message lists the folders and what to do.
     """
     # If a class folder holds only one folder, such as images/, the content of that one is compared.
-    inner = {top: unwrapped(top) for top in tops}
+    inner = {top: unwrapped(top, kind) for top in tops}
     below = {
-        top: {entry.name for entry in subfolders(inner[top]) if has_images(entry)} for top in tops
+        top: {entry.name for entry in subfolders(inner[top]) if has_examples(entry, kind)}
+        for top in tops
     }
-    check_kinds(tops, source)
+    check_kinds(tops, source, kind)
     for top, names in below.items():
         for name in sorted(names):
-            if part_of(name) and class_folders(inner[top] / name):
+            if part_of(name) and class_folders(inner[top] / name, kind):
                 raise DataError(
                     f"{source}: {(inner[top] / name).relative_to(top.parent).as_posix()}/ has "
                     "the name of a part of the data and holds class folders, so "
@@ -322,7 +335,7 @@ def check_classes(tops: Sequence[Path], source: str) -> None:
             )
 
 
-def check_kinds(tops: Sequence[Path], source: str) -> None:
+def check_kinds(tops: Sequence[Path], source: str, kind: Kind) -> None:
     """Check that folders are not photos and drawings on them, or pieces of one download.
 
     Their names decide. The check is made with and without parts.
@@ -336,7 +349,7 @@ def check_kinds(tops: Sequence[Path], source: str) -> None:
             f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, "
             "not classes. Expected a folder for each class, or a .csv table with the columns path "
             "and label."
-            f"{hint_of_names(images_in([top for top in tops if is_kept(top.name)]))}"
+            f"{hint_of_names(examples_in([top for top in tops if is_kept(top.name)], kind))}"
         )
     for name in names:
         # The word mask can mean a mask that is worn: face/ and face_mask/ can be classes.
@@ -349,8 +362,8 @@ def check_kinds(tops: Sequence[Path], source: str) -> None:
             )
     below = {
         top: []
-        if has_images(top, deep=False)
-        else [entry.name for entry in subfolders(top) if has_images(entry)]
+        if has_examples(top, kind, deep=False)
+        else [entry.name for entry in subfolders(top) if has_examples(entry, kind)]
         for top in tops
     }
     if tops:

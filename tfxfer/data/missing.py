@@ -13,13 +13,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from tfxfer.data.layout import hidden
-from tfxfer.inputs.image.check import ENDINGS
+from tfxfer.inputs import Kind
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.I)
 MOST_FILES = 100_000  # the most files that are searched for one of the same name
 
 
-def hint_of_missing(files: Sequence[str], folder: Path) -> str:
+def hint_of_missing(files: Sequence[str], folder: Path, kind: Kind) -> str:
     """Return advice on paths that do not exist, or "" if there is none.
 
     Args:
@@ -33,7 +33,7 @@ def hint_of_missing(files: Sequence[str], folder: Path) -> str:
     windows = ""
     if "\\" in first or ntpath.splitdrive(first)[0]:
         windows = " These are Windows paths, which lead to folders of another machine."
-    if there := similar(first, folder):
+    if there := similar(first, folder, kind):
         if composed(there) == composed(first) or not first.isprintable():
             there, first = ascii(there), ascii(first)  # otherwise they would look the same
         return f"{windows} Does {first} mean {there}? Then write it like this."
@@ -46,7 +46,7 @@ def hint_of_missing(files: Sequence[str], folder: Path) -> str:
     return ""
 
 
-def similar(path: str, folder: Path) -> str | None:
+def similar(path: str, folder: Path, kind: Kind) -> str | None:
     """Return the path of the image below a folder that has nearly the same name as `path`.
 
     Upper and lower case, the ending, escaped characters and the forms of Unicode may differ.
@@ -57,7 +57,7 @@ def similar(path: str, folder: Path) -> str | None:
     wanted = plain(unquote(path).replace("\\", "/").rsplit("/", 1)[-1])
     found = [
         file
-        for file in itertools.islice(images_below(folder), MOST_FILES)
+        for file in itertools.islice(examples_below(folder, kind), MOST_FILES)
         if wanted in (plain(file.name), plain(file.stem))
     ]
     if len(found) > 1:  # the name is there in several folders, so the folder in `path` decides
@@ -66,12 +66,12 @@ def similar(path: str, folder: Path) -> str | None:
     return found[0].relative_to(folder).as_posix() if len(found) == 1 else None
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """Yield the image files below a folder; hidden folders are skipped, links are not followed."""
+def examples_below(folder: Path, kind: Kind) -> Iterator[Path]:
+    """Yield the files of examples below a folder, but for hidden folders and links to folders."""
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not hidden(name)]
         for name in names:
-            if os.path.splitext(name)[1].lower() in ENDINGS:
+            if os.path.splitext(name)[1].lower() in kind.ENDINGS:
                 yield Path(place, name)
 
 

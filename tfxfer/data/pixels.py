@@ -11,9 +11,8 @@ import tensorflow as tf
 
 from tfxfer.data.examples import Examples
 from tfxfer.errors import ImageError
-from tfxfer.inputs.image.headers import apart
 from tfxfer.inputs.input import Input
-from tfxfer.process.pipelines import without_autotuning
+from tfxfer.process.pipelines import as_one_operation, without_autotuning
 
 NAMED = 20  # files that a message names
 
@@ -177,7 +176,7 @@ def decoders(takes: Input) -> tuple[Any, Any]:
     return (
         # As one operation, because it is seldom needed: TensorFlow would otherwise visit all the
         # operations in it each time.
-        apart(
+        as_one_operation(
             lambda content: takes.decode(content),
             input_signature=signature,
         ),

@@ -16,7 +16,7 @@ from tfxfer.data.parts import part_in
 from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
-from tfxfer.inputs.image.check import ENDINGS
+from tfxfer.inputs import KINDS, Kind
 from tfxfer.limits import MOST_TABLE_BYTES
 
 # Names that other programs give to the two required columns.
@@ -60,7 +60,8 @@ def read_table(path: Path, source: str) -> Found:
             in several parts.
     """
     lines, rows, notes = _rows(path, source)
-    files, said = _files(path, source, lines, files=[row["path"] for row in rows])
+    kind = _kind_of([row["path"] for row in rows])
+    files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
     paths = [path.parent / file for file in files]
     splits = groups = None
     if "split" in rows[0]:
@@ -91,11 +92,19 @@ def read_table(path: Path, source: str) -> Found:
         groups=groups,
         notes=(*notes, *said, *series),
         paths=paths,
+        kind_name=kind.NAME,
     )
 
 
+def _kind_of(files: Sequence[str]) -> Kind:
+    """Return the first kind of which a file has the ending; the first of all if there is none."""
+    endings = {Path(file).suffix.lower() for file in files}
+    kinds = list(KINDS.values())
+    return next((kind for kind in kinds if kind.ENDINGS & endings), kinds[0])
+
+
 def _files(
-    table: Path, source: str, lines: Sequence[int], files: Sequence[str]
+    table: Path, source: str, lines: Sequence[int], *, files: Sequence[str], kind: Kind
 ) -> tuple[list[str], list[str]]:
     """Check that all files exist.
 
@@ -119,7 +128,7 @@ def _files(
     ]
     if gone:
         lost = [file for file, here in zip(files, there, strict=True) if not here]
-        hint = hint_of_missing(lost, table.parent)
+        hint = hint_of_missing(lost, table.parent, kind)
         raise DataError(
             f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. "
             f"Paths are relative to the folder of the table.{hint}"
@@ -288,7 +297,8 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
 
 def _hint_of_header(header: Sequence[str], missing: str) -> str:
     """Return advice on a first row in which a column is missing, or "" if the row is empty."""
-    if any(Path(cell.replace("\\", "/")).suffix.lower() in ENDINGS for cell in header):
+    endings = {Path(cell.replace("\\", "/")).suffix.lower() for cell in header}
+    if any(endings & kind.ENDINGS for kind in KINDS.values()):
         return " This row seems to hold data: write a row such as path,label above it."
     named = sum(map(bool, header))
     if named < 2:

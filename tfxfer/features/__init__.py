@@ -1,8 +1,8 @@
 """Features of every example from the frozen network, kept on disk and looked up by content."""
 
 from tfxfer.data.pixels import Pixels, named, reason
-from tfxfer.features.computation import Computation, compute_shards, key_of, of_pixels, of_prefix
-from tfxfer.features.extraction import Extractor, extract, find_missing, raw_pixels
+from tfxfer.features.computation import Computation, compute_shards, key_of, of_plain, of_prefix
+from tfxfer.features.extraction import Extractor, extract, find_missing, plain_values
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Columns, Features
 
@@ -18,8 +18,8 @@ __all__ = [
     "find_missing",
     "key_of",
     "named",
-    "of_pixels",
+    "of_plain",
     "of_prefix",
-    "raw_pixels",
+    "plain_values",
     "reason",
 ]

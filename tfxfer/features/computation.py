@@ -5,6 +5,7 @@ last one is filled up with black images), so that an example gives the same byte
 computed in one run, or the rest after a run that was killed.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,7 @@ import tensorflow as tf
 from tfxfer.backbone import Prefix
 from tfxfer.data.pixels import Pixels
 from tfxfer.features.engines import ENGINES, Engine
-from tfxfer.inputs.image.augment import augment_images as augmented_pixels
-from tfxfer.inputs.image.augment import seed_of
-from tfxfer.inputs.image.input import ImageInput
-from tfxfer.inputs.input import Input
+from tfxfer.inputs import Input, Kind, find, seed_of
 
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
 # From a batch of pixels, and the digests of its images, to a batch of pixels.
@@ -68,8 +66,8 @@ def of_prefix(
 
     Args:
         mirror: also compute the features of the mirror images.
-        augment: kinds of augmentation (see `tfxfer.inputs.image.augment`); () for the images
-            as they are.
+        augment: names of augmentations (see `tfxfer.inputs.Kind`); () for the examples as they
+            are.
         number: number of the augmented view.
 
     Raises:
@@ -83,10 +81,11 @@ def of_prefix(
         raise ValueError(
             f"Expected precision to be float32 or bf16. Received: precision={precision!r}"
         )
+    kind = find(prefix.takes.KIND)
     views: list[View] = (
-        [partial(augment_batch, kinds=augment, number=number)] if augment else [as_it_is]
+        [partial(augment_batch, kind=kind, names=augment, number=number)] if augment else [as_it_is]
     )
-    views += [mirror_images] if mirror else []
+    views += [partial(mirror_batch, kind=kind)] if mirror else []
     names = [[*augment, number] if augment else 0, 1]
     keys = [
         key_of(prefix, engine, precision, view=name, dtype=dtype) for name in names[: len(views)]
@@ -102,15 +101,15 @@ def of_prefix(
     )
 
 
-def of_pixels(size: int = 32) -> Computation:
-    """The images themselves, made small: float32 [size * size * 3] in [0, 1]."""
-    takes = ImageInput((size, size))
+def of_plain(kind: Kind) -> Computation:
+    """The examples themselves, made small; for images float32 [32 * 32 * 3] in [0, 1]."""
+    takes = kind.plain()
     key = {"kind": "pixels", "pixels": takes.fingerprint()}
     return Computation(
         keys=(key,),
         views=(as_it_is,),
         start=lambda: flatten_maps,
-        width=size * size * 3,
+        width=math.prod(takes.shape),
         takes=takes,
     )
 
@@ -143,19 +142,19 @@ def as_it_is(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
     return batch
 
 
-def mirror_images(batch: np.ndarray, digests: Sequence[str]) -> np.ndarray:
-    """The images with left and right exchanged."""
-    return batch[:, :, ::-1]
+def mirror_batch(batch: np.ndarray, digests: Sequence[str], *, kind: Kind) -> np.ndarray:
+    """The mirror images."""
+    return kind.mirror(batch)
 
 
 def augment_batch(
-    batch: np.ndarray, digests: Sequence[str], *, kinds: tuple[str, ...], number: int
+    batch: np.ndarray, digests: Sequence[str], *, kind: Kind, names: tuple[str, ...], number: int
 ) -> np.ndarray:
-    """View `number` of each image; images that fill up the last batch stay as they are."""
+    """View `number` of each example; those that fill up the last batch stay as they are."""
     seeds = tf.constant([seed_of(digest, number) for digest in digests])
     return np.concatenate(
         [
-            augmented_pixels(tf.constant(batch[: len(digests)]), seeds, kinds).numpy(),
+            kind.augment(tf.constant(batch[: len(digests)]), seeds, names).numpy(),
             batch[len(digests) :],
         ]
     )

@@ -19,7 +19,7 @@ from tfxfer.data import Examples, drop_undecodable
 from tfxfer.data.pixels import Pixels, named
 from tfxfer.distribute.workers import Strategy, barrier, place
 from tfxfer.errors import ImageError
-from tfxfer.features.computation import Computation, compute_shards, of_pixels, of_prefix
+from tfxfer.features.computation import Computation, compute_shards, of_plain, of_prefix
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
 from tfxfer.process import memory
@@ -51,7 +51,7 @@ def extract(
         mirror: also compute mirror images; a feature is then the mean over the image and its mirror
             image. It takes twice the time, and the features of both are cached separately.
         augment, number: kinds of augmentation, and number of the augmented view that is used
-            instead of the images as they are (see `tfxfer.inputs.image.augment`).
+            instead of the examples as they are (see `tfxfer.inputs.Kind`).
         dtype: dtype of the rows on disk; they are read as float32.
         skip_bad_images: leave out files that can't be decoded, and note them, instead of stopping.
         progress: images per second and time left, on stderr.
@@ -125,24 +125,23 @@ class Extractor:
         )
 
 
-def raw_pixels(
+def plain_values(
     examples: Examples,
     *,
     cache: Cache,
-    size: int = 32,
     skip_bad_images: bool = False,
     progress: bool = False,
 ) -> Features:
-    """The images themselves, made small, as features for the baseline; cached like other features.
+    """The examples themselves, made small, as features for the baseline; cached like others.
 
-    They are float32 [n, size * size * 3] in [0, 1]. There is a row for every example, so that the
-    rows match the labels and the other features of the same examples.
+    Of images they are float32 [n, 32 * 32 * 3] in [0, 1]. There is a row for every example, so that
+    the rows match the labels and the other features of the same examples.
 
     Raises:
         ImageError: some files can't be decoded, or were deleted or changed since the examples were
             listed; the message names them.
     """
-    how = of_pixels(size)
+    how = of_plain(examples.kind)
     good = fill(
         examples,
         how,

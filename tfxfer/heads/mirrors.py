@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from tfxfer import heads
+from tfxfer.data import Examples
+from tfxfer.errors import DataError
 from tfxfer.features import Features
 from tfxfer.tasks import CLASSIFY, paired
 
@@ -15,13 +17,23 @@ LOG = logging.getLogger(__name__)
 MOST = 2_000
 
 
-def are_computed(mirror: str, photos: int) -> bool:
+def are_computed(mirror: str, examples: Examples) -> bool:
     """Whether the features of mirror images are computed, too.
 
     Args:
         mirror: "yes", "no", or "auto", which computes them if there are at most `MOST` photos.
+
+    Raises:
+        DataError: "yes", and such examples have no mirror image.
     """
-    return mirror == "yes" or (mirror == "auto" and photos <= MOST)
+    if examples.kind.MIRROR is None:
+        if mirror == "yes":
+            raise DataError(
+                f"{examples.source} holds examples of the kind {examples.kind_name}, which have no "
+                "mirror image. Leave --mirror out."
+            )
+        return False
+    return mirror == "yes" or (mirror == "auto" and len(examples) <= MOST)
 
 
 def choose_head(

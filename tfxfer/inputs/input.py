@@ -1,10 +1,16 @@
 """The input of a network for one example, and how it is made from a file."""
 
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+# A part of an example matters if the answer's probability falls by at least so much without it.
+TELLING = 0.1
 
 
 class Input(Protocol):
     """A decoded example, as a network takes it. Two inputs that are equal give the same values."""
+
+    KIND: ClassVar[str]  # the name of its kind, see `tfxfer.inputs.kind`
 
     def __hash__(self) -> int: ...
 
@@ -24,5 +30,43 @@ class Input(Protocol):
         Files are decoded in parallel by this function, and the large ones then one by one.
         """
 
+    def pack(self, decoded: Any) -> Any:
+        """Return decoded examples in fewer bytes, to keep them in memory; of the same shape.
+
+        Training sees all examples as `unpack` returns them, whether they are kept or not.
+        """
+
+    def unpack(self, packed: Any) -> Any:
+        """Return packed examples as float32."""
+
     def fingerprint(self) -> dict[str, Any]:
         """Return all that decides the values besides the file, as JSON values: for cache keys."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a run records of it, from which `Kind.restore` makes it again."""
+
+    def sample(self) -> bytes:
+        """Return the content of a file that can be decoded, to warm up a server."""
+
+
+class Files(Protocol):
+    """Examples, as far as a kind looks at their files."""
+
+    @property
+    def files(self) -> Sequence[str]: ...
+    @property
+    def paths(self) -> Sequence[str] | None: ...
+    @property
+    def read(self) -> Callable[[int], bytes]: ...
+
+
+class Damage(NamedTuple):
+    """The damage of a file, and whether a decoder can read the file nevertheless."""
+
+    reason: str
+    readable: bool
+
+
+def seed_of(digest: str, number: int) -> tuple[int, int]:
+    """Return the seed of an example's altered view of that number, from the hash of its content."""
+    return int(digest[:7], 16), number

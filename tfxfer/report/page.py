@@ -26,7 +26,7 @@ from markupsafe import Markup
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays, reliability
 from tfxfer.files import check_zip, open_regular
-from tfxfer.inputs.image.occlusion import TELLING
+from tfxfer.inputs import TELLING
 from tfxfer.limits import MOST_ROWS, MOST_THUMBNAILS
 from tfxfer.report import pictures, words
 from tfxfer.report.scatter import Map, scatter

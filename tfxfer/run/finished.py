@@ -4,8 +4,9 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from tfxfer import inputs
 from tfxfer.errors import RunError
 from tfxfer.files import remove_named
 from tfxfer.process.program import command
@@ -20,8 +21,10 @@ from tfxfer.run.folder import (
     rewrite,
     signed_part,
 )
-from tfxfer.run.settings import as_text, as_words, is_range, is_size
+from tfxfer.run.settings import as_text, as_words
 from tfxfer.safety.ours import sign
+
+T = TypeVar("T")
 
 
 class Finished:
@@ -56,15 +59,27 @@ class Finished:
             )
         return value
 
-    def image_size(self) -> tuple[int, int]:
-        """Return (height, width) in pixels."""
-        height, width = self.setting("image_size", is_size, "the height and the width in pixels")
-        return height, width
+    def kind(self) -> inputs.Kind:
+        """Return what its examples are."""
+        # Earlier versions knew only images.
+        return self._known(lambda values: inputs.find(values.get("input", inputs.image.NAME)))
 
-    def value_range(self) -> tuple[float, float]:
-        """Return the range of pixel values that the backbone expects."""
-        low, high = self.setting("value_range", is_range, "two numbers, the smaller one first")
-        return float(low), float(high)
+    def takes(self) -> inputs.Input:
+        """Return the input of its model for one example."""
+        kind = self.kind()
+        return self._known(kind.restore)
+
+    def _known(self, find: Callable[[dict[str, Any]], T]) -> T:
+        """Return what the settings mean.
+
+        Raises:
+            RunError: a setting is missing, or has a value that is not allowed.
+        """
+        values = {name: setting.get("value") for name, setting in self.settings().items()}
+        try:
+            return find(values)
+        except ValueError as error:
+            raise RunError(f"{self.path('settings.json')} {error}. Run it again.") from error
 
     def is_own(self) -> bool:
         """Whether this user wrote its settings, on this machine and under this path."""

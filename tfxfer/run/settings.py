@@ -182,25 +182,6 @@ def is_simple(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | list | tuple)
 
 
-def is_size(value: Any) -> bool:
-    """Whether a value can be the height and width of images."""
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(type(side) is int and 0 < side < 2**13 for side in value)
-    )
-
-
-def is_range(value: Any) -> bool:
-    """Whether a value can be the range of pixels."""
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(type(end) in (int, float) and abs(end) < 1e30 for end in value)
-        and value[0] < value[1]
-    )
-
-
 def same(old: Any, new: Any) -> bool:
     """Whether two values are equal, or are two spellings of one path."""
     return old == new or (

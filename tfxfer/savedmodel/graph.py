@@ -54,8 +54,8 @@ class Pretrained:
         weights: every variable that a graph reads.
         stages: from input to output; each holds names `weight_<i>`.
         last_map: the tensor whose spatial mean is the output, or the output itself.
-        input_shape: (height, width, 3) that the graphs were traced for; for a part of a network,
-            the shape of the activations that it starts from.
+        input_shape: shape of one example, for images (height, width, 3), that the graphs were
+            traced for; for a part of a network, that of the activations that it starts from.
         features: width of the output.
         reason: why the weights can't be trained; "" where they can.
     """
@@ -69,12 +69,6 @@ class Pretrained:
     input_shape: tuple[int, ...]
     features: int
     reason: str = ""
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
-        height, width, _ = self.input_shape
-        return height, width
 
     @cached_property
     def stage_shapes(self) -> list[tuple[int, ...]]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfxfer.errors import SavedModelError
 from tfxfer.handles.folder import plain_path
-from tfxfer.limits import MOST_PIXELS
+from tfxfer.inputs import KINDS
 from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.check import check_graph, check_saved_model
 from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
@@ -173,8 +173,8 @@ def assemble(
 ) -> Pretrained:
     pure, training, regularization = graphs
     assert pure is not None
-    _, height, width, _ = inference.inputs[0].shape
-    shape, features = (int(height), int(width), 3), int(inference.outputs[0].shape[-1])
+    shape = tuple(int(side) for side in inference.inputs[0].shape[1:])
+    features = int(inference.outputs[0].shape[-1])
     last_map = mean_of(pure)
     (found_shape,) = shapes_of(pure, shape, [last_map])
     if found_shape is None or found_shape[-1] != features:
@@ -245,11 +245,15 @@ def callable_of(loaded: Any, folder: Path) -> tuple[Callable, str]:
 
 
 def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> tf.TensorSpec:
-    """Return the spec of the one image input, with a fixed height and width."""
+    """Return the spec of the one input, of which only the batch is open.
+
+    Raises:
+        SavedModelError: no kind of example fits.
+    """
     if hasattr(call, "structured_input_signature"):
-        candidates = [list(call.structured_input_signature[1].values())]
+        offered = [list(call.structured_input_signature[1].values())]
     else:
-        candidates = [
+        offered = [
             [
                 a
                 for a in tf.nest.flatten(c.structured_input_signature[0][:1])
@@ -257,42 +261,13 @@ def input_spec(call: Any, image_size: tuple[int, int] | None, folder: Path) -> t
             ]
             for c in call.__call__.concrete_functions
         ]
-    inputs = [
-        c[0]
-        for c in candidates
-        if len(c) == 1 and c[0].dtype == tf.float32 and c[0].shape.rank == 4 and c[0].shape[-1] == 3
-    ]
-    if not inputs:
-        raise SavedModelError(
-            f"{folder} takes {candidates[0]}; expected one input of float32 images with shape "
-            "[batch, height, width, 3]."
-        )
-    sizes = sorted(
-        {(s.shape[1], s.shape[2]) for s in inputs if None not in (s.shape[1], s.shape[2])}
+    for kind in KINDS.values():
+        if (spec := kind.spec(offered, image_size, folder)) is not None:
+            return spec
+    raise SavedModelError(
+        f"{folder} takes {offered[0]}; expected one input of float32 images with shape "
+        "[batch, height, width, 3]."
     )
-    if all(s.shape[0] is not None for s in inputs):
-        raise SavedModelError(
-            f"{folder} takes batches of exactly {inputs[0].shape[0]}; expected any batch size. "
-            "Export it again with a batch dimension of None."
-        )
-    if sizes and all(None not in s.shape[1:3] for s in inputs):
-        if image_size is not None and image_size not in sizes:
-            raise SavedModelError(
-                f"{folder} takes images of {sizes[0][0]} x {sizes[0][1]}, not "
-                f"{image_size[0]} x {image_size[1]}. Leave --image-size out."
-            )
-        image_size = image_size or sizes[0]
-    if image_size and image_size[0] * image_size[1] > MOST_PIXELS:
-        raise SavedModelError(
-            f"{folder} takes images of {image_size[0]} x {image_size[1]} pixels, more than the "
-            f"{MOST_PIXELS // 10**6} million that are read. Is the folder damaged?"
-        )
-    if image_size is None:
-        raise SavedModelError(
-            f"{folder} takes images of any size and none is known for it. Choose one with "
-            "--image-size 224 (image_size=224)."
-        )
-    return tf.TensorSpec((None, *image_size, 3), tf.float32, name="images")
 
 
 def trace(
@@ -325,7 +300,7 @@ def trace(
         else str(errors[-1]).strip().splitlines()[0]
     )
     raise SavedModelError(
-        f"{folder} can't be called on images of {spec.shape[1]} x {spec.shape[2]}. {detail}"
+        f"{folder} can't be called on {' x '.join(map(str, spec.shape[1:]))} values. {detail}"
     ) from errors[-1]
 
 

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfxfer.data import readable
 from tfxfer.errors import ImageError, TfxferError
 from tfxfer.features import reason
-from tfxfer.inputs.image.check import problem
-from tfxfer.inputs.image.damage import find_damage
 from tfxfer.limits import MOST_BYTES
 from tfxfer.safety.names import one_line
 from tfxfer.serving.model import Served
@@ -62,9 +59,11 @@ def answers(
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
 
+    kind = model.kind
+
     def ready(i: int) -> bytes:
-        encoded = readable(read(i), files[i])
-        if found := problem(encoded):
+        encoded = kind.readable(read(i), files[i])
+        if found := kind.problem(encoded):
             raise ImageError(f"{files[i]} {found}")
         return encoded
 
@@ -87,7 +86,7 @@ def answers(
 
     def answer(found: dict[int, Any]) -> list[Row | str]:
         good = {i: encoded for i, encoded in found.items() if isinstance(encoded, bytes)}
-        looked = {i: lookers.submit(find_damage, encoded) for i, encoded in good.items()}
+        looked = {i: lookers.submit(kind.find_damage, encoded) for i, encoded in good.items()}
         try:
             found |= zip(good, ask(list(good.values())), strict=True)
         except (tf.errors.OpError, MemoryError):

@@ -10,8 +10,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tfxfer.errors import ServingError
+from tfxfer.inputs import find
 from tfxfer.run import Finished, open_run
 from tfxfer.serving import warmup
+from tfxfer.serving.kind import KIND
 from tfxfer.serving.model import Bad, Network, open_network
 from tfxfer.serving.place import EXTRA, placed
 
@@ -41,7 +43,7 @@ def export(
     - serving_default: `inputs`, encoded images, string [B], to `classes`, string [B, C], and
       `scores`, float32 [B, C], the most probable class first.
     - classify: the same for TensorFlow Serving's Classify call; `inputs` are serialized tf.Examples
-      with `image/encoded`.
+      with `image/encoded` (`Kind.FEATURE`).
     - probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of
       `assets/labels.txt`, and, where the run knows it, `unknown`, float32 [B], the score for "none
       of these" (see `tfxfer.evaluate.doubt`).
@@ -81,6 +83,7 @@ def export(
         LOG.info("Writing the SavedModel")
         write(open_network(folder, trust=trust, bad=on_bad_image), run.path("labels.txt"), aside)
         extras(run, aside, "doubt.npz")
+        (aside / EXTRA / KIND).write_text(f"{run.kind().NAME}\n")
         (aside / EXTRA / BATCHING).write_text(CONFIG)
 
     return placed(to, version, write_all)
@@ -146,6 +149,7 @@ def write(network: Network, labels: Path, folder: Path) -> None:
     encoded = tf.TensorSpec((None,), tf.string, name="inputs")
 
     names = [name.encode("utf-8", "surrogateescape") for name in network.classes]
+    feature = find(network.takes.KIND).FEATURE
 
     def best_first(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         scores, order = tf.math.top_k(network.answer(inputs)["probabilities"], k=len(names))
@@ -155,11 +159,8 @@ def write(network: Network, labels: Path, folder: Path) -> None:
         }
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return best_first(
-            tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature((), tf.string)})[
-                "image/encoded"
-            ]
-        )
+        found = tf.io.parse_example(inputs, {feature: tf.io.FixedLenFeature((), tf.string)})
+        return best_first(found[feature])
 
     def of(*names: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         return lambda inputs: {
@@ -184,16 +185,14 @@ def write(network: Network, labels: Path, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures=signatures)
     name_method(folder / "saved_model.pb", "classify", "tensorflow/serving/classify")
     (folder / EXTRA).mkdir()
-    image = tf.io.encode_jpeg(tf.fill(network.takes.shape, tf.constant(128, tf.uint8))).numpy()
-    predict = {name: tf.make_tensor_proto([image]) for name in asked if name != "classify"}
+    sample = network.takes.sample()
+    predict = {name: tf.make_tensor_proto([sample]) for name in asked if name != "classify"}
     predict["tensor"] = tf.compat.v1.make_tensor_proto(
         0.0, tf.float32, shape=(1, *network.takes.shape)
     )
     example = tf.train.Example(
         features=tf.train.Features(
-            feature={
-                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
-            }
+            feature={feature: tf.train.Feature(bytes_list=tf.train.BytesList(value=[sample]))}
         )
     )
     warmup.write(folder / EXTRA, predict, {"classify": example.SerializeToString()})

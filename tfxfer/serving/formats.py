@@ -17,11 +17,12 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 from pyarrow import parquet
 
-from tfxfer.data import find_images
+from tfxfer.data import find_examples
 from tfxfer.errors import ImageError, MissingExtraError, ServingError
 from tfxfer.files import replaced, streams
 from tfxfer.run import read_manifest
 from tfxfer.safety.names import csv_cell, one_line
+from tfxfer.serving.kind import kind_of
 from tfxfer.serving.predict import Prediction
 
 GROUP = 8192  # rows in a row group of Parquet
@@ -119,8 +120,9 @@ def check_target(
         return
     if os.path.isdir(to):
         raise ServingError(f"{os.fspath(to)} is a folder. Expected a file for the answer in --to.")
+    kind = kind_of(Path(folder))
     for path in map(Path, paths):
-        check_other(to, find_images(path)[0] if path.is_dir() else [path])
+        check_other(to, find_examples(path, kind)[0] if path.is_dir() else [path])
     check_other(to, own_files(Path(folder)))
 
 

@@ -25,8 +25,8 @@ from tfxfer.data.folds import few
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Pixels
 from tfxfer.heads.layers import seen_by_head
+from tfxfer.inputs import seed_of
 from tfxfer.inputs.image import ImageInput
-from tfxfer.inputs.image.augment import augment_images, seed_of
 from tfxfer.process.quiet import quiet
 from tfxfer.run import Finished, open_run
 from tfxfer.serving import metadata
@@ -90,7 +90,12 @@ def export_litert(
     """
     run = open_run(folder)
     check_accuracy(run, require_accuracy)
-    takes, classes = ImageInput(run.image_size(), run.value_range()), run.classes()
+    takes, classes = run.takes(), run.classes()
+    if not isinstance(takes, ImageInput):
+        raise ServingError(
+            f"{run.folder} answers examples of the kind {takes.KIND}, and LiteRT files are written "
+            "for images only. Export it as a SavedModel: leave --format out."
+        )
     model = load_model(run.path("model.keras"), trust)
     judging = prepare_judging(run, takes, data, data_dir=data_dir)
     before = judging.score_of_floats(model)
@@ -146,12 +151,12 @@ class Judging:
         """Yield the judged images, float32 [height, width, 3]."""
         batches = self.pixels.dataset(self.judged).batch(32)
         if self.cropped:
-            digests = self.pixels.examples.digests
+            digests, augment = self.pixels.examples.digests, self.pixels.examples.kind.augment
             seeds = tf.data.Dataset.from_tensor_slices(
                 [seed_of(digests[i], 0) for i in self.judged]
             ).batch(32)
             batches = tf.data.Dataset.zip(batches, seeds).map(
-                lambda batch, seed: augment_images(batch, seed, ("crop",))
+                lambda batch, seed: augment(batch, seed, ("crop",))
             )
         return (image for batch in batches for image in batch.numpy())
 

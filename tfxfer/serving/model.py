@@ -24,10 +24,10 @@ from tfxfer.evaluate import doubt
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.handles.folder import plain_path
 from tfxfer.heads import layers
-from tfxfer.inputs.image import ImageInput
-from tfxfer.inputs.input import Input
+from tfxfer.inputs import Input, Kind, find
 from tfxfer.run import open_run, read_labels
 from tfxfer.serving.config import check_config
+from tfxfer.serving.kind import kind_of
 from tfxfer.serving.place import EXTRA, latest
 from tfxfer.serving.weigh import bounded_variables, check_outputs, weigh
 from tfxfer.tasks import CLASSIFY
@@ -45,6 +45,7 @@ class Served:
     """A model that is ready to answer.
 
     Args:
+        kind: what it answers.
         classes: names, in the order of the columns of the probabilities.
         answer: encoded images, string [B], to "probabilities", float32 [B, C], and, where the run
             knows it, "unknown", float32 [B]: how far an image is from every class.
@@ -52,6 +53,7 @@ class Served:
         says: the names of what it answers.
     """
 
+    kind: Kind
     classes: tuple[str, ...]
     answer: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     doubt: Doubt | None
@@ -72,7 +74,7 @@ class Network:
     """
 
     classes: tuple[str, ...]
-    takes: ImageInput
+    takes: Input
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     call: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     has: tuple[str, ...]
@@ -127,7 +129,13 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
         found = network.answer(encoded)
         return {name: found[name] for name in names}
 
-    return Served(classes=network.classes, answer=answer, doubt=network.doubt, says=tuple(names))
+    return Served(
+        kind=find(network.takes.KIND),
+        classes=network.classes,
+        answer=answer,
+        doubt=network.doubt,
+        says=tuple(names),
+    )
 
 
 def open_export(folder: Path, trust: bool) -> Served:
@@ -154,6 +162,7 @@ def open_export(folder: Path, trust: bool) -> Served:
         return found
 
     return Served(
+        kind=kind_of(folder),
         classes=classes,
         answer=answer,
         doubt=doubt.load(thresholds) if thresholds.is_file() else None,
@@ -232,7 +241,7 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
         ServingError: the model can't be loaded, or doesn't fit the settings and labels of the run.
     """
     run = open_run(folder)
-    classes, takes = tuple(run.classes()), ImageInput(run.image_size(), run.value_range())
+    classes, takes = tuple(run.classes()), run.takes()
     model = load_model(run.path("model.keras"), trust)
     shapes = (model.input_shape, model.output_shape)
     if shapes != ((None, *takes.shape), (None, len(classes))):

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tfxfer.data import find_photos
+from tfxfer.data import find_files
 from tfxfer.errors import ImageError, ServingError
 from tfxfer.evaluate import members
 from tfxfer.evaluate.doubt import FALSE_ALARMS
@@ -18,6 +19,7 @@ from tfxfer.features import Progress
 from tfxfer.files import read_regular
 from tfxfer.safety.names import one_line
 from tfxfer.serving.answers import answers, list_files, say_damage
+from tfxfer.serving.kind import kind_of
 from tfxfer.serving.model import Served, open_model
 
 LOG = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ def predict(
         ImageError: files can't be decoded; raised after all others were predicted.
         ValueError: `top_k` is below 1.
     """
-    files = find_photos(paths)
+    files = find_files(paths, kind_of(Path(folder)))
     model = open_for_predictions(folder, top_k=top_k, sets=sets, unknown=unknown, trust=trust)
     return predictions(
         model,

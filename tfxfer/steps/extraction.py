@@ -9,6 +9,7 @@ from tfxfer import tuning
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, load
+from tfxfer.errors import DataError
 from tfxfer.features import Extractor, Features
 from tfxfer.heads import mirrors, ranges
 from tfxfer.run import Run
@@ -68,7 +69,7 @@ def prepare(
         backbone, batch_norm: as for `tfxfer.Backbone`.
 
     Raises:
-        DataError, ImageError: the data can't be used.
+        DataError, ImageError: the data can't be used, or are not what the network takes.
         HandleError, SavedModelError: the network can't be used.
     """
     examples = load(
@@ -87,6 +88,7 @@ def prepare(
         batch_norm=batch_norm,
         trust=run.common.trust,
     )
+    check_kind(examples, network)
     run.record(
         backbone_fingerprint=network.fingerprint,
         backbone_sha256=network.sha256,
@@ -102,6 +104,20 @@ def prepare(
     return Ready(examples=examples, network=network, extract=extract)
 
 
+def check_kind(examples: Examples, network: Backbone) -> None:
+    """Refuse a network for another kind of example.
+
+    Raises:
+        DataError: says what the examples are, and what the network takes.
+    """
+    takes = network.takes.KIND
+    if takes != examples.kind_name:
+        raise DataError(
+            f"{examples.source} holds examples of the kind {examples.kind_name}, but "
+            f"{network.handle} takes {takes}. Choose another --backbone, or other data."
+        )
+
+
 def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") -> Extracted:
     """Compute the features of all examples, or read them from the cache.
 
@@ -115,10 +131,10 @@ def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") 
     """
     network = ready.network
     ranges.settle(network, ready.examples, ready.extract, seed=run.common.seed)
-    run.record(image_size=network.image_size, value_range=network.value_range)
+    run.record(input=network.takes.KIND, **network.takes.settings())
     with run.timed("features"):
         prefix = ready.network.prefix(len(ready.network.stages) if taps else None)
-        both = mirrors.are_computed(mirror, len(ready.examples)) if taps else mirror == "yes"
+        both = mirrors.are_computed(mirror, ready.examples) and (taps or mirror == "yes")
         features = ready.extract(
             ready.examples, prefix, mirror=both, skip_bad_images=run.common.skip_bad_images
         )

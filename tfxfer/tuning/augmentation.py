@@ -14,7 +14,6 @@ from tfxfer.data.folds import deal, sample
 from tfxfer.distribute.workers import broadcast_from_chief
 from tfxfer.features import Extractor, Features
 from tfxfer.heads import gaussian
-from tfxfer.inputs.image.augment import KINDS
 from tfxfer.tasks import paired
 
 LOG = logging.getLogger(__name__)
@@ -41,9 +40,9 @@ def harmless(
     examples, found = features.examples, []
     few = rows[sample(examples.strata[rows], COMPARED, seed)]
     part = features.take(few)
-    for kind in KINDS:
+    for kind in examples.kind.AUGMENTATIONS:
         LOG.info("Trying on %s photos whether %s leaves them recognisable", f"{len(few):,}", kind)
-        if kind == "flip":
+        if kind == examples.kind.MIRROR:
             view = Features(
                 examples=part.examples,
                 views=extract(part.examples, prefix, mirror=True).views[1:],

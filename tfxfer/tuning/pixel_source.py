@@ -19,7 +19,7 @@ from tfxfer.errors import DataError
 from tfxfer.features import Features, Pixels
 from tfxfer.heads import Averaged, Fitted
 from tfxfer.heads.layers import join
-from tfxfer.inputs.image.augment import augment_images, seed_of
+from tfxfer.inputs import seed_of
 from tfxfer.tasks import Task
 from tfxfer.tuning.source import (
     Source,
@@ -102,7 +102,7 @@ class PixelSource:
     @property
     def at_once(self) -> int:
         """How many images a CPU trains on at once."""
-        return max(1, AT_ONCE // math.prod(self.network.entry_shape[:2]))
+        return max(1, AT_ONCE // math.prod(self.network.entry_shape[:-1]))
 
     @cached_property
     def codes(self) -> np.ndarray:
@@ -121,17 +121,17 @@ class PixelSource:
 
     @cached_property
     def decoded(self) -> tf.Tensor:
-        """These images as whole numbers, so that no epoch decodes them again."""
-        return decode(self.pixels, self.seen, self.network.value_range)
+        """These images as they are kept in memory, so that no epoch decodes them again."""
+        return decode(self.pixels, self.seen)
 
     def images(self, rows: np.ndarray) -> tf.data.Dataset:
         """Return the images at some positions, one by one."""
-        span = self.network.value_range
+        takes = self.pixels.takes
         if not self.fits or not np.isin(rows, self.seen).all():
-            return self.pixels.dataset(rows).map(lambda x: pixels_of(levels_of(x, span), span))
+            return self.pixels.dataset(rows).map(lambda x: takes.unpack(takes.pack(x)))
         loaded = self.decoded
         return tf.data.Dataset.from_tensor_slices(np.searchsorted(self.seen, rows)).map(
-            lambda at: pixels_of(tf.gather(loaded, at), span)
+            lambda at: takes.unpack(tf.gather(loaded, at))
         )
 
     def build(self, fitted: Fitted) -> tuple[keras.Model, Backbone]:
@@ -173,7 +173,8 @@ class PixelSource:
 
     def view(self, x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Augment a batch of images, which comes with seeds and codes."""
-        return augment_images(x, rest[0], self.augment) if self.augment else x, rest[1]
+        x = self.examples.kind.augment(x, rest[0], self.augment) if self.augment else x
+        return x, rest[1]
 
     def served(
         self, address: str, rows: np.ndarray, size: int, *, draw: int, strategy: Strategy
@@ -181,12 +182,11 @@ class PixelSource:
         """Return batches that a tf.data service reads, decodes and augments."""
         files, codes = tf.constant(self.paths), self.codes
         seeds = tf.constant(self.seeds(np.arange(len(self.examples)), draw))
-        span = self.network.value_range
+        takes = self.pixels.takes
         shape = tf.TensorSpec(self.network.entry_shape, tf.float32)
 
         def one(i: tf.Tensor) -> tf.Tensor:
-            x = self.network.takes.decode(tf.io.read_file(files[i]))
-            return pixels_of(levels_of(x, span), span)
+            return takes.unpack(takes.pack(takes.decode(tf.io.read_file(files[i]))))
 
         def load(now: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             x = tf.map_fn(one, now, fn_output_signature=shape)
@@ -242,29 +242,14 @@ def files_of(examples: Examples) -> tuple[str, ...]:
     return examples.paths
 
 
-def decode(pixels: Pixels, rows: np.ndarray, value_range: tuple[float, float]) -> tf.Tensor:
-    """Return all images of `rows`, uint8 [n, H, W, 3], so that no epoch decodes them again."""
-    found = np.empty((len(rows), *pixels.takes.shape), np.uint8)
+def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:
+    """Return all images of `rows` as they are kept in memory, [n, H, W, 3]; see `Input.pack`."""
+    takes = pixels.takes
+    found = np.empty((len(rows), *takes.shape), takes.pack(tf.zeros(takes.shape)).dtype.name)
     done = 0
     for positions, batch in pixels.batches(rows.tolist(), None):
-        whole = levels_of(tf.constant(batch[: len(positions)]), value_range)
-        found[done : done + len(positions)] = whole.numpy()
+        packed = takes.pack(tf.constant(batch[: len(positions)]))
+        found[done : done + len(positions)] = packed.numpy()
         done += len(positions)
     with tf.device("/CPU:0"):
         return tf.constant(found)
-
-
-def levels_of(pixels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
-    """Return pixels as whole numbers from 0 to 255, uint8 of the same shape.
-
-    Training sees all images in this form, whether they are kept in memory or not.
-    """
-    low, high = value_range
-    whole = tf.round((pixels - low) * (255 / (high - low)))
-    return tf.cast(tf.clip_by_value(whole, 0, 255), tf.uint8)
-
-
-def pixels_of(levels: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
-    """Return whole numbers from 0 to 255 as pixels, float32 of the same shape."""
-    low, high = value_range
-    return low + (high - low) / 255 * tf.cast(levels, tf.float32)

@@ -11,11 +11,6 @@ KINDS = ("flip", "crop")
 SMALLEST = 0.7  # side of the smallest crop, as a share of the image's
 
 
-def seed_of(digest: str, number: int) -> tuple[int, int]:
-    """The seed of an image's view of that number, from the hash of its content."""
-    return int(digest[:7], 16), number
-
-
 def augment_images(images: tf.Tensor, seeds: tf.Tensor, kinds: tuple[str, ...]) -> tf.Tensor:
     """A random view of each image.
 

@@ -7,7 +7,7 @@ found by `damage`, and when features are extracted. The module needs only the st
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from tfxfer.inputs.image import jpegxl
 from tfxfer.limits import (
@@ -22,15 +22,16 @@ from tfxfer.limits import (
     MOST_SCANS,
 )
 
-READ = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".jxl"}
-EXTRA = {".heic", ".heif", ".hif", ".avif", ".tif", ".tiff"}  # need the extra heic: see heic.py
-ENDINGS = READ | EXTRA
+READ: Set[str] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".jxl"}
+# These need the extra heic: see heic.py.
+EXTRA: Set[str] = {".heic", ".heif", ".hif", ".avif", ".tif", ".tiff"}
+ENDINGS: Set[str] = READ | EXTRA
 # Images of formats that are not read. They are listed so that messages do not call them non-images.
-UNREAD = {".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".jp2", ".j2k", ".exr", ".tga", ".svg", ".psd"}
-UNREAD |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".ico", ".npy", ".nii"}
+UNREAD: Set[str] = {".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".jp2", ".j2k", ".exr", ".tga"}
+UNREAD |= {".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".ico", ".npy", ".nii"}
 # Endings of files that often lie beside photos and are not photos. If an ending is in none of these
 # lists, the first bytes of the file decide.
-OTHERS = {
+OTHERS: Set[str] = {
     ".txt",
     ".csv",
     ".tsv",

@@ -10,14 +10,12 @@ off.
 import re
 import struct
 import threading
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import simplejpeg
 
-from tfxfer.cache import Cache
 from tfxfer.inputs.image.check import MARKER, end_of_scans, kind, size
+from tfxfer.inputs.input import Damage
 from tfxfer.limits import LARGE_PIXELS, MOST_PIECES, MOST_PIXELS
 
 # The key under which the cache stores the result for each checked file: 0 if no damage was found,
@@ -44,13 +42,6 @@ FEWEST_ZEROS, SHARE_OF_ZEROS = 64, {b"VP8 ": 0.6, b"VP8L": 0.0}
 RESTARTS = range(0xD0, 0xD8)
 LOOKED_AT = ("JPEG", "WebP")
 ALONE = threading.Lock()
-
-
-class Damage(NamedTuple):
-    """The damage of a file, and whether a decoder can read the file nevertheless."""
-
-    reason: str
-    readable: bool
 
 
 def find_damage(data: bytes) -> Damage | None:
@@ -136,40 +127,3 @@ def without_notes(data: bytes) -> bytes:
                 parts.append(data[at:after])
         at = after
     return data
-
-
-class Checked:
-    """Runs `find_damage` once for each content, and stores in a cache which files have no damage.
-
-    Args:
-        cache: the cache, or None to store nothing.
-    """
-
-    def __init__(self, cache: Cache | None):
-        self.cache = cache
-        self.known: Mapping[str, float] = {}
-        self.new: dict[str, float] = {}
-        if cache is not None and (digests := cache.digests(KEY)):
-            verdicts = cache.rows(KEY, digests)[:][:, 0].tolist()
-            self.known = dict(zip(digests, verdicts, strict=True))
-
-    def find(self, data: bytes, digest: str) -> Damage | None:
-        """Return `find_damage(data)`, or None if the cache knows that the file has no damage.
-
-        It may be called from several threads.
-
-        Args:
-            digest: the SHA-256 of `data`.
-        """
-        if kind(data) not in LOOKED_AT or self.known.get(digest) == 0:
-            return None
-        found = find_damage(data)
-        if digest not in self.known:
-            self.new[digest] = float(found is not None)
-        return found
-
-    def save(self) -> None:
-        """Write the new results to the cache."""
-        if self.cache is not None and self.new:
-            rows = np.array(list(self.new.values()), np.float32)[:, None]
-            self.cache.append(KEY, list(self.new), rows)

@@ -14,13 +14,13 @@ from tfxfer.inputs.image.headers import (
     PNG,
     WEBP,
     Measured,
-    apart,
     has,
     is_jpeg,
     measure,
     measure_jpeg,
 )
 from tfxfer.limits import LARGE_PIXELS, MOST_BYTES
+from tfxfer.process.pipelines import as_one_operation
 
 VERSION = 2  # raise it whenever any pixel of any image changes: cached features depend on it
 HEAD = 1 << 17  # bytes from the start of a file within which the EXIF block may begin
@@ -123,7 +123,7 @@ def _measured_jpeg(
     return _cover(*_jpeg(encoded, before, size), size), large
 
 
-@apart
+@as_one_operation
 def _measured(
     encoded: tf.Tensor, size: tuple[int, int], skip_large: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -4,7 +4,6 @@ An image that is too large is refused before it is decoded. `data.images` does t
 Python, before anything is computed. Both use the bounds of `limits`.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -20,12 +19,9 @@ from tfxfer.limits import (
     MOST_SCANNED_PIXELS,
     MOST_SCANS,
 )
+from tfxfer.process.pipelines import as_one_operation
 
 PNG, GIF, WEBP, BMP, JXL = range(1, 6)  # 0 is none of these
-
-# TensorFlow also visits the operations of branches that are not taken, which costs 1 microsecond
-# for each. A branch that is a single call of a function stays cheap.
-apart = partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
 
 RUN = 4096  # blocks of a GIF that are looked at together
 
@@ -137,14 +133,14 @@ def has(data: tf.Tensor, at: int, text: bytes) -> tf.Tensor:
 # --- Formats: each function returns (the file, height and width as int64 [2], most pixels) ---
 
 
-@apart
+@as_one_operation
 def _png(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     shape = tf.stack([_big(head[20:24]), _big(head[16:20])])
     deep = head[24] == 16
     return encoded, shape, tf.where(deep, _most(MOST_HEAVY_PIXELS), _most(MOST_PIXELS))
 
 
-@apart
+@as_one_operation
 def _webp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Read the size; for an animation, whose first frame alone is decoded, that of the canvas."""
     extended = tf.stack([_little(head[27:30]), _little(head[24:27])]) + 1
@@ -157,7 +153,7 @@ def _webp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf
     return encoded, shape, _most(MOST_PIXELS)
 
 
-@apart
+@as_one_operation
 def _bmp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     sides = tf.stack([_little(head[22:26]), _little(head[18:22])])
     # A negative height means that the rows run from top to bottom; a negative width is an error.
@@ -165,7 +161,7 @@ def _bmp(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     return encoded, tf.stack([tf.abs(signed[0]), signed[1]]), _most(MOST_PIXELS)
 
 
-@apart
+@as_one_operation
 def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Cut the file off after its first frame, and move that frame to the top left corner.
 
@@ -232,7 +228,7 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     return cut, tf.where(whole, larger, 0), _most(MOST_PIXELS)
 
 
-@apart
+@as_one_operation
 def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Read the size; it is 0 where the header can't be followed.
 
@@ -284,7 +280,7 @@ def _jxl(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     return encoded, shape, _most(MOST_HEAVY_PIXELS)
 
 
-@apart
+@as_one_operation
 def _bits(bits: tf.Tensor, at: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Return the number in the next `count` bits, at most 32.
 

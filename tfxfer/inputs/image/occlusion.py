@@ -9,7 +9,6 @@ import numpy as np
 
 GRID = 7  # places along each side
 COVER = 2  # places along each side that the patch covers
-TELLING = 0.1  # a part that lowers the probability by less when it is covered does not matter
 
 
 def occlusion(

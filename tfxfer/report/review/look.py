@@ -14,13 +14,10 @@ import tensorflow as tf
 from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
 from tfxfer.features import Features
-from tfxfer.inputs.image import decode as preprocess
-from tfxfer.inputs.image.occlusion import GRID, TELLING, occlusion
-from tfxfer.outcome import Outcome, small_pixels
+from tfxfer.outcome import Outcome, plain_features
 from tfxfer.report.review.chart import FEWEST as FEWEST_OF_MAP
 from tfxfer.report.review.chart import place_on_plane
 from tfxfer.report.review.duplicates import find_nearest
-from tfxfer.report.review.odd import find_odd, said_of_many
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional, several
 from tfxfer.tasks.suspects import find_suspects
@@ -30,7 +27,6 @@ MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
 SAMPLES, CLASSES = 4, 12  # sample pictures of a class, and classes that have them
 RIGHT = 12  # right answers that are shown beside the wrong ones
 FEWEST = 20  # with fewer examples, label errors are not looked for
-SIDE, QUALITY = 112, 80  # of a thumbnail: side in pixels, quality of the JPEG
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,24 +99,25 @@ def look(
     examples = outcome.examples
     answers = all_said(outcome)
     found = find_all(run, features, outcome, answers)
-    notes = said_of_many(examples, found.strange)
+    notes = examples.kind.said_of_odd(examples, found.strange)
     run.say(*notes)
     notes = [*examples.notes, *notes]
     if found.mapped is not None and not len(found.mapped) and len(found.judged) >= FEWEST_OF_MAP:
         notes.append("There is no map: the network sees no difference between the held-out images.")
     LOG.info("Looking for what answers hang on")
     explain = partial(explained, model, examples, network=network, batch_size=run.common.batch_size)
-    heats = several(
+    tried = several(
         run,
         "The pictures of what answers hang on",
         {(i, column): partial(explain, i, column) for i, column in found.reasons},
     )
-    makers = {f"{i}.jpg": partial(thumbnail, examples, i) for i in pictured(found)}
+    heats = {place: heat for place, heat in tried.items() if heat is not None}
+    makers = {f"{i}.jpg": partial(preview, examples, i) for i in pictured(found)}
     makers |= {
-        f"{i}-why.jpg": partial(thumbnail, examples, i, light(heat))
-        for (i, _), heat in heats.items()
+        f"{i}-why.jpg": partial(preview, examples, i, heat) for (i, _), heat in heats.items()
     }
-    pictures = several(run, "The thumbnails", makers)
+    made = several(run, "The thumbnails", makers)
+    pictures = {name: picture for name, picture in made.items() if picture is not None}
     run.write("thumbnails.zip", lambda path: archive(path, pictures.items()))
     run.write_json("review.json", as_json(examples, answers, found, heats=heats) | {"notes": notes})
 
@@ -143,7 +140,9 @@ def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, 
     what = "The list of the most similar pictures"
     pairs = optional(run, what, lambda: find_nearest(output, held_out, train, most=PAIRS))
     what = "The list of pictures that look broken"
-    strange = optional(run, what, lambda: find_odd(examples, small_pixels(examples, run)))
+    strange = optional(
+        run, what, lambda: examples.kind.find_odd(examples, plain_features(examples, run))
+    )
     labels = examples.labels[judged]
     drawn = optional(
         run, "The map", lambda: place_on_plane(output, judged, labels, seed=run.common.seed)
@@ -311,9 +310,9 @@ def explained(
     column: int,
     network: Backbone,
     batch_size: int,
-) -> np.ndarray:
-    """`occlusion` of one example."""
-    pixels = network.takes.decode(tf.constant(examples.read(position))).numpy()
+) -> np.ndarray | None:
+    """How much an answer hangs on each part of one example; see `Kind.explain`."""
+    decoded = network.takes.decode(tf.constant(examples.read(position))).numpy()
 
     def answers(covered: np.ndarray) -> np.ndarray:
         parts = [
@@ -322,27 +321,12 @@ def explained(
         ]
         return examples.task.predictions(np.concatenate([np.asarray(part) for part in parts]))
 
-    return occlusion(answers, pixels, column)
+    return examples.kind.explain(answers, decoded, column)
 
 
-def thumbnail(examples: Examples, position: int, weight: np.ndarray | None = None) -> bytes:
-    """The middle of the picture, as the model sees it, as a JPEG.
-
-    Args:
-        weight: from 0 to 1 for each pixel, darkens the picture.
-    """
-    pixels = preprocess.pixels(tf.constant(examples.read(position)), (SIDE, SIDE), (0.0, 255.0))
-    pixels = pixels if weight is None else pixels * weight[..., None]
-    return tf.io.encode_jpeg(
-        tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8), quality=QUALITY
-    ).numpy()
-
-
-def light(heat: np.ndarray) -> np.ndarray:
-    """A weight from 0 to 1 for each pixel of a thumbnail, highest where covering costs the most."""
-    share = tf.constant(heat / max(float(heat.max()), TELLING), tf.float32, (GRID, GRID, 1))
-    weight = 0.2 + 0.8 * tf.image.resize(share, (SIDE, SIDE), "bicubic")[..., 0]
-    return np.clip(weight.numpy(), 0.2, 1.0)
+def preview(examples: Examples, position: int, heat: np.ndarray | None = None) -> bytes | None:
+    """A small picture of an example as a JPEG; None where such examples have none."""
+    return examples.kind.preview(examples.read(position), heat)
 
 
 def archive(path: str, pictures: Iterable[tuple[str, bytes]]) -> None:

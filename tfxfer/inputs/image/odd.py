@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
-from tfxfer.data import Examples
-from tfxfer.heads.fitted import Array
 from tfxfer.inputs.image.check import size
+from tfxfer.inputs.input import Files
 
 # A picture is dark if the mean of its pixels, from 0 to 1, is below the first number, and blank if
 # their standard deviation is below the second.
@@ -18,22 +18,22 @@ BLOCK = 1024
 READERS = 8  # files read at once, for their size
 
 
-def find_odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
+def find_odd(examples: Files, pixels: Any) -> list[tuple[int, str]]:
     """Find odd pictures: (position, what is odd about it), in the order of the examples.
 
     Args:
         pixels: each picture made small, float32 [n, m] in [0, 1].
     """
     found: dict[int, list[str]] = {}
-    for start in range(0, len(examples), BLOCK):
-        block = np.asarray(pixels[np.arange(start, min(start + BLOCK, len(examples)))])
+    for start in range(0, len(examples.files), BLOCK):
+        block = np.asarray(pixels[np.arange(start, min(start + BLOCK, len(examples.files)))])
         for i in np.flatnonzero(block.mean(1) < DARK).tolist():
             found.setdefault(start + i, []).append("dark")
         for i in np.flatnonzero(block.std(1) < BLANK).tolist():
             found.setdefault(start + i, []).append("blank")
     with ThreadPoolExecutor(READERS) as pool:
         sides = (
-            list(pool.map(lambda i: shorter(examples, i), range(len(examples))))
+            list(pool.map(lambda i: shorter(examples, i), range(len(examples.files))))
             if examples.paths is not None
             else []
         )
@@ -46,7 +46,7 @@ def find_odd(examples: Examples, pixels: Array) -> list[tuple[int, str]]:
     return [(i, ", ".join(said(reasons))) for i, reasons in sorted(found.items())]
 
 
-def said_of_many(examples: Examples, strange: Sequence[tuple[int, str]]) -> list[str]:
+def said_of_many(examples: Files, strange: Sequence[tuple[int, str]]) -> list[str]:
     """Notes that are written if a large share of the pictures is nearly black, or of one colour.
 
     Each note names an example, and says what to do.
@@ -63,9 +63,9 @@ def said_of_many(examples: Examples, strange: Sequence[tuple[int, str]]) -> list
             kinds["blank"].append(position)
     notes = []
     for kind, positions in kinds.items():
-        if len(positions) < MANY * len(examples) or not positions:
+        if len(positions) < MANY * len(examples.files) or not positions:
             continue
-        share = f"{len(positions):,} of {len(examples):,} photos"
+        share = f"{len(positions):,} of {len(examples.files):,} photos"
         example = examples.files[positions[0]]
         if kind == "black":
             notes.append(
@@ -90,7 +90,7 @@ def said(reasons: Sequence[str]) -> list[str]:
     )
 
 
-def shorter(examples: Examples, position: int) -> int:
+def shorter(examples: Files, position: int) -> int:
     """The shorter side in pixels; 0 if it is unknown, or known only by converting the file."""
     if not examples.paths or not examples.paths[position]:
         return 0

@@ -1,0 +1,182 @@
+"""The functions of a kind of example, and a table of the kinds.
+
+A kind is a module with the names of `Kind`. The rest of tfxfer reads, checks, decodes and shows
+examples only through them.
+"""
+
+from collections.abc import Callable, Sequence, Set
+from os import PathLike
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfxfer.inputs.image import kind as image
+from tfxfer.inputs.input import Damage, Files, Input
+
+
+class Kind(Protocol):
+    """A kind of example.
+
+    Attributes:
+        NAME: its name in settings and tables.
+        ENDINGS: endings of files that are such examples, in lower case and with the point.
+        UNREAD: endings of such examples in formats that are not read.
+        OTHERS: endings of files that are not. If an ending is in none of these sets, the first
+            bytes decide.
+        BESIDE: endings of files that devices write beside another file of the same example.
+        FEATURE: name of the content in a tf.Example.
+        DAMAGE_KEY: key under which a cache keeps which files are not damaged; None where damage is
+            not looked for.
+        AUGMENTATIONS: names of the ways in which examples are altered for training.
+        MIRROR: the one of them whose features are averaged with those of the example itself; None
+            if there is none.
+    """
+
+    NAME: str
+    ENDINGS: Set[str]
+    UNREAD: Set[str]
+    OTHERS: Set[str]
+    BESIDE: Set[str]
+    FEATURE: str
+    DAMAGE_KEY: dict[str, Any] | None
+    AUGMENTATIONS: tuple[str, ...]
+    MIRROR: str | None
+
+    # --- files ---
+
+    def begins_one(self, head: bytes, /) -> bool:
+        """Return whether the first bytes of a file show that it is such an example."""
+
+    def formats(self) -> str:
+        """Return the formats that are read, for people."""
+
+    def said_of_unread(self, endings: Set[str], /) -> str:
+        """Return advice on files of `UNREAD`; "" if there are none among these endings."""
+
+    def readable(self, content: bytes, file: str, /) -> bytes:
+        """Return the content in a format that `Input.decode` reads.
+
+        Args:
+            file: name of the file, for errors.
+
+        Raises:
+            ImageError: it can't be converted.
+            MissingExtraError: a package is needed for that.
+        """
+
+    def problem(self, content: bytes, /) -> str | None:
+        """Return in a few words why this content can't be decoded; None if no reason was found."""
+
+    def format_of(self, content: bytes, /) -> str | None:
+        """Return the name of the format; None if it is unknown."""
+
+    def can_hide_damage(self, content: bytes, /) -> bool:
+        """Return whether a decoder may read such a file without a word although it is damaged."""
+
+    def find_damage(self, content: bytes, /) -> Damage | None:
+        """Return the damage of a file that has no `problem`; None if none was found."""
+
+    # --- a network's input ---
+
+    def spec(
+        self,
+        offered: Sequence[Sequence[Any]],
+        size: tuple[int, int] | None,
+        folder: str | PathLike[str],
+    ) -> Any | None:
+        """Return the spec of the input of a network for such examples, with only the batch open.
+
+        Args:
+            offered: the specs of the inputs of each call that the network has.
+            size: height and width, if the user gave them.
+            folder: the network's folder, for errors.
+
+        Returns:
+            None if the network takes something else.
+
+        Raises:
+            SavedModelError: it takes such examples, but not like this.
+        """
+
+    def takes(self, shape: tuple[int, ...], value_range: tuple[float, float]) -> Input | None:
+        """Return the input of that shape, float32; None if an example never has this shape."""
+
+    def restore(self, values: Any) -> Input:
+        """Return the input that `Input.settings` described.
+
+        Args:
+            values: a mapping; it may also hold other settings.
+
+        Raises:
+            ValueError: a value is missing or not allowed; says which, and what was expected.
+        """
+
+    def plain(self) -> Input:
+        """Return the input whose values, as they are, a baseline without a network is fitted on."""
+
+    def augment(self, batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
+        """Return a random view of each example.
+
+        Args:
+            batch: float32 [B, *shape].
+            seeds: int32 [B, 2].
+            names: some of `AUGMENTATIONS`.
+        """
+
+    def mirror(self, batch: np.ndarray) -> np.ndarray:
+        """Return the mirror image of each example; only where there is a `MIRROR`."""
+
+    # --- a report ---
+
+    def preview(self, content: bytes, weight: np.ndarray | None = None) -> bytes | None:
+        """Return a small picture of an example as a JPEG; None if it has none.
+
+        Args:
+            weight: what `explain` returned; the parts on which the answer hangs stand out.
+        """
+
+    def explain(
+        self, answers: Callable[[np.ndarray], np.ndarray], decoded: np.ndarray, column: int
+    ) -> np.ndarray | None:
+        """Return how much the probability of an answer hangs on each part of an example.
+
+        Args:
+            answers: batches of decoded examples to predictions [n, K].
+            decoded: one example.
+            column: index of the answer.
+
+        Returns:
+            by how much the probability falls without each part; None if parts can't be told apart.
+        """
+
+    def find_odd(self, examples: Files, plain: Any, /) -> list[tuple[int, str]]:
+        """Return the examples that look broken, by their position, with the reason.
+
+        Args:
+            plain: the values of `plain` for each example, float32 [n, m].
+        """
+
+    def said_of_odd(self, examples: Files, odd: Sequence[tuple[int, str]], /) -> list[str]:
+        """Return notes for the user on what `find_odd` found."""
+
+
+# A new kind of example is one file, and one row here. Data may hold files of several kinds: they
+# are taken for examples of the first kind that has any.
+KINDS: dict[str, Kind] = {image.NAME: image}
+
+
+def find(name: str) -> Kind:
+    """Return the kind of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in KINDS:
+        raise ValueError(f"Expected a kind of {', '.join(KINDS)}. Received: {name!r}")
+    return KINDS[name]
+
+
+def of_shape(shape: tuple[int, ...], value_range: tuple[float, float]) -> Input | None:
+    """Return the input of the first kind whose examples may have this shape; None without any."""
+    found = (kind.takes(shape, value_range) for kind in KINDS.values())
+    return next((takes for takes in found if takes is not None), None)
