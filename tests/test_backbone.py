@@ -598,7 +598,7 @@ def test_wrong_arguments_are_told(tiny_savedmodel):
         ValueError, match='Expected batch_norm to be "auto", "inference" or "train". Received'
     ):
         Backbone(tiny_savedmodel, batch_norm="off")
-    with pytest.raises(ValueError, match=r"Expected images of shape \(batch, 32, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"Expected inputs of shape \(batch, 32, 32, 3\)"):
         keras.Sequential([keras.Input((64, 64, 3)), Backbone(tiny_savedmodel)])
     with pytest.raises(ValueError, match="The stages are: block0, block1, block2"):
         Backbone(tiny_savedmodel).unfreeze("block9")
@@ -675,7 +675,7 @@ def test_regularization_counts_once_where_the_layer_is_called_twice(tmp_path):
 
 
 def test_another_image_size_is_refused_in_a_plain_call(tiny_savedmodel):
-    with pytest.raises(ValueError, match=r"Expected images of shape \(batch, 32, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"Expected inputs of shape \(batch, 32, 32, 3\)"):
         Backbone(tiny_savedmodel, trainable=False)(np.zeros((1, 48, 64, 3), np.float32))
 
 

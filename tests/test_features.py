@@ -396,7 +396,7 @@ def test_the_plain_values_of_images_are_small_images(examples, cache):
     np.testing.assert_allclose(
         found[5].reshape(32, 32, 3), preprocess.pixels(examples.read(5), (32, 32)), atol=1e-7
     )
-    assert found[:].min() >= 0 and found[:].max() <= 1
+    assert found[:].min() >= 0 and found[:].max() < 1.00001
 
 
 @pytest.mark.parametrize("wrong", [{"engine": "torch"}, {"precision": "int8"}, {"batch_size": 0}])

@@ -224,17 +224,13 @@ def test_no_more_files_than_these_know_the_size_and_the_range_of_pixels():
         "tfxfer/handles/catalog.py",
         "tfxfer/handles/lite.py",
         "tfxfer/heads/ranges.py",
-        "tfxfer/run/finished.py",
         "tfxfer/run/resume.py",
         "tfxfer/run/settings.py",
-        "tfxfer/savedmodel/graph.py",
         "tfxfer/savedmodel/read.py",
         "tfxfer/savedmodel/reusable.py",
         "tfxfer/serving/litert.py",
-        "tfxfer/serving/model.py",
         "tfxfer/serving/reusable.py",
         "tfxfer/steps/extraction.py",
-        "tfxfer/tuning/pixel_source.py",
     }
     found = {
         name

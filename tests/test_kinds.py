@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_grade
 import toy_row
 from click.testing import CliRunner
 
 import tfxfer
-from tfxfer import inputs
+from tfxfer import inputs, tasks
 from tfxfer.cli import main
 
 
@@ -19,6 +20,12 @@ from tfxfer.cli import main
 def rows(monkeypatch):
     """The toy kind, beside the built-in ones."""
     monkeypatch.setitem(inputs.KINDS, toy_row.NAME, toy_row)
+
+
+@pytest.fixture
+def grades(monkeypatch):
+    """The toy task, beside the built-in ones."""
+    monkeypatch.setitem(tasks.TASKS, toy_grade.NAME, toy_grade)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +101,53 @@ def test_a_kind_of_example_is_one_file(rows, network, data, tmp_path):
     assert [line["predicted"] for line in again] == [line["predicted"] for line in lines]
 
 
+def test_a_kind_of_answer_is_one_file(rows, grades, network, data, tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    words = ("--data", data, "--backbone", network, "--task", "grade")
+    said = invoke("run", "frozen", *words, "--out", run)
+    assert "closeness" in said and "accuracy" not in said
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test"]["closeness"] > max(0.9, metrics["test"]["exact"])
+    assert metrics["baselines"]["majority"]["closeness"] < 0.8
+    for page in ("report.html", "MODEL_CARD.md"):
+        assert "Exactly right" in (run / page).read_text() or "exact" in (run / page).read_text()
+        assert "accuracy" not in (run / page).read_text()
+
+    new = sorted((data / "test" / "grade 3").iterdir())[:5]
+    lines = list(csv.DictReader(invoke("predict", run, *new).splitlines()))
+    assert [line["predicted"] for line in lines].count("grade 3") >= 4
+    answers = json.loads(invoke("evaluate", run, data, "--format", "json"))
+    assert answers == pytest.approx(metrics["test"], abs=1e-6)
+    assert "closeness" in invoke("evaluate", run, data)
+
+    invoke("run", "frozen", *words, "--head", "ridge", "--out", other)
+    header, *_ = invoke("compare", run, other).splitlines()
+    assert "closeness" in header and "exact" in header
+    invoke("export", run, tmp_path / "served", "--require-accuracy", "0.9")
+    served = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]
+    found = served(inputs=tf.constant([path.read_bytes() for path in new]))["classes"]
+    assert [name.decode() for name in found[:, 0].numpy()] == [line["predicted"] for line in lines]
+
+
 @pytest.mark.parametrize("recipe", ["partial", "full"])
 def test_a_network_of_another_kind_can_be_tuned(rows, network, data, tmp_path, recipe):
     model = tfxfer.Transfer(network).fit(data, recipe=recipe, epochs=2)
     assert model.run.metrics()["candidates"]["tuned"]["accuracy"] > 0.8
     assert model.evaluate(data)["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("recipe", ["partial", "full"])
+def test_a_network_can_be_tuned_for_another_kind_of_answer(rows, grades, network, data, recipe):
+    model = tfxfer.Transfer(network, task="grade").fit(data, recipe=recipe, epochs=2)
+    assert model.run.metrics()["candidates"]["tuned"]["closeness"] > 0.8
+    assert model.evaluate(data)["closeness"] > 0.8
+
+
+def test_a_head_can_be_trained_for_another_kind_of_answer(rows, grades, network, data):
+    model = tfxfer.Transfer(network, head="mlp", task="grade").fit(data, epochs=40)
+    assert model.evaluate(data)["closeness"] > 0.8
+    header, *_ = model.run.path("history.csv").read_text().splitlines()
+    assert header == "epoch,loss,closeness"
 
 
 def test_a_file_that_is_no_example_of_its_kind_is_named(rows, network, data, tmp_path):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from tfxfer.data import from_arrays
 from tfxfer.heads import mirrors
+from tfxfer.tasks import CLASSIFY
 
 
 def sure(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -20,7 +22,7 @@ LABELS = np.arange(100) % 2
 )
 def test_mirror_images_are_better_where_the_log_loss_falls(with_them, without, better):
     both, alone = (sure(np.arange(100) < right, LABELS) for right in (with_them, without))
-    found, said = mirrors.compare(both, alone, LABELS)
+    found, said = mirrors.compare(both, alone, LABELS, task=CLASSIFY)
     assert found == better
     assert f"{with_them / 100:.3f} with them and {without / 100:.3f} without" in said
 
@@ -28,7 +30,7 @@ def test_mirror_images_are_better_where_the_log_loss_falls(with_them, without, b
 def test_an_example_that_was_never_held_out_says_nothing():
     both, alone = sure(LABELS >= 0, LABELS), sure(LABELS >= 0, LABELS)
     alone[0] = 1 - np.eye(2)[LABELS[0]]
-    assert not mirrors.compare(both, alone, LABELS)[0]
+    assert not mirrors.compare(both, alone, LABELS, task=CLASSIFY)[0]
 
 
 @pytest.mark.parametrize(
@@ -36,4 +38,6 @@ def test_an_example_that_was_never_held_out_says_nothing():
     [("auto", 300, True), ("auto", 5_000, False), ("yes", 5_000, True), ("no", 300, False)],
 )
 def test_mirror_images_are_computed_for_small_sets(mirror, photos, expected):
-    assert mirrors.are_computed(mirror, photos) == expected
+    few = from_arrays(np.zeros((4, 2, 2), np.uint8) + np.arange(4)[:, None, None], [0, 0, 1, 1])
+    examples = few.take(np.arange(photos) % len(few))
+    assert mirrors.are_computed(mirror, examples) == expected

@@ -262,7 +262,7 @@ def test_everything_that_was_reviewed_is_on_the_page(tmp_path):
     page = report.make_page(reviewed(tmp_path))
     text = unescape(page)
     assert sections(page) == [
-        "accuracy",
+        "score",
         "next",
         "answers",
         "wrong",

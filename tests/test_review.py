@@ -13,10 +13,10 @@ from sklearn.datasets import load_digits
 
 from tfxfer.data import from_arrays, load
 from tfxfer.inputs.image.occlusion import occlusion
+from tfxfer.inputs.image.odd import find_odd, said_of_many
 from tfxfer.report.review.chart import place_on_plane
 from tfxfer.report.review.duplicates import find_nearest
 from tfxfer.report.review.look import drawn_by_lot
-from tfxfer.report.review.odd import find_odd, said_of_many
 from tfxfer.tasks.suspects import find_suspects
 
 

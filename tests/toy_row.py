@@ -52,6 +52,9 @@ class Row:
     def settings(self) -> dict[str, Any]:
         return {}
 
+    def described(self) -> str:
+        return f"rows of {WIDTH} numbers"
+
     def sample(self) -> bytes:
         return json.dumps([0.0] * WIDTH).encode()
 

@@ -168,9 +168,11 @@ class Outcome:
             for name, found in baselines.figures.items()
             if found
         ]
-        lines = ["accuracy, with its 95 % interval", *map(accuracy_line, rows)]
+        score = self.examples.task.SCORE
+        lines = [f"{score}, with its 95 % interval", *(score_line(*row, score) for row in rows)]
         if others:
-            lines += ["simpler models, on the test photos", *map(accuracy_line, others)]
+            lines += ["simpler models, on the test photos"]
+            lines += [score_line(*row, score) for row in others]
         return "\n".join([*lines, *filter(None, [self.verdict(baselines)])])
 
     def verdict(self, baselines: Baselines) -> str | None:
@@ -183,7 +185,9 @@ class Outcome:
         if test:
             labels, predictions = test
             scores = baselines.scores | {"test": self.examples.task.scores(predictions, labels)}
-        return " ".join(filter(None, [pays(metrics, scores), beaten(metrics, scores)])) or None
+        score = self.examples.task.SCORE
+        said = [pays(metrics, scores, score=score), beaten(metrics, scores, score=score)]
+        return " ".join(filter(None, said)) or None
 
     def write(
         self,
@@ -256,11 +260,10 @@ class Outcome:
         return float(np.abs(served - self.probabilities[rows]).max())
 
 
-def accuracy_line(row: tuple[str, dict[str, Any]]) -> str:
+def score_line(name: str, found: dict[str, Any], score: str) -> str:
     """Return a line with a name and its figures, aligned with the other lines."""
-    name, found = row
     interval = f"{found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,}"
-    return f"{name:39} {found['accuracy']:.3f}  ({interval})"
+    return f"{name:39} {found[score]:.3f}  ({interval})"
 
 
 def judge(

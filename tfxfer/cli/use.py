@@ -137,7 +137,8 @@ def evaluate(
     if form == "json":
         click.echo(json_text(judged.figures()))
         return
-    click.echo(f"{judged.headline()}\n\n{table(judged.class_rows())}\n")
+    rows = judged.class_rows()
+    click.echo(f"{judged.headline()}\n\n{table(rows)}\n" if rows else judged.headline())
     for line in judged.notes():
         click.echo(one_line(line))
 

@@ -1,5 +1,6 @@
 """Load labelled images from any source as `Examples`: checked, split and read one at a time."""
 
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tfxfer.data.packed import is_packed, unpack_data
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
+from tfxfer.tasks import CLASSIFY, TASKS
 
 TABLES = {".csv", ".tsv", ".txt"}
 # Advice for kinds of files that users often give and that are not read, by the end of the name.
@@ -51,6 +53,7 @@ def load(
     seed: int = 0,
     skip_bad_images: bool = False,
     cache: str | PathLike[str] | None = None,
+    task: str = CLASSIFY.NAME,
 ) -> Examples:
     """Find, check and, where needed, split labelled images.
 
@@ -72,6 +75,7 @@ def load(
             otherwise they are only noted.
         cache: a folder (see `tfxfer.Cache`) that stores which files are not damaged, so that each
             is checked only once. None: all files are checked each time.
+        task: name of the kind of answer, see `tfxfer.tasks`.
 
     Raises:
         DataError: there are no images or only one class, a class has only one image and a split
@@ -82,10 +86,13 @@ def load(
     """
     if isinstance(data, Examples):
         return data
+    if task not in TASKS:
+        raise DataError(f"--task {task}: expected one of {', '.join(TASKS)}.")
     source = fspath(data)
     found = find_source(source, data_dir)
     if found is None:
         raise no_source(source)
+    found = replace(found, task=task)
     kept = None if cache is None else Cache(cache)
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images, cache=kept)
 

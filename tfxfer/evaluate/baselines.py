@@ -68,13 +68,13 @@ def baselines(
     scores: dict[str, np.ndarray] = {}
     if not len(test):
         return Baselines(figures, scores)
-    share = np.bincount(labels[train], minlength=len(classes)) / len(train)
-    found = {"majority": np.broadcast_to(share, (len(test), len(classes)))}
-    few = train[sample(labels[train], BASELINE_EXAMPLES, seed)]
+    constant = task.constant(labels[train], len(classes))
+    found = {"majority": np.broadcast_to(constant, (len(test), len(classes)))}
+    few = train[sample(task.strata(labels[train]), BASELINE_EXAMPLES, seed)]
     for name, features in (("raw_pixels", raw_pixels), ("last_layer_logistic", last_layer)):
         if features is not None:
             found[name] = logistic(
-                features, labels, few, test=test, classes=len(classes), seed=seed
+                features, labels, few, test=test, classes=len(classes), task=task, seed=seed
             )
     for name, probabilities in found.items():
         figures[name] = task.figures(labels[test], probabilities, classes)
@@ -88,6 +88,8 @@ def logistic(
     train: np.ndarray,
     test: np.ndarray,
     classes: int,
+    *,
+    task: Task,
     seed: int,
 ) -> np.ndarray:
     """Return probabilities [len(test), classes] by logistic regression fitted on `train`.
@@ -114,10 +116,15 @@ def logistic(
         fitted.logits(np.asarray(features[test[i : i + 1024]], np.float32))
         for i in range(0, len(test), 1024)
     ]
-    return CLASSIFY.predictions(np.concatenate(logits))
+    return task.predictions(np.concatenate(logits))
 
 
-def pays(metrics: Mapping[str, Any], scores: Mapping[str, np.ndarray] | None = None) -> str | None:
+def pays(
+    metrics: Mapping[str, Any],
+    scores: Mapping[str, np.ndarray] | None = None,
+    *,
+    score: str = CLASSIFY.SCORE,
+) -> str | None:
     """Return one or two sentences on whether the pretrained network helps here.
 
     It is compared with the better of the baselines that use no pretrained network.
@@ -126,6 +133,7 @@ def pays(metrics: Mapping[str, Any], scores: Mapping[str, np.ndarray] | None = N
         metrics: as in metrics.json: "test" and "baselines".
         scores: float [n] for "test" and each baseline, the score of each test example, for a paired
             comparison. Without them the errors are taken as independent, which is cautious.
+        score: the key of the score in figures, see `tfxfer.tasks.Task`.
 
     Returns:
         None where there is no test part or no baseline.
@@ -140,22 +148,17 @@ def pays(metrics: Mapping[str, Any], scores: Mapping[str, np.ndarray] | None = N
     )
     if not test or not others:
         return None
-    name = max(others, key=lambda key: others[key]["accuracy"])
+    name = max(others, key=lambda key: others[key][score])
     other, n = others[name], test["n"]
-    gain = test["accuracy"] - other["accuracy"]
+    gain = test[score] - other[score]
     if scores is not None and name in scores and "test" in scores:
         gain, error = paired(scores["test"], scores[name])
     else:
         error = float(
-            np.sqrt(
-                sum(
-                    found["accuracy"] * (1 - found["accuracy"]) / found["n"]
-                    for found in (test, other)
-                )
-            )
+            np.sqrt(sum(found[score] * (1 - found[score]) / found["n"] for found in (test, other)))
         )
     figures = (
-        f"{test['accuracy']:.3f} on {n:,} test photos against {other['accuracy']:.3f} by "
+        f"{test[score]:.3f} on {n:,} test photos against {other[score]:.3f} by "
         f"{NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
     )
     if gain > 2 * error and gain > 0:
@@ -172,12 +175,15 @@ def pays(metrics: Mapping[str, Any], scores: Mapping[str, np.ndarray] | None = N
 
 
 def beaten(
-    metrics: Mapping[str, Any], scores: Mapping[str, np.ndarray] | None = None
+    metrics: Mapping[str, Any],
+    scores: Mapping[str, np.ndarray] | None = None,
+    *,
+    score: str = CLASSIFY.SCORE,
 ) -> str | None:
     """Return one sentence on the best baseline where it is more often right on test than the run.
 
     Args:
-        metrics, scores: as for `pays`.
+        metrics, scores, score: as for `pays`.
 
     Returns:
         None where no baseline is more often right.
@@ -186,9 +192,9 @@ def beaten(
     others = {name: found for name, found in (metrics.get("baselines") or {}).items() if found}
     if not test or not others:
         return None
-    name = max(others, key=lambda key: others[key]["accuracy"])
-    other = others[name]["accuracy"]
-    if other <= test["accuracy"]:
+    name = max(others, key=lambda key: others[key][score])
+    other = others[name][score]
+    if other <= test[score]:
         return None
     chance = "which may be chance"
     if scores is not None and name in scores and "test" in scores:
@@ -196,5 +202,5 @@ def beaten(
         if gain > 2 * error:
             chance = "more than chance: choose another head"
     called = NAMES.get(name, name)
-    figures = f"{other:.3f} against {test['accuracy']:.3f}"
+    figures = f"{other:.3f} against {test[score]:.3f}"
     return f"A simpler model is better here: {called}, {figures}, {chance}."

@@ -248,9 +248,12 @@ def join(
 def seen_by_head(model: keras.Model) -> Any | None:
     """The tensor that the head of a joined model gets; None if there is none.
 
-    It is the first tensor [B, F] that all data passes through, except the head's own output.
+    It is the first tensor [B, F] that all data passes through, except the model's own input and
+    output.
     """
     for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
         try:
             tensor = layer.output
             if len(tensor.shape) == 2 and tensor is not model.outputs[0]:

@@ -9,7 +9,7 @@ from tfxfer import heads
 from tfxfer.data import Examples
 from tfxfer.errors import DataError
 from tfxfer.features import Features
-from tfxfer.tasks import CLASSIFY, paired
+from tfxfer.tasks import Task, paired
 
 LOG = logging.getLogger(__name__)
 # Up to this many photos, "auto" tries mirror images: computing their features takes twenty seconds
@@ -58,6 +58,7 @@ def choose_head(
             len(examples.classes),
             tap_widths=part.tap_widths or (part.feature_size,),
             head=head,
+            task=examples.task,
             units=examples.units,
             seed=seed,
         )
@@ -66,7 +67,9 @@ def choose_head(
         return fit(features), features
     asked = mirror == "yes"
     with_them, without = fit(features), fit(features.one_side)
-    better, said = compare(with_them.out_of_fold, without.out_of_fold, examples.labels)
+    better, said = compare(
+        with_them.out_of_fold, without.out_of_fold, examples.labels, task=examples.task
+    )
     used = asked or better
     advice = "" if used == better else " --mirror no is as good, in half the time."
     note = f"mirror images: {said}: they are {'used' if used else 'not used'}.{advice}"
@@ -74,22 +77,24 @@ def choose_head(
     return replace(choice, lines=(*choice.lines, note)), features if used else features.one_side
 
 
-def compare(both: np.ndarray, alone: np.ndarray, labels: np.ndarray) -> tuple[bool, str]:
-    """Whether mirror images lower the log loss by more than its standard error; also in words.
+def compare(
+    both: np.ndarray, alone: np.ndarray, labels: np.ndarray, *, task: Task
+) -> tuple[bool, str]:
+    """Whether mirror images lower the loss by more than its standard error; also in words.
 
     Args:
-        both, alone: probabilities [n, C] of held-out examples, with mirror images and without.
+        both, alone: predictions [n, K] of held-out examples, with mirror images and without.
     """
-    rows = np.arange(len(labels))
-    first, second = both[rows, labels], alone[rows, labels]
-    known = (first > 0) & (second > 0)  # the only example of a class can't be held out
-    smaller = np.log(first[known]) - np.log(second[known])
+    known = task.can_judge(labels, both) & task.can_judge(labels, alone)
+    smaller = task.prediction_losses(alone[known], labels[known]) - task.prediction_losses(
+        both[known], labels[known]
+    )
     gain = float(smaller.mean()) if known.any() else 0.0
     error = float(smaller.std() / np.sqrt(max(known.sum(), 1)))
-    scores, before = CLASSIFY.scores(both, labels), CLASSIFY.scores(alone, labels)
+    scores, before = task.scores(both, labels), task.scores(alone, labels)
     points, wrong = paired(scores[known], before[known])
     return gain > error, (
-        f"held-out accuracy {scores.mean():.3f} with them and {before.mean():.3f} without "
+        f"held-out {task.SCORE} {scores.mean():.3f} with them and {before.mean():.3f} without "
         f"({100 * points:+.1f} ± {100 * wrong:.1f} points), "
-        f"log loss smaller by {gain:.4f} ± {error:.4f}"
+        f"{task.LOSS} smaller by {gain:.4f} ± {error:.4f}"
     )

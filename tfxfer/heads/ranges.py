@@ -57,6 +57,7 @@ def settle(
             len(kept.classes),
             tap_widths=features.tap_widths or (features.feature_size,),
             head="gaussian",
+            task=kept.task,
             units=kept.units,
             seed=seed,
         )

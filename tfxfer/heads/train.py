@@ -15,7 +15,7 @@ from tfxfer.data.folds import deal
 from tfxfer.distribute.multiworker import MultiWorkerModel
 from tfxfer.distribute.workers import Strategy, make_batches, order, steps_option
 from tfxfer.heads.fitted import Array
-from tfxfer.tasks import CLASSIFY
+from tfxfer.tasks import CLASSIFY, Task
 
 LOG = logging.getLogger(__name__)
 # Bytes of features, activations or images that are held in memory. Where there are more, every
@@ -23,9 +23,6 @@ LOG = logging.getLogger(__name__)
 LOADED = 2**30
 RATE, DECAY = 1e-3, 1e-3  # of AdamW: the learning rate at the start, and the weight decay
 FOLDS = 5  # without validation, one part in five is held out to calibrate on
-# Keras names the figures of training images just "loss" and "accuracy". The log says which images
-# they are of.
-CALLED = {"loss": "training loss", "accuracy": "training accuracy"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +30,8 @@ class Trained:
     """A head that was trained.
 
     head: Keras layer from features [B, F] to calibrated logits [B, C].
-    history: one dict for each epoch with "epoch", "loss", "accuracy", and with "val_loss",
-        "val_accuracy" where there is validation.
+    history: one dict for each epoch with "epoch", "loss" and the score, such as "accuracy"; and
+        with "val_loss" and "val_accuracy" where there is validation.
     positions: positions of the examples that the head was calibrated on and had not seen. They are
         the validation examples, or without these a stratified fifth of the training examples; then
         the head was first trained, in the same way, on the rest.
@@ -69,20 +66,23 @@ def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor
     return read
 
 
-def add_labels(
-    features: Array, labels: np.ndarray, rows: np.ndarray
+def add_codes(
+    features: Array, codes: np.ndarray, rows: np.ndarray
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Return a function from places in `rows`, int64 [B], to their features and labels."""
-    read, y = reader(features, rows), tf.constant(labels[rows], tf.int32)
+    """Return a function from places in `rows`, int64 [B], to their features and codes.
+
+    Codes are what the loss compares outputs with, see `Task.codes`.
+    """
+    read, y = reader(features, rows), tf.constant(codes[rows])
     return lambda at: (read(at), tf.gather(y, at))
 
 
-def compile_head(model: keras.Model, steps: int) -> None:
-    """Compile a model for `fit`, with AdamW and cross-entropy on logits."""
+def compile_head(model: keras.Model, task: Task, steps: int) -> None:
+    """Compile a model for `fit`, with AdamW and the loss of the task."""
     model.compile(
         keras.optimizers.AdamW(RATE, weight_decay=DECAY),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        task.training_loss(0.0),
+        metrics=[task.training_score()],
         jit_compile=False,
         # A step on features takes less time than Python takes to start it, so several are started
         # at once. Keras 3 can't do that under a strategy.
@@ -98,6 +98,7 @@ def fit_epochs(
     epochs: int,
     batch_size: int,
     seed: int,
+    score: str,
     validation: Any = None,
 ) -> list[dict]:
     """Call `fit` on `count` examples, and return one dict for each epoch.
@@ -127,12 +128,14 @@ def fit_epochs(
         ).history
         values = {
             name: float(logs[name][0])
-            for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+            for name in ("loss", score, "val_loss", f"val_{score}")
             if name in logs
         }
         history.append({"epoch": epoch + 1, **values})
+        # Keras does not say in its names that the figures are of training images.
         figures = "  ".join(
-            f"{CALLED.get(name, name)} {value:.4f}" for name, value in values.items()
+            f"{name if name.startswith('val_') else f'training {name}'} {value:.4f}"
+            for name, value in values.items()
         )
         LOG.info("epoch %*d/%d  %s", len(str(epochs)), epoch + 1, epochs, figures)
     return history
@@ -147,6 +150,7 @@ def fit_head(
     *,
     epochs: int = 20,
     batch_size: int = 128,
+    task: Task = CLASSIFY,
     units: np.ndarray | None = None,
     seed: int = 0,
     strategy: Strategy | None = None,
@@ -157,11 +161,12 @@ def fit_head(
         head: any layer from [B, F] to logits [B, C].
         features: anything with `shape` and `[positions]` -> float32 [m, F]. Up to 1 GiB is held in
             memory.
-        labels: int [n], 0 .. C - 1.
+        labels: the targets; for classes int [n], 0 .. C - 1.
         train_rows, validation_rows: positions. Without validation, no training examples are lost:
             the head is first trained on four fifths of them, calibrated on the last fifth, and then
             trained anew on all.
         epochs, batch_size: as for `fit`.
+        task: what the answer is.
         units: int [n]; examples with the same number are on the same side when a part is held out.
             None where each example stands for itself.
         seed: seed of the shuffling, and of layers that are built or draw random numbers from here
@@ -176,12 +181,15 @@ def fit_head(
     labels, train_rows = np.asarray(labels), np.asarray(train_rows)
     width, classes = features.shape[1], int(labels[train_rows].max()) + 1
     outputs = count_outputs(head, width, classes)
-    split = divide(labels, train_rows, validation_rows, units, seed=seed)
+    split = divide(task.strata(labels), train_rows, validation_rows, units, seed=seed)
+    codes = task.codes(labels, outputs)
     held_out, seen = split.held_out, split.seen
     keras.utils.set_random_seed(seed)
     strategy = strategy or tf.distribute.get_strategy()
     model = keras.Sequential([keras.Input((width,)), head])
-    trained = distribute_head(model, head, strategy, steps=math.ceil(len(seen) / batch_size))
+    trained = distribute_head(
+        model, head, strategy, task=task, steps=math.ceil(len(seen) / batch_size)
+    )
     variables = [*trained.variables, *trained.optimizer.variables]
     start = [keras.ops.convert_to_numpy(variable) for variable in variables]
     validation = None
@@ -197,18 +205,20 @@ def fit_head(
             np.arange(len(held_out)),
             1024,
             examples=tf.data.Dataset.from_tensor_slices,
-            then=add_labels(features, labels, held_out),
+            then=add_codes(features, codes, held_out),
         )
-    fit = partial(fit_epochs, trained, epochs=epochs, batch_size=batch_size, seed=seed)
-    history = fit(add_labels(features, labels, seen), len(seen), validation=validation)
+    fit = partial(
+        fit_epochs, trained, epochs=epochs, batch_size=batch_size, seed=seed, score=task.SCORE
+    )
+    history = fit(add_codes(features, codes, seen), len(seen), validation=validation)
     logits = predict_logits(trained, features, held_out, classes=outputs)
-    value = CLASSIFY.temperature(logits, labels[held_out])
+    value = task.temperature(logits, labels[held_out])
     if split.twice:
         # The same model is set back to its start, so that the step that `fit` has traced is used
         # again. A new model would be traced anew.
         for variable, before in zip(variables, start, strict=True):
             variable.assign(before)
-        history = fit(add_labels(features, labels, train_rows), len(train_rows))
+        history = fit(add_codes(features, codes, train_rows), len(train_rows))
     if trained is not model:
         model.set_weights(trained.get_weights())
     calibrated = keras.Sequential(
@@ -219,7 +229,7 @@ def fit_head(
         head=calibrated,
         history=tuple(history),
         positions=held_out,
-        probabilities=CLASSIFY.predictions(logits.astype(np.float64) / value),
+        probabilities=task.predictions(logits.astype(np.float64) / value),
         temperature=value,
     )
 
@@ -268,7 +278,7 @@ def divide(
 
 
 def distribute_head(
-    model: keras.Model, head: keras.layers.Layer, strategy: Strategy, *, steps: int
+    model: keras.Model, head: keras.layers.Layer, strategy: Strategy, *, task: Task, steps: int
 ) -> keras.Model:
     """Return a compiled model that trains the head on all replicas.
 
@@ -282,7 +292,7 @@ def distribute_head(
             inputs = keras.Input((model.input_shape[-1],))
             trained = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
             trained.set_weights(model.get_weights())
-        compile_head(trained, steps)
+        compile_head(trained, task, steps)
         trained.optimizer.build(trained.trainable_variables)
     return trained
 

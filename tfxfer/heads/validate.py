@@ -232,7 +232,7 @@ def choose(
     if table:
         chosen = pick_candidate(table, task, known[rows], data.folds(rows) >= 0)
         table = (*table, chosen) if chosen.members else table
-        lines += table_lines(table, chosen, len(tap_widths))
+        lines += table_lines(table, chosen, len(tap_widths), task=task)
     else:
         chosen = untried(data, rows)
         lines.append(
@@ -276,15 +276,17 @@ def untried(data: Labelled, rows: np.ndarray) -> Candidate:
     )
 
 
-def table_lines(table: Sequence[Candidate], chosen: Candidate, all_taps: int) -> list[str]:
+def table_lines(
+    table: Sequence[Candidate], chosen: Candidate, all_taps: int, *, task: Task
+) -> list[str]:
     """Return a line for each head that was tried, from few stages to all, then one for the mean."""
-    lines = ["classifiers tried, with their accuracy in cross-validation:"]
+    lines = [f"classifiers tried, with their {task.SCORE} in cross-validation:"]
     for entry in sorted(table, key=lambda one: (len(one.members), one.head, one.taps)):
         mark = "->" if entry is chosen else "  "
         name = describe_candidate(entry, all_taps)
         lines.append(f"{mark} {name:30} {entry.score:.3f} ± {entry.error:.3f}")
     lines.append(
-        "-> is used: of the best of each kind and their mean, the one with the least log loss"
+        f"-> is used: of the best of each kind and their mean, the one with the least {task.LOSS}"
     )
     return lines
 

@@ -45,6 +45,9 @@ class Input(Protocol):
     def settings(self) -> dict[str, Any]:
         """Return what a run records of it, from which `Kind.restore` makes it again."""
 
+    def described(self) -> str:
+        """Return what it is, in words, for the model card."""
+
     def sample(self) -> bytes:
         """Return the content of a file that can be decoded, to warm up a server."""
 

@@ -4,9 +4,11 @@ It says what someone needs to know who has the model but not its run (Mitchell 2
 """
 
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
+from tfxfer import inputs, tasks
 from tfxfer.handles import catalog
 from tfxfer.report import words
 from tfxfer.report.page import facts, read_report
@@ -34,11 +36,22 @@ def make_card(folder: Path) -> str:
     environment.filters["block"] = lambda value, kind: Written(code_block(str(value), kind))
     entry = catalog.find(str(settings.get("backbone", "")))
     found["source"] = Written(entry.source) if entry else ""
+    task, figures = tasks.find(found["task"]), found["figures"]
+    found["further"] = task.further(figures) if figures else []
+    found["input"] = said_of_input(settings)
     found["made_by"] = Written(words.made_by(found["settings"], code_span))
     with read_report(folder):
         return environment.get_template("card.md.j2").render(
             **found, values=settings, backbone=entry
         )
+
+
+def said_of_input(settings: dict[str, Any]) -> str:
+    """What the model takes; "" where the settings do not tell, since they are those of a part."""
+    try:
+        return inputs.find(settings.get("input", inputs.image.NAME)).restore(settings).described()
+    except ValueError:
+        return ""
 
 
 def as_markdown(value: object) -> object:

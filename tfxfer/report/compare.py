@@ -10,7 +10,7 @@ import numpy as np
 from tfxfer.errors import RunError
 from tfxfer.run import Finished, open_run
 from tfxfer.safety.arrays import read_arrays
-from tfxfer.tasks import CLASSIFY, smoothed_difference
+from tfxfer.tasks import smoothed_difference
 from tfxfer.tasks.figures import Z
 
 
@@ -32,14 +32,15 @@ class Judged:
 def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     """Compare the figures of runs on the test images that all of them have.
 
-    How much better a run is than the first one is the difference of their accuracies in points,
+    How much better a run is than the first one is the difference of their scores in points,
     with its paired 95 % interval (see `smoothed_difference`).
 
     Returns:
         the rows of a table, a header first.
 
     Raises:
-        RunError: there are fewer than two runs, one of them is not finished, their classes differ,
+        RunError: there are fewer than two runs, one of them is not finished, their classes
+            or kinds of answer differ,
             or they have no test image in common.
     """
     if len(folders) < 2:
@@ -47,6 +48,11 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     runs = [judged(folder) for folder in folders]
     first = runs[0]
     for other in runs[1:]:
+        if other.run.task() is not first.run.task():
+            raise RunError(
+                f"{other.run.folder} has another kind of answer than {first.run.folder}: "
+                f"{other.run.task().NAME} and {first.run.task().NAME}."
+            )
         if set(other.classes) != set(first.classes):
             odd = sorted(set(other.classes) ^ set(first.classes))
             raise RunError(
@@ -67,30 +73,19 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
             "Compare runs on the same data, split by the same --seed."
         )
     labels = np.array([first.classes.index(first.answers[file][0]) for file in common])
-    rows: list[tuple[str, ...]] = [
-        (
-            "run",
-            "recipe",
-            "backbone",
-            "chosen",
-            "accuracy",
-            "95 % interval",
-            "log loss",
-            "calibration error",
-            "difference to the first, points",
-        )
-    ]
+    task = first.run.task()
+    rows: list[tuple[str, ...]] = []
     before = np.zeros(0)
     for i, one in enumerate(runs):
         columns = [one.classes.index(name) for name in first.classes]
         probabilities = np.stack([one.answers[file][1][columns] for file in common]).astype(
             np.float64
         )
-        found = CLASSIFY.figures(labels, probabilities, first.classes)
-        scores = CLASSIFY.scores(probabilities, labels)
+        found = task.figures(labels, probabilities, first.classes)
+        scores = task.scores(probabilities, labels)
         before = before if i else scores
         gain, error = smoothed_difference(scores, before)
-        # From the accuracies as they are printed, so that a reader who subtracts gets the same.
+        # From the scores as they are printed, so that a reader who subtracts gets the same.
         plain = round(scores.mean(), 3) - round(before.mean(), 3)
         against = (
             f"{100 * plain:+.1f} ({100 * (gain - Z * error):+.1f} to "
@@ -104,14 +99,16 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         )
         names = ("chosen", "chosen_head") if "chosen_head" in settings else ("chosen", "head")
         chosen = " ".join(str(settings[name]["value"]) for name in names if name in settings) or "-"
-        figures = (
-            f"{found['accuracy']:.3f}",
-            f"{found['low']:.3f} to {found['high']:.3f}",
-            f"{found['log_loss']:.3f}",
-            f"{found['ece']:.3f}",
-        )
+        interval = f"{found['low']:.3f} to {found['high']:.3f}"
+        compared = task.compared(found)
+        if not rows:
+            names_of_figures = (task.SCORE, "95 % interval", *compared)
+            last = "difference to the first, points"
+            rows.append(("run", "recipe", "backbone", "chosen", *names_of_figures, last))
+        figures = (f"{found[task.SCORE]:.3f}", interval, *compared.values())
         rows.append((str(one.run.folder), recipe, backbone, chosen, *figures, against))
-    return [*rows, (f"{len(common):,} test images{said_of_data(runs, len(common))}", *[""] * 8)]
+    said = f"{len(common):,} test images{said_of_data(runs, len(common))}"
+    return [*rows, (said, *[""] * (len(rows[0]) - 1))]
 
 
 def said_of_data(runs: Sequence[Judged], common: int) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tfxfer import tasks
 from tfxfer.errors import RunError
 from tfxfer.evaluate import pays, reliability
 from tfxfer.files import check_zip, open_regular
@@ -125,6 +126,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         or {}
     )
     history = there(folder / "history.csv", epochs) or []
+    task = tasks.find(settings.get("task", {}).get("value", tasks.CLASSIFY.NAME))
     split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
     judged = [row for row in rows if row.split == split]
     called = split or ""
@@ -137,16 +139,18 @@ def read_facts(folder: Path) -> dict[str, Any]:
             folder / "probabilities.npz",
             lambda path: calibration(path, "train" if called.endswith("training") else called),
         )
-        if judged
+        if judged and "calibration" in task.PICTURES
         else None
     )
     mistakes = sorted(
         (row for row in judged if row.true != row.predicted),
         key=lambda row: (-row.probability, row.file),
     )
-    verdict = settings.pop("verdict", {}).get("value") or pays(metrics)
+    verdict = settings.pop("verdict", {}).get("value") or pays(metrics, score=task.SCORE)
     return {
         "title": folder.resolve().name,
+        "task": task.NAME,
+        "score": task.SCORE,
         "split": split,
         "called": called,
         "figures": metrics[split] if split else None,
@@ -194,13 +198,14 @@ def make_head(folder: Path) -> str:
         [Markup("<h3>{}</h3>").format(words.heading(found["classes"]))],
     )
     if figures:
+        task = tasks.find(found["task"])
         line = Markup(
-            "<p><strong>{:.1f}&nbsp;%</strong> of {:,} {} photos got the right class. On more "
-            "photos like these it is probably {:.1f} to {:.1f}&nbsp;% (95&nbsp;% interval).</p>"
+            "<p><strong>{:.1f}&nbsp;%</strong> {}. On more photos like these it is probably {:.1f} "
+            "to {:.1f}&nbsp;% (95&nbsp;% interval).</p>"
         )
-        shares = (100 * figures[name] for name in ("accuracy", "low", "high"))
-        right, low, high = shares
-        parts.append(line.format(right, figures["n"], found["called"], low, high))
+        score, low, high = (100 * figures[name] for name in (task.SCORE, "low", "high"))
+        photos = f"{figures['n']:,} {found['called']} photos"
+        parts.append(line.format(score, task.said_of_score(figures, photos), low, high))
     if found["verdict"]:
         parts.append(Markup("<p>{}</p>").format(found["verdict"]))
     return printable("".join(parts))
@@ -225,6 +230,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["short"] = words.short
     thumbnails = there(Path(folder) / "thumbnails.zip", embed_image) or {}
+    task, figures = tasks.find(found["task"]), found["figures"]
     mistakes = (
         review["mistakes"]
         if thumbnails and review["mistakes"]
@@ -240,11 +246,15 @@ def draw_page(folder: Path, tried: Tried) -> str:
         n_judged=len(found["judged"]),
         heading=words.heading(found["classes"]),
         description=words.description(found["settings"], found["counts"]),
+        said_of_score=figures
+        and task.said_of_score(figures, f"{figures['n']:,} {found['called']} photos"),
+        more_said=task.more_said(figures) if figures else [],
+        further=task.further(figures) if figures else [],
         steps=words.next_steps(found, str(folder)),
         called_candidate=words.candidate,
         called_setting=words.setting,
         judged_how=words.judged_how(found),
-        rows=worst_first((found["figures"] or {}).get("classes") or {}),
+        rows=worst_first((figures or {}).get("classes") or {}),
         open_rows=CLASSES,
         telling=[row for row in review["occlusion"] if row["most"] >= TELLING],
         similar=[row for row in review["duplicates"] if row["similarity"] >= SIMILAR],
@@ -265,7 +275,8 @@ def drawings(found: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture |
     judged, called, classes = found["judged"], found["called"], found["classes"]
     history, review, bins = found["history"], found["review"], found["reliability"]
     makers: dict[str, Callable[[], pictures.Picture | Map]] = {}
-    if judged and len(classes) <= MATRIX:
+    task = tasks.find(found["task"])
+    if judged and len(classes) <= MATRIX and "confusion" in task.PICTURES:
         makers["The confusion matrix"] = lambda: pictures.confusion(judged, classes, called)
     if bins:
         makers["The picture of calibration"] = lambda: pictures.reliability(bins, called)
@@ -274,9 +285,10 @@ def drawings(found: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture |
     whose = " (the tuned model, not chosen)" if rejected else ""
     tuning = settings.get("tuning", {}).get("value")
     folds = isinstance(tuning, dict) and rejected and tuning.get("folds", 1) > 1
-    for kind in ("loss", "accuracy"):
+    meaning = {"loss": pictures.LOSS_MEANS, task.SCORE: task.SCORE_MEANS}
+    for kind, means in meaning.items():
         if any({kind, f"val_{kind}"} & row.keys() for row in history):
-            draw = partial(pictures.curve, history, kind, whose, folds)
+            draw = partial(pictures.curve, history, kind, means, whose=whose, folds=folds)
             makers[f"The learning curve of {kind}"] = draw
     if review["map"]:
         makers["The picture of the map"] = lambda: scatter(review["map"], classes)
@@ -378,7 +390,7 @@ def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
 
 
 def transfer(metrics: dict[str, Any], split: str | None) -> list[dict[str, Any]]:
-    """Figures of the baselines and the run: name, accuracy, low, high, balanced_accuracy, n."""
+    """Figures of the baselines and the run: name, own, and those of the task."""
     if split is None:
         return []
     # Baselines are measured on the test part alone.

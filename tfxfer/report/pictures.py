@@ -31,6 +31,7 @@ STYLE: dict[Any, Any] = {
     ),
 }
 HELD_OUT = "#e69f00"  # a colour-blind person tells it from the accent
+LOSS_MEANS = "How far the answers are from the labels; 0 is best."
 BARS, NUMBERS, NARROW = 40, 20, 10
 # Widths in inches: half of the page, which a phone shrinks only a little, and the whole page.
 HALF, WHOLE = 4.8, 9.6
@@ -144,11 +145,14 @@ def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
         )
 
 
-def curve(history: list[dict[str, float]], kind: str, whose: str, folds: bool) -> Picture:
-    """Loss or accuracy of each epoch.
+def curve(
+    history: list[dict[str, float]], kind: str, means: str, *, whose: str, folds: bool
+) -> Picture:
+    """Loss or score of each epoch.
 
     Args:
-        kind: "loss" or "accuracy".
+        kind: "loss" or the name of the score.
+        means: what that is, as a sentence.
         whose: text at the end of the title, such as that the model was not chosen.
         folds: whether the figures are the means of several trainings.
     """
@@ -177,10 +181,7 @@ def curve(history: list[dict[str, float]], kind: str, whose: str, folds: bool) -
         last = ", ".join(
             f"{label} {history[-1][name]:.3g}" for name, label, *_ in lines if name in history[-1]
         )
-        caption = {
-            "loss": "How far the answers are from the labels; 0 is best.",
-            "accuracy": "The share of right answers.",
-        }[kind]
+        caption = means
         if not any(f"val_{kind}" in row for row in history):
             caption += " On the photos that it trains on, so better than on new ones."
         if folds:

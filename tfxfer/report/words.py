@@ -118,14 +118,18 @@ def improve(found: dict[str, Any], run: str) -> dict[str, str]:
     if not figures:
         text = "Keep some photos apart to test with: without them nobody knows how good it is."
         return {"kind": "test", "text": text}
-    name = weakest(figures["classes"])
+    classes = figures.get("classes")
+    name = weakest(classes or {})
+    if not classes:
+        text = "Add training photos of the kind on which it is worst, at the top of the page."
+        return {"kind": "photos", "text": text}
     if name is None:
         text = (
             f"All {figures['n']:,} {called} photos were recognised, so no class needs more photos "
             "than others. Test it on photos from where it will be used."
         )
         return {"kind": "judge", "text": text, "command": f"tfxfer evaluate {run} --data PHOTOS"}
-    row = figures["classes"][name]
+    row = classes[name]
     right = round(row["recall"] * row["n"])
     text = (
         f"Add training photos of “{short(name)}”, the class that is recognised least often: "
@@ -152,8 +156,9 @@ def check(found: dict[str, Any], run: str) -> dict[str, str]:
         return {"kind": "labels", "text": text}
     if figures and figures["n"] < FEW:
         text = (
-            f"Test with more photos. With {figures['n']:,}, all that is known is that the accuracy "
-            f"is probably between {100 * figures['low']:.0f} and {100 * figures['high']:.0f} %."
+            f"Test with more photos. With {figures['n']:,}, all that is known is that the "
+            f"{found['score']} is probably between {100 * figures['low']:.0f} and "
+            f"{100 * figures['high']:.0f} %."
         )
         return {"kind": "test", "text": text}
     text = "Test it on photos from another camera, place or day than those it learnt from."

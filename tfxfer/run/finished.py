@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tfxfer import inputs
+from tfxfer import inputs, tasks
 from tfxfer.errors import RunError
 from tfxfer.files import remove_named
 from tfxfer.process.program import command
@@ -63,6 +63,11 @@ class Finished:
         """Return what its examples are."""
         # Earlier versions knew only images.
         return self._known(lambda values: inputs.find(values.get("input", inputs.image.NAME)))
+
+    def task(self) -> tasks.Task:
+        """Return the kind of its answers."""
+        # Earlier versions knew only classes.
+        return self._known(lambda values: tasks.find(values.get("task", tasks.CLASSIFY.NAME)))
 
     def takes(self) -> inputs.Input:
         """Return the input of its model for one example."""

@@ -34,6 +34,9 @@ class Common:
         "Random seed: for the data split, cross-validation, initial weights and shuffling.",
         range(2**32),
     ] = 0
+    task: Annotated[
+        str, "Kind of answer. classify: each photo belongs to one of several classes."
+    ] = "classify"
     cache: Annotated[
         str | None,
         "Folder that keeps computed features for later runs; off: they are deleted when "

@@ -114,7 +114,8 @@ def check_accuracy(run: Finished, required: float | None) -> None:
             f"{required:g} is required. Give the data a test part."
         )
     found = metrics[part]
-    numbers = ("accuracy", "low", "high", "n")
+    score = run.task().SCORE
+    numbers = (score, "low", "high", "n")
     if not isinstance(found, dict) or not all(
         isinstance(found.get(name), int | float) for name in numbers
     ):
@@ -122,10 +123,10 @@ def check_accuracy(run: Finished, required: float | None) -> None:
             f"{run.path('metrics.json')} has no {', '.join(numbers)} of {called}. Run it again."
         )
     figure = (
-        f"an accuracy of {found['accuracy']:.3f} on {called} "
+        f"{score} {found[score]:.3f} on {called} "
         f"(95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
     )
-    if found["accuracy"] < required:
+    if found[score] < required:
         raise ServingError(
             f"{run.folder} has {figure}; {required:g} is required. Nothing was exported."
         )

@@ -20,7 +20,7 @@ from tfxfer.safety.arrays import read_arrays
 from tfxfer.serving.answers import SHOWN, answers, list_files, say_damage
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import Prediction
-from tfxfer.tasks import CLASSIFY
+from tfxfer.tasks import Task
 
 LOG = logging.getLogger(__name__)
 CLASSES = 40  # in a table; of more classes, it lists those that are recognised worst
@@ -32,6 +32,7 @@ class Judged:
     """A model's answers for labelled photos.
 
     Args:
+        task: the kind of answer.
         files: n names.
         labels: int [n], the true classes.
         probabilities: float64 [n, C].
@@ -41,6 +42,7 @@ class Judged:
         paths: where the photos are on disk; empty where they are not files.
     """
 
+    task: Task
     files: Sequence[str]
     labels: np.ndarray
     probabilities: np.ndarray
@@ -51,11 +53,11 @@ class Judged:
     def figures(self) -> dict[str, Any]:
         """Figures as in metrics.json (see `tfxfer.evaluate.score`)."""
         labels, predictions = self.labels[self.first], self.probabilities[self.first]
-        return CLASSIFY.figures(labels, predictions, self.classes)
+        return self.task.figures(labels, predictions, self.classes)
 
     def predictions(self) -> Iterator[Prediction]:
         """Each photo with its label and the model's answer."""
-        best, sure = CLASSIFY.answers(self.probabilities)
+        best, sure = self.task.answers(self.probabilities)
         for file, label, answer, probability in zip(
             self.files, self.labels, best, sure, strict=True
         ):
@@ -64,7 +66,7 @@ class Judged:
 
     def confusions(self) -> list[tuple[str, str, int]]:
         """Return (true class, predicted class, count), the most frequent confusion first."""
-        best, _ = CLASSIFY.answers(self.probabilities)
+        best, _ = self.task.answers(self.probabilities)
         pairs = np.stack([self.labels, best], 1)[self.first]
         wrong, counts = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0, return_counts=True)
         return [
@@ -73,11 +75,14 @@ class Judged:
         ]
 
     def class_rows(self) -> list[tuple[str, ...]]:
-        """Return a table of the classes that have photos.
+        """Return a table of the classes that have photos; [] where the task has no such figures.
 
         Of more than `CLASSES` classes, it has only those that are recognised worst.
         """
-        figures = [(name, found) for name, found in self.figures()["classes"].items() if found["n"]]
+        classes = self.figures().get("classes")
+        if classes is None:
+            return []
+        figures = [(name, found) for name, found in classes.items() if found["n"]]
         if len(figures) > CLASSES:
             figures = sorted(figures, key=lambda each: each[1]["recall"])[:CLASSES]
         rows: list[tuple[str, ...]] = [("class", "photos", "recall", "95 % interval", "precision")]
@@ -88,13 +93,16 @@ class Judged:
         return rows
 
     def headline(self) -> str:
-        """The accuracy in one line."""
+        """The score in one line."""
         found = self.figures()
         interval = f"{found['low']:.3f} to {found['high']:.3f}"
-        return f"accuracy {found['accuracy']:.3f}, 95 % interval {interval}, n = {found['n']:,}"
+        score = self.task.SCORE
+        return f"{score} {found[score]:.3f}, 95 % interval {interval}, n = {found['n']:,}"
 
     def notes(self) -> list[str]:
         """Explain the table, and name the classes that are mixed up most."""
+        if not self.class_rows():
+            return [f"{self.task.SCORE}: {self.task.SCORE_MEANS}"]
         lines = [
             "recall: how many of the photos of this class were recognised. "
             "precision: how many of the answers with this class were right."
@@ -200,6 +208,7 @@ def judge(
     if copies := len(labels) - len(first):
         LOG.info(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
     return Judged(
+        task=run.task(),
         files=files,
         labels=np.array(labels),
         probabilities=probabilities,

@@ -34,7 +34,7 @@ from tfxfer.serving.export import check_accuracy, extras
 from tfxfer.serving.judge import load_own_images
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
-from tfxfer.tasks import CLASSIFY
+from tfxfer.tasks import Task
 
 LOG = logging.getLogger(__name__)
 CALIBRATION = 400  # training images from which int8 gets its ranges, and the lines of `corrected`
@@ -106,7 +106,9 @@ def export_litert(
         *normalisation(takes.value_range),
     )
     found = []
-    for kind, content in convert_all(model, takes.shape, judging.calibration_images):
+    for kind, content in convert_all(
+        model, takes.shape, judging.calibration_images, task=run.task()
+    ):
         whole = metadata.archived(with_metadata(content, described), classes)
         found.append(Lite(kind, whole, judging.score(kind, content, len(whole))))
     check_loss(found, before, judging, allowed=max_accuracy_drop)
@@ -264,20 +266,24 @@ def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:
 
 
 def convert_all(
-    model: keras.Model, shape: tuple[int, ...], calibration: Callable[[], Iterable[np.ndarray]]
+    model: keras.Model,
+    shape: tuple[int, ...],
+    calibration: Callable[[], Iterable[np.ndarray]],
+    *,
+    task: Task,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the three files, each as its name and its bytes without metadata.
 
     Args:
         calibration: returns training images, float32 [height, width, 3], anew with each call.
     """
-    probabilities = trace_model(
-        lambda x: CLASSIFY.prediction_tensor(model(x, training=False)), shape
-    )
+    probabilities = trace_model(lambda x: task.prediction_tensor(model(x, training=False)), shape)
     files = {
         "float32": lambda: in_float(probabilities),
         "float16": lambda: in_float(probabilities, tf.float16),
-        "int8": lambda: in_int8(corrected(model, shape, calibration) or probabilities, calibration),
+        "int8": lambda: in_int8(
+            corrected(model, shape, calibration, task=task) or probabilities, calibration
+        ),
     }
     for kind, convert in files.items():
         LOG.info("Converting the model to LiteRT, %s", kind)
@@ -350,7 +356,11 @@ def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> b
 
 
 def corrected(
-    model: keras.Model, shape: tuple[int, ...], calibration: Callable[[], Iterable[np.ndarray]]
+    model: keras.Model,
+    shape: tuple[int, ...],
+    calibration: Callable[[], Iterable[np.ndarray]],
+    *,
+    task: Task,
 ) -> Any | None:
     """Return the model with a correction for int8 between the network and the head.
 
@@ -404,7 +414,7 @@ def corrected(
         seen = tf.concat(
             [part * a + b for part, (a, b) in zip(features(parts(image)), lines, strict=True)], -1
         )
-        return CLASSIFY.prediction_tensor(scale * tf.cast(head(seen), tf.float32))
+        return task.prediction_tensor(scale * tf.cast(head(seen), tf.float32))
 
     return trace_model(call, shape)
 

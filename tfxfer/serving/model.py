@@ -30,7 +30,7 @@ from tfxfer.serving.config import check_config
 from tfxfer.serving.kind import kind_of
 from tfxfer.serving.place import EXTRA, latest
 from tfxfer.serving.weigh import bounded_variables, check_outputs, weigh
-from tfxfer.tasks import CLASSIFY
+from tfxfer.tasks import Task
 
 LOG = logging.getLogger(__name__)
 # So many images are decoded at once: enough for the cores of a server, and few enough that a batch
@@ -252,7 +252,7 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
         )
     thresholds = doubt.load(run.path("doubt.npz")) if run.path("doubt.npz").is_file() else None
     with explained(run.path("model.keras"), DAMAGED):
-        call, has = constant(model, takes.shape, thresholds)
+        call, has = constant(model, takes.shape, thresholds, task=run.task())
     return Network(
         classes=classes,
         takes=takes,
@@ -289,7 +289,7 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
 
 
 def constant(
-    model: keras.Model, shape: tuple[int, ...], thresholds: Doubt | None
+    model: keras.Model, shape: tuple[int, ...], thresholds: Doubt | None, *, task: Task
 ) -> tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], tuple[str, ...]]:
     """Return the model in inference mode as a function of pixels, and the names of what it gives.
 
@@ -316,7 +316,7 @@ def constant(
         logits, *seen = network(
             tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *shape))), training=False
         )
-        answers = [CLASSIFY.prediction_tensor(logits)]
+        answers = [task.prediction_tensor(logits)]
         answers += [tf.cast(values, tf.float32) for values in seen]
         if thresholds is not None:
             answers.append(strangeness(answers[1], thresholds))

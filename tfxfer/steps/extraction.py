@@ -78,6 +78,7 @@ def prepare(
         seed=run.common.seed,
         skip_bad_images=run.common.skip_bad_images,
         cache=run.cache_folder,
+        task=run.common.task,
     )
     run.say(examples.table(), *examples.notes)
     network = Backbone(
@@ -89,6 +90,8 @@ def prepare(
         trust=run.common.trust,
     )
     check_kind(examples, network)
+    if examples.task_name != run.common.task:  # examples that were made in Python
+        run.record(task=examples.task_name)
     run.record(
         backbone_fingerprint=network.fingerprint,
         backbone_sha256=network.sha256,

@@ -56,6 +56,7 @@ def train_head(run: Run, extracted: Extracted, head: Head, *, epochs: int) -> Re
             examples.where("train"),
             examples.where("validation"),
             epochs=epochs,
+            task=examples.task,
             units=examples.units,
             seed=run.common.seed,
             strategy=run.strategy,

@@ -5,22 +5,36 @@ that is the right one, else 0.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
 from tfxfer.tasks import figures as class_figures
+from tfxfer.tasks.suspects import find_suspects
 
 NAME, SCORE, LOSS = "classify", "accuracy", "log loss"
+SCORE_MEANS = "The share of right answers."
 HEADS: tuple[str, ...] = ("gaussian", "linear", "ridge", "prototype")
 TRIED: tuple[str, ...] = (
     "gaussian",
     "linear",
 )  # heads that are tried where the user does not choose one
+FURTHER = (
+    ("macro_f1", "macro F1", "recall and precision in one, every class counts the same; 1 is best"),
+    ("log_loss", "log loss", "how far the probabilities are from the truth; 0 is best"),
+    ("brier", "Brier score", "the same, by squares; 0 is best"),
+    (
+        "ece",
+        "expected calibration error",
+        "how far the probabilities are from how often they come true; 0 is best",
+    ),
+)
+PICTURES: tuple[str, ...] = ("confusion", "calibration")
 
 share = class_figures.share
+suspects = find_suspects
 figures = class_figures.score
 
 
@@ -145,3 +159,45 @@ def can_judge(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     probability is exactly 0.
     """
     return predictions[np.arange(len(targets)), targets] > 0
+
+
+def constant(targets: np.ndarray, outputs: int) -> np.ndarray:
+    """Return the share of each class, float64 [C]."""
+    return np.bincount(targets, minlength=outputs) / len(targets)
+
+
+def prediction_losses(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return -log p of the true class of each example, float [n]."""
+    return -np.log(predictions[np.arange(len(targets)), targets])
+
+
+def said_of_score(figures: Mapping[str, Any], photos: str) -> str:
+    """Return what the accuracy is a share of."""
+    return f"of {photos} got the right class"
+
+
+def more_said(figures: Mapping[str, Any]) -> list[str]:
+    """Return sentences on small classes, and on the first five answers where they are known."""
+    said = []
+    if abs(figures["balanced_accuracy"] - figures["accuracy"]) >= 0.005:
+        said.append(f"If every class counts the same: {100 * figures['balanced_accuracy']:.1f} %.")
+    if figures.get("top5") is not None:
+        said.append(
+            f"The right class is among the first five answers: {100 * figures['top5']:.1f} %."
+        )
+    return said
+
+
+def further(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return balanced accuracy, macro F1, log loss, Brier score and calibration error."""
+    balanced = f"{100 * figures['balanced_accuracy']:.1f} %"
+    found = [("balanced accuracy", balanced, "every class counts the same")]
+    for key, name, meaning in FURTHER:
+        if key in figures:  # a run of an early version has none
+            found.append((name, f"{figures[key]:.3f}", meaning))
+    return found
+
+
+def compared(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Return the log loss and the calibration error."""
+    return {"log loss": f"{figures['log_loss']:.3f}", "calibration error": f"{figures['ece']:.3f}"}

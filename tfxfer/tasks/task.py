@@ -4,7 +4,7 @@ A kind of answer is a module with the functions of `Task`. The rest of tfxfer co
 for each example, float [n, K], and asks the module what it means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,13 +17,24 @@ class Task(Protocol):
 
     Targets are the labels as an array with a row for each example. Outputs are what a model
     computes, float [n, K]; predictions are what users get from them, float64 [n, K].
+
+    Attributes:
+        NAME: its name in settings.
+        SCORE: the name of the mean score, and its key in figures.
+        SCORE_MEANS: one sentence on what it is.
+        LOSS: the name of the loss.
+        HEADS: heads that can be fitted.
+        TRIED: heads that are tried where the user does not choose one.
+        PICTURES: pictures of a report that have a meaning here, of "confusion" and "calibration".
     """
 
     NAME: str
     SCORE: str
+    SCORE_MEANS: str
     LOSS: str
     HEADS: tuple[str, ...]
     TRIED: tuple[str, ...]
+    PICTURES: tuple[str, ...]
 
     def encode(
         self, labels: Sequence[str], order: Sequence[str] | None
@@ -78,13 +89,45 @@ class Task(Protocol):
     def can_judge(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
         """Return which held-out examples can be used to judge the model, bool [n]."""
 
+    def constant(self, targets: np.ndarray, outputs: int) -> np.ndarray:
+        """Return the best prediction without looking at an example, float64 [K]."""
+
+    def prediction_losses(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Return the loss of each prediction, float [n], where `can_judge` is true."""
+
+    def suspects(self, targets: np.ndarray, predictions: np.ndarray) -> list[tuple[int, int]]:
+        """Return (position, index of the suggested answer) where a label looks wrong.
+
+        The most doubtful comes first. The model must not have been fitted on these examples.
+        """
+
     def share(self, scores: np.ndarray) -> dict[str, float]:
         """Return the mean score under the name `SCORE`, "low" to "high" and "n"; n >= 1."""
 
     def figures(
         self, targets: np.ndarray, predictions: np.ndarray, names: Sequence[str]
     ) -> dict[str, Any]:
-        """Return how good predictions are, as JSON values that begin with those of `share`."""
+        """Return how good predictions are, as JSON values that begin with those of `share`.
+
+        Figures of each output, if there are any, are in "classes".
+        """
+
+    def said_of_score(self, figures: Mapping[str, Any], photos: str) -> str:
+        """Return the end of a sentence that begins with the score in percent.
+
+        Args:
+            figures: those of `share`.
+            photos: what was judged, such as "153 test photos".
+        """
+
+    def more_said(self, figures: Mapping[str, Any]) -> list[str]:
+        """Return further sentences on the figures, for everybody."""
+
+    def further(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        """Return name, value and meaning of further figures, for specialists."""
+
+    def compared(self, figures: Mapping[str, Any]) -> dict[str, str]:
+        """Return figures besides the score by which models are compared, by their names."""
 
 
 CLASSIFY: Task = classify

@@ -398,7 +398,7 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
     dtype: Kept = "float16" if loss <= error else "float32"
     LOG.info(
         f"They are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of "
-        f"held-out accuracy on {len(x):,} images"
+        f"held-out {rows.examples.task.SCORE} on {len(x):,} images"
     )
     return dtype
 

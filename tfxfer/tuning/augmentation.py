@@ -67,7 +67,7 @@ def harmless(
             else "within two standard errors of no loss, so used"
         )
         LOG.info(
-            f"{kind}: held-out accuracy of photos changed so "
+            f"{kind}: held-out {examples.task.SCORE} of photos changed so "
             f"{0 - 100 * loss:+.1f} ± {100 * error:.1f} points: {why}"
         )
         found += [kind] if good else []

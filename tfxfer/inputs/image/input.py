@@ -58,6 +58,14 @@ class ImageInput:
         """Return what settings.json holds."""
         return {"image_size": self.size, "value_range": self.value_range}
 
+    def described(self) -> str:
+        """Return size and range, and what is done with photos of other sizes."""
+        (height, width), (low, high) = self.size, self.value_range
+        return (
+            f"RGB images of {height} x {width} pixels, values {low} to {high}; photos are turned "
+            "upright, made to cover that and cropped"
+        )
+
     def sample(self) -> bytes:
         """Return a grey image of this size, as a JPEG."""
         return tf.io.encode_jpeg(tf.fill(self.shape, tf.constant(128, tf.uint8))).numpy()

@@ -20,7 +20,6 @@ from tfxfer.report.review.chart import place_on_plane
 from tfxfer.report.review.duplicates import find_nearest
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional, several
-from tfxfer.tasks.suspects import find_suspects
 
 LOG = logging.getLogger(__name__)
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
@@ -178,10 +177,11 @@ def find_doubtful(
         The positions with the suggested classes, and how many labels were examined.
     """
     labels, probabilities = outcome.examples.labels[outcome.positions], outcome.probabilities
-    known = np.flatnonzero(outcome.examples.task.can_judge(labels, probabilities))
+    task = outcome.examples.task
+    known = np.flatnonzero(task.can_judge(labels, probabilities))
 
     def find() -> list[tuple[int, int]]:
-        found = find_suspects(labels[known], probabilities[known]) if len(known) >= FEWEST else []
+        found = task.suspects(labels[known], probabilities[known]) if len(known) >= FEWEST else []
         return [(int(outcome.positions[known[i]]), suggested) for i, suggested in found]
 
     doubtful = optional(run, "The list of labels that look wrong", find)
