@@ -44,7 +44,7 @@ from tfxfer import data, heads
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
 from tfxfer.errors import EngineError
-from tfxfer.features import Pixels, extract
+from tfxfer.features import Decoder, extract
 from tfxfer.features.engines import needed, openvino_engine, tensorflow_engine
 
 ROUND = 128  # images that each way computes in its turn
@@ -174,7 +174,7 @@ def rates(found: dict[str, Way], x: np.ndarray, rounds: int) -> dict[str, np.nda
 
 def decoding(examples: data.Examples, prefix: Prefix) -> float:
     """Images per second of decoding alone."""
-    pixels = Pixels(examples, prefix.takes, 32)
+    pixels = Decoder(examples, prefix.takes, 32)
     done, began = 0, 0.0
     for positions, _ in pixels.batches(range(len(examples)), None):
         began, done = (time.perf_counter(), 0) if not began else (began, done + len(positions))
@@ -309,7 +309,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> int:
         f"{os.cpu_count()} cores, {'AMX' if amx else 'no AMX'}"
     )
 
-    pixels = Pixels(examples, prefix.takes, ROUND)
+    pixels = Decoder(examples, prefix.takes, ROUND)
     x = next(iter(pixels.batches(range(ROUND), None)))[1]
     found = rates(ways(tapped, prefix), x, options.rounds)
     for name, values in found.items():

@@ -32,7 +32,7 @@ from tfxfer import data
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.distribute.workers import order
-from tfxfer.features import Extractor, Pixels, extract
+from tfxfer.features import Decoder, Extractor, extract
 from tfxfer.heads.layers import join
 from tfxfer.heads.train import reader
 from tfxfer.tuning import last_stages, plan
@@ -95,7 +95,7 @@ def training(images: int, epochs: int) -> bool:
             np.concatenate(
                 [
                     batch
-                    for _, batch in Pixels(examples, whole.takes, BATCH).batches(
+                    for _, batch in Decoder(examples, whole.takes, BATCH).batches(
                         rows.tolist(), None
                     )
                 ]
@@ -146,7 +146,7 @@ def averaged(images: int) -> bool:
             source = last_stages(network, depth, features, plan=parts, extract=extractor)
             model, _ = source.build(start)
             models[f"mean, {depth} stages"] = source.average(model, start, frozen, 0.5, False)
-        pixels = Pixels(examples, network.takes, BATCH)
+        pixels = Decoder(examples, network.takes, BATCH)
         ready = np.concatenate([batch for _, batch in pixels.batches(range(images), None)])
         seconds: dict[str, list[float]] = {name: [] for name in models}
         for _ in range(ROUNDS + 1):

@@ -32,7 +32,7 @@ from extract import make
 
 from tfxfer import data, serving
 from tfxfer.backbone import Backbone
-from tfxfer.features import Pixels, compute_shards, of_prefix
+from tfxfer.features import Decoder, compute_shards, of_prefix
 from tfxfer.inputs.image import ImageInput
 from tfxfer.run import open_run
 from tfxfer.serving.litert import run_lite
@@ -115,7 +115,7 @@ def streams(run: Path, folder: Path, count: int) -> bool:
         (
             n
             for n, _ in compute_shards(
-                how, Pixels(examples, how.takes, BATCH), [positions], bad=None
+                how, Decoder(examples, how.takes, BATCH), [positions], bad=None
             )
         ),
         count,
@@ -139,7 +139,7 @@ def phones(run: Path, to: Path) -> bool:
     settings = open_run(run).settings()
     examples = data.load(settings["data"]["value"], seed=settings["seed"]["value"])
     test = examples.where("test")
-    pixels = Pixels(
+    pixels = Decoder(
         examples,
         ImageInput(tuple(settings["image_size"]["value"]), tuple(settings["value_range"]["value"])),
         BATCH,

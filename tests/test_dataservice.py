@@ -56,9 +56,9 @@ def batches(
 def test_batches_are_those_of_this_process_in_its_order(done, world, service):
     network, features = world
     rows = features.examples.where("train")
-    here = batches(tuning.from_pixels(network, features, augment=("flip", "crop")), rows, 1, done)
+    here = batches(tuning.from_examples(network, features, augment=("flip", "crop")), rows, 1, done)
     there = batches(
-        tuning.from_pixels(network, features, augment=("flip", "crop"), service=service),
+        tuning.from_examples(network, features, augment=("flip", "crop"), service=service),
         rows,
         1,
         done,
@@ -75,9 +75,9 @@ def test_two_replicas_share_each_batch(world, service):
         features.examples.where("train"),
         tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
     )
-    here = batches(tuning.from_pixels(network, features), rows, 0)
+    here = batches(tuning.from_examples(network, features), rows, 0)
     steps = list(
-        tuning.from_pixels(network, features, service=service).batches(rows, 7, 3, strategy)(0, 0)
+        tuning.from_examples(network, features, service=service).batches(rows, 7, 3, strategy)(0, 0)
     )
     assert len(steps) == len(here)
     for (x, y), (expected, labels) in zip(steps, here, strict=True):
@@ -98,7 +98,7 @@ def test_a_training_ends_as_one_without_it(world, service, tmp_path):
     )
     here, there = (
         tuning.compete(
-            [tuning.from_pixels(network, features, service=where)],
+            [tuning.from_examples(network, features, service=where)],
             features,
             plan,
             folder=tmp_path / str(where),
@@ -113,7 +113,7 @@ def test_images_that_are_no_files_are_refused(world, service, tmp_path, photos):
     network, features = world
     none = replace(features, examples=replace(features.examples, paths=None, source="demo"))
     with pytest.raises(DataError, match="demo has no files.*--data-service"):
-        tuning.from_pixels(network, none, service=service)
+        tuning.from_examples(network, none, service=service)
     subprocess.run(["cp", "-r", str(photos), str(tmp_path / "photos")], check=True)
     path = tmp_path / "photos" / "china" / "china00.jpg"
     buffer = io.BytesIO()
@@ -126,7 +126,7 @@ def test_images_that_are_no_files_are_refused(world, service, tmp_path, photos):
             "Convert them to JPEG, or leave out --data-service."
         ),
     ):
-        tuning.from_pixels(
+        tuning.from_examples(
             network, replace(features, examples=data.load(tmp_path / "photos")), service=service
         )
 
@@ -140,7 +140,7 @@ def test_an_address_is_host_and_port(address, world):
             f"--data-service {address}: expected host:port of the dispatcher of a tf.data service."
         ),
     ):
-        batches(tuning.from_pixels(network, features, service=address), np.arange(8), 0)
+        batches(tuning.from_examples(network, features, service=address), np.arange(8), 0)
 
 
 def test_a_service_that_does_not_answer_is_told(world):
@@ -153,7 +153,7 @@ def test_a_service_that_does_not_answer_is_told(world):
             "or leave out --data-service."
         ),
     ):
-        batches(tuning.from_pixels(network, features, service=address), np.arange(8), 0)
+        batches(tuning.from_examples(network, features, service=address), np.arange(8), 0)
 
 
 WORKER = """
@@ -189,7 +189,7 @@ def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, mo
             pytest.raises(DistributeError, match="has sent no batch for two minutes"),
         ):
             tuning.compete(
-                [tuning.from_pixels(network, features, service=address)],
+                [tuning.from_examples(network, features, service=address)],
                 features,
                 tuning.plan(features.examples, 0),
                 **options,

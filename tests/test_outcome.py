@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfxfer.backbone import Backbone
 from tfxfer.data import from_arrays, load
 from tfxfer.errors import ImageError, SavedModelError
-from tfxfer.features import Features, Pixels
+from tfxfer.features import Decoder, Features
 from tfxfer.heads import gaussian as head
 from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.layers import join
@@ -92,7 +92,7 @@ def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
     backbone = Backbone(tiny_savedmodel, trainable=False)
     head = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2)])
     model = join(backbone, head, backbone.entry_shape)
-    pixels = Pixels(examples, backbone.takes, 4)
+    pixels = Decoder(examples, backbone.takes, 4)
     answers = of_model(
         pixels, model, Features(examples=examples, views=(), tap_widths=(), feature_size=16)
     )

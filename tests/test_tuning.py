@@ -22,7 +22,7 @@ from tfxfer import data, tuning
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.errors import TuningError
-from tfxfer.features import Extractor, Pixels, extract
+from tfxfer.features import Decoder, Extractor, extract
 from tfxfer.features.engines import tensorflow_engine
 from tfxfer.heads import choose
 from tfxfer.outcome import of_model
@@ -31,9 +31,9 @@ from tfxfer.tuning import checkpoint, setting
 from tfxfer.tuning.folds import best_epoch, prepare_folds, train_final
 from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.guard import Plan, interpolate_weights, plan, verdict
+from tfxfer.tuning.input_source import InputSource
 from tfxfer.tuning.optimizers import layerwise
 from tfxfer.tuning.picking import Costs, describe_seconds, pick_setting
-from tfxfer.tuning.pixel_source import PixelSource
 from tfxfer.tuning.setting import Setting, Way, prepare_fold, train_before
 from tfxfer.tuning.source import count_pieces
 from tfxfer.tuning.training import HeldOut, ignore, prepare_training, train
@@ -254,7 +254,7 @@ def test_a_competition_that_was_stopped_ends_as_one_that_was_not(
                 folder=folder,
             )
         else:
-            source = tuning.from_pixels(network, features, augment=("flip",))
+            source = tuning.from_examples(network, features, augment=("flip",))
         options = {
             "gradual": "views" in how,
             "epochs": 4,
@@ -509,7 +509,7 @@ def heads_of(features) -> Heads:
 def test_activations_are_kept_and_give_the_same_logits_as_pixels(world, said):
     network, features, how, extractor = world
     cached = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    whole = tuning.from_pixels(network, features, batch_size=8)
+    whole = tuning.from_examples(network, features, batch_size=8)
     assert any("up to block1" in line for line in said)
     assert any("kept in float" in line for line in said)
     head = choose(
@@ -533,7 +533,7 @@ def linear_head(features, rows):
 
 
 def answers_from_files(model, network, features, rows):
-    pixels = Pixels(features.examples, network.takes, 8)
+    pixels = Decoder(features.examples, network.takes, 8)
     return model.predict(pixels.dataset(rows).batch(8), verbose=0)
 
 
@@ -542,7 +542,7 @@ def answers_from_files(model, network, features, rows):
 def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
     network, features, how, extractor = world
     seen, held = how.folds[0]
-    source = tuning.from_pixels(network, features, batch_size=8)
+    source = tuning.from_examples(network, features, batch_size=8)
     if way == "activations":
         source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     start = linear_head(features, seen)
@@ -574,7 +574,7 @@ def averaged(source, features, both_sides, rows):
 def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_sides):
     network, features, how, extractor = world
     seen, held = how.folds[0]
-    source = tuning.from_pixels(network, features, batch_size=8)
+    source = tuning.from_examples(network, features, batch_size=8)
     if way == "activations":
         source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     start, frozen, average = averaged(source, features, both_sides, seen)
@@ -609,7 +609,7 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
     seen, held = how.folds[0]
     source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     _, _, average = averaged(source, features, both_sides, seen)
-    pixels = Pixels(features.examples, network.takes, 8)
+    pixels = Decoder(features.examples, network.takes, 8)
     found = of_model(pixels, average, both_sides).outputs(held)
     np.testing.assert_allclose(found, both_sides.output[held], atol=2e-5)
 
@@ -865,7 +865,7 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path, said):
     extractor = Extractor(Cache(tmp_path / "cache"))
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how = plan(features.examples, 0)
-    source = tuning.from_pixels(network, features)
+    source = tuning.from_examples(network, features)
     found = tuning.compete(
         [source],
         features,
@@ -897,7 +897,7 @@ def test_photos_that_were_taken_from_train_are_trained_on_at_last(taken, colours
     how = Plan(
         folds=(first,), groups=(places[::2], places[1::2]), everything=trained_on, taken=taken
     )
-    source = tuning.from_pixels(network, features)
+    source = tuning.from_examples(network, features)
     options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "folder": tmp_path / "work"}
     found = tuning.compete([source], features, how, **options)
     assert found.verdict.tuned_wins, str(found.verdict)
@@ -923,7 +923,7 @@ def test_more_stages_are_trained_where_they_help(colours, tmp_path, said):
     how = plan(features.examples, 0)
     # The first stage sees grey alone: what comes after it can't learn a colour.
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    sources = [last, tuning.from_pixels(network, features)]
+    sources = [last, tuning.from_examples(network, features)]
     options = {"head": "gaussian", "epochs": 20, "rate": 0.03, "folder": tmp_path / "work"}
     found = tuning.compete(sources, features, how, **options)
     assert found.settings["unfreeze"] == "all" and found.verdict.tuned_wins, said
@@ -967,7 +967,7 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     way = way_of(tmp_path, epochs=2)
     head = heads_of(features).start(how.folds[0][0])
     one = Setting(last, (1,), 0.01)
-    whole = Setting(tuning.from_pixels(network, features), ("all",), 0.01).further(one)
+    whole = Setting(tuning.from_examples(network, features), ("all",), 0.01).further(one)
     first = prepare_fold(one, way, head, *how.folds[0])
     weights = setting.train_fold(first, "first", 2).weights[-1]
     before = train_before(whole, way, head, *how.folds[0], "before", epochs=2)
@@ -1027,7 +1027,7 @@ def test_a_batch_in_pieces_is_learnt_as_a_whole(world):
 
 def test_a_cpu_trains_on_few_large_images_at_once(world, tmp_path):
     network, features = world[:2]
-    source = tuning.from_pixels(network, features)
+    source = tuning.from_examples(network, features)
     one, several = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert count_pieces(source.at_once, 32, one) == 1  # of images of 32 x 32 pixels
     assert [count_pieces(8, size, one) for size in (8, 20, 32)] == [1, 3, 4]
@@ -1073,7 +1073,7 @@ def test_times_are_said_in_minutes(low, high, said):
 def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path):
     network, features, how, _ = world
     moving = Backbone(network.handle, trainable=False, batch_norm="train")
-    source = tuning.from_pixels(moving, features)
+    source = tuning.from_examples(moving, features)
     found = tuning.compete(
         [source],
         features,
@@ -1107,7 +1107,7 @@ def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, 
     how = plan(features.examples, 0)
     options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "precision": "mixed"}
     found = tuning.compete(
-        [tuning.from_pixels(network, features)],
+        [tuning.from_examples(network, features)],
         features,
         how,
         folder=tmp_path / "work",
@@ -1127,7 +1127,7 @@ def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, 
     ]
 
 
-def of_kind(kind: type[PixelSource], source: PixelSource) -> PixelSource:
+def of_kind(kind: type[InputSource], source: InputSource) -> InputSource:
     """The same source as an object of another class."""
     return kind(**{one.name: getattr(source, one.name) for one in fields(source) if one.init})
 
@@ -1146,9 +1146,9 @@ class Greedy(keras.layers.Layer):
 
 def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
     network, features, how, _ = world
-    plain = tuning.from_pixels(network, features)
+    plain = tuning.from_examples(network, features)
 
-    class GreedySource(PixelSource):
+    class GreedySource(InputSource):
         def build(self, fitted):
             model, part = plain.build(fitted)
             pixels = keras.Input(model.input_shape[1:])
@@ -1191,7 +1191,7 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
     network, features, how, _ = world
     seen = []
 
-    class NotedSource(PixelSource):
+    class NotedSource(InputSource):
         def batches(self, *arguments):
             found = super().batches(*arguments)
             return lambda epoch, done: (seen.append(epoch), found(epoch, done))[1]
@@ -1202,7 +1202,7 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
         "head": "gaussian",
         "folder": tmp_path / "work",
     }
-    gradual = replace(of_kind(NotedSource, tuning.from_pixels(network, features)), unfreeze=2)
+    gradual = replace(of_kind(NotedSource, tuning.from_examples(network, features)), unfreeze=2)
     found = tuning.compete([gradual], features, how, rate=0.01, **options)
     assert [epoch["epoch"] for epoch in found.history] == [1, 2, 3, 4, 5]
     # The first three batches build the three folds. Then one builds each step anew, whose data go
@@ -1237,7 +1237,7 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
         "minutes": 100,
         "folder": tmp_path / "work",
     }
-    source = tuning.from_pixels(network, features)
+    source = tuning.from_examples(network, features)
     with logged(each=time_is_up):
         found = tuning.compete([source], features, plan(features.examples, 0), **options)
     assert found.model is None and found.verdict.late
@@ -1246,7 +1246,7 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
 def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, monkeypatch):
     network, features, how, extractor = world
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    whole = tuning.from_pixels(network, features)
+    whole = tuning.from_examples(network, features)
     setting = Setting(whole, ("all",), 0.01).further(Setting(last, (1,), 0.01))
     clock, fit = time.monotonic, Heads.start
     until = clock() + 1e5

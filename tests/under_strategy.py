@@ -189,7 +189,7 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
     found["faded"] = fade(strategy, handle)
     found["full"] = tuned(
         strategy,
-        tuning.from_pixels(network, features, augment=("flip",)),
+        tuning.from_examples(network, features, augment=("flip",)),
         features,
         plan,
         out / "full",

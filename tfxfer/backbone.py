@@ -23,6 +23,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tfxfer import handles, inputs, savedmodel
 from tfxfer.errors import SavedModelError
 from tfxfer.inputs import Input
+from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image.scale import Watch
 from tfxfer.savedmodel import Kept, Pretrained, PureGraph, Weight
 from tfxfer.savedmodel.stages import Stage
@@ -71,7 +72,7 @@ def told_range(
     Where it takes something else than pixels, the range is not used, and its source is "none".
     """
     takes = inputs.of_shape(pretrained.input_shape, (0.0, 1.0))
-    if takes is not None and takes.KIND != inputs.image.NAME:
+    if takes is not None and takes.KIND != ImageInput.KIND:
         return 0.0, 1.0, "none"
     if given is not None:
         return *given, "given"

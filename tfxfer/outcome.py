@@ -16,7 +16,7 @@ from tfxfer.data import Examples
 from tfxfer.errors import DataError, SavedModelError
 from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays
 from tfxfer.evaluate.doubt import Doubt
-from tfxfer.features import Features, Pixels, plain_values
+from tfxfer.features import Decoder, Features, plain_values
 from tfxfer.heads.layers import seen_by_head
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional
@@ -252,11 +252,11 @@ class Outcome:
         rows = np.flatnonzero(np.array(self.examples.splits)[self.positions] != "train")[:COMPARED]
         if not len(rows):
             return None
-        images = [
+        decoded = [
             backbone.takes.decode(tf.constant(self.examples.read(int(i))))
             for i in self.positions[rows]
         ]
-        served = self.examples.task.predictions(model(tf.stack(images), training=False))
+        served = self.examples.task.predictions(model(tf.stack(decoded), training=False))
         return float(np.abs(served - self.probabilities[rows]).max())
 
 
@@ -330,7 +330,7 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
     return Answers(probabilities, lambda positions: features.output[positions], tail_of(features))
 
 
-def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
+def of_model(decoder: Decoder, model: keras.Model, features: Features) -> Answers:
     """Return the answers of a model that maps pixels to calibrated logits.
 
     Its head sees columns like those of `features`. The answers raise an ImageError where files
@@ -343,11 +343,11 @@ def of_model(pixels: Pixels, model: keras.Model, features: Features) -> Answers:
     def said(network: keras.Model, positions: np.ndarray) -> np.ndarray:
         if not len(positions):
             return np.zeros((0, network.output_shape[-1]), np.float32)
-        images = pixels.dataset(positions).batch(pixels.batch_size).prefetch(2)
+        decoded = decoder.dataset(positions).batch(decoder.batch_size).prefetch(2)
         try:
-            return network.predict(images, verbose=0)
+            return network.predict(decoded, verbose=0)
         except tf.errors.OpError:
-            for _ in pixels.batches(positions.tolist(), None):
+            for _ in decoder.batches(positions.tolist(), None):
                 pass  # an ImageError names the files that can't be read any more
             raise
 

@@ -152,26 +152,24 @@ class Transfer:
         """The names of the classes, in the order of the model's outputs."""
         return self.run.classes()
 
-    def predict(self, photos: Any, **options: Any) -> list[Prediction]:
+    def predict(self, data: Any, **options: Any) -> list[Prediction]:
         """Return the class of each photo, and its probability.
 
         Args:
-            photos: paths of files and folders, or one of them; or an array of images as in `fit`.
+            data: paths of files and folders, or one of them; or an array of images as in `fit`.
             options: see `tfxfer.serving.predict`, such as top_k=3, sets=0.9 or unknown=True.
         """
         options = {"trust": self._trusts(), **options}
-        if isinstance(photos, str | PathLike):
-            photos = [photos]
-        if isinstance(photos, list | tuple) and all(
-            isinstance(one, str | PathLike) for one in photos
-        ):
-            return list(serving.predict(self.run.folder, photos, **options))
-        if np.ndim(photos) == 3 and np.shape(photos)[-1] in (3, 4):
+        if isinstance(data, str | PathLike):
+            data = [data]
+        if isinstance(data, list | tuple) and all(isinstance(one, str | PathLike) for one in data):
+            return list(serving.predict(self.run.folder, data, **options))
+        if np.ndim(data) == 3 and np.shape(data)[-1] in (3, 4):
             raise ValueError(
                 "Expected an array of several images. Received: the shape of one image, "
-                f"{np.shape(photos)}. Give image[None]."
+                f"{np.shape(data)}. Give image[None]."
             )
-        read, count = as_files(photos)
+        read, count = as_files(data)
         contents = {str(i): read(i) for i in range(count)}
         return list(serving.predict_contents(self.run.folder, contents, **options))
 

@@ -102,8 +102,8 @@ def extract(
     with closing(Progress(len(todo), progress)) as shown:
 
         def look() -> None:
-            if images := gather(home, cache, bad):
-                shown.update(images)
+            if count := gather(home, cache, bad):
+                shown.update(count)
 
         ended = run(home, runner, arguments, log=log, look=look)
         look()
@@ -141,17 +141,17 @@ def gather(home: str, cache: Cache, bad: dict[str, str] | None = None) -> int:
     Args:
         bad: is filled with the files that can't be decoded: file -> reason.
     """
-    images = 0
+    count = 0
     for path in found(f"{home}/done/*.npz"):
         with np.load(io.BytesIO(read(path)), allow_pickle=False) as parts:
             about = json.loads(str(parts["about"]))
             for i, key in enumerate(about["keys"]):
                 cache.append(key, parts[f"digests{i}"].tolist(), parts[f"rows{i}"])
-        images += about["images"]
+        count += about["images"]
         if bad is not None:
             bad |= about["bad"]
         remove(path)
-    return images
+    return count
 
 
 def run(

@@ -24,7 +24,7 @@ from tfxfer import data, inputs
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, MissingExtraError
-from tfxfer.features import Computation, Pixels, compute_shards, of_plain, of_prefix
+from tfxfer.features import Computation, Decoder, compute_shards, of_plain, of_prefix
 
 try:
     import apache_beam
@@ -139,7 +139,7 @@ class Worker:
             mine = [next(wanted) for _ in how.keys]
             for _, views in compute_shards(
                 how,
-                Pixels(examples, how.takes, self.plan.batch_size),
+                Decoder(examples, how.takes, self.plan.batch_size),
                 mine,
                 bad=bad,
             ):

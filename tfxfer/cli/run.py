@@ -37,12 +37,12 @@ class Recipes(click.Group):
             )
 
         takes_data = any(option.name == "data" for option in own)
-        place = [click.Argument(["photos"], required=False, metavar="[DATA]")]
+        place = [click.Argument(["positional"], required=False, metavar="[DATA]")]
 
         @click.pass_context
-        def callback(context: click.Context, photos: str | None = None, **values: Any) -> None:
-            if photos is not None:
-                values["data"] = data_by_position(context, photos, values["data"])
+        def callback(context: click.Context, positional: str | None = None, **values: Any) -> None:
+            if positional is not None:
+                values["data"] = data_by_position(context, positional, values["data"])
             execute(context, function, name, values=values)
 
         doc = cleandoc(function.__doc__ or "")
@@ -85,15 +85,15 @@ class Recipe(click.Command):
                     formatter.write_dl(rows)
 
 
-def data_by_position(context: click.Context, photos: str, data: str) -> str:
+def data_by_position(context: click.Context, positional: str, data: str) -> str:
     """Take `tfxfer run frozen photos/` as `tfxfer run frozen --data photos/`."""
     given = context.get_parameter_source("data")
     if given is not click.core.ParameterSource.DEFAULT:
         raise click.UsageError(
-            f"The data is given twice, as {photos} and as --data {data}. Give it once.", context
+            f"The data is given twice, as {positional} and as --data {data}. Give it once.", context
         )
     context.set_parameter_source("data", click.core.ParameterSource.COMMANDLINE)
-    return photos
+    return positional
 
 
 def execute(context: click.Context, function: Any, name: str, values: dict[str, Any]) -> None:

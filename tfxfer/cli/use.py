@@ -75,7 +75,7 @@ def predict(
     with as_it_is_for_programs():
         count = serving.write(rows, form, to)
     if to is not None:
-        to_stderr(f"{count:,} {'photo' if count == 1 else 'photos'} -> {to}")
+        to_stderr(f"{count:,} {'photo' if count == 1 else 'given'} -> {to}")
 
 
 def form_of(to: Path | None) -> str:
@@ -90,7 +90,7 @@ def form_of(to: Path | None) -> str:
 
 @click.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.argument("photos", metavar="[DATA]", required=False)
+@click.argument("given", metavar="[DATA]", required=False)
 @click.option(
     "--data",
     help="Labelled photos: folder of class folders, .zip or .tar of one, .csv of path and label, "
@@ -114,15 +114,15 @@ def form_of(to: Path | None) -> str:
 @batch_size_option
 @trust_option
 def evaluate(
-    folder: Path, photos: str | None, data: str | None, form: str, to: Path | None, **options: Any
+    folder: Path, given: str | None, data: str | None, form: str, to: Path | None, **options: Any
 ) -> None:
     """Measure the accuracy on other labelled photos.
 
     RUN is the folder of a finished run. Give the photos as DATA or with --data.
     """
-    if (photos is None) == (data is None):
+    if (given is None) == (data is None):
         raise click.UsageError("Expected the labelled photos once: tfxfer evaluate RUN photos/.")
-    source, kind = str(photos or data), form_of(to)
+    source, kind = str(given or data), form_of(to)
     if not Path(folder, "settings.json").is_file() and Path(source, "settings.json").is_file():
         raise click.UsageError("The run comes first: tfxfer evaluate RUN photos/.")
     own = room("run").open_run(folder).settings().get("data", {}).get("value")

@@ -46,7 +46,7 @@ class Found:
     classes: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
     paths: Sequence[os.PathLike] | None = None
-    kind_name: str = inputs.image.NAME
+    kind_name: str = inputs.DEFAULT
     task: str = tasks.CLASSIFY.NAME
 
     @property
@@ -93,7 +93,7 @@ class Examples:
     paths: tuple[str, ...] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
-    kind_name: str = inputs.image.NAME
+    kind_name: str = inputs.DEFAULT
     task_name: str = tasks.CLASSIFY.NAME
 
     def __len__(self) -> int:
@@ -200,8 +200,8 @@ class Examples:
             `class_names` are the classes, as in `keras.utils.image_dataset_from_directory`.
         """
         # TensorFlow is loaded only here: examples are also read without it.
-        pixels = importlib.import_module("tfxfer.data.pixels")
-        return pixels.as_dataset(
+        decoding = importlib.import_module("tfxfer.data.decoding")
+        return decoding.as_dataset(
             self,
             split,
             network,

@@ -53,15 +53,15 @@ def find_examples(folder: Path, kind: Kind) -> tuple[list[Path], Counter[str], l
         The examples, sorted; the number of other files by ending; and a note for each folder that
         can't be listed.
     """
-    images: list[Path] = []
+    examples: list[Path] = []
     others: Counter[str] = Counter()
     closed: list[str] = []
     for path in _walk(folder, others, closed):
         if is_example(path, kind):
-            images.append(path)
+            examples.append(path)
         else:
             others[path.suffix.lower() or path.name] += 1
-    return sorted(images), others, closed
+    return sorted(examples), others, closed
 
 
 def find_files(paths: Iterable[str | os.PathLike], kind: Kind) -> list[str]:
@@ -75,8 +75,8 @@ def find_files(paths: Iterable[str | os.PathLike], kind: Kind) -> list[str]:
     files: list[str] = []
     for path in (os.fspath(path) for path in paths):
         if os.path.isdir(path):
-            images, others, odd = find_examples(Path(path), kind)
-            files += map(str, images)
+            examples, others, odd = find_examples(Path(path), kind)
+            files += map(str, examples)
             for text in odd:
                 LOG.warning(text)
             if others:
@@ -137,15 +137,15 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
     others: Counter[str] = Counter()
     empty, below = [], {}
     for part, class_folder, top in tops:
-        images, strange, closed = find_examples(top, kind)
+        examples, strange, closed = find_examples(top, kind)
         notes += closed
         others += strange
-        paths += images
-        names += [class_folder.name] * len(images)
-        splits += [part] * len(images)
+        paths += examples
+        names += [class_folder.name] * len(examples)
+        splits += [part] * len(examples)
         place = top.relative_to(folder).as_posix()
-        below[place] = Counter(levels(top, images))
-        if not images:
+        below[place] = Counter(levels(top, examples))
+        if not examples:
             empty.append(f"{place}/")
     stray = _loose(loose, others, kind)
     if not paths:
@@ -246,7 +246,7 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
 
 def _loose(folders: list[Path], others: Counter[str], kind: Kind) -> list[Path]:
     """Return the images that lie directly in `folders`, and count the other files there."""
-    images = []
+    examples = []
     for folder in folders:
         for entry in entries(folder):
             if entry.is_dir():
@@ -254,10 +254,10 @@ def _loose(folders: list[Path], others: Counter[str], kind: Kind) -> list[Path]:
             if hidden(entry.name):
                 others[_hidden_as(entry.name)] += 1
             elif is_example(entry, kind):
-                images.append(entry)
+                examples.append(entry)
             else:
                 others[entry.suffix.lower() or entry.name] += 1
-    return images
+    return examples
 
 
 def _hidden_as(name: str, folder: bool = False) -> str:

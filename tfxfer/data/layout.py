@@ -14,7 +14,7 @@ from tfxfer.data.parts import WORD, part_in, part_of
 from tfxfer.data.pieces import check_pieces
 from tfxfer.errors import DataError
 from tfxfer.files import open_regular
-from tfxfer.inputs import KINDS, Kind
+from tfxfer.inputs import DEFAULT, KINDS, Kind
 
 MOST_OPENED = 20  # files of a folder that are opened to see whether they are images
 DEEPEST = 8  # the most nested folders around the class folders that are searched
@@ -81,9 +81,9 @@ def unwrapped(folder: Path, kind: Kind, part: str = "") -> Path:
 
 
 def find_kind(folder: Path) -> Kind:
-    """Return the first kind of example that a folder holds; the first of all if it holds none."""
-    kinds = list(KINDS.values())
-    return next((kind for kind in kinds if has_examples(folder, kind)), kinds[0])
+    """Return the first kind of example that a folder holds; the default if it holds none."""
+    held = (kind for kind in KINDS.values() if has_examples(folder, kind))
+    return next(held, KINDS[DEFAULT])
 
 
 def is_example(path: str | os.PathLike[str], kind: Kind) -> bool:
@@ -193,7 +193,7 @@ def find_parts(
 def class_folders(folder: Path, kind: Kind) -> bool:
     """Return whether a part holds class folders, which are folders with images.
 
-    A single folder with a name such as `images`, or with that of a part, is not a class folder.
+    A single folder with a name such as `examples`, or with that of a part, is not a class folder.
     """
     below = [entry for entry in subfolders(folder) if has_examples(entry, kind)]
     if len(below) == 1 and (is_kept(below[0].name) or part_in(below[0].name)):
@@ -245,9 +245,9 @@ def examples_in(folders: Sequence[Path], kind: Kind) -> list[Path]:
     ]
 
 
-def hint_of_names(images: Sequence[Path]) -> str:
+def hint_of_names(examples: Sequence[Path]) -> str:
     """Return advice if image names seem to begin with a class, such as cat.0.jpg; else ""."""
-    names = Counter(LAST_NUMBER.sub("", image.stem) for image in images)
+    names = Counter(LAST_NUMBER.sub("", example.stem) for example in examples)
     names.pop("", None)  # names that are only numbers
     if len(names) < 2 or 2 * len(names) > sum(names.values()):
         return ""
@@ -354,10 +354,10 @@ def check_kinds(tops: Sequence[Path], source: str, kind: Kind) -> None:
     for name in names:
         # The word mask can mean a mask that is worn: face/ and face_mask/ can be classes.
         plain = words_of(name) - (DRAWN_WORDS - {"mask"})
-        photos = [other for other in names if plain and words_of(other) == plain]
-        if plain < words_of(name) and photos:
+        drawn_on = [other for other in names if plain and words_of(other) == plain]
+        if plain < words_of(name) and drawn_on:
             raise DataError(
-                f"{source}: by its name, {name}/ holds drawings on the photos in {photos[0]}/, "
+                f"{source}: by its name, {name}/ holds drawings on the photos in {drawn_on[0]}/, "
                 "and is not a class. Move it elsewhere."
             )
     below = {
@@ -382,9 +382,9 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
     """
     said = []
     for name, counts in classes.items():
-        photos_too = any(not is_drawn(below) for below in counts)
+        examples_too = any(not is_drawn(below) for below in counts)
         for below in counts:
-            if fold(below) in DRAWN or (is_drawn(below) and photos_too):
+            if fold(below) in DRAWN or (is_drawn(below) and examples_too):
                 raise DataError(
                     f"{source}: by its name, {name}/{below}/ holds drawings, and not photos to "
                     f"learn from: {counts[below]} images. Move such folders elsewhere, or list the "

@@ -117,7 +117,7 @@ def _place(seed: int, key: str) -> str:
     return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
 
 
-def _too_small(name: str, images: int, grouped: bool, source: str) -> str:
+def _too_small(name: str, count: int, grouped: bool, source: str) -> str:
     name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     tied = (
         "of one group, or tied to other classes by their groups"
@@ -126,7 +126,7 @@ def _too_small(name: str, images: int, grouped: bool, source: str) -> str:
     )
     return (
         f"{source}: the class '{name}' has "
-        f"{'1 image' if images == 1 else f'{images} images, but all {tied}'}, and the data has to "
+        f"{'1 image' if count == 1 else f'{count} images, but all {tied}'}, and the data has to "
         "be split into train, validation and test. Expected at least 2, better 10. Add images, "
         f"remove the class, or make the parts yourself: train/{name}/, test/{name}/."
     )

@@ -16,7 +16,7 @@ from tfxfer.data.parts import part_in
 from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
-from tfxfer.inputs import KINDS, Kind
+from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.limits import MOST_TABLE_BYTES
 
 # Names that other programs give to the two required columns.
@@ -97,10 +97,10 @@ def read_table(path: Path, source: str) -> Found:
 
 
 def _kind_of(files: Sequence[str]) -> Kind:
-    """Return the first kind of which a file has the ending; the first of all if there is none."""
+    """Return the first kind of which a file has the ending; the default if there is none."""
     endings = {Path(file).suffix.lower() for file in files}
-    kinds = list(KINDS.values())
-    return next((kind for kind in kinds if kind.ENDINGS & endings), kinds[0])
+    held = (kind for kind in KINDS.values() if kind.ENDINGS & endings)
+    return next(held, KINDS[DEFAULT])
 
 
 def _files(

@@ -1,6 +1,6 @@
 """Features of every example from the frozen network, kept on disk and looked up by content."""
 
-from tfxfer.data.pixels import Pixels, named, reason
+from tfxfer.data.decoding import Decoder, named, reason
 from tfxfer.features.computation import Computation, compute_shards, key_of, of_plain, of_prefix
 from tfxfer.features.extraction import Extractor, extract, find_missing, plain_values
 from tfxfer.features.progress import Progress
@@ -9,9 +9,9 @@ from tfxfer.features.table import Columns, Features
 __all__ = [
     "Columns",
     "Computation",
+    "Decoder",
     "Extractor",
     "Features",
-    "Pixels",
     "Progress",
     "compute_shards",
     "extract",

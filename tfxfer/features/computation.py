@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.backbone import Prefix
-from tfxfer.data.pixels import Pixels
+from tfxfer.data.decoding import Decoder
 from tfxfer.features.engines import ENGINES, Engine
 from tfxfer.inputs import Input, Kind, find, seed_of
 
@@ -166,7 +166,7 @@ def flatten_maps(batch: np.ndarray) -> np.ndarray:
 
 
 def compute_shards(
-    how: Computation, pixels: Pixels, wanted: Sequence[Sequence[int]], bad: dict[int, str] | None
+    how: Computation, decoder: Decoder, wanted: Sequence[Sequence[int]], bad: dict[int, str] | None
 ) -> Iterator[tuple[int, list[tuple[int, list[int], np.ndarray]]]]:
     """Compute rows batch by batch; the next images are decoded while the engine works.
 
@@ -195,8 +195,8 @@ def compute_shards(
         ]
 
     with ThreadPoolExecutor(1) as pool:
-        for positions, batch in pixels.batches(sorted(set().union(*lacking)), bad):
-            digests, results = [pixels.examples.digests[i] for i in positions], []
+        for positions, batch in decoder.batches(sorted(set().union(*lacking)), bad):
+            digests, results = [decoder.examples.digests[i] for i in positions], []
             for number, view in enumerate(how.views):
                 if rows := [
                     i for i, position in enumerate(positions) if position in lacking[number]

@@ -47,9 +47,9 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
         )
     graph = fold_batch_norm(needed(prefix))
 
-    def features(pixels: tf.Tensor) -> tf.Tensor:
+    def features(inputs: tf.Tensor) -> tf.Tensor:
         return tf.graph_util.import_graph_def(
-            graph, input_map={prefix.input: pixels}, return_elements=[prefix.output], name=""
+            graph, input_map={prefix.input: inputs}, return_elements=[prefix.output], name=""
         )[0]
 
     call = tf.function(
@@ -99,14 +99,14 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     shape = [1, *prefix.takes.shape]
     graph = tf.Graph()
     with graph.as_default():
-        pixels = tf.compat.v1.placeholder(tf.float32, shape, name="one_image")
-        tf.graph_util.import_graph_def(needed(prefix), input_map={prefix.input: pixels}, name="")
+        inputs = tf.compat.v1.placeholder(tf.float32, shape, name="one_image")
+        tf.graph_util.import_graph_def(needed(prefix), input_map={prefix.input: inputs}, name="")
     options = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
     try:
-        model = openvino.convert_model(graph, input=[(pixels.name, shape)], output=[prefix.output])
+        model = openvino.convert_model(graph, input=[(inputs.name, shape)], output=[prefix.output])
         compiled = core.compile_model(model, "CPU", options)
     except Exception as error:  # OpenVINO raises RuntimeError and errors of its own
         raise EngineError(
@@ -122,11 +122,11 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     # for Python's lock, and have hung for ever when other threads ran.
     pool = ThreadPoolExecutor(streams)
 
-    def one(image: np.ndarray) -> np.ndarray:
+    def one(example: np.ndarray) -> np.ndarray:
         request = free.get()
         try:
             # The array outlives the call, so it is shared: a copy of it costs 3 % of the time.
-            request.infer({0: image}, share_inputs=True)
+            request.infer({0: example}, share_inputs=True)
             return request.get_output_tensor(0).data[0].copy()
         finally:
             free.put(request)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, drop_undecodable
-from tfxfer.data.pixels import Pixels, named
+from tfxfer.data.decoding import Decoder, named
 from tfxfer.distribute.workers import Strategy, barrier, place
 from tfxfer.errors import ImageError
 from tfxfer.features.computation import Computation, compute_shards, of_plain, of_prefix
@@ -189,7 +189,7 @@ def fill(
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
     bad: dict[int, str] = {}
-    pixels = Pixels(examples, how.takes, batch_size)
+    decoder = Decoder(examples, how.takes, batch_size)
 
     def keep(at_least: int) -> None:
         for key, (positions, parts) in zip(how.keys, held, strict=True):
@@ -199,14 +199,14 @@ def fill(
                 parts.clear()
 
     with closing(Progress(todo, progress, what)) as shown:
-        for images, views in compute_shards(
-            how, pixels, wanted, bad=bad if skip_bad_images else None
+        for done, views in compute_shards(
+            how, decoder, wanted, bad=bad if skip_bad_images else None
         ):
             for number, positions, rows in views:
                 held[number][0].extend(positions)
                 held[number][1].append(rows)
             keep(per_shard)
-            shown.update(images)
+            shown.update(done)
         keep(1)
     memory.give_back()
     return leave_out(examples, bad)

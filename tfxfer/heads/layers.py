@@ -236,13 +236,13 @@ def join(
         mirror: give the head the mean of the features of the image and of its mirror image, for a
             head that was fitted on such means.
     """
-    pixels = keras.Input(shape, name="pixels")
-    features = backbone(pixels)
+    inputs = keras.Input(shape, name="pixels")
+    features = backbone(inputs)
     if mirror:
         features = keras.layers.Average(name="both_sides")(
-            [features, backbone(Flip(name="mirror")(pixels))]
+            [features, backbone(Flip(name="mirror")(inputs))]
         )
-    return keras.Model(pixels, head(features), name="tfxfer")
+    return keras.Model(inputs, head(features), name="tfxfer")
 
 
 def seen_by_head(model: keras.Model) -> Any | None:

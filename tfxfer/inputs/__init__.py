@@ -5,19 +5,6 @@ input       what one network takes for one example
 image/      images
 """
 
-from tfxfer.inputs import image
-from tfxfer.inputs.input import TELLING, Damage, Files, Input, seed_of
-from tfxfer.inputs.kind import KINDS, Kind, find, of_shape
+import lazy_loader
 
-__all__ = [
-    "KINDS",
-    "TELLING",
-    "Damage",
-    "Files",
-    "Input",
-    "Kind",
-    "find",
-    "image",
-    "of_shape",
-    "seed_of",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

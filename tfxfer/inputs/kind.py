@@ -163,6 +163,7 @@ class Kind(Protocol):
 # A new kind of example is one file, and one row here. Data may hold files of several kinds: they
 # are taken for examples of the first kind that has any.
 KINDS: dict[str, Kind] = {image.NAME: image}
+DEFAULT = image.NAME  # the kind of data that hold no example, and of files of early versions
 
 
 def find(name: str) -> Kind:

@@ -49,7 +49,7 @@ def make_card(folder: Path) -> str:
 def said_of_input(settings: dict[str, Any]) -> str:
     """What the model takes; "" where the settings do not tell, since they are those of a part."""
     try:
-        return inputs.find(settings.get("input", inputs.image.NAME)).restore(settings).described()
+        return inputs.find(settings.get("input", inputs.DEFAULT)).restore(settings).described()
     except ValueError:
         return ""
 

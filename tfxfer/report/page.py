@@ -204,8 +204,8 @@ def make_head(folder: Path) -> str:
             "to {:.1f}&nbsp;% (95&nbsp;% interval).</p>"
         )
         score, low, high = (100 * figures[name] for name in (task.SCORE, "low", "high"))
-        photos = f"{figures['n']:,} {found['called']} photos"
-        parts.append(line.format(score, task.said_of_score(figures, photos), low, high))
+        judged = f"{figures['n']:,} {found['called']} photos"
+        parts.append(line.format(score, task.said_of_score(figures, judged), low, high))
     if found["verdict"]:
         parts.append(Markup("<p>{}</p>").format(found["verdict"]))
     return printable("".join(parts))
@@ -229,7 +229,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["short"] = words.short
-    thumbnails = there(Path(folder) / "thumbnails.zip", embed_image) or {}
+    thumbnails = there(Path(folder) / "thumbnails.zip", embed_pictures) or {}
     task, figures = tasks.find(found["task"]), found["figures"]
     mistakes = (
         review["mistakes"]
@@ -361,7 +361,7 @@ def calibration(path: Path, split: str) -> list[dict[str, Any]]:
     return reliability(found["labels"][mine], found["probabilities"][mine]) if mine.any() else []
 
 
-def embed_image(path: Path) -> dict[str, str]:
+def embed_pictures(path: Path) -> dict[str, str]:
     """Thumbnails as data URLs, by name."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:

@@ -45,8 +45,8 @@ def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> 
     sizes = {split: sum(found.values()) for split, found in counts.items()}
     parts = [f"{sizes[split]:,} {what}" for split, what in SPLITS.items() if sizes.get(split)]
     total = sum(sizes.values())
-    photos = f"{total:,} photo{'' if total == 1 else 's'}"
-    sentence = f"From {photos}: {listed(parts)}." if parts else f"From {photos}."
+    many = f"{total:,} photo{'' if total == 1 else 's'}"
+    sentence = f"From {many}: {listed(parts)}." if parts else f"From {many}."
     made = " ".join(["Made", *filter(None, [made_by(settings)])])
     if value("backbone"):
         made += f" with the pretrained network {one_line(value('backbone'))}"

@@ -59,17 +59,17 @@ class Finished:
             )
         return value
 
-    def kind(self) -> inputs.Kind:
+    def kind(self) -> "inputs.Kind":
         """Return what its examples are."""
         # Earlier versions knew only images.
-        return self._known(lambda values: inputs.find(values.get("input", inputs.image.NAME)))
+        return self._known(lambda values: inputs.find(values.get("input", inputs.DEFAULT)))
 
-    def task(self) -> tasks.Task:
+    def task(self) -> "tasks.Task":
         """Return the kind of its answers."""
         # Earlier versions knew only classes.
         return self._known(lambda values: tasks.find(values.get("task", tasks.CLASSIFY.NAME)))
 
-    def takes(self) -> inputs.Input:
+    def takes(self) -> "inputs.Input":
         """Return the input of its model for one example."""
         kind = self.kind()
         return self._known(kind.restore)

@@ -52,22 +52,22 @@ def of_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
 
     The gradient of a 1 x 1 filter is one product of matrices. All other gradients are TensorFlow's.
     """
-    pixels, filters = op.inputs
-    of_pixels = tf.raw_ops.Conv2DBackpropInput(
-        input_sizes=tf.shape(pixels), filter=filters, out_backprop=upstream, **PLAIN
+    values, filters = op.inputs
+    of_values = tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(values), filter=filters, out_backprop=upstream, **PLAIN
     )
     height, width, inputs, outputs = filters.shape
-    if (height, width) != (1, 1) or inputs != pixels.shape[-1]:
+    if (height, width) != (1, 1) or inputs != values.shape[-1]:
         return [
-            of_pixels,
+            of_values,
             tf.raw_ops.Conv2DBackpropFilter(
-                input=pixels, filter_sizes=tf.shape(filters), out_backprop=upstream, **PLAIN
+                input=values, filter_sizes=tf.shape(filters), out_backprop=upstream, **PLAIN
             ),
         ]
     product = tf.matmul(
-        tf.reshape(pixels, (-1, inputs)), tf.reshape(upstream, (-1, outputs)), transpose_a=True
+        tf.reshape(values, (-1, inputs)), tf.reshape(upstream, (-1, outputs)), transpose_a=True
     )
-    return [of_pixels, tf.reshape(product, filters.shape)]
+    return [of_values, tf.reshape(product, filters.shape)]
 
 
 @tf.RegisterGradient(NAMES["DepthwiseConv2dNative"])
@@ -78,8 +78,8 @@ def of_depthwise_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
     filter is computed from the products of all pairs of positions, added up by their distance. For
     large maps and for narrow filters, both gradients are TensorFlow's.
     """
-    pixels, filters = op.inputs
-    (height, width, channels), (rows, columns, _, multiplier) = pixels.shape[1:], filters.shape
+    values, filters = op.inputs
+    (height, width, channels), (rows, columns, _, multiplier) = values.shape[1:], filters.shape
     if (
         None in (height, width, channels)
         or height * width > PLACES
@@ -88,15 +88,15 @@ def of_depthwise_convolution(op: Any, upstream: tf.Tensor) -> list[tf.Tensor]:
         or not columns % 2
         or multiplier != 1
     ):
-        of_pixels = tf.nn.depthwise_conv2d_backprop_input(
-            tf.shape(pixels), filters, upstream, **PLAIN
+        of_values = tf.nn.depthwise_conv2d_backprop_input(
+            tf.shape(values), filters, upstream, **PLAIN
         )
         return [
-            of_pixels,
-            tf.nn.depthwise_conv2d_backprop_filter(pixels, tf.shape(filters), upstream, **PLAIN),
+            of_values,
+            tf.nn.depthwise_conv2d_backprop_filter(values, tf.shape(filters), upstream, **PLAIN),
         ]
     flat = (-1, height * width, channels)
-    pairs = tf.einsum("nxc,nyc->cxy", tf.reshape(pixels, flat), tf.reshape(upstream, flat))
+    pairs = tf.einsum("nxc,nyc->cxy", tf.reshape(values, flat), tf.reshape(upstream, flat))
     summed = tf.reshape(pairs, (channels, -1)) @ tf.constant(
         distances(height, width, rows, columns=columns)
     )

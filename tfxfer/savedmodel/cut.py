@@ -159,10 +159,10 @@ def batch_sizes(
         return {}
     graph = tf.Graph()
     with graph.as_default():
-        images = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.input_shape))
+        inputs = tf.compat.v1.placeholder(tf.float32, (None, *pretrained.input_shape))
         tf.graph_util.import_graph_def(
             pretrained.inference.graph,
-            input_map={node_of(pretrained.inference.input or ""): images},
+            input_map={node_of(pretrained.inference.input or ""): inputs},
             name="",
         )
     found = {}

@@ -77,20 +77,20 @@ def first_layer(pretrained: Pretrained, levels: Sequence[float]) -> list[np.ndar
     """
     graph = tf.Graph()
     with graph.as_default():
-        pixels = tf.compat.v1.placeholder(tf.float32, (1, *pretrained.input_shape))
-        feed = {node_of(pretrained.inference.input or ""): pixels} | {
+        inputs = tf.compat.v1.placeholder(tf.float32, (1, *pretrained.input_shape))
+        feed = {node_of(pretrained.inference.input or ""): inputs} | {
             f"weight_{i}": tf.constant(pretrained.weights[i].value)
             for i in pretrained.inference.weights
         }
         tf.graph_util.import_graph_def(pretrained.inference.graph, input_map=feed, name="")
-    tensor = next(read_first(pixels), None)
+    tensor = next(read_first(inputs), None)
     if tensor is None or not tensor.dtype.is_floating:
         return None
     with tf.compat.v1.Session(
         graph=graph, config=tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     ) as session:
-        images = [np.full((1, *pretrained.input_shape), level) for level in levels]
-        answers = [session.run(tensor, {pixels: image}) for image in images]
+        batches = [np.full((1, *pretrained.input_shape), level) for level in levels]
+        answers = [session.run(tensor, {inputs: batch}) for batch in batches]
     return [in_the_middle(answer.astype(np.float64)) for answer in answers]
 
 
@@ -105,12 +105,12 @@ def in_the_middle(answer: np.ndarray) -> np.ndarray:
     return places[len(places) // 2]
 
 
-def read_first(pixels: tf.Tensor) -> Iterator[tf.Tensor]:
+def read_first(inputs: tf.Tensor) -> Iterator[tf.Tensor]:
     """Yield the tensors that convolutions or products read directly after the plain operations.
 
     Between the pixels and these tensors there are only operations of `PLAIN`.
     """
-    waiting, seen = [pixels], {pixels.ref()}
+    waiting, seen = [inputs], {inputs.ref()}
     while waiting:
         tensor = waiting.pop(0)
         for operation in tensor.consumers():

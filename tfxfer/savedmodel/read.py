@@ -280,12 +280,12 @@ def trace(
     """
     if hasattr(call, "structured_input_signature"):
         (name,) = call.structured_input_signature[1]
-        return tf.function(lambda images: call(**{name: images})).get_concrete_function(spec)
+        return tf.function(lambda x: call(**{name: x})).get_concrete_function(spec)
     errors = []
     for extra in ({"training": training}, {}) if not training else ({"training": True},):
         try:
             return tf.function(
-                lambda images, extra=extra: call(images, **extra, **arguments)
+                lambda x, extra=extra: call(x, **extra, **arguments)
             ).get_concrete_function(spec)
         except (ValueError, TypeError) as error:
             errors.append(error)
@@ -295,7 +295,7 @@ def trace(
         {name for c in call.__call__.concrete_functions for name in c.structured_input_signature[1]}
     )
     detail = (
-        f"Received arguments {sorted(arguments)}; its call takes {names or 'images only'}."
+        f"Received arguments {sorted(arguments)}; its call takes {names or 'x only'}."
         if arguments
         else str(errors[-1]).strip().splitlines()[0]
     )

@@ -34,7 +34,7 @@ FUNCTIONS = ("builtins", "keras.activations", "keras.ops")
 OPERATIONS = "keras.src.ops."  # module of the operations that keras.ops makes of symbolic tensors
 FUNCTIONAL = ("keras.src.models.functional", "Functional")
 # Layers that no network for images needs: they run programs, or hold words.
-NOT_FOR_IMAGES = {
+NOT_SERVED = {
     "FlaxLayer",
     "IntegerLookup",
     "JaxLayer",
@@ -159,7 +159,7 @@ def is_part(module: str, name: str) -> bool:
     """Whether a Keras class is one that networks for images are made of."""
     if (module, name) == FUNCTIONAL or module.startswith(OPERATIONS):
         return True
-    if module not in CLASSES or name in NOT_FOR_IMAGES:
+    if module not in CLASSES or name in NOT_SERVED:
         return False
     place = functools.reduce(getattr, module.split(".")[1:], keras)
     return isinstance(getattr(place, name, None), type)

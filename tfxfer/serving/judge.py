@@ -240,7 +240,7 @@ def load_labelled(
     if not isinstance(source, Examples) and same(
         run.settings().get("data", {}).get("value"), source
     ):
-        source = load_own_images(run, data_dir)
+        source = load_own_examples(run, data_dir)
     if isinstance(source, Examples):
         return Found(
             files=source.files,
@@ -254,7 +254,7 @@ def load_labelled(
     return found
 
 
-def load_own_images(
+def load_own_examples(
     run: Finished, data_dir: str | os.PathLike | None, examples: Examples | None = None
 ) -> Examples:
     """Return the run's own images, as it split them.

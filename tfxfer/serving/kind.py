@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tfxfer.errors import ServingError
 from tfxfer.files import read_regular
-from tfxfer.inputs import Kind, find, image
+from tfxfer.inputs import DEFAULT, Kind, find
 from tfxfer.run import Finished
 from tfxfer.serving.place import EXTRA, latest
 
@@ -25,7 +25,7 @@ def kind_of(folder: Path) -> Kind:
     version = folder if (folder / "saved_model.pb").is_file() else latest(folder)
     path = (version or folder) / EXTRA / KIND
     if not path.is_file():  # an export of an earlier version, which knew only images
-        return find(image.NAME)
+        return find(DEFAULT)
     name = read_regular(path, 1000).decode("utf-8", "replace").strip()
     try:
         return find(name)

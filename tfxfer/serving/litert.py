@@ -23,7 +23,7 @@ from tfxfer import savedmodel
 from tfxfer.data import Examples
 from tfxfer.data.folds import few
 from tfxfer.errors import DataError, MissingExtraError, ServingError
-from tfxfer.features import Pixels
+from tfxfer.features import Decoder
 from tfxfer.heads.layers import seen_by_head
 from tfxfer.inputs import seed_of
 from tfxfer.inputs.image import ImageInput
@@ -31,7 +31,7 @@ from tfxfer.process.quiet import quiet
 from tfxfer.run import Finished, open_run
 from tfxfer.serving import metadata
 from tfxfer.serving.export import check_accuracy, extras
-from tfxfer.serving.judge import load_own_images
+from tfxfer.serving.judge import load_own_examples
 from tfxfer.serving.model import load_model
 from tfxfer.serving.place import placed
 from tfxfer.tasks import Task
@@ -130,7 +130,7 @@ class Judging:
     cropped: whether the judged images are crops, because the model has trained on these images.
     """
 
-    pixels: Pixels
+    pixels: Decoder
     calibration: np.ndarray
     judged: np.ndarray
     cropped: bool
@@ -202,13 +202,13 @@ def prepare_judging(
         ImageError: some of them can't be decoded, and are not to be left out.
     """
     try:
-        examples = load_own_images(run, data_dir, data)
+        examples = load_own_examples(run, data_dir, data)
     except DataError as error:
         raise DataError(
             f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}"
         ) from error
     settings = run.settings()
-    pixels, seed = Pixels(examples, takes, 32), settings["seed"]["value"]
+    pixels, seed = Decoder(examples, takes, 32), settings["seed"]["value"]
     train, validation = examples.where("train"), examples.where("validation")
     calibration = draw_sample(examples, train, CALIBRATION, seed=seed)
     rest = np.setdiff1d(train, calibration)

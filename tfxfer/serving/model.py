@@ -85,11 +85,11 @@ class Network:
 
         The row of an image that was left out is zeros.
         """
-        pixels, places = self.decode(encoded)
+        decoded, places = self.decode(encoded)
         count = tf.shape(encoded)[:1]
         return {
             name: tf.scatter_nd(places[:, None], rows, tf.concat([count, tf.shape(rows)[1:]], 0))
-            for name, rows in self.call(pixels).items()
+            for name, rows in self.call(decoded).items()
         }
 
 
@@ -309,12 +309,12 @@ def constant(
     network = keras.Model(model.inputs, outputs)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)], autograph=False)
-    def call(pixels):
-        n = tf.shape(pixels)[0]
+    def call(decoded):
+        n = tf.shape(decoded)[0]
         # TensorFlow's fused convolutions fail on an empty batch. It is replaced by a black image,
         # whose answer is dropped.
         logits, *seen = network(
-            tf.cond(n > 0, lambda: pixels, lambda: tf.zeros((1, *shape))), training=False
+            tf.cond(n > 0, lambda: decoded, lambda: tf.zeros((1, *shape))), training=False
         )
         answers = [task.prediction_tensor(logits)]
         answers += [tf.cast(values, tf.float32) for values in seen]
@@ -323,7 +323,7 @@ def constant(
         return [values[:n] for values in answers]
 
     function = savedmodel.with_constants(call.get_concrete_function())
-    return lambda pixels: dict(zip(names, function(pixels), strict=True)), tuple(names)
+    return lambda decoded: dict(zip(names, function(decoded), strict=True)), tuple(names)
 
 
 def strangeness(features: tf.Tensor, thresholds: Doubt) -> tf.Tensor:
@@ -351,7 +351,7 @@ def decoder(takes: Input, bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf
     spec = tf.TensorSpec(takes.shape, tf.float32)
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-    def pixels(one: tf.Tensor) -> tf.Tensor:
+    def decode_one(one: tf.Tensor) -> tf.Tensor:
         return takes.decode(one)
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
@@ -368,13 +368,13 @@ def decoder(takes: Input, bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf
 
         def completed() -> tf.Tensor:  # large images, one after the other
             left = tf.where(large)
-            images = tf.map_fn(
-                pixels,
+            large_ones = tf.map_fn(
+                decode_one,
                 tf.gather_nd(inputs, left),
                 fn_output_signature=spec,
                 parallel_iterations=1,
             )
-            return tf.tensor_scatter_nd_update(found, left, images)
+            return tf.tensor_scatter_nd_update(found, left, large_ones)
 
         whole = tf.cond(tf.reduce_any(large), completed, lambda: found)
         return whole, tf.range(tf.size(inputs))
@@ -389,11 +389,11 @@ def decoder(takes: Input, bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf
         numbered = tf.data.Dataset.from_tensor_slices((tf.range(count), inputs))
 
         def load(place: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            image, large = unless_large(one)
-            return place, image, tf.cond(large, lambda: one, lambda: b"")
+            example, large = unless_large(one)
+            return place, example, tf.cond(large, lambda: one, lambda: b"")
 
-        def complete(place: tf.Tensor, image: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return place, tf.cond(left == b"", lambda: image, lambda: pixels(left))
+        def complete(place: tf.Tensor, one: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return place, tf.cond(left == b"", lambda: one, lambda: decode_one(left))
 
         # The second step decodes what `load` leaves, one image at a time.
         decoded = numbered.map(load, num_parallel_calls=PARALLEL).map(complete)

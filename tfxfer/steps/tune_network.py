@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfxfer import outcome, tuning
 from tfxfer.backbone import Backbone
-from tfxfer.features import Features, Pixels
+from tfxfer.features import Decoder, Features
 from tfxfer.run import Run
 from tfxfer.run.attempt import Failure, attempt, keep
 from tfxfer.steps.extraction import Extracted
@@ -96,7 +96,7 @@ def whole_network(
         augment: kinds of augmentation of the photos.
         service: address of a tf.data service that reads and decodes them.
     """
-    return tuning.from_pixels(
+    return tuning.from_examples(
         extracted.network,
         extracted.features,
         augment=augment,
@@ -197,9 +197,9 @@ def settle(found: Competition, features: Features, network: Backbone, run: Run) 
     )
     layer = found.fitted.layer()
     model = found.model or joined(network, taps, layer, features)
-    pixels = Pixels(features.examples, network.takes, run.common.batch_size)
+    decoder = Decoder(features.examples, network.takes, run.common.batch_size)
     if found.model:
-        answers = outcome.of_model(pixels, model, features)
+        answers = outcome.of_model(decoder, model, features)
     else:
         answers = outcome.of_head(features, layer)
     if chosen_of(found) == "averaged":  # its last columns are the frozen network's own output

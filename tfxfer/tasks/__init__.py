@@ -8,16 +8,6 @@ sets        prediction sets: several classes, with the promise that the right on
 scores      the paired comparison of scores, for every kind of answer
 """
 
-from tfxfer.tasks.scores import chance_error, paired, smoothed_difference
-from tfxfer.tasks.task import CLASSIFY, TASKS, Task, calibrated_loss, find
+import lazy_loader
 
-__all__ = [
-    "CLASSIFY",
-    "TASKS",
-    "Task",
-    "calibrated_loss",
-    "chance_error",
-    "find",
-    "paired",
-    "smoothed_difference",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -171,9 +171,9 @@ def prediction_losses(predictions: np.ndarray, targets: np.ndarray) -> np.ndarra
     return -np.log(predictions[np.arange(len(targets)), targets])
 
 
-def said_of_score(figures: Mapping[str, Any], photos: str) -> str:
+def said_of_score(figures: Mapping[str, Any], judged: str) -> str:
     """Return what the accuracy is a share of."""
-    return f"of {photos} got the right class"
+    return f"of {judged} got the right class"
 
 
 def more_said(figures: Mapping[str, Any]) -> list[str]:

@@ -112,12 +112,12 @@ class Task(Protocol):
         Figures of each output, if there are any, are in "classes".
         """
 
-    def said_of_score(self, figures: Mapping[str, Any], photos: str) -> str:
+    def said_of_score(self, figures: Mapping[str, Any], judged: str) -> str:
         """Return the end of a sentence that begins with the score in percent.
 
         Args:
             figures: those of `share`.
-            photos: what was judged, such as "153 test photos".
+            judged: what was judged, such as "153 test photos".
         """
 
     def more_said(self, figures: Mapping[str, Any]) -> list[str]:

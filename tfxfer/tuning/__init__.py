@@ -5,7 +5,7 @@ optimizers   learning rates by stage
 checkpoint   the state of a training on disk
 training     one training with `fit`, which can be killed and goes on with the same result
 source       what is trained, and its batches
-pixel_source, activation_source   the two kinds: from the images, or from activations
+input_source, activation_source   the two kinds: from the examples, or from activations
 augmentation which augmentations leave the labels alone
 activations  the output of the frozen stages, computed once
 guard        which examples judge which model, and the verdict

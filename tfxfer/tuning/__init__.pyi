@@ -12,7 +12,7 @@ from .competition import compete as compete
 from .guard import Plan as Plan
 from .guard import Verdict as Verdict
 from .guard import plan as plan
-from .pixel_source import from_pixels as from_pixels
+from .input_source import from_examples as from_examples
 from .setting import epochs_for as epochs_for
 from .source import Source as Source
 from .training import HeldOut as HeldOut

@@ -127,9 +127,9 @@ class ActivationSource:
         mirror: bool,
     ) -> keras.Model:
         """See `Source`. What lies before the last stages is computed once for both models."""
-        pixels = keras.Input(self.network.entry_shape, name="pixels")
+        inputs = keras.Input(self.network.entry_shape, name="pixels")
         front = self.network.front(self.unfreeze, frozen.taps)
-        rows = [front(image) for image in sides_of(pixels, mirror)]
+        rows = [front(side) for side in sides_of(inputs, mirror)]
         width = math.prod(self.rest.entry_shape)
         early = rows[0].shape[-1] - width
         alone = TakeColumns(0, width, name="activations_alone")
@@ -145,7 +145,7 @@ class ActivationSource:
         ]
         head = scale_logits(model.get_layer(fitted.name), share)
         seen = features_of_both(tuned(activations[0]), sides)
-        return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
+        return keras.Model(inputs, both_heads(head, frozen)(seen), name="tfxfer")
 
 
 def trained_part(model: keras.Model) -> Backbone:

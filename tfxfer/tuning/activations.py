@@ -21,7 +21,7 @@ from tfxfer.data import Examples
 from tfxfer.data.folds import sample
 from tfxfer.distribute.workers import Strategy, broadcast_from_chief, place
 from tfxfer.errors import SavedModelError, TuningError
-from tfxfer.features import Extractor, Features, Pixels
+from tfxfer.features import Decoder, Extractor, Features
 from tfxfer.features.engines import ENGINES
 from tfxfer.files import appear
 from tfxfer.heads import choose
@@ -29,7 +29,7 @@ from tfxfer.savedmodel.stages import ONLY_ONE
 from tfxfer.tasks import paired
 from tfxfer.tuning.activation_source import ActivationSource
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.pixel_source import from_pixels
+from tfxfer.tuning.input_source import from_examples
 from tfxfer.tuning.source import Source
 
 Kept: TypeAlias = Literal["float16", "float32"]
@@ -153,7 +153,7 @@ def last_stages(
             same inputs, even if disk or speed would now lead to another decision.
     """
     whole = replace(
-        from_pixels(
+        from_examples(
             network, features, augment=augment if views else (), batch_size=extract.batch_size
         ),
         unfreeze=stages,
@@ -238,11 +238,11 @@ class Cut:
 
     def said(self, views: int) -> str:
         """Return one sentence on what is kept."""
-        images = len(self.used) + views * len(self.plan.everything)
-        half = images * self.prefix.width * 2
+        count = len(self.used) + views * len(self.plan.everything)
+        half = count * self.prefix.width * 2
         return (
             f"What the network computes up to {self.before} is kept for all epochs: "
-            f"{self.prefix.width:,} numbers for each of {images:,} images, {size(half)} in float16 "
+            f"{self.prefix.width:,} numbers for each of {count:,} images, {size(half)} in float16 "
             f"or {size(2 * half)} in float32"
         )
 
@@ -301,8 +301,8 @@ class Cut:
     @property
     def seconds(self) -> float:
         """How many seconds the first part takes for a photo, without the time to decode it."""
-        pixels = Pixels(self.examples, self.network.takes, self.extract.batch_size)
-        return time_computing(pixels, self.prefix, self.extract)
+        decoder = Decoder(self.examples, self.network.takes, self.extract.batch_size)
+        return time_computing(decoder, self.prefix, self.extract)
 
     def source(self, dtype: Kept, views: int) -> ActivationSource:
         """Return the source for training the rest, with `views` altered copies of each photo."""
@@ -419,9 +419,9 @@ def time_reading(rows: Features) -> float:
     return (time.perf_counter() - began) / len(rows)
 
 
-def time_computing(pixels: Pixels, prefix: Prefix, extract: Extractor) -> float:
+def time_computing(decoder: Decoder, prefix: Prefix, extract: Extractor) -> float:
     """Return how many seconds it takes to compute one row, without the time to decode it."""
-    positions, batch = next(iter(pixels.batches(range(min(len(pixels.examples), 32)), {})))
+    positions, batch = next(iter(decoder.batches(range(min(len(decoder.examples), 32)), {})))
     run = ENGINES[extract.engine](prefix, extract.precision)
     run(batch)
     began = time.perf_counter()

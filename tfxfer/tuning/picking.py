@@ -92,7 +92,7 @@ def measure_seconds(
     whole_network = any(one.source.unfreeze == "all" for one in settings)
     for one in sorted(settings, key=lambda one: one.source.unfreeze != "all"):
         fold = prepare_fold(one, way, head, seen=seen, held=held)
-        seconds[one.source] = seconds_of_an_image(fold)
+        seconds[one.source] = seconds_of_an_example(fold)
         if whole_network:
             del fold
             way.keep_models_of(None)
@@ -148,9 +148,9 @@ class Trials:
         self.losses[setting] = loss
         return loss
 
-    def has_time_for(self, setting: Setting, images: int, more: float = 0.0) -> bool:
+    def has_time_for(self, setting: Setting, count: int, more: float = 0.0) -> bool:
         """Whether there is time to try a setting, and then to train it in full: `Costs.fits`."""
-        if self.costs.fits(setting, images, more):
+        if self.costs.fits(setting, count, more):
             return True
         LOG.info("not tried, for there is no time for it: %s", setting)
         return False
@@ -172,10 +172,10 @@ def try_rates(trials: Trials, first: Setting, rates: Sequence[float]) -> Setting
 
 def try_depths(trials: Trials, best: Setting, depths: Sequence[Setting]) -> Setting:
     """Train more and more stages, as long as the loss falls."""
-    images = len(trials.seen) * trials.epochs
+    count = len(trials.seen) * trials.epochs
     for setting in depths:
         deeper = replace(setting, rate=best.rate)
-        if not trials.has_time_for(deeper, images) or trials.better_of(best, deeper) is best:
+        if not trials.has_time_for(deeper, count) or trials.better_of(best, deeper) is best:
             break
         best = deeper
     return best
@@ -184,8 +184,8 @@ def try_depths(trials: Trials, best: Setting, depths: Sequence[Setting]) -> Sett
 def try_more_epochs(trials: Trials, best: Setting) -> Setting:
     """Try twice as many epochs, where the user has not said how many."""
     longer = replace(best, times=2)
-    images = len(trials.seen) * trials.epochs * longer.times
-    if can_last_longer(best, trials.way) and trials.has_time_for(longer, images):
+    count = len(trials.seen) * trials.epochs * longer.times
+    if can_last_longer(best, trials.way) and trials.has_time_for(longer, count):
         best = trials.better_of(best, longer)
     return best
 
@@ -195,8 +195,8 @@ def try_views(trials: Trials, best: Setting) -> Setting:
     way, measure = trials.way, best.source.seconds_of_views
     if not (is_cheap(best) and best.source.more_views and measure):
         return best
-    images = len(trials.seen) * trials.epochs * best.times
-    if not trials.has_time_for(best, images, broadcast_from_chief(way.strategy, measure)):
+    count = len(trials.seen) * trials.epochs * best.times
+    if not trials.has_time_for(best, count, broadcast_from_chief(way.strategy, measure)):
         return best
     source = best.source.more_views()
     trials.costs.seconds[source] = trials.costs.seconds[best.source]
@@ -228,7 +228,7 @@ def can_last_longer(setting: Setting, way: Way) -> bool:
     return is_cheap(setting) and 2 * way.epochs <= way.longest
 
 
-def seconds_of_an_image(fold: Fold) -> float:
+def seconds_of_an_example(fold: Fold) -> float:
     """Measure how many seconds one step takes for each of its images.
 
     The step has run before, so the time to build it is not measured.
@@ -268,47 +268,47 @@ class Costs:
     plan: Plan
     way: Way
 
-    def training(self, setting: Setting, images: int) -> float:
+    def training(self, setting: Setting, count: int) -> float:
         """Return the seconds of one training."""
         if setting.before is None:
-            return images * self.way.epochs * setting.times * self.seconds[setting.source]
-        more = images * self.way.fewer * self.seconds[setting.source]
-        return self.training(setting.before, images) + more
+            return count * self.way.epochs * setting.times * self.seconds[setting.source]
+        more = count * self.way.fewer * self.seconds[setting.source]
+        return self.training(setting.before, count) + more
 
     def judged(self, setting: Setting) -> float:
         """Return the seconds of the trainings that are judged, and of the final one."""
         sizes = [len(seen) for seen, _ in self.plan.folds]
         if len(sizes) > 1 or self.plan.taken:
             sizes.append(len(self.plan.everything))
-        return sum(self.training(setting, images) for images in sizes)
+        return sum(self.training(setting, count) for count in sizes)
 
     def longest(self, setting: Setting) -> Setting:
         """Return the setting with the largest number of epochs that is tried."""
         return replace(setting, times=2) if can_last_longer(setting, self.way) else setting
 
-    def tries_of_more(self, setting: Setting, images: int) -> float:
+    def tries_of_more(self, setting: Setting, count: int) -> float:
         """Return the seconds that it takes to try more epochs and altered copies."""
-        seconds = images * setting.times * self.seconds[setting.source]
+        seconds = count * setting.times * self.seconds[setting.source]
         tries = seconds if setting.times > 1 else 0.0
         if is_cheap(setting) and (measure := setting.source.seconds_of_views):
             tries += seconds + broadcast_from_chief(self.way.strategy, measure)
         return tries
 
-    def fits(self, setting: Setting, images: int, more: float = 0.0) -> bool:
-        """Whether there is time to try a setting on `images` images, and then to train it in full.
+    def fits(self, setting: Setting, count: int, more: float = 0.0) -> bool:
+        """Whether there is time to try a setting on `count` images, and then to train it in full.
 
         Args:
             more: seconds that something else takes before.
         """
-        needed = images * self.seconds[setting.source] + self.judged(setting) + more
+        needed = count * self.seconds[setting.source] + self.judged(setting) + more
         until = self.way.until
         return broadcast_from_chief(self.way.strategy, lambda: time.monotonic() + needed < until)
 
     def said(
-        self, settings: Sequence[Setting], rates: Sequence[float], images: int, short: int
+        self, settings: Sequence[Setting], rates: Sequence[float], count: int, short: int
     ) -> str:
         """Return one sentence on how long everything takes."""
-        first, passes = settings[0], images * short
+        first, passes = settings[0], count * short
         least = len(rates) * passes * self.seconds[first.source] + self.judged(first)
         most = least + sum(passes * self.seconds[one.source] for one in settings[1:])
         depths = [self.longest(one) for one in settings if one.source.unfreeze != "all"]

@@ -44,14 +44,14 @@ DECAY = 0.9
 WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
 
 
-def epochs_for(images: int, batch_size: int, views: int = 0) -> int:
+def epochs_for(count: int, batch_size: int, views: int = 0) -> int:
     """Return how many epochs a training has by default: with fewer images each is seen more often.
 
     Args:
         views: augmented views of each image, which take turns with the images themselves.
     """
     fewest, most = EPOCHS
-    needed = math.ceil(ENOUGH_STEPS * batch_size / max(images, 1))
+    needed = math.ceil(ENOUGH_STEPS * batch_size / max(count, 1))
     return max(fewest, min(needed, most), views + 1)
 
 
@@ -128,10 +128,10 @@ class Way:
                 del self.made[source]
         memory.give_back()
 
-    def look(self, images: int) -> int:
+    def look(self, count: int) -> int:
         """Return the epochs of a first, short training of the whole network."""
         epochs, steps = LOOK
-        return min(self.fewer, max(epochs, math.ceil(steps * self.batch_size / images)))
+        return min(self.fewer, max(epochs, math.ceil(steps * self.batch_size / count)))
 
     def late(self) -> bool:
         """Whether the time is up, by the clock of the main worker."""

@@ -1,6 +1,6 @@
 """What is trained: a model of a fitted head and the stages below it, and its batches.
 
-There are two kinds. A `PixelSource` runs the whole network, and an `ActivationSource` starts from
+There are two kinds. An `InputSource` runs the whole network, and an `ActivationSource` starts from
 the output of the frozen stages, kept on disk.
 """
 
@@ -109,9 +109,9 @@ def count_pieces(at_once: int, batch_size: int, strategy: Strategy) -> int:
     return math.ceil(batch_size / at_once)
 
 
-def sides_of(pixels: keras.KerasTensor, mirror: bool) -> list[keras.KerasTensor]:
+def sides_of(inputs: keras.KerasTensor, mirror: bool) -> list[keras.KerasTensor]:
     """Return the image, and its mirror image where it is asked for."""
-    return [pixels, Flip(name="mirror")(pixels)] if mirror else [pixels]
+    return [inputs, Flip(name="mirror")(inputs)] if mirror else [inputs]
 
 
 def features_of_both(

@@ -17,7 +17,7 @@ from tfxfer.process.pipelines import as_one_operation, without_autotuning
 NAMED = 20  # files that a message names
 
 
-class Pixels:
+class Decoder:
     """The examples' pixels, which tf.data decodes before they are asked for."""
 
     def __init__(
@@ -59,17 +59,17 @@ class Pixels:
                 decoded = self._unless_large(todo).batch(self.batch_size).prefetch(2)
                 for batch, large in decoded.as_numpy_iterator():
                     positions = todo[done : done + self.batch_size]
-                    pixels = self._completed(batch, large, positions)
-                    if len(pixels) < self.batch_size:
-                        pixels = np.concatenate(
+                    values = self._completed(batch, large, positions)
+                    if len(values) < self.batch_size:
+                        values = np.concatenate(
                             [
-                                pixels,
+                                values,
                                 np.zeros(
-                                    (self.batch_size - len(pixels), *pixels.shape[1:]), np.float32
+                                    (self.batch_size - len(values), *values.shape[1:]), np.float32
                                 ),
                             ]
                         )
-                    yield positions, pixels
+                    yield positions, values
                     done += len(positions)
             except (tf.errors.OpError, OSError, ValueError):
                 found = self._undecodable(todo[done : done + self.batch_size])
@@ -89,7 +89,7 @@ class Pixels:
     def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The images one by one, float32 [H, W, 3]; large ones are decoded one at a time."""
         positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        return without_autotuning(self.decoded(positions).map(lambda position, image: image))
+        return without_autotuning(self.decoded(positions).map(lambda position, one: one))
 
     def decoded(self, positions: tf.data.Dataset) -> tf.data.Dataset:
         """Each position of a dataset with its image, float32 [H, W, 3]."""
@@ -98,33 +98,33 @@ class Pixels:
             return position, *self.decode_unless_large(self._read(position))
 
         def complete(
-            position: tf.Tensor, pixels: tf.Tensor, large: tf.Tensor
+            position: tf.Tensor, values: tf.Tensor, large: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
-            image = tf.cond(large, lambda: self.decode(self._read(position)), lambda: pixels)
-            return position, tf.ensure_shape(image, self.takes.shape)
+            one = tf.cond(large, lambda: self.decode(self._read(position)), lambda: values)
+            return position, tf.ensure_shape(one, self.takes.shape)
 
         return positions.map(begin, num_parallel_calls=tf.data.AUTOTUNE).map(complete)
 
     def _unless_large(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The images, float32 [H, W, 3], and whether each is so large that it was not decoded."""
         found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        images = found.map(
+        found_ones = found.map(
             lambda position: self.decode_unless_large(self._read(position)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return without_autotuning(images)
+        return without_autotuning(found_ones)
 
     def _read(self, position: tf.Tensor) -> tf.Tensor:
         encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
         return tf.ensure_shape(encoded, ())
 
-    def _completed(self, pixels: np.ndarray, large: np.ndarray, positions: list[int]) -> np.ndarray:
+    def _completed(self, values: np.ndarray, large: np.ndarray, positions: list[int]) -> np.ndarray:
         """The batch with its large images filled in, which are decoded one after the other."""
         if large.any():
-            pixels = pixels.copy()
+            values = values.copy()
             for i in np.flatnonzero(large).tolist():
-                pixels[i] = self.decode(self.read(positions[i]))
-        return pixels
+                values[i] = self.decode(self.read(positions[i]))
+        return values
 
     def _undecodable(self, positions: Sequence[int]) -> dict[int, str]:
         found = {}
@@ -154,12 +154,12 @@ def as_dataset(
 ) -> tf.data.Dataset:
     """Return batches of the images and labels of one split; see `Examples.dataset`."""
     indices = examples.where(split)
-    pixels = Pixels(examples, network.takes, batch_size)
+    values = Decoder(examples, network.takes, batch_size)
     positions = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64))
     if shuffle and len(indices):
         positions = positions.shuffle(len(indices), seed, reshuffle_each_iteration=True)
     labels = tf.constant(examples.labels)
-    labelled = pixels.decoded(positions).map(lambda i, image: (image, tf.gather(labels, i)))
+    labelled = values.decoded(positions).map(lambda i, one: (one, tf.gather(labels, i)))
     found = without_autotuning(labelled.batch(batch_size).prefetch(2))
     found.class_names = list(examples.classes)  # as `image_dataset_from_directory` has them
     return found

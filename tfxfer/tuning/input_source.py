@@ -16,7 +16,7 @@ from tfxfer.data.duplicates import shown
 from tfxfer.distribute import dataservice
 from tfxfer.distribute.workers import Strategy, make_batches, order
 from tfxfer.errors import DataError
-from tfxfer.features import Features, Pixels
+from tfxfer.features import Decoder, Features
 from tfxfer.heads import Averaged, Fitted
 from tfxfer.heads.layers import join
 from tfxfer.inputs import seed_of
@@ -35,14 +35,14 @@ IN_MEMORY = 512 * 1024**2  # bytes of decoded images that are kept for all epoch
 AT_ONCE = 4 * 224 * 224  # pixels that a CPU trains on at once: their activations take 0.3 GB
 
 
-def from_pixels(
+def from_examples(
     network: Backbone,
     features: Features,
     *,
     augment: tuple[str, ...] = (),
     batch_size: int = 32,
     service: str | None = None,
-) -> "PixelSource":
+) -> "InputSource":
     """Return the source for training the whole network from the images of `features`.
 
     In training, images are augmented anew in each epoch. With `service`, the host:port of a tf.data
@@ -53,9 +53,9 @@ def from_pixels(
             decode.
     """
     examples = features.examples
-    return PixelSource(
+    return InputSource(
         network=network,
-        pixels=Pixels(examples, network.takes, batch_size),
+        decoder=Decoder(examples, network.takes, batch_size),
         has_taps=bool(features.tap_widths),
         augment=augment,
         service=service,
@@ -64,17 +64,17 @@ def from_pixels(
 
 
 @dataclass(frozen=True, eq=False)
-class PixelSource:
+class InputSource:
     """The whole network is trained; see `Source`.
 
-    pixels: decodes the images.
+    decoder: decodes the images.
     has_taps: whether the frozen model uses taps.
     augment: kinds of augmentation, which change with each epoch.
     service: address of a tf.data service that reads the images; `paths` are their files.
     """
 
     network: Backbone
-    pixels: Pixels
+    decoder: Decoder
     has_taps: bool
     augment: tuple[str, ...]
     service: str | None
@@ -87,7 +87,7 @@ class PixelSource:
     @property
     def examples(self) -> Examples:
         """All examples."""
-        return self.pixels.examples
+        return self.decoder.examples
 
     @property
     def task(self) -> Task:
@@ -122,13 +122,13 @@ class PixelSource:
     @cached_property
     def decoded(self) -> tf.Tensor:
         """These images as they are kept in memory, so that no epoch decodes them again."""
-        return decode(self.pixels, self.seen)
+        return decode(self.decoder, self.seen)
 
-    def images(self, rows: np.ndarray) -> tf.data.Dataset:
+    def read_at(self, rows: np.ndarray) -> tf.data.Dataset:
         """Return the images at some positions, one by one."""
-        takes = self.pixels.takes
+        takes = self.decoder.takes
         if not self.fits or not np.isin(rows, self.seen).all():
-            return self.pixels.dataset(rows).map(lambda x: takes.unpack(takes.pack(x)))
+            return self.decoder.dataset(rows).map(lambda x: takes.unpack(takes.pack(x)))
         loaded = self.decoded
         return tf.data.Dataset.from_tensor_slices(np.searchsorted(self.seen, rows)).map(
             lambda at: takes.unpack(tf.gather(loaded, at))
@@ -169,7 +169,7 @@ class PixelSource:
     def labelled(self, rows: np.ndarray, draw: int) -> tf.data.Dataset:
         """Return images, each with its seed and its code."""
         rest = tf.data.Dataset.from_tensor_slices((self.seeds(rows, draw), self.codes[rows]))
-        return tf.data.Dataset.zip((self.images(rows), rest))
+        return tf.data.Dataset.zip((self.read_at(rows), rest))
 
     def view(self, x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Augment a batch of images, which comes with seeds and codes."""
@@ -182,7 +182,7 @@ class PixelSource:
         """Return batches that a tf.data service reads, decodes and augments."""
         files, codes = tf.constant(self.paths), self.codes
         seeds = tf.constant(self.seeds(np.arange(len(self.examples)), draw))
-        takes = self.pixels.takes
+        takes = self.decoder.takes
         shape = tf.TensorSpec(self.network.entry_shape, tf.float32)
 
         def one(i: tf.Tensor) -> tf.Tensor:
@@ -196,7 +196,7 @@ class PixelSource:
 
     def answers(self, model: keras.Model, rows: np.ndarray, size: int) -> np.ndarray:
         """See `Source`."""
-        return predict_answers(model, rows, size, examples=self.images)
+        return predict_answers(model, rows, size, examples=self.read_at)
 
     def finish(self, model: keras.Model, fitted: Fitted) -> keras.Model:
         """See `Source`."""
@@ -215,12 +215,12 @@ class PixelSource:
         """See `Source`."""
         tuned, part = self.build(fitted)
         tuned.set_weights(model.get_weights())
-        pixels = keras.Input(self.network.entry_shape, name="pixels")
+        inputs = keras.Input(self.network.entry_shape, name="pixels")
         unchanged = self.network.tapped(frozen.taps if self.has_taps else None)
-        sides = [[unchanged(image)] for image in sides_of(pixels, mirror)]
+        sides = [[unchanged(side)] for side in sides_of(inputs, mirror)]
         head = scale_logits(tuned.get_layer(fitted.name), share)
-        seen = features_of_both(part(pixels), sides)
-        return keras.Model(pixels, both_heads(head, frozen)(seen), name="tfxfer")
+        seen = features_of_both(part(inputs), sides)
+        return keras.Model(inputs, both_heads(head, frozen)(seen), name="tfxfer")
 
 
 def files_of(examples: Examples) -> tuple[str, ...]:
@@ -242,12 +242,12 @@ def files_of(examples: Examples) -> tuple[str, ...]:
     return examples.paths
 
 
-def decode(pixels: Pixels, rows: np.ndarray) -> tf.Tensor:
+def decode(decoder: Decoder, rows: np.ndarray) -> tf.Tensor:
     """Return all images of `rows` as they are kept in memory, [n, H, W, 3]; see `Input.pack`."""
-    takes = pixels.takes
+    takes = decoder.takes
     found = np.empty((len(rows), *takes.shape), takes.pack(tf.zeros(takes.shape)).dtype.name)
     done = 0
-    for positions, batch in pixels.batches(rows.tolist(), None):
+    for positions, batch in decoder.batches(rows.tolist(), None):
         packed = takes.pack(tf.constant(batch[: len(positions)]))
         found[done : done + len(positions)] = packed.numpy()
         done += len(positions)

@@ -1,0 +1,13 @@
+from . import image as image
+from .input import TELLING as TELLING
+from .input import Damage as Damage
+from .input import Files as Files
+from .input import Input as Input
+from .input import seed_of as seed_of
+from .kind import DEFAULT as DEFAULT
+from .kind import KINDS as KINDS
+from .kind import Kind as Kind
+from .kind import find as find
+from .kind import of_shape as of_shape
+
+__all__: list[str]
