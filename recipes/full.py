@@ -1,11 +1,8 @@
 """The whole network is trained on your photos: first its last stages, as in partial, then all.
 
-    tfxfer run full                         the demo data
-    tfxfer run full --data photos/          your own
+    tfxfer run full --data photos/
 
-The trained model, or the mean of its predictions and the frozen model's, is used only if it is
-clearly better: by more than two standard errors, on photos that were not used to train or to
-choose either model.
+The frozen model is kept unless training is better by more than two standard errors.
 """
 
 from typing import Annotated, Literal

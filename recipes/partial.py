@@ -1,11 +1,8 @@
 """Trains the last stages. The output of the earlier stages is computed once and kept.
 
-    tfxfer run partial                                      the demo data
     tfxfer run partial --data photos/ --unfreeze block14    from a stage on; see tfxfer inspect
 
-The trained model, or the mean of its predictions and the frozen model's, is used only if it is
-clearly better: by more than two standard errors, on photos that were not used to train or to
-choose either model.
+The frozen model is kept unless training is better by more than two standard errors.
 """
 
 from typing import Annotated, Literal

@@ -18,7 +18,9 @@ check       whether a SavedModel holds any other operation
 pure        from a traced call to a pure graph
 gradient    whether the gradients of a pure graph are those of the original
 mixed       a graph in mixed precision
-read        from a folder to a Pretrained
+open        what a folder holds: its call, its variables, what it takes
+trace       from a call to a Pretrained
+read        both: from a folder to a Pretrained
 ranges      the pixel range that a network expects
 cut         a network in two parts
 kept        a Pretrained in the file of a model
@@ -38,9 +40,10 @@ from tfxfer.savedmodel.kept import (
     restore,
     restore_format_1,
 )
+from tfxfer.savedmodel.open import variables_of
 from tfxfer.savedmodel.pure import inline_functions, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
-from tfxfer.savedmodel.read import read, variables_of
+from tfxfer.savedmodel.read import read
 from tfxfer.savedmodel.reusable import reusable
 
 __all__ = [

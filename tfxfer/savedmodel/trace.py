@@ -1,0 +1,206 @@
+"""Trace a network for inference and for training, and take the graphs apart."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfxfer.errors import SavedModelError
+from tfxfer.inputs import KINDS
+from tfxfer.savedmodel import stages
+from tfxfer.savedmodel.check import check_graph
+from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
+from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of
+from tfxfer.savedmodel.open import Opened
+from tfxfer.savedmodel.pure import NotPure, Weights, freeze_variables, purify
+
+
+def trace(
+    opened: Opened,
+    *,
+    image_size: tuple[int, int] | None,
+    arguments: dict[str, Any],
+    held: set[str] | None,
+) -> Pretrained:
+    """Turn a network into pure graphs.
+
+    Args:
+        image_size: (H, W) in pixels, needed where the network takes images of any size.
+        arguments: further arguments of its call.
+        held: the operations in its file, which are checked; None where the file is trusted.
+
+    Raises:
+        SavedModelError: it takes or returns something else, or can't be called like this.
+        DeniedOperationError: a graph holds an operation that is not allowed.
+    """
+    spec = input_spec(opened, image_size)
+    inference = trace_call(opened, spec, arguments, training=False)
+    check_output(inference, opened.name)
+    training = None
+    if opened.kind == "call":
+        training = trace_call(opened, spec, arguments, training=True)
+    graphs: list[PureGraph | None]
+    try:
+        weights = Weights(opened.variables, opened.trainable)
+        concretes = (inference, training, sum_of(opened.losses))
+        graphs = [purify(concrete, weights) if concrete else None for concrete in concretes]
+        reason = why_untrainable(opened.kind, opened.trainable)
+    except NotPure as error:
+        weights = Weights({}, set())
+        graphs = [freeze_variables(inference, weights), None, None]
+        reason = str(error)
+    for graph in filter(None, graphs):
+        if held is not None:
+            check_graph(graph.graph, opened.name, held)
+    pretrained = assemble(graphs, weights.found, inference, reason=reason)
+    checked = [
+        (concrete, graph, bound)
+        for concrete, graph, bound in zip(
+            (training, inference), (graphs[1], graphs[0]), (1e-2, 1e-4), strict=True
+        )
+        if graph
+    ]
+    # The training call comes first: it changes the variables of the loaded object, while `weights`
+    # holds the values from before.
+    doubtful = [] if reason else [check for check in checked if marked_gradient(check[0])]
+    if not all(
+        same_gradient(concrete, graph, bound, pretrained=pretrained, weights=weights, spec=spec)
+        for concrete, graph, bound in doubtful
+    ):
+        reason = "it holds a custom gradient that can't be kept (its gradients would be wrong)"
+        pretrained = assemble(graphs, weights.found, inference, reason=reason)
+    # A network that can't compute fails here, where its name is known, and not later, among the
+    # user's examples.
+    inference(tf.zeros((1, *pretrained.input_shape)))
+    return pretrained
+
+
+def why_untrainable(kind: str, trainable: set[int]) -> str:
+    """Return why the weights can't be trained; "" where they can."""
+    if trainable:
+        return ""
+    if kind == "signature":
+        return (
+            "it has signatures only, which hold no training graph (as Keras' model.export writes "
+            "them; keras.export.ExportArchive with an endpoint called __call__ keeps it)"
+        )
+    return "its author marked no weight as trainable"
+
+
+def assemble(
+    graphs: list[PureGraph | None], weights: list[Weight], inference: Any, reason: str
+) -> Pretrained:
+    pure, training, regularization = graphs
+    assert pure is not None
+    shape = tuple(int(side) for side in inference.inputs[0].shape[1:])
+    features = int(inference.outputs[0].shape[-1])
+    last_map = mean_of(pure)
+    (found_shape,) = shapes_of(pure, shape, [last_map])
+    if found_shape is None or found_shape[-1] != features:
+        last_map = pure.output
+    reads = {f"weight_{i}": stages.Read(number=i, rank=weights[i].value.ndim) for i in pure.weights}
+    found = stages.find_stages(
+        pure.graph, node_of(pure.input or ""), node_of(last_map), weights=reads
+    )
+    # Where a block ends in a tensor that does not have one row for each example (such as the tokens
+    # of a batch merged into one axis), it is merged with the next block.
+    found = stages.merge_stages(
+        found, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in found])]
+    )
+    if reason:
+        weights = [Weight(w.name, w.value, False) for w in weights]
+    return Pretrained(
+        inference=pure,
+        training=training,
+        regularization=regularization,
+        weights=tuple(weights),
+        stages=found,
+        last_map=last_map,
+        input_shape=shape,
+        features=features,
+        reason=reason,
+    )
+
+
+def input_spec(opened: Opened, image_size: tuple[int, int] | None) -> tf.TensorSpec:
+    """Return the spec of the one input, of which only the batch is open.
+
+    Raises:
+        SavedModelError: no kind of example fits.
+    """
+    for kind in KINDS.values():
+        if (spec := kind.spec(opened.offered, image_size, opened.name)) is not None:
+            return spec
+    raise SavedModelError(
+        f"{opened.name} takes {opened.offered[0]}; expected one input of float32 images with shape "
+        "[batch, height, width, 3]."
+    )
+
+
+def trace_call(
+    opened: Opened, spec: tf.TensorSpec, arguments: dict[str, Any], training: bool
+) -> Any:
+    """Return the concrete function of one call; None where the model takes no `training=True`.
+
+    Raises:
+        SavedModelError: the model can't be called like this.
+    """
+    call = opened.call
+    if opened.kind == "signature":
+        return tf.function(lambda x: call(x)).get_concrete_function(spec)
+    errors = []
+    for extra in ({"training": training}, {}) if not training else ({"training": True},):
+        try:
+            return tf.function(
+                lambda x, extra=extra: call(x, **extra, **arguments)
+            ).get_concrete_function(spec)
+        except (ValueError, TypeError) as error:
+            errors.append(error)
+    if training:
+        return None
+    detail = (
+        f"Received arguments {sorted(arguments)}; "
+        f"its call takes {list(opened.arguments) or 'one input only'}."
+        if arguments
+        else str(errors[-1]).strip().splitlines()[0]
+    )
+    raise SavedModelError(
+        f"{opened.name} can't be called on {' x '.join(map(str, spec.shape[1:]))} values. {detail}"
+    ) from errors[-1]
+
+
+def check_output(concrete: Any, name: str) -> None:
+    """Refuse a function that does not return one float32 output [B, F].
+
+    Raises:
+        SavedModelError: says what it returns.
+    """
+    outputs = concrete.structured_outputs
+    if isinstance(outputs, dict) and len(outputs) > 1:
+        listed = ", ".join(f"{key} {tuple(value.shape)}" for key, value in sorted(outputs.items()))
+        raise SavedModelError(
+            f"{name} has several outputs ({listed}); expected one. Wrap it in a tf.Module whose "
+            "__call__ returns the features, and save that."
+        )
+    if len(concrete.outputs) != 1:
+        raise SavedModelError(
+            f"{name} has {len(concrete.outputs)} outputs; expected one. Wrap it in a tf.Module "
+            "whose __call__ returns the features."
+        )
+    (output,) = concrete.outputs
+    if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:
+        raise SavedModelError(
+            f"{name} returns {output.dtype.name} with shape {output.shape}; expected float32 "
+            "features with shape [batch, features]. Of a Keras network, build it with "
+            'include_top=False, pooling="avg" and export that.'
+        )
+
+
+def sum_of(losses: Sequence[Callable]) -> Any:
+    return (
+        tf.function(
+            lambda: tf.add_n([tf.reduce_sum(loss()) for loss in losses])
+        ).get_concrete_function()
+        if losses
+        else None
+    )
