@@ -1,7 +1,5 @@
 """The whole network is trained on your photos: first its last stages, as in partial, then all.
 
-    tfxfer run full --data photos/
-
 The frozen model is kept unless training is better by more than two standard errors.
 """
 

@@ -36,6 +36,5 @@ def partial(
     extracted = tfxfer.steps.extract(run, ready)
     kinds = tfxfer.steps.choose_augmentations(run, extracted, augment, views=views)
     sources = tfxfer.steps.last_stages(run, extracted, depths, augment=kinds, views=views)
-    result = tfxfer.steps.tune(run, extracted, sources, head=head, epochs=epochs,
-        rate=learning_rate, gradual=unfreeze_by == "gradual", minutes=time_limit)
-    tfxfer.steps.finish(run, result)
+    tfxfer.steps.finish(run, tfxfer.steps.tune(run, extracted, sources, head=head, epochs=epochs,
+        rate=learning_rate, gradual=unfreeze_by == "gradual", minutes=time_limit))
