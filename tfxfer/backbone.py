@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -113,12 +114,17 @@ class Backbone(keras.layers.Layer):
 
     Args:
         handle: catalog name, folder, archive or URL of a TF2 SavedModel (see
-            `tfxfer.handles.resolve`).
+            `tfxfer.handles.resolve`); "keras:NAME", a network of `keras.applications`; or a Keras
+            model, whose weights are copied.
         trainable: False freezes all weights; True trains the stages that `unfreeze` names, or all
             stages if it was never called.
         taps: None for the network's own output; k for one [B, F] tensor of the last k stages (see
             Output shape).
         arguments: further arguments of the SavedModel's call.
+        output: the name of the output to use, where the network has several. An output that is a
+            map is pooled: the features are its mean.
+        preprocess: for a Keras model, what is applied to its inputs first, such as
+            `keras.applications.resnet50.preprocess_input`; it becomes part of the network.
         image_size: (height, width) or one number, in pixels; needed if neither the graph nor the
             catalog knows it.
         value_range: (low, high) of the pixels that the network expects. If it is left out, it is
@@ -156,11 +162,13 @@ class Backbone(keras.layers.Layer):
 
     def __init__(
         self,
-        handle: str | os.PathLike | Pretrained,
+        handle: str | os.PathLike | Pretrained | keras.Model,
         *,
         trainable: bool = True,
         taps: int | None = None,
         arguments: dict[str, Any] | None = None,
+        output: str | None = None,
+        preprocess: Callable | None = None,
         image_size: int | tuple[int, int] | None = None,
         value_range: tuple[float, float] | None = None,
         batch_norm: Literal["auto", "inference", "train"] = "auto",
@@ -188,7 +196,12 @@ class Backbone(keras.layers.Layer):
         super().__init__(name=name, dtype="float32", autocast=False)
         with tf.init_scope():  # also where Keras traces, as in the build() of a model
             pretrained, self.handle, known, self.sha256 = open_network(
-                handle, image_size, arguments, trust=trust
+                handle,
+                image_size,
+                arguments,
+                output=output,
+                preprocess=preprocess,
+                trust=trust,
             )
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(
@@ -800,7 +813,13 @@ def constant(value: np.ndarray):
 
 
 def open_network(
-    handle: Any, image_size: Any, arguments: Any, trust: bool
+    handle: Any,
+    image_size: Any,
+    arguments: Any,
+    *,
+    output: str | None,
+    preprocess: Callable | None,
+    trust: bool,
 ) -> tuple[Pretrained, str, tuple[float, float] | None, str | None]:
     """Resolve a handle and read its SavedModel.
 
@@ -811,11 +830,24 @@ def open_network(
     if isinstance(handle, Pretrained):
         return handle, "a SavedModel read before", None, None
     size = None if image_size is None else height_and_width(image_size)
+    options: dict[str, Any] = {"image_size": size, "arguments": arguments or {}, "output": output}
+    if isinstance(handle, keras.Model):
+        opened = savedmodel.open_model(handle, preprocess=preprocess)
+        return savedmodel.trace(opened, **options), opened.name, None, None
+    if (found := handles.load_keras(handle, size)) is not None:
+        opened = savedmodel.open_model(found.model, preprocess=preprocess or found.preprocess)
+        options["output"] = output or found.output
+        return savedmodel.trace(opened, **options), str(handle), found.value_range, None
+    if preprocess is not None:
+        raise ValueError(
+            "Expected preprocess for a Keras model only; a SavedModel has its own. "
+            f"Received: handle={handle!r} and {preprocess=}"
+        )
     found = handles.resolve(handle)
     if size is None and found.entry is not None:
         size = (found.entry.image_size, found.entry.image_size)
     return (
-        savedmodel.read(found.path, image_size=size, arguments=arguments, trust=trust),
+        savedmodel.read(found.path, **(options | {"image_size": size}), trust=trust),
         str(handle),
         found.entry.value_range if found.entry else None,
         found.sha256,

@@ -42,7 +42,8 @@ class Transfer:
     The temporary folder lives as long as this object or its `run`.
 
     Args:
-        backbone: name, folder, archive or URL of a pretrained network, as for `--backbone`.
+        backbone: name, folder, archive or URL of a pretrained network, as for `--backbone`; or a
+            Keras model (see `tfxfer.Backbone`).
         head: name of a head, as for `--head`; or, for the recipe frozen, a Keras layer from
             features [B, F] to logits [B, C], or a function from the number of classes to such a
             layer. A layer of a class of your own must be registered with Keras
@@ -58,13 +59,14 @@ class Transfer:
 
     def __init__(
         self,
-        backbone: str | PathLike[str] = "efficientnet-lite0",
+        backbone: str | PathLike[str] | keras.Model = "efficientnet-lite0",
         *,
         head: str | keras.layers.Layer | Callable[[int], keras.layers.Layer] = "auto",
         **settings: Any,
     ):
         Common(**settings)  # an option that does not exist is an error here, and not in `fit`
-        self.backbone, self.head, self.settings = backbone, head, settings
+        self.backbone = backbone if isinstance(backbone, keras.Model) else fspath(backbone)
+        self.head, self.settings = head, settings
         self._run: Finished | None = None
         self._examples: Examples | None = None
         # What labels that are numbers mean; None where each stands for itself.
@@ -103,11 +105,11 @@ class Transfer:
         try:
             run = Run(folder / Path(recipe).stem, **self.settings)
             chosen = {"head": self.head} if self.head != "auto" else {}
-            made = describe_call("tfxfer.Transfer", [repr(fspath(self.backbone))], self.settings)
+            made = describe_call("tfxfer.Transfer", [self._named_backbone()], self.settings)
             fitted = describe_call(".fit", ["data"], {"recipe": recipe, **chosen, **options})
             run.call = f"import tfxfer\n\n{made}{fitted}"
             if "backbone" in inspect.signature(function).parameters:
-                chosen["backbone"] = fspath(self.backbone)
+                chosen["backbone"] = self.backbone
             function(run, data=given, **chosen, **options)
             self._open(open_run(run.folder), given)
         except BaseException:
@@ -242,7 +244,13 @@ class Transfer:
 
     def __repr__(self) -> str:
         state = "not fitted" if self._run is None else f"fitted, in {self._run.folder}"
-        return f"Transfer({fspath(self.backbone)!r}, {state})"
+        return f"Transfer({self._named_backbone()}, {state})"
+
+    def _named_backbone(self) -> str:
+        """Return the backbone as an argument; of a Keras model only its name."""
+        if isinstance(self.backbone, keras.Model):
+            return self.backbone.name
+        return repr(self.backbone)
 
 
 def load(folder: str | PathLike[str], *, trust: bool = False) -> Transfer:

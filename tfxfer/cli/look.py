@@ -1,5 +1,6 @@
 """Commands that show what there is: backbones, inspect, recipes, copy, devices, cache."""
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -47,6 +48,14 @@ def backbones() -> None:
         "\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME "
         "has the source."
     )
+    names = ", ".join(room("handles.keras_names").SIZES)
+    click.echo(f"\nNetworks of Keras, which downloads their weights:\n{fill(names, 'keras:')}")
+
+
+def fill(names: str, before: str) -> str:
+    """Return names as lines of at most 80 columns, with something before each name."""
+    named = ", ".join(before + name for name in names.split(", "))
+    return textwrap.fill(named, 80, initial_indent="  ", subsequent_indent="  ")
 
 
 @click.command()

@@ -1,17 +1,23 @@
 """Find or fetch the SavedModel folder that a handle (a name, a path or a URL) stands for."""
 
 import difflib
+import importlib
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tfxfer.errors import HandleError
 from tfxfer.handles.catalog import CATALOG, Entry, find
 
 LOG = logging.getLogger(__name__)
 
-__all__ = ["Entry", "Source", "resolve"]
+__all__ = ["KERAS", "Entry", "Source", "load_keras", "resolve"]
+
+# What a handle of a Keras model begins with, and the module that loads it. A new one is one file,
+# with a function `load(name, size)`, and one row here.
+KERAS = {"keras": "tfxfer.handles.keras_applications"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,26 @@ class Source:
     handle: str
     entry: Entry | None
     sha256: str | None = None
+
+
+def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None) -> Any | None:
+    """Return the `KerasNetwork` that a handle such as `keras:EfficientNetV2B0` names.
+
+    Args:
+        size: height and width of the images; None for those that the network was trained on.
+
+    Returns:
+        None if the handle names no Keras model.
+
+    Raises:
+        HandleError: there is no such network, or it can't be fetched.
+        MissingExtraError: a package is needed for it.
+    """
+    prefix, colon, name = os.fspath(handle).partition(":")
+    if not colon or prefix not in KERAS or not isinstance(handle, str):
+        return None
+    LOG.info("Looking for the network %s", handle)
+    return importlib.import_module(KERAS[prefix]).load(name, size)
 
 
 def resolve(handle: str | os.PathLike) -> Source:

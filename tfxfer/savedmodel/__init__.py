@@ -19,6 +19,7 @@ pure        from a traced call to a pure graph
 gradient    whether the gradients of a pure graph are those of the original
 mixed       a graph in mixed precision
 open        what a folder holds: its call, its variables, what it takes
+keras_model a Keras model, opened likewise
 trace       from a call to a Pretrained
 read        both: from a folder to a Pretrained
 ranges      the pixel range that a network expects
@@ -40,11 +41,13 @@ from tfxfer.savedmodel.kept import (
     restore,
     restore_format_1,
 )
+from tfxfer.savedmodel.keras_model import open_model
 from tfxfer.savedmodel.open import variables_of
 from tfxfer.savedmodel.pure import inline_functions, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
 from tfxfer.savedmodel.read import read
 from tfxfer.savedmodel.reusable import reusable
+from tfxfer.savedmodel.trace import trace
 
 __all__ = [
     "GRAPHS",
@@ -65,6 +68,7 @@ __all__ = [
     "inline_functions",
     "keep",
     "needed",
+    "open_model",
     "outline_of",
     "outlined",
     "range_of",
@@ -72,6 +76,7 @@ __all__ = [
     "restore",
     "restore_format_1",
     "reusable",
+    "trace",
     "variables_of",
     "with_constants",
 ]

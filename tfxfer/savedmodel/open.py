@@ -2,8 +2,8 @@
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Opened:
         trainable: those that its author marked as trainable.
         losses: its regularization losses.
         owner: what must live as long as it is called.
+        names: better names of variables than their own, by the identity of their handles.
     """
 
     name: str
@@ -37,7 +38,8 @@ class Opened:
     variables: dict[int, tf.Variable]
     trainable: set[int]
     losses: tuple[Callable, ...]
-    owner: Any = None
+    owner: Any
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def open_folder(folder: str | os.PathLike) -> Opened:

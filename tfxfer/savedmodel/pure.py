@@ -5,7 +5,7 @@ here.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,14 @@ class NotPure(Exception):
 class Weights:
     """The variables met so far, numbered in the order in which the graphs read them."""
 
-    def __init__(self, variables: dict[int, tf.Variable], trainable: set[int]):
+    def __init__(
+        self,
+        variables: dict[int, tf.Variable],
+        trainable: set[int],
+        names: Mapping[int, str] | None = None,
+    ):
         self.variables, self.trainable = variables, trainable
+        self.names = names or {}
         self.found: list[Weight] = []
         self.numbers: dict[int, int] = {}
 
@@ -46,9 +52,8 @@ class Weights:
                     "look-up table"
                 )
             variable = self.variables[key]
-            self.numbers[key] = self.add(
-                variable.name.split(":")[0], variable.numpy(), key in self.trainable
-            )
+            name = self.names.get(key, variable.name.split(":")[0])
+            self.numbers[key] = self.add(name, variable.numpy(), key in self.trainable)
         return self.numbers[key]
 
     def add(self, name: str, value: np.ndarray, trainable: bool) -> int:

@@ -23,6 +23,7 @@ def read(
     *,
     image_size: tuple[int, int] | None = None,
     arguments: dict[str, Any] | None = None,
+    output: str | None = None,
     trust: bool = False,
 ) -> Pretrained:
     """Read a TF2 SavedModel of a feature extractor as pure functions.
@@ -33,6 +34,7 @@ def read(
             [B, F].
         image_size: (H, W) in pixels, needed where the network takes images of any size.
         arguments: further arguments of the model's call, such as `{"batch_norm_momentum": 0.99}`.
+        output: see `trace`.
         trust: also read graphs that hold operations which can reach files, Python or the network.
 
     Raises:
@@ -55,6 +57,7 @@ def read(
             open_folder(folder),
             image_size=image_size,
             arguments=arguments,
+            output=output,
             held=None if trust else held,
         )
 

@@ -1,6 +1,7 @@
 """Trace a network for inference and for training, and take the graphs apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -20,13 +21,16 @@ def trace(
     *,
     image_size: tuple[int, int] | None,
     arguments: dict[str, Any],
-    held: set[str] | None,
+    output: str | None = None,
+    held: set[str] | None = None,
 ) -> Pretrained:
     """Turn a network into pure graphs.
 
     Args:
         image_size: (H, W) in pixels, needed where the network takes images of any size.
         arguments: further arguments of its call.
+        output: the name of the output that is used, where there are several. An output that is a
+            map is pooled: the features are its mean over all positions.
         held: the operations in its file, which are checked; None where the file is trusted.
 
     Raises:
@@ -34,6 +38,7 @@ def trace(
         DeniedOperationError: a graph holds an operation that is not allowed.
     """
     spec = input_spec(opened, image_size)
+    opened = replace(opened, call=pooled(opened, output))
     inference = trace_call(opened, spec, arguments, training=False)
     check_output(inference, opened.name)
     training = None
@@ -41,7 +46,7 @@ def trace(
         training = trace_call(opened, spec, arguments, training=True)
     graphs: list[PureGraph | None]
     try:
-        weights = Weights(opened.variables, opened.trainable)
+        weights = Weights(opened.variables, opened.trainable, opened.names)
         concretes = (inference, training, sum_of(opened.losses))
         graphs = [purify(concrete, weights) if concrete else None for concrete in concretes]
         reason = why_untrainable(opened.kind, opened.trainable)
@@ -169,6 +174,48 @@ def trace_call(
     ) from errors[-1]
 
 
+def pooled(opened: Opened, output: str | None) -> Callable:
+    """Return the call of a network with one output, [B, F].
+
+    Args:
+        output: see `trace`.
+    """
+
+    def call(x: tf.Tensor, **options: Any) -> Any:
+        found = opened.call(x, **options)
+        if output is not None:
+            found = pick_output(found, output, opened.name)
+        single = tf.nest.flatten(found)
+        if len(single) != 1 or (single[0].shape.rank or 0) < 3:
+            return found
+        return tf.reduce_mean(single[0], list(range(1, single[0].shape.rank - 1)))
+
+    return call
+
+
+def pick_output(found: Any, output: str, name: str) -> tf.Tensor:
+    """Return one of several outputs.
+
+    Args:
+        found: a dict, or a tuple, of which the outputs are called "0", "1", ...
+
+    Raises:
+        SavedModelError: there is none of that name; lists those that there are.
+    """
+    outputs = found if isinstance(found, dict) else dict(named(found))
+    if output not in outputs:
+        raise SavedModelError(
+            f"{name} has no output {output!r}. It has: {', '.join(map(str, outputs))}."
+        )
+    return outputs[output]
+
+
+def named(found: Any) -> Iterator[tuple[str, tf.Tensor]]:
+    """Yield outputs that have no names, with their numbers."""
+    for i, value in enumerate(tf.nest.flatten(found)):
+        yield str(i), value
+
+
 def check_output(concrete: Any, name: str) -> None:
     """Refuse a function that does not return one float32 output [B, F].
 
@@ -179,13 +226,13 @@ def check_output(concrete: Any, name: str) -> None:
     if isinstance(outputs, dict) and len(outputs) > 1:
         listed = ", ".join(f"{key} {tuple(value.shape)}" for key, value in sorted(outputs.items()))
         raise SavedModelError(
-            f"{name} has several outputs ({listed}); expected one. Wrap it in a tf.Module whose "
-            "__call__ returns the features, and save that."
+            f"{name} has several outputs ({listed}); expected one. Choose it with "
+            "tfxfer.Backbone(..., output=NAME)."
         )
     if len(concrete.outputs) != 1:
         raise SavedModelError(
-            f"{name} has {len(concrete.outputs)} outputs; expected one. Wrap it in a tf.Module "
-            "whose __call__ returns the features."
+            f"{name} has {len(concrete.outputs)} outputs; expected one. Choose it with "
+            'tfxfer.Backbone(..., output="0").'
         )
     (output,) = concrete.outputs
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:

@@ -5,6 +5,8 @@ from functools import cached_property
 from os import PathLike
 from typing import Literal
 
+import keras
+
 from tfxfer import tuning
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
@@ -58,7 +60,7 @@ class Extracted:
 def prepare(
     run: Run,
     data: str | PathLike[str] | Examples,
-    backbone: str | PathLike[str],
+    backbone: str | PathLike[str] | keras.Model,
     *,
     batch_norm: Literal["auto", "inference", "train"] = "auto",
 ) -> Ready:

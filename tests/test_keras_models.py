@@ -1,0 +1,198 @@
+"""Keras models as backbones: the same features, gradients and updates as the model's own."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from savedmodels import tiny_network
+
+import tfxfer
+from tfxfer.errors import HandleError, SavedModelError
+from tfxfer.handles import keras_applications, keras_names
+
+X = np.random.default_rng(0).random((4, 32, 32, 3), dtype=np.float32)
+
+
+def with_map(dropout: float = 0.0) -> keras.Model:
+    """A small network whose output is a map, as with `include_top=False`."""
+    network = tiny_network(dropout=dropout)
+    last_map = next(
+        layer.output for layer in reversed(network.layers) if len(layer.output.shape) == 4
+    )
+    return keras.Model(network.input, last_map, name="with_map")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_features_gradients_and_updates_are_those_of_the_model(dropout):
+    network = tiny_network(dropout=dropout)
+    layer = tfxfer.Backbone(network, batch_norm="train")
+    np.testing.assert_allclose(layer(X), network(X, training=False), atol=1e-6)
+    gradients, states = [], []
+    for call in (network, layer):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(call(tf.constant(X), training=True) ** 2)
+        trained = [variable.value for variable in call.trainable_weights]
+        gradients.append(ordered(tape.gradient(loss, trained)))
+        states.append(ordered(v for v in call.weights if "float" in v.dtype))
+    scale = max(float(np.abs(gradient).max()) for gradient in gradients[0])
+    for theirs, mine in zip(*gradients, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5 * scale)
+    for theirs, mine in zip(*states, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def ordered(values) -> list[np.ndarray]:
+    """Values of the same weights in the same order, whatever order a layer has them in."""
+    return sorted((np.asarray(v) for v in values), key=lambda v: (v.shape, float(np.sum(v))))
+
+
+def test_the_model_itself_stays_as_it_is():
+    network = tiny_network()
+    before = [variable.numpy() for variable in network.variables]
+    layer = tfxfer.Backbone(network)
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    model.fit(X, np.zeros((4, 2)), verbose=0)
+    for value, variable in zip(before, network.variables, strict=True):
+        np.testing.assert_array_equal(value, variable.numpy())
+
+
+def test_a_map_is_pooled_and_its_maximum_is_a_tap():
+    network = with_map()
+    last_map = network(X, training=False).numpy()
+    layer = tfxfer.Backbone(network, trainable=False)
+    np.testing.assert_allclose(layer(X), last_map.mean((1, 2)), atol=1e-6)
+    taps = layer.tapped(1)(X).numpy()
+    np.testing.assert_allclose(
+        taps, np.concatenate([last_map.mean((1, 2)), last_map.max((1, 2))], 1), atol=1e-6
+    )
+
+
+def test_one_of_several_outputs_is_chosen_by_its_name():
+    network = with_map()
+    named = keras.Model(
+        network.input,
+        {
+            "tokens": network.output,
+            "pooled": keras.layers.GlobalMaxPooling2D()(network.output),
+        },
+        name="two_heads",
+    )
+    with pytest.raises(SavedModelError, match="two_heads.*pooled.*tokens"):
+        tfxfer.Backbone(named)
+    with pytest.raises(SavedModelError, match="pooled, tokens|tokens, pooled"):
+        tfxfer.Backbone(named, output="mean")
+    layer = tfxfer.Backbone(named, output="pooled", trainable=False)
+    np.testing.assert_allclose(layer(X), named(X, training=False)["pooled"], atol=1e-6)
+
+
+def test_partial_unfreezing_moves_only_its_stages():
+    layer = tfxfer.Backbone(with_map())
+    layer.unfreeze(1)
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
+    before = [variable.numpy() for variable in layer.weights]
+    model.compile("sgd", "mse")
+    model.fit(X, np.ones((4, 2)), verbose=0)
+    moved = {
+        variable.name
+        for value, variable in zip(before, layer.weights, strict=True)
+        if np.any(value != variable.numpy())
+    }
+    weights = layer.pretrained.weights
+    assert moved and moved <= {weights[i].name for i in layer.stages[-1].weights}
+
+
+def test_a_model_that_was_frozen_for_keras_can_be_trained_here():
+    network = tiny_network()
+    network.trainable = False
+    assert tfxfer.Backbone(network).trainable_weights
+
+
+def test_a_penalty_on_weights_is_kept():
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    layer = tfxfer.Backbone(network)
+    layer(tf.constant(X))
+    (loss,) = layer.losses
+    np.testing.assert_allclose(loss, sum(network.losses), rtol=1e-6)
+
+
+def test_what_keras_applies_to_pixels_becomes_part_of_the_network():
+    network = tiny_network()
+    preprocess = keras.applications.resnet50.preprocess_input
+    layer = tfxfer.Backbone(network, preprocess=preprocess, value_range=(0, 255), trainable=False)
+    expected = network(preprocess(tf.constant(255 * X)), training=False)
+    np.testing.assert_allclose(layer(255 * X), expected, rtol=1e-5, atol=1e-5)
+    assert layer.value_range == (0.0, 255.0)
+
+
+def test_a_file_with_it_is_loaded_where_the_model_is_not(tmp_path):
+    layer = tfxfer.Backbone(with_map(), trainable=False)
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", X)
+    code = (
+        "import keras, numpy as np, sys, tfxfer; "
+        "print(keras.models.load_model(sys.argv[1] + '/model.keras')(np.load(sys.argv[1] + "
+        "'/x.npy')).numpy().tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    np.testing.assert_allclose(eval(done.stdout), model(X), atol=1e-6)
+
+
+def test_it_is_fitted_exported_and_transferred_from_again(tmp_path):
+    data = tfxfer.data.load("demo").take(slice(0, None, 20))
+    fitted = tfxfer.Transfer(with_map(), value_range=(0.0, 1.0)).fit(data)
+    folder = fitted.export(tmp_path / "again", format="reusable")
+    again = tfxfer.Backbone(folder, trainable=False)
+    np.testing.assert_allclose(again(X), tfxfer.Backbone(with_map(), trainable=False)(X), atol=1e-5)
+
+
+def test_a_model_that_is_not_built_is_refused():
+    with pytest.raises(SavedModelError, match="Input"):
+        tfxfer.Backbone(keras.Sequential([keras.layers.Conv2D(3, 3)]))
+
+
+def test_preprocess_is_refused_for_a_savedmodel(tiny_savedmodel):
+    with pytest.raises(ValueError, match="preprocess"):
+        tfxfer.Backbone(tiny_savedmodel, preprocess=abs)
+
+
+def test_a_network_of_keras_applications_is_found_by_its_name():
+    found = keras_applications.load("mobilenetv2", (32, 32), weights=None)
+    layer = tfxfer.Backbone(found.model, preprocess=found.preprocess, value_range=(0, 255))
+    assert (layer.image_size, layer.feature_size) == ((32, 32), 1280)
+    expected = found.model(keras.applications.mobilenet_v2.preprocess_input(255 * X))
+    np.testing.assert_allclose(
+        layer(255 * X), np.mean(expected, (1, 2)), rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+    )
+
+
+def test_all_networks_of_keras_applications_are_listed():
+    found = {name for name, one in vars(keras.applications).items() if inspect.isfunction(one)}
+    assert found == set(keras_names.SIZES)
+
+
+def test_an_unknown_name_gets_the_nearest_ones():
+    with pytest.raises(HandleError, match="EfficientNetV2B0"):
+        tfxfer.Backbone("keras:efficientnetv2-b0")
+
+
+def test_weights_that_cannot_be_fetched_are_told(tmp_path):
+    environment = os.environ | {
+        "https_proxy": "http://127.0.0.1:9",
+        "KERAS_HOME": str(tmp_path),
+    }
+    code = "import tfxfer; tfxfer.Backbone('keras:MobileNetV2')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 1 and "HandleError: the weights of keras:MobileNetV2" in done.stderr

@@ -1,0 +1,47 @@
+"""Networks of `keras.applications`, by name, such as `keras:EfficientNetV2B0`."""
+
+import difflib
+import importlib
+from typing import Any
+
+import keras
+
+from tfxfer.errors import HandleError
+from tfxfer.handles.keras_names import SIZES
+from tfxfer.handles.keras_network import KerasNetwork
+
+
+def load(name: str, size: tuple[int, int] | None, weights: str | None = "imagenet") -> KerasNetwork:
+    """Return a network without its classifier, with its published weights.
+
+    Keras downloads the weights once, and checks them.
+
+    Args:
+        name: as in `keras.applications`; upper and lower case do not matter.
+        size: height and width of the images; by default those that it was trained on.
+        weights: as for the functions of `keras.applications`; None for random ones.
+
+    Raises:
+        HandleError: there is no such network, or its weights can't be fetched.
+    """
+    known = {one.casefold(): one for one in SIZES}
+    if name.casefold() not in known:
+        near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.4)
+        nearest = f" The nearest names: {', '.join(known[one] for one in near)}." if near else ""
+        raise HandleError(f"keras.applications has no network {name!r}.{nearest}")
+    name = known[name.casefold()]
+    make = getattr(keras.applications, name)
+    height, width = size or (SIZES[name], SIZES[name])
+    options: dict[str, Any] = {"include_top": False, "input_shape": (height, width, 3)}
+    try:
+        model = make(weights=weights, **options)
+    except ValueError as error:  # a size that the network can't take
+        raise HandleError(f"keras:{name} can't be made: {error}") from error
+    # Keras raises a plain Exception where it can't download.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise HandleError(
+            f"the weights of keras:{name} can't be fetched: {reason}. Is this computer online?"
+        ) from error
+    preprocess = importlib.import_module(make.__module__).preprocess_input
+    return KerasNetwork(model=model, preprocess=preprocess, value_range=(0.0, 255.0))
