@@ -15,13 +15,11 @@ import threading
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from hub_server import pack, serving
 
-from tfxfer.backbone import Backbone
 from tfxfer.errors import ArchiveError, HandleError
 from tfxfer.handles import aside, checksum, folder, lite, resolve, tfhub
 from tfxfer.handles.download import Pace, redirected
@@ -101,23 +99,9 @@ def test_a_folder_without_a_model_names_the_one_below_that_has_it(saved, tmp_pat
     assert f"{tmp_path / 'below'} does: use that." in message(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model.h5", "model.keras"])
-def test_a_keras_file_is_told_from_a_savedmodel(tmp_path, name):
-    (tmp_path / name).write_bytes(b"\x89HDF")
-    assert "is a Keras model file; expected a SavedModel folder" in message(str(tmp_path / name))
-    assert "model.export" in message(tmp_path)
-
-
-def test_the_way_to_write_a_keras_model_for_fine_tuning_is_right(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    inputs = keras.Input((32, 32, 3))
-    maps = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
-    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(maps))
-    model.save("model.keras")
-    code = re.search(r"archive = .*\)", message("model.keras"))[0]
-    exec(code, {"keras": keras, "tf": tf, "model": model})
-    backbone = Backbone("folder", trainable=True, value_range=(0, 1))
-    assert len(backbone.trainable_weights) == len(model.trainable_weights) == 4
+def test_an_old_keras_file_is_told_from_a_savedmodel(tmp_path):
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF")
+    assert "old format; expected a .keras file" in message(str(tmp_path / "model.h5"))
 
 
 def test_another_file_is_told_from_a_savedmodel(tmp_path):

@@ -1,6 +1,8 @@
 """Keras models as backbones: the same features, gradients and updates as the model's own."""
 
+import hashlib
 import inspect
+import logging
 import os
 import subprocess
 import sys
@@ -9,9 +11,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from savedmodels import tiny_network
 
 import tfxfer
+from tfxfer.cli import main
 from tfxfer.errors import HandleError, SavedModelError
 from tfxfer.handles import keras_applications, keras_names
 
@@ -196,3 +200,37 @@ def test_weights_that_cannot_be_fetched_are_told(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 1 and "HandleError: the weights of keras:MobileNetV2" in done.stderr
+
+
+def test_a_keras_file_is_a_backbone(tmp_path):
+    with_map().save(path := tmp_path / "network.keras")
+    layer = tfxfer.Backbone(path, trainable=False)
+    np.testing.assert_allclose(layer(X), tfxfer.Backbone(with_map(), trainable=False)(X), atol=1e-6)
+    assert layer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    words = ["run", "frozen", "--backbone", str(path), "--out", str(tmp_path / "run")]
+    few = tmp_path / "few"
+    for name, value in (("dark", 40), ("light", 200)):
+        (few / name).mkdir(parents=True)
+        for i in range(12):
+            noise = np.random.default_rng(i).integers(0, 40, (32, 32, 3))
+            keras.utils.save_img(few / name / f"{i}.png", np.uint8(value + noise), scale=False)
+    done = CliRunner().invoke(main, [*words, "--data", str(few)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def test_a_damaged_keras_file_is_named(tmp_path):
+    (tmp_path / "network.keras").write_bytes(b"PK not really")
+    with pytest.raises(SavedModelError, match="network.keras"):
+        tfxfer.Backbone(tmp_path / "network.keras")
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_random_weights_are_told(trained, caplog):
+    network = keras.applications.MobileNetV2(
+        weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.35
+    )
+    if trained:
+        network.get_layer("bn_Conv1").gamma.assign_add(np.full(16, 0.01))
+    with caplog.at_level(logging.WARNING, logger="tfxfer"):
+        tfxfer.Backbone(network, trainable=False)
+    assert ("random weights" in caplog.text) != trained

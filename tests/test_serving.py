@@ -405,7 +405,7 @@ def test_a_model_that_is_not_accurate_enough_is_not_exported(tiny_savedmodel, tm
     )
     run = write_run(tmp_path / "run", model, metrics=METRICS)
     text = (
-        r"has an accuracy of 0\.860 on test \(95 % interval 0\.790 to 0\.910, n = 120\); "
+        r"has accuracy 0\.860 on test \(95 % interval 0\.790 to 0\.910, n = 120\); "
         r"0\.9 is required\. Nothing was exported\."
     )
     with pytest.raises(ServingError, match=text):

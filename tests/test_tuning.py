@@ -589,7 +589,9 @@ def test_the_frozen_model_sees_both_sides_where_that_is_better(
     better, world, both_sides, monkeypatch, tmp_path, said
 ):
     network, features, how, extractor = world
-    monkeypatch.setattr("tfxfer.heads.mirrors.compare", lambda *probabilities: (better, "measured"))
+    monkeypatch.setattr(
+        "tfxfer.heads.mirrors.compare", lambda *probabilities, task: (better, "measured")
+    )
     source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     options = {"epochs": 1, "rate": 1e-9, "folder": tmp_path}
     found = tuning.compete([source], both_sides, how, **options)

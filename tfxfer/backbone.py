@@ -21,7 +21,7 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.saving import serialization_lib
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import handles, inputs, savedmodel
+from tfxfer import inputs, savedmodel
 from tfxfer.errors import SavedModelError
 from tfxfer.inputs import Input
 from tfxfer.inputs.image import ImageInput
@@ -114,8 +114,8 @@ class Backbone(keras.layers.Layer):
 
     Args:
         handle: catalog name, folder, archive or URL of a TF2 SavedModel (see
-            `tfxfer.handles.resolve`); "keras:NAME", a network of `keras.applications`; or a Keras
-            model, whose weights are copied.
+            `tfxfer.handles.resolve`); "keras:NAME", a network of `keras.applications`; a .keras
+            file; or a Keras model, whose weights are copied.
         trainable: False freezes all weights; True trains the stages that `unfreeze` names, or all
             stages if it was never called.
         taps: None for the network's own output; k for one [B, F] tensor of the last k stages (see
@@ -195,14 +195,15 @@ class Backbone(keras.layers.Layer):
         # weights.
         super().__init__(name=name, dtype="float32", autocast=False)
         with tf.init_scope():  # also where Keras traces, as in the build() of a model
-            pretrained, self.handle, known, self.sha256 = open_network(
+            network = savedmodel.open_network(
                 handle,
-                image_size,
-                arguments,
+                image_size=image_size,
+                arguments=arguments,
                 output=output,
                 preprocess=preprocess,
                 trust=trust,
             )
+        pretrained, self.handle, self.sha256 = network.pretrained, network.name, network.sha256
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(
                 f"Expected taps from 1 to {len(pretrained.stages)}, the number of stages. "
@@ -210,7 +211,7 @@ class Backbone(keras.layers.Layer):
             )
         self.taps, self.batch_norm, self.precision = taps, batch_norm, precision
         check_range(value_range)
-        low, high, self.range_from = told_range(value_range, known, pretrained)
+        low, high, self.range_from = told_range(value_range, network.value_range, pretrained)
         self.value_range = (float(low), float(high))
         self._pretrained = Hidden(pretrained)
         self._kept = Hidden[Kept | None](None)  # made when it is asked for
@@ -770,25 +771,6 @@ class Backbone(keras.layers.Layer):
         self._pretrained.it = KNOWN[self._keep().digest] = loaded
 
 
-def height_and_width(image_size: Any) -> tuple[int, int]:
-    """(height, width) of one number or two.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    both = (image_size, image_size) if isinstance(image_size, int | np.integer) else image_size
-    if (
-        not isinstance(both, tuple | list)
-        or len(both) != 2
-        or not all(isinstance(side, int | np.integer) and side > 0 for side in both)
-    ):
-        raise ValueError(
-            "Expected image_size to be one whole number or two, height and width, in pixels. "
-            f"Received: image_size={image_size!r}"
-        )
-    return int(both[0]), int(both[1])
-
-
 def check_range(value_range: Any) -> None:
     """Refuse what is no range of pixels.
 
@@ -810,48 +792,6 @@ def check_range(value_range: Any) -> None:
 
 def constant(value: np.ndarray):
     return lambda shape, dtype=None: tf.constant(value)
-
-
-def open_network(
-    handle: Any,
-    image_size: Any,
-    arguments: Any,
-    *,
-    output: str | None,
-    preprocess: Callable | None,
-    trust: bool,
-) -> tuple[Pretrained, str, tuple[float, float] | None, str | None]:
-    """Resolve a handle and read its SavedModel.
-
-    Returns:
-        the network, the handle as text, the value range that the catalog knows, and the hash of its
-        files.
-    """
-    if isinstance(handle, Pretrained):
-        return handle, "a SavedModel read before", None, None
-    size = None if image_size is None else height_and_width(image_size)
-    options: dict[str, Any] = {"image_size": size, "arguments": arguments or {}, "output": output}
-    if isinstance(handle, keras.Model):
-        opened = savedmodel.open_model(handle, preprocess=preprocess)
-        return savedmodel.trace(opened, **options), opened.name, None, None
-    if (found := handles.load_keras(handle, size)) is not None:
-        opened = savedmodel.open_model(found.model, preprocess=preprocess or found.preprocess)
-        options["output"] = output or found.output
-        return savedmodel.trace(opened, **options), str(handle), found.value_range, None
-    if preprocess is not None:
-        raise ValueError(
-            "Expected preprocess for a Keras model only; a SavedModel has its own. "
-            f"Received: handle={handle!r} and {preprocess=}"
-        )
-    found = handles.resolve(handle)
-    if size is None and found.entry is not None:
-        size = (found.entry.image_size, found.entry.image_size)
-    return (
-        savedmodel.read(found.path, **(options | {"image_size": size}), trust=trust),
-        str(handle),
-        found.entry.value_range if found.entry else None,
-        found.sha256,
-    )
 
 
 def widths_of(pretrained: Pretrained, taps: int | None) -> tuple[int, ...]:

@@ -75,7 +75,7 @@ def predict(
     with as_it_is_for_programs():
         count = serving.write(rows, form, to)
     if to is not None:
-        to_stderr(f"{count:,} {'photo' if count == 1 else 'given'} -> {to}")
+        to_stderr(f"{count:,} {'photo' if count == 1 else 'photos'} -> {to}")
 
 
 def form_of(to: Path | None) -> str:

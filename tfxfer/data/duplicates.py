@@ -28,7 +28,7 @@ def find_leaks(
         if gone := [i for i in drop if splits[i] == part]:
             examples = [f"{files[i]} = {files[home[digests[i]]]}" for i in gone]
             notes.append(
-                f"{counted(len(gone), 'one')} dropped from {part}: identical to one in another "
+                f"{counted(len(gone), 'image')} dropped from {part}: identical to one in another "
                 f"split, where it is kept ({shown(examples)})."
             )
     return drop, notes
@@ -48,7 +48,7 @@ def find_conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence
         if len(found) > 1
     ]:
         return [
-            f"{counted(len(odd), 'one')} found under more than one label ({shown(odd)}). Each "
+            f"{counted(len(odd), 'image')} found under more than one label ({shown(odd)}). Each "
             "counts under each; give a photo the label that matters most."
         ]
     return []

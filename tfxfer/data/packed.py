@@ -18,7 +18,7 @@ from tfxfer.errors import DataError
 from tfxfer.files import check_zip, open_regular
 from tfxfer.handles import checksum, tar
 from tfxfer.handles.aside import beside, publish
-from tfxfer.limits import MOST_MEMBERS, MOST_UNPACKED
+from tfxfer.limits import MOST_EXAMPLES, MOST_UNPACKED
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -58,7 +58,7 @@ def unpack_data(path: Path, source: str) -> Path:
                         f"begins with {file.read(12)!r}."
                     )
                 else:
-                    tar.extract(file, aside, source, members=MOST_MEMBERS)
+                    tar.extract(file, aside, source, members=MOST_EXAMPLES)
                 publish(aside, folder)
             return folder
     except OSError as error:
@@ -74,7 +74,7 @@ def unzip(file: BinaryIO, folder: Path, source: str) -> None:
     folder.mkdir(parents=True)
     try:
         with zipfile.ZipFile(file) as packed:
-            check_zip(packed, members=MOST_MEMBERS)
+            check_zip(packed, members=MOST_EXAMPLES)
             if sum(info.file_size for info in packed.infolist()) > MOST_UNPACKED:
                 raise ValueError(f"it unpacks to more than {MOST_UNPACKED >> 30} GiB")
             for info in packed.infolist():

@@ -29,16 +29,11 @@ def check(path: Path) -> Path:
         HandleError: it is something else, or it is damaged. The message says what it is, or what is
             missing.
     """
-    if path.suffix.lower() in (".h5", ".hdf5", ".keras") and path.is_file():
+    if path.suffix.lower() in (".h5", ".hdf5") and path.is_file():
         raise HandleError(
-            f"{path} is a Keras model file; expected a SavedModel folder with saved_model.pb. "
+            f"{path} is a Keras model in the old format; expected a .keras file or a SavedModel. "
             'Load it with keras.models.load_model("...") and write it with '
-            'model.export("folder/"), then use that folder. '
-            "An export answers only. To fine-tune it too, write it so: "
-            "archive = keras.export.ExportArchive(); archive.track(model); "
-            'archive.add_endpoint("__call__", model, '
-            "[tf.TensorSpec((None, *model.input_shape[1:]))]); "
-            'archive.write_out("folder/").'
+            'model.save("model.keras"), then use that file.'
         )
     if path.is_file():
         raise HandleError(

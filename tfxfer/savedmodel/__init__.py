@@ -20,8 +20,12 @@ gradient    whether the gradients of a pure graph are those of the original
 mixed       a graph in mixed precision
 open        what a folder holds: its call, its variables, what it takes
 keras_model a Keras model, opened likewise
+weigh       what a .keras file would unpack to, checked before it is opened
+config      what the config of a .keras file names, checked before it is opened
+keras_file  the model of a .keras file, after both checks
 trace       from a call to a Pretrained
 read        both: from a folder to a Pretrained
+network     from a handle, of any kind, to a Pretrained
 ranges      the pixel range that a network expects
 cut         a network in two parts
 kept        a Pretrained in the file of a model
@@ -41,7 +45,9 @@ from tfxfer.savedmodel.kept import (
     restore,
     restore_format_1,
 )
+from tfxfer.savedmodel.keras_file import load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
+from tfxfer.savedmodel.network import Network, open_network
 from tfxfer.savedmodel.open import variables_of
 from tfxfer.savedmodel.pure import inline_functions, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
@@ -53,6 +59,7 @@ __all__ = [
     "GRAPHS",
     "RANGES",
     "Kept",
+    "Network",
     "Pretrained",
     "PureGraph",
     "Weight",
@@ -67,12 +74,15 @@ __all__ = [
     "function",
     "inline_functions",
     "keep",
+    "load_file",
     "needed",
     "open_model",
+    "open_network",
     "outline_of",
     "outlined",
     "range_of",
     "read",
+    "reason_of",
     "restore",
     "restore_format_1",
     "reusable",

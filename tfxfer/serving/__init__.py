@@ -6,8 +6,7 @@
     features ─head─> logits ─task─> probabilities
 
 model       a finished run, or an export of one, that is ready to answer
-weigh       what a model.keras would unpack to, checked before it is opened
-config      what the config of a model.keras names, checked before it is opened
+kind        what a model answers: the kind of example
 answers     files to probabilities, also where some of the files are damaged
 predict     files to classes
 formats     predictions as CSV, JSON, JSON lines, Parquet or an Excel workbook

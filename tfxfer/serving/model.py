@@ -4,10 +4,8 @@ The weights become constants, since TensorFlow then folds BatchNorm into the con
 answers about a third faster.
 """
 
-import json
 import logging
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +24,8 @@ from tfxfer.handles.folder import plain_path
 from tfxfer.heads import layers
 from tfxfer.inputs import Input, Kind, find
 from tfxfer.run import open_run, read_labels
-from tfxfer.serving.config import check_config
 from tfxfer.serving.kind import kind_of
 from tfxfer.serving.place import EXTRA, latest
-from tfxfer.serving.weigh import bounded_variables, check_outputs, weigh
 from tfxfer.tasks import Task
 
 LOG = logging.getLogger(__name__)
@@ -184,9 +180,7 @@ def explained(path: Path, hint: str) -> Iterator[None]:
     except TfxferError:
         raise
     except Exception as error:
-        # Keras wraps the reason once for each level, each time with all of the model's config.
-        reason = str(error).rsplit("Exception encountered: ", 1)[-1].strip() or type(error).__name__
-        first = reason.splitlines()[0].split(". Make sure custom")[0].rstrip(".")[:500]
+        first = savedmodel.reason_of(error)
         if "locate" in first:
             hint = "Import the file that defines it first."
         elif "--trust" in first:
@@ -269,23 +263,13 @@ def load_model(path: Path, trust: bool = False) -> keras.Model:
     Its many kinds of errors become one sentence.
 
     Raises:
-        ServingError: the file can't be loaded, names what no network for images needs (see
-            `check_config`), or would take far more memory than the values in it.
+        ServingError: the file can't be loaded, names what no network needs (see
+            `tfxfer.savedmodel.config`), or would take far more memory than the values in it.
         SavedModelError: see `weigh`.
     """
     LOG.info("Loading the model")
     with explained(path, DAMAGED):
-        held = weigh(path, trust=trust)
-        with zipfile.ZipFile(path) as archive:
-            check_config(json.loads(archive.read("config.json")), trust=trust)
-        with bounded_variables(held):
-            model = keras.models.load_model(path, compile=False, safe_mode=not trust)
-        if not isinstance(model, keras.Model):
-            raise ServingError(
-                f"{path} holds a {type(model).__name__}; expected a model. {DAMAGED}"
-            )
-        check_outputs(model)
-        return model
+        return savedmodel.load_file(path, trust=trust)
 
 
 def constant(

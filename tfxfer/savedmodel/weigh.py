@@ -18,9 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxfer import savedmodel
 from tfxfer.files import check_zip, open_regular
 from tfxfer.limits import FREE_WEIGHTS, MOST_ELEMENTS, MOST_JSON
+from tfxfer.savedmodel.kept import GRAPHS, restore
 
 WEIGHTS = "model.weights.h5"
 MEMBERS = {"metadata.json", "config.json", WEIGHTS}
@@ -131,8 +131,8 @@ def weigh_values(file: BinaryIO, trust: bool) -> int:
                     waiting.append(member)
                 elif isinstance(member, h5py.Dataset):
                     total += weigh_data(name, member)
-                    if name == savedmodel.GRAPHS:
-                        savedmodel.restore(member[()], None, trust=trust)
+                    if name == GRAPHS:
+                        restore(member[()], None, trust=trust)
     return total
 
 

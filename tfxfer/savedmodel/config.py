@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tfxfer.serving.weigh import check_size
+from tfxfer.savedmodel.weigh import check_size
 
 # Modules whose classes compute, or hold settings of those that do.
 CLASSES = {

@@ -1,0 +1,141 @@
+"""From a handle, or a Keras model, to a network that is taken apart."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfxfer import handles
+from tfxfer.errors import SavedModelError
+from tfxfer.handles import checksum
+from tfxfer.savedmodel.graph import Pretrained
+from tfxfer.savedmodel.keras_file import load_file, reason_of
+from tfxfer.savedmodel.keras_model import open_model
+from tfxfer.savedmodel.read import read
+from tfxfer.savedmodel.trace import trace
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network that was found and read.
+
+    Args:
+        name: the handle as text.
+        value_range: the range of pixels that it expects, where its source tells it.
+        sha256: the SHA-256 of its files; None where there are none.
+    """
+
+    pretrained: Pretrained
+    name: str
+    value_range: tuple[float, float] | None = None
+    sha256: str | None = None
+
+
+def open_network(
+    handle: str | os.PathLike | Pretrained | keras.Model,
+    *,
+    image_size: int | tuple[int, int] | None,
+    arguments: dict[str, Any] | None,
+    output: str | None,
+    preprocess: Callable | None,
+    trust: bool,
+) -> Network:
+    """Find a network, and take it apart; see `tfxfer.Backbone` for the arguments.
+
+    Raises:
+        HandleError: the handle leads nowhere.
+        SavedModelError: the network can't be used.
+        ValueError: an argument is wrong.
+    """
+    if isinstance(handle, Pretrained):
+        return Network(pretrained=handle, name="a SavedModel read before")
+    size = None if image_size is None else height_and_width(image_size)
+    options: dict[str, Any] = {"image_size": size, "arguments": arguments or {}, "output": output}
+    if isinstance(handle, keras.Model):
+        opened = open_model(handle, preprocess=preprocess)
+        network = Network(pretrained=trace(opened, **options), name=opened.name)
+        if looks_untrained(network.pretrained):
+            LOG.warning(
+                "%s seems to have random weights: a network that nobody has trained gives poor "
+                "features. Load its weights first.",
+                network.name,
+            )
+        return network
+    if (found := handles.load_keras(handle, size)) is not None:
+        opened = open_model(found.model, preprocess=preprocess or found.preprocess)
+        options["output"] = output or found.output
+        return Network(
+            pretrained=trace(opened, **options), name=str(handle), value_range=found.value_range
+        )
+    path = Path(handle).expanduser()
+    if path.suffix == ".keras" and path.is_file():
+        opened = open_model(load_model(path, trust), preprocess=preprocess)
+        with path.open("rb") as file:
+            digest = checksum.of_file(file)
+        return Network(pretrained=trace(opened, **options), name=str(handle), sha256=digest)
+    if preprocess is not None:
+        raise ValueError(
+            "Expected preprocess for a Keras model only; a SavedModel has its own. "
+            f"Received: handle={handle!r} and {preprocess=}"
+        )
+    source = handles.resolve(handle)
+    if size is None and source.entry is not None:
+        options["image_size"] = (source.entry.image_size, source.entry.image_size)
+    return Network(
+        pretrained=read(source.path, **options, trust=trust),
+        name=str(handle),
+        value_range=source.entry.value_range if source.entry else None,
+        sha256=source.sha256,
+    )
+
+
+def looks_untrained(network: Pretrained) -> bool:
+    """Whether all vectors among the weights have their first value, 0 or 1, everywhere.
+
+    Training changes the offsets, scales and statistics of a network.
+    """
+    vectors = [weight.value for weight in network.weights if weight.value.ndim == 1]
+    vectors = [value for value in vectors if value.dtype.kind == "f" and value.size]
+    return bool(vectors) and all(np.isin(value, (0.0, 1.0)).all() for value in vectors)
+
+
+def load_model(path: Path, trust: bool) -> keras.Model:
+    """Load a .keras file.
+
+    Raises:
+        SavedModelError: says what is wrong with it.
+    """
+    try:
+        return load_file(path, trust=trust)
+    except SavedModelError:
+        raise
+    except Exception as error:  # Keras may raise any error for a file that anybody wrote
+        raise SavedModelError(
+            f"{path} can't be loaded: {reason_of(error)}. Expected a model that Keras 3 saved."
+        ) from error
+
+
+def height_and_width(image_size: Any) -> tuple[int, int]:
+    """(height, width) of one number or two.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    both = (image_size, image_size) if isinstance(image_size, int | np.integer) else image_size
+    if (
+        not isinstance(both, tuple | list)
+        or len(both) != 2
+        or not all(isinstance(side, int | np.integer) and side > 0 for side in both)
+    ):
+        raise ValueError(
+            "Expected image_size to be one whole number or two, height and width, in pixels. "
+            f"Received: image_size={image_size!r}"
+        )
+    return int(both[0]), int(both[1])
