@@ -144,6 +144,7 @@ def test_a_keras_file_reloads_where_the_folder_is_gone(tmp_path):
     again.fit(X, Y, verbose=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("imports", ["import tfxfer; import keras", "import keras; import tfxfer"])
 def test_a_keras_file_loads_in_a_fresh_process_in_either_import_order(
     imports, tiny_savedmodel, tmp_path
@@ -262,6 +263,7 @@ def test_mixed_precision_leaves_the_graph_in_float32(tiny_savedmodel):
         keras.mixed_precision.set_global_policy("float32")
 
 
+@pytest.mark.long
 def test_a_file_with_a_changed_graph_is_refused(tiny_savedmodel, tmp_path):
     path = tmp_path / "m.keras"
     classifier(Backbone(tiny_savedmodel)).save(path)
@@ -269,6 +271,7 @@ def test_a_file_with_a_changed_graph_is_refused(tiny_savedmodel, tmp_path):
     assert "graph is not the one that was saved" in error_elsewhere(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("there", [True, False])
 @pytest.mark.parametrize(
     "change",
@@ -315,6 +318,7 @@ def error_elsewhere(path) -> str:
     )
 
 
+@pytest.mark.long
 def test_a_file_whose_graph_reads_files_is_refused_in_safe_mode(tmp_path):
     root = tf.train.Checkpoint()
     (tmp_path / "secret").write_bytes(b"1.0")
@@ -388,6 +392,7 @@ def test_a_config_is_short_and_holds_no_graph(tiny_savedmodel):
     assert Backbone.from_config(config).get_config() == config
 
 
+@pytest.mark.long
 def test_without_tfxfer_the_error_names_the_layer_and_is_short(tiny_savedmodel, tmp_path):
     path = str(tmp_path / "m.keras")
     classifier(Backbone(tiny_savedmodel)).save(path)
@@ -415,6 +420,7 @@ def test_a_file_that_tfxfer_0_1_wrote_is_loaded_and_saved_anew(tmp_path):
     np.testing.assert_array_equal(again(x), model(x))
 
 
+@pytest.mark.long
 def test_weights_and_graphs_can_be_loaded_into_a_model_from_a_config(tiny_savedmodel, tmp_path):
     model = classifier(Backbone(tiny_savedmodel))
     model.layers[0].unfreeze(1)
@@ -446,6 +452,7 @@ print(model(np.ones((1, 32, 32, 3), "float32")).numpy().tolist())
         np.testing.assert_allclose(answer, model(np.ones((1, 32, 32, 3))), atol=1e-6)
 
 
+@pytest.mark.long
 def test_weights_of_another_network_are_told(tiny_savedmodel, tmp_path):
     (tmp_path / "m.json").write_text(classifier(Backbone(tiny_savedmodel)).to_json())
     other = classifier(Backbone(save_reusable(tiny_network(dropout=0.5), tmp_path / "other")))
@@ -489,6 +496,7 @@ def several(tiny_savedmodel, other) -> keras.Model:
     return keras.Model(image, keras.layers.Concatenate()([*parts, inner(image)]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "way"),
     [
@@ -558,6 +566,7 @@ np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verb
     np.testing.assert_allclose(answer, model.predict(x, verbose=0), atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_checkpoint_and_a_backup_resume_in_a_fresh_process(tiny_savedmodel, tmp_path):
     model = classifier(Backbone(tiny_savedmodel))
     keep = keras.callbacks.ModelCheckpoint(tmp_path / "m.keras")
@@ -706,6 +715,7 @@ def test_in_mixed_precision_it_trains_with_float32_weights_and_reloads(tiny_save
         Backbone(tiny_savedmodel, precision="half")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["m.keras", "m.h5"])
 def test_clones_of_a_loaded_layer_have_its_weights_elsewhere(file, tiny_savedmodel, tmp_path):
     model = classifier(Backbone(tiny_savedmodel))

@@ -219,6 +219,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(photos, prefix
     assert beam.extract(examples, prefix, cache=cache, skip_bad_images=True, progress=False) == 2
 
 
+@pytest.mark.long
 def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     moved = data.load(os.path.relpath(examples.source))

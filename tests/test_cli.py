@@ -127,6 +127,7 @@ def test_wrong_names_are_told_before_tensorflow_is_loaded(finished, tmp_path, wo
     assert sorted(path for path in tmp_path.iterdir() if path.name != "runs") == before
 
 
+@pytest.mark.long
 def test_steps_are_told_beside_the_answer(finished, photos):
     photo = next(photos.rglob("*.jpg"))
     done = in_a_process("predict", finished, photo)
@@ -219,6 +220,7 @@ def test_evaluate_asks_for_photos_that_are_not_named(finished):
     assert "tfxfer evaluate RUN photos/" in tfxfer("evaluate", finished, code=2).stderr
 
 
+@pytest.mark.long
 def test_two_runs_with_one_seed_give_the_same_bytes(finished, photos, tiny_savedmodel, tmp_path):
     tfxfer(
         "run",
@@ -295,6 +297,7 @@ def test_an_unknown_option_names_the_nearest():
     assert "--backbone" in tfxfer("run", "frozen", "--backbon", "x", code=2).stderr
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, tmp_path):
     page = tmp_path / "slow.py"
     page.write_text(
@@ -361,6 +364,7 @@ def test_a_gaussian_head_leaves_its_means_and_precision(photos, tiny_savedmodel,
         assert found["means"].shape == (2, width) and found["P"].shape == (width, width)
 
 
+@pytest.mark.long
 def test_a_name_that_the_terminal_can_not_show_is_escaped(photos, tmp_path):
     folder = tmp_path / "photos"
     for label in ("naïve", "b"):
@@ -526,6 +530,7 @@ def test_numbers_that_make_no_sense_are_refused_at_once(option):
     assert "expected a number above 0 and below" in said and f"received {option[1]}" in said
 
 
+@pytest.mark.long
 def test_a_recipe_of_the_user_that_fails_at_once_leaves_no_folder(tmp_path):
     page = tmp_path / "mine.py"
     page.write_text("import tfxfer\n\n\n@tfxfer.recipe\ndef mine(run):\n    lod('photos')\n")
@@ -534,6 +539,7 @@ def test_a_recipe_of_the_user_that_fails_at_once_leaves_no_folder(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.long
 def test_a_recipe_of_the_user_that_fails_later_keeps_what_it_saved(tmp_path):
     page = tmp_path / "mine.py"
     page.write_text(
@@ -544,6 +550,7 @@ def test_a_recipe_of_the_user_that_fails_later_keeps_what_it_saved(tmp_path):
     assert (tmp_path / "r" / "part.txt").read_text() == "x"
 
 
+@pytest.mark.long
 def test_a_folder_with_blanks_is_quoted_in_the_next_command(photos, tiny_savedmodel, tmp_path):
     words = ["run", "frozen", "--data", photos, "--backbone", tiny_savedmodel]
     done = in_a_process(*words, "--out", "my run", cwd=tmp_path)

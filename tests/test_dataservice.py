@@ -69,6 +69,7 @@ def test_batches_are_those_of_this_process_in_its_order(done, world, service):
         np.testing.assert_array_equal(y, labels)
 
 
+@pytest.mark.long
 def test_two_replicas_share_each_batch(world, service):
     network, features = world
     rows, strategy = (

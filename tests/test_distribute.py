@@ -110,6 +110,7 @@ def test_a_tpu_is_asked_for_by_its_name(monkeypatch):
     assert str(devices.choose()) == "tpu, tpu: TPU mine"
 
 
+@pytest.mark.long
 def test_a_tpu_that_cannot_be_used_is_named():
     code, said = started("tfxfer.distribute.strategy('tpu')", TPU_NAME="local")
     assert (
@@ -180,6 +181,7 @@ def test_a_cluster_that_cannot_be_read_shows_how_one_looks(monkeypatch):
         devices.find_place()
 
 
+@pytest.mark.long
 def test_mixed_precision_is_refused_on_a_cpu(tmp_path):
     options = f"{str(tmp_path / 'run')!r}, recipe='full', device='cpu', precision='mixed'"
     code, said = started(f"import tfxfer; tfxfer.Run({options}).start()")
@@ -193,6 +195,7 @@ def test_mixed_precision_is_refused_on_a_cpu(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_port_in_use_is_named():
     with socket.socket() as taken:
         taken.bind(("", 0))
@@ -210,6 +213,7 @@ def test_a_port_in_use_is_named():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_worker_that_never_comes_is_named_and_nobody_waits_for_ever(index):
     addresses = launch.free_addresses(2)
@@ -234,6 +238,7 @@ def run(words: list[str], **environment: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.long
 def test_workers_with_different_data_refuse_to_start_together(photos, tmp_path, tiny_savedmodel):
     other = tmp_path / "elsewhere" / "photos"
     other.parent.mkdir()

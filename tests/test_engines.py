@@ -126,6 +126,7 @@ def test_batch_norm_is_folded_where_that_is_right(kind, left):
     assert close(tensorflow_engine(prefix)(x), expected)
 
 
+@pytest.mark.long
 def test_bf16_deviates_a_little(prefix):
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(EngineError, match="this CPU can't compute in bf16"):

@@ -86,6 +86,7 @@ def expected(examples: Examples, prefix: Prefix, tiny: str) -> np.ndarray:
     return Backbone(tiny, trainable=False, taps=3)(pixels).numpy()
 
 
+@pytest.mark.long
 def test_features_are_what_the_layer_gives(examples, prefix, cache, tiny_savedmodel):
     found = extract(examples, prefix, cache=cache, progress=False)
     assert (
@@ -170,6 +171,7 @@ def test_a_changed_picture_is_computed_again(prefix, cache, tmp_path):
     assert cache.summary()[0].rows == 7
 
 
+@pytest.mark.long
 def test_a_changed_weight_is_another_backbone(examples, prefix, cache, tiny_savedmodel):
     one = extract(examples, prefix, cache=cache, progress=False)[:]
     backbone = Backbone(tiny_savedmodel, trainable=False)
@@ -234,6 +236,7 @@ def test_files_that_can_not_be_decoded_stop_it_by_name(prefix, cache, tmp_path):
     assert "function_node" not in said and "Traceback" not in said and "\n" not in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [2, 32])
 def test_bad_files_are_left_out_and_listed_where_asked(batch_size, prefix, cache, tmp_path):
     found = extract(
@@ -317,6 +320,7 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(
     assert found[:].tobytes() == whole.tobytes()
 
 
+@pytest.mark.long
 def test_two_extractions_at_once_share_a_cache(
     photos, examples, prefix, cache, tmp_path, tiny_savedmodel
 ):
@@ -328,6 +332,7 @@ def test_two_extractions_at_once_share_a_cache(
     assert shared.summary()[0].rows == len(examples)
 
 
+@pytest.mark.long
 def test_a_full_disk_while_extracting_says_what_to_try_and_resumes(
     photos, examples, prefix, cache, tmp_path, tiny_savedmodel
 ):

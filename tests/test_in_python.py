@@ -46,6 +46,7 @@ def test_the_run_is_judged_on_its_own_test_part(folder, examples):
     assert figures["accuracy"] == open_run(folder).metrics()["test"]["accuracy"]
 
 
+@pytest.mark.long
 def test_photos_that_the_model_was_trained_on_are_said(folder, examples, said):
     train, test = (examples.take(examples.where(part)) for part in ("train", "test"))
     tfxfer.serving.evaluate(folder, train)
@@ -95,6 +96,7 @@ def test_examples_of_a_folder_are_named_by_it(photos, tiny_savedmodel, tmp_path)
     assert tfxfer.serving.evaluate(tmp_path / "run", photos)["n"] < 60  # its test part alone
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_head(examples, tiny_savedmodel, tmp_path):
     for name in ("one", "two"):
         frozen(

@@ -129,6 +129,7 @@ def test_a_kind_of_answer_is_one_file(rows, grades, network, data, tmp_path):
     assert [name.decode() for name in found[:, 0].numpy()] == [line["predicted"] for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["partial", "full"])
 def test_a_network_of_another_kind_can_be_tuned(rows, network, data, tmp_path, recipe):
     model = tfxfer.Transfer(network).fit(data, recipe=recipe, epochs=2)
@@ -136,6 +137,7 @@ def test_a_network_of_another_kind_can_be_tuned(rows, network, data, tmp_path, r
     assert model.evaluate(data)["accuracy"] > 0.9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["partial", "full"])
 def test_a_network_can_be_tuned_for_another_kind_of_answer(rows, grades, network, data, recipe):
     model = tfxfer.Transfer(network, task="grade").fit(data, recipe=recipe, epochs=2)
@@ -143,6 +145,7 @@ def test_a_network_can_be_tuned_for_another_kind_of_answer(rows, grades, network
     assert model.evaluate(data)["closeness"] > 0.8
 
 
+@pytest.mark.long
 def test_a_head_can_be_trained_for_another_kind_of_answer(rows, grades, network, data):
     model = tfxfer.Transfer(network, head="mlp", task="grade").fit(data, epochs=40)
     assert model.evaluate(data)["closeness"] > 0.8

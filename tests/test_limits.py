@@ -146,6 +146,7 @@ def test_too_much_is_told_by_the_check_the_decoder_and_an_export(name, told):
     assert answered == [0, 2]
 
 
+@pytest.mark.long
 def test_of_a_gif_with_many_frames_the_first_alone_is_decoded(alone, served):
     frames = [load_photo().rotate(i) for i in range(40)]
     whole = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -284,6 +285,7 @@ def test_one_class_alone_is_refused_where_the_other_can_not_be_read(content, few
         extract(examples, prefix, cache=Cache(tmp_path), skip_bad_images=True, progress=False)
 
 
+@pytest.mark.long
 def test_a_photo_that_is_deleted_after_its_features_were_computed_is_named(few, prefix, tmp_path):
     examples, cache = data.load(few), Cache(tmp_path)
     extract(examples, prefix, cache=cache, progress=False)

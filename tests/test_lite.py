@@ -103,6 +103,7 @@ def test_the_features_are_those_of_the_network_built_another_way(name):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_with_its_own_classifier_it_sees_a_palace_in_china(name):
     source, tensors = resolve(name), weights(name)
@@ -177,6 +178,7 @@ def test_it_is_built_once(cache_folder):
     assert not list((cache_folder / "backbones").glob("*.tmp"))
 
 
+@pytest.mark.long
 def test_a_damaged_build_is_built_again_in_a_cache_with_an_odd_name_too(tmp_path, monkeypatch):
     built = resolve("efficientnet-lite0").path
     monkeypatch.setenv("TFXFER_CACHE_DIR", str(tmp_path / "kx[1]"))

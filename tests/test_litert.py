@@ -242,6 +242,7 @@ def test_normalisation_brings_bytes_into_the_value_range(value_range):
     assert ((0 - mean) / std, (255 - mean) / std) == pytest.approx(value_range)
 
 
+@pytest.mark.long
 def test_a_file_that_loses_too_much_is_not_written(run_folder, tmp_path):
     text = (
         "too much accuracy is lost on 10 validation images, in points: float32 .*; "

@@ -68,6 +68,7 @@ ways = [pytest.param(way, marks=pytest.mark.long if way in LONG else ()) for way
 others = pytest.mark.parametrize("way", ways[1:])
 
 
+@pytest.mark.long
 @others
 def test_the_losses_of_20_steps_are_those_of_one_process(way, found):
     one = found("one")[0]["frozen statistics"]
@@ -150,6 +151,7 @@ model.fit(np.ones((8, 4), "float32"), np.ones((8, 2), "float32"), batch_size=4, 
 """
 
 
+@pytest.mark.long
 @pytest.mark.xfail(
     strict=True,
     reason="keras-team/keras #20585: when it passes, tfxfer/distribute/multiworker.py can go",

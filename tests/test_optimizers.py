@@ -77,6 +77,7 @@ def test_weights_that_learn_slowly_fade_slowly(model):
         )
 
 
+@pytest.mark.long
 def test_a_compiled_model_reloads_with_its_rates_in_another_process(model, tmp_path):
     optimizer = layerwise(keras.optimizers.Adam, base=1e-3, decay=0.75, backbone=model.layers[0])
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -173,6 +174,7 @@ def test_each_stage_learns_as_with_an_optimizer_of_its_own(kind, options, model)
         np.testing.assert_allclose(after, variable.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind, options",
     [
@@ -293,6 +295,7 @@ def test_a_loss_can_be_scaled_around_rates_by_stage(model):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_model_with_an_optimizer_reloads_with_its_schedule_in_another_process(model, tmp_path):
     adamw = AdamW(keras.optimizers.schedules.ExponentialDecay(**SCHEDULE), weight_decay=0.25)
     model.compile(layerwise(adamw, decay=0.75, backbone=model.layers[0]), LOSS)
@@ -304,6 +307,7 @@ def test_a_model_with_an_optimizer_reloads_with_its_schedule_in_another_process(
     assert found["config"]["learning_rate"]["config"].items() >= SCHEDULE.items()
 
 
+@pytest.mark.long
 def test_a_model_with_a_users_own_optimizer_reloads(model, tmp_path):
     scaled = own_optimizers.Scaled(1e-3, scale=3.0, momentum=0.5)
     model.compile(layerwise(scaled, decay=0.75, backbone=model.layers[0]), LOSS)

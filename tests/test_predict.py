@@ -158,6 +158,7 @@ def test_a_csv_below_a_file_is_refused(tmp_path):
         serving.write([], to=tmp_path / "file/out.csv")
 
 
+@pytest.mark.long
 def test_an_export_predicts_as_the_run_does(run_folder, photos, tmp_path):
     how = {"top_k": 3, "sets": 0.8, "unknown": True}
     expected = list(serving.predict(run_folder, [photos], **how))
@@ -172,6 +173,7 @@ def test_an_export_predicts_as_the_run_does(run_folder, photos, tmp_path):
         )
 
 
+@pytest.mark.long
 def test_an_export_that_answers_bad_images_with_nothing_names_them_too(
     run_folder, photos, tmp_path
 ):
@@ -246,6 +248,7 @@ def test_more_than_one_in_twenty_photos_unlike_every_class_are_told(
     assert told(caplog, lambda: predictions(model, files, read, 60, unknown=True)) == []
 
 
+@pytest.mark.long
 def test_what_knows_no_unknown_photos_counts_none(tiny_savedmodel, photos, tmp_path, caplog):
     model = heads.join(
         Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), (*SIZE, 3)
@@ -343,6 +346,7 @@ def test_all_formats_say_the_same(tmp_path):
     ] == [(row.file, row.others[0][0], list(row.set), row.unknown) for row in ROWS]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["csv", "json", "jsonl", "parquet"])
 def test_a_bad_file_among_many_leaves_the_rest_written(run_folder, photos, tmp_path, form):
     (tmp_path / "bad.jpg").write_text("this is text")

@@ -223,6 +223,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_stays_close():
     assert difference(encoded, (108, 108)) < 2e-5  # 427 is less than 4 x 108: decoded whole
 
 
+@pytest.mark.long
 def test_eager_tf_data_and_an_exported_function_agree_bit_for_bit(tmp_path):
     files = [make() for make in FILES.values()] + [
         saved(photo(), "JPEG", exif=exif(6)),

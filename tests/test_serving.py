@@ -77,6 +77,7 @@ def read(folder):
 # --- export ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_process_with_tensorflow_alone_answers_as_predict_does(run_folder, exported, all_kinds):
     predicted = list(serving.predict(run_folder, [all_kinds], batch_size=3))
     done = subprocess.run(
@@ -103,6 +104,7 @@ def test_served_answers_are_those_of_the_keras_model(run_folder, signatures, all
     )
 
 
+@pytest.mark.long
 def test_predict_python_and_the_served_model_agree_on_files_of_every_kind(
     run_folder, signatures, all_kinds
 ):
@@ -205,6 +207,7 @@ def test_every_output_has_the_batch_as_dimension_0(signatures, all_kinds, name, 
     }
 
 
+@pytest.mark.long
 def test_classify_takes_examples_and_says_what_the_default_signature_says(
     exported, signatures, all_kinds
 ):
@@ -221,6 +224,7 @@ def test_classify_takes_examples_and_says_what_the_default_signature_says(
     assert (set(signature.inputs), set(signature.outputs)) == ({"inputs"}, {"classes", "scores"})
 
 
+@pytest.mark.long
 def test_unknown_is_the_score_that_the_run_fitted(run_folder, signatures, all_kinds):
     features = signatures["features"](inputs=tf.constant(read(all_kinds)))["features"].numpy()
     expected = doubt.load(run_folder / "doubt.npz").unknown.scores(features)
@@ -237,6 +241,7 @@ def test_labels_are_an_asset(exported):
     assert [asset.filename for asset in graph_of(exported).asset_file_def] == ["labels.txt"]
 
 
+@pytest.mark.long
 def test_warm_up_requests_are_logs_that_the_signatures_answer(exported, signatures):
     logs = [
         PredictionLog.FromString(record.numpy())

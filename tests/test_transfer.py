@@ -44,6 +44,7 @@ def test_arrays_are_predicted_as_the_keras_model_says(fitted, arrays):
     np.testing.assert_allclose([one.probability for one in found], expected.max(1), atol=1e-5)
 
 
+@pytest.mark.long
 def test_only_figures_are_printed(arrays, tiny_savedmodel, capfd):
     made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays)
     made.predict(arrays[0][:2])
@@ -58,6 +59,7 @@ def test_files_and_folders_are_predicted(fitted, photos):
     assert len(fitted.predict([str(photos / "china"), photos / "flower"])) == 60
 
 
+@pytest.mark.long
 def test_a_folder_and_a_dataset_of_keras_are_fitted_to_the_same_photos(photos, tiny_savedmodel):
     folder = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(photos)
     batches = keras.utils.image_dataset_from_directory(photos, image_size=(48, 48), verbose=False)
@@ -67,6 +69,7 @@ def test_a_folder_and_a_dataset_of_keras_are_fitted_to_the_same_photos(photos, t
         assert one.run.metrics()["test"]["n"] == 10
 
 
+@pytest.mark.long
 def test_it_is_judged_on_the_test_part_or_on_all_given_arrays(fitted, arrays, photos):
     assert fitted.evaluate(*arrays)["n"] == 60
     assert fitted.evaluate(photos)["n"] == 60
@@ -74,6 +77,7 @@ def test_it_is_judged_on_the_test_part_or_on_all_given_arrays(fitted, arrays, ph
     assert fitted.evaluate(own)["accuracy"] == fitted.run.metrics()["test"]["accuracy"]
 
 
+@pytest.mark.long
 def test_labels_mean_the_same_in_fit_and_in_evaluate(arrays, tiny_savedmodel):
     images, labels = arrays
     made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(images, 2 * labels + 1)
@@ -87,11 +91,13 @@ def test_all_images_of_a_dataset_are_judged(fitted, arrays):
     assert fitted.evaluate(batches)["n"] == 60
 
 
+@pytest.mark.long
 def test_photos_of_a_program_alone_calibrate_a_file_for_phones(fitted, tmp_path):
     folder = fitted.export(tmp_path / "phone", format="litert", max_accuracy_drop=1)
     assert (folder / "model.int8.tflite").is_file()
 
 
+@pytest.mark.long
 def test_a_layer_as_head_is_not_trained_itself(arrays, tiny_savedmodel):
     head = keras.layers.Dense(2)
     tfxfer.Transfer(tiny_savedmodel, head=head).fit(*arrays, epochs=1)
@@ -128,6 +134,7 @@ def test_a_report_of_a_stranger_is_not_copied(fitted, tmp_path):
     assert not open_run(kept).is_own()
 
 
+@pytest.mark.long
 def test_what_is_saved_is_a_run_like_any_other(fitted, arrays, tmp_path):
     made = tfxfer.load(fitted.run.folder)
     folder = made.save(tmp_path / "kept")
@@ -156,6 +163,7 @@ def test_a_head_of_your_own_is_an_argument(head, arrays, tiny_savedmodel):
     assert made.run.settings()["epochs"] == {"value": 2, "origin": "given"}
 
 
+@pytest.mark.long
 def test_another_recipe_tunes_the_network(arrays, tiny_savedmodel):
     made = tfxfer.Transfer(tiny_savedmodel).fit(*arrays, recipe="partial", epochs=1, views=0)
     assert made.run.settings()["chosen"]["value"] in ("frozen", "tuned", "averaged")

@@ -314,6 +314,7 @@ def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path, said)
     )
 
 
+@pytest.mark.long
 def test_training_stops_when_nothing_gets_better(tmp_path, said):
     found = trained(tmp_path, epochs=40, rate=1e-9, held_out=held_out())
     assert (
@@ -506,6 +507,7 @@ def heads_of(features) -> Heads:
     return Heads(features=features, head="auto", seed=0, strategy=tf.distribute.get_strategy())
 
 
+@pytest.mark.long
 def test_activations_are_kept_and_give_the_same_logits_as_pixels(world, said):
     network, features, how, extractor = world
     cached = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
@@ -862,6 +864,7 @@ def colours(tmp_path_factory):
     return str(root / "photos"), save_reusable(network, root / "network")
 
 
+@pytest.mark.long
 def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path, said):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     extractor = Extractor(Cache(tmp_path / "cache"))
@@ -887,6 +890,7 @@ def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path, said):
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("taken", [True, False])
 def test_photos_that_were_taken_from_train_are_trained_on_at_last(taken, colours, tmp_path):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
@@ -918,6 +922,7 @@ def test_the_best_epoch_is_that_with_the_smallest_loss_on_held_out_examples():
     assert best_epoch(history) == 3
 
 
+@pytest.mark.long
 def test_more_stages_are_trained_where_they_help(colours, tmp_path, said):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     extractor = Extractor(Cache(tmp_path / "cache"))
@@ -933,6 +938,7 @@ def test_more_stages_are_trained_where_they_help(colours, tmp_path, said):
     assert len(found.positions) == len(judged) - len(how.folds[0][1])
 
 
+@pytest.mark.long
 def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_path, said):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     extractor = Extractor(Cache(tmp_path / "cache"))
@@ -960,6 +966,7 @@ def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_p
     assert "2 altered copies" in " ".join(losses)
 
 
+@pytest.mark.long
 def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_path):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     extractor = Extractor(Cache(tmp_path / "cache"))
@@ -1036,6 +1043,7 @@ def test_a_cpu_trains_on_few_large_images_at_once(world, tmp_path):
     assert count_pieces(8, 32, several) == 1
 
 
+@pytest.mark.long
 def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     extractor = Extractor(Cache(tmp_path / "cache"))
@@ -1101,6 +1109,7 @@ def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path
     assert not found.verdict.tuned_wins and sum(found.fitted.widths) > features.feature_size
 
 
+@pytest.mark.long
 def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, tmp_path, said):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     features = Extractor(Cache(tmp_path / "cache"))(
@@ -1146,6 +1155,7 @@ class Greedy(keras.layers.Layer):
         return tf.ensure_shape(tf.numpy_function(ask, [x], tf.float32), x.shape)
 
 
+@pytest.mark.long
 def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
     network, features, how, _ = world
     plain = tuning.from_examples(network, features)
@@ -1189,6 +1199,7 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
     )
 
 
+@pytest.mark.long
 def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_path, said):
     network, features, how, _ = world
     seen = []
@@ -1221,6 +1232,7 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(world, tmp_p
     ]
 
 
+@pytest.mark.long
 def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypatch):
     network = Backbone(colours[1], trainable=False, batch_norm="inference")
     features = Extractor(Cache(tmp_path / "cache"))(
@@ -1245,6 +1257,7 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
     assert found.model is None and found.verdict.late
 
 
+@pytest.mark.long
 def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, monkeypatch):
     network, features, how, extractor = world
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
@@ -1309,6 +1322,7 @@ def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_errors_are_one_line(photos, tiny_savedmodel, tmp_path):
     def said(*options: str) -> str:
         words = [
