@@ -1,12 +1,15 @@
 """Measures how exactly a SavedModel read as a pure function is the original.
 
-    python benchmarks/purity.py [NETWORK ...]
+    python benchmarks/purity.py [--keras] [NETWORK ...]
 
 For EfficientNet-Lite0, six `keras.applications` families with random weights and a ViT, it prints
 the largest difference of outputs, inference-mode gradients, training-mode gradients and BatchNorm
 updates, each relative to the largest absolute value over all tensors; batch 4, fixed seed.
 Expected: outputs and inference-mode gradients within 1e-6; training-mode gradients and updates
 within 2e-5. Exit 1 where one is not.
+
+With `--keras` the six families are not saved: the Keras models themselves, which return maps, are
+compared with `Backbone(model)`.
 
 TensorFlow's graph optimizer is off on both sides: it adds numbers up in another order in another
 graph, and in the deep random networks here that alone makes the *original*, called eagerly and in a
@@ -75,17 +78,44 @@ def gradients(call, variables, x, training: bool):
     return [g.numpy() for g in run(x)]
 
 
+def measure_keras(name: str) -> dict[str, float]:
+    keras.utils.set_random_seed(0)
+    network = FAMILIES[name](weights=None, include_top=False, input_shape=(96, 96, 3))
+    layer = Backbone(network)
+
+    def original(x, training):
+        return tf.reduce_mean(network(x, training=training), [1, 2])
+
+    named = {
+        weight.name: mine
+        for weight, mine in zip(layer._pretrained.it.weights, layer._own, strict=True)
+    }
+    state = {variable.path.replace("/", "."): variable for variable in network.variables}
+    theirs = [variable.value for variable in network.trainable_variables]
+    ours = [named[v.path.replace("/", ".")].value for v in network.trainable_variables]
+    return compare(layer, original, theirs=theirs, ours=ours, named=named, state=state)
+
+
 def measure(name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = folder_of(name, scratch)
         original, layer = tf.saved_model.load(folder), Backbone(folder)
-    x = tf.constant(np.random.default_rng(0).random((4, *layer.image_size, 3), dtype=np.float32))
     named = {
         weight.name: mine
         for weight, mine in zip(layer._pretrained.it.weights, layer._own, strict=True)
     }
     theirs = list(original.trainable_variables)
     ours = [named[v.name.split(":")[0].replace("/", ".")].value for v in theirs]
+    state = {v.name.split(":")[0].replace("/", "."): v for v in savedmodel.variables_of(original)}
+    return compare(layer, original, theirs=theirs, ours=ours, named=named, state=state)
+
+
+def compare(layer, original, *, theirs, ours, named, state) -> dict[str, float]:
+    """The largest differences between a layer and the original.
+
+    named, state: the weights of both after training, by their names.
+    """
+    x = tf.constant(np.random.default_rng(0).random((4, *layer.image_size, 3), dtype=np.float32))
     found = {"output": relative([original(x, training=False)], [layer(x, training=False)])}
     layer.batch_norm = "inference"
     found["inference gradient"] = relative(
@@ -95,7 +125,6 @@ def measure(name: str) -> dict[str, float]:
     found["training gradient"] = relative(
         gradients(original, theirs, x, True), gradients(layer, ours, x, True)
     )
-    state = {v.name.split(":")[0].replace("/", "."): v for v in savedmodel.variables_of(original)}
     found["updates"] = relative(
         [state[n].numpy() for n in named], [v.numpy() for v in named.values()]
     )
@@ -104,12 +133,13 @@ def measure(name: str) -> dict[str, float]:
 
 def main(names: list[str]) -> int:
     failed = 0
-    optimized = ["--optimized"] if "--optimized" in names else []
-    names = [name for name in names if name != "--optimized"]
-    for name in names or ["efficientnet-lite0", *FAMILIES, "vit"]:
+    options = [name for name in names if name in ("--optimized", "--keras")]
+    names = [name for name in names if name not in options]
+    usual = FAMILIES if "--keras" in options else ["efficientnet-lite0", *FAMILIES, "vit"]
+    for name in names or usual:
         # A process each: nine networks with their gradients don't fit side by side.
         done = subprocess.run(
-            [sys.executable, __file__, "--one", name, *optimized], capture_output=True, text=True
+            [sys.executable, __file__, "--one", name, *options], capture_output=True, text=True
         )
         print(done.stdout.strip() or f"{name}: failed\n{done.stderr[-2000:]}", flush=True)
         failed |= done.returncode
@@ -120,7 +150,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         if "--optimized" not in sys.argv:
             tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        found = measure(sys.argv[2])
+        found = (measure_keras if "--keras" in sys.argv else measure)(sys.argv[2])
         print(
             f"{sys.argv[2]:20s}",
             "  ".join(

@@ -1,6 +1,6 @@
 """The whole network is trained on your photos: first its last stages, as in partial, then all.
 
-The frozen model is kept unless training is better by more than two standard errors.
+The frozen model is kept unless training is better by two standard errors on held-out photos.
 """
 
 from typing import Annotated, Literal

@@ -2,7 +2,7 @@
 
     tfxfer run partial --data photos/ --unfreeze block14    from a stage on; see tfxfer inspect
 
-The frozen model is kept unless training is better by more than two standard errors.
+The frozen model is kept unless training is better by two standard errors on held-out photos.
 """
 
 from typing import Annotated, Literal

@@ -133,6 +133,7 @@ def test_functional_and_subclassed_models_take_it(tiny_savedmodel):
     assert len(model.trainable_variables) == 2
 
 
+@pytest.mark.long
 def test_a_keras_file_reloads_where_the_folder_is_gone(tmp_path):
     folder = save_reusable(tiny_network(), tmp_path / "gone")
     model = classifier(Backbone(folder))
@@ -242,6 +243,7 @@ def test_regularization_counts_while_trainable(tmp_path):
     assert backbone.losses == []
 
 
+@pytest.mark.long
 def test_mirrored_strategy_trains_it(tiny_savedmodel):
     from tfxfer import savedmodel
 
@@ -600,6 +602,7 @@ assert history.epoch == [1, 2], history.epoch
     np.testing.assert_allclose(json.loads(answer), model.predict(X, verbose=0), atol=1e-5)
 
 
+@pytest.mark.long
 def test_wrong_arguments_are_told(tiny_savedmodel):
     with pytest.raises(ValueError, match="Expected taps from 1 to 3"):
         Backbone(tiny_savedmodel, taps=4)
@@ -645,6 +648,7 @@ def test_what_cannot_be_trained_says_so(tmp_path):
     assert Backbone(tmp_path / "m", trainable=False)(X).shape == (8, 4)
 
 
+@pytest.mark.long
 def test_every_stage_by_number_is_everything(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel)
     backbone.unfreeze(3)
@@ -669,6 +673,7 @@ def test_a_clone_starts_from_the_pretrained_weights(tiny_savedmodel):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.long
 def test_regularization_counts_once_where_the_layer_is_called_twice(tmp_path):
     network = tiny_network()
     kernel = raw(network.trainable_variables)[0]
@@ -688,6 +693,7 @@ def test_another_image_size_is_refused_in_a_plain_call(tiny_savedmodel):
         Backbone(tiny_savedmodel, trainable=False)(np.zeros((1, 48, 64, 3), np.float32))
 
 
+@pytest.mark.long
 def test_in_mixed_precision_it_trains_with_float32_weights_and_reloads(tiny_savedmodel, tmp_path):
     layer = Backbone(tiny_savedmodel, precision="mixed")
     model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
@@ -733,6 +739,7 @@ clone.layers[0].get_weights(), strict=True):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.long
 def test_it_can_be_made_in_the_build_of_a_model_that_is_fitted(tiny_savedmodel):
     class Network(keras.Model):
         def build(self, shape):

@@ -175,6 +175,7 @@ def staged(examples, prefix, tmp_path):
     return home, name, cache
 
 
+@pytest.mark.long
 def test_a_bundle_that_is_tried_again_does_nothing_twice(staged, examples):
     home, name, cache = staged
     worker = Worker(home)
@@ -238,6 +239,7 @@ def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path)
         os.chdir(here)
 
 
+@pytest.mark.long
 def test_beam_is_an_extra():
     code = (
         "import sys; sys.modules['apache_beam'] = None; from tfxfer.cli import main; "

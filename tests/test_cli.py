@@ -136,6 +136,7 @@ def test_steps_are_told_beside_the_answer(finished, photos):
     assert len(done.stdout.splitlines()) == 2
 
 
+@pytest.mark.long
 def test_in_python_steps_are_logged_and_not_printed(finished, photos, capfd, caplog):
     with caplog.at_level("INFO", "tfxfer"):
         list(serving.predict(finished, [next(photos.rglob("*.jpg"))]))
@@ -146,6 +147,7 @@ def test_in_python_steps_are_logged_and_not_printed(finished, photos, capfd, cap
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.long
 def test_predictions_csv_agrees_with_predict(finished, photos, tmp_path):
     with open(finished / "predictions.csv") as file:
         expected = {
@@ -184,6 +186,7 @@ def test_the_difference_of_an_engine_is_printed(photos, tiny_savedmodel, tmp_pat
     )
 
 
+@pytest.mark.long
 def test_evaluate_prints_the_figures_as_json(finished, photos):
     done = tfxfer("evaluate", finished, "--data", photos, "--format", "json")
     found = json.loads(done.stdout)
@@ -191,6 +194,7 @@ def test_evaluate_prints_the_figures_as_json(finished, photos):
     assert set(found["classes"]) == {"china", "flower"}
 
 
+@pytest.mark.long
 def test_evaluate_prints_a_table_and_writes_each_answer(finished, photos, tmp_path):
     done = tfxfer("evaluate", finished, photos, "--to", tmp_path / "answers.csv")
     with open(tmp_path / "answers.csv", encoding="utf-8-sig") as file:
@@ -204,6 +208,7 @@ def test_evaluate_prints_a_table_and_writes_each_answer(finished, photos, tmp_pa
     assert not re.search(r"\d\.\d{4}", done.stdout)
 
 
+@pytest.mark.long
 def test_evaluate_never_writes_over_a_photo_that_it_judges(finished, photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     photo = next(folder.rglob("*.jpg"))
@@ -243,6 +248,7 @@ def test_two_runs_with_one_seed_give_the_same_bytes(finished, photos, tiny_saved
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", ["mlp", "ridge"])
 def test_other_heads_and_a_copied_recipe(head, photos, tiny_savedmodel, tmp_path):
     tfxfer("copy", "frozen", "mine.py", cwd=tmp_path)
@@ -344,6 +350,7 @@ def test_a_resumed_run_may_not_be_another_one(finished, photos, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_gaussian_head_leaves_its_means_and_precision(photos, tiny_savedmodel, tmp_path):
     tfxfer(
         "run",
@@ -444,6 +451,7 @@ def test_another_keras_backend_is_told(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_an_undecodable_photo_stops_the_run_with_its_path_unless_skipped(
     photos, tiny_savedmodel, tmp_path
 ):

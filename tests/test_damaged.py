@@ -370,6 +370,7 @@ def test_a_cleared_cache_is_filled_again(folder, tmp_path):
 # --- predict and evaluate ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DAMAGED)
 def test_predict_answers_and_names_a_damaged_file(name, run_folder, tmp_path, capsys):
     bad, good = tmp_path / "bad.jpg", tmp_path / "good.jpg"
@@ -381,6 +382,7 @@ def test_predict_answers_and_names_a_damaged_file(name, run_folder, tmp_path, ca
     assert [str(bad) in line for line in said if ".jpg" in line] == [True]
 
 
+@pytest.mark.long
 def test_predict_names_no_whole_file(run_folder, tmp_path, capsys):
     for name, make in WHOLE.items():
         (tmp_path / f"{name}.jpg").write_bytes(make())

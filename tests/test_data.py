@@ -320,6 +320,7 @@ def test_a_png_named_jpg_is_fine(tmp_path):
     assert len(load(tmp_path)) == 6
 
 
+@pytest.mark.long
 def test_five_thousand_small_files_take_less_than_four_seconds(tmp_path):
     content = image(1, 28)
     for label in "ab":

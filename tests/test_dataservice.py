@@ -52,6 +52,7 @@ def batches(
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("done", [0, 2])
 def test_batches_are_those_of_this_process_in_its_order(done, world, service):
     network, features = world

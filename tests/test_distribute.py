@@ -281,6 +281,7 @@ def test_workers_with_different_data_refuse_to_start_together(photos, tmp_path, 
         ), said
 
 
+@pytest.mark.long
 def test_a_batch_smaller_than_the_replicas_is_refused(photos, tmp_path, tiny_savedmodel):
     words = [
         "run",
@@ -305,6 +306,7 @@ def test_a_batch_smaller_than_the_replicas_is_refused(photos, tmp_path, tiny_sav
     )
 
 
+@pytest.mark.long
 def test_devices_are_shown():
     said, _ = run(["devices"]).communicate(timeout=100)
     assert (

@@ -35,6 +35,7 @@ def close(one, other) -> bool:
     return float(np.abs(one - other).max()) < 2e-5 * float(np.abs(other).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_an_engine_agrees_with_the_layer(engine, backbone, prefix):
     x = images(19)
@@ -43,6 +44,7 @@ def test_an_engine_agrees_with_the_layer(engine, backbone, prefix):
     assert close(found, backbone(x).numpy())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_an_image_gets_the_same_bytes_wherever_it_stands(engine, prefix):
     run, x, order = (
@@ -58,6 +60,7 @@ def test_an_image_gets_the_same_bytes_wherever_it_stands(engine, prefix):
     assert run(x).tobytes() == found.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_what_an_engine_returned_is_not_overwritten(engine, prefix):
     run = ENGINES[engine](prefix, "float32")

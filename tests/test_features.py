@@ -101,6 +101,7 @@ def test_features_are_what_the_layer_gives(examples, prefix, cache, tiny_savedmo
     )
 
 
+@pytest.mark.long
 def test_the_output_alone_is_the_first_columns_of_the_last_tap(
     examples, prefix, cache, tiny_savedmodel
 ):
@@ -111,6 +112,7 @@ def test_the_output_alone_is_the_first_columns_of_the_last_tap(
     )
 
 
+@pytest.mark.long
 def test_taken_features_are_those_of_the_taken_examples(examples, prefix, cache):
     found = extract(examples, prefix, cache=cache, progress=False)
     part = found.take([4, 1])
@@ -118,6 +120,7 @@ def test_taken_features_are_those_of_the_taken_examples(examples, prefix, cache)
     np.testing.assert_array_equal(part[:], found[[4, 1]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_the_batch_size_changes_no_bit(batch_size, examples, prefix, cache, tmp_path):
     one = extract(examples, prefix, cache=cache, progress=False)[:]
@@ -129,6 +132,7 @@ def test_the_batch_size_changes_no_bit(batch_size, examples, prefix, cache, tmp_
     )
 
 
+@pytest.mark.long
 def test_what_is_cached_is_not_computed_again(examples, prefix, cache, monkeypatch):
     one = extract(examples, prefix, cache=cache, progress=False)[:]
     monkeypatch.setitem(
@@ -137,6 +141,7 @@ def test_what_is_cached_is_not_computed_again(examples, prefix, cache, monkeypat
     assert extract(examples, prefix, cache=cache, progress=False)[:].tobytes() == one.tobytes()
 
 
+@pytest.mark.long
 def test_the_same_picture_twice_is_computed_once(prefix, cache, tmp_path):
     examples = listed(tmp_path / "files", [picture(i % 3) for i in range(9)])
     found = extract(examples, prefix, cache=cache, progress=False)
@@ -144,6 +149,7 @@ def test_the_same_picture_twice_is_computed_once(prefix, cache, tmp_path):
     np.testing.assert_array_equal(found[3:6], found[:3])
 
 
+@pytest.mark.long
 def test_a_mirrored_feature_is_the_mean_of_both_views(examples, prefix, cache, tiny_savedmodel):
     plain = extract(examples, prefix, cache=cache, progress=False)[:]
     both = extract(examples, prefix, cache=cache, mirror=True, progress=False)
@@ -154,6 +160,7 @@ def test_a_mirrored_feature_is_the_mean_of_both_views(examples, prefix, cache, t
     assert [entry.description["view"] for entry in cache.summary()] == [0, 1]
 
 
+@pytest.mark.long
 def test_a_changed_picture_is_computed_again(prefix, cache, tmp_path):
     one = extract(
         listed(tmp_path / "files", [picture(i) for i in range(6)]),
@@ -223,6 +230,7 @@ def bad_pile(folder) -> Examples:
     return examples
 
 
+@pytest.mark.long
 def test_files_that_can_not_be_decoded_stop_it_by_name(prefix, cache, tmp_path):
     with pytest.raises(ImageError) as caught:
         extract(bad_pile(tmp_path / "files"), prefix, cache=cache, progress=False)
@@ -263,6 +271,7 @@ def test_bad_files_are_left_out_and_listed_where_asked(batch_size, prefix, cache
     assert found[:].tobytes() == whole[:].tobytes()
 
 
+@pytest.mark.long
 def test_a_pile_of_bad_files_alone_is_refused(prefix, cache, tmp_path):
     with pytest.raises(ImageError, match=r"none of the 2 image files can be decoded: 0\.jpg: "):
         extract(
@@ -274,6 +283,7 @@ def test_a_pile_of_bad_files_alone_is_refused(prefix, cache, tmp_path):
         )
 
 
+@pytest.mark.long
 def test_a_damaged_shard_is_computed_again(examples, prefix, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(features.extraction, "CHUNK", 16)
     one = extract(examples, prefix, cache=cache, batch_size=8, progress=False)[:]
@@ -358,6 +368,7 @@ def test_no_room_is_seen_before_the_network_is_run(examples, prefix, cache, monk
         extract(examples, Prefix(**{**vars(prefix), "width": 10**12}), cache=cache, progress=False)
 
 
+@pytest.mark.long
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     examples, prefix, cache, capsys
 ):
@@ -395,6 +406,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
     assert re.search(r"features: +100%.*10/10 \[.*images/s\]", capsys.readouterr().err)
 
 
+@pytest.mark.long
 def test_the_plain_values_of_images_are_small_images(examples, cache):
     found = plain_values(examples, cache=cache)
     assert found.shape == (len(examples), 32 * 32 * 3)
@@ -411,6 +423,7 @@ def test_wrong_arguments_are_a_value_error(wrong, examples, prefix, cache):
         extract(examples, prefix, cache=cache, **wrong)
 
 
+@pytest.mark.long
 def test_what_comes_from_the_cache_is_told(prefix, cache, tmp_path, capsys):
     six = listed(tmp_path / "photos", [picture(seed) for seed in range(6)])
     extract(six.take([0, 1, 2, 3]), prefix, cache=cache, progress=False)

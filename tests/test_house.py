@@ -125,6 +125,7 @@ def test_import_tfxfer_is_light():
     assert not {"tensorflow", "keras", "numpy", "sklearn", "click", "matplotlib"} & set(loaded)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "imports",
     [
@@ -263,13 +264,17 @@ def test_few_files_know_the_size_and_the_range_of_pixels():
         "tfxfer/cli/look.py",
         "tfxfer/cli/many.py",
         "tfxfer/handles/catalog.py",
+        "tfxfer/handles/keras_applications.py",
+        "tfxfer/handles/keras_network.py",
         "tfxfer/handles/lite.py",
         "tfxfer/heads/ranges.py",
         "tfxfer/inputs/kind.py",
         "tfxfer/run/resume.py",
         "tfxfer/run/settings.py",
+        "tfxfer/savedmodel/network.py",
         "tfxfer/savedmodel/read.py",
         "tfxfer/savedmodel/reusable.py",
+        "tfxfer/savedmodel/trace.py",
         "tfxfer/serving/litert.py",
         "tfxfer/serving/reusable.py",
         "tfxfer/steps/extraction.py",
@@ -380,6 +385,7 @@ def test_nothing_refers_to_what_lies_outside_the_checkout():
             )
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_tree_and_nothing_else(tmp_path):
     source = tmp_path / "source"
     for name in tracked("tfxfer", "recipes", "pyproject.toml", "README.md", "LICENSE"):

@@ -165,6 +165,7 @@ def test_parts_of_the_same_images_are_no_parts():
         from_dataset(data, test=data)
 
 
+@pytest.mark.long
 def test_examples_are_a_dataset_for_fit_on_the_networks_scale(photos, tiny_savedmodel):
     examples = tfxfer.data.load(photos)
     backbone = tfxfer.Backbone(tiny_savedmodel, trainable=False, value_range=(-1, 1))
@@ -177,6 +178,7 @@ def test_examples_are_a_dataset_for_fit_on_the_networks_scale(photos, tiny_saved
     np.testing.assert_array_equal(images[5], expected)
 
 
+@pytest.mark.long
 def test_each_epoch_of_the_training_part_has_an_order_of_its_own(photos, tiny_savedmodel):
     examples = tfxfer.data.load(photos)
     backbone = tfxfer.Backbone(tiny_savedmodel, trainable=False)

@@ -33,6 +33,7 @@ def folder(examples, tiny_savedmodel, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_run_predicts_and_is_exported(folder, photos, tmp_path):
     file = next((photos / "flower").iterdir())
     (row,) = tfxfer.serving.predict(folder, [file])
@@ -40,6 +41,7 @@ def test_the_run_predicts_and_is_exported(folder, photos, tmp_path):
     assert (tfxfer.serving.export(folder, tmp_path / "served") / "saved_model.pb").is_file()
 
 
+@pytest.mark.long
 def test_the_run_is_judged_on_its_own_test_part(folder, examples):
     figures = tfxfer.serving.evaluate(folder, examples)
     assert figures["n"] == len(examples.where("test"))
@@ -85,6 +87,7 @@ def test_the_call_in_the_card_is_python(folder):
     assert f"```python\n{call}\n```" in (folder / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.long
 def test_examples_of_a_folder_are_named_by_it(photos, tiny_savedmodel, tmp_path):
     frozen(
         tfxfer.Run(tmp_path / "run"),

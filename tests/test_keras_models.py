@@ -117,14 +117,46 @@ def test_a_model_that_was_frozen_for_keras_can_be_trained_here():
     assert tfxfer.Backbone(network).trainable_weights
 
 
-def test_a_penalty_on_weights_is_kept():
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_penalty_on_weights_is_kept(frozen):
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 3, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    expected = sum(network.losses)
+    network.trainable = not frozen
     layer = tfxfer.Backbone(network)
     layer(tf.constant(X))
     (loss,) = layer.losses
-    np.testing.assert_allclose(loss, sum(network.losses), rtol=1e-6)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_a_model_whose_gradients_cannot_be_kept_stays_as_it_is():
+    @tf.custom_gradient
+    def reverse(x):
+        return x, lambda upstream: -upstream
+
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    x = keras.layers.Lambda(reverse, output_shape=lambda shape: shape)(x)
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    before = [variable.numpy() for variable in network.variables]
+    layer = tfxfer.Backbone(network, trainable=False)
+    assert "custom gradient" in layer.why_frozen
+    for value, variable in zip(before, network.variables, strict=True):
+        np.testing.assert_array_equal(value, variable.numpy())
+
+
+def test_training_is_no_argument():
+    with pytest.raises(ValueError, match="training"):
+        tfxfer.Backbone(tiny_network(), arguments={"training": True})
+
+
+def test_a_keras_file_may_be_named_with_its_hash(tmp_path):
+    with_map().save(path := tmp_path / "network.keras")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert tfxfer.Backbone(f"{path}#sha256={digest}", trainable=False).sha256 == digest
+    with pytest.raises(HandleError, match=digest):
+        tfxfer.Backbone(f"{path}#sha256={'0' * 64}", trainable=False)
 
 
 def test_what_keras_applies_to_pixels_becomes_part_of_the_network():
@@ -136,6 +168,8 @@ def test_what_keras_applies_to_pixels_becomes_part_of_the_network():
     assert layer.value_range == (0.0, 255.0)
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_a_file_with_it_is_loaded_where_the_model_is_not(tmp_path):
     layer = tfxfer.Backbone(with_map(), trainable=False)
     model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
@@ -152,6 +186,8 @@ def test_a_file_with_it_is_loaded_where_the_model_is_not(tmp_path):
     np.testing.assert_allclose(eval(done.stdout), model(X), atol=1e-6)
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_it_is_fitted_exported_and_transferred_from_again(tmp_path):
     data = tfxfer.data.load("demo").take(slice(0, None, 20))
     fitted = tfxfer.Transfer(with_map(), value_range=(0.0, 1.0)).fit(data)
@@ -170,6 +206,8 @@ def test_preprocess_is_refused_for_a_savedmodel(tiny_savedmodel):
         tfxfer.Backbone(tiny_savedmodel, preprocess=abs)
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_a_network_of_keras_applications_is_found_by_its_name():
     found = keras_applications.load("mobilenetv2", (32, 32), weights=None)
     layer = tfxfer.Backbone(found.model, preprocess=found.preprocess, value_range=(0, 255))
@@ -190,6 +228,8 @@ def test_an_unknown_name_gets_the_nearest_ones():
         tfxfer.Backbone("keras:efficientnetv2-b0")
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_weights_that_cannot_be_fetched_are_told(tmp_path):
     environment = os.environ | {
         "https_proxy": "http://127.0.0.1:9",
@@ -202,6 +242,8 @@ def test_weights_that_cannot_be_fetched_are_told(tmp_path):
     assert done.returncode == 1 and "HandleError: the weights of keras:MobileNetV2" in done.stderr
 
 
+@pytest.mark.long
+@pytest.mark.long
 def test_a_keras_file_is_a_backbone(tmp_path):
     with_map().save(path := tmp_path / "network.keras")
     layer = tfxfer.Backbone(path, trainable=False)
@@ -224,6 +266,8 @@ def test_a_damaged_keras_file_is_named(tmp_path):
         tfxfer.Backbone(tmp_path / "network.keras")
 
 
+@pytest.mark.long
+@pytest.mark.long
 @pytest.mark.parametrize("trained", [False, True])
 def test_random_weights_are_told(trained, caplog):
     network = keras.applications.MobileNetV2(

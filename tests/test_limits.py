@@ -263,6 +263,7 @@ def torn() -> bytes:
     return bytes(content)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", [b"no image", torn()])
 def test_a_class_that_loses_all_its_images_is_dropped_and_said(content, few, prefix, tmp_path):
     (few / "torn").mkdir()
@@ -276,6 +277,7 @@ def test_a_class_that_loses_all_its_images_is_dropped_and_said(content, few, pre
     assert any("torn/7.png" in note for note in kept.notes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", [b"no image", torn()])
 def test_one_class_alone_is_refused_where_the_other_can_not_be_read(content, few, prefix, tmp_path):
     for i, path in enumerate((few / "flower").iterdir()):
@@ -295,6 +297,7 @@ def test_a_photo_that_is_deleted_after_its_features_were_computed_is_named(few, 
         plain_values(examples, cache=cache, skip_bad_images=True)
 
 
+@pytest.mark.long
 def test_every_file_that_can_not_be_predicted_is_named_on_a_line(run_folder, few, capsys):
     for i in range(30):
         (few / f"bad{i:02}.jpg").write_bytes(b"no image")

@@ -111,6 +111,7 @@ def test_with_its_own_classifier_it_sees_a_palace_in_china(name):
     assert np.argmax(features @ tensors["_fc.weight"].T + tensors["_fc.bias"]) == PALACE
 
 
+@pytest.mark.long
 def test_it_is_a_reusable_savedmodel():
     source = resolve("efficientnet-lite0")
     loaded = tf.saved_model.load(str(source.path))
@@ -217,6 +218,7 @@ def test_two_processes_may_build_at_once(tmp_path):
     assert [str(p) for p in (tmp_path / "backbones").iterdir()] == sorted(paths)
 
 
+@pytest.mark.long
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TFXFER_CACHE_DIR", str(tmp_path / "file"))

@@ -121,6 +121,7 @@ def test_the_labels_lie_beside_the_files(exported):
     assert (exported / "labels.txt").read_text("utf-8").splitlines() == list(CLASSES)
 
 
+@pytest.mark.long
 def test_the_client_in_the_docs_answers_as_predict_does(run_folder, exported, photos, tmp_path):
     (script,) = [
         text
@@ -261,6 +262,7 @@ class Digamma(keras.layers.Layer):
         return tf.math.digamma(x + 10)
 
 
+@pytest.mark.long
 def test_a_head_that_litert_can_not_hold_is_named(tiny_savedmodel, photos, tmp_path):
     model = heads.join(
         Backbone(tiny_savedmodel, trainable=False),

@@ -81,6 +81,7 @@ def test_the_losses_of_20_steps_are_those_of_one_process(way, found):
             )
 
 
+@pytest.mark.long
 @others
 def test_evaluate_and_predict_give_the_figures_of_all_examples(way, found):
     one = found("one")[0]["frozen statistics"]

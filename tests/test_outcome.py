@@ -84,6 +84,7 @@ def test_answers_that_are_no_numbers_are_an_error_that_names_a_file(value):
         judge(examples, answers, np.zeros(0, int), probabilities=np.zeros((0, 2)))
 
 
+@pytest.mark.long
 def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
     photos, tiny_savedmodel, tmp_path
 ):

@@ -47,6 +47,7 @@ def mixed(photos, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, mixed, said):
     given = f"{mixed}/deep/../b.jpg"
     rows = list(serving.predict(run_folder, [given, mixed]))
@@ -60,6 +61,7 @@ def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, 
     assert f"{mixed}: 3 files that are not images are ignored" in said
 
 
+@pytest.mark.long
 def test_the_size_of_a_batch_changes_nothing(run_folder, photos):
     several, one = (
         {row.file: row for row in serving.predict(run_folder, [photos], batch_size=n)}
@@ -73,6 +75,7 @@ def test_the_size_of_a_batch_changes_nothing(run_folder, photos):
     )
 
 
+@pytest.mark.long
 def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
     whole = (mixed / "a.JPG").read_bytes()
     (mixed / "bad.jpg").write_text("this is text")
@@ -94,6 +97,7 @@ def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
     )
 
 
+@pytest.mark.long
 def test_an_image_that_only_decoding_finds_damaged_is_named(run_folder, tmp_path, photos):
     (tmp_path / "good.jpg").write_bytes((photos / "china/china00.jpg").read_bytes())
     (tmp_path / "sick.webp").write_bytes(
@@ -197,6 +201,7 @@ def test_an_export_that_answers_bad_images_with_nothing_names_them_too(
     assert len(rows) == 1
 
 
+@pytest.mark.long
 def test_the_next_classes_are_named_and_sets_hold_what_their_threshold_lets_in(run_folder, photos):
     rows = list(serving.predict(run_folder, [photos], top_k=2, sets=0.5))
     least = some_doubt(16).least(0.5)
@@ -212,6 +217,7 @@ def test_the_next_classes_are_named_and_sets_hold_what_their_threshold_lets_in(r
     )
 
 
+@pytest.mark.long
 def test_some_images_fit_no_class(run_folder, photos):
     assert {row.unknown for row in serving.predict(run_folder, [photos], unknown=True)} <= {
         True,
@@ -229,6 +235,7 @@ def told(caplog, make) -> list[str]:
     return [line for line in lines if "--unknown" in line]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("unlike", "said"), [(9, ["9 of 60"]), (3, [])])
 def test_more_than_one_in_twenty_photos_unlike_every_class_are_told(
     run_folder, photos, caplog, unlike, said
@@ -258,6 +265,7 @@ def test_what_knows_no_unknown_photos_counts_none(tiny_savedmodel, photos, tmp_p
         assert told(caplog, lambda folder=folder: serving.predict(folder, [photos])) == []
 
 
+@pytest.mark.long
 def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(
     tiny_savedmodel, photos, tmp_path
 ):
@@ -426,6 +434,7 @@ def copied(photos, folder, places):
     return folder
 
 
+@pytest.mark.long
 def test_all_images_of_other_data_are_judged(run_folder, photos, said):
     found = serving.evaluate(run_folder, photos)
     right = sum(
@@ -435,12 +444,14 @@ def test_all_images_of_other_data_are_judged(run_folder, photos, said):
     assert f"{photos}: all images, 60 of 60" in said
 
 
+@pytest.mark.long
 def test_of_data_with_a_test_part_that_part_is_judged(run_folder, photos, tmp_path, said):
     folder = copied(photos, tmp_path, ["train/china", "train/flower", "test/china"])
     assert serving.evaluate(run_folder, folder)["classes"]["china"]["n"] == 1
     assert f"{folder}: the test part, 1 of 3" in said
 
 
+@pytest.mark.long
 def test_of_the_runs_own_data_the_test_part_of_its_split_is_judged(
     tiny_savedmodel, photos, tmp_path
 ):
@@ -451,6 +462,7 @@ def test_of_the_runs_own_data_the_test_part_of_its_split_is_judged(
     assert serving.evaluate(folder, photos)["n"] == len(load(photos).where("test"))
 
 
+@pytest.mark.long
 def test_one_class_alone_can_be_judged(run_folder, photos, tmp_path):
     found = serving.evaluate(run_folder, copied(photos, tmp_path, ["flower"]))
     assert found["n"] == 1 and found["classes"]["china"]["recall"] is None
@@ -469,6 +481,7 @@ def test_classes_that_the_model_does_not_know_are_named(run_folder, photos, tmp_
         serving.evaluate(run_folder, tmp_path)
 
 
+@pytest.mark.long
 def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
     (copied(photos, tmp_path, ["china", "flower"]) / "china/0.jpg").write_text("text")
     with pytest.raises(

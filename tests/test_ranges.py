@@ -138,6 +138,7 @@ def test_what_the_user_says_counts(tmp_path):
     assert layer.value_range == (0, 1) and layer.range_from == "given"
 
 
+@pytest.mark.long
 def test_a_range_that_nothing_tells_is_tried_and_said(photos, tmp_path, said):
     # A sigmoid in the wrong place saturates: with 0 to 1 all images look alike to it.
     inputs = keras.Input((32, 32, 3))

@@ -91,6 +91,7 @@ def test_it_is_unfrozen_in_part_and_tuned_again(exported, images):
     assert moved and moved == {v.path for v in backbone.trainable_variables}
 
 
+@pytest.mark.long
 def test_it_trains_as_the_original_does(original, tmp_path, images):
     first = savedmodel.read(original)
     tf.saved_model.save(savedmodel.reusable(first), str(tmp_path / "again"))

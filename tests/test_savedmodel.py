@@ -35,6 +35,7 @@ def save(root, call, folder, spec=SPEC, **variables) -> str:
     return str(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", [lambda: tiny_network(dropout=0.3), vision_transformer])
 def test_the_output_is_that_of_the_loaded_object(network, tmp_path):
     folder = save_reusable(network(), tmp_path / "model")
@@ -47,6 +48,7 @@ def test_the_output_is_that_of_the_loaded_object(network, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_training_moves_statistics_and_draws_dropout_as_the_loaded_object_does(tiny_savedmodel):
     pretrained, original = savedmodel.read(tiny_savedmodel), tf.saved_model.load(tiny_savedmodel)
     pure = savedmodel.function(pretrained.training, pretrained.weights, pretrained.input_shape)
@@ -60,6 +62,7 @@ def test_training_moves_statistics_and_draws_dropout_as_the_loaded_object_does(t
         np.testing.assert_allclose(value, after[pretrained.weights[i].name], rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_gradients_through_swish_are_those_of_the_loaded_object(tiny_savedmodel):
     pretrained, original = savedmodel.read(tiny_savedmodel), tf.saved_model.load(tiny_savedmodel)
     pure, mine = (
@@ -106,6 +109,7 @@ def test_a_variable_read_after_it_was_written_has_its_new_value(tmp_path):
     assert float(after) == 20.0 and float(output[0, 0]) == 20.0
 
 
+@pytest.mark.long
 def test_regularization_losses_are_a_graph_of_the_weights(tmp_path):
     model = tiny_network()
     kernel = raw(model.trainable_variables)[0]
@@ -448,6 +452,7 @@ def test_fast_gradients_are_those_of_the_loaded_object(kernel, size, tmp_path):
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", [lambda: tiny_network(dropout=0.3), vision_transformer])
 def test_in_mixed_precision_products_are_in_bfloat16_and_sums_in_float32(network, tmp_path):
     pretrained = savedmodel.read(save_reusable(network(), tmp_path / "model"))

@@ -93,6 +93,7 @@ def test_a_process_with_tensorflow_alone_answers_as_predict_does(run_folder, exp
     )
 
 
+@pytest.mark.long
 def test_served_answers_are_those_of_the_keras_model(run_folder, signatures, all_kinds):
     model = keras.models.load_model(run_folder / "model.keras")
     pixels = tf.stack([preprocess.pixels(one, SIZE, (-1, 1)) for one in read(all_kinds)])
@@ -127,12 +128,14 @@ def test_predict_python_and_the_served_model_agree_on_files_of_every_kind(
     assert np.abs(served - python).max() <= 1e-5 and np.abs(predicted - python).max() <= 1e-5
 
 
+@pytest.mark.long
 def test_scores_are_sorted_and_add_up_to_one(signatures, all_kinds):
     scores = signatures["serving_default"](inputs=tf.constant(read(all_kinds)))["scores"].numpy()
     assert scores.shape == (50, 3) and (np.diff(scores) <= 0).all()
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-6)
 
 
+@pytest.mark.long
 def test_tensor_signature_takes_pixels_in_the_value_range_of_the_backbone(
     run_folder, signatures, all_kinds
 ):
@@ -145,6 +148,7 @@ def test_tensor_signature_takes_pixels_in_the_value_range_of_the_backbone(
     )
 
 
+@pytest.mark.long
 def test_features_signature_gives_what_the_head_sees(run_folder, signatures, all_kinds):
     backbone = next(
         layer
@@ -159,6 +163,7 @@ def test_features_signature_gives_what_the_head_sees(run_folder, signatures, all
     )
 
 
+@pytest.mark.long
 def test_features_of_a_mirrored_run_are_the_mean_of_both_sides(
     tiny_savedmodel, tmp_path, all_kinds
 ):
@@ -193,6 +198,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_output_has_the_batch_as_dimension_0(signatures, all_kinds, name, n):
@@ -288,6 +294,7 @@ def test_the_batching_config_sets_what_tensorflow_serving_knows(exported):
     }
 
 
+@pytest.mark.long
 def test_a_request_over_grpc_is_answered_by_its_signature(signatures, all_kinds):
     # What a client writes, and what TensorFlow Serving makes of it: the tensors of the request
     # become those of the signature.
@@ -323,6 +330,7 @@ def test_saved_model_cli_shows_it_and_finds_no_denied_operation(request, where):
     savedmodel.check_saved_model(folder)
 
 
+@pytest.mark.long
 def test_a_bad_image_fails_its_request_with_a_clear_error(signatures, all_kinds):
     with pytest.raises(
         tf.errors.InvalidArgumentError,
@@ -331,6 +339,7 @@ def test_a_bad_image_fails_its_request_with_a_clear_error(signatures, all_kinds)
         signatures["serving_default"](inputs=tf.constant([*read(all_kinds)[:2], b"this is text"]))
 
 
+@pytest.mark.long
 def test_a_bad_image_gets_an_empty_answer_where_that_was_asked_for(
     forgiving, signatures, all_kinds
 ):
@@ -348,6 +357,7 @@ def test_a_bad_image_gets_an_empty_answer_where_that_was_asked_for(
     np.testing.assert_allclose(found["scores"].numpy()[rest], expected["scores"], atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("files", [[], [b"this is text"], [b"", b"text"]])
 def test_a_request_of_nothing_but_bad_images_is_answered(forgiving, files):
     found = tf.saved_model.load(str(forgiving)).signatures["serving_default"](
@@ -404,6 +414,7 @@ METRICS = {
 }
 
 
+@pytest.mark.long
 def test_a_model_that_is_not_accurate_enough_is_not_exported(tiny_savedmodel, tmp_path):
     model = heads.join(
         Backbone(tiny_savedmodel, trainable=False), keras.layers.Dense(3), (*SIZE, 3)

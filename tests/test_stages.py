@@ -41,6 +41,7 @@ def test_unnamed_blocks_end_where_branches_join(tmp_path):
     ]
 
 
+@pytest.mark.long
 def test_stages_are_the_same_in_another_reading(tmp_path):
     folder = save_reusable(tiny_network(), tmp_path / "tiny")
     assert savedmodel.read(folder).stages == savedmodel.read(folder).stages

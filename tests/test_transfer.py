@@ -33,6 +33,7 @@ def fitted(arrays, tiny_savedmodel) -> tfxfer.Transfer:
     return model.fit(*arrays, classes=CLASSES)
 
 
+@pytest.mark.long
 def test_arrays_are_predicted_as_the_keras_model_says(fitted, arrays):
     images, _ = arrays
     found = fitted.predict(images[:4])
@@ -86,6 +87,7 @@ def test_labels_mean_the_same_in_fit_and_in_evaluate(arrays, tiny_savedmodel):
     assert figures["classes"]["3"]["n"] == 30 and figures["classes"]["1"]["n"] == 0
 
 
+@pytest.mark.long
 def test_all_images_of_a_dataset_are_judged(fitted, arrays):
     batches = tf.data.Dataset.from_tensor_slices(arrays).batch(7)
     assert fitted.evaluate(batches)["n"] == 60
@@ -119,6 +121,7 @@ def test_one_image_is_not_taken_for_many(fitted, arrays):
         fitted.predict(arrays[0][0])
 
 
+@pytest.mark.long
 def test_the_folder_lives_as_long_as_the_run(arrays, tiny_savedmodel):
     run = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays).run
     assert run.metrics()["test"]["n"] > 0
@@ -154,6 +157,7 @@ def test_it_is_exported(fitted, tmp_path):
         fitted.export(tmp_path / "other", format="onnx")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "head", [keras.layers.Dense, lambda classes: keras.layers.Dense(classes, name="mine")]
 )

@@ -45,6 +45,7 @@ Y = np.eye(2, dtype=np.float32)[(X[:, 0] > 0.5).astype(int)]
 # --- the network in two ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("taps", [None, 3])
 @pytest.mark.parametrize("network", [tiny_network, vision_transformer])
 def test_prefix_and_rest_are_the_network(network, taps, tmp_path):
@@ -539,6 +540,7 @@ def answers_from_files(model, network, features, rows):
     return model.predict(pixels.dataset(rows).batch(8), verbose=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["pixels", "activations"])
 @pytest.mark.parametrize("head", ["gaussian", "auto"])
 def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
@@ -586,6 +588,7 @@ def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_s
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("better", [True, False])
 def test_the_frozen_model_sees_both_sides_where_that_is_better(
     better, world, both_sides, monkeypatch, tmp_path, said
@@ -664,6 +667,7 @@ def test_what_does_not_fit_on_the_disk_is_computed_in_each_step(world, monkeypat
     )
 
 
+@pytest.mark.long
 def test_altered_copies_are_kept_only_where_they_are_tried(world):
     network, features, how, extractor = world
     options = {"views": None, "augment": ("crop",)}
@@ -754,6 +758,7 @@ def test_a_network_without_a_training_mode_moves_no_statistics(tmp_path):
         tuning.stages_of(Backbone(str(tmp_path / "m"), trainable=False, batch_norm="train"), "1")
 
 
+@pytest.mark.long
 def test_flips_that_change_the_label_are_not_used(tmp_path, tiny_savedmodel, said):
     rng = np.random.default_rng(0)
     images, labels = [], []
@@ -987,6 +992,7 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     assert moved > 1e-2
 
 
+@pytest.mark.long
 def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
     network, features, how, extractor = world
     source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
@@ -1009,6 +1015,7 @@ def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
     assert not graphs() - before
 
 
+@pytest.mark.long
 def test_a_batch_in_pieces_is_learnt_as_a_whole(world):
     network = world[0]
     x, y = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32), np.arange(8) % 2
@@ -1080,6 +1087,7 @@ def test_times_are_said_in_minutes(low, high, said):
     assert describe_seconds(low, high) == said
 
 
+@pytest.mark.long
 def test_with_moving_batchnorm_the_frozen_rival_still_reads_taps(world, tmp_path):
     network, features, how, _ = world
     moving = Backbone(network.handle, trainable=False, batch_norm="train")

@@ -123,8 +123,9 @@ class Backbone(keras.layers.Layer):
         arguments: further arguments of the SavedModel's call.
         output: the name of the output to use, where the network has several. An output that is a
             map is pooled: the features are its mean.
-        preprocess: for a Keras model, what is applied to its inputs first, such as
-            `keras.applications.resnet50.preprocess_input`; it becomes part of the network.
+        preprocess: for a Keras model, a .keras file or "keras:NAME", what is applied to its inputs
+            first, such as `keras.applications.resnet50.preprocess_input`; it becomes part of the
+            network.
         image_size: (height, width) or one number, in pixels; needed if neither the graph nor the
             catalog knows it.
         value_range: (low, high) of the pixels that the network expects. If it is left out, it is
@@ -137,7 +138,7 @@ class Backbone(keras.layers.Layer):
             TPU; weights and features stay float32.
         trust: also read graphs that can reach files, Python or the network.
 
-    Input shape: float32 [B, H, W, 3] in `value_range`.
+    Input shape: float32 [B, H, W, 3] in `value_range`; of another kind of network, what it takes.
 
     Output shape: float32 [B, feature_size]. With `taps=k`, float32 [B, sum(tap_widths)]: for each
     of the last k stages, from input to output, the mean of its map over all positions, then the

@@ -40,7 +40,7 @@ MOST_TABLE_BYTES = 256 * 1024**2  # bytes of a CSV table: about two million rows
 # --- archives ---
 
 MOST_MEMBERS = 10_000
-MOST_EXAMPLES = 2_000_000  # members of an archive of photos
+MOST_EXAMPLES = 2_000_000  # members of an archive of examples
 MOST_UNPACKED = 32 * 1024**3
 MOST_RATIO = 100  # weights hardly shrink; a file of zeros becomes a thousand times smaller
 FREE_UNPACKED = 64 * 1024**2  # bytes; below that, an archive may unpack to any multiple of its size

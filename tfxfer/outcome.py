@@ -331,7 +331,7 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
 
 
 def of_model(decoder: Decoder, model: keras.Model, features: Features) -> Answers:
-    """Return the answers of a model that maps pixels to calibrated logits.
+    """Return the answers of a model that maps decoded examples to calibrated logits.
 
     Its head sees columns like those of `features`. The answers raise an ImageError where files
     can't be read any more.

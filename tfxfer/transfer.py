@@ -100,7 +100,8 @@ class Transfer:
         """
         function = find(recipe)
         check_head(function, self.head)
-        given = as_data(data, labels, classes, seed=self.settings.get("seed", 0))
+        how = {name: one for name, one in self.settings.items() if name in ("seed", "task")}
+        given = as_data(data, labels, classes, how)
         folder = Path(tempfile.mkdtemp(prefix="tfxfer-"))
         try:
             run = Run(folder / Path(recipe).stem, **self.settings)
@@ -287,13 +288,17 @@ def check_head(function: Callable, head: Any) -> None:
 
 
 def as_data(
-    data: Any, labels: Any, classes: Sequence[str] | None, *, seed: int
+    data: Any, labels: Any, classes: Sequence[str] | None, how: dict[str, Any]
 ) -> str | PathLike[str] | Examples:
-    """Return what a recipe takes as data."""
+    """Return what a recipe takes as data.
+
+    Args:
+        how: seed and task, where they were given.
+    """
     if labels is not None:
-        return from_arrays(data, labels, classes=classes, seed=seed)
+        return from_arrays(data, labels, classes=classes, **how)
     if hasattr(data, "element_spec"):
-        return from_dataset(data, classes=classes, seed=seed)
+        return from_dataset(data, classes=classes, **how)
     if isinstance(data, str | PathLike | Examples):
         return data
     raise ValueError(

@@ -42,7 +42,8 @@ LOST = 70  # exit status of a pipeline that lost a worker process
 class Plan:
     """The computation of features for some images, in a form that workers can read.
 
-    These are the features of the network, and the raw pixels that recipes compare them with.
+    These are the features of the network, and the plain values (see `Kind.plain`) that recipes
+    compare them with.
     """
 
     prefix: Prefix

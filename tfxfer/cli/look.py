@@ -67,7 +67,8 @@ def fill(names: str, before: str) -> str:
 def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     """Show a pretrained network and its stages.
 
-    BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel.
+    BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel, or a
+    .keras file.
     """
     entry = room("handles.catalog").find(backbone)
     start_tensorflow()

@@ -4,6 +4,7 @@ start      loads TensorFlow when a command needs it, and has the options that co
 terminal   what is printed, and where
 run        train a model with a recipe
 use        predict, evaluate, export, report, compare
+choose     which network to take
 look       what there is: backbones, recipes, devices, the cache
 many       several processes and machines
 """
@@ -16,6 +17,7 @@ from typing import Any
 import click
 
 from tfxfer.cli import look, many, use
+from tfxfer.cli.choose import choose
 from tfxfer.cli.run import run
 from tfxfer.cli.terminal import one_line_usage_errors, steps_on_stderr
 from tfxfer.errors import TfxferError
@@ -23,6 +25,7 @@ from tfxfer.safety.names import Terminal
 
 COMMANDS = (
     run,
+    choose,
     use.predict,
     use.evaluate,
     use.export,

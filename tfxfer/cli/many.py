@@ -157,6 +157,7 @@ def extract(
     network = room("backbone").Backbone(
         backbone, trainable=False, image_size=image_size, value_range=value_range, trust=trust
     )
+    room("steps.extraction").check_kind(examples, network)
     kept = room("cache").Cache(to)
     here = room("features").Extractor(
         kept, options["engine"], engine_precision, options["batch_size"]

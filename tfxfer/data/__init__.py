@@ -15,6 +15,7 @@ from tfxfer.data.packed import is_packed, unpack_data
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
+from tfxfer.inputs import Kind
 from tfxfer.tasks import CLASSIFY, TASKS
 
 TABLES = {".csv", ".tsv", ".txt"}
@@ -131,13 +132,17 @@ def no_source(source: str) -> DataError:
 
 
 def find_source(
-    source: str, data_dir: str | PathLike[str] | None = None, judging: bool = False
+    source: str,
+    data_dir: str | PathLike[str] | None = None,
+    judging: bool = False,
+    kind: Kind | None = None,
 ) -> Found | None:
     """List what a source holds, with the reader for its kind.
 
     Args:
         source: see `data` of `load`.
         judging: whether nothing will be trained, so that a folder may hold test/ alone.
+        kind: what the files of a folder or table are; None: the first kind that has a file there.
 
     Returns:
         The images, not checked and not split, or None if `source` is not a source.
@@ -148,9 +153,9 @@ def find_source(
         return read_tfds(source.removeprefix("tfds:"), data_dir)
     path = Path(source).expanduser()
     if path.is_dir():
-        return read_folder(path, source, judging)
+        return read_folder(path, source, judging, kind)
     if path.suffix.lower() in TABLES and path.exists():
-        return read_table(path, source)
+        return read_table(path, source, kind)
     if is_packed(path):
-        return read_folder(unpack_data(path, source), source, judging)
+        return read_folder(unpack_data(path, source), source, judging, kind)
     return None

@@ -26,6 +26,7 @@ from tfxfer.data.numbers import (
     said_of_dim,
 )
 from tfxfer.inputs.image.png import COLOUR, png
+from tfxfer.tasks import CLASSIFY
 
 ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 PATIENCE = 5.0  # seconds before a progress bar is shown
@@ -70,6 +71,7 @@ def from_arrays(
     splits: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     seed: int = 0,
+    task: str = CLASSIFY.NAME,
 ) -> Examples:
     """Make `Examples` from images and labels in memory.
 
@@ -82,6 +84,8 @@ def from_arrays(
             content, 70 / 15 / 15.
         groups: the group of each image. Images of one group stay in the same part. An image whose
             group is None, "" or NaN is a group of its own. Only without `splits`.
+        seed: the seed of the split.
+        task: name of the kind of answer, see `tfxfer.tasks`.
 
     Raises:
         ValueError: a shape, dtype or value is not as described above.
@@ -105,7 +109,8 @@ def from_arrays(
             f"\0{i}" if group in alone or group != group else str(group)
             for i, group in enumerate(groups)
         ]
-    return assemble(replace(found, splits=splits, groups=groups), seed=seed)
+    found = replace(found, splits=splits, groups=groups, task=task)
+    return assemble(found, seed=seed)
 
 
 def find_in_arrays(images: Any, labels: Any, *, classes: Sequence[str] | None = None) -> Found:
@@ -180,6 +185,7 @@ def from_dataset(
     *,
     classes: Sequence[str] | None = None,
     seed: int = 0,
+    task: str = CLASSIFY.NAME,
 ) -> Examples:
     """Make `Examples` from `tf.data` datasets of (image, label), batched or not.
 
@@ -195,6 +201,7 @@ def from_dataset(
         classes: the name of each label; by default the names that Keras found if it made the
             dataset, else "0", "1", ...
         seed: the seed of the split.
+        task: name of the kind of answer, see `tfxfer.tasks`.
 
     Raises:
         ValueError: the elements have another structure, labels are of several classes, or a dataset
@@ -204,7 +211,8 @@ def from_dataset(
     alone = validation is None and test is None
     parts = {"train": train, "validation": validation, "test": test}
     found = find_in_datasets(parts, classes=classes)
-    return assemble(replace(found, splits=None) if alone else found, seed=seed)
+    found = replace(found, task=task, splits=None if alone else found.splits)
+    return assemble(found, seed=seed)
 
 
 def find_in_datasets(parts: Mapping[str, Any], *, classes: Sequence[str] | None = None) -> Found:

@@ -18,7 +18,7 @@ NAMED = 20  # files that a message names
 
 
 class Decoder:
-    """The examples' pixels, which tf.data decodes before they are asked for."""
+    """Decodes examples with tf.data, before they are asked for."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Decoder:
     def batches(
         self, todo: Sequence[int], bad: dict[int, str] | None
     ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yield (positions, pixels) in order; pixels are float32 [batch_size, H, W, 3].
+        """Yield (positions, values) in order; values are float32 [batch_size, *shape].
 
         The last batch is filled up with zeros. Files that can't be decoded are put into `bad` with
         the reason, and the images after them move up.
@@ -87,12 +87,12 @@ class Decoder:
                 return
 
     def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
-        """The images one by one, float32 [H, W, 3]; large ones are decoded one at a time."""
+        """The examples one by one, float32 [*shape]; large ones are decoded one at a time."""
         positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
         return without_autotuning(self.decoded(positions).map(lambda position, one: one))
 
     def decoded(self, positions: tf.data.Dataset) -> tf.data.Dataset:
-        """Each position of a dataset with its image, float32 [H, W, 3]."""
+        """Each position of a dataset with its example, float32 [*shape]."""
 
         def begin(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             return position, *self.decode_unless_large(self._read(position))
@@ -106,7 +106,7 @@ class Decoder:
         return positions.map(begin, num_parallel_calls=tf.data.AUTOTUNE).map(complete)
 
     def _unless_large(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
-        """The images, float32 [H, W, 3], and whether each is so large that it was not decoded."""
+        """The examples, float32 [*shape], and whether each is so large that it was not decoded."""
         found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
         found_ones = found.map(
             lambda position: self.decode_unless_large(self._read(position)),

@@ -96,7 +96,9 @@ def find_files(paths: Iterable[str | os.PathLike], kind: Kind) -> list[str]:
     return files
 
 
-def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
+def read_folder(
+    folder: Path, source: str, judging: bool = False, kind: Kind | None = None
+) -> Found:
     """Find the images in class folders.
 
     If the class folders lie in folders that are named like parts, the parts are kept exactly as
@@ -105,13 +107,14 @@ def read_folder(folder: Path, source: str, judging: bool = False) -> Found:
     Args:
         source: the folder as it was given, for messages.
         judging: whether nothing will be trained, so that no part to train on is needed.
+        kind: what the files are; None: the first kind that has a file there.
 
     Raises:
         DataError: there are no images, there are photos without class folders, two folders are the
             same part, or folders can't be classes.
     """
     inner, notes, inside = folder, [], []
-    kind = find_kind(folder)
+    kind = kind or find_kind(folder)
     parts = find_parts(folder, source, kind, judging)
     if not parts and (inner := unwrapped(folder, kind)) != folder:
         notes.append(f"The class folders are in {inner.relative_to(folder).as_posix()}/.")

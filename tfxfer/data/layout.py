@@ -193,7 +193,7 @@ def find_parts(
 def class_folders(folder: Path, kind: Kind) -> bool:
     """Return whether a part holds class folders, which are folders with images.
 
-    A single folder with a name such as `examples`, or with that of a part, is not a class folder.
+    A single folder with a name such as `images`, or with that of a part, is not a class folder.
     """
     below = [entry for entry in subfolders(folder) if has_examples(entry, kind)]
     if len(below) == 1 and (is_kept(below[0].name) or part_in(below[0].name)):

@@ -67,7 +67,10 @@ def similar(path: str, folder: Path, kind: Kind) -> str | None:
 
 
 def examples_below(folder: Path, kind: Kind) -> Iterator[Path]:
-    """Yield the files of examples below a folder, but for hidden folders and links to folders."""
+    """Yield the files of examples below a folder.
+
+    Hidden folders are skipped; links to folders are not followed.
+    """
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not hidden(name)]
         for name in names:

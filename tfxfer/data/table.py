@@ -44,7 +44,7 @@ SAMPLE = 64 * 1024  # characters that are used to find the delimiter
 LONGEST_SHOWN = 60  # characters of a cell in a message
 
 
-def read_table(path: Path, source: str) -> Found:
+def read_table(path: Path, source: str, kind: Kind | None = None) -> Found:
     """Read the rows of a table. Paths are relative to the folder of the table, or absolute.
 
     If there is a column split, the parts are kept exactly as given. Otherwise the images are split
@@ -55,12 +55,15 @@ def read_table(path: Path, source: str) -> Found:
     an old code page. The notes say what was read in another way than it is written, such as a
     column with another name.
 
+    Args:
+        kind: what the files are; None: the first kind of which a file has the ending.
+
     Raises:
         DataError: columns or values are missing, a file does not exist, or images of one group are
             in several parts.
     """
     lines, rows, notes = _rows(path, source)
-    kind = _kind_of([row["path"] for row in rows])
+    kind = kind or _kind_of([row["path"] for row in rows])
     files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
     paths = [path.parent / file for file in files]
     splits = groups = None

@@ -1,7 +1,7 @@
 """What is computed for each image, and the cache key of each result.
 
 The computation is the same on this machine and on a cluster. Every batch has the same shape (the
-last one is filled up with black images), so that an example gives the same bytes whether all were
+last one is filled up with zeros), so that an example gives the same bytes whether all were
 computed in one run, or the rest after a run that was killed.
 """
 
@@ -22,7 +22,7 @@ from tfxfer.features.engines import ENGINES, Engine
 from tfxfer.inputs import Input, Kind, find, seed_of
 
 AHEAD = 2  # batches that wait for the engine, which takes one at a time
-# From a batch of pixels, and the digests of its images, to a batch of pixels.
+# From a batch of examples, and their digests, to a batch of examples.
 View = Callable[[np.ndarray, Sequence[str]], np.ndarray]
 
 

@@ -1,4 +1,4 @@
-"""Find or fetch the SavedModel folder that a handle (a name, a path or a URL) stands for."""
+"""Find or fetch what a handle (a name, a path or a URL) stands for: a SavedModel or Keras model."""
 
 import difflib
 import importlib
@@ -55,6 +55,11 @@ def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None) -> Any |
     prefix, colon, name = os.fspath(handle).partition(":")
     if not colon or prefix not in KERAS or not isinstance(handle, str):
         return None
+    if "#" in name:
+        raise HandleError(
+            f"{handle} ends in #{name.rpartition('#')[2]}, which is for files and addresses. "
+            "Keras checks what it downloads by a hash of its own."
+        )
     LOG.info("Looking for the network %s", handle)
     return importlib.import_module(KERAS[prefix]).load(name, size)
 

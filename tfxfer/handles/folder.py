@@ -37,8 +37,8 @@ def check(path: Path) -> Path:
         )
     if path.is_file():
         raise HandleError(
-            f"{path} is a file; expected a SavedModel folder with saved_model.pb, or an archive of "
-            "one (.tar.gz, .tgz)."
+            f"{path} is a file; expected a SavedModel folder with saved_model.pb, an archive of "
+            "one (.tar.gz, .tgz), or a .keras file."
         )
     if not path.exists():
         raise HandleError(

@@ -14,7 +14,7 @@ from tfxfer.handles.keras_network import KerasNetwork
 def load(name: str, size: tuple[int, int] | None, weights: str | None = "imagenet") -> KerasNetwork:
     """Return a network without its classifier, with its published weights.
 
-    Keras downloads the weights once, and checks them.
+    Keras downloads the weights once, and compares their hash with its own.
 
     Args:
         name: as in `keras.applications`; upper and lower case do not matter.
@@ -37,9 +37,11 @@ def load(name: str, size: tuple[int, int] | None, weights: str | None = "imagene
         model = make(weights=weights, **options)
     except ValueError as error:  # a size that the network can't take
         raise HandleError(f"keras:{name} can't be made: {error}") from error
+    except MemoryError:
+        raise
     # Keras raises a plain Exception where it can't download.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HandleError(
             f"the weights of keras:{name} can't be fetched: {reason}. Is this computer online?"
         ) from error

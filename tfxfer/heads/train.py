@@ -31,7 +31,7 @@ class Trained:
 
     head: Keras layer from features [B, F] to calibrated logits [B, C].
     history: one dict for each epoch with "epoch", "loss" and the score, such as "accuracy"; and
-        with "val_loss" and "val_accuracy" where there is validation.
+        with "val_loss" and the score, such as "val_accuracy", where there is validation.
     positions: positions of the examples that the head was calibrated on and had not seen. They are
         the validation examples, or without these a stratified fifth of the training examples; then
         the head was first trained, in the same way, on the rest.
@@ -67,14 +67,23 @@ def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor
 
 
 def add_codes(
-    features: Array, codes: np.ndarray, rows: np.ndarray
+    features: Array, codes: Callable[[np.ndarray], np.ndarray], outputs: int, rows: np.ndarray
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Return a function from places in `rows`, int64 [B], to their features and codes.
 
-    Codes are what the loss compares outputs with, see `Task.codes`.
+    Codes are what the loss compares outputs with. They are made for each batch, because with many
+    outputs those of all examples would not fit into memory.
+
+    Args:
+        codes: returns the codes at some positions, see `Task.codes`.
     """
-    read, y = reader(features, rows), tf.constant(codes[rows])
-    return lambda at: (read(at), tf.gather(y, at))
+    read = reader(features, rows)
+
+    def labelled(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        y = tf.numpy_function(lambda i: codes(rows[i]), [at], tf.float32)
+        return read(at), tf.ensure_shape(y, (None, outputs))
+
+    return labelled
 
 
 def compile_head(model: keras.Model, task: Task, steps: int) -> None:
@@ -182,7 +191,10 @@ def fit_head(
     width, classes = features.shape[1], int(labels[train_rows].max()) + 1
     outputs = count_outputs(head, width, classes)
     split = divide(task.strata(labels), train_rows, validation_rows, units, seed=seed)
-    codes = task.codes(labels, outputs)
+
+    def codes(rows: np.ndarray) -> np.ndarray:
+        return task.codes(labels[rows], outputs)
+
     held_out, seen = split.held_out, split.seen
     keras.utils.set_random_seed(seed)
     strategy = strategy or tf.distribute.get_strategy()
@@ -205,12 +217,12 @@ def fit_head(
             np.arange(len(held_out)),
             1024,
             examples=tf.data.Dataset.from_tensor_slices,
-            then=add_codes(features, codes, held_out),
+            then=add_codes(features, codes, outputs, held_out),
         )
     fit = partial(
         fit_epochs, trained, epochs=epochs, batch_size=batch_size, seed=seed, score=task.SCORE
     )
-    history = fit(add_codes(features, codes, seen), len(seen), validation=validation)
+    history = fit(add_codes(features, codes, outputs, seen), len(seen), validation=validation)
     logits = predict_logits(trained, features, held_out, classes=outputs)
     value = task.temperature(logits, labels[held_out])
     if split.twice:
@@ -218,7 +230,7 @@ def fit_head(
         # again. A new model would be traced anew.
         for variable, before in zip(variables, start, strict=True):
             variable.assign(before)
-        history = fit(add_codes(features, codes, train_rows), len(train_rows))
+        history = fit(add_codes(features, codes, outputs, train_rows), len(train_rows))
     if trained is not model:
         model.set_weights(trained.get_weights())
     calibrated = keras.Sequential(

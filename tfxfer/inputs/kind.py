@@ -28,8 +28,8 @@ class Kind(Protocol):
         DAMAGE_KEY: key under which a cache keeps which files are not damaged; None where damage is
             not looked for.
         AUGMENTATIONS: names of the ways in which examples are altered for training.
-        MIRROR: the one of them whose features are averaged with those of the example itself; None
-            if there is none.
+        MIRROR: the augmentation that makes a mirror image. Features of both are averaged. None if
+            there is none.
     """
 
     NAME: str
@@ -71,7 +71,7 @@ class Kind(Protocol):
         """Return the name of the format; None if it is unknown."""
 
     def can_hide_damage(self, content: bytes, /) -> bool:
-        """Return whether a decoder may read such a file without a word although it is damaged."""
+        """Return whether a decoder may read a damaged file of this format without an error."""
 
     def find_damage(self, content: bytes, /) -> Damage | None:
         """Return the damage of a file that has no `problem`; None if none was found."""
@@ -112,7 +112,7 @@ class Kind(Protocol):
         """
 
     def plain(self) -> Input:
-        """Return the input whose values, as they are, a baseline without a network is fitted on."""
+        """Return a small input; a baseline is fitted on its values, without a network."""
 
     def augment(self, batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
         """Return a random view of each example.
@@ -132,13 +132,13 @@ class Kind(Protocol):
         """Return a small picture of an example as a JPEG; None if it has none.
 
         Args:
-            weight: what `explain` returned; the parts on which the answer hangs stand out.
+            weight: what `explain` returned; what matters for the answer is bright.
         """
 
     def explain(
         self, answers: Callable[[np.ndarray], np.ndarray], decoded: np.ndarray, column: int
     ) -> np.ndarray | None:
-        """Return how much the probability of an answer hangs on each part of an example.
+        """Return how much the probability of an answer depends on each part of an example.
 
         Args:
             answers: batches of decoded examples to predictions [n, K].
@@ -160,8 +160,8 @@ class Kind(Protocol):
         """Return notes for the user on what `find_odd` found."""
 
 
-# A new kind of example is one file, and one row here. Data may hold files of several kinds: they
-# are taken for examples of the first kind that has any.
+# A new kind of example is one file, and one row here. Where data hold files of several kinds, the
+# first kind in this table that has a file there is used.
 KINDS: dict[str, Kind] = {image.NAME: image}
 DEFAULT = image.NAME  # the kind of data that hold no example, and of files of early versions
 
@@ -172,8 +172,8 @@ def find(name: str) -> Kind:
     Raises:
         ValueError: there is none.
     """
-    if name not in KINDS:
-        raise ValueError(f"Expected a kind of {', '.join(KINDS)}. Received: {name!r}")
+    if not isinstance(name, str) or name not in KINDS:
+        raise ValueError(f"has the kind of example {name!r}; expected one of {', '.join(KINDS)}")
     return KINDS[name]
 
 

@@ -36,18 +36,18 @@ def make_card(folder: Path) -> str:
     environment.filters["block"] = lambda value, kind: Written(code_block(str(value), kind))
     entry = catalog.find(str(settings.get("backbone", "")))
     found["source"] = Written(entry.source) if entry else ""
-    task, figures = tasks.find(found["task"]), found["figures"]
-    found["further"] = task.further(figures) if figures else []
-    found["input"] = said_of_input(settings)
     found["made_by"] = Written(words.made_by(found["settings"], code_span))
     with read_report(folder):
+        task, figures = tasks.find(found["task"]), found["figures"]
+        found["further"] = task.further(figures) if figures else []
+        found["input"] = said_of_input(settings)
         return environment.get_template("card.md.j2").render(
             **found, values=settings, backbone=entry
         )
 
 
 def said_of_input(settings: dict[str, Any]) -> str:
-    """What the model takes; "" where the settings do not tell, since they are those of a part."""
+    """What the model takes; "" if the settings do not say it."""
     try:
         return inputs.find(settings.get("input", inputs.DEFAULT)).restore(settings).described()
     except ValueError:

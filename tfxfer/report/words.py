@@ -121,7 +121,7 @@ def improve(found: dict[str, Any], run: str) -> dict[str, str]:
     classes = figures.get("classes")
     name = weakest(classes or {})
     if not classes:
-        text = "Add training photos of the kind on which it is worst, at the top of the page."
+        text = "Add training photos like those that it gets most wrong; the page shows them."
         return {"kind": "photos", "text": text}
     if name is None:
         text = (

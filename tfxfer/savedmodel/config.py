@@ -33,8 +33,8 @@ CLASSES = {
 FUNCTIONS = ("builtins", "keras.activations", "keras.ops")
 OPERATIONS = "keras.src.ops."  # module of the operations that keras.ops makes of symbolic tensors
 FUNCTIONAL = ("keras.src.models.functional", "Functional")
-# Layers that no network for images needs: they run programs, or hold words.
-NOT_SERVED = {
+# Layers that no network here needs: they run programs, or hold words.
+NEVER_NEEDED = {
     "FlaxLayer",
     "IntegerLookup",
     "JaxLayer",
@@ -159,7 +159,7 @@ def is_part(module: str, name: str) -> bool:
     """Whether a Keras class is one that networks for images are made of."""
     if (module, name) == FUNCTIONAL or module.startswith(OPERATIONS):
         return True
-    if module not in CLASSES or name in NOT_SERVED:
+    if module not in CLASSES or name in NEVER_NEEDED:
         return False
     place = functools.reduce(getattr, module.split(".")[1:], keras)
     return isinstance(getattr(place, name, None), type)

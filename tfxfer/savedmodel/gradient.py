@@ -20,6 +20,12 @@ def marked_gradient(concrete: Any) -> bool:
     )
 
 
+def put_back(variables: dict[int, tf.Variable], weights: Weights) -> None:
+    """Give variables the values that they had when the network was opened."""
+    for number, variable in variables.items():
+        variable.assign(weights.found[number].value)
+
+
 def same_gradient(
     concrete: Any,
     graph: PureGraph,
@@ -37,8 +43,7 @@ def same_gradient(
     x = tf.constant(rng.random((2, *spec.shape[1:]), dtype=np.float32))
     direction = tf.constant(rng.standard_normal(pretrained.features), tf.float32)
     variables = {number: weights.variables[handle] for handle, number in weights.numbers.items()}
-    for number, variable in variables.items():
-        variable.assign(weights.found[number].value)
+    put_back(variables, weights)
     numbers = [i for i in graph.weights if pretrained.weights[i].trainable and i in variables]
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -46,6 +51,7 @@ def same_gradient(
     expected = tape.gradient(
         loss, [x, *(variables[i] for i in numbers)], unconnected_gradients="zero"
     )
+    put_back(variables, weights)  # they may be those of a user's own model
     values = {i: tf.constant(pretrained.weights[i].value) for i in graph.weights}
     pure = function(graph, pretrained.weights, pretrained.input_shape)
     with tf.GradientTape() as tape:

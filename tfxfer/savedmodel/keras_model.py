@@ -46,7 +46,7 @@ def open_model(model: keras.Model, *, preprocess: Callable | None = None) -> Ope
         trainable={id(variable.value.handle) for variable in trainable_of(model)},
         losses=tuple(
             penalty_of(variable)
-            for variable in model.trainable_variables
+            for variable in trainable_of(model)
             if variable.regularizer is not None
         ),
         owner=model,
@@ -54,9 +54,9 @@ def open_model(model: keras.Model, *, preprocess: Callable | None = None) -> Ope
 
 
 def trainable_of(model: keras.Model) -> list[keras.Variable]:
-    """Return the variables that can be trained, also where layers are frozen just now.
+    """Return the variables that can be trained, also those of frozen layers.
 
-    What trains is decided by the layer that gets these weights.
+    `Backbone` decides later which of them train.
     """
     # Keras has no public list of them: `trainable_weights` leaves out those of frozen layers.
     layers = model._flatten_layers(include_self=True, recursive=True)

@@ -9,14 +9,16 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfxfer import handles
 from tfxfer.errors import SavedModelError
+from tfxfer.files import open_regular
 from tfxfer.handles import checksum
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.keras_file import load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
-from tfxfer.savedmodel.read import read
+from tfxfer.savedmodel.read import explain_failure, read
 from tfxfer.savedmodel.trace import trace
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +57,17 @@ def open_network(
         ValueError: an argument is wrong.
     """
     if isinstance(handle, Pretrained):
+        if output is not None or preprocess is not None:
+            raise ValueError(
+                "Expected output and preprocess for a network that is read now. "
+                f"Received: {output=}, {preprocess=} and a network that was read before"
+            )
         return Network(pretrained=handle, name="a SavedModel read before")
+    if tf.distribute.has_strategy():
+        raise SavedModelError(
+            "a network must be read outside the strategy's scope: read it first, and make the "
+            "layer inside the scope."
+        )
     size = None if image_size is None else height_and_width(image_size)
     options: dict[str, Any] = {"image_size": size, "arguments": arguments or {}, "output": output}
     if isinstance(handle, keras.Model):
@@ -72,14 +84,19 @@ def open_network(
         opened = open_model(found.model, preprocess=preprocess or found.preprocess)
         options["output"] = output or found.output
         return Network(
-            pretrained=trace(opened, **options), name=str(handle), value_range=found.value_range
+            pretrained=trace(opened, **options),
+            name=str(handle),
+            value_range=None if preprocess else found.value_range,
         )
-    path = Path(handle).expanduser()
-    if path.suffix == ".keras" and path.is_file():
-        opened = open_model(load_model(path, trust), preprocess=preprocess)
-        with path.open("rb") as file:
+    if (path := keras_file(handle)) is not None:
+        wanted = "" if Path(handle).exists() else checksum.split(str(handle))[1]
+        with open_regular(path) as file:
             digest = checksum.of_file(file)
-        return Network(pretrained=trace(opened, **options), name=str(handle), sha256=digest)
+        checksum.check(str(path), digest, wanted)
+        with explain_failure(path):
+            opened = open_model(load_model(path, trust), preprocess=preprocess)
+            pretrained = trace(opened, **options, trust=trust)
+        return Network(pretrained=pretrained, name=str(handle), sha256=digest)
     if preprocess is not None:
         raise ValueError(
             "Expected preprocess for a Keras model only; a SavedModel has its own. "
@@ -96,11 +113,17 @@ def open_network(
     )
 
 
-def looks_untrained(network: Pretrained) -> bool:
-    """Whether all vectors among the weights have their first value, 0 or 1, everywhere.
+def keras_file(handle: str | os.PathLike) -> Path | None:
+    """Return the path of a .keras file that a handle names, with `#sha256=...` or without."""
+    for text in (os.fspath(handle), os.fspath(handle).rpartition("#")[0]):
+        path = Path(text).expanduser()
+        if path.suffix.lower() == ".keras" and path.is_file():
+            return path
+    return None
 
-    Training changes the offsets, scales and statistics of a network.
-    """
+
+def looks_untrained(network: Pretrained) -> bool:
+    """Whether every vector of weights still holds only 0 and 1, as before training."""
     vectors = [weight.value for weight in network.weights if weight.value.ndim == 1]
     vectors = [value for value in vectors if value.dtype.kind == "f" and value.size]
     return bool(vectors) and all(np.isin(value, (0.0, 1.0)).all() for value in vectors)

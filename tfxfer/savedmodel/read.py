@@ -1,4 +1,4 @@
-"""Read a folder as a `Pretrained`: load it, trace its call, and take the graphs apart."""
+"""Open and trace the folder of a SavedModel."""
 
 import logging
 import os
@@ -43,12 +43,6 @@ def read(
             `operations`).
         ValueError: `arguments` holds `training`.
     """
-    arguments = arguments or {}
-    if "training" in arguments:
-        raise ValueError(
-            "Expected arguments without `training`, which Keras decides in each call. "
-            f"Received: {arguments=}"
-        )
     folder = Path(folder)
     LOG.info("Reading the network")
     held = check_saved_model(folder, trust=trust)
@@ -56,9 +50,10 @@ def read(
         return trace(
             open_folder(folder),
             image_size=image_size,
-            arguments=arguments,
+            arguments=arguments or {},
             output=output,
-            held=None if trust else held,
+            trust=trust,
+            held=held,
         )
 
 

@@ -22,6 +22,7 @@ def trace(
     image_size: tuple[int, int] | None,
     arguments: dict[str, Any],
     output: str | None = None,
+    trust: bool = True,
     held: set[str] | None = None,
 ) -> Pretrained:
     """Turn a network into pure graphs.
@@ -31,12 +32,20 @@ def trace(
         arguments: further arguments of its call.
         output: the name of the output that is used, where there are several. An output that is a
             map is pooled: the features are its mean over all positions.
-        held: the operations in its file, which are checked; None where the file is trusted.
+        trust: whether its graphs are not checked.
+        held: the operations in its file; others were added by this process, and are allowed. None
+            where there is no file of operations.
 
     Raises:
+        ValueError: `arguments` holds `training`.
         SavedModelError: it takes or returns something else, or can't be called like this.
         DeniedOperationError: a graph holds an operation that is not allowed.
     """
+    if "training" in arguments:
+        raise ValueError(
+            "Expected arguments without `training`, which Keras decides in each call. "
+            f"Received: {arguments=}"
+        )
     spec = input_spec(opened, image_size)
     opened = replace(opened, call=pooled(opened, output))
     inference = trace_call(opened, spec, arguments, training=False)
@@ -55,7 +64,7 @@ def trace(
         graphs = [freeze_variables(inference, weights), None, None]
         reason = str(error)
     for graph in filter(None, graphs):
-        if held is not None:
+        if not trust:
             check_graph(graph.graph, opened.name, held)
     pretrained = assemble(graphs, weights.found, inference, reason=reason)
     checked = [
@@ -65,8 +74,8 @@ def trace(
         )
         if graph
     ]
-    # The training call comes first: it changes the variables of the loaded object, while `weights`
-    # holds the values from before.
+    # The training call comes first: it changes the variables of the network, while `weights` holds
+    # the values from before.
     doubtful = [] if reason else [check for check in checked if marked_gradient(check[0])]
     if not all(
         same_gradient(concrete, graph, bound, pretrained=pretrained, weights=weights, spec=spec)
@@ -170,7 +179,7 @@ def trace_call(
         else str(errors[-1]).strip().splitlines()[0]
     )
     raise SavedModelError(
-        f"{opened.name} can't be called on {' x '.join(map(str, spec.shape[1:]))} values. {detail}"
+        f"{opened.name} can't be called on an input of shape {tuple(spec.shape[1:])}. {detail}"
     ) from errors[-1]
 
 
@@ -181,6 +190,7 @@ def pooled(opened: Opened, output: str | None) -> Callable:
         output: see `trace`.
     """
 
+    @tf.autograph.experimental.do_not_convert  # an error keeps its one line
     def call(x: tf.Tensor, **options: Any) -> Any:
         found = opened.call(x, **options)
         if output is not None:

@@ -6,7 +6,7 @@
     features ─head─> logits ─task─> probabilities
 
 model       a finished run, or an export of one, that is ready to answer
-kind        what a model answers: the kind of example
+kind        which kind of example a model takes
 answers     files to probabilities, also where some of the files are damaged
 predict     files to classes
 formats     predictions as CSV, JSON, JSON lines, Parquet or an Excel workbook

@@ -249,7 +249,8 @@ def load_labelled(
             source=source.source,
             splits=source.splits,
         )
-    if (found := find_source(source, data_dir, judging=True)) is None:
+    kind = run.kind()
+    if (found := find_source(source, data_dir, judging=True, kind=kind)) is None:
         raise no_source(source)
     return found
 
@@ -284,7 +285,13 @@ def load_own_examples(
                 f"only the Python program that made {run.folder} had them ({data}). Pass them on "
                 "in Python, as tfxfer.serving.export_litert(..., data=examples)."
             )
-        examples = load(data, data_dir=data_dir or own_dir, seed=seed, skip_bad_images=skip)
+        examples = load(
+            data,
+            data_dir=data_dir or own_dir,
+            seed=seed,
+            skip_bad_images=skip,
+            task=run.task().NAME,
+        )
     if not skip and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
         raise DataError(
             f"{data} is no longer what {run.folder} was fitted on, and would be split otherwise. "

@@ -1,4 +1,4 @@
-"""What the model of a run or of an export answers: the kind of example."""
+"""Which kind of example the model of a run or of an export takes."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ KIND = "input.txt"  # in the extra folder of an export
 
 
 def kind_of(folder: Path) -> Kind:
-    """Return what a model answers.
+    """Return the kind of example that a model takes.
 
     Args:
         folder: the folder of a run, of one version of an export, or of all versions.
@@ -26,8 +26,7 @@ def kind_of(folder: Path) -> Kind:
     path = (version or folder) / EXTRA / KIND
     if not path.is_file():  # an export of an earlier version, which knew only images
         return find(DEFAULT)
-    name = read_regular(path, 1000).decode("utf-8", "replace").strip()
     try:
-        return find(name)
-    except ValueError as error:
-        raise ServingError(f"{path}: {error}. Export it again.") from error
+        return find(read_regular(path, 1000).decode("utf-8", "replace").strip())
+    except (OSError, ValueError) as error:
+        raise ServingError(f"{path} {error}. Export it again.") from error

@@ -93,7 +93,7 @@ def export_litert(
     takes, classes = run.takes(), run.classes()
     if not isinstance(takes, ImageInput):
         raise ServingError(
-            f"{run.folder} answers examples of the kind {takes.KIND}, and LiteRT files are written "
+            f"{run.folder} takes examples of the kind {takes.KIND}, and LiteRT files are written "
             "for images only. Export it as a SavedModel: leave --format out."
         )
     model = load_model(run.path("model.keras"), trust)
@@ -170,7 +170,7 @@ class Judging:
         steps = -(-len(self.judged) // 32)
         task = self.pixels.examples.task
         score = task.scores(model.predict(floats, verbose=0, steps=steps), self.truth).mean()
-        LOG.info(f"float model: accuracy {score:.3f} on {len(self.truth):,} {self.where}")
+        LOG.info(f"float model: {task.SCORE} {score:.3f} on {len(self.truth):,} {self.where}")
         return float(score)
 
     def score(self, kind: str, content: bytes, size: int) -> float:

@@ -41,7 +41,7 @@ class Served:
     """A model that is ready to answer.
 
     Args:
-        kind: what it answers.
+        kind: which kind of example it takes.
         classes: names, in the order of the columns of the probabilities.
         answer: encoded images, string [B], to "probabilities", float32 [B, C], and, where the run
             knows it, "unknown", float32 [B]: how far an image is from every class.

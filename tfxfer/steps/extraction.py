@@ -11,12 +11,16 @@ from tfxfer import tuning
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, load
-from tfxfer.errors import DataError
+from tfxfer.distribute.workers import place
+from tfxfer.errors import DataError, DistributeError
 from tfxfer.features import Extractor, Features
 from tfxfer.heads import mirrors, ranges
 from tfxfer.run import Run
+from tfxfer.steps.choose_network import choose_network, offline_names
+from tfxfer.tasks import CLASSIFY
 from tfxfer.tuning import Plan
 
+AUTO = "auto"
 NOTED = 20  # lines of a note that are printed; the report has all of them
 
 
@@ -68,11 +72,13 @@ def prepare(
 
     Args:
         data: as for `tfxfer.data.load`.
-        backbone, batch_norm: as for `tfxfer.Backbone`.
+        backbone, batch_norm: as for `tfxfer.Backbone`; "auto" takes the best of the networks that
+            need no internet (see `choose_network`).
 
     Raises:
         DataError, ImageError: the data can't be used, or are not what the network takes.
         HandleError, SavedModelError: the network can't be used.
+        DistributeError: several workers can't choose a network.
     """
     examples = load(
         data,
@@ -83,6 +89,15 @@ def prepare(
         task=run.common.task,
     )
     run.say(examples.table(), *examples.notes)
+    extract = Extractor(
+        Cache(run.cache_folder),
+        run.common.engine,
+        run.common.engine_precision,
+        run.common.batch_size,
+        run.strategy,
+    )
+    if backbone == AUTO:
+        backbone = chosen_network(run, examples, extract)
     network = Backbone(
         backbone,
         trainable=False,
@@ -93,20 +108,40 @@ def prepare(
     )
     check_kind(examples, network)
     if examples.task_name != run.common.task:  # examples that were made in Python
+        if run.common.task != CLASSIFY.NAME:
+            raise DataError(
+                f"these examples were made for the task {examples.task_name}, but {run.common.task}"
+                " was asked for. Give task= where they are made."
+            )
         run.record(task=examples.task_name)
     run.record(
         backbone_fingerprint=network.fingerprint,
         backbone_sha256=network.sha256,
         data_fingerprint=examples.fingerprint,
     )
-    extract = Extractor(
-        Cache(run.cache_folder),
-        run.common.engine,
-        run.common.engine_precision,
-        run.common.batch_size,
-        run.strategy,
-    )
     return Ready(examples=examples, network=network, extract=extract)
+
+
+def chosen_network(run: Run, examples: Examples, extract: Extractor) -> str:
+    """Return the name of the network that suits the examples best; a resumed run keeps its own.
+
+    Raises:
+        DistributeError: several workers share the run.
+    """
+    before = run.before.get("chosen_backbone", {}).get("value")
+    if before is not None:
+        return str(before)
+    if place(run.strategy)[1] > 1:
+        raise DistributeError(
+            "--backbone auto is for one machine: run tfxfer choose first, and give all workers the "
+            "network that it names."
+        )
+    found = choose_network(
+        examples, offline_names(), extract, seed=run.common.seed, trust=run.common.trust
+    )
+    run.say(f"Network: {found.best.name}, the best of {len(found.tried)} for these examples.")
+    run.record(chosen_backbone=found.best.name)
+    return found.best.name
 
 
 def check_kind(examples: Examples, network: Backbone) -> None:

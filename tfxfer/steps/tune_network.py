@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfxfer import outcome, tuning
 from tfxfer.backbone import Backbone
+from tfxfer.errors import DataError
 from tfxfer.features import Decoder, Features
 from tfxfer.run import Run
 from tfxfer.run.attempt import Failure, attempt, keep
@@ -38,7 +39,14 @@ def choose_augmentations(
         whole: whether the whole network trains. The photos are then altered anew in each epoch.
     """
     if augment != "auto":
-        return tuple(kind for kind in augment.split("+") if kind != "none")
+        kinds = tuple(kind for kind in augment.split("+") if kind != "none")
+        known = extracted.examples.kind.AUGMENTATIONS
+        if unknown := [kind for kind in kinds if kind not in known]:
+            raise DataError(
+                f"--augment {augment}: examples of the kind {extracted.examples.kind_name} have no "
+                f"{unknown[0]}. Expected one of: none, {', '.join(known)}."
+            )
+        return kinds
     plan = extracted.plan
     if not whole and not tuning.views_are_used(views, plan):
         return ()

@@ -24,11 +24,11 @@ TRIED: tuple[str, ...] = (
 FURTHER = (
     ("macro_f1", "macro F1", "recall and precision in one, every class counts the same; 1 is best"),
     ("log_loss", "log loss", "how far the probabilities are from the truth; 0 is best"),
-    ("brier", "Brier score", "the same, by squares; 0 is best"),
+    ("brier", "Brier score", "the mean squared error of the probabilities; 0 is best"),
     (
         "ece",
         "expected calibration error",
-        "how far the probabilities are from how often they come true; 0 is best",
+        "how much stated and real hit rates differ; 0 is best",
     ),
 )
 PICTURES: tuple[str, ...] = ("confusion", "calibration")

@@ -146,6 +146,6 @@ def find(name: str) -> Task:
     Raises:
         ValueError: there is none.
     """
-    if name not in TASKS:
-        raise ValueError(f"Expected a task of {', '.join(TASKS)}. Received: task={name!r}")
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(f"has the task {name!r}; expected one of {', '.join(TASKS)}")
     return TASKS[name]

@@ -117,7 +117,9 @@ class InputSource:
     @property
     def fits(self) -> bool:
         """Whether these images can be kept in memory."""
-        return len(self.seen) * math.prod(self.network.entry_shape) <= IN_MEMORY
+        takes = self.decoder.takes
+        each = np.dtype(takes.pack(tf.zeros(takes.shape)).dtype.as_numpy_dtype).itemsize
+        return len(self.seen) * math.prod(takes.shape) * each <= IN_MEMORY
 
     @cached_property
     def decoded(self) -> tf.Tensor:

@@ -48,7 +48,7 @@ def find_damage(data: bytes) -> Damage | None:
     """Return the damage of a JPEG or WebP file, or None if none was found.
 
     Damage can't be found in other formats, or in JPEG files with unusual chroma subsampling, such
-    as every third pixel, which simplejpeg does not read. Call `images.problem` first.
+    as every third pixel, which simplejpeg does not read. Call `check.problem` first.
     """
     if kind(data) == "WebP":
         return _zeros_in_webp(data)

@@ -1,7 +1,7 @@
 """Read the size of an image from its header, in TensorFlow operations.
 
-An image that is too large is refused before it is decoded. `data.images` does the same in plain
-Python, before anything is computed. Both use the bounds of `limits`.
+An image that is too large is refused before it is decoded. `tfxfer.inputs.image.check` does the
+same in plain Python, before anything is computed. Both use the bounds of `limits`.
 """
 
 from typing import Any, NamedTuple

@@ -1,0 +1,84 @@
+"""The command that says which network to take."""
+
+from typing import Any
+
+import click
+
+from tfxfer.cli.start import check_data, data_dir_option, room, start_tensorflow, trust_option
+from tfxfer.cli.terminal import table, to_stderr
+from tfxfer.process.program import command
+from tfxfer.safety.names import one_line
+
+
+@click.command()
+@click.option(
+    "--data",
+    default="demo",
+    show_default=True,
+    help="Your photos: folder of class folders, .zip or .tar of one, .csv of path and label, "
+    "tfds:NAME, or demo.",
+)
+@click.option(
+    "--among",
+    multiple=True,
+    metavar="NETWORK",
+    help="Network to try, as for --backbone; give it several times. By default all that need no "
+    "internet.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop trying networks after about this many minutes.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Random seed: for the data split, the sample and cross-validation.",
+)
+@click.option(
+    "--cache",
+    help="Folder that keeps computed features for later runs. By default $TFXFER_CACHE_DIR or "
+    "~/.cache/tfxfer.",
+)
+@click.option(
+    "--task",
+    default="classify",
+    show_default=True,
+    help="Kind of answer. classify: each photo belongs to one of several classes.",
+)
+@data_dir_option
+@trust_option
+def choose(
+    data: str,
+    among: tuple[str, ...],
+    minutes: float | None,
+    seed: int,
+    cache: str | None,
+    task: str,
+    data_dir: Any,
+    trust: bool,
+) -> None:
+    """Say which pretrained network suits your photos.
+
+    Only training photos are looked at. Afterwards: tfxfer run frozen --backbone NAME.
+    """
+    check_data(data)
+    start_tensorflow()
+    kept = room("cache").Cache(cache or room("cache").default_folder())
+    where = {"data_dir": data_dir, "cache": kept.folder}
+    examples = room("data").load(data, seed=seed, task=task, **where)
+    steps = room("steps")
+    found = steps.choose_network(
+        examples,
+        among or steps.offline_names(),
+        room("features").Extractor(kept),
+        seed=seed,
+        minutes=minutes,
+        trust=trust,
+    )
+    for name, reason in found.left_out.items():
+        to_stderr(f"{name} was not tried: {one_line(reason)}")
+    then = command("run", "frozen", "--data", data, "--backbone", found.best.name)
+    click.echo(f"{table(found.rows())}\n\nTake {found.best.name}: {one_line(then)}")

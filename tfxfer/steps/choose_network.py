@@ -1,0 +1,239 @@
+"""Which of several networks to take, before anything is trained.
+
+Only training examples are looked at. Each network is first judged on a sample, by the nearest
+neighbours of each example. The best of these, and the best by published accuracy, are then judged
+by the heads that a run would fit, in cross-validation on all training examples. Published scores
+that rank networks without fitting a head were found to be weaker than nearest neighbours
+(docs/methods.md, "Which network").
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tfxfer.backbone import Backbone
+from tfxfer.data import Examples
+from tfxfer.data.folds import sample
+from tfxfer.errors import DataError, HandleError, MissingExtraError, SavedModelError
+from tfxfer.features import Extractor, Features
+from tfxfer.features.engines import ENGINES
+from tfxfer.handles import catalog
+from tfxfer.heads import choose, ranges
+from tfxfer.heads.nearest import score_neighbours
+from tfxfer.tasks import paired
+
+LOG = logging.getLogger(__name__)
+SAMPLED = 300  # training examples on which all networks are judged
+BY_NEIGHBOURS, BY_PRIOR = 2, 1  # networks that are judged by a head, and how they are picked
+TIMED = 32  # examples on which speed is measured
+FEWEST = 8  # with fewer training examples, nothing can be said
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """One network and how good its features are.
+
+    sampled: score of each example of the sample, by its neighbours.
+    scores: score of each training example in cross-validation; None where it was not tried.
+    speed: examples a second through the network, without decoding.
+    size: bytes of its weights.
+    top1: its published accuracy on ImageNet, where the catalog knows it.
+    """
+
+    name: str
+    network: Backbone
+    sampled: np.ndarray
+    speed: float
+    size: int
+    top1: float | None
+    scores: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenNetwork:
+    """The network that was chosen, and all that were tried, the best first.
+
+    left_out: why a network could not be tried, by its name.
+    """
+
+    best: Tried
+    tried: tuple[Tried, ...]
+    left_out: dict[str, str]
+    examples: Examples
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return a table, its header first."""
+        task = self.examples.task
+        header = ("network", f"{task.SCORE} of heads", "95 % interval", "of neighbours")
+        rows: list[tuple[str, ...]] = [(*header, "images/s", "MB")]
+        for one in self.tried:
+            score, interval = "-", "-"
+            if one.scores is not None:
+                found = task.share(one.scores)
+                score = f"{found[task.SCORE]:.3f}"
+                interval = f"{found['low']:.3f} to {found['high']:.3f}"
+            rows.append(
+                (
+                    one.name,
+                    score,
+                    interval,
+                    f"{one.sampled.mean():.3f}",
+                    f"{one.speed:.0f}",
+                    f"{one.size / 1e6:.1f}",
+                )
+            )
+        return rows
+
+
+def offline_names() -> list[str]:
+    """Return the networks of the catalog that need no internet."""
+    return [entry.name for entry in catalog.CATALOG if entry.offline]
+
+
+def choose_network(
+    examples: Examples,
+    among: Sequence[str],
+    extract: Extractor,
+    *,
+    seed: int = 0,
+    minutes: float | None = None,
+    trust: bool = False,
+) -> ChosenNetwork:
+    """Choose the network whose features suit the examples best.
+
+    A network that can't be found or fetched is left out. Of networks that are equally good, within
+    half a standard error, the fastest is taken.
+
+    Args:
+        among: handles of networks, as for `tfxfer.Backbone`.
+        extract: computes features; a later run finds them in its cache.
+        minutes: how long it may take, or a little more: networks for which there is no time are
+            judged by their neighbours alone.
+
+    Raises:
+        DataError: there are too few training examples.
+        HandleError: none of the networks can be used.
+    """
+    train = examples.where("train")
+    if len(train) < FEWEST:
+        raise DataError(
+            f"{examples.source} has {len(train)} training examples, too few to choose a network "
+            f"by. Expected at least {FEWEST}. Say which one with --backbone."
+        )
+    began = time.monotonic()
+    few = examples.take(train[sample(examples.strata[train], SAMPLED, seed)])
+    tried: list[Tried] = []
+    left_out: dict[str, str] = {}
+    for name in dict.fromkeys(among):
+        try:
+            tried.append(try_sample(name, few, extract, seed=seed, trust=trust))
+        except (HandleError, MissingExtraError, SavedModelError) as error:
+            left_out[name] = str(error)
+    if not tried:
+        reasons = "; ".join(left_out.values())
+        raise HandleError(f"none of the networks can be used: {reasons or 'none was named'}")
+    all_train = examples.take(train)
+    judged: list[Tried] = []
+    for one in finalists(tried):
+        left = np.inf if minutes is None else 60 * minutes - (time.monotonic() - began)
+        if judged and len(train) / one.speed > left:
+            LOG.info("No time is left to judge %s by a head", one.name)
+            continue
+        judged.append(try_heads(one, all_train, extract, seed=seed))
+    best = pick(judged)
+    done = {one.name: one for one in judged}
+    rest = [one for one in tried if one.name not in done]
+    order = sorted(judged, key=lambda one: -mean(one)) + sorted(
+        rest, key=lambda one: -one.sampled.mean()
+    )
+    return ChosenNetwork(best=best, tried=tuple(order), left_out=left_out, examples=few)
+
+
+def try_sample(name: str, few: Examples, extract: Extractor, *, seed: int, trust: bool) -> Tried:
+    """Judge a network on a sample, by the neighbours of each example."""
+    LOG.info("Trying the network %s", name)
+    network = Backbone(name, trainable=False, trust=trust)
+    if few.kind_name != network.takes.KIND:
+        raise SavedModelError(f"it takes {network.takes.KIND}, and these are {few.kind_name}")
+    ranges.settle(network, few, extract, seed=seed)
+    features = extracted(network, few, extract)
+    kept = features.examples
+    entry = catalog.find(name)
+    return Tried(
+        name=name,
+        network=network,
+        sampled=score_neighbours(
+            features.output[np.arange(len(features))],
+            kept.labels,
+            len(kept.classes),
+            task=kept.task,
+            units=kept.units,
+        ),
+        speed=measure_speed(network, extract),
+        size=sum(weight.value.nbytes for weight in network.pretrained.weights),
+        top1=None if entry is None else entry.top1,
+    )
+
+
+def extracted(network: Backbone, examples: Examples, extract: Extractor) -> Features:
+    """Return the features at all stages, as a run computes them; bad images are left out."""
+    return extract(examples, network.prefix(len(network.stages)), skip_bad_images=True)
+
+
+def measure_speed(network: Backbone, extract: Extractor) -> float:
+    """Return how many examples a second go through the network."""
+    prefix = network.prefix(len(network.stages))
+    run = ENGINES[extract.engine](prefix, extract.precision)
+    batch = np.zeros((TIMED, *prefix.takes.shape), np.float32)
+    run(batch)  # the first call also prepares the network
+    began = time.perf_counter()
+    run(batch)
+    return TIMED / (time.perf_counter() - began)
+
+
+def finalists(tried: Sequence[Tried]) -> list[Tried]:
+    """Return the networks that are judged by a head, the best on the sample first."""
+    ranked = sorted(tried, key=lambda one: -one.sampled.mean())
+    known = sorted((one for one in tried if one.top1), key=lambda one: -(one.top1 or 0.0))
+    chosen = ranked[:BY_NEIGHBOURS]
+    chosen += [one for one in known if one not in chosen][:BY_PRIOR]
+    return chosen
+
+
+def try_heads(one: Tried, train: Examples, extract: Extractor, *, seed: int) -> Tried:
+    """Judge a network by the heads that a run would choose from."""
+    LOG.info("Fitting classifiers on the features of %s", one.name)
+    features = extracted(one.network, train, extract)
+    kept = features.examples
+    found = choose(
+        features,
+        kept.labels,
+        len(kept.classes),
+        tap_widths=features.tap_widths,
+        task=kept.task,
+        units=kept.units,
+        seed=seed,
+    )
+    return replace(one, scores=kept.task.scores(found.out_of_fold, kept.labels))
+
+
+def mean(one: Tried) -> float:
+    """The mean score in cross-validation."""
+    return 0.0 if one.scores is None else float(one.scores.mean())
+
+
+def pick(judged: Sequence[Tried]) -> Tried:
+    """Return the best network, or a faster one that is as good within half a standard error."""
+    top = max(judged, key=mean)
+    best = np.zeros(0) if top.scores is None else top.scores
+
+    def as_good(other: Tried) -> bool:
+        if other.scores is None or len(other.scores) != len(best):
+            return False
+        loss, error = paired(best, other.scores)
+        return loss <= error / 2
+
+    return max((one for one in judged if one is top or as_good(one)), key=lambda one: one.speed)
