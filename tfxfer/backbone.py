@@ -195,15 +195,14 @@ class Backbone(keras.layers.Layer):
         # `precision` says how the graph computes, whatever the policy is; Keras must not cast its
         # weights.
         super().__init__(name=name, dtype="float32", autocast=False)
-        with tf.init_scope():  # also where Keras traces, as in the build() of a model
-            network = savedmodel.open_network(
-                handle,
-                image_size=image_size,
-                arguments=arguments,
-                output=output,
-                preprocess=preprocess,
-                trust=trust,
-            )
+        network = savedmodel.open_network(
+            handle,
+            image_size=image_size,
+            arguments=arguments,
+            output=output,
+            preprocess=preprocess,
+            trust=trust,
+        )
         pretrained, self.handle, self.sha256 = network.pretrained, network.name, network.sha256
         if taps is not None and not 1 <= taps <= len(pretrained.stages):
             raise ValueError(

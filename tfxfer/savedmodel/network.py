@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,19 @@ def open_network(
             "a network must be read outside the strategy's scope: read it first, and make the "
             "layer inside the scope."
         )
+    if not tf.executing_eagerly():
+        # Keras traces, as in the build() of a model. In another thread nothing is traced, and
+        # gradients can be compared; inside `tf.init_scope` they would all be None.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(
+                open_network,
+                handle,
+                image_size=image_size,
+                arguments=arguments,
+                output=output,
+                preprocess=preprocess,
+                trust=trust,
+            ).result()
     size = None if image_size is None else height_and_width(image_size)
     options: dict[str, Any] = {"image_size": size, "arguments": arguments or {}, "output": output}
     if isinstance(handle, keras.Model):

@@ -13,7 +13,7 @@ from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel.check import check_saved_model
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.open import open_folder
-from tfxfer.savedmodel.trace import trace
+from tfxfer.savedmodel.trace import check_arguments, trace
 
 LOG = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ def read(
             `operations`).
         ValueError: `arguments` holds `training`.
     """
+    check_arguments(arguments or {})
     folder = Path(folder)
     LOG.info("Reading the network")
     held = check_saved_model(folder, trust=trust)

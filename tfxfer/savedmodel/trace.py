@@ -41,11 +41,7 @@ def trace(
         SavedModelError: it takes or returns something else, or can't be called like this.
         DeniedOperationError: a graph holds an operation that is not allowed.
     """
-    if "training" in arguments:
-        raise ValueError(
-            "Expected arguments without `training`, which Keras decides in each call. "
-            f"Received: {arguments=}"
-        )
+    check_arguments(arguments)
     spec = input_spec(opened, image_size)
     opened = replace(opened, call=pooled(opened, output))
     inference = trace_call(opened, spec, arguments, training=False)
@@ -87,6 +83,19 @@ def trace(
     # user's examples.
     inference(tf.zeros((1, *pretrained.input_shape)))
     return pretrained
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse an argument that is not the caller's to give.
+
+    Raises:
+        ValueError: `arguments` holds `training`.
+    """
+    if "training" in arguments:
+        raise ValueError(
+            "Expected arguments without `training`, which Keras decides in each call. "
+            f"Received: {arguments=}"
+        )
 
 
 def why_untrainable(kind: str, trainable: set[int]) -> str:
