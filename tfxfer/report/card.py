@@ -34,7 +34,7 @@ def make_card(folder: Path) -> str:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["span"] = lambda value: Written(code_span(str(value)))
     environment.filters["block"] = lambda value, kind: Written(code_block(str(value), kind))
-    entry = catalog.find(str(settings.get("backbone", "")))
+    entry = catalog.find(str(settings.get("chosen_backbone") or settings.get("backbone", "")))
     found["source"] = Written(entry.source) if entry else ""
     found["made_by"] = Written(words.made_by(found["settings"], code_span))
     with read_report(folder):

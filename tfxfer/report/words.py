@@ -48,8 +48,8 @@ def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> 
     many = f"{total:,} photo{'' if total == 1 else 's'}"
     sentence = f"From {many}: {listed(parts)}." if parts else f"From {many}."
     made = " ".join(["Made", *filter(None, [made_by(settings)])])
-    if value("backbone"):
-        made += f" with the pretrained network {one_line(value('backbone'))}"
+    if network := value("chosen_backbone") or value("backbone"):
+        made += f" with the pretrained network {one_line(network)}"
     try:
         day = datetime.fromisoformat(value("started"))
         made += f" on {day.day} {day:%B %Y}"
