@@ -86,14 +86,9 @@ def open_network(
     options: dict[str, Any] = {"image_size": size, "arguments": arguments or {}, "output": output}
     if isinstance(handle, keras.Model):
         opened = open_model(handle, preprocess=preprocess)
-        network = Network(pretrained=trace(opened, **options), name=opened.name)
-        if looks_untrained(network.pretrained):
-            LOG.warning(
-                "%s seems to have random weights: a network that nobody has trained gives poor "
-                "features. Load its weights first.",
-                network.name,
-            )
-        return network
+        pretrained = trace(opened, **options)
+        warn_of_untrained(pretrained, opened.name)
+        return Network(pretrained=pretrained, name=opened.name)
     if (found := handles.load_keras(handle, size)) is not None:
         opened = open_model(found.model, preprocess=preprocess or found.preprocess)
         options["output"] = output or found.output
@@ -110,6 +105,7 @@ def open_network(
         with explain_failure(path):
             opened = open_model(load_model(path, trust), preprocess=preprocess)
             pretrained = trace(opened, **options, trust=trust)
+        warn_of_untrained(pretrained, str(path))
         return Network(pretrained=pretrained, name=str(handle), sha256=digest)
     if preprocess is not None:
         raise ValueError(
@@ -136,11 +132,16 @@ def keras_file(handle: str | os.PathLike) -> Path | None:
     return None
 
 
-def looks_untrained(network: Pretrained) -> bool:
-    """Whether every vector of weights still holds only 0 and 1, as before training."""
+def warn_of_untrained(network: Pretrained, name: str) -> None:
+    """Log a warning if every vector of weights still holds only 0 and 1, as before training."""
     vectors = [weight.value for weight in network.weights if weight.value.ndim == 1]
     vectors = [value for value in vectors if value.dtype.kind == "f" and value.size]
-    return bool(vectors) and all(np.isin(value, (0.0, 1.0)).all() for value in vectors)
+    if vectors and all(np.isin(value, (0.0, 1.0)).all() for value in vectors):
+        LOG.warning(
+            "%s seems to have random weights: a network that nobody has trained gives poor "
+            "features. Load its weights first.",
+            name,
+        )
 
 
 def load_model(path: Path, trust: bool) -> keras.Model:
