@@ -1,11 +1,12 @@
 """The command that says which network to take."""
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from tfxfer.cli.start import check_data, data_dir_option, room, start_tensorflow, trust_option
 from tfxfer.cli.terminal import table, to_stderr
+from tfxfer.options import Data
 from tfxfer.process.program import command
 from tfxfer.safety.names import one_line
 
@@ -15,8 +16,7 @@ from tfxfer.safety.names import one_line
     "--data",
     default="demo",
     show_default=True,
-    help="Your photos: folder of class folders, .zip or .tar of one, .csv of path and label, "
-    "tfds:NAME, or demo.",
+    help=get_args(Data)[1],
 )
 @click.option(
     "--among",

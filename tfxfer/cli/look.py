@@ -48,14 +48,9 @@ def backbones() -> None:
         "\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME "
         "has the source."
     )
-    names = ", ".join(room("handles.keras_names").SIZES)
-    click.echo(f"\nNetworks of Keras, which downloads their weights:\n{fill(names, 'keras:')}")
-
-
-def fill(names: str, before: str) -> str:
-    """Return names as lines of at most 80 columns, with something before each name."""
-    named = ", ".join(before + name for name in names.split(", "))
-    return textwrap.fill(named, 80, initial_indent="  ", subsequent_indent="  ")
+    names = ", ".join(f"keras:{name}" for name in room("handles.keras_names").SIZES)
+    listed = textwrap.fill(names, 80, initial_indent="  ", subsequent_indent="  ")
+    click.echo(f"\nNetworks of Keras, which downloads their weights:\n{listed}")
 
 
 @click.command()

@@ -51,7 +51,7 @@ class Found:
 
     @property
     def kind(self) -> inputs.Kind:
-        """What the files are."""
+        """The kind of example that the files are."""
         return inputs.find(self.kind_name)
 
 
@@ -107,7 +107,7 @@ class Examples:
 
     @property
     def kind(self) -> inputs.Kind:
-        """What the examples are."""
+        """The kind of example that they are."""
         return inputs.find(self.kind_name)
 
     @property

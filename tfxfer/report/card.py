@@ -47,7 +47,7 @@ def make_card(folder: Path) -> str:
 
 
 def said_of_input(settings: dict[str, Any]) -> str:
-    """What the model takes; "" if the settings do not say it."""
+    """Describe the input of the model; "" if the settings do not say it."""
     try:
         return inputs.find(settings.get("input", inputs.DEFAULT)).restore(settings).described()
     except ValueError:

@@ -198,17 +198,22 @@ def make_head(folder: Path) -> str:
         [Markup("<h3>{}</h3>").format(words.heading(found["classes"]))],
     )
     if figures:
-        task = tasks.find(found["task"])
         line = Markup(
             "<p><strong>{:.1f}&nbsp;%</strong> {}. On more photos like these it is probably {:.1f} "
             "to {:.1f}&nbsp;% (95&nbsp;% interval).</p>"
         )
-        score, low, high = (100 * figures[name] for name in (task.SCORE, "low", "high"))
-        judged = f"{figures['n']:,} {found['called']} photos"
-        parts.append(line.format(score, task.said_of_score(figures, judged), low, high))
+        score, low, high = (100 * figures[name] for name in (found["score"], "low", "high"))
+        parts.append(line.format(score, said_of_score(found), low, high))
     if found["verdict"]:
         parts.append(Markup("<p>{}</p>").format(found["verdict"]))
     return printable("".join(parts))
+
+
+def said_of_score(found: dict[str, Any]) -> str:
+    """What the score is a share of, as the end of a sentence; `found` is from `facts`."""
+    figures = found["figures"]
+    judged = f"{figures['n']:,} {found['called']} photos"
+    return tasks.find(found["task"]).said_of_score(figures, judged)
 
 
 def draw_page(folder: Path, tried: Tried) -> str:
@@ -246,8 +251,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
         n_judged=len(found["judged"]),
         heading=words.heading(found["classes"]),
         description=words.description(found["settings"], found["counts"]),
-        said_of_score=figures
-        and task.said_of_score(figures, f"{figures['n']:,} {found['called']} photos"),
+        said_of_score=figures and said_of_score(found),
         more_said=task.more_said(figures) if figures else [],
         further=task.further(figures) if figures else [],
         steps=words.next_steps(found, str(folder)),

@@ -46,20 +46,17 @@ from tfxfer.savedmodel.kept import (
     restore_format_1,
 )
 from tfxfer.savedmodel.keras_file import load_file, reason_of
-from tfxfer.savedmodel.keras_model import open_model
-from tfxfer.savedmodel.network import Network, open_network
+from tfxfer.savedmodel.network import open_network
 from tfxfer.savedmodel.open import variables_of
 from tfxfer.savedmodel.pure import inline_functions, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
 from tfxfer.savedmodel.read import read
 from tfxfer.savedmodel.reusable import reusable
-from tfxfer.savedmodel.trace import trace
 
 __all__ = [
     "GRAPHS",
     "RANGES",
     "Kept",
-    "Network",
     "Pretrained",
     "PureGraph",
     "Weight",
@@ -76,7 +73,6 @@ __all__ = [
     "keep",
     "load_file",
     "needed",
-    "open_model",
     "open_network",
     "outline_of",
     "outlined",
@@ -86,7 +82,6 @@ __all__ = [
     "restore",
     "restore_format_1",
     "reusable",
-    "trace",
     "variables_of",
     "with_constants",
 ]

@@ -19,6 +19,7 @@ from tfxfer.handles import checksum
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.keras_file import load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
+from tfxfer.savedmodel.open import check_scope
 from tfxfer.savedmodel.read import explain_failure, read
 from tfxfer.savedmodel.trace import trace
 
@@ -64,11 +65,7 @@ def open_network(
                 f"Received: {output=}, {preprocess=} and a network that was read before"
             )
         return Network(pretrained=handle, name="a SavedModel read before")
-    if tf.distribute.has_strategy():
-        raise SavedModelError(
-            "a network must be read outside the strategy's scope: read it first, and make the "
-            "layer inside the scope."
-        )
+    check_scope()
     if not tf.executing_eagerly():
         # Keras traces, as in the build() of a model. In another thread nothing is traced, and
         # gradients can be compared; inside `tf.init_scope` they would all be None.

@@ -81,6 +81,19 @@ def open_folder(folder: str | os.PathLike) -> Opened:
     )
 
 
+def check_scope() -> None:
+    """Refuse to read a network where its variables would belong to a strategy.
+
+    Raises:
+        SavedModelError: called inside a strategy scope.
+    """
+    if tf.distribute.has_strategy():
+        raise SavedModelError(
+            "a network must be read outside the strategy's scope: read it first, and make the "
+            "layer inside the scope."
+        )
+
+
 def load(folder: Path) -> Any:
     """Call `tf.saved_model.load` outside any strategy scope.
 
@@ -88,11 +101,7 @@ def load(folder: Path) -> Any:
         SavedModelError: called inside a strategy scope; or the file is from the time of Keras 2,
             and tf_keras, which it needs, is not installed.
     """
-    if tf.distribute.has_strategy():
-        raise SavedModelError(
-            "a SavedModel must be read outside the strategy's scope: read it first, and make the "
-            "layer inside the scope."
-        )
+    check_scope()
     try:
         try:
             return tf.saved_model.load(str(plain_path(folder)))

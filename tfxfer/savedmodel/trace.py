@@ -1,6 +1,6 @@
 """Trace a network for inference and for training, and take the graphs apart."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,8 +59,8 @@ def trace(
         weights = Weights({}, set())
         graphs = [freeze_variables(inference, weights), None, None]
         reason = str(error)
-    for graph in filter(None, graphs):
-        if not trust:
+    if not trust:
+        for graph in filter(None, graphs):
             check_graph(graph.graph, opened.name, held)
     pretrained = assemble(graphs, weights.found, inference, reason=reason)
     checked = [
@@ -221,18 +221,13 @@ def pick_output(found: Any, output: str, name: str) -> tf.Tensor:
     Raises:
         SavedModelError: there is none of that name; lists those that there are.
     """
-    outputs = found if isinstance(found, dict) else dict(named(found))
+    numbered = {str(i): value for i, value in enumerate(tf.nest.flatten(found))}
+    outputs = found if isinstance(found, dict) else numbered
     if output not in outputs:
         raise SavedModelError(
             f"{name} has no output {output!r}. It has: {', '.join(map(str, outputs))}."
         )
     return outputs[output]
-
-
-def named(found: Any) -> Iterator[tuple[str, tf.Tensor]]:
-    """Yield outputs that have no names, with their numbers."""
-    for i, value in enumerate(tf.nest.flatten(found)):
-        yield str(i), value
 
 
 def check_output(concrete: Any, name: str) -> None:

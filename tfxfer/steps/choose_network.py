@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfxfer.backbone import Backbone
+from tfxfer.backbone import Backbone, Prefix
 from tfxfer.data import Examples
 from tfxfer.data.folds import sample
 from tfxfer.errors import DataError, HandleError, MissingExtraError, SavedModelError
-from tfxfer.features import Extractor, Features
+from tfxfer.features import Extractor
 from tfxfer.features.engines import ENGINES
 from tfxfer.handles import catalog
 from tfxfer.heads import choose, ranges
@@ -36,6 +36,7 @@ FEWEST = 8  # with fewer training examples, nothing can be said
 class Tried:
     """One network and how good its features are.
 
+    prefix: the network as one graph, with the features of all stages.
     sampled: score of each example of the sample, by its neighbours.
     scores: score of each training example in cross-validation; None where it was not tried.
     speed: examples a second through the network, without decoding.
@@ -44,7 +45,7 @@ class Tried:
     """
 
     name: str
-    network: Backbone
+    prefix: Prefix
     sampled: np.ndarray
     speed: float
     size: int
@@ -159,12 +160,13 @@ def try_sample(name: str, few: Examples, extract: Extractor, *, seed: int, trust
     if few.kind_name != network.takes.KIND:
         raise SavedModelError(f"it takes {network.takes.KIND}, and these are {few.kind_name}")
     ranges.settle(network, few, extract, seed=seed)
-    features = extracted(network, few, extract)
+    prefix = network.prefix(len(network.stages))
+    features = extract(few, prefix, skip_bad_images=True)
     kept = features.examples
     entry = catalog.find(name)
     return Tried(
         name=name,
-        network=network,
+        prefix=prefix,
         sampled=score_neighbours(
             features.output[np.arange(len(features))],
             kept.labels,
@@ -172,20 +174,14 @@ def try_sample(name: str, few: Examples, extract: Extractor, *, seed: int, trust
             task=kept.task,
             units=kept.units,
         ),
-        speed=measure_speed(network, extract),
+        speed=measure_speed(prefix, extract),
         size=sum(weight.value.nbytes for weight in network.pretrained.weights),
         top1=None if entry is None else entry.top1,
     )
 
 
-def extracted(network: Backbone, examples: Examples, extract: Extractor) -> Features:
-    """Return the features at all stages, as a run computes them; bad images are left out."""
-    return extract(examples, network.prefix(len(network.stages)), skip_bad_images=True)
-
-
-def measure_speed(network: Backbone, extract: Extractor) -> float:
+def measure_speed(prefix: Prefix, extract: Extractor) -> float:
     """Return how many examples a second go through the network."""
-    prefix = network.prefix(len(network.stages))
     run = ENGINES[extract.engine](prefix, extract.precision)
     batch = np.zeros((TIMED, *prefix.takes.shape), np.float32)
     run(batch)  # the first call also prepares the network
@@ -206,7 +202,7 @@ def finalists(tried: Sequence[Tried]) -> list[Tried]:
 def try_heads(one: Tried, train: Examples, extract: Extractor, *, seed: int) -> Tried:
     """Judge a network by the heads that a run would choose from."""
     LOG.info("Fitting classifiers on the features of %s", one.name)
-    features = extracted(one.network, train, extract)
+    features = extract(train, one.prefix, skip_bad_images=True)
     kept = features.examples
     found = choose(
         features,

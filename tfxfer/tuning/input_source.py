@@ -114,17 +114,22 @@ class InputSource:
         """Positions of the images that are used again and again: all but those of test."""
         return np.flatnonzero(np.array(self.examples.splits) != "test")
 
+    @cached_property
+    def packed(self) -> np.dtype:
+        """The dtype in which examples are kept in memory."""
+        takes = self.decoder.takes
+        return np.dtype(takes.pack(tf.zeros(takes.shape)).dtype.as_numpy_dtype)
+
     @property
     def fits(self) -> bool:
         """Whether these images can be kept in memory."""
-        takes = self.decoder.takes
-        each = np.dtype(takes.pack(tf.zeros(takes.shape)).dtype.as_numpy_dtype).itemsize
-        return len(self.seen) * math.prod(takes.shape) * each <= IN_MEMORY
+        values = len(self.seen) * math.prod(self.decoder.takes.shape)
+        return values * self.packed.itemsize <= IN_MEMORY
 
     @cached_property
     def decoded(self) -> tf.Tensor:
         """These images as they are kept in memory, so that no epoch decodes them again."""
-        return decode(self.decoder, self.seen)
+        return decode(self.decoder, self.seen, self.packed)
 
     def read_at(self, rows: np.ndarray) -> tf.data.Dataset:
         """Return the images at some positions, one by one."""
@@ -244,10 +249,10 @@ def files_of(examples: Examples) -> tuple[str, ...]:
     return examples.paths
 
 
-def decode(decoder: Decoder, rows: np.ndarray) -> tf.Tensor:
+def decode(decoder: Decoder, rows: np.ndarray, dtype: np.dtype) -> tf.Tensor:
     """Return all images of `rows` as they are kept in memory, [n, H, W, 3]; see `Input.pack`."""
     takes = decoder.takes
-    found = np.empty((len(rows), *takes.shape), takes.pack(tf.zeros(takes.shape)).dtype.name)
+    found = np.empty((len(rows), *takes.shape), dtype)
     done = 0
     for positions, batch in decoder.batches(rows.tolist(), None):
         packed = takes.pack(tf.constant(batch[: len(positions)]))
