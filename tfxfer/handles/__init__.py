@@ -4,6 +4,7 @@ import difflib
 import importlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,13 @@ LOG = logging.getLogger(__name__)
 __all__ = ["KERAS", "Entry", "Source", "load_keras", "resolve"]
 
 # What a handle of a Keras model begins with, and the module that loads it. A new one is one file,
-# with a function `load(name, size)`, and one row here.
-KERAS = {"keras": "tfxfer.handles.keras_applications"}
+# with a function `load(handle, size, check)`, and one row here.
+KERAS = {
+    "keras": "tfxfer.handles.keras_applications",
+    "kerashub": "tfxfer.handles.kerashub",
+    "hf": "tfxfer.handles.kerashub",
+    "kaggle": "tfxfer.handles.kerashub",
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,14 @@ class Source:
     sha256: str | None = None
 
 
-def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None) -> Any | None:
+def load_keras(
+    handle: str | os.PathLike, size: tuple[int, int] | None, check: Callable[[Path], None]
+) -> Any | None:
     """Return the `KerasNetwork` that a handle such as `keras:EfficientNetV2B0` names.
 
     Args:
         size: height and width of the images; None for those that the network was trained on.
+        check: is called with each file that anybody may have written, before it is used.
 
     Returns:
         None if the handle names no Keras model.
@@ -52,16 +61,24 @@ def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None) -> Any |
         HandleError: there is no such network, or it can't be fetched.
         MissingExtraError: a package is needed for it.
     """
-    prefix, colon, name = os.fspath(handle).partition(":")
-    if not colon or prefix not in KERAS or not isinstance(handle, str):
+    text = os.fspath(handle)
+    prefix, colon, _ = text.partition(":")
+    if is_preset(Path(text).expanduser()):
+        prefix = "kerashub"
+    elif not colon or prefix not in KERAS or not isinstance(handle, str):
         return None
-    if "#" in name:
+    elif "#" in text:
         raise HandleError(
-            f"{handle} ends in #{name.rpartition('#')[2]}, which is for files and addresses. "
-            "Keras checks what it downloads by a hash of its own."
+            f"{handle} ends in #{text.rpartition('#')[2]}, which is for files and addresses. "
+            "What loads Keras models checks its downloads by itself."
         )
     LOG.info("Looking for the network %s", handle)
-    return importlib.import_module(KERAS[prefix]).load(name, size)
+    return importlib.import_module(KERAS[prefix]).load(text, size, check)
+
+
+def is_preset(path: Path) -> bool:
+    """Return whether a path is a folder with a Keras model, as on Hugging Face."""
+    return (path / "config.json").is_file() and not (path / "saved_model.pb").exists()
 
 
 def resolve(handle: str | os.PathLike) -> Source:

@@ -8,22 +8,29 @@ import keras
 
 from tfxfer.errors import HandleError
 from tfxfer.handles.keras_names import SIZES
-from tfxfer.handles.keras_network import KerasNetwork
+from tfxfer.handles.keras_network import Check, KerasNetwork
 
 
-def load(name: str, size: tuple[int, int] | None, weights: str | None = "imagenet") -> KerasNetwork:
+def load(
+    handle: str,
+    size: tuple[int, int] | None,
+    check: Check | None = None,
+    weights: str | None = "imagenet",
+) -> KerasNetwork:
     """Return a network without its classifier, with its published weights.
 
     Keras downloads the weights once, and compares their hash with its own.
 
     Args:
-        name: as in `keras.applications`; upper and lower case do not matter.
+        handle: `keras:` and a name of `keras.applications`; upper and lower case do not matter.
         size: height and width of the images; by default those that it was trained on.
+        check: is not needed, since Keras compares the hash of what it downloads.
         weights: as for the functions of `keras.applications`; None for random ones.
 
     Raises:
         HandleError: there is no such network, or its weights can't be fetched.
     """
+    name = handle.removeprefix("keras:")
     known = {one.casefold(): one for one in SIZES}
     if name.casefold() not in known:
         near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.4)
@@ -46,4 +53,4 @@ def load(name: str, size: tuple[int, int] | None, weights: str | None = "imagene
             f"the weights of keras:{name} can't be fetched: {reason}. Is this computer online?"
         ) from error
     preprocess = importlib.import_module(make.__module__).preprocess_input
-    return KerasNetwork(model=model, preprocess=preprocess, value_range=(0.0, 255.0))
+    return KerasNetwork(model=model, preprocess=preprocess)

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import keras
 
+from tfxfer.errors import SavedModelError
+from tfxfer.files import open_regular
 from tfxfer.savedmodel.config import check_config
-from tfxfer.savedmodel.weigh import bounded_variables, check_outputs, weigh
+from tfxfer.savedmodel.weigh import (
+    MOST_CONFIG,
+    bounded_variables,
+    check_outputs,
+    weigh,
+    weigh_values,
+)
 
 
 def load_file(path: Path, *, trust: bool = False) -> keras.Model:
@@ -31,6 +39,25 @@ def load_file(path: Path, *, trust: bool = False) -> keras.Model:
         raise ValueError(f"it holds a {type(model).__name__}; expected a model")
     check_outputs(model)
     return model
+
+
+def check_file(path: Path, *, trust: bool = False) -> None:
+    """Check one file of a folder with a Keras model: its config in JSON, or its weights in HDF5.
+
+    Raises:
+        SavedModelError: it names what no network needs (see `check_config`), is damaged, or its
+            weights are in another file.
+    """
+    try:
+        with open_regular(path) as file:
+            if path.suffix == ".h5":
+                weigh_values(file, trust)
+            elif len(content := file.read(MOST_CONFIG + 1)) > MOST_CONFIG:
+                raise ValueError(f"it has more than {MOST_CONFIG / 2**20:,.0f} MiB")
+            else:
+                check_config(json.loads(content), trust=trust)
+    except (OSError, ValueError) as error:
+        raise SavedModelError(f"{path} can't be used: {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """From a handle, or a Keras model, to a network that is taken apart."""
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from tfxfer.errors import SavedModelError
 from tfxfer.files import open_regular
 from tfxfer.handles import checksum
 from tfxfer.savedmodel.graph import Pretrained
-from tfxfer.savedmodel.keras_file import load_file, reason_of
+from tfxfer.savedmodel.keras_file import check_file, load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
 from tfxfer.savedmodel.open import check_scope
 from tfxfer.savedmodel.read import explain_failure, read
@@ -86,13 +87,14 @@ def open_network(
         pretrained = trace(opened, **options)
         warn_of_untrained(pretrained, opened.name)
         return Network(pretrained=pretrained, name=opened.name)
-    if (found := handles.load_keras(handle, size)) is not None:
+    check = functools.partial(check_file, trust=trust)
+    if (found := handles.load_keras(handle, size, check)) is not None:
         opened = open_model(found.model, preprocess=preprocess or found.preprocess)
-        options["output"] = output or found.output
+        options |= {"output": output or found.output, "image_size": size or found.size}
         return Network(
             pretrained=trace(opened, **options),
             name=str(handle),
-            value_range=None if preprocess else found.value_range,
+            value_range=None if preprocess else (0.0, 255.0),
         )
     if (path := keras_file(handle)) is not None:
         wanted = "" if Path(handle).exists() else checksum.split(str(handle))[1]

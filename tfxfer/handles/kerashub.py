@@ -1,0 +1,224 @@
+"""Networks for images of KerasHub: its presets, Hugging Face, Kaggle, and folders of presets.
+
+KerasHub reads its own format, and on Hugging Face also those of Transformers and timm.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from tfxfer.errors import HandleError, MissingExtraError
+from tfxfer.handles.keras_network import Check, KerasNetwork
+
+CONFIG = "config.json"
+CONVERTER = "image_converter.json"
+WEIGHTS = "model.weights.h5"
+PROCESSOR = "preprocessor_config.json"  # of Transformers
+# The size where neither the user, nor the preset, nor the architecture says one.
+SIZE = (224, 224)
+# Backbones that give features of images, though KerasHub has no classifier that uses them.
+FEATURES = ("DINOV2Backbone", "DINOV3Backbone")
+
+
+class Prepared(NamedTuple):
+    """How pixels in [0, 255] are prepared: times `scale`, plus `offset`, channel by channel."""
+
+    scale: Any
+    offset: Any
+    size: tuple[int, int] | None
+
+
+def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwork:
+    """Return the network of a preset, and how KerasHub prepares images for it.
+
+    Args:
+        handle: `kerashub:NAME`, `hf://OWNER/NAME`, `kaggle://OWNER/MODEL/keras/NAME`, or a folder.
+        size: height and width of the images; by default those of the preset.
+        check: is called with each file before KerasHub builds what the file names.
+
+    Raises:
+        HandleError: there is no such preset, it is of another kind, or it can't be fetched.
+        MissingExtraError: KerasHub is not installed.
+    """
+    try:
+        import keras_hub
+
+        # KerasHub has no public functions for one file and for the class of a preset.
+        from keras_hub.src.utils.preset_utils import get_preset_loader
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(handle, "kerashub") from error
+    preset = handle.removeprefix("kerashub:")
+    # A class that others are derived from has the presets of those, too.
+    own = [
+        one
+        for one in subclasses(keras_hub.models.Backbone)
+        if preset in one.presets and not one.__subclasses__()
+    ]
+    if not own and "://" not in preset and not Path(preset).is_dir():
+        raise HandleError(unknown(preset))
+    for one in own:
+        check_kind(one, handle)
+    for name in (CONFIG, CONVERTER, WEIGHTS):
+        if (path := fetch(preset, name, handle)) is not None:
+            check(path)
+    try:
+        if not own:
+            check_kind(get_preset_loader(preset).check_backbone_class(), handle)
+        prepared = prepared_as(preset, handle)
+        options: dict[str, Any] = {} if size is None else {"image_shape": (*size, 3)}
+        model = keras_hub.models.Backbone.from_preset(preset, dtype="float32", **options)
+    except (HandleError, MemoryError):
+        raise
+    # KerasHub, Keras and the packages that download raise any error.
+    except Exception as error:
+        raise HandleError(f"{handle} can't be loaded: {reason_of(error)}") from error
+    model = with_one_vector(model, handle)
+    sides = tuple(model.inputs[0].shape[1:3])
+    return KerasNetwork(
+        model=model,
+        preprocess=lambda pixels: pixels * prepared.scale + prepared.offset,
+        size=size or prepared.size or (SIZE if None in sides else sides),
+    )
+
+
+def unknown(preset: str) -> str:
+    """Return what to say about a name that KerasHub does not know."""
+    near = difflib.get_close_matches(preset.lower(), names(), n=3, cutoff=0.4)
+    nearest = f" The nearest names: {', '.join(near)}." if near else ""
+    return f"KerasHub has no preset {preset!r} for images, and there is no such folder.{nearest}"
+
+
+def names() -> list[str]:
+    """Return the names of KerasHub's own presets that are backbones for images."""
+    from keras_hub import models
+
+    kinds = {one.backbone_cls for one in subclasses(models.ImageClassifier)}
+    kinds |= {getattr(models, name) for name in FEATURES}
+    return sorted(name for kind in kinds - {None} for name in kind.presets)
+
+
+def subclasses(kind: Any) -> set[Any]:
+    """Return all classes below a class."""
+    below: set[Any] = set(kind.__subclasses__())
+    return below.union(*(subclasses(one) for one in below))
+
+
+def fetch(preset: str, name: str, handle: str) -> Path | None:
+    """Return the path of one file of a preset, downloaded if need be; None if it has no such file.
+
+    Raises:
+        HandleError: the preset can't be reached, or is not one.
+    """
+    from keras_hub.src.utils.preset_utils import get_file
+
+    try:
+        return Path(get_file(preset, name))
+    except MemoryError:
+        raise
+    except FileNotFoundError as error:
+        # The package of Hugging Face says the same of a missing file and of a missing network.
+        if type(error.__cause__).__name__ == "LocalEntryNotFoundError":
+            raise HandleError(f"{handle} can't be fetched: is this computer online?") from error
+        if name != CONFIG:
+            return None
+        raise HandleError(
+            f"{handle} holds no {CONFIG}; expected a preset of KerasHub, or a model on Hugging "
+            "Face that KerasHub can read."
+        ) from error
+    # The packages that download raise any error. Those of a connection are of no use to a reader.
+    except Exception as error:
+        online = isinstance(error, OSError) and not getattr(error, "response", None)
+        reason = "is this computer online?" if online else reason_of(error)
+        raise HandleError(f"{handle} can't be fetched: {reason}") from error
+
+
+def check_kind(kind: Any, handle: str) -> None:
+    """Refuse the backbone of a network that is not for images, before its weights are loaded.
+
+    Raises:
+        HandleError: says what it is for.
+    """
+    from keras_hub import models
+
+    tasks = [one for one in subclasses(models.Task) if getattr(one, "backbone_cls", None) is kind]
+    if kind.__name__ in FEATURES or any(issubclass(one, models.ImageClassifier) for one in tasks):
+        return
+    for_what = [
+        one.__name__
+        for one in models.Task.__subclasses__()
+        if any(issubclass(task, one) for task in tasks)
+    ]
+    what = f", a network for {' and '.join(sorted(for_what))}" if for_what else ""
+    raise HandleError(
+        f"{handle} is a {kind.__name__}{what}. Expected a network that gives features of images, "
+        "as those of ImageClassifier do."
+    )
+
+
+def with_one_vector(model: keras.Model, handle: str) -> keras.Model:
+    """Return a network with one vector or one map for each image.
+
+    Of a transformer it is the first token, which is trained to describe the whole image; the mean
+    of all where the architecture has no such token.
+
+    Raises:
+        HandleError: its output is neither.
+    """
+    output = model.output
+    if isinstance(output, dict) or len(output.shape) not in (2, 3, 4):
+        raise HandleError(
+            f"{handle} returns {sorted(output) if isinstance(output, dict) else output.shape}; "
+            "expected a vector, a map, or tokens for each image."
+        )
+    if len(output.shape) != 3:
+        return model
+    described = type(model).__name__ in FEATURES or getattr(model, "use_class_token", None)
+    described = described or type(model).__name__ == "DeiTBackbone"
+    if described:
+        return keras.Model(model.inputs, output[:, 0], name=model.name)
+    mean = keras.layers.GlobalAveragePooling1D()(output)
+    return keras.Model(model.inputs, mean, name=model.name)
+
+
+def prepared_as(preset: str, handle: str) -> Prepared:
+    """Return how images are prepared for a preset, as KerasHub or Transformers wrote it down.
+
+    Raises:
+        HandleError: it does not say.
+    """
+    from keras_hub.layers import ImageConverter
+
+    try:
+        converter = ImageConverter.from_preset(preset)
+    except FileNotFoundError:
+        converter = None
+    if converter is not None:
+        scale = 1.0 if converter.scale is None else converter.scale
+        offset = 0.0 if converter.offset is None else converter.offset
+        return Prepared(scale=scale, offset=offset, size=converter.image_size)
+    if (path := fetch(preset, PROCESSOR, handle)) is None:
+        raise HandleError(
+            f"{handle} does not say how images are prepared for it. Load it with keras_hub, and "
+            "give it to tfxfer.Backbone(model, preprocess=...) in Python."
+        )
+    values = json.loads(path.read_text("utf-8"))
+    factor = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1.0
+    mean, deviation = [0.0] * 3, [1.0] * 3
+    if values.get("do_normalize", True):
+        mean, deviation = values["image_mean"], values["image_std"]
+    size = values.get("crop_size") or values.get("size")
+    if isinstance(size, dict):
+        size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
+    return Prepared(
+        scale=[factor / one for one in deviation],
+        offset=[-middle / one for middle, one in zip(mean, deviation, strict=True)],
+        size=(size, size) if isinstance(size, int) else size,
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:500]
