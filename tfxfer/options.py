@@ -9,8 +9,8 @@ Data: TypeAlias = Annotated[
 ]
 Network: TypeAlias = Annotated[
     str,
-    "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel, or "
-    ".keras file. auto: whichever suits your photos (see tfxfer choose).",
+    "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel, "
+    ".keras file, or preset of KerasHub. auto: whichever suits your photos (see tfxfer choose).",
 ]
 FrozenHead: TypeAlias = Annotated[
     Literal["auto", "gaussian", "linear", "ridge", "prototype"],

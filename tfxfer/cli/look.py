@@ -51,6 +51,11 @@ def backbones() -> None:
     names = ", ".join(f"keras:{name}" for name in room("handles.keras_names").SIZES)
     listed = textwrap.fill(names, 80, initial_indent="  ", subsequent_indent="  ")
     click.echo(f"\nNetworks of Keras, which downloads their weights:\n{listed}")
+    click.echo(
+        "\nWith tfxfer[kerashub] also presets of KerasHub, and models on Hugging Face and Kaggle:\n"
+        "  kerashub:resnet_18_imagenet, hf://timm/resnet18.a1_in1k,\n"
+        "  kaggle://keras/resnetv1/keras/resnet_18_imagenet"
+    )
 
 
 @click.command()
@@ -62,8 +67,8 @@ def backbones() -> None:
 def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     """Show a pretrained network and its stages.
 
-    BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel, or a
-    .keras file.
+    BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel, a
+    .keras file, or a preset of KerasHub.
     """
     entry = room("handles.catalog").find(backbone)
     start_tensorflow()

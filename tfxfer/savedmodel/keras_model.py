@@ -30,7 +30,12 @@ def open_model(model: keras.Model, *, preprocess: Callable | None = None) -> Ope
         )
 
     def call(x: tf.Tensor, training: bool = False) -> Any:
-        return model(x if preprocess is None else preprocess(x), training=training)
+        prepared = x if preprocess is None else preprocess(x)
+        # Keras warns where a model that names its inputs gets a tensor alone.
+        named = getattr(model, "input", None)
+        if isinstance(named, dict) and len(named) == 1:
+            prepared = {name: prepared for name in named}
+        return model(prepared, training=training)
 
     variables = {id(variable.value.handle): variable for variable in model.variables}
     return Opened(

@@ -91,8 +91,10 @@ def open_network(
     if (found := handles.load_keras(handle, size, check)) is not None:
         opened = open_model(found.model, preprocess=preprocess or found.preprocess)
         options |= {"output": output or found.output, "image_size": size or found.size}
+        pretrained = trace(opened, **options)
+        warn_of_untrained(pretrained, str(handle))
         return Network(
-            pretrained=trace(opened, **options),
+            pretrained=pretrained,
             name=str(handle),
             value_range=None if preprocess else (0.0, 255.0),
         )
