@@ -1,9 +1,9 @@
 """Checks what unfreezing stages moves, weight by weight, on eight networks.
 
-    python benchmarks/unfreeze.py [--only NAME ...]
+    python benchmarks/unfreeze.py [--keras] [--only NAME ...]
 
 The networks are EfficientNet-Lite0, and seven families of keras.applications with random weights,
-written as reusable SavedModels. It prints the stages of each. Then, for the last stage, the last
+written as reusable SavedModels, or with `--keras` given as Keras models. It prints the stages of each. Then, for the last stage, the last
 three and all but the first: one step of `fit` must move every trainable weight of those stages
 (gamma and beta included), and nothing else anywhere: no other weight, no moving statistic, no seed.
 Exit 1 where it does not.
@@ -82,17 +82,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", default=["efficientnet-lite0", *NETWORKS])
+    parser.add_argument("--keras", action="store_true", help="without SavedModels")
+    parser.add_argument("--only", nargs="+")
+    options = parser.parse_args()
+    usual = [*NETWORKS] if options.keras else ["efficientnet-lite0", *NETWORKS]
     held = True
-    for name in parser.parse_args().only:
+    for name in options.only or usual:
         with tempfile.TemporaryDirectory() as folder:
             keras.utils.set_random_seed(0)
-            path = (
-                str(handles.resolve(name).path)
-                if name not in NETWORKS
-                else save_reusable(settled(NETWORKS[name]()), Path(folder) / "m")
-            )
-            backbone = Backbone(path, trainable=False)
+            if name not in NETWORKS:
+                backbone = Backbone(str(handles.resolve(name).path), trainable=False)
+            elif options.keras:
+                backbone = Backbone(settled(NETWORKS[name]()), trainable=False)
+            else:
+                path = save_reusable(settled(NETWORKS[name]()), Path(folder) / "m")
+                backbone = Backbone(path, trainable=False)
             names = [stage.name for stage in backbone.stages]
             print(f"{name}: {len(names)} stages: {', '.join(names)}", flush=True)
             train = {
