@@ -3,10 +3,10 @@
     python benchmarks/unfreeze.py [--keras] [--only NAME ...]
 
 The networks are EfficientNet-Lite0, and seven families of keras.applications with random weights,
-written as reusable SavedModels, or with `--keras` given as Keras models. It prints the stages of each. Then, for the last stage, the last
-three and all but the first: one step of `fit` must move every trainable weight of those stages
-(gamma and beta included), and nothing else anywhere: no other weight, no moving statistic, no seed.
-Exit 1 where it does not.
+written as reusable SavedModels, or with `--keras` given as Keras models. It prints the stages of
+each. Then, for the last stage, the last three and all but the first: one step of `fit` must move
+every trainable weight of those stages (gamma and beta included), and nothing else anywhere: no
+other weight, no moving statistic, no seed. Exit 1 where it does not.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
 
@@ -93,6 +94,18 @@ def test_one_of_several_outputs_is_chosen_by_its_name():
         tfxfer.Backbone(named, output="mean")
     layer = tfxfer.Backbone(named, output="pooled", trainable=False)
     np.testing.assert_allclose(layer(X), named(X, training=False)["pooled"], atol=1e-6)
+
+
+def test_a_command_chooses_one_of_several_outputs(tmp_path):
+    network = with_map()
+    vector = keras.layers.GlobalMaxPooling2D()(network.output)[:, :5]
+    outputs = {"map": network.output, "vector": vector}
+    keras.Model(network.input, outputs).save(path := str(tmp_path / "two.keras"))
+    done = CliRunner().invoke(main, ["inspect", path], catch_exceptions=False)
+    assert done.exit_code == 1 and "vector" in done.output
+    words = ["inspect", path, "--backbone-output", "vector"]
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert done.exit_code == 0 and re.search(r"features +5\b", done.output), done.output
 
 
 def test_partial_unfreezing_moves_only_its_stages():

@@ -63,8 +63,11 @@ def backbones() -> None:
 @click.option(
     "--image-size", type=int, help="Input size in pixels, for networks that accept any size."
 )
+@click.option("--backbone-output", help="Name of the output to use, for networks with several.")
 @trust_option
-def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
+def inspect(
+    backbone: str, image_size: int | None, backbone_output: str | None, trust: bool
+) -> None:
     """Show a pretrained network and its stages.
 
     BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel, a
@@ -72,7 +75,9 @@ def inspect(backbone: str, image_size: int | None, trust: bool) -> None:
     """
     entry = room("handles.catalog").find(backbone)
     start_tensorflow()
-    layer = room("backbone").Backbone(backbone, trainable=False, image_size=image_size, trust=trust)
+    layer = room("backbone").Backbone(
+        backbone, trainable=False, image_size=image_size, output=backbone_output, trust=trust
+    )
     click.echo(one_line(backbone))
     if layer.range_from == "none":
         shape = " x ".join(map(str, layer.entry_shape))

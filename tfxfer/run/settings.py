@@ -92,6 +92,9 @@ class Common:
         "Range of pixel values that the network expects, such as 0,1; needed only if tfxfer "
         "can't find it out.",
     ] = None
+    backbone_output: Annotated[
+        str | None, "Name of the output that has the features, for networks with several outputs."
+    ] = None
     data_dir: Annotated[
         Path | None, "Folder where TensorFlow Datasets keeps its files, for --data tfds:NAME."
     ] = None
@@ -129,7 +132,8 @@ OPTIONS = {field.name for field in fields(Common)}
 
 def read_common(values: Mapping[str, Any]) -> Common:
     """Return the options from what settings.json holds."""
-    found = {name: values[name] for name in OPTIONS}
+    # A run of an earlier version has no value for an option that is new.
+    found = {name: values[name] for name in OPTIONS if name in values}
     if found["image_size"] is not None:
         found["image_size"] = found["image_size"][0]
     if found["value_range"] is not None:

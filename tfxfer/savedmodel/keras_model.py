@@ -34,7 +34,7 @@ def open_model(model: keras.Model, *, preprocess: Callable | None = None) -> Ope
         # Keras warns where a model that names its inputs gets a tensor alone.
         named = getattr(model, "input", None)
         if isinstance(named, dict) and len(named) == 1:
-            prepared = {name: prepared for name in named}
+            prepared = dict.fromkeys(named, prepared)
         return model(prepared, training=training)
 
     variables = {id(variable.value.handle): variable for variable in model.variables}

@@ -241,12 +241,12 @@ def check_output(concrete: Any, name: str) -> None:
         listed = ", ".join(f"{key} {tuple(value.shape)}" for key, value in sorted(outputs.items()))
         raise SavedModelError(
             f"{name} has several outputs ({listed}); expected one. Choose it with "
-            "tfxfer.Backbone(..., output=NAME)."
+            "--backbone-output NAME (output=NAME in Python)."
         )
     if len(concrete.outputs) != 1:
         raise SavedModelError(
-            f"{name} has {len(concrete.outputs)} outputs; expected one. Choose it with "
-            'tfxfer.Backbone(..., output="0").'
+            f"{name} has {len(concrete.outputs)} outputs; expected one. Choose it by its number, "
+            'from 0, with --backbone-output 0 (output="0" in Python).'
         )
     (output,) = concrete.outputs
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:

@@ -103,6 +103,7 @@ def prepare(
         trainable=False,
         image_size=run.common.image_size,
         value_range=run.common.value_range,
+        output=run.common.backbone_output,
         batch_norm=batch_norm,
         trust=run.common.trust,
     )
