@@ -245,6 +245,7 @@ def test_only_inputs_image_knows_that_an_example_is_an_image():
         "tfxfer/data/demo/rebuild.py",
         "tfxfer/data/numbers.py",
         "tfxfer/data/tfds.py",
+        "tfxfer/handles/kerashub.py",  # names of KerasHub
         "tfxfer/inputs/__init__.py",  # a row of the table of kinds
         "tfxfer/inputs/kind.py",
         "tfxfer/limits.py",
@@ -264,8 +265,7 @@ def test_few_files_know_the_size_and_the_range_of_pixels():
         "tfxfer/cli/look.py",
         "tfxfer/cli/many.py",
         "tfxfer/handles/catalog.py",
-        "tfxfer/handles/keras_applications.py",
-        "tfxfer/handles/keras_network.py",
+        "tfxfer/handles/kerashub.py",
         "tfxfer/handles/lite.py",
         "tfxfer/heads/ranges.py",
         "tfxfer/inputs/kind.py",

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -403,6 +404,7 @@ def test_without_network_it_is_one_line(tmp_path):
 
 
 def test_without_kerashub_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "keras_hub", None)
+    monkeypatch.delitem(sys.modules, "tfxfer.handles.kerashub")
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
     with pytest.raises(MissingExtraError, match="kerashub"):
         tfxfer.Backbone("hf://me/resnet18")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfxfer.errors import HandleError
+from tfxfer.errors import HandleError, MissingExtraError
 from tfxfer.handles.catalog import CATALOG, Entry, find
 
 LOG = logging.getLogger(__name__)
@@ -73,7 +73,11 @@ def load_keras(
             "What loads Keras models checks its downloads by itself."
         )
     LOG.info("Looking for the network %s", handle)
-    return importlib.import_module(KERAS[prefix]).load(text, size, check)
+    try:
+        loader = importlib.import_module(KERAS[prefix])
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(text, "kerashub") from error
+    return loader.load(text, size, check)
 
 
 def is_preset(path: Path) -> bool:

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+from keras_hub import models
+from keras_hub.layers import ImageConverter
 
-from tfxfer.errors import HandleError, MissingExtraError
+# KerasHub has no public functions for one file and for the class of a preset.
+from keras_hub.src.utils.preset_utils import get_file, get_preset_loader
+
+from tfxfer.errors import HandleError
 from tfxfer.handles.keras_network import Check, KerasNetwork
 
 CONFIG = "config.json"
@@ -41,20 +46,12 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
 
     Raises:
         HandleError: there is no such preset, it is of another kind, or it can't be fetched.
-        MissingExtraError: KerasHub is not installed.
     """
-    try:
-        import keras_hub
-
-        # KerasHub has no public functions for one file and for the class of a preset.
-        from keras_hub.src.utils.preset_utils import get_preset_loader
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(handle, "kerashub") from error
     preset = handle.removeprefix("kerashub:")
     # A class that others are derived from has the presets of those, too.
     own = [
         one
-        for one in subclasses(keras_hub.models.Backbone)
+        for one in subclasses(models.Backbone)
         if preset in one.presets and not one.__subclasses__()
     ]
     if not own and "://" not in preset and not Path(preset).is_dir():
@@ -69,7 +66,7 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
             check_kind(get_preset_loader(preset).check_backbone_class(), handle)
         prepared = prepared_as(preset, handle)
         options: dict[str, Any] = {} if size is None else {"image_shape": (*size, 3)}
-        model = keras_hub.models.Backbone.from_preset(preset, dtype="float32", **options)
+        model = models.Backbone.from_preset(preset, dtype="float32", **options)
     except (HandleError, MemoryError):
         raise
     # KerasHub, Keras and the packages that download raise any error.
@@ -79,7 +76,7 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
     sides = tuple(model.inputs[0].shape[1:3])
     return KerasNetwork(
         model=model,
-        preprocess=lambda pixels: pixels * prepared.scale + prepared.offset,
+        preprocess=lambda x: x * prepared.scale + prepared.offset,
         size=size or prepared.size or (SIZE if None in sides else sides),
     )
 
@@ -93,8 +90,6 @@ def unknown(preset: str) -> str:
 
 def names() -> list[str]:
     """Return the names of KerasHub's own presets that are backbones for images."""
-    from keras_hub import models
-
     kinds = {one.backbone_cls for one in subclasses(models.ImageClassifier)}
     kinds |= {getattr(models, name) for name in FEATURES}
     return sorted(name for kind in kinds - {None} for name in kind.presets)
@@ -112,8 +107,6 @@ def fetch(preset: str, name: str, handle: str) -> Path | None:
     Raises:
         HandleError: the preset can't be reached, or is not one.
     """
-    from keras_hub.src.utils.preset_utils import get_file
-
     try:
         return Path(get_file(preset, name))
     except MemoryError:
@@ -141,8 +134,6 @@ def check_kind(kind: Any, handle: str) -> None:
     Raises:
         HandleError: says what it is for.
     """
-    from keras_hub import models
-
     tasks = [one for one in subclasses(models.Task) if getattr(one, "backbone_cls", None) is kind]
     if kind.__name__ in FEATURES or any(issubclass(one, models.ImageClassifier) for one in tasks):
         return
@@ -189,8 +180,6 @@ def prepared_as(preset: str, handle: str) -> Prepared:
     Raises:
         HandleError: it does not say.
     """
-    from keras_hub.layers import ImageConverter
-
     try:
         converter = ImageConverter.from_preset(preset)
     except FileNotFoundError:
