@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from loaded import python
 from savedmodels import raw, save_reusable, tiny_network
 
 from tfxfer import savedmodel
@@ -305,7 +306,7 @@ def replaced(config, **fields) -> savedmodel.Pretrained:
 def elsewhere(code: str) -> str:
     """Return what a fresh process prints, which has read no network."""
     done = subprocess.run(
-        [sys.executable, "-c", "import keras, numpy as np, tfxfer\n" + code],
+        [python(), "-c", "import keras, numpy as np, tfxfer\n" + code],
         capture_output=True,
         text=True,
     )
@@ -736,7 +737,7 @@ for clone in clones:
 clone.layers[0].get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([python(), "-c", code], check=True)
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from loaded import python
 
 from tfxfer import beam, data
 from tfxfer.backbone import Backbone
@@ -43,7 +44,7 @@ def kept(folder: Path) -> list[tuple[str, str, int]]:
 
 def tfxfer(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "tfxfer", *map(str, words)], capture_output=True, text=True
+        [python(), "-m", "tfxfer", *map(str, words)], capture_output=True, text=True
     )
 
 

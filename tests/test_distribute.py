@@ -10,6 +10,7 @@ import sys
 import psutil
 import pytest
 import tensorflow as tf
+from loaded import python
 
 from tfxfer.distribute import devices, launch, loopback, workers
 from tfxfer.errors import DistributeError
@@ -33,7 +34,7 @@ needs_network = pytest.mark.skipif(NETWORK is None, reason="no network namespace
 
 def started(code: str, **environment: str) -> tuple[int, str]:
     """Exit status and output of a fresh process: devices are set up once a process."""
-    words = [sys.executable, "-c", f"import tensorflow as tf, tfxfer\n{code}"]
+    words = [python(), "-c", f"import tensorflow as tf, tfxfer\n{code}"]
     done = subprocess.run(
         words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=200
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from loaded import python, tools
 
 from tfxfer.cli import main
 
@@ -101,12 +102,13 @@ def mine(tmp_path_factory, photos) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     for label, name in (("china", "cats"), ("flower", "dogs")):
         shutil.copytree(photos / label, folder / "photos" / name)
-    subprocess.run(
-        [sys.executable, "-m", "tfxfer", "run", "frozen", "--data", "photos/", "--out", "mine"],
+    done = subprocess.run(
+        [tools() / "tfxfer", "run", "frozen", "--data", "photos/", "--out", "mine"],
         cwd=folder,
-        check=True,
         capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -130,9 +132,7 @@ def scripts(page: str) -> list[tuple[str, str]]:
 def test_the_python_of_the_readme_can_be_run(tmp_path):
     text = (DOCS.parent / "README.md").read_text("utf-8")
     script = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = subprocess.run([python(), "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {"report.html", "MODEL_CARD.md"} <= {
         path.name for path in (tmp_path / "digits").iterdir()
@@ -146,13 +146,14 @@ def test_what_a_page_says_can_be_done(page, mine, tmp_path):
     shutil.copytree(mine, folder)
     if "--out mine\n" in (DOCS / page).read_text():  # the page makes it itself
         shutil.rmtree(folder / "mine")
-    environment = {**os.environ, "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
+    path = os.pathsep.join([str(tools()), str(TOOLS), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path}
     for language, script in scripts(page):
         commands = "\n".join(line.removeprefix("$ ") for line in script.splitlines())
         words = (
             ["bash", "-euo", "pipefail", "-c", commands]
             if language == "console"
-            else [sys.executable, "-c", script]
+            else [python(), "-c", script]
         )
         done = subprocess.run(
             words,

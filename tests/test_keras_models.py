@@ -6,13 +6,13 @@ import logging
 import os
 import re
 import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from loaded import python
 from savedmodels import tiny_network
 
 import tfxfer
@@ -182,7 +182,6 @@ def test_what_keras_applies_to_pixels_becomes_part_of_the_network():
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_a_file_with_it_is_loaded_where_the_model_is_not(tmp_path):
     layer = tfxfer.Backbone(with_map(), trainable=False)
     model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
@@ -194,12 +193,11 @@ def test_a_file_with_it_is_loaded_where_the_model_is_not(tmp_path):
         "'/x.npy')).numpy().tolist())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+        [python(), "-c", code, tmp_path], capture_output=True, text=True, check=True
     )
     np.testing.assert_allclose(eval(done.stdout), model(X), atol=1e-6)
 
 
-@pytest.mark.long
 @pytest.mark.long
 def test_it_is_fitted_exported_and_transferred_from_again(tmp_path):
     data = tfxfer.data.load("demo").take(slice(0, None, 20))
@@ -219,7 +217,6 @@ def test_preprocess_is_refused_for_a_savedmodel(tiny_savedmodel):
         tfxfer.Backbone(tiny_savedmodel, preprocess=abs)
 
 
-@pytest.mark.long
 @pytest.mark.long
 def test_a_network_of_keras_applications_is_found_by_its_name():
     found = keras_applications.load("mobilenetv2", (32, 32), weights=None)
@@ -242,20 +239,16 @@ def test_an_unknown_name_gets_the_nearest_ones():
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_weights_that_cannot_be_fetched_are_told(tmp_path):
     environment = os.environ | {
         "https_proxy": "http://127.0.0.1:9",
         "KERAS_HOME": str(tmp_path),
     }
     code = "import tfxfer; tfxfer.Backbone('keras:MobileNetV2')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([python(), "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and "HandleError: the weights of keras:MobileNetV2" in done.stderr
 
 
-@pytest.mark.long
 @pytest.mark.long
 def test_a_keras_file_is_a_backbone(tmp_path):
     with_map().save(path := tmp_path / "network.keras")

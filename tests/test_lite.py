@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from loaded import python
 from sklearn.datasets import load_sample_images
 
 from tfxfer.errors import HandleError, MissingExtraError
@@ -205,7 +206,7 @@ def test_two_processes_may_build_at_once(tmp_path):
     environment = os.environ | {"TFXFER_CACHE_DIR": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", code],
+            [python(), "-c", code],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

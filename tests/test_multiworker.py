@@ -4,12 +4,12 @@ import functools
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loaded import python
 
 from tfxfer.distribute import launch, workers
 
@@ -36,7 +36,7 @@ def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:
         }
         started.append(
             subprocess.Popen(
-                [sys.executable, script, *words],
+                [python(), script, *words],
                 env=env,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

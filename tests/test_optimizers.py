@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import own_optimizers
 import pytest
 import tensorflow as tf
 from keras.optimizers import SGD, Adam, AdamW, Lion, Muon, Nadam, RMSprop, ScheduleFreeAdamW
+from loaded import python
 
 from tfxfer.backbone import Backbone
 from tfxfer.tuning.optimizers import hold, layerwise, warm_up_cosine, with_factors
@@ -89,7 +89,7 @@ def test_a_compiled_model_reloads_with_its_rates_in_another_process(model, tmp_p
         "print(json.dumps([type(o).__name__, o.factors]))"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [python(), "-c", code], capture_output=True, text=True, check=True
     ).stdout.splitlines()[-1]
     assert json.loads(found) == ["LayerwiseAdam", model.optimizer.factors]
 
@@ -130,7 +130,7 @@ print(json.dumps({{"class": type(optimizer).__name__, "config": config}}))
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False
+        [python(), "-c", code], capture_output=True, text=True, env=env, check=False
     )
     if process.returncode:
         raise RuntimeError(process.stderr)

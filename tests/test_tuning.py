@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from loaded import python
 from logs import logged
 from savedmodels import save_reusable, tiny_network, vision_transformer
 from tensorflow.python.framework.func_graph import FuncGraph
@@ -1306,7 +1307,7 @@ def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
         "3",
     ]
     words += ["--learning-rate", "0.01", "--out", str(tmp_path / "run"), *options[1:]]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    done = subprocess.run([python(), *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Chosen: the " in done.stdout
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -1334,7 +1335,7 @@ def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
 def test_errors_are_one_line(photos, tiny_savedmodel, tmp_path):
     def said(*options: str) -> str:
         words = [
-            sys.executable,
+            python(),
             *RUN,
             "partial",
             "--data",
