@@ -31,12 +31,6 @@ tf.config.set_logical_device_configuration(
 FIRST = ("test_docs.py", "test_tuning.py", "test_distribute.py", "test_multiworker.py")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give whole files to a worker, since a file shares its fixtures, but each page by itself."""
-    alone = item.path.name == "test_docs.py"
-    item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.name))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest."""
     places = {name: place for place, name in enumerate(FIRST)}
