@@ -5,6 +5,7 @@ terminal   what is printed, and where
 run        train a model with a recipe
 use        predict, evaluate, export, report, compare
 choose     which network to take
+explore    what features alone show: next, similar, features
 look       what there is: backbones, recipes, devices, the cache
 many       several processes and machines
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from tfxfer.cli import look, many, use
+from tfxfer.cli import explore, look, many, use
 from tfxfer.cli.choose import choose
 from tfxfer.cli.run import run
 from tfxfer.cli.terminal import one_line_usage_errors, steps_on_stderr
@@ -31,6 +32,9 @@ COMMANDS = (
     use.export,
     use.report,
     use.compare,
+    explore.next_labels,
+    explore.similar,
+    explore.features,
     look.backbones,
     look.inspect,
     look.recipes,

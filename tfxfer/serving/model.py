@@ -89,13 +89,15 @@ class Network:
         }
 
 
-def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
+def open_model(folder: str | os.PathLike, *, trust: bool = False, features: bool = False) -> Served:
     """Load a finished run's model, or an export of it.
 
     Args:
         folder: the folder of a run, of one version of an export, or of all versions, of which the
             latest is loaded.
         trust: also load a graph that can reach files, Python or the network.
+        features: also answer "features", float32 [B, F], which is what the head sees, where the
+            folder is a run and its model has them.
 
     Raises:
         RunError: the run is not finished, or its files are missing or were changed.
@@ -118,7 +120,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False) -> Served:
             "or one version of it."
         )
     network = open_network(folder, trust=trust)
-    names = [name for name in network.has if name != "features"]
+    names = [name for name in network.has if features or name != "features"]
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
     def answer(encoded):

@@ -1,0 +1,151 @@
+"""Commands that use features alone: features, similar, next."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfxfer.cli.start import (
+    batch_size_option,
+    check_data,
+    data_dir_option,
+    room,
+    start_tensorflow,
+    trust_option,
+)
+from tfxfer.cli.terminal import as_it_is_for_programs, to_stderr
+from tfxfer.errors import TfxferError
+from tfxfer.safety.names import csv_cell, one_line
+
+
+@click.command()
+@click.argument("data", default="demo")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File for the features: .parquet (columns file, split, label, vector) or .npz.",
+)
+@click.option(
+    "--backbone",
+    default="efficientnet-lite0",
+    show_default=True,
+    help="Pretrained network, as for tfxfer run.",
+)
+@click.option(
+    "--cache",
+    help="Folder that keeps computed features for later runs. By default $TFXFER_CACHE_DIR or "
+    "~/.cache/tfxfer.",
+)
+@click.option(
+    "--skip-bad-images",
+    is_flag=True,
+    help="Leave out image files that can't be read, instead of stopping.",
+)
+@data_dir_option
+@batch_size_option
+@trust_option
+def features(data: str, to: Path, backbone: str, cache: str | None, **options: Any) -> None:
+    """Write the network's features of labelled photos to a file.
+
+    DATA is a folder of class folders, a table, or another source, as for tfxfer run.
+    """
+    check_data(data)
+    start_tensorflow()
+    kept = room("cache").Cache(cache or room("cache").default_folder())
+    where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
+    examples = room("data").load(data, cache=kept.folder, **where)
+    network = room("backbone").Backbone(backbone, trainable=False, trust=options["trust"])
+    room("steps.extraction").check_kind(examples, network)
+    extract = room("features").Extractor(kept, batch_size=options["batch_size"])
+    room("heads.ranges").settle(network, examples, extract, seed=0)
+    found = extract(examples, network.prefix(1), skip_bad_images=options["skip_bad_images"])
+    count = room("explore").write_vectors(found, to)
+    to_stderr(f"{count:,} vectors of {found.output.shape[1]:,} numbers -> {one_line(str(to))}")
+
+
+@click.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("file", metavar="PHOTO")
+@click.argument("among", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Number of photos to list.",
+)
+@batch_size_option
+@trust_option
+def similar(folder: Path, file: str, among: tuple[str, ...], count: int, **options: Any) -> None:
+    """List the photos that look most like one photo.
+
+    RUN is the folder of a finished run, whose network compares. PATH is a photo, or a folder of
+    photos. The similarity is 1 for photos that the network can't tell apart.
+    """
+    check_order(folder, (file, *among), "tfxfer similar RUN photo.jpg photos/")
+    start_tensorflow()
+    found = room("explore").find_alike(folder, [file], among, count=count, progress=True, **options)
+    with as_it_is_for_programs():
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(("file", "similarity"))
+        writer.writerows((csv_cell(one.like), f"{one.similarity:.6f}") for one in found)
+
+
+@click.command("next")
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Number of photos to list.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="CSV file with an empty column for the label; by default it is printed.",
+)
+@click.option(
+    "--page", type=click.Path(path_type=Path), help="HTML page with a small picture of each photo."
+)
+@batch_size_option
+@trust_option
+def next_labels(
+    folder: Path, paths: tuple[str, ...], to: Path | None, page: Path | None, **options: Any
+) -> None:
+    """Say which photos without a label to label next.
+
+    RUN is the folder of a finished run. PATH is a photo, or a folder of photos. The photos that
+    teach the model most come first: where it wavers between two classes, or that look unlike every
+    class. Of photos that look nearly the same, only one is listed.
+    """
+    check_order(folder, paths, "tfxfer next RUN photos/")
+    kind = room("run").open_run(folder).kind()
+    start_tensorflow()
+    for target in filter(None, (to, page)):
+        room("serving").check_target(target, paths, folder)
+    explore = room("explore")
+    picks = explore.pick_next(folder, paths, progress=True, **options)
+    try:
+        with as_it_is_for_programs():
+            explore.write_picks(picks, to)
+        if page is not None:
+            explore.write_gallery(picks, page, kind)
+    except OSError as error:
+        raise TfxferError(
+            f"{error.filename or to or page} can't be written: {error.strerror or error}."
+        ) from error
+    if to is not None:
+        to_stderr(f"{len(picks):,} photos -> {one_line(str(to))}")
+    if page is not None:
+        to_stderr(f"Look at {one_line(str(page))}")
+
+
+def check_order(folder: Path, paths: tuple[str, ...], usage: str) -> None:
+    """Refuse a run that is not the first argument."""
+    if not folder.is_dir() and any(Path(path, "settings.json").is_file() for path in paths):
+        raise click.UsageError(f"The run comes first: {usage}.")

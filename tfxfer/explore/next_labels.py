@@ -1,0 +1,132 @@
+"""Which files without a label to label next: those whose label teaches most.
+
+A file is worth a label where the model wavers between two classes (a small margin, Scheffer 2001),
+or where it looks unlike everything that the model knows. Of files that look nearly the same only
+one is picked, since the label of one also tells that of the others.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfxfer.explore.seen import Seen, look_at
+from tfxfer.files import replaced
+from tfxfer.safety.names import csv_cell
+
+# Cosine of the centred features of two files, above which one of them is enough.
+SAME = 0.9
+
+
+class Pick(NamedTuple):
+    """A file that should be labelled.
+
+    why: "unlike every class", or "between two classes".
+    margin: the probability of the first class less that of the second.
+    """
+
+    file: str
+    why: str
+    predicted: str
+    probability: float
+    second: str
+    probability_2: float
+    margin: float
+
+
+def pick_next(
+    folder: str | os.PathLike[str],
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    count: int = 50,
+    **options: Any,
+) -> list[Pick]:
+    """Return the files that are most worth a label, the most valuable first.
+
+    Args:
+        folder: a finished run that predicts classes.
+        paths: files and folders without labels.
+        count: how many files, at most.
+        options: `batch_size`, `trust` and `progress`, see `look_at`.
+
+    Raises:
+        The errors of `look_at`.
+    """
+    seen = look_at(folder, paths, **options)
+    order = np.argsort(-seen.predictions, 1, kind="stable")[:, :2]
+    first, second = np.take_along_axis(seen.predictions, order, 1).T
+    margins = first - second
+    strange = np.zeros(len(margins), bool) if seen.strange is None else seen.strange
+    ranked = np.lexsort([margins, ~strange])
+    return [
+        Pick(
+            file=seen.files[i],
+            why="unlike every class" if strange[i] else "between two classes",
+            predicted=seen.classes[order[i, 0]],
+            probability=float(first[i]),
+            second=seen.classes[order[i, 1]],
+            probability_2=float(second[i]),
+            margin=float(margins[i]),
+        )
+        for i in without_repeats(seen, alternate(ranked, strange), count)
+    ]
+
+
+def alternate(ranked: np.ndarray, strange: np.ndarray) -> list[int]:
+    """Return the positions so that strange files and the others take turns, each in their order.
+
+    What is strange may be worth nothing, such as a photo of a finger, so it never fills the list.
+    """
+    odd = [int(i) for i in ranked if strange[i]]
+    usual = [int(i) for i in ranked if not strange[i]]
+    both = [i for pair in zip(usual, odd, strict=False) for i in pair]
+    return both + usual[len(odd) :] + odd[len(usual) :]
+
+
+def without_repeats(seen: Seen, order: Sequence[int], count: int) -> list[int]:
+    """Return the first `count` positions of which no two look nearly the same."""
+    centred = seen.vectors - seen.vectors.mean(0)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    centred = centred / np.where(length > 0, length, np.inf)
+    picked: list[int] = []
+    for i in order:
+        if len(picked) == count:
+            break
+        if not picked or (centred[picked] @ centred[i]).max() < SAME:
+            picked.append(i)
+    return picked
+
+
+def write_picks(picks: Sequence[Pick], to: str | os.PathLike[str] | None) -> None:
+    """Write a CSV table with an empty column `label`, to a file or to standard output.
+
+    Filled in, it is a table for `tfxfer run` and `tfxfer grow`.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    header = ("path", "label", *Pick._fields[1:])
+    rows = [
+        (
+            csv_cell(one.file),
+            "",
+            one.why,
+            csv_cell(one.predicted),
+            f"{one.probability:.6f}",
+            csv_cell(one.second),
+            f"{one.probability_2:.6f}",
+            f"{one.margin:.6f}",
+        )
+        for one in picks
+    ]
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    if to is None:
+        print(text.getvalue(), end="", flush=True)
+        return
+    with replaced(to) as file:
+        # Excel reads a file without this mark in an old code page.
+        file.write(("\ufeff" + text.getvalue()).encode("utf-8", "surrogateescape"))

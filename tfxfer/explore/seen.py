@@ -1,0 +1,113 @@
+"""What a finished run's model makes of files: features, and predictions."""
+
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfxfer.data import find_files
+from tfxfer.errors import ImageError, ServingError
+from tfxfer.features import Progress
+from tfxfer.files import read_regular
+from tfxfer.heads.fitted import normalise_taps
+from tfxfer.inputs import Kind
+from tfxfer.safety.names import one_line
+from tfxfer.serving.answers import answers, say_damage
+from tfxfer.serving.kind import kind_of
+from tfxfer.serving.model import Served, open_model
+
+MANY = 100  # from so many files on, progress is shown also where it is quick
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a model makes of files.
+
+    files: those that could be read.
+    classes: the names of the predictions' columns.
+    vectors: float32 [n, d], each of length one: the network's own output.
+    predictions: float64 [n, C].
+    strange: bool [n], whether a file looks unlike every class; None where the run can't tell.
+    """
+
+    kind: Kind
+    files: tuple[str, ...]
+    classes: tuple[str, ...]
+    vectors: np.ndarray
+    predictions: np.ndarray
+    strange: np.ndarray | None
+
+
+def look_at(
+    folder: str | os.PathLike[str],
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    batch_size: int = 32,
+    trust: bool = False,
+    progress: bool = False,
+) -> Seen:
+    """Run the model of a finished run on files, and on those in folders.
+
+    A file that can't be read is named on stderr, and left out.
+
+    Raises:
+        RunError, ServingError: the folder is not a finished run, or its model has no features.
+        DataError: a path does not exist, or there is no file.
+        ImageError: no file can be read.
+    """
+    files = find_files(paths, kind_of(Path(folder)))
+    model = open_model(folder, trust=trust, features=True)
+    if "features" not in model.says:
+        raise ServingError(
+            f"{os.fspath(folder)} has a model that is the mean of several, or an export: there are "
+            "no features that belong to a file. Expected the run of a frozen or tuned model."
+        )
+    found: list[str] = []
+    rows: list[dict[str, Any]] = []
+    bad: list[str] = []
+    damaged: dict[int, str] = {}
+    with closing(Progress(len(files), progress, "look", quick=len(files) < MANY)) as shown:
+        read = answers(
+            model, lambda i: read_regular(files[i]), files, batch_size=batch_size, damaged=damaged
+        )
+        for file, row in zip(files, read, strict=True):
+            shown.update(1)
+            if isinstance(row, str):
+                bad.append(row)
+            else:
+                found.append(file)
+                rows.append(row)
+    say_damage(files, damaged)
+    for text in bad:
+        print(one_line(text), file=sys.stderr)
+    if not found:
+        raise ImageError(f"none of the {len(files)} files can be read")
+    features = own_output(np.stack([row["features"] for row in rows]), model)
+    return Seen(
+        kind=model.kind,
+        files=tuple(found),
+        classes=model.classes,
+        vectors=normalise_taps(features, (features.shape[1],)),
+        predictions=np.stack([row["probabilities"] for row in rows]).astype(np.float64),
+        strange=find_strange(rows, model),
+    )
+
+
+def own_output(features: np.ndarray, model: Served) -> np.ndarray:
+    """Return the columns of the network's own output; all where the run does not know them."""
+    if model.doubt is None:
+        return features
+    start = features.shape[1] - model.doubt.tail
+    return features[:, start : start + len(model.doubt.unknown.mean)]
+
+
+def find_strange(rows: list[dict[str, Any]], model: Served) -> np.ndarray | None:
+    """Return which files look unlike every class, bool [n]; None where the run can't tell."""
+    if model.doubt is None or "unknown" not in model.says or np.isinf(model.doubt.threshold):
+        return None
+    return np.array([row["unknown"] > model.doubt.threshold for row in rows])
