@@ -3,19 +3,21 @@
 Every operation of TensorFlow is tried, in every place where one can hide.
 """
 
+import functools
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from loaded import python
 from modelscan.modelscan import ModelScan
-from tensorflow.core.framework import op_def_pb2, types_pb2
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.tools import saved_model_cli
 
 from tfxfer import savedmodel
@@ -27,11 +29,21 @@ from tfxfer.savedmodel.operations import ALLOWED, CHECKPOINT, FROM_ASSET
 REFUSED = frozenset((Path(__file__).parent / "refused_operations.txt").read_text().split())
 
 
+# Another test may have loaded KerasHub, which adds the operations of tensorflow_text.
+REGISTERED = """
+from tensorflow.core.framework import op_def_pb2
+from tensorflow.python.client import pywrap_tf_session
+buffer = pywrap_tf_session.TF_GetAllOpList()
+definitions = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(buffer))
+print(*(definition.name for definition in definitions.op))
+"""
+
+
+@functools.cache
 def registered() -> set[str]:
-    """The names of all operations of this TensorFlow, also those that `tf.raw_ops` leaves out."""
-    buffer = pywrap_tf_session.TF_GetAllOpList()
-    definitions = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(buffer))
-    return {definition.name for definition in definitions.op}
+    """The names of all operations of TensorFlow alone, also those that `tf.raw_ops` leaves out."""
+    words = [python(), "-c", REGISTERED]
+    return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
 
 
 def read_meta(folder) -> MetaGraphDef:
