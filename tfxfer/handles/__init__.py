@@ -4,7 +4,6 @@ import difflib
 import importlib
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,14 +44,12 @@ class Source:
     sha256: str | None = None
 
 
-def load_keras(
-    handle: str | os.PathLike, size: tuple[int, int] | None, check: Callable[[Path], None]
-) -> Any | None:
+def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None, check: Any) -> Any | None:
     """Return the `KerasNetwork` that a handle such as `keras:EfficientNetV2B0` names.
 
     Args:
         size: height and width of the images; None for those that the network was trained on.
-        check: is called with each file that anybody may have written, before it is used.
+        check: a `Check` of files that anybody may have written.
 
     Returns:
         None if the handle names no Keras model.
@@ -63,20 +60,27 @@ def load_keras(
     """
     text = os.fspath(handle)
     prefix, colon, _ = text.partition(":")
-    if is_preset(Path(text).expanduser()):
+    if is_preset(Path(os.path.expanduser(text))) and find(text) is None:
         prefix = "kerashub"
     elif not colon or prefix not in KERAS or not isinstance(handle, str):
         return None
     elif "#" in text:
         raise HandleError(
             f"{handle} ends in #{text.rpartition('#')[2]}, which is for files and addresses. "
-            "What loads Keras models checks its downloads by itself."
+            "A network of Keras, KerasHub or Hugging Face can't be named with its hash: save it "
+            "as a .keras file, and name that with its hash."
         )
     LOG.info("Looking for the network %s", handle)
     try:
         loader = importlib.import_module(KERAS[prefix])
     except ModuleNotFoundError as error:
+        if error.name != "keras_hub":
+            raise HandleError(f"{handle} needs the package {error.name}: {error}") from error
         raise MissingExtraError(text, "kerashub") from error
+    except ImportError as error:
+        raise HandleError(
+            f"{handle} can't be used with the version of KerasHub that is installed: {error}"
+        ) from error
     return loader.load(text, size, check)
 
 
@@ -109,7 +113,9 @@ def resolve(handle: str | os.PathLike) -> Source:
     given = os.fspath(handle)
     text, wanted = given, ""
     # The name of an existing file or folder may hold a #.
-    if isinstance(handle, str) and (tfhub.is_url(given) or not Path(given).expanduser().exists()):
+    if isinstance(handle, str) and (
+        tfhub.is_url(given) or not os.path.exists(os.path.expanduser(given))
+    ):
         text, wanted = checksum.split(given)
     entry = find(text) if isinstance(handle, str) else None
     if entry and entry.offline:
@@ -118,14 +124,14 @@ def resolve(handle: str | os.PathLike) -> Source:
     if entry or (isinstance(handle, str) and tfhub.is_url(text)):
         found = tfhub.fetch(entry.handle if entry else text, wanted)
         return Source(path=found[0], handle=given, entry=entry, sha256=found[1])
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if archive.is_archive(path) and not path.is_dir():
         path, digest = archive.unpack(path, wanted)
         return Source(path=path, handle=given, entry=None, sha256=digest)
     if isinstance(handle, str) and not path.exists() and len(path.parts) == 1 and not path.suffix:
         raise HandleError(unknown(text))
     if not (path / "saved_model.pb").is_file():
-        return Source(folder.check(path), given, None)
+        folder.check(path)
     digest = checksum.of_folder(path)
     checksum.check(str(path), digest, wanted)
     return Source(path=folder.check(path), handle=given, entry=None, sha256=digest)

@@ -42,15 +42,17 @@ def load(
     options: dict[str, Any] = {"include_top": False, "input_shape": (height, width, 3)}
     try:
         model = make(weights=weights, **options)
-    except ValueError as error:  # a size that the network can't take
-        raise HandleError(f"keras:{name} can't be made: {error}") from error
+    # A size that the network can't take, or a download that is damaged.
+    except ValueError as error:
+        raise HandleError(f"keras:{name} can't be loaded: {error}") from error
     except MemoryError:
         raise
     # Keras raises a plain Exception where it can't download.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        online = " Is this computer online?" if "URL fetch failure" in reason else ""
         raise HandleError(
-            f"the weights of keras:{name} can't be fetched: {reason}. Is this computer online?"
+            f"the weights of keras:{name} can't be loaded: {reason}.{online}"
         ) from error
     preprocess = importlib.import_module(make.__module__).preprocess_input
     return KerasNetwork(model=model, preprocess=preprocess)

@@ -1,13 +1,23 @@
 """A network that comes as a Keras model, and not as a folder."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
-# Is called with a file that anybody may have written; it raises an error for what could do harm.
-Check = Callable[[Path], None]
+
+class Check(NamedTuple):
+    """What is done with files that anybody may have written.
+
+    file: is called with each of them, and raises an error for what could do harm.
+    bounded: refuses variables that are together far larger than so many bytes, in a `with` block.
+    """
+
+    file: Callable[[Path], None]
+    bounded: Callable[[int], AbstractContextManager]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,22 +5,29 @@ KerasHub reads its own format, and on Hugging Face also those of Transformers an
 
 import difflib
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras_hub import models
 from keras_hub.layers import ImageConverter
 
 # KerasHub has no public functions for one file and for the class of a preset.
 from keras_hub.src.utils.preset_utils import get_file, get_preset_loader
 
-from tfxfer.errors import HandleError
+from tfxfer.errors import HandleError, TfxferError
 from tfxfer.handles.keras_network import Check, KerasNetwork
 
 CONFIG = "config.json"
 CONVERTER = "image_converter.json"
-WEIGHTS = "model.weights.h5"
+# Files with weights, each with the list of its parts where it is cut into several files.
+WEIGHTS = {
+    "model.weights.h5": "model.weights.json",
+    "model.safetensors": "model.safetensors.index.json",
+}
+WIDENED = 2  # weights in 16 bits are loaded as float32
 PROCESSOR = "preprocessor_config.json"  # of Transformers
 # The size where neither the user, nor the preset, nor the architecture says one.
 SIZE = (224, 224)
@@ -42,12 +49,14 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
     Args:
         handle: `kerashub:NAME`, `hf://OWNER/NAME`, `kaggle://OWNER/MODEL/keras/NAME`, or a folder.
         size: height and width of the images; by default those of the preset.
-        check: is called with each file before KerasHub builds what the file names.
+        check: checks each file before KerasHub builds what the file names.
 
     Raises:
         HandleError: there is no such preset, it is of another kind, or it can't be fetched.
     """
     preset = handle.removeprefix("kerashub:")
+    if os.path.isdir(folder := os.path.expanduser(preset)):
+        preset = folder
     # A class that others are derived from has the presets of those, too.
     own = [
         one
@@ -58,16 +67,18 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
         raise HandleError(unknown(preset))
     for one in own:
         check_kind(one, handle)
-    for name in (CONFIG, CONVERTER, WEIGHTS):
-        if (path := fetch(preset, name, handle)) is not None:
-            check(path)
+    # What the network is for is known from a small file, before its weights are downloaded.
+    for name in (CONFIG, CONVERTER):
+        fetch(preset, name, handle, check)
     try:
         if not own:
             check_kind(get_preset_loader(preset).check_backbone_class(), handle)
-        prepared = prepared_as(preset, handle)
+        held = sum(size_of(path) for path in fetch_weights(preset, handle, check))
+        prepared = prepared_as(preset, handle, check)
         options: dict[str, Any] = {} if size is None else {"image_shape": (*size, 3)}
-        model = models.Backbone.from_preset(preset, dtype="float32", **options)
-    except (HandleError, MemoryError):
+        with check.bounded(WIDENED * held):
+            model = models.Backbone.from_preset(preset, dtype="float32", **options)
+    except (TfxferError, MemoryError):
         raise
     # KerasHub, Keras and the packages that download raise any error.
     except Exception as error:
@@ -101,14 +112,41 @@ def subclasses(kind: Any) -> set[Any]:
     return below.union(*(subclasses(one) for one in below))
 
 
-def fetch(preset: str, name: str, handle: str) -> Path | None:
-    """Return the path of one file of a preset, downloaded if need be; None if it has no such file.
+def fetch_weights(preset: str, handle: str, check: Check) -> list[Path]:
+    """Return the paths of all files with weights, downloaded if need be, and checked.
+
+    Raises:
+        HandleError: there are none.
+    """
+    for weights, index in WEIGHTS.items():
+        if (path := fetch(preset, weights, handle, check)) is not None:
+            return [path]
+        if (path := fetch(preset, index, handle, check)) is not None:
+            values = json.loads(path.read_text("utf-8"))["weight_map"].values()
+            names = {name for value in values for name in np.atleast_1d(value).tolist()}
+            parts = [fetch(preset, name, handle, check) for name in sorted(names)]
+            return [part for part in parts if part is not None]
+    raise HandleError(f"{handle} has no weights; expected {' or '.join(WEIGHTS)}.")
+
+
+def size_of(path: Path) -> int:
+    """Return the number of bytes of a file."""
+    return path.stat().st_size
+
+
+def fetch(preset: str, name: str, handle: str, check: Check) -> Path | None:
+    """Return the path of one file of a preset, downloaded if need be, and checked.
+
+    Returns:
+        None if the preset has no such file.
 
     Raises:
         HandleError: the preset can't be reached, or is not one.
     """
+    if Path(name).name != name:
+        raise HandleError(f"{handle} names a file in another folder: {name!r}.")
     try:
-        return Path(get_file(preset, name))
+        path = Path(get_file(preset, name))
     except MemoryError:
         raise
     except FileNotFoundError as error:
@@ -123,9 +161,11 @@ def fetch(preset: str, name: str, handle: str) -> Path | None:
         ) from error
     # The packages that download raise any error. Those of a connection are of no use to a reader.
     except Exception as error:
-        online = isinstance(error, OSError) and not getattr(error, "response", None)
-        reason = "is this computer online?" if online else reason_of(error)
+        offline = isinstance(error, OSError) and getattr(error, "response", None) is None
+        reason = "is this computer online?" if offline else reason_of(error)
         raise HandleError(f"{handle} can't be fetched: {reason}") from error
+    check.file(path)
+    return path
 
 
 def check_kind(kind: Any, handle: str) -> None:
@@ -174,7 +214,7 @@ def with_one_vector(model: keras.Model, handle: str) -> keras.Model:
     return keras.Model(model.inputs, mean, name=model.name)
 
 
-def prepared_as(preset: str, handle: str) -> Prepared:
+def prepared_as(preset: str, handle: str, check: Check) -> Prepared:
     """Return how images are prepared for a preset, as KerasHub or Transformers wrote it down.
 
     Raises:
@@ -188,7 +228,7 @@ def prepared_as(preset: str, handle: str) -> Prepared:
         scale = 1.0 if converter.scale is None else converter.scale
         offset = 0.0 if converter.offset is None else converter.offset
         return Prepared(scale=scale, offset=offset, size=converter.image_size)
-    if (path := fetch(preset, PROCESSOR, handle)) is None:
+    if (path := fetch(preset, PROCESSOR, handle, check)) is None:
         raise HandleError(
             f"{handle} does not say how images are prepared for it. Load it with keras_hub, and "
             "give it to tfxfer.Backbone(model, preprocess=...) in Python."

@@ -17,12 +17,14 @@ from tfxfer import handles
 from tfxfer.errors import SavedModelError
 from tfxfer.files import open_regular
 from tfxfer.handles import checksum
+from tfxfer.handles.keras_network import Check
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.keras_file import check_file, load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
 from tfxfer.savedmodel.open import check_scope
 from tfxfer.savedmodel.read import explain_failure, read
-from tfxfer.savedmodel.trace import trace
+from tfxfer.savedmodel.trace import check_arguments, trace
+from tfxfer.savedmodel.weigh import bounded_variables
 
 LOG = logging.getLogger(__name__)
 
@@ -60,13 +62,20 @@ def open_network(
         ValueError: an argument is wrong.
     """
     if isinstance(handle, Pretrained):
-        if output is not None or preprocess is not None:
+        given = {
+            "image_size": image_size,
+            "arguments": arguments or None,
+            "output": output,
+            "preprocess": preprocess,
+        }
+        if late := {name: value for name, value in given.items() if value is not None}:
             raise ValueError(
-                "Expected output and preprocess for a network that is read now. "
-                f"Received: {output=}, {preprocess=} and a network that was read before"
+                f"Expected {', '.join(late)} where a network is read. "
+                f"Received: {late} and a network that was read before"
             )
         return Network(pretrained=handle, name="a SavedModel read before")
     check_scope()
+    check_arguments(arguments or {})
     if not tf.executing_eagerly():
         # Keras traces, as in the build() of a model. In another thread nothing is traced, and
         # gradients can be compared; inside `tf.init_scope` they would all be None.
@@ -87,7 +96,7 @@ def open_network(
         pretrained = trace(opened, **options)
         warn_of_untrained(pretrained, opened.name)
         return Network(pretrained=pretrained, name=opened.name)
-    check = functools.partial(check_file, trust=trust)
+    check = Check(functools.partial(check_file, trust=trust), bounded_variables)
     if (found := handles.load_keras(handle, size, check)) is not None:
         opened = open_model(found.model, preprocess=preprocess or found.preprocess)
         options |= {"output": output or found.output, "image_size": size or found.size}
@@ -99,13 +108,14 @@ def open_network(
             value_range=None if preprocess else (0.0, 255.0),
         )
     if (path := keras_file(handle)) is not None:
-        wanted = "" if Path(handle).exists() else checksum.split(str(handle))[1]
+        wanted = "" if path == given_path(handle) else checksum.split(str(handle))[1]
         with open_regular(path) as file:
             digest = checksum.of_file(file)
         checksum.check(str(path), digest, wanted)
         with explain_failure(path):
-            opened = open_model(load_model(path, trust), preprocess=preprocess)
-            pretrained = trace(opened, **options, trust=trust)
+            model = load_model(path, trust)
+        opened = open_model(model, preprocess=preprocess)
+        pretrained = trace(opened, **options, trust=trust)
         warn_of_untrained(pretrained, str(path))
         return Network(pretrained=pretrained, name=str(handle), sha256=digest)
     if preprocess is not None:
@@ -127,10 +137,15 @@ def open_network(
 def keras_file(handle: str | os.PathLike) -> Path | None:
     """Return the path of a .keras file that a handle names, with `#sha256=...` or without."""
     for text in (os.fspath(handle), os.fspath(handle).rpartition("#")[0]):
-        path = Path(text).expanduser()
+        path = given_path(text)
         if path.suffix.lower() == ".keras" and path.is_file():
             return path
     return None
+
+
+def given_path(handle: str | os.PathLike) -> Path:
+    """Return a handle as a path, in which ~ is the user's folder."""
+    return Path(os.path.expanduser(os.fspath(handle)))
 
 
 def warn_of_untrained(network: Pretrained, name: str) -> None:

@@ -170,6 +170,11 @@ def trace_call(
     """
     call = opened.call
     if opened.kind == "signature":
+        if arguments:
+            raise SavedModelError(
+                f"{opened.name} has signatures only, which take no arguments. "
+                f"Received arguments {sorted(arguments)}."
+            )
         return tf.function(lambda x: call(x)).get_concrete_function(spec)
     errors = []
     for extra in ({"training": training}, {}) if not training else ({"training": True},):
