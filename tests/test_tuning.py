@@ -35,7 +35,7 @@ from tfxfer.tuning.guard import Plan, interpolate_weights, plan, verdict
 from tfxfer.tuning.input_source import InputSource
 from tfxfer.tuning.optimizers import layerwise
 from tfxfer.tuning.picking import Costs, describe_seconds, pick_setting
-from tfxfer.tuning.setting import Setting, Way, prepare_fold, train_before
+from tfxfer.tuning.setting import Routine, Setting, prepare_fold, train_before
 from tfxfer.tuning.source import count_pieces
 from tfxfer.tuning.training import HeldOut, ignore, prepare_training, train
 
@@ -498,11 +498,11 @@ def world(photos, tiny_savedmodel, tmp_path_factory):
     return network, features, plan(features.examples, 0), extractor
 
 
-def way_of(folder: Path, *, epochs: int, **more) -> Way:
+def routine_of(folder: Path, *, epochs: int, **more) -> Routine:
     """Trainings on one device, without a limit of time."""
     given = {"batch_size": 8, "seed": 0, "until": float("inf"), "show": ignore}
     one = tf.distribute.get_strategy()
-    return Way(**given | {"epochs": epochs, "folder": folder, "strategy": one} | more)
+    return Routine(**given | {"epochs": epochs, "folder": folder, "strategy": one} | more)
 
 
 def heads_of(features) -> Heads:
@@ -952,13 +952,13 @@ def test_more_epochs_and_altered_copies_are_taken_where_they_help(colours, tmp_p
     how = plan(features.examples, 0)
     options = {"views": None, "augment": ("flip",)}
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor, **options)
-    way = way_of(tmp_path, epochs=4, longest=8)
+    routine = routine_of(tmp_path, epochs=4, longest=8)
     setting, judged = pick_setting(
         [Setting(last, (1,), 0.01)],
         (0.01,),
         features,
         plan=how,
-        way=way,
+        routine=routine,
         start=heads_of(features).start,
     )
     losses = {
@@ -979,14 +979,14 @@ def test_the_whole_network_goes_on_from_what_fewer_stages_came_to(colours, tmp_p
     features = extractor(data.load(colours[0]), network.prefix(2), progress=False)
     how = plan(features.examples, 0)
     last = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
-    way = way_of(tmp_path, epochs=2)
+    routine = routine_of(tmp_path, epochs=2)
     head = heads_of(features).start(how.folds[0][0])
     one = Setting(last, (1,), 0.01)
     whole = Setting(tuning.from_examples(network, features), ("all",), 0.01).further(one)
-    first = prepare_fold(one, way, head, *how.folds[0])
+    first = prepare_fold(one, routine, head, *how.folds[0])
     weights = setting.train_fold(first, "first", 2).weights[-1]
-    before = train_before(whole, way, head, *how.folds[0], "before", epochs=2)
-    fold = prepare_fold(whole, way, head, *how.folds[0]).starting_from(before)
+    before = train_before(whole, routine, head, *how.folds[0], "before", epochs=2)
+    fold = prepare_fold(whole, routine, head, *how.folds[0]).starting_from(before)
     rows = how.folds[0][1]
     np.testing.assert_allclose(fold.logits(fold.first), first.logits(weights), atol=1e-3)
     moved = np.abs(fold.logits(fold.first) - head.logits(features.output[rows])).max()
@@ -998,7 +998,7 @@ def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
     network, features, how, extractor = world
     source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     one = Setting(source, (1,), 0.01)
-    way = way_of(tmp_path, epochs=1)
+    routine = routine_of(tmp_path, epochs=1)
 
     def graphs() -> set[int]:
         gc.collect()
@@ -1010,9 +1010,9 @@ def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
 
     before = graphs()
     head = linear_head(features, how.folds[0][0])
-    setting.train_fold(prepare_fold(one, way, head, *how.folds[0]), "one", 1)
+    setting.train_fold(prepare_fold(one, routine, head, *how.folds[0]), "one", 1)
     assert graphs() - before
-    way.keep_models_of(None)
+    routine.keep_models_of(None)
     assert not graphs() - before
 
 
@@ -1066,8 +1066,8 @@ def test_settings_for_which_there_is_no_time_are_not_tried(colours, tmp_path):
         for n in (1, 2)
     )
     until = time.monotonic() + 1000
-    way = way_of(tmp_path, epochs=10, until=until)
-    costs = Costs({one.source: 1e-3, deeper.source: 1.0}, how, way)
+    routine = routine_of(tmp_path, epochs=10, until=until)
+    costs = Costs({one.source: 1e-3, deeper.source: 1.0}, how, routine)
     assert costs.fits(one, 100) and not costs.fits(deeper, 100)
     # A fold of two thirds three times, and all of train once: three times 10 epochs.
     images = len(features.examples.where("train"))
@@ -1274,9 +1274,9 @@ def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, 
     setting = Setting(whole, ("all",), 0.01).further(Setting(last, (1,), 0.01))
     clock, fit = time.monotonic, Heads.start
     until = clock() + 1e5
-    way = way_of(tmp_path, epochs=1, until=until)
+    routine = routine_of(tmp_path, epochs=1, until=until)
     heads = heads_of(features)
-    folds = prepare_folds(setting, way, heads, plan=how)
+    folds = prepare_folds(setting, routine, heads, plan=how)
 
     def time_is_up_after(heads, rows):
         start = fit(heads, rows)

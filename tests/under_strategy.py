@@ -23,7 +23,7 @@ from tfxfer.distribute import devices, workers
 from tfxfer.features import Extractor
 from tfxfer.tuning import optimizers
 from tfxfer.tuning.frozen import Heads
-from tfxfer.tuning.setting import Setting, Way, prepare_fold, train_fold
+from tfxfer.tuning.setting import Routine, Setting, prepare_fold, train_fold
 from tfxfer.tuning.training import ignore
 
 BATCH = 12  # 2, 3 and 4 replicas divide it
@@ -133,7 +133,7 @@ def tuned(strategy, source, features, plan, folder: Path, images: np.ndarray) ->
     """
     rows, held = plan.folds[0]
     fitted = Heads(features, "auto", 0, tf.distribute.get_strategy()).start(rows)
-    way = Way(
+    routine = Routine(
         epochs=2,
         batch_size=7,
         seed=0,
@@ -143,7 +143,7 @@ def tuned(strategy, source, features, plan, folder: Path, images: np.ndarray) ->
         strategy=strategy,
     )
     setting = Setting(source, (source.unfreeze,), 1e-3)
-    fold = prepare_fold(setting, way, fitted, seen=rows, held=held)
+    fold = prepare_fold(setting, routine, fitted, seen=rows, held=held)
     held_out = tuning.HeldOut(
         answers=lambda model: source.answers(model, held, 7),
         targets=features.examples.labels[held],
@@ -151,7 +151,7 @@ def tuned(strategy, source, features, plan, folder: Path, images: np.ndarray) ->
         watch=(np.arange(len(held)),),
         patience=9,
     )
-    result = train_fold(fold, "one", way.epochs, held_out=held_out)
+    result = train_fold(fold, "one", routine.epochs, held_out=held_out)
     model = source.finish(fold.model, fitted)
     answers = np.asarray(model(images))
     if not workers.place(strategy)[0]:

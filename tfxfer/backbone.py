@@ -79,8 +79,8 @@ def told_range(
         return *given, "given"
     if known is not None:
         return *known, "catalog"
-    if pretrained.inference.input and (found := savedmodel.range_of(pretrained)) is not None:
-        return *found, "graph"
+    if pretrained.inference.input and (value_range := savedmodel.range_of(pretrained)) is not None:
+        return *value_range, "graph"
     return 0.0, 1.0, "assumed"
 
 
@@ -287,12 +287,12 @@ class Backbone(keras.layers.Layer):
     @property
     def pretrained(self) -> Pretrained:
         """The network's graphs and stages, with its weights as they are now."""
-        found = self._network()
+        network = self._network()
         return replace(
-            found,
+            network,
             weights=tuple(
                 Weight(w.name, mine.numpy(), w.trainable)
-                for w, mine in zip(found.weights, self._own, strict=True)
+                for w, mine in zip(network.weights, self._own, strict=True)
             ),
         )
 
@@ -570,10 +570,10 @@ class Backbone(keras.layers.Layer):
         return self._functions.it[key](*inputs, *values)
 
     def call(self, x, training=False):
-        if (found := tuple(x.shape[1:])) != self.entry_shape:
+        if (shape := tuple(x.shape[1:])) != self.entry_shape:
             raise ValueError(
                 f"Expected inputs of shape (batch, {', '.join(map(str, self.entry_shape))}). "
-                f"Received: shape={(None, *found)}"
+                f"Received: shape={(None, *shape)}"
             )
         if self._awaited is not None and in_symbolic_scope():
             return tf.zeros((tf.shape(x)[0], self._awaited.width))  # Keras wants the shape alone

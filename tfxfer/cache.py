@@ -185,12 +185,12 @@ class Cache:
         Rows of shards that are missing or damaged are removed from the index first.
         """
         with self._database() as database:
-            found = identify(database, key)
-            if found is None:
+            record = identify(database, key)
+            if record is None:
                 return list(range(len(digests)))
-            self._forget_damaged(database, *found)
+            self._forget_damaged(database, *record)
             return [
-                i for i, place in enumerate(places(database, found[0], digests)) if place is None
+                i for i, place in enumerate(places(database, record[0], digests)) if place is None
             ]
 
     def digests(self, key: dict[str, Any]) -> list[str]:
@@ -199,11 +199,11 @@ class Cache:
         Rows of shards that are missing or damaged are removed from the index first.
         """
         with self._database() as database:
-            found = identify(database, key)
-            if found is None:
+            record = identify(database, key)
+            if record is None:
                 return []
-            self._forget_damaged(database, *found)
-            rows = database.execute("select digest from rows where key = ?", (found[0],))
+            self._forget_damaged(database, *record)
+            rows = database.execute("select digest from rows where key = ?", (record[0],))
             return [digest for (digest,) in rows]
 
     def free(self) -> int:
@@ -296,15 +296,15 @@ class Cache:
             ).fetchall()
             position = {shard: i for i, (shard, *_) in enumerate(names)}
             absent = 0
-            for i, found in enumerate(places(database, number, digests)):
+            for i, location in enumerate(places(database, number, digests)):
                 if (
-                    found is None
-                    or found[0] not in position
-                    or not 0 <= found[1] < names[position[found[0]]][3]
+                    location is None
+                    or location[0] not in position
+                    or not 0 <= location[1] < names[position[location[0]]][3]
                 ):
                     absent += 1
                 else:
-                    place[i] = position[found[0]], found[1]
+                    place[i] = position[location[0]], location[1]
         if absent:
             raise CacheError(
                 f"the cache in {self.folder} lacks {absent} of {len(digests)} rows: it was cleared "
@@ -348,14 +348,14 @@ class Cache:
         freed = 0
         for path in self.shards.iterdir():
             try:
-                found = path.lstat()
-                ours = stat.S_ISREG(found.st_mode) and path.name not in known
-                abandoned = time.time() - found.st_mtime > ABANDONED
+                status = path.lstat()
+                ours = stat.S_ISREG(status.st_mode) and path.name not in known
+                abandoned = time.time() - status.st_mtime > ABANDONED
                 if ours and (
                     SHARD.fullmatch(path.name) or (ASIDE.fullmatch(path.name) and abandoned)
                 ):
                     path.unlink()
-                    freed += found.st_size
+                    freed += status.st_size
             except FileNotFoundError:
                 pass  # its writer removed it
         return freed
@@ -375,15 +375,15 @@ class Cache:
             if not SHARD.fullmatch(file):
                 return None
             try:
-                found = check_shard(Shard(self.shards / file, checksum))
+                checksum_now = check_shard(Shard(self.shards / file, checksum))
                 shape = open_shard(self.shards / file).shape
             except (OSError, ValueError):
                 return None
-            return found if shape == (rows, width) else None
+            return checksum_now if shape == (rows, width) else None
 
         with ThreadPoolExecutor(READERS) as pool:
-            found = list(pool.map(check, shards))
-        for (shard, _, _, checksum), now in zip(shards, found, strict=True):
+            checksums = list(pool.map(check, shards))
+        for (shard, _, _, checksum), now in zip(shards, checksums, strict=True):
             if now is None:
                 with self._database(write=True) as writing:
                     writing.execute("delete from rows where shard = ?", (shard,))
@@ -470,10 +470,10 @@ def places(
             "select digest, shard, row from rows where key = ? and digest in "
             f"({','.join('?' * len(part))})"
         )
-        found = {
+        place_of = {
             digest: (shard, row) for digest, shard, row in database.execute(query, (key, *part))
         }
-        yield from (found.get(digest) for digest in part)
+        yield from (place_of.get(digest) for digest in part)
 
 
 @dataclass(frozen=True)
@@ -492,8 +492,8 @@ HEADER_LOCK = threading.Lock()
 
 
 def identity(path: Path) -> tuple[Path, int, int, int]:
-    found = path.stat()
-    return path.absolute(), found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return path.absolute(), status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def check_shard(shard: Shard) -> str:
@@ -505,18 +505,18 @@ def check_shard(shard: Shard) -> str:
         ValueError: the content is not what was written.
     """
     file = identity(shard.path)
-    found = CHECKED.get(file)
-    if found is None:
+    checksum = CHECKED.get(file)
+    if checksum is None:
         hashed = hashlib.sha256()
         with open_regular(shard.path) as opened:
             while block := opened.read(HASHED):
                 hashed.update(block)
-        found = hashed.hexdigest()
+        checksum = hashed.hexdigest()
         with CHECKED_LOCK:
-            CHECKED[file] = found
-    if shard.checksum is not None and found != shard.checksum:
+            CHECKED[file] = checksum
+    if shard.checksum is not None and checksum != shard.checksum:
         raise ValueError("its content is not what was written")
-    return found
+    return checksum
 
 
 def remember_checked(shard: Shard) -> None:

@@ -85,18 +85,18 @@ def check_zip(
     Raises:
         ValueError: it has too many members, is too large, or a member would leave the folder.
     """
-    found = archive.infolist()
-    if len(found) > members:
-        raise ValueError(f"it has {len(found):,} members; at most {members:,} are read")
-    size = sum(info.file_size for info in found)
-    packed = sum(info.compress_size for info in found)
+    infos = archive.infolist()
+    if len(infos) > members:
+        raise ValueError(f"it has {len(infos):,} members; at most {members:,} are read")
+    size = sum(info.file_size for info in infos)
+    packed = sum(info.compress_size for info in infos)
     held = os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]
     most = max(free, MOST_RATIO * min(packed, held))
     if size > most:
         raise ValueError(
             f"it unpacks to {size / 2**20:,.0f} MiB; at most {most / 2**20:,.0f} MiB are read"
         )
-    for info in found:
+    for info in infos:
         if not is_plain_name(info.filename.rstrip("/")):
             why = "would leave the folder"
             if is_plain_name(info.filename.replace("\\", "/").rstrip("/")):

@@ -109,12 +109,12 @@ class Outcome:
             held = task.can_judge(*train)
             scored = (train[0][held], train[1][held])
             judged["train"] = task.figures(*scored, self.examples.classes) if held.any() else None
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "test": judged["test"],
             "validation": judged["validation"] or judged["train"],
             "baselines": baselines.figures,
         }
-        return found | (
+        return values | (
             {"candidates": {name: task.share(one) for name, one in self.candidates.items()}}
             if self.candidates
             else {}
@@ -164,9 +164,9 @@ class Outcome:
             held = "training photos that were held out"
         rows += [(held, metrics["validation"])] if metrics["validation"] else []
         others = [
-            (f"  {evaluate.NAMES.get(name, name)}", found)
-            for name, found in baselines.figures.items()
-            if found
+            (f"  {evaluate.NAMES.get(name, name)}", figures)
+            for name, figures in baselines.figures.items()
+            if figures
         ]
         score = self.examples.task.SCORE
         lines = [f"{score}, with its 95 % interval", *(score_line(*row, score) for row in rows)]
@@ -213,8 +213,8 @@ class Outcome:
         )
         metrics, doubt = self.metrics(baselines), None
         what = "The file for predict --sets and --unknown"
-        if found := optional(run, what, lambda: self.doubt_and_figures(run.common.seed)):
-            doubt, figures = found
+        if pair := optional(run, what, lambda: self.doubt_and_figures(run.common.seed)):
+            doubt, figures = pair
             metrics |= figures
         run.write_json("metrics.json", metrics)
         if doubt:
@@ -229,18 +229,18 @@ class Outcome:
 
     def doubt_and_figures(self, seed: int) -> tuple[Doubt, dict[str, Any]] | None:
         """Return the model's doubt and its results on test; None where no example was held out."""
-        found = self.doubt(seed)
-        return (found, self.doubt_figures(found)) if found else None
+        thresholds = self.doubt(seed)
+        return (thresholds, self.doubt_figures(thresholds)) if thresholds else None
 
     def compare_engine(self, run: Run, backbone: Backbone, model: keras.Model) -> None:
         """Record and print how far an engine's probabilities are from the served model's."""
         what = f"The comparison of {run.common.engine} with TensorFlow"
-        found = optional(run, what, lambda: self.difference(backbone, model))
-        if found is not None:
-            run.record(served_difference=found)
+        difference = optional(run, what, lambda: self.difference(backbone, model))
+        if difference is not None:
+            run.record(served_difference=difference)
             run.say(
                 f"The probabilities of {run.common.engine} and of TensorFlow, which serves the "
-                f"model, differ by at most {found:.1e} on {COMPARED} images."
+                f"model, differ by at most {difference:.1e} on {COMPARED} images."
             )
 
     def difference(self, backbone: Backbone, model: keras.Model) -> float | None:
@@ -260,10 +260,10 @@ class Outcome:
         return float(np.abs(served - self.probabilities[rows]).max())
 
 
-def score_line(name: str, found: dict[str, Any], score: str) -> str:
+def score_line(name: str, figures: dict[str, Any], score: str) -> str:
     """Return a line with a name and its figures, aligned with the other lines."""
-    interval = f"{found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,}"
-    return f"{name:39} {found[score]:.3f}  ({interval})"
+    interval = f"{figures['low']:.3f} to {figures['high']:.3f}, n = {figures['n']:,}"
+    return f"{name:39} {figures[score]:.3f}  ({interval})"
 
 
 def judge(
@@ -289,13 +289,13 @@ def judge(
         np.concatenate([examples.where("test"), examples.where("validation")]), held_out
     )
     positions = np.concatenate([fresh, held_out])
-    found = np.concatenate([answers.probabilities(fresh), probabilities])
-    check_numbers(examples, positions, found)
+    all_probabilities = np.concatenate([answers.probabilities(fresh), probabilities])
+    check_numbers(examples, positions, all_probabilities)
     order = np.argsort(positions, kind="stable")
     return Outcome(
         examples=examples,
         positions=positions[order],
-        probabilities=found[order],
+        probabilities=all_probabilities[order],
         answers=answers,
         candidates=candidates or {},
     )
@@ -321,11 +321,11 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
     width, task = head.input_shape[-1], features.examples.task
 
     def probabilities(positions: np.ndarray) -> np.ndarray:
-        found = [
+        parts = [
             task.predictions(head(block[:, -width:], training=False))
             for block in features.blocks(positions, BLOCK)
         ]
-        return np.concatenate([np.zeros((0, head.output_shape[-1])), *found])
+        return np.concatenate([np.zeros((0, head.output_shape[-1])), *parts])
 
     return Answers(probabilities, lambda positions: features.output[positions], tail_of(features))
 
@@ -369,19 +369,19 @@ def plain_features(examples: Examples, run: Run) -> Features:
     Raises:
         DataError: some images can't be read any more, so that the rows would be of other examples.
     """
-    found = plain_values(
+    features = plain_values(
         examples,
         cache=Cache(run.cache_folder),
         skip_bad_images=run.common.skip_bad_images,
         progress=True,
     )
-    if len(found.examples) != len(examples):
-        lost = sorted(set(examples.files) - set(found.examples.files))
+    if len(features.examples) != len(examples):
+        lost = sorted(set(examples.files) - set(features.examples.files))
         raise DataError(
             f"{len(lost):,} of {len(examples):,} images can't be read any more, such as {lost[0]}. "
             "They were there when the run began."
         )
-    return found
+    return features
 
 
 def baselines(features: Features, run: Run) -> Baselines:
@@ -404,9 +404,9 @@ def baselines(features: Features, run: Run) -> Baselines:
         )
 
     LOG.info("Fitting simpler models, to compare with")
-    found = fit()
+    majority = fit()
     if not len(test):
-        return found
+        return majority
     if len(train) > BASELINE_EXAMPLES:
         LOG.info(
             "baselines: logistic regression is fitted on %s of %s training examples, each class "
@@ -414,7 +414,7 @@ def baselines(features: Features, run: Run) -> Baselines:
             f"{BASELINE_EXAMPLES:,}",
             f"{len(train):,}",
         )
-    figures, scores = dict(found.figures), dict(found.scores)
+    figures, scores = dict(majority.figures), dict(majority.scores)
     makers: dict[str, Callable[[], Baselines]] = {
         "raw_pixels": lambda: fit(raw_pixels=plain_features(examples, run)),
         "last_layer_logistic": lambda: fit(last_layer=features.output),

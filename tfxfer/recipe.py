@@ -102,10 +102,12 @@ def find(name: str) -> Callable:
     module = load(
         path, f"tfxfer.recipes.{path.stem}" if path.parent == RECIPES else f"recipe_{path.stem}"
     )
-    found = [value for value in vars(module).values() if getattr(value, "is_recipe", False)]
-    if len(found) != 1:
-        raise RecipeError(f"{path} has {len(found)} functions marked @tfxfer.recipe; expected one.")
-    return found[0]
+    recipes = [value for value in vars(module).values() if getattr(value, "is_recipe", False)]
+    if len(recipes) != 1:
+        raise RecipeError(
+            f"{path} has {len(recipes)} functions marked @tfxfer.recipe; expected one."
+        )
+    return recipes[0]
 
 
 def load(path: Path, name: str) -> ModuleType:
@@ -163,18 +165,18 @@ def options(function: Callable) -> list[click.Option]:
     between which a number must be. `Literal` gives the choices; a bool becomes `--x/--no-x`.
     """
     hints = get_type_hints(function, include_extras=True)
-    found = []
+    click_options = []
     for parameter in inspect.signature(function).parameters.values():
         hint = hints.get(parameter.name)
         if get_origin(hint) is Annotated:
             kind, *help_and_limits = get_args(hint)
-            found.append(option(parameter.name, kind, parameter.default, *help_and_limits))
+            click_options.append(option(parameter.name, kind, parameter.default, *help_and_limits))
         elif parameter.kind is parameter.KEYWORD_ONLY:
             raise RecipeError(
                 f"{parameter.name} of {function.__name__} has no help: write it as "
                 f'{parameter.name}: Annotated[type, "help"].'
             )
-    return found
+    return click_options
 
 
 def option(

@@ -96,13 +96,13 @@ class Worker:
     def __init__(self, home: str):
         self.home = home
         self.plan = plan_of(home)
-        found = data.find_source(self.plan.source, self.plan.data_dir)
-        if found is None:
+        images = data.find_source(self.plan.source, self.plan.data_dir)
+        if images is None:
             raise DataError(
                 f"{self.plan.source} is not there on a worker. "
                 "Every worker has to see the images under the same path."
             )
-        self.found, self.position = found, {file: i for i, file in enumerate(found.files)}
+        self.found, self.position = images, {file: i for i, file in enumerate(images.files)}
         # An engine takes seconds to start, so the same one serves all lists.
         self.computations = [
             replace(how, start=cache(how.start)) for how in self.plan.computations()

@@ -70,7 +70,7 @@ def choose(
     where = {"data_dir": data_dir, "cache": kept.folder}
     examples = room("data").load(data, seed=seed, task=task, **where)
     steps = room("steps")
-    found = steps.choose_network(
+    choice = steps.choose_network(
         examples,
         among or steps.offline_names(),
         room("features").Extractor(kept),
@@ -78,7 +78,7 @@ def choose(
         minutes=minutes,
         trust=trust,
     )
-    for name, reason in found.left_out.items():
+    for name, reason in choice.left_out.items():
         to_stderr(f"{name} was not tried: {one_line(reason)}")
-    then = command("run", "frozen", "--data", data, "--backbone", found.best.name)
-    click.echo(f"{table(found.rows())}\n\nTake {found.best.name}: {one_line(then)}")
+    then = command("run", "frozen", "--data", data, "--backbone", choice.best.name)
+    click.echo(f"{table(choice.rows())}\n\nTake {choice.best.name}: {one_line(then)}")

@@ -61,9 +61,9 @@ def features(data: str, to: Path, backbone: str, cache: str | None, **options: A
     room("steps.extraction").check_kind(examples, network)
     extract = room("features").Extractor(kept, batch_size=options["batch_size"])
     room("heads.ranges").settle(network, examples, extract, seed=0)
-    found = extract(examples, network.prefix(1), skip_bad_images=options["skip_bad_images"])
-    count = room("explore").write_vectors(found, to)
-    to_stderr(f"{count:,} vectors of {found.output.shape[1]:,} numbers -> {one_line(str(to))}")
+    vectors = extract(examples, network.prefix(1), skip_bad_images=options["skip_bad_images"])
+    count = room("explore").write_vectors(vectors, to)
+    to_stderr(f"{count:,} vectors of {vectors.output.shape[1]:,} numbers -> {one_line(str(to))}")
 
 
 @click.command()
@@ -87,11 +87,13 @@ def similar(folder: Path, file: str, among: tuple[str, ...], count: int, **optio
     """
     check_order(folder, (file, *among), "tfxfer similar RUN photo.jpg photos/")
     start_tensorflow()
-    found = room("explore").find_alike(folder, [file], among, count=count, progress=True, **options)
+    neighbours = room("explore").find_alike(
+        folder, [file], among, count=count, progress=True, **options
+    )
     with as_it_is_for_programs():
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(("file", "similarity"))
-        writer.writerows((csv_cell(one.like), f"{one.similarity:.6f}") for one in found)
+        writer.writerows((csv_cell(one.like), f"{one.similarity:.6f}") for one in neighbours)
 
 
 @click.command("next")

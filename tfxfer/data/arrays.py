@@ -273,18 +273,19 @@ def _check_class_names(datasets: dict[str, Any]) -> None:
     Raises:
         ValueError: two datasets have different classes. The message lists both.
     """
-    found = {
+    classes = {
         part: list(names)
         for part, dataset in datasets.items()
         if (names := getattr(dataset, "class_names", None))
     }
-    for part, names in found.items():
-        first = next(iter(found))
-        if names != found[first]:
+    for part, names in classes.items():
+        first = next(iter(classes))
+        if names != classes[first]:
             raise ValueError(
                 f"Expected the same classes in {first} and {part}, so that a label means one "
-                f"thing. Received: {first}.class_names={found[first]}, {part}.class_names={names}. "
-                f"Make {part} with class_names={first}.class_names, and a folder for each."
+                f"thing. Received: {first}.class_names={classes[first]}, "
+                f"{part}.class_names={names}. Make {part} with class_names={first}.class_names, "
+                "and a folder for each."
             )
 
 

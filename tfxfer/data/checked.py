@@ -35,10 +35,10 @@ class Checked:
         """
         if not self.key or not self.kind.can_hide_damage(data) or self.known.get(digest) == 0:
             return None
-        found = self.kind.find_damage(data)
+        damage = self.kind.find_damage(data)
         if digest not in self.known:
-            self.new[digest] = float(found is not None)
-        return found
+            self.new[digest] = float(damage is not None)
+        return damage
 
     def save(self) -> None:
         """Write the new results to the cache."""

@@ -184,26 +184,26 @@ def named_like_parts(names: Iterable[str]) -> list[str]:
     There is none on train, which may be a class of trains, and none on valid beside invalid.
     """
     judged = "invalid" in {name.casefold() for name in names}
-    found = [
+    parts = [
         repr(name)
         for name in names
         if part_of(name) in ("test", "validation") and not (judged and name.casefold() == "valid")
     ]
-    if not found:
+    if not parts:
         return []
     return [
-        f"The class {found[0]} has the name of a part. If its photos have no label, or are of the "
+        f"The class {parts[0]} has the name of a part. If its photos have no label, or are of the "
         "other classes, move them elsewhere."
     ]
 
 
 def named_like_drawings(names: Iterable[str]) -> list[str]:
     """Return a note on classes such as masks, which may hold drawings on the photos of others."""
-    found = [repr(name) for name in names if look_of(name) in DRAWINGS]
-    if not found:
+    drawings = [repr(name) for name in names if look_of(name) in DRAWINGS]
+    if not drawings:
         return []
     return [
-        f"The class {found[0]} may hold drawings on the other photos, by its name. If so, move "
+        f"The class {drawings[0]} may hold drawings on the other photos, by its name. If so, move "
         "them elsewhere."
     ]
 

@@ -72,17 +72,17 @@ class Decoder:
                     yield positions, values
                     done += len(positions)
             except (tf.errors.OpError, OSError, ValueError):
-                found = self._undecodable(todo[done : done + self.batch_size])
-                if not found:
+                reasons = self._undecodable(todo[done : done + self.batch_size])
+                if not reasons:
                     raise
                 if bad is None:
                     raise ImageError(
-                        f"{len(found)} image files can't be decoded: "
-                        f"{named({self.examples.files[i]: why for i, why in found.items()})}. "
+                        f"{len(reasons)} image files can't be decoded: "
+                        f"{named({self.examples.files[i]: why for i, why in reasons.items()})}. "
                         "Remove or mend them, or leave them out with --skip-bad-images."
                     ) from None
-                bad |= found
-                todo = [i for i in todo[done:] if i not in found]
+                bad |= reasons
+                todo = [i for i in todo[done:] if i not in reasons]
             else:
                 return
 
@@ -107,12 +107,12 @@ class Decoder:
 
     def _unless_large(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The examples, float32 [*shape], and whether each is so large that it was not decoded."""
-        found = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        found_ones = found.map(
+        positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
+        decoded = positions.map(
             lambda position: self.decode_unless_large(self._read(position)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return without_autotuning(found_ones)
+        return without_autotuning(decoded)
 
     def _read(self, position: tf.Tensor) -> tf.Tensor:
         encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
@@ -127,13 +127,13 @@ class Decoder:
         return values
 
     def _undecodable(self, positions: Sequence[int]) -> dict[int, str]:
-        found = {}
+        reasons = {}
         for position in positions:
             try:
                 self.decode(self.read(position))
             except (tf.errors.OpError, OSError, ValueError) as error:
-                found[position] = reason(error)
-        return found
+                reasons[position] = reason(error)
+        return reasons
 
 
 class Taking(Protocol):
@@ -160,9 +160,9 @@ def as_dataset(
         positions = positions.shuffle(len(indices), seed, reshuffle_each_iteration=True)
     labels = tf.constant(examples.labels)
     labelled = values.decoded(positions).map(lambda i, one: (one, tf.gather(labels, i)))
-    found = without_autotuning(labelled.batch(batch_size).prefetch(2))
-    found.class_names = list(examples.classes)  # as `image_dataset_from_directory` has them
-    return found
+    batches = without_autotuning(labelled.batch(batch_size).prefetch(2))
+    batches.class_names = list(examples.classes)  # as `image_dataset_from_directory` has them
+    return batches
 
 
 @lru_cache

@@ -43,9 +43,9 @@ def find_conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence
     for file, digest, name in zip(files, digests, names, strict=True):
         labels[digest].setdefault(name, file)
     if odd := [
-        " = ".join(f"{file} as {name!r}" for name, file in found.items())
-        for found in labels.values()
-        if len(found) > 1
+        " = ".join(f"{file} as {name!r}" for name, file in copies.items())
+        for copies in labels.values()
+        if len(copies) > 1
     ]:
         return [
             f"{counted(len(odd), 'image')} found under more than one label ({shown(odd)}). Each "

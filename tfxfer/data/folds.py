@@ -61,9 +61,9 @@ def few(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
     Where two of each class would be more than `count`, some of them are left out at random.
     """
-    found = sample(labels, count, seed)
+    positions = sample(labels, count, seed)
     return (
-        found
-        if len(found) <= count
-        else np.sort(np.random.default_rng(seed).choice(found, count, replace=False))
+        positions
+        if len(positions) <= count
+        else np.sort(np.random.default_rng(seed).choice(positions, count, replace=False))
     )

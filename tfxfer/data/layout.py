@@ -111,14 +111,14 @@ def has_examples(folder: Path, kind: Kind, deep: bool = True) -> bool:
         place = waiting.pop()
         try:
             about = os.stat(place)
-            found = list(os.scandir(place))
+            content = list(os.scandir(place))
         except OSError:
             continue  # `find_examples` makes a note on it
         if (about.st_dev, about.st_ino) in seen:
             continue
         seen.add((about.st_dev, about.st_ino))
         unknown = 0
-        for entry in found:
+        for entry in content:
             if hidden(entry.name):
                 continue
             if is_folder(entry):
@@ -165,29 +165,29 @@ def find_parts(
     """
     beside = [entry for entry in subfolders(folder) if has_examples(entry, kind)]
     check_flat_parts(beside, source, kind)
-    found: dict[str, Path] = {}
+    parts: dict[str, Path] = {}
     for entry in beside:
         part = part_in(entry.name)
         if part and class_folders(entry, kind):
-            if part in found:
+            if part in parts:
                 raise DataError(
-                    f"{source}: {found[part].name}/ and {entry.name}/ both mean {part}. "
+                    f"{source}: {parts[part].name}/ and {entry.name}/ both mean {part}. "
                     "Expected one of them: rename or move the other one."
                 )
-            found[part] = entry
-    if "train" not in found and not (judging and found):
-        if found and len(found) == len(beside):
+            parts[part] = entry
+    if "train" not in parts and not (judging and parts):
+        if parts and len(parts) == len(beside):
             raise DataError(
-                f"{source}: there is {shown([top.name + '/' for top in found.values()])}, but no "
+                f"{source}: there is {shown([top.name + '/' for top in parts.values()])}, but no "
                 "train/. Expected train/ with a folder for each class."
             )
         return []
-    plain = all(part_of(top.name) for top in found.values())
+    plain = all(part_of(top.name) for top in parts.values())
     others = [top for top in beside if part_in(top.name) is None]
-    if others and len(found) == 1 and not plain:
+    if others and len(parts) == 1 and not plain:
         return []
     order = ("train", "validation", "test")
-    return [(part, unwrapped(found[part], kind, part)) for part in order if part in found]
+    return [(part, unwrapped(parts[part], kind, part)) for part in order if part in parts]
 
 
 def class_folders(folder: Path, kind: Kind) -> bool:
@@ -222,15 +222,15 @@ def check_flat_parts(folders: Sequence[Path], source: str, kind: Kind) -> None:
 def hint_of_boxes(folders: Sequence[Path], kind: Kind) -> str:
     """Return a note on folders without images, such as labels/, beside the images; or ""."""
     places = [entry for folder in folders for entry in subfolders(folder)]
-    found = [
+    drawings = [
         f"{entry.name}/"
         for entry in places
         if is_drawn(entry.name) and not has_examples(entry, kind)
     ]
-    if not found:
+    if not drawings:
         return ""
     return (
-        f" The files in {found[0]} may mark places in the images; tfxfer learns one class for a "
+        f" The files in {drawings[0]} may mark places in the images; tfxfer learns one class for a "
         "whole image."
     )
 
@@ -277,7 +277,7 @@ def parts_in_classes(tops: Sequence[Path], kind: Kind) -> list[tuple[str, Path, 
         For each part of each class the part, the class folder, and the folder with its images;
         empty if the class folders are not divided into parts.
     """
-    found = []
+    class_parts = []
     for top in tops:
         if has_examples(top, kind, deep=False):
             return []
@@ -285,9 +285,9 @@ def parts_in_classes(tops: Sequence[Path], kind: Kind) -> list[tuple[str, Path, 
             part = part_in(entry.name)
             if part is None or class_folders(entry, kind):
                 return []
-            found.append((part, top, entry))
-    parts = {part for part, _, _ in found}
-    return found if "train" in parts and len(parts) > 1 else []
+            class_parts.append((part, top, entry))
+    parts = {part for part, _, _ in class_parts}
+    return class_parts if "train" in parts and len(parts) > 1 else []
 
 
 def check_classes(tops: Sequence[Path], source: str, kind: Kind) -> None:

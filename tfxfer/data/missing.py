@@ -55,15 +55,15 @@ def similar(path: str, folder: Path, kind: Kind) -> str | None:
         The path relative to `folder`, or None if there is no such image or more than one.
     """
     wanted = plain(unquote(path).replace("\\", "/").rsplit("/", 1)[-1])
-    found = [
+    matches = [
         file
         for file in itertools.islice(examples_below(folder, kind), MOST_FILES)
         if wanted in (plain(file.name), plain(file.stem))
     ]
-    if len(found) > 1:  # the name is there in several folders, so the folder in `path` decides
+    if len(matches) > 1:  # the name is there in several folders, so the folder in `path` decides
         ends = plain(unquote(path).replace("\\", "/")).split("/")[-2:]
-        found = [file for file in found if plain(file.parent.name) == ends[0]]
-    return found[0].relative_to(folder).as_posix() if len(found) == 1 else None
+        matches = [file for file in matches if plain(file.parent.name) == ends[0]]
+    return matches[0].relative_to(folder).as_posix() if len(matches) == 1 else None
 
 
 def examples_below(folder: Path, kind: Kind) -> Iterator[Path]:

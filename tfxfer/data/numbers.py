@@ -19,27 +19,27 @@ def label_of(label: Any) -> int:
     Raises:
         ValueError: the label is something else, such as a row with two ones or with fractions.
     """
-    found = np.asarray(label)
-    if found.dtype.kind not in "iufb" or found.ndim > 1 or found.size == 0:
+    array = np.asarray(label)
+    if array.dtype.kind not in "iufb" or array.ndim > 1 or array.size == 0:
         raise ValueError(
             "Expected labels that are whole numbers, [n] or [n, 1], or one-hot rows [n, classes]. "
-            f"Received: one of shape {found.shape} and type {found.dtype}.{_cure_of_label(found)}"
+            f"Received: one of shape {array.shape} and type {array.dtype}.{_cure_of_label(array)}"
         )
-    if found.size == 1:
-        number = found.reshape(()).item()
+    if array.size == 1:
+        number = array.reshape(()).item()
         if not float(number).is_integer():
             raise ValueError(f"Expected labels that are whole numbers. Received: {number}")
         return int(number)
-    if np.count_nonzero(found) != 1 or found.max() != 1:
+    if np.count_nonzero(array) != 1 or array.max() != 1:
         raise ValueError(
             "Expected one-hot rows, with 1 for the class and 0 for the others: tfxfer gives each "
-            f"image one label. Received: {np.array2string(found, threshold=10)}"
+            f"image one label. Received: {np.array2string(array, threshold=10)}"
         )
-    return int(found.argmax())
+    return int(array.argmax())
 
 
-def _cure_of_label(found: np.ndarray) -> str:
-    if found.dtype.kind not in "USO":
+def _cure_of_label(label: np.ndarray) -> str:
+    if label.dtype.kind not in "USO":
         return ""
     return (
         " To turn names into numbers: classes, numbers = numpy.unique(names, return_inverse=True). "
@@ -54,20 +54,20 @@ def images_of(images: Any) -> np.ndarray:
         ValueError: the images have several sizes, or are not numbers.
     """
     try:
-        found = np.asarray(images)
+        array = np.asarray(images)
     except ValueError as error:
         raise ValueError(
             "Expected images of one size. Received: several sizes. Resize the images, or give "
             "them one by one, as a dataset, to tfxfer.data.from_dataset."
         ) from error
-    if found.dtype.kind == "b":
-        return found.astype(np.uint8) * BRIGHTEST
-    if found.dtype.kind not in "iuf":
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * BRIGHTEST
+    if array.dtype.kind not in "iuf":
         raise ValueError(
-            f"Expected images of numbers. Received: type {found.dtype}. Files are read from a "
+            f"Expected images of numbers. Received: type {array.dtype}. Files are read from a "
             "folder or a .csv table: see tfxfer.data.load."
         )
-    return found
+    return array
 
 
 def labels_of(labels: np.ndarray) -> list[int]:

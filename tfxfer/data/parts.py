@@ -52,5 +52,5 @@ def part_in(name: str) -> str | None:
 
     Return None if no word means a part, or if the words mean several parts.
     """
-    found = {part for word in (name, *WORD.findall(name)) if (part := part_of(word))}
-    return found.pop() if len(found) == 1 else None
+    parts = {part for word in (name, *WORD.findall(name)) if (part := part_of(word))}
+    return parts.pop() if len(parts) == 1 else None

@@ -21,8 +21,8 @@ def said_of_series(stems: Sequence[str], splits: Sequence[str] | None) -> list[s
     """
     series: dict[str, list[int]] = defaultdict(list)
     for i, stem in enumerate(stems):
-        if found := SERIES.search(stem.casefold()):
-            series[stem[: found.end()]].append(i)
+        if match := SERIES.search(stem.casefold()):
+            series[stem[: match.end()]].append(i)
     if splits is not None:
         torn = [name for name, at in series.items() if len({splits[i] for i in at}) > 1]
         if not torn:

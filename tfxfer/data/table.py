@@ -120,13 +120,13 @@ def _files(
     """
     there = [_exists(table.parent / file) for file in files]
     turned = [file.replace("\\", "/") for file in files]
-    found = [
+    paths = [
         file if here or not _exists(table.parent / other) else other
         for file, other, here in zip(files, turned, there, strict=True)
     ]
     gone = [
         f"{file} (line {line})"
-        for file, other, line, here in zip(files, found, lines, there, strict=True)
+        for file, other, line, here in zip(files, paths, lines, there, strict=True)
         if not here and other == file
     ]
     if gone:
@@ -136,9 +136,9 @@ def _files(
             f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. "
             f"Paths are relative to the folder of the table.{hint}"
         )
-    count = sum(one != other for one, other in zip(files, found, strict=True))
+    count = sum(one != other for one, other in zip(files, paths, strict=True))
     said = [f"Read with / in place of \\: {count} paths, written as on Windows."] if count else []
-    return found, said
+    return paths, said
 
 
 def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], list[str]]:
@@ -226,13 +226,13 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
     try:
         return content.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
-        found = from_bytes(content).best()
-        if found is None:
+        guess = from_bytes(content).best()
+        if guess is None:
             raise DataError(
                 f"{source} is not text: {error}. Expected a CSV table; save it as CSV UTF-8."
             ) from error
-        text = str(found).lstrip("\ufeff")
-        return text, [f"Read as {found.encoding}, not as UTF-8: check that names are right."]
+        text = str(guess).lstrip("\ufeff")
+        return text, [f"Read as {guess.encoding}, not as UTF-8: check that names are right."]
 
 
 def _delimiter(text: str) -> str:
@@ -280,21 +280,21 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
         if name in columns:
             continue
         called_simply = {_simple(word) for word in called}
-        found = [column for column in columns if _simple(column) in called_simply]
-        if len(found) > 1:
+        matches = [column for column in columns if _simple(column) in called_simply]
+        if len(matches) > 1:
             raise DataError(
-                f"{source}: the columns {shown(found)} could all be the {name}. Call the right "
+                f"{source}: the columns {shown(matches)} could all be the {name}. Call the right "
                 f"one {name}."
             )
-        if not found:
+        if not matches:
             held = ", ".join(cell[:LONGEST_SHOWN] for cell in header) or "nothing"
             raise DataError(
                 f"{source}: expected a first row that names the columns path and label (also: "
                 f"split, group), separated by commas, semicolons or tabs. Found: {held}."
                 f"{_hint_of_header(header, name)}"
             )
-        said.append(f"the column {found[0]} as {name}")
-        columns[columns.index(found[0])] = name
+        said.append(f"the column {matches[0]} as {name}")
+        columns[columns.index(matches[0])] = name
     return columns, [f"Read {', '.join(said)}."] if said else []
 
 

@@ -39,10 +39,10 @@ def batched(
     """
     answer(address)
 
-    def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
-        steps = len(found) // chunk
+    def mine(part: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
+        steps = len(part) // chunk
         batches = in_order(
-            served(found.reshape(steps, chunk), counts.reshape(steps, chunk), address, load=load)
+            served(part.reshape(steps, chunk), counts.reshape(steps, chunk), address, load=load)
         )
         # Keras warns where a data set ends whose number of batches is unknown.
         counted = batches.apply(tf.data.experimental.assert_cardinality(steps))

@@ -66,10 +66,10 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
         raise DistributeError(
             f"there is no GPU that TensorFlow can use: {why_no_gpu()}. Or use --device cpu."
         )
-    found: Literal["cpu", "gpu"] = "gpu" if gpus and device != "cpu" else "cpu"
+    kind: Literal["cpu", "gpu"] = "gpu" if gpus and device != "cpu" else "cpu"
     about = (
         f"{gpus} GPU{'s' if gpus > 1 else ''}"
-        if found == "gpu"
+        if kind == "gpu"
         else "--device cpu"
         if device == "cpu"
         else f"no GPU ({why_no_gpu()})"
@@ -87,30 +87,30 @@ def choose(name: Name = "auto", device: Device = "auto", replicas: int | None = 
                 "replica; leave --replicas out."
             )
         return Choice(
-            device=found,
+            device=kind,
             name="multiworker",
             replicas=None,
             why=f"worker {index} of {count}, {about}",
         )
     if name == "mirrored" or (
-        name == "auto" and (replicas or gpus if found == "gpu" else replicas or 1) > 1
+        name == "auto" and (replicas or gpus if kind == "gpu" else replicas or 1) > 1
     ):
-        there = gpus if found == "gpu" else cores()
+        there = gpus if kind == "gpu" else cores()
         wanted = replicas or there
-        if found == "gpu" and wanted > gpus:
+        if kind == "gpu" and wanted > gpus:
             raise DistributeError(f"--replicas {wanted} is more than the {gpus} GPUs there are.")
         return Choice(
-            device=found,
+            device=kind,
             name="mirrored",
             replicas=wanted,
-            why=about if found == "gpu" else f"{about}, {wanted} logical CPUs on {there} cores",
+            why=about if kind == "gpu" else f"{about}, {wanted} logical CPUs on {there} cores",
         )
     if replicas not in (None, 1):
         raise DistributeError(
             f"--replicas {replicas} and --strategy one contradict each other: "
             "use --strategy mirrored."
         )
-    return Choice(device=found, name="one", replicas=1, why=about)
+    return Choice(device=kind, name="one", replicas=1, why=about)
 
 
 def strategy(
@@ -174,11 +174,11 @@ def require_mixed(device: str) -> None:
         )
     for gpu in tf.config.list_physical_devices("GPU") if device == "gpu" else []:
         details = tf.config.experimental.get_device_details(gpu)
-        if (found := details.get("compute_capability", BFLOAT16)) < BFLOAT16:
+        if (capability := details.get("compute_capability", BFLOAT16)) < BFLOAT16:
             raise DistributeError(
                 "--precision mixed needs a GPU with units for bfloat16, of compute capability "
                 f"{'.'.join(map(str, BFLOAT16))} or more; {details.get('device_name', gpu.name)} "
-                f"has {'.'.join(map(str, found))}. Leave it out."
+                f"has {'.'.join(map(str, capability))}. Leave it out."
             )
 
 
@@ -200,9 +200,9 @@ def multiworker(wait: float) -> tf.distribute.Strategy:
     TensorFlow waits for the others for ever, and no other Python code runs meanwhile. So a second
     process ends this one if they have not connected after `wait` seconds.
     """
-    found = cluster()
-    assert found is not None  # `choose` has counted its workers
-    addresses = addresses_of(found)
+    resolver = cluster()
+    assert resolver is not None  # `choose` has counted its workers
+    addresses = addresses_of(resolver)
     words = [
         sys.executable,
         "-m",
@@ -213,7 +213,7 @@ def multiworker(wait: float) -> tf.distribute.Strategy:
     ]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as watch:
         try:
-            return tf.distribute.MultiWorkerMirroredStrategy(found)
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver)
         except tf.errors.OpError as error:
             index, _ = find_place()
             raise DistributeError(
@@ -331,7 +331,7 @@ def checked(resolver: Any) -> Any:
             f"TF_CONFIG can't be read ({why}): {text!r}. Expected something like {expected}."
         ) from error
     if job not in addresses or not 0 <= index < len(addresses[job]):
-        listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in addresses.items())
+        listed = "; ".join(f"{name}: {', '.join(hosts)}" for name, hosts in addresses.items())
         raise DistributeError(
             f"TF_CONFIG says that this is {job} {index}, and has no address for it ({listed}). "
             "Give each worker an address of its own."
@@ -341,8 +341,8 @@ def checked(resolver: Any) -> Any:
 
 def open_port() -> str:
     """Return a warning about the worker's port, which TensorFlow opens to every network."""
-    found = cluster()
-    port = addresses_of(found)[find_place()[0]].rpartition(":")[2] if found else "none"
+    resolver = cluster()
+    port = addresses_of(resolver)[find_place()[0]].rpartition(":")[2] if resolver else "none"
     return (
         f"warning: port {port} is open to every network of this machine, and anybody who reaches "
         "it can run code as you; use a private network or a firewall (docs/distribute.md, Security)"
@@ -360,25 +360,26 @@ def find_place() -> tuple[int, int]:
 
     The chief has number 0. Where there is one process, the answer is (0, 1).
     """
-    found = cluster()
-    if found is None:
+    resolver = cluster()
+    if resolver is None:
         return 0, 1
-    chiefs = len(found.cluster_spec().as_dict().get("chief", []))
-    return found.task_id + (chiefs if found.task_type == "worker" else 0), len(addresses_of(found))
+    chiefs = len(resolver.cluster_spec().as_dict().get("chief", []))
+    index = resolver.task_id + (chiefs if resolver.task_type == "worker" else 0)
+    return index, len(addresses_of(resolver))
 
 
 def devices() -> list[tuple[str, str]]:
     """List the hardware for `tfxfer devices`: (name, description) for each row."""
     gpus = tf.config.list_physical_devices("GPU")
-    found = [("cpu", f"{cores()} cores")]
+    rows = [("cpu", f"{cores()} cores")]
     for i, gpu in enumerate(gpus):
         details = tf.config.experimental.get_device_details(gpu)
-        found.append((f"gpu {i}", str(details.get("device_name", gpu.name))))
-    found += [] if gpus else [("gpu", f"none: {why_no_gpu()}")]
-    found.append(("tpu", tpu_name() or "none: TPU_NAME is not set, and this is not a TPU VM"))
+        rows.append((f"gpu {i}", str(details.get("device_name", gpu.name))))
+    rows += [] if gpus else [("gpu", f"none: {why_no_gpu()}")]
+    rows.append(("tpu", tpu_name() or "none: TPU_NAME is not set, and this is not a TPU VM"))
     index, count = find_place()
     return [
-        *found,
+        *rows,
         (
             "workers",
             f"{count}, this is {index}"

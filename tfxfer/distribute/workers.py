@@ -113,12 +113,12 @@ def agree(strategy: Strategy, **facts: str) -> None:
             for fact in facts.values()
         ]
     ).ravel()
-    found = gather_from_workers(strategy, hashes)
+    digests = gather_from_workers(strategy, hashes)
     apart = [
         f"worker {i} has other {name.replace('_', ' ')}"
-        for i in range(len(found))
+        for i in range(len(digests))
         for j, name in enumerate(facts)
-        if found[i, j] != found[0, j]
+        if digests[i, j] != digests[0, j]
     ]
     if apart:
         raise DistributeError(
@@ -152,13 +152,13 @@ def deal_rows(
         counts: bool, which rows count.
         chunk: that number.
     """
-    chunk, found, counts = -(-size // replicas), [], []
+    chunk, parts, counts = -(-size // replicas), [], []
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         for part in np.array_split(batch, replicas)[first : first + count]:
-            found += [part, np.repeat(batch[:1], chunk - len(part))]
+            parts += [part, np.repeat(batch[:1], chunk - len(part))]
             counts += [np.ones(len(part), bool), np.zeros(chunk - len(part), bool)]
-    return np.concatenate(found), np.concatenate(counts), chunk
+    return np.concatenate(parts), np.concatenate(counts), chunk
 
 
 def make_batches(
@@ -181,11 +181,11 @@ def make_batches(
     if strategy.num_replicas_in_sync == 1:
         return without_autotuning(examples(rows).batch(size).map(then).prefetch(2))
 
-    def mine(found: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
+    def mine(part: np.ndarray, counts: np.ndarray, chunk: int) -> tf.data.Dataset:
         if needs_static_shapes(strategy):
-            return examples(found).batch(chunk, drop_remainder=True).map(then).prefetch(2)
+            return examples(part).batch(chunk, drop_remainder=True).map(then).prefetch(2)
         both = tf.data.Dataset.zip(
-            (examples(found), tf.data.Dataset.from_tensor_slices(counts))
+            (examples(part), tf.data.Dataset.from_tensor_slices(counts))
         ).batch(chunk)
         return both.map(
             lambda values, real: then(
@@ -279,13 +279,13 @@ def predict_rows(
         if needs_static_shapes(strategy)
         else np.arange(count)
     )
-    found = [
+    pairs = [
         step(batch)
         for batch in make_batches(
             strategy, places, size, examples=placed, then=lambda at, x: (at, then(x))
         )
     ]
-    out = np.zeros((count, *found[0][1].shape[1:]), np.float32)
-    for at, answers in found:
+    out = np.zeros((count, *pairs[0][1].shape[1:]), np.float32)
+    for at, answers in pairs:
         out[at.numpy()] = answers.numpy()
     return out

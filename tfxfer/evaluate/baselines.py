@@ -69,14 +69,14 @@ def baselines(
     if not len(test):
         return Baselines(figures, scores)
     constant = task.constant(labels[train], len(classes))
-    found = {"majority": np.broadcast_to(constant, (len(test), len(classes)))}
+    predictions = {"majority": np.broadcast_to(constant, (len(test), len(classes)))}
     few = train[sample(task.strata(labels[train]), BASELINE_EXAMPLES, seed)]
     for name, features in (("raw_pixels", raw_pixels), ("last_layer_logistic", last_layer)):
         if features is not None:
-            found[name] = logistic(
+            predictions[name] = logistic(
                 features, labels, few, test=test, classes=len(classes), task=task, seed=seed
             )
-    for name, probabilities in found.items():
+    for name, probabilities in predictions.items():
         figures[name] = task.figures(labels[test], probabilities, classes)
         scores[name] = task.scores(probabilities, labels[test])
     return Baselines(figures, scores)
@@ -141,9 +141,9 @@ def pays(
     test, others = (
         metrics.get("test"),
         {
-            name: found
-            for name, found in (metrics.get("baselines") or {}).items()
-            if name in WITHOUT_NETWORK and found
+            name: baseline
+            for name, baseline in (metrics.get("baselines") or {}).items()
+            if name in WITHOUT_NETWORK and baseline
         },
     )
     if not test or not others:
@@ -155,7 +155,7 @@ def pays(
         gain, error = paired(scores["test"], scores[name])
     else:
         error = float(
-            np.sqrt(sum(found[score] * (1 - found[score]) / found["n"] for found in (test, other)))
+            np.sqrt(sum(each[score] * (1 - each[score]) / each["n"] for each in (test, other)))
         )
     figures = (
         f"{test[score]:.3f} on {n:,} test photos against {other[score]:.3f} by "
@@ -189,7 +189,9 @@ def beaten(
         None where no baseline is more often right.
     """
     test = metrics.get("test")
-    others = {name: found for name, found in (metrics.get("baselines") or {}).items() if found}
+    others = {
+        name: baseline for name, baseline in (metrics.get("baselines") or {}).items() if baseline
+    }
     if not test or not others:
         return None
     name = max(others, key=lambda key: others[key][score])

@@ -102,10 +102,10 @@ class Doubt:
             "test": share(scores <= threshold) if len(scores) else None,
         }
         if test:
-            found = members(test[1], least)
+            membership = members(test[1], least)
             sets["test"] = {
-                **share(found[np.arange(len(found)), test[0]]),
-                "mean_size": float(found.sum(1).mean()),
+                **share(membership[np.arange(len(membership)), test[0]]),
+                "mean_size": float(membership.sum(1).mean()),
             }
         return {"sets": sets, "unknown": none}
 
@@ -129,27 +129,27 @@ def load(path: Path) -> Doubt:
     """
     try:
         arrays = read_arrays(path)
-        found = Doubt(
+        result = Doubt(
             strangest=numbers(arrays.pop("strangest"), 1),
             known=numbers(arrays.pop("known"), 1),
             by=str(arrays.pop("by")),
             tail=int(arrays.pop("tail")),
             unknown=Unknown(**{name: numbers(each, each.ndim) for name, each in arrays.items()}),
         )
-        score = found.unknown
+        score = result.unknown
         (width,), (columns,) = score.mean.shape, score.slopes.shape
         whole = (
             score.project.shape == (width, columns)
             and score.quadratic.shape == (columns, columns)
             and score.offsets.shape == (columns,)
-            and 0 < width <= found.tail
+            and 0 < width <= result.tail
             and columns > 0
         )
         if not whole:
             raise ValueError("its arrays don't fit together")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} can't be read: {error}. Run it again.") from error
-    return found
+    return result
 
 
 def numbers(array: np.ndarray, dimensions: int) -> np.ndarray:

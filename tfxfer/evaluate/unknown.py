@@ -73,14 +73,14 @@ def fit_unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
     gram = between.T @ project
     quadratic = np.linalg.inv(np.eye(len(counts)) + (gram + gram.T) / 2)
     width = len(mean)
-    found = (
+    fields = (
         mean,
         project,
         width * quadratic,
         width * 2 / np.sqrt(counts),
         width * np.diag(gram) / counts,
     )
-    return Unknown(*(np.asarray(each, np.float32) for each in found))
+    return Unknown(*(np.asarray(each, np.float32) for each in fields))
 
 
 def out_of_fold(

@@ -47,10 +47,10 @@ def find_alike(
     asked = look_at(folder, files, **options)
     searched = look_at(folder, among, **options)
     places = [os.path.realpath(file) for file in searched.files]
-    found: list[Neighbour] = []
+    neighbours: list[Neighbour] = []
     for file, vector in zip(asked.files, asked.vectors, strict=True):
         cosines = searched.vectors @ vector
         itself = os.path.realpath(file)
         order = [i for i in np.argsort(-cosines, kind="stable") if places[i] != itself]
-        found += [Neighbour(file, searched.files[i], float(cosines[i])) for i in order[:count]]
-    return found
+        neighbours += [Neighbour(file, searched.files[i], float(cosines[i])) for i in order[:count]]
+    return neighbours

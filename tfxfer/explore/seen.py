@@ -67,7 +67,7 @@ def look_at(
             f"{os.fspath(folder)} has a model that is the mean of several, or an export: there are "
             "no features that belong to a file. Expected the run of a frozen or tuned model."
         )
-    found: list[str] = []
+    readable_files: list[str] = []
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
     damaged: dict[int, str] = {}
@@ -80,17 +80,17 @@ def look_at(
             if isinstance(row, str):
                 bad.append(row)
             else:
-                found.append(file)
+                readable_files.append(file)
                 rows.append(row)
     say_damage(files, damaged)
     for text in bad:
         print(one_line(text), file=sys.stderr)
-    if not found:
+    if not readable_files:
         raise ImageError(f"none of the {len(files)} files can be read")
     features = own_output(np.stack([row["features"] for row in rows]), model)
     return Seen(
         kind=model.kind,
-        files=tuple(found),
+        files=tuple(readable_files),
         classes=model.classes,
         vectors=normalise_taps(features, (features.shape[1],)),
         predictions=np.stack([row["probabilities"] for row in rows]).astype(np.float64),

@@ -218,11 +218,11 @@ def find_missing(how: Computation, cache: Cache, examples: Examples) -> list[lis
     Raises:
         CacheError: the rows would not fit on the disk.
     """
-    found = [distinct(examples.digests, cache.missing(key, examples.digests)) for key in how.keys]
-    if any(found):
+    missing = [distinct(examples.digests, cache.missing(key, examples.digests)) for key in how.keys]
+    if any(missing):
         cache.sweep()
-        cache.require(sum(map(len, found)) * how.row_size)
-    return found
+        cache.require(sum(map(len, missing)) * how.row_size)
+    return missing
 
 
 def distinct(digests: Sequence[str], positions: Sequence[int]) -> list[int]:

@@ -122,8 +122,8 @@ def resolve(handle: str | os.PathLike) -> Source:
         path, digest = lite.build(entry, wanted)
         return Source(path=path, handle=given, entry=entry, sha256=digest)
     if entry or (isinstance(handle, str) and tfhub.is_url(text)):
-        found = tfhub.fetch(entry.handle if entry else text, wanted)
-        return Source(path=found[0], handle=given, entry=entry, sha256=found[1])
+        path, sha256 = tfhub.fetch(entry.handle if entry else text, wanted)
+        return Source(path=path, handle=given, entry=entry, sha256=sha256)
     path = Path(os.path.expanduser(text))
     if archive.is_archive(path) and not path.is_dir():
         path, digest = archive.unpack(path, wanted)

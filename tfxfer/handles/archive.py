@@ -54,14 +54,14 @@ def unpack(path: Path, wanted: str = "") -> tuple[Path, str]:
 def unpack_archive(file: BinaryIO, name: str, digest: str) -> Path:
     """Return the folder of the cache with the content of the archive that has this hash."""
     folder = default_folder() / "archives" / digest[:32]
-    if folder.exists() and (found := fault(folder)):
-        set_aside(folder, found)
+    if folder.exists() and (damage := fault(folder)):
+        set_aside(folder, damage)
     if not folder.exists():
         with beside(folder) as aside:
             extract(file, aside, name)
-            if found := fault(aside):
+            if damage := fault(aside):
                 raise ArchiveError(
-                    f"{name} is no archive of a whole SavedModel: {found}. Fetch or pack it again."
+                    f"{name} is no archive of a whole SavedModel: {damage}. Fetch or pack it again."
                 )
             publish(aside, folder)
     return folder
@@ -77,8 +77,8 @@ def inside(folder: Path) -> list[Path]:
 
 def fault(folder: Path) -> str:
     """Return why an unpacked archive is not one complete SavedModel, or "" if it is."""
-    found = inside(folder)
-    if len(found) != 1:
-        listed = ", ".join(str(p.relative_to(folder)) for p in found) or "none"
-        return f"it holds {len(found)} folders with a saved_model.pb ({listed}), expected one"
-    return problem(found[0])
+    folders = inside(folder)
+    if len(folders) != 1:
+        listed = ", ".join(str(p.relative_to(folder)) for p in folders) or "none"
+        return f"it holds {len(folders)} folders with a saved_model.pb ({listed}), expected one"
+    return problem(folders[0])

@@ -40,8 +40,8 @@ def split(handle: str) -> tuple[str, str]:
     return name, wanted
 
 
-def check(what: str, found: str, wanted: str) -> None:
-    """Check that the SHA-256 `found` is the one that was asked for.
+def check(what: str, digest: str, wanted: str) -> None:
+    """Check that the SHA-256 `digest` is the one that was asked for.
 
     Args:
         what: what has this SHA-256, for the message.
@@ -50,10 +50,10 @@ def check(what: str, found: str, wanted: str) -> None:
     Raises:
         HandleError: they differ. The message shows both.
     """
-    if wanted and found != wanted:
+    if wanted and digest != wanted:
         raise HandleError(
-            f"{what} has the SHA-256 {found}, but #sha256={wanted} was asked for. It was not used: "
-            "it is another file than the one you mean, or was damaged or replaced on its way."
+            f"{what} has the SHA-256 {digest}, but #sha256={wanted} was asked for. It was not used:"
+            " it is another file than the one you mean, or was damaged or replaced on its way."
         )
 
 
@@ -90,12 +90,12 @@ def model_files(folder: Path) -> list[Path]:
 
     These are saved_model.pb and the files in assets/ and variables/.
     """
-    found = [folder / "saved_model.pb"]
+    paths = [folder / "saved_model.pb"]
     for name in ("assets", "variables"):
         for place, folders, files in os.walk(folder / name, followlinks=True):
-            found += [Path(place, file) for file in files]
-            if len(found) + len(folders) > MOST_MEMBERS:
+            paths += [Path(place, file) for file in files]
+            if len(paths) + len(folders) > MOST_MEMBERS:
                 raise HandleError(
                     f"{folder} holds more than {MOST_MEMBERS:,} files, which no SavedModel does."
                 )
-    return sorted(found, key=os.fsencode)
+    return sorted(paths, key=os.fsencode)

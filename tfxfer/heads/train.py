@@ -58,10 +58,10 @@ def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor
         return lambda at: tf.gather(loaded, at)
 
     def read(at: tf.Tensor) -> tf.Tensor:
-        found = tf.numpy_function(
+        batch = tf.numpy_function(
             lambda i: np.asarray(features[rows[i]], np.float32), [at], tf.float32
         )
-        return tf.ensure_shape(found, [None, width])
+        return tf.ensure_shape(batch, [None, width])
 
     return read
 

@@ -179,5 +179,5 @@ def find(name: str) -> Kind:
 
 def of_shape(shape: tuple[int, ...], value_range: tuple[float, float]) -> Input | None:
     """Return the input of the first kind whose examples may have this shape; None without any."""
-    found = (kind.takes(shape, value_range) for kind in KINDS.values())
-    return next((takes for takes in found if takes is not None), None)
+    inputs = (kind.takes(shape, value_range) for kind in KINDS.values())
+    return next((takes for takes in inputs if takes is not None), None)

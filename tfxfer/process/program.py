@@ -28,5 +28,5 @@ def program() -> list[str]:
 
 def found_as(name: str, file: Path) -> str:
     """`name` if the shell finds this file by it, else the path of the file."""
-    found = shutil.which(name)
-    return name if found and os.path.samefile(found, file) else os.fspath(file)
+    path = shutil.which(name)
+    return name if path and os.path.samefile(path, file) else os.fspath(file)

@@ -21,8 +21,8 @@ def make_card(folder: Path) -> str:
     Raises:
         RunError: as in `facts`.
     """
-    found = facts(folder)
-    settings = {name: setting["value"] for name, setting in found["settings"].items()}
+    report = facts(folder)
+    settings = {name: setting["value"] for name, setting in report["settings"].items()}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=False,
@@ -35,14 +35,14 @@ def make_card(folder: Path) -> str:
     environment.filters["span"] = lambda value: Written(code_span(str(value)))
     environment.filters["block"] = lambda value, kind: Written(code_block(str(value), kind))
     entry = catalog.find(str(settings.get("chosen_backbone") or settings.get("backbone", "")))
-    found["source"] = Written(entry.source) if entry else ""
-    found["made_by"] = Written(words.made_by(found["settings"], code_span))
+    report["source"] = Written(entry.source) if entry else ""
+    report["made_by"] = Written(words.made_by(report["settings"], code_span))
     with read_report(folder):
-        task, figures = tasks.find(found["task"]), found["figures"]
-        found["further"] = task.further(figures) if figures else []
-        found["input"] = said_of_input(settings)
+        task, figures = tasks.find(report["task"]), report["figures"]
+        report["further"] = task.further(figures) if figures else []
+        report["input"] = said_of_input(settings)
         return environment.get_template("card.md.j2").render(
-            **found, values=settings, backbone=entry
+            **report, values=settings, backbone=entry
         )
 
 

@@ -81,7 +81,7 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         probabilities = np.stack([one.answers[file][1][columns] for file in common]).astype(
             np.float64
         )
-        found = task.figures(labels, probabilities, first.classes)
+        figures = task.figures(labels, probabilities, first.classes)
         scores = task.scores(probabilities, labels)
         before = before if i else scores
         gain, error = smoothed_difference(scores, before)
@@ -99,14 +99,14 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         )
         names = ("chosen", "chosen_head") if "chosen_head" in settings else ("chosen", "head")
         chosen = " ".join(str(settings[name]["value"]) for name in names if name in settings) or "-"
-        interval = f"{found['low']:.3f} to {found['high']:.3f}"
-        compared = task.compared(found)
+        interval = f"{figures['low']:.3f} to {figures['high']:.3f}"
+        compared = task.compared(figures)
         if not rows:
             names_of_figures = (task.SCORE, "95 % interval", *compared)
             last = "difference to the first, points"
             rows.append(("run", "recipe", "backbone", "chosen", *names_of_figures, last))
-        figures = (f"{found[task.SCORE]:.3f}", interval, *compared.values())
-        rows.append((str(one.run.folder), recipe, backbone, chosen, *figures, against))
+        cells = (f"{figures[task.SCORE]:.3f}", interval, *compared.values())
+        rows.append((str(one.run.folder), recipe, backbone, chosen, *cells, against))
     said = f"{len(common):,} test images{said_of_data(runs, len(common))}"
     return [*rows, (said, *[""] * (len(rows[0]) - 1))]
 
@@ -126,11 +126,11 @@ def judged(folder: str | os.PathLike) -> Judged:
     run = open_run(Path(folder))
     path, classes = run.path("probabilities.npz"), tuple(run.classes())
     try:
-        found = read_arrays(path)
-        mine = found["splits"] == "test"
+        arrays = read_arrays(path)
+        mine = arrays["splits"] == "test"
         # By content, where the run has noted it: other data may have files of the same names.
-        keys = found["digests" if "digests" in found else "files"][mine].tolist()
-        labels, probabilities = found["labels"][mine], found["probabilities"][mine]
+        keys = arrays["digests" if "digests" in arrays else "files"][mine].tolist()
+        labels, probabilities = arrays["labels"][mine], arrays["probabilities"][mine]
         if (
             labels.dtype.kind not in "iu"
             or probabilities.dtype.kind != "f"

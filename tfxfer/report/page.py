@@ -192,39 +192,39 @@ def make_page(folder: Path, tried: Tried | None = None) -> str:
 
 def make_head(folder: Path) -> str:
     """The first lines of the page as HTML, for notebooks: how often the model is right."""
-    found = facts(folder)
+    report = facts(folder)
     figures, parts = (
-        found["figures"],
-        [Markup("<h3>{}</h3>").format(words.heading(found["classes"]))],
+        report["figures"],
+        [Markup("<h3>{}</h3>").format(words.heading(report["classes"]))],
     )
     if figures:
         line = Markup(
             "<p><strong>{:.1f}&nbsp;%</strong> {}. On more photos like these it is probably {:.1f} "
             "to {:.1f}&nbsp;% (95&nbsp;% interval).</p>"
         )
-        score, low, high = (100 * figures[name] for name in (found["score"], "low", "high"))
-        parts.append(line.format(score, said_of_score(found), low, high))
-    if found["verdict"]:
-        parts.append(Markup("<p>{}</p>").format(found["verdict"]))
+        score, low, high = (100 * figures[name] for name in (report["score"], "low", "high"))
+        parts.append(line.format(score, said_of_score(report), low, high))
+    if report["verdict"]:
+        parts.append(Markup("<p>{}</p>").format(report["verdict"]))
     return printable("".join(parts))
 
 
-def said_of_score(found: dict[str, Any]) -> str:
-    """What the score is a share of, as the end of a sentence; `found` is from `facts`."""
-    figures = found["figures"]
-    judged = f"{figures['n']:,} {found['called']} photos"
-    return tasks.find(found["task"]).said_of_score(figures, judged)
+def said_of_score(report: dict[str, Any]) -> str:
+    """What the score is a share of, as the end of a sentence; `report` is from `facts`."""
+    figures = report["figures"]
+    judged = f"{figures['n']:,} {report['called']} photos"
+    return tasks.find(report["task"]).said_of_score(figures, judged)
 
 
 def draw_page(folder: Path, tried: Tried) -> str:
     """As `make_page`, but a damaged file may raise any error of `ODD`."""
-    found = read_facts(folder)
-    for title, draw in drawings(found).items():
+    report = read_facts(folder)
+    for title, draw in drawings(report).items():
         tried[title] = attempt(title, draw)
     shown = [picture for picture in tried.values() if not isinstance(picture, Failure)]
     undrawn = [str(picture) for picture in tried.values() if isinstance(picture, Failure)]
-    found["failures"] = list(dict.fromkeys([*found["failures"], *undrawn]))
-    review = found["review"]
+    report["failures"] = list(dict.fromkeys([*report["failures"], *undrawn]))
+    review = report["review"]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -235,29 +235,29 @@ def draw_page(folder: Path, tried: Tried) -> str:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["short"] = words.short
     thumbnails = there(Path(folder) / "thumbnails.zip", embed_pictures) or {}
-    task, figures = tasks.find(found["task"]), found["figures"]
+    task, figures = tasks.find(report["task"]), report["figures"]
     mistakes = (
         review["mistakes"]
         if thumbnails and review["mistakes"]
-        else [row | {"label": row["true"]} for row in found["mistakes"][:MISTAKES]]
+        else [row | {"label": row["true"]} for row in report["mistakes"][:MISTAKES]]
     )
     text = environment.get_template("page.html.j2").render(
-        **{name: value for name, value in found.items() if name not in ("mistakes", "judged")},
+        **{name: value for name, value in report.items() if name not in ("mistakes", "judged")},
         pictures=[picture for picture in shown if isinstance(picture, pictures.Picture)],
         map=next((picture for picture in shown if isinstance(picture, Map)), None),
         thumbnails=thumbnails,
         mistakes=mistakes,
-        n_mistakes=len(found["mistakes"]),
-        n_judged=len(found["judged"]),
-        heading=words.heading(found["classes"]),
-        description=words.description(found["settings"], found["counts"]),
-        said_of_score=figures and said_of_score(found),
+        n_mistakes=len(report["mistakes"]),
+        n_judged=len(report["judged"]),
+        heading=words.heading(report["classes"]),
+        description=words.description(report["settings"], report["counts"]),
+        said_of_score=figures and said_of_score(report),
         more_said=task.more_said(figures) if figures else [],
         further=task.further(figures) if figures else [],
-        steps=words.next_steps(found, str(folder)),
+        steps=words.next_steps(report, str(folder)),
         called_candidate=words.candidate,
         called_setting=words.setting,
-        judged_how=words.judged_how(found),
+        judged_how=words.judged_how(report),
         rows=worst_first((figures or {}).get("classes") or {}),
         open_rows=CLASSES,
         telling=[row for row in review["occlusion"] if row["most"] >= TELLING],
@@ -274,17 +274,17 @@ def worst_first(classes: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str,
     )
 
 
-def drawings(found: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture | Map]]:
-    """The functions that draw the pictures of the page, by title; `found` is from `facts`."""
-    judged, called, classes = found["judged"], found["called"], found["classes"]
-    history, review, bins = found["history"], found["review"], found["reliability"]
+def drawings(report: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture | Map]]:
+    """The functions that draw the pictures of the page, by title; `report` is from `facts`."""
+    judged, called, classes = report["judged"], report["called"], report["classes"]
+    history, review, bins = report["history"], report["review"], report["reliability"]
     makers: dict[str, Callable[[], pictures.Picture | Map]] = {}
-    task = tasks.find(found["task"])
+    task = tasks.find(report["task"])
     if judged and len(classes) <= MATRIX and "confusion" in task.PICTURES:
         makers["The confusion matrix"] = lambda: pictures.confusion(judged, classes, called)
     if bins:
         makers["The picture of calibration"] = lambda: pictures.reliability(bins, called)
-    settings = found["settings"]
+    settings = report["settings"]
     rejected = settings.get("chosen", {}).get("value") == "frozen"
     whose = " (the tuned model, not chosen)" if rejected else ""
     tuning = settings.get("tuning", {}).get("value")
@@ -304,10 +304,10 @@ def as_json(folder: Path) -> str:
 
     The list of judged examples is left out, because predictions.csv has it.
     """
-    found = facts(folder)
+    report = facts(folder)
     # ASCII, since names of files need not be valid Unicode.
     return (
-        json.dumps({name: value for name, value in found.items() if name != "judged"}, indent=2)
+        json.dumps({name: value for name, value in report.items() if name != "judged"}, indent=2)
         + "\n"
     )
 
@@ -360,9 +360,9 @@ def epochs(path: Path) -> list[dict[str, float]]:
 
 def calibration(path: Path, split: str) -> list[dict[str, Any]]:
     """`reliability` of one split."""
-    found = read_arrays(path)
-    mine = found["splits"] == split
-    return reliability(found["labels"][mine], found["probabilities"][mine]) if mine.any() else []
+    arrays = read_arrays(path)
+    mine = arrays["splits"] == split
+    return reliability(arrays["labels"][mine], arrays["probabilities"][mine]) if mine.any() else []
 
 
 def embed_pictures(path: Path) -> dict[str, str]:
@@ -387,10 +387,10 @@ def embed_pictures(path: Path) -> dict[str, str]:
 
 def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
     """Number of images of each class, for each split that was predicted."""
-    found: dict[str, Counter] = {}
+    counters: dict[str, Counter] = {}
     for row in rows:
-        found.setdefault(row.split, Counter())[row.true] += 1
-    return {split: dict(each) for split, each in found.items()}
+        counters.setdefault(row.split, Counter())[row.true] += 1
+    return {split: dict(each) for split, each in counters.items()}
 
 
 def transfer(metrics: dict[str, Any], split: str | None) -> list[dict[str, Any]]:

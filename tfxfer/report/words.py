@@ -42,7 +42,7 @@ def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> 
     def value(name: str) -> str:
         return str(settings.get(name, {}).get("value") or "")
 
-    sizes = {split: sum(found.values()) for split, found in counts.items()}
+    sizes = {split: sum(numbers.values()) for split, numbers in counts.items()}
     parts = [f"{sizes[split]:,} {what}" for split, what in SPLITS.items() if sizes.get(split)]
     total = sum(sizes.values())
     many = f"{total:,} photo{'' if total == 1 else 's'}"
@@ -93,11 +93,11 @@ def taken_for(mistakes: list[dict[str, Any]], name: str) -> tuple[str, int] | No
     return max(counts.items(), key=lambda item: item[1]) if counts else None
 
 
-def next_steps(found: dict[str, Any], folder: str) -> list[dict[str, str]]:
+def next_steps(report: dict[str, Any], folder: str) -> list[dict[str, str]]:
     """Three things to do next, chosen by the figures.
 
     Args:
-        found: see `tfxfer.report.page.facts`.
+        report: see `tfxfer.report.page.facts`.
         folder: folder of the run.
 
     Returns:
@@ -109,12 +109,12 @@ def next_steps(found: dict[str, Any], folder: str) -> list[dict[str, str]]:
         "text": "Let it name new photos, or export it for a server or a phone (tfxfer export).",
         "command": f"tfxfer predict {run} photo.jpg",
     }
-    return [improve(found, run), check(found, run), use]
+    return [improve(report, run), check(report, run), use]
 
 
-def improve(found: dict[str, Any], run: str) -> dict[str, str]:
+def improve(report: dict[str, Any], run: str) -> dict[str, str]:
     """What would make the model better."""
-    figures, called = found["figures"], found["called"]
+    figures, called = report["figures"], report["called"]
     if not figures:
         text = "Keep some photos apart to test with: without them nobody knows how good it is."
         return {"kind": "test", "text": text}
@@ -135,14 +135,14 @@ def improve(found: dict[str, Any], run: str) -> dict[str, str]:
         f"Add training photos of “{short(name)}”, the class that is recognised least often: "
         f"{right:,} of {row['n']:,} {called} photos"
     )
-    if rival := taken_for(found["mistakes"], name):
+    if rival := taken_for(report["mistakes"], name):
         text += f"; most often it is taken for “{short(rival[0])}” ({rival[1]:,} times)"
     return {"kind": "photos", "text": f"{text}."}
 
 
-def check(found: dict[str, Any], run: str) -> dict[str, str]:
+def check(report: dict[str, Any], run: str) -> dict[str, str]:
     """What to look at before the figures are trusted."""
-    count, figures = found["review"]["label_errors"]["count"], found["figures"]
+    count, figures = report["review"]["label_errors"]["count"], report["figures"]
     if count:
         what = (
             "the photo whose label looks"
@@ -157,7 +157,7 @@ def check(found: dict[str, Any], run: str) -> dict[str, str]:
     if figures and figures["n"] < FEW:
         text = (
             f"Test with more photos. With {figures['n']:,}, all that is known is that the "
-            f"{found['score']} is probably between {100 * figures['low']:.0f} and "
+            f"{report['score']} is probably between {100 * figures['low']:.0f} and "
             f"{100 * figures['high']:.0f} %."
         )
         return {"kind": "test", "text": text}
@@ -191,11 +191,11 @@ def setting(name: str) -> str:
     return {"chosen_taps": "chosen_stages"}.get(name, name)
 
 
-def judged_how(found: dict[str, Any]) -> str:
+def judged_how(report: dict[str, Any]) -> str:
     """Which photos the frozen and the tuned model were compared on, and fitted on."""
-    rows, counts = found["candidates"], found["counts"]
+    rows, counts = report["candidates"], report["counts"]
     n = next(iter(rows.values()))["n"] if rows else 0
-    tuning = found["settings"].get("tuning", {}).get("value")
+    tuning = report["settings"].get("tuning", {}).get("value")
     folds = tuning.get("folds") if isinstance(tuning, dict) else None
     if folds is None:  # a run of an earlier version
         folds = 3 if n == sum(counts.get("train", {}).values()) else 1

@@ -60,14 +60,14 @@ def optional(run: Run, what: str, make: Callable[[], Made]) -> Made | None:
 
 def several(run: Run, what: str, makers: Mapping[Key, Callable[[], Made]]) -> dict[Key, Made]:
     """Make many small parts, and return those that succeed; one line says how many failed."""
-    found = {key: attempt(what, make) for key, make in makers.items()}
-    failed = [made for made in found.values() if isinstance(made, Failure)]
+    results = {key: attempt(what, make) for key, make in makers.items()}
+    failed = [made for made in results.values() if isinstance(made, Failure)]
     first: Failure | None = None
     if failed:
-        why = f"{len(failed):,} of {len(found):,}, the first by {failed[0].why}"
+        why = f"{len(failed):,} of {len(results):,}, the first by {failed[0].why}"
         first = Failure(what, why, failed[0].traceback)
     keep(run, what, first)
-    return {key: made for key, made in found.items() if not isinstance(made, Failure)}
+    return {key: made for key, made in results.items() if not isinstance(made, Failure)}
 
 
 def keep(run: Run, what: str, made: object) -> None:
@@ -99,9 +99,9 @@ def failures(folder: Path) -> list[str]:
 def kept(folder: Path) -> list[Failure]:
     """Read the failures in a run's folder; raises RunError where the file is damaged."""
     path = folder / FILE
-    found = read_json(path) if path.exists() else []
+    notes = read_json(path) if path.exists() else []
     try:
-        return [Failure(str(one["what"]), str(one["why"]), list(one["traceback"])) for one in found]
+        return [Failure(str(one["what"]), str(one["why"]), list(one["traceback"])) for one in notes]
     except (TypeError, KeyError, IndexError) as error:
         raise RunError(
             f"{path} holds no list of failures. Run it again with --overwrite."

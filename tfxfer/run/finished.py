@@ -92,10 +92,10 @@ class Finished:
 
     def metrics(self) -> dict[str, Any]:
         """Return the figures of metrics.json."""
-        found = read_json(self.folder / "metrics.json")
-        if not isinstance(found, dict):
+        figures = read_json(self.folder / "metrics.json")
+        if not isinstance(figures, dict):
             raise RunError(f"{self.path('metrics.json')} holds no figures. Run it again.")
-        return found
+        return figures
 
     def classes(self) -> list[str]:
         """Return the names of the classes, in the order of the model's outputs."""

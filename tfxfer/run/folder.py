@@ -204,24 +204,24 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         RunError: the manifest can't be read, or names something outside of the folder.
     """
     path = folder / "manifest.json"
-    found = read_json(path)
-    whole = isinstance(found, dict) and all(
+    manifest = read_json(path)
+    whole = isinstance(manifest, dict) and all(
         isinstance(facts, dict)
         and isinstance(facts.get("bytes"), int)
         and isinstance(facts.get("sha256"), str)
-        for facts in found.values()
+        for facts in manifest.values()
     )
     if not whole:
         raise RunError(
             f"{path} is damaged: expected the size and the SHA-256 of each file. "
             "Run it again with --overwrite."
         )
-    if odd := [name for name in found if not is_plain_name(name)]:
+    if odd := [name for name in manifest if not is_plain_name(name)]:
         raise RunError(
             f"{path} lists {odd[0]!r}, which can't be a file of a run. Run it again with "
             "--overwrite."
         )
-    return found
+    return manifest
 
 
 def has_begun(folder: Path) -> dict[str, dict[str, Any]]:
@@ -235,21 +235,21 @@ def has_begun(folder: Path) -> dict[str, dict[str, Any]]:
             f"{folder} is not a run's folder: it has no settings.json. "
             "`tfxfer run frozen` makes one."
         )
-    found = read_json(folder / "settings.json")
+    settings = read_json(folder / "settings.json")
     if (
-        not isinstance(found, dict)
+        not isinstance(settings, dict)
         or not all(
             isinstance(setting, dict) and {"value", "origin"} <= setting.keys()
-            for setting in found.values()
+            for setting in settings.values()
         )
-        or not isinstance(found.get("recipe", {}).get("value"), str)
-        or not isinstance(found.get("started", {"value": ""})["value"], str)
+        or not isinstance(settings.get("recipe", {}).get("value"), str)
+        or not isinstance(settings.get("started", {"value": ""})["value"], str)
     ):
         raise RunError(
             f"{folder} is not a run's folder: its settings.json is something else. "
             "Choose another folder."
         )
-    return found
+    return settings
 
 
 def signed_part(folder: Path, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -289,27 +289,27 @@ def noted(folder: Path) -> set[str]:
     path = folder / "checkpoints" / "written"
     if not path.is_file():
         return set()
-    found = set()
+    names = set()
     try:
         for line in read_regular(path, MOST_JSON).decode("utf-8", "replace").splitlines():
             with contextlib.suppress(ValueError, RecursionError):  # a kill left it incomplete
                 name = json.loads(line)
                 if is_plain_name(name):
-                    found.add(name)
+                    names.add(name)
     except OSError as error:
         raise RunError(f"{path} can't be read: {error.strerror or error}.") from error
-    return found
+    return names
 
 
 def written_in(folder: Path) -> set[str]:
     """Return the names of files that a run wrote, finished or not; a person made all others."""
-    found = {*noted(folder), *FOR_PEOPLE, "settings.json", "manifest.json"}
+    names = {*noted(folder), *FOR_PEOPLE, "settings.json", "manifest.json"}
     try:
-        found |= read_manifest(folder).keys()
+        names |= read_manifest(folder).keys()
     except RunError:  # there is none, or it is damaged
-        found |= set(WRITTEN)
+        names |= set(WRITTEN)
     events = (path for path in folder.glob(EVENTS) if path.is_file())
-    return found | {path.relative_to(folder).as_posix() for path in events}
+    return names | {path.relative_to(folder).as_posix() for path in events}
 
 
 def remove_half_done(folder: Path, but: Iterable[str] = ()) -> None:
@@ -337,13 +337,13 @@ def numbered(recipe: str, latest: bool) -> Path:
 
     A free one is made at once, so that no other process takes it.
     """
-    found = [
+    numbers = [
         int(path.name.removeprefix(f"{recipe}-"))
         for path in Path("runs").glob("*")
         if path.name.removeprefix(f"{recipe}-").isdecimal()
     ]
-    if latest and found:
-        return Path("runs") / f"{recipe}-{max(found)}"
+    if latest and numbers:
+        return Path("runs") / f"{recipe}-{max(numbers)}"
     number = 1
     while True:
         folder = Path("runs") / f"{recipe}-{number}"
@@ -386,10 +386,10 @@ def read_labels(path: Path) -> list[str]:
         text = read_regular(path, MOST_JSON).decode("utf-8", "surrogateescape")
     except (OSError, ValueError) as error:
         raise RunError(f"{path} can't be read ({error}). Is it a run's folder?") from error
-    found = text.split("\n")[:-1]
-    if not found or len(set(found)) < len(found):
-        raise RunError(f"{path} has {len(found)} lines; expected each class once. Run it again.")
-    return found
+    names = text.split("\n")[:-1]
+    if not names or len(set(names)) < len(names):
+        raise RunError(f"{path} has {len(names)} lines; expected each class once. Run it again.")
+    return names
 
 
 def read_json(path: Path) -> Any:

@@ -90,22 +90,22 @@ def wait_for_all(strategy: Any) -> None:
 
 def code() -> str:
     """Return a hash of tfxfer's own files and of the versions of the packages that it uses."""
-    found = hashlib.sha256(
+    digest = hashlib.sha256(
         json.dumps(
             {name: version for name, version in versions().items() if name != "system"},
             sort_keys=True,
         ).encode()
     )
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "system": platform.platform()}
+    software = {"python": platform.python_version(), "system": platform.platform()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            software[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return software

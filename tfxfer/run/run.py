@@ -249,7 +249,7 @@ class Run:
 
     # --- writing ---
 
-    def record(self, **found: Any) -> None:
+    def record(self, **values: Any) -> None:
         """Add derived values, such as fingerprints, to the settings.
 
         Raises:
@@ -257,11 +257,13 @@ class Run:
         """
         if self.workers > 1 and (
             facts := {
-                name: plain(value) for name, value in found.items() if name.endswith("_fingerprint")
+                name: plain(value)
+                for name, value in values.items()
+                if name.endswith("_fingerprint")
             }
         ):
             place.agree_on_facts(self.strategy, facts)
-        for name, value in found.items():
+        for name, value in values.items():
             old = self.before.get(name, {}).get("value") if name.endswith("_fingerprint") else None
             if old is not None and old != plain(value):
                 raise RunError(

@@ -120,10 +120,10 @@ class Common:
 
     def as_settings(self) -> dict[str, Any]:
         """Return what settings.json holds: an image size is noted as height and width."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.image_size is not None:
-            found["image_size"] = (self.image_size, self.image_size)
-        return found
+            values["image_size"] = (self.image_size, self.image_size)
+        return values
 
 
 # The names of these options.
@@ -133,14 +133,14 @@ OPTIONS = {field.name for field in fields(Common)}
 def read_common(values: Mapping[str, Any]) -> Common:
     """Return the options from what settings.json holds."""
     # A run of an earlier version has no value for an option that is new.
-    found = {name: values[name] for name in OPTIONS if name in values}
-    if found["image_size"] is not None:
-        found["image_size"] = found["image_size"][0]
-    if found["value_range"] is not None:
-        found["value_range"] = tuple(found["value_range"])
-    if found["data_dir"] is not None:
-        found["data_dir"] = Path(found["data_dir"])
-    return Common(**found)
+    options = {name: values[name] for name in OPTIONS if name in values}
+    if options["image_size"] is not None:
+        options["image_size"] = options["image_size"][0]
+    if options["value_range"] is not None:
+        options["value_range"] = tuple(options["value_range"])
+    if options["data_dir"] is not None:
+        options["data_dir"] = Path(options["data_dir"])
+    return Common(**options)
 
 
 def chosen_names(common: Common) -> set[str]:

@@ -32,7 +32,7 @@ def printable(text: str) -> str:
 
     Tabs and line feeds stay, since our own tables and lists need them; `one_line` escapes them too.
     """
-    return UNSEEN.sub(lambda found: escaped(found[0]), text)
+    return UNSEEN.sub(lambda match: escaped(match[0]), text)
 
 
 def one_line(text: str) -> str:
@@ -48,7 +48,7 @@ def escaped(character: str) -> str:
 def json_text(value: Any) -> str:
     """Return JSON for people: letters of all scripts stay, invisible characters are escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return UNSEEN.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def csv_cell(text: str) -> str:

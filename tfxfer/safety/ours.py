@@ -63,12 +63,12 @@ def own_key(make: bool) -> bytes | None:
     path = key_file()
     if path is None:
         return None
-    found = read_key(path)
-    if found is None and make:
+    key = read_key(path)
+    if key is None and make:
         with contextlib.suppress(OSError):  # the home folder can't be written: nothing is ours
             write_key(path)
-        found = read_key(path)
-    return found
+        key = read_key(path)
+    return key
 
 
 def read_key(path: Path) -> bytes | None:
@@ -85,8 +85,8 @@ def read_key(path: Path) -> bytes | None:
         # On Windows, files have no such modes, and others can't open a user's own folder.
         if hasattr(os, "geteuid") and (facts.st_uid != os.geteuid() or facts.st_mode & 0o077):
             return None
-        found = file.read(SIZE + 1)
-    return found if len(found) == SIZE else None
+        key = file.read(SIZE + 1)
+    return key if len(key) == SIZE else None
 
 
 def write_key(path: Path) -> None:

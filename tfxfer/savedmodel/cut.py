@@ -165,15 +165,15 @@ def batch_sizes(
             input_map={node_of(pretrained.inference.input or ""): inputs},
             name="",
         )
-    found = {}
+    shapes = {}
     for name in asked:
         shape = graph.get_operation_by_name(name).inputs[0].shape
         if shape.rank and None not in shape.as_list()[1:]:
-            found[f"{name}:0"] = tf.cast(
+            shapes[f"{name}:0"] = tf.cast(
                 tf.stack([tf.shape(x)[0], *shape.as_list()[1:]]),
                 tf.as_dtype(nodes[name].attr["out_type"].type or tf.int32),
             )
-    return found
+    return shapes
 
 
 def remove_nodes(

@@ -57,10 +57,12 @@ def same_gradient(
     with tf.GradientTape() as tape:
         tape.watch([x, *(values[i] for i in numbers)])
         loss = tf.reduce_sum(pure(x, *values.values())[0] * direction)
-    found = tape.gradient(loss, [x, *(values[i] for i in numbers)], unconnected_gradients="zero")
+    gradients = tape.gradient(
+        loss, [x, *(values[i] for i in numbers)], unconnected_gradients="zero"
+    )
     largest = max(float(tf.reduce_max(tf.abs(g))) for g in expected)
     worst = max(
         float(tf.reduce_max(tf.abs(tf.convert_to_tensor(a) - tf.convert_to_tensor(b))))
-        for a, b in zip(expected, found, strict=True)
+        for a, b in zip(expected, gradients, strict=True)
     )
     return worst <= bound * max(largest, 1e-30)

@@ -134,12 +134,14 @@ def function(
                 strict=True,
             )
         )
-        found = tf.graph_util.import_graph_def(
+        tensors = tf.graph_util.import_graph_def(
             graph, input_map=feed, return_elements=fetch, name=""
         )
-        found = [tf.cast(each, tf.float32) if each.dtype == tf.bfloat16 else each for each in found]
+        tensors = [
+            tf.cast(each, tf.float32) if each.dtype == tf.bfloat16 else each for each in tensors
+        ]
         n = len(fetch) - len(pure.updates)
-        return [pool_maps(found[:n]) if taps is not None else found[0], *found[n:]]
+        return [pool_maps(tensors[:n]) if taps is not None else tensors[0], *tensors[n:]]
 
     specs = [tf.TensorSpec((None, *shape), tf.float32)] if pure.input else []
     specs += [
@@ -162,10 +164,10 @@ def constant_graph(
         feed = {node_of(pure.input or ""): x} | {
             f"weight_{i}": tf.constant(values[i]) for i in pure.weights
         }
-        found = tf.graph_util.import_graph_def(
+        tensors = tf.graph_util.import_graph_def(
             pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name=""
         )
-        tf.identity(pool_maps(found) if taps else found[0], name="features")
+        tf.identity(pool_maps(tensors) if taps else tensors[0], name="features")
     return graph.as_graph_def()
 
 
@@ -181,10 +183,10 @@ def shapes_of(
     graph = tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, (rows, *shape))
-        found = tf.graph_util.import_graph_def(
+        elements = tf.graph_util.import_graph_def(
             pure.graph, input_map={node_of(pure.input or ""): x}, return_elements=tensors, name=""
         )
-    shapes = [t.shape.as_list() if t.shape.is_fully_defined() else [] for t in found]
+    shapes = [t.shape.as_list() if t.shape.is_fully_defined() else [] for t in elements]
     return [tuple(one[1:]) if len(one) > 1 and one[0] == rows else None for one in shapes]
 
 
@@ -217,5 +219,5 @@ def mean_of(pure: PureGraph) -> str:
         axes = nodes.get(node_of(axes.input[0]))
     if axes is None or axes.op != "Const":
         return pure.output
-    found = sorted(int(a) for a in np.atleast_1d(tf.make_ndarray(axes.attr["value"].tensor)))
-    return f"{inner}:0" if found in ([1, 2], [1], [-3, -2], [-2]) else pure.output
+    dimensions = sorted(int(a) for a in np.atleast_1d(tf.make_ndarray(axes.attr["value"].tensor)))
+    return f"{inner}:0" if dimensions in ([1, 2], [1], [-3, -2], [-2]) else pure.output

@@ -227,16 +227,16 @@ def outlined(outline: str) -> Pretrained:
         ]
         if len(numbers) != len(weights):
             raise ValueError(f"it has stages of {len(numbers)} of {len(weights)} weights")
-        found = []
+        parts = []
         for number, name in enumerate(stages):
             weights_inside = tuple(i for i, stage in enumerate(numbers) if stage == number)
-            found.append(Stage(name=name, cut="", weights=weights_inside))
+            parts.append(Stage(name=name, cut="", weights=weights_inside))
         return Pretrained(
             inference=NO_GRAPH,
             training=None,
             regularization=None,
             weights=tuple(weights),
-            stages=tuple(found),
+            stages=tuple(parts),
             last_map="",
             input_shape=tuple(input_shape),
             features=features,
@@ -272,7 +272,7 @@ def inflate(data: bytes) -> bytes:
     most = min(max(FREE_GRAPH, GRAPH_RATIO * len(data)), MOST_MESSAGE)
     stream = zlib.decompressobj()
     try:
-        found = stream.decompress(data, most)
+        content = stream.decompress(data, most)
     except zlib.error as error:
         raise SavedModelError(f"{WHERE} is damaged: {error}.") from error
     if not stream.eof:
@@ -280,7 +280,7 @@ def inflate(data: bytes) -> bytes:
             f"{WHERE} is cut short, or unpacks to more than {most / 2**20:,.0f} MiB from"
             f" {len(data):,} bytes."
         )
-    return found
+    return content
 
 
 def zeros(shape: Any, dtype: str) -> np.ndarray:

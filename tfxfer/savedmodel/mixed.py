@@ -57,12 +57,12 @@ def convert_to_mixed(graph: GraphDef) -> GraphDef:
 
 def typed(node: NodeDef, arguments) -> set[int]:
     """The positions of an operation's inputs, or outputs, whose dtype is its attribute T."""
-    found, at = set(), 0
+    positions, at = set(), 0
     for argument in arguments:
         count = node.attr[argument.number_attr].i if argument.number_attr else 1
-        found |= set(range(at, at + count)) if argument.type_attr == "T" else set()
+        positions |= set(range(at, at + count)) if argument.type_attr == "T" else set()
         at += count
-    return found
+    return positions
 
 
 def canonical(tensor: str) -> str:

@@ -97,9 +97,9 @@ def open_network(
         warn_of_untrained(pretrained, opened.name)
         return Network(pretrained=pretrained, name=opened.name)
     check = Check(functools.partial(check_file, trust=trust), bounded_variables)
-    if (found := handles.load_keras(handle, size, check)) is not None:
-        opened = open_model(found.model, preprocess=preprocess or found.preprocess)
-        options |= {"output": output or found.output, "image_size": size or found.size}
+    if (network := handles.load_keras(handle, size, check)) is not None:
+        opened = open_model(network.model, preprocess=preprocess or network.preprocess)
+        options |= {"output": output or network.output, "image_size": size or network.size}
         pretrained = trace(opened, **options)
         warn_of_untrained(pretrained, str(handle))
         return Network(

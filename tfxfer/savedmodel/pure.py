@@ -84,7 +84,9 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
         name for name, handle in handles.items() if handle.dtype == tf.resource and name in nodes
     }
     owner = {
-        node.name: found for node in graph.node if (found := source(node.name, nodes, resources))
+        node.name: variable
+        for node in graph.node
+        if (variable := source(node.name, nodes, resources))
     }
     for node in graph.node:
         if node.op in (

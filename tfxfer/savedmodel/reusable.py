@@ -34,12 +34,12 @@ def reusable(
     variables = list(root.variables)
 
     def run(pure: PureGraph, *inputs: tf.Tensor) -> Any:
-        found, *updates = function(pure, pretrained.weights, pretrained.input_shape)(
+        output, *updates = function(pure, pretrained.weights, pretrained.input_shape)(
             *inputs, *(variables[i] for i in pure.weights)
         )
         for (i, _), value in zip(pure.updates, updates, strict=True):
             variables[i].assign(value)
-        return found
+        return output
 
     def call(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         pure = (

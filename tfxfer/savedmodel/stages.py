@@ -98,7 +98,7 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
     order = topological([start], before, after)
     place = {a: i for i, a in enumerate(order)}
     last_use = {a: max((place[b] for b in after[a]), default=place[a]) for a in order}
-    found, live, owned, taken, joined, blocks = (
+    parts, live, owned, taken, joined, blocks = (
         [],
         set[str](),
         list[str](),
@@ -117,13 +117,13 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
         blocks += [block] if (block := block_name(a)) else []
         live = {b for b in live if last_use[b] > i}
         if not live:
-            found.append(Segment(cut=a, joined=joined, weights=tuple(owned), blocks=tuple(blocks)))
+            parts.append(Segment(cut=a, joined=joined, weights=tuple(owned), blocks=tuple(blocks)))
             owned, joined, blocks = [], False, []
         if last_use[a] > i:
             live.add(a)
-    if owned and found:
-        found[-1] = replace(found[-1], weights=found[-1].weights + tuple(owned))
-    return found
+    if owned and parts:
+        parts[-1] = replace(parts[-1], weights=parts[-1].weights + tuple(owned))
+    return parts
 
 
 def topological(
@@ -220,14 +220,14 @@ def shorten_names(ends: dict[int, str]) -> dict[int, str]:
 
 def find_joins(parts: list[Segment], weights: dict[str, Read]) -> dict[int, str]:
     """Blocks that end where branches join after a kernel, named as most of their nodes say."""
-    found, kernel, blocks = {}, False, Counter[str]()
+    ends, kernel, blocks = {}, False, Counter[str]()
     for i, part in enumerate(parts):
         kernel = kernel or any(weights[name].rank > 1 for name in part.weights)
         blocks.update(part.blocks)
         if part.joined and kernel:
-            found[i] = blocks.most_common(1)[0][0] if blocks else scope(part.cut)
+            ends[i] = blocks.most_common(1)[0][0] if blocks else scope(part.cut)
             kernel, blocks = False, Counter()
-    return found
+    return ends
 
 
 def kernels(parts: list[Segment], weights: dict[str, Read]) -> dict[int, str]:
@@ -265,15 +265,15 @@ def group(
     return tuple(stages)
 
 
-def merge_stages(found: tuple[Stage, ...], usable: list[bool]) -> tuple[Stage, ...]:
+def merge_stages(stages: tuple[Stage, ...], usable: list[bool]) -> tuple[Stage, ...]:
     """Merge each stage that does not end in a usable cut with the next one.
 
     The cut of the last stage always counts as usable.
     """
     result, owned = list[Stage](), tuple[int, ...]()
-    for i, (stage, good) in enumerate(zip(found, usable, strict=True)):
+    for i, (stage, good) in enumerate(zip(stages, usable, strict=True)):
         owned += stage.weights
-        if good or i == len(found) - 1:
+        if good or i == len(stages) - 1:
             result.append(replace(stage, weights=owned))
             owned = ()
     return tuple(result)

@@ -122,13 +122,13 @@ def assemble(
     if found_shape is None or found_shape[-1] != features:
         last_map = pure.output
     reads = {f"weight_{i}": stages.Read(number=i, rank=weights[i].value.ndim) for i in pure.weights}
-    found = stages.find_stages(
+    blocks = stages.find_stages(
         pure.graph, node_of(pure.input or ""), node_of(last_map), weights=reads
     )
     # Where a block ends in a tensor that does not have one row for each example (such as the tokens
     # of a batch merged into one axis), it is merged with the next block.
-    found = stages.merge_stages(
-        found, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in found])]
+    blocks = stages.merge_stages(
+        blocks, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in blocks])]
     )
     if reason:
         weights = [Weight(w.name, w.value, False) for w in weights]
@@ -137,7 +137,7 @@ def assemble(
         training=training,
         regularization=regularization,
         weights=tuple(weights),
-        stages=found,
+        stages=blocks,
         last_map=last_map,
         input_shape=shape,
         features=features,
@@ -206,28 +206,28 @@ def pooled(opened: Opened, output: str | None) -> Callable:
 
     @tf.autograph.experimental.do_not_convert  # an error keeps its one line
     def call(x: tf.Tensor, **options: Any) -> Any:
-        found = opened.call(x, **options)
+        answer = opened.call(x, **options)
         if output is not None:
-            found = pick_output(found, output, opened.name)
-        single = tf.nest.flatten(found)
+            answer = pick_output(answer, output, opened.name)
+        single = tf.nest.flatten(answer)
         if len(single) != 1 or (single[0].shape.rank or 0) < 3:
-            return found
+            return answer
         return tf.reduce_mean(single[0], list(range(1, single[0].shape.rank - 1)))
 
     return call
 
 
-def pick_output(found: Any, output: str, name: str) -> tf.Tensor:
+def pick_output(answer: Any, output: str, name: str) -> tf.Tensor:
     """Return one of several outputs.
 
     Args:
-        found: a dict, or a tuple, of which the outputs are called "0", "1", ...
+        answer: a dict, or a tuple, of which the outputs are called "0", "1", ...
 
     Raises:
         SavedModelError: there is none of that name; lists those that there are.
     """
-    numbered = {str(i): value for i, value in enumerate(tf.nest.flatten(found))}
-    outputs = found if isinstance(found, dict) else numbered
+    numbered = {str(i): value for i, value in enumerate(tf.nest.flatten(answer))}
+    outputs = answer if isinstance(answer, dict) else numbered
     if output not in outputs:
         raise SavedModelError(
             f"{name} has no output {output!r}. It has: {', '.join(map(str, outputs))}."

@@ -63,46 +63,46 @@ def answers(
 
     def ready(i: int) -> bytes:
         encoded = kind.readable(read(i), files[i])
-        if found := kind.problem(encoded):
-            raise ImageError(f"{files[i]} {found}")
+        if problem := kind.problem(encoded):
+            raise ImageError(f"{files[i]} {problem}")
         return encoded
 
     def ask(several: list[bytes]) -> list[Row]:
-        found = {
+        outputs = {
             name: rows.numpy()
             for name, rows in model.answer(tf.constant(several, tf.string)).items()
         }
-        return [{name: rows[i] for name, rows in found.items()} for i in range(len(several))]
+        return [{name: rows[i] for name, rows in outputs.items()} for i in range(len(several))]
 
     def batch(positions: range) -> list[Row | str]:
-        found: list[Row | str] = []
+        rows: list[Row | str] = []
         held: dict[int, Any] = {}
         for i in positions:
             held[i] = attempt(files[i], partial(ready, i))
             if sum(len(each) for each in held.values()) > MOST_BYTES:
-                found += answer(held)
+                rows += answer(held)
                 held = {}
-        return found + answer(held)
+        return rows + answer(held)
 
-    def answer(found: dict[int, Any]) -> list[Row | str]:
-        good = {i: encoded for i, encoded in found.items() if isinstance(encoded, bytes)}
+    def answer(results: dict[int, Any]) -> list[Row | str]:
+        good = {i: encoded for i, encoded in results.items() if isinstance(encoded, bytes)}
         looked = {i: lookers.submit(kind.find_damage, encoded) for i, encoded in good.items()}
         try:
-            found |= zip(good, ask(list(good.values())), strict=True)
+            results |= zip(good, ask(list(good.values())), strict=True)
         except (tf.errors.OpError, MemoryError):
             # One bad image makes the whole batch fail. It is found by asking one by one.
             for i, encoded in good.items():
                 rows = attempt(files[i], partial(ask, [encoded]))
-                found[i] = rows if isinstance(rows, str) else rows[0]
-        for i, row in found.items():
+                results[i] = rows if isinstance(rows, str) else rows[0]
+        for i, row in results.items():
             # An export with on_bad_image="null" answers bad images with zeros.
             if not isinstance(row, str) and not row["probabilities"].any():
-                found[i] = f"{files[i]} can't be decoded"
+                results[i] = f"{files[i]} can't be decoded"
         for i, look in looked.items():
             damage = look.result()
-            if damage and not isinstance(found[i], str):
+            if damage and not isinstance(results[i], str):
                 damaged[i] = damage.reason
-        return list(found.values())
+        return list(results.values())
 
     waiting: deque[Future] = deque()
     # The model runs in one thread, since two threads in TensorFlow's fused convolutions crash, see

@@ -70,13 +70,13 @@ def export(
     run = open_run(folder)
     check_accuracy(run, require_accuracy)
     settings = run.settings()
-    found, engine = (
+    difference, engine = (
         settings.get(name, {}).get("value") for name in ("served_difference", "engine")
     )
-    if isinstance(found, float):
+    if isinstance(difference, float):
         LOG.info(
             f"the run's figures are of features by {engine}; probabilities by TensorFlow, as "
-            f"exported, differed from them by at most {found:.1e}"
+            f"exported, differed from them by at most {difference:.1e}"
         )
 
     def write_all(aside: Path) -> None:
@@ -113,24 +113,24 @@ def check_accuracy(run: Finished, required: float | None) -> None:
             f"{run.folder} has no held-out examples, so that nothing is known of its accuracy; "
             f"{required:g} is required. Give the data a test part."
         )
-    found = metrics[part]
+    figures = metrics[part]
     score = run.task().SCORE
     numbers = (score, "low", "high", "n")
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(name), int | float) for name in numbers
+    if not isinstance(figures, dict) or not all(
+        isinstance(figures.get(name), int | float) for name in numbers
     ):
         raise ServingError(
             f"{run.path('metrics.json')} has no {', '.join(numbers)} of {called}. Run it again."
         )
-    figure = (
-        f"{score} {found[score]:.3f} on {called} "
-        f"(95 % interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']:,})"
+    said = (
+        f"{score} {figures[score]:.3f} on {called} "
+        f"(95 % interval {figures['low']:.3f} to {figures['high']:.3f}, n = {figures['n']:,})"
     )
-    if found[score] < required:
+    if figures[score] < required:
         raise ServingError(
-            f"{run.folder} has {figure}; {required:g} is required. Nothing was exported."
+            f"{run.folder} has {said}; {required:g} is required. Nothing was exported."
         )
-    LOG.info(f"{run.folder} has {figure}")
+    LOG.info(f"{run.folder} has {said}")
 
 
 def extras(run: Finished, folder: Path, *names: str) -> None:
@@ -160,8 +160,8 @@ def write(network: Network, labels: Path, folder: Path) -> None:
         }
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = tf.io.parse_example(inputs, {feature: tf.io.FixedLenFeature((), tf.string)})
-        return best_first(found[feature])
+        examples = tf.io.parse_example(inputs, {feature: tf.io.FixedLenFeature((), tf.string)})
+        return best_first(examples[feature])
 
     def of(*names: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         return lambda inputs: {

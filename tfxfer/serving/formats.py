@@ -264,13 +264,13 @@ def columns(row: Prediction) -> dict[str, Any]:
 
 def nested(row: Prediction) -> dict[str, Any]:
     """Return a prediction as JSON values."""
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "file": row.file,
         **({} if row.label is None else {"label": row.label}),
         "predicted": row.predicted,
         "probability": rounded(row.probability),
     }
-    found |= (
+    values |= (
         {
             "others": [
                 {"predicted": name, "probability": rounded(value)} for name, value in row.others
@@ -280,7 +280,7 @@ def nested(row: Prediction) -> dict[str, Any]:
         else {}
     )
     return (
-        found
+        values
         | ({} if row.set is None else {"set": list(row.set)})
         | ({} if row.unknown is None else {"unknown": row.unknown})
     )

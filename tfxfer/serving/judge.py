@@ -82,22 +82,24 @@ class Judged:
         classes = self.figures().get("classes")
         if classes is None:
             return []
-        figures = [(name, found) for name, found in classes.items() if found["n"]]
-        if len(figures) > CLASSES:
-            figures = sorted(figures, key=lambda each: each[1]["recall"])[:CLASSES]
+        class_figures = [(name, figures) for name, figures in classes.items() if figures["n"]]
+        if len(class_figures) > CLASSES:
+            class_figures = sorted(class_figures, key=lambda each: each[1]["recall"])[:CLASSES]
         rows: list[tuple[str, ...]] = [("class", "photos", "recall", "95 % interval", "precision")]
-        for name, found in figures:
-            interval = f"{found['recall_low']:.3f} to {found['recall_high']:.3f}"
-            precision = "-" if found["precision"] is None else f"{found['precision']:.3f}"
-            rows.append((name, f"{found['n']:,}", f"{found['recall']:.3f}", interval, precision))
+        for name, figures in class_figures:
+            interval = f"{figures['recall_low']:.3f} to {figures['recall_high']:.3f}"
+            precision = "-" if figures["precision"] is None else f"{figures['precision']:.3f}"
+            rows.append(
+                (name, f"{figures['n']:,}", f"{figures['recall']:.3f}", interval, precision)
+            )
         return rows
 
     def headline(self) -> str:
         """The score in one line."""
-        found = self.figures()
-        interval = f"{found['low']:.3f} to {found['high']:.3f}"
+        figures = self.figures()
+        interval = f"{figures['low']:.3f} to {figures['high']:.3f}"
         score = self.task.SCORE
-        return f"{score} {found[score]:.3f}, 95 % interval {interval}, n = {found['n']:,}"
+        return f"{score} {figures[score]:.3f}, 95 % interval {interval}, n = {figures['n']:,}"
 
     def notes(self) -> list[str]:
         """Explain the table, and name the classes that are mixed up most."""
@@ -157,32 +159,32 @@ def judge(
         ImageError: some files can't be decoded.
     """
     run = open_run(folder)
-    found = load_labelled(run, data, data_dir)
-    own = "test" in (found.splits or ())
+    photos = load_labelled(run, data, data_dir)
+    own = "test" in (photos.splits or ())
     chosen = [
         i
-        for i, split in enumerate(found.splits or [""] * len(found.files))
+        for i, split in enumerate(photos.splits or [""] * len(photos.files))
         if split == "test" or not own
     ]
     trained = find_trained_on(run)
     model = open_model(folder, trust=trust)
-    found, _ = with_plain_names(found)
-    if unknown := sorted({found.names[i] for i in chosen} - set(model.classes)):
+    photos, _ = with_plain_names(photos)
+    if unknown := sorted({photos.names[i] for i in chosen} - set(model.classes)):
         raise DataError(
-            f"{found.source} has classes that the model doesn't know: "
+            f"{photos.source} has classes that the model doesn't know: "
             f"{', '.join(map(repr, unknown[:SHOWN]))}. "
             f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
         )
     LOG.info(
-        f"{found.source}: {'the test part' if own else 'all images'}, "
-        f"{len(chosen):,} of {len(found.files):,}"
+        f"{photos.source}: {'the test part' if own else 'all images'}, "
+        f"{len(chosen):,} of {len(photos.files):,}"
     )
-    files = [found.files[i] for i in chosen]
+    files = [photos.files[i] for i in chosen]
     damaged: dict[int, str] = {}
     contents: dict[int, str] = {}
 
     def read(i: int) -> bytes:
-        data = found.read(chosen[i])
+        data = photos.read(chosen[i])
         contents[i] = hashlib.sha256(data).hexdigest()
         return data
 
@@ -198,7 +200,7 @@ def judge(
             "Repair or remove them."
         )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
-    labels = [model.classes.index(found.names[i]) for i in chosen]
+    labels = [model.classes.index(photos.names[i]) for i in chosen]
     first = find_firsts([contents[i] for i in range(len(labels))], labels)
     if known := sum(content in trained for content in contents.values()):
         LOG.info(
@@ -214,15 +216,15 @@ def judge(
         probabilities=probabilities,
         classes=model.classes,
         first=np.isin(np.arange(len(labels)), first),
-        paths=[found.paths[i] for i in chosen] if found.paths else (),
+        paths=[photos.paths[i] for i in chosen] if photos.paths else (),
     )
 
 
 def find_trained_on(run: Finished) -> set[str]:
     """Return the hashes of a run's training photos, as far as the run recorded them."""
     try:
-        found = read_arrays(run.path("probabilities.npz"))
-        return set(found["digests"][found["splits"] == "train"].tolist())
+        arrays = read_arrays(run.path("probabilities.npz"))
+        return set(arrays["digests"][arrays["splits"] == "train"].tolist())
     except (OSError, ValueError, KeyError):
         return set()  # the file is needed for nothing else here
 
@@ -250,9 +252,9 @@ def load_labelled(
             splits=source.splits,
         )
     kind = run.kind()
-    if (found := find_source(source, data_dir, judging=True, kind=kind)) is None:
+    if (photos := find_source(source, data_dir, judging=True, kind=kind)) is None:
         raise no_source(source)
-    return found
+    return photos
 
 
 def load_own_examples(

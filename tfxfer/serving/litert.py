@@ -105,16 +105,16 @@ def export_litert(
         classes,
         *normalisation(takes.value_range),
     )
-    found = []
+    files = []
     for kind, content in convert_all(
         model, takes.shape, judging.calibration_images, task=run.task()
     ):
         whole = metadata.archived(with_metadata(content, described), classes)
-        found.append(Lite(kind, whole, judging.score(kind, content, len(whole))))
-    check_loss(found, before, judging, allowed=max_accuracy_drop)
+        files.append(Lite(kind, whole, judging.score(kind, content, len(whole))))
+    check_loss(files, before, judging, allowed=max_accuracy_drop)
 
     def write(aside: Path) -> None:
-        for lite in found:
+        for lite in files:
             (aside / f"model.{lite.kind}.tflite").write_bytes(lite.content)
         (aside / metadata.LABELS).write_bytes(metadata.as_lines(classes))
         extras(run, aside)
@@ -387,9 +387,9 @@ def corrected(
     )
     each = len(parts.outputs) // len(sides)
 
-    def features(found: list[Any]) -> list[Any]:
+    def features(outputs: list[Any]) -> list[Any]:
         """The mean of the sides (image and mirror image), part by part."""
-        return [sum(found[i::each]) / len(sides) for i in range(each)]
+        return [sum(outputs[i::each]) / len(sides) for i in range(each)]
 
     exact = np.stack(
         [
@@ -496,17 +496,17 @@ def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, 
         interpreter.allocate_tensors()
     (image,) = interpreter.get_input_details()
     outputs = interpreter.get_output_details()
-    found: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     seconds: list[float] = []
     for pixels in images:
         interpreter.set_tensor(image["index"], pixels[None])
         began = time.perf_counter()
         interpreter.invoke()
         seconds.append(time.perf_counter() - began)
-        found.append(
+        rows.append(
             np.concatenate([interpreter.get_tensor(output["index"])[0] for output in outputs])
         )
-    return np.stack(found), 1e3 * float(np.median(seconds))
+    return np.stack(rows), 1e3 * float(np.median(seconds))
 
 
 def litert(module: str) -> Any:

@@ -124,8 +124,8 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False, features: bool
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
     def answer(encoded):
-        found = network.answer(encoded)
-        return {name: found[name] for name in names}
+        outputs = network.answer(encoded)
+        return {name: outputs[name] for name in names}
 
     return Served(
         kind=find(network.takes.KIND),
@@ -155,9 +155,9 @@ def open_export(folder: Path, trust: bool) -> Served:
 
     # The signature lives only as long as the object that it was loaded with.
     def answer(encoded: tf.Tensor, loaded: Any = loaded) -> dict[str, tf.Tensor]:
-        found = signature(inputs=encoded)
-        check_rows(folder, found, len(encoded), classes=len(classes))
-        return found
+        outputs = signature(inputs=encoded)
+        check_rows(folder, outputs, len(encoded), classes=len(classes))
+        return outputs
 
     return Served(
         kind=kind_of(folder),
@@ -213,16 +213,16 @@ def check_signature(folder: Path, signature: Any, count: int) -> None:
         )
 
 
-def check_rows(folder: Path, found: dict[str, tf.Tensor], rows: int, classes: int) -> None:
+def check_rows(folder: Path, outputs: dict[str, tf.Tensor], rows: int, classes: int) -> None:
     """Refuse answers that do not have one row for each image.
 
     Raises:
         ServingError: names the output.
     """
     for name, shape in (("probabilities", (rows, classes)), ("unknown", (rows,))):
-        if name in found and tuple(found[name].shape) != shape:
+        if name in outputs and tuple(outputs[name].shape) != shape:
             raise ServingError(
-                f"{folder} answers {rows} images with {name} {tuple(found[name].shape)}; expected"
+                f"{folder} answers {rows} images with {name} {tuple(outputs[name].shape)}; expected"
                 f" {shape}. Export it again."
             )
 
@@ -345,7 +345,7 @@ def decoder(takes: Input, bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf
         return takes.decode_unless_large(one)
 
     def every(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        found, large = tf.map_fn(
+        examples, large = tf.map_fn(
             unless_large,
             inputs,
             fn_output_signature=(spec, tf.TensorSpec((), tf.bool)),
@@ -360,9 +360,9 @@ def decoder(takes: Input, bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf
                 fn_output_signature=spec,
                 parallel_iterations=1,
             )
-            return tf.tensor_scatter_nd_update(found, left, large_ones)
+            return tf.tensor_scatter_nd_update(examples, left, large_ones)
 
-        whole = tf.cond(tf.reduce_any(large), completed, lambda: found)
+        whole = tf.cond(tf.reduce_any(large), completed, lambda: examples)
         return whole, tf.range(tf.size(inputs))
 
     def good(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -384,13 +384,13 @@ def decoder(takes: Input, bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf
         # The second step decodes what `load` leaves, one image at a time.
         decoded = numbered.map(load, num_parallel_calls=PARALLEL).map(complete)
         last = tf.data.Dataset.from_tensors((count, tf.zeros(takes.shape)))
-        places, found = (
+        places, examples = (
             decoded.ignore_errors()
             .concatenate(last)
             .batch(tf.cast(count, tf.int64) + 1)
             .get_single_element()
         )
-        return tf.ensure_shape(found, (None, *takes.shape))[:-1], places[:-1]
+        return tf.ensure_shape(examples, (None, *takes.shape))[:-1], places[:-1]
 
     # The decoder is not inlined: with its loop in the same graph, TensorFlow folds nothing, and the
     # network takes 40 % longer (measured).

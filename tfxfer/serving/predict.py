@@ -185,14 +185,15 @@ def predictions(
                 continue
             if threshold < math.inf and answer["unknown"] > threshold:
                 unlike += 1
-            found = answer["probabilities"]
-            order = np.argsort(-found, kind="stable")
-            first, *others = [(model.classes[i], float(found[i])) for i in order[:top_k]]
+            probabilities = answer["probabilities"]
+            order = np.argsort(-probabilities, kind="stable")
+            first, *others = [(model.classes[i], float(probabilities[i])) for i in order[:top_k]]
             inside = (
                 None
                 if least is None
                 else tuple(
-                    model.classes[i] for i in order[: int(members(found[None], least).sum())]
+                    model.classes[i]
+                    for i in order[: int(members(probabilities[None], least).sum())]
                 )
             )
             yield Prediction(

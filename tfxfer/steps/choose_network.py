@@ -73,9 +73,9 @@ class ChosenNetwork:
         for one in self.tried:
             score, interval = "-", "-"
             if one.scores is not None:
-                found = task.share(one.scores)
-                score = f"{found[task.SCORE]:.3f}"
-                interval = f"{found['low']:.3f} to {found['high']:.3f}"
+                figures = task.share(one.scores)
+                score = f"{figures[task.SCORE]:.3f}"
+                interval = f"{figures['low']:.3f} to {figures['high']:.3f}"
             rows.append(
                 (
                     one.name,
@@ -204,7 +204,7 @@ def try_heads(one: Tried, train: Examples, extract: Extractor, *, seed: int) -> 
     LOG.info("Fitting classifiers on the features of %s", one.name)
     features = extract(train, one.prefix, skip_bad_images=True)
     kept = features.examples
-    found = choose(
+    choice = choose(
         features,
         kept.labels,
         len(kept.classes),
@@ -213,7 +213,7 @@ def try_heads(one: Tried, train: Examples, extract: Extractor, *, seed: int) -> 
         units=kept.units,
         seed=seed,
     )
-    return replace(one, scores=kept.task.scores(found.out_of_fold, kept.labels))
+    return replace(one, scores=kept.task.scores(choice.out_of_fold, kept.labels))
 
 
 def mean(one: Tried) -> float:

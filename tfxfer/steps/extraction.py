@@ -137,12 +137,12 @@ def chosen_network(run: Run, examples: Examples, extract: Extractor) -> str:
             "--backbone auto is for one machine: run tfxfer choose first, and give all workers the "
             "network that it names."
         )
-    found = choose_network(
+    choice = choose_network(
         examples, offline_names(), extract, seed=run.common.seed, trust=run.common.trust
     )
-    run.say(f"Network: {found.best.name}, the best of {len(found.tried)} for these examples.")
-    run.record(chosen_backbone=found.best.name)
-    return found.best.name
+    run.say(f"Network: {choice.best.name}, the best of {len(choice.tried)} for these examples.")
+    run.record(chosen_backbone=choice.best.name)
+    return choice.best.name
 
 
 def check_kind(examples: Examples, network: Backbone) -> None:

@@ -49,15 +49,15 @@ def finish(run: Run, result: Result | None) -> None:
     """
     if result is None:
         return
-    features, found = result.features, result.outcome
+    features, judged = result.features, result.outcome
     with run.timed("baselines"):
         baselines = outcome.baselines(features, run)
-    found.write(run, result.network, result.model, baselines, result.history)
+    judged.write(run, result.network, result.model, baselines, result.history)
     with run.timed("report"):
-        look(run, features, found, result.model, result.network)
+        look(run, features, judged, result.model, result.network)
         look_at = report.write_reports(run)
     run.finish()
-    run.say(found.summary(baselines))
+    run.say(judged.summary(baselines))
     if result.verdict is not None:
         run.say(str(result.verdict))
     if run.call is None:  # otherwise `Transfer` made the folder, and may copy it elsewhere

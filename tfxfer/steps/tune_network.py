@@ -132,7 +132,7 @@ def tune(
     """
     features = extracted.features
     with run.timed("tuning"):
-        found = tuning.compete(
+        competition = tuning.compete(
             sources,
             features,
             extracted.plan,
@@ -150,7 +150,9 @@ def tune(
         )
     if not run.is_main_worker:
         return None
-    return settle(found, features if found.mirror else features.one_side, extracted.network, run)
+    return settle(
+        competition, features if competition.mirror else features.one_side, extracted.network, run
+    )
 
 
 def board(run: Run) -> Callable[[int, dict[str, float]], None]:
@@ -189,48 +191,48 @@ def board(run: Run) -> Callable[[int, dict[str, float]], None]:
     return show if run.is_main_worker else ignore
 
 
-def settle(found: Competition, features: Features, network: Backbone, run: Run) -> Result:
+def settle(competition: Competition, features: Features, network: Backbone, run: Run) -> Result:
     """Return the winner of a competition as a model that takes pixels.
 
     The winner is judged on examples that the competition did not use.
     """
-    taps = found.fitted.taps if features.tap_widths else None
+    taps = competition.fitted.taps if features.tap_widths else None
     run.record(
-        chosen=chosen_of(found),
-        chosen_head=found.fitted.name,
+        chosen=chosen_of(competition),
+        chosen_head=competition.fitted.name,
         chosen_taps=taps,
-        mirror_images=found.mirror,
-        why=str(found.verdict),
-        tuning=found.settings,
+        mirror_images=competition.mirror,
+        why=str(competition.verdict),
+        tuning=competition.settings,
     )
-    layer = found.fitted.layer()
-    model = found.model or joined(network, taps, layer, features)
+    layer = competition.fitted.layer()
+    model = competition.model or joined(network, taps, layer, features)
     decoder = Decoder(features.examples, network.takes, run.common.batch_size)
-    if found.model:
+    if competition.model:
         answers = outcome.of_model(decoder, model, features)
     else:
         answers = outcome.of_head(features, layer)
-    if chosen_of(found) == "averaged":  # its last columns are the frozen network's own output
+    if chosen_of(competition) == "averaged":  # its last columns are the frozen network's own output
         answers = replace(answers, outputs=lambda positions: features.output[positions])
     judged = outcome.judge(
         features.examples,
         answers,
-        found.positions,
-        probabilities=found.probabilities,
-        candidates=found.candidates,
+        competition.positions,
+        probabilities=competition.probabilities,
+        candidates=competition.candidates,
     )
     return Result(
         network=network,
         features=features,
         model=model,
         outcome=judged,
-        history=found.history,
-        verdict=found.verdict,
+        history=competition.history,
+        verdict=competition.verdict,
     )
 
 
-def chosen_of(found: Competition) -> str:
+def chosen_of(competition: Competition) -> str:
     """Say which model won: "frozen", "tuned", or "averaged", the mean of both."""
-    if found.model is None:
+    if competition.model is None:
         return "frozen"
-    return "tuned" if found.settings["weight"] == 1 else "averaged"
+    return "tuned" if competition.settings["weight"] == 1 else "averaged"

@@ -191,11 +191,11 @@ def more_said(figures: Mapping[str, Any]) -> list[str]:
 def further(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return balanced accuracy, macro F1, log loss, Brier score and calibration error."""
     balanced = f"{100 * figures['balanced_accuracy']:.1f} %"
-    found = [("balanced accuracy", balanced, "every class counts the same")]
+    rows = [("balanced accuracy", balanced, "every class counts the same")]
     for key, name, meaning in FURTHER:
         if key in figures:  # a run of an early version has none
-            found.append((name, f"{figures[key]:.3f}", meaning))
-    return found
+            rows.append((name, f"{figures[key]:.3f}", meaning))
+    return rows
 
 
 def compared(figures: Mapping[str, Any]) -> dict[str, str]:

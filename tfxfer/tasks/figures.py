@@ -60,21 +60,23 @@ def score(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str])
             f"expected labels [n] and probabilities [n, {len(classes)}] with n >= 1. "
             f"Received: shapes {labels.shape} and {probabilities.shape}"
         )
-    found = probabilities.argmax(1)
+    predicted = probabilities.argmax(1)
     places = np.arange(probabilities.shape[1])
     own = probabilities[np.arange(len(labels)), labels]
     # Among classes with equal probabilities the first one wins, as in argmax.
     before = (probabilities > own[:, None]) | (
         (probabilities == own[:, None]) & (places < labels[:, None])
     )
-    each = {name: of_class(labels == i, found == i) for i, name in enumerate(classes)}
+    each = {name: of_class(labels == i, predicted == i) for i, name in enumerate(classes)}
     present = [i for i in range(len(classes)) if np.any(labels == i)]
     f1 = [
-        2 * np.sum((labels == i) & (found == i)) / (np.sum(labels == i) + np.sum(found == i))
+        2
+        * np.sum((labels == i) & (predicted == i))
+        / (np.sum(labels == i) + np.sum(predicted == i))
         for i in present
     ]
     return {
-        **share(found == labels),
+        **share(predicted == labels),
         "balanced_accuracy": float(np.mean([each[classes[i]]["recall"] for i in present])),
         "macro_f1": float(np.mean(f1)),
         "top5": float(np.mean(np.sum(before, 1) < 5)) if len(classes) > 5 else None,
@@ -99,11 +101,11 @@ def of_class(true: np.ndarray, said: np.ndarray) -> dict[str, Any]:
         said: bool [n], for which examples the class was predicted.
     """
     n, predicted, hits = int(true.sum()), int(said.sum()), int(np.sum(true & said))
-    found: dict[str, Any] = {"n": n, "predicted": predicted}
+    figures: dict[str, Any] = {"n": n, "predicted": predicted}
     for name, whole in (("precision", predicted), ("recall", n)):
         low, high = wilson(hits, whole) if whole else (None, None)
-        found |= {name: hits / whole if whole else None, f"{name}_low": low, f"{name}_high": high}
-    return found
+        figures |= {name: hits / whole if whole else None, f"{name}_low": low, f"{name}_high": high}
+    return figures
 
 
 def reliability(

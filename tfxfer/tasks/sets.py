@@ -40,6 +40,6 @@ def members(probabilities: np.ndarray, least: float) -> np.ndarray:
 
     The most probable class always is, so that no set is empty.
     """
-    found = np.asarray(probabilities) >= least
-    found[np.arange(len(found)), np.asarray(probabilities).argmax(1)] = True
-    return found
+    membership = np.asarray(probabilities) >= least
+    membership[np.arange(len(membership)), np.asarray(probabilities).argmax(1)] = True
+    return membership

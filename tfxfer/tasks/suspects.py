@@ -23,5 +23,5 @@ def find_suspects(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[i
     )
     confident = np.where(probabilities >= threshold, probabilities, -1.0)
     best = confident.argmax(1)
-    found = np.flatnonzero((confident.max(1) >= 0) & (best != labels))
-    return [(int(i), int(best[i])) for i in found[np.argsort(own[found], kind="stable")]]
+    suspects = np.flatnonzero((confident.max(1) >= 0) & (best != labels))
+    return [(int(i), int(best[i])) for i in suspects[np.argsort(own[suspects], kind="stable")]]

@@ -282,10 +282,10 @@ class Cut:
         if not self.fits("float16", views, self.extract.need(few, self.prefix)):
             return None
         LOG.info("Trying in which form they can be kept")
-        found = self.extract(few, self.prefix)
+        features = self.extract(few, self.prefix)
         if 4 * self.prefix.width > LARGE:
             slower = broadcast_from_chief(
-                self.extract.strategy, lambda: time_reading(found) / self.seconds
+                self.extract.strategy, lambda: time_reading(features) / self.seconds
             )
             if slower > 1:
                 LOG.info(
@@ -294,7 +294,7 @@ class Cut:
                 )
                 return None
         dtype = broadcast_from_chief(
-            self.extract.strategy, lambda: precision_of(found, self.rest, seed)
+            self.extract.strategy, lambda: precision_of(features, self.rest, seed)
         )
         return None if dtype == "float32" and not self.fits("float32", views) else dtype
 
@@ -341,11 +341,13 @@ def note_decision(
     match before:
         case [None | "float16" | "float32" as dtype, int(tried)]:
             return dtype, tried
-    found = decide()
+    decision = decide()
     if path and not place(strategy)[0]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        appear(path, path.with_name("new"), lambda aside: Path(aside).write_text(json.dumps(found)))
-    return found
+        appear(
+            path, path.with_name("new"), lambda aside: Path(aside).write_text(json.dumps(decision))
+        )
+    return decision
 
 
 class Placed:
@@ -384,7 +386,7 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
             LOG.info("They are kept in float32: some numbers are too large for float16")
             return "float32"
         output = outputs_of(rounded, rest)
-        found = choose(
+        choice = choose(
             output,
             labels,
             classes,
@@ -393,7 +395,7 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
             units=rows.examples.units,
             seed=seed,
         )
-        scores.append(rows.examples.task.scores(found.out_of_fold, labels))
+        scores.append(rows.examples.task.scores(choice.out_of_fold, labels))
     loss, error = paired(scores[0], scores[1])
     dtype: Kept = "float16" if loss <= error else "float32"
     LOG.info(

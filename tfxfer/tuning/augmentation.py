@@ -37,7 +37,7 @@ def harmless(
         rows: positions of training examples. At most 500 of them are used, each judged by a head
             that was fitted without it.
     """
-    examples, found = features.examples, []
+    examples, kinds = features.examples, []
     few = rows[sample(examples.strata[rows], COMPARED, seed)]
     part = features.take(few)
     for kind in examples.kind.AUGMENTATIONS:
@@ -70,8 +70,8 @@ def harmless(
             f"{kind}: held-out {examples.task.SCORE} of photos changed so "
             f"{0 - 100 * loss:+.1f} ± {100 * error:.1f} points: {why}"
         )
-        found += [kind] if good else []
-    return tuple(found)
+        kinds += [kind] if good else []
+    return tuple(kinds)
 
 
 def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:

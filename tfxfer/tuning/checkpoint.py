@@ -43,10 +43,10 @@ def load(folder: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
     for path in reversed(numbered(folder)):
         try:
             state, *arrays = read_arrays(path).values()
-            found = json.loads(str(state))
-            if not isinstance(found, dict):
+            content = json.loads(str(state))
+            if not isinstance(content, dict):
                 raise ValueError("its state is no object")
-            return arrays, found
+            return arrays, content
         except (OSError, ValueError, RecursionError) as error:
             LOG.warning("%s is damaged (%s): going on from the one before it", path, error)
     return None

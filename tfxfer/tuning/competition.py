@@ -30,7 +30,7 @@ from tfxfer.tuning.folds import Final, prepare_folds, train_final, tune_folds, t
 from tfxfer.tuning.frozen import Frozen, Heads
 from tfxfer.tuning.guard import Plan, Verdict, interpolate_weights, verdict
 from tfxfer.tuning.picking import pick_setting
-from tfxfer.tuning.setting import EPOCHS, Fold, Setting, Way, epochs_for
+from tfxfer.tuning.setting import EPOCHS, Fold, Routine, Setting, epochs_for
 from tfxfer.tuning.source import Source, multiply_logits
 from tfxfer.tuning.training import History, Show, assign, ignore, model_variables
 
@@ -116,7 +116,7 @@ def compete(
     if epochs is None:
         views = max(source.views for source in sources)
         epochs = epochs_for(len(plan.everything), batch_size, views)
-    way = Way(
+    routine = Routine(
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
@@ -132,8 +132,8 @@ def compete(
 
     def run(batch_size: int) -> Competition:
         part = folder / f"batch-{batch_size}"
-        fresh = replace(way, batch_size=batch_size, folder=part, made={})
-        return compare_models(sources, rates, heads, plan=plan, way=fresh, gradual=gradual)
+        fresh = replace(routine, batch_size=batch_size, folder=part, made={})
+        return compare_models(sources, rates, heads, plan=plan, routine=fresh, gradual=gradual)
 
     return with_smaller_batches(run, batch_size, folder, strategy=strategy)
 
@@ -189,7 +189,7 @@ def compare_models(
     rates: Sequence[float],
     heads: Heads,
     plan: Plan,
-    way: Way,
+    routine: Routine,
     gradual: bool,
 ) -> Competition:
     """Compare the models at one batch size."""
@@ -199,13 +199,13 @@ def compare_models(
         LOG.info(line)
     settings = [Setting(source, steps_of(source, gradual), rates[0]) for source in sources]
     setting, plan = pick_setting(
-        settings, rates, heads.features, plan=plan, way=way, start=heads.start
+        settings, rates, heads.features, plan=plan, routine=routine, start=heads.start
     )
     rivals = [
         first if i == 0 and plan.first else heads.frozen(seen)
         for i, (seen, _) in enumerate(plan.folds)
     ]
-    folds = prepare_folds(setting, way, heads, plan=plan)
+    folds = prepare_folds(setting, routine, heads, plan=plan)
     truth = heads.features.examples.labels[plan.judged]
     frozen = np.concatenate(
         [
@@ -213,7 +213,7 @@ def compare_models(
             for rival, (_, held) in zip(rivals, plan.folds, strict=True)
         ]
     )
-    if way.precision == "mixed":
+    if routine.precision == "mixed":
         LOG.info(describe_frozen_rounding(folds[0], heads.features.one_side, truth))
     # Examples that pick: for each group all others, and for the final model all.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
@@ -230,7 +230,7 @@ def compare_models(
         "unfreeze": setting.unfreeze[-1],
         "epochs": folds[0].epochs,
         "views": setting.source.views,
-        "batch_size": way.batch_size,
+        "batch_size": routine.batch_size,
         "learning_rate": setting.rate,
         "share": judged.answer.share,
         "weight": judged.answer.weight,
@@ -253,7 +253,7 @@ def compare_models(
                 history=history,
             )
         judged = replace(judged, verdict=replace(judged.verdict, late=True))
-    elif way.late():
+    elif routine.late():
         judged = replace(judged, verdict=replace(judged.verdict, cut=True))
     kept = heads.frozen(plan.everything) if plan.taken or len(plan.folds) > 1 else rivals[0]
     return Competition(
@@ -340,7 +340,7 @@ def finish_tuned(
     fold, answer = final.fold, judged.answer
     weights = interpolate_weights(fold.first, final.training.weights[-1], answer.share)
     assign(model_variables(fold.model), weights)
-    if fold.way.precision == "mixed" and len(fold.held):
+    if fold.routine.precision == "mixed" and len(fold.held):
         rough = fold.logits(weights)
         fold.backbone.precision = "float32"
         LOG.info(
@@ -416,11 +416,11 @@ def describe_rounding(
     """
     scores, before = task.scores(rough, truth), task.scores(exact, truth)
     gain, error = paired(scores, before)
-    found = (
+    figures = (
         f"{scores.mean():.3f} against {before.mean():.3f} in float32, n = {len(truth)} "
         f"({100 * gain:+.1f} ± {100 * error:.1f} points)"
     )
     return (
-        f"mixed precision: the {model} model's {task.SCORE} on held-out images is {found}; "
+        f"mixed precision: the {model} model's {task.SCORE} on held-out images is {figures}; "
         "the model that is kept computes in float32"
     )

@@ -9,26 +9,26 @@ import numpy as np
 
 from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.setting import Fold, Setting, Way, prepare_fold, train_before, train_fold
+from tfxfer.tuning.setting import Fold, Routine, Setting, prepare_fold, train_before, train_fold
 from tfxfer.tuning.training import HeldOut, History, Show, Trained
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 5  # epochs
 
 
-def prepare_folds(setting: Setting, way: Way, heads: Heads, plan: Plan) -> list[Fold]:
+def prepare_folds(setting: Setting, routine: Routine, heads: Heads, plan: Plan) -> list[Fold]:
     """Return a model for each fold that is ready to train with this setting.
 
     What trains before is trained for all folds first, because two models take much memory.
     """
     starts = [heads.start(seen) for seen, _ in plan.folds]
     before = [
-        train_before(setting, way, start, seen=seen, held=held, name=f"tune-{i}-before")
+        train_before(setting, routine, start, seen=seen, held=held, name=f"tune-{i}-before")
         for i, (start, (seen, held)) in enumerate(zip(starts, plan.folds, strict=True))
     ]
-    way.keep_models_of(setting)
+    routine.keep_models_of(setting)
     return [
-        prepare_fold(setting, way, start, seen=seen, held=held).starting_from(weights)
+        prepare_fold(setting, routine, start, seen=seen, held=held).starting_from(weights)
         for start, (seen, held), weights in zip(starts, plan.folds, before, strict=True)
     ]
 
@@ -42,16 +42,16 @@ def tune_once(
         Logits [pickers, steps, n, C]; the training, whose last weights are those that all judged
         examples pick; and its history.
     """
-    way, setting = fold.way, fold.setting
+    routine, setting = fold.routine, fold.setting
     LOG.info(f"tuning {setting}")
     held_out = HeldOut(
-        answers=lambda model: setting.source.answers(model, fold.held, way.batch_size),
+        answers=lambda model: setting.source.answers(model, fold.held, routine.batch_size),
         targets=truth,
         task=setting.source.task,
         watch=tuple(pickers),
         patience=PATIENCE,
     )
-    ended = train_fold(fold, "tune", fold.epochs, held_out=held_out, show=way.show)
+    ended = train_fold(fold, "tune", fold.epochs, held_out=held_out, show=routine.show)
     reached = [fold.on_the_way(weights) for weights in ended.weights]
     return np.stack(reached), ended, ended.history
 
@@ -69,8 +69,8 @@ def tune_folds(
     histories = []
     reached = np.zeros((len(folds[0].shares), judged, folds[0].fitted.classes))
     for i, (fold, group) in enumerate(zip(folds, groups, strict=True)):
-        way = fold.way
-        if way.late():
+        routine = fold.routine
+        if routine.late():
             LOG.info(
                 f"fold {i + 1} of {len(folds)}: the time was up before training, so the network "
                 "is used as it was before"
@@ -82,7 +82,7 @@ def tune_folds(
             fold,
             f"tune-{i}",
             fold.epochs,
-            show=partial(show_tagged, way.show, f"fold {i + 1}"),
+            show=partial(show_tagged, routine.show, f"fold {i + 1}"),
         )
         reached[:, group] = fold.on_the_way(result.weights[0])
         histories.append(result.history)
@@ -127,24 +127,24 @@ def train_final(
         The final model. Where the time was up, it is the one that was judged on one split, and None
         where there were several.
     """
-    way = folds[0].way
+    routine = folds[0].routine
     judged = None if ended is None else Final(folds[0], ended)
     if judged is not None and not plan.taken:
         return judged
     LOG.info(
         f"The tuned model is better. It is trained once more, on all training photos: {setting}"
     )
-    if not way.late():
+    if not routine.late():
         rows = plan.everything, plan.everything[:0]
         start = heads.start(plan.everything)
         if setting.before is not None:  # the models of both settings take much memory
             folds.clear()
-            way.keep_models_of(None)
-        weights = train_before(setting, way, start, *rows, "final-before")
-        way.keep_models_of(setting)
-        fold = prepare_fold(setting, way, start, *rows).starting_from(weights)
+            routine.keep_models_of(None)
+        weights = train_before(setting, routine, start, *rows, "final-before")
+        routine.keep_models_of(setting)
+        fold = prepare_fold(setting, routine, start, *rows).starting_from(weights)
         epochs = fold.epochs if ended is None else best_epoch(ended.history)
-        training = train_fold(fold, "final", epochs, show=way.show)
+        training = train_fold(fold, "final", epochs, show=routine.show)
         lacks_start = setting.before is not None and weights is None
         if len(training.history) == epochs and not lacks_start:
             return Final(fold, training)

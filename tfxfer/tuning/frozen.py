@@ -40,14 +40,14 @@ class Heads:
     def frozen(self, rows: np.ndarray) -> Frozen:
         """Return the frozen model that the recipe frozen would find for the examples at `rows`."""
 
-        def found() -> Frozen:
+        def fit() -> Frozen:
             choice, used = mirrors.choose_head(
                 "auto", self.features.take(rows), head=self.head, seed=self.seed
             )
             return Frozen(choice, mirror=len(used.views) > 1)
 
         return broadcast_from_chief(
-            self.strategy, found, (Frozen, Choice, Candidate, Fitted, Averaged)
+            self.strategy, fit, (Frozen, Choice, Candidate, Fitted, Averaged)
         )
 
     def start(self, rows: np.ndarray) -> Fitted:
@@ -57,7 +57,7 @@ class Heads:
         examples perfectly, and leaves nothing to learn.
         """
 
-        def found() -> Fitted:
+        def fit() -> Fitted:
             part = self.features.one_side.take(rows)
             fitted = choose(
                 part.output,
@@ -71,4 +71,4 @@ class Heads:
             assert isinstance(fitted, Fitted)
             return fitted
 
-        return broadcast_from_chief(self.strategy, found, (Choice, Candidate, Fitted))
+        return broadcast_from_chief(self.strategy, fit, (Choice, Candidate, Fitted))

@@ -14,7 +14,7 @@ from tfxfer.features import Features
 from tfxfer.heads import Fitted
 from tfxfer.tasks import calibrated_loss
 from tfxfer.tuning.guard import Plan
-from tfxfer.tuning.setting import Fold, Setting, Way, prepare_fold, train_before, train_fold
+from tfxfer.tuning.setting import Fold, Routine, Setting, prepare_fold, train_before, train_fold
 from tfxfer.tuning.source import Source
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def pick_setting(
     rates: Sequence[float],
     features: Features,
     plan: Plan,
-    way: Way,
+    routine: Routine,
     start: Callable[[np.ndarray], Fitted],
 ) -> tuple[Setting, Plan]:
     """Pick the best learning rate for the fewest stages, then add stages as long as they help.
@@ -39,32 +39,32 @@ def pick_setting(
     tried as well. Each setting is trained for a short while, and judged by the log loss on examples
     that do not judge again: those of the first fold, or with one split only, a fifth of what it
     trains on. The whole network goes on from the best of these settings, in a first, short training
-    (see `Way.look`).
+    (see `Routine.look`).
 
     Returns:
         The setting, and the plan without the examples that picked it.
     """
     first = settings[0]
     several = len(settings) > 1 or len(rates) > 1
-    tries_more = can_last_longer(first, way) or first.source.more_views
+    tries_more = can_last_longer(first, routine) or first.source.more_views
     if not (several or tries_more) or len(plan.folds) == 2:
         return first, plan
-    seen, held, plan = plan.for_picking(features.examples, way.seed)
+    seen, held, plan = plan.for_picking(features.examples, routine.seed)
     head = start(seen)
-    seconds = measure_seconds(settings, way, head, seen=seen, held=held)
+    seconds = measure_seconds(settings, routine, head, seen=seen, held=held)
     trials = Trials(
         head=head,
         seen=seen,
         held=held,
         truth=features.examples.labels[held],
-        epochs=max(1, way.epochs // SHORT),
-        costs=Costs(seconds, plan, way),
-        way=way,
+        epochs=max(1, routine.epochs // SHORT),
+        costs=Costs(seconds, plan, routine),
+        routine=routine,
     )
     LOG.info(trials.costs.said(settings, rates, len(seen), trials.epochs))
     LOG.info(
-        f"Trained for {trials.epochs} of {way.epochs} epochs on {len(seen):,} photos, to choose "
-        "how:"
+        f"Trained for {trials.epochs} of {routine.epochs} epochs on {len(seen):,} photos, to "
+        "choose how:"
     )
     best = try_rates(trials, first, rates)
     depths = [one for one in settings[1:] if one.source.unfreeze != "all"]
@@ -73,15 +73,20 @@ def pick_setting(
     best = try_views(trials, best)
     for setting in settings[1 + len(depths) :]:
         best = try_whole_network(trials, best, setting)
-    if way.late():
+    if routine.late():
         LOG.info("the time was up before everything was tried")
     LOG.info("chosen: %s", best)
-    way.keep_models_of(best.before or best)
+    routine.keep_models_of(best.before or best)
     return best, plan
 
 
 def measure_seconds(
-    settings: Sequence[Setting], way: Way, head: Fitted, *, seen: np.ndarray, held: np.ndarray
+    settings: Sequence[Setting],
+    routine: Routine,
+    head: Fitted,
+    *,
+    seen: np.ndarray,
+    held: np.ndarray,
 ) -> dict[Source, float]:
     """Measure how many seconds each source takes for an image that is trained on once.
 
@@ -91,11 +96,11 @@ def measure_seconds(
     seconds: dict[Source, float] = {}
     whole_network = any(one.source.unfreeze == "all" for one in settings)
     for one in sorted(settings, key=lambda one: one.source.unfreeze != "all"):
-        fold = prepare_fold(one, way, head, seen=seen, held=held)
+        fold = prepare_fold(one, routine, head, seen=seen, held=held)
         seconds[one.source] = seconds_of_an_example(fold)
         if whole_network:
             del fold
-            way.keep_models_of(None)
+            routine.keep_models_of(None)
     return seconds
 
 
@@ -116,18 +121,18 @@ class Trials:
     truth: np.ndarray
     epochs: int
     costs: "Costs"
-    way: Way
+    routine: Routine
     losses: dict[Setting, float] = field(default_factory=dict)
 
     def run(self, setting: Setting) -> float:
         """Train for a short while; returns the log loss on held-out examples."""
         LOG.info("Trying %s", setting)
-        way, epochs, weights = self.way, self.epochs * setting.times, None
+        routine, epochs, weights = self.routine, self.epochs * setting.times, None
         before = setting.before
         if before is not None:
             weights = train_before(
                 setting,
-                way,
+                routine,
                 self.head,
                 seen=self.seen,
                 held=self.held,
@@ -135,9 +140,9 @@ class Trials:
                 epochs=self.epochs * before.times,
                 level=logging.DEBUG,
             )
-            way.keep_models_of(setting)
-            epochs = way.look(len(self.seen))
-        fold = prepare_fold(setting, way, self.head, seen=self.seen, held=self.held)
+            routine.keep_models_of(setting)
+            epochs = routine.look(len(self.seen))
+        fold = prepare_fold(setting, routine, self.head, seen=self.seen, held=self.held)
         fold = fold.starting_from(weights)
         ended = train_fold(fold, f"try-{setting.name}", epochs, level=logging.DEBUG)
         logits = fold.logits(ended.weights[0])
@@ -164,7 +169,7 @@ def try_rates(trials: Trials, first: Setting, rates: Sequence[float]) -> Setting
     """Return the setting with the best learning rate. The first rate is always tried."""
     trials.run(first)
     for rate in rates[1:]:
-        if trials.way.late():
+        if trials.routine.late():
             break
         trials.run(replace(first, rate=rate))
     return min(trials.losses, key=lambda setting: trials.losses[setting])
@@ -185,32 +190,32 @@ def try_more_epochs(trials: Trials, best: Setting) -> Setting:
     """Try twice as many epochs, where the user has not said how many."""
     longer = replace(best, times=2)
     count = len(trials.seen) * trials.epochs * longer.times
-    if can_last_longer(best, trials.way) and trials.has_time_for(longer, count):
+    if can_last_longer(best, trials.routine) and trials.has_time_for(longer, count):
         best = trials.better_of(best, longer)
     return best
 
 
 def try_views(trials: Trials, best: Setting) -> Setting:
     """Try altered copies of the photos, where they can be kept."""
-    way, measure = trials.way, best.source.seconds_of_views
+    routine, measure = trials.routine, best.source.seconds_of_views
     if not (is_cheap(best) and best.source.more_views and measure):
         return best
     count = len(trials.seen) * trials.epochs * best.times
-    if not trials.has_time_for(best, count, broadcast_from_chief(way.strategy, measure)):
+    if not trials.has_time_for(best, count, broadcast_from_chief(routine.strategy, measure)):
         return best
     source = best.source.more_views()
     trials.costs.seconds[source] = trials.costs.seconds[best.source]
-    if best.source in way.made:
-        way.made[source] = way.made[best.source]
+    if best.source in routine.made:
+        routine.made[source] = routine.made[best.source]
     return trials.better_of(best, replace(best, source=source))
 
 
 def try_whole_network(trials: Trials, best: Setting, setting: Setting) -> Setting:
     """Take a first look at the whole network, which goes on from the best setting so far."""
-    way, whole = trials.way, setting.further(best)
-    if not trials.has_time_for(whole, len(trials.seen) * way.look(len(trials.seen))):
+    routine, whole = trials.routine, setting.further(best)
+    if not trials.has_time_for(whole, len(trials.seen) * routine.look(len(trials.seen))):
         return best
-    way.keep_models_of(best)
+    routine.keep_models_of(best)
     chosen = trials.better_of(best, whole)
     if chosen is best:
         LOG.info("a first look at the whole network shows no gain: it is not trained further")
@@ -223,9 +228,9 @@ def is_cheap(setting: Setting) -> bool:
     return isinstance(unfreeze, int) and unfreeze <= CHEAP
 
 
-def can_last_longer(setting: Setting, way: Way) -> bool:
+def can_last_longer(setting: Setting, routine: Routine) -> bool:
     """Whether twice as many epochs are tried."""
-    return is_cheap(setting) and 2 * way.epochs <= way.longest
+    return is_cheap(setting) and 2 * routine.epochs <= routine.longest
 
 
 def seconds_of_an_example(fold: Fold) -> float:
@@ -233,8 +238,8 @@ def seconds_of_an_example(fold: Fold) -> float:
 
     The step has run before, so the time to build it is not measured.
     """
-    way, clock = fold.way, Clock()
-    batches = fold.setting.source.batches(fold.seen, fold.size, way.seed, way.strategy)(0, 0)
+    source, routine, clock = fold.setting.source, fold.routine, Clock()
+    batches = source.batches(fold.seen, fold.size, routine.seed, routine.strategy)(0, 0)
     steps = min(TIMED, math.ceil(len(fold.seen) / fold.size))
     fold.model.fit(
         batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[clock]
@@ -266,13 +271,13 @@ class Costs:
 
     seconds: dict[Source, float]
     plan: Plan
-    way: Way
+    routine: Routine
 
     def training(self, setting: Setting, count: int) -> float:
         """Return the seconds of one training."""
         if setting.before is None:
-            return count * self.way.epochs * setting.times * self.seconds[setting.source]
-        more = count * self.way.fewer * self.seconds[setting.source]
+            return count * self.routine.epochs * setting.times * self.seconds[setting.source]
+        more = count * self.routine.fewer * self.seconds[setting.source]
         return self.training(setting.before, count) + more
 
     def judged(self, setting: Setting) -> float:
@@ -284,14 +289,14 @@ class Costs:
 
     def longest(self, setting: Setting) -> Setting:
         """Return the setting with the largest number of epochs that is tried."""
-        return replace(setting, times=2) if can_last_longer(setting, self.way) else setting
+        return replace(setting, times=2) if can_last_longer(setting, self.routine) else setting
 
     def tries_of_more(self, setting: Setting, count: int) -> float:
         """Return the seconds that it takes to try more epochs and altered copies."""
         seconds = count * setting.times * self.seconds[setting.source]
         tries = seconds if setting.times > 1 else 0.0
         if is_cheap(setting) and (measure := setting.source.seconds_of_views):
-            tries += seconds + broadcast_from_chief(self.way.strategy, measure)
+            tries += seconds + broadcast_from_chief(self.routine.strategy, measure)
         return tries
 
     def fits(self, setting: Setting, count: int, more: float = 0.0) -> bool:
@@ -301,8 +306,10 @@ class Costs:
             more: seconds that something else takes before.
         """
         needed = count * self.seconds[setting.source] + self.judged(setting) + more
-        until = self.way.until
-        return broadcast_from_chief(self.way.strategy, lambda: time.monotonic() + needed < until)
+        until = self.routine.until
+        return broadcast_from_chief(
+            self.routine.strategy, lambda: time.monotonic() + needed < until
+        )
 
     def said(
         self, settings: Sequence[Setting], rates: Sequence[float], count: int, short: int

@@ -61,7 +61,7 @@ class Setting:
 
     unfreeze: arguments of `Backbone.unfreeze`, one for each of the trainings in a row.
     rate: the learning rate of the last stage.
-    times: factor by which the epochs of `Way` are multiplied.
+    times: factor by which the epochs of `Routine` are multiplied.
     before: the setting that trains fewer stages first. This training begins with its result.
     """
 
@@ -98,7 +98,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Way:
+class Routine:
     """How each training is done.
 
     epochs, longest: the epochs of a training, and the largest number of epochs that is tried.
@@ -152,7 +152,7 @@ class Fold:
     """
 
     setting: Setting
-    way: Way
+    routine: Routine
     fitted: Fitted
     seen: np.ndarray
     held: np.ndarray
@@ -173,9 +173,9 @@ class Fold:
     @property
     def epochs(self) -> int:
         """The number of epochs of all its trainings together."""
-        way, setting = self.way, self.setting
-        epochs = way.epochs * setting.times if setting.before is None else way.fewer
-        return sum(way.shared(epochs, len(setting.unfreeze)))
+        routine, setting = self.routine, self.setting
+        epochs = routine.epochs * setting.times if setting.before is None else routine.fewer
+        return sum(routine.shared(epochs, len(setting.unfreeze)))
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -200,7 +200,7 @@ class Fold:
     def logits(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [n, C] of the examples that it is judged on, with these weights."""
         assign(model_variables(self.model), weights)
-        return self.setting.source.answers(self.model, self.held, self.way.batch_size)
+        return self.setting.source.answers(self.model, self.held, self.routine.batch_size)
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [steps, n, C] with weights on the way from the frozen ones to these."""
@@ -211,34 +211,36 @@ class Fold:
 
 
 def prepare_fold(
-    setting: Setting, way: Way, fitted: Fitted, seen: np.ndarray, held: np.ndarray
+    setting: Setting, routine: Routine, fitted: Fitted, seen: np.ndarray, held: np.ndarray
 ) -> Fold:
     """Return a model with a fitted head, ready for the first of its trainings.
 
     Folds of one source share their model, because to trace a step takes seconds, and 0.3 GB of
     memory.
     """
-    if (made := way.made.get(setting.source)) is not None:
+    if (made := routine.made.get(setting.source)) is not None:
         fresh = [variable.numpy() for variable in setting.source.build(fitted)[0].variables]
         start = [*fresh, *made.start[len(fresh) :]]
         return replace(made, setting=setting, fitted=fitted, seen=seen, held=held, start=start)
     LOG.info("Building the model that is trained")
     source = setting.source
-    with way.strategy.scope():
+    with routine.strategy.scope():
         model, backbone = source.build(fitted)
-        backbone.precision = way.precision
+        backbone.precision = routine.precision
         model = (
             model
-            if way.strategy.num_replicas_in_sync == 1
+            if routine.strategy.num_replicas_in_sync == 1
             else MultiWorkerModel(model.inputs, model.outputs[0])
         )
-    size = math.ceil(way.batch_size / count_pieces(source.at_once, way.batch_size, way.strategy))
+    size = math.ceil(
+        routine.batch_size / count_pieces(source.at_once, routine.batch_size, routine.strategy)
+    )
     start = compile_for_stages(
-        source, way, model, backbone=backbone, seen=seen, unfreeze=setting.unfreeze[0]
+        source, routine, model, backbone=backbone, seen=seen, unfreeze=setting.unfreeze[0]
     )
     fold = Fold(
         setting=setting,
-        way=way,
+        routine=routine,
         fitted=fitted,
         seen=seen,
         held=held,
@@ -248,13 +250,13 @@ def prepare_fold(
         size=size,
     )
     if len(setting.unfreeze) == 1:  # otherwise each of its trainings is compiled anew
-        way.made[source] = fold
+        routine.made[source] = fold
     return fold
 
 
 def train_before(
     setting: Setting,
-    way: Way,
+    routine: Routine,
     fitted: Fitted,
     seen: np.ndarray,
     held: np.ndarray,
@@ -265,7 +267,7 @@ def train_before(
 ) -> list[np.ndarray] | None:
     """Train the setting before, and return its weights as those of a model from pixels.
 
-    Two models take much memory, so this comes before `prepare_fold`, and `Way.keep_models_of`
+    Two models take much memory, so this comes before `prepare_fold`, and `Routine.keep_models_of`
     between.
 
     Args:
@@ -276,9 +278,9 @@ def train_before(
         The weights, or None where no setting comes before, or where there is no time for it.
     """
     before = setting.before
-    if before is None or way.late():
+    if before is None or routine.late():
         return None
-    fold = prepare_fold(before, way, fitted, seen=seen, held=held)
+    fold = prepare_fold(before, routine, fitted, seen=seen, held=held)
     LOG.log(level, "first %s", before)
     ended = train_fold(fold, name, epochs or fold.epochs, level=level)
     assign(model_variables(fold.model), ended.weights[-1])
@@ -287,7 +289,7 @@ def train_before(
 
 def compile_for_stages(
     source: Source,
-    way: Way,
+    routine: Routine,
     model: keras.Model,
     backbone: Backbone,
     seen: np.ndarray,
@@ -297,10 +299,10 @@ def compile_for_stages(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning asks to compile again, which is done below
         backbone.unfreeze(unfreeze)
-    pieces = count_pieces(source.at_once, way.batch_size, way.strategy)
-    size = math.ceil(way.batch_size / pieces)
-    batches = source.batches(seen, size, way.seed, way.strategy)(0, 0)
-    with way.strategy.scope():
+    pieces = count_pieces(source.at_once, routine.batch_size, routine.strategy)
+    size = math.ceil(routine.batch_size / pieces)
+    batches = source.batches(seen, size, routine.seed, routine.strategy)(0, 0)
+    with routine.strategy.scope():
         optimizer = layerwise(
             keras.optimizers.AdamW,
             base=0.0,
@@ -327,14 +329,14 @@ def train_fold(
     Several trainings in a row share the epochs, and only the last one is watched.
     """
     memory.give_back()
-    way, setting, start, done = fold.way, fold.setting, fold.start, 0
+    routine, setting, start, done = fold.routine, fold.setting, fold.start, 0
     history: History = ()
-    every = setting.source.batches(fold.seen, fold.size, way.seed, way.strategy)
+    every = setting.source.batches(fold.seen, fold.size, routine.seed, routine.strategy)
     phases = len(setting.unfreeze)
-    shared = way.shared(epochs, phases)
+    shared = routine.shared(epochs, phases)
     for i, (unfreeze, count) in enumerate(zip(setting.unfreeze, shared, strict=True)):
         last = i == phases - 1
-        if i and not last and way.late():
+        if i and not last and routine.late():
             continue
         if phases > 1:
             LOG.log(level, "unfrozen: %s", unfreeze)
@@ -342,7 +344,7 @@ def train_fold(
                 assign(fold.model.variables, start[: len(fold.model.variables)])
             start = compile_for_stages(
                 setting.source,
-                way,
+                routine,
                 fold.model,
                 backbone=fold.backbone,
                 seen=fold.seen,
@@ -356,9 +358,9 @@ def train_fold(
             examples=len(fold.seen),
             epochs=count,
             rate=setting.rate,
-            folder=way.folder / f"{name}-{i}",
+            folder=routine.folder / f"{name}-{i}",
             held_out=held_out if last else None,
-            until=way.until,
+            until=routine.until,
             level=level,
             show=partial(call_later, show, done),
         )

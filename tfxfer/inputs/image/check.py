@@ -164,9 +164,9 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     at = 2
     for _ in range(MOST_PIECES):
         # Like libjpeg, skip bytes between the segments.
-        if (found := MARKER.search(data, at)) is None:
+        if (match := MARKER.search(data, at)) is None:
             raise Damaged("ends in its header")
-        at = found.end() - 2
+        at = match.end() - 2
         marker = data[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack_from(">BHH", data, at + 4)

@@ -114,9 +114,9 @@ def without_notes(data: bytes) -> bytes:
     """
     parts, at = [data[:2]], 2
     for _ in range(MOST_PIECES):
-        if (found := MARKER.search(data, at)) is None:
+        if (match := MARKER.search(data, at)) is None:
             break
-        at = found.end() - 2
+        at = match.end() - 2
         marker = data[at + 1]
         if marker == 0xDA:
             return b"".join([*parts, data[at:]])

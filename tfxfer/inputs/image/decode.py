@@ -127,11 +127,11 @@ def _measured_jpeg(
 def _measured(
     encoded: tf.Tensor, size: tuple[int, int], skip_large: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    found = measure(encoded)
-    large = found.pixels > LARGE_PIXELS
+    measured = measure(encoded)
+    large = measured.pixels > LARGE_PIXELS
     if not skip_large:
-        return _not_jpeg(found, size), large
-    return tf.cond(large, lambda: tf.zeros((*size, 3)), lambda: _not_jpeg(found, size)), large
+        return _not_jpeg(measured, size), large
+    return tf.cond(large, lambda: tf.zeros((*size, 3)), lambda: _not_jpeg(measured, size)), large
 
 
 # --- Formats: encoded -> the image as stored, [H, W, 1 to 4], and the orientation ---
@@ -170,12 +170,12 @@ def _jpeg(
     return tf.switch_case(step, [decode(1), decode(2), decode(4)]), turn
 
 
-def _not_jpeg(found: Measured, size: tuple[int, int]) -> tf.Tensor:
+def _not_jpeg(measured: Measured, size: tuple[int, int]) -> tf.Tensor:
     """Decode another format to float32 [height, width, 3] from 0 to 255.
 
     The first bytes tell the format; the file's name does not matter.
     """
-    encoded, form, _, head = found
+    encoded, form, _, head = measured
     # The EXIF block of a WebP comes last, and has its length after its mark.
     webp = form == WEBP
     turn = _orientation(

@@ -181,23 +181,23 @@ def _gif(encoded: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
         return (state < done) & (at < length) & (runs < MOST_GIF_RUNS)
 
     def step(at: tf.Tensor, state: tf.Tensor, frame: tf.Tensor, runs: tf.Tensor) -> tuple:
-        found = number(at)
+        byte = number(at)
 
         def begin() -> tuple:
-            image = found == 0x2C
-            known = image | (found == 0x21)
+            image = byte == 0x2C
+            known = image | (byte == 0x21)
             onward = tf.where(image, 11 + table(number(at + 9)), 2)
             next_state = tf.where(image, picture, tf.where(known, extension, bad))
             return at + onward, next_state, tf.where(image, at, frame)
 
         def skip() -> tuple:
-            run = data[at : at + RUN * (found + 1) : found + 1]
-            others = tf.concat([tf.cast(run, tf.int32) != found, [True]], 0)
+            run = data[at : at + RUN * (byte + 1) : byte + 1]
+            others = tf.concat([tf.cast(run, tf.int32) != byte, [True]], 0)
             count = tf.argmax(tf.cast(others, tf.int8), output_type=tf.int32)
-            over = found == 0
+            over = byte == 0
             after = tf.where(state == extension, record, done)
             return (
-                at + tf.where(over, 1, count * (found + 1)),
+                at + tf.where(over, 1, count * (byte + 1)),
                 tf.where(over, after, state),
                 frame,
             )

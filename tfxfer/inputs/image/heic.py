@@ -35,15 +35,15 @@ def readable(data: bytes, file: str = "") -> bytes:
     try:
         with opened(io.BytesIO(data)) as image:
             width, height = image.size
-            found = too_large(form, width, height, heavy=image.mode.startswith("I;16"))
-            if found is None:
+            problem = too_large(form, width, height, heavy=image.mode.startswith("I;16"))
+            if problem is None:
                 return png(_pixels(image))
     # On damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         # Pillow's text ends in the memory address of the object that it read, which is cut off.
         reason = str(error).split(" <_io.")[0]
         raise ImageError(f"{file} is a {form} that can't be decoded: {reason}".lstrip()) from error
-    raise ImageError(f"{file} {found}".lstrip())
+    raise ImageError(f"{file} {problem}".lstrip())
 
 
 def _opener(form: str, file: str) -> Any:

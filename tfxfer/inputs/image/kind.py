@@ -74,10 +74,10 @@ def formats() -> str:
 
 def said_of_unread(endings: Set[str]) -> str:
     """Return advice on images of other formats; "" if there are none."""
-    found = sorted(UNREAD & endings)
-    if not found:
+    unread = sorted(UNREAD & endings)
+    if not unread:
         return ""
-    return f" Images of these formats are not read: {', '.join(found)}. Convert them to .png."
+    return f" Images of these formats are not read: {', '.join(unread)}. Convert them to .png."
 
 
 def can_hide_damage(content: bytes) -> bool:

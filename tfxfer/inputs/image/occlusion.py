@@ -30,9 +30,9 @@ def occlusion(
     covered = np.repeat(pixels[None], 1 + len(starts) ** 2, 0)
     for n, (i, j) in enumerate(((i, j) for i in starts for j in starts), 1):
         covered[n, rows[i] : rows[i + COVER], columns[j] : columns[j + COVER]] = pixels.mean((0, 1))
-    found = answers(covered)[:, column]
+    probabilities = answers(covered)[:, column]
     drops, times = np.zeros((GRID, GRID)), np.zeros((GRID, GRID))
     for n, (i, j) in enumerate(((i, j) for i in starts for j in starts), 1):
-        drops[i : i + COVER, j : j + COVER] += max(0.0, float(found[0] - found[n]))
+        drops[i : i + COVER, j : j + COVER] += max(0.0, float(probabilities[0] - probabilities[n]))
         times[i : i + COVER, j : j + COVER] += 1
     return drops / times

@@ -24,13 +24,13 @@ def find_odd(examples: Files, pixels: Any) -> list[tuple[int, str]]:
     Args:
         pixels: each picture made small, float32 [n, m] in [0, 1].
     """
-    found: dict[int, list[str]] = {}
+    oddities: dict[int, list[str]] = {}
     for start in range(0, len(examples.files), BLOCK):
         block = np.asarray(pixels[np.arange(start, min(start + BLOCK, len(examples.files)))])
         for i in np.flatnonzero(block.mean(1) < DARK).tolist():
-            found.setdefault(start + i, []).append("dark")
+            oddities.setdefault(start + i, []).append("dark")
         for i in np.flatnonzero(block.std(1) < BLANK).tolist():
-            found.setdefault(start + i, []).append("blank")
+            oddities.setdefault(start + i, []).append("blank")
     with ThreadPoolExecutor(READERS) as pool:
         sides = (
             list(pool.map(lambda i: shorter(examples, i), range(len(examples.files))))
@@ -40,10 +40,10 @@ def find_odd(examples: Files, pixels: Any) -> list[tuple[int, str]]:
     usual = np.median([side for side in sides if side]) if any(sides) else 0
     for i, side in enumerate(sides):
         if side and side * SMALL < usual:
-            found.setdefault(i, []).append(
+            oddities.setdefault(i, []).append(
                 f"small: {side} pixels, where half of all have {usual:.0f} or more"
             )
-    return [(i, ", ".join(said(reasons))) for i, reasons in sorted(found.items())]
+    return [(i, ", ".join(said(reasons))) for i, reasons in sorted(oddities.items())]
 
 
 def said_of_many(examples: Files, strange: Sequence[tuple[int, str]]) -> list[str]:
@@ -94,5 +94,5 @@ def shorter(examples: Files, position: int) -> int:
     """The shorter side in pixels; 0 if it is unknown, or known only by converting the file."""
     if not examples.paths or not examples.paths[position]:
         return 0
-    found = size(examples.read(position))
-    return min(found) if found else 0
+    sides = size(examples.read(position))
+    return min(sides) if sides else 0

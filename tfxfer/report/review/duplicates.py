@@ -46,10 +46,10 @@ def find_nearest(
     rows = [centred(judged[i : i + BLOCK]) for i in range(0, len(judged), BLOCK)]
     for start in range(0, len(train), BLOCK):
         block = centred(train[start : start + BLOCK])
-        found = np.concatenate([row @ block.T for row in rows])
-        nearer = found.max(1) > best
-        where = np.where(nearer, start + found.argmax(1), where)
-        best = np.maximum(best, found.max(1))
+        cosines = np.concatenate([row @ block.T for row in rows])
+        nearer = cosines.max(1) > best
+        where = np.where(nearer, start + cosines.argmax(1), where)
+        best = np.maximum(best, cosines.max(1))
     pairs: list[tuple[int, int, float]] = []
     for i in np.argsort(-best, kind="stable"):
         if best[i] <= 0:

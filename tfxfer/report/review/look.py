@@ -97,28 +97,34 @@ def look(
     LOG.info("Looking for photos that you should look at")
     examples = outcome.examples
     answers = all_said(outcome)
-    found = find_all(run, features, outcome, answers)
-    notes = examples.kind.said_of_odd(examples, found.strange)
+    highlights = find_all(run, features, outcome, answers)
+    notes = examples.kind.said_of_odd(examples, highlights.strange)
     run.say(*notes)
     notes = [*examples.notes, *notes]
-    if found.mapped is not None and not len(found.mapped) and len(found.judged) >= FEWEST_OF_MAP:
+    if (
+        highlights.mapped is not None
+        and not len(highlights.mapped)
+        and len(highlights.judged) >= FEWEST_OF_MAP
+    ):
         notes.append("There is no map: the network sees no difference between the held-out images.")
     LOG.info("Looking for what answers hang on")
     explain = partial(explained, model, examples, network=network, batch_size=run.common.batch_size)
     tried = several(
         run,
         "The pictures of what answers hang on",
-        {(i, column): partial(explain, i, column) for i, column in found.reasons},
+        {(i, column): partial(explain, i, column) for i, column in highlights.reasons},
     )
     heats = {place: heat for place, heat in tried.items() if heat is not None}
-    makers = {f"{i}.jpg": partial(preview, examples, i) for i in pictured(found)}
+    makers = {f"{i}.jpg": partial(preview, examples, i) for i in pictured(highlights)}
     makers |= {
         f"{i}-why.jpg": partial(preview, examples, i, heat) for (i, _), heat in heats.items()
     }
     made = several(run, "The thumbnails", makers)
     pictures = {name: picture for name, picture in made.items() if picture is not None}
     run.write("thumbnails.zip", lambda path: archive(path, pictures.items()))
-    run.write_json("review.json", as_json(examples, answers, found, heats=heats) | {"notes": notes})
+    run.write_json(
+        "review.json", as_json(examples, answers, highlights, heats=heats) | {"notes": notes}
+    )
 
 
 def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, Said]) -> Found:
@@ -181,8 +187,10 @@ def find_doubtful(
     known = np.flatnonzero(task.can_judge(labels, probabilities))
 
     def find() -> list[tuple[int, int]]:
-        found = task.suspects(labels[known], probabilities[known]) if len(known) >= FEWEST else []
-        return [(int(outcome.positions[known[i]]), suggested) for i, suggested in found]
+        suspects = (
+            task.suspects(labels[known], probabilities[known]) if len(known) >= FEWEST else []
+        )
+        return [(int(outcome.positions[known[i]]), suggested) for i, suggested in suspects]
 
     doubtful = optional(run, "The list of labels that look wrong", find)
     if doubtful is None:
@@ -199,21 +207,21 @@ def find_doubtful(
     return doubtful, len(known)
 
 
-def pictured(found: Found) -> list[int]:
+def pictured(highlights: Found) -> list[int]:
     """Return the positions of all examples of which the report shows a thumbnail, each once."""
-    positions = [*found.mistakes, *found.right]
-    positions += [i for i, _ in found.doubtful[:SUSPECTS]]
-    positions += [i for pair in found.pairs for i in pair[:2]]
-    positions += [i for i, _ in found.strange[:ODD]]
-    positions += [i for sample in found.samples.values() for i in sample]
-    positions += [i for i, _ in found.reasons]
+    positions = [*highlights.mistakes, *highlights.right]
+    positions += [i for i, _ in highlights.doubtful[:SUSPECTS]]
+    positions += [i for pair in highlights.pairs for i in pair[:2]]
+    positions += [i for i, _ in highlights.strange[:ODD]]
+    positions += [i for sample in highlights.samples.values() for i in sample]
+    positions += [i for i, _ in highlights.reasons]
     return list(dict.fromkeys(positions))
 
 
 def as_json(
     examples: Examples,
     answers: dict[int, Said],
-    found: Found,
+    highlights: Found,
     *,
     heats: dict[tuple[int, int], np.ndarray],
 ) -> dict[str, Any]:
@@ -234,31 +242,33 @@ def as_json(
             "probability": round(float(answers[i].predictions[column]), 6),
         }
 
-    mapped = [] if found.mapped is None else found.mapped.tolist()
+    mapped = [] if highlights.mapped is None else highlights.mapped.tolist()
     return {
         "counts": {
             split: dict(zip(examples.classes, count.tolist(), strict=True))
             for split, count in examples.counts().items()
             if count.any()
         },
-        "samples": {name: [named(i) for i in sample] for name, sample in found.samples.items()},
-        "mistakes": [judgement(i) for i in found.mistakes],
-        "right": [judgement(i) for i in found.right],
+        "samples": {
+            name: [named(i) for i in sample] for name, sample in highlights.samples.items()
+        },
+        "mistakes": [judgement(i) for i in highlights.mistakes],
+        "right": [judgement(i) for i in highlights.right],
         "label_errors": {
-            "count": len(found.doubtful),
-            "examined": found.examined,
+            "count": len(highlights.doubtful),
+            "examined": highlights.examined,
             "shown": [
                 judgement(i) | {"suggested": examples.classes[suggested]}
-                for i, suggested in found.doubtful[:SUSPECTS]
+                for i, suggested in highlights.doubtful[:SUSPECTS]
             ],
         },
         "duplicates": [
             {"judged": named(i), "train": named(j), "similarity": round(similarity, 4)}
-            for i, j, similarity in found.pairs
+            for i, j, similarity in highlights.pairs
         ],
         "odd": {
-            "count": len(found.strange),
-            "shown": [named(i) | {"why": why} for i, why in found.strange[:ODD]],
+            "count": len(highlights.strange),
+            "shown": [named(i) | {"why": why} for i, why in highlights.strange[:ODD]],
         },
         "map": [
             {
@@ -267,7 +277,7 @@ def as_json(
                 "label": named(i)["label"],
                 "right": answers[i].right,
             }
-            for i, (x, y) in zip(mapped, found.places, strict=True)
+            for i, (x, y) in zip(mapped, highlights.places, strict=True)
         ],
         "occlusion": [
             judgement(i, column) | {"why": f"{i}-why.jpg", "most": round(float(heat.max()), 4)}
