@@ -17,7 +17,13 @@ import numpy as np
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.data import Examples
 from tfxfer.data.folds import sample
-from tfxfer.errors import DataError, HandleError, MissingExtraError, SavedModelError
+from tfxfer.errors import (
+    DataError,
+    EngineError,
+    HandleError,
+    MissingExtraError,
+    SavedModelError,
+)
 from tfxfer.features import Extractor
 from tfxfer.features.engines import ENGINES
 from tfxfer.handles import catalog
@@ -55,8 +61,9 @@ class Tried:
 
 @dataclass(frozen=True, eq=False)
 class ChosenNetwork:
-    """The network that was chosen, and all that were tried, the best first.
+    """The network that was chosen, and all that were tried, the highest score first.
 
+    best: the fastest of those that are equally good; it need not have the highest score.
     left_out: why a network could not be tried, by its name.
     """
 
@@ -111,8 +118,8 @@ def choose_network(
     Args:
         among: handles of networks, as for `tfxfer.Backbone`.
         extract: computes features; a later run finds them in its cache.
-        minutes: how long it may take, or a little more: networks for which there is no time are
-            judged by their neighbours alone.
+        minutes: after so many minutes, networks are judged by their neighbours alone. All of them
+            are fetched and judged by their neighbours, however long that takes.
 
     Raises:
         DataError: there are too few training examples.
@@ -131,7 +138,7 @@ def choose_network(
     for name in dict.fromkeys(among):
         try:
             tried.append(try_sample(name, few, extract, seed=seed, trust=trust))
-        except (HandleError, MissingExtraError, SavedModelError) as error:
+        except (EngineError, HandleError, MissingExtraError, SavedModelError) as error:
             left_out[name] = str(error)
     if not tried:
         reasons = "; ".join(left_out.values())

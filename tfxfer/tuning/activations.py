@@ -335,9 +335,7 @@ def note_decision(
 ) -> tuple[Kept | None, int]:
     """Return what was decided when the run began, or decide now and note it in `folder`."""
     path = folder / f"activations-{stages}.json" if folder else None
-    before = broadcast_from_chief(
-        strategy, lambda: json.loads(path.read_text()) if path and path.is_file() else None
-    )
+    before = broadcast_from_chief(strategy, lambda: read_decision(path))
     match before:
         case [None | "float16" | "float32" as dtype, int(tried)]:
             return dtype, tried
@@ -348,6 +346,14 @@ def note_decision(
             path, path.with_name("new"), lambda aside: Path(aside).write_text(json.dumps(decision))
         )
     return decision
+
+
+def read_decision(path: Path | None) -> Any:
+    """Return what a file says; None if there is none, or a damaged one."""
+    try:
+        return None if path is None else json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 class Placed:
@@ -366,7 +372,9 @@ class Placed:
         return (len(self.place), self.rows.shape[1])
 
     def __getitem__(self, positions: Any) -> np.ndarray:
-        return self.rows[self.place[positions]]
+        places = self.place[positions]
+        assert (places >= 0).all(), "an example without activations"
+        return self.rows[places]
 
 
 def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
@@ -392,6 +400,7 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
             classes,
             tap_widths=(output.shape[1],),
             head="linear",
+            task=rows.examples.task,
             units=rows.examples.units,
             seed=seed,
         )
@@ -423,9 +432,9 @@ def time_reading(rows: Features) -> float:
 
 def time_computing(decoder: Decoder, prefix: Prefix, extract: Extractor) -> float:
     """Return how many seconds it takes to compute one row, without the time to decode it."""
-    positions, batch = next(iter(decoder.batches(range(min(len(decoder.examples), 32)), {})))
+    _, batch = next(iter(decoder.batches(range(min(len(decoder.examples), 32)), {})))
     run = ENGINES[extract.engine](prefix, extract.precision)
     run(batch)
     began = time.perf_counter()
     run(batch)
-    return (time.perf_counter() - began) / len(positions)
+    return (time.perf_counter() - began) / len(batch)

@@ -213,7 +213,8 @@ def compare_models(
             for rival, (_, held) in zip(rivals, plan.folds, strict=True)
         ]
     )
-    if routine.precision == "mixed":
+    # After an earlier training, the first weights are not the frozen ones.
+    if routine.precision == "mixed" and setting.before is None:
         LOG.info(describe_frozen_rounding(folds[0], heads.features.one_side, truth))
     # Examples that pick: for each group all others, and for the final model all.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
@@ -343,6 +344,7 @@ def finish_tuned(
     if fold.routine.precision == "mixed" and len(fold.held):
         rough = fold.logits(weights)
         fold.backbone.precision = "float32"
+        fold.model.make_predict_function(force=True)  # the old one was traced in mixed precision
         LOG.info(
             describe_rounding(
                 "tuned", rough, fold.logits(weights), truth=truth, task=fold.setting.source.task

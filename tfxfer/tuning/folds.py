@@ -144,7 +144,7 @@ def train_final(
         routine.keep_models_of(setting)
         fold = prepare_fold(setting, routine, start, *rows).starting_from(weights)
         epochs = fold.epochs if ended is None else best_epoch(ended.history)
-        training = train_fold(fold, "final", epochs, show=routine.show)
+        training = train_fold(fold, "final", fold.epochs, stop=epochs, show=routine.show)
         lacks_start = setting.before is not None and weights is None
         if len(training.history) == epochs and not lacks_start:
             return Final(fold, training)

@@ -287,7 +287,8 @@ def hold(layer: keras.layers.Layer, strength: float) -> None:
     """Hold all trainable weights of a layer or model near their current values with L2-SP.
 
     Args:
-        strength: 0 takes the regularizer off.
+        strength: 0 takes the regularizer off. A regularizer that the weights had before is
+            replaced.
     """
     for variable in layer.trainable_variables:
         variable.regularizer = (

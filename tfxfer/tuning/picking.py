@@ -47,9 +47,16 @@ def pick_setting(
     first = settings[0]
     several = len(settings) > 1 or len(rates) > 1
     tries_more = can_last_longer(first, routine) or first.source.more_views
-    if not (several or tries_more) or len(plan.folds) == 2:
+    if not (several or tries_more):
         return first, plan
-    seen, held, plan = plan.for_picking(features.examples, routine.seed)
+    if len(plan.folds) == 2:
+        LOG.info("With two groups of photos nothing is left to choose by: %s", first)
+        return first, plan
+    seen, held, remaining = plan.for_picking(features.examples, routine.seed)
+    if not len(held):
+        LOG.info("With one photo a class nothing is left to choose by: %s", first)
+        return first, plan
+    plan = remaining
     head = start(seen)
     seconds = measure_seconds(settings, routine, head, seen=seen, held=held)
     trials = Trials(
@@ -199,6 +206,8 @@ def try_views(trials: Trials, best: Setting) -> Setting:
     """Try altered copies of the photos, where they can be kept."""
     routine, measure = trials.routine, best.source.seconds_of_views
     if not (is_cheap(best) and best.source.more_views and measure):
+        return best
+    if trials.epochs * best.times == 1:  # the only epoch of a trial sees no altered copy
         return best
     count = len(trials.seen) * trials.epochs * best.times
     if not trials.has_time_for(best, count, broadcast_from_chief(routine.strategy, measure)):

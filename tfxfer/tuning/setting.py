@@ -320,6 +320,7 @@ def train_fold(
     name: str,
     epochs: int,
     *,
+    stop: int | None = None,
     held_out: HeldOut | None = None,
     level: int = logging.INFO,
     show: Show = ignore,
@@ -327,6 +328,9 @@ def train_fold(
     """Train one fold's model from its start.
 
     Several trainings in a row share the epochs, and only the last one is watched.
+
+    Args:
+        stop: the epoch after which to stop; the last training is then shorter.
     """
     memory.give_back()
     routine, setting, start, done = fold.routine, fold.setting, fold.start, 0
@@ -334,6 +338,8 @@ def train_fold(
     every = setting.source.batches(fold.seen, fold.size, routine.seed, routine.strategy)
     phases = len(setting.unfreeze)
     shared = routine.shared(epochs, phases)
+    if stop is not None:
+        shared[-1] = stop - sum(shared[:-1])
     for i, (unfreeze, count) in enumerate(zip(setting.unfreeze, shared, strict=True)):
         last = i == phases - 1
         if i and not last and routine.late():
@@ -368,7 +374,7 @@ def train_fold(
             *history,
             *(epoch | {"epoch": done + epoch["epoch"]} for epoch in result.history),
         )
-        done += count
+        done += len(result.history)
     return replace(result, history=history)
 
 
