@@ -1,6 +1,7 @@
-"""The whole network is trained on your photos: first its last stages, as in partial, then all.
+"""Trains the last stages, as partial does, and then the whole network if a short try shows a gain.
 
-The frozen model is kept unless training is better by two standard errors on held-out photos.
+The frozen model is kept unless the trained one is clearly better on held-out photos: by more than
+two standard errors in accuracy, or in log loss if the accuracy is not lower.
 """
 
 from typing import Annotated, Literal
@@ -17,15 +18,20 @@ def full(
     head: tfxfer.options.FrozenHead = "auto",
     epochs: tfxfer.options.Epochs = None,
     learning_rate: tfxfer.options.LearningRate = None,
-    batch_norm: Annotated[Literal["inference", "train"], "Averages in BatchNorm layers: inference "
-        "keeps those of the pretrained network, train adapts them to your photos."] = "inference",
+    batch_norm: Annotated[Literal["inference", "train"], "Statistics in BatchNorm layers. "
+        "inference: keep those of the pretrained network. train: adapt them to your photos, and "
+        "train the whole network from the start."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How training photos "
-        "are altered: mirrored or cropped. auto: what does not clearly lower accuracy."] = "auto",
-    data_service: Annotated[str | None, "Address host:port of a tf.data service, which then reads, "
-        "decodes and alters the training photos."] = None,
+        "are altered: mirrored or cropped. auto: the kinds after which the frozen model still "
+        "recognises held-out photos."] = "auto",
+    data_service: Annotated[str | None, "Address host:port of a tf.data service that reads, "
+        "decodes and alters the photos when the whole network is trained."] = None,
     time_limit: tfxfer.options.TimeLimit = None,
 ):
-    """Train the whole network; slow. Keeps the frozen model unless training helps."""
+    """Train the last stages and, if that helps, the whole network; slow.
+
+    Keeps the frozen model unless training helps.
+    """
     if data_service:
         tfxfer.distribute.dataservice.answer(data_service)
     ready = tfxfer.steps.prepare(run, data, backbone, batch_norm=batch_norm)

@@ -1,8 +1,9 @@
 """Trains the last stages. The output of the earlier stages is computed once and kept.
 
-    tfxfer run partial --data photos/ --unfreeze block14    from a stage on; see tfxfer inspect
+    tfxfer run partial --data photos/ --unfreeze block14    trains block14 and all later stages
 
-The frozen model is kept unless training is better by two standard errors on held-out photos.
+The frozen model is kept unless the trained one is clearly better on held-out photos: by more than
+two standard errors in accuracy, or in log loss if the accuracy is not lower.
 """
 
 from typing import Annotated, Literal
@@ -17,16 +18,19 @@ def partial(
     data: tfxfer.options.Data = "demo",
     backbone: tfxfer.options.Network = "efficientnet-lite0",
     head: tfxfer.options.FrozenHead = "auto",
-    unfreeze: Annotated[str, "Stages to train: how many of the last ones, or the name of the first "
-        "one (see tfxfer inspect). auto: as many as help."] = "auto",
-    unfreeze_by: Annotated[Literal["all", "gradual"], "all: train these stages together. gradual: "
-        "train the last one first, then one more at a time."] = "all",
+    unfreeze: Annotated[str, "Stages to train: how many of the last ones, the name of the earliest "
+        "one (see tfxfer inspect), or all. auto: the last 2, 5 or 9, more as long as that helps."
+        ] = "auto",
+    unfreeze_by: Annotated[Literal["all", "gradual"], "all: train these stages at the same time. "
+        "gradual: train the last one first, then one more each time."] = "all",
     epochs: tfxfer.options.Epochs = None,
     learning_rate: tfxfer.options.LearningRate = None,
-    views: Annotated[int | None, "Number of altered copies to make of each training photo. By "
-        "default 2 are tried with up to 4,000 photos, and used if they help.", range(1000)] = None,
+    views: Annotated[int | None, "Number of altered copies to make of each training photo. "
+        "Default: 2 are tried if there are at most 4,000 photos and at most 5 stages train; used "
+        "if they help.", range(1000)] = None,
     augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views alters photos: "
-        "mirrored or cropped. auto: those that do not clearly lower accuracy."] = "auto",
+        "mirrored or cropped. auto: the kinds after which the frozen model still recognises "
+        "held-out photos."] = "auto",
     time_limit: tfxfer.options.TimeLimit = None,
 ):
     """Train the last stages of the network. Keeps the frozen model unless training helps."""

@@ -114,7 +114,7 @@ def test_a_training_ends_as_one_without_it(world, service, tmp_path):
 def test_images_that_are_no_files_are_refused(world, service, tmp_path, photos):
     network, features = world
     none = replace(features, examples=replace(features.examples, paths=None, source="demo"))
-    with pytest.raises(DataError, match="demo has no files.*--data-service"):
+    with pytest.raises(DataError, match="demo has none.*--data-service"):
         tuning.from_examples(network, none, service=service)
     subprocess.run(["cp", "-r", str(photos), str(tmp_path / "photos")], check=True)
     path = tmp_path / "photos" / "china" / "china00.jpg"

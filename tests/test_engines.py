@@ -144,7 +144,7 @@ def test_bf16_with_tensorflow_says_why_not(prefix):
     with pytest.raises(
         EngineError,
         match=(
-            "computes in float32, received bf16: .*gains nothing on a CPU.*Try --engine openvino "
+            "supports float32 only, received bf16 .*not faster on a CPU.*Try --engine openvino "
             "--engine-precision bf16"
         ),
     ):

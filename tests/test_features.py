@@ -429,4 +429,4 @@ def test_what_comes_from_the_cache_is_told(prefix, cache, tmp_path, capsys):
     extract(six.take([0, 1, 2, 3]), prefix, cache=cache, progress=False)
     extract(six, prefix, cache=cache)
     said = capsys.readouterr().err
-    assert "4 of 6 images were computed before" in said and str(cache.folder) in said
+    assert "4 of 6 images are already in the cache" in said and str(cache.folder) in said

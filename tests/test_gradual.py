@@ -87,8 +87,7 @@ def test_wrong_numbers_are_refused(every, stages, tiny_savedmodel):
     with pytest.raises(
         ValueError,
         match=(
-            "Expected every of at least 1 and stages from 1 to 3. "
-            f"Received: every={every}, stages={stages}"
+            f"Expected every >= 1 and 1 <= stages <= 3. Received: every={every}, stages={stages}"
         ),
     ):
         GradualUnfreeze(

@@ -583,8 +583,8 @@ def handles(server, saved, tmp_path):
     archive_hash = hashlib.sha256(server.whole).hexdigest()
     listed = subprocess.run(
         (
-            "find saved_model.pb assets variables -type f | LC_ALL=C sort | xargs sha256sum | "
-            "sha256sum"
+            "find saved_model.pb assets variables -type f -print0 2>/dev/null | LC_ALL=C sort -z | "
+            "xargs -0 sha256sum | sha256sum"
         ),
         shell=True,
         cwd=saved,
@@ -729,7 +729,7 @@ def test_no_network_is_said():
     text = message(f"http://127.0.0.1:{port}/model")
     assert (
         "no connection to the server" in text
-        and "Is there a network? `efficientnet-lite0` needs none." in text
+        and "Is this computer online? `efficientnet-lite0` needs no connection." in text
     )
 
 

@@ -18,8 +18,8 @@ FrozenHead: TypeAlias = Annotated[
 ]
 Epochs: TypeAlias = Annotated[
     int | None,
-    "Epochs of the final training; by default 6 to 20, more with fewer photos. Twice as many are "
-    "tried, and kept if they help.",
+    "Epochs of the final training; by default 6 to 20, more with fewer photos. If at most 5 stages "
+    "train, twice as many (20 at most) are tried, and kept if they help.",
     range(1, 10**6),
 ]
 LearningRate: TypeAlias = Annotated[

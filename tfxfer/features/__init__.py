@@ -1,4 +1,4 @@
-"""Features of every example from the frozen network, kept on disk and looked up by content."""
+"""Compute the features of all examples with the frozen network, and cache them by content."""
 
 from tfxfer.data.decoding import Decoder, named, reason
 from tfxfer.features.computation import Computation, compute_shards, key_of, of_plain, of_prefix

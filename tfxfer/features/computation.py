@@ -1,8 +1,8 @@
 """What is computed for each image, and the cache key of each result.
 
-The computation is the same on this machine and on a cluster. Every batch has the same shape (the
-last one is filled up with zeros), so that an example gives the same bytes whether all were
-computed in one run, or the rest after a run that was killed.
+The computation is the same on this machine and on a cluster. Every batch of a run has the same
+shape (the last one is filled up with zeros), so that features can't depend on how many examples a
+run still has to compute.
 """
 
 import math
@@ -21,21 +21,21 @@ from tfxfer.data.decoding import Decoder
 from tfxfer.features.engines import ENGINES, Engine
 from tfxfer.inputs import Input, Kind, find, seed_of
 
-AHEAD = 2  # batches that wait for the engine, which takes one at a time
+AHEAD = 2  # decoded batches that may wait for the engine
 # From a batch of examples, and their digests, to a batch of examples.
 View = Callable[[np.ndarray, Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Computation:
-    """A row of numbers for each view of an image.
+    """What to compute: for each view of an image, one row of numbers.
 
     Args:
         keys: cache key of the rows of each view.
         views: functions that make each view from a batch of pixels.
-        start: makes the function from a batch, float32 [B, *takes.shape], to rows, float32
-            [B, width].
-        takes: what the batch holds, for one example.
+        start: a function that prepares the engine, which turns a batch, float32 [B, *takes.shape],
+            into rows, float32 [B, width].
+        takes: what one example of the batch looks like.
         dtype: dtype of the rows on disk.
     """
 
@@ -86,9 +86,10 @@ def of_prefix(
         [partial(augment_batch, kind=kind, names=augment, number=number)] if augment else [as_it_is]
     )
     views += [partial(mirror_batch, kind=kind)] if mirror else []
-    names = [[*augment, number] if augment else 0, 1]
+    view_names = [[*augment, number] if augment else 0, 1]
     keys = [
-        key_of(prefix, engine, precision, view=name, dtype=dtype) for name in names[: len(views)]
+        key_of(prefix, engine, precision, view=name, dtype=dtype)
+        for name in view_names[: len(views)]
     ]
     start = partial(ENGINES[engine], prefix, precision)
     return Computation(
@@ -102,7 +103,10 @@ def of_prefix(
 
 
 def of_plain(kind: Kind) -> Computation:
-    """The examples themselves, made small; for images float32 [32 * 32 * 3] in [0, 1]."""
+    """Return the computation of small copies of the examples, for the baseline.
+
+    For images: float32 [32 * 32 * 3] in [0, 1].
+    """
     takes = kind.plain()
     key = {"kind": "pixels", "pixels": takes.fingerprint()}
     return Computation(
@@ -119,7 +123,7 @@ def key_of(
 ) -> dict[str, Any]:
     """The cache key of features: everything that they depend on, except the image.
 
-    The batch size is not part of it, because it changes no bit of a feature.
+    The batch size is not part of it: tests show that no bit of a feature depends on it.
     """
     taps = {
         "taps": list(prefix.tap_widths),
@@ -180,7 +184,7 @@ def compute_shards(
     Raises:
         ImageError: a file can't be decoded and `bad` is None.
     """
-    engine, lacking = how.start(), list(map(set, wanted))
+    engine, missing = how.start(), list(map(set, wanted))
     under_way: deque = deque()
 
     def finished() -> tuple[int, list[tuple[int, list[int], np.ndarray]]]:
@@ -195,11 +199,11 @@ def compute_shards(
         ]
 
     with ThreadPoolExecutor(1) as pool:
-        for positions, batch in decoder.batches(sorted(set().union(*lacking)), bad):
+        for positions, batch in decoder.batches(sorted(set().union(*missing)), bad):
             digests, results = [decoder.examples.digests[i] for i in positions], []
             for number, view in enumerate(how.views):
                 if rows := [
-                    i for i, position in enumerate(positions) if position in lacking[number]
+                    i for i, position in enumerate(positions) if position in missing[number]
                 ]:
                     results.append((number, rows, pool.submit(engine, view(batch, digests))))
             under_way.append((positions, results))

@@ -1,8 +1,8 @@
 """Run the frozen network as fast as this machine can: one function for each engine.
 
-Each function makes an engine, which is a callable on pixels, from a prefix. An engine gives an
-image the same bytes wherever it is in a batch, and whatever other images are in that batch. It may
-be called from several threads at once.
+Each function takes a prefix and returns an engine: a function from pixels to features. An engine
+gives an image the same bytes wherever it is in a batch, and whatever other images are in that
+batch. It may be called from several threads at once.
 """
 
 from collections import Counter
@@ -40,8 +40,8 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     """
     if precision != "float32":
         raise EngineError(
-            f"the tensorflow engine computes in float32, received {precision}: "
-            "TensorFlow's own bf16 gains nothing on a CPU (measured). "
+            f"--engine tensorflow supports float32 only, received {precision} "
+            "(TensorFlow's own bf16 is not faster on a CPU). "
             f"Try --engine openvino --engine-precision {precision}, "
             "or leave --engine-precision out."
         )
@@ -118,8 +118,8 @@ def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     free: SimpleQueue = SimpleQueue()
     for _ in range(streams):
         free.put(compiled.create_infer_request())
-    # One thread for each request, instead of OpenVINO's AsyncInferQueue: the callbacks of that wait
-    # for Python's lock, and have hung for ever when other threads ran.
+    # One thread for each request, instead of OpenVINO's AsyncInferQueue: its callbacks need
+    # Python's lock, and have blocked for ever while other threads ran.
     pool = ThreadPoolExecutor(streams)
 
     def one(example: np.ndarray) -> np.ndarray:
@@ -205,14 +205,14 @@ def fold(graph: GraphDef, norm: NodeDef, convolution: NodeDef, values: list[np.n
     weight, scale, offset, mean, variance, *bias = (v.astype(np.float64) for v in values)
     k = scale / np.sqrt(variance + norm.attr["epsilon"].f)
     bias_value = (sum(bias) - mean) * k + offset
-    made = {
+    folded = {
         "filter": weight * (k if convolution.op == "Conv2D" else k.reshape(weight.shape[2:])),
         "bias": bias_value,
     }
-    for what, made_value in made.items():
+    for what, array in folded.items():
         constant = graph.node.add(name=f"{norm.name}/folded_{what}", op="Const")
         constant.attr["dtype"].type = tf.float32.as_datatype_enum
-        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(made_value.astype(np.float32)))
+        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array.astype(np.float32)))
     convolution.input[1] = f"{norm.name}/folded_filter"
     # The new bias includes the old one, so a BiasAdd between the two nodes is bypassed.
     norm.input[:] = [convolution.name, f"{norm.name}/folded_bias"]

@@ -25,7 +25,7 @@ from tfxfer.features.table import Features
 from tfxfer.process import memory
 
 LOG = logging.getLogger(__name__)
-CHUNK = 1024  # images in each shard; a run that is killed loses at most this many
+CHUNK = 1024  # images in a shard, rounded up to whole batches; a killed run loses about one shard
 
 
 def extract(
@@ -50,10 +50,11 @@ def extract(
         batch_size: images at a time. It changes speed and memory, not the features.
         mirror: also compute mirror images; a feature is then the mean over the image and its mirror
             image. It takes twice the time, and the features of both are cached separately.
-        augment, number: kinds of augmentation, and number of the augmented view that is used
-            instead of the examples as they are (see `tfxfer.inputs.Kind`).
+        augment, number: compute an altered copy of each example instead of the example itself:
+            kinds of alteration (see `tfxfer.inputs.Kind`), and number of the copy.
         dtype: dtype of the rows on disk; they are read as float32.
-        skip_bad_images: leave out files that can't be decoded, and note them, instead of stopping.
+        skip_bad_images: True leaves out files that can't be decoded, and lists them in
+            `Examples.left_out`; False raises an error.
         progress: images per second and time left, on stderr.
 
     Raises:
@@ -98,7 +99,7 @@ class Extractor:
 
     def __call__(self, examples: Examples, prefix: Prefix, **options: Any) -> Features:
         """See `extract`."""
-        house: dict[str, Any] = {
+        shared: dict[str, Any] = {
             "cache": self.cache,
             "engine": self.engine,
             "precision": self.precision,
@@ -107,11 +108,11 @@ class Extractor:
         index, count = place(self.strategy)
         if count > 1:
             if len(mine := np.arange(len(examples))[index::count]):
-                extract(examples.take(mine), prefix, **house, **options)
+                extract(examples.take(mine), prefix, **shared, **options)
             barrier(self.strategy)
-        # This finds the rows of the other workers in a shared cache, and computes them in a cache
-        # that isn't shared.
-        return extract(examples, prefix, **house, **options)
+        # If the workers share the cache, this only reads; otherwise it computes what the other
+        # workers have in their own caches.
+        return extract(examples, prefix, **shared, **options)
 
     def need(self, examples: Examples, prefix: Prefix, **options: Any) -> int:
         """Bytes that `extractor(examples, prefix, ...)` would add to the cache."""
@@ -134,7 +135,7 @@ def plain_values(
 ) -> Features:
     """The examples themselves, made small, as features for the baseline; cached like others.
 
-    Of images they are float32 [n, 32 * 32 * 3] in [0, 1]. There is a row for every example, so that
+    For images: float32 [n, 32 * 32 * 3] in [0, 1]. There is a row for every example, so that
     the rows match the labels and the other features of the same examples.
 
     Raises:
@@ -155,7 +156,7 @@ def plain_values(
         gone = {file: why for file, why in good.left_out.items() if file not in examples.left_out}
         raise ImageError(
             f"{len(gone)} image files can't be read any more: {named(gone)}. "
-            "They were there when the features were computed. "
+            "They could be read earlier in this run. "
             "Put them back, or run again without them."
         )
     return Features(
@@ -183,8 +184,8 @@ def fill(
     count = len(set(examples.digests))
     if progress and todo < count:
         # The progress counts only the images that are still to be computed.
-        kept = f"{count - todo:,} of {count:,} images were computed before"
-        print(f"{what}: {kept} and are taken from the cache, {cache.folder}", file=sys.stderr)
+        kept = f"{count - todo:,} of {count:,} images are already in the cache"
+        print(f"{what}: {kept} ({cache.folder})", file=sys.stderr)
     LOG.info("Computing %s of %s photos", what, f"{todo:,}")
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
@@ -213,7 +214,9 @@ def fill(
 
 
 def find_missing(how: Computation, cache: Cache, examples: Examples) -> list[list[int]]:
-    """For each view, the positions whose row the cache lacks; files with the same content once.
+    """Return, for each view, the positions without a row in the cache; equal files count once.
+
+    It also removes leftover files from the cache, and checks that the disk has room for the rows.
 
     Raises:
         CacheError: the rows would not fit on the disk.

@@ -23,12 +23,12 @@ class Progress:
         unit: str = "images",
         quick: bool = False,
     ):
-        """With `quick`, print nothing in the first `LINE_EVERY` seconds, and nothing at the end."""
+        """With `quick`, show no bar in the first `LINE_EVERY` seconds, and no line at the end."""
         self.what, self.total, self.done, self.began = what, total, 0, time.monotonic()
         self.unit, self.quick = unit, quick
         self.lines = shown and not sys.stderr.isatty()
         self.said = self.began
-        self.first = (0, self.began)  # images of the first update, and its time
+        self.first = (0, self.began)  # count and time of the first update
         self.bar = tqdm(
             total=total,
             desc=what,

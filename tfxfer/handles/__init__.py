@@ -15,8 +15,8 @@ LOG = logging.getLogger(__name__)
 
 __all__ = ["KERAS", "Entry", "Source", "load_keras", "resolve"]
 
-# What a handle of a Keras model begins with, and the module that loads it. A new one is one file,
-# with a function `load(handle, size, check)`, and one row here.
+# The prefix of a handle, and the module whose `load(handle, size, check)` loads the Keras model.
+# A new kind of handle needs one such module and one row here.
 KERAS = {
     "keras": "tfxfer.handles.keras_applications",
     "kerashub": "tfxfer.handles.kerashub",
@@ -48,7 +48,7 @@ def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None, check: A
     """Return the `KerasNetwork` that a handle such as `keras:EfficientNetV2B0` names.
 
     Args:
-        size: height and width of the images; None for those that the network was trained on.
+        size: height and width of the images; None for the size that the network was trained on.
         check: a `Check` of files that anybody may have written.
 
     Returns:
@@ -66,9 +66,9 @@ def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None, check: A
         return None
     elif "#" in text:
         raise HandleError(
-            f"{handle} ends in #{text.rpartition('#')[2]}, which is for files and addresses. "
-            "A network of Keras, KerasHub or Hugging Face can't be named with its hash: save it "
-            "as a .keras file, and name that with its hash."
+            f"{handle} ends in #{text.rpartition('#')[2]}, which works only for SavedModels and "
+            ".keras files. To fix the content of a network of Keras, KerasHub, Hugging Face or "
+            "Kaggle, save it as a .keras file, and add #sha256= to the path of that file."
         )
     LOG.info("Looking for the network %s", handle)
     try:
@@ -85,7 +85,7 @@ def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None, check: A
 
 
 def is_preset(path: Path) -> bool:
-    """Return whether a path is a folder with a Keras model, as on Hugging Face."""
+    """Return whether a path looks like a preset: a folder with config.json and no SavedModel."""
     return (path / "config.json").is_file() and not (path / "saved_model.pb").exists()
 
 
@@ -99,8 +99,8 @@ def resolve(handle: str | os.PathLike) -> Source:
             this SHA-256. A `pathlib.Path` is always a path.
 
     Raises:
-        HandleError: nothing was found, there is no network, the download is damaged, or the
-            SHA-256 is not the one that was asked for.
+        HandleError: nothing was found, there is no internet connection, the download is damaged, or
+            the SHA-256 is not the one that was asked for.
         ArchiveError: the archive is damaged, too large, or has a member that would be written
             outside its folder.
         MissingExtraError: the package of a catalog name is not installed.

@@ -32,7 +32,7 @@ class Entry:
             None if no page gives it.
         top1: the published ImageNet-1k top-1 accuracy in percent, with that classifier; None if no
             page gives it.
-        offline: whether a Python package holds the model, so that no network is needed.
+        offline: whether a Python package holds the model, so that no internet connection is needed.
         source: the page from which the handle and the figures were taken, or several pages with a
             space between them.
         extra: the optional dependency of tfxfer that installs the package, or None.

@@ -24,7 +24,7 @@ def load(
     Args:
         handle: `keras:` and a name of `keras.applications`; upper and lower case do not matter.
         size: height and width of the images; by default those that it was trained on.
-        check: is not needed, since Keras compares the hash of what it downloads.
+        check: not used; Keras checks the hash of its downloads.
         weights: as for the functions of `keras.applications`; None for random ones.
 
     Raises:

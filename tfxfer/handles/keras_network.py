@@ -27,7 +27,7 @@ class KerasNetwork:
     Args:
         preprocess: what is applied to its inputs, in TensorFlow operations. It expects pixels in
             [0, 255].
-        size: height and width of the images that it was trained on; None where the model says it.
+        size: height and width of the images to use; None if the model itself has a fixed size.
         output: the name of the output with the features; None if there is only one.
     """
 

@@ -1,4 +1,4 @@
-"""Networks for images of KerasHub: its presets, Hugging Face, Kaggle, and folders of presets.
+"""Image networks that KerasHub can load: presets by name, from Hugging Face, Kaggle or a folder.
 
 KerasHub reads its own format, and on Hugging Face also those of Transformers and timm.
 """
@@ -29,7 +29,7 @@ WEIGHTS = {
 }
 WIDENED = 2  # weights in 16 bits are loaded as float32
 PROCESSOR = "preprocessor_config.json"  # of Transformers
-# The size where neither the user, nor the preset, nor the architecture says one.
+# Height and width of the images if neither the user, the preset nor the model gives them.
 SIZE = (224, 224)
 # Backbones that give features of images, though KerasHub has no classifier that uses them.
 FEATURES = ("DINOV2Backbone", "DINOV3Backbone")
@@ -57,21 +57,22 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
     preset = handle.removeprefix("kerashub:")
     if os.path.isdir(folder := os.path.expanduser(preset)):
         preset = folder
-    # A class that others are derived from has the presets of those, too.
-    own = [
-        one
-        for one in subclasses(models.Backbone)
-        if preset in one.presets and not one.__subclasses__()
+    # `presets` of a base class also lists those of its subclasses, so only classes without
+    # subclasses count.
+    kinds = [
+        kind
+        for kind in subclasses(models.Backbone)
+        if preset in kind.presets and not kind.__subclasses__()
     ]
-    if not own and "://" not in preset and not Path(preset).is_dir():
+    if not kinds and "://" not in preset and not Path(preset).is_dir():
         raise HandleError(unknown(preset))
-    for one in own:
-        check_kind(one, handle)
+    for kind in kinds:
+        check_kind(kind, handle)
     # What the network is for is known from a small file, before its weights are downloaded.
     for name in (CONFIG, CONVERTER):
         fetch(preset, name, handle, check)
     try:
-        if not own:
+        if not kinds:
             check_kind(get_preset_loader(preset).check_backbone_class(), handle)
         held = sum(size_of(path) for path in fetch_weights(preset, handle, check))
         prepared = prepared_as(preset, handle, check)
@@ -150,7 +151,7 @@ def fetch(preset: str, name: str, handle: str, check: Check) -> Path | None:
     except MemoryError:
         raise
     except FileNotFoundError as error:
-        # The package of Hugging Face says the same of a missing file and of a missing network.
+        # KerasHub raises it for a missing file and for a missing connection; the causes differ.
         if type(error.__cause__).__name__ == "LocalEntryNotFoundError":
             raise HandleError(f"{handle} can't be fetched: is this computer online?") from error
         if name != CONFIG:
@@ -159,7 +160,8 @@ def fetch(preset: str, name: str, handle: str, check: Check) -> Path | None:
             f"{handle} holds no {CONFIG}; expected a preset of KerasHub, or a model on Hugging "
             "Face that KerasHub can read."
         ) from error
-    # The packages that download raise any error. Those of a connection are of no use to a reader.
+    # The packages that download raise any error. Messages of connection errors are long and do not
+    # help a reader.
     except Exception as error:
         offline = isinstance(error, OSError) and getattr(error, "response", None) is None
         reason = "is this computer online?" if offline else reason_of(error)
@@ -169,7 +171,7 @@ def fetch(preset: str, name: str, handle: str, check: Check) -> Path | None:
 
 
 def check_kind(kind: Any, handle: str) -> None:
-    """Refuse the backbone of a network that is not for images, before its weights are loaded.
+    """Refuse the backbone of a network that is not for images, before its weights are downloaded.
 
     Raises:
         HandleError: says what it is for.
@@ -184,16 +186,16 @@ def check_kind(kind: Any, handle: str) -> None:
     ]
     what = f", a network for {' and '.join(sorted(for_what))}" if for_what else ""
     raise HandleError(
-        f"{handle} is a {kind.__name__}{what}. Expected a network that gives features of images, "
-        "as those of ImageClassifier do."
+        f"{handle} is a {kind.__name__}{what}. Expected a network for images, such as the "
+        "backbones of KerasHub's image classifiers."
     )
 
 
 def with_one_vector(model: keras.Model, handle: str) -> keras.Model:
     """Return a network with one vector or one map for each image.
 
-    Of a transformer it is the first token, which is trained to describe the whole image; the mean
-    of all where the architecture has no such token.
+    For a transformer it is the class token, which comes first; if there is none, the mean of all
+    tokens.
 
     Raises:
         HandleError: its output is neither.
@@ -206,9 +208,9 @@ def with_one_vector(model: keras.Model, handle: str) -> keras.Model:
         )
     if len(output.shape) != 3:
         return model
-    described = type(model).__name__ in FEATURES or getattr(model, "use_class_token", None)
-    described = described or type(model).__name__ == "DeiTBackbone"
-    if described:
+    has_class_token = type(model).__name__ in FEATURES or getattr(model, "use_class_token", None)
+    has_class_token = has_class_token or type(model).__name__ == "DeiTBackbone"
+    if has_class_token:
         return keras.Model(model.inputs, output[:, 0], name=model.name)
     mean = keras.layers.GlobalAveragePooling1D()(output)
     return keras.Model(model.inputs, mean, name=model.name)
@@ -218,7 +220,7 @@ def prepared_as(preset: str, handle: str, check: Check) -> Prepared:
     """Return how images are prepared for a preset, as KerasHub or Transformers wrote it down.
 
     Raises:
-        HandleError: it does not say.
+        HandleError: the preset has no such settings.
     """
     try:
         converter = ImageConverter.from_preset(preset)

@@ -80,9 +80,10 @@ def fetch(url: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str | No
         The folder, and its SHA-256, or None for a folder that tensorflow_hub put into the cache.
 
     Raises:
-        HandleError: there is no network; the server answers with an error such as 404, or with
-            something other than an archive of a SavedModel; the download broke off twice, is too
-            slow or too large; or the SHA-256 is not `wanted`, or not the one of the last time.
+        HandleError: there is no internet connection; the server answers with an error such as 404,
+            or with something other than an archive of a SavedModel; the download broke off twice,
+            is too slow or too large; or the SHA-256 is not `wanted`, or not the one of the last
+            time.
     """
     try:
         if url.startswith("gs://") and not archive.is_archive(Path(url)):
@@ -524,11 +525,11 @@ def reason(error: Exception) -> str:
         why = one_line(str(error.reason)[:MOST_SAID])
         return f"the server answers {error.code} ({why}). {hint(error.code)}"
     if isinstance(error, urllib.error.URLError):
-        advice = "Is there a network? `efficientnet-lite0` needs none."
+        advice = "Is this computer online? `efficientnet-lite0` needs no connection."
         if is_private():
             advice += (
-                " The workers of tfxfer launch have none but their own: fetch it first with tfxfer "
-                "inspect, or add --open-ports to launch."
+                " The workers of tfxfer launch can reach only each other: fetch it first with "
+                "tfxfer inspect, or add --open-ports to launch."
             )
         return f"no connection to the server ({error.reason}). {advice}"
     return f"{first_line(error)}."

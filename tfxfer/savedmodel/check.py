@@ -33,7 +33,7 @@ def check_saved_model(folder: Path, *, trust: bool = False) -> set[str]:
 
     Args:
         folder: the folder that holds `saved_model.pb`.
-        trust: whether operations may reach files, Python and the network.
+        trust: whether operations may reach files, Python and the internet.
 
     Raises:
         SavedModelError: the file can't be read, is in the TF1 format, or holds more than one graph.

@@ -88,7 +88,7 @@ def restore(graphs: Any, digest: str | None, *, trust: bool) -> Pretrained:
     Args:
         graphs: uint8 [n], `Kept.graphs` of a file that anybody may have written.
         digest: the digest that they must have; None where it is not known.
-        trust: whether operations may reach files, Python and the network.
+        trust: whether operations may reach files, Python and the internet.
 
     Raises:
         SavedModelError: the graphs are damaged, too large, or have another digest.

@@ -22,13 +22,13 @@ def load_file(path: Path, *, trust: bool = False) -> keras.Model:
     """Call `keras.models.load_model` after the file was checked.
 
     Args:
-        trust: also load what can run code, read files or use the network.
+        trust: also load what can run code, read files or use the internet.
 
     Raises:
-        ValueError: it names what no network needs (see `check_config`), would take far more memory
-            than the values in it, or holds no model.
+        ValueError: it names a class or function that is not allowed (see `check_config`), needs far
+            more memory than its weights, or is not a model.
         SavedModelError: see `weigh`.
-        Exception: what Keras raises for a damaged file may be anything.
+        Exception: Keras may raise any error for a damaged file.
     """
     held = weigh(path, trust=trust)
     with zipfile.ZipFile(path) as archive:
@@ -42,11 +42,11 @@ def load_file(path: Path, *, trust: bool = False) -> keras.Model:
 
 
 def check_file(path: Path, *, trust: bool = False) -> None:
-    """Check one file of a folder with a Keras model: its config in JSON, or its weights in HDF5.
+    """Check one file of a Keras preset: a config in JSON, or weights in HDF5 or safetensors.
 
     Raises:
-        SavedModelError: it names what no network needs (see `check_config`), is damaged, or its
-            weights are in another file.
+        SavedModelError: it names a class or function that is not allowed (see `check_config`), is
+            damaged, or its weights are in another file.
     """
     try:
         with open_regular(path) as file:

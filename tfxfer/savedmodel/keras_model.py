@@ -20,7 +20,7 @@ def open_model(model: keras.Model, *, preprocess: Callable | None = None) -> Ope
             as `keras.applications.resnet50.preprocess_input`. It becomes part of the network.
 
     Raises:
-        SavedModelError: it does not know its inputs, as a model that was not built.
+        SavedModelError: the shape of its inputs is not known, for example because it was not built.
     """
     name = f"the Keras model {model.name!r}"
     if not getattr(model, "built", False) or not getattr(model, "inputs", None):
@@ -59,7 +59,7 @@ def open_model(model: keras.Model, *, preprocess: Callable | None = None) -> Ope
 
 
 def trainable_of(model: keras.Model) -> list[keras.Variable]:
-    """Return the variables that can be trained, also those of frozen layers.
+    """Return all variables that could be trained, including those of frozen layers.
 
     `Backbone` decides later which of them train.
     """

@@ -1,4 +1,4 @@
-"""From a handle, or a Keras model, to a network that is taken apart."""
+"""Find and read the network that a handle or a Keras model stands for."""
 
 import functools
 import logging
@@ -70,15 +70,15 @@ def open_network(
         }
         if late := {name: value for name, value in given.items() if value is not None}:
             raise ValueError(
-                f"Expected {', '.join(late)} where a network is read. "
-                f"Received: {late} and a network that was read before"
+                f"Expected no {' or '.join(late)} for a network that was already read. "
+                f"Received: {late}"
             )
         return Network(pretrained=handle, name="a SavedModel read before")
     check_scope()
     check_arguments(arguments or {})
     if not tf.executing_eagerly():
-        # Keras traces, as in the build() of a model. In another thread nothing is traced, and
-        # gradients can be compared; inside `tf.init_scope` they would all be None.
+        # A function is being traced, for example a model's build(). A new thread is outside of it,
+        # so gradients can be compared there; inside `tf.init_scope` they would all be None.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(
                 open_network,
@@ -120,7 +120,7 @@ def open_network(
         return Network(pretrained=pretrained, name=str(handle), sha256=digest)
     if preprocess is not None:
         raise ValueError(
-            "Expected preprocess for a Keras model only; a SavedModel has its own. "
+            "Expected preprocess with a Keras model only; a SavedModel contains its own. "
             f"Received: handle={handle!r} and {preprocess=}"
         )
     source = handles.resolve(handle)
@@ -149,13 +149,13 @@ def given_path(handle: str | os.PathLike) -> Path:
 
 
 def warn_of_untrained(network: Pretrained, name: str) -> None:
-    """Log a warning if every vector of weights still holds only 0 and 1, as before training."""
+    """Log a warning if all biases and BatchNorm weights are 0 or 1, as before training."""
     vectors = [weight.value for weight in network.weights if weight.value.ndim == 1]
     vectors = [value for value in vectors if value.dtype.kind == "f" and value.size]
     if vectors and all(np.isin(value, (0.0, 1.0)).all() for value in vectors):
         LOG.warning(
-            "%s seems to have random weights: a network that nobody has trained gives poor "
-            "features. Load its weights first.",
+            "%s seems to have random weights: an untrained network gives poor features. Load "
+            "pretrained weights first.",
             name,
         )
 

@@ -21,10 +21,10 @@ class Opened:
         name: what it is called in errors, such as its folder.
         call: `call(x, training=..., **arguments)` for "call", `call(x)` for "signature".
         kind: "call", or "signature", which has one behaviour only.
-        offered: the specs of the inputs of each call that it has.
+        offered: for each way to call it, the specs of its inputs.
         arguments: the names of further arguments of its call.
         variables: its variables, by the identity of their handles.
-        trainable: those that its author marked as trainable.
+        trainable: the identities of the handles of those that its author marked as trainable.
         losses: its regularization losses.
         owner: what must live as long as it is called.
         names: better names of variables than their own, by the identity of their handles.
@@ -43,7 +43,7 @@ class Opened:
 
 
 def open_folder(folder: str | os.PathLike) -> Opened:
-    """Load the folder that holds `saved_model.pb`, outside any strategy scope.
+    """Load the folder that holds `saved_model.pb`; inside a strategy scope this is refused.
 
     Raises:
         SavedModelError: called inside a strategy scope; the file is from the time of Keras 2, and
@@ -89,13 +89,13 @@ def check_scope() -> None:
     """
     if tf.distribute.has_strategy():
         raise SavedModelError(
-            "a network must be read outside the strategy's scope: read it first, and make the "
-            "layer inside the scope."
+            "a network can't be read inside a strategy scope: read it before "
+            "`with strategy.scope():`, and make only the layer inside."
         )
 
 
 def load(folder: Path) -> Any:
-    """Call `tf.saved_model.load` outside any strategy scope.
+    """Call `tf.saved_model.load`; inside a strategy scope this is refused.
 
     Raises:
         SavedModelError: called inside a strategy scope; or the file is from the time of Keras 2,
@@ -136,8 +136,8 @@ def callable_of(loaded: Any, folder: Path) -> tuple[Any, str]:
         if name in signatures:
             return signatures[name], "signature"
     raise SavedModelError(
-        f"{folder} has neither a call nor a signature. A feature extractor is a tf.Module with "
-        "`__call__(images, training=False)`."
+        f"{folder} can't be called: it has no __call__ and no signature. Export a tf.Module that "
+        "has __call__(images, training=False)."
     )
 
 

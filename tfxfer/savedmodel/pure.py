@@ -26,7 +26,7 @@ BIG_CONSTANT = 64 * 1024
 
 
 class NotPure(Exception):
-    """The reason why a graph can't be taken apart; `read` catches it."""
+    """The reason why a graph can't be taken apart; `trace` catches it."""
 
 
 class Weights:
@@ -72,7 +72,8 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     """Turn reads of variables into placeholders and writes into results.
 
     Raises:
-        NotPure: the graph uses variables in other ways, or has a loop.
+        NotPure: variables are used by other operations than reads and writes, or the nodes form a
+            cycle.
     """
     graph = inline_functions(concrete)
     first = len(concrete.inputs) - len(concrete.captured_inputs)
@@ -83,7 +84,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     resources = {
         name for name, handle in handles.items() if handle.dtype == tf.resource and name in nodes
     }
-    owner = {
+    resource_of = {
         node.name: variable
         for node in graph.node
         if (variable := source(node.name, nodes, resources))
@@ -97,11 +98,11 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
             "Case",
             "PartitionedCall",
             "StatefulPartitionedCall",
-        ) and any(name in owner for name in stages.data_inputs(node)):
+        ) and any(name in resource_of for name in stages.data_inputs(node)):
             raise NotPure(f"it reads variables inside a {node.op} ({node.name!r})")
-        if any(name in owner for name in stages.data_inputs(node)) and node.op not in READS | set(
-            WRITES
-        ) | {"Identity", "NoOp"}:
+        if any(
+            name in resource_of for name in stages.data_inputs(node)
+        ) and node.op not in READS | set(WRITES) | {"Identity", "NoOp"}:
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
     order = stages.execution_order(graph)  # also the order of the variables' reads and writes
     if len(order) < len(nodes):
@@ -112,7 +113,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     for name in order:
         node = nodes[name]
         if node.op in READS or node.op in WRITES:
-            resource = owner[stages.data_inputs(node)[0]]
+            resource = resource_of[stages.data_inputs(node)[0]]
             if resource not in numbers:
                 numbers[resource] = weights.number(handles[resource])
         if node.op in READS:
@@ -155,7 +156,7 @@ def inline_functions(concrete: Any) -> GraphDef:
     """
     graph = concrete.graph
     unmarked = remove_marks(graph.as_graph_def())
-    # The function was traced here a moment ago, so nobody else sees that it returns another graph.
+    # The function was traced a moment ago, so no other code calls `as_graph_def` meanwhile.
     graph.as_graph_def = lambda *args, **kwargs: unmarked
     try:
         return convert_to_constants._run_inline_graph_optimization(concrete, False, False)
@@ -198,7 +199,7 @@ def after_write(node: NodeDef, value: str, current: str, extra: list[NodeDef]) -
 
 
 def output_node(concrete: Any, graph: GraphDef) -> str:
-    """The name that the function's one output has after inlining."""
+    """The name of the only output after inlining; the last Identity if it was renamed."""
     name = concrete.outputs[0].name
     names = {node.name for node in graph.node}
     return (
@@ -243,8 +244,9 @@ def finish(
         # These name functions and devices of the process that traced the graph.
         node.ClearField("experimental_debug_info")
         node.ClearField("device")
-        # The mark refers to the process that traced the function. Without it, the gradient is that
-        # of the forward graph.
+        # The mark means something only to the process that traced the function. Without it,
+        # TensorFlow differentiates the forward operations; `same_gradient` checks whether that
+        # gives the same.
         if "_gradient_op_type" in node.attr:
             del node.attr["_gradient_op_type"]
     result = needed(result, fetches)
@@ -329,7 +331,7 @@ def freeze_variables(concrete: Any, weights: Weights) -> PureGraph:
     if left := [t for t in constant.inputs[1:] if t.dtype == tf.resource]:
         raise SavedModelError(
             f"the graph uses a look-up table or another resource ({left[0].name!r}), as text "
-            "models do; expected a model of images alone."
+            "models do. Expected a model that takes images only."
         )
     graph = constant.graph.as_graph_def()
     result = finish(graph, [], {}, weights=weights, fetches=[constant.outputs[0].name])

@@ -35,10 +35,11 @@ def read(
         image_size: (H, W) in pixels, needed where the network takes images of any size.
         arguments: further arguments of the model's call, such as `{"batch_norm_momentum": 0.99}`.
         output: see `trace`.
-        trust: also read graphs that hold operations which can reach files, Python or the network.
+        trust: also read graphs that hold operations which can reach files, Python or the internet.
 
     Raises:
-        SavedModelError: TF1 format, damaged files, other inputs or outputs, unknown arguments.
+        SavedModelError: it is in the TF1 format or damaged, does not map examples to features, or
+            does not take the arguments.
         DeniedOperationError: the graph holds an operation that is not allowed; names it (see
             `operations`).
         ValueError: `arguments` holds `training`.
@@ -80,6 +81,6 @@ def explain_failure(folder: Path) -> Iterator[None]:
     ) as error:
         lines = str(error).strip().splitlines() or [""]
         raise SavedModelError(
-            f"{folder} can't be loaded, it seems damaged: {type(error).__name__}: {lines[0]} "
-            "Fetch or export it again."
+            f"{folder} can't be loaded. If it is damaged, fetch or export it again. The error was "
+            f"{type(error).__name__}: {lines[0]}"
         ) from error

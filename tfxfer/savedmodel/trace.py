@@ -32,13 +32,14 @@ def trace(
         arguments: further arguments of its call.
         output: the name of the output that is used, where there are several. An output that is a
             map is pooled: the features are its mean over all positions.
-        trust: whether its graphs are not checked.
-        held: the operations in its file; others were added by this process, and are allowed. None
-            where there is no file of operations.
+        trust: skip the check of its graphs.
+        held: names of the operations in its file. Only these are checked (see `check_graph`); with
+            None, all are.
 
     Raises:
         ValueError: `arguments` holds `training`.
-        SavedModelError: it takes or returns something else, or can't be called like this.
+        SavedModelError: its input fits no kind of example, its output is not features, or it does
+            not take these arguments.
         DeniedOperationError: a graph holds an operation that is not allowed.
     """
     check_arguments(arguments)
@@ -77,7 +78,9 @@ def trace(
         same_gradient(concrete, graph, bound, pretrained=pretrained, weights=weights, spec=spec)
         for concrete, graph, bound in doubtful
     ):
-        reason = "it holds a custom gradient that can't be kept (its gradients would be wrong)"
+        reason = (
+            "it uses a custom gradient that can't be kept, so training would use wrong gradients"
+        )
         pretrained = assemble(graphs, weights.found, inference, reason=reason)
     # A network that can't compute fails here, where its name is known, and not later, among the
     # user's examples.
@@ -93,7 +96,7 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     """
     if "training" in arguments:
         raise ValueError(
-            "Expected arguments without `training`, which Keras decides in each call. "
+            "Expected arguments without `training`, which Keras sets in each call. "
             f"Received: {arguments=}"
         )
 
@@ -104,8 +107,9 @@ def why_untrainable(kind: str, trainable: set[int]) -> str:
         return ""
     if kind == "signature":
         return (
-            "it has signatures only, which hold no training graph (as Keras' model.export writes "
-            "them; keras.export.ExportArchive with an endpoint called __call__ keeps it)"
+            "it has signatures only, without a training graph (Keras' model.export writes such "
+            "files; to train it, export it with keras.export.ExportArchive and an endpoint named "
+            "__call__)"
         )
     return "its author marked no weight as trainable"
 
@@ -146,7 +150,7 @@ def assemble(
 
 
 def input_spec(opened: Opened, image_size: tuple[int, int] | None) -> tf.TensorSpec:
-    """Return the spec of the one input, of which only the batch is open.
+    """Return the spec of the only input; every dimension but the batch is fixed.
 
     Raises:
         SavedModelError: no kind of example fits.
@@ -163,7 +167,7 @@ def input_spec(opened: Opened, image_size: tuple[int, int] | None) -> tf.TensorS
 def trace_call(
     opened: Opened, spec: tf.TensorSpec, arguments: dict[str, Any], training: bool
 ) -> Any:
-    """Return the concrete function of one call; None where the model takes no `training=True`.
+    """Return the concrete function of one call; None if the call with `training=True` fails.
 
     Raises:
         SavedModelError: the model can't be called like this.
@@ -204,7 +208,7 @@ def pooled(opened: Opened, output: str | None) -> Callable:
         output: see `trace`.
     """
 
-    @tf.autograph.experimental.do_not_convert  # an error keeps its one line
+    @tf.autograph.experimental.do_not_convert  # AutoGraph would add lines to error messages
     def call(x: tf.Tensor, **options: Any) -> Any:
         answer = opened.call(x, **options)
         if output is not None:
@@ -257,8 +261,8 @@ def check_output(concrete: Any, name: str) -> None:
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:
         raise SavedModelError(
             f"{name} returns {output.dtype.name} with shape {output.shape}; expected float32 "
-            "features with shape [batch, features]. Of a Keras network, build it with "
-            'include_top=False, pooling="avg" and export that.'
+            "features with shape [batch, features]. If it is a Keras network, build it with "
+            'include_top=False, pooling="avg", and export that.'
         )
 
 

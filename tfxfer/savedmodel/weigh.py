@@ -67,7 +67,7 @@ def weigh(path: Path, *, trust: bool = False) -> int:
     The graphs among the weights are checked, too.
 
     Args:
-        trust: whether operations of the graphs may reach files, Python and the network.
+        trust: whether operations of the graphs may reach files, Python and the internet.
 
     Raises:
         OSError: the file can't be read.

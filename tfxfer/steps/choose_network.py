@@ -2,8 +2,8 @@
 
 Only training examples are looked at. Each network is first judged on a sample, by the nearest
 neighbours of each example. The best of these, and the best by published accuracy, are then judged
-by the heads that a run would fit, in cross-validation on all training examples. Published scores
-that rank networks without fitting a head were found to be weaker than nearest neighbours
+by the heads that a run would fit, in cross-validation on all training examples. Methods from papers
+that rank networks without fitting a head, such as LogME and LEEP, did worse in measurements
 (docs/methods.md, "Which network").
 """
 
@@ -33,7 +33,8 @@ from tfxfer.tasks import paired
 
 LOG = logging.getLogger(__name__)
 SAMPLED = 300  # training examples on which all networks are judged
-BY_NEIGHBOURS, BY_PRIOR = 2, 1  # networks that are judged by a head, and how they are picked
+# So many networks are judged by a head: the best by neighbours, and others by published accuracy.
+BY_NEIGHBOURS, BY_PRIOR = 2, 1
 TIMED = 32  # examples on which speed is measured
 FEWEST = 8  # with fewer training examples, nothing can be said
 
@@ -65,6 +66,7 @@ class ChosenNetwork:
 
     best: the fastest of those that are equally good; it need not have the highest score.
     left_out: why a network could not be tried, by its name.
+    examples: the sample on which all networks were tried.
     """
 
     best: Tried
@@ -75,8 +77,9 @@ class ChosenNetwork:
     def rows(self) -> list[tuple[str, ...]]:
         """Return a table, its header first."""
         task = self.examples.task
-        header = ("network", f"{task.SCORE} of heads", "95 % interval", "of neighbours")
-        rows: list[tuple[str, ...]] = [(*header, "images/s", "MB")]
+        by_heads, by_neighbours = f"{task.SCORE} (heads)", f"{task.SCORE} (neighbours)"
+        header = ("network", by_heads, "95 % interval", by_neighbours, "images/s", "MB")
+        rows: list[tuple[str, ...]] = [header]
         for one in self.tried:
             score, interval = "-", "-"
             if one.scores is not None:
@@ -165,7 +168,10 @@ def try_sample(name: str, few: Examples, extract: Extractor, *, seed: int, trust
     LOG.info("Trying the network %s", name)
     network = Backbone(name, trainable=False, trust=trust)
     if few.kind_name != network.takes.KIND:
-        raise SavedModelError(f"it takes {network.takes.KIND}, and these are {few.kind_name}")
+        raise SavedModelError(
+            f"{name} takes data of the kind {network.takes.KIND!r}, but these are of the kind "
+            f"{few.kind_name!r}"
+        )
     ranges.settle(network, few, extract, seed=seed)
     prefix = network.prefix(len(network.stages))
     features = extract(few, prefix, skip_bad_images=True)
@@ -216,6 +222,7 @@ def try_heads(one: Tried, train: Examples, extract: Extractor, *, seed: int) -> 
         kept.labels,
         len(kept.classes),
         tap_widths=features.tap_widths,
+        head=kept.task.TRIED[0],
         task=kept.task,
         units=kept.units,
         seed=seed,
@@ -229,7 +236,7 @@ def mean(one: Tried) -> float:
 
 
 def pick(judged: Sequence[Tried]) -> Tried:
-    """Return the best network, or a faster one that is as good within half a standard error."""
+    """Return the fastest network that is worse than the best by at most half a standard error."""
     top = max(judged, key=mean)
     best = np.zeros(0) if top.scores is None else top.scores
 

@@ -27,9 +27,8 @@ from tfxfer.tuning.source import (
 )
 from tfxfer.tuning.training import Batches
 
-# Bound of: images that a CPU trains on at once, times the numbers that each of them begins with,
-# times the stages that train. It allows 16 images for the last 9 stages of EfficientNet-Lite0: they
-# take 0.1 GB less than 32 images, and are as fast.
+# Upper bound of (images that a CPU trains on at once) * (numbers in one row) * (stages that train).
+# For the last 9 stages of EfficientNet-Lite0 this gives 16 images: as fast as 32, with 0.1 GB less.
 NUMBERS_AT_ONCE = 2_400_000
 
 
@@ -39,7 +38,7 @@ class ActivationSource:
 
     network: the whole network.
     rest: the stages that train; a row is their input for one image (see `Backbone.cut`).
-    rows: the rows of the images as they are, then of augmented views; the epochs take turns.
+    rows: rows of the images, then rows of each set of altered copies; epochs use them in turn.
     examples: the examples that the rows belong to.
     """
 
@@ -126,7 +125,7 @@ class ActivationSource:
         share: float,
         mirror: bool,
     ) -> keras.Model:
-        """See `Source`. What lies before the last stages is computed once for both models."""
+        """See `Source`. The stages before the trained ones are computed once for both models."""
         inputs = keras.Input(self.network.entry_shape, name="pixels")
         front = self.network.front(self.unfreeze, frozen.taps)
         rows = [front(side) for side in sides_of(inputs, mirror)]

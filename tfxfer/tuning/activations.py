@@ -25,7 +25,6 @@ from tfxfer.features import Decoder, Extractor, Features
 from tfxfer.features.engines import ENGINES
 from tfxfer.files import appear
 from tfxfer.heads import choose
-from tfxfer.savedmodel.stages import ONLY_ONE
 from tfxfer.tasks import paired
 from tfxfer.tuning.activation_source import ActivationSource
 from tfxfer.tuning.guard import Plan
@@ -36,17 +35,17 @@ Kept: TypeAlias = Literal["float16", "float32"]
 
 LOG = logging.getLogger(__name__)
 COMPARED = 500  # training examples on which half precision is judged
-# With more bytes a row, reading may take longer than computing, so it is measured.
+# Above this number of bytes in a row, reading may be slower than computing, so both are measured.
 LARGE = 500_000
 DEPTHS = (2, 5, 9)  # how many of the last stages are tried (docs/methods.md, "What is tried")
 # How many altered copies of each photo are tried where the user does not say, and up to how many
-# photos: for these, EfficientNet-Lite0 takes a minute and a half on two cores. A short training
-# would see each of 4 copies only once, and would tell little about a long one.
+# photos: for these, EfficientNet-Lite0 takes a minute and a half on two cores. With 4 copies, a
+# short training would see each copy once, too rarely to predict a long training.
 TRIED_VIEWS, MOST = 2, 4_000
 
 
 def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
-    """Return how many of the last stages may train: one number, or all that "auto" tries.
+    """Return the numbers of last stages to try: one number, or those that "auto" tries.
 
     Raises:
         TuningError: as for `stages_of`.
@@ -57,10 +56,10 @@ def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
 
 
 def depths_before_all(network: Backbone) -> tuple[int, ...]:
-    """Return how many of the last stages are trained before all of them are.
+    """Return the numbers of last stages that are tried before the whole network is.
 
-    There are none where the averages in BatchNorm layers change, because activations that are kept
-    would then be out of date.
+    There are none with batch_norm="train". The statistics of the early stages would change, and
+    their stored output would be wrong.
 
     Raises:
         TuningError: as for `stages_of`.
@@ -85,7 +84,7 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
         )
     if network.batch_norm == "train" and network.pretrained.training is None:
         raise TuningError(
-            f"{network.handle} has no training mode, so its BatchNorm statistics can't move. "
+            f"{network.handle} has no training mode, so its BatchNorm statistics can't be adapted. "
             "Leave out --batch-norm train."
         )
     if unfreeze == "all":
@@ -94,17 +93,15 @@ def stages_of(network: Backbone, unfreeze: str) -> int:
         return len(names) - names.index(unfreeze)
     if unfreeze.isdecimal() and 1 <= int(unfreeze) <= len(names):
         return int(unfreeze)
-    listed = (
-        f"a number from 1 to {len(names)}: {', '.join(names)}"
+    expected = (
+        f"auto, all, a number from 1 to {len(names)}, or a stage: {', '.join(names)}"
         if len(names) > 1
-        else f"1: {ONLY_ONE}"
+        else "auto, all or 1: this network can't be divided into stages, so all of it trains or "
+        "nothing"
     )
     near = get_close_matches(unfreeze, names, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise TuningError(
-        f"{network.handle} has no stage {unfreeze!r}.{hint} "
-        f"Expected auto, the name of a stage, all, or {listed}."
-    )
+    raise TuningError(f"{network.handle} has no stage {unfreeze!r}.{hint} Expected {expected}.")
 
 
 def views_are_used(views: int | None, plan: Plan) -> bool:
@@ -122,8 +119,8 @@ def check_epochs(views: int | None, epochs: int | None) -> None:
     """
     if epochs is not None and views is not None and views >= epochs:
         raise TuningError(
-            f"{views} views of each image and the images themselves take turns, "
-            f"which takes {views + 1} epochs. Received --epochs {epochs}."
+            f"--views {views} needs at least {views + 1} epochs, one for each set of copies and "
+            f"one for the photos themselves. Received --epochs {epochs}."
         )
 
 
@@ -141,13 +138,14 @@ def last_stages(
 ) -> Source:
     """Return the source for training the last `stages` stages.
 
-    It trains from cached activations, or from pixels where these can't be kept, which is logged.
+    It reads cached activations; if they can't be kept, it reads pixels, and the log says why.
 
     Args:
         features: features from all taps, of all examples.
         extract: computes activations as it computed the features, and keeps them on disk.
         views: how many altered copies of each training image are kept too; the epochs take turns
-            between them. With None the source can be made with some, see `Source`.
+            between them. None: no copies now, but the source may get a function that makes some
+            later (`Source.more_views`).
         augment: the kinds of augmentation of these copies.
         folder: folder where the decision is noted, so that a run that was killed goes on from the
             same inputs, even if disk or speed would now lead to another decision.
@@ -159,12 +157,12 @@ def last_stages(
         unfreeze=stages,
     )
     if stages == len(network.stages):
-        LOG.info("every stage trains: nothing is frozen that could be computed once")
+        LOG.info("All stages train, so there is no frozen part whose output could be kept")
         return whole
     try:
         prefix, rest = network.cut(stages)
     except SavedModelError as error:
-        LOG.info(f"the whole network is computed in each step: {error}")
+        LOG.info(f"Each training step runs the whole network, which is slower: {error}")
         return whole
     cut = Cut(
         network=network,
@@ -214,7 +212,7 @@ class Cut:
     prefix, rest: the two parts.
     before: the name of the first part's last stage.
     extract: computes the first part, and keeps its activations on disk.
-    augment: how altered copies of the training photos differ from these.
+    augment: the kinds of augmentation of the altered copies.
     """
 
     network: Backbone
@@ -241,7 +239,7 @@ class Cut:
         count = len(self.used) + views * len(self.plan.everything)
         half = count * self.prefix.width * 2
         return (
-            f"What the network computes up to {self.before} is kept for all epochs: "
+            f"The output of stage {self.before} is to be kept on disk for all epochs: "
             f"{self.prefix.width:,} numbers for each of {count:,} images, {size(half)} in float16 "
             f"or {size(2 * half)} in float32"
         )
@@ -267,8 +265,9 @@ class Cut:
         room = self.room(dtype, views, more)
         if not room.enough:
             LOG.info(
-                f"The disk is too full to keep them in {dtype} ({size(room.free)} free in "
-                f"{self.extract.cache.folder}): the whole network is computed in each step"
+                f"There is no room on the disk for the activations in {dtype} ({size(room.free)} "
+                f"free in {self.extract.cache.folder}), so each training step runs the whole "
+                "network, which is slower"
             )
         return room.enough
 
@@ -281,7 +280,7 @@ class Cut:
         few = self.examples.take(everything[sample(strata[everything], COMPARED, seed)])
         if not self.fits("float16", views, self.extract.need(few, self.prefix)):
             return None
-        LOG.info("Trying in which form they can be kept")
+        LOG.info("Testing whether float16 is precise enough for the activations")
         features = self.extract(few, self.prefix)
         if 4 * self.prefix.width > LARGE:
             slower = broadcast_from_chief(
@@ -289,8 +288,8 @@ class Cut:
             )
             if slower > 1:
                 LOG.info(
-                    f"Reading them takes {slower:.1f} times as long as computing them: the whole "
-                    "network is computed in each step"
+                    f"Reading the activations takes {slower:.1f} times as long as computing them, "
+                    "so each training step runs the whole network"
                 )
                 return None
         dtype = broadcast_from_chief(
@@ -357,7 +356,7 @@ def read_decision(path: Path | None) -> Any:
 
 
 class Placed:
-    """Rows of some examples, looked up by the positions of these among all examples.
+    """Rows that exist for some examples only, looked up by an example's position among all.
 
     There are `count` examples, and `rows` belong to those at `positions`.
     """
@@ -378,11 +377,10 @@ class Placed:
 
 
 def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
-    """Return "float16" where rounded activations do not lower accuracy, else "float32".
+    """Return "float16" if rounding lowers accuracy by at most one standard error, else "float32".
 
-    Heads are fitted on what `rest` computes from exact and from rounded activations. float16 is
-    taken where those on rounded ones are, out of fold, no more than one paired standard error
-    worse.
+    Heads are fitted on what `rest` computes from exact and from rounded activations, and judged
+    out of fold. The standard error is a paired one.
     """
     labels, classes = rows.examples.labels, len(rows.examples.classes)
     x = rows[np.arange(len(rows))]
@@ -391,7 +389,7 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
         with np.errstate(over="ignore"):
             rounded = x.astype(kind).astype(np.float32)
         if not np.isfinite(rounded).all():
-            LOG.info("They are kept in float32: some numbers are too large for float16")
+            LOG.info("The activations are kept in float32: some are too large for float16")
             return "float32"
         output = outputs_of(rounded, rest)
         choice = choose(
@@ -408,8 +406,9 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
     loss, error = paired(scores[0], scores[1])
     dtype: Kept = "float16" if loss <= error else "float32"
     LOG.info(
-        f"They are kept in {dtype}: float16 costs {100 * loss:+.1f} ± {100 * error:.1f} points of "
-        f"held-out {rows.examples.task.SCORE} on {len(x):,} images"
+        f"The activations are kept in {dtype}: float16 changes the held-out "
+        f"{rows.examples.task.SCORE} by {0 - 100 * loss:+.1f} ± {100 * error:.1f} points on "
+        f"{len(x):,} images"
     )
     return dtype
 

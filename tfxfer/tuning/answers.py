@@ -14,7 +14,7 @@ WEIGHTS = (1 / 3, 1 / 2, 2 / 3)  # weights of the tuned model that are tried in 
 class Answer:
     """A way to predict with a tuned model.
 
-    share: how far its weights go from those where training began to those where it ended (WiSE-FT).
+    share: 0 for the weights before training, 1 for those after it, or between them (WiSE-FT).
     weight: weight of its log-probabilities in the mean; the frozen model has the rest.
     place: index of `share` among the shares that were computed.
     """
@@ -32,7 +32,7 @@ class Answer:
     def cooling(
         self, reached: np.ndarray, truth: np.ndarray, places: np.ndarray | slice = slice(None)
     ) -> float:
-        """Return the temperature of the tuned model's logits, before they are averaged."""
+        """Return the temperature that calibrates the tuned model alone."""
         return self.task.temperature(reached[self.place][places], truth[places])
 
     def logits(
@@ -52,8 +52,8 @@ class Answer:
 def answers_of(shares: Sequence[float], task: Task, tuned_before: bool = False) -> list[Answer]:
     """Return the answers to choose from.
 
-    They are the tuned model for each share of the way, then the means of the last one and the
-    frozen model.
+    First come the tuned model at each share, then the means of the one at share 1 and the frozen
+    model.
 
     Args:
         tuned_before: whether the way begins at a tuned model, and not at the frozen one.
@@ -67,7 +67,7 @@ def answers_of(shares: Sequence[float], task: Task, tuned_before: bool = False) 
 
 
 def least_loss(logits: np.ndarray, truth: np.ndarray, places: np.ndarray, task: Task) -> int:
-    """Return which of several candidates predicts best on the examples at `places`.
+    """Return the index of the candidate with the smallest mean loss on the examples at `places`.
 
     Args:
         logits: [candidates, n, C].

@@ -28,20 +28,20 @@ def harmless(
     *,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Return the kinds of augmentation whose views a frozen head recognises as well as the images.
+    """Return the kinds of augmentation after which a frozen head is not clearly worse.
 
-    A loss of accuracy up to two paired standard errors is allowed.
+    It may lose at most two paired standard errors of accuracy.
 
     Args:
         features: features from all taps, computed by `prefix`.
-        rows: positions of training examples. At most 500 of them are used, each judged by a head
-            that was fitted without it.
+        rows: positions of training examples. About 500 of them are used, at least two of each
+            class, and each is judged by a head that was fitted without it.
     """
     examples, kinds = features.examples, []
     few = rows[sample(examples.strata[rows], COMPARED, seed)]
     part = features.take(few)
     for kind in examples.kind.AUGMENTATIONS:
-        LOG.info("Trying on %s photos whether %s leaves them recognisable", f"{len(few):,}", kind)
+        LOG.info(f"Testing on {len(few):,} photos whether they are still recognised after {kind}")
         if kind == examples.kind.MIRROR:
             view = Features(
                 examples=part.examples,
@@ -53,21 +53,18 @@ def harmless(
             view = extract(part.examples, prefix, augment=(kind,), number=0)
         loss, error = broadcast_from_chief(extract.strategy, partial(loss_of, part, view, seed))
         if np.isnan(loss):
-            LOG.info(
-                f"{kind}: no image can be held out to tell whether it leaves labels alone, "
-                "so it is not used"
-            )
+            LOG.info(f"{kind} is not used: there are too few photos of each class to test it")
             continue
         good = loss <= 2 * error
         why = (
-            "it changes what is seen, not used"
+            "it makes photos harder to recognise, so it is not used"
             if not good
-            else "no loss, so used"
+            else "no loss, so it is used"
             if loss <= 0
-            else "within two standard errors of no loss, so used"
+            else "the loss may be chance (at most two standard errors), so it is used"
         )
         LOG.info(
-            f"{kind}: held-out {examples.task.SCORE} of photos changed so "
+            f"{kind} changes the {examples.task.SCORE} on held-out photos by "
             f"{0 - 100 * loss:+.1f} ± {100 * error:.1f} points: {why}"
         )
         kinds += [kind] if good else []
@@ -75,10 +72,10 @@ def harmless(
 
 
 def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
-    """Return how much less often held-out views are recognised than images, and its standard error.
+    """Return the accuracy on photos minus that on altered ones, and its standard error.
 
-    The heads are fitted on images, and the standard error is a paired one. Both values are nan
-    where nothing is held out.
+    All of them are held out. The heads are fitted on unaltered photos, and the standard error is a
+    paired one. Both values are nan where nothing can be held out.
     """
     present, labels = np.unique(plain.examples.labels, return_inverse=True)
     folds = deal(labels, FOLDS, seed, units=plain.examples.units)

@@ -45,10 +45,10 @@ def load(folder: Path) -> tuple[list[np.ndarray], dict[str, Any]] | None:
             state, *arrays = read_arrays(path).values()
             content = json.loads(str(state))
             if not isinstance(content, dict):
-                raise ValueError("its state is no object")
+                raise ValueError("its state is not a JSON object")
             return arrays, content
         except (OSError, ValueError, RecursionError) as error:
-            LOG.warning("%s is damaged (%s): going on from the one before it", path, error)
+            LOG.warning("%s is damaged (%s) and is not used", path, error)
     return None
 
 

@@ -47,11 +47,12 @@ class Competition:
     mirror: whether the frozen winner, or its part of a mean, sees mirror images, too.
     model: the tuned winner, from pixels to calibrated logits; None where the frozen one won.
     positions: positions of examples that were held out.
-    probabilities: [len(positions), C], calibrated, by models like the winner.
+    probabilities: calibrated, [len(positions), C], from models like the winner that had not seen
+        these examples.
     candidates: for each candidate, the scores of the judged examples, float.
     settings: the settings that were picked on the way.
-    history: one dict for each epoch of the tuned model, also where the frozen one won. It is the
-        mean of the folds where there are several and no final model.
+    history: one dict for each epoch of the tuned model, also where the frozen one won. With several
+        folds and no final model, it is their mean.
     """
 
     verdict: Verdict
@@ -91,12 +92,13 @@ def compete(
             for the frozen model, as in the recipe frozen. The model that is tuned sees none.
         head: head of the frozen model, as in `tfxfer.heads.choose`.
         gradual: train the last stage first, then one more at a time.
-        epochs: number of epochs of a training. With None, `epochs_for` gives it, and twice as many
-            are tried.
+        epochs: number of epochs of a training. None: that of `epochs_for`; twice as many are tried
+            if few stages train and that is at most 20.
         rate: learning rate of the last stage. With None, a few are tried in short trainings.
         folder: folder where unfinished work is kept. What is finished there is not done again.
-        minutes: the time limit from now. When it is over, training ends with the present epoch, and
-            no final model is begun; the frozen one is then kept.
+        minutes: the time limit from now. After it, training stops at the end of the epoch, and no
+            final training starts. With several folds the frozen model is then kept; with one split
+            the tuned model that was judged may win.
         show: called with each epoch of the tuned model.
         strategy: the tf.distribute strategy that trains and divides each batch; one device by
             default.
@@ -193,30 +195,30 @@ def compare_models(
     gradual: bool,
 ) -> Competition:
     """Compare the models at one batch size."""
-    first = heads.frozen(plan.folds[0][0])
+    first_frozen = heads.frozen(plan.folds[0][0])
     LOG.info("The frozen model:")
-    for line in first.choice.lines:
+    for line in first_frozen.choice.lines:
         LOG.info(line)
     settings = [Setting(source, steps_of(source, gradual), rates[0]) for source in sources]
     setting, plan = pick_setting(
         settings, rates, heads.features, plan=plan, routine=routine, start=heads.start
     )
-    rivals = [
-        first if i == 0 and plan.first else heads.frozen(seen)
+    frozen_models = [
+        first_frozen if i == 0 and plan.first else heads.frozen(seen)
         for i, (seen, _) in enumerate(plan.folds)
     ]
     folds = prepare_folds(setting, routine, heads, plan=plan)
     truth = heads.features.examples.labels[plan.judged]
     frozen = np.concatenate(
         [
-            rival.logits(heads.features.take(held))
-            for rival, (_, held) in zip(rivals, plan.folds, strict=True)
+            model.logits(heads.features.take(held))
+            for model, (_, held) in zip(frozen_models, plan.folds, strict=True)
         ]
     )
     # After an earlier training, the first weights are not the frozen ones.
     if routine.precision == "mixed" and setting.before is None:
         LOG.info(describe_frozen_rounding(folds[0], heads.features.one_side, truth))
-    # Examples that pick: for each group all others, and for the final model all.
+    # For each group, the examples outside it pick; for the final model, all examples pick.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
     reached, ended, history = (
         tune_once(folds[0], pickers, truth)
@@ -243,10 +245,9 @@ def compare_models(
             trained_on_all = not len(final.fold.held)
             if trained_on_all and len(plan.folds) > 1:
                 history = final.training.history
-            rival = heads.frozen(plan.everything) if trained_on_all else rivals[0]
             return finish_tuned(
                 final,
-                rival,
+                heads.frozen(plan.everything) if trained_on_all else frozen_models[0],
                 judged,
                 truth=truth,
                 plan=plan,
@@ -256,7 +257,7 @@ def compare_models(
         judged = replace(judged, verdict=replace(judged.verdict, late=True))
     elif routine.late():
         judged = replace(judged, verdict=replace(judged.verdict, cut=True))
-    kept = heads.frozen(plan.everything) if plan.taken or len(plan.folds) > 1 else rivals[0]
+    kept = heads.frozen(plan.everything) if plan.taken or len(plan.folds) > 1 else frozen_models[0]
     return Competition(
         verdict=judged.verdict,
         fitted=kept.choice.fitted,
@@ -274,9 +275,9 @@ def compare_models(
 class Judged:
     """How the tuned models did on the examples that judge.
 
-    answer: the way to predict that all judged examples pick for the final model.
-    tuned: logits [n, C]; each group's come from the way to predict that the other groups picked.
-    cooling: temperature of the logits of the model that `answer` takes.
+    answer: the one with the smallest loss on all judged examples; the final model uses it.
+    tuned: logits [n, C]; those of each group come from the answer that the other groups picked.
+    cooling: temperature that calibrates the tuned model of `answer` alone.
     candidates: for each candidate, the scores of the judged examples, float [n].
     """
 
@@ -296,7 +297,7 @@ def judge(
     pickers: Sequence[np.ndarray],
     task: Task,
 ) -> Judged:
-    """Compare tuned and frozen, where no example judges what it has picked.
+    """Compare tuned and frozen. What an example judges was picked by other examples.
 
     Args:
         answers: the ways to predict with a tuned model.
@@ -326,7 +327,7 @@ def judge(
 
 def finish_tuned(
     final: Final,
-    rival: Frozen,
+    frozen: Frozen,
     judged: Judged,
     truth: np.ndarray,
     plan: Plan,
@@ -336,7 +337,7 @@ def finish_tuned(
     """Return the result where the tuned model, or a mean with it, has won.
 
     Args:
-        rival: the frozen model whose part a mean takes.
+        frozen: the frozen model that may be averaged with the tuned one.
     """
     fold, answer = final.fold, judged.answer
     weights = interpolate_weights(fold.first, final.training.weights[-1], answer.share)
@@ -351,17 +352,21 @@ def finish_tuned(
             )
         )
     task = fold.setting.source.task
-    value = task.temperature(judged.tuned, truth)
+    temperature = task.temperature(judged.tuned, truth)
     model = build_served_model(
-        fold, rival, answer.weight, cooling=judged.cooling * value, value=value
+        fold,
+        frozen,
+        answer.weight,
+        cooling=judged.cooling * temperature,
+        temperature=temperature,
     )
     return Competition(
         verdict=judged.verdict,
         fitted=fold.fitted,
-        mirror=rival.mirror and answer.weight < 1,
+        mirror=frozen.mirror and answer.weight < 1,
         model=model,
         positions=plan.judged,
-        probabilities=task.predictions(judged.tuned / value),
+        probabilities=task.predictions(judged.tuned / temperature),
         candidates=judged.candidates,
         settings=settings,
         history=history,
@@ -369,18 +374,19 @@ def finish_tuned(
 
 
 def build_served_model(
-    fold: Fold, frozen: Frozen, weight: float, cooling: float, value: float
+    fold: Fold, frozen: Frozen, weight: float, cooling: float, temperature: float
 ) -> keras.Model:
     """Return the tuned model, or its mean with the frozen one, from pixels to calibrated logits.
 
     Args:
         weight: weight of the tuned model.
-        cooling: the logits of the tuned model are divided by it.
-        value: the logits of the frozen model are divided by it.
+        cooling: the logits of the tuned model are divided by it. It is the tuned model's own
+            temperature, times `temperature`.
+        temperature: that of the result. The logits of the frozen model are divided by it.
     """
     source, fitted = fold.setting.source, fold.fitted
     if weight < 1:
-        part = frozen.choice.fitted.cooled(value / (1 - weight))
+        part = frozen.choice.fitted.cooled(temperature / (1 - weight))
         return source.average(fold.model, fitted, part, weight / cooling, frozen.mirror)
     model = source.finish(fold.model, fitted)
     multiply_logits(model.get_layer(fitted.name), 1 / cooling)

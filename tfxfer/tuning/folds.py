@@ -1,4 +1,4 @@
-"""Train on the examples that do not judge, and then the final model."""
+"""Train one model for each fold, and then the final model."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PATIENCE = 5  # epochs
 def prepare_folds(setting: Setting, routine: Routine, heads: Heads, plan: Plan) -> list[Fold]:
     """Return a model for each fold that is ready to train with this setting.
 
-    What trains before is trained for all folds first, because two models take much memory.
+    `setting.before` is trained for all folds first, so that only one model is in memory at a time.
     """
     starts = [heads.start(seen) for seen, _ in plan.folds]
     before = [
@@ -39,8 +39,8 @@ def tune_once(
     """Train on one split.
 
     Returns:
-        Logits [pickers, steps, n, C]; the training, whose last weights are those that all judged
-        examples pick; and its history.
+        Logits [pickers, shares, n, C]; the training, whose `weights[-1]` are those of the epoch
+        with the smallest loss on all judged examples; and its history.
     """
     routine, setting = fold.routine, fold.setting
     LOG.info(f"tuning {setting}")
@@ -62,7 +62,7 @@ def tune_folds(
     """Train on each fold.
 
     Returns:
-        Logits [pickers, steps, n, C], the same for every picker; None, because there is no final
+        Logits [pickers, shares, n, C], the same for every picker; None, because there is no final
         model yet; and the mean history of the folds.
     """
     judged = sum(len(group) for group in groups)
@@ -72,8 +72,8 @@ def tune_folds(
         routine = fold.routine
         if routine.late():
             LOG.info(
-                f"fold {i + 1} of {len(folds)}: the time was up before training, so the network "
-                "is used as it was before"
+                f"fold {i + 1} of {len(folds)}: no time was left for this training, so the network "
+                "is judged as it was before it"
             )
             reached[:, group] = fold.logits(fold.first)
             continue
@@ -115,17 +115,18 @@ def train_final(
     folds: list[Fold],
     ended: Trained | None,
 ) -> Final | None:
-    """Train the winner once more, on all of train, where no model has seen all of it.
+    """Train the winner on all of train, if no tuned model has seen all of it yet.
 
-    With one split, the number of epochs is that of the best epoch there.
+    With one split, it trains for as many epochs as the best epoch there had.
 
     Args:
-        folds: the models that were judged. They are deleted from the list where memory needs it.
-        ended: the training of the one split; None with several.
+        folds: the models that were judged. The list is emptied to free memory if `setting.before`
+            has to train first.
+        ended: the training of the one split; None with several folds.
 
     Returns:
-        The final model. Where the time was up, it is the one that was judged on one split, and None
-        where there were several.
+        The final model. If the time was up: with one split the model that was judged, with several
+        folds None.
     """
     routine = folds[0].routine
     judged = None if ended is None else Final(folds[0], ended)
@@ -150,7 +151,8 @@ def train_final(
             return Final(fold, training)
     if judged is not None:
         LOG.info(
-            "The time was up, so the model is kept that has not seen the photos that judged it"
+            "The time was up before the final training had ended, so the model that was judged is "
+            "kept. It was not trained on the photos that judged it."
         )
     return judged
 

@@ -11,7 +11,7 @@ from tfxfer.heads import Averaged, Candidate, Choice, Fitted, choose, mirrors
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """The frozen model of some examples.
+    """A frozen model that was fitted on some of the examples.
 
     mirror: whether it sees the mean of the features of a photo and its mirror image.
     """
@@ -54,7 +54,7 @@ class Heads:
         """Return the head that training starts from, fitted on the examples at `rows`.
 
         It is logistic regression on the network's own output. A head on many taps fits the training
-        examples perfectly, and leaves nothing to learn.
+        examples perfectly, so there would be no loss left from which the network could learn.
         """
 
         def fit() -> Fitted:

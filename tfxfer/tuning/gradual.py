@@ -15,15 +15,16 @@ class GradualUnfreeze(keras.callbacks.Callback):
 
     Args:
         backbone: a layer of the model that is fitted.
-        optimizer: makes a new optimizer, which is needed because other weights train; such as
-            `lambda: keras.optimizers.SGD(1e-3)`.
+        optimizer: a function that returns a new optimizer, such as
+            `lambda: keras.optimizers.SGD(1e-3)`. Each time other weights train, a new one is
+            needed.
         every: number of epochs with the same stages.
         stages: number of stages that are unfrozen in the end; all by default, and then a Backbone
-            with batch_norm="auto" updates its statistics in the last step.
+            with batch_norm="auto" updates its BatchNorm statistics once all stages train.
 
     Raises:
-        ValueError: `every` or `stages` is too small or too large, or the last step would update the
-            statistics of a Backbone with taps, which is not possible.
+        ValueError: `every` or `stages` is too small or too large, or a Backbone with taps would
+            have to update its BatchNorm statistics, which is not possible.
 
     Example::
 
@@ -45,7 +46,7 @@ class GradualUnfreeze(keras.callbacks.Callback):
         self.stages = len(backbone.stages) if stages is None else stages
         if every < 1 or not 1 <= self.stages <= len(backbone.stages):
             raise ValueError(
-                f"Expected every of at least 1 and stages from 1 to {len(backbone.stages)}. "
+                f"Expected every >= 1 and 1 <= stages <= {len(backbone.stages)}. "
                 f"Received: every={every}, stages={stages}"
             )
         if self.stages == len(backbone.stages) and backbone.taps and backbone.batch_norm == "auto":
@@ -61,7 +62,8 @@ class GradualUnfreeze(keras.callbacks.Callback):
             return
         self.unfrozen = wanted
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says to compile again, as is done next
+            # The warning asks to compile again; the lines below do the same.
+            warnings.simplefilter("ignore")
             self.backbone.unfreeze(wanted)
         self.model.optimizer = self.optimizer()
         self.model.optimizer.build(self.model.trainable_variables)

@@ -3,12 +3,12 @@
 Both are judged on examples that neither was fitted on, and the tuned model is chosen only for a
 gain that is more than chance.
 
-Where there are at least 300 validation examples, they are halved. The epoch, how far to go from the
-first to the tuned weights, and whether to average with the frozen model are picked for one half on
-the other half. With fewer validation examples, or where groups can't be halved, there are three
-folds: each judges a model that was fitted on the two others, with what was picked on these.
-How many stages train, and how fast, is picked on examples that judge nothing (see
-`Plan.for_picking`).
+Where there are at least 300 validation examples, they are halved. Each half picks, for the other
+half, the epoch, how far to go from the first to the tuned weights, and whether to average with the
+frozen model. With fewer validation examples, or where groups can't be halved, train is divided into
+three folds. Each fold judges a model that was fitted without it, and the other folds pick for it.
+How many stages train, and how fast, is picked on examples that judge nothing, such as the first of
+three folds (see `Plan.for_picking`).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ NUMBERS = {2: "two", 3: "three"}
 # 3 points or more.
 ENOUGH = 300
 SHARE = 5  # without a validation part one example in five of train is held out
-# Shares of the way from the frozen weights to the tuned ones (WiSE-FT, Wortsman 2022).
+# Shares of the way from the first weights to the tuned ones (WiSE-FT, Wortsman 2022).
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -35,15 +35,13 @@ STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 class Plan:
     """Which examples models are fitted on, and which ones judge them.
 
-    folds: (positions to fit on, positions to judge); one, or up to three that judge every example
-        once.
+    folds: (positions to fit on, positions to judge): one split, or two or three folds of train.
     groups: indices into the judged examples of all folds, one fold after the other. What is picked
         for a group is picked on the others.
-    everything: positions of all training examples. A final model that is fitted anew is fitted on
-        them.
+    everything: positions of all training examples. The final model is fitted on all of them.
     taken: whether the examples that judge were taken from train, because the user has given no
         validation part.
-    first: whether the folds are all that were made; False where one of them was used to pick.
+    first: False if the first fold was used for picking, and removed.
     """
 
     folds: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -90,11 +88,12 @@ class Plan:
 def plan(examples: Examples, seed: int) -> Plan:
     """Plan how models are judged.
 
-    They are judged on the validation part, or on a fifth of train where there is none. Where these
-    are fewer than 300, three folds of train judge instead.
+    They are judged on the validation part, or on a fifth of train where there is none. With fewer
+    than 300 of these, or if they can't be halved evenly, three folds of train judge instead. A
+    validation part that was given does not judge then.
 
     Raises:
-        TuningError: too few classes have two training examples.
+        TuningError: there are too few training examples to make two folds.
     """
     train, validation = examples.where("train"), examples.where("validation")
     taken = not len(validation)
@@ -135,7 +134,7 @@ def plan(examples: Examples, seed: int) -> Plan:
         raise TuningError(
             f"{len(train)} training images, too few {what} per class: frozen and tuned can't be "
             "compared on examples that neither was fitted on. "
-            f"Expected at least two {what} of each class. Use the recipe frozen."
+            f"Add {what} to each class, or use the recipe frozen."
         )
     ends = np.cumsum([0, *(len(held) for _, held in split)])
     return Plan(
@@ -158,7 +157,7 @@ class Verdict:
     weight: weight of the tuned model in the mean with the frozen one; 1 is the tuned model alone.
     loss_gain, loss_error: how much smaller its log loss is, and the standard error of that.
     late: the time was up before the final tuned model was trained.
-    cut: the time was up before the comparison was done, so that it says little.
+    cut: the time was up when the comparison ended, so trainings may have been cut short.
     """
 
     gain: float
@@ -213,14 +212,15 @@ class Verdict:
             )
         if self.cut:
             return (
-                f"Chosen: the frozen model. {figures}, but the time was up before tuning was done, "
-                "so this says little. Give it more with --time-limit."
+                f"Chosen: the frozen model. {figures}, but the time was up by then, and trainings "
+                "may have been cut short. Allow more minutes with --time-limit."
             )
         if not self.error:
             return f"Chosen: the frozen model. {figures}: no gain at all."
         return (
             f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, "
-            f"{200 * self.error:.1f} points here, to be more than chance."
+            f"{200 * self.error:.1f} points here; or the log loss must be as clearly smaller, and "
+            "the accuracy not lower."
         )
 
 
@@ -230,7 +230,7 @@ def verdict(
     """Compare the outputs [n, K] of both models on the judged examples, whose targets are `truth`.
 
     Both standard errors are those that hold where there is no difference (see `chance_error`). They
-    are a little above those of `paired`, so that three examples are too few to decide.
+    are slightly larger than those of `paired`; three examples alone can never decide.
     """
     scores, before = task.scores(tuned, truth), task.scores(frozen, truth)
     losses, losses_before = task.losses(tuned, truth), task.losses(frozen, truth)
@@ -247,9 +247,7 @@ def verdict(
 
 
 def interpolate_weights(
-    frozen: Sequence[np.ndarray], tuned: Sequence[np.ndarray], share: float
+    first: Sequence[np.ndarray], last: Sequence[np.ndarray], share: float
 ) -> list[np.ndarray]:
-    """Return weights on the straight line from frozen (0) to tuned (1)."""
-    return [
-        ((1 - share) * a + share * b).astype(a.dtype) for a, b in zip(frozen, tuned, strict=True)
-    ]
+    """Return weights on the straight line from `first` (0) to `last` (1)."""
+    return [((1 - share) * a + share * b).astype(a.dtype) for a, b in zip(first, last, strict=True)]

@@ -49,8 +49,8 @@ def from_examples(
     service, training images are read, decoded and augmented there.
 
     Raises:
-        DataError: the service would have to read images that are no files, or that TensorFlow can't
-            decode.
+        DataError: the service can't read some images, because they are not files or TensorFlow
+            can't decode them.
     """
     examples = features.examples
     return InputSource(
@@ -96,7 +96,7 @@ class InputSource:
 
     @property
     def inputs(self) -> str:
-        """What the inputs are, for people."""
+        """Name of the inputs, for logs and reports."""
         return " ".join(["pixels", *self.augment])
 
     @property
@@ -111,7 +111,7 @@ class InputSource:
 
     @cached_property
     def seen(self) -> np.ndarray:
-        """Positions of the images that are used again and again: all but those of test."""
+        """Positions of all images that are not in the test part: only these are kept in memory."""
         return np.flatnonzero(np.array(self.examples.splits) != "test")
 
     @cached_property
@@ -122,13 +122,13 @@ class InputSource:
 
     @property
     def fits(self) -> bool:
-        """Whether these images can be kept in memory."""
+        """Whether the images at `seen` fit into `IN_MEMORY` bytes."""
         values = len(self.seen) * math.prod(self.decoder.takes.shape)
         return values * self.packed.itemsize <= IN_MEMORY
 
     @cached_property
     def decoded(self) -> tf.Tensor:
-        """These images as they are kept in memory, so that no epoch decodes them again."""
+        """The images at `seen`, kept in memory so that no epoch decodes them again."""
         return decode(self.decoder, self.seen, self.packed)
 
     def read_at(self, rows: np.ndarray) -> tf.data.Dataset:
@@ -234,11 +234,11 @@ def files_of(examples: Examples) -> tuple[str, ...]:
     """Return the paths of the images, for machines that read them by themselves.
 
     Raises:
-        DataError: there are images that are no files, or that TensorFlow can't decode.
+        DataError: some images are not files, or TensorFlow can't decode them.
     """
     if examples.paths is None:
         raise DataError(
-            f"--data-service reads image files, and {examples.source} has no files. "
+            f"--data-service needs image files on disk, and {examples.source} has none. "
             "Leave out --data-service, or use a folder of class folders or a .csv table."
         )
     if odd := [file for file, path in zip(examples.files, examples.paths, strict=True) if not path]:

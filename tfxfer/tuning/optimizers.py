@@ -1,4 +1,4 @@
-"""Learning rates by stage, a schedule, and a pull of the weights back to where they started.
+"""Learning rates by stage, a schedule, and a penalty that keeps weights near their first values.
 
 All of them are ordinary Keras optimizers and regularizers.
 """
@@ -11,7 +11,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-# If the backbone is imported first, Keras imports this file before that import is complete.
+# The import of Keras imports this file, too (see tfxfer/__init__.py). That may happen while
+# tfxfer.backbone is still being imported, and has no Backbone yet.
 if TYPE_CHECKING:
     from tfxfer.backbone import Backbone
 
@@ -37,17 +38,17 @@ def layerwise(
     `with_factors(YourOptimizer)` before `keras.models.load_model` in a new process.
 
     Args:
-        optimizer: a new Keras optimizer, or the class of one, your own included. It is copied by
-            its `get_config` and not changed.
+        optimizer: a new Keras optimizer, or the class of one, your own included. It is not
+            changed: a copy is made from its `get_config()`.
         decay: above 0, at most 1.
         backbone: the layer whose stages get these rates; its weights are found again by their
             names after saving and cloning.
-        base: for a class only: learning rate of the last stage, a number or a Keras schedule. An
-            optimizer brings its own.
+        base: learning rate of the last stage, a number or a Keras schedule. Only with a class; an
+            optimizer already has its learning rate.
         options: for a class only: arguments of the optimizer, such as momentum=0.9.
 
     Raises:
-        TypeError: `optimizer` is no Keras optimizer and no class of one, or it can't be copied.
+        TypeError: `optimizer` is neither a Keras optimizer nor a class of one, or can't be copied.
         ValueError: the decay is wrong, a rate is missing or given twice, or the optimizer was used
             before, has rates by stage already, or wraps others.
 
@@ -111,7 +112,7 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def holds_optimizers(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether an optimizer has others as attributes, or in a list that is one."""
+    """Whether an optimizer has others as attributes, or in a list or tuple that is an attribute."""
     for value in vars(optimizer).values():
         values = value if isinstance(value, (list, tuple)) else (value,)
         if any(isinstance(each, keras.optimizers.Optimizer) for each in values):
@@ -157,15 +158,15 @@ def copy_with_factors(
 
 @cache
 def with_factors(optimizer: Any) -> Any:
-    """The class of an optimizer with a factor on the rate of each weight, by its path.
+    """A subclass of an optimizer class, with a factor on the learning rate of each weight.
 
-    Keras finds it from then on, when a model that was compiled with it is loaded. For Keras' own
-    optimizers `import tfxfer` is enough.
+    The factors are given by the weights' paths. The subclass is registered, so that
+    `keras.models.load_model` finds it. For Keras' own optimizers `import tfxfer` is enough.
     """
 
     class Layerwise(optimizer):
         has_factors = True
-        _factor = 1.0  # factor on the rate while the weights of one stage decay
+        _factor = 1.0  # factor on the rate while weight decay is applied to one stage
 
         def __init__(self, *args: Any, factors: dict[str, float] | None = None, **kwargs: Any):
             super().__init__(*args, **kwargs)
@@ -197,8 +198,9 @@ def with_factors(optimizer: Any) -> Any:
 
         def _apply_weight_decay(self, variables):
             # Keras decays all weights at the rate of the whole optimizer, but weights that learn
-            # slowly must decay slowly. Replicas of one process take turns within this loop, so it
-            # must not read from `self` what another replica has just written there.
+            # slowly must decay slowly. Replicas of one process take turns within this loop. They
+            # can share `_factor`, because all of them set the same factors in the same order. But
+            # none may read it to restore it later, since another one may have set it before.
             try:
                 for rate in sorted(set(self._rates)):
                     self._factor = rate
@@ -218,8 +220,8 @@ def with_factors(optimizer: Any) -> Any:
             made = super().from_config(own, *args, **kwargs)
             if not isinstance(made, cls):
                 raise TypeError(
-                    f"{optimizer.__name__}.from_config makes a {type(made).__name__}, whatever "
-                    f"class it is called on. Return cls(...)"
+                    f"{optimizer.__name__}.from_config ignores the class that it is called on, and "
+                    f"makes a {type(made).__name__}. It must return cls(**config)"
                 )
             made.factors = dict(factors)
             return made

@@ -18,9 +18,9 @@ from tfxfer.tuning.setting import Fold, Routine, Setting, prepare_fold, train_be
 from tfxfer.tuning.source import Source
 
 LOG = logging.getLogger(__name__)
-SHORT = 2  # a setting is tried for the epochs of a training divided by this number
-# More epochs and altered copies are tried only where so many stages train or fewer: with 9 stages
-# of EfficientNet-Lite0 an epoch takes two and a half times as long as with 5.
+SHORT = 2  # a trial has 1 / SHORT of the epochs of a full training
+# More epochs and altered copies are tried only if at most so many stages train: with 9 stages of
+# EfficientNet-Lite0 an epoch takes two and a half times as long as with 5.
 CHEAP = 5
 TIMED = 2  # steps that run to measure the time of the last one: the first may wait for data
 
@@ -36,10 +36,11 @@ def pick_setting(
     """Pick the best learning rate for the fewest stages, then add stages as long as they help.
 
     Where no more than 5 stages train, twice as many epochs and altered copies of the photos are
-    tried as well. Each setting is trained for a short while, and judged by the log loss on examples
-    that do not judge again: those of the first fold, or with one split only, a fifth of what it
-    trains on. The whole network goes on from the best of these settings, in a first, short training
-    (see `Routine.look`).
+    tried as well. Each setting is trained briefly, and judged by the log loss on examples that are
+    not used in the verdict: those of the first fold or, with one split, a fifth of its training
+    examples. With two folds, or one example a class, none are left for that, and the first setting
+    is returned untried. The whole network starts from the weights of the best setting, and is
+    trained briefly, too (see `Routine.look`).
 
     Returns:
         The setting, and the plan without the examples that picked it.
@@ -70,8 +71,8 @@ def pick_setting(
     )
     LOG.info(trials.costs.said(settings, rates, len(seen), trials.epochs))
     LOG.info(
-        f"Trained for {trials.epochs} of {routine.epochs} epochs on {len(seen):,} photos, to "
-        "choose how:"
+        f"Short trainings ({trials.epochs} of {routine.epochs} epochs, {len(seen):,} photos), to "
+        "find out how to train:"
     )
     best = try_rates(trials, first, rates)
     depths = [one for one in settings[1:] if one.source.unfreeze != "all"]
@@ -81,7 +82,7 @@ def pick_setting(
     for setting in settings[1 + len(depths) :]:
         best = try_whole_network(trials, best, setting)
     if routine.late():
-        LOG.info("the time was up before everything was tried")
+        LOG.info("no time was left to try more")
     LOG.info("chosen: %s", best)
     routine.keep_models_of(best.before or best)
     return best, plan
@@ -97,7 +98,7 @@ def measure_seconds(
 ) -> dict[Source, float]:
     """Measure how many seconds each source takes for an image that is trained on once.
 
-    The whole network needs the memory of all other models, so it is measured first, and alone.
+    If the whole network is among them, only one model is in memory at a time, and it comes first.
     """
     LOG.info("Measuring how long training takes")
     seconds: dict[Source, float] = {}
@@ -132,7 +133,7 @@ class Trials:
     losses: dict[Setting, float] = field(default_factory=dict)
 
     def run(self, setting: Setting) -> float:
-        """Train for a short while; returns the log loss on held-out examples."""
+        """Train briefly, and return the log loss on held-out examples."""
         LOG.info("Trying %s", setting)
         routine, epochs, weights = self.routine, self.epochs * setting.times, None
         before = setting.before
@@ -164,11 +165,11 @@ class Trials:
         """Whether there is time to try a setting, and then to train it in full: `Costs.fits`."""
         if self.costs.fits(setting, count, more):
             return True
-        LOG.info("not tried, for there is no time for it: %s", setting)
+        LOG.info("no time to try: %s", setting)
         return False
 
     def better_of(self, best: Setting, other: Setting) -> Setting:
-        """Try a setting; returns it where its loss is smaller than that of the best so far."""
+        """Try a setting, and return it or the best so far, whichever has the smaller loss."""
         return other if self.run(other) < self.losses[best] else best
 
 
@@ -220,7 +221,7 @@ def try_views(trials: Trials, best: Setting) -> Setting:
 
 
 def try_whole_network(trials: Trials, best: Setting, setting: Setting) -> Setting:
-    """Take a first look at the whole network, which goes on from the best setting so far."""
+    """Train the whole network briefly, starting from the weights of the best setting so far."""
     routine, whole = trials.routine, setting.further(best)
     if not trials.has_time_for(whole, len(trials.seen) * routine.look(len(trials.seen))):
         return best
@@ -245,7 +246,7 @@ def can_last_longer(setting: Setting, routine: Routine) -> bool:
 def seconds_of_an_example(fold: Fold) -> float:
     """Measure how many seconds one step takes for each of its images.
 
-    The step has run before, so the time to build it is not measured.
+    The step was traced earlier, so tracing is not part of the measured time.
     """
     source, routine, clock = fold.setting.source, fold.routine, Clock()
     batches = source.batches(fold.seen, fold.size, routine.seed, routine.strategy)(0, 0)
@@ -297,7 +298,7 @@ class Costs:
         return sum(self.training(setting, count) for count in sizes)
 
     def longest(self, setting: Setting) -> Setting:
-        """Return the setting with the largest number of epochs that is tried."""
+        """Return the setting with twice the epochs if that is tried, else the setting itself."""
         return replace(setting, times=2) if can_last_longer(setting, self.routine) else setting
 
     def tries_of_more(self, setting: Setting, count: int) -> float:
@@ -312,6 +313,7 @@ class Costs:
         """Whether there is time to try a setting on `count` images, and then to train it in full.
 
         Args:
+            count: an image counts once for each epoch.
             more: seconds that something else takes before.
         """
         needed = count * self.seconds[setting.source] + self.judged(setting) + more
@@ -336,8 +338,8 @@ class Costs:
                 ends.append(self.judged(one if before is None else one.further(before)))
         low, high = least, most - self.judged(first) + max(ends)
         return (
-            f"Training takes {describe_seconds(low, high)} on this machine, as it is used now. "
-            "--time-limit ends it earlier."
+            f"Training takes {describe_seconds(low, high)} on this machine if it stays as busy as "
+            "it is now. Use --time-limit to stop it earlier."
         )
 
 

@@ -1,4 +1,7 @@
-"""One training of a fold: the stages that train, the learning rate, and the head it starts from."""
+"""What trains and how fast, how all trainings are run, and one model that is ready to train.
+
+These are `Setting`, `Routine` and `Fold`.
+"""
 
 import logging
 import math
@@ -37,7 +40,9 @@ LOG = logging.getLogger(__name__)
 EPOCHS = 6, 20  # the fewest and the most epochs of a training, where the user does not say
 ENOUGH_STEPS = 200  # after so many steps, more epochs than the fewest gain little
 FURTHER = 1 / 3  # factor of the learning rate where training goes on with all stages
-LOOK = 2, 40  # fewest epochs and fewest steps of a first, short training of the whole network
+# A first look at the whole network takes at least so many epochs and steps, but no more than half
+# of the epochs.
+LOOK = 2, 40
 # Factor of the learning rate from each stage to the one before it: with 0.75 the first of 16 stages
 # would have 1 % of the last one's rate.
 DECAY = 0.9
@@ -45,10 +50,11 @@ WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
 
 
 def epochs_for(count: int, batch_size: int, views: int = 0) -> int:
-    """Return how many epochs a training has by default: with fewer images each is seen more often.
+    """Return the default number of epochs: the fewer images there are, the more epochs.
 
     Args:
-        views: augmented views of each image, which take turns with the images themselves.
+        views: number of altered copies of each image. An epoch uses the images themselves or one
+            set of copies.
     """
     fewest, most = EPOCHS
     needed = math.ceil(ENOUGH_STEPS * batch_size / max(count, 1))
@@ -61,7 +67,7 @@ class Setting:
 
     unfreeze: arguments of `Backbone.unfreeze`, one for each of the trainings in a row.
     rate: the learning rate of the last stage.
-    times: factor by which the epochs of `Routine` are multiplied.
+    times: factor by which the epochs of `Routine` are multiplied. Not used if `before` is set.
     before: the setting that trains fewer stages first. This training begins with its result.
     """
 
@@ -90,9 +96,9 @@ class Setting:
         return name if self.before is None else f"{self.before.name}-{name}"
 
     def further(self, before: "Setting") -> "Setting":
-        """Return this setting, with training that begins with the result of another one.
+        """Return a copy of this setting that starts from the weights that another one has trained.
 
-        The learning rate is lower, because that result is close to the goal already.
+        The learning rate is lower, because these weights are already well trained.
         """
         return replace(self, rate=before.rate * FURTHER, before=before, times=1)
 
@@ -102,7 +108,7 @@ class Routine:
     """How each training is done.
 
     epochs, longest: the epochs of a training, and the largest number of epochs that is tried.
-    made: the first fold of each source, whose model the other ones use.
+    made: for each source, the first fold that was prepared; later folds reuse its model.
     """
 
     epochs: int
@@ -122,14 +128,14 @@ class Routine:
         return max(1, self.epochs // 2)
 
     def keep_models_of(self, setting: Setting | None) -> None:
-        """Delete all models but those of a setting."""
+        """Forget the models of all sources but the one of a setting; with None, of all sources."""
         for source in list(self.made):
             if setting is None or source != setting.source:
                 del self.made[source]
         memory.give_back()
 
     def look(self, count: int) -> int:
-        """Return the epochs of a first, short training of the whole network."""
+        """Return the epochs of a first look at the whole network."""
         epochs, steps = LOOK
         return min(self.fewer, max(epochs, math.ceil(steps * self.batch_size / count)))
 
@@ -138,7 +144,10 @@ class Routine:
         return broadcast_from_chief(self.strategy, lambda: time.monotonic() > self.until)
 
     def shared(self, epochs: int, phases: int) -> list[int]:
-        """Divide epochs among trainings in a row: one at least, and more for the last ones."""
+        """Divide epochs among trainings in a row; the last ones get the remainder.
+
+        Each gets at least one, so the sum may be larger.
+        """
         return [max(1, epochs // phases + (i >= phases - epochs % phases)) for i in range(phases)]
 
 
@@ -148,7 +157,7 @@ class Fold:
 
     seen, held: positions of the examples that it trains on, and of those that it is judged on.
     start: the state that training begins from, see `training.prepare_training`.
-    size: images of a step; a batch may be several steps.
+    size: images that are computed at once; the gradients of several such steps add up to one batch.
     """
 
     setting: Setting
@@ -163,7 +172,7 @@ class Fold:
 
     @property
     def first(self) -> list[np.ndarray]:
-        """The weights that training starts from: the frozen model's."""
+        """The weights that training starts from."""
         start = {
             id(variable): value
             for variable, value in zip(self.model.variables, self.start, strict=False)
@@ -203,7 +212,7 @@ class Fold:
         return self.setting.source.answers(self.model, self.held, self.routine.batch_size)
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
-        """Return logits [steps, n, C] with weights on the way from the frozen ones to these."""
+        """Return logits [shares, n, C] with weights between the first ones and these."""
         LOG.info("Judging the training on held-out photos")
         return np.stack(
             [self.logits(interpolate_weights(self.first, weights, share)) for share in self.shares]
@@ -213,10 +222,10 @@ class Fold:
 def prepare_fold(
     setting: Setting, routine: Routine, fitted: Fitted, seen: np.ndarray, held: np.ndarray
 ) -> Fold:
-    """Return a model with a fitted head, ready for the first of its trainings.
+    """Return a fold whose model is built and compiled for the first of its trainings.
 
-    Folds of one source share their model, because to trace a step takes seconds, and 0.3 GB of
-    memory.
+    Folds of one source share their model, because tracing one training step takes seconds and
+    0.3 GB of memory.
     """
     if (made := routine.made.get(setting.source)) is not None:
         fresh = [variable.numpy() for variable in setting.source.build(fitted)[0].variables]
@@ -265,17 +274,18 @@ def train_before(
     epochs: int | None = None,
     level: int = logging.INFO,
 ) -> list[np.ndarray] | None:
-    """Train the setting before, and return its weights as those of a model from pixels.
+    """Train `setting.before`, and return the weights of the whole model, from pixels, after that.
 
-    Two models take much memory, so this comes before `prepare_fold`, and `Routine.keep_models_of`
-    between.
+    Two models take much memory, so call this first, then `Routine.keep_models_of`, and then
+    `prepare_fold`.
 
     Args:
-        name: name of that training's checkpoints. Where it is finished, it is not done again.
-        epochs: epochs of that training; by default as many as its setting has.
+        name: how the names of its checkpoint folders begin. If the training is finished there, it
+            is not done again.
+        epochs: its epochs; by default as many as its setting has.
 
     Returns:
-        The weights, or None where no setting comes before, or where there is no time for it.
+        The weights, or None if `setting.before` is None or there is no time for it.
     """
     before = setting.before
     if before is None or routine.late():
@@ -295,7 +305,7 @@ def compile_for_stages(
     seen: np.ndarray,
     unfreeze: int | str,
 ) -> list[np.ndarray]:
-    """Compile for one training; returns the state to start from."""
+    """Compile for one training, and return the state to start from."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning asks to compile again, which is done below
         backbone.unfreeze(unfreeze)
@@ -327,7 +337,8 @@ def train_fold(
 ) -> Trained:
     """Train one fold's model from its start.
 
-    Several trainings in a row share the epochs, and only the last one is watched.
+    If there are several trainings in a row, `epochs` are divided among them, and only the last one
+    uses `held_out`.
 
     Args:
         stop: the epoch after which to stop; the last training is then shorter.
@@ -335,7 +346,7 @@ def train_fold(
     memory.give_back()
     routine, setting, start, done = fold.routine, fold.setting, fold.start, 0
     history: History = ()
-    every = setting.source.batches(fold.seen, fold.size, routine.seed, routine.strategy)
+    batches = setting.source.batches(fold.seen, fold.size, routine.seed, routine.strategy)
     phases = len(setting.unfreeze)
     shared = routine.shared(epochs, phases)
     if stop is not None:
@@ -358,7 +369,7 @@ def train_fold(
             )
         result = train(
             fold.model,
-            partial(call_later, every, done),
+            partial(call_later, batches, done),
             math.ceil(len(fold.seen) / fold.size),
             start=start,
             examples=len(fold.seen),
@@ -379,7 +390,7 @@ def train_fold(
 
 
 def call_later(function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any) -> Any:
-    """Call a function of an epoch, counted from the start of the first of several trainings.
+    """Call `function` with the number of an epoch, counted over all trainings in a row.
 
     Args:
         done: how many epochs earlier trainings have done.

@@ -24,13 +24,13 @@ class Source(Protocol):
     """What is trained, and on what.
 
     task: what an answer is.
-    inputs: a text for logs and reports: what the inputs are.
+    inputs: name of the inputs, for logs and reports.
     unfreeze: argument of `Backbone.unfreeze`: which stages train.
-    at_once: how many images a CPU trains on at once; a batch is made of several such pieces.
+    at_once: how many images a CPU trains on at once; a larger batch is divided into such pieces.
     views: how many altered copies each image has; the epochs use these and the image in turn.
-    more_views: computes altered copies, and returns the same source with them; None where that is
-        not tried.
-    seconds_of_views: measures how long that takes.
+    more_views: a function that computes altered copies and returns a new source that uses them;
+        None where none are tried.
+    seconds_of_views: a function that estimates how many seconds that takes.
     """
 
     @property
@@ -72,7 +72,9 @@ class Source(Protocol):
         """Return a model's outputs, float64 [n, K], computed by all replicas."""
 
     def finish(self, model: keras.Model, fitted: Fitted) -> keras.Model:
-        """Return a trained model as a model that takes pixels, outside any strategy.
+        """Return a trained model as an ordinary Keras model that takes pixels.
+
+        It belongs to no strategy.
 
         Args:
             model: a model that `build` made, with what it has learnt.
@@ -87,12 +89,14 @@ class Source(Protocol):
         share: float,
         mirror: bool,
     ) -> keras.Model:
-        """Return the sum of a trained and of the frozen model as one model from pixels.
+        """Return one model, from pixels, with the logits share * trained + frozen.
+
+        It predicts with a mean of both models, because the caller has scaled the frozen head.
 
         Args:
             model, fitted: as for `finish`.
             frozen: head of the frozen model.
-            share: the trained model's logits are multiplied by it.
+            share: factor of the trained model's logits.
             mirror: whether the frozen head sees the mean of an image and its mirror image.
         """
 
@@ -128,8 +132,8 @@ def features_of_both(
         keras.layers.Concatenate(name=name)([tuned, *parts])
         for name, parts in zip(names, sides, strict=False)
     ]
-    # Both rows have the same tuned features, so the mean keeps these. An int8 export looks for such
-    # a mean.
+    # The tuned columns are equal in both rows, so the mean does not change them. The int8 export
+    # looks for such an Average layer.
     return keras.layers.Average(name="both_sides")(rows) if len(rows) > 1 else rows[0]
 
 

@@ -1,4 +1,4 @@
-"""Train with Keras' own `fit`, epoch by epoch, so that a kill at any moment changes no result.
+"""Train with Keras' own `fit`, epoch by epoch. After a kill it can go on, with the same result.
 
 A checkpoint holds all that decides the next step: the weights, the optimizer, the seeds of dropout,
 the metrics, the place in the data, the learning rate, and the best weights so far. The data depend
@@ -28,18 +28,18 @@ from tfxfer.tuning.optimizers import warm_up_cosine
 
 LOG = logging.getLogger(__name__)
 EVERY = 30.0  # seconds between checkpoints
-# Steps after which several workers ask each other whether to keep a state: to ask takes a
+# Several workers agree on whether to save a state only after so many steps, because that takes a
 # millisecond.
 ASK = 8
-# How often a training whose loss is not finite starts again from its last good epoch, and the
-# factor of its learning rate each time.
+# If the loss is not finite: how many times to go back to the beginning of the epoch, and by what to
+# multiply the learning rate each time.
 RETREATS, SLOWER = 3, 0.3
 
 History = tuple[dict[str, float], ...]  # the figures of each epoch
 # (number of an epoch that is done, its figures)
 Show = Callable[[int, dict[str, float]], None]
-# (epoch, number of batches that are done) -> the other batches, (inputs, codes of the task), which
-# are divided as by `workers.make_batches`
+# (epoch, batches that are done) -> the remaining batches, each (inputs, codes of the task), as
+# `workers.make_batches` makes them
 Batches = Callable[[int, int], Any]
 Answers = Callable[[keras.Model], np.ndarray]  # a model -> its outputs, float64 [n, K]
 
@@ -49,10 +49,10 @@ class HeldOut:
     """Held-out examples on which a training is watched.
 
     answers: a model -> its outputs for them.
-    targets: what the task makes of their labels.
+    targets: their labels, as `Task.losses` takes them.
     watch: groups of positions among them. For each group the weights of the epoch with the smallest
         loss are kept.
-    patience: epochs without a smaller loss of any group after which training stops.
+    patience: training stops after so many epochs in which no group had a new smallest loss.
     """
 
     answers: Answers
@@ -88,8 +88,8 @@ def prepare_training(
 ) -> list[np.ndarray]:
     """Compile a model, build all that `fit` would build, and return the state to start from.
 
-    That is the values of `training_variables` before any step. A step is traced by `fit` itself:
-    another one, traced by `train_on_batch`, would take as much time and memory again.
+    That is the values of `training_variables` before any step. The step is built by running `fit`:
+    `train_on_batch` would trace a second one, with the same time and memory again.
 
     Args:
         batches: data set as for `fit`; one of its batches is trained on.
@@ -133,14 +133,14 @@ def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
 
 @dataclass
 class TrainingState:
-    """How far a training is, besides the variables of its model.
+    """The progress of a training; the variables of its model are kept apart.
 
-    saved: how often it was kept on disk.
+    saved: number of checkpoints written so far.
     epoch: epochs that are done.
     step: steps of the next epoch that are done.
     scale: factor of the learning rate, below 1 after a loss that was not finite.
     retreats: how often that happened.
-    stale: epochs since the loss of any group was smaller than ever before.
+    stale: epochs since any group had a new smallest loss.
     done: whether the training has ended.
     history: the figures of each epoch.
     best: the smallest loss of each group that is watched.
@@ -201,18 +201,19 @@ def train(
 ) -> Trained:
     """Train from `start` on batches, at a rate with a warm-up and a cosine decay.
 
-    Training goes on from the checkpoint in `folder`, and returns at once where that is finished.
+    It goes on from the checkpoint in `folder`; if that is complete, nothing is trained.
 
     Args:
         start: the state to start from, see `prepare_training`.
         steps, examples: batches and images in an epoch.
         rate: the largest learning rate.
-        until: value of time.monotonic() after which training ends with its epoch.
+        until: training stops at the end of the first epoch that ends after this value of
+            time.monotonic().
         level: logging level of its lines.
         show: called with each epoch's figures, for TensorBoard.
 
     Raises:
-        TuningError: the loss is not finite, again and again.
+        TuningError: the loss is still not finite after three smaller learning rates.
         Preempted: a SIGTERM came; the state is kept.
     """
     variables, strategy = training_variables(model), model.distribute_strategy
@@ -257,11 +258,11 @@ def train(
         if late and state.epoch < epochs:
             LOG.log(level, "the time is up: training stops here")
         if stale and state.epoch < epochs:
-            halves = ", nor on a half of them that is watched," if len(groups) > 1 else ""
+            halves = ", neither on all of them nor on a half" if len(groups) > 1 else ""
             LOG.log(
                 level,
-                f"no smaller loss on held-out examples{halves} for {state.stale} epochs: "
-                "training stops here",
+                f"training stops here: for {state.stale} epochs the loss on held-out photos has "
+                f"not become smaller{halves}",
             )
         state.done = late or stale or state.epoch == epochs
         if state.done:
@@ -280,7 +281,7 @@ def values_of(variables: Sequence[Any]) -> list[np.ndarray]:
 def fit_epoch(
     model: keras.Model, batches: Batches, steps: int, *, state: TrainingState, keeper: "Keeper"
 ) -> dict[str, float]:
-    """Train on what is left of an epoch; returns its loss and its score."""
+    """Train on what is left of an epoch, and return its loss and its score."""
     left = steps_option(model.distribute_strategy, steps - state.step)
     with memory.forgotten_gradients():
         done = model.fit(
@@ -314,8 +315,8 @@ def retreat(state: TrainingState, variables: Sequence[Any], rate: float, *, leve
     state.retreats += 1
     if state.retreats > RETREATS:
         raise TuningError(
-            f"the loss is not finite at a learning rate of {rate:g}, "
-            f"nor at {rate * state.scale / SLOWER:.1g}. Try --learning-rate {rate / 100:g}."
+            f"the loss is not finite at a learning rate of {rate:g}, nor after that was lowered to "
+            f"{rate * state.scale / SLOWER:.2g}. Try --learning-rate {rate / 100:g}."
         )
     LOG.log(
         level,
@@ -341,7 +342,7 @@ def describe_epoch(state: TrainingState, epochs: int, examples: int, *, speed: f
 def watch_epoch(model: keras.Model, held_out: HeldOut, state: TrainingState) -> dict[str, float]:
     """Return loss and score on held-out examples, and keep the best weights.
 
-    They are kept for each group whose loss is smaller than ever before.
+    They are kept for each group that has a new smallest loss.
     """
     task, outputs = held_out.task, held_out.answers(model)
     losses = task.losses(outputs, held_out.targets)
