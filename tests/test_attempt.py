@@ -120,7 +120,8 @@ class Careless(Run):
                 path.write_bytes(b"no photo any more")
 
 
-@pytest.mark.parametrize("skip", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("skip", [True, False])
 def test_photos_that_vanish_after_the_head_do_not_stop_the_run(
     skip, photos, tiny_savedmodel, tmp_path
 ):

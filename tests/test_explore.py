@@ -138,6 +138,7 @@ def test_vectors_need_a_place(photos, tiny_savedmodel, tmp_path):
     features = tfxfer.features.extract(
         tfxfer.data.load(str(photos)),
         tfxfer.Backbone(tiny_savedmodel, trainable=False, value_range=(0, 1)).prefix(1),
+        cache=tfxfer.Cache(tmp_path / "cache"),
         progress=False,
     )
     with pytest.raises(TfxferError, match="missing"):

@@ -20,7 +20,7 @@ WAYS = {
     "2 workers": (2, "multiworker"),
     "3 workers": (3, "multiworker"),
 }
-LONG = ("2 CPUs", "3 workers")
+LONG = ("2 CPUs", "2 workers", "3 workers")
 
 
 def processes(count: int, script: str, *words: str) -> list[subprocess.Popen]:
@@ -92,7 +92,8 @@ def test_evaluate_and_predict_give_the_figures_of_all_examples(way, found):
         np.testing.assert_allclose(each["frozen statistics"]["predict"], one["predict"], atol=1e-4)
 
 
-@pytest.mark.parametrize("way", [pytest.param("2 CPUs", marks=pytest.mark.long), "2 workers"])
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["2 CPUs", "2 workers"])
 def test_moving_statistics_are_the_same_for_every_worker_and_near_those_of_one_process(way, found):
     one, mine = (
         found("one")[0]["moving statistics"],

@@ -1292,9 +1292,8 @@ def test_no_final_model_is_kept_that_lacks_what_it_begins_with(world, tmp_path, 
 GRADUAL = ["partial", "--unfreeze", "block1", "--unfreeze-by", "gradual", "--views", "1"]
 
 
-@pytest.mark.parametrize(
-    "options", [["full", "--batch-norm", "train"], pytest.param(GRADUAL, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("options", [["full", "--batch-norm", "train"], GRADUAL])
 def test_recipes_run_to_the_end(options, photos, tiny_savedmodel, tmp_path):
     words = [
         *RUN,

@@ -96,13 +96,14 @@ class Worker:
     def __init__(self, home: str):
         self.home = home
         self.plan = plan_of(home)
-        images = data.find_source(self.plan.source, self.plan.data_dir)
-        if images is None:
+        source = data.find_source(self.plan.source, self.plan.data_dir)
+        if source is None:
             raise DataError(
                 f"{self.plan.source} is not there on a worker. "
                 "Every worker has to see the images under the same path."
             )
-        self.found, self.position = images, {file: i for i, file in enumerate(images.files)}
+        self.found = source
+        self.position = {file: i for i, file in enumerate(source.files)}
         # An engine takes seconds to start, so the same one serves all lists.
         self.computations = [
             replace(how, start=cache(how.start)) for how in self.plan.computations()

@@ -2,7 +2,7 @@
 
 Only training examples are looked at. Each network is first judged on a sample, by the nearest
 neighbours of each example. The best of these, and the best by published accuracy, are then judged
-by the heads that a run would fit, in cross-validation on all training examples. Methods from papers
+by the first head that a run would try, in cross-validation on all training examples. Methods from papers
 that rank networks without fitting a head, such as LogME and LEEP, did worse in measurements
 (docs/methods.md, "Which network").
 """
@@ -213,7 +213,7 @@ def finalists(tried: Sequence[Tried]) -> list[Tried]:
 
 
 def try_heads(one: Tried, train: Examples, extract: Extractor, *, seed: int) -> Tried:
-    """Judge a network by the heads that a run would choose from."""
+    """Judge a network by the first head that a run would try, which is fitted in closed form."""
     LOG.info("Fitting classifiers on the features of %s", one.name)
     features = extract(train, one.prefix, skip_bad_images=True)
     kept = features.examples
