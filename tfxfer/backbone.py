@@ -92,7 +92,7 @@ class Awaited:
         digest: digest of the graphs, see `savedmodel.keep`.
         outline: outline of the network, see `savedmodel.keep`.
         width: width of the layer's output.
-        trust: whether the graphs' operations may reach files, Python and the network.
+        trust: whether the graphs' operations may reach files, Python and the internet.
     """
 
     digest: str
@@ -136,7 +136,7 @@ class Backbone(keras.layers.Layer):
             trains.
         precision: "mixed" computes convolutions and matrix products in bfloat16, for a GPU or a
             TPU; weights and features stay float32.
-        trust: also read graphs that can reach files, Python or the network.
+        trust: also read graphs that can reach files, Python or the internet.
 
     Input shape: float32 [B, H, W, 3] in `value_range`; of another kind of network, what it takes.
 

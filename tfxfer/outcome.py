@@ -379,7 +379,7 @@ def plain_features(examples: Examples, run: Run) -> Features:
         lost = sorted(set(examples.files) - set(features.examples.files))
         raise DataError(
             f"{len(lost):,} of {len(examples):,} images can't be read any more, such as {lost[0]}. "
-            "They were there when the run began."
+            "They were there when the run began. Are they on a drive that was removed?"
         )
     return features
 

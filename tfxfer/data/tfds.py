@@ -21,7 +21,7 @@ def read_tfds(name: str, data_dir: str | PathLike[str] | None) -> Found:
     content.
 
     Raises:
-        DataError: there is no such dataset or no network, or the dataset has no part train, no
+        DataError: there is no such dataset or no internet, or the dataset has no part train, no
             images or no labels.
     """
     builder = _builder(name, data_dir)

@@ -95,7 +95,7 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False, features: bool
     Args:
         folder: the folder of a run, of one version of an export, or of all versions, of which the
             latest is loaded.
-        trust: also load a graph that can reach files, Python or the network.
+        trust: also load a graph that can reach files, Python or the internet.
         features: also answer "features", float32 [B, F], which is what the head sees, where the
             folder is a run and its model has them.
 
