@@ -159,9 +159,11 @@ def test_a_model_whose_gradients_cannot_be_kept_stays_as_it_is():
         np.testing.assert_array_equal(value, variable.numpy())
 
 
-def test_training_is_no_argument():
-    with pytest.raises(ValueError, match="training"):
-        tfxfer.Backbone(tiny_network(), arguments={"training": True})
+def test_training_is_no_argument(tmp_path):
+    with_map().save(path := tmp_path / "network.keras")
+    for handle in (tiny_network(), path):
+        with pytest.raises(ValueError, match="training"):
+            tfxfer.Backbone(handle, arguments={"training": True})
 
 
 def test_a_keras_file_may_be_named_with_its_hash(tmp_path):

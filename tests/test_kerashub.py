@@ -384,6 +384,51 @@ def test_a_config_that_names_other_code_is_refused(keras_preset, tmp_path):
         tfxfer.Backbone(tmp_path / "preset")
 
 
+def test_what_a_network_is_for_is_known_before_its_weights_are_fetched(tmp_path):
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=8, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4
+    )
+    backbone.save_to_preset(str(tmp_path))
+    (tmp_path / "model.weights.h5").unlink()
+    with pytest.raises(HandleError, match="TextClassifier"):
+        tfxfer.Backbone(tmp_path)
+
+
+def test_a_preset_in_the_home_folder_may_be_named_by_a_tilde(keras_preset, tmp_path, monkeypatch):
+    shutil.copytree(keras_preset, tmp_path / "preset")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tfxfer.Backbone("~/preset", trainable=False).feature_size == 64
+    with pytest.raises(HandleError, match="nobody-of-this-name"):
+        tfxfer.Backbone("~nobody-of-this-name/preset")
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"module": "keras", "class_name": [], "config": {}}', b"\xff"]
+)
+def test_a_config_that_is_no_config_is_one_sentence(keras_preset, tmp_path, content):
+    shutil.copytree(keras_preset, tmp_path / "preset")
+    (tmp_path / "preset" / "config.json").write_bytes(content)
+    with pytest.raises(SavedModelError, match=r"config\.json"):
+        tfxfer.Backbone(tmp_path / "preset")
+
+
+def test_a_preset_without_weights_is_refused(keras_preset, tmp_path):
+    shutil.copytree(keras_preset, tmp_path / "preset")
+    (tmp_path / "preset" / "model.weights.h5").unlink()
+    with pytest.raises(HandleError, match="weights"):
+        tfxfer.Backbone(tmp_path / "preset")
+
+
+def test_a_config_that_asks_for_far_more_than_its_weights_is_refused(keras_preset, tmp_path):
+    shutil.copytree(keras_preset, tmp_path / "preset")
+    path = tmp_path / "preset" / "config.json"
+    config = json.loads(path.read_text())
+    config["config"]["stackwise_num_filters"] = [64, 20_000]
+    path.write_text(json.dumps(config))
+    with pytest.raises(HandleError, match="which is not in the file"):
+        tfxfer.Backbone(tmp_path / "preset")
+
+
 def test_a_damaged_preset_is_named(keras_preset, tmp_path):
     shutil.copytree(keras_preset, tmp_path / "preset")
     (tmp_path / "preset" / "model.weights.h5").write_bytes(b"no weights")

@@ -153,6 +153,8 @@ def test_a_savedmodel_with_signatures_only_extracts_features_but_does_not_train(
     tf.saved_model.save(root, str(tmp_path / "m"), signatures=serve)
     pretrained = savedmodel.read(tmp_path / "m")
     assert pretrained.features == 4 and "signatures only" in pretrained.reason
+    with pytest.raises(SavedModelError, match="momentum"):
+        savedmodel.read(tmp_path / "m", arguments={"momentum": 0.9})
     assert not any(weight.trainable for weight in pretrained.weights)
 
 
