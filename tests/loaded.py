@@ -45,8 +45,11 @@ def tools() -> Path:
 
     Where the system cannot wait for a fork by a file descriptor, it is the folder of the real ones.
     """
-    if not hasattr(os, "pidfd_open"):
-        return Path(sys.executable).parent
+    real = Path(sys.executable).parent
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return real
     folder = Path(tempfile.mkdtemp())
     address = str(folder / "server")
     for name, words in (("python", []), ("tfxfer", ["-m", "tfxfer"])):
