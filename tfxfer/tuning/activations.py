@@ -398,7 +398,6 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
             classes,
             tap_widths=(output.shape[1],),
             head="linear",
-            task=rows.examples.task,
             units=rows.examples.units,
             seed=seed,
         )

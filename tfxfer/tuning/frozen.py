@@ -65,7 +65,6 @@ class Heads:
                 len(part.examples.classes),
                 tap_widths=(part.feature_size,),
                 head="linear",
-                task=part.examples.task,
                 units=part.examples.units,
                 seed=self.seed,
             ).fitted
