@@ -1,6 +1,6 @@
-"""What a network's features show without any training.
+"""Uses of a network's features that need no training.
 
-seen        what a run's model makes of files: features and predictions
+seen        the features and predictions of files
 alike       the files that look most like another
 next_labels which files without a label to label next
 gallery     these as a page of small pictures

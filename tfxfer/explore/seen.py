@@ -1,4 +1,4 @@
-"""What a finished run's model makes of files: features, and predictions."""
+"""Run the model of a finished run on files, for their features and predictions."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ MANY = 100  # from so many files on, progress is shown also where it is quick
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a model makes of files.
+    """The features and predictions of files.
 
     files: those that could be read.
     classes: the names of the predictions' columns.

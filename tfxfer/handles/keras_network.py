@@ -10,7 +10,7 @@ import keras
 
 
 class Check(NamedTuple):
-    """What is done with files that anybody may have written.
+    """Checks of files that anybody may have written.
 
     file: is called with each of them, and raises an error for what could do harm.
     bounded: refuses variables that are together far larger than so many bytes, in a `with` block.
