@@ -1,8 +1,8 @@
 """Everything that tfxfer raises on purpose.
 
     TfxferError                    one sentence: what was found, what was expected, what to try
-     ├── HandleError               a handle leads to no SavedModel: not found, no internet, a damaged
-     │    │                        download
+     ├── HandleError               a handle leads to no SavedModel: not found, no internet, a
+     │    │                        damaged download
      │    └── ArchiveError         an archive that is damaged, too large, or leaves its folder
      ├── SavedModelError           a SavedModel that can't be read, or not in the way that was asked
      │    │                        for
