@@ -159,32 +159,32 @@ def judge(
         ImageError: some files can't be decoded.
     """
     run = open_run(folder)
-    photos = load_labelled(run, data, data_dir)
-    own = "test" in (photos.splits or ())
+    labelled = load_labelled(run, data, data_dir)
+    own = "test" in (labelled.splits or ())
     chosen = [
         i
-        for i, split in enumerate(photos.splits or [""] * len(photos.files))
+        for i, split in enumerate(labelled.splits or [""] * len(labelled.files))
         if split == "test" or not own
     ]
     trained = find_trained_on(run)
     model = open_model(folder, trust=trust)
-    photos, _ = with_plain_names(photos)
-    if unknown := sorted({photos.names[i] for i in chosen} - set(model.classes)):
+    labelled, _ = with_plain_names(labelled)
+    if unknown := sorted({labelled.names[i] for i in chosen} - set(model.classes)):
         raise DataError(
-            f"{photos.source} has classes that the model doesn't know: "
+            f"{labelled.source} has classes that the model doesn't know: "
             f"{', '.join(map(repr, unknown[:SHOWN]))}. "
             f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
         )
     LOG.info(
-        f"{photos.source}: {'the test part' if own else 'all images'}, "
-        f"{len(chosen):,} of {len(photos.files):,}"
+        f"{labelled.source}: {'the test part' if own else 'all images'}, "
+        f"{len(chosen):,} of {len(labelled.files):,}"
     )
-    files = [photos.files[i] for i in chosen]
+    files = [labelled.files[i] for i in chosen]
     damaged: dict[int, str] = {}
     contents: dict[int, str] = {}
 
     def read(i: int) -> bytes:
-        data = photos.read(chosen[i])
+        data = labelled.read(chosen[i])
         contents[i] = hashlib.sha256(data).hexdigest()
         return data
 
@@ -200,7 +200,7 @@ def judge(
             "Repair or remove them."
         )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
-    labels = [model.classes.index(photos.names[i]) for i in chosen]
+    labels = [model.classes.index(labelled.names[i]) for i in chosen]
     first = find_firsts([contents[i] for i in range(len(labels))], labels)
     if known := sum(content in trained for content in contents.values()):
         LOG.info(
@@ -216,7 +216,7 @@ def judge(
         probabilities=probabilities,
         classes=model.classes,
         first=np.isin(np.arange(len(labels)), first),
-        paths=[photos.paths[i] for i in chosen] if photos.paths else (),
+        paths=[labelled.paths[i] for i in chosen] if labelled.paths else (),
     )
 
 
@@ -252,9 +252,9 @@ def load_labelled(
             splits=source.splits,
         )
     kind = run.kind()
-    if (photos := find_source(source, data_dir, judging=True, kind=kind)) is None:
+    if (labelled := find_source(source, data_dir, judging=True, kind=kind)) is None:
         raise no_source(source)
-    return photos
+    return labelled
 
 
 def load_own_examples(
