@@ -252,11 +252,11 @@ def files_of(examples: Examples) -> tuple[str, ...]:
 def decode(decoder: Decoder, rows: np.ndarray, dtype: np.dtype) -> tf.Tensor:
     """Return all images of `rows` as they are kept in memory, [n, H, W, 3]; see `Input.pack`."""
     takes = decoder.takes
-    images = np.empty((len(rows), *takes.shape), dtype)
+    decoded = np.empty((len(rows), *takes.shape), dtype)
     done = 0
     for positions, batch in decoder.batches(rows.tolist(), None):
         packed = takes.pack(tf.constant(batch[: len(positions)]))
-        images[done : done + len(positions)] = packed.numpy()
+        decoded[done : done + len(positions)] = packed.numpy()
         done += len(positions)
     with tf.device("/CPU:0"):
-        return tf.constant(images)
+        return tf.constant(decoded)
