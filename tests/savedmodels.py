@@ -4,6 +4,7 @@ They have a root call, variables, trainable_variables and regularization_losses.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -107,3 +108,16 @@ class ClassTokenAndPositions(keras.layers.Layer):
             )
             + self.positions
         )
+
+
+def moved_by_training(layer: keras.layers.Layer, x: np.ndarray) -> set[str]:
+    """The names of a backbone's weights that training for one step moves."""
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer, keras.layers.Dense(2)])
+    before = [variable.numpy() for variable in layer.weights]
+    model.compile("sgd", "mse")
+    model.fit(x, np.ones((len(x), 2)), verbose=0)
+    return {
+        variable.name
+        for value, variable in zip(before, layer.weights, strict=True)
+        if np.any(value != variable.numpy())
+    }

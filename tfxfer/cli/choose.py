@@ -4,7 +4,14 @@ from typing import Any, get_args
 
 import click
 
-from tfxfer.cli.start import check_data, data_dir_option, room, start_tensorflow, trust_option
+from tfxfer.cli.start import (
+    cache_option,
+    check_data,
+    data_dir_option,
+    room,
+    start_tensorflow,
+    trust_option,
+)
 from tfxfer.cli.terminal import table, to_stderr
 from tfxfer.options import Data
 from tfxfer.process.program import command
@@ -37,11 +44,7 @@ from tfxfer.safety.names import one_line
     show_default=True,
     help="Random seed: for the data split, the sample and cross-validation.",
 )
-@click.option(
-    "--cache",
-    help="Folder that keeps computed features for later runs. By default $TFXFER_CACHE_DIR or "
-    "~/.cache/tfxfer.",
-)
+@cache_option
 @click.option(
     "--task",
     default="classify",

@@ -9,7 +9,9 @@ import click
 
 from tfxfer.cli.start import (
     batch_size_option,
+    cache_option,
     check_data,
+    check_order,
     data_dir_option,
     room,
     start_tensorflow,
@@ -34,11 +36,7 @@ from tfxfer.safety.names import csv_cell, one_line
     show_default=True,
     help="Pretrained network, as for tfxfer run.",
 )
-@click.option(
-    "--cache",
-    help="Folder that keeps computed features for later runs. By default $TFXFER_CACHE_DIR or "
-    "~/.cache/tfxfer.",
-)
+@cache_option
 @click.option(
     "--skip-bad-images",
     is_flag=True,
@@ -145,9 +143,3 @@ def next_labels(
         to_stderr(f"{len(picks):,} photos -> {one_line(str(to))}")
     if page is not None:
         to_stderr(f"Look at {one_line(str(page))}")
-
-
-def check_order(folder: Path, paths: tuple[str, ...], usage: str) -> None:
-    """Refuse a run that is not the first argument."""
-    if not folder.is_dir() and any(Path(path, "settings.json").is_file() for path in paths):
-        raise click.UsageError(f"The run comes first: {usage}.")

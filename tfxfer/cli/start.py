@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def check_data(source: Any, judging: bool = False) -> None:
         room("data").check_source(source, judging)
 
 
+def check_order(folder: Path, paths: Sequence[str], usage: str) -> None:
+    """Refuse a run that is not the first argument."""
+    if not folder.is_dir() and any(Path(path, "settings.json").is_file() for path in paths):
+        raise click.UsageError(f"The run comes first: {usage}.")
+
+
 trust_option = click.option(
     "--trust",
     is_flag=True,
@@ -72,4 +79,9 @@ data_dir_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     help="Folder where TensorFlow Datasets keeps its files, for --data tfds:NAME.",
+)
+cache_option = click.option(
+    "--cache",
+    help="Folder that keeps computed features for later runs. By default $TFXFER_CACHE_DIR or "
+    "~/.cache/tfxfer.",
 )

@@ -8,6 +8,7 @@ import click
 from tfxfer.cli.start import (
     batch_size_option,
     check_data,
+    check_order,
     data_dir_option,
     room,
     start_tensorflow,
@@ -61,8 +62,7 @@ def predict(
     photos.
     """
     form = form or form_of(to)
-    if not folder.is_dir() and any(Path(path, "settings.json").is_file() for path in paths):
-        raise click.UsageError("The run comes first: tfxfer predict RUN photo.jpg.")
+    check_order(folder, paths, "tfxfer predict RUN photo.jpg")
     if form in ("parquet", "xlsx") and to is None:
         raise click.UsageError(f"--format {form} needs --to FILE.")
     files: list[str] = list(paths)

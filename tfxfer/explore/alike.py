@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfxfer.errors import ImageError
 from tfxfer.explore.seen import look_at
 
 
@@ -42,15 +43,24 @@ def find_alike(
         options: `batch_size`, `trust` and `progress`, see `look_at`.
 
     Raises:
-        The errors of `look_at`.
+        ImageError: no file that is asked about, or none that is searched, can be read.
+        The other errors are those of `look_at`.
     """
-    asked = look_at(folder, files, **options)
-    searched = look_at(folder, among, **options)
-    places = [os.path.realpath(file) for file in searched.files]
+    # One look at all of them: the model is loaded once.
+    seen = look_at(folder, [*files, *among], **options)
+    names = [os.fspath(file) for file in files]
+    asked = [seen.files.index(name) for name in names if name in seen.files]
+    searched = np.setdiff1d(np.arange(len(seen.files)), asked)
+    if not (len(asked) and len(searched)):
+        raise ImageError("none of the files to compare can be read")
+    places = {i: os.path.realpath(seen.files[i]) for i in range(len(seen.files))}
     neighbours: list[Neighbour] = []
-    for file, vector in zip(asked.files, asked.vectors, strict=True):
-        cosines = searched.vectors @ vector
-        itself = os.path.realpath(file)
-        order = [i for i in np.argsort(-cosines, kind="stable") if places[i] != itself]
-        neighbours += [Neighbour(file, searched.files[i], float(cosines[i])) for i in order[:count]]
+    for i in asked:
+        cosines = seen.vectors[searched] @ seen.vectors[i]
+        order = searched[np.argsort(-cosines, kind="stable")]
+        similarity = dict(zip(searched, cosines, strict=True))
+        others = [j for j in order if places[j] != places[i]]
+        neighbours += [
+            Neighbour(seen.files[i], seen.files[j], float(similarity[j])) for j in others[:count]
+        ]
     return neighbours

@@ -103,7 +103,7 @@ def without_repeats(seen: Seen, order: Sequence[int], count: int) -> list[int]:
 def write_picks(picks: Sequence[Pick], to: str | os.PathLike[str] | None) -> None:
     """Write a CSV table with an empty column `label`, to a file or to standard output.
 
-    Filled in, it is a table for `tfxfer run` and `tfxfer grow`.
+    Filled in, it is a table for `tfxfer run`.
 
     Raises:
         OSError: the file can't be written.

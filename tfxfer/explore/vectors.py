@@ -11,6 +11,7 @@ from pyarrow import parquet
 from tfxfer.errors import TfxferError
 from tfxfer.features import Features
 from tfxfer.files import replaced
+from tfxfer.serving.formats import valid
 
 ROWS = 4096  # rows in a row group of Parquet
 ENDINGS = (".parquet", ".npz")
@@ -78,8 +79,3 @@ def groups(features: Features, schema: pa.Schema) -> Iterator[pa.Table]:
             pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width),
         ]
         yield pa.Table.from_arrays(columns, schema=schema)
-
-
-def valid(text: str) -> str:
-    """Return a name as valid Unicode, which Parquet requires and a file's name need not be."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -28,7 +28,7 @@ View = Callable[[np.ndarray, Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class Computation:
-    """What to compute: for each view of an image, one row of numbers.
+    """A computation of one row of numbers for each view of an image.
 
     Args:
         keys: cache key of the rows of each view.

@@ -28,10 +28,8 @@ class KerasNetwork:
         preprocess: what is applied to its inputs, in TensorFlow operations. It expects pixels in
             [0, 255].
         size: height and width of the images to use; None if the model itself has a fixed size.
-        output: the name of the output with the features; None if there is only one.
     """
 
     model: keras.Model
     preprocess: Callable
     size: tuple[int, int] | None = None
-    output: str | None = None

@@ -33,6 +33,8 @@ PROCESSOR = "preprocessor_config.json"  # of Transformers
 SIZE = (224, 224)
 # Backbones that give features of images, though KerasHub has no classifier that uses them.
 FEATURES = ("DINOV2Backbone", "DINOV3Backbone")
+# Transformers that always have a class token; others say so in `use_class_token`.
+CLASS_TOKEN = (*FEATURES, "DeiTBackbone")
 
 
 class Prepared(NamedTuple):
@@ -74,7 +76,7 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
     try:
         if not kinds:
             check_kind(get_preset_loader(preset).check_backbone_class(), handle)
-        held = sum(size_of(path) for path in fetch_weights(preset, handle, check))
+        held = sum(path.stat().st_size for path in fetch_weights(preset, handle, check))
         prepared = prepared_as(preset, handle, check)
         options: dict[str, Any] = {} if size is None else {"image_shape": (*size, 3)}
         with check.bounded(WIDENED * held):
@@ -128,11 +130,6 @@ def fetch_weights(preset: str, handle: str, check: Check) -> list[Path]:
             parts = [fetch(preset, name, handle, check) for name in sorted(names)]
             return [part for part in parts if part is not None]
     raise HandleError(f"{handle} has no weights; expected {' or '.join(WEIGHTS)}.")
-
-
-def size_of(path: Path) -> int:
-    """Return the number of bytes of a file."""
-    return path.stat().st_size
 
 
 def fetch(preset: str, name: str, handle: str, check: Check) -> Path | None:
@@ -208,9 +205,7 @@ def with_one_vector(model: keras.Model, handle: str) -> keras.Model:
         )
     if len(output.shape) != 3:
         return model
-    has_class_token = type(model).__name__ in FEATURES or getattr(model, "use_class_token", None)
-    has_class_token = has_class_token or type(model).__name__ == "DeiTBackbone"
-    if has_class_token:
+    if type(model).__name__ in CLASS_TOKEN or getattr(model, "use_class_token", False):
         return keras.Model(model.inputs, output[:, 0], name=model.name)
     mean = keras.layers.GlobalAveragePooling1D()(output)
     return keras.Model(model.inputs, mean, name=model.name)

@@ -210,7 +210,7 @@ def make_head(folder: Path) -> str:
 
 
 def said_of_score(report: dict[str, Any]) -> str:
-    """What the score is a share of, as the end of a sentence; `report` is from `facts`."""
+    """Return the end of the sentence that begins with the score; `report` is from `facts`."""
     figures = report["figures"]
     judged = f"{figures['n']:,} {report['called']} photos"
     return tasks.find(report["task"]).said_of_score(figures, judged)

@@ -99,7 +99,7 @@ def open_network(
     check = Check(functools.partial(check_file, trust=trust), bounded_variables)
     if (network := handles.load_keras(handle, size, check)) is not None:
         opened = open_model(network.model, preprocess=preprocess or network.preprocess)
-        options |= {"output": output or network.output, "image_size": size or network.size}
+        options["image_size"] = size or network.size
         pretrained = trace(opened, **options)
         warn_of_untrained(pretrained, str(handle))
         return Network(

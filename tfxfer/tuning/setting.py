@@ -1,4 +1,4 @@
-"""What trains and how fast, how all trainings are run, and one model that is ready to train.
+"""The settings and the routine of trainings, and a model that is ready to train.
 
 These are `Setting`, `Routine` and `Fold`.
 """
