@@ -141,7 +141,7 @@ def test_a_model_whose_gradients_cannot_be_kept_stays_as_it_is():
         return x, lambda upstream: -upstream
 
     inputs = keras.Input((32, 32, 3))
-    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, activation="silu")(inputs))
     x = keras.layers.Lambda(reverse, output_shape=lambda shape: shape)(x)
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     before = [variable.numpy() for variable in network.variables]

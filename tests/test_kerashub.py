@@ -387,6 +387,11 @@ def test_what_a_network_is_for_is_known_before_its_weights_are_fetched(tmp_path)
         tfxfer.Backbone(tmp_path)
 
 
+def test_the_range_comes_from_the_package_of_the_preset(keras_preset):
+    layer = tfxfer.Backbone(keras_preset, trainable=False)
+    assert (layer.value_range, layer.range_from) == ((0, 255), "package")
+
+
 def test_a_preset_in_the_home_folder_may_be_named_by_a_tilde(keras_preset, tmp_path, monkeypatch):
     shutil.copytree(keras_preset, tmp_path / "preset")
     monkeypatch.setenv("HOME", str(tmp_path))

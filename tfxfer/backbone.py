@@ -26,7 +26,7 @@ from tfxfer.errors import SavedModelError
 from tfxfer.inputs import Input
 from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image.scale import Watch
-from tfxfer.savedmodel import Kept, Pretrained, PureGraph, Weight
+from tfxfer.savedmodel import Kept, Network, Pretrained, PureGraph, Weight
 from tfxfer.savedmodel.stages import Stage
 
 FORMAT = 2  # in format 1, of tfxfer 0.1, the config held the graphs
@@ -62,23 +62,24 @@ class Prefix:
     fingerprint: str
 
 
-RangeFrom = Literal["given", "catalog", "graph", "assumed", "none"]
+RangeFrom = Literal["given", "catalog", "package", "graph", "assumed", "none"]
 
 
 def told_range(
-    given: tuple[float, float] | None, known: tuple[float, float] | None, pretrained: Pretrained
+    given: tuple[float, float] | None, network: Network
 ) -> tuple[float, float, RangeFrom]:
     """The range of pixels that a network expects, and the source that told it.
 
     Where it takes something else than pixels, the range is not used, and its source is "none".
     """
+    pretrained = network.pretrained
     takes = inputs.of_shape(pretrained.input_shape, (0.0, 1.0))
     if takes is not None and takes.KIND != ImageInput.KIND:
         return 0.0, 1.0, "none"
     if given is not None:
         return *given, "given"
-    if known is not None:
-        return *known, "catalog"
+    if network.value_range is not None:
+        return *network.value_range, network.range_from
     if pretrained.inference.input and (value_range := savedmodel.range_of(pretrained)) is not None:
         return *value_range, "graph"
     return 0.0, 1.0, "assumed"
@@ -211,7 +212,7 @@ class Backbone(keras.layers.Layer):
             )
         self.taps, self.batch_norm, self.precision = taps, batch_norm, precision
         check_range(value_range)
-        low, high, self.range_from = told_range(value_range, network.value_range, pretrained)
+        low, high, self.range_from = told_range(value_range, network)
         self.value_range = (float(low), float(high))
         self._pretrained = Hidden(pretrained)
         self._kept = Hidden[Kept | None](None)  # made when it is asked for

@@ -13,6 +13,7 @@ from tfxfer.safety.names import one_line
 RANGE_FROM = {
     "given": "as given",
     "catalog": "from the catalog",
+    "package": "scaled by the network itself, as its package does",
     "graph": "found in its graph",
     "assumed": "assumed, as the network does not say; tfxfer run tries others, too; "
     "--value-range sets it",

@@ -60,7 +60,8 @@ def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None, check: A
     """
     text = os.fspath(handle)
     prefix, colon, _ = text.partition(":")
-    if is_preset(Path(os.path.expanduser(text))) and find(text) is None:
+    named = isinstance(handle, str) and find(text) is not None
+    if is_preset(Path(os.path.expanduser(text))) and not named:
         prefix = "kerashub"
     elif not colon or prefix not in KERAS or not isinstance(handle, str):
         return None

@@ -46,7 +46,7 @@ from tfxfer.savedmodel.kept import (
     restore_format_1,
 )
 from tfxfer.savedmodel.keras_file import load_file, reason_of
-from tfxfer.savedmodel.network import open_network
+from tfxfer.savedmodel.network import Network, open_network
 from tfxfer.savedmodel.open import variables_of
 from tfxfer.savedmodel.pure import inline_functions, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
@@ -57,6 +57,7 @@ __all__ = [
     "GRAPHS",
     "RANGES",
     "Kept",
+    "Network",
     "Pretrained",
     "PureGraph",
     "Weight",

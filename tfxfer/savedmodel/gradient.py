@@ -9,15 +9,42 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+# Private: the only way to ask which function computes a custom gradient.
+from tensorflow.python.framework import ops
+
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, function
 from tfxfer.savedmodel.pure import Weights
 
+# A custom gradient that saves memory, and is the derivative of the operations that it replaces. To
+# compare it with them takes most of the time in which a network such as EfficientNetV2 is opened.
+SAME = ("tensorflow.python.ops.nn_impl", "swish.")
+MARK = "_gradient_op_type"
 
-def marked_gradient(concrete: Any) -> bool:
+
+def doubtful_gradient(concrete: Any) -> bool:
+    """Whether a graph has a custom gradient that may not be the derivative of its operations."""
     graph = concrete.graph.as_graph_def()
-    return any("_gradient_op_type" in n.attr for n in graph.node) or any(
-        "_gradient_op_type" in n.attr for f in graph.library.function for n in f.node_def
-    )
+    # A function may come from a file, and then the name of its gradient says nothing: it may be
+    # that of another gradient in this process. The nodes of the graph itself were made here.
+    if any(MARK in node.attr for function in graph.library.function for node in function.node_def):
+        return True
+    return any(not is_swish(node.attr[MARK].s.decode()) for node in graph.node if MARK in node.attr)
+
+
+def is_swish(name: str) -> bool:
+    """Whether a custom gradient is that of `tf.nn.silu`.
+
+    Args:
+        name: the name under which this process has registered it.
+    """
+    function = ops.gradient_registry.lookup(name)
+    for inner in ("tape_grad_fn", "grad_fn"):
+        names = function.__code__.co_freevars
+        if inner not in names:
+            return False
+        function = function.__closure__[names.index(inner)].cell_contents
+    module, start = SAME
+    return function.__module__ == module and function.__qualname__.startswith(start)
 
 
 def put_back(variables: dict[int, tf.Variable], weights: Weights) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -36,12 +36,15 @@ class Network:
     Args:
         name: the handle as text.
         value_range: the range of pixels that it expects, where its source tells it.
+        range_from: what tells the range: the catalog, or the package that the network comes from,
+            whose preprocessing became part of the network.
         sha256: the SHA-256 of its files; None where there are none.
     """
 
     pretrained: Pretrained
     name: str
     value_range: tuple[float, float] | None = None
+    range_from: Literal["catalog", "package"] = "catalog"
     sha256: str | None = None
 
 
@@ -106,6 +109,7 @@ def open_network(
             pretrained=pretrained,
             name=str(handle),
             value_range=None if preprocess else (0.0, 255.0),
+            range_from="package",
         )
     if (path := keras_file(handle)) is not None:
         wanted = "" if path == given_path(handle) else checksum.split(str(handle))[1]

@@ -10,7 +10,7 @@ from tfxfer.errors import SavedModelError
 from tfxfer.inputs import KINDS
 from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.check import check_graph
-from tfxfer.savedmodel.gradient import marked_gradient, same_gradient
+from tfxfer.savedmodel.gradient import doubtful_gradient, same_gradient
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of
 from tfxfer.savedmodel.open import Opened
 from tfxfer.savedmodel.pure import NotPure, Weights, freeze_variables, purify
@@ -73,7 +73,7 @@ def trace(
     ]
     # The training call comes first: it changes the variables of the network, while `weights` holds
     # the values from before.
-    doubtful = [] if reason else [check for check in checked if marked_gradient(check[0])]
+    doubtful = [] if reason else [check for check in checked if doubtful_gradient(check[0])]
     if not all(
         same_gradient(concrete, graph, bound, pretrained=pretrained, weights=weights, spec=spec)
         for concrete, graph, bound in doubtful
