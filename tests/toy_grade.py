@@ -15,6 +15,9 @@ from scipy.special import softmax
 from tfxfer.tasks import classify
 
 NAME, SCORE, LOSS = "grade", "closeness", "mean distance"
+CLASSES, PERCENT, OUTPUT, NOUN = True, True, "probabilities", "class"
+START, PLAIN = "linear", "linear"
+CONSTANT = "always the most frequent grade"
 SCORE_MEANS = "How close the answers are to the grades, from 0 to 1."
 HEADS: tuple[str, ...] = ("gaussian", "ridge")
 TRIED: tuple[str, ...] = ("gaussian", "ridge")
@@ -23,6 +26,10 @@ PICTURES: tuple[str, ...] = ()
 # Grades are also classes.
 encode, present, strata = classify.encode, classify.present, classify.strata
 temperature, leave_own_out, codes = classify.temperature, classify.leave_own_out, classify.codes
+offset, units, count, check = classify.offset, classify.units, classify.count, classify.check
+may_hold, decide, columns = classify.may_hold, classify.decide, classify.columns
+said_of_target, said_of_answer = classify.said_of_target, classify.said_of_answer
+heading = classify.heading
 constant, can_judge = classify.constant, classify.can_judge
 prediction_losses = classify.prediction_losses
 
@@ -35,6 +42,9 @@ def losses(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def scores(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return 1 - np.abs(outputs.argmax(1) - targets) / (outputs.shape[1] - 1)
+
+
+prediction_scores = scores
 
 
 def predictions(outputs: np.ndarray) -> np.ndarray:
@@ -51,11 +61,11 @@ def answers(predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, np.asarray(predictions)[np.arange(len(best)), best]
 
 
-def training_loss(smoothing: float) -> Any:
+def training_loss(smoothing: float, targets: np.ndarray) -> Any:
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
 
 
-def training_score() -> Any:
+def training_score(targets: np.ndarray) -> Any:
     def closeness(codes, outputs):
         distance = tf.abs(tf.argmax(codes, 1) - tf.argmax(outputs, 1))
         return 1 - tf.cast(distance, tf.float32) / (outputs.shape[1] - 1)
@@ -74,7 +84,12 @@ def share(scores: np.ndarray) -> dict[str, float]:
     return {SCORE: mean, "low": mean - 2 * error, "high": mean + 2 * error, "n": len(scores)}
 
 
-def figures(targets: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def figures(
+    targets: np.ndarray,
+    predictions: np.ndarray,
+    names: Sequence[str],
+    decision: Mapping[str, Any],
+) -> dict[str, Any]:
     best, _ = answers(predictions)
     exact = float((best == targets).mean())
     return {**share(scores(predictions, targets)), "exact": exact}

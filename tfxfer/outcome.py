@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -73,9 +74,21 @@ class Outcome:
         rows = np.isin(self.positions, self.examples.distinct(self.positions[mine]))
         return self.examples.labels[self.positions[rows]], self.probabilities[rows]
 
-    def doubt(self, seed: int) -> Doubt | None:
-        """Return the thresholds of the model's doubt; None where no example was held out."""
+    @cached_property
+    def decision(self) -> dict[str, Any]:
+        """What turns predictions into answers, found on held-out examples that are not of test."""
         held_out = self.of("train", "validation")
+        if held_out is None:
+            return {}
+        judged = self.examples.task.can_judge(*held_out)
+        return self.examples.task.decide(held_out[0][judged], held_out[1][judged])
+
+    def doubt(self, seed: int) -> Doubt | None:
+        """Return the thresholds of the model's doubt.
+
+        None where no example was held out, or where answers are no classes.
+        """
+        held_out = self.of("train", "validation") if self.examples.task.CLASSES else None
         if held_out:
             judged = self.examples.task.can_judge(*held_out)
             held_out = (held_out[0][judged], held_out[1][judged]) if judged.any() else None
@@ -100,15 +113,18 @@ class Outcome:
         is None where there are no examples for it.
         """
         task = self.examples.task
+
+        def figures(targets: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
+            return task.figures(targets, predictions, self.examples.classes, self.decision)
+
         judged = {
-            split: task.figures(*mine, self.examples.classes) if (mine := self.of(split)) else None
+            split: figures(*mine) if (mine := self.of(split)) else None
             for split in ("test", "validation", "train")
         }
         if not judged["validation"] and (train := self.of("train")):
             # The only image of its class can't be held out, so it can't be used to judge.
             held = task.can_judge(*train)
-            scored = (train[0][held], train[1][held])
-            judged["train"] = task.figures(*scored, self.examples.classes) if held.any() else None
+            judged["train"] = figures(train[0][held], train[1][held]) if held.any() else None
         values: dict[str, Any] = {
             "test": judged["test"],
             "validation": judged["validation"] or judged["train"],
@@ -123,17 +139,24 @@ class Outcome:
     def predictions(self) -> Iterator[tuple[str, str, str, str, str]]:
         """Yield the rows of predictions.csv.
 
-        Each has the file, the split, the true class, the predicted class and its probability.
+        Each has the file, the split, the true class, the predicted class and its probability. Where
+        answers are no classes, it has the score of the answer in place of a probability.
         """
-        classes = self.examples.classes
-        best, sure = self.examples.task.answers(self.probabilities)
-        for i, answer, probability in zip(self.positions, best, sure, strict=True):
+        task, classes = self.examples.task, self.examples.classes
+        labels = self.examples.labels[self.positions]
+        if task.CLASSES:
+            _, last = task.answers(self.probabilities)
+        else:
+            last = task.prediction_scores(self.probabilities, labels)
+        for i, label, prediction, number in zip(
+            self.positions, labels, self.probabilities, last, strict=True
+        ):
             yield (
                 self.examples.files[i],
                 self.examples.splits[i],
-                classes[self.examples.labels[i]],
-                classes[answer],
-                f"{probability:.6f}",
+                task.said_of_target(label, classes),
+                task.said_of_answer(prediction, classes, self.decision),
+                f"{number:.6f}",
             )
 
     def save(self, path: str) -> None:
@@ -163,12 +186,13 @@ class Outcome:
         else:
             held = "training photos that were held out"
         rows += [(held, metrics["validation"])] if metrics["validation"] else []
+        task = self.examples.task
         others = [
-            (f"  {evaluate.NAMES.get(name, name)}", figures)
+            (f"  {evaluate.called(name, task)}", figures)
             for name, figures in baselines.figures.items()
             if figures
         ]
-        score = self.examples.task.SCORE
+        score = task.SCORE
         lines = [f"{score}, with its 95 % interval", *(score_line(*row, score) for row in rows)]
         if others:
             lines += ["simpler models, on the test photos"]
@@ -184,9 +208,10 @@ class Outcome:
         scores = None
         if test:
             labels, predictions = test
-            scores = baselines.scores | {"test": self.examples.task.scores(predictions, labels)}
-        score = self.examples.task.SCORE
-        said = [pays(metrics, scores, score=score), beaten(metrics, scores, score=score)]
+            own = self.examples.task.prediction_scores(predictions, labels)
+            scores = baselines.scores | {"test": own}
+        task = self.examples.task
+        said = [pays(metrics, scores, task=task), beaten(metrics, scores, task=task)]
         return " ".join(filter(None, said)) or None
 
     def write(
@@ -219,10 +244,11 @@ class Outcome:
         run.write_json("metrics.json", metrics)
         if doubt:
             run.write("doubt.npz", doubt.save)
+        if self.decision:
+            run.write_json("decision.json", self.decision)
+        last = "probability" if self.examples.task.CLASSES else "score"
         run.write_csv(
-            "predictions.csv",
-            ("file", "split", "true", "predicted", "probability"),
-            self.predictions(),
+            "predictions.csv", ("file", "split", "true", "predicted", last), self.predictions()
         )
         run.write("probabilities.npz", self.save)
         run.write("model.keras", model.save)

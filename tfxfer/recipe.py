@@ -192,6 +192,8 @@ def option(
         if default is inspect.Parameter.empty
         else {"default": default, "show_default": default is not None and default is not False}
     )
+    if kind == tuple[str, ...]:
+        return click.Option([flag], type=click.STRING, multiple=True, help=text, **shown)
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}"], help=text, **shown)
     kinds: dict[Any, Any] = {
@@ -209,7 +211,8 @@ def option(
         kinds[kind] = click.IntRange(limits.start, limits.stop - 1)
     if kind not in kinds:
         raise RecipeError(
-            f"{flag}: options are int, float, str, bool, Path, tuple[float, float] or Literal; "
+            f"{flag}: options are int, float, str, bool, Path, tuple[float, float], "
+            "tuple[str, ...] or Literal; "
             f"found {kind}."
         )
     return click.Option([flag], type=kinds[kind], help=text, **shown)

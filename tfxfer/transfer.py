@@ -21,7 +21,6 @@ from tfxfer.data.arrays import as_files, find_in_arrays, find_in_datasets
 from tfxfer.errors import RunError
 from tfxfer.recipe import find
 from tfxfer.run import Common, Finished, Run, describe_call, open_run
-from tfxfer.serving import Prediction
 from tfxfer.steps import TRAINED_HEADS
 
 LOG = logging.getLogger(__name__)
@@ -155,8 +154,10 @@ class Transfer:
         """The names of the classes, in the order of the model's outputs."""
         return self.run.classes()
 
-    def predict(self, data: Any, **options: Any) -> list[Prediction]:
-        """Return the class of each photo, and its probability.
+    def predict(self, data: Any, **options: Any) -> list[Any]:
+        """Return a `tfxfer.serving.Prediction` for each photo: its class and the probability.
+
+        Where answers are no classes, it is a `tfxfer.serving.Answer`.
 
         Args:
             data: paths of files and folders, or one of them; or an array of images as in `fit`.

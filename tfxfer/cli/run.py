@@ -119,7 +119,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
                 "Finished work is not repeated."
             )
         if run.workers == 1 and not run.finished and name in room("recipe").names():
-            check_data(run.settings["data"]["value"])
+            check_data(run.settings["data"]["value"], task=run.common.task, labels=run.common.label)
         if run.workers > 1 or not run.finished:
             start_tensorflow()
             run.start()

@@ -50,10 +50,14 @@ def start_tensorflow() -> None:
     tensorflow.get_logger().setLevel("ERROR")
 
 
-def check_data(source: Any, judging: bool = False) -> None:
-    """Raise the errors that the names of files alone show, before TensorFlow takes its seconds."""
+def check_data(source: Any, judging: bool = False, **labels: Any) -> None:
+    """Raise the errors that the names of files alone show, before TensorFlow takes its seconds.
+
+    Args:
+        labels: task and labels, as for `tfxfer.data.check_source`.
+    """
     if isinstance(source, str):
-        room("data").check_source(source, judging)
+        room("data").check_source(source, judging, **labels)
 
 
 def check_order(folder: Path, paths: Sequence[str], usage: str) -> None:

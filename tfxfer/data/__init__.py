@@ -1,5 +1,6 @@
 """Load labelled images from any source as `Examples`: checked, split and read one at a time."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,7 +17,7 @@ from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
 from tfxfer.inputs import Kind
-from tfxfer.tasks import CLASSIFY, TASKS
+from tfxfer.tasks import CLASSIFY, TASKS, Task
 
 TABLES = {".csv", ".tsv", ".txt"}
 # Advice for kinds of files that users often give and that are not read, by the end of the name.
@@ -55,6 +56,7 @@ def load(
     skip_bad_images: bool = False,
     cache: str | PathLike[str] | None = None,
     task: str = CLASSIFY.NAME,
+    labels: Sequence[str] = (),
 ) -> Examples:
     """Find, check and, where needed, split labelled images.
 
@@ -77,6 +79,8 @@ def load(
         cache: a folder (see `tfxfer.Cache`) that stores which files are not damaged, so that each
             is checked only once. None: all files are checked each time.
         task: name of the kind of answer, see `tfxfer.tasks`.
+        labels: names of the columns of a table that hold the labels; by default the column label,
+            or for numbers and several labels all columns that look like it.
 
     Raises:
         DataError: there are no images or only one class, a class has only one image and a split
@@ -87,10 +91,9 @@ def load(
     """
     if isinstance(data, Examples):
         return data
-    if task not in TASKS:
-        raise DataError(f"--task {task}: expected one of {', '.join(TASKS)}.")
+    wanted = task_named(task)
     source = fspath(data)
-    found = find_source(source, data_dir)
+    found = find_source(source, data_dir, task=wanted, labels=labels)
     if found is None:
         raise no_source(source)
     found = replace(found, task=task)
@@ -98,21 +101,39 @@ def load(
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images, cache=kept)
 
 
-def check_source(source: str, judging: bool = False) -> None:
+def check_source(
+    source: str,
+    judging: bool = False,
+    *,
+    task: str = CLASSIFY.NAME,
+    labels: Sequence[str] = (),
+) -> None:
     """Check quickly the names of folders, files and columns, without reading images.
 
     TensorFlow is not loaded.
 
     Args:
         judging: see `find_source`.
+        task, labels: see `load`.
 
     Raises:
         DataError: an error of `load` that the names alone show.
     """
     if source == "demo" or source.startswith("tfds:"):
         return  # demo always exists, and TensorFlow Datasets checks its names itself
-    if find_source(source, judging=judging) is None:
+    if find_source(source, judging=judging, task=task_named(task), labels=labels) is None:
         raise no_source(source)
+
+
+def task_named(name: str) -> Task:
+    """Return a kind of answer by its name.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    if name not in TASKS:
+        raise DataError(f"--task {name}: expected one of {', '.join(TASKS)}.")
+    return TASKS[name]
 
 
 def no_source(source: str) -> DataError:
@@ -136,6 +157,9 @@ def find_source(
     data_dir: str | PathLike[str] | None = None,
     judging: bool = False,
     kind: Kind | None = None,
+    *,
+    task: Task = CLASSIFY,
+    labels: Sequence[str] = (),
 ) -> Found | None:
     """List what a source holds, with the reader for its kind.
 
@@ -143,19 +167,30 @@ def find_source(
         source: see `data` of `load`.
         judging: whether nothing will be trained, so that a folder may hold test/ alone.
         kind: what the files of a folder or table are; None: the first kind that has a file there.
+        task, labels: what the labels of a table are, and in which columns they stand.
 
     Returns:
         The images, not checked and not split, or None if `source` is not a source.
+
+    Raises:
+        DataError: the names of files, folders or columns are wrong; or columns of labels are given
+            for what is no table.
     """
+    path = Path(source).expanduser()
+    if path.suffix.lower() in TABLES and path.is_file() and not source.startswith("tfds:"):
+        return read_table(path, source, kind, task=task, labels=labels)
+    if labels:
+        raise DataError(
+            f"--label {labels[0]} names a column, but {source} is no table. Expected a .csv file."
+        )
     if source == "demo":
         return read_demo()
     if source.startswith("tfds:"):
         return read_tfds(source.removeprefix("tfds:"), data_dir)
-    path = Path(source).expanduser()
     if path.is_dir():
         return read_folder(path, source, judging, kind)
     if path.suffix.lower() in TABLES and path.exists():
-        return read_table(path, source, kind)
+        return read_table(path, source, kind, task=task)  # a pipe, for example
     if is_packed(path):
         return read_folder(unpack_data(path, source), source, judging, kind)
     return None

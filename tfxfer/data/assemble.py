@@ -21,7 +21,7 @@ from tfxfer.data.checked import Checked
 from tfxfer.data.class_names import check_class_names, notes_on, with_plain_names
 from tfxfer.data.duplicates import counted, find_conflicts, find_copies, find_leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
-from tfxfer.data.split import LONGEST_NAME, split, units_of
+from tfxfer.data.split import LONGEST_NAME, split, split_strata, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 
 LOG = logging.getLogger(__name__)
@@ -67,13 +67,18 @@ def assemble(
             f"{found.source}: no images found. Expected a folder of images for each class, such as "
             "cats/ and dogs/."
         )
-    check_class_names(found.names if found.classes is None else found.classes, found.source)
-    found, said = with_plain_names(found)
+    task, said = tasks.find(found.task), list[str]()
+    if task.CLASSES:
+        check_class_names(found.names if found.classes is None else found.classes, found.source)
+        found, said = with_plain_names(found)
+        said = [*said, *notes_on(found.names)]
+    else:
+        encode(task, found.names, found)  # a wrong label is told before the files are read
     kind = found.kind
     looked = _inspect(found, skip_bad_images, Checked(kind, cache))
     digests = [each.digest for each in looked]
     problems = [each.problem for each in looked]
-    notes = [*found.notes, *said, *notes_on(found.names)]
+    notes = [*found.notes, *said]
     bad = [i for i, text in enumerate(problems) if text]
     if bad:
         texts = [f"{found.files[i]} {problems[i]}" for i in bad]
@@ -99,9 +104,13 @@ def assemble(
     names = [found.names[i] for i in at]
     digests = [digests[i] for i in at]
     if found.splits is None:
-        _need_two_classes(names, found.source)
         groups = [found.groups[i] for i in at] if found.groups is not None else None
-        splits = split(names, digests, groups, seed=seed, source=found.source)
+        if task.CLASSES:
+            _need_two_classes(names, found.source)
+            splits = split(names, digests, groups, seed=seed, source=found.source)
+        else:
+            strata = task.strata(encode(task, names, found)[0]).tolist()
+            splits = split_strata(strata, digests, groups, seed=seed, source=found.source)
     else:
         splits = [found.splits[i] for i in at]
         drop, said = find_leaks([found.files[i] for i in at], digests, splits)
@@ -118,17 +127,20 @@ def assemble(
             [digests[i] for i in stay],
             [splits[i] for i in stay],
         )
-        _check_splits(names, splits, found.source)
+        if task.CLASSES:
+            _check_splits(names, splits, found.source)
     files = [found.files[i] for i in at]
     notes += find_conflicts(files, digests, names)
     notes += find_copies(digests, names, splits)
-    task = tasks.find(found.task)
-    labels, classes = task.encode(names, found.classes)
-    used = set(names)
-    if gone := [repr(name) for name in found.classes or () if name not in used]:
-        what = "this class" if len(gone) == 1 else "these classes"
-        notes.append(f"There is no image of {shown(gone)}: the model will not know {what}.")
-    notes += _oddities(names, splits, classes)
+    labels, classes = encode(task, names, found)
+    if task.CLASSES:
+        used = set(names)
+        if gone := [repr(name) for name in found.classes or () if name not in used]:
+            what = "this class" if len(gone) == 1 else "these classes"
+            notes.append(f"There is no image of {shown(gone)}: the model will not know {what}.")
+        notes += _oddities(names, splits, classes)
+    else:
+        notes += check_targets(task, labels, splits, classes=classes, source=found.source)
     return Examples(
         files=tuple(files),
         labels=labels,
@@ -150,6 +162,46 @@ def assemble(
         left_out={found.files[i]: problems[i] or "" for i in bad},
         damaged=damaged,
     )
+
+
+def encode(
+    task: tasks.Task, names: Sequence[str], found: Found
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the targets, and the names of the outputs; see `Task.encode`.
+
+    Raises:
+        DataError: a label is none of its kind, or a name of an output is no line of text.
+    """
+    try:
+        targets, classes = task.encode(names, found.classes)
+    except ValueError as error:
+        raise DataError(f"{found.source} {error}.") from error
+    if not classes:
+        raise DataError(f"{found.source} has no {task.NOUN}s. Expected at least one.")
+    check_class_names(classes, found.source)
+    return targets, classes
+
+
+def check_targets(
+    task: tasks.Task,
+    targets: np.ndarray,
+    splits: Sequence[str],
+    *,
+    classes: Sequence[str],
+    source: str,
+) -> list[str]:
+    """Return notes on targets that are no classes.
+
+    Raises:
+        DataError: there are no training examples, or what they say can't be learnt.
+    """
+    train = np.array(splits) == "train"
+    if not train.any():
+        raise DataError(f"{source} has no training examples. Expected some in the part train.")
+    try:
+        return task.check(targets[train], classes)
+    except ValueError as error:
+        raise DataError(f"{source} {error}.") from error
 
 
 def _numbered(units: Sequence[Sequence[int]], count: int) -> np.ndarray:
@@ -234,12 +286,20 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
             f"none of the {len(examples)} image files can be decoded: {shown(texts, 5)}"
         )
     kept = examples.take([i for i, digest in enumerate(examples.digests) if digest not in bad])
-    names = [examples.classes[label] for label in kept.labels]
     notes = [
         f"left out {len(left_out)} files that can't be decoded:\n"
         + "\n".join(f"  {text}" for text in texts)
     ]
     source = f"{examples.source}, without {len(left_out)} files that can't be decoded"
+    lost = {examples.files[i]: bad[examples.digests[i]] for i in left_out}
+    all_left_out = {**examples.left_out, **lost}
+    if not examples.task.CLASSES:
+        said = check_targets(
+            examples.task, kept.labels, kept.splits, classes=kept.classes, source=source
+        )
+        notes = [*examples.notes, *notes, *(text for text in said if text not in examples.notes)]
+        return replace(kept, notes=tuple(notes), left_out=all_left_out)
+    names = [examples.classes[label] for label in kept.labels]
     trained_before = "train" in examples.splits
     if trained_before:
         _check_splits(names, kept.splits, source)
@@ -255,10 +315,7 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
         classes=classes,
         labels=np.array([number[name] for name in names], np.int32),
         notes=(*examples.notes, *notes),
-        left_out={
-            **examples.left_out,
-            **{examples.files[i]: bad[examples.digests[i]] for i in left_out},
-        },
+        left_out=all_left_out,
     )
 
 

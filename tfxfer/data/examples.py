@@ -24,13 +24,15 @@ class Found:
 
     Args:
         files: a name for each image.
-        names: the class name of each file.
+        names: the label of each file as text, such as the name of its class (see
+            `tfxfer.tasks.cells` for labels in several columns).
         read: a function from the index of a file to its bytes; called from several threads.
         source: the source as it was given, for messages.
         splits: the part of each file; None if the images must be split.
         groups: the group of each file. Files of one group, such as those of the same person, plant
             or scene, must stay in the same part. None if there are no groups.
-        classes: the order of the classes; None for the order of their names.
+        classes: the order of the classes, or the names of the columns of labels; None for the order
+            of their names.
         notes: notes for the user, such as on what the source left out.
         paths: the path of each file on disk; None if the images are not files.
         kind_name: name of the kind of example, see `tfxfer.inputs`.
@@ -62,9 +64,9 @@ class Examples:
     Args:
         files: a name for each image, such as its path relative to the folder, or its path as in the
             CSV table. Predictions are listed under it.
-        labels: int32 [n], indices into `classes`.
+        labels: the targets of the task, [n, ...]; for classes int32 [n], indices into `classes`.
         splits: "train", "validation" or "test" for each image.
-        classes: the names of the classes, in the order of the model's outputs.
+        classes: the names of the model's outputs in their order, such as classes.
         digests: the SHA-256 of each file's content, in hexadecimal.
         read: a function from the index of an image to its encoded bytes; it may be called from
             several threads.
@@ -102,8 +104,14 @@ class Examples:
     def __repr__(self) -> str:
         """Return one line, even if there are many files."""
         counts = ", ".join(f"{part} {self.splits.count(part):,}" for part in SPLITS)
-        what = f"{len(self):,} images of {len(self.classes):,} classes"
-        return f"Examples({what} from {self.source!r}: {counts})"
+        return f"Examples({self._described()} from {self.source!r}: {counts})"
+
+    def _described(self) -> str:
+        """Return how many there are, and of what."""
+        if self.task.CLASSES:
+            return f"{len(self):,} images of {len(self.classes):,} classes"
+        plural = "" if len(self.classes) == 1 else "s"
+        return f"{len(self):,} images with {len(self.classes):,} {self.task.NOUN}{plural}"
 
     @property
     def kind(self) -> inputs.Kind:
@@ -128,7 +136,7 @@ class Examples:
         """
         if self.source not in IN_MEMORY:
             return self.source
-        return f"{len(self):,} images of {len(self.classes):,} classes from {self.source}"
+        return f"{self._described()} from {self.source}"
 
     def where(self, split: str) -> np.ndarray:
         """Return the indices of one split, int64, ascending; empty if there is no such part."""
@@ -149,7 +157,8 @@ class Examples:
             int64, some of `positions`, in the same order.
         """
         at = np.asarray(positions, np.int64)
-        return at[find_firsts([self.digests[i] for i in at], self.labels[at].tolist())]
+        labels = [label.tobytes() for label in self.labels[at]]
+        return at[find_firsts([self.digests[i] for i in at], labels)]
 
     def take(self, positions: Any) -> "Examples":
         """Return the examples at these indices, in this order."""
@@ -211,9 +220,12 @@ class Examples:
         )
 
     def counts(self) -> dict[str, np.ndarray]:
-        """Return the number of images of each class for each split, int64 [classes]."""
+        """Return the number of images of each class for each split, int64 [classes].
+
+        Of labels and numbers, it is the number of images that have the label or the number.
+        """
         return {
-            split: np.bincount(self.labels[self.where(split)], minlength=len(self.classes))
+            split: self.task.count(self.labels[self.where(split)], len(self.classes))
             for split in SPLITS
         }
 
@@ -229,15 +241,17 @@ class Examples:
             if len(order) <= LISTED
             else sorted(order, key=lambda c: (counts["train"][c], c))[:10]
         )
-        rows: list[tuple[str, ...]] = [("class", *SPLITS)]
+        noun = self.task.NOUN
+        rows: list[tuple[str, ...]] = [(noun, *SPLITS)]
         rows += [
             (self.classes[c], *(str(counts[s][c]) if counts[s].any() else "-" for s in SPLITS))
             for c in listed
         ]
         if len(listed) < len(order):
             rows.append((f"(the 10 smallest of {len(order)})", "", "", ""))
-        total = f"all {len(order):,} classes"
-        rows.append((total, *(str(counts[s].sum()) if counts[s].any() else "-" for s in SPLITS)))
+        total = f"all {len(order):,} classes" if noun == "class" else "all images"
+        sizes = [self.splits.count(split) for split in SPLITS]
+        rows.append((total, *(str(size) if size else "-" for size in sizes)))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = [
             "  ".join(

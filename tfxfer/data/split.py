@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from tfxfer.errors import DataError
 
+SMALLEST = 3  # units of images that can be divided among all parts
 SHARE = 0.15  # the share of test, and that of validation
 # Characters of a class name in a message. A quote too many in a table can make half the file one
 # name.
@@ -66,6 +67,41 @@ def split(
             "because its groups also hold other classes. Give the parts in a column split."
         )
     return result
+
+
+def split_strata(
+    strata: Sequence[int],
+    digests: Sequence[str],
+    groups: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    source: str = "",
+) -> list[str]:
+    """Return the part of each image, where images have no class but a number for their like.
+
+    Each part gets its share of each number, as of classes in `split`. Numbers of fewer than
+    `SMALLEST` units are taken together with the most frequent one.
+
+    Raises:
+        DataError: there are fewer than `SMALLEST` units of images.
+    """
+    units = units_of(digests, groups)
+    if len(units) < SMALLEST:
+        raise DataError(
+            f"{source} has {len(units)} different images or groups, too few to be split into "
+            f"train, validation and test. Expected at least {SMALLEST}, better 100."
+        )
+    held = [sorted(strata[i] for i in unit) for unit in units]
+    own = [max(numbers, key=numbers.count) for numbers in held]
+    most = max(own, key=own.count)
+    kept = {number for number in own if own.count(number) >= SMALLEST}
+    names = [""] * len(strata)
+    for unit, number in zip(units, own, strict=True):
+        for i in unit:
+            names[i] = str(number if number in kept else most)
+    if not kept:
+        names = [""] * len(strata)
+    return split(names, digests, groups, seed=seed, source=source)
 
 
 def _share_out(units: list[list[int]], result: list[str]) -> None:

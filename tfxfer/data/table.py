@@ -1,4 +1,7 @@
-"""Read a CSV table of images with the columns path and label, and optionally split and group."""
+"""Read a CSV table of images with the columns path and label, and optionally split and group.
+
+Labels that are no classes may stand in several columns of any name.
+"""
 
 import csv
 import io
@@ -18,6 +21,8 @@ from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.limits import MOST_TABLE_BYTES
+from tfxfer.tasks import CLASSIFY, Task
+from tfxfer.tasks.cells import join_cells
 
 # Names that other programs give to the two required columns.
 CALLED = {
@@ -44,7 +49,14 @@ SAMPLE = 64 * 1024  # characters that are used to find the delimiter
 LONGEST_SHOWN = 60  # characters of a cell in a message
 
 
-def read_table(path: Path, source: str, kind: Kind | None = None) -> Found:
+def read_table(
+    path: Path,
+    source: str,
+    kind: Kind | None = None,
+    *,
+    task: Task = CLASSIFY,
+    labels: Sequence[str] = (),
+) -> Found:
     """Read the rows of a table. Paths are relative to the folder of the table, or absolute.
 
     If there is a column split, the parts are kept exactly as given. Otherwise the images are split
@@ -57,12 +69,15 @@ def read_table(path: Path, source: str, kind: Kind | None = None) -> Found:
 
     Args:
         kind: what the files are; None: the first kind of which a file has the ending.
+        task: what the labels are. Labels that are no classes may stand in several columns.
+        labels: names of the columns of labels; where there are none, the column label, or else the
+            columns whose cells look like labels of the task.
 
     Raises:
         DataError: columns or values are missing, a file does not exist, or images of one group are
             in several parts.
     """
-    lines, rows, notes = _rows(path, source)
+    lines, rows, label_columns, notes = _rows(path, source, task, labels)
     kind = kind or _kind_of([row["path"] for row in rows])
     files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
     paths = [path.parent / file for file in files]
@@ -88,7 +103,9 @@ def read_table(path: Path, source: str, kind: Kind | None = None) -> Found:
         _check_groups(groups, splits, source)
     return Found(
         files=files,
-        names=[row["label"] for row in rows],
+        names=_labels(rows, label_columns, task),
+        classes=label_columns if _in_cells(rows, label_columns, task) else None,
+        task=task.NAME,
         read=lambda i: read_regular(paths[i]),
         source=source,
         splits=splits,
@@ -97,6 +114,21 @@ def read_table(path: Path, source: str, kind: Kind | None = None) -> Found:
         paths=paths,
         kind_name=kind.NAME,
     )
+
+
+def _in_cells(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task: Task) -> bool:
+    """Return whether each column of labels is an output of its own."""
+    if task.CLASSES:
+        return False
+    cells = [row[label_columns[0]] for row in rows]
+    return len(label_columns) > 1 or task.may_hold(cells)
+
+
+def _labels(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task: Task) -> list[str]:
+    """Return the label of each row as text."""
+    if _in_cells(rows, label_columns, task):
+        return [join_cells([row[name] for name in label_columns]) for row in rows]
+    return [row[label_columns[0]] for row in rows]
 
 
 def _kind_of(files: Sequence[str]) -> Kind:
@@ -141,11 +173,14 @@ def _files(
     return paths, said
 
 
-def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], list[str]]:
-    """Read a table; empty lines are skipped.
+def _rows(
+    path: Path, source: str, task: Task, labels: Sequence[str]
+) -> tuple[list[int], list[dict[str, str]], list[str], list[str]]:
+    """Read a table; empty lines are skipped, and rows without any label where these are no classes.
 
     Returns:
-        The line numbers in the file, the rows as cells by column name, and notes.
+        The line numbers in the file, the rows as cells by column name, the names of the columns of
+        labels, and notes.
 
     Raises:
         DataError: the file or its text can't be read as a table, or a path or label is empty.
@@ -156,11 +191,13 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
             delimiter = said_by_excel[1]
             text = "\n" + text[said_by_excel.end() :]  # so that line numbers stay the same
         else:
-            delimiter = _delimiter(text)
+            delimiter = _delimiter(text, task.CLASSES and not labels)
     except OSError as error:
         raise DataError(f"{source} can't be read: {error.strerror or error}.") from error
     table = _cells(text, delimiter, source)
-    columns, said = _columns(table[0][1] if table else [], source)
+    header = table[0][1] if table else []
+    needed = ("path", "label") if task.CLASSES and not labels else ("path",)
+    columns, said = _columns(header, source, needed, or_label=not labels)
     for _, cells in table:  # a row may end in a delimiter that the header lacks
         while len(cells) > len(columns) and not cells[-1]:
             cells.pop()
@@ -172,14 +209,72 @@ def _rows(path: Path, source: str) -> tuple[list[int], list[dict[str, str]], lis
             f"{shown(odd)}."
         )
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
+    lines = [line for line, _ in table[1:]]
     said += _said_of_boxes(columns)
+    own = _label_columns(columns, rows, source, task=task, labels=labels)
     if odd := [
         str(line)
-        for (line, _), row in zip(table[1:], rows, strict=True)
-        if not row["path"] or not row["label"]
+        for line, row in zip(lines, rows, strict=True)
+        if not row["path"] or (task.CLASSES and not row[own[0]])
     ]:
         raise DataError(f"{source}: path or label is empty in these lines: {shown(odd)}.")
-    return [line for line, _ in table[1:]], rows, [*notes, *said, *_unused(columns, rows)]
+    bare = [i for i, row in enumerate(rows) if not any(row[name] for name in own)]
+    if len(bare) == len(rows):
+        raise DataError(
+            f"{source}: every cell of the labels ({shown(own)}) is empty. Expected labels of the "
+            f"kind {task.NAME} in at least some rows."
+        )
+    if bare:
+        said.append(
+            f"Left out: {len(bare)} rows without a label (lines "
+            f"{shown([str(lines[i]) for i in bare])})."
+        )
+        lines = [line for i, line in enumerate(lines) if i not in set(bare)]
+        rows = [row for i, row in enumerate(rows) if i not in set(bare)]
+    unused = _unused([name for name in columns if name not in own], rows)
+    return lines, rows, own, [*notes, *said, *unused]
+
+
+def _label_columns(
+    columns: Sequence[str],
+    rows: Sequence[dict[str, str]],
+    source: str,
+    *,
+    task: Task,
+    labels: Sequence[str],
+) -> list[str]:
+    """Return the names of the columns that hold the labels.
+
+    Args:
+        labels: the names that the user gave.
+
+    Raises:
+        DataError: there is no such column, or there are several for a task with one.
+    """
+    asked = [name.casefold() for name in labels]
+    if odd := [name for name in asked if name not in columns or name in ("path", *OPTIONAL)]:
+        raise DataError(
+            f"{source}: --label {odd[0]} is no column of labels. The columns are: "
+            f"{shown([name for name in columns if name], 20)}."
+        )
+    if task.CLASSES and len(asked) > 1:
+        raise DataError(
+            f"{source}: --label was given {len(asked)} times, but an example has one class. "
+            "Expected one column; or --task multilabel for columns of yes and no, or --task "
+            "regress for columns of numbers."
+        )
+    if asked:
+        return asked
+    if "label" in columns:
+        return ["label"]
+    others = [name for name in columns if name and name not in ("path", *OPTIONAL, *BOXES)]
+    fitting = [name for name in others if task.may_hold([row[name] for row in rows])]
+    if not fitting:
+        raise DataError(
+            f"{source}: no column holds labels of the kind {task.NAME}. The columns are: "
+            f"{shown(others, 20)}. Name the right one with --label."
+        )
+    return fitting
 
 
 def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
@@ -235,11 +330,14 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
         return text, [f"Read as {guess.encoding}, not as UTF-8: check that names are right."]
 
 
-def _delimiter(text: str) -> str:
+def _delimiter(text: str, both: bool) -> str:
     """Return the character that separates the cells.
 
     It is the one that `csv.Sniffer` finds, or another one if only with that one the first row holds
     the names of both columns.
+
+    Args:
+        both: whether there must be a column label, and not only a column path.
     """
     try:
         sniffed = csv.Sniffer().sniff(text[:SAMPLE], DELIMITERS).delimiter
@@ -248,7 +346,8 @@ def _delimiter(text: str) -> str:
     for delimiter in (sniffed, *DELIMITERS):
         first = next(csv.reader(io.StringIO(text[:SAMPLE], newline=""), delimiter=delimiter), [])
         names = {_simple(cell) for cell in first}
-        if all(names & {_simple(word) for word in called} for called in CALLED.values()):
+        needed = CALLED.values() if both else [CALLED["path"]]
+        if all(names & {_simple(word) for word in called} for called in needed):
             return delimiter
     return sniffed
 
@@ -258,8 +357,14 @@ def _simple(name: str) -> str:
     return name.strip().casefold().replace(" ", "_").replace("-", "_").removesuffix("s")
 
 
-def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
+def _columns(
+    header: list[str], source: str, needed: Sequence[str], *, or_label: bool
+) -> tuple[list[str], list[str]]:
     """Find the columns path and label, which may have other names in the file.
+
+    Args:
+        needed: those that must be there.
+        or_label: whether a column label is looked for, even if it need not be there.
 
     Returns:
         The names of the columns, where these two are called path and label, and a note on their
@@ -277,7 +382,7 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
         )
     said = []
     for name, called in CALLED.items():
-        if name in columns:
+        if name in columns or (name == "label" and not or_label):
             continue
         called_simply = {_simple(word) for word in called}
         matches = [column for column in columns if _simple(column) in called_simply]
@@ -286,6 +391,8 @@ def _columns(header: list[str], source: str) -> tuple[list[str], list[str]]:
                 f"{source}: the columns {shown(matches)} could all be the {name}. Call the right "
                 f"one {name}."
             )
+        if not matches and name not in needed:
+            continue
         if not matches:
             held = ", ".join(cell[:LONGEST_SHOWN] for cell in header) or "nothing"
             raise DataError(
@@ -308,8 +415,13 @@ def _hint_of_header(header: Sequence[str], missing: str) -> str:
         return " Remove the lines above the names of the columns." if named else ""
     if missing == "path":
         return " Give the column of files the name path."
-    several = " One column for each class is not read." if named > 2 else ""
-    return f" Give the column of class names the name label.{several}"
+    several = ""
+    if named > 2:
+        several = (
+            " For one column of yes and no for each label, add --task multilabel; for numbers, add "
+            "--task regress."
+        )
+    return f" Give the column of class names the name label, or name it with --label.{several}"
 
 
 def _said_of_boxes(columns: Sequence[str]) -> list[str]:

@@ -5,16 +5,16 @@ unknown     how far an example is from every class
 doubt       how unsure a model is: sets, and a score for "none of these"
 """
 
-from tfxfer.evaluate.baselines import BASELINE_EXAMPLES, NAMES, Baselines, baselines, beaten, pays
+from tfxfer.evaluate.baselines import BASELINE_EXAMPLES, Baselines, baselines, beaten, called, pays
 from tfxfer.tasks.figures import reliability, score, share, wilson
 from tfxfer.tasks.sets import lowest, members, strangeness
 
 __all__ = [
     "BASELINE_EXAMPLES",
-    "NAMES",
     "Baselines",
     "baselines",
     "beaten",
+    "called",
     "lowest",
     "members",
     "pays",

@@ -9,16 +9,13 @@ import numpy as np
 from tfxfer.data.folds import sample
 from tfxfer.heads import linear
 from tfxfer.heads.fitted import Array
+from tfxfer.heads.several import fit_several
 from tfxfer.tasks import CLASSIFY, Task, paired
 
 # A baseline is fitted on at most so many examples: with more, it would take longer than the model
 # that it is compared with.
 BASELINE_EXAMPLES = 10_000
-NAMES = {
-    "majority": "always the most frequent class",
-    "raw_pixels": "logistic regression on raw pixels",
-    "last_layer_logistic": "logistic regression on the last layer",
-}
+PLAIN = {"linear": "logistic regression", "ridge": "ridge regression"}
 WITHOUT_NETWORK = ("majority", "raw_pixels")
 
 
@@ -77,8 +74,8 @@ def baselines(
                 features, labels, few, test=test, classes=len(classes), task=task, seed=seed
             )
     for name, probabilities in predictions.items():
-        figures[name] = task.figures(labels[test], probabilities, classes)
-        scores[name] = task.scores(probabilities, labels[test])
+        figures[name] = task.figures(labels[test], probabilities, classes, {})
+        scores[name] = task.prediction_scores(probabilities, labels[test])
     return Baselines(figures, scores)
 
 
@@ -96,6 +93,8 @@ def logistic(
 
     A class without training examples gets a probability of almost zero.
     """
+    if not task.CLASSES:
+        return plain_outputs(features, labels, train, test=test, outputs=classes, task=task)
     present, known = np.unique(labels[train], return_inverse=True)
     if len(present) < 2:
         return np.broadcast_to(
@@ -119,11 +118,42 @@ def logistic(
     return task.predictions(np.concatenate(logits))
 
 
+def plain_outputs(
+    features: Array,
+    targets: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    outputs: int,
+    *,
+    task: Task,
+) -> np.ndarray:
+    """Return predictions [len(test), K] by the task's plain head, fitted on `train`."""
+    widths = (features.shape[1],)
+    codes = task.codes(targets, outputs)
+    head = fit_several(task.PLAIN, features, codes, widths, rows=train)
+    rows = [
+        head.logits(np.asarray(features[test[i : i + 1024]], np.float32))
+        for i in range(0, len(test), 1024)
+    ]
+    return task.predictions(np.concatenate(rows))
+
+
+def called(name: str, task: Task) -> str:
+    """Return what a baseline is called in sentences."""
+    plain = PLAIN[task.PLAIN]
+    names = {
+        "majority": task.CONSTANT,
+        "raw_pixels": f"{plain} on raw pixels",
+        "last_layer_logistic": f"{plain} on the last layer",
+    }
+    return names.get(name, name)
+
+
 def pays(
     metrics: Mapping[str, Any],
     scores: Mapping[str, np.ndarray] | None = None,
     *,
-    score: str = CLASSIFY.SCORE,
+    task: Task = CLASSIFY,
 ) -> str | None:
     """Return one or two sentences on whether the pretrained network helps here.
 
@@ -133,11 +163,12 @@ def pays(
         metrics: as in metrics.json: "test" and "baselines".
         scores: float [n] for "test" and each baseline, the score of each test example, for a paired
             comparison. Without them the errors are taken as independent, which is cautious.
-        score: the key of the score in figures, see `tfxfer.tasks.Task`.
+        task: what the answer is.
 
     Returns:
         None where there is no test part or no baseline.
     """
+    score = task.SCORE
     test, others = (
         metrics.get("test"),
         {
@@ -155,11 +186,13 @@ def pays(
         gain, error = paired(scores["test"], scores[name])
     else:
         error = float(
-            np.sqrt(sum(each[score] * (1 - each[score]) / each["n"] for each in (test, other)))
+            np.sqrt(
+                sum(max(each[score] * (1 - each[score]), 0.0) / each["n"] for each in (test, other))
+            )
         )
     figures = (
         f"{test[score]:.3f} on {n:,} test photos against {other[score]:.3f} by "
-        f"{NAMES[name]} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
+        f"{called(name, task)} ({100 * gain:+.1f} ± {100 * error:.1f} points)"
     )
     if gain > 2 * error and gain > 0:
         return f"The pretrained network helps: {figures}."
@@ -178,16 +211,17 @@ def beaten(
     metrics: Mapping[str, Any],
     scores: Mapping[str, np.ndarray] | None = None,
     *,
-    score: str = CLASSIFY.SCORE,
+    task: Task = CLASSIFY,
 ) -> str | None:
     """Return one sentence on the best baseline where it is more often right on test than the run.
 
     Args:
-        metrics, scores, score: as for `pays`.
+        metrics, scores, task: as for `pays`.
 
     Returns:
         None where no baseline is more often right.
     """
+    score = task.SCORE
     test = metrics.get("test")
     others = {
         name: baseline for name, baseline in (metrics.get("baselines") or {}).items() if baseline
@@ -203,6 +237,5 @@ def beaten(
         gain, error = paired(scores[name], scores["test"])
         if gain > 2 * error:
             chance = "more than chance: choose another head"
-    called = NAMES.get(name, name)
     figures = f"{other:.3f} against {test[score]:.3f}"
-    return f"A simpler model is better here: {called}, {figures}, {chance}."
+    return f"A simpler model is better here: {called(name, task)}, {figures}, {chance}."

@@ -64,7 +64,7 @@ class Averaged:
         mean = keras.layers.Average(name="mean")(logits)
         return keras.Model(features, mean, name=self.name)
 
-    def cooled(self, temperature: float) -> "Averaged":
+    def cooled(self, temperature: float | np.ndarray) -> "Averaged":
         """Return the same head with its logits divided by a temperature."""
         return Averaged(tuple(member.cooled(temperature) for member in self.members))
 

@@ -146,18 +146,26 @@ def from_dual(
     alpha: np.ndarray,
     bias: np.ndarray,
     strength: float | None = None,
+    centre: bool = True,
 ) -> Fitted:
     """Return the head of `alpha` and `bias`.
 
     Args:
         x: the normalised examples [n, d] from which the kernel matrix was computed.
+        centre: see `primal`.
     """
     mean = x.mean(0)
     # The mean is subtracted from the features and added again in the bias: float32 is then exact
     # enough.
     bias = bias + (x @ mean).astype(np.float64) @ alpha
     return primal(
-        name, widths, mean, kernel=x.T @ alpha.astype(np.float32), bias=bias, strength=strength
+        name,
+        widths,
+        mean,
+        kernel=x.T @ alpha.astype(np.float32),
+        bias=bias,
+        strength=strength,
+        centre=centre,
     )
 
 
@@ -257,6 +265,67 @@ def ridge(
 
 
 @one_thread
+def least_squares(
+    features: Array,
+    codes: np.ndarray,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray,
+    strength: float | None = None,
+) -> Fitted:
+    """Fit ridge regression on targets that are no classes.
+
+    The strength, where it is not given, is picked as in `ridge`. So that targets of large numbers
+    do not outweigh the others in that, each column counts in units of its standard deviation.
+
+    Args:
+        features, widths, rows: as for `gaussian`.
+        codes: float64 [n, K], all known at `rows`.
+    """
+    width, own = sum(widths), codes[rows]
+    unit = own.std(0)
+    unit = np.where(unit > 0, unit, 1.0)
+    own = own / unit
+    if strength is None or len(rows) <= width // 3:
+        most = min(len(rows), LEAVE_ONE_OUT) if strength is None else len(rows)
+        few = np.linspace(0, len(rows), most, endpoint=False).astype(int)
+        x = normalise_taps(np.asarray(features[rows[few]])[:, -width:], widths)
+        alpha, bias, _, strength = ridge_dual(x @ x.T, own[few], strength)
+        if most == len(rows):
+            return from_dual(
+                "ridge",
+                x,
+                widths,
+                alpha=alpha * unit,
+                bias=bias * unit,
+                strength=strength,
+                centre=False,
+            )
+    mean = np.zeros(width)
+    for _, x in blocks(features, rows, width):
+        mean += normalise_taps(x, widths).sum(0, dtype=np.float64)
+    mean = (mean / len(rows)).astype(np.float32)
+    share = own.mean(0)
+    scatter = np.zeros((width, width), np.float32, order="F")
+    right = np.zeros((width, own.shape[1]))
+    for where, x in blocks(features, rows, width):
+        x = normalise_taps(x, widths) - mean
+        scatter = ssyrk(1.0, x.T, 1.0, scatter, lower=1, overwrite_c=1)
+        right += x.T @ (own[where] - share).astype(np.float32)
+    strength = max(strength, 32 * ROUNDING * float(scatter.diagonal().max()))
+    kernel = solve(scatter, strength, right.astype(np.float32))
+    return primal(
+        "ridge",
+        widths,
+        mean,
+        kernel=kernel * unit,
+        bias=share * unit,
+        strength=strength,
+        centre=False,
+    )
+
+
+@one_thread
 def prototype(
     features: Array,
     labels: np.ndarray,
@@ -314,9 +383,16 @@ def primal(
     strength: float | None = None,
     normalise: str = "l2",
     scale: np.ndarray | None = None,
+    centre: bool = True,
 ) -> Fitted:
-    """Return the head of a kernel [d, C] on features from which `mean` is subtracted."""
+    """Return the head of a kernel [d, C] on features from which `mean` is subtracted.
+
+    Args:
+        centre: whether kernel and bias get mean zero over the outputs, which are classes.
+    """
     scale = np.ones_like(mean) if scale is None else scale
+    if centre:
+        kernel, bias = centre_classes(kernel, bias)
     return Fitted(
         name,
         len(widths),
@@ -324,6 +400,7 @@ def primal(
         normalise,
         mean,
         scale,
-        *centre_classes(kernel, bias),
+        np.asarray(kernel, np.float32),
+        np.asarray(bias, np.float32),
         strength=strength,
     )

@@ -77,7 +77,10 @@ class Fitted:
     mean, scale: float32 [d].
     kernel: float32 [d, C].
     bias: float32 [C]. Kernel and bias have mean zero over the classes.
-    temperature: the logits are divided by it, so that their probabilities are calibrated.
+    temperature: the logits are divided by it, so that their probabilities are calibrated; a number
+        or float64 [C].
+    unit: float32 [C], the size of each output; 1 by default. In the Keras layer, weights are in
+        this unit, so that training changes outputs of any size at the same rate.
     strength: strength of the penalty on squared weights; None for a head without such a setting.
     """
 
@@ -89,8 +92,9 @@ class Fitted:
     scale: np.ndarray
     kernel: np.ndarray
     bias: np.ndarray
-    temperature: float = 1.0
-    strength: float | None = None
+    temperature: float | np.ndarray = 1.0
+    strength: float | np.ndarray | None = None
+    unit: np.ndarray | None = None
 
     @property
     def classes(self) -> int:
@@ -111,9 +115,8 @@ class Fitted:
     @one_thread
     def _block(self, x: np.ndarray) -> np.ndarray:
         x = normalise_taps(x, self.widths) if self.normalise == "l2" else x
-        return (((x - self.mean) / self.scale) @ self.kernel + self.bias) / np.float32(
-            self.temperature
-        )
+        outputs = ((x - self.mean) / self.scale) @ self.kernel + self.bias
+        return outputs / np.asarray(self.temperature, np.float32)
 
     def layer(self) -> keras.Sequential:
         """Return the same head as a Keras model.
@@ -127,16 +130,19 @@ class Fitted:
             if self.normalise == "l2"
             else []
         )
+        size = np.asarray(self.temperature, np.float32)
+        last = []
+        if self.unit is not None:
+            last = [keras.layers.Rescaling(self.unit.tolist(), name="unit")]
+            size = size * self.unit
         model = keras.Sequential(
-            [keras.Input((sum(self.widths),)), *first, standardise, dense], name=self.name
+            [keras.Input((sum(self.widths),)), *first, standardise, dense, *last], name=self.name
         )
         standardise.set_weights([self.mean, self.scale])
-        dense.set_weights(
-            [self.kernel / np.float32(self.temperature), self.bias / np.float32(self.temperature)]
-        )
+        dense.set_weights([self.kernel / size, self.bias / size])
         return model
 
-    def cooled(self, temperature: float) -> "Fitted":
+    def cooled(self, temperature: float | np.ndarray) -> "Fitted":
         """Return the same head with its logits divided by a temperature."""
         return replace(self, temperature=self.temperature * temperature)
 
@@ -145,10 +151,16 @@ class Fitted:
 
         It knows only the classes in `present`; the others get a probability of almost zero.
         """
+        if len(present) == classes:
+            return self
         kernel = np.zeros((len(self.kernel), classes), np.float32)
-        bias = np.full(classes, ABSENT * self.temperature, np.float32)
+        temperature = self.temperature
+        if isinstance(temperature, np.ndarray):
+            temperature = np.ones(classes)
+            temperature[present] = self.temperature
+        bias = np.full(classes, ABSENT * temperature, np.float32)
         kernel[:, present], bias[present] = self.kernel, self.bias
-        return replace(self, kernel=kernel, bias=bias)
+        return replace(self, kernel=kernel, bias=bias, temperature=temperature)
 
 
 def centre_classes(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

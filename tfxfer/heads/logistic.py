@@ -220,7 +220,12 @@ class Rotated:
         return alpha - alpha.mean(0), b[0]
 
     def held_out(
-        self, labels: np.ndarray, folds: np.ndarray, classes: int
+        self,
+        labels: np.ndarray,
+        folds: np.ndarray,
+        classes: int,
+        *,
+        counted: np.ndarray | None = None,
     ) -> tuple[np.ndarray, float]:
         """Return held-out logits [n, C] at the best strength, and that strength.
 
@@ -228,8 +233,13 @@ class Rotated:
         weak, and each minimisation starts from the result of the one before. After two that were
         worse, weaker strengths are not tried. Where nothing is held out, the logits are 0 and the
         strength is 1.
+
+        Args:
+            counted: bool [n], the examples whose labels are known; by default all.
         """
         weights, known = folds[:, None] != np.arange(folds.max() + 1), folds >= 0
+        if counted is not None:
+            weights, known = weights & counted[:, None], known & counted
         if not known.any():
             return np.zeros((len(labels), classes)), UNJUDGED
         tried: list[tuple[float, float, np.ndarray]] = []

@@ -91,7 +91,7 @@ def compare(
     )
     gain = float(smaller.mean()) if known.any() else 0.0
     error = float(smaller.std() / np.sqrt(max(known.sum(), 1)))
-    scores, before = task.scores(both, labels), task.scores(alone, labels)
+    scores, before = task.prediction_scores(both, labels), task.prediction_scores(alone, labels)
     points, wrong = paired(scores[known], before[known])
     return gain > error, (
         f"held-out {task.SCORE} {scores.mean():.3f} with them and {before.mean():.3f} without "

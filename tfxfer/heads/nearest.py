@@ -33,5 +33,8 @@ def score_neighbours(
     weights = np.linspace(1.01, 0.99, nearest.shape[1], dtype=np.float32)
     weights = weights * np.isfinite(np.take_along_axis(near, nearest, 1))
     codes = task.codes(np.asarray(targets), outputs)
+    codes = np.where(np.isnan(codes), task.constant(targets, outputs), codes)
     answers = np.einsum("nk,nko->no", weights, codes[nearest])
-    return task.scores(answers, targets)
+    # Weights of examples that have no neighbour are 0.
+    total = np.maximum(weights.sum(1, keepdims=True), 1e-12)
+    return task.prediction_scores(answers / total, targets)

@@ -39,7 +39,7 @@ def settle(
     LOG.info("Trying which range of pixels the network expects")
     train = np.random.default_rng(seed).permutation(examples.where("train"))[:TRIED]
     train = np.sort(train)
-    if len(train) < FEWEST or len(set(examples.labels[train])) < 2:
+    if len(train) < FEWEST or len(set(examples.strata[train])) < 2:
         LOG.info(
             f"Pixels go in from {low:g} to {high:g}, which is assumed: nothing tells it, and there "
             "are too few training images to try. Say what the network expects with --value-range."
@@ -56,12 +56,12 @@ def settle(
             kept.labels,
             len(kept.classes),
             tap_widths=features.tap_widths or (features.feature_size,),
-            head="gaussian",
+            head=kept.task.TRIED[0],
             task=kept.task,
             units=kept.units,
             seed=seed,
         )
-        scores[tried] = kept.task.scores(choice.out_of_fold, kept.labels)
+        scores[tried] = kept.task.prediction_scores(choice.out_of_fold, kept.labels)
     best = RANGES[0]
     for tried in RANGES[1:]:
         gain = scores[tried] - scores[best]

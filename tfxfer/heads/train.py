@@ -37,14 +37,14 @@ class Trained:
         the head was first trained, in the same way, on the rest.
     probabilities: float64 [len(positions), C], the calibrated probabilities that the head gave at
         that time.
-    temperature: the logits are divided by it.
+    temperature: the logits are divided by it, a number or [C].
     """
 
     head: keras.Sequential
     history: tuple[dict[str, float], ...]
     positions: np.ndarray
     probabilities: np.ndarray
-    temperature: float
+    temperature: float | np.ndarray
 
 
 def reader(features: Array, rows: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -86,12 +86,12 @@ def add_codes(
     return labelled
 
 
-def compile_head(model: keras.Model, task: Task, steps: int) -> None:
+def compile_head(model: keras.Model, task: Task, targets: np.ndarray, steps: int) -> None:
     """Compile a model for `fit`, with AdamW and the loss of the task."""
     model.compile(
         keras.optimizers.AdamW(RATE, weight_decay=DECAY),
-        task.training_loss(0.0),
-        metrics=[task.training_score()],
+        task.training_loss(0.0, targets),
+        metrics=[task.training_score(targets)],
         jit_compile=False,
         # A step on features takes less time than Python takes to start it, so several are started
         # at once. Keras 3 can't do that under a strategy.
@@ -188,7 +188,12 @@ def fit_head(
         ValueError: the head does not give one logit for each class.
     """
     labels, train_rows = np.asarray(labels), np.asarray(train_rows)
-    width, classes = features.shape[1], int(labels[train_rows].max()) + 1
+    width = features.shape[1]
+    classes = labels.shape[1] if labels.ndim > 1 else int(labels[train_rows].max()) + 1
+    units = task.units(labels[train_rows])
+    if units is not None:  # what training changes is of size one, whatever the unit of the targets
+        middle = task.constant(labels[train_rows], classes)
+        head = in_units(head, units, middle)
     outputs = count_outputs(head, width, classes)
     split = divide(task.strata(labels), train_rows, validation_rows, units, seed=seed)
 
@@ -200,7 +205,12 @@ def fit_head(
     strategy = strategy or tf.distribute.get_strategy()
     model = keras.Sequential([keras.Input((width,)), head])
     trained = distribute_head(
-        model, head, strategy, task=task, steps=math.ceil(len(seen) / batch_size)
+        model,
+        head,
+        strategy,
+        task=task,
+        targets=labels[train_rows],
+        steps=math.ceil(len(seen) / batch_size),
     )
     variables = [*trained.variables, *trained.optimizer.variables]
     start = [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -233,17 +243,32 @@ def fit_head(
         history = fit(add_codes(features, codes, outputs, train_rows), len(train_rows))
     if trained is not model:
         model.set_weights(trained.get_weights())
-    calibrated = keras.Sequential(
-        [keras.Input((width,)), head, keras.layers.Rescaling(1 / value, name="temperature")],
-        name="head",
-    )
+    shift = task.offset(logits / value, labels[held_out])
+    rescaled = keras.layers.Rescaling(as_list(1 / value), as_list(shift), name="temperature")
+    calibrated = keras.Sequential([keras.Input((width,)), head, rescaled], name="head")
     return Trained(
         head=calibrated,
         history=tuple(history),
         positions=held_out,
-        probabilities=task.predictions(logits.astype(np.float64) / value),
+        probabilities=task.predictions(logits.astype(np.float64) / value + shift),
         temperature=value,
     )
+
+
+def as_list(value: Any) -> Any:
+    """Return an array as a list, which a layer can be saved with; a number as it is."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def in_units(head: keras.layers.Layer, units: np.ndarray, middle: np.ndarray) -> keras.Sequential:
+    """Return a head whose outputs are multiplied by the size of the targets, and begin at 0.
+
+    Args:
+        units: float32 [K], the size of each target.
+        middle: float64 [K], the mean of each target.
+    """
+    rescaled = keras.layers.Rescaling(units.tolist(), middle.tolist(), name="unit")
+    return keras.Sequential([head, rescaled], name="in_units")
 
 
 def count_outputs(head: keras.layers.Layer, width: int, classes: int) -> int:
@@ -290,12 +315,19 @@ def divide(
 
 
 def distribute_head(
-    model: keras.Model, head: keras.layers.Layer, strategy: Strategy, *, task: Task, steps: int
+    model: keras.Model,
+    head: keras.layers.Layer,
+    strategy: Strategy,
+    *,
+    task: Task,
+    targets: np.ndarray,
+    steps: int,
 ) -> keras.Model:
     """Return a compiled model that trains the head on all replicas.
 
     Args:
         model: a model of the head alone, which is returned itself where there is one replica.
+        targets: those of the training examples.
         steps: steps of an epoch.
     """
     trained = model
@@ -304,7 +336,7 @@ def distribute_head(
             inputs = keras.Input((model.input_shape[-1],))
             trained = MultiWorkerModel(inputs, type(head).from_config(head.get_config())(inputs))
             trained.set_weights(model.get_weights())
-        compile_head(trained, task, steps)
+        compile_head(trained, task, targets, steps)
         trained.optimizer.build(trained.trainable_variables)
     return trained
 

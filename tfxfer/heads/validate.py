@@ -27,7 +27,8 @@ from tfxfer.heads.logistic import (
     linear,
     pick_affordable,
 )
-from tfxfer.tasks import CLASSIFY, Task, calibrated_loss, paired
+from tfxfer.heads.several import fit_several, held_out_outputs
+from tfxfer.tasks import CLASSIFY, Task, calibrated, calibrated_loss, paired
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
 FEWEST = 4  # examples that must be held out, or nothing is tried
@@ -86,7 +87,7 @@ class Candidate:
     taps: int
     scores: np.ndarray
     loss: float
-    strength: float | None
+    strength: float | np.ndarray | None
     logits: np.ndarray
     members: tuple["Candidate", ...] = ()
 
@@ -157,7 +158,9 @@ def pick_candidate(
     truth = targets[known]
     logits = np.zeros(singles[0].logits.shape)
     for entry in singles:
-        logits += entry.logits / task.temperature(entry.logits[known], truth) / len(singles)
+        temperature = task.temperature(entry.logits[known], truth)
+        shift = task.offset(entry.logits[known] / temperature, truth)
+        logits += (entry.logits / temperature + shift) / len(singles)
     mean = Candidate(
         head=" and ".join(entry.head for entry in singles),
         taps=max(entry.taps for entry in singles),
@@ -342,23 +345,26 @@ def try_heads(data: Labelled, rows: np.ndarray, heads: Sequence[str]) -> Iterato
     if known.sum() < FEWEST:
         return
     for how in ("l2", "standardise"):
-        own = [head for head in heads if how == normalisation_of(head, targets, data.outputs)]
+        count = data.outputs if data.task.CLASSES else 2  # each label by itself is yes or no
+        own = [head for head in heads if how == normalisation_of(head, targets, count)]
         for taps, kernel in kernels(x, data.widths, how) if own else ():
             for head in own:
                 logits, strength = predict_held_out(
                     head,
                     kernel,
                     targets,
+                    task=data.task,
                     folds=folds,
                     outputs=data.outputs,
                     width=sum(data.widths[-taps:]),
                     grouped=data.is_grouped(rows),
                 )
+                fresh = calibrated(data.task, logits[known], targets[known])
                 yield Candidate(
                     head=head,
                     taps=taps,
-                    scores=data.task.scores(logits[known], targets[known]),
-                    loss=calibrated_loss(data.task, logits[known], targets[known]),
+                    scores=data.task.scores(fresh, targets[known]),
+                    loss=float(data.task.losses(fresh, targets[known]).mean()),
                     strength=strength,
                     logits=logits,
                 )
@@ -374,11 +380,12 @@ def predict_held_out(
     kernel: np.ndarray,
     targets: np.ndarray,
     *,
+    task: Task,
     folds: np.ndarray,
     outputs: int,
     width: int,
     grouped: bool,
-) -> tuple[np.ndarray, float | None]:
+) -> tuple[np.ndarray, float | np.ndarray | None]:
     """Return the logits [n, K] of each example from a fit without its fold, and the strength.
 
     The strength is the one that was picked for these fits; None for a head without one.
@@ -387,6 +394,9 @@ def predict_held_out(
         grouped: whether several examples are of one group, which must be held out together. Where
             none are, ridge has no folds: it leaves each example out once.
     """
+    if not task.CLASSES:
+        codes = task.codes(targets, outputs)
+        return held_out_outputs(head, kernel, codes, folds, grouped=grouped)
     if head == "linear":
         return Rotated(kernel).held_out(targets, folds, outputs)
     strength = None
@@ -432,7 +442,8 @@ def fit_chosen(data: Labelled, rows: np.ndarray, chosen: Candidate) -> Fit:
         rows: the examples that the candidates were tried on.
     """
     folds, everything = data.folds(), np.arange(len(data))
-    if chosen.head == "linear" and len(rows) < len(data) and chosen.strength is not None:
+    of_classes = chosen.head == "linear" and data.task.CLASSES
+    if of_classes and len(rows) < len(data) and chosen.strength is not None:
         return fit_linear_folds(data, folds, chosen)
     if len(rows) == len(data):
         return Fit(fitted=fit_head_on(data, chosen, None), logits=chosen.logits, folds=folds)
@@ -450,6 +461,20 @@ def fit_head_on(data: Labelled, chosen: Candidate, rows: np.ndarray | None) -> F
     """Fit the chosen head on the examples at `rows`; None is all of them."""
     features, targets, outputs = data.features, data.targets, data.outputs
     widths = data.widths[-chosen.taps :]
+    if not data.task.CLASSES:
+        codes = data.task.codes(targets, outputs)
+        strengths = None if chosen.strength is None else np.asarray(chosen.strength)
+        fitted = fit_several(
+            chosen.head,
+            features,
+            codes,
+            widths,
+            rows=rows,
+            strengths=strengths,
+            seed=data.seed,
+        )
+        return replace(fitted, unit=data.task.units(targets))
+    assert not isinstance(chosen.strength, np.ndarray)
     match chosen.head:
         case "linear":
             return linear(
@@ -472,7 +497,7 @@ def fit_head_on(data: Labelled, chosen: Candidate, rows: np.ndarray | None) -> F
 
 def fit_linear_folds(data: Labelled, folds: np.ndarray, chosen: Candidate) -> Fit:
     """Fit logistic regression on all examples and on all folds in one minimisation."""
-    assert chosen.strength is not None
+    assert isinstance(chosen.strength, float)
     widths = data.widths[-chosen.taps :]
     used = pick_affordable(data.targets, np.arange(len(data)), sum(widths))
     fitted, held_out = fit_folds(
@@ -528,6 +553,10 @@ def calibrate_head(fit: Fit, data: Labelled) -> Fit:
     fitted = fit.fitted
     assert isinstance(fitted, Fitted)
     calibrated = replace(fit, fitted=replace(fitted, temperature=value), logits=logits)
+    if np.any(shift := task.offset(logits[known], truth)):
+        bias = (fitted.bias + value * shift).astype(np.float32)
+        fitted = replace(fitted, temperature=value, bias=bias)
+        return replace(fit, fitted=fitted, logits=logits + shift)
     if fitted.name not in ("gaussian", "prototype"):
         return calibrated
     prior = np.log(np.bincount(data.targets, minlength=data.outputs) / len(data))

@@ -11,7 +11,7 @@ import jinja2
 from tfxfer import inputs, tasks
 from tfxfer.handles import catalog
 from tfxfer.report import words
-from tfxfer.report.page import facts, read_report
+from tfxfer.report.page import facts, read_report, said_of_share
 from tfxfer.safety.names import code_block, code_span, markdown
 
 
@@ -39,6 +39,8 @@ def make_card(folder: Path) -> str:
     report["made_by"] = Written(words.made_by(report["settings"], code_span))
     with read_report(folder):
         task, figures = tasks.find(report["task"]), report["figures"]
+        environment.filters["score"] = lambda value: said_of_share(value, task)
+        report |= {"of_classes": task.CLASSES, "noun": task.NOUN, "output": task.OUTPUT}
         report["further"] = task.further(figures) if figures else []
         report["input"] = said_of_input(settings)
         return environment.get_template("card.md.j2").render(

@@ -20,13 +20,13 @@ class Judged:
 
     Args:
         classes: names of the classes, in the order of the probabilities.
-        answers: hash of a file (its name if the run holds no hashes) -> (name of its label,
-            probabilities).
+        answers: hash of a file (its name if the run holds no hashes) -> (its label as text, its
+            target, probabilities).
     """
 
     run: Finished
     classes: tuple[str, ...]
-    answers: dict[str, tuple[str, np.ndarray]]
+    answers: dict[str, tuple[str, np.ndarray, np.ndarray]]
 
 
 def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
@@ -72,17 +72,21 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
             f"{first.run.folder} and the others have no test image in common. "
             "Compare runs on the same data, split by the same --seed."
         )
-    labels = np.array([first.classes.index(first.answers[file][0]) for file in common])
+    labels = np.array([first.answers[file][1] for file in common])
     task = first.run.task()
     rows: list[tuple[str, ...]] = []
     before = np.zeros(0)
     for i, one in enumerate(runs):
         columns = [one.classes.index(name) for name in first.classes]
-        probabilities = np.stack([one.answers[file][1][columns] for file in common]).astype(
+        probabilities = np.stack([one.answers[file][2][columns] for file in common]).astype(
             np.float64
         )
-        figures = task.figures(labels, probabilities, first.classes)
-        scores = task.scores(probabilities, labels)
+        decision = {
+            name: [value[i] for i in columns] if isinstance(value, list) else value
+            for name, value in one.run.decision().items()
+        }
+        figures = task.figures(labels, probabilities, first.classes, decision)
+        scores = task.prediction_scores(probabilities, labels)
         before = before if i else scores
         gain, error = smoothed_difference(scores, before)
         # From the scores as they are printed, so that a reader who subtracts gets the same.
@@ -131,15 +135,20 @@ def judged(folder: str | os.PathLike) -> Judged:
         # By content, where the run has noted it: other data may have files of the same names.
         keys = arrays["digests" if "digests" in arrays else "files"][mine].tolist()
         labels, probabilities = arrays["labels"][mine], arrays["probabilities"][mine]
+        task = run.task()
+        fits = labels.dtype.kind == "f" and labels.shape == probabilities.shape
+        if task.CLASSES:
+            fits = labels.dtype.kind in "iu" and labels.ndim == 1
+            fits = fits and not ((labels < 0) | (labels >= len(classes))).any()
         if (
-            labels.dtype.kind not in "iu"
+            not fits
             or probabilities.dtype.kind != "f"
             or probabilities.shape != (len(labels), len(classes))
             or not np.isfinite(probabilities).all()
-            or ((labels < 0) | (labels >= len(classes))).any()
         ):
             raise ValueError(f"expected probabilities of the {len(classes)} classes in labels.txt")
-        answers = zip((classes[i] for i in labels), probabilities, strict=True)
+        texts = [task.said_of_target(label, classes) for label in labels]
+        answers = zip(texts, labels, probabilities, strict=True)
         return Judged(run, classes, dict(zip(keys, answers, strict=True)))
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise RunError(f"{path} can't be read: {error}. Run it again.") from error

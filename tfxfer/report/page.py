@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from tfxfer import tasks
 from tfxfer.errors import RunError
-from tfxfer.evaluate import pays, reliability
+from tfxfer.evaluate import called, pays, reliability
 from tfxfer.files import check_zip, open_regular
 from tfxfer.inputs import TELLING
 from tfxfer.limits import MOST_ROWS, MOST_THUMBNAILS
@@ -35,11 +35,11 @@ from tfxfer.run import read_json, read_labels
 from tfxfer.run.attempt import Failure, attempt, failures
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.safety.names import csv_text, printable
+from tfxfer.tasks import Task
 
-NAMES = {
-    "majority": "always the most frequent class",
-    "raw_pixels": "logistic regression on raw pixels, without a pretrained network",
-    "last_layer_logistic": "logistic regression on the last layer of the pretrained network",
+AFTER = {
+    "raw_pixels": ", without a pretrained network",
+    "last_layer_logistic": " of the pretrained network",
 }
 MISTAKES = 20
 CLASSES = 12  # lines of the table of classes that are shown at once; the others are folded away
@@ -75,7 +75,10 @@ ODD = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of predictions.csv."""
+    """One line of predictions.csv.
+
+    probability: that of the predicted class; where answers are no classes, the score of the answer.
+    """
 
     file: str
     split: str
@@ -142,11 +145,17 @@ def read_facts(folder: Path) -> dict[str, Any]:
         if judged and "calibration" in task.PICTURES
         else None
     )
-    mistakes = sorted(
-        (row for row in judged if row.true != row.predicted),
-        key=lambda row: (-row.probability, row.file),
-    )
-    verdict = settings.pop("verdict", {}).get("value") or pays(metrics, score=task.SCORE)
+    if task.CLASSES:
+        mistakes = sorted(
+            (row for row in judged if row.true != row.predicted),
+            key=lambda row: (-row.probability, row.file),
+        )
+    else:
+        mistakes = sorted(
+            (row for row in judged if row.probability < 1),
+            key=lambda row: (row.probability, row.file),
+        )
+    verdict = settings.pop("verdict", {}).get("value") or pays(metrics, task=task)
     return {
         "title": folder.resolve().name,
         "task": task.NAME,
@@ -160,7 +169,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         else (
             "There is no test part and no validation part, so nothing is known about new examples."
         ),
-        "baselines": transfer(metrics, split),
+        "baselines": transfer(metrics, split, task),
         "candidates": metrics.get("candidates", {}),
         "why": settings.pop("why", {}).get("value"),
         "sets": metrics.get("sets"),
@@ -193,20 +202,29 @@ def make_page(folder: Path, tried: Tried | None = None) -> str:
 def make_head(folder: Path) -> str:
     """The first lines of the page as HTML, for notebooks: how often the model is right."""
     report = facts(folder)
+    task = tasks.find(report["task"])
     figures, parts = (
         report["figures"],
-        [Markup("<h3>{}</h3>").format(words.heading(report["classes"]))],
+        [Markup("<h3>{}</h3>").format(words.heading(report["classes"], task))],
     )
     if figures:
         line = Markup(
-            "<p><strong>{:.1f}&nbsp;%</strong> {}. On more photos like these it is probably {:.1f} "
-            "to {:.1f}&nbsp;% (95&nbsp;% interval).</p>"
+            "<p><strong>{}</strong> {}. On more photos like these it is probably {} "
+            "to {} (95&nbsp;% interval).</p>"
         )
-        score, low, high = (100 * figures[name] for name in (report["score"], "low", "high"))
+        score = said_of_share(figures[report["score"]], task)
+        low, high = (said_of_share(figures[name], task) for name in ("low", "high"))
+        if task.PERCENT:
+            low = low.removesuffix(" %")
         parts.append(line.format(score, said_of_score(report), low, high))
     if report["verdict"]:
         parts.append(Markup("<p>{}</p>").format(report["verdict"]))
     return printable("".join(parts))
+
+
+def said_of_share(value: float, task: Task) -> str:
+    """Return a score as text: in percent, where it is a share."""
+    return f"{100 * value:.1f} %" if task.PERCENT else f"{value:.3f}"
 
 
 def said_of_score(report: dict[str, Any]) -> str:
@@ -225,6 +243,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
     undrawn = [str(picture) for picture in tried.values() if isinstance(picture, Failure)]
     report["failures"] = list(dict.fromkeys([*report["failures"], *undrawn]))
     review = report["review"]
+    task, figures = tasks.find(report["task"]), report["figures"]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -233,9 +252,9 @@ def draw_page(folder: Path, tried: Tried) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    environment.filters["score"] = lambda value: said_of_share(value, task)
     environment.filters["short"] = words.short
     thumbnails = there(Path(folder) / "thumbnails.zip", embed_pictures) or {}
-    task, figures = tasks.find(report["task"]), report["figures"]
     mistakes = (
         review["mistakes"]
         if thumbnails and review["mistakes"]
@@ -249,7 +268,10 @@ def draw_page(folder: Path, tried: Tried) -> str:
         mistakes=mistakes,
         n_mistakes=len(report["mistakes"]),
         n_judged=len(report["judged"]),
-        heading=words.heading(report["classes"]),
+        heading=words.heading(report["classes"], task),
+        of_classes=task.CLASSES,
+        noun=task.NOUN,
+        in_percent=task.PERCENT,
         description=words.description(report["settings"], report["counts"]),
         said_of_score=figures and said_of_score(report),
         more_said=task.more_said(figures) if figures else [],
@@ -329,7 +351,7 @@ def read_predictions(path: Path) -> list[Row]:
             split=split,
             true=true,
             predicted=predicted,
-            probability=float(line["probability"]),
+            probability=float(line["probability"] if "probability" in line else line["score"]),
         )
         rows.append(row)
     if len(rows) > MOST_ROWS:
@@ -393,13 +415,17 @@ def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
     return {split: dict(each) for split, each in counters.items()}
 
 
-def transfer(metrics: dict[str, Any], split: str | None) -> list[dict[str, Any]]:
+def transfer(metrics: dict[str, Any], split: str | None, task: Task) -> list[dict[str, Any]]:
     """Figures of the baselines and the run: name, own, and those of the task."""
     if split is None:
         return []
     # Baselines are measured on the test part alone.
     baselines = (
-        {NAMES.get(name, name): value for name, value in metrics["baselines"].items() if value}
+        {
+            called(name, task) + AFTER.get(name, ""): value
+            for name, value in metrics["baselines"].items()
+            if value
+        }
         if split == "test"
         else {}
     )

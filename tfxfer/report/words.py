@@ -10,6 +10,7 @@ from typing import Any
 
 from tfxfer.run import UNNAMED
 from tfxfer.safety.names import one_line
+from tfxfer.tasks import Task, find
 
 NAMED = 5  # classes that a heading names
 LETTERS = 28  # most letters of a name in a heading or a picture
@@ -28,12 +29,14 @@ def listed(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
 
 
-def heading(classes: list[str]) -> str:
-    """What the model tells apart."""
+def heading(classes: list[str], task: Task) -> str:
+    """What the model tells apart, or what else it does."""
+    does = task.heading(classes)
     if len(classes) <= NAMED:
-        return f"Telling apart {listed([short(name) for name in classes])}"
+        return f"{does} {listed([short(name) for name in classes])}"
     first = ", ".join(short(name) for name in classes[: NAMED - 1])
-    return f"Telling apart {len(classes):,} classes: {first} and {len(classes) - NAMED + 1:,} more"
+    plural = "classes" if task.CLASSES else f"{task.NOUN}s"
+    return f"{does} {len(classes):,} {plural}: {first} and {len(classes) - NAMED + 1:,} more"
 
 
 def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> str:
@@ -42,7 +45,7 @@ def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> 
     def value(name: str) -> str:
         return str(settings.get(name, {}).get("value") or "")
 
-    sizes = {split: sum(numbers.values()) for split, numbers in counts.items()}
+    sizes = {split: numbers.get("", sum(numbers.values())) for split, numbers in counts.items()}
     parts = [f"{sizes[split]:,} {what}" for split, what in SPLITS.items() if sizes.get(split)]
     total = sum(sizes.values())
     many = f"{total:,} photo{'' if total == 1 else 's'}"
@@ -119,8 +122,9 @@ def improve(report: dict[str, Any], run: str) -> dict[str, str]:
         text = "Keep some photos apart to test with: without them nobody knows how good it is."
         return {"kind": "test", "text": text}
     classes = figures.get("classes")
-    name = weakest(classes or {})
-    if not classes:
+    of_classes = find(report["task"]).CLASSES
+    name = weakest(classes or {}) if of_classes else None
+    if not classes or not of_classes:
         text = "Add training photos like those that it gets most wrong; the page shows them."
         return {"kind": "photos", "text": text}
     if name is None:
@@ -155,10 +159,12 @@ def check(report: dict[str, Any], run: str) -> dict[str, str]:
         )
         return {"kind": "labels", "text": text}
     if figures and figures["n"] < FEW:
+        low, high = f"{figures['low']:.2f}", f"{figures['high']:.2f}"
+        if find(report["task"]).PERCENT:
+            low, high = f"{100 * figures['low']:.0f}", f"{100 * figures['high']:.0f} %"
         text = (
             f"Test with more photos. With {figures['n']:,}, all that is known is that the "
-            f"{report['score']} is probably between {100 * figures['low']:.0f} and "
-            f"{100 * figures['high']:.0f} %."
+            f"{report['score']} is probably between {low} and {high}."
         )
         return {"kind": "test", "text": text}
     text = "Test it on photos from another camera, place or day than those it learnt from."

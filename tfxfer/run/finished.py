@@ -69,6 +69,16 @@ class Finished:
         # Earlier versions knew only classes.
         return self._known(lambda values: tasks.find(values.get("task", tasks.CLASSIFY.NAME)))
 
+    def decision(self) -> dict[str, Any]:
+        """Return what turns its model's predictions into answers; see `Task.decide`."""
+        path = self.path("decision.json")
+        if not path.is_file():
+            return {}
+        try:
+            return tasks.check_decision(read_json(path), len(self.classes()))
+        except ValueError as error:
+            raise RunError(f"{path} {error}. Run it again.") from error
+
     def takes(self) -> "inputs.Input":
         """Return the input of its model for one example."""
         kind = self.kind()

@@ -35,8 +35,14 @@ class Common:
         range(2**32),
     ] = 0
     task: Annotated[
-        str, "Kind of answer. classify: each photo belongs to one of several classes."
+        str,
+        "Kind of answer. classify: each photo belongs to one of several classes. multilabel: a "
+        "photo has any number of labels. regress: a number, or several.",
     ] = "classify"
+    label: Annotated[
+        tuple[str, ...],
+        "Name of the column of labels in a .csv table; repeat it for several columns.",
+    ] = ()
     cache: Annotated[
         str | None,
         "Folder that keeps computed features for later runs; off: they are deleted when "
@@ -138,6 +144,8 @@ def read_common(values: Mapping[str, Any]) -> Common:
         options["image_size"] = options["image_size"][0]
     if options["value_range"] is not None:
         options["value_range"] = tuple(options["value_range"])
+    if "label" in options:
+        options["label"] = tuple(options["label"])
     if options["data_dir"] is not None:
         options["data_dir"] = Path(options["data_dir"])
     return Common(**options)
@@ -162,6 +170,8 @@ def as_option(name: str, value: Any) -> list[str]:
         return [flag if value else f"--no-{flag[2:]}"]
     if name == "image_size" and isinstance(value, list) and value:
         return [flag, str(value[0])]
+    if name == "label":
+        return [word for one in value for word in (flag, str(one))]
     if isinstance(value, list):
         return [flag, ",".join(map(str, value))]
     return [flag, str(value)]

@@ -24,10 +24,11 @@ from tfxfer.serving.formats import check_target, write
 from tfxfer.serving.judge import Judged, evaluate, judge
 from tfxfer.serving.litert import export_litert
 from tfxfer.serving.model import Served, load_model, open_model
-from tfxfer.serving.predict import Prediction, predict, predict_contents
+from tfxfer.serving.predict import Answer, Prediction, predict, predict_contents
 from tfxfer.serving.reusable import export_reusable
 
 __all__ = [
+    "Answer",
     "Judged",
     "Prediction",
     "Served",

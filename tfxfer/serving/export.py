@@ -13,7 +13,7 @@ from tfxfer.errors import ServingError
 from tfxfer.inputs import find
 from tfxfer.run import Finished, open_run
 from tfxfer.serving import warmup
-from tfxfer.serving.kind import KIND
+from tfxfer.serving.kind import DECISION, KIND, TASK
 from tfxfer.serving.model import Bad, Network, open_network
 from tfxfer.serving.place import EXTRA, placed
 
@@ -41,12 +41,14 @@ def export(
     It is written to `<to>/<version>/`. In all its signatures, the batch is dimension 0:
 
     - serving_default: `inputs`, encoded images, string [B], to `classes`, string [B, C], and
-      `scores`, float32 [B, C], the most probable class first.
-    - classify: the same for TensorFlow Serving's Classify call; `inputs` are serialized tf.Examples
-      with `image/encoded` (`Kind.FEATURE`).
+      `scores`, float32 [B, C], the most probable class first; labels in the same way. Of numbers,
+      to `numbers`, float32 [B, K], and where the intervals are known, their ends `low` and `high`.
+    - classify, for classes only: the same for TensorFlow Serving's Classify call; `inputs` are
+      serialized tf.Examples with `image/encoded` (`Kind.FEATURE`).
     - probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of
       `assets/labels.txt`, and, where the run knows it, `unknown`, float32 [B], the score for "none
-      of these" (see `tfxfer.evaluate.doubt`).
+      of these" (see `tfxfer.evaluate.doubt`). Of numbers it is called numbers, and so is its
+      output.
     - tensor: `inputs`, pixels in the backbone's value range, float32 [B, height, width, 3], to
       `probabilities`.
     - features: `inputs`, encoded images, to `features`, float32 [B, F], what the head sees.
@@ -82,8 +84,9 @@ def export(
     def write_all(aside: Path) -> None:
         LOG.info("Writing the SavedModel")
         write(open_network(folder, trust=trust, bad=on_bad_image), run.path("labels.txt"), aside)
-        extras(run, aside, "doubt.npz")
+        extras(run, aside, "doubt.npz", DECISION)
         (aside / EXTRA / KIND).write_text(f"{run.kind().NAME}\n")
+        (aside / EXTRA / TASK).write_text(f"{run.task().NAME}\n")
         (aside / EXTRA / BATCHING).write_text(CONFIG)
 
     return placed(to, version, write_all)
@@ -163,19 +166,32 @@ def write(network: Network, labels: Path, folder: Path) -> None:
         examples = tf.io.parse_example(inputs, {feature: tf.io.FixedLenFeature((), tf.string)})
         return best_first(examples[feature])
 
+    output = network.task.OUTPUT
+
+    def named(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {output if name == "probabilities" else name: one for name, one in outputs.items()}
+
+    def all_numbers(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        numbers = network.answer(inputs)["probabilities"]
+        widths = network.decision.get("half_widths", [None])
+        if None in widths:
+            return {output: numbers}
+        half = tf.constant(widths, tf.float32)
+        return {output: numbers, "low": numbers - half, "high": numbers + half}
+
     def of(*names: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-        return lambda inputs: {
-            name: rows for name, rows in network.answer(inputs).items() if name in names
-        }
+        return lambda inputs: named(
+            {name: rows for name, rows in network.answer(inputs).items() if name in names}
+        )
 
     def tensor(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": network.call(inputs)["probabilities"]}
+        return {output: network.call(inputs)["probabilities"]}
 
     asked = {
-        "serving_default": best_first,
-        "classify": classify,
-        "probabilities": of("probabilities", "unknown"),
+        "serving_default": best_first if output == "probabilities" else all_numbers,
+        output: of("probabilities", "unknown"),
     }
+    asked |= {"classify": classify} if network.task.CLASSES else {}
     asked |= {"features": of("features")} if "features" in network.has else {}
     signatures = {
         name: tf.function(call, input_signature=[encoded], autograph=False)
@@ -184,7 +200,8 @@ def write(network: Network, labels: Path, folder: Path) -> None:
     spec = tf.TensorSpec((None, *network.takes.shape), tf.float32, name="inputs")
     signatures["tensor"] = tf.function(tensor, input_signature=[spec], autograph=False)
     tf.saved_model.save(module, str(folder), signatures=signatures)
-    name_method(folder / "saved_model.pb", "classify", "tensorflow/serving/classify")
+    if "classify" in asked:
+        name_method(folder / "saved_model.pb", "classify", "tensorflow/serving/classify")
     (folder / EXTRA).mkdir()
     sample = network.takes.sample()
     predict = {name: tf.make_tensor_proto([sample]) for name in asked if name != "classify"}
@@ -196,7 +213,8 @@ def write(network: Network, labels: Path, folder: Path) -> None:
             feature={feature: tf.train.Feature(bytes_list=tf.train.BytesList(value=[sample]))}
         )
     )
-    warmup.write(folder / EXTRA, predict, {"classify": example.SerializeToString()})
+    examples = {"classify": example.SerializeToString()} if "classify" in asked else {}
+    warmup.write(folder / EXTRA, predict, examples)
 
 
 def name_method(path: Path, signature: str, method: str) -> None:

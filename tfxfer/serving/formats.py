@@ -23,14 +23,15 @@ from tfxfer.files import replaced, streams
 from tfxfer.run import read_manifest
 from tfxfer.safety.names import csv_cell, one_line
 from tfxfer.serving.kind import kind_of
-from tfxfer.serving.predict import Prediction
+from tfxfer.serving.predict import Answer, Prediction
 
 GROUP = 8192  # rows in a row group of Parquet
 
 
-def write(
-    rows: Iterable[Prediction], form: str = "csv", to: str | os.PathLike | None = None
-) -> int:
+Line = Prediction | Answer
+
+
+def write(rows: Iterable[Line], form: str = "csv", to: str | os.PathLike | None = None) -> int:
     """Write predictions to a file, or to standard output where `to` is None, and return how many.
 
     The file appears when it is complete. Until then, and where predicting fails, an old file of
@@ -38,7 +39,8 @@ def write(
 
     CSV and Parquet have the columns `file`, `label` where it is known, `predicted`, `probability`,
     then `predicted_2`, `probability_2`, ... , and `set` (in CSV a JSON list) and `unknown` (in CSV
-    true or false) where they were asked for. JSON has the same names, with `others` as a list of
+    true or false) where they were asked for. Of answers that are no classes, the columns are those
+    of `Answer.values`. JSON has the same names, with `others` as a list of
     {"predicted", "probability"}. In CSV, a text that a spreadsheet would run as a formula has a
     quote before it. A CSV file begins with the byte order mark of UTF-8, since Excel would read it
     in an old code page without it. A workbook has the columns of CSV.
@@ -78,13 +80,13 @@ def write(
 class Counted:
     """An iterator over rows that counts them."""
 
-    def __init__(self, rows: Iterable[Prediction]):
+    def __init__(self, rows: Iterable[Line]):
         self.rows, self.count = iter(rows), 0
 
-    def __iter__(self) -> Iterator[Prediction]:
+    def __iter__(self) -> Iterator[Line]:
         return self
 
-    def __next__(self) -> Prediction:
+    def __next__(self) -> Line:
         row = next(self.rows)
         self.count += 1
         return row
@@ -157,7 +159,7 @@ def explained(to: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
-def as_csv(rows: Iterable[Prediction], file: TextIO) -> None:
+def as_csv(rows: Iterable[Line], file: TextIO) -> None:
     writer = csv.writer(file, lineterminator="\n")
     for i, row in enumerate(rows):
         flat = columns(row)
@@ -167,7 +169,7 @@ def as_csv(rows: Iterable[Prediction], file: TextIO) -> None:
     file.flush()
 
 
-def as_json(rows: Iterable[Prediction], file: TextIO) -> None:
+def as_json(rows: Iterable[Line], file: TextIO) -> None:
     file.write("[")
     try:
         for i, row in enumerate(rows):
@@ -177,16 +179,16 @@ def as_json(rows: Iterable[Prediction], file: TextIO) -> None:
         file.flush()
 
 
-def as_jsonl(rows: Iterable[Prediction], file: TextIO) -> None:
+def as_jsonl(rows: Iterable[Line], file: TextIO) -> None:
     for row in rows:
         file.write(f"{json.dumps(nested(row))}\n")
     file.flush()
 
 
-def as_parquet(rows: Iterable[Prediction], file: BinaryIO) -> None:
+def as_parquet(rows: Iterable[Line], file: BinaryIO) -> None:
     rows = iter(rows)
     first = next(rows)
-    schema = pa.schema([(name, kind(name)) for name in columns(first)])
+    schema = pa.schema([(name, kind(value)) for name, value in columns(first).items()])
     with parquet.ParquetWriter(file, schema) as writer:
         held: list[dict[str, Any]] = []
         try:
@@ -199,7 +201,7 @@ def as_parquet(rows: Iterable[Prediction], file: BinaryIO) -> None:
             writer.write_table(pa.Table.from_pylist(held, schema))
 
 
-def as_workbook(rows: Iterable[Prediction], file: BinaryIO) -> None:
+def as_workbook(rows: Iterable[Line], file: BinaryIO) -> None:
     """Write one sheet, in which texts that begin like a formula stay texts."""
     try:
         from openpyxl import Workbook
@@ -245,8 +247,11 @@ def valid(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def columns(row: Prediction) -> dict[str, Any]:
+def columns(row: Line) -> dict[str, Any]:
     """Return a prediction as the columns of a table."""
+    if isinstance(row, Answer):
+        label = {} if row.label is None else {"label": row.label}
+        return {"file": row.file, **label, **row.values}
     flat: dict[str, Any] = {
         "file": row.file,
         **({} if row.label is None else {"label": row.label}),
@@ -262,8 +267,13 @@ def columns(row: Prediction) -> dict[str, Any]:
     )
 
 
-def nested(row: Prediction) -> dict[str, Any]:
+def nested(row: Line) -> dict[str, Any]:
     """Return a prediction as JSON values."""
+    if isinstance(row, Answer):
+        return {
+            name: rounded(value) if isinstance(value, float) else value
+            for name, value in columns(row).items()
+        }
     values: dict[str, Any] = {
         "file": row.file,
         **({} if row.label is None else {"label": row.label}),
@@ -298,16 +308,13 @@ def rounded(value: float) -> float:
     return round(value, 6)
 
 
-def kind(name: str) -> Any:
-    if name == "set":
+def kind(value: Any) -> Any:
+    """Return the type of a column of Parquet, from the value in its first row."""
+    if isinstance(value, list):
         return pa.list_(pa.string())
-    return (
-        pa.bool_()
-        if name == "unknown"
-        else pa.float32()
-        if name.startswith("probability")
-        else pa.string()
-    )
+    if isinstance(value, bool):
+        return pa.bool_()
+    return pa.float32() if isinstance(value, float) else pa.string()
 
 
 WRITERS = {"csv": as_csv, "json": as_json, "jsonl": as_jsonl}

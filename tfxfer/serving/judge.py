@@ -3,9 +3,10 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,16 @@ import numpy as np
 from tfxfer.data import Examples, Found, find_source, load, no_source, with_plain_names
 from tfxfer.data.duplicates import find_firsts
 from tfxfer.data.examples import IN_MEMORY
+from tfxfer.data.packed import is_packed
 from tfxfer.errors import DataError, ImageError
 from tfxfer.features import Progress
 from tfxfer.run import Finished, open_run, same
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.serving.answers import SHOWN, answers, list_files, say_damage
-from tfxfer.serving.model import open_model
-from tfxfer.serving.predict import Prediction
+from tfxfer.serving.model import Served, open_model
+from tfxfer.serving.predict import Answer, Prediction
 from tfxfer.tasks import Task
+from tfxfer.tasks.cells import texts_of
 
 LOG = logging.getLogger(__name__)
 CLASSES = 40  # in a table; of more classes, it lists those that are recognised worst
@@ -34,12 +37,13 @@ class Judged:
     Args:
         task: the kind of answer.
         files: n names.
-        labels: int [n], the true classes.
-        probabilities: float64 [n, C].
+        labels: the targets, [n, ...]; for classes int [n].
+        probabilities: the predictions, float64 [n, C].
         classes: C names.
         first: bool [n], False for a copy of an earlier photo with the same label, so that figures
             count each photo once.
         paths: where the photos are on disk; empty where they are not files.
+        decision: what turns predictions into answers (see `Task.decide`).
     """
 
     task: Task
@@ -49,14 +53,21 @@ class Judged:
     classes: Sequence[str]
     first: np.ndarray
     paths: Sequence[str | os.PathLike] = ()
+    decision: Mapping[str, Any] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """Figures as in metrics.json (see `tfxfer.evaluate.score`)."""
         labels, predictions = self.labels[self.first], self.probabilities[self.first]
-        return self.task.figures(labels, predictions, self.classes)
+        return self.task.figures(labels, predictions, self.classes, self.decision)
 
-    def predictions(self) -> Iterator[Prediction]:
+    def predictions(self) -> Iterator[Prediction | Answer]:
         """Each photo with its label and the model's answer."""
+        if not self.task.CLASSES:
+            rows = zip(self.files, self.labels, self.probabilities, strict=True)
+            for file, target, prediction in rows:
+                values = self.task.columns(prediction, self.classes, self.decision)
+                yield Answer(file, values, self.task.said_of_target(target, self.classes))
+            return
         best, sure = self.task.answers(self.probabilities)
         for file, label, answer, probability in zip(
             self.files, self.labels, best, sure, strict=True
@@ -75,7 +86,7 @@ class Judged:
         ]
 
     def class_rows(self) -> list[tuple[str, ...]]:
-        """Return a table of the classes that have photos; [] where the task has no such figures.
+        """Return a table of the outputs that have photos; [] where the task has no such figures.
 
         Of more than `CLASSES` classes, it has only those that are recognised worst.
         """
@@ -85,7 +96,8 @@ class Judged:
         class_figures = [(name, figures) for name, figures in classes.items() if figures["n"]]
         if len(class_figures) > CLASSES:
             class_figures = sorted(class_figures, key=lambda each: each[1]["recall"])[:CLASSES]
-        rows: list[tuple[str, ...]] = [("class", "photos", "recall", "95 % interval", "precision")]
+        noun = self.task.NOUN
+        rows: list[tuple[str, ...]] = [(noun, "photos", "recall", "95 % interval", "precision")]
         for name, figures in class_figures:
             interval = f"{figures['recall_low']:.3f} to {figures['recall_high']:.3f}"
             precision = "-" if figures["precision"] is None else f"{figures['precision']:.3f}"
@@ -103,12 +115,15 @@ class Judged:
 
     def notes(self) -> list[str]:
         """Explain the table, and name the classes that are mixed up most."""
+        score = f"{self.task.SCORE}: {self.task.SCORE_MEANS}"
         if not self.class_rows():
-            return [f"{self.task.SCORE}: {self.task.SCORE_MEANS}"]
+            return [score, *self.task.more_said(self.figures())]
         lines = [
-            "recall: how many of the photos of this class were recognised. "
-            "precision: how many of the answers with this class were right."
+            f"recall: how many of the photos of this {self.task.NOUN} were recognised. "
+            f"precision: how many of the answers with this {self.task.NOUN} were right."
         ]
+        if not self.task.CLASSES:
+            return [score, *lines, *self.task.more_said(self.figures())]
         if (present := len(np.unique(self.labels))) > CLASSES:
             lines.append(
                 f"The table lists {CLASSES} of {present:,} classes: the lowest recall first."
@@ -168,13 +183,7 @@ def judge(
     ]
     trained = find_trained_on(run)
     model = open_model(folder, trust=trust)
-    labelled, _ = with_plain_names(labelled)
-    if unknown := sorted({labelled.names[i] for i in chosen} - set(model.classes)):
-        raise DataError(
-            f"{labelled.source} has classes that the model doesn't know: "
-            f"{', '.join(map(repr, unknown[:SHOWN]))}. "
-            f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
-        )
+    targets = targets_of(labelled, chosen, model)
     LOG.info(
         f"{labelled.source}: {'the test part' if own else 'all images'}, "
         f"{len(chosen):,} of {len(labelled.files):,}"
@@ -200,24 +209,63 @@ def judge(
             "Repair or remove them."
         )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
-    labels = [model.classes.index(labelled.names[i]) for i in chosen]
-    first = find_firsts([contents[i] for i in range(len(labels))], labels)
+    first = find_firsts(
+        [contents[i] for i in range(len(targets))], [label.tobytes() for label in targets]
+    )
     if known := sum(content in trained for content in contents.values()):
         LOG.info(
-            f"The model was trained on {known:,} of these {len(labels):,} photos, so that the "
+            f"The model was trained on {known:,} of these {len(targets):,} photos, so that the "
             "figures are too good. Leave these out."
         )
-    if copies := len(labels) - len(first):
+    if copies := len(targets) - len(first):
         LOG.info(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
     return Judged(
         task=run.task(),
         files=files,
-        labels=np.array(labels),
+        labels=targets,
         probabilities=probabilities,
         classes=model.classes,
-        first=np.isin(np.arange(len(labels)), first),
+        first=np.isin(np.arange(len(targets)), first),
         paths=[labelled.paths[i] for i in chosen] if labelled.paths else (),
+        decision=model.decision,
     )
+
+
+def targets_of(labelled: Found, chosen: Sequence[int], model: Served) -> np.ndarray:
+    """Return the targets of some of the photos, in the order of the model's outputs.
+
+    Raises:
+        DataError: the photos have labels that the model doesn't know, or none of the right kind.
+    """
+    if model.task.CLASSES:
+        labelled, _ = with_plain_names(labelled)
+        check_known({labelled.names[i] for i in chosen}, labelled.source, model)
+        return np.array([model.classes.index(labelled.names[i]) for i in chosen])
+    texts = [labelled.names[i] for i in chosen]
+    order = labelled.classes if labelled.classes is not None else model.classes
+    try:
+        targets, names = model.task.encode(texts, order)
+    except ValueError as error:
+        raise DataError(f"{labelled.source} {error}.") from error
+    check_known(set(names), labelled.source, model)
+    result = np.full((len(targets), len(model.classes)), np.nan, np.float32)
+    result[:, [model.classes.index(name) for name in names]] = targets
+    return result
+
+
+def check_known(names: set[str], source: str, model: Served) -> None:
+    """Refuse labels that the model does not know.
+
+    Raises:
+        DataError: lists them, and those that it knows.
+    """
+    if unknown := sorted(names - set(model.classes)):
+        what = "classes" if model.task.CLASSES else f"{model.task.NOUN}s"
+        raise DataError(
+            f"{source} has {what} that the model doesn't know: "
+            f"{', '.join(map(repr, unknown[:SHOWN]))}. "
+            f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
+        )
 
 
 def find_trained_on(run: Finished) -> set[str]:
@@ -244,15 +292,22 @@ def load_labelled(
     ):
         source = load_own_examples(run, data_dir)
     if isinstance(source, Examples):
+        by_class = source.task.CLASSES
         return Found(
             files=source.files,
-            names=[source.classes[i] for i in source.labels],
+            names=[source.classes[i] for i in source.labels]
+            if by_class
+            else texts_of(source.labels),
+            classes=None if by_class else source.classes,
             read=source.read,
             source=source.source,
             splits=source.splits,
         )
-    kind = run.kind()
-    if (labelled := find_source(source, data_dir, judging=True, kind=kind)) is None:
+    kind, task = run.kind(), run.task()
+    is_table = os.path.isfile(source) and not is_packed(Path(source))
+    labels = run.settings().get("label", {}).get("value") or () if is_table else ()
+    labelled = find_source(source, data_dir, judging=True, kind=kind, task=task, labels=labels)
+    if labelled is None:
         raise no_source(source)
     return labelled
 
@@ -293,6 +348,7 @@ def load_own_examples(
             seed=seed,
             skip_bad_images=skip,
             task=run.task().NAME,
+            labels=settings.get("label") or (),
         )
     if not skip and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
         raise DataError(

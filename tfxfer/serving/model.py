@@ -6,9 +6,9 @@ answers about a third faster.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,9 @@ from tfxfer.handles.folder import plain_path
 from tfxfer.heads import layers
 from tfxfer.inputs import Input, Kind, find
 from tfxfer.run import open_run, read_labels
-from tfxfer.serving.kind import kind_of
+from tfxfer.serving.kind import decision_of, kind_of, task_of
 from tfxfer.serving.place import EXTRA, latest
-from tfxfer.tasks import Task
+from tfxfer.tasks import CLASSIFY, Task
 
 LOG = logging.getLogger(__name__)
 # So many images are decoded at once: enough for the cores of a server, and few enough that a batch
@@ -43,10 +43,13 @@ class Served:
     Args:
         kind: which kind of example it takes.
         classes: names, in the order of the columns of the probabilities.
-        answer: encoded images, string [B], to "probabilities", float32 [B, C], and, where the run
-            knows it, "unknown", float32 [B]: how far an image is from every class.
+        answer: encoded images, string [B], to "probabilities", float32 [B, C] (in their place,
+            where the task has no probabilities, its predictions), and, where the run knows it,
+            "unknown", float32 [B]: how far an image is from every class.
         doubt: thresholds for both; None where there are none.
         says: the names of what it answers.
+        task: which kind of answer it gives.
+        decision: what turns its predictions into answers (see `Task.decide`).
     """
 
     kind: Kind
@@ -54,6 +57,8 @@ class Served:
     answer: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     doubt: Doubt | None
     says: tuple[str, ...]
+    task: Task = CLASSIFY
+    decision: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Network:
     call: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     has: tuple[str, ...]
     doubt: Doubt | None
+    task: Task = CLASSIFY
+    decision: Mapping[str, Any] = field(default_factory=dict)
 
     def answer(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return what `call` returns, with one row for each encoded image.
@@ -133,6 +140,8 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False, features: bool
         answer=answer,
         doubt=network.doubt,
         says=tuple(names),
+        task=network.task,
+        decision=network.decision,
     )
 
 
@@ -143,19 +152,21 @@ def open_export(folder: Path, trust: bool) -> Served:
     with explained(folder, "Export it again."):
         loaded = tf.saved_model.load(str(plain_path(folder)))
         signatures = dict(loaded.signatures)
-    if "probabilities" not in signatures:
+    task = task_of(folder)
+    if task.OUTPUT not in signatures:
         raise ServingError(
             f"{folder} has the signatures {', '.join(signatures) or 'none'}, and no head to "
             "predict with; expected tfxfer export RUN FOLDER."
         )
     classes = tuple(read_labels(folder / "assets" / "labels.txt"))
     thresholds = folder / EXTRA / "doubt.npz"
-    signature = signatures["probabilities"]
-    check_signature(folder, signature, len(classes))
+    signature = signatures[task.OUTPUT]
+    check_signature(folder, signature, len(classes), output=task.OUTPUT)
 
     # The signature lives only as long as the object that it was loaded with.
     def answer(encoded: tf.Tensor, loaded: Any = loaded) -> dict[str, tf.Tensor]:
-        outputs = signature(inputs=encoded)
+        outputs = dict(signature(inputs=encoded))
+        outputs["probabilities"] = outputs.pop(task.OUTPUT)
         check_rows(folder, outputs, len(encoded), classes=len(classes))
         return outputs
 
@@ -165,6 +176,8 @@ def open_export(folder: Path, trust: bool) -> Served:
         answer=answer,
         doubt=doubt.load(thresholds) if thresholds.is_file() else None,
         says=tuple(signature.structured_outputs),
+        task=task,
+        decision=decision_of(folder, len(classes)),
     )
 
 
@@ -190,8 +203,11 @@ def explained(path: Path, hint: str) -> Iterator[None]:
         raise ServingError(f"{path} can't be loaded: {first}. {hint}") from error
 
 
-def check_signature(folder: Path, signature: Any, count: int) -> None:
+def check_signature(folder: Path, signature: Any, count: int, *, output: str) -> None:
     """Refuse an export that does not turn encoded images into a probability of each class.
+
+    Args:
+        output: the name of the probabilities, or of the numbers in their place.
 
     Raises:
         ServingError: says what it takes and gives.
@@ -201,15 +217,15 @@ def check_signature(folder: Path, signature: Any, count: int) -> None:
     takes = inputs.keys() == {"inputs"} and inputs["inputs"].dtype == tf.string
     gives = (
         isinstance(outputs, dict)
-        and "probabilities" in outputs
-        and outputs["probabilities"].dtype == tf.float32
-        and outputs["probabilities"].shape.is_compatible_with((None, count))
+        and output in outputs
+        and outputs[output].dtype == tf.float32
+        and outputs[output].shape.is_compatible_with((None, count))
         and ("unknown" not in outputs or outputs["unknown"].shape.is_compatible_with((None,)))
     )
     if not (takes and gives):
         raise ServingError(
-            f"{folder} takes {inputs} and gives {outputs}; expected encoded images, and "
-            f"probabilities of the {count} classes in labels.txt. Export it again."
+            f"{folder} takes {inputs} and gives {outputs}; expected encoded images, and {output} "
+            f"for the {count} names in labels.txt. Export it again."
         )
 
 
@@ -256,6 +272,8 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
         call=call,
         has=has,
         doubt=thresholds,
+        task=run.task(),
+        decision=run.decision(),
     )
 
 

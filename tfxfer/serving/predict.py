@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,23 @@ LOG = logging.getLogger(__name__)
 MANY = 100  # from so many files on, progress is shown also where it is quick
 
 
+class Answer(NamedTuple):
+    """One line of `tfxfer predict` where the answer is no class.
+
+    file: as given or found.
+    values: what the model says, by the names of columns: for several labels "labels" and the
+        probability of each; for numbers each number, and the ends of its interval as "NAME_low" and
+        "NAME_high".
+    label: what is true, as text, where it is known; None for a photo without a label.
+    """
+
+    file: str
+    values: Mapping[str, Any]
+    label: str | None = None
+
+
 class Prediction(NamedTuple):
-    """One line of `tfxfer predict`.
+    """One line of `tfxfer predict` where the answer is a class.
 
     file: as given or found.
     predicted, probability: its class, and the calibrated probability of that class.
@@ -56,11 +71,12 @@ def predict(
     batch_size: int = 32,
     trust: bool = False,
     progress: bool = False,
-) -> Iterator[Prediction]:
+) -> Iterator[Prediction | Answer]:
     """Predict image files, and those in folders, with a finished run's model or an export of it.
 
-    Yields one `Prediction` for each file, in the order given, and sorted within a folder. In
-    folders, hidden files and files that are not images are skipped.
+    Yields one `Prediction` for each file, in the order given, and sorted within a folder; an
+    `Answer` where the model's answers are no classes. In folders, hidden files and files that are
+    not images are skipped.
 
     A photo that is damaged but can be decoded is answered, and named on stderr at the end.
 
@@ -101,7 +117,7 @@ def predict_contents(
     unknown: bool = False,
     batch_size: int = 32,
     trust: bool = False,
-) -> Iterator[Prediction]:
+) -> Iterator[Prediction | Answer]:
     """Predict image files that are in memory.
 
     Args:
@@ -129,6 +145,13 @@ def open_for_predictions(
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1. Received: top_k={top_k}")
     model = open_model(folder, trust=trust)
+    asked = {"--top-k": top_k > 1, "--sets": sets is not None, "--unknown": unknown}
+    if not model.task.CLASSES and any(asked.values()):
+        names = " and ".join(name for name, one in asked.items() if one)
+        raise ServingError(
+            f"{os.fspath(folder)} has answers of the kind {model.task.NAME}, and {names} is for "
+            "classes. Leave it out."
+        )
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(
             f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: "
@@ -158,7 +181,7 @@ def predictions(
     sets: float | None = None,
     unknown: bool = False,
     progress: bool = False,
-) -> Iterator[Prediction]:
+) -> Iterator[Prediction | Answer]:
     least = model.doubt.least(sets) if model.doubt and sets is not None else None
     strange = model.doubt.threshold if model.doubt and unknown else None
     knows = model.doubt is not None and "unknown" in model.says
@@ -186,6 +209,10 @@ def predictions(
             if threshold < math.inf and answer["unknown"] > threshold:
                 unlike += 1
             probabilities = answer["probabilities"]
+            if not model.task.CLASSES:
+                values = model.task.columns(probabilities, model.classes, model.decision)
+                yield Answer(file, values)
+                continue
             order = np.argsort(-probabilities, kind="stable")
             first, *others = [(model.classes[i], float(probabilities[i])) for i in order[:top_k]]
             inside = (

@@ -227,7 +227,8 @@ def try_heads(one: Tried, train: Examples, extract: Extractor, *, seed: int) -> 
         units=kept.units,
         seed=seed,
     )
-    return replace(one, scores=kept.task.scores(choice.out_of_fold, kept.labels))
+    scores = kept.task.prediction_scores(choice.out_of_fold, kept.labels)
+    return replace(one, scores=scores)
 
 
 def mean(one: Tried) -> float:

@@ -87,6 +87,7 @@ def prepare(
         skip_bad_images=run.common.skip_bad_images,
         cache=run.cache_folder,
         task=run.common.task,
+        labels=run.common.label,
     )
     run.say(examples.table(), *examples.notes)
     extract = Extractor(

@@ -1,7 +1,10 @@
-"""Kinds of answers, one file each. So far there is one: one class of several.
+"""Kinds of answers, one file each.
 
 task        the functions of a kind of answer, and `find`, which looks a kind up by its name
 classify    one class of several: labels, probabilities, losses, scores and figures
+multilabel  several labels, each of which is there or not
+regress     a number, or several
+cells       labels that stand in several columns, as one text for each example
 figures     the figures of `classify`, with their intervals
 suspects    examples of `classify` whose label looks wrong
 sets        prediction sets: several classes, with the promise that the right one is among them

@@ -17,10 +17,10 @@ from tfxfer.tasks.suspects import find_suspects
 NAME, SCORE, LOSS = "classify", "accuracy", "log loss"
 SCORE_MEANS = "The share of right answers."
 HEADS: tuple[str, ...] = ("gaussian", "linear", "ridge", "prototype")
-TRIED: tuple[str, ...] = (
-    "gaussian",
-    "linear",
-)  # heads that are tried where the user does not choose one
+TRIED: tuple[str, ...] = ("gaussian", "linear")
+CLASSES, PERCENT, OUTPUT, NOUN = True, True, "probabilities", "class"
+START, PLAIN = "linear", "linear"
+CONSTANT = "always the most frequent class"
 FURTHER = (
     ("macro_f1", "macro F1", "recall and precision in one, every class counts the same; 1 is best"),
     ("log_loss", "log loss", "how far the probabilities are from the truth; 0 is best"),
@@ -35,7 +35,6 @@ PICTURES: tuple[str, ...] = ("confusion", "calibration")
 
 share = class_figures.share
 suspects = find_suspects
-figures = class_figures.score
 
 
 def encode(
@@ -63,6 +62,21 @@ def present(targets: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     return classes, known
 
 
+def may_hold(cells: Sequence[str]) -> bool:
+    """Whether a column of a table may hold classes by its cells alone: that can't be told."""
+    return False
+
+
+def check(targets: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return nothing: that each class has training examples is checked by their names."""
+    return []
+
+
+def count(targets: np.ndarray, outputs: int) -> np.ndarray:
+    """Return the number of examples of each class, int [C]."""
+    return np.bincount(targets, minlength=outputs)
+
+
 def strata(targets: np.ndarray) -> np.ndarray:
     """Return the class of each example, int [n]."""
     return np.asarray(targets)
@@ -78,6 +92,10 @@ def losses(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def scores(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return 1 for each example whose largest output is that of the true class, else 0; float."""
     return (outputs.argmax(1) == targets).astype(np.float64)
+
+
+# The largest of the outputs is also the largest probability.
+prediction_scores = scores
 
 
 def temperature(outputs: np.ndarray, targets: np.ndarray) -> float:
@@ -112,6 +130,11 @@ def temperature(outputs: np.ndarray, targets: np.ndarray) -> float:
     return unit / float(np.exp((low + high) / 2))
 
 
+def offset(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Return 0: nothing is added to outputs, but where a head does not know the classes' shares."""
+    return 0.0
+
+
 def predictions(outputs: np.ndarray) -> np.ndarray:
     """Return the probability of each class, float64 [n, C]."""
     return softmax(np.asarray(outputs, np.float64), 1)
@@ -136,18 +159,23 @@ def leave_own_out(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return outputs
 
 
+def units(targets: np.ndarray) -> np.ndarray | None:
+    """Return None: outputs have the size that they have."""
+    return None
+
+
 def codes(targets: np.ndarray, outputs: int) -> np.ndarray:
     """Return one-hot rows, float32 [n, C]."""
     return np.eye(outputs, dtype=np.float32)[targets]
 
 
-def training_loss(smoothing: float) -> Any:
+def training_loss(smoothing: float, targets: np.ndarray) -> Any:
     """Return cross-entropy; the share `smoothing` of a label is spread evenly over all classes."""
     keras = importlib.import_module("keras")
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
 
 
-def training_score() -> Any:
+def training_score(targets: np.ndarray) -> Any:
     """Return the accuracy."""
     return importlib.import_module("keras").metrics.CategoricalAccuracy(name=SCORE)
 
@@ -169,6 +197,46 @@ def constant(targets: np.ndarray, outputs: int) -> np.ndarray:
 def prediction_losses(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return -log p of the true class of each example, float [n]."""
     return -np.log(predictions[np.arange(len(targets)), targets])
+
+
+def decide(targets: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
+    """Return nothing: the most probable class is the answer, without a threshold."""
+    return {}
+
+
+def figures(
+    targets: np.ndarray,
+    predictions: np.ndarray,
+    names: Sequence[str],
+    decision: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return how good probabilities are; see `tfxfer.tasks.figures.score`."""
+    return class_figures.score(targets, predictions, names)
+
+
+def columns(
+    prediction: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what users get for one example: its class, and the probability of that class."""
+    best = int(np.asarray(prediction).argmax())
+    return {"predicted": names[best], "probability": float(prediction[best])}
+
+
+def said_of_target(target: np.ndarray, names: Sequence[str]) -> str:
+    """Return the class of one example."""
+    return names[int(target)]
+
+
+def said_of_answer(
+    prediction: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
+) -> str:
+    """Return the most probable class of one example."""
+    return names[int(np.asarray(prediction).argmax())]
+
+
+def heading(names: Sequence[str]) -> str:
+    """Return the beginning of the title of a report."""
+    return "Telling apart"
 
 
 def said_of_score(figures: Mapping[str, Any], judged: str) -> str:

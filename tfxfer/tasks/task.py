@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfxfer.tasks import classify
+from tfxfer.tasks import classify, multilabel, regress
 
 
 class Task(Protocol):
@@ -20,6 +20,14 @@ class Task(Protocol):
 
     Attributes:
         NAME: its name in settings.
+        CLASSES: whether each example has exactly one of several classes. Pages and files say more
+            of classes than of other answers.
+        PERCENT: whether the score is a share, to be shown in percent.
+        OUTPUT: the name of the predictions for other programs.
+        NOUN: what an output stands for, such as "class".
+        START: the head that a training of the network starts from.
+        PLAIN: the head of the simpler models that a run is compared with.
+        CONSTANT: what the simplest model of all does.
         SCORE: the name of the mean score, and its key in figures.
         SCORE_MEANS: one sentence on what it is.
         LOSS: the name of the loss.
@@ -29,6 +37,13 @@ class Task(Protocol):
     """
 
     NAME: str
+    CLASSES: bool
+    PERCENT: bool
+    OUTPUT: str
+    NOUN: str
+    START: str
+    PLAIN: str
+    CONSTANT: str
     SCORE: str
     SCORE_MEANS: str
     LOSS: str
@@ -42,9 +57,25 @@ class Task(Protocol):
         """Return the targets [n, ...] and the names of the K outputs.
 
         Args:
-            labels: the label of each example, as text.
+            labels: the label of each example, as text (see `cells` for several columns).
             order: the names in the order that the data gives; None where it gives none.
+
+        Raises:
+            ValueError: a text is no label of this kind; the end of a sentence on the data.
         """
+
+    def may_hold(self, cells: Sequence[str]) -> bool:
+        """Whether the cells of a column look like labels of this kind."""
+
+    def check(self, targets: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return notes on training targets.
+
+        Raises:
+            ValueError: they can't be learnt; the end of a sentence on the data.
+        """
+
+    def count(self, targets: np.ndarray, outputs: int) -> np.ndarray:
+        """Return the number of examples of each output, int [K], for tables."""
 
     def present(self, targets: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of the outputs that can be learnt, and the targets numbered by these.
@@ -60,10 +91,16 @@ class Task(Protocol):
         """Return the loss of each example, float [n], for the outputs as they are."""
 
     def scores(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return how good each answer is, float [n], from 0 to 1; also from predictions."""
+        """Return how good the answer to each example is, float [n], at most 1."""
 
-    def temperature(self, outputs: np.ndarray, targets: np.ndarray) -> float:
-        """Return the number by which outputs are divided so that their loss is smallest."""
+    def prediction_scores(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Return the same as `scores`, from predictions."""
+
+    def temperature(self, outputs: np.ndarray, targets: np.ndarray) -> Any:
+        """Return what outputs are divided by so that their loss is smallest: a number, or [K]."""
+
+    def offset(self, outputs: np.ndarray, targets: np.ndarray) -> Any:
+        """Return what is then added to them, a number or [K]."""
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         """Return the predictions, float64 [n, K], of outputs."""
@@ -80,10 +117,13 @@ class Task(Protocol):
     def codes(self, targets: np.ndarray, outputs: int) -> np.ndarray:
         """Return the targets as what the Keras loss compares outputs with, float32 [n, K]."""
 
-    def training_loss(self, smoothing: float) -> Any:
-        """Return the Keras loss of outputs and codes."""
+    def units(self, targets: np.ndarray) -> np.ndarray | None:
+        """Return the size of each output, float32 [K]; None where outputs have no unit."""
 
-    def training_score(self) -> Any:
+    def training_loss(self, smoothing: float, targets: np.ndarray) -> Any:
+        """Return the Keras loss of outputs and codes, for these training targets."""
+
+    def training_score(self, targets: np.ndarray) -> Any:
         """Return the Keras metric of outputs and codes that is shown while a model trains."""
 
     def can_judge(self, targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -104,13 +144,42 @@ class Task(Protocol):
     def share(self, scores: np.ndarray) -> dict[str, float]:
         """Return the mean score under the name `SCORE`, "low" to "high" and "n"; n >= 1."""
 
+    def decide(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
+        """Return what turns predictions into answers, such as thresholds, as JSON values.
+
+        It is found on predictions of held-out examples. {} where the task needs nothing.
+        """
+
     def figures(
-        self, targets: np.ndarray, predictions: np.ndarray, names: Sequence[str]
+        self,
+        targets: np.ndarray,
+        predictions: np.ndarray,
+        names: Sequence[str],
+        decision: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Return how good predictions are, as JSON values that begin with those of `share`.
 
         Figures of each output, if there are any, are in "classes".
+
+        Args:
+            decision: what `decide` returned.
         """
+
+    def columns(
+        self, prediction: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the columns of a table in which users get the answer to one example."""
+
+    def said_of_target(self, target: np.ndarray, names: Sequence[str]) -> str:
+        """Return the target of one example as text."""
+
+    def said_of_answer(
+        self, prediction: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
+    ) -> str:
+        """Return the answer to one example as text."""
+
+    def heading(self, names: Sequence[str]) -> str:
+        """Return the beginning of the title of a report, before the names."""
 
     def said_of_score(self, figures: Mapping[str, Any], judged: str) -> str:
         """Return the end of a sentence that begins with the score in percent.
@@ -132,12 +201,22 @@ class Task(Protocol):
 
 CLASSIFY: Task = classify
 # A new kind of answer is one file, and one row here.
-TASKS: dict[str, Task] = {classify.NAME: CLASSIFY}
+TASKS: dict[str, Task] = {
+    classify.NAME: CLASSIFY,
+    multilabel.NAME: multilabel,
+    regress.NAME: regress,
+}
+
+
+def calibrated(task: Task, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return outputs divided by their temperature, with their offset added."""
+    divided = outputs / task.temperature(outputs, targets)
+    return divided + task.offset(divided, targets)
 
 
 def calibrated_loss(task: Task, outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Return the mean loss of outputs after they are divided by their temperature."""
-    return float(task.losses(outputs / task.temperature(outputs, targets), targets).mean())
+    """Return the mean loss of outputs after they are calibrated."""
+    return float(task.losses(calibrated(task, outputs, targets), targets).mean())
 
 
 def find(name: str) -> Task:
@@ -149,3 +228,23 @@ def find(name: str) -> Task:
     if not isinstance(name, str) or name not in TASKS:
         raise ValueError(f"has the task {name!r}; expected one of {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def check_decision(decision: Any, outputs: int) -> dict[str, Any]:
+    """Return what `Task.decide` has returned, as it was read from a file.
+
+    Args:
+        outputs: K, the number of the model's outputs.
+
+    Raises:
+        ValueError: it is something else; the end of a sentence on the file.
+    """
+    if not isinstance(decision, dict):
+        raise ValueError("holds no thresholds")
+    for name, value in decision.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not all(one is None or type(one) in (int, float) for one in numbers):
+            raise ValueError(f"has something else than numbers as {name}")
+        if isinstance(value, list) and len(value) != outputs:
+            raise ValueError(f"has {len(value)} numbers as {name}; expected {outputs}")
+    return decision

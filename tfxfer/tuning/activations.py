@@ -397,11 +397,12 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
             labels,
             classes,
             tap_widths=(output.shape[1],),
-            head="linear",
+            head=rows.examples.task.START,
+            task=rows.examples.task,
             units=rows.examples.units,
             seed=seed,
         )
-        scores.append(rows.examples.task.scores(choice.out_of_fold, labels))
+        scores.append(rows.examples.task.prediction_scores(choice.out_of_fold, labels))
     loss, error = paired(scores[0], scores[1])
     dtype: Kept = "float16" if loss <= error else "float32"
     LOG.info(

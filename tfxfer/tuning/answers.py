@@ -31,7 +31,7 @@ class Answer:
 
     def cooling(
         self, reached: np.ndarray, truth: np.ndarray, places: np.ndarray | slice = slice(None)
-    ) -> float:
+    ) -> float | np.ndarray:
         """Return the temperature that calibrates the tuned model alone."""
         return self.task.temperature(reached[self.place][places], truth[places])
 

@@ -14,6 +14,7 @@ from tfxfer.data.folds import deal, sample
 from tfxfer.distribute.workers import broadcast_from_chief
 from tfxfer.features import Extractor, Features
 from tfxfer.heads import gaussian
+from tfxfer.heads.several import fit_several
 from tfxfer.tasks import paired
 
 LOG = logging.getLogger(__name__)
@@ -77,21 +78,22 @@ def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
     All of them are held out. The heads are fitted on unaltered photos, and the standard error is a
     paired one. Both values are nan where nothing can be held out.
     """
-    present, labels = np.unique(plain.examples.labels, return_inverse=True)
-    folds = deal(labels, FOLDS, seed, units=plain.examples.units)
+    task = plain.examples.task
+    present, labels = task.present(plain.examples.labels, len(plain.examples.classes))
+    folds = deal(task.strata(labels), FOLDS, seed, units=plain.examples.units)
     scores = np.zeros((2, len(labels)))
+    widths = plain.tap_widths or (plain.feature_size,)
     for fold in range(folds.max() + 1):
         held = np.flatnonzero(folds == fold)
-        head = gaussian(
-            plain,
-            labels,
-            len(present),
-            widths=plain.tap_widths or (plain.feature_size,),
-            rows=np.flatnonzero(folds != fold),
-        )
+        rows = np.flatnonzero(folds != fold)
+        if task.CLASSES:
+            head = gaussian(plain, labels, len(present), widths=widths, rows=rows)
+        else:
+            codes = task.codes(labels, len(present))
+            head = fit_several("ridge", plain, codes, widths, rows=rows)
         for i, features in enumerate((plain, view)):
             outputs = head.logits(features[held])
-            scores[i, held] = plain.examples.task.scores(outputs, labels[held])
+            scores[i, held] = task.scores(outputs, labels[held])
     known = folds >= 0
     if not known.any():
         return np.nan, np.nan

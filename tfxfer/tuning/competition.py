@@ -284,7 +284,7 @@ class Judged:
     verdict: Verdict
     answer: Answer
     tuned: np.ndarray
-    cooling: float
+    cooling: float | np.ndarray
     candidates: dict[str, np.ndarray]
 
 
@@ -374,7 +374,7 @@ def finish_tuned(
 
 
 def build_served_model(
-    fold: Fold, frozen: Frozen, weight: float, cooling: float, temperature: float
+    fold: Fold, frozen: Frozen, weight: float, cooling: Any, temperature: Any
 ) -> keras.Model:
     """Return the tuned model, or its mean with the frozen one, from pixels to calibrated logits.
 

@@ -53,8 +53,9 @@ class Heads:
     def start(self, rows: np.ndarray) -> Fitted:
         """Return the head that training starts from, fitted on the examples at `rows`.
 
-        It is logistic regression on the network's own output. A head on many taps fits the training
-        examples perfectly, so there would be no loss left from which the network could learn.
+        It is fitted on the network's own output; for classes by logistic regression. A head on many
+        taps fits the training examples perfectly, so there would be no loss left from which the
+        network could learn.
         """
 
         def fit() -> Fitted:
@@ -64,7 +65,8 @@ class Heads:
                 part.examples.labels,
                 len(part.examples.classes),
                 tap_widths=(part.feature_size,),
-                head="linear",
+                head=part.examples.task.START,
+                task=part.examples.task,
                 units=part.examples.units,
                 seed=self.seed,
             ).fitted

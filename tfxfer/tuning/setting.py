@@ -322,7 +322,14 @@ def compile_for_stages(
             global_clipnorm=CLIP,
             gradient_accumulation_steps=None if pieces == 1 else pieces,
         )
-    return prepare_training(model, optimizer, batches, smoothing=SMOOTHING, task=source.task)
+    return prepare_training(
+        model,
+        optimizer,
+        batches,
+        smoothing=SMOOTHING,
+        task=source.task,
+        targets=source.examples.labels[seen],
+    )
 
 
 def train_fold(

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.backbone import Backbone
+from tfxfer.data import Examples
 from tfxfer.distribute.workers import Strategy, predict_rows
 from tfxfer.heads import Averaged, Fitted
 from tfxfer.heads.layers import Flip, sum_logits
@@ -24,6 +25,7 @@ class Source(Protocol):
     """What is trained, and on what.
 
     task: what an answer is.
+    examples: the examples that it trains on, and others.
     inputs: name of the inputs, for logs and reports.
     unfreeze: argument of `Backbone.unfreeze`: which stages train.
     at_once: how many images a CPU trains on at once; a larger batch is divided into such pieces.
@@ -35,6 +37,9 @@ class Source(Protocol):
 
     @property
     def task(self) -> Task: ...
+
+    @property
+    def examples(self) -> Examples: ...
 
     @property
     def inputs(self) -> str: ...

@@ -85,6 +85,7 @@ def prepare_training(
     batches: Any,
     smoothing: float,
     task: Task,
+    targets: np.ndarray,
 ) -> list[np.ndarray]:
     """Compile a model, build all that `fit` would build, and return the state to start from.
 
@@ -95,13 +96,14 @@ def prepare_training(
         batches: data set as for `fit`; one of its batches is trained on.
         smoothing: share of each label that is divided among all answers.
         task: what an answer is, which gives the loss.
+        targets: those of all training examples.
     """
     before = [v.numpy() for v in model.variables]
     with model.distribute_strategy.scope():
         model.compile(
             optimizer,
-            task.training_loss(smoothing),
-            metrics=[task.training_score()],
+            task.training_loss(smoothing, targets),
+            metrics=[task.training_score(targets)],
             jit_compile=False,
         )
         optimizer.build(model.trainable_variables)

@@ -2,7 +2,7 @@
 
 import logging
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ class Said:
 
     predictions: [K], for classes the probability of each.
     column: the index of the answer.
-    sure: how sure the model is of it.
+    sure: how sure the model is of it; where answers are no classes, how wrong it is.
     right: whether it is the label.
     """
 
@@ -47,7 +47,15 @@ class Said:
 def all_said(outcome: Outcome) -> dict[int, Said]:
     """Return the model's answer to each example that was held out, by its position."""
     labels, predictions = outcome.examples.labels[outcome.positions], outcome.probabilities
-    best, sure = outcome.examples.task.answers(predictions)
+    task = outcome.examples.task
+    if not task.CLASSES:
+        scores = task.prediction_scores(predictions, labels)
+        ranked = zip(outcome.positions.tolist(), predictions, scores, strict=True)
+        return {
+            position: Said(row, column=0, sure=-float(score), right=bool(score >= 1))
+            for position, row, score in ranked
+        }
+    best, sure = task.answers(predictions)
     rows = zip(outcome.positions.tolist(), predictions, best, sure, labels, strict=True)
     return {
         position: Said(row, column=int(column), sure=float(one), right=bool(column == label))
@@ -123,7 +131,9 @@ def look(
     pictures = {name: picture for name, picture in made.items() if picture is not None}
     run.write("thumbnails.zip", lambda path: archive(path, pictures.items()))
     run.write_json(
-        "review.json", as_json(examples, answers, highlights, heats=heats) | {"notes": notes}
+        "review.json",
+        as_json(examples, answers, highlights, heats=heats, decision=outcome.decision)
+        | {"notes": notes},
     )
 
 
@@ -148,18 +158,19 @@ def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, 
     strange = optional(
         run, what, lambda: examples.kind.find_odd(examples, plain_features(examples, run))
     )
-    labels = examples.labels[judged]
+    groups = examples.strata
+    labels = groups[judged]
     drawn = optional(
         run, "The map", lambda: place_on_plane(output, judged, labels, seed=run.common.seed)
     )
     mapped, places = (None, np.zeros((0, 2))) if drawn is None else drawn
     # Of the right answers, at most one of each class is explained.
-    first = list({int(examples.labels[i]): i for i in reversed(right)}.values())[:EXPLAINED]
-    explained_ones = [*mistakes[:EXPLAINED], *first]
+    first = list({int(groups[i]): i for i in reversed(right)}.values())[:EXPLAINED]
+    explained_ones = [*mistakes[:EXPLAINED], *first] if examples.task.CLASSES else []
     return Found(
         judged=judged,
         mistakes=mistakes,
-        right=drawn_by_lot(right, examples.labels, RIGHT, seed=run.common.seed),
+        right=drawn_by_lot(right, groups, RIGHT, seed=run.common.seed),
         doubtful=doubtful,
         examined=examined,
         pairs=pairs or [],
@@ -169,7 +180,9 @@ def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, 
         samples={
             name: train[examples.labels[train] == i][:SAMPLES].tolist()
             for i, name in enumerate(examples.classes[:CLASSES])
-        },
+        }
+        if examples.task.CLASSES
+        else {},
         reasons=[(i, answers[i].column) for i in explained_ones],
     )
 
@@ -184,6 +197,8 @@ def find_doubtful(
     """
     labels, probabilities = outcome.examples.labels[outcome.positions], outcome.probabilities
     task = outcome.examples.task
+    if not task.CLASSES:  # a label that looks wrong is not looked for there
+        return [], 0
     known = np.flatnonzero(task.can_judge(labels, probabilities))
 
     def find() -> list[tuple[int, int]]:
@@ -224,28 +239,38 @@ def as_json(
     highlights: Found,
     *,
     heats: dict[tuple[int, int], np.ndarray],
+    decision: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what review.json holds, but for the notes."""
+
+    task = examples.task
 
     def named(i: int) -> dict[str, Any]:
         return {
             "file": examples.files[i],
             "split": examples.splits[i],
-            "label": examples.classes[examples.labels[i]],
+            "label": task.said_of_target(examples.labels[i], examples.classes),
             "picture": f"{i}.jpg",
         }
 
     def judgement(i: int, column: int | None = None) -> dict[str, Any]:
+        if not task.CLASSES:
+            said = task.said_of_answer(answers[i].predictions, examples.classes, decision)
+            return named(i) | {"predicted": said, "probability": round(-answers[i].sure, 6)}
         column = answers[i].column if column is None else column
         return named(i) | {
             "predicted": examples.classes[column],
             "probability": round(float(answers[i].predictions[column]), 6),
         }
 
-    mapped = [] if highlights.mapped is None else highlights.mapped.tolist()
+    # Marks of the map stand for classes.
+    drawn = highlights.mapped is not None and task.CLASSES
+    mapped = highlights.mapped.tolist() if drawn and highlights.mapped is not None else []
+    places = highlights.places[: len(mapped)]
     return {
         "counts": {
             split: dict(zip(examples.classes, count.tolist(), strict=True))
+            | ({} if task.CLASSES else {"": examples.splits.count(split)})
             for split, count in examples.counts().items()
             if count.any()
         },
@@ -277,7 +302,7 @@ def as_json(
                 "label": named(i)["label"],
                 "right": answers[i].right,
             }
-            for i, (x, y) in zip(mapped, highlights.places, strict=True)
+            for i, (x, y) in zip(mapped, places, strict=True)
         ],
         "occlusion": [
             judgement(i, column) | {"why": f"{i}-why.jpg", "most": round(float(heat.max()), 4)}

@@ -1,0 +1,169 @@
+"""Measures several labels and numbers on data that is made from photos, and says so.
+
+    python benchmarks/answers.py [--data FOLDER ...] [--only pairs|angle|blur] [--recipe RECIPE]
+
+The photos are those of the demo and of each folder of --data, which has train/ and test/, each with
+a folder for each class. A photo of train is used for training data only, one of test for test data
+only. Three sets are made of each:
+
+pairs   two photos side by side; the labels are the classes of both, so an example has one or two
+angle   a photo that was turned by -45 to 45 degrees, cut to a circle on grey; the number is that
+blur    a photo on which a Gaussian blur was laid; the number is its radius, from 0 to 4 pixels
+
+For each set a run of the recipe is made, and compared with the plain baseline: the same kind of
+head on small grey-level pictures, without a pretrained network. Printed are the score of both on
+test, the paired difference with its standard error; for labels how often each threshold's promise
+holds (the F1 on test against that on held-out training photos), for numbers how many intervals hold
+the true number.
+
+Expected: the difference is above two standard errors, and the share of intervals that hold the true
+number is within two binomial standard errors of 0.9. Exit 1 where that is not so.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+import tfxfer
+from tfxfer import data
+from tfxfer.data import Examples
+from tfxfer.safety.arrays import read_arrays
+from tfxfer.tasks import TASKS, paired
+
+SIDE = 224
+GREY = (128, 128, 128)
+MOST = {"train": 600, "test": 300}
+Row = tuple[Image.Image, dict[str, str]]
+
+
+def photos(
+    examples: Examples, part: str, rng: np.random.Generator
+) -> Iterator[tuple[int, Image.Image]]:
+    """Yield (position, photo) of one part in random order."""
+    for i in rng.permutation(examples.where(part)):
+        content = examples.read(int(i))
+        with tempfile.SpooledTemporaryFile() as file:
+            file.write(content)
+            file.seek(0)
+            yield int(i), Image.open(file).convert("RGB").resize((SIDE, SIDE))
+
+
+def pairs(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:
+    """Yield two photos side by side, and whether each class is on one of them."""
+    several = photos(examples, part, rng)
+    for (i, left), (j, right) in zip(several, several, strict=False):
+        both = Image.new("RGB", (SIDE, SIDE))
+        both.paste(left.resize((SIDE // 2, SIDE)), (0, 0))
+        both.paste(right.resize((SIDE // 2, SIDE)), (SIDE // 2, 0))
+        there = {int(examples.labels[i]), int(examples.labels[j])}
+        yield both, {name: str(int(k in there)) for k, name in enumerate(examples.classes)}
+
+
+def angle(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:
+    """Yield a turned photo in a circle, which shows nothing of the corners, and its angle."""
+    mask = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(mask).ellipse((0, 0, SIDE, SIDE), fill=255)
+    for _, photo in photos(examples, part, rng):
+        degrees = float(rng.uniform(-45, 45))
+        turned = photo.rotate(degrees, Image.Resampling.BICUBIC)
+        plain = Image.new("RGB", (SIDE, SIDE), GREY)
+        plain.paste(turned, (0, 0), mask)
+        yield plain, {"angle": f"{degrees:.3f}"}
+
+
+def blur(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:
+    """Yield a blurred photo, and the radius of the blur in pixels."""
+    for _, photo in photos(examples, part, rng):
+        radius = float(rng.uniform(0, 4))
+        yield photo.filter(ImageFilter.GaussianBlur(radius)), {"radius": f"{radius:.4f}"}
+
+
+MAKERS: dict[str, tuple[str, Callable[..., Iterator[Row]]]] = {
+    "pairs": ("multilabel", pairs),
+    "angle": ("regress", angle),
+    "blur": ("regress", blur),
+}
+
+
+def write(examples: Examples, make: Callable[..., Iterator[Row]], folder: Path) -> Path:
+    """Write the photos of a set and its table, and return the path of the table."""
+    rows = []
+    for seed, part in enumerate(("train", "test")):
+        rng = np.random.default_rng(seed)
+        for number, (photo, labels) in enumerate(make(examples, part, rng)):
+            if number == MOST[part]:
+                break
+            name = f"{part}-{number:04d}.png"
+            photo.save(folder / name)
+            rows.append({"path": name, "split": part, **labels})
+    path = folder / "labels.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def measure(source: str, name: str, recipe: str) -> bool:
+    """Print one set's figures; return whether they are good enough."""
+    task, make = MAKERS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        table = write(data.load(source), make, Path(folder))
+        model = tfxfer.Transfer("efficientnet-lite0", task=task).fit(table, recipe=recipe)
+        metrics = model.run.metrics()
+        arrays = read_arrays(model.run.path("probabilities.npz"))
+        mine = arrays["splits"] == "test"
+        kind = TASKS[task]
+        own = kind.prediction_scores(arrays["probabilities"][mine], arrays["labels"][mine])
+        base = metrics["baselines"]["raw_pixels"]
+        n, score = metrics["test"]["n"], kind.SCORE
+        plain = model.run.settings()["verdict"]["value"]
+        print(f"\n{source}, {name}: {n} test examples, recipe {recipe}")
+        print(f"  {score} {metrics['test'][score]:.3f}, plain baseline {base[score]:.3f}")
+        print(f"  {plain}")
+        print(f"  {json.dumps({k: v for k, v in metrics['test'].items() if k != 'classes'})}")
+        good = "helps" in plain
+        error = float(own.std() / np.sqrt(n))
+        print(f"  standard error of the score {error:.3f}")
+        for one in metrics["test"].get("numbers", {}).values():
+            bound = 2 * float(np.sqrt(0.9 * 0.1 / n))
+            print(f"  intervals that hold the number: {one['inside']:.3f}, 0.9 ± {bound:.3f}")
+            good &= abs(one["inside"] - 0.9) <= bound
+        for label, one in metrics["test"].get("classes", {}).items():
+            before = metrics["validation"]["classes"][label]
+            f1, promised = f1_of(one), f1_of(before)
+            print(
+                f"  {label}: threshold {one['threshold']:.2f}, F1 {f1:.3f}, held out {promised:.3f}"
+            )
+        return bool(good)
+
+
+def f1_of(figures: dict) -> float:
+    """Return the F1 of one label from its counts."""
+    hits = (figures["recall"] or 0.0) * figures["n"]
+    return 2 * hits / max(figures["n"] + figures["predicted"], 1)
+
+
+def main() -> int:
+    """Measure all sets; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="*", default=[], help="folders with train/ and test/")
+    parser.add_argument("--only", choices=list(MAKERS), nargs="*", default=list(MAKERS))
+    parser.add_argument("--recipe", default="frozen", choices=["frozen", "partial", "full"])
+    given = parser.parse_args()
+    sources = ["demo", *given.data]
+    results = [measure(source, name, given.recipe) for source in sources for name in given.only]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Labels that stand in several columns of a table, as one text for each example.
+
+Data comes with one text for each example. A class is that text itself. Where an example has a cell
+in each of several columns, the text holds all cells, with a character between them that no table
+holds.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+BETWEEN = "\x1f"  # the unit separator of ASCII
+
+
+def join_cells(cells: Sequence[str]) -> str:
+    """Return the cells of one example as one text."""
+    return BETWEEN + BETWEEN.join(cells)
+
+
+def split_cells(text: str) -> list[str] | None:
+    """Return the cells of one example; None where the text is a label by itself."""
+    return text[1:].split(BETWEEN) if text.startswith(BETWEEN) else None
+
+
+def is_empty(text: str) -> bool:
+    """Whether no cell of an example says anything."""
+    return not text.strip(BETWEEN + " ")
+
+
+def texts_of(targets: np.ndarray) -> list[str]:
+    """Return a text for each row of numbers, [n] or [n, K]; not-a-number is an empty cell."""
+    rows = np.asarray(targets, np.float64).reshape(len(targets), -1).tolist()
+    return [join_cells(["" if one != one else repr(one) for one in row]) for row in rows]
