@@ -35,7 +35,7 @@ import tfxfer
 from tfxfer import data
 from tfxfer.data import Examples
 from tfxfer.safety.arrays import read_arrays
-from tfxfer.tasks import TASKS, paired
+from tfxfer.tasks import TASKS
 
 SIDE = 224
 GREY = (128, 128, 128)

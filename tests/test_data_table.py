@@ -174,7 +174,7 @@ def test_names_that_differ_in_unseen_forms_are_told_apart_in_the_error(tmp_path)
     [
         ("photos/9.png,a", "seems to hold data"),
         ("image,species", "Found: image, species. Give the column of class names the name label"),
-        ("image,cat,dog", "One column for each class is not read"),
+        ("image,cat,dog", "--task multilabel"),
         ("Datei,Klasse", "the name path"),
         ("# made by hand", "Remove the lines above"),
     ],

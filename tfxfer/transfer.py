@@ -187,11 +187,11 @@ class Transfer:
                 judged. Their labels mean what they meant in `fit`.
             options: see `tfxfer.serving.judge`.
         """
-        names = self._named if classes is None else classes
+        names, task = self._named if classes is None else classes, self.run.task()
         if labels is not None:
-            data = find_in_arrays(data, labels, classes=names)
+            data = find_in_arrays(data, labels, classes=names, task=task)
         elif hasattr(data, "element_spec"):
-            data = find_in_datasets({"test": data}, classes=names)
+            data = find_in_datasets({"test": data}, classes=names, task=task)
         options = {"trust": self._trusts(), **options}
         return serving.evaluate(self.run.folder, data, **options)
 

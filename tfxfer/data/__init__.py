@@ -6,7 +6,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from tfxfer.cache import Cache
-from tfxfer.data.arrays import from_arrays, from_dataset
+from tfxfer.data.arrays import from_arrays, from_dataset, task_named
 from tfxfer.data.assemble import assemble, drop_undecodable
 from tfxfer.data.class_names import with_plain_names
 from tfxfer.data.demo import read_demo
@@ -17,7 +17,7 @@ from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.errors import DataError
 from tfxfer.inputs import Kind
-from tfxfer.tasks import CLASSIFY, TASKS, Task
+from tfxfer.tasks import CLASSIFY, Task
 
 TABLES = {".csv", ".tsv", ".txt"}
 # Advice for kinds of files that users often give and that are not read, by the end of the name.
@@ -123,17 +123,6 @@ def check_source(
         return  # demo always exists, and TensorFlow Datasets checks its names itself
     if find_source(source, judging=judging, task=task_named(task), labels=labels) is None:
         raise no_source(source)
-
-
-def task_named(name: str) -> Task:
-    """Return a kind of answer by its name.
-
-    Raises:
-        DataError: there is none of that name.
-    """
-    if name not in TASKS:
-        raise DataError(f"--task {name}: expected one of {', '.join(TASKS)}.")
-    return TASKS[name]
 
 
 def no_source(source: str) -> DataError:

@@ -25,8 +25,10 @@ from tfxfer.data.numbers import (
     labels_of,
     said_of_dim,
 )
+from tfxfer.errors import DataError
 from tfxfer.inputs.image.png import COLOUR, png
-from tfxfer.tasks import CLASSIFY
+from tfxfer.tasks import CLASSIFY, TASKS, Task
+from tfxfer.tasks.cells import texts_of
 
 ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 PATIENCE = 5.0  # seconds before a progress bar is shown
@@ -78,7 +80,9 @@ def from_arrays(
     Args:
         images: an array of shape [n, h, w] or [n, h, w, 1 to 4]; uint8, or numbers from 0 to 1 or
             from 0 to 255, which are rounded to 8 bits. If a value is above 1, white is 255.
-        labels: whole numbers of shape [n] or [n, 1], or one-hot rows of shape [n, classes].
+        labels: whole numbers of shape [n] or [n, 1], or one-hot rows of shape [n, classes]. For the
+            task multilabel 0 or 1, [n, labels]; for regress numbers, [n] or [n, numbers]. In both,
+            not-a-number (NaN) stands for what is not known.
         classes: the name of each label; "0", "1", ... by default.
         splits: "train", "validation" or "test" for each image; None: the images are split by
             content, 70 / 15 / 15.
@@ -91,7 +95,7 @@ def from_arrays(
         ValueError: a shape, dtype or value is not as described above.
         DataError: see `load`.
     """
-    found = find_in_arrays(images, labels, classes=classes)
+    found = find_in_arrays(images, labels, classes=classes, task=task_named(task))
     count = len(found.files)
     if splits is not None and (len(splits) != count or set(splits) - set(SPLITS)):
         raise ValueError(
@@ -113,11 +117,14 @@ def from_arrays(
     return assemble(found, seed=seed)
 
 
-def find_in_arrays(images: Any, labels: Any, *, classes: Sequence[str] | None = None) -> Found:
+def find_in_arrays(
+    images: Any, labels: Any, *, classes: Sequence[str] | None = None, task: Task = CLASSIFY
+) -> Found:
     """List images and labels in memory, which are not checked further and not split.
 
     Args:
         images, labels, classes: as for `from_arrays`.
+        task: what the labels are.
 
     Raises:
         ValueError: a shape, dtype or value is not as described there.
@@ -129,7 +136,10 @@ def find_in_arrays(images: Any, labels: Any, *, classes: Sequence[str] | None = 
             f"Expected {len(checked)} labels, whole numbers or one-hot rows. Received: "
             f"labels.shape={labels.shape}"
         )
-    order, names = _names(labels_of(labels), classes)
+    if task.CLASSES:
+        order, names = _names(labels_of(labels), classes)
+    else:
+        order, names = _columns(labels, classes), texts_of(labels)
     return Found(
         files=[f"{i:0{len(str(len(checked)))}d}" for i in range(len(checked))],
         names=names,
@@ -210,26 +220,30 @@ def from_dataset(
     """
     alone = validation is None and test is None
     parts = {"train": train, "validation": validation, "test": test}
-    found = find_in_datasets(parts, classes=classes)
+    found = find_in_datasets(parts, classes=classes, task=task_named(task))
     found = replace(found, task=task, splits=None if alone else found.splits)
     return assemble(found, seed=seed)
 
 
-def find_in_datasets(parts: Mapping[str, Any], *, classes: Sequence[str] | None = None) -> Found:
+def find_in_datasets(
+    parts: Mapping[str, Any], *, classes: Sequence[str] | None = None, task: Task = CLASSIFY
+) -> Found:
     """List images and labels of datasets, which are not checked further.
 
     Args:
         parts: the dataset of each part, or None; other Args and Raises are those of `from_dataset`.
+        task: what the labels are.
     """
+    read = label_of if task.CLASSES else np.asarray
     given = {part: dataset for part, dataset in parts.items() if dataset is not None}
     if classes is None:
         classes = getattr(next(iter(given.values())), "class_names", None)
     _check_class_names(given)
     spool, notes = Spool(), list[str]()
-    labels, splits, files = list[int](), list[str](), list[str]()
+    labels, splits, files = list[Any](), list[str](), list[str]()
     for part, dataset in given.items():
         before = len(files)
-        for i, (data, label) in enumerate(_elements(dataset, part, notes)):
+        for i, (data, label) in enumerate(_elements(dataset, part, notes, read)):
             spool.append(data)
             labels.append(label)
             splits.append(part)
@@ -237,7 +251,11 @@ def find_in_datasets(parts: Mapping[str, Any], *, classes: Sequence[str] | None 
         if len(files) == before:
             raise ValueError(f"Expected a dataset of images. Received: {part}, which is empty")
     spool.close()
-    order, names = _names(labels, classes)
+    if task.CLASSES:
+        order, names = _names(labels, classes)
+    else:
+        rows = as_array(labels)
+        order, names = _columns(rows, classes), texts_of(rows)
     return Found(
         files=files,
         names=names,
@@ -247,6 +265,17 @@ def find_in_datasets(parts: Mapping[str, Any], *, classes: Sequence[str] | None 
         classes=order,
         notes=tuple(notes),
     )
+
+
+def task_named(name: str) -> Task:
+    """Return a kind of answer by its name.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    if name not in TASKS:
+        raise DataError(f"--task {name}: expected one of {', '.join(TASKS)}.")
+    return TASKS[name]
 
 
 def as_array(labels: Any) -> np.ndarray:
@@ -289,13 +318,16 @@ def _check_class_names(datasets: dict[str, Any]) -> None:
             )
 
 
-def _elements(dataset: Any, part: str, notes: list[str]) -> Iterator[tuple[bytes, int]]:
+def _elements(
+    dataset: Any, part: str, notes: list[str], read: Callable[[Any], Any]
+) -> Iterator[tuple[bytes, Any]]:
     """Yield (the content of an image file, the label) for each element of a dataset.
 
     A progress bar is shown if it takes long.
 
     Args:
         notes: a list to which notes for the user are added.
+        read: turns a label of the dataset into one of the task.
     """
     spec = getattr(dataset, "element_spec", None)
     if spec is None:
@@ -328,12 +360,12 @@ def _elements(dataset: Any, part: str, notes: list[str]) -> Iterator[tuple[bytes
     elements = tqdm(
         one_by_one.as_numpy_iterator(), desc=f"reading {part}", unit="img", delay=PATIENCE
     )
-    undecided: list[tuple[np.ndarray, int]] = []  # images whose white may be 1 or 255
+    undecided: list[tuple[np.ndarray, Any]] = []  # images whose white may be 1 or 255
     brightest = 0.0
     white: float | None = None
     repeated = Repeated() if size < 0 else None
     for element in elements:
-        data, label = element[0], label_of(element[1])
+        data, label = element[0], read(element[1])
         if repeated is not None and repeated.is_endless(data):
             raise ValueError(ENDLESS_TEXT.format(part))
         if isinstance(data, bytes):
@@ -396,6 +428,24 @@ def _is_batched(image: Any, label: Any) -> bool:
     if rank == 3 and image.shape[-1] not in (1, 3, 4):
         return label.shape.rank != 0
     return (rank or 0) >= 4
+
+
+def _columns(labels: np.ndarray, classes: Sequence[str] | None) -> list[str]:
+    """Return the names of the columns of an array of labels that are no classes.
+
+    Raises:
+        ValueError: they are not numbers, or there is not one name for each column.
+    """
+    if labels.dtype.kind not in "iufb":
+        raise ValueError(f"Expected labels that are numbers. Received: type {labels.dtype}")
+    count = labels.shape[1] if labels.ndim > 1 else 1
+    names = [str(i) for i in range(count)] if classes is None else [str(name) for name in classes]
+    if len(names) != count or len(set(names)) < count:
+        raise ValueError(
+            f"Expected {count} different names, one for each column of labels. Received: "
+            f"classes={names}"
+        )
+    return names
 
 
 def _names(numbers: Sequence[int], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from tfxfer.data import Examples
 from tfxfer.errors import TfxferError
 from tfxfer.features import Features
 from tfxfer.files import replaced
@@ -38,7 +39,7 @@ def write_vectors(features: Features, to: str | os.PathLike[str]) -> int:
                     file,
                     files=np.array(examples.files),
                     splits=np.array(examples.splits),
-                    labels=np.array([examples.classes[label] for label in examples.labels]),
+                    labels=np.array(texts_of(examples)),
                     vectors=features.output[np.arange(len(features))],
                 )
             else:
@@ -66,6 +67,12 @@ def write_parquet(features: Features, file: object) -> None:
             writer.write_table(group)
 
 
+def texts_of(examples: Examples) -> list[str]:
+    """Return the label of each example as text."""
+    task, names = examples.task, examples.classes
+    return [task.said_of_target(label, names) for label in examples.labels]
+
+
 def groups(features: Features, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows as tables."""
     examples, width = features.examples, features.output.shape[1]
@@ -75,7 +82,7 @@ def groups(features: Features, schema: pa.Schema) -> Iterator[pa.Table]:
         columns = [
             pa.array([valid(examples.files[i]) for i in rows]),
             pa.array([examples.splits[i] for i in rows]),
-            pa.array([valid(examples.classes[examples.labels[i]]) for i in rows]),
+            pa.array([valid(text) for text in texts_of(examples.take(rows))]),
             pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width),
         ]
         yield pa.Table.from_arrays(columns, schema=schema)

@@ -24,10 +24,11 @@ def settle(
     extract: Extractor,
     *,
     seed: int,
+    most: int = TRIED,
 ) -> None:
     """Set the network's `value_range` to the one with the best features, if nothing else tells it.
 
-    Each of 0 to 1, -1 to 1 and 0 to 255 is tried on at most 200 training images, by
+    Each of 0 to 1, -1 to 1 and 0 to 255 is tried on at most `most` training images, by
     cross-validation. 0 to 1 stays unless another range is better by more than a standard error of
     the difference. A log line says which range is used.
     """
@@ -37,7 +38,7 @@ def settle(
     if network.range_from != "assumed":
         return
     LOG.info("Trying which range of pixels the network expects")
-    train = np.random.default_rng(seed).permutation(examples.where("train"))[:TRIED]
+    train = np.random.default_rng(seed).permutation(examples.where("train"))[:most]
     train = np.sort(train)
     if len(train) < FEWEST or len(set(examples.strata[train])) < 2:
         LOG.info(

@@ -69,9 +69,10 @@ def export_litert(
 
     Each model takes pixels in the backbone's value range, float32 [1, height, width, 3], and gives
     probabilities, float32 [1, C], in the order of labels.txt. Its metadata holds the labels and the
-    normalisation, too. It has built-in operations only. In int8, the head stays in float, and each
-    column of the features is corrected by a line (slope and offset) before the head. The lines are
-    fitted on training images and bring the features back to those of the float network.
+    normalisation, too; where the answers are numbers, it has none. It has built-in operations only.
+    In int8, the head stays in float, and each column of the features is corrected by a line (slope
+    and offset) before the head. The lines are fitted on training images and bring the features back
+    to those of the float network.
 
     Args:
         max_accuracy_drop: refuse the export if a file's accuracy is below the float model's by more
@@ -105,11 +106,14 @@ def export_litert(
         classes,
         *normalisation(takes.value_range),
     )
+    has_probabilities = run.task().OUTPUT == "probabilities"  # as the metadata says
     files = []
     for kind, content in convert_all(
         model, takes.shape, judging.calibration_images, task=run.task()
     ):
-        whole = metadata.archived(with_metadata(content, described), classes)
+        whole = content
+        if has_probabilities:
+            whole = metadata.archived(with_metadata(content, described), classes)
         files.append(Lite(kind, whole, judging.score(kind, content, len(whole))))
     check_loss(files, before, judging, allowed=max_accuracy_drop)
 
@@ -180,9 +184,10 @@ class Judging:
             size: the number of bytes of the file with its metadata.
         """
         answers, milliseconds = run_lite(content, self.images())
-        score = float(self.pixels.examples.task.scores(answers, self.truth).mean())
+        task = self.pixels.examples.task
+        score = float(task.prediction_scores(answers, self.truth).mean())
         LOG.info(
-            f"{kind}: accuracy {score:.3f} on {len(self.truth):,} {self.where}, "
+            f"{kind}: {task.SCORE} {score:.3f} on {len(self.truth):,} {self.where}, "
             f"{size / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
         )
         return score
@@ -253,7 +258,7 @@ def draw_sample(examples: Examples, positions: np.ndarray, count: int, seed: int
 
     If there are more classes than `count`, only some of them are drawn.
     """
-    return positions[few(examples.labels[positions], count, seed)]
+    return positions[few(examples.strata[positions], count, seed)]
 
 
 def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:

@@ -35,6 +35,7 @@ LOG = logging.getLogger(__name__)
 SAMPLED = 300  # training examples on which all networks are judged
 # So many networks are judged by a head: the best by neighbours, and others by published accuracy.
 BY_NEIGHBOURS, BY_PRIOR = 2, 1
+RANGED = 64  # training examples on which the range of a network is found that does not tell it
 TIMED = 32  # examples on which speed is measured
 FEWEST = 8  # with fewer training examples, nothing can be said
 
@@ -172,7 +173,7 @@ def try_sample(name: str, few: Examples, extract: Extractor, *, seed: int, trust
             f"{name} takes data of the kind {network.takes.KIND!r}, but these are of the kind "
             f"{few.kind_name!r}"
         )
-    ranges.settle(network, few, extract, seed=seed)
+    ranges.settle(network, few, extract, seed=seed, most=RANGED)
     prefix = network.prefix(len(network.stages))
     features = extract(few, prefix, skip_bad_images=True)
     kept = features.examples
