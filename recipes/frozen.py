@@ -17,11 +17,13 @@ def frozen(
     *,
     data: tfxfer.options.Data = "demo",
     backbone: tfxfer.options.Network = "efficientnet-lite0",
-    head: Annotated[Literal["auto", "gaussian", "linear", "ridge", "prototype", "mlp", "cosine"],
+    head: Annotated[Literal[
+        "auto", "gaussian", "linear", "ridge", "huber", "prototype", "mlp", "cosine"],
         "Classifier. auto: gaussian, linear or their mean, whichever is best in cross-validation. "
         "Fitted at once: gaussian (a bell curve for each class), linear (logistic regression), "
-        "ridge (least squares), prototype (the nearest class mean). Trained in epochs: mlp (with "
-        "a hidden layer), cosine (by the angle to each class)."] = "auto",
+        "ridge (least squares), huber (for numbers: large errors count less), prototype (the "
+        "nearest class mean). Trained in epochs: mlp (with a hidden layer), cosine (by the angle "
+        "to each class)."] = "auto",
     mirror: Annotated[Literal["auto", "yes", "no"], "Average the features of each photo and its "
         "mirror image. auto: with 2,000 photos or fewer, if that predicts better."] = "auto",
     epochs: Annotated[int | None, "Training epochs, for --head mlp and cosine only; by default 20.",

@@ -156,7 +156,8 @@ def find_source(
         source: see `data` of `load`.
         judging: whether nothing will be trained, so that a folder may hold test/ alone.
         kind: what the files of a folder or table are; None: the first kind that has a file there.
-        task, labels: what the labels of a table are, and in which columns they stand.
+        task, labels: what the labels of a table are, and in which columns they stand; with
+            `judging`, columns that are not there are left out.
 
     Returns:
         The images, not checked and not split, or None if `source` is not a source.
@@ -167,8 +168,8 @@ def find_source(
     """
     path = Path(source).expanduser()
     if path.suffix.lower() in TABLES and path.is_file() and not source.startswith("tfds:"):
-        return read_table(path, source, kind, task=task, labels=labels)
-    if labels:
+        return read_table(path, source, kind, task=task, labels=labels, judging=judging)
+    if labels and not judging:
         raise DataError(
             f"--label {labels[0]} names a column, but {source} is no table. Expected a .csv file."
         )

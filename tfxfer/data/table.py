@@ -22,7 +22,7 @@ from tfxfer.files import read_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.limits import MOST_TABLE_BYTES
 from tfxfer.tasks import CLASSIFY, Task
-from tfxfer.tasks.cells import join_cells
+from tfxfer.tasks.cells import is_empty, join_cells
 
 # Names that other programs give to the two required columns.
 CALLED = {
@@ -56,6 +56,7 @@ def read_table(
     *,
     task: Task = CLASSIFY,
     labels: Sequence[str] = (),
+    judging: bool = False,
 ) -> Found:
     """Read the rows of a table. Paths are relative to the folder of the table, or absolute.
 
@@ -72,12 +73,13 @@ def read_table(
         task: what the labels are. Labels that are no classes may stand in several columns.
         labels: names of the columns of labels; where there are none, the column label, or else the
             columns whose cells look like labels of the task.
+        judging: take those of `labels` that are there; a model is only judged on what is known.
 
     Raises:
         DataError: columns or values are missing, a file does not exist, or images of one group are
             in several parts.
     """
-    lines, rows, label_columns, notes = _rows(path, source, task, labels)
+    lines, rows, label_columns, notes = _rows(path, source, task, labels, judging=judging)
     kind = kind or _kind_of([row["path"] for row in rows])
     files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
     paths = [path.parent / file for file in files]
@@ -174,7 +176,7 @@ def _files(
 
 
 def _rows(
-    path: Path, source: str, task: Task, labels: Sequence[str]
+    path: Path, source: str, task: Task, labels: Sequence[str], *, judging: bool
 ) -> tuple[list[int], list[dict[str, str]], list[str], list[str]]:
     """Read a table; empty lines are skipped, and rows without any label where these are no classes.
 
@@ -191,11 +193,14 @@ def _rows(
             delimiter = said_by_excel[1]
             text = "\n" + text[said_by_excel.end() :]  # so that line numbers stay the same
         else:
-            delimiter = _delimiter(text, task.CLASSES and not labels)
+            delimiter = _delimiter(text, both=task.CLASSES and not labels)
     except OSError as error:
         raise DataError(f"{source} can't be read: {error.strerror or error}.") from error
     table = _cells(text, delimiter, source)
     header = table[0][1] if table else []
+    if judging:
+        there = {cell.casefold() for cell in header}
+        labels = [name for name in labels if name.casefold() in there]
     needed = ("path", "label") if task.CLASSES and not labels else ("path",)
     columns, said = _columns(header, source, needed, or_label=not labels)
     for _, cells in table:  # a row may end in a delimiter that the header lacks
@@ -218,7 +223,9 @@ def _rows(
         if not row["path"] or (task.CLASSES and not row[own[0]])
     ]:
         raise DataError(f"{source}: path or label is empty in these lines: {shown(odd)}.")
-    bare = [i for i, row in enumerate(rows) if not any(row[name] for name in own)]
+    bare = [i for i, row in enumerate(rows) if all(is_empty(row[name]) for name in own)]
+    if task.CLASSES:
+        bare = []
     if len(bare) == len(rows):
         raise DataError(
             f"{source}: every cell of the labels ({shown(own)}) is empty. Expected labels of the "

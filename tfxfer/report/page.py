@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from tfxfer import tasks
@@ -42,6 +43,7 @@ AFTER = {
     "last_layer_logistic": " of the pretrained network",
 }
 MISTAKES = 20
+MOST_NUMBERS = 4  # numbers that have a picture each
 CLASSES = 12  # lines of the table of classes that are shown at once; the others are folded away
 # Similarity from which two photos may show the same. Measured with efficientnet-lite0 on photos of
 # ants and bees: different photos reached 0.69 at most, and of copies that were cropped to 90 % of
@@ -145,6 +147,10 @@ def read_facts(folder: Path) -> dict[str, Any]:
         if judged and "calibration" in task.PICTURES
         else None
     )
+    part = "train" if called.endswith("training") else called
+    shown = judged and "numbers" in task.PICTURES
+    pairs = there(folder / "probabilities.npz", lambda path: of_part(path, part)) if shown else None
+    decision = there(folder / "decision.json", read_json) or {}
     if task.CLASSES:
         mistakes = sorted(
             (row for row in judged if row.true != row.predicted),
@@ -178,6 +184,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
         "counts": review["counts"] or counts(rows),
         "history": history,
         "reliability": bins or [],
+        "numbers": pairs or [],
+        "decision": tasks.check_decision(decision, len(classes)),
         "judged": judged,
         "mistakes": [asdict(row) for row in mistakes],
         "review": review,
@@ -306,6 +314,13 @@ def drawings(report: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture 
         makers["The confusion matrix"] = lambda: pictures.confusion(judged, classes, called)
     if bins:
         makers["The picture of calibration"] = lambda: pictures.reliability(bins, called)
+    widths = report["decision"].get("half_widths") or [None] * len(classes)
+    for name, (truth, said), half in zip(classes, report["numbers"], widths, strict=False):
+        if len(truth) > 1 and len(makers) < MOST_NUMBERS:
+            draw_one = partial(
+                pictures.numbers, name, np.array(truth), np.array(said), half, called
+            )
+            makers[f"The picture of {name}"] = draw_one
     settings = report["settings"]
     rejected = settings.get("chosen", {}).get("value") == "frozen"
     whose = " (the tuned model, not chosen)" if rejected else ""
@@ -324,12 +339,15 @@ def drawings(report: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture 
 def as_json(folder: Path) -> str:
     """What the page says, for programs: `facts` as JSON.
 
-    The list of judged examples is left out, because predictions.csv has it.
+    The judged examples are left out, because predictions.csv and probabilities.npz have them.
     """
     report = facts(folder)
     # ASCII, since names of files need not be valid Unicode.
     return (
-        json.dumps({name: value for name, value in report.items() if name != "judged"}, indent=2)
+        json.dumps(
+            {name: value for name, value in report.items() if name not in ("judged", "numbers")},
+            indent=2,
+        )
         + "\n"
     )
 
@@ -385,6 +403,18 @@ def calibration(path: Path, split: str) -> list[dict[str, Any]]:
     arrays = read_arrays(path)
     mine = arrays["splits"] == split
     return reliability(arrays["labels"][mine], arrays["probabilities"][mine]) if mine.any() else []
+
+
+def of_part(path: Path, split: str) -> list[tuple[list[float], list[float]]]:
+    """The known true numbers and the answers to these, for each output, of one split."""
+    arrays = read_arrays(path)
+    mine = arrays["splits"] == split
+    truth, said = arrays["labels"][mine], arrays["probabilities"][mine]
+    known = ~np.isnan(truth)
+    return [
+        (truth[known[:, k], k].tolist(), said[known[:, k], k].tolist())
+        for k in range(truth.shape[1])
+    ]
 
 
 def embed_pictures(path: Path) -> dict[str, str]:

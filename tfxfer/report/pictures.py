@@ -145,6 +145,38 @@ def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
         )
 
 
+def numbers(
+    name: str, truth: np.ndarray, said: np.ndarray, half: float | None, split: str
+) -> Picture:
+    """The answer against the true number, for each example.
+
+    Args:
+        truth, said: float [n].
+        half: half the width of the interval around an answer; None where it is not known.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(HALF, 4.2), layout="constrained")
+        axes = bare(figure)
+        ends = [float(min(truth.min(), said.min())), float(max(truth.max(), said.max()))]
+        if half is not None:
+            low, high = ([end + side * half for end in ends] for side in (-1, 1))
+            axes.fill_between(ends, low, high, color=ACCENT, alpha=0.15, linewidth=0)
+        axes.plot(ends, ends, color=INK, alpha=0.4, linewidth=1, linestyle="--")
+        axes.scatter(truth, said, s=12, color=ACCENT, alpha=0.6, linewidths=0)
+        axes.set_xlabel(f"{short(name, LETTERS)} is")
+        axes.set_ylabel("the model says")
+        error = float(np.median(np.abs(said - truth)))
+        band = "" if half is None else " The band is the width of the interval."
+        return Picture(
+            title=f"How near are the answers for {short(name)}?",
+            caption=f"Each point is one of {len(truth):,} {split} photos; on the dashed line the "
+            f"answer is right.{band}",
+            alt=f"Answers against true numbers on {split} photos; half are off by less than "
+            f"{error:.3g}.",
+            svg=inline(figure, f"numbers {name}"),
+        )
+
+
 def curve(
     history: list[dict[str, float]], kind: str, means: str, *, whose: str, folds: bool
 ) -> Picture:

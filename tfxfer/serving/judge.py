@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy as np
 from tfxfer.data import Examples, Found, find_source, load, no_source, with_plain_names
 from tfxfer.data.duplicates import find_firsts
 from tfxfer.data.examples import IN_MEMORY
-from tfxfer.data.packed import is_packed
 from tfxfer.errors import DataError, ImageError
 from tfxfer.features import Progress
 from tfxfer.run import Finished, open_run, same
@@ -304,8 +302,7 @@ def load_labelled(
             splits=source.splits,
         )
     kind, task = run.kind(), run.task()
-    is_table = os.path.isfile(source) and not is_packed(Path(source))
-    labels = run.settings().get("label", {}).get("value") or () if is_table else ()
+    labels = run.settings().get("label", {}).get("value") or (() if task.CLASSES else run.classes())
     labelled = find_source(source, data_dir, judging=True, kind=kind, task=task, labels=labels)
     if labelled is None:
         raise no_source(source)

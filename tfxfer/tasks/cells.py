@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 BETWEEN = "\x1f"  # the unit separator of ASCII
+# What programs write into a cell that says nothing.
+NOTHING = frozenset({"", "nan", "na", "n/a", "null"})
 
 
 def join_cells(cells: Sequence[str]) -> str:
@@ -22,9 +24,9 @@ def split_cells(text: str) -> list[str] | None:
     return text[1:].split(BETWEEN) if text.startswith(BETWEEN) else None
 
 
-def is_empty(text: str) -> bool:
-    """Whether no cell of an example says anything."""
-    return not text.strip(BETWEEN + " ")
+def is_empty(cell: str) -> bool:
+    """Whether a cell says nothing."""
+    return cell.strip().casefold() in NOTHING
 
 
 def texts_of(targets: np.ndarray) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from tfxfer.tasks.cells import split_cells
+from tfxfer.tasks.cells import is_empty, split_cells
 from tfxfer.tasks.figures import SMALLEST, Z, of_class
 
 NAME, SCORE, LOSS = "multilabel", "F1", "log loss"
@@ -41,7 +41,7 @@ ENOUGH = 10
 
 def may_hold(cells: Sequence[str]) -> bool:
     """Whether a column of a table may say of each example whether it has a label."""
-    said = {cell.casefold() for cell in cells} - {""}
+    said = {cell.strip().casefold() for cell in cells if not is_empty(cell)}
     return bool(said) and said <= YES | NO
 
 
@@ -78,7 +78,7 @@ def encode(
 
 def labels_in(text: str, between: str) -> set[str] | None:
     """Return the labels in a text; None where it says nothing."""
-    if not text.strip():
+    if is_empty(text):
         return None
     parts = {" ".join(part.split()) for part in re.split(re.escape(between), text)} - {""}
     return {part for part in parts if part.casefold() not in NONE}
@@ -95,7 +95,7 @@ def value_of(cell: str, name: str) -> float:
         return 1.0
     if said in NO:
         return 0.0
-    if not said:
+    if is_empty(cell):
         return float("nan")
     raise ValueError(
         f"has {cell!r} in the column {name}; expected 1 or 0, yes or no, or an empty cell where it "

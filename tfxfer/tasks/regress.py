@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.tasks.cells import split_cells
+from tfxfer.tasks.cells import is_empty, split_cells
 from tfxfer.tasks.figures import Z, wilson
 
 NAME, SCORE, LOSS = "regress", "R2", "squared error"
@@ -26,7 +26,7 @@ HEADS: tuple[str, ...] = ("ridge", "huber")
 TRIED: tuple[str, ...] = ("ridge",)
 START, PLAIN = "ridge", "ridge"
 CONSTANT = "always the mean"
-PICTURES: tuple[str, ...] = ()
+PICTURES: tuple[str, ...] = ("numbers",)
 COVERAGE = 0.9  # share of intervals that hold the true number
 GROUPS = 10  # of similar numbers, of which each part and fold gets its share
 DEFAULT = "number"  # name of a number that stands in no column
@@ -34,7 +34,7 @@ DEFAULT = "number"  # name of a number that stands in no column
 
 def may_hold(cells: Sequence[str]) -> bool:
     """Whether a column of a table may hold numbers."""
-    said = [cell for cell in cells if cell.strip()]
+    said = [cell for cell in cells if not is_empty(cell)]
     return bool(said) and all(is_number(cell) for cell in said)
 
 
@@ -68,7 +68,7 @@ def number_in(cell: str, name: str) -> float:
     Raises:
         ValueError: there is something else in it.
     """
-    if not cell.strip():
+    if is_empty(cell):
         return float("nan")
     if is_number(cell):
         return float(cell)

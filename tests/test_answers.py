@@ -1,0 +1,476 @@
+"""Answers that are no classes: several labels of one example, and numbers."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from conftest import crops
+from PIL import Image
+from sklearn.metrics import average_precision_score, f1_score, median_absolute_error, r2_score
+
+import tfxfer
+from tfxfer import data, explore, heads, report, tasks
+from tfxfer.cli import main
+from tfxfer.data.examples import Found
+from tfxfer.errors import DataError, RunError, ServingError
+from tfxfer.heads.several import fit_several, held_out_outputs, known_together
+from tfxfer.tasks import multilabel, regress
+from tfxfer.tasks.cells import join_cells
+
+COUNT = 120
+PARTS = ["train"] * 70 + ["validation"] * 15 + ["test"] * 35
+
+
+def done(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV table that was printed, without the steps before it."""
+    return list(csv.DictReader(io.StringIO(text[re.search(r"^file,", text, re.M).start() :])))
+
+
+@pytest.fixture(scope="module")
+def tinted(tmp_path_factory) -> Path:
+    """Photos of which each is dimmed, and its red made weaker, by a known factor."""
+    folder, rng = tmp_path_factory.mktemp("tinted"), np.random.default_rng(0)
+    half = COUNT // 2
+    photos = [*crops("china.jpg", half, 1), *crops("flower.jpg", half, 2)]
+    rows = []
+    for i in rng.permutation(COUNT):
+        red, light = rng.uniform(0.2, 1.0, 2)
+        pixels = np.asarray(photos[i].resize((40, 40)), float) * light * np.array([red, 1, 1])
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{len(rows):03d}.png")
+        rows.append((red, light))
+    table = [["path", "split", "red", "light", "warm", "dark", "tags"]]
+    for i, (red, light) in enumerate(rows):
+        warm, dark = red > 0.6, light < 0.6
+        tags = [name for name, there in (("warm", warm), ("dark", dark)) if there]
+        cells = [f"{red:.4f}", f"{light:.4f}", str(int(warm)), "yes" if dark else "no"]
+        table.append([f"{i:03d}.png", PARTS[i], *cells, "|".join(tags) or "none"])
+    with (folder / "photos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(table)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbers(tinted, tiny_savedmodel, tmp_path_factory) -> Path:
+    """A finished run whose answers are two numbers."""
+    run = tmp_path_factory.mktemp("runs") / "numbers"
+    words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", run)
+    done("run", "frozen", *words, "--task", "regress", "--label", "red", "--label", "light")
+    return run
+
+
+@pytest.fixture(scope="module")
+def labels(tinted, tiny_savedmodel, tmp_path_factory) -> Path:
+    """A finished run whose answers are two labels."""
+    run = tmp_path_factory.mktemp("runs") / "labels"
+    words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", run)
+    done("run", "frozen", *words, "--task", "multilabel", "--label", "warm", "--label", "dark")
+    return run
+
+
+def metrics_of(run: Path) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_numbers_are_better_than_always_the_mean(numbers):
+    metrics = metrics_of(numbers)
+    assert metrics["test"]["n"] == 35
+    assert metrics["test"]["R2"] > 0.5 > metrics["baselines"]["majority"]["R2"]
+    assert set(metrics["test"]["numbers"]) == {"red", "light"}
+
+
+def test_a_number_comes_with_an_interval(numbers, tinted):
+    files = [tinted / f"{i:03d}.png" for i in range(85, 120)]
+    rows = rows_of(done("predict", numbers, *files))
+    for row in rows:
+        assert float(row["red_low"]) < float(row["red"]) < float(row["red_high"])
+    truth = list(csv.DictReader((tinted / "photos.csv").open()))[85:]
+    for name in ("red", "light"):
+        inside = [
+            float(row[f"{name}_low"]) <= float(true[name]) <= float(row[f"{name}_high"])
+            for row, true in zip(rows, truth, strict=True)
+        ]
+        expected = metrics_of(numbers)["test"]["numbers"][name]["inside"]
+        assert np.mean(inside) == pytest.approx(expected)
+
+
+def test_labels_are_better_than_always_the_same_ones(labels):
+    metrics = metrics_of(labels)
+    assert metrics["test"]["F1"] > metrics["baselines"]["majority"]["F1"]
+    assert metrics["test"]["mAP"] > 0.8
+
+
+def test_labels_come_as_a_list_and_a_probability_each(labels, tinted):
+    rows = json.loads(done("predict", labels, tinted / "100.png", "--format", "json"))
+    limits = json.loads((labels / "decision.json").read_text())["thresholds"]
+    (row,) = rows
+    given = [
+        name for name, limit in zip(("warm", "dark"), limits, strict=True) if row[name] >= limit
+    ]
+    assert row["labels"] == given and set(row) == {"file", "labels", "warm", "dark"}
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl", "parquet", "xlsx"])
+def test_all_formats_take_them(labels, numbers, tinted, tmp_path, form):
+    for run in (labels, numbers):
+        done("predict", run, tinted / "100.png", "--to", tmp_path / f"{run.name}.{form}")
+        assert (tmp_path / f"{run.name}.{form}").stat().st_size > 20
+
+
+def test_evaluate_finds_the_figures_of_the_run(numbers, labels, tinted):
+    for run in (numbers, labels):
+        judged = json.loads(done("evaluate", run, tinted / "photos.csv", "--format", "json"))
+        expected = metrics_of(run)["test"]
+        name = "R2" if run is numbers else "F1"
+        assert judged[name] == pytest.approx(expected[name], abs=1e-5)
+        assert judged["n"] == 35
+
+
+def test_an_export_gives_the_same_answers(numbers, labels, tinted, tmp_path):
+    files = [tinted / f"{i:03d}.png" for i in range(85, 95)]
+    for run, outputs in ((numbers, {"numbers", "low", "high"}), (labels, {"classes", "scores"})):
+        done("export", run, tmp_path / run.name)
+        assert done("predict", run, *files) == done("predict", tmp_path / run.name, *files)
+        served = tf.saved_model.load(str(tmp_path / run.name / "1")).signatures["serving_default"]
+        answers = served(inputs=tf.constant([files[0].read_bytes()]))
+        assert set(answers) == outputs
+
+
+def test_two_runs_are_compared(numbers, tinted, tiny_savedmodel, tmp_path):
+    other = tmp_path / "other"
+    words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", other)
+    options = ("--task", "regress", "--label", "light", "--label", "red", "--head", "huber")
+    done("run", "frozen", *words, *options)
+    header, *_ = done("compare", numbers, other).splitlines()
+    assert "R2" in header and "median error of red" in header
+
+
+def test_runs_with_other_answers_are_not_compared(numbers, labels):
+    with pytest.raises(RunError):
+        report.compare_runs([numbers, labels])
+
+
+def test_options_for_classes_are_refused(numbers, tinted):
+    model = tfxfer.load(numbers)
+    for options in ({"top_k": 2}, {"sets": 0.9}, {"unknown": True}):
+        with pytest.raises(ServingError, match="regress"):
+            model.predict(tinted / "100.png", **options)
+    with pytest.raises(ServingError, match="regress"):
+        explore.pick_next(numbers, [tinted])
+
+
+def test_the_columns_are_found_by_what_they_hold(tinted):
+    examples = data.load(tinted / "photos.csv", task="regress")
+    assert set(examples.classes) == {"red", "light", "warm"}  # 0 and 1 are numbers, too
+    assert data.load(tinted / "photos.csv", task="multilabel").classes == ("warm", "dark")
+
+
+def test_a_column_of_several_labels_says_the_same_as_a_column_each(tinted):
+    one = data.load(tinted / "photos.csv", task="multilabel", labels=["tags"])
+    several = data.load(tinted / "photos.csv", task="multilabel", labels=["dark", "warm"])
+    assert one.classes == several.classes == ("dark", "warm")
+    np.testing.assert_array_equal(one.labels, several.labels)
+    assert one.labels.sum() > 0 and (one.labels.sum(1) == 0).any()
+
+
+def test_a_label_column_of_any_name_can_be_the_class(tinted, tmp_path):
+    examples = data.load(tinted / "photos.csv", labels=["dark"])
+    assert examples.classes == ("no", "yes")
+
+
+def table(folder: Path, header: str, *rows: str) -> Path:
+    """A table of three photos."""
+    for name in "abc":
+        Image.new("RGB", (8, 8), (2 * ord(name), 0, 0)).save(folder / f"{name}.png")
+    lines = [f"{name}.png,{row}" for name, row in zip("abc", rows, strict=True)]
+    (folder / "table.csv").write_text("\n".join([f"path,{header}", *lines]) + "\n")
+    return folder / "table.csv"
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "rows", "named"),
+    [
+        ("regress", "label", ("1.5", "cat", "2"), "cat"),
+        ("regress", "label", ("1,5", "2", "3"), "1"),
+        ("regress", "label", ("2", "2", "2"), "2"),
+        ("regress", "label,split", ("7,train", "7,train", "9,test"), "7"),
+        ("regress", "label", ("", "", ""), "label"),
+        ("regress", "label", ("nan", "inf", "1"), "inf"),
+        ("regress", "species", ("cat", "dog", "cat"), "species"),
+        ("multilabel", "red,round", ("1,0", "0,0", "1,0"), "round"),
+        ("multilabel", "red,round", ("1,1", "0,1", "1,1"), "round"),
+        ("multilabel", "red,round", (",", ",", ","), "red"),
+        ("multilabel", "label", ("", "", ""), "label"),
+        ("classify", "colour,kind", ("a,b", "a,c", "d,c"), "kind"),
+    ],
+)
+def test_labels_that_can_not_be_learnt_are_named(tmp_path, task, header, rows, named):
+    rows = tuple(f'"{row}"' if row == "1,5" else row for row in rows)
+    with pytest.raises(DataError, match=named):
+        data.load(table(tmp_path, header, *rows), task=task)
+
+
+def test_a_word_among_yes_and_no_is_named(tmp_path):
+    with pytest.raises(DataError, match="perhaps"):
+        data.load(
+            table(tmp_path, "red,round", "1,0", "0,perhaps", "1,1"),
+            task="multilabel",
+            labels=["red", "round"],
+        )
+
+
+@pytest.mark.parametrize("labels", [["colour"], ["path"]])
+def test_a_column_that_is_not_there_is_named(tinted, labels):
+    with pytest.raises(DataError, match=labels[0]):
+        data.load(tinted / "photos.csv", labels=labels)
+
+
+def test_a_column_is_only_for_tables(photos):
+    with pytest.raises(DataError, match="colour"):
+        data.load(photos, labels=["colour"])
+
+
+def test_rows_without_any_label_are_left_out(tmp_path):
+    path = table(tmp_path, "red,round,split", "1,0,train", ",,train", "0,1,train")
+    examples = data.load(path, task="multilabel")
+    assert examples.files == ("a.png", "c.png")
+    assert any("2 rows" in note or "1 rows" in note for note in examples.notes)
+
+
+def test_an_empty_cell_is_not_no(tmp_path):
+    path = table(tmp_path, "red,round,split", "1,0,train", "0,,train", ",1,train")
+    examples = data.load(path, task="multilabel")
+    np.testing.assert_array_equal(examples.labels, [[1, 0], [0, np.nan], [np.nan, 1]])
+
+
+def test_arrays_with_unknown_labels(tiny_savedmodel):
+    rng = np.random.default_rng(0)
+    images = rng.random((80, 40, 40, 3)) * rng.uniform(0.2, 1, (80, 1, 1, 1))
+    light = images.mean((1, 2, 3))
+    targets = np.column_stack([light > np.median(light), light > 0.2]).astype(float)
+    targets[:5, 1] = np.nan
+    model = tfxfer.Transfer(tiny_savedmodel, task="multilabel").fit(
+        images, targets, classes=["light", "not dark"]
+    )
+    assert model.evaluate(images, targets)["F1"] > 0.7
+    answer = model.predict(images[:3])[0]
+    assert set(answer.values) == {"labels", "light", "not dark"}
+    measured = tfxfer.Transfer(tiny_savedmodel, task="regress").fit(images, light)
+    assert measured.evaluate(images, light)["R2"] > 0.5
+
+
+def test_datasets_of_numbers(tiny_savedmodel):
+    rng = np.random.default_rng(0)
+    images = (rng.random((60, 40, 40, 3)) * rng.uniform(0.2, 1, (60, 1, 1, 1))).astype(np.float32)
+    dataset = tf.data.Dataset.from_tensor_slices((images, images.mean((1, 2, 3)))).batch(16)
+    model = tfxfer.Transfer(tiny_savedmodel, task="regress").fit(dataset)
+    assert model.evaluate(dataset)["R2"] > 0.5
+
+
+def test_labels_that_the_model_does_not_know_are_named(labels, tmp_path):
+    path = table(tmp_path, "flat,round", "1,0", "0,1", "1,1")
+    with pytest.raises(DataError, match="round"):
+        tfxfer.load(labels).evaluate(path)
+
+
+def test_labels_that_the_data_lacks_count_for_nothing(labels, tmp_path):
+    path = table(tmp_path, "warm,other", "1,a", "0,b", "1,c")
+    figures = tfxfer.load(labels).evaluate(path)
+    assert figures["classes"]["warm"]["n"] == 2 and figures["classes"]["dark"]["n"] == 0
+
+
+def test_a_changed_threshold_file_is_refused(labels, tmp_path):
+    run = tfxfer.load(labels).run.copy_to(tmp_path / "copy")
+    (run.folder / "decision.json").write_text('{"thresholds": [0.5]}')
+    with pytest.raises(RunError, match=r"decision\.json"):
+        run.decision()
+
+
+# --- figures, against scikit-learn ---
+
+
+def drawn(count: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(count, outputs))
+    return (rng.random((count, outputs)) < 1 / (1 + np.exp(-logits))).astype(np.float32), logits
+
+
+def test_figures_of_labels_are_those_of_scikit_learn():
+    targets, logits = drawn(200, 3)
+    p = multilabel.predictions(logits)
+    figures = multilabel.figures(targets, p, ["a", "b", "c"], {"thresholds": [0.4, 0.5, 0.6]})
+    said = p >= [0.4, 0.5, 0.6]
+    assert figures["mAP"] == pytest.approx(average_precision_score(targets, p, average="macro"))
+    assert figures["micro_f1"] == pytest.approx(f1_score(targets, said, average="micro"))
+    assert figures["macro_f1"] == pytest.approx(f1_score(targets, said, average="macro"))
+    samples = f1_score(targets, p > 0.5, average="samples", zero_division=1)
+    assert figures["F1"] == pytest.approx(samples)
+
+
+def test_figures_of_numbers_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(100, 2)) * [1, 50]
+    said = truth + rng.normal(size=(100, 2)) * [0.5, 10]
+    figures = regress.figures(truth, said, ["a", "b"], {})
+    assert figures["R2"] == pytest.approx(r2_score(truth, said))
+    for k, name in enumerate("ab"):
+        error = median_absolute_error(truth[:, k], said[:, k])
+        assert figures["numbers"][name]["median_absolute_error"] == pytest.approx(error)
+
+
+def test_unknown_cells_change_no_figure():
+    targets, logits = drawn(100, 2)
+    more = np.concatenate([targets, np.full((20, 2), np.nan, np.float32)])
+    wrong = np.concatenate([logits, np.full((20, 2), 9.0)])
+    names, limits = ["a", "b"], {"thresholds": [0.5, 0.5]}
+    few = multilabel.figures(targets, multilabel.predictions(logits), names, limits)
+    many = multilabel.figures(more, multilabel.predictions(wrong), names, limits)
+    assert many["mAP"] == few["mAP"] and many["classes"] == few["classes"]
+
+
+def test_a_threshold_has_the_best_f1_of_all():
+    targets, logits = drawn(300, 1)
+    p = multilabel.predictions(logits)[:, 0]
+    threshold = multilabel.best_threshold(targets[:, 0], p)
+    best = max(f1_score(targets[:, 0], p >= one) for one in p)
+    assert f1_score(targets[:, 0], p >= threshold) == pytest.approx(best)
+    assert multilabel.best_threshold(np.array([1.0, 0.0]), np.array([0.1, 0.2])) == 0.5
+
+
+def test_intervals_hold_the_share_that_they_promise():
+    rng = np.random.default_rng(0)
+    half = regress.half_width(np.abs(rng.standard_normal(2000)))
+    inside = np.mean(np.abs(rng.standard_normal(20_000)) <= half)
+    assert inside == pytest.approx(regress.COVERAGE, abs=4 * np.sqrt(0.09 / 2000))
+    assert regress.half_width(np.ones(5)) is None
+
+
+def test_calibration_gives_the_probabilities_that_made_the_labels():
+    targets, logits = drawn(20_000, 1)
+    skewed = 3 * logits - 2
+    divided = skewed / multilabel.temperature(skewed, targets)
+    np.testing.assert_allclose(divided + multilabel.offset(divided, targets), logits, atol=0.15)
+
+
+# --- heads ---
+
+
+def test_each_output_is_fitted_on_the_examples_that_have_it():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((90, 12)).astype(np.float32)
+    y = (x @ rng.standard_normal((12, 2))).astype(np.float64)
+    gaps = y.copy()
+    gaps[:30, 1] = np.nan
+    for head in ("ridge", "huber", "linear"):
+        codes = (gaps > 0).astype(float) + 0 * gaps if head == "linear" else gaps
+        both = fit_several(head, x, codes, (12,))
+        alone = fit_several(head, x, codes[:, 1:], (12,), rows=np.arange(30, 90))
+        np.testing.assert_allclose(both.logits(x)[:, 1:], alone.logits(x), rtol=1e-3, atol=1e-3)
+    assert [known.tolist() for _, known in known_together(gaps)] == [
+        list(range(30, 90)),
+        list(range(90)),
+    ] or len(list(known_together(gaps))) == 2
+
+
+def test_ridge_leaves_each_example_out_once():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 6))
+    y = x @ rng.standard_normal((6, 1)) + rng.standard_normal((40, 1))
+    outputs, strengths = held_out_outputs("ridge", x @ x.T, y, np.arange(40) % 5, grouped=False)
+    rest = np.arange(1, 40)
+    alpha, bias, _, _ = heads.closed.ridge_dual(x[rest] @ x[rest].T, y[rest], strengths[0])
+    np.testing.assert_allclose(outputs[0], x[0] @ x[rest].T @ alpha + bias, rtol=1e-6)
+
+
+def test_huber_is_not_drawn_away_by_a_few_wrong_numbers():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 8)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    truth = x @ rng.standard_normal((8, 1))
+    wrong = truth.copy()
+    wrong[::10] += 30
+    errors = {
+        head: np.median(np.abs(fit_several(head, x, wrong, (8,)).logits(x) - truth))
+        for head in ("ridge", "huber")
+    }
+    assert errors["huber"] < errors["ridge"] / 5
+
+
+def test_the_keras_layer_of_a_head_gives_the_same_numbers():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 10)).astype(np.float32)
+    y = (100 * x @ rng.standard_normal((10, 2)) + 5).astype(np.float32)
+    choice = heads.choose(x, y, 2, tap_widths=(10,), task=tasks.find("regress"))
+    layer = choice.fitted.layer()
+    np.testing.assert_allclose(layer(x), choice.fitted.logits(x), rtol=1e-4, atol=1e-2)
+    kernel = layer.get_layer("logits").get_weights()[0]
+    assert np.abs(kernel).max() < 10 < np.abs(choice.fitted.kernel).max()
+
+
+def test_groups_of_similar_numbers_are_of_one_size():
+    groups = regress.strata(np.arange(100.0)[:, None])
+    assert np.bincount(groups).tolist() == [10] * 10
+
+
+def test_no_group_of_labels_has_one_example_alone():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((200, 8)) < 0.2).astype(np.float32)
+    assert np.bincount(multilabel.strata(targets))[np.unique(multilabel.strata(targets))].min() > 1
+
+
+def test_labels_are_split_evenly():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((300, 2)) < [0.5, 0.1]).astype(np.float32)
+    images = rng.integers(0, 255, (300, 4, 4, 3)).astype(np.uint8)
+    examples = data.from_arrays(images, targets, task="multilabel")
+    for part in ("train", "test"):
+        own = examples.labels[examples.where(part)]
+        np.testing.assert_allclose(own.mean(0), targets.mean(0), atol=0.06)
+
+
+def test_a_text_of_cells_is_read_in_its_order():
+    targets, names = multilabel.encode([join_cells(["1", ""]), join_cells(["no", "x"])], ["a", "b"])
+    np.testing.assert_array_equal(targets, [[1, np.nan], [0, 1]])
+    assert names == ("a", "b") and isinstance(Found.task, str)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", ["partial", "full"])
+@pytest.mark.parametrize(("task", "score"), [("regress", "R2"), ("multilabel", "F1")])
+def test_a_network_can_be_tuned_for_them(tinted, tiny_savedmodel, recipe, task, score):
+    labels = ("red", "light") if task == "regress" else ("warm", "dark")
+    model = tfxfer.Transfer(tiny_savedmodel, task=task, label=labels)
+    model.fit(tinted / "photos.csv", recipe=recipe, epochs=3)
+    candidates = model.run.metrics()["candidates"]
+    assert candidates["tuned"][score] > 0.3
+    assert model.run.metrics()["test"][score] > 0.4
+    served = model.model.output_shape
+    assert served == (None, 2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("task", "score"), [("regress", "R2"), ("multilabel", "F1")])
+def test_a_head_can_be_trained_for_them(tinted, tiny_savedmodel, task, score):
+    labels = ("red", "light") if task == "regress" else ("warm", "dark")
+    model = tfxfer.Transfer(tiny_savedmodel, head="mlp", task=task, label=labels)
+    model.fit(tinted / "photos.csv", epochs=60)
+    assert model.run.metrics()["test"][score] > 0.4
+
+
+@pytest.mark.long
+def test_litert_files_give_them(numbers, labels, tinted, tmp_path):
+    for run in (numbers, labels):
+        folder = tmp_path / run.name
+        done("export", run, folder, "--format", "litert", "--max-accuracy-drop", 1)
+        assert {path.name for path in (folder / "1").glob("*.tflite")} >= {"model.float32.tflite"}
