@@ -33,7 +33,8 @@ class Task(Protocol):
         LOSS: the name of the loss.
         HEADS: heads that can be fitted.
         TRIED: heads that are tried where the user does not choose one.
-        PICTURES: pictures of a report that have a meaning here, of "confusion", "calibration" and "numbers".
+        PICTURES: pictures of a report that have a meaning here, of "confusion", "calibration" and
+            "numbers".
     """
 
     NAME: str
