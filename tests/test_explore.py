@@ -20,7 +20,7 @@ from tfxfer.explore.next_labels import alternate
 def done(*words: object, code: int = 0) -> str:
     result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == code, result.output
-    return result.output
+    return result.output if code else result.stdout
 
 
 def rows_of(text: str) -> list[dict[str, str]]:

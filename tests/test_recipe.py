@@ -192,8 +192,8 @@ def test_an_argument_that_can_not_be_an_option_is_said():
     with pytest.raises(
         RecipeError,
         match=(
-            r"--size: options are int, float, str, bool, Path, tuple\[float, float\] or Literal; "
-            "found <class 'dict'>"
+            r"--size: options are int, float, str, bool, Path, tuple\[float, float\], "
+            r"tuple\[str, ...\] or Literal; found <class 'dict'>"
         ),
     ):
         options(odd)

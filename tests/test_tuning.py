@@ -168,7 +168,12 @@ def small() -> tuple[keras.Model, list[np.ndarray]]:
     )
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     return model, prepare_training(
-        model, keras.optimizers.SGD(0.0, momentum=0.9), batches, smoothing=0.1, task=CLASSIFY
+        model,
+        keras.optimizers.SGD(0.0, momentum=0.9),
+        batches,
+        smoothing=0.1,
+        task=CLASSIFY,
+        targets=Y.argmax(1),
     )
 
 

@@ -16,7 +16,6 @@ import numpy as np
 from tfxfer.errors import ServingError
 from tfxfer.explore.seen import Seen, look_at
 from tfxfer.files import replaced
-from tfxfer.run import open_run
 from tfxfer.safety.names import csv_cell
 
 # Cosine of the centred features of two files, above which one of them is enough.
@@ -58,13 +57,12 @@ def pick_next(
         ServingError: the run's answers are no classes.
         The errors of `look_at`.
     """
-    task = open_run(folder).task()
-    if not task.CLASSES:
-        raise ServingError(
-            f"{os.fspath(folder)} has answers of the kind {task.NAME}; which files to label next "
-            "is told for classes only."
-        )
     seen = look_at(folder, paths, **options)
+    if not seen.task.CLASSES:
+        raise ServingError(
+            f"{os.fspath(folder)} has answers of the kind {seen.task.NAME}; which files to label "
+            "next is told for classes only."
+        )
     order = np.argsort(-seen.predictions, 1, kind="stable")[:, :2]
     first, second = np.take_along_axis(seen.predictions, order, 1).T
     margins = first - second

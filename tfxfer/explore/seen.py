@@ -20,6 +20,7 @@ from tfxfer.safety.names import one_line
 from tfxfer.serving.answers import answers, say_damage
 from tfxfer.serving.kind import kind_of
 from tfxfer.serving.model import Served, open_model
+from tfxfer.tasks import Task
 
 MANY = 100  # from so many files on, progress is shown also where it is quick
 
@@ -30,6 +31,7 @@ class Seen:
 
     files: those that could be read.
     classes: the names of the predictions' columns.
+    task: the kind of answer.
     vectors: float32 [n, d], each of length one: the network's own output.
     predictions: float64 [n, C].
     strange: bool [n], whether a file looks unlike every class; None where the run can't tell.
@@ -38,6 +40,7 @@ class Seen:
     kind: Kind
     files: tuple[str, ...]
     classes: tuple[str, ...]
+    task: Task
     vectors: np.ndarray
     predictions: np.ndarray
     strange: np.ndarray | None
@@ -92,6 +95,7 @@ def look_at(
         kind=model.kind,
         files=tuple(readable_files),
         classes=model.classes,
+        task=model.task,
         vectors=normalise_taps(features, (features.shape[1],)),
         predictions=np.stack([row["probabilities"] for row in rows]).astype(np.float64),
         strange=find_strange(rows, model),

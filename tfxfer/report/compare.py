@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,8 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
                 f"{other.run.folder} has other classes than {first.run.folder}: "
                 f"{', '.join(odd[:5])}. Compare runs on the same data."
             )
+    if not first.run.task().CLASSES:
+        runs = [with_targets_of(first, one) for one in runs]
     common = [
         file
         for file in first.answers
@@ -113,6 +115,17 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
         rows.append((str(one.run.folder), recipe, backbone, chosen, *cells, against))
     said = f"{len(common):,} test images{said_of_data(runs, len(common))}"
     return [*rows, (said, *[""] * (len(rows[0]) - 1))]
+
+
+def with_targets_of(first: Judged, one: Judged) -> Judged:
+    """Return a run with its targets in the order of the outputs of the first run."""
+    columns = [one.classes.index(name) for name in first.classes]
+    task = one.run.task()
+    answers = {
+        file: (task.said_of_target(target[columns], first.classes), target[columns], predictions)
+        for file, (_, target, predictions) in one.answers.items()
+    }
+    return replace(one, answers=answers)
 
 
 def said_of_data(runs: Sequence[Judged], common: int) -> str:
