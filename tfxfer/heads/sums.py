@@ -41,9 +41,7 @@ class Sums:
         return (self.total / self.count).astype(np.float32)
 
 
-def sum_up(
-    features: Array, rows: np.ndarray, targets: np.ndarray, widths: Sequence[int]
-) -> Sums:
+def sum_up(features: Array, rows: np.ndarray, targets: np.ndarray, widths: Sequence[int]) -> Sums:
     """Return the sums over `rows`; the features are read in blocks.
 
     Args:
@@ -121,9 +119,7 @@ def solve_gaussian(sums: Sums) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, kernel, -np.einsum("dc,dc->c", off, kernel) / 2
 
 
-def solve_ridge(
-    sums: Sums, strength: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def solve_ridge(sums: Sums, strength: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Return the mean [d], the kernel [d, K], the bias [K] and the strength of Ridge.
 
     The matrix of the sums is overwritten. The strength is at least as large as rounding errors.
