@@ -93,6 +93,11 @@ class Fitted:
     strength: float | None = None
 
     @property
+    def members(self) -> tuple["Fitted", ...]:
+        """The head alone, as `Averaged` has several."""
+        return (self,)
+
+    @property
     def classes(self) -> int:
         """The number of classes, C."""
         return len(self.bias)

@@ -1,6 +1,6 @@
 """Pick a head and its taps by cross-validation, then fit it once on all examples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,11 +154,21 @@ def pick_candidate(
     singles = [pick_taps([entry for entry in table if entry.head == kind]) for kind in kinds]
     if len(singles) == 1:
         return singles[0]
+    mean = average_candidates(singles, task, targets, known)
+    return min([*singles, mean], key=lambda entry: (entry.loss, -entry.score))
+
+
+def average_candidates(
+    singles: Sequence[Candidate], task: Task, targets: np.ndarray, known: np.ndarray
+) -> Candidate:
+    """Return the mean of several heads; a single one as it is. Arguments: see `pick_candidate`."""
+    if len(singles) == 1:
+        return singles[0]
     truth = targets[known]
     logits = np.zeros(singles[0].logits.shape)
     for entry in singles:
         logits += entry.logits / task.temperature(entry.logits[known], truth) / len(singles)
-    mean = Candidate(
+    return Candidate(
         head=" and ".join(entry.head for entry in singles),
         taps=max(entry.taps for entry in singles),
         scores=task.scores(logits[known], truth),
@@ -167,7 +177,6 @@ def pick_candidate(
         logits=logits,
         members=tuple(singles),
     )
-    return min([*singles, mean], key=lambda entry: (entry.loss, -entry.score))
 
 
 @one_thread
@@ -178,6 +187,7 @@ def choose(
     tap_widths: Sequence[int],
     *,
     head: str = "auto",
+    kept: Mapping[str, int] | None = None,
     task: Task = CLASSIFY,
     units: np.ndarray | None = None,
     seed: int = 0,
@@ -195,6 +205,8 @@ def choose(
         tap_widths: number of columns of each tap, from input to output.
         head: a head that can be fitted for the task, such as "gaussian", "linear", "ridge" or
             "prototype". "auto": those that the task tries compete.
+        kept: the heads that were chosen before, each with its number of last taps: nothing is
+            picked any more, and several heads are averaged. `head` is then not used.
         task: what the answer is.
         units: int [n]; examples with the same number are held out together. None where each example
             stands for itself.
@@ -228,8 +240,16 @@ def choose(
         lines.append(
             f"cross-validation on {len(rows):,} of {len(data):,} examples, each class by its share"
         )
-    table = tuple(try_heads(data, rows, task.TRIED if head == "auto" else (head,)))
-    if table:
+    names = tuple(kept) if kept else task.TRIED if head == "auto" else (head,)
+    table = tuple(try_heads(data, rows, names, kept=kept))
+    if table and kept:
+        chosen = average_candidates(table, task, known[rows], data.folds(rows) >= 0)
+        name = describe_candidate(chosen, len(tap_widths))
+        lines.append(
+            f"classifier: {name}, {task.SCORE} in cross-validation {chosen.score:.3f} ± "
+            f"{chosen.error:.3f}"
+        )
+    elif table:
         chosen = pick_candidate(table, task, known[rows], data.folds(rows) >= 0)
         table = (*table, chosen) if chosen.members else table
         lines += table_lines(table, chosen, len(tap_widths), task=task)
@@ -323,8 +343,12 @@ def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[in
             yield taps, kernel
 
 
-def try_heads(data: Labelled, rows: np.ndarray, heads: Sequence[str]) -> Iterator[Candidate]:
+def try_heads(
+    data: Labelled, rows: np.ndarray, heads: Sequence[str], kept: Mapping[str, int] | None = None
+) -> Iterator[Candidate]:
     """Yield each head on each set of taps, judged on held-out examples of `rows`.
+
+    With `kept`, each head is tried on its own number of taps alone.
 
     Where nothing can be held out, nothing is yielded. The scales of columns are those of the whole
     sample, because they do not depend on labels.
@@ -345,6 +369,8 @@ def try_heads(data: Labelled, rows: np.ndarray, heads: Sequence[str]) -> Iterato
         own = [head for head in heads if how == normalisation_of(head, targets, data.outputs)]
         for taps, kernel in kernels(x, data.widths, how) if own else ():
             for head in own:
+                if kept and kept[head] != taps:
+                    continue
                 logits, strength = predict_held_out(
                     head,
                     kernel,

@@ -95,6 +95,7 @@ def choose_head(run: Run, extracted: Extracted, head: str, *, mirror: str) -> Re
         features = features if both else features.one_side
         fitted = choice.fitted
         run.record(chosen_head=fitted.name, chosen_taps=fitted.taps, mirror_images=both)
+        run.record(chosen_heads={one.name: one.taps for one in fitted.members})
         write_statistics(run, extracted.prefix, part, choice)
     layer = fitted.layer()
     answers = outcome.of_head(features, layer)
