@@ -1,17 +1,16 @@
 """The head of a run, fitted again on the old and the new examples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tfxfer import heads, outcome
 from tfxfer.data import Examples
 from tfxfer.data.union import add_examples
-from tfxfer.errors import RunError
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Extractor, Features
-from tfxfer.growth.before import Before
-from tfxfer.heads import statistics
+from tfxfer.growth.before import Before, number_units
+from tfxfer.heads import Averaged, Fitted, statistics
 from tfxfer.heads.growable import Growable
 from tfxfer.outcome import Outcome
 from tfxfer.run import Run
@@ -68,25 +67,29 @@ def fit_with_old(
     )
 
 
-def fit_without_old(run: Run, before: Before, features: Features) -> Result:
-    """Fit the head from what the run keeps, and the features of the new examples.
+def fit_without_old(run: Run, before: Before, growable: Growable, features: Features) -> Result:
+    """Fit the head from what the run keeps, and judge it on the new examples.
 
     Args:
+        growable: what the run keeps, to which the new training examples are added.
         features: those of the new examples, with labels in the classes of the grown run.
     """
     examples = features.examples
+    train = examples.where("train")
     with run.timed("head"):
-        growable = grow_head(before, features)
-        fitted = growable.fit()
+        if growable.statistics.features is None:
+            fitted: Fitted | Averaged = growable.fit()
+            held_out, out_of_fold = train[:0], np.zeros((0, len(examples.classes)))
+        else:
+            choice = calibrate_again(run, growable)
+            run.say(*choice.lines)
+            fitted = choice.fitted
+            growable = describe_head(choice, growable)
+            held_out, out_of_fold = train, choice.out_of_fold[-len(train) :]
         write_growable(run, growable)
     layer = fitted.layer()
-    nobody = np.zeros(0, np.int64)
-    judged = outcome.judge(
-        examples,
-        outcome.of_head(features, layer),
-        nobody,
-        np.zeros((0, len(examples.classes))),
-    )
+    answers = outcome.of_head(features, layer)
+    judged = outcome.judge(examples, answers, held_out, out_of_fold)
     return Result(
         network=before.network,
         features=features,
@@ -95,18 +98,39 @@ def fit_without_old(run: Run, before: Before, features: Features) -> Result:
     )
 
 
-def grow_head(before: Before, features: Features) -> Growable:
-    """Return what the run keeps, with the new training examples added.
-
-    Raises:
-        RunError: the run keeps nothing that its head can be fitted from.
-    """
-    kept = before.growable
-    if kept is None:
-        raise RunError(f"{before.run.folder} keeps nothing that its head can be fitted from.")
-    train = features.examples.where("train")
-    part = features.take(train)
-    new = statistics.gather(
-        part, part.examples.labels, len(features.examples.classes), kept.statistics.widths
+def calibrate_again(run: Run, growable: Growable) -> heads.Choice:
+    """Fit and calibrate a head on the features that a run keeps of its training examples."""
+    kept = growable.statistics
+    assert kept.features is not None and kept.labels is not None
+    return heads.choose(
+        kept.features,
+        kept.labels,
+        kept.classes,
+        tap_widths=kept.widths,
+        kept={growable.head: len(kept.widths)},
+        units=number_units(growable.digests),
+        seed=run.common.seed,
     )
+
+
+def describe_head(choice: heads.Choice, growable: Growable) -> Growable:
+    """Return what a run keeps, with the calibration and the strength of a head that was chosen."""
+    (fitted,) = choice.fitted.members
+    return replace(
+        growable,
+        temperature=fitted.temperature,
+        prior=choice.prior,
+        strength=fitted.strength or 0.0,
+    )
+
+
+def grow_head(kept: Growable, features: Features) -> Growable:
+    """Return what a run keeps, with the new training examples added.
+
+    Args:
+        features: see `fit_without_old`.
+    """
+    part = features.take(features.examples.where("train"))
+    classes = len(features.examples.classes)
+    new = statistics.gather(part, part.examples.labels, classes, kept.statistics.widths)
     return kept.grown(new, part.examples.digests)

@@ -12,7 +12,8 @@ from tfxfer.data.union import join_classes, leave_out_copies, load_more, with_cl
 from tfxfer.errors import DataError, RunError
 from tfxfer.features import Extractor, Features
 from tfxfer.growth.before import RECIPE, Before, find_old_examples, open_before, recall
-from tfxfer.growth.fit import fit_with_old, fit_without_old
+from tfxfer.growth.fit import fit_with_old, fit_without_old, grow_head
+from tfxfer.heads.growable import Growable
 from tfxfer.run import Finished, Run, open_run, same
 from tfxfer.run.settings import plain, read_common
 from tfxfer.steps.extraction import new_notes
@@ -159,7 +160,7 @@ def write_grown(run: Run, before: Before, data: str | os.PathLike[str] | Example
             f"the old photos, and these are not there: {why} Put the photos or the cache back "
             "(--cache), or train with --head gaussian, which grows without them."
         )
-    finish(run, grow_from_statistics(run, before, features, why), compare=False)
+    finish(run, grow_from_statistics(run, before, before.growable, features, why), compare=False)
 
 
 def load_new(run: Run, before: Before, data: str | os.PathLike[str] | Examples) -> Examples:
@@ -209,20 +210,30 @@ def note_data(run: Run, before: Before, new: Examples, *, with_old: bool) -> Non
     )
 
 
-def grow_from_statistics(run: Run, before: Before, features: Features, why: str) -> Result:
-    """Fit the head without the old examples, and say what that means."""
-    new = features.examples
-    classes = join_classes(before.run.classes(), new)
-    new = with_classes(new, classes)
-    sentence = said_of_calibration(before.run.classes(), new)
-    figures = (
-        "The figures are of the new test photos alone, because the old photos are not there, and "
-        f"neither are their features: {why}"
-    )
-    run.say(sentence, figures)
-    run.record(calibration=sentence)
-    new = replace(new, notes=(*new.notes, sentence, figures))
-    return fit_without_old(run, before, replace(features, examples=new))
+def grow_from_statistics(
+    run: Run, before: Before, kept: Growable, features: Features, why: str
+) -> Result:
+    """Fit the head without the old examples, and say what that means.
+
+    Args:
+        kept: what the run keeps of its training examples.
+        features: those of the new examples.
+        why: why the old examples are not there.
+    """
+    classes = join_classes(before.run.classes(), features.examples)
+    new = with_classes(features.examples, classes)
+    notes = [
+        "The figures are of the new photos alone, because the old photos are not there, and "
+        f"neither are their features: {why}",
+        "predict --sets and --unknown are not there, because they need old photos, too.",
+    ]
+    growable = grow_head(kept, replace(features, examples=new))
+    if growable.statistics.features is None:
+        notes.insert(0, said_of_calibration(before.run.classes(), new))
+        run.record(calibration=notes[0])
+    run.say(*notes)
+    new = replace(new, notes=(*new.notes, *notes))
+    return fit_without_old(run, before, growable, replace(features, examples=new))
 
 
 def said_of_calibration(old: Sequence[str], new: Examples) -> str:
@@ -238,5 +249,5 @@ def said_of_calibration(old: Sequence[str], new: Examples) -> str:
     many = "classes" if len(added) > 1 else "class"
     return (
         f"The calibration is older than the {many} {named}: the probabilities may be too high or "
-        "too low. predict --sets and --unknown are not there, for the same reason."
+        "too low."
     )
