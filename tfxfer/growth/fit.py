@@ -56,7 +56,7 @@ def fit_with_old(
             seed=run.common.seed,
         )
         run.say(*choice.lines)
-        write_statistics(run, before.prefix, part, choice)
+    write_statistics(run, before.prefix, part, choice)
     layer = choice.fitted.layer()
     answers = outcome.of_head(features, layer)
     return Result(
@@ -86,7 +86,7 @@ def fit_without_old(run: Run, before: Before, growable: Growable, features: Feat
             fitted = choice.fitted
             growable = describe_head(choice, growable)
             held_out, out_of_fold = train, choice.out_of_fold[-len(train) :]
-        write_growable(run, growable)
+    write_growable(run, growable)
     layer = fitted.layer()
     answers = outcome.of_head(features, layer)
     judged = outcome.judge(examples, answers, held_out, out_of_fold)

@@ -149,15 +149,14 @@ def from_dual(
     """Return the head of `alpha` and `bias`.
 
     Args:
-        x: the normalised examples [n, d] from which the kernel matrix was computed.
+        x: the normalised examples, float64 [n, d], from which the kernel matrix was computed: in
+            float64, the head does not depend on the order of the examples.
     """
-    mean = x.mean(0)
+    mean = x.mean(0).astype(np.float32)
     # The mean is subtracted from the features and added again in the bias: float32 is then exact
     # enough.
-    bias = bias + (x @ mean).astype(np.float64) @ alpha
-    return primal(
-        name, widths, mean, kernel=x.T @ alpha.astype(np.float32), bias=bias, strength=strength
-    )
+    bias = bias + x @ mean @ alpha
+    return primal(name, widths, mean, kernel=x.T @ alpha, bias=bias, strength=strength)
 
 
 @one_thread
@@ -192,7 +191,7 @@ def gaussian(
     rows = np.arange(len(labels)) if rows is None else rows
     labels, width = np.asarray(labels)[rows], sum(widths)
     if len(rows) <= width // 3:
-        x = normalise_taps(np.asarray(features[rows])[:, -width:], widths)
+        x = normalise_taps(np.asarray(features[rows])[:, -width:], widths).astype(np.float64)
         return from_dual(
             "gaussian", x, widths, *gaussian_dual(x @ x.T, labels, classes, width=width)
         )
@@ -222,6 +221,7 @@ def ridge(
     if strength is None or len(rows) <= width // 3:
         few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
         x = normalise_taps(np.asarray(features[rows[few]])[:, -width:], widths)
+        x = x.astype(np.float64)
         alpha, bias, _, strength = ridge_dual(x @ x.T, onehot(labels[few], classes), strength)
         if len(few) == len(rows):
             return from_dual("ridge", x, widths, alpha=alpha, bias=bias, strength=strength)

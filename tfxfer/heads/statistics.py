@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tfxfer.heads.closed import gaussian, onehot, primal, ridge
-from tfxfer.heads.fitted import Array, Fitted, blocks, normalise_taps, one_thread
+from tfxfer.heads.fitted import Array, Fitted, one_thread
 from tfxfer.heads.sums import (
     Sums,
     add_sums,
@@ -32,7 +32,7 @@ class Statistics:
 
     widths: number of columns of each tap, d = sum(widths).
     classes: C.
-    features: float32 [n, d], each tap of length one; None where only sums are kept.
+    features: float32 [n, d], as the network gave them; None where only sums are kept.
     labels: int [n], their classes.
     sums: with one-hot targets; None where the features are kept.
     """
@@ -71,9 +71,7 @@ def gather(features: Array, labels: np.ndarray, classes: int, widths: Sequence[i
     labels, width = np.asarray(labels), sum(widths)
     rows = np.arange(len(labels))
     if len(rows) <= width // 2:
-        x = np.zeros((len(rows), width), np.float32)
-        for where, block in blocks(features, rows, width):
-            x[where] = normalise_taps(block, widths)
+        x = np.asarray(features[rows], np.float32)[:, -width:]
         return Statistics(tuple(widths), classes, features=x, labels=labels)
     sums = sum_up(features, rows, onehot(labels, classes), widths)
     return Statistics(tuple(widths), classes, sums=sums)
