@@ -66,6 +66,29 @@ def sum_up(features: Array, rows: np.ndarray, targets: np.ndarray, widths: Seque
     )
 
 
+def subtract_examples(
+    sums: Sums, features: Array, rows: np.ndarray, targets: np.ndarray, widths: Sequence[int]
+) -> Sums:
+    """Return the sums without some of their examples; arguments as for `sum_up`.
+
+    The sums themselves stay as they are.
+    """
+    total, products = sums.total.copy(), sums.products.copy()
+    gram = sums.gram.copy(order="F")
+    for where, x in blocks(features, rows, len(total)):
+        x = normalise_taps(x, widths).astype(np.float64)
+        total -= x.sum(0)
+        products -= x.T @ targets[where]
+        gram = dsyrk(-1.0, x.T, 1.0, gram, lower=1, overwrite_c=1)
+    return Sums(
+        count=sums.count - len(rows),
+        targets=sums.targets - targets.sum(0),
+        total=total,
+        products=products,
+        gram=gram,
+    )
+
+
 def add_sums(first: Sums, second: Sums) -> Sums:
     """Return the sums over the examples of both, with the same targets in the same columns."""
     return Sums(

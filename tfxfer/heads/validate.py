@@ -12,12 +12,13 @@ from tfxfer.heads.closed import (
     gaussian,
     gaussian_dual,
     onehot,
+    primal,
     prototype,
     prototype_dual,
     ridge,
     ridge_dual,
 )
-from tfxfer.heads.fitted import BLOCK, Array, Fitted, normalise_taps, one_thread
+from tfxfer.heads.fitted import BLOCK, Array, Fitted, blocks, normalise_taps, one_thread
 from tfxfer.heads.logistic import (
     FOLDS,
     ROTATED,
@@ -27,6 +28,7 @@ from tfxfer.heads.logistic import (
     linear,
     pick_affordable,
 )
+from tfxfer.heads.sums import solve_gaussian, subtract_examples, sum_up
 from tfxfer.tasks import CLASSIFY, Task, calibrated_loss, paired
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
@@ -460,6 +462,8 @@ def fit_chosen(data: Labelled, rows: np.ndarray, chosen: Candidate) -> Fit:
     folds, everything = data.folds(), np.arange(len(data))
     if chosen.head == "linear" and len(rows) < len(data) and chosen.strength is not None:
         return fit_linear_folds(data, folds, chosen)
+    if chosen.head == "gaussian" and len(rows) < len(data):
+        return fit_gaussian_folds(data, folds, chosen)
     if len(rows) == len(data):
         return Fit(fitted=fit_head_on(data, chosen, None), logits=chosen.logits, folds=folds)
     logits = np.zeros((len(data), data.outputs))
@@ -470,6 +474,25 @@ def fit_chosen(data: Labelled, rows: np.ndarray, chosen: Candidate) -> Fit:
         ):
             logits[some] = part.logits(np.asarray(data.features[some]))
     return Fit(fitted=fit_head_on(data, chosen, None), logits=logits, folds=folds)
+
+
+def fit_gaussian_folds(data: Labelled, folds: np.ndarray, chosen: Candidate) -> Fit:
+    """Fit the Gaussian on all examples and on all folds, from one sum over all of them.
+
+    The fit without a fold subtracts the fold's examples, which are fewer than the others.
+    """
+    widths, everything = data.widths[-chosen.taps :], np.arange(len(data))
+    targets = onehot(data.targets, data.outputs)
+    sums = sum_up(data.features, everything, targets, widths)
+    logits = np.zeros((len(data), data.outputs))
+    for fold in range(FOLDS):
+        held_out = everything[folds == fold]
+        rest = subtract_examples(sums, data.features, held_out, targets[held_out], widths)
+        part = primal("gaussian", widths, *solve_gaussian(rest))
+        for where, x in blocks(data.features, held_out, sum(widths)):
+            logits[held_out[where]] = part.logits(x)
+    fitted = primal("gaussian", widths, *solve_gaussian(sums))
+    return Fit(fitted=fitted, logits=logits, folds=folds)
 
 
 def fit_head_on(data: Labelled, chosen: Candidate, rows: np.ndarray | None) -> Fitted:
