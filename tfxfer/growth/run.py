@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
@@ -50,8 +51,8 @@ def grow(
 
     The head is the one that a run on all examples would fit, with the same kind of head on the same
     stages. Where the old examples or their cached features are there, it is also calibrated on
-    all of them; otherwise a Gaussian or Ridge is fitted from what the run keeps, and its old
-    calibration stays.
+    all of them; otherwise a Gaussian or Ridge is fitted from what the run keeps, and where that is
+    sums, its old calibration stays.
 
     Args:
         folder: a finished run of the recipe frozen.
@@ -102,10 +103,18 @@ def grow(
     return open_run(run.folder)
 
 
-def begin(before: Before, *, out: str | os.PathLike[str] | None, overwrite: bool, **own) -> Run:
-    """Open the folder of the grown run, with the old run's options but those of this machine."""
+def begin(
+    before: Before, *, out: str | os.PathLike[str] | None, overwrite: bool, **own: Any
+) -> Run:
+    """Open the folder of the grown run, with the old run's options but those of this machine.
+
+    Args:
+        own: the options of `grow` that are left.
+    """
     values = before.values
-    common = read_common({**values, "trust": own["trust"], "strategy": "auto", "replicas": None})
+    # The network tells the size and the range of its input; devices are those of this machine.
+    asked_anew = {"image_size": None, "value_range": None, "strategy": "auto", "replicas": None}
+    common = read_common({**values, **asked_anew, "device": "auto", "trust": own["trust"]})
     cache = own["cache"]
     if cache is None and before.run.is_own():  # a path of somebody else's is never written to
         cache = None if common.cache == "off" else common.cache
@@ -115,8 +124,6 @@ def begin(before: Before, *, out: str | os.PathLike[str] | None, overwrite: bool
         data_dir=Path(own["data_dir"]) if own["data_dir"] else common.data_dir,
         batch_size=own["batch_size"],
         skip_bad_images=own["skip_bad_images"] or common.skip_bad_images,
-        device="auto",
-        engine=common.engine,
     )
     return Run(
         None if out is None else Path(out),
@@ -139,6 +146,14 @@ def write_grown(run: Run, before: Before, data: str | os.PathLike[str] | Example
         run.common.batch_size,
         run.strategy,
     )
+    old, why = find_old_examples(before, extract)
+    kept = before.growable
+    if old is None and kept is None:
+        raise RunError(
+            f"{before.run.folder} has the head {' and '.join(before.heads)}, which is fitted again "
+            f"from the features of the old photos, and these are not there: {why} Put the photos "
+            "or the cache back (--cache), or train with --head gaussian, which grows without them."
+        )
     with run.timed("features"):
         features = extract(
             new,
@@ -148,19 +163,11 @@ def write_grown(run: Run, before: Before, data: str | os.PathLike[str] | Example
         )
     run.say(*new_notes(new, features.examples))
     new = features.examples
-    old, why = find_old_examples(before, extract)
     note_data(run, before, new, with_old=old is not None)
     if old is not None:
         finish(run, fit_with_old(run, before, old, new, extract))
-        return
-    if before.growable is None:
-        heads = " and ".join(before.heads)
-        raise RunError(
-            f"{before.run.folder} has the head {heads}, which is fitted again from the features of "
-            f"the old photos, and these are not there: {why} Put the photos or the cache back "
-            "(--cache), or train with --head gaussian, which grows without them."
-        )
-    finish(run, grow_from_statistics(run, before, before.growable, features, why), compare=False)
+    elif kept is not None:
+        finish(run, grow_from_statistics(run, before, kept, features, why), compare=False)
 
 
 def load_new(run: Run, before: Before, data: str | os.PathLike[str] | Examples) -> Examples:
