@@ -182,20 +182,44 @@ def make_run(tmp_path_factory, old_photos, tiny_savedmodel):
     return make
 
 
-@pytest.fixture
-def without_old(make_run, tmp_path):
-    """Make a run whose photos and cached features are gone."""
+@pytest.fixture(scope="module")
+def without_old(make_run, tmp_path_factory):
+    """Make copies of a run whose photos and cached features are gone."""
 
     def make(head: str) -> Path:
         folder, _ = make_run(head, mirror="no")
-        open_run(folder).copy_to(tmp_path / "lone")
-        settings = json.loads((tmp_path / "lone" / "settings.json").read_text())
-        settings["data"]["value"] = str(tmp_path / "no longer there")
-        settings["cache"]["value"] = str(tmp_path / "empty cache")
-        put(tmp_path / "lone", "settings.json", json.dumps(settings).encode())
-        return tmp_path / "lone"
+        root = tmp_path_factory.mktemp("lone")
+        open_run(folder).copy_to(root / "lone")
+        settings = json.loads((root / "lone" / "settings.json").read_text())
+        settings["data"]["value"] = str(root / "no longer there")
+        settings["cache"]["value"] = str(root / "empty cache")
+        put(root / "lone", "settings.json", json.dumps(settings).encode())
+        return root / "lone"
 
     return make
+
+
+@pytest.fixture(scope="module")
+def grown_alone(without_old, new_photos) -> tuple[Path, Path, str]:
+    """A Gaussian without its photos, the run that it grew to, and what was printed."""
+    folder = without_old("gaussian")
+    out = folder.parent / "grown"
+    return folder, out, done("grow", folder, "--data", new_photos, "--out", out)
+
+
+@pytest.fixture(scope="module")
+def grown_with_old(make_run, new_photos) -> tuple[Path, Path]:
+    """A Gaussian that has its photos, and the run that it grew to."""
+    folder, _ = make_run("gaussian", mirror="no")
+    out = folder.parent / "grown"
+    assert "Grown" in done("grow", folder, new_photos, "--out", out)
+    return folder, out
+
+
+def done(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def put(folder: Path, name: str, content: bytes) -> None:
@@ -233,10 +257,9 @@ def features_of(folder: Path, *sources: Path) -> tuple[tfxfer.features.Features,
 
 
 def test_a_gaussian_grows_without_the_old_photos_to_that_of_a_run_on_all(
-    without_old, make_run, new_photos, tmp_path
+    grown_alone, make_run, new_photos
 ):
-    folder = without_old("gaussian")
-    grown = tfxfer.grow(folder, new_photos, out=tmp_path / "grown").folder
+    folder, grown, _ = grown_alone
     assert open_run(grown).classes() == ["china", "flower", "inverse"]
     kept = growable.load(grown / "statistics.npz")
     assert kept.statistics.sums is not None
@@ -249,12 +272,9 @@ def test_a_gaussian_grows_without_the_old_photos_to_that_of_a_run_on_all(
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_the_calibration_of_sums_is_older_than_the_new_class_and_says_so(
-    without_old, new_photos, tmp_path, capsys
-):
-    folder = without_old("gaussian")
-    grown = tfxfer.grow(folder, new_photos, out=tmp_path / "grown").folder
-    for text in (capsys.readouterr().out, notes_of(grown), settings_of(grown)["calibration"]):
+def test_the_calibration_of_sums_is_older_than_the_new_class_and_says_so(grown_alone, new_photos):
+    folder, grown, output = grown_alone
+    for text in (output, notes_of(grown), settings_of(grown)["calibration"]):
         assert "older than the class inverse" in text
     before, after = (growable.load(one / "statistics.npz") for one in (folder, grown))
     assert after.temperature == before.temperature
@@ -265,10 +285,10 @@ def test_the_calibration_of_sums_is_older_than_the_new_class_and_says_so(
 
 
 def test_with_the_old_photos_it_is_calibrated_on_all_and_judged_on_both_test_parts(
-    make_run, new_photos, tmp_path
+    grown_with_old, make_run, new_photos
 ):
-    folder, photos = make_run("gaussian", mirror="no")
-    grown = tfxfer.grow(folder, new_photos, out=tmp_path / "grown").folder
+    folder, grown = grown_with_old
+    _, photos = make_run("gaussian", mirror="no")
     settings, chosen = settings_of(grown), settings_of(folder)["chosen_heads"]
     assert settings["grown_from"] == str(folder) and settings["old_examples"] == "used"
     features, labels = features_of(folder, photos, new_photos)
@@ -312,13 +332,12 @@ def test_ridge_grows_without_the_old_photos(without_old, make_run, new_photos, t
     np.testing.assert_allclose(kept.fit().logits(features), expected, atol=1e-5)
 
 
-def test_a_grown_run_grows_again_to_what_all_at_once_give(without_old, new_photos, tmp_path):
-    folder = without_old("gaussian")
+def test_a_grown_run_grows_again_to_what_all_at_once_give(grown_alone, new_photos, tmp_path):
+    folder, one, _ = grown_alone
     write_photos(tmp_path / "third", "mirrored", [ImageOps.flip(one) for one in inverted(15, 5)])
     both = tmp_path / "both"
     for source in (new_photos, tmp_path / "third"):
         shutil.copytree(source, both, dirs_exist_ok=True)
-    one = tfxfer.grow(folder, new_photos, out=tmp_path / "one").folder
     two = tfxfer.grow(one, tmp_path / "third", out=tmp_path / "two").folder
     once = tfxfer.grow(folder, both, out=tmp_path / "once").folder
     again, direct = (growable.load(one / "statistics.npz") for one in (two, once))
@@ -425,16 +444,9 @@ def test_mirror_images_are_used_as_the_run_used_them(make_run, new_photos, tmp_p
     assert "mirror" in names
 
 
-def done(*words: object, code: int = 0) -> str:
-    result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-def test_every_command_works_on_a_grown_run(make_run, new_photos, tmp_path):
-    folder, photos = make_run("gaussian", mirror="no")
-    grown = tmp_path / "grown"
-    assert "Grown" in done("grow", folder, "--data", new_photos, "--out", grown)
+def test_every_command_works_on_a_grown_run(grown_with_old, make_run, new_photos, tmp_path):
+    _, grown = grown_with_old
+    _, photos = make_run("gaussian", mirror="no")
     photo = next((new_photos / "test" / "inverse").iterdir())
     assert "inverse" in done("predict", grown, photo, "--sets", 0.9)
     assert "n = 26" in done("evaluate", grown, "--data", photos)  # its own photos, old and new
