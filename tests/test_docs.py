@@ -14,7 +14,9 @@ from pathlib import Path
 
 import click
 import pytest
+from conftest import crops, jpeg
 from loaded import python, tools
+from PIL import ImageOps
 
 from tfxfer.cli import main
 
@@ -102,6 +104,9 @@ def mine(tmp_path_factory, photos) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     for label, name in (("china", "cats"), ("flower", "dogs")):
         shutil.copytree(photos / label, folder / "photos" / name)
+    (folder / "more" / "birds").mkdir(parents=True)
+    for i, picture in enumerate(crops("flower.jpg", 12, 9)):
+        (folder / "more" / "birds" / f"{i}.jpg").write_bytes(jpeg(ImageOps.invert(picture)))
     done = subprocess.run(
         [tools() / "tfxfer", "run", "frozen", "--data", "photos/", "--out", "mine"],
         cwd=folder,

@@ -16,6 +16,7 @@ from tfxfer.features import Decoder, Features
 from tfxfer.heads import gaussian as head
 from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.layers import join
+from tfxfer.heads.statistics import gather
 from tfxfer.outcome import Answers, judge, of_model
 from tfxfer.run import Run
 from tfxfer.steps.extraction import new_notes
@@ -28,7 +29,7 @@ from tfxfer.tasks import CLASSIFY
 def test_means_and_precision_give_the_logits_of_the_gaussian_head(n, tmp_path):
     rng = np.random.default_rng(0)
     x, labels, widths = rng.normal(size=(n, 60)).astype(np.float32), np.arange(n) % 4, (20, 30)
-    gaussian(x, labels, 4, widths=widths)(str(tmp_path / "gaussian.npz"))
+    gaussian(gather(x, labels, 4, widths))(str(tmp_path / "gaussian.npz"))
     with np.load(tmp_path / "gaussian.npz") as found:
         m, p = found["means"], found["P"]
         assert tuple(found["widths"]) == widths

@@ -124,6 +124,19 @@ def test_gaussian_does_not_depend_on_the_size_of_the_blocks(monkeypatch):
     assert_same(gaussian(x, labels, 4, widths=WIDTHS).logits(x), whole)
 
 
+def test_held_out_logits_of_many_examples_are_those_of_a_fit_on_the_others(monkeypatch):
+    monkeypatch.setattr(validate, "ROTATED", 100)
+    x, labels = examples(300)
+    chosen = choose(x, labels, 4, WIDTHS, head="gaussian")
+    folds, widths = deal(labels, logistic.FOLDS, 0), chosen.fitted.widths
+    for fold in range(logistic.FOLDS):
+        rest = np.flatnonzero(folds != fold)
+        part = gaussian(x, labels, 4, widths=widths, rows=rest)
+        logits = centred(part.logits(x[folds == fold])) / chosen.fitted.temperature
+        found = centred(np.log(chosen.out_of_fold[folds == fold]))
+        np.testing.assert_allclose(found, logits, atol=1e-4)
+
+
 @pytest.mark.parametrize("n", [12, 300])
 def test_ridge_is_scikit_learns_at_the_same_strength(n):
     x, labels = examples(n)

@@ -5,6 +5,7 @@ from . import distribute as distribute
 from . import errors as errors
 from . import evaluate as evaluate
 from . import features as features
+from . import growth as growth
 from . import handles as handles
 from . import heads as heads
 from . import inputs as inputs
@@ -21,6 +22,7 @@ from .backbone import Backbone as Backbone
 from .cache import Cache as Cache
 from .distribute.multiworker import MultiWorkerModel as MultiWorkerModel
 from .errors import TfxferError as TfxferError
+from .growth import grow as grow
 from .recipe import recipe as recipe
 from .run import Run as Run
 from .transfer import Transfer as Transfer

@@ -160,13 +160,15 @@ class Outcome:
             )
 
     def save(self, path: str) -> None:
-        """Write probabilities.npz: files, splits, digests, labels and probabilities."""
+        """Write probabilities.npz: files, splits, digests, labels, units and probabilities."""
         files = np.array([self.examples.files[i] for i in self.positions])
         splits = np.array([self.examples.splits[i] for i in self.positions])
         arrays = {
             "labels": self.examples.labels[self.positions],
             "probabilities": self.probabilities.astype(np.float32),
         }
+        if self.examples.units is not None:
+            arrays["units"] = self.examples.units[self.positions]
         np.savez_compressed(
             path,
             files=files,

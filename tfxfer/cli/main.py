@@ -5,6 +5,7 @@ terminal   what is printed, and where
 run        train a model with a recipe
 use        predict, evaluate, export, report, compare
 choose     which network to take
+grow       add classes or photos to a run
 explore    what features alone show: next, similar, features
 look       what there is: backbones, recipes, devices, the cache
 many       several processes and machines
@@ -19,6 +20,7 @@ import click
 
 from tfxfer.cli import explore, look, many, use
 from tfxfer.cli.choose import choose
+from tfxfer.cli.grow import grow
 from tfxfer.cli.run import run
 from tfxfer.cli.terminal import one_line_usage_errors, steps_on_stderr
 from tfxfer.errors import TfxferError
@@ -32,6 +34,7 @@ COMMANDS = (
     use.export,
     use.report,
     use.compare,
+    grow,
     explore.next_labels,
     explore.similar,
     explore.features,

@@ -48,13 +48,19 @@ class Looked:
 
 
 def assemble(
-    found: Found, *, seed: int = 0, skip_bad_images: bool = False, cache: Cache | None = None
+    found: Found,
+    *,
+    seed: int = 0,
+    skip_bad_images: bool = False,
+    cache: Cache | None = None,
+    fewest_classes: int = 2,
 ) -> Examples:
     """Check what a source found, and make the examples of a run from it.
 
     Args:
         skip_bad_images: whether to leave out images that can't be decoded, and note them.
         cache: stores which files are not damaged, so that each content is checked only once.
+        fewest_classes: 1 where the examples are added to those of other classes.
 
     Raises:
         DataError: there are no images or only one class, or a class can't be split or has no
@@ -106,7 +112,7 @@ def assemble(
     if found.splits is None:
         groups = [found.groups[i] for i in at] if found.groups is not None else None
         if task.CLASSES:
-            _need_two_classes(names, found.source)
+            _need_classes(names, found.source, fewest_classes)
             splits = split(names, digests, groups, seed=seed, source=found.source)
         else:
             strata = task.strata(encode(task, names, found)[0]).tolist()
@@ -128,7 +134,7 @@ def assemble(
             [splits[i] for i in stay],
         )
         if task.CLASSES:
-            _check_splits(names, splits, found.source)
+            _check_splits(names, splits, found.source, fewest_classes)
     files = [found.files[i] for i in at]
     notes += find_conflicts(files, digests, names)
     notes += find_copies(digests, names, splits)
@@ -319,15 +325,17 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
     )
 
 
-def _need_two_classes(names: Sequence[str], source: str) -> None:
-    if len(set(names)) < 2:
+def _need_classes(names: Sequence[str], source: str, fewest: int) -> None:
+    if len(set(names)) < fewest:
         raise DataError(
             f"{source}: all images are of one class, '{names[0][:LONGEST_NAME]}'. Expected at "
             "least two classes, a folder for each."
         )
 
 
-def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> None:
+def _check_splits(
+    names: Sequence[str], splits: Sequence[str], source: str, fewest_classes: int = 2
+) -> None:
     trained = {name for name, part in zip(names, splits, strict=True) if part == "train"}
     if not trained:
         raise DataError(
@@ -344,8 +352,10 @@ def _check_splits(names: Sequence[str], splits: Sequence[str], source: str) -> N
                 f"{shown([repr(name[:LONGEST_NAME]) for name in sorted(trained)], 10)}. Add "
                 f"training images, or remove it from {part}."
             )
-    _need_two_classes(
-        [name for name, part in zip(names, splits, strict=True) if part == "train"], source
+    _need_classes(
+        [name for name, part in zip(names, splits, strict=True) if part == "train"],
+        source,
+        fewest_classes,
     )
 
 

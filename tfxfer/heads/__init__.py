@@ -9,7 +9,9 @@ ranges      which range of pixel values a network expects, by trying
 fitted      Fitted: an affine head, and its temperature
 averaged    Averaged: the mean of several heads
 closed      gaussian, ridge and prototype, fitted in closed form
-precision   the Gaussian's class means and precision matrix, to tell how far an image is from them
+sums        the sums over examples from which these are computed
+statistics  what is kept of the examples, so that a head can grow without them
+growable    this and the head's calibration, in a file of the run
 logistic    linear: logistic regression
 validate    choose: which head on which taps
 train       fit_head: any Keras layer

@@ -3,24 +3,23 @@
 Each head has two forms with the same result. The dual form takes the kernel matrix K = X X' of n
 examples and gives `alpha` and `bias` with logits = x X' alpha + bias. Cross-validation uses it,
 because K is computed only once for all folds. The primal form reads the features in blocks and
-holds one d x d matrix, however many examples there are.
+holds one d x d matrix, however many examples there are; sums has its formulas.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import linalg
-from scipy.linalg.blas import ssyrk
 
 from tfxfer.data.folds import sample
 from tfxfer.heads.fitted import Array, Fitted, blocks, centre_classes, normalise_taps, one_thread
+from tfxfer.heads.sums import ROUNDING, solve_gaussian, solve_ridge, sum_up
 
 # Ridge picks its strength on at most so many examples, because the time of an eigendecomposition
 # grows with the cube of their number.
 LEAVE_ONE_OUT = 2000
 # The strengths that Ridge tries, in units of the mean squared length of a centred example.
 STRENGTHS = 10.0 ** np.arange(-5, 2.01, 0.5)
-ROUNDING = float(np.finfo(np.float32).eps)
 
 
 def shares(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -151,21 +150,16 @@ def from_dual(
     """Return the head of `alpha` and `bias`.
 
     Args:
-        x: the normalised examples [n, d] from which the kernel matrix was computed.
+        x: the normalised examples, float64 [n, d], from which the kernel matrix was computed: in
+            float64, the head does not depend on the order of the examples.
         centre: see `primal`.
     """
-    mean = x.mean(0)
+    mean = x.mean(0).astype(np.float32)
     # The mean is subtracted from the features and added again in the bias: float32 is then exact
     # enough.
-    bias = bias + (x @ mean).astype(np.float64) @ alpha
+    bias = bias + x @ mean @ alpha
     return primal(
-        name,
-        widths,
-        mean,
-        kernel=x.T @ alpha.astype(np.float32),
-        bias=bias,
-        strength=strength,
-        centre=centre,
+        name, widths, mean, kernel=x.T @ alpha, bias=bias, strength=strength, centre=centre
     )
 
 
@@ -201,21 +195,13 @@ def gaussian(
     rows = np.arange(len(labels)) if rows is None else rows
     labels, width = np.asarray(labels)[rows], sum(widths)
     if len(rows) <= width // 3:
-        x = normalise_taps(np.asarray(features[rows])[:, -width:], widths)
+        x = normalise_taps(np.asarray(features[rows])[:, -width:], widths).astype(np.float64)
         return from_dual(
             "gaussian", x, widths, *gaussian_dual(x @ x.T, labels, classes, width=width)
         )
-    means, mean = class_means(features, rows, labels, classes=classes, widths=widths)
-    scatter = np.zeros((width, width), np.float32, order="F")
-    for where, x in blocks(features, rows, width):
-        residual = normalise_taps(x, widths) - means[labels[where]]
-        scatter = ssyrk(1.0, residual.T, 1.0, scatter, lower=1, overwrite_c=1)
-    t = float(np.trace(scatter, dtype=np.float64)) / (len(rows) - 1) or 1.0
-    off = (means - mean).T.astype(np.float32)
-    kernel = width * solve(scatter, t, off).astype(np.float64)
-    return primal(
-        "gaussian", widths, mean, kernel=kernel, bias=-np.einsum("dc,dc->c", off, kernel) / 2
-    )
+    shares(labels, classes)
+    sums = sum_up(features, rows, onehot(labels, classes), widths)
+    return primal("gaussian", widths, *solve_gaussian(sums))
 
 
 @one_thread
@@ -239,29 +225,12 @@ def ridge(
     if strength is None or len(rows) <= width // 3:
         few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
         x = normalise_taps(np.asarray(features[rows[few]])[:, -width:], widths)
+        x = x.astype(np.float64)
         alpha, bias, _, strength = ridge_dual(x @ x.T, onehot(labels[few], classes), strength)
         if len(few) == len(rows):
             return from_dual("ridge", x, widths, alpha=alpha, bias=bias, strength=strength)
-    _, mean = class_means(features, rows, labels, classes=classes, widths=widths)
-    targets = onehot(labels, classes) - np.bincount(labels, minlength=classes) / len(labels)
-    scatter, right = (
-        np.zeros((width, width), np.float32, order="F"),
-        np.zeros((width, classes), np.float64),
-    )
-    for where, x in blocks(features, rows, width):
-        x = normalise_taps(x, widths) - mean
-        scatter = ssyrk(1.0, x.T, 1.0, scatter, lower=1, overwrite_c=1)
-        right += x.T @ targets[where].astype(np.float32)
-    strength = max(strength, 32 * ROUNDING * float(scatter.diagonal().max()))
-    share = np.bincount(labels, minlength=classes) / len(labels)
-    return primal(
-        "ridge",
-        widths,
-        mean,
-        kernel=solve(scatter, strength, right.astype(np.float32)),
-        bias=share,
-        strength=strength,
-    )
+    sums = sum_up(features, rows, onehot(labels, classes), widths)
+    return primal("ridge", widths, *solve_ridge(sums, strength))
 
 
 @one_thread
@@ -290,36 +259,18 @@ def least_squares(
         most = min(len(rows), LEAVE_ONE_OUT) if strength is None else len(rows)
         few = np.linspace(0, len(rows), most, endpoint=False).astype(int)
         x = normalise_taps(np.asarray(features[rows[few]])[:, -width:], widths)
+        x = x.astype(np.float64)
         alpha, bias, _, strength = ridge_dual(x @ x.T, own[few], strength)
         if most == len(rows):
-            return from_dual(
-                "ridge",
-                x,
-                widths,
-                alpha=alpha * unit,
-                bias=bias * unit,
-                strength=strength,
-                centre=False,
-            )
-    mean = np.zeros(width)
-    for _, x in blocks(features, rows, width):
-        mean += normalise_taps(x, widths).sum(0, dtype=np.float64)
-    mean = (mean / len(rows)).astype(np.float32)
-    share = own.mean(0)
-    scatter = np.zeros((width, width), np.float32, order="F")
-    right = np.zeros((width, own.shape[1]))
-    for where, x in blocks(features, rows, width):
-        x = normalise_taps(x, widths) - mean
-        scatter = ssyrk(1.0, x.T, 1.0, scatter, lower=1, overwrite_c=1)
-        right += x.T @ (own[where] - share).astype(np.float32)
-    strength = max(strength, 32 * ROUNDING * float(scatter.diagonal().max()))
-    kernel = solve(scatter, strength, right.astype(np.float32))
+            alpha, bias = alpha * unit, bias * unit
+            return from_dual("ridge", x, widths, alpha, bias, strength=strength, centre=False)
+    mean, kernel, bias, strength = solve_ridge(sum_up(features, rows, own, widths), strength)
     return primal(
         "ridge",
         widths,
         mean,
         kernel=kernel * unit,
-        bias=share * unit,
+        bias=bias * unit,
         strength=strength,
         centre=False,
     )
@@ -362,16 +313,6 @@ def class_means(
     return means.astype(np.float32), (
         np.bincount(labels, minlength=classes) / len(labels) @ means
     ).astype(np.float32)
-
-
-def solve(scatter: np.ndarray, t: float, right: np.ndarray) -> np.ndarray:
-    """Return (scatter + t I)^-1 right, where only the lower triangle of `scatter` is set.
-
-    `scatter` is overwritten, so that a second d x d matrix is never made.
-    """
-    scatter.flat[:: len(scatter) + 1] += np.float32(t)
-    factor = linalg.cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
-    return linalg.cho_solve(factor, right, check_finite=False)
 
 
 def primal(

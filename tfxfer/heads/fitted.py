@@ -97,6 +97,11 @@ class Fitted:
     unit: np.ndarray | None = None
 
     @property
+    def members(self) -> tuple["Fitted", ...]:
+        """The head alone, as `Averaged` has several."""
+        return (self,)
+
+    @property
     def classes(self) -> int:
         """The number of classes, C."""
         return len(self.bias)

@@ -75,5 +75,6 @@ def huber(
     """
     rows = rows[np.linspace(0, len(rows), min(len(rows), MOST), endpoint=False).astype(int)]
     x = normalise_taps(np.asarray(features[rows])[:, -sum(widths) :], widths)
+    x = x.astype(np.float64)
     alpha, bias, strength = huber_dual(x @ x.T, codes[rows], strength)
     return from_dual("huber", x, widths, alpha=alpha, bias=bias, strength=strength, centre=False)

@@ -1,6 +1,6 @@
 """Pick a head and its taps by cross-validation, then fit it once on all examples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +12,13 @@ from tfxfer.heads.closed import (
     gaussian,
     gaussian_dual,
     onehot,
+    primal,
     prototype,
     prototype_dual,
     ridge,
     ridge_dual,
 )
-from tfxfer.heads.fitted import BLOCK, Array, Fitted, normalise_taps, one_thread
+from tfxfer.heads.fitted import BLOCK, Array, Fitted, blocks, normalise_taps, one_thread
 from tfxfer.heads.logistic import (
     FOLDS,
     ROTATED,
@@ -28,6 +29,7 @@ from tfxfer.heads.logistic import (
     pick_affordable,
 )
 from tfxfer.heads.several import fit_several, held_out_outputs
+from tfxfer.heads.sums import solve_gaussian, subtract_examples, sum_up
 from tfxfer.tasks import CLASSIFY, Task, calibrated, calibrated_loss, paired
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
@@ -155,13 +157,23 @@ def pick_candidate(
     singles = [pick_taps([entry for entry in table if entry.head == kind]) for kind in kinds]
     if len(singles) == 1:
         return singles[0]
+    mean = average_candidates(singles, task, targets, known)
+    return min([*singles, mean], key=lambda entry: (entry.loss, -entry.score))
+
+
+def average_candidates(
+    singles: Sequence[Candidate], task: Task, targets: np.ndarray, known: np.ndarray
+) -> Candidate:
+    """Return the mean of several heads; a single one as it is. Arguments: see `pick_candidate`."""
+    if len(singles) == 1:
+        return singles[0]
     truth = targets[known]
     logits = np.zeros(singles[0].logits.shape)
     for entry in singles:
         temperature = task.temperature(entry.logits[known], truth)
         shift = task.offset(entry.logits[known] / temperature, truth)
         logits += (entry.logits / temperature + shift) / len(singles)
-    mean = Candidate(
+    return Candidate(
         head=" and ".join(entry.head for entry in singles),
         taps=max(entry.taps for entry in singles),
         scores=task.scores(logits[known], truth),
@@ -170,7 +182,6 @@ def pick_candidate(
         logits=logits,
         members=tuple(singles),
     )
-    return min([*singles, mean], key=lambda entry: (entry.loss, -entry.score))
 
 
 @one_thread
@@ -181,6 +192,7 @@ def choose(
     tap_widths: Sequence[int],
     *,
     head: str = "auto",
+    kept: Mapping[str, int] | None = None,
     task: Task = CLASSIFY,
     units: np.ndarray | None = None,
     seed: int = 0,
@@ -198,6 +210,8 @@ def choose(
         tap_widths: number of columns of each tap, from input to output.
         head: a head that can be fitted for the task, such as "gaussian", "linear", "ridge" or
             "prototype". "auto": those that the task tries compete.
+        kept: the heads that were chosen before, each with its number of last taps: nothing is
+            picked any more, and several heads are averaged. `head` is then not used.
         task: what the answer is.
         units: int [n]; examples with the same number are held out together. None where each example
             stands for itself.
@@ -231,8 +245,16 @@ def choose(
         lines.append(
             f"cross-validation on {len(rows):,} of {len(data):,} examples, each class by its share"
         )
-    table = tuple(try_heads(data, rows, task.TRIED if head == "auto" else (head,)))
-    if table:
+    names = tuple(kept) if kept else task.TRIED if head == "auto" else (head,)
+    table = tuple(try_heads(data, rows, names, kept=kept))
+    if table and kept:
+        chosen = average_candidates(table, task, known[rows], data.folds(rows) >= 0)
+        name = describe_candidate(chosen, len(tap_widths))
+        lines.append(
+            f"classifier: {name}, {task.SCORE} in cross-validation {chosen.score:.3f} ± "
+            f"{chosen.error:.3f}"
+        )
+    elif table:
         chosen = pick_candidate(table, task, known[rows], data.folds(rows) >= 0)
         table = (*table, chosen) if chosen.members else table
         lines += table_lines(table, chosen, len(tap_widths), task=task)
@@ -326,8 +348,12 @@ def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[in
             yield taps, kernel
 
 
-def try_heads(data: Labelled, rows: np.ndarray, heads: Sequence[str]) -> Iterator[Candidate]:
+def try_heads(
+    data: Labelled, rows: np.ndarray, heads: Sequence[str], kept: Mapping[str, int] | None = None
+) -> Iterator[Candidate]:
     """Yield each head on each set of taps, judged on held-out examples of `rows`.
+
+    With `kept`, each head is tried on its own number of taps alone.
 
     Where nothing can be held out, nothing is yielded. The scales of columns are those of the whole
     sample, because they do not depend on labels.
@@ -349,6 +375,8 @@ def try_heads(data: Labelled, rows: np.ndarray, heads: Sequence[str]) -> Iterato
         own = [head for head in heads if how == normalisation_of(head, targets, count)]
         for taps, kernel in kernels(x, data.widths, how) if own else ():
             for head in own:
+                if kept and kept[head] != taps:
+                    continue
                 logits, strength = predict_held_out(
                     head,
                     kernel,
@@ -445,6 +473,8 @@ def fit_chosen(data: Labelled, rows: np.ndarray, chosen: Candidate) -> Fit:
     of_classes = chosen.head == "linear" and data.task.CLASSES
     if of_classes and len(rows) < len(data) and chosen.strength is not None:
         return fit_linear_folds(data, folds, chosen)
+    if chosen.head == "gaussian" and len(rows) < len(data):
+        return fit_gaussian_folds(data, folds, chosen)
     if len(rows) == len(data):
         return Fit(fitted=fit_head_on(data, chosen, None), logits=chosen.logits, folds=folds)
     logits = np.zeros((len(data), data.outputs))
@@ -455,6 +485,25 @@ def fit_chosen(data: Labelled, rows: np.ndarray, chosen: Candidate) -> Fit:
         ):
             logits[some] = part.logits(np.asarray(data.features[some]))
     return Fit(fitted=fit_head_on(data, chosen, None), logits=logits, folds=folds)
+
+
+def fit_gaussian_folds(data: Labelled, folds: np.ndarray, chosen: Candidate) -> Fit:
+    """Fit the Gaussian on all examples and on all folds, from one sum over all of them.
+
+    The fit without a fold subtracts the fold's examples, which are fewer than the others.
+    """
+    widths, everything = data.widths[-chosen.taps :], np.arange(len(data))
+    targets = onehot(data.targets, data.outputs)
+    sums = sum_up(data.features, everything, targets, widths)
+    logits = np.zeros((len(data), data.outputs))
+    for fold in range(FOLDS):
+        held_out = everything[folds == fold]
+        rest = subtract_examples(sums, data.features, held_out, targets[held_out], widths)
+        part = primal("gaussian", widths, *solve_gaussian(rest))
+        for where, x in blocks(data.features, held_out, sum(widths)):
+            logits[held_out[where]] = part.logits(x)
+    fitted = primal("gaussian", widths, *solve_gaussian(sums))
+    return Fit(fitted=fitted, logits=logits, folds=folds)
 
 
 def fit_head_on(data: Labelled, chosen: Candidate, rows: np.ndarray | None) -> Fitted:

@@ -68,6 +68,8 @@ def made_by(settings: dict[str, Any], quoted: Callable[[str], str] = str) -> str
         quoted: puts quotes or markup around a command or a name, as the text around it needs.
     """
     recipe = str(settings.get("recipe", {}).get("value") or "")
+    if before := settings.get("grown_from", {}).get("value"):
+        return f"by {quoted('tfxfer grow')} from {quoted(one_line(str(before)))}"
     if settings.get("command", {}).get("value") or (recipe != UNNAMED and "call" not in settings):
         return f"by {quoted(f'tfxfer run {recipe}')}" if recipe else ""
     if recipe in ("", UNNAMED):

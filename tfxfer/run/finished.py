@@ -172,7 +172,9 @@ def open_run(folder: str | os.PathLike) -> Finished:
     folder = Path(folder)
     settings = has_begun(folder)
     if not (folder / "manifest.json").exists():
-        if "call" in settings and "command" not in settings:
+        if "grown_from" in settings:
+            how = "with the same call or command of grow, which also needs overwrite"
+        elif "call" in settings and "command" not in settings:
             how = f"in Python, with the same call of tfxfer.Run({os.fspath(folder)!r}, resume=True)"
         else:
             how = f"with: {again(settings['recipe']['value'], folder)}"

@@ -39,6 +39,7 @@ WRITTEN = (
     "probabilities.npz",
     "model.keras",
     "gaussian.npz",
+    "statistics.npz",
     "label_errors.csv",
     "thumbnails.zip",
     "review.json",

@@ -13,6 +13,7 @@ import numpy as np
 from tfxfer.data import Examples, Found, find_source, load, no_source, with_plain_names
 from tfxfer.data.duplicates import find_firsts
 from tfxfer.data.examples import IN_MEMORY
+from tfxfer.data.union import add_examples, load_more
 from tfxfer.errors import DataError, ImageError
 from tfxfer.features import Progress
 from tfxfer.run import Finished, open_run, same
@@ -347,9 +348,37 @@ def load_own_examples(
             task=run.task().NAME,
             labels=settings.get("label") or (),
         )
-    if not skip and examples.fingerprint != settings.get("data_fingerprint", examples.fingerprint):
+    added = settings.get("added_data", [])
+    noted = settings.get("first_fingerprint" if added else "data_fingerprint", examples.fingerprint)
+    if not skip and examples.fingerprint != noted:
         raise DataError(
             f"{data} is no longer what {run.folder} was fitted on, and would be split otherwise. "
             "Put the images back, run again, or give new ones a folder of their own."
         )
+    if added:
+        run.setting("added_data", are_parts, "the source and the fingerprint of each data")
+    for part in added:
+        more = load_more(
+            part["data"],
+            kind=run.kind(),
+            data_dir=data_dir or own_dir,
+            seed=seed,
+            skip_bad_images=skip,
+        )
+        if not skip and more.fingerprint != part["fingerprint"]:
+            raise DataError(
+                f"{part['data']} is no longer what was added to {run.folder}. Put the images back, "
+                "or run again on all images."
+            )
+        examples = add_examples(examples, more)
     return examples
+
+
+def are_parts(value: Any) -> bool:
+    """Whether a setting lists the data that `tfxfer grow` has added."""
+    return isinstance(value, list) and all(
+        isinstance(part, dict)
+        and isinstance(part.get("data"), str)
+        and isinstance(part.get("fingerprint"), str)
+        for part in value
+    )

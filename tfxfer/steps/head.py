@@ -1,15 +1,17 @@
 """A head on the features of the frozen network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 import keras
 import numpy as np
 
 from tfxfer import heads, outcome
+from tfxfer.backbone import Prefix
 from tfxfer.features import Features
-from tfxfer.heads import mirrors
-from tfxfer.heads.precision import precision
+from tfxfer.heads import Fitted, mirrors, statistics
+from tfxfer.heads.growable import Growable
+from tfxfer.heads.statistics import Statistics
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional
 from tfxfer.steps.extraction import Extracted
@@ -93,9 +95,8 @@ def choose_head(run: Run, extracted: Extracted, head: str, *, mirror: str) -> Re
         features = features if both else features.one_side
         fitted = choice.fitted
         run.record(chosen_head=fitted.name, chosen_taps=fitted.taps, mirror_images=both)
-        if fitted.name == "gaussian":
-            classes = len(examples.classes)
-            write_gaussian(run, part, examples.labels[train], classes, fitted.widths)
+        run.record(chosen_heads={one.name: one.taps for one in fitted.members})
+        write_statistics(run, extracted.prefix, part, choice)
     layer = fitted.layer()
     answers = outcome.of_head(features, layer)
     return Result(
@@ -106,22 +107,51 @@ def choose_head(run: Run, extracted: Extracted, head: str, *, mirror: str) -> Re
     )
 
 
-def write_gaussian(
-    run: Run, features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
-) -> None:
-    """Write gaussian.npz into the run's folder, if it can be computed; see `gaussian`."""
+def write_statistics(run: Run, prefix: Prefix, features: Features, choice: heads.Choice) -> None:
+    """Write what the head can grow from, into the run's folder, if it is a Gaussian or Ridge.
+
+    Args:
+        prefix: the part of the network that computed the features.
+        features: those of the examples that the head was fitted on.
+    """
+    fitted, examples = choice.fitted, features.examples
+    if not isinstance(fitted, Fitted) or fitted.name not in statistics.NAMES:
+        return
+    if not examples.task.CLASSES:
+        return
+
+    def make() -> Growable:
+        return Growable(
+            head=fitted.name,
+            statistics=statistics.gather(
+                features, examples.labels, len(examples.classes), fitted.widths
+            ),
+            temperature=float(fitted.temperature),
+            prior=choice.prior,
+            strength=float(fitted.strength or 0.0),
+            network=prefix.fingerprint,
+            digests=examples.digests,
+        )
+
+    if growable := optional(run, "The file for tfxfer grow", make):
+        write_growable(run, growable)
+
+
+def write_growable(run: Run, growable: Growable) -> None:
+    """Write statistics.npz, and gaussian.npz of a Gaussian, if it can be computed."""
+    run.write("statistics.npz", growable.save)
     what = "gaussian.npz"
-    if writer := optional(run, what, lambda: gaussian(features, labels, classes, widths=widths)):
+    if growable.head == "gaussian" and (
+        writer := optional(run, what, lambda: gaussian(growable.statistics))
+    ):
         run.write("gaussian.npz", writer)
 
 
-def gaussian(
-    features: Features, labels: np.ndarray, classes: int, widths: Sequence[int]
-) -> Callable[[str], None]:
+def gaussian(kept: Statistics) -> Callable[[str], None]:
     """Return a function that writes gaussian.npz.
 
     The file holds `means` [C, d] and `P` [d, d], both computed after each tap is scaled to length
     one, and `widths`, the number of columns of each tap.
     """
-    means, matrix = precision(features, labels, classes, widths=widths)
-    return lambda path: np.savez(path, means=means, P=matrix, widths=np.asarray(widths))
+    means, matrix = statistics.precision_of(kept)
+    return lambda path: np.savez(path, means=means, P=matrix, widths=np.asarray(kept.widths))

@@ -6,6 +6,7 @@ import keras
 
 from tfxfer import outcome, report
 from tfxfer.backbone import Backbone
+from tfxfer.evaluate import Baselines
 from tfxfer.features import Features
 from tfxfer.heads import join
 from tfxfer.outcome import Outcome
@@ -41,17 +42,18 @@ def joined(
     return join(network.tapped(taps), head, network.entry_shape, mirror=mirror)
 
 
-def finish(run: Run, result: Result | None) -> None:
+def finish(run: Run, result: Result | None, *, compare: bool = True) -> None:
     """Write all that was found into the run's folder, and print the figures.
 
     Args:
         result: None in a worker that writes nothing.
+        compare: whether simpler models are fitted, to compare with.
     """
     if result is None:
         return
     features, judged = result.features, result.outcome
     with run.timed("baselines"):
-        baselines = outcome.baselines(features, run)
+        baselines = outcome.baselines(features, run) if compare else Baselines({}, {})
     judged.write(run, result.network, result.model, baselines, result.history)
     with run.timed("report"):
         look(run, features, judged, result.model, result.network)
