@@ -221,6 +221,20 @@ def test_labels_that_can_not_be_learnt_are_named(tmp_path, task, header, rows, n
         data.load(table(tmp_path, header, *rows), task=task)
 
 
+def test_labels_are_written_as_in_the_table(tmp_path):
+    path = table(tmp_path, "Red,Very round", "1,0", "0,1", "1,1")
+    examples = data.load(path, task="multilabel")
+    assert examples.classes == ("Red", "Very round")
+    assert any("--label" in note for note in examples.notes)
+
+
+def test_a_label_that_only_a_test_photo_has_is_noted(tmp_path):
+    path = table(tmp_path, "label,split", "red,train", "round,train", "blue;red,test")
+    examples = data.load(path, task="multilabel")
+    assert examples.classes == ("blue", "red", "round")
+    assert any("'blue'" in note for note in examples.notes)
+
+
 def test_a_word_among_yes_and_no_is_named(tmp_path):
     with pytest.raises(DataError, match="perhaps"):
         data.load(

@@ -49,7 +49,12 @@ from tfxfer.safety.names import one_line
     "--task",
     default="classify",
     show_default=True,
-    help="Kind of answer. classify: each photo belongs to one of several classes.",
+    help="Kind of answer: classify, multilabel or regress (see docs/answers.md).",
+)
+@click.option(
+    "--label",
+    multiple=True,
+    help="Name of the column of labels in a .csv table; repeat it for several columns.",
 )
 @data_dir_option
 @trust_option
@@ -60,6 +65,7 @@ def choose(
     seed: int,
     cache: str | None,
     task: str,
+    label: tuple[str, ...],
     data_dir: Any,
     trust: bool,
 ) -> None:
@@ -67,11 +73,11 @@ def choose(
 
     Only training photos are looked at. Afterwards: tfxfer run frozen --backbone NAME.
     """
-    check_data(data)
+    check_data(data, task=task, labels=label)
     start_tensorflow()
     kept = room("cache").Cache(cache or room("cache").default_folder())
     where = {"data_dir": data_dir, "cache": kept.folder}
-    examples = room("data").load(data, seed=seed, task=task, **where)
+    examples = room("data").load(data, seed=seed, task=task, labels=label, **where)
     steps = room("steps")
     choice = steps.choose_network(
         examples,
@@ -83,5 +89,7 @@ def choose(
     )
     for name, reason in choice.left_out.items():
         to_stderr(f"{name} was not tried: {one_line(reason)}")
-    then = command("run", "frozen", "--data", data, "--backbone", choice.best.name)
+    words = [word for name in label for word in ("--label", name)]
+    words = words if task == "classify" else ["--task", task, *words]
+    then = command("run", "frozen", "--data", data, *words, "--backbone", choice.best.name)
     click.echo(f"{table(choice.rows())}\n\nTake {choice.best.name}: {one_line(then)}")

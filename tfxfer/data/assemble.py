@@ -136,9 +136,10 @@ def assemble(
         if task.CLASSES:
             _check_splits(names, splits, found.source, fewest_classes)
     files = [found.files[i] for i in at]
-    notes += find_conflicts(files, digests, names)
-    notes += find_copies(digests, names, splits)
     labels, classes = encode(task, names, found)
+    said_labels = [task.said_of_target(label, classes) for label in labels]
+    notes += find_conflicts(files, digests, said_labels)
+    notes += find_copies(digests, said_labels, splits)
     if task.CLASSES:
         used = set(names)
         if gone := [repr(name) for name in found.classes or () if name not in used]:
@@ -205,7 +206,7 @@ def check_targets(
     if not train.any():
         raise DataError(f"{source} has no training examples. Expected some in the part train.")
     try:
-        return task.check(targets[train], classes)
+        return task.check(targets, train, classes)
     except ValueError as error:
         raise DataError(f"{source} {error}.") from error
 

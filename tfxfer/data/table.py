@@ -105,8 +105,10 @@ def read_table(
         _check_groups(groups, splits, source)
     return Found(
         files=files,
-        names=_labels(rows, label_columns, task),
-        classes=label_columns if _in_cells(rows, label_columns, task) else None,
+        names=_labels(rows, list(label_columns), task),
+        classes=list(label_columns.values())
+        if _in_cells(rows, list(label_columns), task)
+        else None,
         task=task.NAME,
         read=lambda i: read_regular(paths[i]),
         source=source,
@@ -177,12 +179,12 @@ def _files(
 
 def _rows(
     path: Path, source: str, task: Task, labels: Sequence[str], *, judging: bool
-) -> tuple[list[int], list[dict[str, str]], list[str], list[str]]:
+) -> tuple[list[int], list[dict[str, str]], dict[str, str], list[str]]:
     """Read a table; empty lines are skipped, and rows without any label where these are no classes.
 
     Returns:
-        The line numbers in the file, the rows as cells by column name, the names of the columns of
-        labels, and notes.
+        The line numbers in the file, the rows as cells by column name, the columns of labels with
+        their names as they are written, and notes.
 
     Raises:
         DataError: the file or its text can't be read as a table, or a path or label is empty.
@@ -238,8 +240,13 @@ def _rows(
         )
         lines = [line for i, line in enumerate(lines) if i not in set(bare)]
         rows = [row for i, row in enumerate(rows) if i not in set(bare)]
+    if not labels and "label" not in columns:
+        said.append(
+            f"Read as labels: the columns {shown(own, 10)}. Name the right ones with --label."
+        )
     unused = _unused([name for name in columns if name not in own], rows)
-    return lines, rows, own, [*notes, *said, *unused]
+    spelled = {name: header[columns.index(name)].strip() for name in own}
+    return lines, rows, spelled, [*notes, *said, *unused]
 
 
 def _label_columns(

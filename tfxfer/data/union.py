@@ -23,11 +23,13 @@ def load_more(
     seed: int = 0,
     skip_bad_images: bool = False,
     cache: str | PathLike[str] | None = None,
+    labels: Sequence[str] = (),
 ) -> Examples:
     """Load examples as `tfxfer.data.load` does; one class is enough.
 
     Args:
         kind: what the files of a folder or table are.
+        labels: the name of the column of labels in a table, if it has this column.
 
     Raises:
         The errors of `tfxfer.data.load`.
@@ -35,7 +37,7 @@ def load_more(
     if isinstance(data, Examples):
         return data
     source = fspath(data)
-    found = find_source(source, data_dir, judging=True, kind=kind)
+    found = find_source(source, data_dir, judging=True, kind=kind, labels=labels)
     if found is None:
         raise no_source(source)
     return assemble(

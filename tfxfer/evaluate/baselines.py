@@ -10,7 +10,7 @@ from tfxfer.data.folds import sample
 from tfxfer.heads import linear
 from tfxfer.heads.fitted import Array
 from tfxfer.heads.several import fit_several
-from tfxfer.tasks import CLASSIFY, Task, paired
+from tfxfer.tasks import CLASSIFY, Task, paired, said_of_gain
 
 # A baseline is fitted on at most so many examples: with more, it would take longer than the model
 # that it is compared with.
@@ -192,7 +192,7 @@ def pays(
         )
     figures = (
         f"{test[score]:.3f} on {n:,} test photos against {other[score]:.3f} by "
-        f"{called(name, task)} ({said_of_gain(gain, error, task)})"
+        f"{called(name, task)} ({said_of_gain(gain, error, percent=task.PERCENT)})"
     )
     if gain > 2 * error and gain > 0:
         return f"The pretrained network helps: {figures}."
@@ -205,13 +205,6 @@ def pays(
         f"Too few test photos to say whether the pretrained network helps: {figures}. "
         "The difference is within two standard errors."
     )
-
-
-def said_of_gain(gain: float, error: float, task: Task) -> str:
-    """Return a difference of scores as text: in points, where scores are shares."""
-    if task.PERCENT:
-        return f"{100 * gain:+.1f} ± {100 * error:.1f} points"
-    return f"{gain:+.3f} ± {error:.3f}"
 
 
 def beaten(

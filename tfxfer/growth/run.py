@@ -183,6 +183,7 @@ def load_new(run: Run, before: Before, data: str | os.PathLike[str] | Examples) 
         seed=run.common.seed,
         skip_bad_images=run.common.skip_bad_images,
         cache=run.cache_folder,
+        labels=run.common.label,
     )
     takes = before.prefix.takes.KIND
     if new.kind_name != takes or new.task_name != before.run.task().NAME:

@@ -9,7 +9,7 @@ from tfxfer import heads
 from tfxfer.data import Examples
 from tfxfer.errors import DataError
 from tfxfer.features import Features
-from tfxfer.tasks import Task, paired
+from tfxfer.tasks import Task, paired, said_of_gain
 
 LOG = logging.getLogger(__name__)
 # Up to this many photos, "auto" tries mirror images: computing their features takes twenty seconds
@@ -95,6 +95,6 @@ def compare(
     points, wrong = paired(scores[known], before[known])
     return gain > error, (
         f"held-out {task.SCORE} {scores.mean():.3f} with them and {before.mean():.3f} without "
-        f"({100 * points:+.1f} ± {100 * wrong:.1f} points), "
+        f"({said_of_gain(points, wrong, percent=task.PERCENT)}), "
         f"{task.LOSS} smaller by {gain:.4f} ± {error:.4f}"
     )

@@ -364,6 +364,7 @@ def load_own_examples(
             data_dir=data_dir or own_dir,
             seed=seed,
             skip_bad_images=skip,
+            labels=settings.get("label") or (),
         )
         if not skip and more.fingerprint != part["fingerprint"]:
             raise DataError(

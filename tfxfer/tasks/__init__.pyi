@@ -1,5 +1,6 @@
 from .scores import chance_error as chance_error
 from .scores import paired as paired
+from .scores import said_of_gain as said_of_gain
 from .scores import smoothed_difference as smoothed_difference
 from .task import CLASSIFY as CLASSIFY
 from .task import TASKS as TASKS

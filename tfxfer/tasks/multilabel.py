@@ -103,30 +103,35 @@ def value_of(cell: str, name: str) -> float:
     )
 
 
-def check(targets: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Return notes on training targets.
+def check(targets: np.ndarray, train: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return notes on labels that are not known, or that the training examples don't show.
 
     Raises:
-        ValueError: a label can't be learnt, since no example has it, or all have it.
+        ValueError: no example has a label, or all have it.
     """
+    lacking = []
     for name, column in zip(names, np.asarray(targets).T, strict=True):
-        if not (column == 1).any():
-            raise ValueError(
-                f"has no training example with the label {name!r}, so that it can't be learnt; add "
-                "some, or leave the label out"
-            )
-        if not (column == 0).any():
-            raise ValueError(
-                f"has no training example without the label {name!r}, so that it can't be learnt; "
-                "add some, or leave the label out"
-            )
-    unknown = int(np.isnan(targets).sum())
-    if not unknown:
-        return []
-    return [
-        f"{unknown:,} of {targets.size:,} labels of training examples are not known (empty cells): "
-        "they count neither as yes nor as no."
-    ]
+        for value, how in ((1, "with"), (0, "without")):
+            if not (column == value).any():
+                raise ValueError(
+                    f"has no example {how} the label {name!r}, so that it can't be learnt; add "
+                    "some, or leave the label out"
+                )
+            if not (column[train] == value).any():
+                lacking.append(f"{name!r} (none {how} it)")
+    notes = []
+    if lacking:
+        notes.append(
+            f"These labels can't be learnt from the training examples: {', '.join(lacking)}. Add "
+            "examples."
+        )
+    unknown = int(np.isnan(targets[train]).sum())
+    if unknown:
+        notes.append(
+            f"{unknown:,} of {targets[train].size:,} labels of training examples are not known "
+            "(empty cells): they count neither as yes nor as no."
+        )
+    return notes
 
 
 def count(targets: np.ndarray, outputs: int) -> np.ndarray:

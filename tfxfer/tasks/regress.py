@@ -80,14 +80,14 @@ def number_in(cell: str, name: str) -> float:
     )
 
 
-def check(targets: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Return notes on training targets.
+def check(targets: np.ndarray, train: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return notes on numbers that are not known for all training examples.
 
     Raises:
         ValueError: a number is the same for all examples, so that there is nothing to learn.
     """
     notes = []
-    for name, column in zip(names, np.asarray(targets, np.float64).T, strict=True):
+    for name, column in zip(names, np.asarray(targets, np.float64)[train].T, strict=True):
         known = column[~np.isnan(column)]
         if not len(known) or np.ptp(known) == 0:
             value = f"{known[0]:g}" if len(known) else "nothing"

@@ -44,3 +44,15 @@ def smoothed_difference(scores: np.ndarray, others: np.ndarray) -> tuple[float, 
 def differences(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the difference of the scores of each example, float64 [n]."""
     return np.asarray(scores, np.float64) - np.asarray(others, np.float64)
+
+
+def said_of_gain(gain: float, error: float, *, percent: bool) -> str:
+    """Return how much better a score is, as text.
+
+    Args:
+        error: the standard error of the gain.
+        percent: whether scores are shares, so that differences are told in points.
+    """
+    if percent:
+        return f"{100 * gain:+.1f} ± {100 * error:.1f} points"
+    return f"{gain:+.3f} ± {error:.3f}"

@@ -68,8 +68,11 @@ class Task(Protocol):
     def may_hold(self, cells: Sequence[str]) -> bool:
         """Whether the cells of a column look like labels of this kind."""
 
-    def check(self, targets: np.ndarray, names: Sequence[str]) -> list[str]:
-        """Return notes on training targets.
+    def check(self, targets: np.ndarray, train: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return notes on targets.
+
+        Args:
+            train: bool [n], the training examples.
 
         Raises:
             ValueError: they can't be learnt; the end of a sentence on the data.

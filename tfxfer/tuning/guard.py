@@ -20,7 +20,7 @@ import numpy as np
 from tfxfer.data import Examples
 from tfxfer.data.folds import deal
 from tfxfer.errors import TuningError
-from tfxfer.tasks import Task, chance_error, paired
+from tfxfer.tasks import Task, chance_error, paired, said_of_gain
 
 NUMBERS = {2: "two", 3: "three"}
 # With fewer validation examples three folds are used: the standard error on these examples would be
@@ -158,6 +158,7 @@ class Verdict:
     loss_gain, loss_error: how much smaller its log loss is, and the standard error of that.
     late: the time was up before the final tuned model was trained.
     cut: the time was up when the comparison ended, so trainings may have been cut short.
+    score_name, loss_name, percent: `SCORE`, `LOSS` and `PERCENT` of the task.
     """
 
     gain: float
@@ -171,6 +172,9 @@ class Verdict:
     weight: float = 1.0
     late: bool = False
     cut: bool = False
+    score_name: str = "accuracy"
+    loss_name: str = "log loss"
+    percent: bool = True
 
     @property
     def tuned_wins(self) -> bool:
@@ -195,9 +199,9 @@ class Verdict:
         how = f"by {NUMBERS[self.folds]} folds" if self.folds > 1 else "on held-out photos"
         figures = (
             f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} "
-            f"({100 * self.gain:+.1f} ± {100 * self.error:.1f} points)"
+            f"({said_of_gain(self.gain, self.error, percent=self.percent)})"
         )
-        loss = f"log loss {self.loss_gain:.3f} ± {self.loss_error:.3f} smaller"
+        loss = f"{self.loss_name} {self.loss_gain:.3f} ± {self.loss_error:.3f} smaller"
         winner = "the tuned model"
         if self.weight < 1:
             winner = "the mean of the tuned and the frozen model"
@@ -217,10 +221,11 @@ class Verdict:
             )
         if not self.error:
             return f"Chosen: the frozen model. {figures}: no gain at all."
+        most = f"{200 * self.error:.1f} points" if self.percent else f"{2 * self.error:.3f}"
         return (
             f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, "
-            f"{200 * self.error:.1f} points here; or the log loss must be as clearly smaller, and "
-            "the accuracy not lower."
+            f"{most} here; or the {self.loss_name} must be as clearly smaller, and the "
+            f"{self.score_name} not lower."
         )
 
 
@@ -243,6 +248,9 @@ def verdict(
         folds=folds,
         loss_gain=float((losses_before - losses).mean()),
         loss_error=chance_error(losses_before, losses),
+        score_name=task.SCORE,
+        loss_name=task.LOSS,
+        percent=task.PERCENT,
     )
 
 
