@@ -29,7 +29,7 @@ temperature, leave_own_out, codes = classify.temperature, classify.leave_own_out
 offset, units, count, check = classify.offset, classify.units, classify.count, classify.check
 may_hold, decide, columns = classify.may_hold, classify.decide, classify.columns
 said_of_target, said_of_answer = classify.said_of_target, classify.said_of_answer
-heading = classify.heading
+heading, served = classify.heading, classify.served
 constant, can_judge = classify.constant, classify.can_judge
 prediction_losses = classify.prediction_losses
 
@@ -45,6 +45,10 @@ def scores(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 prediction_scores = scores
+
+
+def named(names: Sequence[str]) -> str:
+    return NAME
 
 
 def predictions(outputs: np.ndarray) -> np.ndarray:

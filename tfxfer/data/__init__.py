@@ -96,7 +96,8 @@ def load(
     found = find_source(source, data_dir, task=wanted, labels=labels)
     if found is None:
         raise no_source(source)
-    found = replace(found, task=task)
+    if found.task == CLASSIFY.NAME:  # a table of several columns says itself what they are
+        found = replace(found, task=task)
     kept = None if cache is None else Cache(cache)
     return assemble(found, seed=seed, skip_bad_images=skip_bad_images, cache=kept)
 

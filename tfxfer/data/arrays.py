@@ -27,7 +27,7 @@ from tfxfer.data.numbers import (
 )
 from tfxfer.errors import DataError
 from tfxfer.inputs.image.png import COLOUR, png
-from tfxfer.tasks import CLASSIFY, TASKS, Task
+from tfxfer.tasks import CLASSIFY, TASKS, Task, find
 from tfxfer.tasks.cells import texts_of
 
 ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
@@ -273,9 +273,10 @@ def task_named(name: str) -> Task:
     Raises:
         DataError: there is none of that name.
     """
-    if name not in TASKS:
-        raise DataError(f"--task {name}: expected one of {', '.join(TASKS)}.")
-    return TASKS[name]
+    try:
+        return find(name)
+    except ValueError as error:
+        raise DataError(f"--task {name}: expected one of {', '.join(TASKS)}.") from error
 
 
 def as_array(labels: Any) -> np.ndarray:

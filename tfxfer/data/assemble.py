@@ -137,6 +137,7 @@ def assemble(
             _check_splits(names, splits, found.source, fewest_classes)
     files = [found.files[i] for i in at]
     labels, classes = encode(task, names, found)
+    task = tasks.find(task.named(classes))
     said_labels = [task.said_of_target(label, classes) for label in labels]
     notes += find_conflicts(files, digests, said_labels)
     notes += find_copies(digests, said_labels, splits)
@@ -154,7 +155,7 @@ def assemble(
         splits=tuple(splits),
         classes=classes,
         kind_name=found.kind_name,
-        task_name=found.task,
+        task_name=task.named(classes),
         digests=tuple(digests),
         read=lambda position: kind.readable(found.read(at[position]), files[position]),
         source=found.source,

@@ -21,8 +21,9 @@ from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.limits import MOST_TABLE_BYTES
-from tfxfer.tasks import CLASSIFY, Task
+from tfxfer.tasks import CLASSIFY, Task, find
 from tfxfer.tasks.cells import is_empty, join_cells
+from tfxfer.tasks.columns import kind_of, name_of
 
 # Names that other programs give to the two required columns.
 CALLED = {
@@ -80,6 +81,11 @@ def read_table(
             in several parts.
     """
     lines, rows, label_columns, notes = _rows(path, source, task, labels, judging=judging)
+    if task.CLASSES and len(label_columns) > 1:
+        kinds = [kind_of([row[name] for row in rows]) for name in label_columns]
+        task = find(name_of(kinds))
+        said_kinds = [f"{name} ({kind})" for name, kind in zip(label_columns, kinds, strict=True)]
+        notes = [*notes, f"Each column is answered by itself: {', '.join(said_kinds)}."]
     kind = kind or _kind_of([row["path"] for row in rows])
     files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
     paths = [path.parent / file for file in files]
@@ -222,11 +228,11 @@ def _rows(
     if odd := [
         str(line)
         for line, row in zip(lines, rows, strict=True)
-        if not row["path"] or (task.CLASSES and not row[own[0]])
+        if not row["path"] or (task.CLASSES and len(own) == 1 and not row[own[0]])
     ]:
         raise DataError(f"{source}: path or label is empty in these lines: {shown(odd)}.")
     bare = [i for i, row in enumerate(rows) if all(is_empty(row[name]) for name in own)]
-    if task.CLASSES:
+    if task.CLASSES and len(own) == 1:
         bare = []
     if len(bare) == len(rows):
         raise DataError(
@@ -270,12 +276,6 @@ def _label_columns(
         raise DataError(
             f"{source}: --label {odd[0]} is no column of labels. The columns are: "
             f"{shown([name for name in columns if name], 20)}."
-        )
-    if task.CLASSES and len(asked) > 1:
-        raise DataError(
-            f"{source}: --label was given {len(asked)} times, but an example has one class. "
-            "Expected one column; or --task multilabel for columns of yes and no, or --task "
-            "regress for columns of numbers."
         )
     if asked:
         return asked

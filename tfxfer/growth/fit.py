@@ -10,7 +10,7 @@ from tfxfer.data.union import add_examples
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Extractor, Features
 from tfxfer.growth.before import Before, number_units
-from tfxfer.heads import Averaged, Fitted, statistics
+from tfxfer.heads import Averaged, Fitted, SideBySide, statistics
 from tfxfer.heads.growable import Growable
 from tfxfer.outcome import Outcome
 from tfxfer.run import Run
@@ -78,7 +78,7 @@ def fit_without_old(run: Run, before: Before, growable: Growable, features: Feat
     train = examples.where("train")
     with run.timed("head"):
         if growable.statistics.features is None:
-            fitted: Fitted | Averaged = growable.fit()
+            fitted: Fitted | Averaged | SideBySide = growable.fit()
             held_out, out_of_fold = train[:0], np.zeros((0, len(examples.classes)))
         else:
             choice = calibrate_again(run, growable)

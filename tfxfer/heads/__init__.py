@@ -8,6 +8,7 @@ mirrors     whether the mean over an image and its mirror image predicts better
 ranges      which range of pixel values a network expects, by trying
 fitted      Fitted: an affine head, and its temperature
 averaged    Averaged: the mean of several heads
+side_by_side  SideBySide: heads of several columns of labels
 closed      gaussian, ridge and prototype, fitted in closed form
 sums        the sums over examples from which these are computed
 statistics  what is kept of the examples, so that a head can grow without them

@@ -13,6 +13,7 @@ from .layers import TakeColumns as TakeColumns
 from .layers import TapNormalization as TapNormalization
 from .layers import join as join
 from .logistic import linear as linear
+from .side_by_side import SideBySide as SideBySide
 from .train import Trained as Trained
 from .train import fit_head as fit_head
 from .validate import Candidate as Candidate

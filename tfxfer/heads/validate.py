@@ -29,8 +29,10 @@ from tfxfer.heads.logistic import (
     pick_affordable,
 )
 from tfxfer.heads.several import fit_several, held_out_outputs
+from tfxfer.heads.side_by_side import Rows, SideBySide
 from tfxfer.heads.sums import solve_gaussian, subtract_examples, sum_up
 from tfxfer.tasks import CLASSIFY, Task, calibrated, calibrated_loss, paired
+from tfxfer.tasks.columns import Columns
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
 FEWEST = 4  # examples that must be held out, or nothing is tried
@@ -118,7 +120,7 @@ class Choice:
     lines: sentences and a table of the candidates, for users.
     """
 
-    fitted: Fitted | Averaged
+    fitted: Fitted | Averaged | SideBySide
     out_of_fold: np.ndarray
     table: tuple[Candidate, ...]
     positions: np.ndarray
@@ -221,6 +223,10 @@ def choose(
         ValueError: an unknown head; fewer than two classes among `labels`; widths that don't add up
             to F.
     """
+    if isinstance(task, Columns):
+        return choose_each(
+            features, labels, tap_widths, head=head, task=task, units=units, seed=seed
+        )
     if head != "auto" and head not in task.HEADS:
         expected = ", ".join(task.HEADS)
         raise ValueError(f'head: expected "auto" or one of {expected}. Received: "{head}"')
@@ -284,6 +290,51 @@ def choose(
         table=table,
         positions=rows,
         prior=best.prior,
+        lines=tuple(lines),
+    )
+
+
+def choose_each(
+    features: Array,
+    targets: np.ndarray,
+    tap_widths: Sequence[int],
+    *,
+    head: str,
+    task: Columns,
+    units: np.ndarray | None,
+    seed: int,
+) -> Choice:
+    """Choose a head for each column by itself, on the examples that have a label there.
+
+    Args:
+        head: is used for the columns whose task has such a head; for the others it is picked.
+        Other Args are those of `choose`.
+    """
+    targets = np.asarray(targets)
+    heads, lines, out_of_fold = [], [], np.zeros((len(targets), sum(task.sizes)))
+    for part in task.parts:
+        rows = np.flatnonzero(task.known(part, targets))
+        size = part.outputs.stop - part.outputs.start
+        choice = choose(
+            Rows(features, rows),
+            task.own_targets(part, targets[rows]),
+            size,
+            tap_widths,
+            head=head if head in part.task.HEADS else "auto",
+            task=part.task,
+            units=None if units is None else units[rows],
+            seed=seed,
+        )
+        assert not isinstance(choice.fitted, SideBySide)
+        heads.append(choice.fitted)
+        out_of_fold[rows, part.outputs] = choice.out_of_fold
+        lines += [f"column {part.place + 1} of {len(task.kinds)}", *choice.lines]
+    return Choice(
+        fitted=SideBySide(tuple(heads)),
+        out_of_fold=out_of_fold,
+        table=(),
+        positions=np.arange(len(targets)),
+        prior=False,
         lines=tuple(lines),
     )
 

@@ -11,6 +11,7 @@ from tfxfer.errors import RunError
 from tfxfer.run import Finished, open_run
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.tasks import smoothed_difference
+from tfxfer.tasks.columns import Columns
 from tfxfer.tasks.figures import Z
 
 
@@ -59,7 +60,7 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
                 f"{other.run.folder} has other classes than {first.run.folder}: "
                 f"{', '.join(odd[:5])}. Compare runs on the same data."
             )
-    if not first.run.task().CLASSES:
+    if not first.run.task().CLASSES and not isinstance(first.run.task(), Columns):
         runs = [with_targets_of(first, one) for one in runs]
     common = [
         file
@@ -149,7 +150,8 @@ def judged(folder: str | os.PathLike) -> Judged:
         keys = arrays["digests" if "digests" in arrays else "files"][mine].tolist()
         labels, probabilities = arrays["labels"][mine], arrays["probabilities"][mine]
         task = run.task()
-        fits = labels.dtype.kind == "f" and labels.shape == probabilities.shape
+        outputs = len(task.kinds) if isinstance(task, Columns) else len(classes)
+        fits = labels.dtype.kind == "f" and labels.shape == (len(probabilities), outputs)
         if task.CLASSES:
             fits = labels.dtype.kind in "iu" and labels.ndim == 1
             fits = fits and not ((labels < 0) | (labels >= len(classes))).any()

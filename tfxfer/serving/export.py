@@ -43,6 +43,7 @@ def export(
     - serving_default: `inputs`, encoded images, string [B], to `classes`, string [B, C], and
       `scores`, float32 [B, C], the most probable class first; labels in the same way. Of numbers,
       to `numbers`, float32 [B, K], and where the intervals are known, their ends `low` and `high`.
+      Of several columns, each has an output of its name.
     - classify, for classes only: the same for TensorFlow Serving's Classify call; `inputs` are
       serialized tf.Examples with `image/encoded` (`Kind.FEATURE`).
     - probabilities: `inputs`, encoded images, to `probabilities`, float32 [B, C], in the order of
@@ -152,32 +153,20 @@ def write(network: Network, labels: Path, folder: Path) -> None:
     module.labels = tf.saved_model.Asset(str(labels))
     encoded = tf.TensorSpec((None,), tf.string, name="inputs")
 
-    names = [name.encode("utf-8", "surrogateescape") for name in network.classes]
     feature = find(network.takes.KIND).FEATURE
 
-    def best_first(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, order = tf.math.top_k(network.answer(inputs)["probabilities"], k=len(names))
-        return {
-            "classes": tf.where(scores[:, :1] > 0, tf.gather(tf.constant(names), order), ""),
-            "scores": scores,
-        }
+    def answer(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        predictions = network.answer(inputs)["probabilities"]
+        return network.task.served(predictions, network.classes, network.decision)
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         examples = tf.io.parse_example(inputs, {feature: tf.io.FixedLenFeature((), tf.string)})
-        return best_first(examples[feature])
+        return answer(examples[feature])
 
     output = network.task.OUTPUT
 
     def named(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {output if name == "probabilities" else name: one for name, one in outputs.items()}
-
-    def all_numbers(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        numbers = network.answer(inputs)["probabilities"]
-        widths = network.decision.get("half_widths", [None])
-        if None in widths:
-            return {output: numbers}
-        half = tf.constant(widths, tf.float32)
-        return {output: numbers, "low": numbers - half, "high": numbers + half}
 
     def of(*names: str) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         return lambda inputs: named(
@@ -188,7 +177,7 @@ def write(network: Network, labels: Path, folder: Path) -> None:
         return {output: network.call(inputs)["probabilities"]}
 
     asked = {
-        "serving_default": best_first if output == "probabilities" else all_numbers,
+        "serving_default": answer,
         output: of("probabilities", "unknown"),
     }
     asked |= {"classify": classify} if network.task.CLASSES else {}

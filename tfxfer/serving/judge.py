@@ -22,7 +22,8 @@ from tfxfer.serving.answers import SHOWN, answers, list_files, say_damage
 from tfxfer.serving.model import Served, open_model
 from tfxfer.serving.predict import Answer, Prediction
 from tfxfer.tasks import Task
-from tfxfer.tasks.cells import texts_of
+from tfxfer.tasks.cells import join_cells, texts_of
+from tfxfer.tasks.columns import Columns
 
 LOG = logging.getLogger(__name__)
 CLASSES = 40  # in a table; of more classes, it lists those that are recognised worst
@@ -241,11 +242,14 @@ def targets_of(labelled: Found, chosen: Sequence[int], model: Served) -> np.ndar
         check_known({labelled.names[i] for i in chosen}, labelled.source, model)
         return np.array([model.classes.index(labelled.names[i]) for i in chosen])
     texts = [labelled.names[i] for i in chosen]
+    columns = isinstance(model.task, Columns)  # whose targets are not one for each output
     order = labelled.classes if labelled.classes is not None else model.classes
     try:
-        targets, names = model.task.encode(texts, order)
+        targets, names = model.task.encode(texts, model.classes if columns else order)
     except ValueError as error:
         raise DataError(f"{labelled.source} {error}.") from error
+    if columns:
+        return targets
     check_known(set(names), labelled.source, model)
     result = np.full((len(targets), len(model.classes)), np.nan, np.float32)
     result[:, [model.classes.index(name) for name in names]] = targets
@@ -296,7 +300,7 @@ def load_labelled(
             files=source.files,
             names=[source.classes[i] for i in source.labels]
             if by_class
-            else texts_of(source.labels),
+            else texts_of_targets(source),
             classes=None if by_class else source.classes,
             read=source.read,
             source=source.source,
@@ -308,6 +312,23 @@ def load_labelled(
     if labelled is None:
         raise no_source(source)
     return labelled
+
+
+def texts_of_targets(examples: Examples) -> list[str]:
+    """Return a text of cells for each example whose targets are no classes, as a table has it."""
+    task = examples.task
+    if not isinstance(task, Columns):
+        return texts_of(examples.labels)
+    rows = []
+    for target in examples.labels.tolist():
+        cells = []
+        for part, value in zip(task.parts, target, strict=True):
+            text = "" if value != value else repr(value)
+            if text and part.task.CLASSES:
+                text = task.own_names(part, examples.classes)[int(value)]
+            cells.append(text)
+        rows.append(join_cells(cells))
+    return rows
 
 
 def load_own_examples(

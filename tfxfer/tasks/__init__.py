@@ -4,6 +4,7 @@ task        the functions of a kind of answer, and `find`, which looks a kind up
 classify    one class of several: labels, probabilities, losses, scores and figures
 multilabel  several labels, each of which is there or not
 regress     a number, or several
+columns     several columns, each a class or a number
 cells       labels that stand in several columns, as one text for each example
 figures     the figures of `classify`, with their intervals
 suspects    examples of `classify` whose label looks wrong

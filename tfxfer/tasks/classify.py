@@ -239,6 +239,23 @@ def heading(names: Sequence[str]) -> str:
     return "Telling apart"
 
 
+def named(names: Sequence[str]) -> str:
+    """Return its name: the task is the same for all outputs."""
+    return NAME
+
+
+def served(predictions: Any, names: Sequence[str], decision: Mapping[str, Any]) -> dict[str, Any]:
+    """Return "classes", string [B, C], and "scores", [B, C], the most probable first.
+
+    Where an example could not be read, its predictions are 0, and its classes are empty.
+    """
+    tensorflow = importlib.import_module("tensorflow")
+    scores, order = tensorflow.math.top_k(predictions, k=len(names))
+    written = [name.encode("utf-8", "surrogateescape") for name in names]
+    classes = tensorflow.gather(tensorflow.constant(written), order)
+    return {"classes": tensorflow.where(scores[:, :1] > 0, classes, ""), "scores": scores}
+
+
 def said_of_score(figures: Mapping[str, Any], judged: str) -> str:
     """Return what the accuracy is a share of."""
     return f"of {judged} got the right class"

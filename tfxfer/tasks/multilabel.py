@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from tfxfer.tasks import classify
 from tfxfer.tasks.cells import is_empty, split_cells
 from tfxfer.tasks.figures import SMALLEST, Z, of_class
 
@@ -279,6 +280,10 @@ def prediction_tensor(outputs: Any) -> Any:
     return tensorflow.sigmoid(tensorflow.cast(outputs, tensorflow.float32))
 
 
+# All labels with their probabilities, the most probable first.
+served = classify.served
+
+
 def answers(predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the most probable label of each example, int [n], and its probability, float [n]."""
     best = np.asarray(predictions).argmax(1)
@@ -476,6 +481,11 @@ def said_of_answer(
 def heading(names: Sequence[str]) -> str:
     """Return the beginning of the title of a report."""
     return "Giving labels:"
+
+
+def named(names: Sequence[str]) -> str:
+    """Return its name: the task is the same for all outputs."""
+    return NAME
 
 
 def said_of_score(figures: Mapping[str, Any], judged: str) -> str:

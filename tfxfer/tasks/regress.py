@@ -354,6 +354,21 @@ def heading(names: Sequence[str]) -> str:
     return "Measuring"
 
 
+def named(names: Sequence[str]) -> str:
+    """Return its name: the task is the same for all outputs."""
+    return NAME
+
+
+def served(predictions: Any, names: Sequence[str], decision: Mapping[str, Any]) -> dict[str, Any]:
+    """Return "numbers", [B, K], and the ends of their intervals as "low" and "high", if known."""
+    tensorflow = importlib.import_module("tensorflow")
+    widths = widths_of(decision, len(names))
+    if None in widths:
+        return {OUTPUT: predictions}
+    half = tensorflow.constant(widths, tensorflow.float32)
+    return {OUTPUT: predictions, "low": predictions - half, "high": predictions + half}
+
+
 def said_of_score(figures: Mapping[str, Any], judged: str) -> str:
     """Return what R2 is."""
     return f"is the R2 on {judged}: 1 is perfect, 0 is no better than always saying the mean"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfxfer.tasks import classify, multilabel, regress
+from tfxfer.tasks import classify, columns, multilabel, regress
 
 
 class Task(Protocol):
@@ -185,6 +185,18 @@ class Task(Protocol):
     def heading(self, names: Sequence[str]) -> str:
         """Return the beginning of the title of a report, before the names."""
 
+    def named(self, names: Sequence[str]) -> str:
+        """Return the name of the task once its outputs are known by these names."""
+
+    def served(
+        self, predictions: Any, names: Sequence[str], decision: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return what an export answers, as TensorFlow tensors [B, ...] by their names.
+
+        Args:
+            predictions: float32 [B, K].
+        """
+
     def said_of_score(self, figures: Mapping[str, Any], judged: str) -> str:
         """Return the end of a sentence that begins with the score in percent.
 
@@ -229,6 +241,8 @@ def find(name: str) -> Task:
     Raises:
         ValueError: there is none.
     """
+    if isinstance(name, str) and name.startswith(columns.PREFIX):
+        return columns.read_name(name)
     if not isinstance(name, str) or name not in TASKS:
         raise ValueError(f"has the task {name!r}; expected one of {', '.join(TASKS)}")
     return TASKS[name]

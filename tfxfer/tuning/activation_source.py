@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
 from tfxfer.distribute.workers import Strategy, make_batches, order
-from tfxfer.heads import Averaged, Fitted
+from tfxfer.heads import Averaged, Fitted, SideBySide
 from tfxfer.heads.fitted import Array
 from tfxfer.heads.layers import TakeColumns, join
 from tfxfer.heads.train import reader
@@ -121,7 +121,7 @@ class ActivationSource:
         self,
         model: keras.Model,
         fitted: Fitted,
-        frozen: Fitted | Averaged,
+        frozen: Fitted | Averaged | SideBySide,
         share: float,
         mirror: bool,
     ) -> keras.Model:

@@ -23,7 +23,7 @@ from tfxfer.distribute import dataservice
 from tfxfer.distribute.workers import Strategy, broadcast_from_chief, explain_unshareable, place
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
-from tfxfer.heads import Averaged, Fitted
+from tfxfer.heads import Averaged, Fitted, SideBySide
 from tfxfer.tasks import Task, paired
 from tfxfer.tuning.answers import Answer, answers_of, least_loss
 from tfxfer.tuning.folds import Final, prepare_folds, train_final, tune_folds, tune_once
@@ -56,7 +56,7 @@ class Competition:
     """
 
     verdict: Verdict
-    fitted: Fitted | Averaged
+    fitted: Fitted | Averaged | SideBySide
     mirror: bool
     model: keras.Model | None
     positions: np.ndarray

@@ -1,12 +1,14 @@
 """The frozen model that a tuned one is compared with, and the head that training starts from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tfxfer.distribute.workers import Strategy, broadcast_from_chief
 from tfxfer.features import Features
-from tfxfer.heads import Averaged, Candidate, Choice, Fitted, choose, mirrors
+from tfxfer.heads import Averaged, Candidate, Choice, Fitted, SideBySide, choose, mirrors
+from tfxfer.heads.side_by_side import fit_start
+from tfxfer.tasks.columns import Columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Heads:
             return Frozen(choice, mirror=len(used.views) > 1)
 
         return broadcast_from_chief(
-            self.strategy, fit, (Frozen, Choice, Candidate, Fitted, Averaged)
+            self.strategy, fit, (Frozen, Choice, Candidate, Fitted, Averaged, SideBySide)
         )
 
     def start(self, rows: np.ndarray) -> Fitted:
@@ -60,6 +62,10 @@ class Heads:
 
         def fit() -> Fitted:
             part = self.features.one_side.take(rows)
+            task = part.examples.task
+            if isinstance(task, Columns):
+                fitted_once = fit_start(task, part.output, part.examples.labels, seed=self.seed)
+                return replace(fitted_once, unit=task.units(part.examples.labels))
             fitted = choose(
                 part.output,
                 part.examples.labels,

@@ -17,7 +17,7 @@ from tfxfer.distribute import dataservice
 from tfxfer.distribute.workers import Strategy, make_batches, order
 from tfxfer.errors import DataError
 from tfxfer.features import Decoder, Features
-from tfxfer.heads import Averaged, Fitted
+from tfxfer.heads import Averaged, Fitted, SideBySide
 from tfxfer.heads.layers import join
 from tfxfer.inputs import seed_of
 from tfxfer.tasks import Task
@@ -215,7 +215,7 @@ class InputSource:
         self,
         model: keras.Model,
         fitted: Fitted,
-        frozen: Fitted | Averaged,
+        frozen: Fitted | Averaged | SideBySide,
         share: float,
         mirror: bool,
     ) -> keras.Model:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
 from tfxfer.distribute.workers import Strategy, predict_rows
-from tfxfer.heads import Averaged, Fitted
+from tfxfer.heads import Averaged, Fitted, SideBySide
 from tfxfer.heads.layers import Flip, sum_logits
 from tfxfer.tasks import Task
 from tfxfer.tuning.training import Batches
@@ -90,7 +90,7 @@ class Source(Protocol):
         self,
         model: keras.Model,
         fitted: Fitted,
-        frozen: Fitted | Averaged,
+        frozen: Fitted | Averaged | SideBySide,
         share: float,
         mirror: bool,
     ) -> keras.Model:
@@ -142,7 +142,7 @@ def features_of_both(
     return keras.layers.Average(name="both_sides")(rows) if len(rows) > 1 else rows[0]
 
 
-def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged) -> keras.Model:
+def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged | SideBySide) -> keras.Model:
     """Join the heads of a tuned and of the frozen network into one on the columns of both."""
     widths = (tuned.input_shape[-1], sum(frozen.widths))
     return sum_logits(tuned, frozen.layer(), widths, name="tuned_and_frozen")
