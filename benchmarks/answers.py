@@ -1,6 +1,6 @@
 """Measures several labels and numbers on data that is made from photos, and says so.
 
-    python benchmarks/answers.py [--data FOLDER ...] [--only pairs|angle|blur] [--recipe RECIPE]
+    python benchmarks/answers.py [--data FOLDER ...] [--only pairs|angle|blur|both] [--recipe RECIPE]
 
 The photos are those of the demo and of each folder of --data, which has train/ and test/, each with
 a folder for each class. A photo of train is used for training data only, one of test for test data
@@ -9,12 +9,15 @@ only. Three sets are made of each:
 pairs   two photos side by side; the labels are the classes of both, so an example has one or two
 angle   a photo that was turned by -45 to 45 degrees, cut to a circle on grey; the number is that
 blur    a photo on which a Gaussian blur was laid; the number is its radius, from 0 to 4 pixels
+both    a turned photo as in angle; its class and its angle are two columns, answered at once
 
 For each set a run of the recipe is made, and compared with the plain baseline: the same kind of
 head on small grey-level pictures, without a pretrained network. Printed are the score of both on
 test, the paired difference with its standard error; for labels how often each threshold's promise
 holds (the F1 on test against that on held-out training photos), for numbers how many intervals hold
 the true number.
+
+For both, each column is compared with a run of its own on the same examples.
 
 Expected: the difference is above two standard errors, and the share of intervals that hold the true
 number is within two binomial standard errors of 0.9. Exit 1 where that is not so.
@@ -78,6 +81,17 @@ def angle(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[R
         yield plain, {"angle": f"{degrees:.3f}"}
 
 
+def both(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:
+    """Yield turned photos as `angle` does, with their class."""
+    mask = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(mask).ellipse((0, 0, SIDE, SIDE), fill=255)
+    for i, photo in photos(examples, part, rng):
+        degrees = float(rng.uniform(-45, 45))
+        plain = Image.new("RGB", (SIDE, SIDE), GREY)
+        plain.paste(photo.rotate(degrees, Image.Resampling.BICUBIC), (0, 0), mask)
+        yield plain, {"kind": examples.classes[examples.labels[i]], "angle": f"{degrees:.3f}"}
+
+
 def blur(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:
     """Yield a blurred photo, and the radius of the blur in pixels."""
     for _, photo in photos(examples, part, rng):
@@ -89,6 +103,7 @@ MAKERS: dict[str, tuple[str, Callable[..., Iterator[Row]]]] = {
     "pairs": ("multilabel", pairs),
     "angle": ("regress", angle),
     "blur": ("regress", blur),
+    "both": ("classify", both),
 }
 
 
@@ -145,6 +160,31 @@ def measure(source: str, name: str, recipe: str) -> bool:
         return bool(good)
 
 
+def measure_columns(source: str, recipe: str) -> bool:
+    """Compare two columns that are answered at once with a run for each; print the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = write(data.load(source), both, Path(folder))
+        scores = {}
+        for name, task, labels in (
+            ("both", "classify", ("kind", "angle")),
+            ("kind", "classify", ("kind",)),
+            ("angle", "regress", ("angle",)),
+        ):
+            model = tfxfer.Transfer("efficientnet-lite0", task=task, label=labels)
+            scores[name] = model.fit(table, recipe=recipe).run.metrics()["test"]
+    good = True
+    print(f"\n{source}, both: {scores['both']['n']} test examples, recipe {recipe}")
+    for column, score in (("kind", "accuracy"), ("angle", "R2")):
+        here, alone = scores["both"]["columns"][column], scores[column]
+        error = (alone["high"] - alone["low"]) / (2 * 1.96)
+        print(
+            f"  {column}: {score} {here[score]:.3f} beside the other, {alone[score]:.3f} alone, "
+            f"standard error {error:.3f}"
+        )
+        good &= here[score] >= alone[score] - error
+    return good
+
+
 def f1_of(figures: dict) -> float:
     """Return the F1 of one label from its counts."""
     hits = (figures["recall"] or 0.0) * figures["n"]
@@ -161,7 +201,13 @@ def main() -> int:
     parser.add_argument("--recipe", default="frozen", choices=["frozen", "partial", "full"])
     given = parser.parse_args()
     sources = ["demo", *given.data]
-    results = [measure(source, name, given.recipe) for source in sources for name in given.only]
+    results = [
+        measure_columns(source, given.recipe)
+        if name == "both"
+        else measure(source, name, given.recipe)
+        for source in sources
+        for name in given.only
+    ]
     return 0 if all(results) else 1
 
 

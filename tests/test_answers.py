@@ -79,6 +79,15 @@ def labels(tinted, tiny_savedmodel, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.fixture(scope="module")
+def both(tinted, tiny_savedmodel, tmp_path_factory) -> Path:
+    """A finished run whose answers are a class and a number."""
+    run = tmp_path_factory.mktemp("runs") / "both"
+    words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", run)
+    done("run", "frozen", *words, "--label", "dark", "--label", "red", "--head", "linear")
+    return run
+
+
 def metrics_of(run: Path) -> dict:
     return json.loads((run / "metrics.json").read_text())
 
@@ -145,6 +154,72 @@ def test_an_export_gives_the_same_answers(numbers, labels, tinted, tmp_path):
         served = tf.saved_model.load(str(tmp_path / run.name / "1")).signatures["serving_default"]
         answers = served(inputs=tf.constant([files[0].read_bytes()]))
         assert set(answers) == outputs
+
+
+def test_a_column_is_answered_as_in_a_run_of_its_own(both, tinted, tiny_savedmodel):
+    files = [tinted / f"{i:03d}.png" for i in range(85, 120)]
+    answers = [one.values for one in tfxfer.load(both).predict(files)]
+    alone = tfxfer.Transfer(tiny_savedmodel, head="linear", label=("dark",))
+    classes = alone.fit(tinted / "photos.csv").predict(files)
+    assert [one["dark"] for one in answers] == [one.predicted for one in classes]
+    sure = [one["dark_probability"] for one in answers]
+    np.testing.assert_allclose(sure, [one.probability for one in classes], atol=1e-5)
+    alone = tfxfer.Transfer(tiny_savedmodel, task="regress", label=("red",))
+    numbers = alone.fit(tinted / "photos.csv").predict(files)
+    for name in ("red", "red_low", "red_high"):
+        own = [one.values[name] for one in numbers]
+        np.testing.assert_allclose([one[name] for one in answers], own, atol=1e-5)
+
+
+def test_figures_of_columns_are_those_of_each(both, tinted):
+    metrics = metrics_of(both)
+    assert set(metrics["test"]["columns"]) == {"dark", "red"}
+    judged = json.loads(done("evaluate", both, tinted / "photos.csv", "--format", "json"))
+    for column, score in (("dark", "accuracy"), ("red", "R2")):
+        expected = metrics["test"]["columns"][column][score]
+        assert judged["columns"][column][score] == pytest.approx(expected, abs=1e-5)
+    assert metrics["test"]["mean score"] > metrics["baselines"]["majority"]["mean score"]
+
+
+def test_an_export_has_an_output_for_each_column(both, tinted, tmp_path):
+    done("export", both, tmp_path / "served")
+    file = tinted / "100.png"
+    assert done("predict", both, file) == done("predict", tmp_path / "served", file)
+    served = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]
+    answers = served(inputs=tf.constant([file.read_bytes()]))
+    expected = {"dark", "dark_probability", "red", "red_low", "red_high"}
+    assert set(answers) == expected and answers["dark"].shape == (1,)
+
+
+def test_columns_may_have_gaps(tmp_path):
+    path = table(tmp_path, "kind,size,split", "a,1.5,train", ",2.5,train", "b,,train")
+    examples = data.load(path, labels=["kind", "size"])
+    assert examples.task_name == "columns:classify*2,regress*1"
+    assert examples.classes == ("kind: a", "kind: b", "size")
+    np.testing.assert_array_equal(examples.labels, [[0, 1.5], [np.nan, 2.5], [1, np.nan]])
+    targets = examples.labels
+    outputs = np.array([[2.0, 0, 1.0], [0, 2, 2.5], [2, 0, 7]])
+    np.testing.assert_array_equal(examples.task.scores(outputs, targets)[1:], [1, 0])
+    codes = examples.task.codes(targets, 3)
+    np.testing.assert_array_equal(codes[1], [np.nan, np.nan, 2.5])
+
+
+def test_a_class_that_a_column_does_not_know_is_named(both, tmp_path):
+    path = table(tmp_path, "dark,red", "no,0.5", "perhaps,0.1", "yes,0.2")
+    with pytest.raises(DataError, match="perhaps"):
+        tfxfer.load(both).evaluate(path)
+
+
+def test_a_column_with_one_class_is_named(tmp_path):
+    path = table(tmp_path, "kind,size,split", "a,1.5,train", "a,2.5,train", "a,2,train")
+    with pytest.raises(DataError, match="kind"):
+        data.load(path, labels=["kind", "size"])
+
+
+@pytest.mark.parametrize("name", ["columns:", "columns:classify*x", "columns:multilabel*2"])
+def test_a_changed_name_of_columns_is_refused(name):
+    with pytest.raises(ValueError, match="columns"):
+        tasks.find(name)
 
 
 def test_two_runs_are_compared(numbers, tinted, tiny_savedmodel, tmp_path):
@@ -461,6 +536,16 @@ def test_a_text_of_cells_is_read_in_its_order():
 
 @pytest.mark.long
 @pytest.mark.parametrize("recipe", ["partial", "full"])
+def test_a_network_can_be_tuned_for_columns(tinted, tiny_savedmodel, recipe):
+    model = tfxfer.Transfer(tiny_savedmodel, label=("dark", "red"))
+    model.fit(tinted / "photos.csv", recipe=recipe, epochs=3)
+    assert model.run.metrics()["candidates"]["tuned"]["mean score"] > 0.3
+    assert model.model.output_shape == (None, 3)
+    assert set(model.predict(tinted / "100.png")[0].values) >= {"dark", "red"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", ["partial", "full"])
 @pytest.mark.parametrize(("task", "score"), [("regress", "R2"), ("multilabel", "F1")])
 def test_a_network_can_be_tuned_for_them(tinted, tiny_savedmodel, recipe, task, score):
     labels = ("red", "light") if task == "regress" else ("warm", "dark")
@@ -471,6 +556,13 @@ def test_a_network_can_be_tuned_for_them(tinted, tiny_savedmodel, recipe, task, 
     assert model.run.metrics()["test"][score] > 0.4
     served = model.model.output_shape
     assert served == (None, 2)
+
+
+@pytest.mark.long
+def test_a_head_can_be_trained_for_columns(tinted, tiny_savedmodel):
+    model = tfxfer.Transfer(tiny_savedmodel, head="mlp", label=("dark", "red"))
+    model.fit(tinted / "photos.csv", epochs=60)
+    assert model.run.metrics()["test"]["mean score"] > 0.4
 
 
 @pytest.mark.long
