@@ -1,10 +1,10 @@
 """Measures several labels and numbers on data that is made from photos, and says so.
 
-    python benchmarks/answers.py [--data FOLDER ...] [--only pairs|angle|blur|both] [--recipe RECIPE]
+    python benchmarks/answers.py [--data FOLDER ...] [--only SET ...] [--recipe RECIPE]
 
 The photos are those of the demo and of each folder of --data, which has train/ and test/, each with
 a folder for each class. A photo of train is used for training data only, one of test for test data
-only. Three sets are made of each:
+only. Four sets are made of each:
 
 pairs   two photos side by side; the labels are the classes of both, so an example has one or two
 angle   a photo that was turned by -45 to 45 degrees, cut to a circle on grey; the number is that
