@@ -84,7 +84,7 @@ def both(tinted, tiny_savedmodel, tmp_path_factory) -> Path:
     """A finished run whose answers are a class and a number."""
     run = tmp_path_factory.mktemp("runs") / "both"
     words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", run)
-    options = ("--head", "linear", "--mirror", "no")
+    options = ("--head", "linear", "--mirror", "no", "--value-range", "0,1")
     done("run", "frozen", *words, "--label", "dark", "--label", "red", *options)
     return run
 
@@ -160,12 +160,13 @@ def test_an_export_gives_the_same_answers(numbers, labels, tinted, tmp_path):
 def test_a_column_is_answered_as_in_a_run_of_its_own(both, tinted, tiny_savedmodel):
     files = [tinted / f"{i:03d}.png" for i in range(85, 120)]
     answers = [one.values for one in tfxfer.load(both).predict(files)]
-    alone = tfxfer.Transfer(tiny_savedmodel, head="linear", label=("dark",))
+    options = {"value_range": (0.0, 1.0)}  # otherwise found by the labels
+    alone = tfxfer.Transfer(tiny_savedmodel, head="linear", label=("dark",), **options)
     classes = alone.fit(tinted / "photos.csv", mirror="no").predict(files)
     assert [one["dark"] for one in answers] == [one.predicted for one in classes]
     sure = [one["dark_probability"] for one in answers]
     np.testing.assert_allclose(sure, [one.probability for one in classes], atol=1e-5)
-    alone = tfxfer.Transfer(tiny_savedmodel, task="regress", label=("red",))
+    alone = tfxfer.Transfer(tiny_savedmodel, task="regress", label=("red",), **options)
     numbers = alone.fit(tinted / "photos.csv", mirror="no").predict(files)
     for name in ("red", "red_low", "red_high"):
         own = [one.values[name] for one in numbers]
