@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, median_absolute_error, r2_score
 
 import tfxfer
-from tfxfer import data, explore, heads, report, tasks
+from tfxfer import data, explore, heads, report, serving, tasks
 from tfxfer.cli import main
 from tfxfer.data.examples import Found
 from tfxfer.errors import DataError, RunError, ServingError
@@ -216,6 +216,19 @@ def test_a_column_with_one_class_is_named(tmp_path):
     path = table(tmp_path, "kind,size,split", "a,1.5,train", "a,2.5,train", "a,2,train")
     with pytest.raises(DataError, match="kind"):
         data.load(path, labels=["kind", "size"])
+
+
+def test_columns_that_do_not_fit_the_names_are_refused(both, tinted, tmp_path):
+    done("export", both, tmp_path / "served")
+    extra = tmp_path / "served" / "1" / "assets.extra"
+    (extra / "task.txt").write_text("columns:classify*7,regress*1\n")
+    with pytest.raises(ServingError, match="task.txt"):
+        list(serving.predict(tmp_path / "served", [tinted / "100.png"]))
+
+
+def test_in_python_one_column_may_be_named_by_a_text(tinted):
+    examples = data.load(tinted / "photos.csv", labels="dark")
+    assert examples.classes == ("no", "yes")
 
 
 @pytest.mark.parametrize("name", ["columns:", "columns:classify*x", "columns:multilabel*2"])

@@ -76,7 +76,7 @@ class Outcome:
 
     @cached_property
     def decision(self) -> dict[str, Any]:
-        """What turns predictions into answers, found on held-out examples that are not of test."""
+        """Find what turns predictions into answers, on held-out examples that are not of test."""
         held_out = self.of("train", "validation")
         if held_out is None:
             return {}

@@ -167,6 +167,7 @@ def find_source(
         DataError: the names of files, folders or columns are wrong; or columns of labels are given
             for what is no table.
     """
+    labels = (labels,) if isinstance(labels, str) else labels
     path = Path(source).expanduser()
     if path.suffix.lower() in TABLES and path.is_file() and not source.startswith("tfds:"):
         return read_table(path, source, kind, task=task, labels=labels, judging=judging)

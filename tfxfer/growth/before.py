@@ -1,4 +1,4 @@
-"""What a finished run still knows of the examples that it was fitted on."""
+"""Find out what a finished run still knows of the examples that it was fitted on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

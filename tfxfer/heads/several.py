@@ -5,6 +5,7 @@ same examples share one system of equations.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -130,16 +131,8 @@ def known_together(codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]
 
 def difference(pair: Fitted) -> Fitted:
     """Return a head of two classes as a head with one output: the logit of the second class."""
-    return Fitted(
-        name=pair.name,
-        taps=pair.taps,
-        widths=pair.widths,
-        normalise=pair.normalise,
-        mean=pair.mean,
-        scale=pair.scale,
-        kernel=pair.kernel[:, 1:] - pair.kernel[:, :1],
-        bias=pair.bias[1:] - pair.bias[:1],
-        strength=pair.strength,
+    return replace(
+        pair, kernel=pair.kernel[:, 1:] - pair.kernel[:, :1], bias=pair.bias[1:] - pair.bias[:1]
     )
 
 
@@ -158,14 +151,4 @@ def join_outputs(parts: list[tuple[np.ndarray, Fitted]], outputs: int) -> Fitted
         moved = ((first.mean - part.mean) / part.scale).astype(np.float64)
         kernel[:, columns] = own * (first.scale / part.scale)[:, None]
         bias[columns] = part.bias + moved @ own
-    return Fitted(
-        name=first.name,
-        taps=first.taps,
-        widths=first.widths,
-        normalise=first.normalise,
-        mean=first.mean,
-        scale=first.scale,
-        kernel=kernel,
-        bias=bias,
-        strength=first.strength,
-    )
+    return replace(first, kernel=kernel, bias=bias)

@@ -1,4 +1,4 @@
-"""What is kept of the examples of a Gaussian or Ridge, so that it can grow without them.
+"""Keep of the examples of a Gaussian or Ridge what it needs to grow without them.
 
 The shared covariance changes with every new example, so a class can't just be appended: the head
 is solved again, from sums over the old and the new examples together. Where there are so few

@@ -30,7 +30,7 @@ def listed(names: list[str]) -> str:
 
 
 def heading(classes: list[str], task: Task) -> str:
-    """What the model tells apart, or what else it does."""
+    """Return the title of a report: what the model tells apart, or what else it does."""
     does = task.heading(classes)
     if len(classes) <= NAMED:
         return f"{does} {listed([short(name) for name in classes])}"

@@ -145,7 +145,8 @@ def read_common(values: Mapping[str, Any]) -> Common:
     if options["value_range"] is not None:
         options["value_range"] = tuple(options["value_range"])
     if "label" in options:
-        options["label"] = tuple(options["label"])
+        names = options["label"]  # in Python it may be one name
+        options["label"] = (names,) if isinstance(names, str) else tuple(names)
     if options["data_dir"] is not None:
         options["data_dir"] = Path(options["data_dir"])
     return Common(**options)

@@ -6,7 +6,7 @@ answers about a third faster.
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +24,10 @@ from tfxfer.handles.folder import plain_path
 from tfxfer.heads import layers
 from tfxfer.inputs import Input, Kind, find
 from tfxfer.run import open_run, read_labels
-from tfxfer.serving.kind import decision_of, kind_of, task_of
+from tfxfer.serving.kind import TASK, decision_of, kind_of, task_of
 from tfxfer.serving.place import EXTRA, latest
 from tfxfer.tasks import CLASSIFY, Task
+from tfxfer.tasks.columns import Columns
 
 LOG = logging.getLogger(__name__)
 # So many images are decoded at once: enough for the cores of a server, and few enough that a batch
@@ -159,6 +160,7 @@ def open_export(folder: Path, trust: bool) -> Served:
             "predict with; expected tfxfer export RUN FOLDER."
         )
     classes = tuple(read_labels(folder / "assets" / "labels.txt"))
+    check_outputs(task, classes, folder / EXTRA / TASK)
     thresholds = folder / EXTRA / "doubt.npz"
     signature = signatures[task.OUTPUT]
     check_signature(folder, signature, len(classes), output=task.OUTPUT)
@@ -179,6 +181,19 @@ def open_export(folder: Path, trust: bool) -> Served:
         task=task,
         decision=decision_of(folder, len(classes)),
     )
+
+
+def check_outputs(task: Task, classes: Sequence[str], path: Path) -> None:
+    """Refuse a task of several columns that has another number of outputs than labels.txt.
+
+    Raises:
+        ServingError: names the file that says the task.
+    """
+    if isinstance(task, Columns) and sum(task.sizes) != len(classes):
+        raise ServingError(
+            f"{path} has the task {task.NAME!r}, with {sum(task.sizes)} outputs, but labels.txt "
+            f"has {len(classes)} names. Expected the files of one run. Run it again."
+        )
 
 
 @contextmanager
@@ -255,6 +270,7 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
     run = open_run(folder)
     classes, takes = tuple(run.classes()), run.takes()
     model = load_model(run.path("model.keras"), trust)
+    check_outputs(run.task(), classes, run.path("settings.json"))
     shapes = (model.input_shape, model.output_shape)
     if shapes != ((None, *takes.shape), (None, len(classes))):
         raise ServingError(
