@@ -576,7 +576,7 @@ def test_a_network_can_be_tuned_for_them(tinted, tiny_savedmodel, recipe, task, 
 @pytest.mark.long
 def test_a_head_can_be_trained_for_columns(tinted, tiny_savedmodel):
     model = tfxfer.Transfer(tiny_savedmodel, head="mlp", label=("dark", "red"))
-    model.fit(tinted / "photos.csv", epochs=60)
+    model.fit(tinted / "photos.csv", epochs=300)
     assert model.run.metrics()["test"]["mean score"] > 0.4
 
 
@@ -585,7 +585,7 @@ def test_a_head_can_be_trained_for_columns(tinted, tiny_savedmodel):
 def test_a_head_can_be_trained_for_them(tinted, tiny_savedmodel, task, score):
     labels = ("red", "light") if task == "regress" else ("warm", "dark")
     model = tfxfer.Transfer(tiny_savedmodel, head="mlp", task=task, label=labels)
-    model.fit(tinted / "photos.csv", epochs=60)
+    model.fit(tinted / "photos.csv", epochs=300)
     assert model.run.metrics()["test"][score] > 0.4
 
 

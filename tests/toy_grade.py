@@ -16,7 +16,7 @@ from tfxfer.tasks import classify
 
 NAME, SCORE, LOSS = "grade", "closeness", "mean distance"
 CLASSES, PERCENT, OUTPUT, NOUN = True, True, "probabilities", "class"
-START, PLAIN = "linear", "linear"
+START, PLAIN = "ridge", "linear"
 CONSTANT = "always the most frequent grade"
 SCORE_MEANS = "How close the answers are to the grades, from 0 to 1."
 HEADS: tuple[str, ...] = ("gaussian", "ridge")
