@@ -16,10 +16,10 @@ from tfxfer.tasks import classify
 
 NAME, SCORE, LOSS = "grade", "closeness", "mean distance"
 CLASSES, PERCENT, OUTPUT, NOUN = True, True, "probabilities", "class"
-START, PLAIN = "ridge", "linear"
+START, PLAIN = "linear", "linear"
 CONSTANT = "always the most frequent grade"
 SCORE_MEANS = "How close the answers are to the grades, from 0 to 1."
-HEADS: tuple[str, ...] = ("gaussian", "ridge")
+HEADS: tuple[str, ...] = ("gaussian", "linear", "ridge")
 TRIED: tuple[str, ...] = ("gaussian", "ridge")
 PICTURES: tuple[str, ...] = ()
 
