@@ -247,9 +247,8 @@ def _rows(
         lines = [line for i, line in enumerate(lines) if i not in set(bare)]
         rows = [row for i, row in enumerate(rows) if i not in set(bare)]
     if not labels and "label" not in columns:
-        said.append(
-            f"Read as labels: the columns {shown(own, 10)}. Name the right ones with --label."
-        )
+        what = "the column" if len(own) == 1 else "the columns"
+        said.append(f"Read as labels: {what} {shown(own, 10)}. If others are meant, use --label.")
     unused = _unused([name for name in columns if name not in own], rows)
     spelled = {name: header[columns.index(name)].strip() for name in own}
     return lines, rows, spelled, [*notes, *said, *unused]
