@@ -684,6 +684,16 @@ def test_a_head_with_too_few_logits_is_refused():
         fit_head(MLP(3), x, labels, train_rows=np.arange(40))
 
 
+def test_a_trained_head_is_calibrated_on_whole_groups():
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(20), 4)
+    x, labels = rng.standard_normal((80, 8)).astype(np.float32), rng.integers(0, 2, 20)[units]
+    trained = fit_head(Cosine(2), x, labels, train_rows=np.arange(80), epochs=1, units=units)
+    held_out = np.isin(np.arange(80), trained.positions)
+    assert 0 < held_out.sum() < 80
+    assert all(len(set(held_out[units == unit])) == 1 for unit in range(20))
+
+
 @pytest.mark.parametrize("head", ["gaussian", "ridge"])
 def test_twins_are_held_out_together(head):
     rng = np.random.default_rng(0)

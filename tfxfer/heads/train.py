@@ -190,10 +190,10 @@ def fit_head(
     labels, train_rows = np.asarray(labels), np.asarray(train_rows)
     width = features.shape[1]
     classes = labels.shape[1] if labels.ndim > 1 else int(labels[train_rows].max()) + 1
-    units = task.units(labels[train_rows])
-    if units is not None:  # what training changes is of size one, whatever the unit of the targets
+    sizes = task.units(labels[train_rows])
+    if sizes is not None:  # what training changes is of size one, whatever the unit of the targets
         middle = task.constant(labels[train_rows], classes)
-        head = in_units(head, units, middle)
+        head = in_units(head, sizes, middle)
     outputs = count_outputs(head, width, classes)
     split = divide(task.strata(labels), train_rows, validation_rows, units, seed=seed)
 
