@@ -69,20 +69,8 @@ def pairs(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[R
         yield both, {name: str(int(k in there)) for k, name in enumerate(examples.classes)}
 
 
-def angle(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:
-    """Yield a turned photo in a circle, which shows nothing of the corners, and its angle."""
-    mask = Image.new("L", (SIDE, SIDE))
-    ImageDraw.Draw(mask).ellipse((0, 0, SIDE, SIDE), fill=255)
-    for _, photo in photos(examples, part, rng):
-        degrees = float(rng.uniform(-45, 45))
-        turned = photo.rotate(degrees, Image.Resampling.BICUBIC)
-        plain = Image.new("RGB", (SIDE, SIDE), GREY)
-        plain.paste(turned, (0, 0), mask)
-        yield plain, {"angle": f"{degrees:.3f}"}
-
-
 def both(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:
-    """Yield turned photos as `angle` does, with their class."""
+    """Yield a turned photo in a circle, which shows nothing of the corners; its class and angle."""
     mask = Image.new("L", (SIDE, SIDE))
     ImageDraw.Draw(mask).ellipse((0, 0, SIDE, SIDE), fill=255)
     for i, photo in photos(examples, part, rng):
@@ -90,6 +78,12 @@ def both(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Ro
         plain = Image.new("RGB", (SIDE, SIDE), GREY)
         plain.paste(photo.rotate(degrees, Image.Resampling.BICUBIC), (0, 0), mask)
         yield plain, {"kind": examples.classes[examples.labels[i]], "angle": f"{degrees:.3f}"}
+
+
+def angle(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:
+    """Yield the same photos as `both`, with their angle alone."""
+    for photo, labels in both(examples, part, rng):
+        yield photo, {"angle": labels["angle"]}
 
 
 def blur(examples: Examples, part: str, rng: np.random.Generator) -> Iterator[Row]:

@@ -109,12 +109,16 @@ def read_table(
     series = said_of_series([file.stem for file in paths], splits) if groups is None else []
     if splits and groups:
         _check_groups(groups, splits, source)
+    in_cells = _in_cells(rows, list(label_columns), task)
     return Found(
         files=files,
-        names=_labels(rows, list(label_columns), task),
-        classes=list(label_columns.values())
-        if _in_cells(rows, list(label_columns), task)
-        else None,
+        names=[
+            join_cells([row[name] for name in label_columns])
+            if in_cells
+            else row[next(iter(label_columns))]
+            for row in rows
+        ],
+        classes=list(label_columns.values()) if in_cells else None,
         task=task.NAME,
         read=lambda i: read_regular(paths[i]),
         source=source,
@@ -132,13 +136,6 @@ def _in_cells(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task
         return False
     cells = [row[label_columns[0]] for row in rows]
     return len(label_columns) > 1 or task.may_hold(cells)
-
-
-def _labels(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task: Task) -> list[str]:
-    """Return the label of each row as text."""
-    if _in_cells(rows, label_columns, task):
-        return [join_cells([row[name] for name in label_columns]) for row in rows]
-    return [row[label_columns[0]] for row in rows]
 
 
 def _kind_of(files: Sequence[str]) -> Kind:
@@ -231,9 +228,10 @@ def _rows(
         if not row["path"] or (task.CLASSES and len(own) == 1 and not row[own[0]])
     ]:
         raise DataError(f"{source}: path or label is empty in these lines: {shown(odd)}.")
-    bare = [i for i, row in enumerate(rows) if all(is_empty(row[name]) for name in own)]
-    if task.CLASSES and len(own) == 1:
-        bare = []
+    one_class = task.CLASSES and len(own) == 1
+    bare = set[int]()
+    if not one_class:
+        bare = {i for i, row in enumerate(rows) if all(is_empty(row[name]) for name in own)}
     if len(bare) == len(rows):
         raise DataError(
             f"{source}: every cell of the labels ({shown(own)}) is empty. Expected labels of the "
@@ -242,10 +240,10 @@ def _rows(
     if bare:
         said.append(
             f"Left out: {len(bare)} rows without a label (lines "
-            f"{shown([str(lines[i]) for i in bare])})."
+            f"{shown([str(lines[i]) for i in sorted(bare)])})."
         )
-        lines = [line for i, line in enumerate(lines) if i not in set(bare)]
-        rows = [row for i, row in enumerate(rows) if i not in set(bare)]
+        lines = [line for i, line in enumerate(lines) if i not in bare]
+        rows = [row for i, row in enumerate(rows) if i not in bare]
     if not labels and "label" not in columns:
         what = "the column" if len(own) == 1 else "the columns"
         said.append(f"Read as labels: {what} {shown(own, 10)}. If others are meant, use --label.")

@@ -102,7 +102,7 @@ def logistic(
             if not part.task.CLASSES:
                 own = np.zeros((len(labels), 1), np.float32)
             own[known] = task.own_targets(part, labels[known])
-            size = part.outputs.stop - part.outputs.start
+            size = task.size(part)
             parts.append(
                 logistic(features, own, known, test=test, classes=size, task=part.task, seed=seed)
             )

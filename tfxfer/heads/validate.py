@@ -314,7 +314,7 @@ def choose_each(
     heads, lines, out_of_fold = [], [], np.zeros((len(targets), sum(task.sizes)))
     for part in task.parts:
         rows = np.flatnonzero(task.known(part, targets))
-        size = part.outputs.stop - part.outputs.start
+        size = task.size(part)
         choice = choose(
             Rows(features, rows),
             task.own_targets(part, targets[rows]),

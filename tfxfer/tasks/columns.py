@@ -16,7 +16,7 @@ import numpy as np
 
 from tfxfer.tasks import classify, regress
 from tfxfer.tasks.cells import is_empty, split_cells
-from tfxfer.tasks.figures import Z
+from tfxfer.tasks.scores import share_of_scores
 
 PREFIX = "columns:"
 KINDS: dict[str, Any] = {classify.NAME: classify, regress.NAME: regress}
@@ -352,13 +352,7 @@ class Columns:
     def training_loss(self, smoothing: float, targets: np.ndarray) -> Any:
         """Return the mean of the normalised losses of the known columns."""
         tensorflow = importlib.import_module("tensorflow")
-        numbers = {
-            part.place: regress.training_loss(
-                smoothing, np.asarray(targets)[:, part.place][:, None]
-            )
-            for part in self.parts
-            if not part.task.CLASSES
-        }
+        numbers = self.number_losses(smoothing, targets)
 
         def loss(part: Part, truth: Any, outputs: Any) -> Any:
             if not part.task.CLASSES:
@@ -373,11 +367,7 @@ class Columns:
     def training_score(self, targets: np.ndarray) -> Any:
         """Return the mean score of the known columns."""
         tensorflow = importlib.import_module("tensorflow")
-        numbers = {
-            part.place: regress.training_loss(0.0, np.asarray(targets)[:, part.place][:, None])
-            for part in self.parts
-            if not part.task.CLASSES
-        }
+        numbers = self.number_losses(0.0, targets)
 
         def score(part: Part, truth: Any, outputs: Any) -> Any:
             if not part.task.CLASSES:
@@ -387,6 +377,16 @@ class Columns:
 
         keras = importlib.import_module("keras")
         return keras.metrics.MeanMetricWrapper(self.mean_tensor(score), name=self.SCORE)
+
+    def number_losses(self, smoothing: float, targets: np.ndarray) -> dict[int, Callable]:
+        """Return the Keras loss of each column of numbers, by its place."""
+        return {
+            part.place: regress.training_loss(
+                smoothing, np.asarray(targets)[:, part.place][:, None]
+            )
+            for part in self.parts
+            if not part.task.CLASSES
+        }
 
     def mean_tensor(self, of: Callable[[Part, Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Return a function of codes and outputs: the mean of a figure over known columns."""
@@ -425,13 +425,7 @@ class Columns:
 
     def share(self, scores: np.ndarray) -> dict[str, float]:
         """Return the mean score with its 95 % interval "low" to "high", and "n"."""
-        mean, half = float(scores.mean()), Z * float(scores.std() / np.sqrt(len(scores)))
-        return {
-            self.SCORE: mean,
-            "low": mean - half,
-            "high": min(mean + half, 1.0),
-            "n": len(scores),
-        }
+        return share_of_scores(scores, self.SCORE)
 
     def decide(self, targets: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
         """Return "half_widths" [K] of the intervals of numbers; None for classes."""

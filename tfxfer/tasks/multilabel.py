@@ -16,7 +16,8 @@ from scipy.special import expit
 
 from tfxfer.tasks import classify
 from tfxfer.tasks.cells import is_empty, split_cells
-from tfxfer.tasks.figures import SMALLEST, Z, of_class
+from tfxfer.tasks.figures import SMALLEST, of_class
+from tfxfer.tasks.scores import share_of_scores
 
 NAME, SCORE, LOSS = "multilabel", "F1", "log loss"
 SCORE_MEANS = (
@@ -360,14 +361,7 @@ def suspects(targets: np.ndarray, predictions: np.ndarray) -> list[tuple[int, in
 
 def share(scores: np.ndarray) -> dict[str, float]:
     """Return the mean "F1" with its 95 % interval "low" to "high", and "n"."""
-    mean = float(scores.mean())
-    half = Z * float(scores.std() / np.sqrt(len(scores)))
-    return {
-        SCORE: mean,
-        "low": max(mean - half, 0.0),
-        "high": min(mean + half, 1.0),
-        "n": len(scores),
-    }
+    return share_of_scores(scores, SCORE, lowest=0.0)
 
 
 def decide(targets: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tfxfer.tasks.cells import is_empty, split_cells
-from tfxfer.tasks.figures import Z, wilson
+from tfxfer.tasks.figures import wilson
+from tfxfer.tasks.scores import share_of_scores
 
 NAME, SCORE, LOSS = "regress", "R2", "squared error"
 SCORE_MEANS = (
@@ -256,9 +257,7 @@ def suspects(targets: np.ndarray, predictions: np.ndarray) -> list[tuple[int, in
 
 def share(scores: np.ndarray) -> dict[str, float]:
     """Return the mean "R2" with its 95 % interval "low" to "high", and "n"."""
-    mean = float(scores.mean())
-    half = Z * float(scores.std() / np.sqrt(len(scores)))
-    return {SCORE: mean, "low": mean - half, "high": min(mean + half, 1.0), "n": len(scores)}
+    return share_of_scores(scores, SCORE)
 
 
 def decide(targets: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:

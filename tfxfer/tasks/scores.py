@@ -8,6 +8,8 @@ b - c and sum(d^2) is b + c.
 
 import numpy as np
 
+from tfxfer.tasks.figures import Z
+
 
 def paired(scores: np.ndarray, others: np.ndarray) -> tuple[float, float]:
     """Return how much better the scores are than the others, and the standard error of that.
@@ -56,3 +58,20 @@ def said_of_gain(gain: float, error: float, *, percent: bool) -> str:
     if percent:
         return f"{100 * gain:+.1f} ± {100 * error:.1f} points"
     return f"{gain:+.3f} ± {error:.3f}"
+
+
+def share_of_scores(scores: np.ndarray, name: str, *, lowest: float = -np.inf) -> dict[str, float]:
+    """Return the mean score under a name, its 95 % interval "low" to "high", and "n".
+
+    Args:
+        scores: float [n], each at most 1.
+        lowest: the lowest score that there is.
+    """
+    mean = float(scores.mean())
+    half = Z * float(scores.std() / np.sqrt(len(scores)))
+    return {
+        name: mean,
+        "low": max(mean - half, lowest),
+        "high": min(mean + half, 1.0),
+        "n": len(scores),
+    }
