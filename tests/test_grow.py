@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from savedmodels import save_reusable, tiny_network
 
 import tfxfer
-from tfxfer import heads, serving
+from tfxfer import heads, report, serving
 from tfxfer.cli import main
 from tfxfer.data.union import add_examples, load_more
 from tfxfer.errors import DataError, RunError
@@ -299,6 +299,26 @@ def test_with_the_old_photos_it_is_calibrated_on_all_and_judged_on_both_test_par
     np.testing.assert_allclose(logits, expected.fitted.logits(features), atol=1e-5)
     assert json.loads((grown / "metrics.json").read_text())["test"]["n"] == 20 + 6
     assert (grown / "doubt.npz").is_file()
+
+
+def test_a_run_is_compared_with_the_one_that_it_grew_to(grown_with_old):
+    folder, grown = grown_with_old
+    header, first, second, common = report.compare_runs([folder, grown])
+    metrics = [json.loads((one / "metrics.json").read_text()) for one in (folder, grown)]
+    assert first[header.index("accuracy")] == f"{metrics[0]['test']['accuracy']:.3f}"
+    assert "20 test images" in common[0] and "inverse" in common[0]
+    arrays = read_arrays(grown / "probabilities.npz")
+    old = (arrays["splits"] == "test") & (arrays["labels"] < 2)
+    right = (arrays["probabilities"].argmax(1) == arrays["labels"])[old]
+    assert second[header.index("accuracy")] == f"{right.mean():.3f}"
+
+
+def test_training_photos_of_a_run_that_grew_from_sums_are_recognised(grown_alone, make_run, caplog):
+    _, grown, _ = grown_alone
+    _, photos = make_run("gaussian", mirror="no")
+    with caplog.at_level("INFO", "tfxfer"):
+        serving.judge(grown, photos / "train")
+    assert "trained on 40 of these 40" in caplog.text
 
 
 @pytest.mark.parametrize("head", ["linear", "auto"])

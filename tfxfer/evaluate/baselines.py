@@ -11,7 +11,6 @@ from tfxfer.heads import linear
 from tfxfer.heads.fitted import Array
 from tfxfer.heads.several import fit_several
 from tfxfer.tasks import CLASSIFY, Task, paired, said_of_gain
-from tfxfer.tasks.columns import Columns
 
 # A baseline is fitted on at most so many examples: with more, it would take longer than the model
 # that it is compared with.
@@ -94,19 +93,22 @@ def logistic(
 
     A class without training examples gets a probability of almost zero.
     """
-    if isinstance(task, Columns):
-        parts = []
-        for part in task.parts:
-            known = train[task.known(part, labels[train])]
-            own = np.zeros(len(labels), np.int32)
-            if not part.task.CLASSES:
-                own = np.zeros((len(labels), 1), np.float32)
-            own[known] = task.own_targets(part, labels[known])
-            size = task.size(part)
-            parts.append(
-                logistic(features, own, known, test=test, classes=size, task=part.task, seed=seed)
-            )
-        return np.concatenate(parts, 1)
+    if task.parts:
+        return np.concatenate(
+            [
+                logistic(
+                    features,
+                    part.own(np.nan_to_num(labels)),
+                    train[part.known(labels[train])],
+                    test=test,
+                    classes=part.size,
+                    task=part.task,
+                    seed=seed,
+                )
+                for part in task.parts
+            ],
+            1,
+        )
     if not task.CLASSES:
         return plain_outputs(features, labels, train, test=test, outputs=classes, task=task)
     present, known = np.unique(labels[train], return_inverse=True)

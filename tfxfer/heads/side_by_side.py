@@ -11,7 +11,7 @@ from tfxfer.heads.fitted import Array, Fitted
 from tfxfer.heads.layers import TakeColumns
 from tfxfer.heads.logistic import linear
 from tfxfer.heads.several import join_outputs
-from tfxfer.tasks.columns import Columns
+from tfxfer.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class SideBySide:
         return self
 
 
-def fit_start(task: Columns, features: Array, targets: np.ndarray, *, seed: int) -> Fitted:
+def fit_start(task: Task, features: Array, targets: np.ndarray, *, seed: int) -> Fitted:
     """Fit one head on the network's own output, from which a training starts.
 
     Classes get logistic regression, numbers ridge; features are scaled to length one for both, so
@@ -106,19 +106,17 @@ def fit_start(task: Columns, features: Array, targets: np.ndarray, *, seed: int)
     widths = (features.shape[1],)
     parts: list[tuple[np.ndarray, Fitted]] = []
     for part in task.parts:
-        rows = np.flatnonzero(task.known(part, targets))
+        rows = np.flatnonzero(part.known(targets))
         places = np.arange(part.outputs.start, part.outputs.stop)
-        column = np.asarray(targets)[:, part.place]
+        own = part.own(np.nan_to_num(targets))
         if part.task.CLASSES:
-            labels = np.nan_to_num(column).astype(np.int64)
-            present, own = np.unique(labels[rows], return_inverse=True)
-            numbers = np.zeros(len(labels), np.int64)
-            numbers[rows] = own
+            present, known = np.unique(own[rows], return_inverse=True)
+            numbers = np.zeros(len(own), np.int64)
+            numbers[rows] = known
             fitted = linear(
                 features, numbers, len(present), widths, rows=rows, normalise="l2", seed=seed
             ).expanded(present, len(places))
         else:
-            codes = np.asarray(column, np.float64)[:, None]
-            fitted = least_squares(features, codes, widths, rows=rows)
+            fitted = least_squares(features, own.astype(np.float64), widths, rows=rows)
         parts.append((places, fitted))
-    return join_outputs(parts, sum(task.sizes))
+    return join_outputs(parts, sum(part.size for part in task.parts))

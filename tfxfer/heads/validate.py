@@ -32,7 +32,6 @@ from tfxfer.heads.several import fit_several, held_out_outputs
 from tfxfer.heads.side_by_side import Rows, SideBySide
 from tfxfer.heads.sums import solve_gaussian, subtract_examples, sum_up
 from tfxfer.tasks import CLASSIFY, Task, calibrated, calibrated_loss, paired
-from tfxfer.tasks.columns import Columns
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
 FEWEST = 4  # examples that must be held out, or nothing is tried
@@ -223,7 +222,7 @@ def choose(
         ValueError: an unknown head; fewer than two classes among `labels`; widths that don't add up
             to F.
     """
-    if isinstance(task, Columns):
+    if task.parts:
         return choose_each(
             features, labels, tap_widths, head=head, task=task, units=units, seed=seed
         )
@@ -300,7 +299,7 @@ def choose_each(
     tap_widths: Sequence[int],
     *,
     head: str,
-    task: Columns,
+    task: Task,
     units: np.ndarray | None,
     seed: int,
 ) -> Choice:
@@ -311,14 +310,17 @@ def choose_each(
         Other Args are those of `choose`.
     """
     targets = np.asarray(targets)
-    heads, lines, out_of_fold = [], [], np.zeros((len(targets), sum(task.sizes)))
+    heads, lines, out_of_fold = (
+        [],
+        [],
+        np.zeros((len(targets), sum(part.size for part in task.parts))),
+    )
     for part in task.parts:
-        rows = np.flatnonzero(task.known(part, targets))
-        size = task.size(part)
+        rows = np.flatnonzero(part.known(targets))
         choice = choose(
             Rows(features, rows),
-            task.own_targets(part, targets[rows]),
-            size,
+            part.own(targets[rows]),
+            part.size,
             tap_widths,
             head=head if head in part.task.HEADS else "auto",
             task=part.task,
@@ -328,7 +330,7 @@ def choose_each(
         assert not isinstance(choice.fitted, SideBySide)
         heads.append(choice.fitted)
         out_of_fold[rows, part.outputs] = choice.out_of_fold
-        lines += [f"column {part.place + 1} of {len(task.kinds)}", *choice.lines]
+        lines += [f"column {part.place + 1} of {len(task.parts)}", *choice.lines]
     return Choice(
         fitted=SideBySide(tuple(heads)),
         out_of_fold=out_of_fold,

@@ -11,7 +11,6 @@ from tfxfer.errors import RunError
 from tfxfer.run import Finished, open_run
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.tasks import smoothed_difference
-from tfxfer.tasks.columns import Columns
 from tfxfer.tasks.figures import Z
 
 
@@ -19,30 +18,52 @@ from tfxfer.tasks.figures import Z
 class Judged:
     """A run with its answers on its test examples.
 
-    Args:
-        classes: names of the classes, in the order of the probabilities.
-        answers: hash of a file (its name if the run holds no hashes) -> (its label as text, its
-            target, probabilities).
+    classes: names of the outputs, in the order of the predictions.
+    keys: the hash of each example's file; its name if the run holds no hashes.
+    targets: [n, ...].
+    predictions: float64 [n, K].
     """
 
     run: Finished
     classes: tuple[str, ...]
-    answers: dict[str, tuple[str, np.ndarray, np.ndarray]]
+    keys: list[str]
+    targets: np.ndarray
+    predictions: np.ndarray
+
+    def labels(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the label of each example by its key, as a run with these outputs writes it."""
+        task = self.run.task()
+        texts = task.texts(self.targets, self.classes)
+        if set(names) == set(self.classes):
+            texts = task.texts(task.encode_known(texts, self.classes, names), names)
+        return dict(zip(self.keys, texts, strict=True))
+
+    def take(self, keys: Sequence[str]) -> "Judged":
+        """Return the answers on some of the examples."""
+        places = {key: i for i, key in enumerate(self.keys)}
+        rows = np.array([places[key] for key in keys], np.int64)
+        return replace(
+            self,
+            keys=list(keys),
+            targets=self.targets[rows],
+            predictions=self.predictions[rows],
+        )
 
 
 def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     """Compare the figures of runs on the test images that all of them have.
 
     How much better a run is than the first one is the difference of their scores in points,
-    with its paired 95 % interval (see `smoothed_difference`).
+    with its paired 95 % interval (see `smoothed_difference`). A run may know further classes, as
+    one does that was grown from another.
 
     Returns:
         the rows of a table, a header first.
 
     Raises:
-        RunError: there are fewer than two runs, one of them is not finished, their classes
-            or kinds of answer differ,
-            or they have no test image in common.
+        RunError: there are fewer than two runs, one of them is not finished, each of two has
+            classes that the other lacks, their kinds of answer differ, or they have no test image
+            in common.
     """
     if len(folders) < 2:
         raise RunError(f"{len(folders)} run to compare; expected at least two.")
@@ -54,42 +75,32 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
                 f"{other.run.folder} has another kind of answer than {first.run.folder}: "
                 f"{other.run.task().NAME} and {first.run.task().NAME}."
             )
-        if set(other.classes) != set(first.classes):
-            odd = sorted(set(other.classes) ^ set(first.classes))
+        odd = sorted(set(other.classes) ^ set(first.classes))
+        more = first.run.task().CLASSES and (
+            set(other.classes) <= set(first.classes) or set(first.classes) <= set(other.classes)
+        )
+        if odd and not more:
             raise RunError(
                 f"{other.run.folder} has other classes than {first.run.folder}: "
                 f"{', '.join(odd[:5])}. Compare runs on the same data."
             )
-    if not first.run.task().CLASSES and not isinstance(first.run.task(), Columns):
-        runs = [with_targets_of(first, one) for one in runs]
+    labels = [one.labels(first.classes) for one in runs]
     common = [
-        file
-        for file in first.answers
-        if all(
-            file in other.answers and other.answers[file][0] == first.answers[file][0]
-            for other in runs
-        )
+        key
+        for key, label in labels[0].items()
+        if all(key in other and other[key] == label for other in labels)
     ]
     if not common:
         raise RunError(
             f"{first.run.folder} and the others have no test image in common. "
             "Compare runs on the same data, split by the same --seed."
         )
-    labels = np.array([first.answers[file][1] for file in common])
     task = first.run.task()
     rows: list[tuple[str, ...]] = []
     before = np.zeros(0)
-    for i, one in enumerate(runs):
-        columns = [one.classes.index(name) for name in first.classes]
-        probabilities = np.stack([one.answers[file][2][columns] for file in common]).astype(
-            np.float64
-        )
-        decision = {
-            name: [value[i] for i in columns] if isinstance(value, list) else value
-            for name, value in one.run.decision().items()
-        }
-        figures = task.figures(labels, probabilities, first.classes, decision)
-        scores = task.prediction_scores(probabilities, labels)
+    for i, one in enumerate(run.take(common) for run in runs):
+        figures = task.figures(one.targets, one.predictions, one.classes, one.run.decision())
+        scores = task.prediction_scores(one.predictions, one.targets)
         before = before if i else scores
         gain, error = smoothed_difference(scores, before)
         # From the scores as they are printed, so that a reader who subtracts gets the same.
@@ -118,29 +129,26 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     return [*rows, (said, *[""] * (len(rows[0]) - 1))]
 
 
-def with_targets_of(first: Judged, one: Judged) -> Judged:
-    """Return a run with its targets in the order of the outputs of the first run."""
-    columns = [one.classes.index(name) for name in first.classes]
-    task = one.run.task()
-    answers = {
-        file: (task.said_of_target(target[columns], first.classes), target[columns], predictions)
-        for file, (_, target, predictions) in one.answers.items()
-    }
-    return replace(one, answers=answers)
-
-
 def said_of_data(runs: Sequence[Judged], common: int) -> str:
-    """A note if not all runs have the same photos; "" if they have."""
+    """A note if not all runs have the same photos and classes; "" if they have."""
     said = ""
-    if any(len(one.answers) > common for one in runs):
-        said = f" that all runs have (of {' and '.join(f'{len(one.answers):,}' for one in runs)})"
+    if any(len(one.keys) > common for one in runs):
+        said = f" that all runs have (of {' and '.join(f'{len(one.keys):,}' for one in runs)})"
     prints = [one.run.settings().get("data_fingerprint", {}).get("value") for one in runs]
     if len(set(prints)) > 1:
         said += ", of runs on different data: their training photos differ, too"
+    known: list[set[str]] = [set(one.classes) for one in runs]
+    if more := sorted(known[0].union(*known) - known[0].intersection(*known)):
+        said += f"; not all runs know {', '.join(more[:5])}{' and more' * (len(more) > 5)}"
     return said
 
 
 def judged(folder: str | os.PathLike) -> Judged:
+    """Return a finished run with what it has answered on its test examples.
+
+    Raises:
+        RunError: the run is not finished, or its files don't belong together.
+    """
     run = open_run(Path(folder))
     path, classes = run.path("probabilities.npz"), tuple(run.classes())
     try:
@@ -148,22 +156,14 @@ def judged(folder: str | os.PathLike) -> Judged:
         mine = arrays["splits"] == "test"
         # By content, where the run has noted it: other data may have files of the same names.
         keys = arrays["digests" if "digests" in arrays else "files"][mine].tolist()
-        labels, probabilities = arrays["labels"][mine], arrays["probabilities"][mine]
-        task = run.task()
-        outputs = len(task.kinds) if isinstance(task, Columns) else len(classes)
-        fits = labels.dtype.kind == "f" and labels.shape == (len(probabilities), outputs)
-        if task.CLASSES:
-            fits = labels.dtype.kind in "iu" and labels.ndim == 1
-            fits = fits and not ((labels < 0) | (labels >= len(classes))).any()
+        targets, predictions = arrays["labels"][mine], arrays["probabilities"][mine]
         if (
-            not fits
-            or probabilities.dtype.kind != "f"
-            or probabilities.shape != (len(labels), len(classes))
-            or not np.isfinite(probabilities).all()
+            not run.task().holds(targets, len(classes))
+            or predictions.dtype.kind != "f"
+            or predictions.shape != (len(targets), len(classes))
+            or not np.isfinite(predictions).all()
         ):
-            raise ValueError(f"expected probabilities of the {len(classes)} classes in labels.txt")
-        texts = [task.said_of_target(label, classes) for label in labels]
-        answers = zip(texts, labels, probabilities, strict=True)
-        return Judged(run, classes, dict(zip(keys, answers, strict=True)))
+            raise ValueError(f"expected predictions of the {len(classes)} names in labels.txt")
+        return Judged(run, classes, keys, targets, predictions.astype(np.float64))
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise RunError(f"{path} can't be read: {error}. Run it again.") from error

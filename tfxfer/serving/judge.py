@@ -14,16 +14,15 @@ from tfxfer.data import Examples, Found, find_source, load, no_source, with_plai
 from tfxfer.data.duplicates import find_firsts
 from tfxfer.data.examples import IN_MEMORY
 from tfxfer.data.union import add_examples, load_more
-from tfxfer.errors import DataError, ImageError
+from tfxfer.errors import DataError, ImageError, RunError
 from tfxfer.features import Progress
+from tfxfer.heads import growable
 from tfxfer.run import Finished, open_run, same
 from tfxfer.safety.arrays import read_arrays
-from tfxfer.serving.answers import SHOWN, answers, list_files, say_damage
+from tfxfer.serving.answers import answers, list_files, say_damage
 from tfxfer.serving.model import Served, open_model
 from tfxfer.serving.predict import Answer, Prediction
 from tfxfer.tasks import Task
-from tfxfer.tasks.cells import join_cells, texts_of
-from tfxfer.tasks.columns import Columns
 
 LOG = logging.getLogger(__name__)
 CLASSES = 40  # in a table; of more classes, it lists those that are recognised worst
@@ -239,45 +238,28 @@ def targets_of(labelled: Found, chosen: Sequence[int], model: Served) -> np.ndar
     """
     if model.task.CLASSES:
         labelled, _ = with_plain_names(labelled)
-        check_known({labelled.names[i] for i in chosen}, labelled.source, model)
-        return np.array([model.classes.index(labelled.names[i]) for i in chosen])
     texts = [labelled.names[i] for i in chosen]
-    columns = isinstance(model.task, Columns)  # whose targets are not one for each output
     order = labelled.classes if labelled.classes is not None else model.classes
     try:
-        targets, names = model.task.encode(texts, model.classes if columns else order)
+        return model.task.encode_known(texts, order, model.classes)
     except ValueError as error:
         raise DataError(f"{labelled.source} {error}.") from error
-    if columns:
-        return targets
-    check_known(set(names), labelled.source, model)
-    result = np.full((len(targets), len(model.classes)), np.nan, np.float32)
-    result[:, [model.classes.index(name) for name in names]] = targets
-    return result
-
-
-def check_known(names: set[str], source: str, model: Served) -> None:
-    """Refuse labels that the model does not know.
-
-    Raises:
-        DataError: lists them, and those that it knows.
-    """
-    if unknown := sorted(names - set(model.classes)):
-        what = "classes" if model.task.CLASSES else f"{model.task.NOUN}s"
-        raise DataError(
-            f"{source} has {what} that the model doesn't know: "
-            f"{', '.join(map(repr, unknown[:SHOWN]))}. "
-            f"It knows: {', '.join(map(repr, model.classes[:SHOWN]))}."
-        )
 
 
 def find_trained_on(run: Finished) -> set[str]:
-    """Return the hashes of a run's training photos, as far as the run recorded them."""
+    """Return the hashes of a run's training photos, as far as the run recorded them.
+
+    A run that was grown without its old photos lists these in statistics.npz only.
+    """
+    known: set[str] = set()
     try:
         arrays = read_arrays(run.path("probabilities.npz"))
-        return set(arrays["digests"][arrays["splits"] == "train"].tolist())
-    except (OSError, ValueError, KeyError):
-        return set()  # the file is needed for nothing else here
+        known |= set(arrays["digests"][arrays["splits"] == "train"].tolist())
+        kept = run.path("statistics.npz")
+        known |= set(growable.load(kept).digests if kept.is_file() else ())
+    except (OSError, ValueError, KeyError, RunError):
+        return known  # the files are needed for nothing else here
+    return known
 
 
 def load_labelled(
@@ -295,13 +277,10 @@ def load_labelled(
     ):
         source = load_own_examples(run, data_dir)
     if isinstance(source, Examples):
-        by_class = source.task.CLASSES
         return Found(
             files=source.files,
-            names=[source.classes[i] for i in source.labels]
-            if by_class
-            else texts_of_targets(source),
-            classes=None if by_class else source.classes,
+            names=source.task.texts(source.labels, source.classes),
+            classes=None if source.task.CLASSES else source.classes,
             read=source.read,
             source=source.source,
             splits=source.splits,
@@ -312,23 +291,6 @@ def load_labelled(
     if labelled is None:
         raise no_source(source)
     return labelled
-
-
-def texts_of_targets(examples: Examples) -> list[str]:
-    """Return a text of cells for each example whose targets are no classes, as a table has it."""
-    task = examples.task
-    if not isinstance(task, Columns):
-        return texts_of(examples.labels)
-    rows = []
-    for target in examples.labels.tolist():
-        cells = []
-        for part, value in zip(task.parts, target, strict=True):
-            text = "" if value != value else repr(value)
-            if text and part.task.CLASSES:
-                text = task.own_names(part, examples.classes)[int(value)]
-            cells.append(text)
-        rows.append(join_cells(cells))
-    return rows
 
 
 def load_own_examples(

@@ -27,7 +27,6 @@ from tfxfer.run import open_run, read_labels
 from tfxfer.serving.kind import TASK, decision_of, kind_of, task_of
 from tfxfer.serving.place import EXTRA, latest
 from tfxfer.tasks import CLASSIFY, Task
-from tfxfer.tasks.columns import Columns
 
 LOG = logging.getLogger(__name__)
 # So many images are decoded at once: enough for the cores of a server, and few enough that a batch
@@ -184,15 +183,15 @@ def open_export(folder: Path, trust: bool) -> Served:
 
 
 def check_outputs(task: Task, classes: Sequence[str], path: Path) -> None:
-    """Refuse a task of several columns that has another number of outputs than labels.txt.
+    """Refuse a task that can't have as many outputs as labels.txt has names.
 
     Raises:
         ServingError: names the file that says the task.
     """
-    if isinstance(task, Columns) and sum(task.sizes) != len(classes):
+    if not task.has(len(classes)):
         raise ServingError(
-            f"{path} has the task {task.NAME!r}, with {sum(task.sizes)} outputs, but labels.txt "
-            f"has {len(classes)} names. Expected the files of one run. Run it again."
+            f"{path} has the task {task.NAME!r}, but labels.txt has {len(classes)} names. Expected "
+            "the files of one run. Run it again."
         )
 
 

@@ -155,7 +155,8 @@ def open_for_predictions(
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(
             f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: "
-            "no example was held out when it was fitted."
+            "no example was held out when it was fitted, or it was grown without its old photos. "
+            "Run it again on all photos, two or more of each class."
         )
     if unknown and "unknown" not in model.says:
         raise ServingError(

@@ -5,7 +5,9 @@ classify    one class of several: labels, probabilities, losses, scores and figu
 multilabel  several labels, each of which is there or not
 regress     a number, or several
 columns     several columns, each a class or a number
+part        a part of an answer that has a head of its own, such as one column
 cells       labels that stand in several columns, as one text for each example
+known       labels of new data for a model whose outputs are known
 figures     the figures of `classify`, with their intervals
 suspects    examples of `classify` whose label looks wrong
 sets        prediction sets: several classes, with the promise that the right one is among them

@@ -12,6 +12,8 @@ import numpy as np
 from scipy.special import softmax
 
 from tfxfer.tasks import figures as class_figures
+from tfxfer.tasks.known import check_known
+from tfxfer.tasks.part import Part
 from tfxfer.tasks.suspects import find_suspects
 
 NAME, SCORE, LOSS = "classify", "accuracy", "log loss"
@@ -32,6 +34,7 @@ FURTHER = (
     ),
 )
 PICTURES: tuple[str, ...] = ("confusion", "calibration")
+parts: tuple[Part, ...] = ()
 
 share = class_figures.share
 suspects = find_suspects
@@ -45,6 +48,33 @@ def encode(
     classes = sorted(used) if order is None else [name for name in order if name in used]
     number = {name: i for i, name in enumerate(classes)}
     return np.array([number[name] for name in labels], np.int32), tuple(classes)
+
+
+def encode_known(labels: Sequence[str], order: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Return the index of each label among the classes `names`, int32 [n].
+
+    Raises:
+        ValueError: a label is none of them.
+    """
+    check_known(set(labels), names, "classes")
+    number = {name: i for i, name in enumerate(names)}
+    return np.array([number[name] for name in labels], np.int32)
+
+
+def texts(targets: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return the class of each example."""
+    return [names[i] for i in targets]
+
+
+def holds(targets: np.ndarray, outputs: int) -> bool:
+    """Whether an array has indices of that many classes."""
+    fits = targets.dtype.kind in "iu" and targets.ndim == 1
+    return fits and not ((targets < 0) | (targets >= outputs)).any()
+
+
+def has(outputs: int) -> bool:
+    """Whether there can be that many classes."""
+    return outputs > 0
 
 
 def present(targets: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,12 +10,13 @@ import functools
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tfxfer.tasks import classify, regress
-from tfxfer.tasks.cells import is_empty, split_cells
+from tfxfer.tasks.cells import is_empty, join_cells, split_cells
+from tfxfer.tasks.part import Part
 from tfxfer.tasks.scores import share_of_scores
 
 PREFIX = "columns:"
@@ -24,19 +25,6 @@ BETWEEN = ": "  # between the name of a column and that of a class
 MOST_CLASSES = 20  # a column of more different whole numbers holds numbers, and no classes
 ONE = rf"(?:{'|'.join(KINDS)})(?:\*\d{{1,6}})?"
 WRITTEN = re.compile(rf"{PREFIX}({ONE}(?:,{ONE})*)")
-
-
-class Part(NamedTuple):
-    """One column.
-
-    task: `classify` or `regress`.
-    place: its number among the columns.
-    outputs: which outputs are its own.
-    """
-
-    task: Any
-    place: int
-    outputs: slice
 
 
 def kind_of(cells: Sequence[str]) -> str:
@@ -69,6 +57,13 @@ def read_name(name: str) -> "Columns":
     words = [word.split("*") for word in match[1].split(",")]
     sizes = tuple(int(word[1]) if len(word) > 1 else 0 for word in words)
     return Columns(name, tuple(word[0] for word in words), sizes)
+
+
+def cell_of(value: float, classes: Sequence[str] | None) -> str:
+    """Return a target as it stands in a table; "" where it is not known."""
+    if value != value:
+        return ""
+    return repr(value) if classes is None else classes[int(value)]
 
 
 class Columns:
@@ -116,15 +111,6 @@ class Columns:
         """Return the names of a column's classes, or of its number."""
         own = list(names[part.outputs])
         return [name.rpartition(BETWEEN)[2] for name in own] if part.task.CLASSES else own
-
-    def own_targets(self, part: Part, targets: np.ndarray) -> np.ndarray:
-        """Return the targets of a column that are all known, as its own task takes them."""
-        column = np.asarray(targets)[:, part.place]
-        return column.astype(np.int32) if part.task.CLASSES else column[:, None]
-
-    def known(self, part: Part, targets: np.ndarray) -> np.ndarray:
-        """Return which examples have a target of a column, bool [n]."""
-        return ~np.isnan(np.asarray(targets, np.float64)[:, part.place])
 
     def named(self, names: Sequence[str]) -> str:
         """Return the name of the task, with the number of outputs of each column."""
@@ -183,6 +169,38 @@ class Columns:
             names += [f"{column}{BETWEEN}{name}" for name in numbers]
         return targets, tuple(names)
 
+    def encode_known(
+        self, labels: Sequence[str], order: Sequence[str], names: Sequence[str]
+    ) -> np.ndarray:
+        """Return float32 [n, J] for the outputs `names`.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        return self.encode(labels, names)[0]
+
+    def texts(self, targets: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return the cells of each example."""
+        own = [self.own_names(part, names) if part.task.CLASSES else None for part in self.parts]
+        rows = np.asarray(targets, np.float64).tolist()
+        return [
+            join_cells([cell_of(value, classes) for value, classes in zip(row, own, strict=True)])
+            for row in rows
+        ]
+
+    def holds(self, targets: np.ndarray, outputs: int) -> bool:
+        """Whether an array has a column of indices for each of classes, and one for each number."""
+        if targets.dtype.kind != "f" or targets.shape != (len(targets), len(self.kinds)):
+            return False
+        return self.has(outputs) and all(
+            part.task.holds(part.own(targets[part.known(targets)]), part.size)
+            for part in self.parts
+        )
+
+    def has(self, outputs: int) -> bool:
+        """Whether its columns have that many outputs together."""
+        return outputs == sum(self.sizes)
+
     def check(self, targets: np.ndarray, train: np.ndarray, names: Sequence[str]) -> list[str]:
         """Return notes on what is not known.
 
@@ -192,8 +210,8 @@ class Columns:
         task = read_name(self.named(names))
         notes = []
         for part, column in zip(task.parts, task.column_names(names), strict=True):
-            known = task.known(part, targets)
-            own = task.own_targets(part, targets[known])
+            known = part.known(targets)
+            own = part.own(targets[known])
             if not part.task.CLASSES:
                 part.task.check(own, train[known], [column])
             elif len(np.unique(own[train[known]])) < 2:
@@ -209,16 +227,10 @@ class Columns:
         """Return how many examples each class has, and each number, int [K]."""
         return np.concatenate(
             [
-                part.task.count(
-                    self.own_targets(part, targets[self.known(part, targets)]), self.size(part)
-                )
+                part.task.count(part.own(targets[part.known(targets)]), part.size)
                 for part in self.parts
             ]
         )
-
-    def size(self, part: Part) -> int:
-        """Return the number of outputs of a column."""
-        return part.outputs.stop - part.outputs.start
 
     def present(self, targets: np.ndarray, outputs: int) -> tuple[np.ndarray, np.ndarray]:
         """Return all outputs, and the targets as they are."""
@@ -247,16 +259,16 @@ class Columns:
         outputs, targets = np.asarray(outputs), np.asarray(targets)
         total, count = np.zeros(len(targets)), np.zeros(len(targets))
         for part in self.parts:
-            known = self.known(part, targets)
+            known = part.known(targets)
             if known.any():
-                own = self.own_targets(part, targets[known])
+                own = part.own(targets[known])
                 total[known] += of(part)(outputs[known][:, part.outputs], own)
                 count[known] += 1
         return total / np.maximum(count, 1)
 
     def weight(self, part: Part) -> float:
         """Return what the loss of a column is multiplied by."""
-        return 1 / float(np.log(self.size(part))) if part.task.CLASSES else 1.0
+        return 1 / float(np.log(part.size)) if part.task.CLASSES else 1.0
 
     def losses(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return the mean normalised loss of each example, float [n]."""
@@ -291,10 +303,10 @@ class Columns:
         """Return the temperature of each output, float64 [K]."""
         values = np.ones(sum(self.sizes))
         for part in self.parts:
-            known = self.known(part, targets)
+            known = part.known(targets)
             values[part.outputs] = part.task.temperature(
                 np.asarray(outputs)[known][:, part.outputs],
-                self.own_targets(part, targets[known]),
+                part.own(targets[known]),
             )
         return values
 
@@ -331,9 +343,9 @@ class Columns:
         targets = np.asarray(targets)
 
         def of(part: Part) -> np.ndarray:
-            rows = np.full((len(targets), self.size(part)), np.nan, np.float32)
-            known = self.known(part, targets)
-            rows[known] = part.task.codes(self.own_targets(part, targets[known]), self.size(part))
+            rows = np.full((len(targets), part.size), np.nan, np.float32)
+            known = part.known(targets)
+            rows[known] = part.task.codes(part.own(targets[known]), part.size)
             return rows
 
         return self.side_by_side(of)
@@ -345,7 +357,7 @@ class Columns:
         units = np.ones(sum(self.sizes), np.float32)
         for part in self.parts:
             if not part.task.CLASSES:
-                own = regress.variances_of(np.asarray(targets)[:, part.place][:, None])
+                own = regress.variances_of(part.own(targets))
                 units[part.outputs] = np.sqrt(np.where(own > 0, own, 1.0))
         return units
 
@@ -357,8 +369,7 @@ class Columns:
         def loss(part: Part, truth: Any, outputs: Any) -> Any:
             if not part.task.CLASSES:
                 return numbers[part.place](truth, outputs)
-            size = self.size(part)
-            truth = truth * (1 - smoothing) + smoothing / size
+            truth = truth * (1 - smoothing) + smoothing / part.size
             each = tensorflow.nn.softmax_cross_entropy_with_logits(truth, outputs)
             return self.weight(part) * each
 
@@ -381,9 +392,7 @@ class Columns:
     def number_losses(self, smoothing: float, targets: np.ndarray) -> dict[int, Callable]:
         """Return the Keras loss of each column of numbers, by its place."""
         return {
-            part.place: regress.training_loss(
-                smoothing, np.asarray(targets)[:, part.place][:, None]
-            )
+            part.place: regress.training_loss(smoothing, part.own(targets))
             for part in self.parts
             if not part.task.CLASSES
         }
@@ -414,9 +423,7 @@ class Columns:
     def constant(self, targets: np.ndarray, outputs: int) -> np.ndarray:
         """Return the share of each class and the mean of each number, float64 [K]."""
         return self.side_by_side(
-            lambda part: part.task.constant(
-                self.own_targets(part, targets[self.known(part, targets)]), self.size(part)
-            )
+            lambda part: part.task.constant(part.own(targets[part.known(targets)]), part.size)
         )
 
     def suspects(self, targets: np.ndarray, predictions: np.ndarray) -> list[tuple[int, int]]:
@@ -432,7 +439,7 @@ class Columns:
         widths: list[float | None] = [None] * sum(self.sizes)
         for part in self.parts:
             if not part.task.CLASSES:
-                own = np.asarray(targets)[:, part.place][:, None]
+                own = part.own(targets)
                 said = np.asarray(predictions)[:, part.outputs]
                 widths[part.outputs.start] = regress.decide(own, said)["half_widths"][0]
         return {"coverage": regress.COVERAGE, "half_widths": widths}
@@ -447,13 +454,13 @@ class Columns:
     ) -> Iterator[tuple[str, Part, dict[str, Any]]]:
         """Yield the name of each column that has known targets, the column, and its figures."""
         for part, column in zip(self.parts, self.column_names(names), strict=True):
-            known = self.known(part, targets)
+            known = part.known(targets)
             if known.any():
                 yield (
                     column,
                     part,
                     part.task.figures(
-                        self.own_targets(part, targets[known]),
+                        part.own(targets[known]),
                         np.asarray(predictions)[known][:, part.outputs],
                         self.own_names(part, names),
                         self.own_decision(part, decision),

@@ -15,8 +15,10 @@ import numpy as np
 from scipy.special import expit
 
 from tfxfer.tasks import classify
-from tfxfer.tasks.cells import is_empty, split_cells
+from tfxfer.tasks.cells import is_empty, split_cells, texts_of
 from tfxfer.tasks.figures import SMALLEST, of_class
+from tfxfer.tasks.known import in_order
+from tfxfer.tasks.part import Part
 from tfxfer.tasks.scores import share_of_scores
 
 NAME, SCORE, LOSS = "multilabel", "F1", "log loss"
@@ -30,6 +32,7 @@ TRIED: tuple[str, ...] = ("linear",)
 START, PLAIN = "linear", "linear"
 CONSTANT = "always the share of each label"
 PICTURES: tuple[str, ...] = ()
+parts: tuple[Part, ...] = ()
 YES = frozenset({"1", "1.0", "yes", "true", "y", "x"})
 NO = frozenset({"0", "0.0", "no", "false", "n"})
 NONE = frozenset({"none", "-"})  # what a column of labels says of an example without any
@@ -76,6 +79,31 @@ def encode(
         if own is not None:
             row[:] = [name in own for name in names]
     return targets, names
+
+
+def encode_known(labels: Sequence[str], order: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Return float32 [n, C] of the labels `names`; not-a-number for those that the data lacks.
+
+    Raises:
+        ValueError: the data has a label that is none of them, or a cell says something else.
+    """
+    targets, own = encode(labels, order)
+    return in_order(targets, own, names, f"{NOUN}s")
+
+
+def texts(targets: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return the cells of each example."""
+    return texts_of(targets)
+
+
+def holds(targets: np.ndarray, outputs: int) -> bool:
+    """Whether an array has a column for each of that many labels."""
+    return targets.dtype.kind == "f" and targets.shape == (len(targets), outputs)
+
+
+def has(outputs: int) -> bool:
+    """Whether there can be that many labels."""
+    return outputs > 0
 
 
 def labels_in(text: str, between: str) -> set[str] | None:

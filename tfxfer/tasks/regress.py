@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.tasks.cells import is_empty, split_cells
+from tfxfer.tasks.cells import is_empty, split_cells, texts_of
 from tfxfer.tasks.figures import wilson
+from tfxfer.tasks.known import in_order
+from tfxfer.tasks.part import Part
 from tfxfer.tasks.scores import share_of_scores
 
 NAME, SCORE, LOSS = "regress", "R2", "squared error"
@@ -28,6 +30,7 @@ TRIED: tuple[str, ...] = ("ridge",)
 START, PLAIN = "ridge", "ridge"
 CONSTANT = "always the mean"
 PICTURES: tuple[str, ...] = ("numbers",)
+parts: tuple[Part, ...] = ()
 COVERAGE = 0.9  # share of intervals that hold the true number
 GROUPS = 10  # of similar numbers, of which each part and fold gets its share
 DEFAULT = "number"  # name of a number that stands in no column
@@ -61,6 +64,31 @@ def encode(
         [number_in(cell, name) for cell, name in zip(row, names, strict=True)] for row in rows
     ]
     return np.array(values, np.float32).reshape(len(labels), len(names)), names
+
+
+def encode_known(labels: Sequence[str], order: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Return float32 [n, K] of the numbers `names`; not-a-number for those that the data lacks.
+
+    Raises:
+        ValueError: the data has a number that is none of them, or a cell says something else.
+    """
+    targets, own = encode(labels, order)
+    return in_order(targets, own, names, f"{NOUN}s")
+
+
+def texts(targets: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return the cells of each example."""
+    return texts_of(targets)
+
+
+def holds(targets: np.ndarray, outputs: int) -> bool:
+    """Whether an array has a column for each of that many numbers."""
+    return targets.dtype.kind == "f" and targets.shape == (len(targets), outputs)
+
+
+def has(outputs: int) -> bool:
+    """Whether there can be that many numbers."""
+    return outputs > 0
 
 
 def number_in(cell: str, name: str) -> float:

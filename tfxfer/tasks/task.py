@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfxfer.tasks import classify, columns, multilabel, regress
+from tfxfer.tasks.part import Part
 
 
 class Task(Protocol):
@@ -52,6 +53,10 @@ class Task(Protocol):
     TRIED: tuple[str, ...]
     PICTURES: tuple[str, ...]
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that have a head each; () where one head gives all outputs."""
+
     def encode(
         self, labels: Sequence[str], order: Sequence[str] | None
     ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -64,6 +69,30 @@ class Task(Protocol):
         Raises:
             ValueError: a text is no label of this kind; the end of a sentence on the data.
         """
+
+    def encode_known(
+        self, labels: Sequence[str], order: Sequence[str], names: Sequence[str]
+    ) -> np.ndarray:
+        """Return the targets [n, ...] of labels for outputs that are known.
+
+        Args:
+            order: the names in the order that the data gives; those of the outputs where it gives
+                none.
+            names: those of the K outputs.
+
+        Raises:
+            ValueError: a text is no label of this kind, or has a name that is no output; the end
+                of a sentence on the data.
+        """
+
+    def texts(self, targets: np.ndarray, names: Sequence[str]) -> list[str]:
+        """Return the label of each example as text, from which `encode_known` gets the targets."""
+
+    def holds(self, targets: np.ndarray, outputs: int) -> bool:
+        """Whether an array, read from a file, has targets for that many outputs."""
+
+    def has(self, outputs: int) -> bool:
+        """Whether the answer can have that many outputs."""
 
     def may_hold(self, cells: Sequence[str]) -> bool:
         """Whether the cells of a column look like labels of this kind."""

@@ -8,7 +8,6 @@ from tfxfer.distribute.workers import Strategy, broadcast_from_chief
 from tfxfer.features import Features
 from tfxfer.heads import Averaged, Candidate, Choice, Fitted, SideBySide, choose, mirrors
 from tfxfer.heads.side_by_side import fit_start
-from tfxfer.tasks.columns import Columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,7 @@ class Heads:
         def fit() -> Fitted:
             part = self.features.one_side.take(rows)
             task = part.examples.task
-            if isinstance(task, Columns):
+            if task.parts:
                 fitted_once = fit_start(task, part.output, part.examples.labels, seed=self.seed)
                 return replace(fitted_once, unit=task.units(part.examples.labels))
             fitted = choose(
