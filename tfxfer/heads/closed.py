@@ -220,17 +220,11 @@ def ridge(
     on at most 2,000 examples. The other arguments and the errors are those of `gaussian`.
     """
     rows = np.arange(len(labels)) if rows is None else rows
-    labels, width = np.asarray(labels)[rows], sum(widths)
+    labels = np.asarray(labels)[rows]
     shares(labels, classes)
-    if strength is None or len(rows) <= width // 3:
-        few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
-        x = normalise_taps(np.asarray(features[rows[few]])[:, -width:], widths)
-        x = x.astype(np.float64)
-        alpha, bias, _, strength = ridge_dual(x @ x.T, onehot(labels[few], classes), strength)
-        if len(few) == len(rows):
-            return from_dual("ridge", x, widths, alpha=alpha, bias=bias, strength=strength)
-    sums = sum_up(features, rows, onehot(labels, classes), widths)
-    return primal("ridge", widths, *solve_ridge(sums, strength))
+    few = sample(labels, LEAVE_ONE_OUT) if strength is None else np.arange(len(rows))
+    codes = onehot(labels, classes)
+    return fit_ridge(features, codes, widths, rows=rows, few=few, strength=strength)
 
 
 @one_thread
@@ -251,20 +245,44 @@ def least_squares(
         features, widths, rows: as for `gaussian`.
         codes: float64 [n, K], all known at `rows`.
     """
-    width, own = sum(widths), codes[rows]
+    own = codes[rows]
     unit = own.std(0)
     unit = np.where(unit > 0, unit, 1.0)
-    own = own / unit
+    most = min(len(rows), LEAVE_ONE_OUT) if strength is None else len(rows)
+    few = np.linspace(0, len(rows), most, endpoint=False).astype(int)
+    return fit_ridge(
+        features, own / unit, widths, rows=rows, few=few, strength=strength, unit=unit, centre=False
+    )
+
+
+def fit_ridge(
+    features: Array,
+    codes: np.ndarray,
+    widths: Sequence[int],
+    *,
+    rows: np.ndarray,
+    few: np.ndarray,
+    strength: float | None,
+    unit: np.ndarray | float = 1.0,
+    centre: bool = True,
+) -> Fitted:
+    """Fit ridge regression in the form that is cheaper.
+
+    Args:
+        codes: float64 [len(rows), K], the targets of the examples at `rows`.
+        few: positions in `rows` on which the strength is picked, where it is not given.
+        unit: what the outputs are multiplied by, a number or [K].
+        centre: see `primal`.
+    """
+    width = sum(widths)
     if strength is None or len(rows) <= width // 3:
-        most = min(len(rows), LEAVE_ONE_OUT) if strength is None else len(rows)
-        few = np.linspace(0, len(rows), most, endpoint=False).astype(int)
         x = normalise_taps(np.asarray(features[rows[few]])[:, -width:], widths)
         x = x.astype(np.float64)
-        alpha, bias, _, strength = ridge_dual(x @ x.T, own[few], strength)
-        if most == len(rows):
+        alpha, bias, _, strength = ridge_dual(x @ x.T, codes[few], strength)
+        if len(few) == len(rows):
             alpha, bias = alpha * unit, bias * unit
-            return from_dual("ridge", x, widths, alpha, bias, strength=strength, centre=False)
-    mean, kernel, bias, strength = solve_ridge(sum_up(features, rows, own, widths), strength)
+            return from_dual("ridge", x, widths, alpha, bias, strength=strength, centre=centre)
+    mean, kernel, bias, strength = solve_ridge(sum_up(features, rows, codes, widths), strength)
     return primal(
         "ridge",
         widths,
@@ -272,7 +290,7 @@ def least_squares(
         kernel=kernel * unit,
         bias=bias * unit,
         strength=strength,
-        centre=False,
+        centre=centre,
     )
 
 

@@ -9,6 +9,7 @@ part        a part of an answer that has a head of its own, such as one column
 cells       labels that stand in several columns, as one text for each example
 known       labels of new data for a model whose outputs are known
 figures     the figures of `classify`, with their intervals
+strata      groups of examples with the same answers
 suspects    examples of `classify` whose label looks wrong
 sets        prediction sets: several classes, with the promise that the right one is among them
 scores      the paired comparison of scores, for every kind of answer

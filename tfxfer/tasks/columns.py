@@ -18,6 +18,7 @@ from tfxfer.tasks import classify, regress
 from tfxfer.tasks.cells import is_empty, join_cells, split_cells
 from tfxfer.tasks.part import Part
 from tfxfer.tasks.scores import share_of_scores
+from tfxfer.tasks.strata import group_rows
 
 PREFIX = "columns:"
 KINDS: dict[str, Any] = {classify.NAME: classify, regress.NAME: regress}
@@ -243,14 +244,7 @@ class Columns:
         if not classes:
             return regress.strata(targets)
         own = np.nan_to_num(targets[:, classes], nan=-1)
-        _, groups, counts = np.unique(own, axis=0, return_inverse=True, return_counts=True)
-        groups = groups.reshape(-1)
-        small = counts[groups] < regress.GROUPS
-        groups = np.where(small, len(counts) + 1 + own[:, 0].astype(int), groups)
-        _, groups, counts = np.unique(groups, return_inverse=True, return_counts=True)
-        if len(counts):
-            groups = np.where(counts[groups] > 1, groups, counts.argmax())
-        return groups.astype(np.int64)
+        return group_rows(own, regress.GROUPS, own[:, 0].astype(int))
 
     def mean(
         self, outputs: np.ndarray, targets: np.ndarray, of: Callable[[Part], Callable]

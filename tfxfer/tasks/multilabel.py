@@ -20,6 +20,7 @@ from tfxfer.tasks.figures import SMALLEST, of_class
 from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
 from tfxfer.tasks.scores import share_of_scores
+from tfxfer.tasks.strata import group_rows
 
 NAME, SCORE, LOSS = "multilabel", "F1", "log loss"
 SCORE_MEANS = (
@@ -190,15 +191,9 @@ def strata(targets: np.ndarray) -> np.ndarray:
     Where only few examples have these labels, the group is that of the rarest of them.
     """
     yes = np.asarray(targets) == 1
-    _, same, counts = np.unique(yes, axis=0, return_inverse=True, return_counts=True)
-    same = same.reshape(-1)
     rarity = np.where(yes, yes.sum(0), np.inf)
     rarest = np.where(yes.any(1), rarity.argmin(1), -1) if yes.shape[1] else np.zeros(len(yes))
-    groups = np.where(counts[same] >= COMMON, same, len(counts) + 1 + rarest)
-    _, groups, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(counts):
-        groups = np.where(counts[groups] > 1, groups, counts.argmax())
-    return groups.astype(np.int64)
+    return group_rows(yes, COMMON, rarest.astype(int))
 
 
 def losses(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
