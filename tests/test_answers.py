@@ -260,6 +260,50 @@ def test_options_for_classes_are_refused(numbers, tinted):
         explore.pick_next(numbers, [tinted])
 
 
+def test_photos_near_a_threshold_are_labelled_next(labels, tinted, tmp_path):
+    done("next", labels, tinted, "--count", 8, "--to", tmp_path / "next.csv")
+    rows = list(csv.DictReader((tmp_path / "next.csv").read_text("utf-8-sig").splitlines()))
+    assert {(row["warm"], row["dark"]) for row in rows} == {("", "")}
+    wavering = [row for row in rows if row["why"].startswith("with or without")]
+    margins = [float(row["margin"]) for row in wavering]
+    assert margins and margins == sorted(margins)
+    for row in wavering:
+        assert float(row["probability"]) + float(row["probability_2"]) == pytest.approx(1, abs=1e-5)
+    # Filled in, it is a table of photos.
+    for i, row in enumerate(rows):
+        row.update(warm="01"[i % 2], dark="01"[i % 2])
+    with (tmp_path / "next.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    told = data.load(tmp_path / "next.csv", task="multilabel", labels=["warm", "dark"])
+    assert told.classes == ("warm", "dark")
+
+
+def test_of_columns_the_one_that_wavers_most_is_named(both, tinted):
+    picks = explore.pick_next(both, [tinted], count=4)
+    assert {one.why for one in picks} <= {"between two classes of dark", "unlike every class"}
+    assert {one.predicted for one in picks} <= {"no", "yes"}
+
+
+def test_features_of_a_table_without_a_column_label(tinted, tiny_savedmodel, tmp_path):
+    done(
+        "features",
+        tinted / "photos.csv",
+        "--backbone",
+        tiny_savedmodel,
+        "--label",
+        "red",
+        "--task",
+        "regress",
+        "--to",
+        tmp_path / "v.npz",
+    )
+    arrays = np.load(tmp_path / "v.npz")
+    assert arrays["vectors"].shape == (COUNT, 16)
+    assert len(set(arrays["labels"].tolist())) > COUNT // 2
+
+
 def test_the_columns_are_found_by_what_they_hold(tinted):
     examples = data.load(tinted / "photos.csv", task="regress")
     assert set(examples.classes) == {"red", "light", "warm"}  # 0 and 1 are numbers, too

@@ -157,7 +157,7 @@ def staged(examples, prefix, tmp_path):
     plan = beam.Plan(
         prefix=prefix,
         source=examples.source,
-        data_dir=None,
+        where=beam.BY_NAME,
         engine="tensorflow",
         precision="float32",
         mirror=False,

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from tfxfer.backbone import Prefix
-from tfxfer.beam.work import LOST, Plan, found, keep_plan, read, remove, write
+from tfxfer.beam.work import BY_NAME, LOST, Plan, Where, found, keep_plan, read, remove, write
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import BeamError, ImageError
@@ -42,7 +42,7 @@ def extract(
     runner: str = "DirectRunner",
     arguments: Sequence[str] = (),
     staging: str | None = None,
-    data_dir: str | Path | None = None,
+    where: Where = BY_NAME,
     engine: Literal["tensorflow", "openvino"] = "tensorflow",
     precision: Literal["float32", "bf16"] = "float32",
     batch_size: int = 32,
@@ -59,6 +59,7 @@ def extract(
             them reads `examples.source` again.
         runner: Beam's name of the runner.
         arguments: Beam's own options, such as --direct_num_workers=2.
+        where: how the workers find them, besides the name.
         staging: a folder that this machine and every worker can reach, also gs://...; "staging" in
             the cache by default.
         engine, precision, batch_size, mirror, skip_bad_images, progress: as for `features.extract`.
@@ -75,7 +76,7 @@ def extract(
     plan = Plan(
         prefix=prefix,
         source=examples.source,
-        data_dir=None if data_dir is None else str(data_dir),
+        where=where,
         engine=engine,
         precision=precision,
         mirror=mirror,

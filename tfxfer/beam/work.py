@@ -15,16 +15,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from tfxfer import data, inputs
+from tfxfer import data, inputs, tasks
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, MissingExtraError
 from tfxfer.features import Computation, Decoder, compute_shards, of_plain, of_prefix
+from tfxfer.tasks import CLASSIFY
 
 try:
     import apache_beam
@@ -38,6 +39,17 @@ except ImportError as error:
 LOST = 70  # exit status of a pipeline that lost a worker process
 
 
+class Where(NamedTuple):
+    """How a worker finds the examples again; see `tfxfer.data.load`."""
+
+    data_dir: str | None = None
+    task: str = CLASSIFY.NAME
+    labels: tuple[str, ...] = ()
+
+
+BY_NAME = Where()
+
+
 @dataclass(frozen=True)
 class Plan:
     """The computation of features for some images, in a form that workers can read.
@@ -48,7 +60,7 @@ class Plan:
 
     prefix: Prefix
     source: str
-    data_dir: str | None
+    where: Where
     engine: str
     precision: str
     mirror: bool
@@ -80,7 +92,9 @@ def plan_of(home: str) -> Plan:
     prefix = with_tuples(facts.pop("prefix"))
     prefix["takes"] = inputs.find(prefix["takes"]["kind"]).restore(prefix["takes"])
     prefix["graph"] = GraphDef.FromString(read(f"{home}/network.pb"))
-    return Plan(prefix=Prefix(**prefix), **facts)
+    data_dir, task, labels = facts.pop("where")
+    where = Where(data_dir=data_dir, task=task, labels=tuple(labels))
+    return Plan(prefix=Prefix(**prefix), where=where, **facts)
 
 
 def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +110,10 @@ class Worker:
     def __init__(self, home: str):
         self.home = home
         self.plan = plan_of(home)
-        source = data.find_source(self.plan.source, self.plan.data_dir)
+        where = self.plan.where
+        source = data.find_source(
+            self.plan.source, where.data_dir, task=tasks.find(where.task), labels=where.labels
+        )
         if source is None:
             raise DataError(
                 f"{self.plan.source} is not there on a worker. "

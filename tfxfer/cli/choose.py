@@ -8,9 +8,12 @@ from tfxfer.cli.start import (
     cache_option,
     check_data,
     data_dir_option,
+    label_option,
     room,
     start_tensorflow,
+    task_option,
     trust_option,
+    words_of_labels,
 )
 from tfxfer.cli.terminal import table, to_stderr
 from tfxfer.options import Data
@@ -45,17 +48,8 @@ from tfxfer.safety.names import one_line
     help="Random seed: for the data split, the sample and cross-validation.",
 )
 @cache_option
-@click.option(
-    "--task",
-    default="classify",
-    show_default=True,
-    help="Kind of answer: classify, multilabel or regress (see docs/answers.md).",
-)
-@click.option(
-    "--label",
-    multiple=True,
-    help="Name of the column of labels in a .csv table; repeat it for several columns.",
-)
+@task_option
+@label_option
 @data_dir_option
 @trust_option
 def choose(
@@ -65,7 +59,7 @@ def choose(
     seed: int,
     cache: str | None,
     task: str,
-    label: tuple[str, ...],
+    labels: tuple[str, ...],
     data_dir: Any,
     trust: bool,
 ) -> None:
@@ -73,11 +67,11 @@ def choose(
 
     Only training photos are looked at. Afterwards: tfxfer run frozen --backbone NAME.
     """
-    check_data(data, task=task, labels=label)
+    check_data(data, task=task, labels=labels)
     start_tensorflow()
     kept = room("cache").Cache(cache or room("cache").default_folder())
     where = {"data_dir": data_dir, "cache": kept.folder}
-    examples = room("data").load(data, seed=seed, task=task, labels=label, **where)
+    examples = room("data").load(data, seed=seed, task=task, labels=labels, **where)
     steps = room("steps")
     choice = steps.choose_network(
         examples,
@@ -89,7 +83,6 @@ def choose(
     )
     for name, reason in choice.left_out.items():
         to_stderr(f"{name} was not tried: {one_line(reason)}")
-    words = [word for name in label for word in ("--label", name)]
-    words = words if task == "classify" else ["--task", task, *words]
+    words = words_of_labels(task, labels)
     then = command("run", "frozen", "--data", data, *words, "--backbone", choice.best.name)
     click.echo(f"{table(choice.rows())}\n\nTake {choice.best.name}: {one_line(then)}")

@@ -13,8 +13,11 @@ from tfxfer.cli.start import (
     check_data,
     check_order,
     data_dir_option,
+    label_option,
     room,
+    skip_option,
     start_tensorflow,
+    task_option,
     trust_option,
 )
 from tfxfer.cli.terminal import as_it_is_for_programs, to_stderr
@@ -37,11 +40,9 @@ from tfxfer.safety.names import csv_cell, one_line
     help="Pretrained network, as for tfxfer run.",
 )
 @cache_option
-@click.option(
-    "--skip-bad-images",
-    is_flag=True,
-    help="Leave out image files that can't be read, instead of stopping.",
-)
+@skip_option
+@task_option
+@label_option
 @data_dir_option
 @batch_size_option
 @trust_option
@@ -50,11 +51,12 @@ def features(data: str, to: Path, backbone: str, cache: str | None, **options: A
 
     DATA is a folder of class folders, a table, or another source, as for tfxfer run.
     """
-    check_data(data)
+    said = {name: options[name] for name in ("task", "labels")}
+    check_data(data, **said)
     start_tensorflow()
     kept = room("cache").Cache(cache or room("cache").default_folder())
     where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
-    examples = room("data").load(data, cache=kept.folder, **where)
+    examples = room("data").load(data, cache=kept.folder, **where, **said)
     network = room("backbone").Backbone(backbone, trainable=False, trust=options["trust"])
     room("steps.extraction").check_kind(examples, network)
     extract = room("features").Extractor(kept, batch_size=options["batch_size"])
@@ -107,7 +109,7 @@ def similar(folder: Path, file: str, among: tuple[str, ...], count: int, **optio
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
-    help="CSV file with an empty column for the label; by default it is printed.",
+    help="CSV file with empty columns for the labels; by default it is printed.",
 )
 @click.option(
     "--page", type=click.Path(path_type=Path), help="HTML page with a small picture of each photo."
@@ -120,11 +122,11 @@ def next_labels(
     """Say which photos without a label to label next.
 
     RUN is the folder of a finished run. PATH is a photo, or a folder of photos. The photos that
-    teach the model most come first: where it wavers between two classes, or that look unlike every
+    teach the model most come first: where it wavers between two answers, or that look unlike every
     class. Of photos that look nearly the same, only one is listed.
     """
     check_order(folder, paths, "tfxfer next RUN photos/")
-    kind = room("run").open_run(folder).kind()
+    run = room("run").open_run(folder)
     start_tensorflow()
     for target in filter(None, (to, page)):
         room("serving").check_target(target, paths, folder)
@@ -132,9 +134,9 @@ def next_labels(
     picks = explore.pick_next(folder, paths, progress=True, **options)
     try:
         with as_it_is_for_programs():
-            explore.write_picks(picks, to)
+            explore.write_picks(picks, to, run.task().label_columns(run.classes()))
         if page is not None:
-            explore.write_gallery(picks, page, kind)
+            explore.write_gallery(picks, page, run.kind())
     except OSError as error:
         raise TfxferError(
             f"{error.filename or to or page} can't be written: {error.strerror or error}."

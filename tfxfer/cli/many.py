@@ -8,9 +8,13 @@ import click
 from tfxfer.cli.start import (
     batch_size_option,
     data_dir_option,
+    label_option,
     room,
+    skip_option,
     start_tensorflow,
+    task_option,
     trust_option,
+    words_of_labels,
 )
 from tfxfer.process.program import command
 from tfxfer.process.quiet import quiet
@@ -124,11 +128,9 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
     "find it out.",
 )
 @data_dir_option
-@click.option(
-    "--skip-bad-images",
-    is_flag=True,
-    help="Leave out image files that can't be read, instead of stopping.",
-)
+@task_option
+@label_option
+@skip_option
 @trust_option
 @click.argument("arguments", metavar="[-- BEAM OPTION ...]", nargs=-1, type=click.UNPROCESSED)
 def extract(
@@ -152,7 +154,7 @@ def extract(
     start_tensorflow()
     with quiet():  # Beam warns of cloud packages that nobody needs here
         beam = room("beam")
-    where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
+    where = {name: options[name] for name in ("data_dir", "skip_bad_images", "task", "labels")}
     examples = room("data").load(data, cache=to, **where)
     network = room("backbone").Backbone(
         backbone, trainable=False, image_size=image_size, value_range=value_range, trust=trust
@@ -164,6 +166,13 @@ def extract(
     )
     room("heads.ranges").settle(network, examples, here, seed=0)
     prefix = network.prefix(len(network.stages) if taps else None)
-    count = beam.extract(examples, prefix, cache=kept, precision=engine_precision, **options)
-    then = command("run", "frozen", "--data", data, "--cache", to)
+    data_dir, task, labels = (options.pop(name) for name in ("data_dir", "task", "labels"))
+    where_again = beam.Where(
+        data_dir=None if data_dir is None else str(data_dir), task=task, labels=labels
+    )
+    count = beam.extract(
+        examples, prefix, cache=kept, precision=engine_precision, where=where_again, **options
+    )
+    words = words_of_labels(task, labels)
+    then = command("run", "frozen", "--data", data, *words, "--cache", to)
     click.echo(f"{count:,} of {len(examples):,} images computed. Next: {one_line(then)}")

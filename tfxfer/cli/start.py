@@ -89,3 +89,26 @@ cache_option = click.option(
     help="Folder that keeps computed features for later runs. By default $TFXFER_CACHE_DIR or "
     "~/.cache/tfxfer.",
 )
+task_option = click.option(
+    "--task",
+    default="classify",
+    show_default=True,
+    help="Kind of answer: classify, multilabel or regress (see docs/answers.md).",
+)
+label_option = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    help="Name of the column of labels in a .csv table; repeat it for several columns.",
+)
+skip_option = click.option(
+    "--skip-bad-images",
+    is_flag=True,
+    help="Leave out image files that can't be read, instead of stopping.",
+)
+
+
+def words_of_labels(task: str, labels: Sequence[str]) -> list[str]:
+    """Return the options that say the task and its columns, for a command to copy."""
+    words = [word for name in labels for word in ("--label", name)]
+    return words if task == "classify" else ["--task", task, *words]

@@ -1,6 +1,6 @@
 """Which files without a label to label next: those whose label teaches most.
 
-A file is worth a label where the model wavers between two classes (a small margin, Scheffer 2001),
+A file is worth a label where the model wavers between two answers (a small margin, Scheffer 2001),
 or where it looks unlike everything that the model knows. Of files that look nearly the same only
 one is picked, since the label of one also tells that of the others.
 """
@@ -25,8 +25,9 @@ SAME = 0.9
 class Pick(NamedTuple):
     """A file that should be labelled.
 
-    why: "unlike every class", or "between two classes".
-    margin: the probability of the first class less that of the second.
+    why: "unlike every class", or what the two answers are, such as "between two classes".
+    predicted, second: the answer, and the one that is nearest to it.
+    margin: how far the model is from the second answer; see `Unsure`.
     """
 
     file: str
@@ -48,35 +49,33 @@ def pick_next(
     """Return the files that are most worth a label, the most valuable first.
 
     Args:
-        folder: a finished run that predicts classes.
+        folder: a finished run that predicts classes or labels.
         paths: files and folders without labels.
         count: how many files, at most.
         options: `batch_size`, `trust` and `progress`, see `look_at`.
 
     Raises:
-        ServingError: the run's answers are no classes.
+        ServingError: the run's answers don't say how sure they are.
         The errors of `look_at`.
     """
     seen = look_at(folder, paths, **options)
-    if not seen.task.CLASSES:
+    unsure = seen.task.unsure(seen.predictions, seen.classes, seen.decision)
+    if unsure is None:
         raise ServingError(
-            f"{os.fspath(folder)} has answers of the kind {seen.task.NAME}; which files to label "
-            "next is told for classes only."
+            f"{os.fspath(folder)} has answers of the kind {seen.task.NAME}, which don't say how "
+            "sure they are; which files to label next is told for classes and labels only."
         )
-    order = np.argsort(-seen.predictions, 1, kind="stable")[:, :2]
-    first, second = np.take_along_axis(seen.predictions, order, 1).T
-    margins = first - second
-    strange = np.zeros(len(margins), bool) if seen.strange is None else seen.strange
-    ranked = np.lexsort([margins, ~strange])
+    strange = np.zeros(len(unsure.margins), bool) if seen.strange is None else seen.strange
+    ranked = np.lexsort([unsure.margins, ~strange])
     return [
         Pick(
             file=seen.files[i],
-            why="unlike every class" if strange[i] else "between two classes",
-            predicted=seen.classes[order[i, 0]],
-            probability=float(first[i]),
-            second=seen.classes[order[i, 1]],
-            probability_2=float(second[i]),
-            margin=float(margins[i]),
+            why="unlike every class" if strange[i] else unsure.why[i],
+            predicted=unsure.first[i],
+            probability=float(unsure.probabilities[i, 0]),
+            second=unsure.second[i],
+            probability_2=float(unsure.probabilities[i, 1]),
+            margin=float(unsure.margins[i]),
         )
         for i in without_repeats(seen, alternate(ranked, strange), count)
     ]
@@ -107,19 +106,26 @@ def without_repeats(seen: Seen, order: Sequence[int], count: int) -> list[int]:
     return picked
 
 
-def write_picks(picks: Sequence[Pick], to: str | os.PathLike[str] | None) -> None:
-    """Write a CSV table with an empty column `label`, to a file or to standard output.
+def write_picks(
+    picks: Sequence[Pick],
+    to: str | os.PathLike[str] | None,
+    label_columns: Sequence[str] = ("label",),
+) -> None:
+    """Write a CSV table with empty columns for the labels, to a file or to standard output.
 
     Filled in, it is a table for `tfxfer run`.
+
+    Args:
+        label_columns: the names of these columns; see `Task.label_columns`.
 
     Raises:
         OSError: the file can't be written.
     """
-    header = ("path", "label", *Pick._fields[1:])
+    header = ("path", *map(csv_cell, label_columns), *Pick._fields[1:])
     rows = [
         (
             csv_cell(one.file),
-            "",
+            *[""] * len(label_columns),
             one.why,
             csv_cell(one.predicted),
             f"{one.probability:.6f}",

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ class Seen:
     task: the kind of answer.
     vectors: float32 [n, d], each of length one: the network's own output.
     predictions: float64 [n, C].
+    decision: what turns predictions into answers; see `Task.decide`.
     strange: bool [n], whether a file looks unlike every class; None where the run can't tell.
     """
 
@@ -43,6 +44,7 @@ class Seen:
     task: Task
     vectors: np.ndarray
     predictions: np.ndarray
+    decision: Mapping[str, Any]
     strange: np.ndarray | None
 
 
@@ -98,6 +100,7 @@ def look_at(
         task=model.task,
         vectors=normalise_taps(features, (features.shape[1],)),
         predictions=np.stack([row["probabilities"] for row in rows]).astype(np.float64),
+        decision=model.decision,
         strange=find_strange(rows, model),
     )
 

@@ -12,6 +12,7 @@ figures     the figures of `classify`, with their intervals
 strata      groups of examples with the same answers
 suspects    examples of `classify` whose label looks wrong
 sets        prediction sets: several classes, with the promise that the right one is among them
+unsure      between which two answers a model wavers
 scores      the paired comparison of scores, for every kind of answer
 """
 

@@ -15,6 +15,7 @@ from tfxfer.tasks import figures as class_figures
 from tfxfer.tasks.known import check_known
 from tfxfer.tasks.part import Part
 from tfxfer.tasks.suspects import find_suspects
+from tfxfer.tasks.unsure import Unsure
 
 NAME, SCORE, LOSS = "classify", "accuracy", "log loss"
 SCORE_MEANS = "The share of right answers."
@@ -284,6 +285,24 @@ def served(predictions: Any, names: Sequence[str], decision: Mapping[str, Any]) 
     written = [name.encode("utf-8", "surrogateescape") for name in names]
     classes = tensorflow.gather(tensorflow.constant(written), order)
     return {"classes": tensorflow.where(scores[:, :1] > 0, classes, ""), "scores": scores}
+
+
+def label_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the name of the column that holds the class."""
+    return ("label",)
+
+
+def unsure(predictions: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]) -> Unsure:
+    """Return the two most probable classes; the margin is the difference (Scheffer 2001)."""
+    order = np.argsort(-predictions, 1, kind="stable")[:, :2]
+    probabilities = np.take_along_axis(predictions, order, 1)
+    return Unsure(
+        margins=probabilities[:, 0] - probabilities[:, 1],
+        why=("between two classes",) * len(order),
+        first=tuple(names[i] for i in order[:, 0]),
+        second=tuple(names[i] for i in order[:, 1]),
+        probabilities=probabilities,
+    )
 
 
 def said_of_score(figures: Mapping[str, Any], judged: str) -> str:

@@ -19,6 +19,7 @@ from tfxfer.tasks.cells import is_empty, join_cells, split_cells
 from tfxfer.tasks.part import Part
 from tfxfer.tasks.scores import share_of_scores
 from tfxfer.tasks.strata import group_rows
+from tfxfer.tasks.unsure import Unsure
 
 PREFIX = "columns:"
 KINDS: dict[str, Any] = {classify.NAME: classify, regress.NAME: regress}
@@ -552,6 +553,34 @@ class Columns:
     def heading(self, names: Sequence[str]) -> str:
         """Return the beginning of the title of a report."""
         return "Answering"
+
+    def label_columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the columns."""
+        return tuple(self.column_names(names))
+
+    def unsure(
+        self, predictions: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
+    ) -> Unsure | None:
+        """Return the two classes of the column whose margin is smallest; None without classes."""
+        each = [
+            (
+                column,
+                part.task.unsure(predictions[:, part.outputs], self.own_names(part, names), {}),
+            )
+            for part, column in zip(self.parts, self.column_names(names), strict=True)
+            if part.task.CLASSES
+        ]
+        if not each:
+            return None
+        closest = np.stack([one.margins for _, one in each]).argmin(0)
+        chosen = [(each[k][0], each[k][1], i) for i, k in enumerate(closest)]
+        return Unsure(
+            margins=np.array([one.margins[i] for _, one, i in chosen]),
+            why=tuple(f"between two classes of {column}" for column, _, _ in chosen),
+            first=tuple(one.first[i] for _, one, i in chosen),
+            second=tuple(one.second[i] for _, one, i in chosen),
+            probabilities=np.stack([one.probabilities[i] for _, one, i in chosen]),
+        )
 
     def said_of_score(self, figures: Mapping[str, Any], judged: str) -> str:
         """Return what the score is a mean of."""

@@ -21,6 +21,7 @@ from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
 from tfxfer.tasks.scores import share_of_scores
 from tfxfer.tasks.strata import group_rows
+from tfxfer.tasks.unsure import Unsure
 
 NAME, SCORE, LOSS = "multilabel", "F1", "log loss"
 SCORE_MEANS = (
@@ -503,6 +504,29 @@ def heading(names: Sequence[str]) -> str:
 def named(names: Sequence[str]) -> str:
     """Return its name: the task is the same for all outputs."""
     return NAME
+
+
+def label_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels: each has a column."""
+    return tuple(names)
+
+
+def unsure(predictions: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]) -> Unsure:
+    """Return the label of each example whose probability is nearest to its threshold."""
+    distances = predictions - thresholds_of(decision, len(names))
+    nearest = np.abs(distances).argmin(1)
+    rows = np.arange(len(nearest))
+    yes, given = predictions[rows, nearest], distances[rows, nearest] >= 0
+    both = [(names[k], f"not {names[k]}") for k in nearest]
+    return Unsure(
+        margins=np.abs(distances[rows, nearest]),
+        why=tuple(f"with or without {names[k]}" for k in nearest),
+        first=tuple(pair[0 if one else 1] for pair, one in zip(both, given, strict=True)),
+        second=tuple(pair[1 if one else 0] for pair, one in zip(both, given, strict=True)),
+        probabilities=np.where(
+            given[:, None], np.stack([yes, 1 - yes], 1), np.stack([1 - yes, yes], 1)
+        ),
+    )
 
 
 def said_of_score(figures: Mapping[str, Any], judged: str) -> str:

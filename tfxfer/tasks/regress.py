@@ -396,6 +396,16 @@ def served(predictions: Any, names: Sequence[str], decision: Mapping[str, Any]) 
     return {OUTPUT: predictions, "low": predictions - half, "high": predictions + half}
 
 
+def label_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the numbers."""
+    return tuple(names)
+
+
+def unsure(predictions: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]) -> None:
+    """Return None: the intervals of all numbers are equally wide."""
+    return None
+
+
 def said_of_score(figures: Mapping[str, Any], judged: str) -> str:
     """Return what R2 is."""
     return f"is the R2 on {judged}: 1 is perfect, 0 is no better than always saying the mean"

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfxfer.tasks import classify, columns, multilabel, regress
 from tfxfer.tasks.part import Part
+from tfxfer.tasks.unsure import Unsure
 
 
 class Task(Protocol):
@@ -225,6 +226,14 @@ class Task(Protocol):
         Args:
             predictions: float32 [B, K].
         """
+
+    def label_columns(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the columns in which a table has the labels."""
+
+    def unsure(
+        self, predictions: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
+    ) -> Unsure | None:
+        """Return between which answers the model wavers; None where predictions don't tell."""
 
     def said_of_score(self, figures: Mapping[str, Any], judged: str) -> str:
         """Return the end of a sentence that begins with the score in percent.
