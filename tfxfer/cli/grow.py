@@ -14,6 +14,7 @@ from tfxfer.cli.start import (
     check_order,
     data_dir_option,
     room,
+    skip_option,
     start_tensorflow,
     trust_option,
 )
@@ -34,11 +35,7 @@ from tfxfer.safety.names import one_line
     help="Folder for the grown run; by default a new one, runs/frozen-<number>.",
 )
 @click.option("--overwrite", is_flag=True, help="Delete the old run in --out first.")
-@click.option(
-    "--skip-bad-images",
-    is_flag=True,
-    help="Leave out image files that can't be read, instead of stopping.",
-)
+@skip_option
 @cache_option
 @data_dir_option
 @batch_size_option

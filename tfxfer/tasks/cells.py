@@ -33,3 +33,23 @@ def texts_of(targets: np.ndarray) -> list[str]:
     """Return a text for each row of numbers, [n] or [n, K]; not-a-number is an empty cell."""
     rows = np.asarray(targets, np.float64).reshape(len(targets), -1).tolist()
     return [join_cells(["" if one != one else repr(one) for one in row]) for row in rows]
+
+
+def texts(targets: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Return a text for each row of targets; see `texts_of`."""
+    return texts_of(targets)
+
+
+def holds(targets: np.ndarray, outputs: int) -> bool:
+    """Whether an array has a column of floats for each output."""
+    return targets.dtype.kind == "f" and targets.shape == (len(targets), outputs)
+
+
+def has(outputs: int) -> bool:
+    """Whether an answer can have that many outputs."""
+    return outputs > 0
+
+
+def label_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the columns of labels: those of the outputs."""
+    return tuple(names)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from tfxfer.tasks import classify
-from tfxfer.tasks.cells import is_empty, split_cells, texts_of
+from tfxfer.tasks import cells, classify
+from tfxfer.tasks.cells import is_empty, split_cells
 from tfxfer.tasks.figures import SMALLEST, of_class
 from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
@@ -35,6 +35,9 @@ START, PLAIN = "linear", "linear"
 CONSTANT = "always the share of each label"
 PICTURES: tuple[str, ...] = ()
 parts: tuple[Part, ...] = ()
+
+# Each output has a column.
+texts, holds, has, label_columns = cells.texts, cells.holds, cells.has, cells.label_columns
 YES = frozenset({"1", "1.0", "yes", "true", "y", "x"})
 NO = frozenset({"0", "0.0", "no", "false", "n"})
 NONE = frozenset({"none", "-"})  # what a column of labels says of an example without any
@@ -91,21 +94,6 @@ def encode_known(labels: Sequence[str], order: Sequence[str], names: Sequence[st
     """
     targets, own = encode(labels, order)
     return in_order(targets, own, names, f"{NOUN}s")
-
-
-def texts(targets: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Return the cells of each example."""
-    return texts_of(targets)
-
-
-def holds(targets: np.ndarray, outputs: int) -> bool:
-    """Whether an array has a column for each of that many labels."""
-    return targets.dtype.kind == "f" and targets.shape == (len(targets), outputs)
-
-
-def has(outputs: int) -> bool:
-    """Whether there can be that many labels."""
-    return outputs > 0
 
 
 def labels_in(text: str, between: str) -> set[str] | None:
@@ -504,11 +492,6 @@ def heading(names: Sequence[str]) -> str:
 def named(names: Sequence[str]) -> str:
     """Return its name: the task is the same for all outputs."""
     return NAME
-
-
-def label_columns(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels: each has a column."""
-    return tuple(names)
 
 
 def unsure(predictions: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]) -> Unsure:

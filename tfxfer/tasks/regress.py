@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.tasks.cells import is_empty, split_cells, texts_of
+from tfxfer.tasks import cells
+from tfxfer.tasks.cells import is_empty, split_cells
 from tfxfer.tasks.figures import wilson
 from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
@@ -31,6 +32,9 @@ START, PLAIN = "ridge", "ridge"
 CONSTANT = "always the mean"
 PICTURES: tuple[str, ...] = ("numbers",)
 parts: tuple[Part, ...] = ()
+
+# Each output has a column.
+texts, holds, has, label_columns = cells.texts, cells.holds, cells.has, cells.label_columns
 COVERAGE = 0.9  # share of intervals that hold the true number
 GROUPS = 10  # of similar numbers, of which each part and fold gets its share
 DEFAULT = "number"  # name of a number that stands in no column
@@ -74,21 +78,6 @@ def encode_known(labels: Sequence[str], order: Sequence[str], names: Sequence[st
     """
     targets, own = encode(labels, order)
     return in_order(targets, own, names, f"{NOUN}s")
-
-
-def texts(targets: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Return the cells of each example."""
-    return texts_of(targets)
-
-
-def holds(targets: np.ndarray, outputs: int) -> bool:
-    """Whether an array has a column for each of that many numbers."""
-    return targets.dtype.kind == "f" and targets.shape == (len(targets), outputs)
-
-
-def has(outputs: int) -> bool:
-    """Whether there can be that many numbers."""
-    return outputs > 0
 
 
 def number_in(cell: str, name: str) -> float:
@@ -394,11 +383,6 @@ def served(predictions: Any, names: Sequence[str], decision: Mapping[str, Any]) 
         return {OUTPUT: predictions}
     half = tensorflow.constant(widths, tensorflow.float32)
     return {OUTPUT: predictions, "low": predictions - half, "high": predictions + half}
-
-
-def label_columns(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the numbers."""
-    return tuple(names)
 
 
 def unsure(predictions: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]) -> None:
