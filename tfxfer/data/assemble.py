@@ -79,8 +79,7 @@ def assemble(
         found, said = with_plain_names(found)
         said = [*said, *notes_on(found.names)]
     else:
-        # A wrong label is told before the files are read.
-        strata = task.strata(encode(task, found.names, found)[0])
+        encode(task, found.names, found)  # a wrong label is told before the files are read
     kind = found.kind
     looked = _inspect(found, skip_bad_images, Checked(kind, cache))
     digests = [each.digest for each in looked]
@@ -116,9 +115,8 @@ def assemble(
             _need_classes(names, found.source, fewest_classes)
             splits = split(names, digests, groups, seed=seed, source=found.source)
         else:
-            splits = split_strata(
-                strata[at].tolist(), digests, groups, seed=seed, source=found.source
-            )
+            strata = task.strata(encode(task, names, found)[0]).tolist()
+            splits = split_strata(strata, digests, groups, seed=seed, source=found.source)
     else:
         splits = [found.splits[i] for i in at]
         drop, said = find_leaks([found.files[i] for i in at], digests, splits)
