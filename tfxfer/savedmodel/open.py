@@ -103,19 +103,19 @@ def load(folder: Path) -> Any:
     """
     check_scope()
     try:
-        try:
-            return tf.saved_model.load(str(plain_path(folder)))
-        except AttributeError as error:
-            # The file holds optimizer slots of Keras 2. Only tf_keras registers their type.
-            if "add_slot" not in str(error):
-                raise
-            importlib.import_module("tf_keras")
-            return tf.saved_model.load(str(plain_path(folder)))
+        return tf.saved_model.load(str(plain_path(folder)))
+    except AttributeError as error:
+        # The file holds optimizer slots of Keras 2. Only tf_keras registers their type.
+        if "add_slot" not in str(error):
+            raise
+    try:
+        importlib.import_module("tf_keras")
     except ImportError as error:
         raise SavedModelError(
             f"{folder} was written by Keras 2 with its optimizer. Install tf_keras to read it: pip "
             "install tf_keras"
         ) from error
+    return tf.saved_model.load(str(plain_path(folder)))
 
 
 def by_position(signature: Any) -> Callable:
