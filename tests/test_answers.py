@@ -260,6 +260,19 @@ def test_options_for_classes_are_refused(numbers, tinted):
         explore.pick_next(numbers, [tinted])
 
 
+def test_thresholds_are_not_judged_on_the_examples_that_they_come_from():
+    rng = np.random.default_rng(0)
+    targets = (rng.uniform(size=(300, 4)) < 0.2).astype(np.float32)
+    noise = rng.uniform(size=targets.shape)  # no threshold is better than another
+    names, decision = "abcd", multilabel.decide(targets, noise)
+    honest = multilabel.held_out_figures(targets, noise, names, decision)
+    assert honest["macro_f1"] < multilabel.figures(targets, noise, names, decision)["macro_f1"]
+    assert honest["F1"] == multilabel.figures(targets, noise, names, decision)["F1"]
+    # Where a threshold tells the label exactly, it also does so for other examples.
+    sure = multilabel.held_out_figures(targets, targets, names, multilabel.decide(targets, targets))
+    assert sure["macro_f1"] == 1
+
+
 def test_photos_near_a_threshold_are_labelled_next(labels, tinted, tmp_path):
     done("next", labels, tinted, "--count", 8, "--to", tmp_path / "next.csv")
     rows = list(csv.DictReader((tmp_path / "next.csv").read_text("utf-8-sig").splitlines()))

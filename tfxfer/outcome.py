@@ -112,22 +112,17 @@ class Outcome:
         Where there is no validation part, `validation` is the out-of-fold figure on train. A figure
         is None where there are no examples for it.
         """
-        task = self.examples.task
-
-        def figures(targets: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
-            return task.figures(targets, predictions, self.examples.classes, self.decision)
-
-        judged = {
-            split: figures(*mine) if (mine := self.of(split)) else None
-            for split in ("test", "validation", "train")
-        }
-        if not judged["validation"] and (train := self.of("train")):
+        task, names = self.examples.task, self.examples.classes
+        test, held_out = self.of("test"), self.of("validation") or self.of("train")
+        if held_out and not self.of("validation"):
             # The only image of its class can't be held out, so it can't be used to judge.
-            held = task.can_judge(*train)
-            judged["train"] = figures(train[0][held], train[1][held]) if held.any() else None
+            held = task.can_judge(*held_out)
+            held_out = (held_out[0][held], held_out[1][held]) if held.any() else None
         values: dict[str, Any] = {
-            "test": judged["test"],
-            "validation": judged["validation"] or judged["train"],
+            "test": task.figures(*test, names, self.decision) if test else None,
+            "validation": task.held_out_figures(*held_out, names, self.decision)
+            if held_out
+            else None,
             "baselines": baselines.figures,
         }
         return values | (

@@ -245,6 +245,9 @@ def figures(
     return class_figures.score(targets, predictions, names)
 
 
+held_out_figures = figures  # there is no decision
+
+
 def columns(
     prediction: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
 ) -> dict[str, Any]:

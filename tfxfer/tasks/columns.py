@@ -485,6 +485,16 @@ class Columns:
             **({"classes": classes} if classes else {}),
         }
 
+    def held_out_figures(
+        self,
+        targets: np.ndarray,
+        predictions: np.ndarray,
+        names: Sequence[str],
+        decision: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Return the same: neither classes nor numbers have thresholds."""
+        return self.figures(targets, predictions, names, decision)
+
     def columns(
         self, prediction: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
     ) -> dict[str, Any]:

@@ -199,6 +199,19 @@ class Task(Protocol):
             decision: what `decide` returned.
         """
 
+    def held_out_figures(
+        self,
+        targets: np.ndarray,
+        predictions: np.ndarray,
+        names: Sequence[str],
+        decision: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Return the same as `figures`, on the examples on which `decide` found its decision.
+
+        So that figures are not better than on new examples, each example is answered by a decision
+        that did not look at it.
+        """
+
     def columns(
         self, prediction: np.ndarray, names: Sequence[str], decision: Mapping[str, Any]
     ) -> dict[str, Any]:
