@@ -176,6 +176,23 @@ def staged(examples, prefix, tmp_path):
     return home, name, cache
 
 
+def test_a_worker_finds_the_photos_of_a_table_without_a_column_label(prefix, photos, tmp_path):
+    files = sorted(photos.rglob("*.jpg"))[:4]
+    table = tmp_path / "photos.csv"
+    table.write_text("path,red\n" + "\n".join(f"{file},{i / 4}" for i, file in enumerate(files)))
+    plan = beam.Plan(
+        prefix=prefix,
+        source=str(table),
+        where=beam.Where(task="regress", labels=("red",)),
+        engine="tensorflow",
+        precision="float32",
+        mirror=False,
+        batch_size=32,
+    )
+    keep_plan(str(tmp_path), plan)
+    assert list(Worker(str(tmp_path)).position) == [str(file) for file in files]
+
+
 @pytest.mark.long
 def test_a_bundle_that_is_tried_again_does_nothing_twice(staged, examples):
     home, name, cache = staged
