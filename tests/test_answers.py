@@ -21,7 +21,7 @@ from tfxfer.data.examples import Found
 from tfxfer.errors import DataError, RunError, ServingError
 from tfxfer.heads.several import fit_several, held_out_outputs, known_together
 from tfxfer.tasks import multilabel, regress
-from tfxfer.tasks.cells import join_cells
+from tfxfer.tasks.cells import join_cells, split_cells
 
 COUNT = 120
 PARTS = ["train"] * 70 + ["validation"] * 15 + ["test"] * 35
@@ -258,6 +258,17 @@ def test_options_for_classes_are_refused(numbers, tinted):
             model.predict(tinted / "100.png", **options)
     with pytest.raises(ServingError, match="regress"):
         explore.pick_next(numbers, [tinted])
+
+
+def test_columns_of_new_data_may_stand_in_another_order():
+    names = ("form: long", "form: round", "colour: blue", "colour: red")
+    task = tasks.find("columns:classify*2,classify*2")
+    texts = task.texts(np.array([[0, 1], [1, np.nan]], np.float32), names)
+    other = [join_cells(split_cells(text)[::-1]) for text in texts]
+    given = task.encode_known(other, ("colour", "form"), names)
+    np.testing.assert_array_equal(given, task.encode_known(texts, names, names))
+    swapped = (*names[2:], *names[:2])  # the outputs of a run with --label colour --label form
+    np.testing.assert_array_equal(task.encode_known(other, swapped, names), given)
 
 
 def test_thresholds_are_not_judged_on_the_examples_that_they_come_from():

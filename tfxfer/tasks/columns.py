@@ -176,9 +176,18 @@ class Columns:
     ) -> np.ndarray:
         """Return float32 [n, J] for the outputs `names`.
 
+        Args:
+            order: the names of the columns of the data, or of all outputs.
+
         Raises:
             ValueError: as `encode`.
         """
+        own = self.column_names(order) if len(order) == len(names) else list(order)
+        wanted = self.column_names(names)
+        if own != wanted and sorted(own) == sorted(wanted):
+            places = [own.index(column) for column in wanted]
+            rows = [split_cells(text) or [text] for text in labels]
+            labels = [join_cells([row[place] for place in places]) for row in rows]
         return self.encode(labels, names)[0]
 
     def texts(self, targets: np.ndarray, names: Sequence[str]) -> list[str]:
