@@ -17,6 +17,8 @@ ENDINGS: Set[str] = {".json"}
 UNREAD: Set[str] = {".xml"}
 OTHERS: Set[str] = {".jpg", ".png"}
 BESIDE: Set[str] = set()
+CELLS: tuple[tuple[str, ...], ...] = ()
+NETWORK = "efficientnet-lite0"
 FEATURE = "row/encoded"
 DAMAGE_KEY: dict[str, Any] | None = None
 AUGMENTATIONS: tuple[str, ...] = ()
@@ -103,7 +105,7 @@ def spec(
     return tf.TensorSpec((None, WIDTH), tf.float32, name="rows") if fits else None
 
 
-def takes(shape: tuple[int, ...], value_range: tuple[float, float]) -> Input | None:
+def takes(shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: Any) -> Input | None:
     return Row() if shape == (WIDTH,) else None
 
 

@@ -73,7 +73,7 @@ def told_range(
     Where it takes something else than pixels, the range is not used, and its source is "none".
     """
     pretrained = network.pretrained
-    takes = inputs.of_shape(pretrained.input_shape, (0.0, 1.0))
+    takes = inputs.of_shape(pretrained.input_shape, (0.0, 1.0), pretrained.tokenizer)
     if takes is not None and takes.KIND != ImageInput.KIND:
         return 0.0, 1.0, "none"
     if given is not None:
@@ -257,7 +257,7 @@ class Backbone(keras.layers.Layer):
         Raises:
             SavedModelError: this is a part of a network, which takes activations.
         """
-        takes = inputs.of_shape(self.entry_shape, self.value_range)
+        takes = inputs.of_shape(self.entry_shape, self.value_range, self._network().tokenizer)
         if takes is None:
             raise SavedModelError(f"{self.handle} takes activations of shape {self.entry_shape}.")
         return takes
@@ -390,7 +390,7 @@ class Backbone(keras.layers.Layer):
         key = hashlib.sha256(
             f"{self.fingerprint} {self.stages[first - 1].cut} {early}".encode()
         ).hexdigest()
-        width = math.prod(network.stage_shapes[first - 1]) + sum(widths)
+        width = math.prod(network.start_shape(first)) + sum(widths)
         prefix = Prefix(
             graph=graph,
             input="pixels:0",

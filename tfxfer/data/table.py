@@ -4,14 +4,16 @@ Labels that are no classes may stand in several columns of any name.
 """
 
 import csv
+import functools
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from charset_normalizer import from_bytes
 
+from tfxfer.data.cells import Held, find_held
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.missing import hint_of_missing
@@ -80,15 +82,22 @@ def read_table(
         DataError: columns or values are missing, a file does not exist, or images of one group are
             in several parts.
     """
-    lines, rows, label_columns, notes = _rows(path, source, task, labels, judging=judging)
+    lines, rows, label_columns, held, notes = _rows(path, source, task, labels, judging=judging)
     if task.CLASSES and len(label_columns) > 1:
         kinds = [kind_of([row[name] for row in rows]) for name in label_columns]
         task = find(name_of(kinds))
         said_kinds = [f"{name} ({kind})" for name, kind in zip(label_columns, kinds, strict=True)]
         notes = [*notes, f"Each column is answered by itself: {', '.join(said_kinds)}."]
-    kind = kind or _kind_of([row["path"] for row in rows])
-    files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
-    paths = [path.parent / file for file in files]
+    if held is not None:
+        kind, said, paths = held.kind, [f"Read as {held.kind.NAME}: {shown(held.columns)}."], None
+        files = [f"{path.name}:{line}" for line in lines]
+        contents = [held.content(row).encode("utf-8", "surrogateescape") for row in rows]
+        read: Callable[[int], bytes] = contents.__getitem__
+    else:
+        kind = kind or _kind_of([row["path"] for row in rows])
+        files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
+        paths = [path.parent / file for file in files]
+        read = functools.partial(_read, paths)
     splits = groups = None
     if "split" in rows[0]:
         if odd := [
@@ -106,7 +115,9 @@ def read_table(
             f"\0{line}" if row["group"].casefold() in ALONE else row["group"]
             for line, row in zip(lines, rows, strict=True)
         ]
-    series = said_of_series([file.stem for file in paths], splits) if groups is None else []
+    series = []
+    if paths is not None and groups is None:
+        series = said_of_series([file.stem for file in paths], splits)
     if splits and groups:
         _check_groups(groups, splits, source)
     in_cells = _in_cells(rows, list(label_columns), task)
@@ -120,7 +131,7 @@ def read_table(
         ],
         classes=list(label_columns.values()) if in_cells else None,
         task=task.NAME,
-        read=lambda i: read_regular(paths[i]),
+        read=read,
         source=source,
         splits=splits,
         groups=groups,
@@ -128,6 +139,10 @@ def read_table(
         paths=paths,
         kind_name=kind.NAME,
     )
+
+
+def _read(paths: Sequence[Path], i: int) -> bytes:
+    return read_regular(paths[i])
 
 
 def _in_cells(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task: Task) -> bool:
@@ -182,12 +197,12 @@ def _files(
 
 def _rows(
     path: Path, source: str, task: Task, labels: Sequence[str], *, judging: bool
-) -> tuple[list[int], list[dict[str, str]], dict[str, str], list[str]]:
+) -> tuple[list[int], list[dict[str, str]], dict[str, str], Held | None, list[str]]:
     """Read a table; empty lines are skipped, and rows without any label where these are no classes.
 
     Returns:
         The line numbers in the file, the rows as cells by column name, the columns of labels with
-        their names as they are written, and notes.
+        their names as they are written, the columns that hold examples, and notes.
 
     Raises:
         DataError: the file or its text can't be read as a table, or a path or label is empty.
@@ -206,7 +221,9 @@ def _rows(
     if judging:
         there = {cell.casefold() for cell in header}
         labels = [name for name in labels if name.casefold() in there]
-    needed = ("path", "label") if task.CLASSES and not labels else ("path",)
+    held = None if _names_files(header) else find_held(header, source)
+    needed = ("label",) if task.CLASSES and not labels else ()
+    needed = needed if held is not None else ("path", *needed)
     columns, said = _columns(header, source, needed, or_label=not labels)
     for _, cells in table:  # a row may end in a delimiter that the header lacks
         while len(cells) > len(columns) and not cells[-1]:
@@ -220,6 +237,11 @@ def _rows(
         )
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
     lines = [line for line, _ in table[1:]]
+    places = columns
+    if held is not None:
+        for row in rows:
+            row["path"] = held.content(row)
+        columns = [name for name in columns if name not in held.columns]
     said += _said_of_boxes(columns)
     own = _label_columns(columns, rows, source, task=task, labels=labels)
     if odd := [
@@ -248,8 +270,14 @@ def _rows(
         what = "the column" if len(own) == 1 else "the columns"
         said.append(f"Read as labels: {what} {shown(own, 10)}. If others are meant, use --label.")
     unused = _unused([name for name in columns if name not in own], rows)
-    spelled = {name: header[columns.index(name)].strip() for name in own}
-    return lines, rows, spelled, [*notes, *said, *unused]
+    spelled = {name: header[places.index(name)].strip() for name in own}
+    return lines, rows, spelled, held, [*notes, *said, *unused]
+
+
+def _names_files(header: Sequence[str]) -> bool:
+    """Return whether a column has a name that columns of files have."""
+    called = {_simple(word) for word in CALLED["path"]}
+    return any(_simple(cell) in called for cell in header)
 
 
 def _label_columns(

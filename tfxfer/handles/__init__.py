@@ -109,7 +109,7 @@ def resolve(handle: str | os.PathLike) -> Source:
     LOG.info("Looking for the network %s", os.fspath(handle))
     # These modules load TensorFlow. They are imported here, so that listing the catalog does not
     # need TensorFlow.
-    from tfxfer.handles import archive, checksum, folder, lite, tfhub
+    from tfxfer.handles import archive, checksum, folder, lite, minilm, tfhub
 
     given = os.fspath(handle)
     text, wanted = given, ""
@@ -120,7 +120,8 @@ def resolve(handle: str | os.PathLike) -> Source:
         text, wanted = checksum.split(given)
     entry = find(text) if isinstance(handle, str) else None
     if entry and entry.offline:
-        path, digest = lite.build(entry, wanted)
+        builder = minilm if entry.takes == "text" else lite
+        path, digest = builder.build(entry, wanted)
         return Source(path=path, handle=given, entry=entry, sha256=digest)
     if entry or (isinstance(handle, str) and tfhub.is_url(text)):
         path, sha256 = tfhub.fetch(entry.handle if entry else text, wanted)

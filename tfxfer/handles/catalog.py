@@ -36,6 +36,7 @@ class Entry:
         source: the page from which the handle and the figures were taken, or several pages with a
             space between them.
         extra: the optional dependency of tfxfer that installs the package, or None.
+        takes: the kind of example that it takes. For texts, `image_size` is 0.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Entry:
     offline: bool
     source: str
     extra: str | None = None
+    takes: str = "image"
 
 
 def hub(
@@ -156,6 +158,20 @@ CATALOG: tuple[Entry, ...] = (
         offline=True,
         source=LITE,
         extra="lite2",
+    ),
+    Entry(
+        name="minilm",
+        handle="minilm",
+        licence="Apache-2.0",
+        image_size=0,
+        value_range=UNIT,
+        features=384,
+        parameters=22_700_000,
+        top1=None,
+        offline=True,
+        source="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
+        extra="minilm",
+        takes="text",
     ),
     google(
         "mobilenet-v2", "mobilenet_v2_100_224/feature_vector/5", 224, 1280, 3_470_000, 71.8, SLIM

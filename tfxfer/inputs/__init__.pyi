@@ -1,4 +1,5 @@
 from . import image as image
+from . import text as text
 from .input import TELLING as TELLING
 from .input import Damage as Damage
 from .input import Files as Files

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfxfer.inputs.image import kind as image
 from tfxfer.inputs.input import Damage, Files, Input
+from tfxfer.inputs.text import kind as text
 
 
 class Kind(Protocol):
@@ -24,6 +25,10 @@ class Kind(Protocol):
         OTHERS: endings of files that are not. If an ending is in none of these sets, the first
             bytes decide.
         BESIDE: endings of files that devices write beside another file of the same example.
+        CELLS: names of columns of a table that hold examples themselves, in groups. A table has at
+            most one column of each group, and the last group must be there; their cells are joined
+            in this order. () where a table names files.
+        NETWORK: the network that is used where the user names none.
         FEATURE: name of the content in a tf.Example.
         DAMAGE_KEY: key under which a cache keeps which files are not damaged; None where damage is
             not looked for.
@@ -37,6 +42,8 @@ class Kind(Protocol):
     UNREAD: Set[str]
     OTHERS: Set[str]
     BESIDE: Set[str]
+    CELLS: Sequence[Sequence[str]]
+    NETWORK: str
     FEATURE: str
     DAMAGE_KEY: dict[str, Any] | None
     AUGMENTATIONS: tuple[str, ...]
@@ -98,8 +105,14 @@ class Kind(Protocol):
             SavedModelError: it takes such examples, but not like this.
         """
 
-    def takes(self, shape: tuple[int, ...], value_range: tuple[float, float]) -> Input | None:
-        """Return the input of that shape, float32; None if an example never has this shape."""
+    def takes(
+        self, shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: Any
+    ) -> Input | None:
+        """Return the input of that shape, float32; None if an example never has this shape.
+
+        Args:
+            tokenizer: a graph from strings to rows of numbers; None for a network without one.
+        """
 
     def restore(self, values: Any) -> Input:
         """Return the input that `Input.settings` described.
@@ -162,7 +175,7 @@ class Kind(Protocol):
 
 # A new kind of example is one file, and one row here. Where data hold files of several kinds, the
 # first kind in this table that has a file there is used.
-KINDS: dict[str, Kind] = {image.NAME: image}
+KINDS: dict[str, Kind] = {image.NAME: image, text.NAME: text}
 DEFAULT = image.NAME  # the kind of data that hold no example, and of files of early versions
 
 
@@ -177,7 +190,9 @@ def find(name: str) -> Kind:
     return KINDS[name]
 
 
-def of_shape(shape: tuple[int, ...], value_range: tuple[float, float]) -> Input | None:
+def of_shape(
+    shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: Any = None
+) -> Input | None:
     """Return the input of the first kind whose examples may have this shape; None without any."""
-    inputs = (kind.takes(shape, value_range) for kind in KINDS.values())
+    inputs = (kind.takes(shape, value_range, tokenizer) for kind in KINDS.values())
     return next((takes for takes in inputs if takes is not None), None)

@@ -12,7 +12,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel import stages
-from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pool_maps
+from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pool_maps, rows_of
 
 
 def cut_before(
@@ -20,8 +20,8 @@ def cut_before(
 ) -> GraphDef:
     """Return a graph of constants, from `pixels:0` to `features:0`, of what comes before a stage.
 
-    A row of `features:0` holds the activations that stage number `first` starts from, flattened,
-    and then the maps `taps`, pooled.
+    A row of `features:0` holds what stage number `first` starts from (see `start_shape`),
+    flattened, and then the maps `taps`, pooled.
     """
     graph = tf.Graph()
     with graph.as_default():
@@ -35,8 +35,7 @@ def cut_before(
             return_elements=[pretrained.stages[first - 1].cut, *taps],
             name="",
         )
-        row = tf.reshape(cut, (-1, math.prod(pretrained.stage_shapes[first - 1])))
-        tf.identity(tf.concat([row, pool_maps(maps)], -1) if maps else row, name="features")
+        tf.identity(start_of(pretrained, first, cut, x=x, maps=maps), name="features")
     return needed(graph.as_graph_def(), ["features:0"])
 
 
@@ -51,10 +50,9 @@ def cut_front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pret
         tf.graph_util.import_graph_def(whole.graph, name="")
         names = [pretrained.stages[first - 1].cut, *taps]
         cut, *maps = (graph.get_tensor_by_name(name) for name in names)
-        row = tf.reshape(cut, (-1, math.prod(pretrained.stage_shapes[first - 1])))
-        row = tf.concat([row, pool_maps(maps)], -1) if maps else row
-        output = tf.identity(row, name="row").name
-    width = math.prod(pretrained.stage_shapes[first - 1]) + sum(
+        x = graph.get_tensor_by_name(whole.input or "")
+        output = tf.identity(start_of(pretrained, first, cut, x=x, maps=maps), name="row").name
+    width = math.prod(pretrained.start_shape(first)) + sum(
         (2 if len(shape) > 1 else 1) * shape[-1]
         for stage, shape in zip(pretrained.stages, pretrained.stage_shapes, strict=True)
         if stage.cut in taps
@@ -74,6 +72,7 @@ def cut_front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pret
             input=whole.input,
             output=output,
             weights=tuple(range(len(kept))),
+            rows=whole.rows,
         ),
         training=None,
         regularization=None,
@@ -82,6 +81,22 @@ def cut_front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pret
         last_map=output,
         features=width,
     )
+
+
+def start_of(
+    pretrained: Pretrained, first: int, cut: tf.Tensor, *, x: tf.Tensor, maps: list[tf.Tensor]
+) -> tf.Tensor:
+    """Return what stage number `first` starts from as rows, followed by pooled maps.
+
+    Args:
+        cut: the activations before it.
+        x: the input of the network.
+    """
+    rows = rows_of(x, pretrained.inference.rows)
+    parts = [tf.reshape(cut, (-1, math.prod(pretrained.stage_shapes[first - 1])))]
+    parts += [] if rows is None else [rows]
+    parts += [pool_maps(maps, rows)] if maps else []
+    return tf.concat(parts, -1) if len(parts) > 1 else parts[0]
 
 
 def cut_after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> Pretrained:
@@ -100,9 +115,15 @@ def cut_after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> P
     )
     with graph.as_default():
         x = tf.compat.v1.placeholder(
-            tf.float32, (None, *pretrained.stage_shapes[first - 1]), name="activations"
+            tf.float32, (None, *pretrained.start_shape(first)), name="activations"
         )
-        feed = {pretrained.stages[first - 1].cut: x}
+        cut, feed = pretrained.stages[first - 1].cut, {}
+        if (rows := rows_of(x, whole.rows)) is None:
+            feed[cut] = x
+        else:
+            shape = pretrained.stage_shapes[first - 1]
+            feed[cut] = tf.reshape(x[:, : -whole.rows], (-1, *shape))
+            feed[whole.input or ""] = rows
         tf.graph_util.import_graph_def(
             whole.graph, input_map=feed | batch_sizes(pretrained, x, feed), name=""
         )
@@ -122,7 +143,11 @@ def cut_after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> P
         for stage in pretrained.stages[first:]
     )
     pure = PureGraph(
-        graph=renamed, input="activations:0", output=whole.output, weights=tuple(range(len(kept)))
+        graph=renamed,
+        input="activations:0",
+        output=whole.output,
+        weights=tuple(range(len(kept))),
+        rows=whole.rows,
     )
     loss = (
         remove_nodes(pretrained.regularization, values, number)
@@ -136,7 +161,8 @@ def cut_after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> P
         regularization=loss,
         weights=weights,
         stages=rest,
-        input_shape=tuple(pretrained.stage_shapes[first - 1]),
+        input_shape=pretrained.start_shape(first),
+        tokenizer=None,
     )
 
 

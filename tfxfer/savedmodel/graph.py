@@ -1,5 +1,6 @@
 """The parts of a SavedModel: pure graphs, weights and stages, and what can be done with them."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,8 @@ class PureGraph:
         weights: the numbers i of the placeholders.
         updates: the number of a weight and the name of the tensor with its new value, for each
             weight that the call changes.
+        rows: how many of the last columns of the input are rows of a tokenizer, in which 0 is
+            padding: positions of padding do not count where maps are pooled. 0 for other inputs.
     """
 
     graph: GraphDef
@@ -41,6 +44,7 @@ class PureGraph:
     output: str
     weights: tuple[int, ...]
     updates: tuple[tuple[int, str], ...] = ()
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Pretrained:
             traced for; for a part of a network, that of the activations that it starts from.
         features: width of the output.
         reason: why the weights can't be trained; "" where they can.
+        tokenizer: for texts, the graph from `texts:0` to `rows:0` (see `tokenizer`); else None.
     """
 
     inference: PureGraph
@@ -69,6 +74,7 @@ class Pretrained:
     input_shape: tuple[int, ...]
     features: int
     reason: str = ""
+    tokenizer: GraphDef | None = None
 
     @cached_property
     def stage_shapes(self) -> list[tuple[int, ...]]:
@@ -79,6 +85,15 @@ class Pretrained:
                 self.inference, self.input_shape, [stage.cut for stage in self.stages]
             )
         ]
+
+    def start_shape(self, first: int) -> tuple[int, ...]:
+        """Return the shape of what stage number `first` starts from, without the batch.
+
+        These are the activations before it. In a network for texts they are flattened, and the rows
+        of the tokenizer follow, because every stage needs to know which positions are padding.
+        """
+        shape, rows = self.stage_shapes[first - 1], self.inference.rows
+        return (math.prod(shape) + rows,) if rows else tuple(shape)
 
 
 def node_of(tensor: str) -> str:
@@ -141,7 +156,9 @@ def function(
             tf.cast(each, tf.float32) if each.dtype == tf.bfloat16 else each for each in tensors
         ]
         n = len(fetch) - len(pure.updates)
-        return [pool_maps(tensors[:n]) if taps is not None else tensors[0], *tensors[n:]]
+        there = rows_of(arguments[0], pure.rows) if pure.input else None
+        pooled = pool_maps(tensors[:n], there) if taps is not None else tensors[0]
+        return [pooled, *tensors[n:]]
 
     specs = [tf.TensorSpec((None, *shape), tf.float32)] if pure.input else []
     specs += [
@@ -167,7 +184,8 @@ def constant_graph(
         tensors = tf.graph_util.import_graph_def(
             pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name=""
         )
-        tf.identity(pool_maps(tensors) if taps else tensors[0], name="features")
+        pooled = pool_maps(tensors, rows_of(x, pure.rows)) if taps else tensors[0]
+        tf.identity(pooled, name="features")
     return graph.as_graph_def()
 
 
@@ -190,14 +208,29 @@ def shapes_of(
     return [tuple(one[1:]) if len(one) > 1 and one[0] == rows else None for one in shapes]
 
 
-def pool_maps(maps: list[tf.Tensor]) -> tf.Tensor:
+def rows_of(x: tf.Tensor, count: int) -> tf.Tensor | None:
+    """Return the last columns of the input, which are rows of a tokenizer; None without any."""
+    return x[:, -count:] if count else None
+
+
+def pool_maps(maps: list[tf.Tensor], rows: tf.Tensor | None = None) -> tf.Tensor:
     """Return the mean, then the maximum of each map over its positions, as [B, F].
 
     A tensor [B, D] stays as it is.
+
+    Args:
+        rows: [B, L], rows of a tokenizer; of maps [B, L, D], positions where it is 0 do not count.
     """
     parts = []
     for tap in maps:
         axes = list(range(1, tap.shape.rank - 1))
+        if rows is not None and axes == [1]:
+            there = tf.not_equal(rows, 0)[:, :, None]
+            kept = tf.where(there, tap, 0.0)
+            count = tf.reduce_sum(tf.cast(there, tap.dtype), 1)
+            most = tf.reduce_max(tf.where(there, tap, tap.dtype.min), 1)
+            parts += [tf.math.divide_no_nan(tf.reduce_sum(kept, 1), count), most]
+            continue
         parts += [tf.reduce_mean(tap, axes), tf.reduce_max(tap, axes)] if axes else [tap]
     return tf.concat(parts, axis=-1) if len(parts) > 1 else parts[0]
 

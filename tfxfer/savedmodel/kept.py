@@ -51,6 +51,7 @@ class Kept:
 
 def keep(pretrained: Pretrained) -> Kept:
     """Return what a file holds of a Pretrained, besides the values of its weights."""
+    tokenizer = pretrained.tokenizer
     values = {
         "inference": graph_values(pretrained.inference),
         "training": graph_values(pretrained.training),
@@ -64,6 +65,7 @@ def keep(pretrained: Pretrained) -> Kept:
         "input_shape": list(pretrained.input_shape),
         "features": pretrained.features,
         "reason": pretrained.reason,
+        **({} if tokenizer is None else {"tokenizer": bytes_of(tokenizer)}),
     }
     content = parcel.pack(values)
     return Kept(zlib.compress(content, 9), digest_of(content), outline_of(pretrained))
@@ -74,12 +76,18 @@ def graph_values(pure: PureGraph | None) -> dict[str, Any] | None:
     if pure is None:
         return None
     return {
-        "graph": np.frombuffer(pure.graph.SerializeToString(deterministic=True), np.uint8),
+        "graph": bytes_of(pure.graph),
         "input": pure.input,
         "output": pure.output,
         "weights": list(pure.weights),
         "updates": [list(update) for update in pure.updates],
+        **({"rows": pure.rows} if pure.rows else {}),
     }
+
+
+def bytes_of(graph: GraphDef) -> np.ndarray:
+    """Return a graph as uint8 [n]."""
+    return np.frombuffer(graph.SerializeToString(deterministic=True), np.uint8)
 
 
 def restore(graphs: Any, digest: str | None, *, trust: bool) -> Pretrained:
@@ -139,6 +147,7 @@ def pretrained_of(values: dict[str, Any], *, trust: bool) -> Pretrained:
             input_shape=tuple(values["input_shape"]),
             features=values["features"],
             reason=values["reason"],
+            tokenizer=checked_graph(values["tokenizer"], trust) if "tokenizer" in values else None,
         )
     except (AttributeError, DecodeError, KeyError, TypeError, ValueError) as error:
         raise SavedModelError(f"{WHERE} is damaged: {error!r}.") from error
@@ -160,10 +169,7 @@ def graph_of(value: dict[str, Any] | None, trust: bool) -> PureGraph | None:
     """Return a graph from the values of a file, after it was checked."""
     if value is None:
         return None
-    graph = GraphDef.FromString(value["graph"].tobytes())
-    check_constants(graph, WHERE)
-    if not trust:
-        check_graph(graph, WHERE)
+    graph = checked_graph(value["graph"], trust)
     updates = tuple((i, name) for i, name in value["updates"])
     return PureGraph(
         graph=graph,
@@ -171,7 +177,17 @@ def graph_of(value: dict[str, Any] | None, trust: bool) -> PureGraph | None:
         output=value["output"],
         weights=tuple(value["weights"]),
         updates=updates,
+        rows=value.get("rows", 0),
     )
+
+
+def checked_graph(content: np.ndarray, trust: bool) -> GraphDef:
+    """Return a graph from its bytes in a file, after it was checked."""
+    graph = GraphDef.FromString(content.tobytes())
+    check_constants(graph, WHERE)
+    if not trust:
+        check_graph(graph, WHERE)
+    return graph
 
 
 def check_kept(pretrained: Pretrained) -> None:
@@ -183,6 +199,8 @@ def check_kept(pretrained: Pretrained) -> None:
     for pure in (pretrained.inference, pretrained.training, pretrained.regularization):
         if pure is not None:
             check_graph(pure.graph, WHERE)
+    if pretrained.tokenizer is not None:
+        check_graph(pretrained.tokenizer, WHERE)
 
 
 def outline_of(pretrained: Pretrained) -> str:

@@ -128,7 +128,7 @@ def open_network(
             f"Received: handle={handle!r} and {preprocess=}"
         )
     source = handles.resolve(handle)
-    if size is None and source.entry is not None:
+    if size is None and source.entry is not None and source.entry.image_size:
         options["image_size"] = (source.entry.image_size, source.entry.image_size)
     return Network(
         pretrained=read(source.path, **options, trust=trust),

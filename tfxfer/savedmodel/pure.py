@@ -20,6 +20,7 @@ from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.graph import PureGraph, Weight, needed
 
 READS = frozenset({"ReadVariableOp"})
+GATHERS = frozenset({"ResourceGather"})  # rows of a variable, such as embeddings
 WRITES = {"AssignVariableOp": None, "AssignAddVariableOp": "AddV2", "AssignSubVariableOp": "Sub"}
 # Constants of more bytes are kept as frozen weights, so that a graph stays small.
 BIG_CONSTANT = 64 * 1024
@@ -30,14 +31,23 @@ class NotPure(Exception):
 
 
 class Weights:
-    """The variables met so far, numbered in the order in which the graphs read them."""
+    """The variables met so far, numbered in the order in which the graphs read them.
+
+    Args:
+        trainable, names: see `Opened`.
+        big_constants: whether large constants are kept as frozen weights, so that a graph stays
+            small; not in networks for texts, since the tables of a tokenizer are constants.
+    """
 
     def __init__(
         self,
         variables: dict[int, tf.Variable],
         trainable: set[int],
         names: Mapping[int, str] | None = None,
+        *,
+        big_constants: bool = True,
     ):
+        self.big_constants = big_constants
         self.variables, self.trainable = variables, trainable
         self.names = names or {}
         self.found: list[Weight] = []
@@ -102,7 +112,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
             raise NotPure(f"it reads variables inside a {node.op} ({node.name!r})")
         if any(
             name in resource_of for name in stages.data_inputs(node)
-        ) and node.op not in READS | set(WRITES) | {"Identity", "NoOp"}:
+        ) and node.op not in READS | GATHERS | set(WRITES) | {"Identity", "NoOp"}:
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
     order = stages.execution_order(graph)  # also the order of the variables' reads and writes
     if len(order) < len(nodes):
@@ -112,7 +122,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     extra: list[NodeDef] = []
     for name in order:
         node = nodes[name]
-        if node.op in READS or node.op in WRITES:
+        if node.op in READS | GATHERS or node.op in WRITES:
             resource = resource_of[stages.data_inputs(node)[0]]
             if resource not in numbers:
                 numbers[resource] = weights.number(handles[resource])
@@ -123,6 +133,9 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
             node.name, node.op = name, "Identity"
             node.input.append(value)
             node.attr["T"].type = dtype
+        elif node.op in GATHERS:
+            value = written.get(resource, f"weight_{numbers[resource]}")
+            gather(node, value, extra=extra)
         elif node.op in WRITES:
             delta = next(i for i in list(node.input)[1:] if not i.startswith("^"))
             written[resource] = after_write(
@@ -184,6 +197,24 @@ def source(name: str, nodes: dict[str, NodeDef], resources: set[str]) -> str | N
     while name not in resources and name in nodes and nodes[name].op == "Identity":
         name = nodes[name].input[0].split(":")[0].lstrip("^")
     return name if name in resources else None
+
+
+def gather(node: NodeDef, value: str, extra: list[NodeDef]) -> None:
+    """Turn a `ResourceGather` into a `GatherV2` of the value of its variable."""
+    batch = node.attr["batch_dims"].i
+    indices, name = stages.data_inputs(node)[1], node.name
+    indices = next(one for one in node.input if one.split(":")[0] == indices)
+    dtype, kind = node.attr["dtype"].type, node.attr["Tindices"].type
+    axis = NodeDef(name=f"{name}_axis", op="Const")
+    axis.attr["value"].CopyFrom(node_value(tf.constant(batch)))
+    axis.attr["dtype"].type = tf.int32.as_datatype_enum
+    extra.append(axis)
+    node.Clear()
+    node.name, node.op = name, "GatherV2"
+    node.input.extend([value, indices, axis.name])
+    node.attr["batch_dims"].i = batch
+    node.attr["Tparams"].type, node.attr["Tindices"].type = dtype, kind
+    node.attr["Taxis"].type = tf.int32.as_datatype_enum
 
 
 def after_write(node: NodeDef, value: str, current: str, extra: list[NodeDef]) -> str:
@@ -251,7 +282,7 @@ def finish(
             del node.attr["_gradient_op_type"]
     result = needed(result, fetches)
     rename_functions(result)
-    for node in result.node:
+    for node in result.node if weights.big_constants else ():
         if node.op == "Const" and node.attr["value"].tensor.ByteSize() > BIG_CONSTANT:
             value = tf.make_ndarray(node.attr["value"].tensor)
             i = weights.add(node.name, value, False)

@@ -81,10 +81,15 @@ def reach(start: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[str
     return seen
 
 
-def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> list[Segment]:
+def segments(
+    graph: GraphDef, start: str, end: str, weights: frozenset[str], *, aside: bool = False
+) -> list[Segment]:
     """The segments of `graph` that end in its cuts between the nodes `start` and `end`, in order.
 
     Each has the weights (names of nodes) that were read since the cut before.
+
+    Args:
+        aside: see `find_stages`.
     """
     nodes = {node.name: node for node in graph.node}
     users: dict[str, list[str]] = {}
@@ -93,9 +98,12 @@ def segments(graph: GraphDef, start: str, end: str, weights: frozenset[str]) -> 
             users.setdefault(name, []).append(node.name)
     path = reach([start], lambda a: [b for b in users.get(a, []) if nodes[b].op not in SHAPE_ONLY])
     path &= reach([end], lambda a: data_inputs(nodes[a]))
+    if aside:
+        path &= reach(weights, lambda a: users.get(a, []))
     before = {a: {b for b in data_inputs(nodes[a]) if b in path} for a in path}
     after = {a: [b for b in dict.fromkeys(users.get(a, [])) if b in path] for a in path}
-    order = topological([start], before, after)
+    starts = [a for a in path if not before[a]] if aside else [start]
+    order = topological(sorted(starts), before, after)
     place = {a: i for i, a in enumerate(order)}
     last_use = {a: max((place[b] for b in after[a]), default=place[a]) for a in order}
     parts, live, owned, taken, joined, blocks = (
@@ -181,7 +189,7 @@ class Read:
 
 
 def find_stages(
-    graph: GraphDef, start: str, end: str, weights: dict[str, Read]
+    graph: GraphDef, start: str, end: str, weights: dict[str, Read], *, aside: bool = False
 ) -> tuple[Stage, ...]:
     """Find the stages from input to output.
 
@@ -189,16 +197,20 @@ def find_stages(
         graph: nodes with all functions inlined.
         start, end: names of the input node and of the node that holds the last map (or the output).
         weights: what each node reads, by its name.
+        aside: whether what depends on the input alone, without weights, may be needed behind a cut.
+            In networks for texts this tells every block which positions are padding.
 
     Returns:
         At least one stage; every weight that lies on the way is in exactly one.
     """
-    parts = segments(graph, start, end, weights=frozenset(weights))
+    parts = segments(graph, start, end, weights=frozenset(weights), aside=aside)
     last = {name: i for i, part in enumerate(parts) if (name := block_name(part.cut))}
     named, joined = {i: name for name, i in last.items()}, find_joins(parts, weights)
     # If branches join more often than names change at a cut, the blocks end at the joins:
     # ConvNeXt's additions do not carry the name of a block.
     ends = max(named, joined, key=len)
+    if aside and len(named) > 1:
+        ends = named  # branches join twice in each block of a transformer
     names = shorten_names(ends if len(ends) > 1 else kernels(parts, weights))
     return group(parts, names, end, weights=weights)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer.errors import SavedModelError
 from tfxfer.inputs import KINDS
@@ -14,6 +15,7 @@ from tfxfer.savedmodel.gradient import doubtful_gradient, same_gradient
 from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of
 from tfxfer.savedmodel.open import Opened
 from tfxfer.savedmodel.pure import NotPure, Weights, freeze_variables, purify
+from tfxfer.savedmodel.tokenizer import split_tokenizer
 
 
 def trace(
@@ -52,18 +54,26 @@ def trace(
         training = trace_call(opened, spec, arguments, training=True)
     graphs: list[PureGraph | None]
     try:
-        weights = Weights(opened.variables, opened.trainable, opened.names)
+        weights = Weights(
+            opened.variables,
+            opened.trainable,
+            opened.names,
+            big_constants=spec.dtype != tf.string,
+        )
         concretes = (inference, training, sum_of(opened.losses))
         graphs = [purify(concrete, weights) if concrete else None for concrete in concretes]
+        tokenizer, graphs = without_tokenizer(graphs, spec)
         reason = why_untrainable(opened.kind, opened.trainable)
     except NotPure as error:
-        weights = Weights({}, set())
+        if spec.dtype == tf.string:
+            raise SavedModelError(f"{opened.name} can't be used: {error}.") from error
+        weights, tokenizer = Weights({}, set()), None
         graphs = [freeze_variables(inference, weights), None, None]
         reason = str(error)
     if not trust:
-        for graph in filter(None, graphs):
-            check_graph(graph.graph, opened.name, held)
-    pretrained = assemble(graphs, weights.found, inference, reason=reason)
+        for graph in filter(None, (*(one.graph for one in graphs if one), tokenizer)):
+            check_graph(graph, opened.name, held)
+    pretrained = assemble(graphs, weights.found, inference, reason=reason, tokenizer=tokenizer)
     checked = [
         (concrete, graph, bound)
         for concrete, graph, bound in zip(
@@ -74,18 +84,43 @@ def trace(
     # The training call comes first: it changes the variables of the network, while `weights` holds
     # the values from before.
     doubtful = [] if reason else [check for check in checked if doubtful_gradient(check[0])]
-    if not all(
+    # Gradients are compared on random numbers, which are no texts.
+    if (doubtful and tokenizer) or not all(
         same_gradient(concrete, graph, bound, pretrained=pretrained, weights=weights, spec=spec)
         for concrete, graph, bound in doubtful
     ):
         reason = (
             "it uses a custom gradient that can't be kept, so training would use wrong gradients"
         )
-        pretrained = assemble(graphs, weights.found, inference, reason=reason)
+        pretrained = assemble(graphs, weights.found, inference, reason=reason, tokenizer=tokenizer)
     # A network that can't compute fails here, where its name is known, and not later, among the
     # user's examples.
-    inference(tf.zeros((1, *pretrained.input_shape)))
+    inference(tf.constant(["text"]) if tokenizer else tf.zeros((1, *pretrained.input_shape)))
     return pretrained
+
+
+def without_tokenizer(
+    graphs: list[PureGraph | None], spec: tf.TensorSpec
+) -> tuple[GraphDef | None, list[PureGraph | None]]:
+    """Take the tokenizer off the graphs of a network for texts; others stay as they are.
+
+    Returns:
+        the tokenizer of the inference graph, and the graphs of what follows.
+
+    Raises:
+        NotPure: they can't be divided.
+    """
+    if spec.dtype != tf.string:
+        return None, graphs
+    tokenizer, rest = None, list[PureGraph | None]()
+    for graph in graphs:
+        if graph is None or graph.input is None:
+            rest.append(graph)
+            continue
+        first, after = split_tokenizer(graph)
+        tokenizer = tokenizer or first
+        rest.append(after)
+    return tokenizer, rest
 
 
 def check_arguments(arguments: dict[str, Any]) -> None:
@@ -115,11 +150,16 @@ def why_untrainable(kind: str, trainable: set[int]) -> str:
 
 
 def assemble(
-    graphs: list[PureGraph | None], weights: list[Weight], inference: Any, reason: str
+    graphs: list[PureGraph | None],
+    weights: list[Weight],
+    inference: Any,
+    reason: str,
+    tokenizer: GraphDef | None = None,
 ) -> Pretrained:
     pure, training, regularization = graphs
     assert pure is not None
     shape = tuple(int(side) for side in inference.inputs[0].shape[1:])
+    shape = (pure.rows,) if pure.rows else shape
     features = int(inference.outputs[0].shape[-1])
     last_map = mean_of(pure)
     (found_shape,) = shapes_of(pure, shape, [last_map])
@@ -127,7 +167,11 @@ def assemble(
         last_map = pure.output
     reads = {f"weight_{i}": stages.Read(number=i, rank=weights[i].value.ndim) for i in pure.weights}
     blocks = stages.find_stages(
-        pure.graph, node_of(pure.input or ""), node_of(last_map), weights=reads
+        pure.graph,
+        node_of(pure.input or ""),
+        node_of(last_map),
+        weights=reads,
+        aside=pure.rows > 0,
     )
     # Where a block ends in a tensor that does not have one row for each example (such as the tokens
     # of a batch merged into one axis), it is merged with the next block.
@@ -146,6 +190,7 @@ def assemble(
         input_shape=shape,
         features=features,
         reason=reason,
+        tokenizer=tokenizer,
     )
 
 
@@ -160,7 +205,7 @@ def input_spec(opened: Opened, image_size: tuple[int, int] | None) -> tf.TensorS
             return spec
     raise SavedModelError(
         f"{opened.name} takes {opened.offered[0]}; expected one input of float32 images with shape "
-        "[batch, height, width, 3]."
+        "[batch, height, width, 3], or of texts, string [batch]."
     )
 
 

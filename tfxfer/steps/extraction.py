@@ -97,6 +97,9 @@ def prepare(
         run.common.batch_size,
         run.strategy,
     )
+    if run.settings.get("backbone", {}).get("origin") == "default":
+        backbone = examples.kind.NETWORK
+        run.record(backbone=backbone)
     if backbone == AUTO:
         backbone = chosen_network(run, examples, extract)
     network = Backbone(

@@ -22,11 +22,13 @@ from tfxfer.inputs.input import Input
 __all__ = [
     "AUGMENTATIONS",
     "BESIDE",
+    "CELLS",
     "DAMAGE_KEY",
     "ENDINGS",
     "FEATURE",
     "MIRROR",
     "NAME",
+    "NETWORK",
     "OTHERS",
     "UNREAD",
     "augment",
@@ -50,6 +52,8 @@ __all__ = [
 ]
 
 NAME = "image"
+NETWORK = "efficientnet-lite0"
+CELLS: Sequence[Sequence[str]] = ()
 FEATURE = "image/encoded"  # as TensorFlow's own classifiers call it
 # Phones and cameras write these beside a JPEG of the same photo.
 BESIDE: Set[str] = EXTRA | {".webp", ".jxl"}
@@ -92,9 +96,9 @@ def spec(
     return image.input_spec(offered, size, folder)
 
 
-def takes(shape: tuple[int, ...], value_range: tuple[float, float]) -> Input | None:
+def takes(shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: Any) -> Input | None:
     """Return the input of images of that shape; None for another shape than [h, w, 3]."""
-    if len(shape) != 3 or shape[-1] != 3:
+    if tokenizer is not None or len(shape) != 3 or shape[-1] != 3:
         return None
     return image.ImageInput((shape[0], shape[1]), value_range)
 

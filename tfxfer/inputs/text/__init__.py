@@ -1,0 +1,11 @@
+"""Texts: from the bytes of a file to rows of numbers, and what only texts have.
+
+kind        all that the rest of tfxfer asks texts for, see `tfxfer.inputs.kind`
+read        from the bytes of a file to UTF-8, whatever encoding it has
+input       TextInput: what a network of texts takes
+plain       counts of words, for a model without a network
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

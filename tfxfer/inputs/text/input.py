@@ -1,0 +1,99 @@
+"""The input of a network of texts for one example."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from tfxfer.errors import SavedModelError
+
+# A text may be long, and only its beginning is used: so many bytes for each number of a row.
+BYTES = 128
+SMALL = 2**16
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """Rows of numbers that a tokenizer makes of texts.
+
+    Args:
+        digest: the SHA-256 of the tokenizer's graph, in hexadecimal.
+        length: how many numbers a row has.
+        graph: the tokenizer, from `texts:0` to `rows:0`; None where only its digest is known.
+    """
+
+    KIND: ClassVar[str] = "text"
+
+    digest: str
+    length: int
+    graph: GraphDef | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(length,)."""
+        return (self.length,)
+
+    def decode(self, content: tf.Tensor) -> tf.Tensor:
+        """Return the numbers of a text, float32 [length]; 0 is padding.
+
+        Raises:
+            SavedModelError: the tokenizer is not known.
+        """
+        if self.graph is None:
+            raise SavedModelError("the tokenizer is part of the network, which is not loaded")
+        beginning = tf.strings.substr(content, 0, BYTES * self.length)
+        rows = tokenizer(self.graph.SerializeToString(deterministic=True))(beginning[None])
+        return tf.ensure_shape(rows[0], self.shape)
+
+    def decode_unless_large(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the numbers, and False: no text needs much memory."""
+        return self.decode(content), tf.constant(False)
+
+    def pack(self, decoded: tf.Tensor) -> tf.Tensor:
+        """Return the numbers as int32."""
+        return tf.cast(decoded, tf.int32)
+
+    def unpack(self, packed: tf.Tensor) -> tf.Tensor:
+        """Return the numbers as float32."""
+        return tf.cast(packed, tf.float32)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return all that decides the numbers besides the text, as JSON values."""
+        return {"tokenizer": self.digest, "length": self.length, "bytes": BYTES}
+
+    def settings(self) -> dict[str, Any]:
+        """Return what settings.json holds."""
+        return {"tokenizer": self.digest, "text_length": self.length}
+
+    def described(self) -> str:
+        """Return the length of a text."""
+        return f"texts, of which the first {self.length} pieces of words are read"
+
+    def sample(self) -> bytes:
+        """Return a short text."""
+        return b"A text."
+
+
+def of_graph(graph: GraphDef, length: int) -> TextInput:
+    """Return the input of a tokenizer's graph."""
+    digest = hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+    return TextInput(digest, length, graph)
+
+
+@functools.lru_cache(maxsize=8)
+def tokenizer(content: bytes) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a tokenizer as a function from string [B] to float32 [B, length]."""
+    graph = GraphDef.FromString(content)
+
+    def rows(texts: tf.Tensor) -> tf.Tensor:
+        (found,) = tf.graph_util.import_graph_def(
+            graph, input_map={"texts": texts}, return_elements=["rows:0"], name=""
+        )
+        return found
+
+    with tf.init_scope():
+        return tf.compat.v1.wrap_function(rows, [tf.TensorSpec([None], tf.string)])
