@@ -17,13 +17,14 @@ import tensorflow as tf
 
 # backbone and heads register their layers with Keras.
 from tfxfer import savedmodel
+from tfxfer.backbone import Backbone
 from tfxfer.errors import ServingError, TfxferError
 from tfxfer.evaluate import doubt
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.handles.folder import plain_path
 from tfxfer.heads import layers
 from tfxfer.inputs import Input, Kind, find
-from tfxfer.run import open_run, read_labels
+from tfxfer.run import Finished, open_run, read_labels
 from tfxfer.serving.kind import TASK, decision_of, kind_of, task_of
 from tfxfer.serving.place import EXTRA, latest
 from tfxfer.tasks import CLASSIFY, Task
@@ -267,8 +268,9 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
         ServingError: the model can't be loaded, or doesn't fit the settings and labels of the run.
     """
     run = open_run(folder)
-    classes, takes = tuple(run.classes()), run.takes()
+    classes = tuple(run.classes())
     model = load_model(run.path("model.keras"), trust)
+    takes = input_of(run, model)
     check_outputs(run.task(), classes, run.path("settings.json"))
     shapes = (model.input_shape, model.output_shape)
     if shapes != ((None, *takes.shape), (None, len(classes))):
@@ -290,6 +292,24 @@ def open_network(folder: str | os.PathLike, *, trust: bool = False, bad: Bad = "
         task=run.task(),
         decision=run.decision(),
     )
+
+
+def input_of(run: Finished, model: keras.Model) -> Input:
+    """Return the input of a run's model; a tokenizer is in the model and not in the settings.
+
+    Raises:
+        ServingError: the settings say another tokenizer.
+    """
+    noted = run.takes()
+    networks = [layer for layer in model._flatten_layers() if isinstance(layer, Backbone)]
+    with_tokenizer = (one.takes for one in networks if one.pretrained.tokenizer is not None)
+    found = next(with_tokenizer, noted)
+    if found != noted:
+        raise ServingError(
+            f"{run.path('model.keras')} takes {found.described()}, by another tokenizer than "
+            "settings.json says. The run folder was changed: run it again."
+        )
+    return found
 
 
 def load_model(path: Path, trust: bool = False) -> keras.Model:

@@ -1,0 +1,346 @@
+"""Texts: tables and files of them, networks with a tokenizer, runs, and what is served."""
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import texts
+from click.testing import CliRunner
+from loaded import python
+
+import tfxfer
+from tfxfer import data, savedmodel
+from tfxfer.cli import main
+from tfxfer.errors import DataError, HandleError, ImageError, SavedModelError
+from tfxfer.handles import safetensors
+from tfxfer.handles.lookup import look_up, make_table
+from tfxfer.handles.wordpiece import WordPiece
+from tfxfer.inputs.text import WordCounts
+from tfxfer.inputs.text.read import problem, to_utf8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    """A SavedModel that takes texts."""
+    return texts.save_network(tmp_path_factory.mktemp("network") / "texts")
+
+
+@pytest.fixture(scope="module")
+def network(folder) -> tfxfer.Backbone:
+    return tfxfer.Backbone(folder)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    return texts.write_table(tmp_path_factory.mktemp("table") / "notes.csv")
+
+
+@pytest.fixture(scope="module")
+def run(folder, table, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "notes"
+    done("run", "frozen", "--data", table, "--backbone", folder, "--out", out)
+    return out
+
+
+def done(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def decoded(network: tfxfer.Backbone, sentences: list[str]) -> np.ndarray:
+    return np.stack([network.takes.decode(tf.constant(one)).numpy() for one in sentences])
+
+
+# --- tokenizer ---
+
+# What the tokenizer of sentence-transformers/all-MiniLM-L6-v2 gives (transformers 5.x).
+ORIGINAL = {
+    "Hello, world!": [101, 7592, 1010, 2088, 999, 102],
+    "\u00c9l\u00e8ve \u00e0 l'\u00e9cole \u2013 na\u00efve caf\u00e9": [
+        *[101, 3449, 18697, 1037, 1048, 1005, 12431, 1516, 15743, 7668, 102],
+    ],
+    "\u65e5\u672c\u8a9e tokens": [101, 1864, 1876, 1950, 19204, 2015, 102],
+    "unaffable antidisestablishmentarianism": [
+        *[101, 14477, 20961, 3468, 3424, 10521, 4355, 7875, 13602, 3672, 12199, 2964, 102],
+    ],
+    "\u03a3\u038a\u03a3\u03a5\u03a6\u039f\u03a3": [
+        *[101, 1173, 18199, 29733, 29735, 29736, 29730, 29733, 102],
+    ],
+    "a\tb\r\nc\u0000\u200b": [101, 1037, 1038, 1039, 102],
+    "\U0001f600 emoji": [101, 100, 7861, 29147, 2072, 102],
+    "x" * 101: [101, 100, 102],
+    "": [101, 102],
+}
+# The first numbers of its sentence vectors.
+VECTORS = {
+    "The meeting moves to Thursday.": [0.031855, -0.020692, -0.034907, 0.004869, -0.020589],
+    "Le caf\u00e9 est ferm\u00e9.": [0.010002, 0.014612, 0.021117, 0.01496, 0.063405],
+}
+
+
+@pytest.mark.long
+def test_minilm_is_the_original():
+    network = tfxfer.Backbone("minilm", trainable=False)
+    rows = decoded(network, list(ORIGINAL)).astype(int)
+    assert [[int(i) for i in row if i] for row in rows] == list(ORIGINAL.values())
+    assert [stage.name for stage in network.stages] == [f"layer_{i}" for i in range(6)]
+    vectors = network(decoded(network, list(VECTORS))).numpy()
+    np.testing.assert_allclose(vectors[:, :5], list(VECTORS.values()), atol=2e-6)
+
+
+def test_words_are_cut_into_the_longest_pieces():
+    tokenizer = WordPiece(texts.VOCABULARY, 8)
+    number = {piece: i for i, piece in enumerate(texts.VOCABULARY)}
+    (row,) = tokenizer(tf.constant(["Roses, rosesx the"])).numpy()
+    names = ["[CLS]", "rose", "##s", ",", "[UNK]", "the", "[SEP]", "[PAD]"]
+    assert row.tolist() == [number[name] for name in names]
+
+
+def test_a_long_text_is_cut_and_ends_all_the_same():
+    tokenizer = WordPiece(texts.VOCABULARY, 8)
+    (row,) = tokenizer(tf.constant(["rose " * 100])).numpy()
+    assert len(row) == 8 and row[-1] == tokenizer.end and (row[1:-1] == row[1]).all()
+
+
+def test_strings_are_found_in_a_constant_table():
+    keys = [f"key {i}" for i in range(1000)]
+    found = look_up(make_table(keys, np.arange(1000)), tf.constant([["key 7", "none"]]), -1)
+    assert found.numpy().tolist() == [[7, -1]]
+    with pytest.raises(ValueError, match="equal"):
+        make_table(["a", "a"], np.arange(2))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 20,
+        (10).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (60).to_bytes(8, "little")
+        + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,800]}}    ',
+    ],
+)
+def test_a_damaged_file_of_weights_is_refused(content, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(HandleError, match="safetensors"):
+        safetensors.read(path, 1000)
+
+
+# --- the network ---
+
+
+def test_a_network_gives_what_its_savedmodel_gives(folder, network):
+    sentences = [text for text, _ in texts.sentences(20)] + ["", "rose", "unknown words only"]
+    loaded = tf.saved_model.load(folder)
+    expected = loaded(tf.constant(sentences)).numpy()
+    np.testing.assert_allclose(network(decoded(network, sentences)).numpy(), expected, atol=1e-5)
+    assert len(network.stages) == 6 and network.takes.KIND == "text"
+
+
+def test_its_gradients_are_those_of_the_savedmodel(folder, network):
+    sentences = [text for text, _ in texts.sentences(8)]
+    loaded = tf.saved_model.load(folder)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(loaded(tf.constant(sentences))[:, 0] ** 2)
+    expected = tape.gradient(loss, loaded.trainable_variables)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(network(decoded(network, sentences))[:, 0] ** 2)
+    found = tape.gradient(loss, [one.value for one in network.trainable_weights])
+
+    def sizes(gradients: list) -> list[float]:
+        dense = [tf.convert_to_tensor(one) for one in gradients if one is not None]
+        return sorted(float(tf.norm(one)) for one in dense)
+
+    np.testing.assert_allclose(sizes(found), sizes(expected), rtol=1e-3, atol=1e-6)
+
+
+def test_padding_does_not_count_in_taps(network):
+    tapped = network.tapped(2)
+    short = decoded(network, ["rose"])
+    columns = tapped(short).numpy()[0]
+    # The mean of three positions lies between their smallest and largest value.
+    mean, most = columns[: texts.WIDTH], columns[texts.WIDTH : 2 * texts.WIDTH]
+    assert (mean <= most + 1e-6).all()
+    weights = {w.name: w.numpy() for w in network.weights}
+    longer = np.array(short)
+    assert (longer[0, 3:] == 0).all() and weights
+
+
+def test_a_network_is_cut_at_every_stage(network):
+    rows = decoded(network, [text for text, _ in texts.sentences(5)])
+    whole = network(rows).numpy()
+    for stages in (1, 3, 5):
+        prefix, rest = network.cut(stages)
+        graph = tf.compat.v1.wrap_function(
+            lambda x, prefix=prefix: tf.graph_util.import_graph_def(
+                prefix.graph, input_map={prefix.input: x}, return_elements=[prefix.output]
+            )[0],
+            [tf.TensorSpec((None, texts.LENGTH), tf.float32)],
+        )
+        np.testing.assert_allclose(rest(graph(tf.constant(rows))).numpy(), whole, atol=1e-5)
+
+
+def test_it_is_saved_with_its_tokenizer(network, tmp_path):
+    model = keras.Sequential([keras.Input((texts.LENGTH,)), network, keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    script = (
+        "import sys, keras, numpy as np, tensorflow as tf, tfxfer\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "row = model.layers[0].takes.decode(tf.constant(sys.argv[3]))\n"
+        "np.save(sys.argv[2], model(row[None]).numpy())\n"
+    )
+    words = [python(), "-c", script, tmp_path / "model.keras", tmp_path / "y.npy", "the rose."]
+    subprocess.run([str(word) for word in words], check=True)
+    expected = model(decoded(network, ["the rose."])).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-6)
+
+
+def test_a_network_that_hands_over_ragged_words_says_so(tmp_path):
+    class Ragged(tf.Module):
+        def __init__(self):
+            self.table = tf.Variable(tf.random.normal((10, 4)))
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def __call__(self, x):
+            words = tf.strings.split(x)
+            ids = tf.strings.to_hash_bucket_fast(words.values, 10)
+            return tf.math.segment_mean(tf.gather(self.table, ids), words.value_rowids())
+
+    tf.saved_model.save(Ragged(), str(tmp_path / "ragged"))
+    with pytest.raises(SavedModelError, match="rows of numbers"):
+        savedmodel.read(tmp_path / "ragged")
+
+
+# --- data ---
+
+
+def test_a_table_of_texts_needs_no_path(table):
+    examples = data.load(table)
+    assert examples.kind_name == "text" and examples.classes == ("garden", "kitchen")
+    assert examples.files[0] == "notes.csv:2" and examples.read(0).endswith(b".")
+
+
+def test_subject_and_body_are_one_text(tmp_path):
+    path = tmp_path / "mails.csv"
+    rows = [f"s{i},{'ab'[i % 2]},body {i}" for i in range(12)]
+    path.write_text("\n".join(["Subject,label,Body", *rows]))
+    assert data.load(path).read(0) in {f"s{i}\nbody {i}".encode() for i in range(12)}
+
+
+def test_two_columns_that_could_be_the_text_are_refused(tmp_path):
+    path = tmp_path / "mails.csv"
+    path.write_text("text,body,label\na,b,c\nd,e,f\n")
+    with pytest.raises(DataError, match="text, body"):
+        data.load(path)
+
+
+def test_files_in_class_folders_are_texts(tmp_path):
+    for i, (text, kind) in enumerate(texts.sentences(12)):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        (tmp_path / kind / f"{i}.txt").write_text(text)
+    examples = data.load(tmp_path)
+    assert examples.kind_name == "text" and len(examples) == 12
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("na\u00efve caf\u00e9".encode(), "na\u00efve caf\u00e9"),
+        ("na\u00efve caf\u00e9".encode("utf-8-sig"), "na\u00efve caf\u00e9"),
+        ("na\u00efve caf\u00e9".encode("utf-16"), "na\u00efve caf\u00e9"),
+        ("Un caf\u00e9 tr\u00e8s na\u00eff, s'il vous pla\u00eet".encode("cp1252"), None),
+        (b"one\r\ntwo\rthree", "one\ntwo\nthree"),
+    ],
+)
+def test_encodings_and_line_ends(content, found):
+    text = to_utf8(content, "a.txt").decode()
+    assert text == found if found else "caf\u00e9" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b" \n\t", "empty"),
+        (b"%PDF-1.7 ...", "PDF"),
+        (b"PK\x03\x04...", "ZIP"),
+        (b"a\x00b", "zero"),
+        (b"a" * (10 * 1024**2 + 1), "bytes"),
+        (b"\xff\xfe\xfa", "UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_told(content, said):
+    assert said in (problem(content) or "")
+
+
+def test_a_file_that_is_no_text_stops_the_run_by_its_name(tmp_path):
+    for i, (text, kind) in enumerate(texts.sentences(12)):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        (tmp_path / kind / f"{i}.txt").write_text(text)
+    (tmp_path / "garden" / "scan.txt").write_bytes(b"%PDF-1.7")
+    with pytest.raises(ImageError, match="scan.txt is no text, but a PDF"):
+        data.load(tmp_path)
+
+
+def test_counts_of_words_are_rows_of_length_one():
+    row = WordCounts().decode(tf.constant("Rose, rose and TULIP")).numpy()
+    assert np.linalg.norm(row) == pytest.approx(1) and 4 <= (row > 0).sum() <= 6
+    assert not WordCounts().decode(tf.constant("")).numpy().any()
+
+
+# --- runs ---
+
+
+def test_texts_of_two_kinds_are_told_apart(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] >= 0.95 and metrics["test"]["n"] == 40
+
+
+def test_new_texts_are_answered_by_a_run_and_by_its_export(run, tmp_path):
+    for name, text in (("a", "Good soup with salt and bread."), ("b", "Water the tulip, sun!")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    files = (tmp_path / "a.txt", tmp_path / "b.txt")
+    done("predict", run, *files, "--to", tmp_path / "run.csv")
+    rows = list(csv.DictReader((tmp_path / "run.csv").read_text("utf-8-sig").splitlines()))
+    assert [row["predicted"] for row in rows] == ["kitchen", "garden"]
+    done("export", run, tmp_path / "served")
+    done("predict", tmp_path / "served", *files, "--to", tmp_path / "served.csv")
+    assert (tmp_path / "served.csv").read_bytes() == (tmp_path / "run.csv").read_bytes()
+    served = tf.saved_model.load(str(tmp_path / "served" / "1"))
+    said = served.signatures["serving_default"](inputs=tf.constant(["bread and salt"]))
+    assert said["classes"].numpy()[0, 0] == b"kitchen"
+    example = tf.train.Example()
+    example.features.feature["text"].bytes_list.value.append(b"bread and salt")
+    found = served.signatures["classify"](tf.constant([example.SerializeToString()]))
+    assert found["classes"].numpy()[0, 0] == b"kitchen"
+
+
+def test_a_run_is_judged_on_other_texts(run, tmp_path):
+    other = texts.write_table(tmp_path / "others.csv", count=20, seed=7)
+    assert "n = 10" in done("evaluate", run, "--data", other)
+
+
+def test_litert_says_that_it_takes_no_texts(run, tmp_path):
+    output = done("export", run, tmp_path / "phone", "--format", "litert", code=1)
+    assert "text" in output
+
+
+def test_images_and_texts_do_not_fit(folder, photos, tmp_path):
+    words = ("--data", photos, "--backbone", folder, "--out", tmp_path / "run")
+    assert "text" in done("run", "frozen", *words, code=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", ["partial", "full"])
+def test_the_network_is_tuned(recipe, folder, table, tmp_path):
+    words = ("--data", table, "--backbone", folder, "--out", tmp_path / "run", "--epochs", 2)
+    done("run", recipe, *words, "--learning-rate", 0.001)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] >= 0.9
