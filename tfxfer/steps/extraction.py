@@ -97,9 +97,10 @@ def prepare(
         run.common.batch_size,
         run.strategy,
     )
-    if run.settings.get("backbone", {}).get("origin") == "default":
+    default = run.settings.get("backbone", {}).get("origin") == "default"
+    if default and backbone != examples.kind.NETWORK:
         backbone = examples.kind.NETWORK
-        run.record(backbone=backbone)
+        run.record(chosen_backbone=backbone)
     if backbone == AUTO:
         backbone = chosen_network(run, examples, extract)
     network = Backbone(
