@@ -622,7 +622,7 @@ class Columns:
     def further(self, figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         """Return the further figures of each column."""
         return [
-            (f"{column}: {name}", value, meaning)
+            (name if name.startswith(f"{column}: ") else f"{column}: {name}", value, meaning)
             for column, one in figures["columns"].items()
             for name, value, meaning in KINDS[one["task"]].further(one)
         ]
