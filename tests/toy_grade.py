@@ -29,7 +29,6 @@ encode, present, strata = classify.encode, classify.present, classify.strata
 encode_known, texts = classify.encode_known, classify.texts
 holds, has = classify.holds, classify.has
 label_columns, unsure = classify.label_columns, classify.unsure
-held_out_figures = classify.held_out_figures
 temperature, leave_own_out, codes = classify.temperature, classify.leave_own_out, classify.codes
 offset, units, count, check = classify.offset, classify.units, classify.count, classify.check
 may_hold, decide, columns = classify.may_hold, classify.decide, classify.columns
@@ -102,6 +101,9 @@ def figures(
     best, _ = answers(predictions)
     exact = float((best == targets).mean())
     return {**share(scores(predictions, targets)), "exact": exact}
+
+
+held_out_figures = figures
 
 
 def said_of_score(figures: Mapping[str, Any], photos: str) -> str:
