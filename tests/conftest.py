@@ -28,7 +28,15 @@ tf.config.set_logical_device_configuration(
 
 
 # They take longest. Begun last, they would leave the other cores without work.
-FIRST = ("test_docs.py", "test_tuning.py", "test_distribute.py", "test_multiworker.py")
+FIRST = (
+    "test_docs.py",
+    "test_tuning.py",
+    "test_distribute.py",
+    "test_answers.py",
+    "test_multiworker.py",
+    "test_transfer.py",
+    "test_grow.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
