@@ -106,7 +106,7 @@ class Kind(Protocol):
         """
 
     def takes(
-        self, shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: Any
+        self, shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: Any, /
     ) -> Input | None:
         """Return the input of that shape, float32; None if an example never has this shape.
 
