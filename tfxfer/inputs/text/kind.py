@@ -106,7 +106,7 @@ def spec(
     return None if found is None else type(found)([None], found.dtype, name="texts")
 
 
-def takes(shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: Any) -> Input | None:
+def takes(shape: tuple[int, ...], unused: tuple[float, float], tokenizer: Any) -> Input | None:
     """Return the input of a network with this tokenizer; None for a network without one."""
     return None if tokenizer is None else text.of_graph(tokenizer, shape[-1])
 
