@@ -22,6 +22,7 @@ from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.wordpiece import WordPiece
 from tfxfer.inputs.text import WordCounts
 from tfxfer.inputs.text.read import problem, to_utf8
+from tfxfer.steps import offline_names
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +241,18 @@ def test_two_columns_that_could_be_the_text_are_refused(tmp_path):
     path.write_text("text,body,label\na,b,c\nd,e,f\n")
     with pytest.raises(DataError, match="text, body"):
         data.load(path)
+
+
+def test_a_column_of_files_with_another_name_is_not_taken_for_texts(tmp_path):
+    path = tmp_path / "photos.csv"
+    path.write_text("content,label\na.jpg,x\nb.png,y\n")
+    with pytest.raises(DataError, match="the name path"):
+        data.load(path)
+
+
+def test_networks_that_are_tried_take_the_kind_of_the_data():
+    assert offline_names("text") == ["minilm"]
+    assert "minilm" not in offline_names("image")
 
 
 def test_files_in_class_folders_are_texts(tmp_path):

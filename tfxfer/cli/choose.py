@@ -75,7 +75,7 @@ def choose(
     steps = room("steps")
     choice = steps.choose_network(
         examples,
-        among or steps.offline_names(),
+        among or steps.offline_names(examples.kind_name),
         room("features").Extractor(kept),
         seed=seed,
         minutes=minutes,

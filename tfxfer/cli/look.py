@@ -36,7 +36,7 @@ def backbones() -> None:
         rows.append(
             (
                 entry.name,
-                str(entry.image_size),
+                str(entry.image_size or entry.takes),
                 str(entry.features),
                 parameters,
                 str(entry.top1 or "-"),

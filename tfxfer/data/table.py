@@ -50,6 +50,7 @@ DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
 SAMPLE = 64 * 1024  # characters that are used to find the delimiter
 LONGEST_SHOWN = 60  # characters of a cell in a message
+FEW = 20  # rows that show what a column holds
 
 
 def read_table(
@@ -222,6 +223,8 @@ def _rows(
         there = {cell.casefold() for cell in header}
         labels = [name for name in labels if name.casefold() in there]
     held = None if _names_files(header) else find_held(header, source)
+    if held is not None and _look_like_files(table[1:], header, held.columns[-1]):
+        held = None  # the error below says how to name a column of files
     needed = ("label",) if task.CLASSES and not labels else ()
     needed = needed if held is not None else ("path", *needed)
     columns, said = _columns(header, source, needed, or_label=not labels)
@@ -272,6 +275,16 @@ def _rows(
     unused = _unused([name for name in columns if name not in own], rows)
     spelled = {name: header[places.index(name)].strip() for name in own}
     return lines, rows, spelled, held, [*notes, *said, *unused]
+
+
+def _look_like_files(
+    table: Sequence[tuple[int, list[str]]], header: Sequence[str], column: str
+) -> bool:
+    """Return whether the cells of a column end like files of some kind of example."""
+    place = [cell.strip().casefold() for cell in header].index(column)
+    cells = [row[place] for _, row in table[:FEW] if len(row) > place and row[place]]
+    endings = {Path(cell.replace("\\", "/")).suffix.lower() for cell in cells}
+    return bool(cells) and endings <= frozenset().union(*(kind.ENDINGS for kind in KINDS.values()))
 
 
 def _names_files(header: Sequence[str]) -> bool:

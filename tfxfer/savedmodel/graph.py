@@ -220,11 +220,12 @@ def pool_maps(maps: list[tf.Tensor], rows: tf.Tensor | None = None) -> tf.Tensor
 
     Args:
         rows: [B, L], rows of a tokenizer; of maps [B, L, D], positions where it is 0 do not count.
+            Of maps with another number of positions, all count.
     """
     parts = []
     for tap in maps:
         axes = list(range(1, tap.shape.rank - 1))
-        if rows is not None and axes == [1]:
+        if rows is not None and axes == [1] and tap.shape[1] == rows.shape[1]:
             there = tf.not_equal(rows, 0)[:, :, None]
             kept = tf.where(there, tap, 0.0)
             count = tf.reduce_sum(tf.cast(there, tap.dtype), 1)

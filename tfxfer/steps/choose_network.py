@@ -100,9 +100,13 @@ class ChosenNetwork:
         return rows
 
 
-def offline_names() -> list[str]:
-    """Return the networks of the catalog that need no internet."""
-    return [entry.name for entry in catalog.CATALOG if entry.offline]
+def offline_names(kind: str) -> list[str]:
+    """Return the networks of the catalog that need no internet.
+
+    Args:
+        kind: the kind of example that they take.
+    """
+    return [entry.name for entry in catalog.CATALOG if entry.offline and entry.takes == kind]
 
 
 def choose_network(

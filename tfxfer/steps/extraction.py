@@ -143,7 +143,11 @@ def chosen_network(run: Run, examples: Examples, extract: Extractor) -> str:
             "network that it names."
         )
     choice = choose_network(
-        examples, offline_names(), extract, seed=run.common.seed, trust=run.common.trust
+        examples,
+        offline_names(examples.kind_name),
+        extract,
+        seed=run.common.seed,
+        trust=run.common.trust,
     )
     run.say(f"Network: {choice.best.name}, the best of {len(choice.tried)} for these examples.")
     run.record(chosen_backbone=choice.best.name)
