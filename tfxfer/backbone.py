@@ -257,10 +257,15 @@ class Backbone(keras.layers.Layer):
         Raises:
             SavedModelError: this is a part of a network, which takes activations.
         """
-        takes = inputs.of_shape(self.entry_shape, self.value_range, self._network().tokenizer)
+        takes = inputs.of_shape(self.entry_shape, self.value_range, self.tokenizer)
         if takes is None:
             raise SavedModelError(f"{self.handle} takes activations of shape {self.entry_shape}.")
         return takes
+
+    @property
+    def tokenizer(self) -> GraphDef | None:
+        """The graph from strings to rows of numbers, of a network for texts; else None."""
+        return self._pretrained.it.tokenizer
 
     @property
     def entry_shape(self) -> tuple[int, ...]:

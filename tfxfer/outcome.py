@@ -113,8 +113,8 @@ class Outcome:
         is None where there are no examples for it.
         """
         task, names = self.examples.task, self.examples.classes
-        test, held_out = self.of("test"), self.of("validation") or self.of("train")
-        if held_out and not self.of("validation"):
+        test, held_out = self.of("test"), self.of("validation")
+        if held_out is None and (held_out := self.of("train")):
             # The only image of its class can't be held out, so it can't be used to judge.
             held = task.can_judge(*held_out)
             held_out = (held_out[0][held], held_out[1][held]) if held.any() else None

@@ -310,11 +310,8 @@ def choose_each(
         Other Args are those of `choose`.
     """
     targets = np.asarray(targets)
-    heads, lines, out_of_fold = (
-        [],
-        [],
-        np.zeros((len(targets), sum(part.size for part in task.parts))),
-    )
+    heads, lines = list[Fitted | Averaged](), list[str]()
+    out_of_fold = np.zeros((len(targets), sum(part.size for part in task.parts)))
     for part in task.parts:
         rows = np.flatnonzero(part.known(targets))
         choice = choose(

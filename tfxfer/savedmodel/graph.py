@@ -100,6 +100,11 @@ def node_of(tensor: str) -> str:
     return tensor.split(":")[0]
 
 
+def with_port(tensor: str) -> str:
+    """Return the name of a tensor with the number of the output; 0 where there is none."""
+    return tensor if ":" in tensor else f"{tensor}:0"
+
+
 def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
     """The part of a graph that the fetches need, with the nodes in the same order."""
     nodes = {node.name: node for node in graph.node}

@@ -17,7 +17,7 @@ from tensorflow.python.framework import convert_to_constants
 
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel import stages
-from tfxfer.savedmodel.graph import PureGraph, Weight, needed
+from tfxfer.savedmodel.graph import PureGraph, Weight, needed, with_port
 
 READS = frozenset({"ReadVariableOp"})
 GATHERS = frozenset({"ResourceGather"})  # rows of a variable, such as embeddings
@@ -148,14 +148,11 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
     inputs = [p.op.name for p in concrete.inputs[:first]]
     used = {node.name for node in result.node}
     numbered = tuple(i for i in range(len(weights.found)) if f"weight_{i}" in used)
-    updates = tuple(
-        (numbers[resource], value if ":" in value else f"{value}:0")
-        for resource, value in written.items()
-    )
+    updates = tuple((numbers[resource], with_port(value)) for resource, value in written.items())
     return PureGraph(
         graph=result,
         input=f"{inputs[0]}:0" if inputs else None,
-        output=output if ":" in output else f"{output}:0",
+        output=with_port(output),
         weights=numbered,
         updates=updates,
     )
@@ -202,8 +199,8 @@ def source(name: str, nodes: dict[str, NodeDef], resources: set[str]) -> str | N
 def gather(node: NodeDef, value: str, extra: list[NodeDef]) -> None:
     """Turn a `ResourceGather` into a `GatherV2` of the value of its variable."""
     batch = node.attr["batch_dims"].i
-    indices, name = stages.data_inputs(node)[1], node.name
-    indices = next(one for one in node.input if one.split(":")[0] == indices)
+    name = node.name
+    _, indices = (one for one in node.input if not one.startswith("^"))
     dtype, kind = node.attr["dtype"].type, node.attr["Tindices"].type
     axis = NodeDef(name=f"{name}_axis", op="Const")
     axis.attr["value"].CopyFrom(node_value(tf.constant(batch)))

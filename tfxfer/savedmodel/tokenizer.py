@@ -12,7 +12,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from tfxfer.savedmodel import stages
-from tfxfer.savedmodel.graph import PureGraph, needed, node_of
+from tfxfer.savedmodel.graph import PureGraph, needed, node_of, with_port
 from tfxfer.savedmodel.pure import NotPure
 
 TEXTS, ROWS = "texts:0", "rows:0"  # input and output of a tokenizer
@@ -125,11 +125,6 @@ class Crossing:
 def asks_count(node: NodeDef, value: tf.Tensor) -> bool:
     """Whether a node only asks how many texts there are."""
     return node.op in stages.SHAPE_ONLY and value.dtype == tf.string and value.shape.rank == 1
-
-
-def with_port(tensor: str) -> str:
-    """Return the name of a tensor with the number of the output."""
-    return tensor if ":" in tensor else f"{tensor}:0"
 
 
 def tokenizer_of(pure: PureGraph, rows: list[Row]) -> GraphDef:

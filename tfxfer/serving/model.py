@@ -302,7 +302,7 @@ def input_of(run: Finished, model: keras.Model) -> Input:
     """
     noted = run.takes()
     networks = [layer for layer in model._flatten_layers() if isinstance(layer, Backbone)]
-    with_tokenizer = (one.takes for one in networks if one.pretrained.tokenizer is not None)
+    with_tokenizer = (one.takes for one in networks if one.tokenizer is not None)
     found = next(with_tokenizer, noted)
     if found != noted:
         raise ServingError(

@@ -46,7 +46,7 @@ class TextInput:
         if self.graph is None:
             raise SavedModelError("the tokenizer is part of the network, which is not loaded")
         beginning = tf.strings.substr(content, 0, BYTES * self.length)
-        rows = tokenizer(self.graph.SerializeToString(deterministic=True))(beginning[None])
+        rows = tokenizer(self)(beginning[None])
         return tf.ensure_shape(rows[0], self.shape)
 
     def decode_unless_large(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -85,13 +85,12 @@ def of_graph(graph: GraphDef, length: int) -> TextInput:
 
 
 @functools.lru_cache(maxsize=8)
-def tokenizer(content: bytes) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return a tokenizer as a function from string [B] to float32 [B, length]."""
-    graph = GraphDef.FromString(content)
+def tokenizer(takes: TextInput) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the tokenizer of an input as a function from string [B] to float32 [B, length]."""
 
     def rows(texts: tf.Tensor) -> tf.Tensor:
         (found,) = tf.graph_util.import_graph_def(
-            graph, input_map={"texts": texts}, return_elements=["rows:0"], name=""
+            takes.graph, input_map={"texts": texts}, return_elements=["rows:0"], name=""
         )
         return found
 
