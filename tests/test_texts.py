@@ -20,7 +20,7 @@ from tfxfer.errors import DataError, HandleError, ImageError, SavedModelError
 from tfxfer.handles import safetensors
 from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.wordpiece import WordPiece
-from tfxfer.inputs.text import WordCounts
+from tfxfer.inputs.text import weigh_words
 from tfxfer.inputs.text.read import problem, to_utf8
 from tfxfer.steps import offline_names
 
@@ -302,10 +302,17 @@ def test_a_file_that_is_no_text_stops_the_run_by_its_name(tmp_path):
         data.load(tmp_path)
 
 
-def test_counts_of_words_are_rows_of_length_one():
-    row = WordCounts().decode(tf.constant("Rose, rose and TULIP")).numpy()
-    assert np.linalg.norm(row) == pytest.approx(1) and 4 <= (row > 0).sum() <= 6
-    assert not WordCounts().decode(tf.constant("")).numpy().any()
+def test_words_and_letters_are_learnt_from_the_training_texts():
+    sentences = [text for text, _ in texts.sentences(40)]
+    rows = weigh_words([*sentences, "Rose, rose and TULIP", "zzz"], 40, seed=0)
+    assert rows.shape[0] == 42 and rows.shape[1] <= 40 and rows.dtype == np.float32
+    # Of the training texts, the products of the rows are those of the weighted words.
+    np.testing.assert_allclose((rows[:40] ** 2).sum(1), 1, atol=1e-5)
+    garden = [i for i, text in enumerate(sentences) if "rose" in text.lower()]
+    others = [i for i in range(40) if i not in garden]
+    alike = rows[:40] @ rows[40]
+    assert alike[garden].mean() > alike[others].mean()
+    assert np.abs(rows[41]).max() < 0.2  # nothing in it was seen in training
 
 
 # --- runs ---

@@ -19,6 +19,7 @@ OTHERS: Set[str] = {".jpg", ".png"}
 BESIDE: Set[str] = set()
 CELLS: tuple[tuple[str, ...], ...] = ()
 NETWORK = "efficientnet-lite0"
+PLAIN = "raw_pixels"
 FEATURE = "row/encoded"
 DAMAGE_KEY: dict[str, Any] | None = None
 AUGMENTATIONS: tuple[str, ...] = ()
@@ -30,6 +31,8 @@ class Row:
     """Eight numbers."""
 
     KIND: ClassVar[str] = NAME
+    TOGETHER: ClassVar[int] = 1
+    padded: ClassVar[int] = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,6 +41,9 @@ class Row:
     def decode(self, content: Any) -> tf.Tensor:
         words = tf.strings.split(tf.strings.regex_replace(content, r"[\[\]\s]", ""), ",")
         return tf.ensure_shape(tf.strings.to_number(words), self.shape)
+
+    def decode_many(self, contents: Any) -> tf.Tensor:
+        return tf.map_fn(self.decode, contents, fn_output_signature=tf.float32)
 
     def decode_unless_large(self, content: Any) -> tuple[tf.Tensor, tf.Tensor]:
         return self.decode(content), tf.constant(False)
@@ -115,6 +121,10 @@ def restore(values: Mapping[str, Any]) -> Input:
 
 def plain() -> Input:
     return Row()
+
+
+def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
+    raise NotImplementedError
 
 
 def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:

@@ -15,9 +15,10 @@ from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, SavedModelError
-from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays
+from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays, sample_train
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Decoder, Features, plain_values
+from tfxfer.heads.fitted import Array
 from tfxfer.heads.layers import seen_by_head
 from tfxfer.run import Run
 from tfxfer.run.attempt import optional
@@ -386,8 +387,8 @@ def tail_of(features: Features) -> int:
     return features.tap_widths[-1] if features.tap_widths else features.feature_size
 
 
-def plain_features(examples: Examples, run: Run) -> Features:
-    """Return `plain_values` of all examples.
+def plain_features(examples: Examples, run: Run) -> Features | None:
+    """Return `plain_values` of all examples; None for a kind of example without any.
 
     Raises:
         DataError: some images can't be read any more, so that the rows would be of other examples.
@@ -398,13 +399,30 @@ def plain_features(examples: Examples, run: Run) -> Features:
         skip_bad_images=run.common.skip_bad_images,
         progress=True,
     )
-    if len(features.examples) != len(examples):
+    if features is not None and len(features.examples) != len(examples):
         lost = sorted(set(examples.files) - set(features.examples.files))
         raise DataError(
             f"{len(lost):,} of {len(examples):,} images can't be read any more, such as {lost[0]}. "
             "They were there when the run began. Are they on a drive that was removed?"
         )
     return features
+
+
+def plain_rows(examples: Examples, run: Run, train: np.ndarray, test: np.ndarray) -> Array:
+    """Return the rows on which the model without a network is fitted, [n, F].
+
+    Args:
+        train, test: the examples whose rows are needed; the others may have zeros.
+    """
+    features = plain_features(examples, run)
+    if features is not None:
+        return features
+    used = np.concatenate([train, test])
+    contents = [examples.read(int(i)) for i in used]
+    own = examples.kind.fit_plain(contents, len(train), run.common.seed)
+    rows = np.zeros((len(examples), own.shape[1]), np.float32)
+    rows[used] = own
+    return rows
 
 
 def baselines(features: Features, run: Run) -> Baselines:
@@ -438,8 +456,10 @@ def baselines(features: Features, run: Run) -> Baselines:
             f"{len(train):,}",
         )
     figures, scores = dict(majority.figures), dict(majority.scores)
+    few = sample_train(examples.labels, train, examples.task, run.common.seed)
+    plain = examples.kind.PLAIN
     makers: dict[str, Callable[[], Baselines]] = {
-        "raw_pixels": lambda: fit(raw_pixels=plain_features(examples, run)),
+        plain: lambda: fit(**{plain: plain_rows(examples, run, few, test)}),
         "last_layer_logistic": lambda: fit(last_layer=features.output),
     }
     for name, make in makers.items():

@@ -68,10 +68,9 @@ class Plan:
 
     def computations(self) -> list[Computation]:
         """The computation of the features, which is the same on every machine."""
-        return [
-            of_prefix(self.prefix, self.engine, self.precision, mirror=self.mirror),
-            of_plain(inputs.find(self.prefix.takes.KIND)),
-        ]
+        plain = of_plain(inputs.find(self.prefix.takes.KIND))
+        features = of_prefix(self.prefix, self.engine, self.precision, mirror=self.mirror)
+        return [features] if plain is None else [features, plain]
 
 
 def keep_plan(home: str, plan: Plan) -> None:

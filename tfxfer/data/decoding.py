@@ -27,7 +27,7 @@ class Decoder:
         batch_size: int,
     ):
         self.examples, self.takes, self.batch_size = examples, takes, batch_size
-        self.decode, self.decode_unless_large = decoders(takes)
+        self.decode, self.decode_many, self.decode_unless_large = decoders(takes)
 
     def read(self, position: int) -> bytes:
         """Read the bytes of a file.
@@ -108,6 +108,10 @@ class Decoder:
     def _unless_large(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The examples, float32 [*shape], and whether each is so large that it was not decoded."""
         positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
+        if (together := self.takes.TOGETHER) > 1:
+            contents = positions.map(self._read, num_parallel_calls=tf.data.AUTOTUNE)
+            many = contents.batch(together).map(self.decode_many, num_parallel_calls=2).unbatch()
+            return without_autotuning(many.map(lambda one: (one, False)))
         decoded = positions.map(
             lambda position: self.decode_unless_large(self._read(position)),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -166,8 +170,8 @@ def as_dataset(
 
 
 @lru_cache
-def decoders(takes: Input) -> tuple[Any, Any]:
-    """`Input.decode` and `decode_unless_large` as traced functions of the content of a file.
+def decoders(takes: Input) -> tuple[Any, Any, Any]:
+    """`Input.decode`, `decode_many` and `decode_unless_large` as traced functions.
 
     They are traced once in each process, because tracing takes a second, and a worker that gets
     many lists decodes all of them in the same way.
@@ -179,6 +183,11 @@ def decoders(takes: Input) -> tuple[Any, Any]:
         as_one_operation(
             lambda content: takes.decode(content),
             input_signature=signature,
+        ),
+        tf.function(
+            lambda contents: takes.decode_many(contents),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
         ),
         tf.function(
             lambda content: takes.decode_unless_large(content),

@@ -5,7 +5,15 @@ unknown     how far an example is from every class
 doubt       how unsure a model is: sets, and a score for "none of these"
 """
 
-from tfxfer.evaluate.baselines import BASELINE_EXAMPLES, Baselines, baselines, beaten, called, pays
+from tfxfer.evaluate.baselines import (
+    BASELINE_EXAMPLES,
+    Baselines,
+    baselines,
+    beaten,
+    called,
+    pays,
+    sample_train,
+)
 from tfxfer.tasks.figures import reliability, score, share, wilson
 from tfxfer.tasks.sets import lowest, members, strangeness
 
@@ -19,6 +27,7 @@ __all__ = [
     "members",
     "pays",
     "reliability",
+    "sample_train",
     "score",
     "share",
     "strangeness",

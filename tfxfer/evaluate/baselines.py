@@ -16,7 +16,7 @@ from tfxfer.tasks import CLASSIFY, Task, paired, said_of_gain
 # that it is compared with.
 BASELINE_EXAMPLES = 10_000
 PLAIN = {"linear": "logistic regression", "ridge": "ridge regression"}
-WITHOUT_NETWORK = ("majority", "raw_pixels")
+WITHOUT_NETWORK = ("majority", "raw_pixels", "tf_idf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,21 +38,24 @@ def baselines(
     classes: Sequence[str],
     *,
     raw_pixels: Array | None = None,
+    tf_idf: Array | None = None,
     last_layer: Array | None = None,
     task: Task = CLASSIFY,
     seed: int = 0,
 ) -> Baselines:
     """Fit simple models on train and score them on test.
 
-    They are: always the most frequent class, and logistic regression on raw pixels and on the
-    network's own features. Both regressions have standardised columns, a penalty that is picked by
-    5-fold cross-validation on train, and at most 10,000 training examples.
+    They are: always the most frequent class, and logistic regression on raw pixels or weighted
+    words, and on the network's own features. The regressions have standardised columns, but for
+    words, a penalty that is picked by 5-fold cross-validation on train, and at most 10,000 training
+    examples.
 
     Args:
         labels: int [n] of all examples.
         train, test: positions.
         classes: C names.
         raw_pixels: float32 [n, 32 * 32 * 3].
+        tf_idf: float32 [n, d], see `tfxfer.inputs.text.weigh_words`.
         last_layer: float32 [n, feature_size], the backbone's own output.
         seed: seed of the sample and the folds.
     """
@@ -67,16 +70,30 @@ def baselines(
         return Baselines(figures, scores)
     constant = task.constant(labels[train], len(classes))
     predictions = {"majority": np.broadcast_to(constant, (len(test), len(classes)))}
-    few = train[sample(task.strata(labels[train]), BASELINE_EXAMPLES, seed)]
-    for name, features in (("raw_pixels", raw_pixels), ("last_layer_logistic", last_layer)):
+    few = sample_train(labels, train, task, seed)
+    inputs = {"raw_pixels": raw_pixels, "tf_idf": tf_idf, "last_layer_logistic": last_layer}
+    for name, features in inputs.items():
         if features is not None:
             predictions[name] = logistic(
-                features, labels, few, test=test, classes=len(classes), task=task, seed=seed
+                features,
+                labels,
+                few,
+                test=test,
+                classes=len(classes),
+                task=task,
+                seed=seed,
+                # Rare words would count most if columns were standardised.
+                normalise="l2" if name == "tf_idf" else "standardise",
             )
     for name, probabilities in predictions.items():
         figures[name] = task.figures(labels[test], probabilities, classes, {})
         scores[name] = task.prediction_scores(probabilities, labels[test])
     return Baselines(figures, scores)
+
+
+def sample_train(labels: np.ndarray, train: np.ndarray, task: Task, seed: int) -> np.ndarray:
+    """Return the positions that baselines are fitted on: `train`, or a sample of it."""
+    return train[sample(task.strata(labels[train]), BASELINE_EXAMPLES, seed)]
 
 
 def logistic(
@@ -88,6 +105,7 @@ def logistic(
     *,
     task: Task,
     seed: int,
+    normalise: str = "standardise",
 ) -> np.ndarray:
     """Return probabilities [len(test), classes] by logistic regression fitted on `train`.
 
@@ -104,13 +122,16 @@ def logistic(
                     classes=part.size,
                     task=part.task,
                     seed=seed,
+                    normalise=normalise,
                 )
                 for part in task.parts
             ],
             1,
         )
     if not task.CLASSES:
-        return plain_outputs(features, labels, train, test=test, outputs=classes, task=task)
+        return plain_outputs(
+            features, labels, train, test=test, outputs=classes, task=task, normalise=normalise
+        )
     present, known = np.unique(labels[train], return_inverse=True)
     if len(present) < 2:
         return np.broadcast_to(
@@ -124,7 +145,7 @@ def logistic(
         len(present),
         widths=(features.shape[1],),
         rows=train,
-        normalise="standardise",
+        normalise=normalise,
         seed=seed,
     ).expanded(present, classes)
     logits = [
@@ -142,11 +163,14 @@ def plain_outputs(
     outputs: int,
     *,
     task: Task,
+    normalise: str,
 ) -> np.ndarray:
     """Return predictions [len(test), K] by the task's plain head, fitted on `train`."""
     widths = (features.shape[1],)
     codes = task.codes(targets, outputs)
-    head = fit_several(task.PLAIN, features, codes, widths, rows=train)
+    # Where columns are standardised, it is left to the head, as in a run.
+    how = normalise if normalise == "l2" else None
+    head = fit_several(task.PLAIN, features, codes, widths, rows=train, normalise=how)
     rows = [
         head.logits(np.asarray(features[test[i : i + 1024]], np.float32))
         for i in range(0, len(test), 1024)
@@ -160,6 +184,7 @@ def called(name: str, task: Task) -> str:
     names = {
         "majority": task.CONSTANT,
         "raw_pixels": f"{plain} on raw pixels",
+        "tf_idf": f"{plain} on words and letters (tf-idf)",
         "last_layer_logistic": f"{plain} on the last layer",
     }
     return names.get(name, name)

@@ -102,12 +102,14 @@ def of_prefix(
     )
 
 
-def of_plain(kind: Kind) -> Computation:
+def of_plain(kind: Kind) -> Computation | None:
     """Return the computation of small copies of the examples, for the baseline.
 
-    For images: float32 [32 * 32 * 3] in [0, 1].
+    For images: float32 [32 * 32 * 3] in [0, 1]. None for a kind that has none.
     """
     takes = kind.plain()
+    if takes is None:
+        return None
     key = {"kind": "pixels", "pixels": takes.fingerprint()}
     return Computation(
         keys=(key,),

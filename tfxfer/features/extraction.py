@@ -132,17 +132,20 @@ def plain_values(
     cache: Cache,
     skip_bad_images: bool = False,
     progress: bool = False,
-) -> Features:
+) -> Features | None:
     """The examples themselves, made small, as features for the baseline; cached like others.
 
     For images: float32 [n, 32 * 32 * 3] in [0, 1]. There is a row for every example, so that
-    the rows match the labels and the other features of the same examples.
+    the rows match the labels and the other features of the same examples. None for a kind of
+    example that has no small form.
 
     Raises:
         ImageError: some files can't be decoded, or were deleted or changed since the examples were
             listed; the message names them.
     """
     how = of_plain(examples.kind)
+    if how is None:
+        return None
     good = fill(
         examples,
         how,
@@ -190,7 +193,7 @@ def fill(
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
     bad: dict[int, str] = {}
-    decoder = Decoder(examples, how.takes, batch_size)
+    decoder = Decoder(examples, how.takes, max(batch_size, how.takes.TOGETHER))
 
     def keep(at_least: int) -> None:
         for key, (positions, parts) in zip(how.keys, held, strict=True):

@@ -16,7 +16,7 @@ from tfxfer.handles.build import build_once, folder_of, published
 from tfxfer.handles.catalog import Entry
 from tfxfer.handles.wordpiece import WordPiece
 
-BUILDER = 1  # raise it when the built network changes
+BUILDER = 2  # raise it when the built network changes
 LAYERS, HEADS = 6, 12
 EPSILON = 1e-12  # of layer normalisation
 LENGTH = 128  # pieces of a text that are read; the network was trained on so many
@@ -54,7 +54,11 @@ class Dense(tf.Module):
         self.bias = tf.Variable(tensors[f"{key}.bias"], name=f"{name}/bias")
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.bias_add(tf.matmul(x, self.kernel), self.bias)
+        # One product of two matrices is faster on a CPU than a product for each text.
+        width, size = self.kernel.shape
+        flat = tf.matmul(tf.reshape(x, (-1, width)), self.kernel)
+        flat = tf.nn.bias_add(flat, self.bias)
+        return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [size]], 0))
 
 
 class Norm(tf.Module):

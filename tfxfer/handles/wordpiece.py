@@ -54,7 +54,8 @@ class WordPiece:
             texts: string [B], UTF-8.
         """
         words = tf.strings.split(self.normalised(texts))
-        pieces = self.pieces(words.values)
+        different, number = tf.unique(words.values)
+        pieces = tf.gather(self.pieces(different), number)
         per_word = pieces.row_lengths()
         ends = tf.concat([[0], tf.cumsum(per_word)], 0)
         splits = tf.gather(ends, words.row_splits)

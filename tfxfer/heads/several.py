@@ -70,6 +70,7 @@ def fit_several(
     *,
     rows: np.ndarray | None = None,
     strengths: Strengths | None = None,
+    normalise: str | None = None,
     seed: int = 0,
 ) -> Fitted:
     """Fit all outputs on the examples at `rows`, each on those whose target is known.
@@ -79,13 +80,14 @@ def fit_several(
         features, widths, rows: as for `tfxfer.heads.linear`.
         codes: float [n, K], for all examples.
         strengths: the strength for each output; picked by cross-validation where it is None.
+        normalise: how "linear" makes features comparable; as for `tfxfer.heads.linear`.
         seed: seed of samples and folds.
     """
     rows = np.arange(len(codes)) if rows is None else rows
     parts: list[tuple[np.ndarray, Fitted]] = []
     always: dict[int, float] = {}  # labels that all of these examples have, or none has
     if head == "linear":
-        how = choose_normalisation(rows, 2)  # the same for all outputs
+        how = normalise or choose_normalisation(rows, 2)  # the same for all outputs
         for k, column in enumerate(codes.T):
             known = rows[~np.isnan(column[rows])]
             labels = as_classes(column)

@@ -11,6 +11,9 @@ class Input(Protocol):
     """A decoded example, as a network takes it. Two inputs that are equal give the same values."""
 
     KIND: ClassVar[str]  # the name of its kind, see `tfxfer.inputs.kind`
+    TOGETHER: ClassVar[
+        int
+    ]  # how many examples are worth decoding at once; 1 where it doesn't matter
 
     def __hash__(self) -> int: ...
 
@@ -18,10 +21,23 @@ class Input(Protocol):
     def shape(self) -> tuple[int, ...]:
         """The shape of one example, float32."""
 
+    @property
+    def padded(self) -> int:
+        """How many rows of one length stand side by side, with zeros at their ends as padding.
+
+        0 where an example has no padding.
+        """
+
     def decode(self, content: Any) -> Any:
         """Return an example from the content of a file, in TensorFlow operations only.
 
         Training, prediction and serving share it.
+        """
+
+    def decode_many(self, contents: Any) -> Any:
+        """Return examples from the contents of files, [B, *shape]; only where `TOGETHER` is not 1.
+
+        The values are those of `decode`.
         """
 
     def decode_unless_large(self, content: Any) -> tuple[Any, Any]:

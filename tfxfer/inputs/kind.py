@@ -29,6 +29,8 @@ class Kind(Protocol):
             most one column of each group, and the last group must be there; their cells are joined
             in this order. () where a table names files.
         NETWORK: the network that is used where the user names none.
+        PLAIN: name of the model without a network, in metrics.json: "raw_pixels", or another one
+            that `tfxfer.evaluate.baselines` knows.
         FEATURE: name of the content in a tf.Example.
         DAMAGE_KEY: key under which a cache keeps which files are not damaged; None where damage is
             not looked for.
@@ -44,6 +46,7 @@ class Kind(Protocol):
     BESIDE: Set[str]
     CELLS: Sequence[Sequence[str]]
     NETWORK: str
+    PLAIN: str
     FEATURE: str
     DAMAGE_KEY: dict[str, Any] | None
     AUGMENTATIONS: tuple[str, ...]
@@ -124,8 +127,18 @@ class Kind(Protocol):
             ValueError: a value is missing or not allowed; says which, and what was expected.
         """
 
-    def plain(self) -> Input:
-        """Return a small input; a baseline is fitted on its values, without a network."""
+    def plain(self) -> Input | None:
+        """Return a small input; a baseline is fitted on its values, without a network.
+
+        None where the values have to be learnt from the training examples (see `fit_plain`).
+        """
+
+    def fit_plain(self, contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
+        """Return rows for the baseline, float32 [n, F]; only where `plain` returns None.
+
+        Args:
+            train: how many of the contents, from the first, are training examples.
+        """
 
     def augment(self, batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
         """Return a random view of each example.
@@ -166,7 +179,7 @@ class Kind(Protocol):
         """Return the examples that look broken, by their position, with the reason.
 
         Args:
-            plain: the values of `plain` for each example, float32 [n, m].
+            plain: the values of `plain` for each example, float32 [n, m]; None without them.
         """
 
     def said_of_odd(self, examples: Files, odd: Sequence[tuple[int, str]], /) -> list[str]:

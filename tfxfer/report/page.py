@@ -40,6 +40,7 @@ from tfxfer.tasks import Task
 
 AFTER = {
     "raw_pixels": ", without a pretrained network",
+    "tf_idf": ", without a pretrained network",
     "last_layer_logistic": " of the pretrained network",
 }
 MISTAKES = 20

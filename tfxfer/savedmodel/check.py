@@ -22,6 +22,7 @@ from tensorflow.python.framework import dtypes, op_def_registry
 from tfxfer.errors import DeniedOperationError, SavedModelError
 from tfxfer.limits import MOST_CONSTANTS
 from tfxfer.savedmodel.operations import ALLOWED, CHECKPOINT, FROM_ASSET
+from tfxfer.savedmodel.tf_text import OPERATIONS, load_operations
 
 # Constants of these dtypes are not numbers: they can hold a program, or a handle to variables of
 # another model.
@@ -38,6 +39,7 @@ def check_saved_model(folder: Path, *, trust: bool = False) -> set[str]:
     Raises:
         SavedModelError: the file can't be read, is in the TF1 format, or holds more than one graph.
         DeniedOperationError: the graph holds an operation that is not allowed; names it.
+        MissingExtraError: the graph needs TensorFlow Text.
     """
     path = folder / "saved_model.pb"
     try:
@@ -68,7 +70,9 @@ def check_saved_model(folder: Path, *, trust: bool = False) -> set[str]:
     check_constants(proto.meta_graphs[0].graph_def, folder)
     if not trust:
         refuse(refused_in(proto.meta_graphs[0], folder), str(folder))
-    return {node.op for node in all_nodes(proto.meta_graphs[0].graph_def)}
+    found = {node.op for node in all_nodes(proto.meta_graphs[0].graph_def)}
+    load_operations(found, str(folder))
+    return found
 
 
 def check_constants(graph: GraphDef, where: Path | str) -> None:
@@ -139,7 +143,7 @@ def refused(node: NodeDef, functions: set[str]) -> set[str]:
     """
     names = set()
     calls_function = node.op in functions and op_def_registry.get(node.op) is None
-    if node.op not in ALLOWED and not calls_function:
+    if node.op not in ALLOWED | OPERATIONS and not calls_function:
         names.add(node.op)
     if any(tensor.dtype in NO_NUMBERS for tensor in constants(node)):
         names.add(f"{node.op} of a value that is no number")

@@ -12,7 +12,15 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel import stages
-from tfxfer.savedmodel.graph import Pretrained, PureGraph, needed, node_of, pool_maps, rows_of
+from tfxfer.savedmodel.graph import (
+    Pretrained,
+    PureGraph,
+    needed,
+    node_of,
+    pool_maps,
+    rows_of,
+    there_of,
+)
 
 
 def cut_before(
@@ -73,6 +81,7 @@ def cut_front(pretrained: Pretrained, first: int, taps: tuple[str, ...]) -> Pret
             output=output,
             weights=tuple(range(len(kept))),
             rows=whole.rows,
+            parts=whole.parts,
         ),
         training=None,
         regularization=None,
@@ -95,7 +104,7 @@ def start_of(
     rows = rows_of(x, pretrained.inference.rows)
     parts = [tf.reshape(cut, (-1, math.prod(pretrained.stage_shapes[first - 1])))]
     parts += [] if rows is None else [rows]
-    parts += [pool_maps(maps, rows)] if maps else []
+    parts += [pool_maps(maps, there_of(x, pretrained.inference))] if maps else []
     return tf.concat(parts, -1) if len(parts) > 1 else parts[0]
 
 
@@ -148,6 +157,7 @@ def cut_after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> P
         output=whole.output,
         weights=tuple(range(len(kept))),
         rows=whole.rows,
+        parts=whole.parts,
     )
     loss = (
         remove_nodes(pretrained.regularization, values, number)

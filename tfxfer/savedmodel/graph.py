@@ -25,6 +25,24 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Tokenizer:
+    """What makes rows of numbers of texts.
+
+    Args:
+        graph: from `texts:0`, string [B], to `rows:0`, float32 [B, parts * length], which holds
+            whole numbers; 0 is padding.
+        length: how many positions a row has.
+        parts: how many numbers there are for each position: those of all positions stand together.
+        unit: what is at a position, in words.
+    """
+
+    graph: GraphDef
+    length: int
+    parts: int
+    unit: str
+
+
+@dataclass(frozen=True)
 class PureGraph:
     """One call of the network as a graph without variables.
 
@@ -37,6 +55,8 @@ class PureGraph:
             weight that the call changes.
         rows: how many of the last columns of the input are rows of a tokenizer, in which 0 is
             padding: positions of padding do not count where maps are pooled. 0 for other inputs.
+        parts: how many rows of one length stand side by side there, such as numbers and masks. A
+            position is padding where all of them are 0.
     """
 
     graph: GraphDef
@@ -45,6 +65,7 @@ class PureGraph:
     weights: tuple[int, ...]
     updates: tuple[tuple[int, str], ...] = ()
     rows: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,7 @@ class Pretrained:
             traced for; for a part of a network, that of the activations that it starts from.
         features: width of the output.
         reason: why the weights can't be trained; "" where they can.
-        tokenizer: for texts, the graph from `texts:0` to `rows:0` (see `tokenizer`); else None.
+        tokenizer: what makes rows of texts; None where the network takes something else.
     """
 
     inference: PureGraph
@@ -74,7 +95,7 @@ class Pretrained:
     input_shape: tuple[int, ...]
     features: int
     reason: str = ""
-    tokenizer: GraphDef | None = None
+    tokenizer: Tokenizer | None = None
 
     @cached_property
     def stage_shapes(self) -> list[tuple[int, ...]]:
@@ -109,7 +130,8 @@ def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
     """The part of a graph that the fetches need, with the nodes in the same order."""
     nodes = {node.name: node for node in graph.node}
     kept = stages.reach(
-        [node_of(fetch) for fetch in fetches], lambda name: stages.data_inputs(nodes[name])
+        [node_of(fetch) for fetch in fetches],
+        lambda name: [node_of(one.lstrip("^")) for one in nodes[name].input],
     )
     return GraphDef(
         versions=graph.versions,
@@ -161,7 +183,7 @@ def function(
             tf.cast(each, tf.float32) if each.dtype == tf.bfloat16 else each for each in tensors
         ]
         n = len(fetch) - len(pure.updates)
-        there = rows_of(arguments[0], pure.rows) if pure.input else None
+        there = there_of(arguments[0], pure) if pure.input else None
         pooled = pool_maps(tensors[:n], there) if taps is not None else tensors[0]
         return [pooled, *tensors[n:]]
 
@@ -189,7 +211,7 @@ def constant_graph(
         tensors = tf.graph_util.import_graph_def(
             pure.graph, input_map=feed, return_elements=list(taps or (pure.output,)), name=""
         )
-        pooled = pool_maps(tensors, rows_of(x, pure.rows)) if taps else tensors[0]
+        pooled = pool_maps(tensors, there_of(x, pure)) if taps else tensors[0]
         tf.identity(pooled, name="features")
     return graph.as_graph_def()
 
@@ -218,23 +240,32 @@ def rows_of(x: tf.Tensor, count: int) -> tf.Tensor | None:
     return x[:, -count:] if count else None
 
 
-def pool_maps(maps: list[tf.Tensor], rows: tf.Tensor | None = None) -> tf.Tensor:
+def there_of(x: tf.Tensor, pure: PureGraph) -> tf.Tensor | None:
+    """Return which positions of the input hold something, bool [B, L]; None without rows."""
+    rows = rows_of(x, pure.rows)
+    if rows is None:
+        return None
+    parts = [tf.not_equal(part, 0) for part in tf.split(rows, pure.parts, 1)]
+    return parts[0] if len(parts) == 1 else tf.reduce_any(tf.stack(parts), 0)
+
+
+def pool_maps(maps: list[tf.Tensor], there: tf.Tensor | None = None) -> tf.Tensor:
     """Return the mean, then the maximum of each map over its positions, as [B, F].
 
     A tensor [B, D] stays as it is.
 
     Args:
-        rows: [B, L], rows of a tokenizer; of maps [B, L, D], positions where it is 0 do not count.
-            Of maps with another number of positions, all count.
+        there: bool [B, L]; of maps [B, L, D], only positions where it is true count. Of maps with
+            another number of positions, all count.
     """
     parts = []
     for tap in maps:
         axes = list(range(1, tap.shape.rank - 1))
-        if rows is not None and axes == [1] and tap.shape[1] == rows.shape[1]:
-            there = tf.not_equal(rows, 0)[:, :, None]
-            kept = tf.where(there, tap, 0.0)
-            count = tf.reduce_sum(tf.cast(there, tap.dtype), 1)
-            most = tf.reduce_max(tf.where(there, tap, tap.dtype.min), 1)
+        if there is not None and axes == [1] and tap.shape[1] == there.shape[1]:
+            mask = there[:, :, None]
+            kept = tf.where(mask, tap, 0.0)
+            count = tf.reduce_sum(tf.cast(mask, tap.dtype), 1)
+            most = tf.reduce_max(tf.where(mask, tap, tap.dtype.min), 1)
             parts += [tf.math.divide_no_nan(tf.reduce_sum(kept, 1), count), most]
             continue
         parts += [tf.reduce_mean(tap, axes), tf.reduce_max(tap, axes)] if axes else [tap]

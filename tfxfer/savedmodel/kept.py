@@ -20,9 +20,10 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tfxfer.distribute import parcel
 from tfxfer.errors import SavedModelError
 from tfxfer.limits import FREE_GRAPH, GRAPH_RATIO, MOST_MESSAGE
-from tfxfer.savedmodel.check import check_constants, check_graph
-from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight
+from tfxfer.savedmodel.check import all_nodes, check_constants, check_graph
+from tfxfer.savedmodel.graph import Pretrained, PureGraph, Tokenizer, Weight
 from tfxfer.savedmodel.stages import Stage
+from tfxfer.savedmodel.tf_text import load_operations
 
 GRAPHS = ":graphs"  # their name among the weights; the name of a weight holds no colon
 WHERE = "this file's graph"
@@ -65,7 +66,7 @@ def keep(pretrained: Pretrained) -> Kept:
         "input_shape": list(pretrained.input_shape),
         "features": pretrained.features,
         "reason": pretrained.reason,
-        **({} if tokenizer is None else {"tokenizer": bytes_of(tokenizer)}),
+        **({} if tokenizer is None else {"tokenizer": tokenizer_values(tokenizer)}),
     }
     content = parcel.pack(values)
     return Kept(zlib.compress(content, 9), digest_of(content), outline_of(pretrained))
@@ -81,8 +82,26 @@ def graph_values(pure: PureGraph | None) -> dict[str, Any] | None:
         "output": pure.output,
         "weights": list(pure.weights),
         "updates": [list(update) for update in pure.updates],
-        **({"rows": pure.rows} if pure.rows else {}),
+        **({"rows": pure.rows, "parts": pure.parts} if pure.rows else {}),
     }
+
+
+def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return a tokenizer as values that `parcel.pack` takes."""
+    return {
+        "graph": bytes_of(tokenizer.graph),
+        "length": tokenizer.length,
+        "parts": tokenizer.parts,
+        "unit": tokenizer.unit,
+    }
+
+
+def tokenizer_of(values: dict[str, Any] | None, trust: bool) -> Tokenizer | None:
+    """Return a tokenizer from the values of a file, after its graph was checked."""
+    if values is None:
+        return None
+    graph = checked_graph(values["graph"], trust)
+    return Tokenizer(graph, values["length"], values["parts"], values["unit"])
 
 
 def bytes_of(graph: GraphDef) -> np.ndarray:
@@ -147,7 +166,7 @@ def pretrained_of(values: dict[str, Any], *, trust: bool) -> Pretrained:
             input_shape=tuple(values["input_shape"]),
             features=values["features"],
             reason=values["reason"],
-            tokenizer=checked_graph(values["tokenizer"], trust) if "tokenizer" in values else None,
+            tokenizer=tokenizer_of(values.get("tokenizer"), trust),
         )
     except (AttributeError, DecodeError, KeyError, TypeError, ValueError) as error:
         raise SavedModelError(f"{WHERE} is damaged: {error!r}.") from error
@@ -178,6 +197,7 @@ def graph_of(value: dict[str, Any] | None, trust: bool) -> PureGraph | None:
         weights=tuple(value["weights"]),
         updates=updates,
         rows=value.get("rows", 0),
+        parts=value.get("parts", 1),
     )
 
 
@@ -187,6 +207,7 @@ def checked_graph(content: np.ndarray, trust: bool) -> GraphDef:
     check_constants(graph, WHERE)
     if not trust:
         check_graph(graph, WHERE)
+    load_operations({node.op for node in all_nodes(graph)}, "this file")
     return graph
 
 
@@ -200,7 +221,7 @@ def check_kept(pretrained: Pretrained) -> None:
         if pure is not None:
             check_graph(pure.graph, WHERE)
     if pretrained.tokenizer is not None:
-        check_graph(pretrained.tokenizer, WHERE)
+        check_graph(pretrained.tokenizer.graph, WHERE)
 
 
 def outline_of(pretrained: Pretrained) -> str:

@@ -160,7 +160,8 @@ ALLOWED_BY_GROUP: dict[str, str] = {
         SparseSegmentSqrtNWithNumSegments SparseSegmentSum SparseSegmentSumWithNumSegments
         SparseSlice SparseSoftmax SparseSplit SparseTensorDenseMatMul SparseToDense
     """,
-    # Look-up tables, filled from values in the graph. For a file see FROM_ASSET.
+    # Look-up tables, filled from values in the graph. For a file see FROM_ASSET. For operations
+    # of TensorFlow Text see `tf_text`.
     "tables": """
         AnonymousHashTable AnonymousMutableHashTable HashTable HashTableV2 InitializeTable
         InitializeTableV2 LookupTableExportV2 LookupTableFind LookupTableFindV2

@@ -16,7 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import convert_to_constants
 
 from tfxfer.errors import SavedModelError
-from tfxfer.savedmodel import stages
+from tfxfer.savedmodel import stages, tables
 from tfxfer.savedmodel.graph import PureGraph, Weight, needed, with_port
 
 READS = frozenset({"ReadVariableOp"})
@@ -112,8 +112,12 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
             raise NotPure(f"it reads variables inside a {node.op} ({node.name!r})")
         if any(
             name in resource_of for name in stages.data_inputs(node)
-        ) and node.op not in READS | GATHERS | set(WRITES) | {"Identity", "NoOp"}:
+        ) and node.op not in READS | GATHERS | set(WRITES) | tables.READS | {"Identity", "NoOp"}:
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
+    try:
+        held = tables.hold_tables(nodes, resource_of, handles)
+    except tf.errors.OpError as error:
+        raise NotPure(f"it uses a table that can't be copied ({error.message})") from error
     order = stages.execution_order(graph)  # also the order of the variables' reads and writes
     if len(order) < len(nodes):
         raise NotPure("its graph has a loop")
@@ -142,6 +146,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
                 node, delta, written.get(resource, f"weight_{numbers[resource]}"), extra=extra
             )
     output = output_node(concrete, graph)
+    extra += [node for own in held.values() for node in own]
     result = finish(
         graph, extra, handles, weights=weights, fetches=[output, *(w for w in written.values())]
     )
@@ -247,7 +252,8 @@ def finish(
     """Complete a pure graph.
 
     The placeholders are added, control edges and marks of custom gradients are dropped, only what
-    the fetches need is kept, and large constants become weights.
+    the fetches need is kept, and large constants become weights. The edges that make nodes wait for
+    a table are kept.
     """
     result = GraphDef(versions=graph.versions, library=graph.library)
     for node in graph.node:
@@ -266,7 +272,9 @@ def finish(
     for i, weight in enumerate(weights.found):
         result.node.append(placeholder(f"weight_{i}", weight.value))
     for node in result.node:
-        kept = [name for name in node.input if not name.startswith("^")]
+        kept = [
+            name for name in node.input if not name.startswith("^") or name.endswith(tables.FILLED)
+        ]
         del node.input[:]
         node.input.extend(kept)
         # These name functions and devices of the process that traced the graph.

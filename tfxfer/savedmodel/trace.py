@@ -5,14 +5,21 @@ from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer.errors import SavedModelError
 from tfxfer.inputs import KINDS
 from tfxfer.savedmodel import stages
 from tfxfer.savedmodel.check import check_graph
 from tfxfer.savedmodel.gradient import doubtful_gradient, same_gradient
-from tfxfer.savedmodel.graph import Pretrained, PureGraph, Weight, mean_of, node_of, shapes_of
+from tfxfer.savedmodel.graph import (
+    Pretrained,
+    PureGraph,
+    Tokenizer,
+    Weight,
+    mean_of,
+    node_of,
+    shapes_of,
+)
 from tfxfer.savedmodel.open import Opened
 from tfxfer.savedmodel.pure import NotPure, Weights, freeze_variables, purify
 from tfxfer.savedmodel.tokenizer import split_tokenizer
@@ -71,7 +78,8 @@ def trace(
         graphs = [freeze_variables(inference, weights), None, None]
         reason = str(error)
     if not trust:
-        for graph in filter(None, (*(one.graph for one in graphs if one), tokenizer)):
+        found = [one.graph for one in graphs if one]
+        for graph in [*found, *([tokenizer.graph] if tokenizer else [])]:
             check_graph(graph, opened.name, held)
     pretrained = assemble(graphs, weights.found, inference, reason=reason, tokenizer=tokenizer)
     checked = [
@@ -101,7 +109,7 @@ def trace(
 
 def without_tokenizer(
     graphs: list[PureGraph | None], spec: tf.TensorSpec
-) -> tuple[GraphDef | None, list[PureGraph | None]]:
+) -> tuple[Tokenizer | None, list[PureGraph | None]]:
     """Take the tokenizer off the graphs of a network for texts; others stay as they are.
 
     Returns:
@@ -112,13 +120,13 @@ def without_tokenizer(
     """
     if spec.dtype != tf.string:
         return None, graphs
-    tokenizer, rest = None, list[PureGraph | None]()
+    tokenizer: Tokenizer | None = None
+    rest: list[PureGraph | None] = []
     for graph in graphs:
         if graph is None or graph.input is None:
             rest.append(graph)
             continue
-        first, after = split_tokenizer(graph)
-        tokenizer = tokenizer or first
+        tokenizer, after = split_tokenizer(graph, like=tokenizer)
         rest.append(after)
     return tokenizer, rest
 
@@ -154,7 +162,7 @@ def assemble(
     weights: list[Weight],
     inference: Any,
     reason: str,
-    tokenizer: GraphDef | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Pretrained:
     pure, training, regularization = graphs
     assert pure is not None

@@ -22,6 +22,8 @@ class ImageInput:
     """
 
     KIND: ClassVar[str] = "image"
+    TOGETHER: ClassVar[int] = 1
+    padded: ClassVar[int] = 0
 
     size: tuple[int, int]
     value_range: tuple[float, float] = (0.0, 1.0)
@@ -34,6 +36,10 @@ class ImageInput:
     def decode(self, content: tf.Tensor) -> tf.Tensor:
         """Decode the content of a file; see `tfxfer.inputs.image.pixels`."""
         return images.pixels(content, self.size, self.value_range)
+
+    def decode_many(self, contents: tf.Tensor) -> tf.Tensor:
+        """Decode the contents of files one after the other."""
+        return tf.map_fn(self.decode, contents, fn_output_signature=tf.float32)
 
     def decode_unless_large(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Decode it only where it is not large; see `pixels_unless_large`."""

@@ -30,6 +30,7 @@ __all__ = [
     "NAME",
     "NETWORK",
     "OTHERS",
+    "PLAIN",
     "UNREAD",
     "augment",
     "begins_one",
@@ -37,6 +38,7 @@ __all__ = [
     "explain",
     "find_damage",
     "find_odd",
+    "fit_plain",
     "format_of",
     "formats",
     "mirror",
@@ -53,6 +55,7 @@ __all__ = [
 
 NAME = "image"
 NETWORK = "efficientnet-lite0"
+PLAIN = "raw_pixels"
 CELLS: Sequence[Sequence[str]] = ()
 FEATURE = "image/encoded"  # as TensorFlow's own classifiers call it
 # Phones and cameras write these beside a JPEG of the same photo.
@@ -60,7 +63,7 @@ BESIDE: Set[str] = EXTRA | {".webp", ".jxl"}
 DAMAGE_KEY: dict[str, Any] | None = damage.KEY
 AUGMENTATIONS: tuple[str, ...] = ("flip", "crop")
 MIRROR: str | None = "flip"
-PLAIN = (32, 32)  # size of the images on which a baseline is fitted
+SMALL = (32, 32)  # size of the images on which a baseline is fitted
 MOST_SIDE = 2**13
 
 
@@ -143,7 +146,12 @@ def is_range(value: Any) -> bool:
 
 def plain() -> Input:
     """Return small images, in [0, 1]."""
-    return image.ImageInput(PLAIN)
+    return image.ImageInput(SMALL)
+
+
+def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
+    """Small images need nothing to be learnt."""
+    raise NotImplementedError
 
 
 def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:

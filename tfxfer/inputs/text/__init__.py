@@ -3,7 +3,7 @@
 kind        all that the rest of tfxfer asks texts for, see `tfxfer.inputs.kind`
 read        from the bytes of a file to UTF-8, whatever encoding it has
 input       TextInput: what a network of texts takes
-plain       counts of words, for a model without a network
+words       words and letters, for a model without a network
 """
 
 import lazy_loader

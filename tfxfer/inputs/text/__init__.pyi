@@ -1,6 +1,6 @@
 from .input import TextInput as TextInput
-from .input import of_graph as of_graph
+from .input import of_tokenizer as of_tokenizer
 from .kind import NAME as NAME
-from .plain import WordCounts as WordCounts
+from .words import weigh_words as weigh_words
 
 __all__: list[str]

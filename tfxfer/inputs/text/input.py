@@ -22,32 +22,45 @@ class TextInput:
 
     Args:
         digest: the SHA-256 of the tokenizer's graph, in hexadecimal.
-        length: how many numbers a row has.
+        length: how many positions of a text are read.
+        parts: how many numbers there are for each position; those of all positions stand together.
+        unit: what is at a position, in words.
         graph: the tokenizer, from `texts:0` to `rows:0`; None where only its digest is known.
     """
 
     KIND: ClassVar[str] = "text"
+    TOGETHER: ClassVar[int] = 256
 
     digest: str
     length: int
+    parts: int
+    unit: str
     graph: GraphDef | None = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(length,)."""
-        return (self.length,)
+        """(parts * length,)."""
+        return (self.parts * self.length,)
+
+    @property
+    def padded(self) -> int:
+        """The number of parts."""
+        return self.parts
 
     def decode(self, content: tf.Tensor) -> tf.Tensor:
-        """Return the numbers of a text, float32 [length]; 0 is padding.
+        """Return the numbers of a text, float32 [parts * length]; 0 is padding.
 
         Raises:
             SavedModelError: the tokenizer is not known.
         """
+        return self.decode_many(content[None])[0]
+
+    def decode_many(self, contents: tf.Tensor) -> tf.Tensor:
+        """Return the numbers of texts, float32 [B, parts * length]."""
         if self.graph is None:
             raise SavedModelError("the tokenizer is part of the network, which is not loaded")
-        beginning = tf.strings.substr(content, 0, BYTES * self.length)
-        rows = tokenizer(self)(beginning[None])
-        return tf.ensure_shape(rows[0], self.shape)
+        beginnings = tf.strings.substr(contents, 0, BYTES * self.length)
+        return tf.ensure_shape(tokenizer(self)(beginnings), (None, *self.shape))
 
     def decode_unless_large(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the numbers, and False: no text needs much memory."""
@@ -67,21 +80,29 @@ class TextInput:
 
     def settings(self) -> dict[str, Any]:
         """Return what settings.json holds."""
-        return {"tokenizer": self.digest, "text_length": self.length}
+        return {
+            "tokenizer": self.digest,
+            "text_length": self.length,
+            "text_parts": self.parts,
+            "text_unit": self.unit,
+        }
 
     def described(self) -> str:
         """Return the length of a text."""
-        return f"texts, of which the first {self.length} pieces of words are read"
+        return f"texts, of which the first {self.length:,} {self.unit} are read"
 
     def sample(self) -> bytes:
         """Return a short text."""
         return b"A text."
 
 
-def of_graph(graph: GraphDef, length: int) -> TextInput:
-    """Return the input of a tokenizer's graph."""
-    digest = hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
-    return TextInput(digest, length, graph)
+def of_tokenizer(tokenizer: Any) -> TextInput:
+    """Return the input of a network's tokenizer; see `tfxfer.savedmodel.Tokenizer`."""
+    content = tokenizer.graph.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(content).hexdigest()
+    return TextInput(
+        digest, tokenizer.length, tokenizer.parts, tokenizer.unit, graph=tokenizer.graph
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -24,6 +24,7 @@ __all__ = [
     "NAME",
     "NETWORK",
     "OTHERS",
+    "PLAIN",
     "UNREAD",
     "augment",
     "begins_one",
@@ -31,6 +32,7 @@ __all__ = [
     "explain",
     "find_damage",
     "find_odd",
+    "fit_plain",
     "format_of",
     "formats",
     "mirror",
@@ -47,6 +49,7 @@ __all__ = [
 
 NAME = "text"
 NETWORK = "minilm"
+PLAIN = "tf_idf"
 CELLS: Sequence[Sequence[str]] = (
     ("subject", "title", "headline"),
     ("text", "body", "message", "content", "review", "sentence", "comment", "tweet", "document"),
@@ -108,7 +111,7 @@ def spec(
 
 def takes(shape: tuple[int, ...], unused: tuple[float, float], tokenizer: Any) -> Input | None:
     """Return the input of a network with this tokenizer; None for a network without one."""
-    return None if tokenizer is None else text.of_graph(tokenizer, shape[-1])
+    return None if tokenizer is None else text.of_tokenizer(tokenizer)
 
 
 def restore(values: Mapping[str, Any]) -> Input:
@@ -117,17 +120,29 @@ def restore(values: Mapping[str, Any]) -> Input:
     Raises:
         ValueError: one of them is not allowed.
     """
-    digest, length = values.get("tokenizer"), values.get("text_length")
+    digest, unit = values.get("tokenizer"), values.get("text_unit")
     if not isinstance(digest, str) or len(digest) != 64:
         raise ValueError(f"has tokenizer {str(digest)[:200]}; expected its SHA-256")
-    if type(length) is not int or length < 1:
-        raise ValueError(f"has text_length {str(length)[:200]}; expected a number of pieces")
-    return text.TextInput(digest, length)
+    numbers: list[int] = []
+    for name in ("text_length", "text_parts"):
+        value = values.get(name)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"has {name} {str(value)[:200]}; expected a number above 0")
+        numbers.append(value)
+    if not isinstance(unit, str):
+        raise ValueError(f"has text_unit {str(unit)[:200]}; expected what a text is cut into")
+    return text.TextInput(digest, length=numbers[0], parts=numbers[1], unit=unit)
 
 
-def plain() -> Input:
-    """Return counts of words."""
-    return text.WordCounts()
+def plain() -> Input | None:
+    """Return None: which words count is learnt from the training texts."""
+    return None
+
+
+def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
+    """Return words and letters of texts, weighted; see `weigh_words`."""
+    texts = [content.decode("utf-8", "replace") for content in contents]
+    return text.weigh_words(texts, train, seed)
 
 
 def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
