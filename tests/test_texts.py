@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from loaded import python
 
 import tfxfer
-from tfxfer import data, savedmodel
+from tfxfer import data
 from tfxfer.cli import main
-from tfxfer.errors import DataError, HandleError, ImageError, SavedModelError
+from tfxfer.errors import DataError, HandleError, ImageError
 from tfxfer.handles import safetensors
 from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.wordpiece import WordPiece
@@ -202,22 +202,6 @@ def test_it_is_saved_with_its_tokenizer(network, tmp_path):
     subprocess.run([str(word) for word in words], check=True)
     expected = model(decoded(network, ["the rose."])).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-6)
-
-
-def test_a_network_that_hands_over_ragged_words_says_so(tmp_path):
-    class Ragged(tf.Module):
-        def __init__(self):
-            self.table = tf.Variable(tf.random.normal((10, 4)))
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def __call__(self, x):
-            words = tf.strings.split(x)
-            ids = tf.strings.to_hash_bucket_fast(words.values, 10)
-            return tf.math.segment_mean(tf.gather(self.table, ids), words.value_rowids())
-
-    tf.saved_model.save(Ragged(), str(tmp_path / "ragged"))
-    with pytest.raises(SavedModelError, match="rows of numbers"):
-        savedmodel.read(tmp_path / "ragged")
 
 
 # --- data ---

@@ -36,7 +36,6 @@ class Nnlm(tf.Module):
         super().__init__()
         rng = np.random.default_rng(seed)
         self.embeddings = [random(rng, len(WORDS) + 1, WIDTH)]
-        self.trainable_variables_ = self.embeddings
         self.table = tf.lookup.StaticVocabularyTable(
             tf.lookup.TextFileInitializer(
                 vocabulary,

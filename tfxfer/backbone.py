@@ -74,7 +74,7 @@ def told_range(
     """
     pretrained = network.pretrained
     takes = inputs.of_shape(pretrained.input_shape, (0.0, 1.0), pretrained.tokenizer)
-    if takes is not None and takes.KIND != ImageInput.KIND:
+    if pretrained.inference.rows or (takes is not None and takes.KIND != ImageInput.KIND):
         return 0.0, 1.0, "none"
     if given is not None:
         return *given, "given"
@@ -125,8 +125,9 @@ class Backbone(keras.layers.Layer):
         output: the name of the output to use, where the network has several. An output that is a
             map is pooled: the features are its mean.
         preprocess: for a Keras model, a .keras file or "keras:NAME", what is applied to its inputs
-            first, such as `keras.applications.resnet50.preprocess_input`; it becomes part of the
-            network.
+            first, such as `keras.applications.resnet50.preprocess_input`; for an encoder of texts,
+            the handle of its preprocessor (a SavedModel, see `tfxfer.savedmodel.pair`). It becomes
+            part of the network.
         image_size: (height, width) or one number, in pixels; needed if neither the graph nor the
             catalog knows it.
         value_range: (low, high) of the pixels that the network expects. If it is left out, it is
@@ -170,7 +171,7 @@ class Backbone(keras.layers.Layer):
         taps: int | None = None,
         arguments: dict[str, Any] | None = None,
         output: str | None = None,
-        preprocess: Callable | None = None,
+        preprocess: Callable | str | os.PathLike | None = None,
         image_size: int | tuple[int, int] | None = None,
         value_range: tuple[float, float] | None = None,
         batch_norm: Literal["auto", "inference", "train"] = "auto",

@@ -65,9 +65,14 @@ def backbones() -> None:
     "--image-size", type=int, help="Input size in pixels, for networks that accept any size."
 )
 @click.option("--backbone-output", help="Name of the output to use, for networks with several.")
+@click.option("--backbone-preprocess", help="Preprocessor, for an encoder of texts that needs one.")
 @trust_option
 def inspect(
-    backbone: str, image_size: int | None, backbone_output: str | None, trust: bool
+    backbone: str,
+    image_size: int | None,
+    backbone_output: str | None,
+    backbone_preprocess: str | None,
+    trust: bool,
 ) -> None:
     """Show a pretrained network and its stages.
 
@@ -77,7 +82,12 @@ def inspect(
     entry = room("handles.catalog").find(backbone)
     start_tensorflow()
     layer = room("backbone").Backbone(
-        backbone, trainable=False, image_size=image_size, output=backbone_output, trust=trust
+        backbone,
+        trainable=False,
+        image_size=image_size,
+        output=backbone_output,
+        preprocess=backbone_preprocess,
+        trust=trust,
     )
     click.echo(one_line(backbone))
     if layer.range_from == "none":

@@ -3,7 +3,8 @@
 Rows of about the same length go through the network together, cut to that length. The length and
 the number of rows that go in at once decide the last bits of a feature, since they decide the order
 of sums. So both are the same for a row whatever other rows there are: its length is rounded up, and
-a group that is not full is filled up.
+a group that is not full is filled up. Where even the place in a group changes bits, as in products
+of few rows, rows go in one by one.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,9 @@ def without_padding(call: Callable[[tf.Tensor], tf.Tensor], takes: Input) -> Eng
         call: computes features of rows; padding may be missing at the end of all of them.
     """
     full = takes.shape[0] // takes.padded
-    short = can_be_short(call, takes)
+    samples = sample_rows(takes)
+    short = can_be_short(call, samples, takes.padded)
+    size = TOGETHER if same_in_all_places(call, samples) else 1
 
     def run(batch: np.ndarray) -> np.ndarray:
         # The rows that fill up the last batch are all equal.
@@ -34,9 +37,9 @@ def without_padding(call: Callable[[tf.Tensor], tf.Tensor], takes: Input) -> Eng
         features: dict[int, np.ndarray] = {}
         for length in np.unique(lengths):
             own = np.flatnonzero(lengths == length)
-            for i in range(0, len(own), TOGETHER):
-                group = own[i : i + TOGETHER]
-                filled = np.resize(group, TOGETHER)
+            for i in range(0, len(own), size):
+                group = own[i : i + size]
+                filled = np.resize(group, size)
                 found = call(tf.constant(cut(rows[filled], int(length), takes.padded))).numpy()
                 features |= zip(group.tolist(), found, strict=False)
         return np.stack([features[i] for i in place.reshape(-1).tolist()])
@@ -58,21 +61,31 @@ def cut(rows: np.ndarray, length: int, parts: int) -> np.ndarray:
     return rows.reshape(len(rows), parts, -1)[:, :, :length].reshape(len(rows), -1)
 
 
-def can_be_short(call: Callable[[tf.Tensor], tf.Tensor], takes: Input) -> bool:
+def sample_rows(takes: Input) -> np.ndarray:
+    """Return rows of different texts, float32 [TOGETHER, *shape]."""
+    contents = [b" ".join([takes.sample()] * (i + 1)) for i in range(TOGETHER)]
+    return np.asarray(takes.decode_many(tf.constant(contents)))
+
+
+def can_be_short(call: Callable[[tf.Tensor], tf.Tensor], samples: np.ndarray, parts: int) -> bool:
     """Return whether a network gives the same features without the padding.
 
     It does not where its graph holds the length as a number, or where it does not mask padding.
     """
-    contents = [takes.sample(), b" ".join([takes.sample()] * 3)]
-    rows = np.asarray(takes.decode_many(tf.constant(contents)))
-    rows = rows[np.resize([0, 1], TOGETHER)]
-    length = int(lengths_of(rows, takes.padded).max())
-    if length == rows.shape[1] // takes.padded:
+    length = int(lengths_of(samples, parts).max())
+    if length == samples.shape[1] // parts:
         return False
-    whole = call(tf.constant(rows)).numpy()
+    whole = call(tf.constant(samples)).numpy()
     try:
-        shorter = call(tf.constant(cut(rows, length, takes.padded))).numpy()
+        shorter = call(tf.constant(cut(samples, length, parts))).numpy()
     except (tf.errors.OpError, ValueError):
         return False
     size = float(np.abs(whole).max())
     return shorter.shape == whole.shape and np.allclose(shorter, whole, rtol=0, atol=1e-4 * size)
+
+
+def same_in_all_places(call: Callable[[tf.Tensor], tf.Tensor], samples: np.ndarray) -> bool:
+    """Return whether the features of a row have the same bits in every place of a group."""
+    first = call(tf.constant(samples)).numpy()
+    moved = (call(tf.constant(np.roll(samples, k, 0))).numpy() for k in range(1, TOGETHER))
+    return all(np.array_equal(np.roll(one, -k, 0), first) for k, one in enumerate(moved, 1))

@@ -101,6 +101,11 @@ class Common:
     backbone_output: Annotated[
         str | None, "Name of the output that has the features, for networks with several outputs."
     ] = None
+    backbone_preprocess: Annotated[
+        str | None,
+        "Handle of the preprocessor, for an encoder of texts that needs one (TensorFlow Hub names "
+        "it on the page of the encoder).",
+    ] = None
     data_dir: Annotated[
         Path | None, "Folder where TensorFlow Datasets keeps its files, for --data tfds:NAME."
     ] = None

@@ -1,6 +1,7 @@
 """The parts of a SavedModel: pure graphs, weights and stages, and what can be done with them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,8 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tfxfer.savedmodel import convolution, stages
 from tfxfer.savedmodel.mixed import convert_to_mixed
 
+# Texts of different numbers of words, none of which is the number of texts.
+SAMPLES = ["", "a", "one two three four", "one two three four five six seven"]
 PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})
 
 
@@ -100,12 +103,11 @@ class Pretrained:
     @cached_property
     def stage_shapes(self) -> list[tuple[int, ...]]:
         """Shape of the last tensor of each stage, without the batch."""
-        return [
-            shape or ()
-            for shape in shapes_of(
-                self.inference, self.input_shape, [stage.cut for stage in self.stages]
-            )
-        ]
+        cuts = [stage.cut for stage in self.stages]
+        shapes = known_shapes(
+            self.inference, self.input_shape, cuts, weights=self.weights, tokenizer=self.tokenizer
+        )
+        return [shape or () for shape in shapes]
 
     def start_shape(self, first: int) -> tuple[int, ...]:
         """Return the shape of what stage number `first` starts from, without the batch.
@@ -233,6 +235,42 @@ def shapes_of(
         )
     shapes = [t.shape.as_list() if t.shape.is_fully_defined() else [] for t in elements]
     return [tuple(one[1:]) if len(one) > 1 and one[0] == rows else None for one in shapes]
+
+
+def known_shapes(
+    pure: PureGraph,
+    shape: tuple[int, ...],
+    tensors: list[str],
+    *,
+    weights: Sequence[Weight],
+    tokenizer: Tokenizer | None,
+) -> list[tuple[int, ...] | None]:
+    """Return what `shapes_of` does; of texts, shapes that only a run tells are known too."""
+    found = shapes_of(pure, shape, tensors)
+    if tokenizer is None or None not in found:
+        return found
+    graph = tf.Graph()
+    with graph.as_default():
+        (rows,) = tf.graph_util.import_graph_def(
+            tokenizer.graph,
+            input_map={"texts": tf.constant(SAMPLES)},
+            return_elements=["rows:0"],
+            name="tokenizer",
+        )
+        feed = {f"weight_{i}": tf.constant(weights[i].value) for i in pure.weights}
+        elements = tf.graph_util.import_graph_def(
+            pure.graph,
+            input_map=feed | {node_of(pure.input or ""): rows},
+            return_elements=tensors,
+            name="",
+        )
+        with tf.compat.v1.Session(graph=graph) as session:
+            values = session.run([tf.shape(element) for element in elements])
+    measured = [tuple(int(side) for side in value) for value in values]
+    return [
+        one if one is not None else (own[1:] if len(own) > 1 and own[0] == len(SAMPLES) else None)
+        for one, own in zip(found, measured, strict=True)
+    ]
 
 
 def rows_of(x: tf.Tensor, count: int) -> tf.Tensor | None:

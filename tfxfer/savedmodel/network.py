@@ -54,7 +54,7 @@ def open_network(
     image_size: int | tuple[int, int] | None,
     arguments: dict[str, Any] | None,
     output: str | None,
-    preprocess: Callable | None,
+    preprocess: Callable | str | os.PathLike | None,
     trust: bool,
 ) -> Network:
     """Find a network, and take it apart; see `tfxfer.Backbone` for the arguments.
@@ -94,6 +94,8 @@ def open_network(
             ).result()
     size = None if image_size is None else height_and_width(image_size)
     options: dict[str, Any] = {"image_size": size, "arguments": arguments or {}, "output": output}
+    if isinstance(preprocess, str | os.PathLike):
+        return open_pair(handle, preprocess, options, trust)
     if isinstance(handle, keras.Model):
         opened = open_model(handle, preprocess=preprocess)
         pretrained = trace(opened, **options)
@@ -124,8 +126,8 @@ def open_network(
         return Network(pretrained=pretrained, name=str(handle), sha256=digest)
     if preprocess is not None:
         raise ValueError(
-            "Expected preprocess with a Keras model only; a SavedModel contains its own. "
-            f"Received: handle={handle!r} and {preprocess=}"
+            "Expected preprocess with a Keras model, or as the handle of a preprocessor of texts: "
+            f"a SavedModel of images contains its own. Received: handle={handle!r} and {preprocess=}"
         )
     source = handles.resolve(handle)
     if size is None and source.entry is not None and source.entry.image_size:
@@ -136,6 +138,24 @@ def open_network(
         value_range=source.entry.value_range if source.entry else None,
         sha256=source.sha256,
     )
+
+
+def open_pair(
+    handle: Any, before: str | os.PathLike, options: dict[str, Any], trust: bool
+) -> Network:
+    """Read an encoder of texts with its preprocessor, both SavedModels.
+
+    Raises:
+        ValueError: the encoder is a Keras model.
+    """
+    if not isinstance(handle, str | os.PathLike):
+        raise ValueError(
+            "Expected the handle of a preprocessor with a SavedModel only. Received: "
+            f"preprocess={before!r} with a Keras model"
+        )
+    source, first = handles.resolve(handle), handles.resolve(before)
+    pretrained = read(source.path, before=first.path, **options, trust=trust)
+    return Network(pretrained=pretrained, name=str(handle), sha256=source.sha256)
 
 
 def keras_file(handle: str | os.PathLike) -> Path | None:

@@ -28,6 +28,7 @@ class Opened:
         losses: its regularization losses.
         owner: what must live as long as it is called.
         names: better names of variables than their own, by the identity of their handles.
+        preferred: the output that is used where it has several and none is chosen.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Opened:
     losses: tuple[Callable, ...]
     owner: Any
     names: Mapping[int, str] = field(default_factory=dict)
+    preferred: str | None = None
 
 
 def open_folder(folder: str | os.PathLike) -> Opened:
@@ -119,9 +121,11 @@ def load(folder: Path) -> Any:
 
 
 def by_position(signature: Any) -> Callable:
-    """Return a signature, which takes its inputs by name, as a function of its only input."""
+    """Return a signature as a function of its only input, or of a dict of its inputs."""
 
-    def call(x: tf.Tensor) -> Any:
+    def call(x: Any) -> Any:
+        if isinstance(x, dict):
+            return signature(**x)
         (name,) = signature.structured_input_signature[1]
         return signature(**{name: x})
 

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfxfer.errors import SavedModelError
+from tfxfer.savedmodel import pair
 from tfxfer.savedmodel.check import check_saved_model
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.open import open_folder
@@ -24,6 +25,7 @@ def read(
     image_size: tuple[int, int] | None = None,
     arguments: dict[str, Any] | None = None,
     output: str | None = None,
+    before: str | os.PathLike | None = None,
     trust: bool = False,
 ) -> Pretrained:
     """Read a TF2 SavedModel of a feature extractor as pure functions.
@@ -35,6 +37,7 @@ def read(
         image_size: (H, W) in pixels, needed where the network takes images of any size.
         arguments: further arguments of the model's call, such as `{"batch_norm_momentum": 0.99}`.
         output: see `trace`.
+        before: the folder of a preprocessor of texts, for an encoder of its numbers (see `pair`).
         trust: also read graphs that hold operations which can reach files, Python or the internet.
 
     Raises:
@@ -48,9 +51,14 @@ def read(
     folder = Path(folder)
     LOG.info("Reading the network")
     held = check_saved_model(folder, trust=trust)
+    if before is not None:
+        held |= check_saved_model(Path(before), trust=trust)
     with explain_failure(folder):
+        opened = open_folder(folder)
+        if before is not None:
+            opened = pair.join(open_folder(before), opened)
         return trace(
-            open_folder(folder),
+            opened,
             image_size=image_size,
             arguments=arguments or {},
             output=output,

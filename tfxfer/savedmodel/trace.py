@@ -16,6 +16,7 @@ from tfxfer.savedmodel.graph import (
     PureGraph,
     Tokenizer,
     Weight,
+    known_shapes,
     mean_of,
     node_of,
     shapes_of,
@@ -53,7 +54,7 @@ def trace(
     """
     check_arguments(arguments)
     spec = input_spec(opened, image_size)
-    opened = replace(opened, call=pooled(opened, output))
+    opened = replace(opened, call=pooled(opened, output or opened.preferred))
     inference = trace_call(opened, spec, arguments, training=False)
     check_output(inference, opened.name)
     training = None
@@ -183,9 +184,9 @@ def assemble(
     )
     # Where a block ends in a tensor that does not have one row for each example (such as the tokens
     # of a batch merged into one axis), it is merged with the next block.
-    blocks = stages.merge_stages(
-        blocks, [one is not None for one in shapes_of(pure, shape, [stage.cut for stage in blocks])]
-    )
+    cuts = [stage.cut for stage in blocks]
+    shapes = known_shapes(pure, shape, cuts, weights=weights, tokenizer=tokenizer)
+    blocks = stages.merge_stages(blocks, [one is not None for one in shapes])
     if reason:
         weights = [Weight(w.name, w.value, False) for w in weights]
     return Pretrained(
@@ -211,6 +212,12 @@ def input_spec(opened: Opened, image_size: tuple[int, int] | None) -> tf.TensorS
     for kind in KINDS.values():
         if (spec := kind.spec(opened.offered, image_size, opened.name)) is not None:
             return spec
+    if any(spec.dtype == tf.int32 for one in opened.offered for spec in one):
+        raise SavedModelError(
+            f"{opened.name} takes numbers of pieces of words, and no texts. Give the handle of its "
+            "preprocessor, which its page on TensorFlow Hub names: --backbone-preprocess HANDLE "
+            "(preprocess=HANDLE in Python)."
+        )
     raise SavedModelError(
         f"{opened.name} takes {opened.offered[0]}; expected one input of float32 images with shape "
         "[batch, height, width, 3], or of texts, string [batch]."

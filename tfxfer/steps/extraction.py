@@ -109,6 +109,7 @@ def prepare(
         image_size=run.common.image_size,
         value_range=run.common.value_range,
         output=run.common.backbone_output,
+        preprocess=run.common.backbone_preprocess,
         batch_norm=batch_norm,
         trust=run.common.trust,
     )

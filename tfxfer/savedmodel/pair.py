@@ -1,0 +1,74 @@
+"""Join a preprocessor of texts and an encoder of its numbers into one network.
+
+TensorFlow Hub keeps BERT and its relatives in two SavedModels. The preprocessor turns strings into
+a dict of `input_word_ids`, `input_mask` and `input_type_ids`, int32 [B, L] each. The encoder turns
+these into a dict with `sequence_output`, [B, L, H], `pooled_output`, [B, H], and
+`encoder_outputs`, the output of each block.
+(https://www.tensorflow.org/hub/common_saved_model_apis/text)
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from tfxfer.errors import SavedModelError
+from tfxfer.savedmodel.open import Opened
+
+ORDER = ("input_word_ids", "input_mask", "input_type_ids")  # of encoders that take a list
+SEQUENCE = "sequence_output"
+
+
+def join(preprocessor: Opened, encoder: Opened) -> Opened:
+    """Return the network from strings to the outputs of the encoder.
+
+    Of an output with a vector for each piece of a word, it is the mean over the pieces that are no
+    padding. Where no output is chosen, it is that of `sequence_output`: untrained, it tells more
+    than `pooled_output`.
+
+    Raises:
+        SavedModelError: the encoder doesn't take what the preprocessor gives.
+    """
+    names = {spec.name for one in encoder.offered for spec in one}
+    listed = any(len(one) == len(ORDER) for one in encoder.offered) and not names & set(ORDER)
+
+    @tf.autograph.experimental.do_not_convert
+    def call(texts: tf.Tensor, **options: Any) -> Any:
+        pieces = preprocessor.call(texts)
+        check_pieces(pieces, preprocessor.name)
+        given = pieces if not listed else [pieces[name] for name in ORDER]
+        answer = encoder.call(given, **options)
+        there = pieces.get("input_mask", tf.not_equal(pieces[ORDER[0]], 0))
+        return tf.nest.map_structure(lambda one: mean_over(one, there), answer)
+
+    return replace(
+        encoder,
+        call=call,
+        offered=preprocessor.offered,
+        variables=preprocessor.variables | encoder.variables,
+        owner=(preprocessor.owner, encoder.owner),
+        preferred=SEQUENCE,
+    )
+
+
+def check_pieces(pieces: Any, name: str) -> None:
+    """Refuse a preprocessor that gives no dict of pieces.
+
+    Raises:
+        SavedModelError: says what it gives.
+    """
+    if not isinstance(pieces, Mapping) or ORDER[0] not in pieces:
+        found = ", ".join(pieces) if isinstance(pieces, Mapping) else type(pieces).__name__
+        raise SavedModelError(
+            f"{name} is no preprocessor of texts: it gives {found}; expected a dict with "
+            f"{', '.join(ORDER)}."
+        )
+
+
+def mean_over(output: tf.Tensor, there: tf.Tensor) -> tf.Tensor:
+    """Return the mean of an output [B, L, H] over the pieces that are there; others stay."""
+    if output.shape.rank != 3:
+        return output
+    weight = tf.cast(there, output.dtype)[:, :, None]
+    return tf.math.divide_no_nan(tf.reduce_sum(output * weight, 1), tf.reduce_sum(weight, 1))
