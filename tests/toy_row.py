@@ -60,6 +60,9 @@ class Row:
     def settings(self) -> dict[str, Any]:
         return {}
 
+    def apart(self) -> bytes:
+        return b""
+
     def described(self) -> str:
         return f"rows of {WIDTH} numbers"
 
@@ -95,6 +98,10 @@ def format_of(content: bytes) -> str | None:
     return "JSON" if begins_one(content) else None
 
 
+def essence(content: bytes) -> bytes:
+    return content
+
+
 def can_hide_damage(content: bytes) -> bool:
     return False
 
@@ -115,7 +122,7 @@ def takes(shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: A
     return Row() if shape == (WIDTH,) else None
 
 
-def restore(values: Mapping[str, Any]) -> Input:
+def restore(values: Mapping[str, Any], apart: bytes = b"") -> Input:
     return Row()
 
 
@@ -125,6 +132,10 @@ def plain() -> Input:
 
 def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
     raise NotImplementedError
+
+
+def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
+    return []
 
 
 def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:

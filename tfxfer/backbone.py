@@ -130,6 +130,8 @@ class Backbone(keras.layers.Layer):
             part of the network.
         image_size: (height, width) or one number, in pixels; needed if neither the graph nor the
             catalog knows it.
+        length: how many pieces of a text are read, of 8 to 512; for "minilm" only, which reads 128
+            if it is left out.
         value_range: (low, high) of the pixels that the network expects. If it is left out, it is
             taken from the catalog, or from what the graph does first with pixels; else (0, 1) is
             assumed (`range_from` says which).
@@ -173,6 +175,7 @@ class Backbone(keras.layers.Layer):
         output: str | None = None,
         preprocess: Callable | str | os.PathLike | None = None,
         image_size: int | tuple[int, int] | None = None,
+        length: int | None = None,
         value_range: tuple[float, float] | None = None,
         batch_norm: Literal["auto", "inference", "train"] = "auto",
         precision: Precision = "float32",
@@ -203,6 +206,7 @@ class Backbone(keras.layers.Layer):
             arguments=arguments,
             output=output,
             preprocess=preprocess,
+            length=length,
             trust=trust,
         )
         pretrained, self.handle, self.sha256 = network.pretrained, network.name, network.sha256

@@ -79,6 +79,7 @@ def keep_plan(home: str, plan: Plan) -> None:
     The network is a file of its own, because the description of a pipeline has to be small.
     """
     write(f"{home}/network.pb", plan.prefix.graph.SerializeToString())
+    write(f"{home}/input.pb", plan.prefix.takes.apart())
     facts = asdict(replace(plan, prefix=replace(plan.prefix, graph=None)))  # type: ignore[arg-type]
     takes = plan.prefix.takes
     facts["prefix"]["takes"] = {"kind": takes.KIND, **takes.settings()}
@@ -89,7 +90,8 @@ def plan_of(home: str) -> Plan:
     """Read the plan that `keep_plan` wrote."""
     facts = json.loads(read(f"{home}/plan.json"))
     prefix = with_tuples(facts.pop("prefix"))
-    prefix["takes"] = inputs.find(prefix["takes"]["kind"]).restore(prefix["takes"])
+    kind = inputs.find(prefix["takes"]["kind"])
+    prefix["takes"] = kind.restore(prefix["takes"], read(f"{home}/input.pb"))
     prefix["graph"] = GraphDef.FromString(read(f"{home}/network.pb"))
     data_dir, task, labels = facts.pop("where")
     where = Where(data_dir=data_dir, task=task, labels=tuple(labels))

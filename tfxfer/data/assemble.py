@@ -36,12 +36,14 @@ class Looked:
 
     Args:
         digest: the SHA-256 of the content as the decoder gets it; "" if the file can't be read.
+        essence: the SHA-256 of what counts when copies are looked for.
         problem: why the file can't be decoded or is left out, or None.
         damage: what is wrong with an image that is damaged but can be decoded, or None.
         plain: whether the decoder gets the bytes as they are on disk.
     """
 
     digest: str = ""
+    essence: str = ""
     problem: str | None = None
     damage: str | None = None
     plain: bool = False
@@ -83,6 +85,7 @@ def assemble(
     kind = found.kind
     looked = _inspect(found, skip_bad_images, Checked(kind, cache))
     digests = [each.digest for each in looked]
+    essences = [each.essence for each in looked]
     problems = [each.problem for each in looked]
     notes = [*found.notes, *said]
     bad = [i for i, text in enumerate(problems) if text]
@@ -108,18 +111,18 @@ def assemble(
     if not at:
         raise DataError(f"{found.source}: none of the {len(found.files)} images can be read.")
     names = [found.names[i] for i in at]
-    digests = [digests[i] for i in at]
+    digests, essences = [digests[i] for i in at], [essences[i] for i in at]
     if found.splits is None:
         groups = [found.groups[i] for i in at] if found.groups is not None else None
         if task.CLASSES:
             _need_classes(names, found.source, fewest_classes)
-            splits = split(names, digests, groups, seed=seed, source=found.source)
+            splits = split(names, essences, groups, seed=seed, source=found.source)
         else:
             strata = task.strata(encode(task, names, found)[0]).tolist()
-            splits = split_strata(strata, digests, groups, seed=seed, source=found.source)
+            splits = split_strata(strata, essences, groups, seed=seed, source=found.source)
     else:
         splits = [found.splits[i] for i in at]
-        drop, said = find_leaks([found.files[i] for i in at], digests, splits)
+        drop, said = find_leaks([found.files[i] for i in at], essences, splits)
         notes += said
         stay = sorted(set(range(len(at))) - set(drop))
         if "train" in splits and not any(splits[i] == "train" for i in stay):
@@ -127,10 +130,11 @@ def assemble(
                 f"{found.source}: every training image is also in validation or test, so that "
                 "nothing is left to train on. Expected other images in each part."
             )
-        at, names, digests, splits = (
+        at, names, digests, essences, splits = (
             [at[i] for i in stay],
             [names[i] for i in stay],
             [digests[i] for i in stay],
+            [essences[i] for i in stay],
             [splits[i] for i in stay],
         )
         if task.CLASSES:
@@ -161,7 +165,7 @@ def assemble(
         source=found.source,
         notes=tuple(notes),
         units=_numbered(
-            units_of(digests, [found.groups[i] for i in at] if found.groups is not None else None),
+            units_of(essences, [found.groups[i] for i in at] if found.groups is not None else None),
             len(files),
         ),
         paths=None
@@ -250,15 +254,18 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
             return Looked(problem=f"needs an extra: {error}")
         digest = hashlib.sha256(data).hexdigest()
         if text := kind.problem(data):
-            return Looked(digest, text)
+            return Looked(digest, problem=text)
+        own = kind.essence(data)
+        essence = digest if own is data else hashlib.sha256(own).hexdigest()
         damage = checked.find(data, digest)
         if damage is None:
-            return Looked(digest, plain=data is raw)
+            return Looked(digest, essence, plain=data is raw)
         if not damage.readable:
-            return Looked(digest, f"is a {kind.format_of(data)} that {damage.reason}")
+            return Looked(digest, problem=f"is a {kind.format_of(data)} that {damage.reason}")
         if skip_bad_images:
-            return Looked(digest, f"is a {kind.format_of(data)} that is damaged: {damage.reason}")
-        return Looked(digest, damage=damage.reason, plain=data is raw)
+            said = f"is a {kind.format_of(data)} that is damaged: {damage.reason}"
+            return Looked(digest, problem=said)
+        return Looked(digest, essence, damage=damage.reason, plain=data is raw)
 
     count, looked, said = len(found.files), [], time.monotonic()
     LOG.info("Checking %s photos", f"{count:,}")

@@ -16,6 +16,9 @@ from tfxfer.tasks import CLASSIFY, Task, paired, said_of_gain
 # that it is compared with.
 BASELINE_EXAMPLES = 10_000
 PLAIN = {"linear": "logistic regression", "ridge": "ridge regression"}
+# A simple model is as good as the network where the network is better by less than this at most,
+# within two standard errors.
+CLOSE = 0.02
 WITHOUT_NETWORK = ("majority", "raw_pixels", "tf_idf")
 
 
@@ -241,6 +244,12 @@ def pays(
         return (
             f"The pretrained network does not help here: {figures}. The simple model is better; "
             "a network trained on pictures more like these may help."
+        )
+    if gain + 2 * error < CLOSE:
+        near = f"{100 * CLOSE:.0f} points" if task.PERCENT else f"{CLOSE}"
+        return (
+            f"The pretrained network does not pay here: {figures}. The simple model is as good, to "
+            f"within {near}, and needs no network."
         )
     return (
         f"Too few test photos to say whether the pretrained network helps: {figures}. "

@@ -13,7 +13,7 @@ from tfxfer.handles.catalog import CATALOG, Entry, find
 
 LOG = logging.getLogger(__name__)
 
-__all__ = ["KERAS", "Entry", "Source", "load_keras", "resolve"]
+__all__ = ["KERAS", "Entry", "Source", "check_length", "load_keras", "resolve"]
 
 # The prefix of a handle, and the module whose `load(handle, size, check)` loads the Keras model.
 # A new kind of handle needs one such module and one row here.
@@ -23,6 +23,9 @@ KERAS = {
     "hf": "tfxfer.handles.kerashub",
     "kaggle": "tfxfer.handles.kerashub",
 }
+
+# Builders of networks that read as much of a text as is asked for.
+WITH_LENGTH = frozenset({"minilm"})
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def is_preset(path: Path) -> bool:
     return (path / "config.json").is_file() and not (path / "saved_model.pb").exists()
 
 
-def resolve(handle: str | os.PathLike) -> Source:
+def resolve(handle: str | os.PathLike, length: int | None = None) -> Source:
     """Find the SavedModel that `handle` names; fetch, unpack or build it into the cache if needed.
 
     Args:
@@ -98,8 +101,10 @@ def resolve(handle: str | os.PathLike) -> Source:
             `.tgz` of one, or a URL (tfhub.dev, www.kaggle.com/models, a server of the same kind,
             gs://). It may end in `#sha256=` and 64 hexadecimal digits; then the model must have
             this SHA-256. A `pathlib.Path` is always a path.
+        length: how many pieces of a text are read; only where `check_length` allows it.
 
     Raises:
+        ValueError: the network can't read so many pieces.
         HandleError: nothing was found, there is no internet connection, the download is damaged, or
             the SHA-256 is not the one that was asked for.
         ArchiveError: the archive is damaged, too large, or has a member that would be written
@@ -109,7 +114,7 @@ def resolve(handle: str | os.PathLike) -> Source:
     LOG.info("Looking for the network %s", os.fspath(handle))
     # These modules load TensorFlow. They are imported here, so that listing the catalog does not
     # need TensorFlow.
-    from tfxfer.handles import archive, checksum, folder, lite, minilm, tfhub
+    from tfxfer.handles import archive, checksum, folder, tfhub
 
     given = os.fspath(handle)
     text, wanted = given, ""
@@ -120,8 +125,9 @@ def resolve(handle: str | os.PathLike) -> Source:
         text, wanted = checksum.split(given)
     entry = find(text) if isinstance(handle, str) else None
     if entry and entry.offline:
-        builder = minilm if entry.takes == "text" else lite
-        path, digest = builder.build(entry, wanted)
+        builder = importlib.import_module(f"tfxfer.handles.{entry.builder}")
+        options = {} if length is None else {"length": length}
+        path, digest = builder.build(entry, wanted, **options)
         return Source(path=path, handle=given, entry=entry, sha256=digest)
     if entry or (isinstance(handle, str) and tfhub.is_url(text)):
         path, sha256 = tfhub.fetch(entry.handle if entry else text, wanted)
@@ -137,6 +143,20 @@ def resolve(handle: str | os.PathLike) -> Source:
     digest = checksum.of_folder(path)
     checksum.check(str(path), digest, wanted)
     return Source(path=folder.check(path), handle=given, entry=None, sha256=digest)
+
+
+def check_length(handle: Any) -> None:
+    """Refuse a length for a network that reads texts of a length of its own.
+
+    Raises:
+        ValueError: names the networks that have none.
+    """
+    entry = find(handle.partition("#")[0]) if isinstance(handle, str) else None
+    if entry is None or entry.builder not in WITH_LENGTH:
+        raise ValueError(
+            f"Expected a length with {', '.join(sorted(WITH_LENGTH))} only. Received: a length for "
+            f"{handle!r}, which takes examples of a size of its own"
+        )
 
 
 def unknown(name: str) -> str:

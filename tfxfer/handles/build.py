@@ -19,10 +19,11 @@ from tfxfer.handles.folder import plain_path, problem, set_aside
 LOG = logging.getLogger(__name__)
 
 
-def build_once(entry: Entry, builder: int, digest: str, make: Callable[[], Any]) -> Path:
+def build_once(name: str, builder: int, digest: str, make: Callable[[], Any]) -> Path:
     """Return the SavedModel folder of a network; build it on first use.
 
     Args:
+        name: the name of the network.
         builder: the version of the code that builds it.
         digest: the SHA-256 of the file with the weights.
         make: builds the network, a trackable object with a function `serving`.
@@ -30,7 +31,7 @@ def build_once(entry: Entry, builder: int, digest: str, make: Callable[[], Any])
     Raises:
         HandleError: the cache can't be written.
     """
-    folder = default_folder() / "backbones" / f"{entry.name}-{builder}-{digest[:16]}"
+    folder = default_folder() / "backbones" / f"{name}-{builder}-{digest[:16]}"
     if folder.exists() and (fault := problem(folder)):
         set_aside(folder, fault)
     if not folder.exists():

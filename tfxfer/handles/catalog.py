@@ -37,6 +37,7 @@ class Entry:
             space between them.
         extra: the optional dependency of tfxfer that installs the package, or None.
         takes: the kind of example that it takes. For texts, `image_size` is 0.
+        builder: the module of `tfxfer.handles` that builds it from its package, if it is offline.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Entry:
     source: str
     extra: str | None = None
     takes: str = "image"
+    builder: str = "lite"
 
 
 def hub(
@@ -172,6 +174,7 @@ CATALOG: tuple[Entry, ...] = (
         source="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
         extra="minilm",
         takes="text",
+        builder="minilm",
     ),
     google(
         "mobilenet-v2", "mobilenet_v2_100_224/feature_vector/5", 224, 1280, 3_470_000, 71.8, SLIM

@@ -50,7 +50,7 @@ def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
     def make() -> Network:
         return Network(pth.read(path), entry.image_size)
 
-    return build_once(entry, BUILDER, digest, make), digest
+    return build_once(entry.name, BUILDER, digest, make), digest
 
 
 def weights_file(entry: Entry) -> Path:

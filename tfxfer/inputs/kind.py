@@ -80,6 +80,9 @@ class Kind(Protocol):
     def format_of(self, content: bytes, /) -> str | None:
         """Return the name of the format; None if it is unknown."""
 
+    def essence(self, content: bytes, /) -> bytes:
+        """Return what counts when copies are looked for: two examples are the same if it is."""
+
     def can_hide_damage(self, content: bytes, /) -> bool:
         """Return whether a decoder may read a damaged file of this format without an error."""
 
@@ -117,11 +120,12 @@ class Kind(Protocol):
             tokenizer: a graph from strings to rows of numbers; None for a network without one.
         """
 
-    def restore(self, values: Any) -> Input:
+    def restore(self, values: Any, apart: bytes = b"") -> Input:
         """Return the input that `Input.settings` described.
 
         Args:
             values: a mapping; it may also hold other settings.
+            apart: what `Input.apart` returned; without it, the input may not be able to decode.
 
         Raises:
             ValueError: a value is missing or not allowed; says which, and what was expected.
@@ -151,6 +155,13 @@ class Kind(Protocol):
 
     def mirror(self, batch: np.ndarray) -> np.ndarray:
         """Return the mirror image of each example; only where there is a `MIRROR`."""
+
+    def said_of_read(self, contents: Sequence[bytes], takes: Input) -> list[str]:
+        """Return notes for the user on how much of examples a network reads.
+
+        Args:
+            contents: some of the examples.
+        """
 
     # --- a report ---
 

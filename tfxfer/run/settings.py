@@ -93,6 +93,11 @@ class Common:
         "Input size in pixels, for networks that accept any size.",
         range(1, 2**13),
     ] = None
+    length: Annotated[
+        int | None,
+        "How many pieces of words of a text are read, for minilm; by default 128.",
+        range(8, 513),
+    ] = None
     value_range: Annotated[
         tuple[float, float] | None,
         "Range of pixel values that the network expects, such as 0,1; needed only if tfxfer "

@@ -55,6 +55,7 @@ def open_network(
     arguments: dict[str, Any] | None,
     output: str | None,
     preprocess: Callable | str | os.PathLike | None,
+    length: int | None,
     trust: bool,
 ) -> Network:
     """Find a network, and take it apart; see `tfxfer.Backbone` for the arguments.
@@ -70,6 +71,7 @@ def open_network(
             "arguments": arguments or None,
             "output": output,
             "preprocess": preprocess,
+            "length": length,
         }
         if late := {name: value for name, value in given.items() if value is not None}:
             raise ValueError(
@@ -79,6 +81,8 @@ def open_network(
         return Network(pretrained=handle, name="a SavedModel read before")
     check_scope()
     check_arguments(arguments or {})
+    if length is not None:
+        handles.check_length(handle)
     if not tf.executing_eagerly():
         # A function is being traced, for example a model's build(). A new thread is outside of it,
         # so gradients can be compared there; inside `tf.init_scope` they would all be None.
@@ -90,6 +94,7 @@ def open_network(
                 arguments=arguments,
                 output=output,
                 preprocess=preprocess,
+                length=length,
                 trust=trust,
             ).result()
     size = None if image_size is None else height_and_width(image_size)
@@ -126,10 +131,10 @@ def open_network(
         return Network(pretrained=pretrained, name=str(handle), sha256=digest)
     if preprocess is not None:
         raise ValueError(
-            "Expected preprocess with a Keras model, or as the handle of a preprocessor of texts: "
-            f"a SavedModel of images contains its own. Received: handle={handle!r} and {preprocess=}"
+            "Expected preprocess with a Keras model, or the handle of a preprocessor of texts: a "
+            f"SavedModel of images holds its own. Received: handle={handle!r} and {preprocess=}"
         )
-    source = handles.resolve(handle)
+    source = handles.resolve(handle, length)
     if size is None and source.entry is not None and source.entry.image_size:
         options["image_size"] = (source.entry.image_size, source.entry.image_size)
     return Network(

@@ -1,11 +1,12 @@
 """From data and network to features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from typing import Literal
 
 import keras
+import numpy as np
 
 from tfxfer import tuning
 from tfxfer.backbone import Backbone, Prefix
@@ -21,6 +22,7 @@ from tfxfer.tasks import CLASSIFY
 from tfxfer.tuning import Plan
 
 AUTO = "auto"
+READ = 500  # examples that are looked at for how much of them a network reads
 NOTED = 20  # lines of a note that are printed; the report has all of them
 
 
@@ -110,6 +112,7 @@ def prepare(
         value_range=run.common.value_range,
         output=run.common.backbone_output,
         preprocess=run.common.backbone_preprocess,
+        length=run.common.length,
         batch_norm=batch_norm,
         trust=run.common.trust,
     )
@@ -190,6 +193,11 @@ def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") 
             ready.examples, prefix, mirror=both, skip_bad_images=run.common.skip_bad_images
         )
     run.say(*new_notes(ready.examples, features.examples))
+    if said := examples_said(ready, features.examples):
+        run.say(*said)
+        features = replace(
+            features, examples=replace(features.examples, notes=(*features.examples.notes, *said))
+        )
     return Extracted(
         network=ready.network,
         extract=ready.extract,
@@ -197,6 +205,14 @@ def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") 
         features=features,
         seed=run.common.seed,
     )
+
+
+def examples_said(ready: Ready, examples: Examples) -> list[str]:
+    """Return what the kind of the examples says of those that the network reads only in part."""
+    few = np.arange(len(examples))
+    if len(few) > READ:
+        few = np.sort(np.random.default_rng(0).choice(len(few), READ, replace=False))
+    return examples.kind.said_of_read([examples.read(int(i)) for i in few], ready.network.takes)
 
 
 def new_notes(before: Examples, after: Examples) -> list[str]:

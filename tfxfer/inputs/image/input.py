@@ -64,6 +64,10 @@ class ImageInput:
         """Return what settings.json holds."""
         return {"image_size": self.size, "value_range": self.value_range}
 
+    def apart(self) -> bytes:
+        """Return nothing: the settings hold all."""
+        return b""
+
     def described(self) -> str:
         """Return size and range, and what is done with photos of other sizes."""
         (height, width), (low, high) = self.size, self.value_range

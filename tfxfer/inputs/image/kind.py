@@ -35,6 +35,7 @@ __all__ = [
     "augment",
     "begins_one",
     "can_hide_damage",
+    "essence",
     "explain",
     "find_damage",
     "find_odd",
@@ -48,6 +49,7 @@ __all__ = [
     "readable",
     "restore",
     "said_of_odd",
+    "said_of_read",
     "said_of_unread",
     "spec",
     "takes",
@@ -87,6 +89,11 @@ def said_of_unread(endings: Set[str]) -> str:
     return f" Images of these formats are not read: {', '.join(unread)}. Convert them to .png."
 
 
+def essence(content: bytes) -> bytes:
+    """Return the content: copies of an image have the same bytes."""
+    return content
+
+
 def can_hide_damage(content: bytes) -> bool:
     """Return whether it is a JPEG or WebP file, whose decoders guess what is missing."""
     return format_of(content) in damage.LOOKED_AT
@@ -106,7 +113,7 @@ def takes(shape: tuple[int, ...], value_range: tuple[float, float], tokenizer: A
     return image.ImageInput((shape[0], shape[1]), value_range)
 
 
-def restore(values: Mapping[str, Any]) -> Input:
+def restore(values: Mapping[str, Any], apart: bytes = b"") -> Input:
     """Return the input of the size and range in `values`.
 
     Raises:
@@ -152,6 +159,11 @@ def plain() -> Input:
 def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
     """Small images need nothing to be learnt."""
     raise NotImplementedError
+
+
+def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
+    """Return nothing: all of an image is read."""
+    return []
 
 
 def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -87,6 +87,10 @@ class TextInput:
             "text_unit": self.unit,
         }
 
+    def apart(self) -> bytes:
+        """Return the tokenizer's graph."""
+        return b"" if self.graph is None else self.graph.SerializeToString(deterministic=True)
+
     def described(self) -> str:
         """Return the length of a text."""
         return f"texts, of which the first {self.length:,} {self.unit} are read"
@@ -117,3 +121,24 @@ def tokenizer(takes: TextInput) -> Callable[[tf.Tensor], tf.Tensor]:
 
     with tf.init_scope():
         return tf.compat.v1.wrap_function(rows, [tf.TensorSpec([None], tf.string)])
+
+
+def of_graph(digest: str, length: int, parts: int, unit: str, content: bytes) -> TextInput:
+    """Return the input of a tokenizer's graph as bytes; without its graph if they are b"".
+
+    Raises:
+        ValueError: the graph has another digest.
+    """
+    if content and hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("has another tokenizer than its settings say")
+    graph = GraphDef.FromString(content) if content else None
+    return TextInput(digest, length, parts, unit, graph=graph)
+
+
+def count_cut(contents: Sequence[bytes], takes: TextInput) -> int:
+    """Return how many texts fill the last position that is read."""
+    if not contents:
+        return 0
+    rows = takes.decode_many(tf.constant(list(contents))).numpy()
+    last = rows.reshape(len(rows), takes.parts, takes.length)[:, :, -1]
+    return int((last != 0).any(1).sum())

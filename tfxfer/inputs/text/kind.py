@@ -11,7 +11,7 @@ import numpy as np
 
 from tfxfer.inputs import text
 from tfxfer.inputs.input import Damage, Files, Input
-from tfxfer.inputs.text.read import problem, to_utf8
+from tfxfer.inputs.text.read import own_words, problem, to_utf8
 
 __all__ = [
     "AUGMENTATIONS",
@@ -29,6 +29,7 @@ __all__ = [
     "augment",
     "begins_one",
     "can_hide_damage",
+    "essence",
     "explain",
     "find_damage",
     "find_odd",
@@ -42,6 +43,7 @@ __all__ = [
     "readable",
     "restore",
     "said_of_odd",
+    "said_of_read",
     "said_of_unread",
     "spec",
     "takes",
@@ -86,6 +88,11 @@ def format_of(content: bytes) -> str | None:
     return None if problem(content) else "text"
 
 
+def essence(content: bytes) -> bytes:
+    """Return the words that are new in a text: see `own_words`."""
+    return own_words(content)
+
+
 def can_hide_damage(content: bytes) -> bool:
     """Return False: bytes that are no text are found by `problem`."""
     return False
@@ -114,8 +121,11 @@ def takes(shape: tuple[int, ...], unused: tuple[float, float], tokenizer: Any) -
     return None if tokenizer is None else text.of_tokenizer(tokenizer)
 
 
-def restore(values: Mapping[str, Any]) -> Input:
-    """Return the input of the digest and the length in `values`, without its tokenizer.
+def restore(values: Mapping[str, Any], apart: bytes = b"") -> Input:
+    """Return the input of the digest and the length in `values`.
+
+    Args:
+        apart: the tokenizer's graph; without it, nothing can be decoded.
 
     Raises:
         ValueError: one of them is not allowed.
@@ -131,7 +141,7 @@ def restore(values: Mapping[str, Any]) -> Input:
         numbers.append(value)
     if not isinstance(unit, str):
         raise ValueError(f"has text_unit {str(unit)[:200]}; expected what a text is cut into")
-    return text.TextInput(digest, length=numbers[0], parts=numbers[1], unit=unit)
+    return text.of_graph(digest, numbers[0], numbers[1], unit, apart)
 
 
 def plain() -> Input | None:
@@ -148,6 +158,19 @@ def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
 def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
     """Return the texts as they are."""
     return batch
+
+
+def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
+    """Return a note on the share of texts that are longer than what is read."""
+    assert isinstance(takes, text.TextInput)
+    count = text.count_cut(contents, takes)
+    if not count:
+        return []
+    share = f"{100 * count / len(contents):.0f} % of the texts"
+    return [
+        f"{share} are longer than the {takes.length:,} {takes.unit} that are read of a text: what "
+        "follows does not count."
+    ]
 
 
 def mirror(batch: np.ndarray) -> np.ndarray:

@@ -1,12 +1,16 @@
 """Read texts: bytes of any encoding become UTF-8, and what is no text is told."""
 
 import codecs
+import re
 
 from charset_normalizer import from_bytes
 
 from tfxfer.errors import ImageError
 
 MOST_BYTES = 10 * 1024**2  # of one text
+# Before the subject of an answer or of a forwarded mail, in several languages.
+ANSWER = re.compile(r"^\s*((re|fw|fwd|aw|wg|sv|vs|tr|rv)\s*(\[\d+\])?:\s*)+", re.IGNORECASE)
+NO_WORD = re.compile(r"[\W_]+")
 # UTF-16 and UTF-32 say so with their first bytes; the longer marks come first.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -69,3 +73,15 @@ def problem(content: bytes) -> str | None:
     except UnicodeDecodeError as error:
         return f"is no UTF-8 ({error})"
     return None
+
+
+def own_words(content: bytes) -> bytes:
+    """Return the letters and digits of a text that it does not quote, in lower case, UTF-8.
+
+    A mail and a forwarded copy of it are the same then, and so are texts that differ in spaces,
+    signs or capitals. A text of quotations or signs alone stays as it is.
+    """
+    lines = content.decode("utf-8", "replace").splitlines()
+    kept = [ANSWER.sub("", line) for line in lines if not line.lstrip().startswith(">")]
+    words = "".join(NO_WORD.split("".join(kept).casefold()))
+    return words.encode("utf-8", "replace") if words else content
