@@ -212,7 +212,7 @@ def check_flat_parts(folders: Sequence[Path], source: str, kind: Kind) -> None:
         return
     raise DataError(
         f"{source}: {shown([folder.name + '/' for folder in folders])} have the names of parts "
-        "of the data, but hold no class folders, so that nothing says what the images show. "
+        "of the data, but hold no class folders, so that nothing says what they show. "
         f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/."
         f"{hint_of_tables(folders[0].parent)}{hint_of_names(examples_in(folders, kind))}"
         f"{hint_of_boxes([folders[0].parent, *folders], kind)}"
@@ -267,7 +267,7 @@ def hint_of_tables(folder: Path) -> str:
     ]
     if not tables:
         return ""
-    return f" Does {shown(tables)} say what the images show? Then give that table."
+    return f" Does {shown(tables)} say what these are? Then give that table."
 
 
 def parts_in_classes(tops: Sequence[Path], kind: Kind) -> list[tuple[str, Path, Path]]:

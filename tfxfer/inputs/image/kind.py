@@ -23,23 +23,33 @@ __all__ = [
     "AUGMENTATIONS",
     "BESIDE",
     "CELLS",
+    "CLASSIFIER",
     "DAMAGE_KEY",
+    "ELSEWHERE",
     "ENDINGS",
     "FEATURE",
+    "FILE",
+    "MANY",
     "MIRROR",
     "NAME",
     "NETWORK",
+    "ONE",
     "OTHERS",
+    "TAG",
+    "TWINS",
     "UNREAD",
+    "VALUES",
     "augment",
     "begins_one",
     "can_hide_damage",
+    "excerpt",
     "explain",
     "find_damage",
     "find_odd",
     "format_of",
     "formats",
     "mirror",
+    "parts",
     "plain",
     "preview",
     "problem",
@@ -52,6 +62,13 @@ __all__ = [
 ]
 
 NAME = "image"
+ONE, MANY = "photo", "photos"
+CLASSIFIER = "an image classifier"
+TAG = "image-classification"
+FILE = "photo.jpg"
+VALUES = "raw pixels"
+TWINS = "two frames of one video"
+ELSEWHERE = "another camera, place or day"
 NETWORK = "efficientnet-lite0"
 CELLS: Sequence[Sequence[str]] = ()
 FEATURE = "image/encoded"  # as TensorFlow's own classifiers call it
@@ -161,8 +178,19 @@ def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:
     return image.preview(content, weight)
 
 
+def excerpt(content: bytes) -> str:
+    """Return "": a picture is shown instead."""
+    return ""
+
+
+def parts(content: bytes) -> list[str]:
+    """Return nothing: `explain` covers places of an image."""
+    return []
+
+
 def explain(
-    answers: Callable[[np.ndarray], np.ndarray], decoded: np.ndarray, column: int
+    answers: Callable[[np.ndarray], np.ndarray], takes: Input, content: bytes, column: int
 ) -> np.ndarray | None:
     """Return how much the probability falls where a part is covered; see `occlusion`."""
+    decoded = np.asarray(takes.decode(content))
     return occlusion.occlusion(answers, decoded, column)

@@ -4,6 +4,8 @@ kind        all that the rest of tfxfer asks texts for, see `tfxfer.inputs.kind`
 read        from the bytes of a file to UTF-8, whatever encoding it has
 input       TextInput: what a network of texts takes
 plain       counts of words, for a model without a network
+excerpt     the beginning of a text, for people
+words       the words that an answer depends on
 """
 
 import lazy_loader
