@@ -146,7 +146,7 @@ def test_one_image_a_class_cannot_be_judged(photos):
     with pytest.raises(
         TuningError,
         match=(
-            "2 training images, too few images per class.* "
+            "2 training photos, too few photos per class.* "
             "Add images to each class, or use the recipe frozen"
         ),
     ):
@@ -391,7 +391,7 @@ def test_one_group_a_class_cannot_be_judged():
     with pytest.raises(
         TuningError,
         match=(
-            "40 training images, too few groups of images per class.* "
+            "40 training photos, too few groups of photos per class.* "
             "Add groups of images to each class, or use the recipe frozen"
         ),
     ):

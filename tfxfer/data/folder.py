@@ -81,7 +81,11 @@ def find_files(paths: Iterable[str | os.PathLike], kind: Kind) -> list[str]:
                 LOG.warning(text)
             if others:
                 count = sum(others.values())
-                what = "other file is" if count == 1 else "other files are"
+                what = (
+                    f"file that is no {kind.ONE} is"
+                    if count == 1
+                    else f"files that are no {kind.MANY} are"
+                )
                 LOG.warning(f"{path}: {count} {what} ignored")
         elif os.path.lexists(path):  # a broken link gives an error when it is read
             files.append(path)
@@ -169,7 +173,9 @@ def read_folder(
     if others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         count = sum(others.values())
-        what = "other file" if count == 1 else "other files"
+        what = f"file that is no {kind.ONE}" if count == 1 else f"files that are no {kind.MANY}"
+        if kind.UNREAD & set(others) or others[AWAY]:
+            what = "other file" if count == 1 else "other files"
         notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others, kind)}")
     files = [path.relative_to(folder).as_posix() for path in paths]
     return Found(

@@ -330,7 +330,7 @@ def check_classes(tops: Sequence[Path], source: str, kind: Kind) -> None:
                 f"these may be the classes. If they are, and {one.name}/ and {other.name}/ are "
                 f"parts of the data, rename those to train/, validation/ or test/, or give only "
                 f"one of them, such as {one}. If they are not, or if some of the folders say whose "
-                "photos these are, list the photos in a .csv table with the columns path, label "
+                "examples these are, list them in a .csv table with the columns path, label "
                 "and group."
             )
 
@@ -400,8 +400,8 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
     if not said:
         return []
     return [
-        f"{shown(said)}; all of these images count. If each folder is a person or a place, or "
-        "some images are altered copies of others, keep those together in one part: use a .csv "
+        f"{shown(said)}; all of these files count. If each folder is a person or a place, or "
+        "some files are altered copies of others, keep those together in one part: use a .csv "
         "table with the column group."
     ]
 

@@ -155,7 +155,7 @@ def plain_values(
     if len(good) < len(examples):
         gone = {file: why for file, why in good.left_out.items() if file not in examples.left_out}
         raise ImageError(
-            f"{len(gone)} image files can't be read any more: {named(gone)}. "
+            f"{len(gone)} {examples.kind.MANY} can't be read any more: {named(gone)}. "
             "They could be read earlier in this run. "
             "Put them back, or run again without them."
         )
