@@ -630,7 +630,8 @@ def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_o
     x, labels = examples(400)
     found = fit_head(Cosine(4), x, labels, train_rows=np.arange(400), epochs=2, batch_size=32)
     assert (
-        len(found.positions) == 80 and "first on 320 examples, to judge it on the other 80" in said[0]
+        len(found.positions) == 80
+        and "first on 320 examples, to judge it on the other 80" in said[0]
     )
     assert len(found.history) == 2 and "val_loss" not in found.history[0]
     direct = fit_head(

@@ -13,7 +13,7 @@ from tfxfer.inputs import Damage, Files, Input
 
 NAME = "row"
 ONE, MANY = "row", "rows"
-CLASSIFIER = "a row classifier"
+CLASSIFIER = "A row classifier"
 TAG = "tabular-classification"
 FILE = "row.json"
 VALUES = "raw numbers"

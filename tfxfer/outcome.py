@@ -290,7 +290,7 @@ class Outcome:
 def score_line(name: str, figures: dict[str, Any], score: str) -> str:
     """Return a line with a name and its figures, aligned with the other lines."""
     interval = f"{figures['low']:.3f} to {figures['high']:.3f}, n = {figures['n']:,}"
-    return f"{name:39} {figures[score]:.3f}  ({interval})"
+    return f"{name:40} {figures[score]:.3f}  ({interval})"
 
 
 def judge(

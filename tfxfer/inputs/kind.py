@@ -21,7 +21,7 @@ class Kind(Protocol):
     Attributes:
         NAME: its name in settings and tables.
         ONE, MANY: what one and several such examples are called in sentences.
-        CLASSIFIER: what a model is called that tells classes of them apart, with its article.
+        CLASSIFIER: what a model is called that tells classes of them apart, as a sentence begins.
         TAG: the task of such a model, by its name on Hugging Face.
         FILE: name of a file that stands for any such example in a command.
         VALUES: what `plain` decodes, in words.

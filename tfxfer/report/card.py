@@ -42,7 +42,7 @@ def make_card(folder: Path) -> str:
         environment.filters["score"] = lambda value: said_of_share(value, task)
         kind = inputs.find(report["kind"])
         report |= {"one": kind.ONE, "many": kind.MANY, "elsewhere": kind.ELSEWHERE}
-        report |= {"tag": Written(kind.TAG), "classifier": kind.CLASSIFIER}
+        report |= {"tag": kind.TAG, "classifier": kind.CLASSIFIER}
         report |= {"of_classes": task.CLASSES, "noun": task.NOUN, "output": task.OUTPUT}
         report["further"] = task.further(figures) if figures else []
         report["input"] = said_of_input(settings)

@@ -63,7 +63,7 @@ __all__ = [
 
 NAME = "image"
 ONE, MANY = "photo", "photos"
-CLASSIFIER = "an image classifier"
+CLASSIFIER = "An image classifier"
 TAG = "image-classification"
 FILE = "photo.jpg"
 VALUES = "raw pixels"

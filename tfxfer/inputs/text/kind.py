@@ -60,7 +60,7 @@ __all__ = [
 
 NAME = "text"
 ONE, MANY = "text", "texts"
-CLASSIFIER = "a text classifier"
+CLASSIFIER = "A text classifier"
 TAG = "text-classification"
 FILE = "text.txt"
 VALUES = "counts of words"
