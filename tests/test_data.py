@@ -135,7 +135,7 @@ def test_identical_files_in_two_splits_are_dropped_from_the_training_side(tmp_pa
     assert "2 photos were dropped from train: identical to one in another split" in notes(examples)
     assert "train/a/leak.png = test/a/000.png" in notes(
         examples
-    ) and "1 image was dropped from validation" in notes(examples)
+    ) and "1 photo was dropped from validation" in notes(examples)
 
 
 def test_identical_files_within_a_split_are_kept_and_odd_labels_noted(tmp_path):

@@ -72,7 +72,7 @@ def test_the_report_is_about_texts(run):
     check_words((run / "MODEL_CARD.md").read_text())
     assert "text-classification" in (run / "MODEL_CARD.md").read_text()
     assert "A text classifier for 2 classes" in (run / "MODEL_CARD.md").read_text()
-    assert "text.txt" in said and "Test with more texts" in said
+    assert "text.txt" in said and "texts of this class" in said
 
 
 def test_commands_speak_of_texts(folder, table, run, tmp_path):
