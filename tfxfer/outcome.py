@@ -448,7 +448,8 @@ def baselines(features: Features, run: Run) -> Baselines:
         "last_layer_logistic": lambda: fit(last_layer=features.output),
     }
     for name, make in makers.items():
-        if one := optional(run, f"The baseline {name.replace('_', ' ')}", make):
+        what = f"The baseline {evaluate.called(name, examples.task, examples.kind)}"
+        if one := optional(run, what, make):
             figures[name] = one.figures[name]
             scores |= one.scores
     return Baselines(figures, scores)
