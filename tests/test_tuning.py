@@ -741,8 +741,8 @@ def test_views_that_no_epoch_would_see_are_refused():
     with pytest.raises(
         TuningError,
         match=(
-            "--views 4 needs at least 5 epochs, one for each set of copies and one for the examples "
-            "themselves. Received --epochs 4."
+            "--views 4 needs at least 5 epochs, one for each set of copies and one for the "
+            "examples themselves. Received --epochs 4."
         ),
     ):
         tuning.check_epochs(4, 4)
@@ -1143,8 +1143,8 @@ def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, 
     (cost,) = [line for line in said if line.startswith("mixed precision: ")]
     assert re.search(
         (
-            r"the frozen model's accuracy on held-out examples is 0\.\d+ against 0\.\d+ in float32, "
-            r"n = \d+ \([+-]\d\.\d ± \d\.\d points\)"
+            r"the frozen model's accuracy on held-out examples is 0\.\d+ against 0\.\d+ in "
+            r"float32, n = \d+ \([+-]\d\.\d ± \d\.\d points\)"
         ),
         cost,
     )
