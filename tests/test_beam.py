@@ -65,7 +65,7 @@ def test_two_processes_fill_a_cache_that_frozen_reads(
         *TWO,
     )
     assert done.returncode == 0, done.stderr
-    assert "60 of 60 images computed." in done.stdout and "run frozen --data" in done.stdout
+    assert "60 of 60 photos computed." in done.stdout and "run frozen --data" in done.stdout
     local = Cache(tmp_path / "local")
     features, pixels = (
         extract(examples, prefix, cache=local, mirror=True, progress=False),
@@ -230,7 +230,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(photos, prefix
         "china/china03.jpg (it was changed after it was listed; run again)",
         "flower/flower07.jpg (it is not there on a worker)",
     )
-    assert f"2 image files can't be decoded: {changed}; {gone}. All others" in str(caught.value)
+    assert f"2 photos can't be decoded: {changed}; {gone}. All others" in str(caught.value)
     assert str(caught.value).endswith(
         "All others are done. Remove or mend them, or use --skip-bad-images."
     )

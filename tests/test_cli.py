@@ -123,7 +123,7 @@ def test_wrong_names_are_told_before_tensorflow_is_loaded(finished, tmp_path, wo
         [sys.executable, "-c", NAMES_ALONE, *words], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout.split()[-2:] == ["1", "False"], done.stdout + done.stderr
-    assert words[-1].split(".")[0] in done.stderr or "no image" in done.stderr
+    assert words[-1].split(".")[0] in done.stderr or "no photo" in done.stderr
     assert sorted(path for path in tmp_path.iterdir() if path.name != "runs") == before
 
 

@@ -132,10 +132,10 @@ def test_identical_files_in_two_splits_are_dropped_from_the_training_side(tmp_pa
     (tmp_path / "train/b/other.png").write_bytes((tmp_path / "validation/b/001.png").read_bytes())
     examples = load(tmp_path)
     assert [len(examples.where(part)) for part in ("train", "validation", "test")] == [12, 6, 6]
-    assert "2 images were dropped from train: identical to one in another split" in notes(examples)
+    assert "2 photos were dropped from train: identical to one in another split" in notes(examples)
     assert "train/a/leak.png = test/a/000.png" in notes(
         examples
-    ) and "1 image was dropped from validation" in notes(examples)
+    ) and "1 photo was dropped from validation" in notes(examples)
 
 
 def test_identical_files_within_a_split_are_kept_and_odd_labels_noted(tmp_path):
@@ -166,8 +166,8 @@ def test_hidden_and_other_files_are_counted_not_fatal(tmp_path):
     (tmp_path / "empty").mkdir()
     examples = load(tmp_path)
     assert len(examples) == 8 and examples.classes == ("a", "b")
-    assert "Ignored: 7 files that are not images" in notes(examples) and "2 .txt" in notes(examples)
-    assert "without images, which are left out: empty/" in notes(examples)
+    assert "Ignored: 7 files that are no photos" in notes(examples) and "2 .txt" in notes(examples)
+    assert "without photos, which are left out: empty/" in notes(examples)
 
 
 def test_images_of_formats_that_are_not_read_are_named(tmp_path):
@@ -180,7 +180,7 @@ def test_images_of_formats_that_are_not_read_are_named(tmp_path):
     for i in range(8):
         (tmp_path / "ab"[i % 2] / f"{i}.png").write_bytes(image(i))
     found = notes(load(tmp_path))
-    assert "8 .ppm" in found and "not images" not in found
+    assert "8 .ppm" in found and "no photos" not in found
 
 
 def test_odd_names_and_links_are_fine(tmp_path):
@@ -202,12 +202,12 @@ def test_odd_names_and_links_are_fine(tmp_path):
 def test_photos_without_class_folders_get_the_layout_drawn(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(image(i))
-    with pytest.raises(DataError, match=r"3 images, but no class folders(.|\n)*cats/  one.jpg"):
+    with pytest.raises(DataError, match=r"3 photos, but no class folders(.|\n)*cats/  one.jpg"):
         load(tmp_path)
 
 
 def test_an_empty_folder_and_a_missing_one_are_named(tmp_path):
-    with pytest.raises(DataError, match="no images found.*the folder is empty"):
+    with pytest.raises(DataError, match="no photos found.*the folder is empty"):
         load(tmp_path)
     with pytest.raises(
         DataError,
@@ -221,17 +221,17 @@ def test_an_empty_folder_and_a_missing_one_are_named(tmp_path):
 
 def test_one_class_is_not_enough(tmp_path):
     with pytest.raises(
-        DataError, match="all images are of one class, 'cats'. Expected at least two"
+        DataError, match="all photos are of one class, 'cats'. Expected at least two"
     ):
         load(folder(tmp_path / "pile", {"cats": 5}))
-    with pytest.raises(DataError, match="all images are of one class, 'cats'"):
+    with pytest.raises(DataError, match="all photos are of one class, 'cats'"):
         load(folder(tmp_path / "parts", {"train/cats": 5, "test/cats": 2}))
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path):
     with pytest.raises(
         DataError,
-        match="the class 'rare' has 1 image, and the data has to be split.*Expected at least 2",
+        match="the class 'rare' has 1 example, and the data has to be split.*Expected at least 2",
     ):
         load(folder(tmp_path / "pile", {"cats": 5, "rare": 1}))
     assert len(load(folder(tmp_path / "parts", {"train/cats": 5, "train/rare": 1}))) == 6
@@ -240,7 +240,7 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path):
 def test_a_class_of_copies_cannot_be_split(tmp_path):
     folder(tmp_path, {"cats": 5, "same": 1})
     (tmp_path / "same/copy.png").write_bytes((tmp_path / "same/000.png").read_bytes())
-    with pytest.raises(DataError, match="the class 'same' has 2 images, but all the same"):
+    with pytest.raises(DataError, match="the class 'same' has 2 examples, but all the same"):
         load(tmp_path)
 
 
@@ -251,7 +251,7 @@ def test_a_class_of_two_is_trained_and_tested(tmp_path):
         0,
         1,
     ]
-    assert "Validation has no image of 'few'" in notes(examples)
+    assert "Validation has no photo of 'few'" in notes(examples)
 
 
 def test_a_class_that_is_only_in_test_is_an_error(tmp_path):
@@ -275,7 +275,7 @@ def test_a_folder_beside_the_parts_is_noted(tmp_path):
 
 def test_unequal_classes_are_noted_above_five_to_one(tmp_path):
     assert "unequal" not in notes(load(folder(tmp_path / "even", {"train/a": 10, "train/b": 2})))
-    assert "11 training images of 'a', 2 of 'b', more than 5 to 1" in notes(
+    assert "11 training photos of 'a', 2 of 'b', more than 5 to 1" in notes(
         load(folder(tmp_path / "odd", {"train/a": 11, "train/b": 2}))
     )
 
@@ -288,7 +288,7 @@ def test_bad_images_stop_the_run_with_their_paths(tmp_path):
         load(tmp_path)
     text = str(caught.value)
     assert (
-        "2 of 12 images can't be read" in text
+        "2 of 12 photos can't be read" in text
         and "a/text.jpg is not an image, it begins with b'hello, no im'" in text
     )
     assert (
@@ -303,14 +303,14 @@ def test_skipped_bad_images_are_all_listed(tmp_path):
     for i in range(9):
         (tmp_path / f"a/bad{i}.jpg").write_text("x")
     examples = load(tmp_path, skip_bad_images=True)
-    assert len(examples) == 10 and "9 images were left out (--skip-bad-images)" in notes(examples)
+    assert len(examples) == 10 and "9 photos were left out (--skip-bad-images)" in notes(examples)
     assert all(f"a/bad{i}.jpg" in notes(examples) for i in range(9))
 
 
 def test_a_folder_with_nothing_but_bad_images_is_an_error_even_then(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/bad.jpg").write_text("x")
-    with pytest.raises(DataError, match="none of the 1 images can be read"):
+    with pytest.raises(DataError, match="none of the 1 photos can be read"):
         load(tmp_path, skip_bad_images=True)
 
 

@@ -104,7 +104,7 @@ def test_class_folders_that_lie_deeper_are_found_and_said(wrapper, tmp_path):
 
 
 def test_one_class_alone_stays_an_error(tmp_path):
-    with pytest.raises(DataError, match="all images are of one class"):
+    with pytest.raises(DataError, match="all photos are of one class"):
         load(folder(tmp_path, {"cats/inner": 10}))
 
 
@@ -590,14 +590,14 @@ def test_an_archive_of_zeros_is_refused(tmp_path):
 
 def test_examples_are_shown_in_one_line(tmp_path):
     shown = repr(load(folder(tmp_path, {"a": 20, "b": 20})))
-    assert "40 images of 2 classes" in shown and len(shown) < 300 and "\n" not in shown
+    assert "40 photos of 2 classes" in shown and len(shown) < 300 and "\n" not in shown
 
 
 def test_copies_within_a_part_are_counted_and_said(tmp_path):
     folder(tmp_path, {"train/a": 5, "train/b": 5})
     for i in range(3):
         (tmp_path / f"train/a/copy{i}.png").write_bytes((tmp_path / "train/a/000.png").read_bytes())
-    assert "3 of 13 train images are copies" in notes(load(tmp_path))
+    assert "3 of 13 train photos are copies" in notes(load(tmp_path))
 
 
 def test_an_image_under_two_labels_counts_once_for_each(tmp_path):
@@ -607,4 +607,4 @@ def test_an_image_under_two_labels_counts_once_for_each(tmp_path):
         (tmp_path / path).write_bytes(content)
     examples = load(tmp_path)
     assert len(examples.distinct(examples.where("train"))) == 11
-    assert "1 of 12 train images" in notes(examples) and "n = 11" in notes(examples)
+    assert "1 of 12 train photos" in notes(examples) and "n = 11" in notes(examples)

@@ -81,7 +81,7 @@ def test_a_class_of_one_group_cannot_be_split(tmp_path):
     text = "path,label,group\n" + rows(
         12, lambda i: (f"photos/{i}.png", "ab"[i // 6], f"g{i}" if i < 6 else "same")
     )
-    with pytest.raises(DataError, match="the class 'b' has 6 images, but all of one group"):
+    with pytest.raises(DataError, match="the class 'b' has 6 examples, but all of one group"):
         load(table(tmp_path, text, 12))
 
 

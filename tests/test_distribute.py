@@ -396,7 +396,7 @@ def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmo
     )
     lines = [
         [
-            line.split(" images/s")[0].rsplit(None, 1)[0]
+            line.split(" examples/s")[0].rsplit(None, 1)[0]
             for line in text.splitlines()
             if line.startswith("epoch ") and "training loss" in line  # leaves out lines of progress
         ]

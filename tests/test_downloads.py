@@ -180,7 +180,7 @@ def test_names_that_say_nothing_are_said(name, tmp_path):
         target.write_text("\n".join(["path,label", *rows]))
     else:
         folder(target, {"cat": 4, "dog": 4, name: 4})
-    assert f"The class {name!r} may hold photos without a label" in notes(load(target))
+    assert f"The class {name!r} may hold examples without a label" in notes(load(target))
 
 
 @pytest.mark.parametrize("names", [("0.5", "1.5"), ("0,25", "3")])
@@ -272,7 +272,7 @@ def test_images_of_one_person_or_video_by_their_names_are_said(name, tmp_path):
     for i, photo in enumerate(sorted(tmp_path.rglob("*.png"))):
         photo.rename(photo.with_name(name.format(i // 4, i) + ".png"))
     said = notes(load(tmp_path))
-    assert "16 images are of 4 persons, videos" in said and "column group" in said
+    assert "16 examples are of 4 persons, videos" in said and "column group" in said
 
 
 def test_persons_in_several_parts_are_said(tmp_path):

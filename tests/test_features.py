@@ -236,7 +236,7 @@ def test_files_that_can_not_be_decoded_stop_it_by_name(prefix, cache, tmp_path):
         extract(bad_pile(tmp_path / "files"), prefix, cache=cache, progress=False)
     said = str(caught.value)
     assert (
-        said.startswith("3 image files can't be decoded: 3.jpg (")
+        said.startswith("3 photos can't be decoded: 3.jpg (")
         and "7.jpg (" in said
         and "10.jpg (" in said
     )
@@ -273,7 +273,7 @@ def test_bad_files_are_left_out_and_listed_where_asked(batch_size, prefix, cache
 
 @pytest.mark.long
 def test_a_pile_of_bad_files_alone_is_refused(prefix, cache, tmp_path):
-    with pytest.raises(ImageError, match=r"none of the 2 image files can be decoded: 0\.jpg: "):
+    with pytest.raises(ImageError, match=r"none of the 2 photos can be decoded: 0\.jpg: "):
         extract(
             listed(tmp_path / "files", [b"no", b"neither"]),
             prefix,
@@ -375,7 +375,7 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     extract(examples, prefix, cache=cache)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and re.fullmatch(
-        r"features: 60 of 60 images, \d+ images/s, 0 s left", lines[0]
+        r"features: 60 of 60 photos, \d+ photos/s, 0 s left", lines[0]
     )
 
 
@@ -386,7 +386,7 @@ def test_the_first_batch_tells_nothing_of_the_speed(monkeypatch, capsys):
         time.sleep(0.01)
         shown.update(20)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "features: 20 of 60 images"
+    assert lines[0] == "features: 20 of 60 examples"
     assert ["s left" in line for line in lines] == [False, True, True]
 
 
@@ -403,7 +403,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
     shown = features.Progress(10, True)
     shown.update(10)
     shown.close()
-    assert re.search(r"features: +100%.*10/10 \[.*images/s\]", capsys.readouterr().err)
+    assert re.search(r"features: +100%.*10/10 \[.*examples/s\]", capsys.readouterr().err)
 
 
 @pytest.mark.long
@@ -429,4 +429,4 @@ def test_what_comes_from_the_cache_is_told(prefix, cache, tmp_path, capsys):
     extract(six.take([0, 1, 2, 3]), prefix, cache=cache, progress=False)
     extract(six, prefix, cache=cache)
     said = capsys.readouterr().err
-    assert "4 of 6 images are already in the cache" in said and str(cache.folder) in said
+    assert "4 of 6 photos are already in the cache" in said and str(cache.folder) in said

@@ -306,7 +306,7 @@ def test_a_run_is_compared_with_the_one_that_it_grew_to(grown_with_old):
     header, first, second, common = report.compare_runs([folder, grown])
     metrics = [json.loads((one / "metrics.json").read_text()) for one in (folder, grown)]
     assert first[header.index("accuracy")] == f"{metrics[0]['test']['accuracy']:.3f}"
-    assert "20 test images" in common[0] and "inverse" in common[0]
+    assert "20 test photos" in common[0] and "inverse" in common[0]
     arrays = read_arrays(grown / "probabilities.npz")
     old = (arrays["splits"] == "test") & (arrays["labels"] < 2)
     right = (arrays["probabilities"].argmax(1) == arrays["labels"])[old]
@@ -397,7 +397,7 @@ def test_more_photos_of_a_class_and_copies_of_old_ones(make_run, tmp_path):
     assert "copy.jpg" in notes_of(grown)
     counts = growable.load(grown / "statistics.npz").statistics.counts
     assert counts.tolist() == [20 + 6, 20]
-    assert "20 test images" in done("compare", folder, grown)
+    assert "20 test photos" in done("compare", folder, grown)
 
 
 def test_photos_that_the_run_knows_already_are_nothing_new(make_run, tmp_path):

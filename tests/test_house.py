@@ -228,6 +228,28 @@ def names_in(file: str) -> set[str]:
     return found
 
 
+def test_only_inputs_text_knows_that_an_example_is_a_text():
+    # These read networks, and may find a tokenizer in one.
+    rooms = ("tfxfer/inputs/text/", "tfxfer/savedmodel/", "tfxfer/handles/")
+    allowed = {
+        "tfxfer/backbone.py": {"tokenizer"},  # a part of the network, which it saves with it
+        "tfxfer/cache.py": {"TokenError", "tokenize"},  # words of Python
+        "tfxfer/inputs/kind.py": {"inputs.text", "tokenizer"},
+        "tfxfer/inputs/image/kind.py": {"tokenizer"},  # an argument that every kind has
+        "tfxfer/safety/ours.py": {"token_bytes", "token_hex"},  # of the module secrets
+        "tfxfer/serving/model.py": {"tokenizer", "with_tokenizer"},  # an export holds it
+    }
+    for file in tracked("tfxfer/*.py", "recipes/*.py"):
+        if file.startswith(rooms):
+            continue
+        names = names_in(file)
+        odd = {name for name in names if re.search("token|wordpiece|WordCounts", name, re.I)}
+        odd |= names & {"TextInput", "text_length"}
+        # The word "text" also stands for any string, so its module is looked for by its path.
+        odd |= set(re.findall(r"inputs\.text\b", (ROOT / file).read_text()))
+        assert odd <= allowed.get(file, set()), f"{file}: {odd - allowed.get(file, set())}"
+
+
 def test_only_inputs_image_knows_that_an_example_is_an_image():
     # What users type and what files hold keeps its name.
     public = {

@@ -107,7 +107,7 @@ def test_class_names_without_an_order_are_refused(classes):
 
 def test_a_class_that_no_image_has_is_said():
     examples = from_arrays(PICTURES, TRUE, classes=["cat", "dog", "emu"])
-    assert examples.classes == ("cat", "dog") and "no image of 'emu'" in notes(examples)
+    assert examples.classes == ("cat", "dog") and "no photo of 'emu'" in notes(examples)
 
 
 def test_an_image_without_a_group_stands_alone():

@@ -68,7 +68,7 @@ def test_the_settings_name_the_recipe_and_what_was_chosen(folder):
 @pytest.mark.parametrize("file", ["MODEL_CARD.md", "report.html"])
 def test_card_and_page_say_how_it_was_made(folder, file):
     text = (folder / file).read_text()
-    for expected in ("tfxfer.Run(", "seed=3", "60 images of 2 classes", "from tfxfer.recipes"):
+    for expected in ("tfxfer.Run(", "seed=3", "60 photos of 2 classes", "from tfxfer.recipes"):
         assert expected in text, expected
     assert "tfxfer run " not in text and "Examples(" not in text
     assert "None" not in text.replace("None of", "")

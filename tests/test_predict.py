@@ -58,7 +58,7 @@ def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, 
         f"{mixed}/deep/er/c.jpeg",
     ]
     assert rows[0][1:] == rows[2][1:] and {row.predicted for row in rows} <= set(CLASSES)
-    assert f"{mixed}: 3 files that are not images are ignored" in said
+    assert f"{mixed}: 3 files that are no photos are ignored" in said
 
 
 @pytest.mark.long
@@ -114,7 +114,7 @@ def test_an_image_that_only_decoding_finds_damaged_is_named(run_folder, tmp_path
 
 def test_a_path_that_does_not_exist_is_refused_before_the_model_is_loaded(tmp_path):
     with pytest.raises(
-        DataError, match=r"nowhere\.jpg does not exist\. Expected image files, or folders of them\."
+        DataError, match=r"nowhere\.jpg does not exist\. Expected photos, or folders of them\."
     ):
         serving.predict(tmp_path / "no run", [tmp_path / "nowhere.jpg"])
 
@@ -122,7 +122,7 @@ def test_a_path_that_does_not_exist_is_refused_before_the_model_is_loaded(tmp_pa
 def test_a_folder_without_images_is_refused(run_folder, tmp_path):
     with pytest.raises(
         DataError,
-        match=r"there is no image to predict\. Expected image files, or folders of them\.",
+        match=r"there is no photo to predict\. Expected photos, or folders of them\.",
     ):
         serving.predict(run_folder, [tmp_path])
 
@@ -277,7 +277,7 @@ def test_a_run_without_held_out_examples_knows_neither_sets_nor_unknown_images(
         with pytest.raises(
             ServingError,
             match=(
-                r"has no doubt\.npz, which prediction sets and unknown images need: "
+                r"has no doubt\.npz, which prediction sets and unknown photos need: "
                 "no example was held out"
             ),
         ):
@@ -294,7 +294,7 @@ def test_too_few_held_out_images_say_nothing_of_unknown_ones(tiny_savedmodel, ph
     with pytest.raises(
         ServingError,
         match=(
-            "18 held-out images are too few to tell what fits no class; "
+            "18 held-out photos are too few to tell what fits no class; "
             r"at least 19 are needed\."
         ),
     ):
@@ -441,7 +441,7 @@ def test_all_images_of_other_data_are_judged(run_folder, photos, said):
         Path(row.file).parent.name == row.predicted for row in serving.predict(run_folder, [photos])
     )
     assert (found["n"], found["accuracy"]) == (60, right / 60)
-    assert f"{photos}: all images, 60 of 60" in said
+    assert f"{photos}: all photos, 60 of 60" in said
 
 
 @pytest.mark.long
@@ -487,7 +487,7 @@ def test_images_that_can_not_be_judged_are_named(run_folder, photos, tmp_path):
     with pytest.raises(
         ImageError,
         match=(
-            r"1 of 2 images can't be judged: china/0\.jpg is not an image, it begins with "
+            r"1 of 2 photos can't be judged: china/0\.jpg is not an image, it begins with "
             r"b'text'\. Repair or remove them\."
         ),
     ):

@@ -564,7 +564,7 @@ def test_features_that_are_not_finite_are_refused_with_what_to_try():
     with pytest.raises(
         SavedModelError,
         match=(
-            "not-a-number for 1 of 40 images. Expected finite numbers. "
+            "not-a-number for 1 of 40 examples. Expected finite numbers. "
             r"Check its value range \(--value-range"
         ),
     ):
@@ -630,7 +630,8 @@ def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_o
     x, labels = examples(400)
     found = fit_head(Cosine(4), x, labels, train_rows=np.arange(400), epochs=2, batch_size=32)
     assert (
-        len(found.positions) == 80 and "first on 320 photos, to judge it on the other 80" in said[0]
+        len(found.positions) == 80
+        and "first on 320 examples, to judge it on the other 80" in said[0]
     )
     assert len(found.history) == 2 and "val_loss" not in found.history[0]
     direct = fit_head(

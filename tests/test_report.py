@@ -377,7 +377,7 @@ def test_every_class_on_the_map_has_its_own_mark(count):
     points = [
         {"x": i / count, "y": 0.5, "label": name, "right": i != 1} for i, name in enumerate(names)
     ]
-    drawn = scatter(points, names)
+    drawn = scatter(points, names, "photos")
     marks = re.findall(r"<path transform=.*? (d=.*?)/>", drawn.svg)
     assert len(marks) == count and drawn.svg.count("<circle") == drawn.wrong == 1
     if count <= 24:
@@ -545,7 +545,7 @@ def test_runs_are_compared_image_by_image(tmp_path):
         rows[2][8]
         == f"+15.0 ({100 * (gain - 1.96 * error):+.1f} to {100 * (gain + 1.96 * error):+.1f})"
     )
-    assert rows[-1][0] == "40 test images"
+    assert rows[-1][0] == "40 test photos"
 
 
 @pytest.mark.parametrize("rights", [(30, 36), (13, 37), (21, 22), (40, 0)])
@@ -564,7 +564,7 @@ def test_the_difference_of_thirds_is_that_of_the_printed_accuracies(tmp_path):
 
 def test_runs_on_other_photos_are_said_to_be(tmp_path):
     folders = [finished(tmp_path / str(n), right=20, count=n) for n in (40, 24)]
-    assert report.compare_runs(folders)[-1][0] == "24 test images that all runs have (of 40 and 24)"
+    assert report.compare_runs(folders)[-1][0] == "24 test photos that all runs have (of 40 and 24)"
 
 
 def test_the_head_that_was_asked_for_is_named_where_none_was_chosen(tmp_path):
@@ -583,7 +583,7 @@ def test_runs_that_can_not_be_compared_are_said(tmp_path):
     with pytest.raises(
         RunError,
         match=(
-            r"have no test image in common\. Compare runs on the same data, "
+            r"have no test example in common\. Compare runs on the same data, "
             r"split by the same --seed\."
         ),
     ):

@@ -146,8 +146,8 @@ def test_one_image_a_class_cannot_be_judged(photos):
     with pytest.raises(
         TuningError,
         match=(
-            "2 training images, too few images per class.* "
-            "Add images to each class, or use the recipe frozen"
+            "2 training photos, too few photos per class.* "
+            "Add photos to each class, or use the recipe frozen"
         ),
     ):
         plan(few, 0)
@@ -391,8 +391,8 @@ def test_one_group_a_class_cannot_be_judged():
     with pytest.raises(
         TuningError,
         match=(
-            "40 training images, too few groups of images per class.* "
-            "Add groups of images to each class, or use the recipe frozen"
+            "40 training photos, too few groups of photos per class.* "
+            "Add groups of photos to each class, or use the recipe frozen"
         ),
     ):
         plan(replace(examples_of(40, 0), units=np.arange(40) % 2), 0)
@@ -741,8 +741,8 @@ def test_views_that_no_epoch_would_see_are_refused():
     with pytest.raises(
         TuningError,
         match=(
-            "--views 4 needs at least 5 epochs, one for each set of copies and one for the photos "
-            "themselves. Received --epochs 4."
+            "--views 4 needs at least 5 epochs, one for each set of copies and one for the "
+            "examples themselves. Received --epochs 4."
         ),
     ):
         tuning.check_epochs(4, 4)
@@ -1143,8 +1143,8 @@ def test_mixed_precision_says_what_it_costs_and_leaves_a_float32_model(colours, 
     (cost,) = [line for line in said if line.startswith("mixed precision: ")]
     assert re.search(
         (
-            r"the frozen model's accuracy on held-out images is 0\.\d+ against 0\.\d+ in float32, "
-            r"n = \d+ \([+-]\d\.\d ± \d\.\d points\)"
+            r"the frozen model's accuracy on held-out examples is 0\.\d+ against 0\.\d+ in "
+            r"float32, n = \d+ \([+-]\d\.\d ± \d\.\d points\)"
         ),
         cost,
     )
@@ -1198,7 +1198,7 @@ def test_the_batch_is_halved_when_memory_runs_out(world, tmp_path, said):
         folder=tmp_path / "work",
     )
     assert [line for line in said if "memory" in line] == [
-        f"out of memory: once more with {size} images at a time" for size in (16, 8)
+        f"out of memory: once more with {size} examples at a time" for size in (16, 8)
     ]
     again = tuning.compete(
         [greedy],

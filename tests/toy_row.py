@@ -12,6 +12,13 @@ import tensorflow as tf
 from tfxfer.inputs import Damage, Files, Input
 
 NAME = "row"
+ONE, MANY = "row", "rows"
+CLASSIFIER = "A row classifier"
+TAG = "tabular-classification"
+FILE = "row.json"
+VALUES = "raw numbers"
+TWINS = "two rows of one person"
+ELSEWHERE = "another place or day"
 WIDTH = 8
 ENDINGS: Set[str] = {".json"}
 UNREAD: Set[str] = {".xml"}
@@ -150,10 +157,19 @@ def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:
     return None
 
 
+def excerpt(content: bytes) -> str:
+    return ""
+
+
+def parts(content: bytes) -> list[str]:
+    return []
+
+
 def explain(
-    answers: Callable[[np.ndarray], np.ndarray], decoded: np.ndarray, column: int
+    answers: Callable[[np.ndarray], np.ndarray], takes: Input, content: bytes, column: int
 ) -> np.ndarray | None:
     """Leave out one number after the other."""
+    decoded = np.asarray(takes.decode(content))
     without = decoded * (1 - np.eye(WIDTH, dtype=np.float32))
     found = answers(np.concatenate([decoded[None], without]))[:, column]
     return np.maximum(found[0] - found[1:], 0)

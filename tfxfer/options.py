@@ -4,13 +4,13 @@ from typing import Annotated, Literal, TypeAlias
 
 Data: TypeAlias = Annotated[
     str,
-    "Your photos: folder of class folders, .zip or .tar of one, .csv of path and label, tfds:NAME, "
-    "or demo.",
+    "Your photos or texts: folder of class folders, .zip or .tar of one, .csv of path and label, "
+    "tfds:NAME, or demo.",
 ]
 Network: TypeAlias = Annotated[
     str,
     "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel, "
-    ".keras file, or preset of KerasHub. auto: whichever suits your photos (see tfxfer choose).",
+    ".keras file, or preset of KerasHub. auto: whichever suits your data (see tfxfer choose).",
 ]
 FrozenHead: TypeAlias = Annotated[
     Literal["auto", "gaussian", "linear", "ridge", "prototype"],
@@ -18,8 +18,8 @@ FrozenHead: TypeAlias = Annotated[
 ]
 Epochs: TypeAlias = Annotated[
     int | None,
-    "Epochs of the final training; by default 6 to 20, more with fewer photos. If at most 5 stages "
-    "train, twice as many (20 at most) are tried, and kept if they help.",
+    "Epochs of the final training; by default 6 to 20, more with fewer examples. If at most 5 "
+    "stages train, twice as many (20 at most) are tried, and kept if they help.",
     range(1, 10**6),
 ]
 LearningRate: TypeAlias = Annotated[

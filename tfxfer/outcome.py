@@ -67,7 +67,7 @@ class Outcome:
     def of(self, *splits: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Return labels and probabilities of some splits; None where they have no examples.
 
-        Of copies of the same image, only one is returned.
+        Of copies of the same example, only one is returned.
         """
         mine = np.isin(np.array(self.examples.splits)[self.positions], splits)
         if not mine.any():
@@ -116,7 +116,7 @@ class Outcome:
         task, names = self.examples.task, self.examples.classes
         test, held_out = self.of("test"), self.of("validation")
         if held_out is None and (held_out := self.of("train")):
-            # The only image of its class can't be held out, so it can't be used to judge.
+            # The only example of its class can't be held out, so it can't be used to judge.
             held = task.can_judge(*held_out)
             held_out = (held_out[0][held], held_out[1][held]) if held.any() else None
         values: dict[str, Any] = {
@@ -175,25 +175,25 @@ class Outcome:
 
     def summary(self, baselines: Baselines) -> str:
         """Return the figures in a few lines, and whether the pretrained network helps."""
-        metrics = self.metrics(baselines)
-        rows = [("test photos", metrics["test"])] if metrics["test"] else []
+        metrics, many = self.metrics(baselines), self.examples.kind.MANY
+        rows = [(f"test {many}", metrics["test"])] if metrics["test"] else []
         if self.of("validation"):
-            held = "validation photos"
+            held = f"validation {many}"
         elif len(self.positions) == len(self.examples):
-            held = "training photos, each held out once"
+            held = f"training {many}, each held out once"
         else:
-            held = "training photos that were held out"
+            held = f"training {many} that were held out"
         rows += [(held, metrics["validation"])] if metrics["validation"] else []
         task = self.examples.task
         others = [
-            (f"  {evaluate.called(name, task)}", figures)
+            (f"  {evaluate.called(name, task, self.examples.kind)}", figures)
             for name, figures in baselines.figures.items()
             if figures
         ]
         score = task.SCORE
         lines = [f"{score}, with its 95 % interval", *(score_line(*row, score) for row in rows)]
         if others:
-            lines += ["simpler models, on the test photos"]
+            lines += [f"simpler models, on the test {many}"]
             lines += [score_line(*row, score) for row in others]
         return "\n".join([*lines, *filter(None, [self.verdict(baselines)])])
 
@@ -208,8 +208,11 @@ class Outcome:
             labels, predictions = test
             own = self.examples.task.prediction_scores(predictions, labels)
             scores = baselines.scores | {"test": own}
-        task = self.examples.task
-        said = [pays(metrics, scores, task=task), beaten(metrics, scores, task=task)]
+        task, kind = self.examples.task, self.examples.kind
+        said = [
+            pays(metrics, scores, task=task, kind=kind),
+            beaten(metrics, scores, task=task, kind=kind),
+        ]
         return " ".join(filter(None, said)) or None
 
     def write(
@@ -264,13 +267,14 @@ class Outcome:
             run.record(served_difference=difference)
             run.say(
                 f"The probabilities of {run.common.engine} and of TensorFlow, which serves the "
-                f"model, differ by at most {difference:.1e} on {COMPARED} images."
+                f"model, differ by at most {difference:.1e} on {COMPARED} "
+                f"{self.examples.kind.MANY}."
             )
 
     def difference(self, backbone: Backbone, model: keras.Model) -> float | None:
         """Return the largest difference between the model's probabilities and these.
 
-        They are compared on some images that are not of train; the answer is None where there are
+        They are compared on some examples that are not of train; the answer is None where there are
         none.
         """
         rows = np.flatnonzero(np.array(self.examples.splits)[self.positions] != "train")[:COMPARED]
@@ -287,7 +291,7 @@ class Outcome:
 def score_line(name: str, figures: dict[str, Any], score: str) -> str:
     """Return a line with a name and its figures, aligned with the other lines."""
     interval = f"{figures['low']:.3f} to {figures['high']:.3f}, n = {figures['n']:,}"
-    return f"{name:39} {figures[score]:.3f}  ({interval})"
+    return f"{name:40} {figures[score]:.3f}  ({interval})"
 
 
 def judge(
@@ -328,15 +332,15 @@ def judge(
 def check_numbers(examples: Examples, positions: np.ndarray, probabilities: np.ndarray) -> None:
     """Raise a SavedModelError where an answer is not finite.
 
-    This happens where a network overflows on some images.
+    This happens where a network overflows on some examples.
     """
     bad = positions[~np.isfinite(probabilities).all(1)]
     if len(bad):
         raise SavedModelError(
             f"the model's answers are infinite or not a number (NaN) for {len(bad):,} of "
-            f"{len(positions):,} images, such as {examples.files[bad[0]]}. Expected finite "
-            "numbers. Check the backbone's value range (--value-range LOW,HIGH), leave these "
-            "images out, or choose another --backbone."
+            f"{len(positions):,} {examples.kind.MANY}, such as {examples.files[bad[0]]}. Expected "
+            "finite numbers. Check the backbone's value range (--value-range LOW,HIGH), leave "
+            f"these {examples.kind.MANY} out, or choose another --backbone."
         )
 
 
@@ -391,7 +395,7 @@ def plain_features(examples: Examples, run: Run) -> Features | None:
     """Return `plain_values` of all examples; None for a kind of example without any.
 
     Raises:
-        DataError: some images can't be read any more, so that the rows would be of other examples.
+        DataError: some examples can't be read any more, so that the rows would be of others.
     """
     features = plain_values(
         examples,
@@ -402,8 +406,9 @@ def plain_features(examples: Examples, run: Run) -> Features | None:
     if features is not None and len(features.examples) != len(examples):
         lost = sorted(set(examples.files) - set(features.examples.files))
         raise DataError(
-            f"{len(lost):,} of {len(examples):,} images can't be read any more, such as {lost[0]}. "
-            "They were there when the run began. Are they on a drive that was removed?"
+            f"{len(lost):,} of {len(examples):,} {examples.kind.MANY} can't be read any more, such "
+            f"as {lost[0]}. They were there when the run began. Are they on a drive that was "
+            "removed?"
         )
     return features
 
@@ -463,7 +468,8 @@ def baselines(features: Features, run: Run) -> Baselines:
         "last_layer_logistic": lambda: fit(last_layer=features.output),
     }
     for name, make in makers.items():
-        if one := optional(run, f"The baseline {name.replace('_', ' ')}", make):
+        what = f"The baseline {evaluate.called(name, examples.task, examples.kind)}"
+        if one := optional(run, what, make):
             figures[name] = one.figures[name]
             scores |= one.scores
     return Baselines(figures, scores)

@@ -33,7 +33,7 @@ EXPORTS: dict[str, Callable[..., Path]] = {
 
 
 class Transfer:
-    """A pretrained network that becomes a classifier of your photos.
+    """A pretrained network that becomes a classifier of your photos or texts.
 
     `fit` does what `tfxfer run` does. Its results stay in a temporary folder, until `save` copies
     them to a folder of yours.
@@ -303,6 +303,6 @@ def as_data(
     if isinstance(data, str | PathLike | Examples):
         return data
     raise ValueError(
-        "Expected a folder or another source of photos, Examples, a tf.data.Dataset, or an array "
+        "Expected a folder or another source of data, Examples, a tf.data.Dataset, or an array "
         f"with its labels. Received: {type(data).__name__} and labels=None"
     )

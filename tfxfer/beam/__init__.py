@@ -100,7 +100,7 @@ def extract(
     for start in range(0, len(todo), each):
         keep_list(home, examples, todo[start : start + each], wanted=wanted)
     bad: dict[str, str] = {}
-    with closing(Progress(len(todo), progress)) as shown:
+    with closing(Progress(len(todo), progress, unit=examples.kind.MANY)) as shown:
 
         def look() -> None:
             if count := gather(home, cache, bad):
@@ -116,7 +116,7 @@ def extract(
     remove(f"{home}/todo/", f"{home}/done/", f"{home}/")
     if bad and not skip_bad_images:
         raise ImageError(
-            f"{len(bad)} image files can't be decoded: {named(bad)}. "
+            f"{len(bad)} {examples.kind.MANY} can't be decoded: {named(bad)}. "
             "All others are done. Remove or mend them, or use --skip-bad-images."
         )
     return len(todo)

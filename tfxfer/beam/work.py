@@ -118,7 +118,7 @@ class Worker:
         if source is None:
             raise DataError(
                 f"{self.plan.source} is not there on a worker. "
-                "Every worker has to see the images under the same path."
+                "Every worker has to see the files under the same path."
             )
         self.found = source
         self.position = {file: i for i, file in enumerate(source.files)}

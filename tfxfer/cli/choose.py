@@ -63,9 +63,9 @@ def choose(
     data_dir: Any,
     trust: bool,
 ) -> None:
-    """Say which pretrained network suits your photos.
+    """Say which pretrained network suits your photos or texts.
 
-    Only training photos are looked at. Afterwards: tfxfer run frozen --backbone NAME.
+    Only training examples are looked at. Afterwards: tfxfer run frozen --backbone NAME.
     """
     check_data(data, task=task, labels=labels)
     start_tensorflow()

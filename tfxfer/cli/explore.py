@@ -47,7 +47,7 @@ from tfxfer.safety.names import csv_cell, one_line
 @batch_size_option
 @trust_option
 def features(data: str, to: Path, backbone: str, cache: str | None, **options: Any) -> None:
-    """Write the network's features of labelled photos to a file.
+    """Write the network's features of labelled examples to a file.
 
     DATA is a folder of class folders, a table, or another source, as for tfxfer run.
     """
@@ -68,22 +68,22 @@ def features(data: str, to: Path, backbone: str, cache: str | None, **options: A
 
 @click.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.argument("file", metavar="PHOTO")
+@click.argument("file", metavar="FILE")
 @click.argument("among", metavar="PATH...", nargs=-1, required=True)
 @click.option(
     "--count",
     type=click.IntRange(min=1),
     default=10,
     show_default=True,
-    help="Number of photos to list.",
+    help="Number of examples to list.",
 )
 @batch_size_option
 @trust_option
 def similar(folder: Path, file: str, among: tuple[str, ...], count: int, **options: Any) -> None:
-    """List the photos that look most like one photo.
+    """List the photos or texts that are most like one of them.
 
-    RUN is the folder of a finished run, whose network compares. PATH is a photo, or a folder of
-    photos. The similarity is 1 for photos that the network can't tell apart.
+    RUN is the folder of a finished run, whose network compares. FILE is a photo or a text; PATH is
+    another one, or a folder of them. The similarity is 1 for two that the network can't tell apart.
     """
     check_order(folder, (file, *among), "tfxfer similar RUN photo.jpg photos/")
     start_tensorflow()
@@ -104,26 +104,24 @@ def similar(folder: Path, file: str, among: tuple[str, ...], count: int, **optio
     type=click.IntRange(min=1),
     default=50,
     show_default=True,
-    help="Number of photos to list.",
+    help="Number of examples to list.",
 )
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
     help="CSV file with empty columns for the labels; by default it is printed.",
 )
-@click.option(
-    "--page", type=click.Path(path_type=Path), help="HTML page with a small picture of each photo."
-)
+@click.option("--page", type=click.Path(path_type=Path), help="HTML page that shows each example.")
 @batch_size_option
 @trust_option
 def next_labels(
     folder: Path, paths: tuple[str, ...], to: Path | None, page: Path | None, **options: Any
 ) -> None:
-    """Say which photos without a label to label next.
+    """Say which examples without a label to label next.
 
-    RUN is the folder of a finished run. PATH is a photo, or a folder of photos. The photos that
-    teach the model most come first: where it wavers between two answers, or that look unlike every
-    class. Of photos that look nearly the same, only one is listed.
+    RUN is the folder of a finished run. PATH is a photo or a text, or a folder of them. Those
+    that teach the model most come first: where it wavers between two answers, or that are unlike
+    every class. Of examples that are nearly the same, only one is listed.
     """
     check_order(folder, paths, "tfxfer next RUN photos/")
     run = room("run").open_run(folder)
@@ -142,6 +140,6 @@ def next_labels(
             f"{error.filename or to or page} can't be written: {error.strerror or error}."
         ) from error
     if to is not None:
-        to_stderr(f"{len(picks):,} photos -> {one_line(str(to))}")
+        to_stderr(f"{len(picks):,} {run.kind().MANY} -> {one_line(str(to))}")
     if page is not None:
         to_stderr(f"Look at {one_line(str(page))}")

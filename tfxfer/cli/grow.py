@@ -1,4 +1,4 @@
-"""`tfxfer grow`: add classes or photos to a finished run."""
+"""`tfxfer grow`: add classes or examples to a finished run."""
 
 import shlex
 import sys
@@ -26,7 +26,7 @@ from tfxfer.safety.names import one_line
 @click.argument("given", metavar="[DATA]", required=False)
 @click.option(
     "--data",
-    help="New labelled photos: folder of class folders, .zip or .tar of one, .csv of path and "
+    help="New labelled examples: folder of class folders, .zip or .tar of one, .csv of path and "
     "label, or tfds:NAME. One class is enough.",
 )
 @click.option(
@@ -41,14 +41,14 @@ from tfxfer.safety.names import one_line
 @batch_size_option
 @trust_option
 def grow(folder: Path, given: str | None, data: str | None, **options: Any) -> None:
-    """Add classes or photos to a finished run.
+    """Add classes or examples to a finished run.
 
     RUN is the folder of a finished run of the recipe frozen, which stays as it is. The grown run is
-    what a run on all photos would be, with the same kind of classifier. It needs the old photos or
+    what a run on all examples would be, with the same kind of classifier. It needs the old ones or
     their cached features; with --head gaussian or ridge it does not need them.
     """
     if (given is None) == (data is None):
-        raise click.UsageError("Expected the new photos once: tfxfer grow RUN --data new/.")
+        raise click.UsageError("Expected the new data once: tfxfer grow RUN --data new/.")
     source = str(given or data)
     check_order(folder, (source,), "tfxfer grow RUN --data new/")
     room("run").open_run(folder)

@@ -176,7 +176,7 @@ def cache(folder: Path | None, clear: bool) -> None:
     if clear:
         click.echo(f"{kept.clear() / 2**20:.1f} MiB freed in {one_line(str(kept.folder))}")
         return
-    rows = [("what", "engine", "images", "MiB")]
+    rows = [("what", "engine", "examples", "MiB")]
     for entry in kept.summary():
         what = str(entry.description.get("backbone", entry.description.get("kind", "")))[:16]
         engine = (

@@ -5,7 +5,7 @@ terminal   what is printed, and where
 run        train a model with a recipe
 use        predict, evaluate, export, report, compare
 choose     which network to take
-grow       add classes or photos to a run
+grow       add classes or examples to a run
 explore    what features alone show: next, similar, features
 look       what there is: backbones, recipes, devices, the cache
 many       several processes and machines
@@ -107,7 +107,7 @@ def how_to_run(word: str) -> str:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tfxfer")
 def main() -> None:
-    """Train an image classifier from your photos and a pretrained network.
+    """Train a classifier from your photos or texts and a pretrained network.
 
     \b
     tfxfer run frozen                      try it on the demo data

@@ -60,8 +60,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--data",
     required=True,
-    help="Photos: folder of class folders, .csv of path and label, tfds:NAME, or demo. Every "
-    "machine must be able to read them.",
+    help="Photos or texts: folder of class folders, .csv of path and label, tfds:NAME, or demo. "
+    "Every machine must be able to read them.",
 )
 @click.option(
     "--to",
@@ -175,4 +175,6 @@ def extract(
     )
     words = words_of_labels(task, labels)
     then = command("run", "frozen", "--data", data, *words, "--cache", to)
-    click.echo(f"{count:,} of {len(examples):,} images computed. Next: {one_line(then)}")
+    click.echo(
+        f"{count:,} of {len(examples):,} {examples.kind.MANY} computed. Next: {one_line(then)}"
+    )

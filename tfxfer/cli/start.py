@@ -77,7 +77,7 @@ batch_size_option = click.option(
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="Number of images that go through the network at a time.",
+    help="Number of examples that go through the network at a time.",
 )
 data_dir_option = click.option(
     "--data-dir",
@@ -104,7 +104,7 @@ label_option = click.option(
 skip_option = click.option(
     "--skip-bad-images",
     is_flag=True,
-    help="Leave out image files that can't be read, instead of stopping.",
+    help="Leave out files that can't be read, instead of stopping.",
 )
 
 

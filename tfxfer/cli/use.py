@@ -26,18 +26,18 @@ from tfxfer.safety.names import json_text, one_line
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Number of classes to list for each photo, the most probable first.",
+    help="Number of classes to list for each example, the most probable first.",
 )
 @click.option(
     "--sets",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Also give, for each photo, a short list of classes that contains the right one in this "
-    "share of photos, such as 0.9.",
+    help="Also give, for each example, a short list of classes that contains the right one in this "
+    "share of examples, such as 0.9.",
 )
 @click.option(
     "--unknown",
     is_flag=True,
-    help="Also flag photos that seem to belong to no class. About 1 in 20 ordinary photos is "
+    help="Also flag examples that seem to belong to no class. About 1 in 20 ordinary ones is "
     "flagged by mistake.",
 )
 @click.option(
@@ -56,10 +56,10 @@ from tfxfer.safety.names import json_text, one_line
 def predict(
     folder: Path, paths: tuple[str, ...], form: str | None, to: Path | None, **options: Any
 ) -> None:
-    """Tell which class each photo belongs to.
+    """Tell which class each photo or text belongs to.
 
-    RUN is the folder of a finished run, or of an export of it. PATH is a photo, or a folder of
-    photos.
+    RUN is the folder of a finished run, or of an export of it. PATH is a photo or a text,
+    or a folder of them.
     """
     form = form or form_of(to)
     check_order(folder, paths, "tfxfer predict RUN photo.jpg")
@@ -75,7 +75,7 @@ def predict(
     with as_it_is_for_programs():
         count = serving.write(rows, form, to)
     if to is not None:
-        to_stderr(f"{count:,} {'photo' if count == 1 else 'photos'} -> {to}")
+        to_stderr(f"{count:,} {'answer' if count == 1 else 'answers'} -> {to}")
 
 
 def form_of(to: Path | None) -> str:
@@ -93,8 +93,8 @@ def form_of(to: Path | None) -> str:
 @click.argument("given", metavar="[DATA]", required=False)
 @click.option(
     "--data",
-    help="Labelled photos: folder of class folders, .zip or .tar of one, .csv of path and label, "
-    "tfds:NAME, or demo.",
+    help="Labelled photos or texts: folder of class folders, .zip or .tar of one, .csv of path and "
+    "label, tfds:NAME, or demo.",
 )
 @click.option(
     "--format",
@@ -107,7 +107,7 @@ def form_of(to: Path | None) -> str:
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
-    help="Also write a file with the label and the answer for each photo: .csv, .json, .jsonl, "
+    help="Also write a file with the label and the answer for each example: .csv, .json, .jsonl, "
     ".parquet or .xlsx.",
 )
 @data_dir_option
@@ -116,12 +116,12 @@ def form_of(to: Path | None) -> str:
 def evaluate(
     folder: Path, given: str | None, data: str | None, form: str, to: Path | None, **options: Any
 ) -> None:
-    """Measure the accuracy on other labelled photos.
+    """Measure the accuracy on other labelled examples.
 
-    RUN is the folder of a finished run. Give the photos as DATA or with --data.
+    RUN is the folder of a finished run. Give the data as DATA or with --data.
     """
     if (given is None) == (data is None):
-        raise click.UsageError("Expected the labelled photos once: tfxfer evaluate RUN photos/.")
+        raise click.UsageError("Expected the labelled data once: tfxfer evaluate RUN photos/.")
     source, kind = str(given or data), form_of(to)
     if not Path(folder, "settings.json").is_file() and Path(source, "settings.json").is_file():
         raise click.UsageError("The run comes first: tfxfer evaluate RUN photos/.")
@@ -163,12 +163,12 @@ def evaluate(
 @click.option(
     "--require-accuracy",
     type=click.FloatRange(0, 1),
-    help="Refuse to export if the accuracy on the test photos is below this, such as 0.9.",
+    help="Refuse to export if the accuracy on the test examples is below this, such as 0.9.",
 )
 @click.option(
     "--on-bad-image",
     type=click.Choice(["error", "null"]),
-    help="For savedmodel. null: return an empty answer for an unreadable photo. error, the "
+    help="For savedmodel. null: return an empty answer for an unreadable example. error, the "
     "default: refuse the whole request.",
 )
 @click.option(
@@ -189,7 +189,7 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
     RUN is the folder of a finished run. The model goes to FOLDER/<version>/.
 
     \b
-    savedmodel   what TensorFlow Serving serves: encoded images to classes and scores
+    savedmodel   what TensorFlow Serving serves: encoded examples to classes and scores
     litert       model.float32.tflite, model.float16.tflite, model.int8.tflite
     reusable     the network without its classifier: tfxfer run partial --backbone FOLDER/1
     """
@@ -232,13 +232,13 @@ def report(folder: Path) -> None:
     "folders", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 def compare(folders: tuple[Path, ...]) -> None:
-    """Compare finished runs, photo by photo.
+    """Compare finished runs, example by example.
 
-    RUN is the folder of a finished run. Only test photos that all of them have are compared.
+    RUN is the folder of a finished run. Only test examples that all of them have are compared.
     """
     start_tensorflow()
     *rows, (count, *_) = room("report").compare_runs(folders)
     click.echo(
-        f"{table(rows)}\n\nOn {count}. Differences are measured image by image, with their "
+        f"{table(rows)}\n\nOn {count}. Differences are measured example by example, with their "
         "95 % interval in parentheses."
     )

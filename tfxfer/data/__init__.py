@@ -129,7 +129,7 @@ def check_source(
 def no_source(source: str) -> DataError:
     """Make the error for a source that is not labelled data."""
     what = (
-        "is a file, but no .csv table and no .zip or .tar of photos"
+        "is a file, but no .csv table and no .zip or .tar of class folders"
         if Path(source).expanduser().exists()
         else "does not exist"
     )

@@ -1,7 +1,7 @@
 """Check what a source found, and make `Examples` from it.
 
-Every file is read, hashed and checked once, in threads. Then images that are in several parts are
-dropped from all but one or, if there are no parts, the images are split.
+Every file is read, hashed and checked once, in threads. Then examples that are in several parts are
+dropped from all but one or, if there are no parts, the examples are split.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from tfxfer.data.duplicates import counted, find_conflicts, find_copies, find_le
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.split import LONGEST_NAME, split, split_strata, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
+from tfxfer.inputs import Kind
 
 LOG = logging.getLogger(__name__)
 SAY_EVERY = 5.0  # seconds between two lines of progress
@@ -72,8 +73,8 @@ def assemble(
     """
     if not found.files:
         raise DataError(
-            f"{found.source}: no images found. Expected a folder of images for each class, such as "
-            "cats/ and dogs/."
+            f"{found.source}: no {found.kind.MANY} found. Expected a folder of {found.kind.MANY} "
+            "for each class, such as cats/ and dogs/."
         )
     task, said = tasks.find(found.task), list[str]()
     if task.CLASSES:
@@ -82,7 +83,7 @@ def assemble(
         said = [*said, *notes_on(found.names)]
     else:
         encode(task, found.names, found)  # a wrong label is told before the files are read
-    kind = found.kind
+    kind, many = found.kind, found.kind.MANY
     looked = _inspect(found, skip_bad_images, Checked(kind, cache))
     digests = [each.digest for each in looked]
     essences = [each.essence for each in looked]
@@ -94,41 +95,39 @@ def assemble(
         empty = any(problems[i] == "is empty" for i in bad)
         if not skip_bad_images:
             raise ImageError(
-                f"{found.source}: {len(bad)} of {len(found.files)} images can't be read: "
+                f"{found.source}: {len(bad)} of {len(found.files)} {many} can't be read: "
                 f"{shown(texts, 5)}. "
                 "Repair or remove them, or leave them out with --skip-bad-images."
                 + (" A cloud drive may not have fetched the empty ones yet." if empty else "")
             )
-        notes.append(
-            f"{counted(len(bad), 'image')} left out (--skip-bad-images): {'; '.join(texts)}."
-        )
+        notes.append(f"{counted(len(bad), kind)} left out (--skip-bad-images): {'; '.join(texts)}.")
     damaged = {
         file: each.damage for file, each in zip(found.files, looked, strict=True) if each.damage
     }
     if damaged:
-        notes.append(_said_of_damage(damaged))
+        notes.append(_said_of_damage(damaged, kind))
     at = [i for i, text in enumerate(problems) if not text]
     if not at:
-        raise DataError(f"{found.source}: none of the {len(found.files)} images can be read.")
+        raise DataError(f"{found.source}: none of the {len(found.files)} {many} can be read.")
     names = [found.names[i] for i in at]
     digests, essences = [digests[i] for i in at], [essences[i] for i in at]
     if found.splits is None:
         groups = [found.groups[i] for i in at] if found.groups is not None else None
         if task.CLASSES:
-            _need_classes(names, found.source, fewest_classes)
+            _need_classes(names, found.source, fewest_classes, kind)
             splits = split(names, essences, groups, seed=seed, source=found.source)
         else:
             strata = task.strata(encode(task, names, found)[0]).tolist()
             splits = split_strata(strata, essences, groups, seed=seed, source=found.source)
     else:
         splits = [found.splits[i] for i in at]
-        drop, said = find_leaks([found.files[i] for i in at], essences, splits)
+        drop, said = find_leaks([found.files[i] for i in at], essences, splits, kind)
         notes += said
         stay = sorted(set(range(len(at))) - set(drop))
         if "train" in splits and not any(splits[i] == "train" for i in stay):
             raise DataError(
-                f"{found.source}: every training image is also in validation or test, so that "
-                "nothing is left to train on. Expected other images in each part."
+                f"{found.source}: every training {kind.ONE} is also in validation or test, so "
+                f"that nothing is left to train on. Expected other {many} in each part."
             )
         at, names, digests, essences, splits = (
             [at[i] for i in stay],
@@ -138,19 +137,21 @@ def assemble(
             [splits[i] for i in stay],
         )
         if task.CLASSES:
-            _check_splits(names, splits, found.source, fewest_classes)
+            _check_splits(names, splits, found.source, fewest_classes, kind)
     files = [found.files[i] for i in at]
     labels, classes = encode(task, names, found)
     task = tasks.find(task.named(classes))
     said_labels = [task.said_of_target(label, classes) for label in labels]
-    notes += find_conflicts(files, digests, said_labels)
-    notes += find_copies(digests, said_labels, splits)
+    notes += find_conflicts(files, digests, said_labels, kind)
+    notes += find_copies(digests, said_labels, splits, kind)
     if task.CLASSES:
         used = set(names)
         if gone := [repr(name) for name in found.classes or () if name not in used]:
             what = "this class" if len(gone) == 1 else "these classes"
-            notes.append(f"There is no image of {shown(gone)}: the model will not know {what}.")
-        notes += _oddities(names, splits, classes)
+            notes.append(
+                f"There is no {kind.ONE} of {shown(gone)}: the model will not know {what}."
+            )
+        notes += _oddities(names, splits, classes, kind)
     else:
         notes += check_targets(task, labels, splits, classes=classes, source=found.source)
     return Examples(
@@ -223,9 +224,10 @@ def _numbered(units: Sequence[Sequence[int]], count: int) -> np.ndarray:
     return numbers
 
 
-def _said_of_damage(damaged: Mapping[str, str]) -> str:
+def _said_of_damage(damaged: Mapping[str, str], kind: Kind) -> str:
     listed = ", ".join(f"{file} ({reason})" for file, reason in damaged.items())
-    are = "image is damaged, its" if len(damaged) == 1 else "images are damaged, their"
+    one, several = f"{kind.ONE} is damaged, its", f"{kind.MANY} are damaged, their"
+    are = one if len(damaged) == 1 else several
     return (
         f"{len(damaged)} {are} decoder guessed what is missing: {listed}. "
         "Repair or remove such files, or leave them out with --skip-bad-images."
@@ -268,29 +270,29 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
         return Looked(digest, essence, damage=damage.reason, plain=data is raw)
 
     count, looked, said = len(found.files), [], time.monotonic()
-    LOG.info("Checking %s photos", f"{count:,}")
+    LOG.info(f"Checking {count:,} {kind.MANY}")
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         for one in pool.map(look, range(count)):
             looked.append(one)
             if time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
-                LOG.info("Checked: %s of %s photos", f"{len(looked):,}", f"{count:,}")
+                LOG.info(f"Checked: {len(looked):,} of {count:,} {kind.MANY}")
     checked.save()
     return looked
 
 
 def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
-    """Leave out images that proved to be damaged only when they were decoded.
+    """Leave out examples that proved to be damaged only when they were decoded.
 
-    The rest is checked as in `assemble`. A class that has lost all its images is dropped, and a
+    The rest is checked as in `assemble`. A class that has lost all its examples is dropped, and a
     note says so.
 
     Args:
         bad: what is wrong with each content, by its digest.
 
     Raises:
-        ImageError: no image is left.
-        DataError: fewer than two classes are left, or a class is left without training images.
+        ImageError: no example is left.
+        DataError: fewer than two classes are left, or a class is left without training examples.
     """
     left_out = [i for i, digest in enumerate(examples.digests) if digest in bad]
     if not left_out:
@@ -298,7 +300,7 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
     texts = [f"{examples.files[i]}: {bad[examples.digests[i]]}" for i in left_out]
     if len(left_out) == len(examples):
         raise ImageError(
-            f"none of the {len(examples)} image files can be decoded: {shown(texts, 5)}"
+            f"none of the {len(examples)} {examples.kind.MANY} can be decoded: {shown(texts, 5)}"
         )
     kept = examples.take([i for i, digest in enumerate(examples.digests) if digest not in bad])
     notes = [
@@ -317,12 +319,13 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
     names = [examples.classes[label] for label in kept.labels]
     trained_before = "train" in examples.splits
     if trained_before:
-        _check_splits(names, kept.splits, source)
+        _check_splits(names, kept.splits, source, 2, examples.kind)
     used = set(names)
     classes = tuple(name for name in examples.classes if name in used)
     if gone := [repr(name) for name in examples.classes if name not in used]:
         notes.append(
-            f"Dropped, because none of its images can be decoded: the class {', '.join(gone)}."
+            f"Dropped, because none of its {examples.kind.MANY} can be decoded: the class "
+            f"{', '.join(gone)}."
         )
     number = {name: i for i, name in enumerate(classes)}
     return replace(
@@ -334,21 +337,22 @@ def drop_undecodable(examples: Examples, bad: dict[str, str]) -> Examples:
     )
 
 
-def _need_classes(names: Sequence[str], source: str, fewest: int) -> None:
+def _need_classes(names: Sequence[str], source: str, fewest: int, kind: Kind) -> None:
     if len(set(names)) < fewest:
         raise DataError(
-            f"{source}: all images are of one class, '{names[0][:LONGEST_NAME]}'. Expected at "
+            f"{source}: all {kind.MANY} are of one class, '{names[0][:LONGEST_NAME]}'. Expected at "
             "least two classes, a folder for each."
         )
 
 
 def _check_splits(
-    names: Sequence[str], splits: Sequence[str], source: str, fewest_classes: int = 2
+    names: Sequence[str], splits: Sequence[str], source: str, fewest_classes: int, kind: Kind
 ) -> None:
     trained = {name for name, part in zip(names, splits, strict=True) if part == "train"}
     if not trained:
         raise DataError(
-            f"{source}: no training images. Expected a folder train/ with a folder for each class."
+            f"{source}: no training {kind.MANY}. Expected a folder train/ with a folder for each "
+            "class."
         )
     for part in ("validation", "test"):
         if strange := sorted(
@@ -359,19 +363,22 @@ def _check_splits(
                 "train, so that it could never be predicted. "
                 "In train: "
                 f"{shown([repr(name[:LONGEST_NAME]) for name in sorted(trained)], 10)}. Add "
-                f"training images, or remove it from {part}."
+                f"training {kind.MANY}, or remove it from {part}."
             )
     _need_classes(
         [name for name, part in zip(names, splits, strict=True) if part == "train"],
         source,
         fewest_classes,
+        kind,
     )
 
 
-def _oddities(names: Sequence[str], splits: Sequence[str], classes: Sequence[str]) -> list[str]:
+def _oddities(
+    names: Sequence[str], splits: Sequence[str], classes: Sequence[str], kind: Kind
+) -> list[str]:
     """Return notes on things that are unusual but not wrong.
 
-    These are classes of very different sizes, and parts without images of some classes.
+    These are classes of very different sizes, and parts without examples of some classes.
     """
     notes = []
     counts = {
@@ -384,14 +391,15 @@ def _oddities(names: Sequence[str], splits: Sequence[str], classes: Sequence[str
     )
     if counts["train"][most] > IMBALANCE * counts["train"][least]:
         notes.append(
-            f"The classes are unequal: {counts['train'][most]} training images of '{most}', "
+            f"The classes are unequal: {counts['train'][most]} training {kind.MANY} of '{most}', "
             f"{counts['train'][least]} of '{least}', more than {IMBALANCE} to 1. "
             "Look at the balanced accuracy."
         )
     for part in ("validation", "test"):
         if counts[part] and (lacking := [name for name in classes if not counts[part][name]]):
             notes.append(
-                f"{part.capitalize()} has no image of {shown([repr(name) for name in lacking])}: "
-                "nothing is known about how well it is recognised."
+                f"{part.capitalize()} has no {kind.ONE} of "
+                f"{shown([repr(name) for name in lacking])}: nothing is "
+                "known about how well it is recognised."
             )
     return notes

@@ -155,14 +155,14 @@ def several_in_one(names: Iterable[str]) -> list[str]:
     if written := [name for name in sorted(single) if WRITTEN_LIST.fullmatch(name)]:
         return [
             f"Some class names are lists as programs write them: {shown(written)}. Write the name "
-            "alone. A photo with several labels is taken for one of a class of its own."
+            "alone. An example with several labels is taken for one of a class of its own."
         ]
     if not lists:
         return []
     return [
         f"Some class names are lists of other ones: {shown([repr(name) for name in lists])}. Has "
-        "a photo several labels? tfxfer takes one: each list counts as a class of its own. Give "
-        "each photo the label that matters most."
+        "an example several labels? tfxfer takes one: each list counts as a class of its own. Give "
+        "each example the label that matters most."
     ]
 
 
@@ -173,8 +173,8 @@ def nothing_said(names: Iterable[str]) -> list[str]:
         return []
     what = "class" if len(empty) == 1 else "classes"
     return [
-        f"The {what} {', '.join(empty)} may hold photos without a label, by the name. If so, leave "
-        "them out."
+        f"The {what} {', '.join(empty)} may hold examples without a label, by the name. If so, "
+        "leave them out."
     ]
 
 
@@ -192,8 +192,8 @@ def named_like_parts(names: Iterable[str]) -> list[str]:
     if not parts:
         return []
     return [
-        f"The class {parts[0]} has the name of a part. If its photos have no label, or are of the "
-        "other classes, move them elsewhere."
+        f"The class {parts[0]} has the name of a part. If its examples have no label, or are of "
+        "the other classes, move them elsewhere."
     ]
 
 

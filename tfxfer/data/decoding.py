@@ -77,7 +77,7 @@ class Decoder:
                     raise
                 if bad is None:
                     raise ImageError(
-                        f"{len(reasons)} image files can't be decoded: "
+                        f"{len(reasons)} {self.examples.kind.MANY} can't be decoded: "
                         f"{named({self.examples.files[i]: why for i, why in reasons.items()})}. "
                         "Remove or mend them, or leave them out with --skip-bad-images."
                     ) from None

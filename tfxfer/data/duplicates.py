@@ -3,20 +3,22 @@
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
+from tfxfer.inputs import Kind
+
 SHOWN = 3
 # A copy is kept in the part of the lowest rank, so that it is used to judge and not to train.
 RANK = {"test": 0, "validation": 1, "train": 2}
 
 
 def find_leaks(
-    files: Sequence[str], digests: Sequence[str], splits: Sequence[str]
+    files: Sequence[str], digests: Sequence[str], splits: Sequence[str], kind: Kind
 ) -> tuple[list[int], list[str]]:
-    """Find the images to drop so that no content is in two splits.
+    """Find the examples to drop so that no content is in two splits.
 
     A copy in test is kept before one in validation, and one in validation before one in train.
 
     Returns:
-        The indices of the images to drop, and notes about them.
+        The indices of the examples to drop, and notes about them.
     """
     home: dict[str, int] = {}
     for i, digest in enumerate(digests):
@@ -28,14 +30,16 @@ def find_leaks(
         if gone := [i for i in drop if splits[i] == part]:
             examples = [f"{files[i]} = {files[home[digests[i]]]}" for i in gone]
             notes.append(
-                f"{counted(len(gone), 'image')} dropped from {part}: identical to one in another "
+                f"{counted(len(gone), kind)} dropped from {part}: identical to one in another "
                 f"split, where it is kept ({shown(examples)})."
             )
     return drop, notes
 
 
-def find_conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return a note if identical images have different labels.
+def find_conflicts(
+    files: Sequence[str], digests: Sequence[str], names: Sequence[str], kind: Kind
+) -> list[str]:
+    """Return a note if identical examples have different labels.
 
     They are kept, because only the user knows which label is right.
     """
@@ -48,37 +52,39 @@ def find_conflicts(files: Sequence[str], digests: Sequence[str], names: Sequence
         if len(copies) > 1
     ]:
         return [
-            f"{counted(len(odd), 'image')} found under more than one label ({shown(odd)}). Each "
-            "counts under each; give a photo the label that matters most."
+            f"{counted(len(odd), kind)} found under more than one label ({shown(odd)}). Each "
+            f"counts under each; give a {kind.ONE} the label that matters most."
         ]
     return []
 
 
 def find_firsts(digests: Sequence[str], labels: Sequence[Hashable]) -> list[int]:
-    """Return the indices of images that are no copy of an earlier one with the same label."""
+    """Return the indices of examples that are no copy of an earlier one with the same label."""
     first: dict[tuple[str, Hashable], int] = {}
     for i, one in enumerate(zip(digests, labels, strict=True)):
         first.setdefault(one, i)
     return list(first.values())
 
 
-def find_copies(digests: Sequence[str], names: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """Return a note for each part in which images are there more than once."""
+def find_copies(
+    digests: Sequence[str], names: Sequence[str], splits: Sequence[str], kind: Kind
+) -> list[str]:
+    """Return a note for each part in which examples are there more than once."""
     notes = []
     for part in RANK:
         mine = [i for i, split in enumerate(splits) if split == part]
         different = len(find_firsts([digests[i] for i in mine], [names[i] for i in mine]))
         if many := len(mine) - different:
             notes.append(
-                f"{many} of {len(mine)} {part} images are copies of others there. Each image "
-                f"counts once in the {part} figures: n = {different}."
+                f"{many} of {len(mine)} {part} {kind.MANY} are copies of others there. Each "
+                f"{kind.ONE} counts once in the {part} figures: n = {different}."
             )
     return notes
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun and verb: "1 image was" or "2 images were"."""
-    return f"{number} {noun} was" if number == 1 else f"{number} {noun}s were"
+def counted(number: int, kind: Kind) -> str:
+    """Return a number with its noun and verb: "1 photo was" or "2 photos were"."""
+    return f"{number} {kind.ONE} was" if number == 1 else f"{number} {kind.MANY} were"
 
 
 def shown(items: Sequence[str], most: int = SHOWN) -> str:

@@ -109,9 +109,9 @@ class Examples:
     def _described(self) -> str:
         """Return how many there are, and of what."""
         if self.task.CLASSES:
-            return f"{len(self):,} images of {len(self.classes):,} classes"
+            return f"{len(self):,} {self.kind.MANY} of {len(self.classes):,} classes"
         plural = "" if len(self.classes) == 1 else "s"
-        return f"{len(self):,} images with {len(self.classes):,} {self.task.NOUN}{plural}"
+        return f"{len(self):,} {self.kind.MANY} with {len(self.classes):,} {self.task.NOUN}{plural}"
 
     @property
     def kind(self) -> inputs.Kind:
@@ -220,9 +220,9 @@ class Examples:
         )
 
     def counts(self) -> dict[str, np.ndarray]:
-        """Return the number of images of each class for each split, int64 [classes].
+        """Return the number of examples of each class for each split, int64 [classes].
 
-        Of labels and numbers, it is the number of images that have the label or the number.
+        Of labels and numbers, it is the number of examples that have the label or the number.
         """
         return {
             split: self.task.count(self.labels[self.where(split)], len(self.classes))
@@ -230,9 +230,9 @@ class Examples:
         }
 
     def table(self) -> str:
-        """Return the number of images of each class in each split, as aligned text.
+        """Return the number of examples of each class in each split, as aligned text.
 
-        If there are more than 40 classes, only the ten with the fewest training images are listed.
+        If there are more than 40 classes, only the ten with the fewest training ones are listed.
         """
         counts = self.counts()
         order = range(len(self.classes))
@@ -249,7 +249,7 @@ class Examples:
         ]
         if len(listed) < len(order):
             rows.append((f"(the 10 smallest of {len(order)})", "", "", ""))
-        total = f"all {len(order):,} classes" if noun == "class" else "all images"
+        total = f"all {len(order):,} classes" if noun == "class" else f"all {self.kind.MANY}"
         sizes = [self.splits.count(split) for split in SPLITS]
         rows.append((total, *(str(size) if size else "-" for size in sizes)))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -260,7 +260,7 @@ class Examples:
             for row in rows
         ]
         lacking = [
-            f"{part} has photos of {np.count_nonzero(counts[part]):,} of them"
+            f"{part} has {self.kind.MANY} of {np.count_nonzero(counts[part]):,} of them"
             for part in SPLITS
             if counts[part].any() and not counts[part].all()
         ]

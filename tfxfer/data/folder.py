@@ -37,9 +37,9 @@ LOG = logging.getLogger(__name__)
 AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which is only in iCloud, not on this Mac
 PACKED = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"}
 LAYOUT = """
-  photos/
-    cats/  one.jpg  two.jpg ...
-    dogs/  three.jpg  four.jpg ..."""
+  {many}/
+    cats/  one{ending}  two{ending} ...
+    dogs/  three{ending}  four{ending} ..."""
 
 
 def find_examples(folder: Path, kind: Kind) -> tuple[list[Path], Counter[str], list[str]]:
@@ -70,7 +70,7 @@ def find_files(paths: Iterable[str | os.PathLike], kind: Kind) -> list[str]:
     Files that are ignored are logged.
 
     Raises:
-        DataError: a path does not exist, or there is no image at all.
+        DataError: a path does not exist, or there is no example at all.
     """
     files: list[str] = []
     for path in (os.fspath(path) for path in paths):
@@ -82,17 +82,19 @@ def find_files(paths: Iterable[str | os.PathLike], kind: Kind) -> list[str]:
             if others:
                 count = sum(others.values())
                 what = (
-                    "file that is not an image is"
+                    f"file that is no {kind.ONE} is"
                     if count == 1
-                    else "files that are not images are"
+                    else f"files that are no {kind.MANY} are"
                 )
                 LOG.warning(f"{path}: {count} {what} ignored")
         elif os.path.lexists(path):  # a broken link gives an error when it is read
             files.append(path)
         else:
-            raise DataError(f"{path} does not exist. Expected image files, or folders of them.")
+            raise DataError(f"{path} does not exist. Expected {kind.MANY}, or folders of them.")
     if not files:
-        raise DataError("there is no image to predict. Expected image files, or folders of them.")
+        raise DataError(
+            f"there is no {kind.ONE} to predict. Expected {kind.MANY}, or folders of them."
+        )
     return files
 
 
@@ -157,8 +159,8 @@ def read_folder(
         hint = hint_of_tables(folder) + hint_of_names(paths)
         if hint or is_kept(names[0]):
             raise DataError(
-                f"{source}: all images are in one folder, {names[0]}/, as one class. Expected a "
-                f"folder for each class.{hint}"
+                f"{source}: all {kind.MANY} are in one folder, {names[0]}/, as one class. Expected "
+                f"a folder for each class.{hint}"
             )
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source, kind)
@@ -167,11 +169,11 @@ def read_folder(
         named = shown([path.relative_to(folder).as_posix() for path in stray])
         notes.append(f"Left out, because they are in no class folder: {named}.")
     if empty:
-        notes.append(f"Folders without images, which are left out: {shown(empty)}.")
+        notes.append(f"Folders without {kind.MANY}, which are left out: {shown(empty)}.")
     if others:
         kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         count = sum(others.values())
-        what = "file that is not an image" if count == 1 else "files that are not images"
+        what = f"file that is no {kind.ONE}" if count == 1 else f"files that are no {kind.MANY}"
         if kind.UNREAD & set(others) or others[AWAY]:
             what = "other file" if count == 1 else "other files"
         notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others, kind)}")
@@ -284,17 +286,18 @@ def _said_of_unread(others: Counter[str], kind: Kind) -> str:
 def _nothing(
     source: str, stray: list[Path], others: Counter[str], *, folder: Path, kind: Kind
 ) -> str:
+    layout = LAYOUT.format(many=kind.MANY, ending=Path(kind.FILE).suffix)
     if stray:
         return (
-            f"{source}: {len(stray)} images, but no class folders, so that nothing says what they "
-            f"show.{hint_of_tables(folder)}{hint_of_names(stray)} Expected a folder for each "
-            f"class, with its name:{LAYOUT}"
+            f"{source}: {len(stray)} {kind.MANY}, but no class folders, so that nothing says what "
+            f"they show.{hint_of_tables(folder)}{hint_of_names(stray)} Expected a folder for each "
+            f"class, with its name:{layout}"
         )
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"
     packed = " Unpack the archives first." if PACKED & set(others) else ""
     return (
-        f"{source}: no images found ({held}).{packed} Formats that are read: "
+        f"{source}: no {kind.MANY} found ({held}).{packed} Formats that are read: "
         f"{kind.formats()}.{_said_of_unread(others, kind)} "
-        f"Expected a folder for each class:{LAYOUT}"
+        f"Expected a folder for each class:{layout}"
     )

@@ -212,7 +212,7 @@ def check_flat_parts(folders: Sequence[Path], source: str, kind: Kind) -> None:
         return
     raise DataError(
         f"{source}: {shown([folder.name + '/' for folder in folders])} have the names of parts "
-        "of the data, but hold no class folders, so that nothing says what the images show. "
+        "of the data, but hold no class folders, so that nothing says what they show. "
         f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/."
         f"{hint_of_tables(folders[0].parent)}{hint_of_names(examples_in(folders, kind))}"
         f"{hint_of_boxes([folders[0].parent, *folders], kind)}"
@@ -267,7 +267,7 @@ def hint_of_tables(folder: Path) -> str:
     ]
     if not tables:
         return ""
-    return f" Does {shown(tables)} say what the images show? Then give that table."
+    return f" Does {shown(tables)} say what these are? Then give that table."
 
 
 def parts_in_classes(tops: Sequence[Path], kind: Kind) -> list[tuple[str, Path, Path]]:
@@ -330,7 +330,7 @@ def check_classes(tops: Sequence[Path], source: str, kind: Kind) -> None:
                 f"these may be the classes. If they are, and {one.name}/ and {other.name}/ are "
                 f"parts of the data, rename those to train/, validation/ or test/, or give only "
                 f"one of them, such as {one}. If they are not, or if some of the folders say whose "
-                "photos these are, list the photos in a .csv table with the columns path, label "
+                "examples these are, list them in a .csv table with the columns path, label "
                 "and group."
             )
 
@@ -400,8 +400,8 @@ def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[st
     if not said:
         return []
     return [
-        f"{shown(said)}; all of these images count. If each folder is a person or a place, or "
-        "some images are altered copies of others, keep those together in one part: use a .csv "
+        f"{shown(said)}; all of these files count. If each folder is a person or a place, or "
+        "some files are altered copies of others, keep those together in one part: use a .csv "
         "table with the column group."
     ]
 

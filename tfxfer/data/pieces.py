@@ -45,7 +45,7 @@ def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) ->
         if words & HOLDERS:
             raise DataError(
                 f"{source}: {shown([top.name + '/' for top in below])} are pieces of one set by "
-                "their names, not classes, so that nothing says what the images show. Expected a "
+                "their names, not classes, so that nothing says what is in them. Expected a "
                 f"folder for each class.{hint}"
             )
     for pieces in groups.values():

@@ -28,7 +28,7 @@ def said_of_series(stems: Sequence[str], splits: Sequence[str] | None) -> list[s
         if not torn:
             return []
         return [
-            f"By their names, images of one person, video or the like are in several parts "
+            f"By their names, examples of one person, video or the like are in several parts "
             f"({shown(sorted(torn))}). If some of these are used to train and others to test, the "
             "figures are too good."
         ]
@@ -37,8 +37,8 @@ def said_of_series(stems: Sequence[str], splits: Sequence[str] | None) -> list[s
         return []
     count = sum(len(series[name]) for name in several)
     return [
-        f"By their names, {count} images are of {len(several)} persons, videos or the like "
-        f"({shown(sorted(several))}). If images of one are used to train and to test, the figures "
-        "are too good. Keep the images of each one in one part: use a .csv table with the column "
-        "group."
+        f"By their names, {count} examples are of {len(several)} persons, videos or the like "
+        f"({shown(sorted(several))}). If examples of one are used to train and to test, the "
+        "figures are too good. Keep the examples of each one in one part: use a .csv table with "
+        "the column group."
     ]

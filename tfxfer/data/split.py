@@ -63,7 +63,7 @@ def split(
         set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}
     ):
         raise DataError(
-            f"{source}: after the split no training image of the class '{bare[0]}' is left, "
+            f"{source}: after the split no training example of the class '{bare[0]}' is left, "
             "because its groups also hold other classes. Give the parts in a column split."
         )
     return result
@@ -88,7 +88,7 @@ def split_strata(
     units = units_of(digests, groups)
     if len(units) < SMALLEST:
         raise DataError(
-            f"{source} has {len(units)} different images or groups, too few to be split into "
+            f"{source} has {len(units)} different examples or groups, too few to be split into "
             f"train, validation and test. Expected at least {SMALLEST}, better 100."
         )
     held = [sorted(strata[i] for i in unit) for unit in units]
@@ -158,11 +158,11 @@ def _too_small(name: str, count: int, grouped: bool, source: str) -> str:
     tied = (
         "of one group, or tied to other classes by their groups"
         if grouped
-        else "the same, or the same as images of other classes"
+        else "the same, or the same as examples of other classes"
     )
     return (
         f"{source}: the class '{name}' has "
-        f"{'1 image' if count == 1 else f'{count} images, but all {tied}'}, and the data has to "
-        "be split into train, validation and test. Expected at least 2, better 10. Add images, "
+        f"{'1 example' if count == 1 else f'{count} examples, but all {tied}'}, and the data has "
+        "to be split into train, validation and test. Expected at least 2, better 10. Add more, "
         f"remove the class, or make the parts yourself: train/{name}/, test/{name}/."
     )

@@ -481,8 +481,8 @@ def _said_of_boxes(columns: Sequence[str]) -> list[str]:
     if len(boxes) < 2 and "bbox" not in boxes:
         return []
     return [
-        f"The columns {shown(boxes, 4)} say where things are in an image, but tfxfer takes each "
-        "row as one whole image. Cut the things out first, each as an image of its own."
+        f"The columns {shown(boxes, 4)} say where things are in a photo, but tfxfer takes each "
+        "row as one whole photo. Cut the things out first, each as a photo of its own."
     ]
 
 
@@ -500,12 +500,14 @@ def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]
         listed = shown([" ".join(value.split())[:LONGEST_SHOWN] for value in values])
         note = f"Not used: the column {called} ({listed})."
         if all(part_in(value) for value in values):
-            note += " Does it say which part an image is in? Then call it split."
+            note += " Does it say which part an example is in? Then call it split."
         elif part_in(name) or name in SPLITTING:
-            note += " Does it say which part an image is in? Then call it split, and write train, "
+            note += (
+                " Does it say which part an example is in? Then call it split, and write train, "
+            )
             note += "validation or test."
         elif any(word in name for word in GROUPS) and 1 < len(values) < len(rows):
-            note += " Must images with the same value stay in one part? Then call it group."
+            note += " Must examples with the same value stay in one part? Then call it group."
         notes.append(note)
     return notes
 

@@ -61,23 +61,24 @@ def leave_out_copies(new: Examples, known: Collection[str]) -> Examples:
     copies = [i for i, digest in enumerate(new.digests) if digest in known]
     if not copies:
         return new
+    many = new.kind.MANY
     named = shown([new.files[i] for i in copies])
     note = (
-        f"{counted(len(copies), 'image')} left out: the run knows the same content already "
-        f"({named}). A label is changed by a run on all photos anew, not by adding."
+        f"{counted(len(copies), new.kind)} left out: the run knows the same content already "
+        f"({named}). A label is changed by a run on all {many} anew, not by adding."
     )
     left = np.setdiff1d(np.arange(len(new)), copies)
     rest = new.take(left)
     trained = {new.classes[label] for label in rest.labels[rest.where("train")]}
     if not trained:
         raise DataError(
-            f"{new.source}: the run knows {len(copies):,} of {len(new):,} images already, and no "
-            "new image is left to train on. Expected other images."
+            f"{new.source}: the run knows {len(copies):,} of {len(new):,} {many} already, and no "
+            f"new {new.kind.ONE} is left to train on. Expected other {many}."
         )
     if bare := sorted({new.classes[label] for label in rest.labels} - trained):
         raise DataError(
-            f"{new.source}: without the {len(copies):,} images that the run knows already, the "
-            f"class '{bare[0]}' has no training image. Add images of it."
+            f"{new.source}: without the {len(copies):,} {many} that the run knows already, the "
+            f"class '{bare[0]}' has no training {new.kind.ONE}. Add {many} of it."
         )
     return replace(rest, notes=(*rest.notes, note))
 

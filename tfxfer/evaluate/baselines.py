@@ -10,6 +10,7 @@ from tfxfer.data.folds import sample
 from tfxfer.heads import linear
 from tfxfer.heads.fitted import Array
 from tfxfer.heads.several import fit_several
+from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.tasks import CLASSIFY, Task, paired, said_of_gain
 
 # A baseline is fitted on at most so many examples: with more, it would take longer than the model
@@ -181,13 +182,12 @@ def plain_outputs(
     return task.predictions(np.concatenate(rows))
 
 
-def called(name: str, task: Task) -> str:
+def called(name: str, task: Task, kind: Kind) -> str:
     """Return what a baseline is called in sentences."""
     plain = PLAIN[task.PLAIN]
     names = {
         "majority": task.CONSTANT,
-        "raw_pixels": f"{plain} on raw pixels",
-        "tf_idf": f"{plain} on words and letters (tf-idf)",
+        kind.PLAIN: f"{plain} on {kind.VALUES}",
         "last_layer_logistic": f"{plain} on the last layer",
     }
     return names.get(name, name)
@@ -198,6 +198,7 @@ def pays(
     scores: Mapping[str, np.ndarray] | None = None,
     *,
     task: Task = CLASSIFY,
+    kind: Kind = KINDS[DEFAULT],
 ) -> str | None:
     """Return one or two sentences on whether the pretrained network helps here.
 
@@ -208,6 +209,7 @@ def pays(
         scores: float [n] for "test" and each baseline, the score of each test example, for a paired
             comparison. Without them the errors are taken as independent, which is cautious.
         task: what the answer is.
+        kind: what the examples are.
 
     Returns:
         None where there is no test part or no baseline.
@@ -235,15 +237,15 @@ def pays(
             )
         )
     figures = (
-        f"{test[score]:.3f} on {n:,} test photos against {other[score]:.3f} by "
-        f"{called(name, task)} ({said_of_gain(gain, error, percent=task.PERCENT)})"
+        f"{test[score]:.3f} on {n:,} test {kind.MANY} against {other[score]:.3f} by "
+        f"{called(name, task, kind)} ({said_of_gain(gain, error, percent=task.PERCENT)})"
     )
     if gain > 2 * error and gain > 0:
         return f"The pretrained network helps: {figures}."
     if gain < -2 * error or (gain < 0 and error == 0):
         return (
             f"The pretrained network does not help here: {figures}. The simple model is better; "
-            "a network trained on pictures more like these may help."
+            f"a network trained on {kind.MANY} more like these may help."
         )
     if gain + 2 * error < CLOSE:
         near = f"{100 * CLOSE:.0f} points" if task.PERCENT else f"{CLOSE}"
@@ -252,7 +254,7 @@ def pays(
             f"within {near}, and needs no network."
         )
     return (
-        f"Too few test photos to say whether the pretrained network helps: {figures}. "
+        f"Too few test {kind.MANY} to say whether the pretrained network helps: {figures}. "
         "The difference is within two standard errors."
     )
 
@@ -262,11 +264,12 @@ def beaten(
     scores: Mapping[str, np.ndarray] | None = None,
     *,
     task: Task = CLASSIFY,
+    kind: Kind = KINDS[DEFAULT],
 ) -> str | None:
     """Return one sentence on the best baseline where it is more often right on test than the run.
 
     Args:
-        metrics, scores, task: as for `pays`.
+        metrics, scores, task, kind: as for `pays`.
 
     Returns:
         None where no baseline is more often right.
@@ -288,4 +291,4 @@ def beaten(
         if gain > 2 * error:
             chance = "more than chance: choose another head"
     figures = f"{other:.3f} against {test[score]:.3f}"
-    return f"A simpler model is better here: {called(name, task)}, {figures}, {chance}."
+    return f"A simpler model is better here: {called(name, task, kind)}, {figures}, {chance}."

@@ -3,7 +3,7 @@
 seen        the features and predictions of files
 alike       the files that look most like another
 next_labels which files without a label to label next
-gallery     these as a page of small pictures
+gallery     these as a page that shows each of them
 vectors     the features of labelled examples in a file, for other programs
 """
 

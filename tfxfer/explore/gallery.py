@@ -1,4 +1,4 @@
-"""The files to label next as one page of small pictures."""
+"""The files to label next as one page that shows each of them."""
 
 import base64
 import os
@@ -26,24 +26,26 @@ def write_gallery(picks: Sequence[Pick], to: str | os.PathLike[str], kind: Kind)
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    contents = [kind.readable(read_regular(one.file), one.file) for one in picks]
     shown = [
         {
             "file": one_line(one.file),
-            "picture": picture_of(one.file, kind),
+            "picture": picture_of(content, kind),
+            "excerpt": kind.excerpt(content),
             "why": one.why,
             "answers": [
                 (one_line(one.predicted), f"{100 * one.probability:.0f} %"),
                 (one_line(one.second), f"{100 * one.probability_2:.0f} %"),
             ],
         }
-        for one in picks
+        for one, content in zip(picks, contents, strict=True)
     ]
     text = environment.get_template("gallery.html.j2").render(picks=shown)
     with replaced(to) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def picture_of(file: str, kind: Kind) -> str | None:
+def picture_of(content: bytes, kind: Kind) -> str | None:
     """Return a small picture as a data URL; None if the kind has none."""
-    small = kind.preview(kind.readable(read_regular(file), file))
+    small = kind.preview(content)
     return None if small is None else "data:image/jpeg;base64," + base64.b64encode(small).decode()

@@ -76,7 +76,10 @@ def look_at(
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
     damaged: dict[int, str] = {}
-    with closing(Progress(len(files), progress, "look", quick=len(files) < MANY)) as shown:
+    quick = len(files) < MANY
+    with closing(
+        Progress(len(files), progress, "look", unit=model.kind.MANY, quick=quick)
+    ) as shown:
         read = answers(
             model, lambda i: read_regular(files[i]), files, batch_size=batch_size, damaged=damaged
         )

@@ -153,12 +153,12 @@ def plain_values(
         batch_size=32,
         skip_bad_images=skip_bad_images,
         progress=progress,
-        what="small pictures",
+        what=examples.kind.VALUES,
     )
     if len(good) < len(examples):
         gone = {file: why for file, why in good.left_out.items() if file not in examples.left_out}
         raise ImageError(
-            f"{len(gone)} image files can't be read any more: {named(gone)}. "
+            f"{len(gone)} {examples.kind.MANY} can't be read any more: {named(gone)}. "
             "They could be read earlier in this run. "
             "Put them back, or run again without them."
         )
@@ -187,9 +187,9 @@ def fill(
     count = len(set(examples.digests))
     if progress and todo < count:
         # The progress counts only the images that are still to be computed.
-        kept = f"{count - todo:,} of {count:,} images are already in the cache"
+        kept = f"{count - todo:,} of {count:,} {examples.kind.MANY} are already in the cache"
         print(f"{what}: {kept} ({cache.folder})", file=sys.stderr)
-    LOG.info("Computing %s of %s photos", what, f"{todo:,}")
+    LOG.info("Computing %s of %s %s", what, f"{todo:,}", examples.kind.MANY)
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
     bad: dict[int, str] = {}
@@ -202,7 +202,7 @@ def fill(
                 positions.clear()
                 parts.clear()
 
-    with closing(Progress(todo, progress, what)) as shown:
+    with closing(Progress(todo, progress, what, unit=examples.kind.MANY)) as shown:
         for done, views in compute_shards(
             how, decoder, wanted, bad=bad if skip_bad_images else None
         ):

@@ -20,7 +20,7 @@ class Progress:
         shown: bool,
         what: str = "features",
         *,
-        unit: str = "images",
+        unit: str = "examples",
         quick: bool = False,
     ):
         """With `quick`, show no bar in the first `LINE_EVERY` seconds, and no line at the end."""
@@ -40,7 +40,7 @@ class Progress:
         )
 
     def update(self, count: int) -> None:
-        """`count` more images are done."""
+        """`count` more examples are done."""
         now = time.monotonic()
         if not self.done:
             self.first = (count, now)

@@ -94,7 +94,7 @@ def check_can_grow(run: Finished) -> dict[str, int]:
         RunError: the run is of a kind that can't grow; says what to do instead.
     """
     values = {name: setting.get("value") for name, setting in run.settings().items()}
-    instead = "Run it on all photos together instead: tfxfer run"
+    instead = f"Run it on all {run.kind().MANY} together instead: tfxfer run"
     if values.get("recipe") != RECIPE:
         raise RunError(
             f"{run.folder} was made by the recipe {values.get('recipe')}; only runs of {RECIPE} "
@@ -131,7 +131,7 @@ def check_same_network(one: str, fingerprint: str, other: str, expected: str) ->
         raise RunError(
             f"{other} is of the network {expected[:SHOWN]}, but {one} holds the network "
             f"{fingerprint[:SHOWN]}: features of one can't be added to those of the other. "
-            "Expected the files of one run. Run it again on all photos."
+            "Expected the files of one run. Run it again on all data."
         )
 
 

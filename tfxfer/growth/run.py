@@ -147,11 +147,11 @@ def write_grown(run: Run, before: Before, data: str | os.PathLike[str] | Example
         run.strategy,
     )
     old, why = find_old_examples(before, extract)
-    kept = before.growable
+    kept, many = before.growable, before.run.kind().MANY
     if old is None and kept is None:
         raise RunError(
             f"{before.run.folder} has the head {' and '.join(before.heads)}, which is fitted again "
-            f"from the features of the old photos, and these are not there: {why} Put the photos "
+            f"from the features of the old {many}, and these are not there: {why} Put the {many} "
             "or the cache back (--cache), or train with --head gaussian, which grows without them."
         )
     with run.timed("features"):
@@ -230,10 +230,11 @@ def grow_from_statistics(
     """
     classes = join_classes(before.run.classes(), features.examples)
     new = with_classes(features.examples, classes)
+    many = new.kind.MANY
     notes = [
-        "The figures are of the new photos alone, because the old photos are not there, and "
+        f"The figures are of the new {many} alone, because the old {many} are not there, and "
         f"neither are their features: {why}",
-        "predict --sets and --unknown are not there, because they need old photos, too.",
+        f"predict --sets and --unknown are not there, because they need old {many}, too.",
     ]
     growable = grow_head(kept, replace(features, examples=new))
     if growable.statistics.features is None:
@@ -250,8 +251,8 @@ def said_of_calibration(old: Sequence[str], new: Examples) -> str:
     if not added:
         count = len(new.where("train"))
         return (
-            f"The calibration is older than {count:,} of the photos: the probabilities may be too "
-            "high or too low."
+            f"The calibration is older than {count:,} of the {new.kind.MANY}: the probabilities "
+            "may be too high or too low."
         )
     named = ", ".join(added[:NAMED]) + (f" and {len(added) - NAMED} more" * (len(added) > NAMED))
     many = "classes" if len(added) > 1 else "class"

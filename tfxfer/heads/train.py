@@ -217,7 +217,7 @@ def fit_head(
     validation = None
     if split.twice:
         LOG.info(
-            "training twice: first on %s photos, to judge it on the other %s, then on all",
+            "training twice: first on %s examples, to judge it on the other %s, then on all",
             f"{len(seen):,}",
             f"{len(held_out):,}",
         )

@@ -414,7 +414,7 @@ def try_heads(
         bad = int(np.sum(~np.isfinite(x).all(1)))
         raise SavedModelError(
             f"the backbone's features hold infinity or not-a-number for {bad:,} of {len(x):,} "
-            "images. Expected finite numbers. "
+            "examples. Expected finite numbers. "
             "Check its value range (--value-range LOW,HIGH), or take another backbone."
         )
     known = folds >= 0

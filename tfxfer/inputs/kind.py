@@ -20,6 +20,13 @@ class Kind(Protocol):
 
     Attributes:
         NAME: its name in settings and tables.
+        ONE, MANY: what one and several such examples are called in sentences.
+        CLASSIFIER: what a model is called that tells classes of them apart, as a sentence begins.
+        TAG: the task of such a model, by its name on Hugging Face.
+        FILE: name of a file that stands for any such example in a command.
+        VALUES: what `plain` decodes, in words.
+        TWINS: two examples that belong together, so that one must not test what the other taught.
+        ELSEWHERE: where examples may come from that differ from those of training.
         ENDINGS: endings of files that are such examples, in lower case and with the point.
         UNREAD: endings of such examples in formats that are not read.
         OTHERS: endings of files that are not. If an ending is in none of these sets, the first
@@ -40,6 +47,14 @@ class Kind(Protocol):
     """
 
     NAME: str
+    ONE: str
+    MANY: str
+    CLASSIFIER: str
+    TAG: str
+    FILE: str
+    VALUES: str
+    TWINS: str
+    ELSEWHERE: str
     ENDINGS: Set[str]
     UNREAD: Set[str]
     OTHERS: Set[str]
@@ -172,18 +187,30 @@ class Kind(Protocol):
             weight: what `explain` returned; what matters for the answer is bright.
         """
 
+    def excerpt(self, content: bytes, /) -> str:
+        """Return the beginning of an example that is read by people; "" if there is none."""
+
+    def parts(self, content: bytes, /) -> list[str]:
+        """Return the parts that `explain` leaves out, as text; [] if they are no text."""
+
     def explain(
-        self, answers: Callable[[np.ndarray], np.ndarray], decoded: np.ndarray, column: int
+        self,
+        answers: Callable[[np.ndarray], np.ndarray],
+        takes: Input,
+        content: bytes,
+        column: int,
     ) -> np.ndarray | None:
         """Return how much the probability of an answer depends on each part of an example.
 
         Args:
             answers: batches of decoded examples to predictions [n, K].
-            decoded: one example.
+            takes: the input of the network, which decodes.
+            content: one example.
             column: index of the answer.
 
         Returns:
-            by how much the probability falls without each part; None if parts can't be told apart.
+            by how much the probability falls without each part, in the order of `parts` where there
+            are any; None if parts can't be told apart.
         """
 
     def find_odd(self, examples: Files, plain: Any, /) -> list[tuple[int, str]]:

@@ -40,6 +40,9 @@ def make_card(folder: Path) -> str:
     with read_report(folder):
         task, figures = tasks.find(report["task"]), report["figures"]
         environment.filters["score"] = lambda value: said_of_share(value, task)
+        kind = inputs.find(report["kind"])
+        report |= {"one": kind.ONE, "many": kind.MANY, "elsewhere": kind.ELSEWHERE}
+        report |= {"tag": kind.TAG, "classifier": kind.CLASSIFIER}
         report |= {"of_classes": task.CLASSES, "noun": task.NOUN, "output": task.OUTPUT}
         report["further"] = task.further(figures) if figures else []
         report["input"] = said_of_input(settings)

@@ -1,4 +1,4 @@
-"""Compare runs on the test images that all of them have."""
+"""Compare runs on the test examples that all of them have."""
 
 import os
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Judged:
 
 
 def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
-    """Compare the figures of runs on the test images that all of them have.
+    """Compare the figures of runs on the test examples that all of them have.
 
     How much better a run is than the first one is the difference of their scores in points,
     with its paired 95 % interval (see `smoothed_difference`). A run may know further classes, as
@@ -62,7 +62,7 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
 
     Raises:
         RunError: there are fewer than two runs, one of them is not finished, each of two has
-            classes that the other lacks, their kinds of answer differ, or they have no test image
+            classes that the other lacks, their kinds of answer differ, or they have no test example
             in common.
     """
     if len(folders) < 2:
@@ -92,10 +92,10 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
     ]
     if not common:
         raise RunError(
-            f"{first.run.folder} and the others have no test image in common. "
+            f"{first.run.folder} and the others have no test example in common. "
             "Compare runs on the same data, split by the same --seed."
         )
-    task = first.run.task()
+    task, many = first.run.task(), first.run.kind().MANY
     rows: list[tuple[str, ...]] = []
     before = np.zeros(0)
     for i, one in enumerate(run.take(common) for run in runs):
@@ -125,18 +125,18 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
             rows.append(("run", "recipe", "backbone", "chosen", *names_of_figures, last))
         cells = (f"{figures[task.SCORE]:.3f}", interval, *compared.values())
         rows.append((str(one.run.folder), recipe, backbone, chosen, *cells, against))
-    said = f"{len(common):,} test images{said_of_data(runs, len(common))}"
+    said = f"{len(common):,} test {many}{said_of_data(runs, len(common))}"
     return [*rows, (said, *[""] * (len(rows[0]) - 1))]
 
 
 def said_of_data(runs: Sequence[Judged], common: int) -> str:
-    """A note if not all runs have the same photos and classes; "" if they have."""
-    said = ""
+    """A note if not all runs have the same examples and classes; "" if they have."""
+    said, many = "", runs[0].run.kind().MANY
     if any(len(one.keys) > common for one in runs):
         said = f" that all runs have (of {' and '.join(f'{len(one.keys):,}' for one in runs)})"
     prints = [one.run.settings().get("data_fingerprint", {}).get("value") for one in runs]
     if len(set(prints)) > 1:
-        said += ", of runs on different data: their training photos differ, too"
+        said += f", of runs on different data: their training {many} differ, too"
     known: list[set[str]] = [set(one.classes) for one in runs]
     if more := sorted(known[0].union(*known) - known[0].intersection(*known)):
         said += f"; not all runs know {', '.join(more[:5])}{' and more' * (len(more) > 5)}"

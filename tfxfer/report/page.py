@@ -24,11 +24,11 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from tfxfer import tasks
+from tfxfer import inputs, tasks
 from tfxfer.errors import RunError
 from tfxfer.evaluate import called, pays, reliability
 from tfxfer.files import check_zip, open_regular
-from tfxfer.inputs import TELLING
+from tfxfer.inputs import TELLING, Kind
 from tfxfer.limits import MOST_ROWS, MOST_THUMBNAILS
 from tfxfer.report import pictures, words
 from tfxfer.report.scatter import Map, scatter
@@ -46,7 +46,7 @@ AFTER = {
 MISTAKES = 20
 MOST_NUMBERS = 4  # numbers that have a picture each
 CLASSES = 12  # lines of the table of classes that are shown at once; the others are folded away
-# Similarity from which two photos may show the same. Measured with efficientnet-lite0 on photos of
+# Similarity from which two examples may be the same. Measured with efficientnet-lite0 on photos of
 # ants and bees: different photos reached 0.69 at most, and of copies that were cropped to 90 % of
 # each side 99 in 100 had 0.76 or more.
 SIMILAR = 0.75
@@ -133,12 +133,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
     )
     history = there(folder / "history.csv", epochs) or []
     task = tasks.find(settings.get("task", {}).get("value", tasks.CLASSIFY.NAME))
+    kind = inputs.find(settings.get("input", {}).get("value", inputs.DEFAULT))
     split = "test" if metrics["test"] else "validation" if metrics["validation"] else None
     judged = [row for row in rows if row.split == split]
     called = split or ""
     if split == "validation" and not judged:
-        # Without a validation part, its figure is that of the training images, each judged by a
-        # head that was fitted without that image.
+        # Without a validation part, its figure is that of the training examples, each judged by
+        # a head that was fitted without that example.
         judged, called = [row for row in rows if row.split == "train"], "held-out training"
     bins = (
         there(
@@ -162,10 +163,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
             (row for row in judged if row.probability < 1),
             key=lambda row: (row.probability, row.file),
         )
-    verdict = settings.pop("verdict", {}).get("value") or pays(metrics, task=task)
+    verdict = settings.pop("verdict", {}).get("value") or pays(metrics, task=task, kind=kind)
     return {
         "title": folder.resolve().name,
         "task": task.NAME,
+        "kind": kind.NAME,
         "score": task.SCORE,
         "split": split,
         "called": called,
@@ -176,7 +178,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         else (
             "There is no test part and no validation part, so nothing is known about new examples."
         ),
-        "baselines": transfer(metrics, split, task),
+        "baselines": transfer(metrics, split, task, kind),
         "candidates": metrics.get("candidates", {}),
         "why": settings.pop("why", {}).get("value"),
         "sets": metrics.get("sets"),
@@ -218,14 +220,15 @@ def make_head(folder: Path) -> str:
     )
     if figures:
         line = Markup(
-            "<p><strong>{}</strong> {}. On more photos like these it is probably {} "
+            "<p><strong>{}</strong> {}. On more {} like these it is probably {} "
             "to {} (95&nbsp;% interval).</p>"
         )
         score = said_of_share(figures[report["score"]], task)
         low, high = (said_of_share(figures[name], task) for name in ("low", "high"))
         if task.PERCENT:
             low = low.removesuffix(" %")
-        parts.append(line.format(score, said_of_score(report), low, high))
+        many = inputs.find(report["kind"]).MANY
+        parts.append(line.format(score, said_of_score(report), many, low, high))
     if report["verdict"]:
         parts.append(Markup("<p>{}</p>").format(report["verdict"]))
     return printable("".join(parts))
@@ -239,7 +242,7 @@ def said_of_share(value: float, task: Task) -> str:
 def said_of_score(report: dict[str, Any]) -> str:
     """Return the end of the sentence that begins with the score; `report` is from `facts`."""
     figures = report["figures"]
-    judged = f"{figures['n']:,} {report['called']} photos"
+    judged = f"{figures['n']:,} {report['called']} {inputs.find(report['kind']).MANY}"
     return tasks.find(report["task"]).said_of_score(figures, judged)
 
 
@@ -253,6 +256,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
     report["failures"] = list(dict.fromkeys([*report["failures"], *undrawn]))
     review = report["review"]
     task, figures = tasks.find(report["task"]), report["figures"]
+    kind = inputs.find(report["kind"])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -266,7 +270,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
     thumbnails = there(Path(folder) / "thumbnails.zip", embed_pictures) or {}
     mistakes = (
         review["mistakes"]
-        if thumbnails and review["mistakes"]
+        if review["mistakes"] and (thumbnails or any(map(has_excerpt, review["mistakes"])))
         else [row | {"label": row["true"]} for row in report["mistakes"][:MISTAKES]]
     )
     text = environment.get_template("page.html.j2").render(
@@ -274,6 +278,10 @@ def draw_page(folder: Path, tried: Tried) -> str:
         pictures=[picture for picture in shown if isinstance(picture, pictures.Picture)],
         map=next((picture for picture in shown if isinstance(picture, Map)), None),
         thumbnails=thumbnails,
+        shows=bool(thumbnails) or any(map(has_excerpt, [*mistakes, *review["right"]])),
+        one=kind.ONE,
+        many=kind.MANY,
+        twins=kind.TWINS,
         mistakes=mistakes,
         n_mistakes=len(report["mistakes"]),
         n_judged=len(report["judged"]),
@@ -281,7 +289,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
         of_classes=task.CLASSES,
         noun=task.NOUN,
         in_percent=task.PERCENT,
-        description=words.description(report["settings"], report["counts"]),
+        description=words.description(report["settings"], report["counts"], kind),
         said_of_score=figures and said_of_score(report),
         more_said=task.more_said(figures) if figures else [],
         further=task.further(figures) if figures else [],
@@ -298,6 +306,11 @@ def draw_page(folder: Path, tried: Tried) -> str:
     return printable(text)  # names may hold invisible characters
 
 
+def has_excerpt(row: dict[str, Any]) -> bool:
+    """Return whether a row of review.json holds the beginning of a text."""
+    return "excerpt" in row
+
+
 def worst_first(classes: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """The figures of each class; the class that was recognised least often comes first."""
     return sorted(
@@ -307,14 +320,15 @@ def worst_first(classes: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str,
 
 def drawings(report: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture | Map]]:
     """The functions that draw the pictures of the page, by title; `report` is from `facts`."""
-    judged, called, classes = report["judged"], report["called"], report["classes"]
+    judged, classes, many = report["judged"], report["classes"], inputs.find(report["kind"]).MANY
+    called = f"{report['called']} {many}"
     history, review, bins = report["history"], report["review"], report["reliability"]
     makers: dict[str, Callable[[], pictures.Picture | Map]] = {}
     task = tasks.find(report["task"])
     if judged and len(classes) <= MATRIX and "confusion" in task.PICTURES:
-        makers["The confusion matrix"] = lambda: pictures.confusion(judged, classes, called)
+        makers["The confusion matrix"] = lambda: pictures.confusion(judged, classes, called, many)
     if bins:
-        makers["The picture of calibration"] = lambda: pictures.reliability(bins, called)
+        makers["The picture of calibration"] = lambda: pictures.reliability(bins, called, many)
     widths = report["decision"].get("half_widths") or [None] * len(classes)
     for name, (truth, said), half in zip(classes, report["numbers"], widths, strict=False):
         if len(truth) > 1 and len(makers) < MOST_NUMBERS:
@@ -330,10 +344,12 @@ def drawings(report: dict[str, Any]) -> dict[str, Callable[[], pictures.Picture 
     meaning = {"loss": pictures.LOSS_MEANS, task.SCORE: task.SCORE_MEANS}
     for kind, means in meaning.items():
         if any({kind, f"val_{kind}"} & row.keys() for row in history):
-            draw = partial(pictures.curve, history, kind, means, whose=whose, folds=folds)
+            draw = partial(
+                pictures.curve, history, kind, means, whose=whose, folds=folds, many=many
+            )
             makers[f"The learning curve of {kind}"] = draw
     if review["map"]:
-        makers["The picture of the map"] = lambda: scatter(review["map"], classes)
+        makers["The picture of the map"] = lambda: scatter(review["map"], classes, many)
     return makers
 
 
@@ -439,21 +455,23 @@ def embed_pictures(path: Path) -> dict[str, str]:
 
 
 def counts(rows: list[Row]) -> dict[str, dict[str, int]]:
-    """Number of images of each class, for each split that was predicted."""
+    """Number of examples of each class, for each split that was predicted."""
     counters: dict[str, Counter] = {}
     for row in rows:
         counters.setdefault(row.split, Counter())[row.true] += 1
     return {split: dict(each) for split, each in counters.items()}
 
 
-def transfer(metrics: dict[str, Any], split: str | None, task: Task) -> list[dict[str, Any]]:
+def transfer(
+    metrics: dict[str, Any], split: str | None, task: Task, kind: Kind
+) -> list[dict[str, Any]]:
     """Figures of the baselines and the run: name, own, and those of the task."""
     if split is None:
         return []
     # Baselines are measured on the test part alone.
     baselines = (
         {
-            called(name, task) + AFTER.get(name, ""): value
+            called(name, task, kind) + AFTER.get(name, ""): value
             for name, value in metrics["baselines"].items()
             if value
         }

@@ -57,8 +57,13 @@ class Picture:
     wide: bool = False
 
 
-def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
-    """Counts of true against predicted class; colour is the share of the true class."""
+def confusion(rows: Sequence[Any], classes: list[str], called: str, many: str) -> Picture:
+    """Counts of true against predicted class; colour is the share of the true class.
+
+    Args:
+        called: what was judged, such as "test photos".
+        many: what several examples are called.
+    """
     count = len(classes)
     numbers = {name: i for i, name in enumerate(classes)}
     matrix = np.zeros((count, count), int)
@@ -95,17 +100,21 @@ def confusion(rows: Sequence[Any], classes: list[str], split: str) -> Picture:
         )
         return Picture(
             title="What is taken for what?",
-            caption="Each row holds the photos of one class, each column one answer. Right answers "
-            "are on the line from the upper left to the lower right. (A confusion matrix.)",
-            alt=f"Confusion matrix on {split} photos: {np.trace(matrix)} of {matrix.sum()} are "
+            caption=f"Each row holds the {many} of one class, each column one answer. Right "
+            "answers are on the line from the upper left to the lower right. (A confusion matrix.)",
+            alt=f"Confusion matrix on {called}: {np.trace(matrix)} of {matrix.sum()} are "
             f"right.{worst}",
             svg=inline(figure, "confusion"),
             wide=wide,
         )
 
 
-def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
-    """How often the answers of each confidence are right, with 95 % intervals."""
+def reliability(bins: list[dict[str, Any]], called: str, many: str) -> Picture:
+    """How often the answers of each confidence are right, with 95 % intervals.
+
+    Args:
+        called, many: as for `confusion`.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(HALF, 4.2), layout="constrained")
         axes = bare(figure)
@@ -137,22 +146,23 @@ def reliability(bins: list[dict[str, Any]], split: str) -> Picture:
         )
         return Picture(
             title="Is it right as often as it says?",
-            caption=f"Each point stands for the {split} photos whose answers were called about "
+            caption=f"Each point stands for the {called} whose answers were called about "
             "equally probable. On the dashed line it is right as often as it says, below it less "
-            "often. A long bar means few photos (its 95 % interval).",
-            alt=f"Calibration on {split} photos: {words}.",
+            f"often. A long bar means few {many} (its 95 % interval).",
+            alt=f"Calibration on {called}: {words}.",
             svg=inline(figure, "reliability"),
         )
 
 
 def numbers(
-    name: str, truth: np.ndarray, said: np.ndarray, half: float | None, split: str
+    name: str, truth: np.ndarray, said: np.ndarray, half: float | None, called: str
 ) -> Picture:
     """The answer against the true number, for each example.
 
     Args:
         truth, said: float [n].
         half: half the width of the interval around an answer; None where it is not known.
+        called: what was judged, such as "test photos".
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(HALF, 4.2), layout="constrained")
@@ -169,16 +179,21 @@ def numbers(
         band = "" if half is None else " The band is the width of the interval."
         return Picture(
             title=f"How near are the answers for {short(name)}?",
-            caption=f"Each point is one of {len(truth):,} {split} photos; on the dashed line the "
+            caption=f"Each point is one of {len(truth):,} {called}; on the dashed line the "
             f"answer is right.{band}",
-            alt=f"Answers against true numbers on {split} photos; half are off by less than "
-            f"{error:.3g}.",
+            alt=f"Answers against true numbers on {called}; half are off by less than {error:.3g}.",
             svg=inline(figure, f"numbers {name}"),
         )
 
 
 def curve(
-    history: list[dict[str, float]], kind: str, means: str, *, whose: str, folds: bool
+    history: list[dict[str, float]],
+    kind: str,
+    means: str,
+    *,
+    whose: str,
+    folds: bool,
+    many: str,
 ) -> Picture:
     """Loss or score of each epoch.
 
@@ -187,10 +202,11 @@ def curve(
         means: what that is, as a sentence.
         whose: text at the end of the title, such as that the model was not chosen.
         folds: whether the figures are the means of several trainings.
+        many: what several examples are called.
     """
     lines = (
-        (kind, "photos it trains on", "-", ACCENT),
-        (f"val_{kind}", "photos held out", "--", HELD_OUT),
+        (kind, f"{many} it trains on", "-", ACCENT),
+        (f"val_{kind}", f"{many} held out", "--", HELD_OUT),
     )
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(HALF, 3.2), layout="constrained")
@@ -207,7 +223,7 @@ def curve(
                     label=label,
                 )
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("epoch (once through all training photos)")
+        axes.set_xlabel(f"epoch (once through all training {many})")
         axes.set_ylabel(kind)
         axes.legend(frameon=False)
         last = ", ".join(
@@ -215,9 +231,9 @@ def curve(
         )
         caption = means
         if not any(f"val_{kind}" in row for row in history):
-            caption += " On the photos that it trains on, so better than on new ones."
+            caption += f" On the {many} that it trains on, so better than on new ones."
         if folds:
-            caption += " The mean of several trainings, each without a part of the photos."
+            caption += f" The mean of several trainings, each without a part of the {many}."
         return Picture(
             title=f"{kind.capitalize()} while it trained{whose}",
             caption=caption,

@@ -1,4 +1,4 @@
-"""The map of the judged photos as SVG, with marks that differ in colour and in shape."""
+"""The map of the judged examples as SVG, with marks that differ in colour and in shape."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,7 @@ SIZE = 5.0  # half of a mark's width
 
 @dataclass(frozen=True)
 class Mark:
-    """One line of the legend: a mark, its class, and how many of its photos were wrong."""
+    """One line of the legend: a mark, its class, and how many of its examples were wrong."""
 
     svg: Markup
     name: str
@@ -57,12 +57,13 @@ class Map:
     wrong: int
 
 
-def scatter(points: list[dict[str, Any]], classes: list[str]) -> Map:
-    """Draw photos on a plane; each class has its own mark, and wrong answers are circled.
+def scatter(points: list[dict[str, Any]], classes: list[str], many: str) -> Map:
+    """Draw examples on a plane; each class has its own mark, and wrong answers are circled.
 
     Args:
         points: "x" and "y" from 0 to 1, "label", and whether it was "right".
         classes: names of all classes; more than 24 all get the same mark.
+        many: what several examples are called.
     """
     told_apart = classes if len(classes) <= MOST else []
     numbers = {name: i for i, name in enumerate(told_apart)}
@@ -85,7 +86,7 @@ def scatter(points: list[dict[str, Any]], classes: list[str]) -> Map:
         )
     parts.append("</svg>")
     words = (
-        f"Map of {len(points):,} photos by what the pretrained network sees in them, of which "
+        f"Map of {len(points):,} {many} by what the pretrained network finds in them, of which "
         f"{len(wrong):,} were answered wrongly and are circled."
     )
     return Map(

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from tfxfer import inputs
+from tfxfer.inputs import Kind
 from tfxfer.run import UNNAMED
 from tfxfer.safety.names import one_line
 from tfxfer.tasks import Task, find
 
 NAMED = 5  # classes that a heading names
 LETTERS = 28  # most letters of a name in a heading or a picture
-FEW = 300  # with fewer test photos, the page first advises to test with more
+FEW = 300  # with fewer test examples, the page first advises to test with more
 SPLITS = {"train": "to learn from", "validation": "to choose by", "test": "to test with"}
 
 
@@ -39,8 +41,8 @@ def heading(classes: list[str], task: Task) -> str:
     return f"{does} {len(classes):,} {plural}: {first} and {len(classes) - NAMED + 1:,} more"
 
 
-def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> str:
-    """How many photos there are, and how the model was made, in one or two sentences."""
+def description(settings: dict[str, Any], counts: dict[str, dict[str, int]], kind: Kind) -> str:
+    """How many examples there are, and how the model was made, in one or two sentences."""
 
     def value(name: str) -> str:
         return str(settings.get(name, {}).get("value") or "")
@@ -48,7 +50,7 @@ def description(settings: dict[str, Any], counts: dict[str, dict[str, int]]) -> 
     sizes = {split: numbers.get("", sum(numbers.values())) for split, numbers in counts.items()}
     parts = [f"{sizes[split]:,} {what}" for split, what in SPLITS.items() if sizes.get(split)]
     total = sum(sizes.values())
-    many = f"{total:,} photo{'' if total == 1 else 's'}"
+    many = f"{total:,} {kind.ONE if total == 1 else kind.MANY}"
     sentence = f"From {many}: {listed(parts)}." if parts else f"From {many}."
     made = " ".join(["Made", *filter(None, [made_by(settings)])])
     if network := value("chosen_backbone") or value("backbone"):
@@ -78,9 +80,9 @@ def made_by(settings: dict[str, Any], quoted: Callable[[str], str] = str) -> str
 
 
 def weakest(classes: dict[str, dict[str, Any]]) -> str | None:
-    """The class that was recognised least often; None if all photos were recognised.
+    """The class that was recognised least often; None if all examples were recognised.
 
-    Of classes that were recognised equally often, it is the one with the most photos.
+    Of classes that were recognised equally often, it is the one with the most examples.
     """
     recalls = {name: row for name, row in classes.items() if row.get("recall") is not None}
     if not recalls:
@@ -90,7 +92,7 @@ def weakest(classes: dict[str, dict[str, Any]]) -> str | None:
 
 
 def taken_for(mistakes: list[dict[str, Any]], name: str) -> tuple[str, int] | None:
-    """The class that photos of class `name` are taken for most often, and how often."""
+    """The class that examples of class `name` are taken for most often, and how often."""
     counts: dict[str, int] = {}
     for row in mistakes:
         if row["true"] == name:
@@ -108,52 +110,52 @@ def next_steps(report: dict[str, Any], folder: str) -> list[dict[str, str]]:
     Returns:
         dicts with "kind", "text" and, if there is one, "command".
     """
-    run = shlex.quote(one_line(folder))
+    run, kind = shlex.quote(one_line(folder)), inputs.find(report["kind"])
     use = {
         "kind": "use",
-        "text": "Let it name new photos, or export it for a server or a phone (tfxfer export).",
-        "command": f"tfxfer predict {run} photo.jpg",
+        "text": f"Let it name new {kind.MANY}, or export it for other programs (tfxfer export).",
+        "command": f"tfxfer predict {run} {kind.FILE}",
     }
-    return [improve(report, run), check(report, run), use]
+    return [improve(report, run, kind), check(report, run, kind), use]
 
 
-def improve(report: dict[str, Any], run: str) -> dict[str, str]:
+def improve(report: dict[str, Any], run: str, kind: Kind) -> dict[str, str]:
     """What would make the model better."""
-    figures, called = report["figures"], report["called"]
+    figures, called, many = report["figures"], report["called"], kind.MANY
     if not figures:
-        text = "Keep some photos apart to test with: without them nobody knows how good it is."
+        text = f"Keep some {many} apart to test with: without them nobody knows how good it is."
         return {"kind": "test", "text": text}
     classes = figures.get("classes")
     of_classes = find(report["task"]).CLASSES
     name = weakest(classes or {}) if of_classes else None
     if not classes or not of_classes:
-        text = "Add training photos like those that it gets most wrong; the page shows them."
+        text = f"Add training {many} like those that it gets most wrong; the page shows them."
         return {"kind": "photos", "text": text}
     if name is None:
         text = (
-            f"All {figures['n']:,} {called} photos were recognised, so no class needs more photos "
-            "than others. Test it on photos from where it will be used."
+            f"All {figures['n']:,} {called} {many} were recognised, so no class needs more {many} "
+            f"than others. Test it on {many} from where it will be used."
         )
-        return {"kind": "judge", "text": text, "command": f"tfxfer evaluate {run} --data PHOTOS"}
+        return {"kind": "judge", "text": text, "command": f"tfxfer evaluate {run} --data DATA"}
     row = classes[name]
     right = round(row["recall"] * row["n"])
     text = (
-        f"Add training photos of “{short(name)}”, the class that is recognised least often: "
-        f"{right:,} of {row['n']:,} {called} photos"
+        f"Add training {many} of “{short(name)}”, the class that is recognised least often: "
+        f"{right:,} of {row['n']:,} {called} {many}"
     )
     if rival := taken_for(report["mistakes"], name):
         text += f"; most often it is taken for “{short(rival[0])}” ({rival[1]:,} times)"
     return {"kind": "photos", "text": f"{text}."}
 
 
-def check(report: dict[str, Any], run: str) -> dict[str, str]:
+def check(report: dict[str, Any], run: str, kind: Kind) -> dict[str, str]:
     """What to look at before the figures are trusted."""
     count, figures = report["review"]["label_errors"]["count"], report["figures"]
     if count:
         what = (
-            "the photo whose label looks"
+            f"the {kind.ONE} whose label looks"
             if count == 1
-            else f"the {count:,} photos whose label looks"
+            else f"the {count:,} {kind.MANY} whose label looks"
         )
         text = (
             f"Look at {what} wrong (further down, and in label_errors.csv). Correct what is "
@@ -165,12 +167,12 @@ def check(report: dict[str, Any], run: str) -> dict[str, str]:
         if find(report["task"]).PERCENT:
             low, high = f"{100 * figures['low']:.0f}", f"{100 * figures['high']:.0f} %"
         text = (
-            f"Test with more photos. With {figures['n']:,}, all that is known is that the "
+            f"Test with more {kind.MANY}. With {figures['n']:,}, all that is known is that the "
             f"{report['score']} is probably between {low} and {high}."
         )
         return {"kind": "test", "text": text}
-    text = "Test it on photos from another camera, place or day than those it learnt from."
-    return {"kind": "judge", "text": text, "command": f"tfxfer evaluate {run} --data PHOTOS"}
+    text = f"Test it on {kind.MANY} from {kind.ELSEWHERE} than those it learnt from."
+    return {"kind": "judge", "text": text, "command": f"tfxfer evaluate {run} --data DATA"}
 
 
 def candidate(name: str) -> str:
@@ -200,8 +202,8 @@ def setting(name: str) -> str:
 
 
 def judged_how(report: dict[str, Any]) -> str:
-    """Which photos the frozen and the tuned model were compared on, and fitted on."""
-    rows, counts = report["candidates"], report["counts"]
+    """Which examples the frozen and the tuned model were compared on, and fitted on."""
+    rows, counts, many = report["candidates"], report["counts"], inputs.find(report["kind"]).MANY
     n = next(iter(rows.values()))["n"] if rows else 0
     tuning = report["settings"].get("tuning", {}).get("value")
     folds = tuning.get("folds") if isinstance(tuning, dict) else None
@@ -210,12 +212,14 @@ def judged_how(report: dict[str, Any]) -> str:
     if folds > 1:
         share = "two thirds" if folds == 3 else "one half"
         return (
-            f"Judged on all {n:,} training photos, in {folds} parts: each part by models that were "
-            f"fitted on the others. They saw only {share} of the photos, so these figures are "
+            f"Judged on all {n:,} training {many}, in {folds} parts: each part by models that were "
+            f"fitted on the others. They saw only {share} of the {many}, so these figures are "
             "often lower than the others on this page."
         )
-    part = "validation photos" if counts.get("validation") else "training photos, held out for this"
+    part = (
+        f"validation {many}" if counts.get("validation") else f"training {many}, held out for this"
+    )
     return (
-        f"Judged on {n:,} {part}, by models that were fitted on the other training photos. These "
-        "are other photos than in the first lines of this page, so the figures differ."
+        f"Judged on {n:,} {part}, by models that were fitted on the other training {many}. These "
+        f"are other {many} than in the first lines of this page, so the figures differ."
     )

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tfxfer import inputs
 from tfxfer.errors import RunError
 from tfxfer.process.program import command
 from tfxfer.run import place, resume
@@ -315,7 +316,8 @@ class Run:
 
     def how_to_predict(self) -> str:
         """Return the command that uses the run, for its last line."""
-        return f"Next: {command('predict', self.folder, 'photo.jpg')}"
+        takes = self.settings.get("input", {}).get("value", inputs.DEFAULT)
+        return f"Next: {command('predict', self.folder, inputs.find(takes).FILE)}"
 
     def finish(self) -> None:
         """Write the manifest, which marks the run as complete, and remove unfinished work."""

@@ -36,8 +36,8 @@ class Common:
     ] = 0
     task: Annotated[
         str,
-        "Kind of answer. classify: each photo belongs to one of several classes. multilabel: a "
-        "photo has any number of labels. regress: a number, or several.",
+        "Kind of answer. classify: each example belongs to one of several classes. multilabel: an "
+        "example has any number of labels. regress: a number, or several.",
     ] = "classify"
     label: Annotated[
         tuple[str, ...],
@@ -58,7 +58,7 @@ class Common:
         "openvino and a CPU with bfloat16.",
     ] = "float32"
     batch_size: Annotated[
-        int, "Number of images that go through the network at a time.", range(1, 2**20)
+        int, "Number of examples that go through the network at a time.", range(1, 2**20)
     ] = 32
     device: Annotated[
         Literal["auto", "cpu", "gpu", "tpu"],
@@ -82,11 +82,11 @@ class Common:
     ] = "float32"
     global_batch: Annotated[
         int | None,
-        "Number of images in one training step on all devices together; by default --batch-size.",
+        "Number of examples in one training step on all devices together; by default --batch-size.",
         range(1, 2**20),
     ] = None
     skip_bad_images: Annotated[
-        bool, "Leave out image files that can't be read, and list them, instead of stopping."
+        bool, "Leave out files that can't be read, and list them, instead of stopping."
     ] = False
     image_size: Annotated[
         int | None,

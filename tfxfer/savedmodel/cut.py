@@ -141,7 +141,7 @@ def cut_after(pretrained: Pretrained, values: list[np.ndarray], first: int) -> P
     if node_of(whole.input or "") in names:
         raise SavedModelError(
             f"the network can't be cut after {pretrained.stages[first - 1].name}: what follows "
-            "reads the images too."
+            "reads the input too."
         )
     kept = [i for i in whole.weights if f"weight_{i}" in names]
     number = {i: k for k, i in enumerate(kept)}

@@ -107,7 +107,7 @@ def check_accuracy(run: Finished, required: float | None) -> None:
     part, called = next(
         (
             (name, called)
-            for name, called in (("test", "test"), ("validation", "held-out images"))
+            for name, called in (("test", "test"), ("validation", f"held-out {run.kind().MANY}"))
             if metrics.get(name)
         ),
         (None, ""),

@@ -1,4 +1,4 @@
-"""Judge a finished run's model on labelled images."""
+"""Judge a finished run's model on labelled examples."""
 
 import hashlib
 import logging
@@ -17,6 +17,7 @@ from tfxfer.data.union import add_examples, load_more
 from tfxfer.errors import DataError, ImageError, RunError
 from tfxfer.features import Progress
 from tfxfer.heads import growable
+from tfxfer.inputs import Kind
 from tfxfer.run import Finished, open_run, same
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.serving.answers import answers, list_files, say_damage
@@ -31,21 +32,23 @@ CONFUSIONS = 5  # pairs of confused classes that are listed
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A model's answers for labelled photos.
+    """A model's answers for labelled examples.
 
     Args:
         task: the kind of answer.
+        kind: the kind of example.
         files: n names.
         labels: the targets, [n, ...]; for classes int [n].
         probabilities: the predictions, float64 [n, C].
         classes: C names.
-        first: bool [n], False for a copy of an earlier photo with the same label, so that figures
-            count each photo once.
-        paths: where the photos are on disk; empty where they are not files.
+        first: bool [n], False for a copy of an earlier example with the same label, so that figures
+            count each one once.
+        paths: where the examples are on disk; empty where they are not files.
         decision: what turns predictions into answers (see `Task.decide`).
     """
 
     task: Task
+    kind: Kind
     files: Sequence[str]
     labels: np.ndarray
     probabilities: np.ndarray
@@ -60,7 +63,7 @@ class Judged:
         return self.task.figures(labels, predictions, self.classes, self.decision)
 
     def predictions(self) -> Iterator[Prediction | Answer]:
-        """Each photo with its label and the model's answer."""
+        """Each example with its label and the model's answer."""
         if not self.task.CLASSES:
             rows = zip(self.files, self.labels, self.probabilities, strict=True)
             for file, target, prediction in rows:
@@ -85,7 +88,7 @@ class Judged:
         ]
 
     def class_rows(self) -> list[tuple[str, ...]]:
-        """Return a table of the outputs that have photos; [] where the task has no such figures.
+        """Return a table of the outputs that have examples; [] where the task has no such figures.
 
         Of more than `CLASSES` classes, it has only those that are recognised worst.
         """
@@ -96,7 +99,9 @@ class Judged:
         if len(class_figures) > CLASSES:
             class_figures = sorted(class_figures, key=lambda each: each[1]["recall"])[:CLASSES]
         noun = self.task.NOUN
-        rows: list[tuple[str, ...]] = [(noun, "photos", "recall", "95 % interval", "precision")]
+        rows: list[tuple[str, ...]] = [
+            (noun, self.kind.MANY, "recall", "95 % interval", "precision")
+        ]
         for name, figures in class_figures:
             interval = f"{figures['recall_low']:.3f} to {figures['recall_high']:.3f}"
             precision = "-" if figures["precision"] is None else f"{figures['precision']:.3f}"
@@ -118,7 +123,7 @@ class Judged:
         if not self.class_rows():
             return [score, *self.task.more_said(self.figures())]
         lines = [
-            f"recall: how many of the photos of this {self.task.NOUN} were recognised. "
+            f"recall: how many of the {self.kind.MANY} of this {self.task.NOUN} were recognised. "
             f"precision: how many of the answers with this {self.task.NOUN} were right."
         ]
         if not self.task.CLASSES:
@@ -129,10 +134,12 @@ class Judged:
             )
         confusions = self.confusions()
         if not confusions:
-            return [*lines, "No photo was taken for another class."]
+            return [*lines, f"No {self.kind.ONE} was taken for another class."]
         for true, said, count in confusions[:CONFUSIONS]:
             of = int(np.sum(self.labels[self.first] == list(self.classes).index(true)))
-            lines.append(f"mixed up: {count:,} of {of:,} photos of {true} were taken for {said}")
+            lines.append(
+                f"mixed up: {count:,} of {of:,} {self.kind.MANY} of {true} were taken for {said}"
+            )
         return lines
 
 
@@ -141,7 +148,7 @@ def evaluate(
     data: str | os.PathLike | Examples | Found,
     **options: Any,
 ) -> dict[str, Any]:
-    """Judge a finished run's model on labelled images: figures as in metrics.json.
+    """Judge a finished run's model on labelled examples: figures as in metrics.json.
 
     See `tfxfer.evaluate.score` for what they are. Arguments and errors are those of `judge`.
     """
@@ -157,19 +164,19 @@ def judge(
     trust: bool = False,
     progress: bool = False,
 ) -> Judged:
-    """Return the answers of a finished run's model for labelled images.
+    """Return the answers of a finished run's model for labelled examples.
 
     Of the run's own data, the test part is judged, as the run split it. Of other data, the test
-    part is judged where there is one, otherwise every image. Classes are matched by name; classes
+    part is judged where there is one, otherwise every example. Classes are matched by name; classes
     that the data lacks count for nothing. Photos that are damaged but can be decoded count, and are
     named on stderr.
 
     Args:
-        progress: show images per second and the time left on stderr, if it takes long.
+        progress: show examples per second and the time left on stderr, if it takes long.
 
     Raises:
         RunError, ServingError: the run can't be used.
-        DataError: there are no images, or classes that the model doesn't know.
+        DataError: there are no examples, or classes that the model doesn't know.
         ImageError: some files can't be decoded.
     """
     run = open_run(folder)
@@ -181,10 +188,10 @@ def judge(
         if split == "test" or not own
     ]
     trained = find_trained_on(run)
-    model = open_model(folder, trust=trust)
+    model, many = open_model(folder, trust=trust), run.kind().MANY
     targets = targets_of(labelled, chosen, model)
     LOG.info(
-        f"{labelled.source}: {'the test part' if own else 'all images'}, "
+        f"{labelled.source}: {'the test part' if own else f'all {many}'}, "
         f"{len(chosen):,} of {len(labelled.files):,}"
     )
     files = [labelled.files[i] for i in chosen]
@@ -197,14 +204,14 @@ def judge(
         return data
 
     rows = []
-    with closing(Progress(len(files), progress, "evaluate", quick=True)) as shown:
+    with closing(Progress(len(files), progress, "evaluate", unit=many, quick=True)) as shown:
         for row in answers(model, read, files, batch_size=batch_size, damaged=damaged):
             rows.append(row)
             shown.update(1)
     say_damage(files, damaged)
     if bad := [row for row in rows if isinstance(row, str)]:
         raise ImageError(
-            f"{len(bad)} of {len(rows)} images can't be judged: {list_files(bad)} "
+            f"{len(bad)} of {len(rows)} {many} can't be judged: {list_files(bad)} "
             "Repair or remove them."
         )
     probabilities = np.stack([row["probabilities"] for row in rows if not isinstance(row, str)])
@@ -213,13 +220,16 @@ def judge(
     )
     if known := sum(content in trained for content in contents.values()):
         LOG.info(
-            f"The model was trained on {known:,} of these {len(targets):,} photos, so that the "
+            f"The model was trained on {known:,} of these {len(targets):,} {many}, so that the "
             "figures are too good. Leave these out."
         )
     if copies := len(targets) - len(first):
-        LOG.info(f"Copies of others with the same label: {copies:,}. Each photo counts once.")
+        LOG.info(
+            f"Copies of others with the same label: {copies:,}. Each {run.kind().ONE} counts once."
+        )
     return Judged(
         task=run.task(),
+        kind=run.kind(),
         files=files,
         labels=targets,
         probabilities=probabilities,
@@ -231,10 +241,10 @@ def judge(
 
 
 def targets_of(labelled: Found, chosen: Sequence[int], model: Served) -> np.ndarray:
-    """Return the targets of some of the photos, in the order of the model's outputs.
+    """Return the targets of some of the examples, in the order of the model's outputs.
 
     Raises:
-        DataError: the photos have labels that the model doesn't know, or none of the right kind.
+        DataError: the examples have labels that the model doesn't know, or none of the right kind.
     """
     if model.task.CLASSES:
         labelled, _ = with_plain_names(labelled)
@@ -247,9 +257,9 @@ def targets_of(labelled: Found, chosen: Sequence[int], model: Served) -> np.ndar
 
 
 def find_trained_on(run: Finished) -> set[str]:
-    """Return the hashes of a run's training photos, as far as the run recorded them.
+    """Return the hashes of a run's training examples, as far as the run recorded them.
 
-    A run that was grown without its old photos lists these in statistics.npz only.
+    A run that was grown without its old examples lists these in statistics.npz only.
     """
     known: set[str] = set()
     try:
@@ -265,7 +275,7 @@ def find_trained_on(run: Finished) -> set[str]:
 def load_labelled(
     run: Finished, data: str | os.PathLike | Examples | Found, data_dir: str | os.PathLike | None
 ) -> Found:
-    """Find labelled images, without a split that nobody asked for.
+    """Find labelled examples, without a split that nobody asked for.
 
     The run's own data is split as the run split it.
     """
@@ -296,23 +306,23 @@ def load_labelled(
 def load_own_examples(
     run: Finished, data_dir: str | os.PathLike | None, examples: Examples | None = None
 ) -> Examples:
-    """Return the run's own images, as it split them.
+    """Return the run's own examples, as it split them.
 
     Args:
         examples: the examples themselves, where they were made in Python.
 
     Raises:
-        DataError: the images are gone, or no longer those that the run was fitted on.
+        DataError: the examples are gone, or no longer those that the run was fitted on.
     """
     settings = {name: setting["value"] for name, setting in run.settings().items()}
-    data = run.setting("data", lambda value: isinstance(value, str), "the images of the run")
+    data = run.setting("data", lambda value: isinstance(value, str), "the data of the run")
     seed = run.setting("seed", lambda value: type(value) is int, "a number")
     skip = run.setting("skip_bad_images", lambda value: isinstance(value, bool), "true or false")
     own_dir = run.setting(
         "data_dir", lambda value: value is None or isinstance(value, str), "a folder"
     )
     if data_dir is None and own_dir is not None and not run.is_own():
-        # TensorFlow Datasets writes its downloads into that folder; images are only read.
+        # TensorFlow Datasets writes its downloads into that folder; examples are only read.
         raise DataError(
             f"{run.folder} was not written by you on this machine and under this path, and names "
             f"the folder {own_dir} for data. Say where the data is with --data-dir."
@@ -336,7 +346,7 @@ def load_own_examples(
     if not skip and examples.fingerprint != noted:
         raise DataError(
             f"{data} is no longer what {run.folder} was fitted on, and would be split otherwise. "
-            "Put the images back, run again, or give new ones a folder of their own."
+            f"Put the {run.kind().MANY} back, run again, or give new ones a folder of their own."
         )
     if added:
         run.setting("added_data", are_parts, "the source and the fingerprint of each data")
@@ -351,8 +361,8 @@ def load_own_examples(
         )
         if not skip and more.fingerprint != part["fingerprint"]:
             raise DataError(
-                f"{part['data']} is no longer what was added to {run.folder}. Put the images back, "
-                "or run again on all images."
+                f"{part['data']} is no longer what was added to {run.folder}. Put the "
+                f"{run.kind().MANY} back, or run again on all {run.kind().MANY}."
             )
         examples = add_examples(examples, more)
     return examples

@@ -239,8 +239,9 @@ def check_signature(folder: Path, signature: Any, count: int, *, output: str) ->
     )
     if not (takes and gives):
         raise ServingError(
-            f"{folder} takes {inputs} and gives {outputs}; expected encoded images, and {output} "
-            f"for the {count} names in labels.txt. Export it again."
+            f"{folder} takes {inputs} and gives {outputs}; expected encoded "
+            f"{kind_of(folder).MANY}, and {output} for the {count} names in "
+            "labels.txt. Export it again."
         )
 
 
@@ -253,8 +254,8 @@ def check_rows(folder: Path, outputs: dict[str, tf.Tensor], rows: int, classes: 
     for name, shape in (("probabilities", (rows, classes)), ("unknown", (rows,))):
         if name in outputs and tuple(outputs[name].shape) != shape:
             raise ServingError(
-                f"{folder} answers {rows} images with {name} {tuple(outputs[name].shape)}; expected"
-                f" {shape}. Export it again."
+                f"{folder} answers {rows} examples with {name} {tuple(outputs[name].shape)}; "
+                f"expected {shape}. Export it again."
             )
 
 

@@ -1,4 +1,4 @@
-"""Predict the classes of image files."""
+"""Predict the classes of files."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
     values: what the model says, by the names of columns: for several labels "labels" and the
         probability of each; for numbers each number, and the ends of its interval as "NAME_low" and
         "NAME_high".
-    label: what is true, as text, where it is known; None for a photo without a label.
+    label: what is true, as text, where it is known; None for an example without a label.
     """
 
     file: str
@@ -49,7 +49,7 @@ class Prediction(NamedTuple):
     others: the next most probable classes with their probabilities, as many as were asked for.
     set: classes that hold the true one as often as was asked for; None where it was not asked for.
     unknown: whether it probably belongs to no class; None where it was not asked for.
-    label: the true class, where it is known; None for a photo without a label.
+    label: the true class, where it is known; None for an example without a label.
     """
 
     file: str
@@ -72,25 +72,25 @@ def predict(
     trust: bool = False,
     progress: bool = False,
 ) -> Iterator[Prediction | Answer]:
-    """Predict image files, and those in folders, with a finished run's model or an export of it.
+    """Predict files, and those in folders, with a finished run's model or an export of it.
 
     Yields one `Prediction` for each file, in the order given, and sorted within a folder; an
     `Answer` where the model's answers are no classes. In folders, hidden files and files that are
-    not images are skipped.
+    no examples are skipped.
 
-    A photo that is damaged but can be decoded is answered, and named on stderr at the end.
+    An example that is damaged but can be decoded is answered, and named on stderr at the end.
 
     Args:
         top_k: how many classes to name, the most probable one included.
         sets: also give the set of classes that holds the true one with this probability (see
             `tfxfer.tasks.sets`), above 0 and below 1.
-        unknown: also tell whether an image belongs to none of the classes. One in twenty images of
+        unknown: also tell whether an example belongs to none of the classes. One in twenty of
             known classes is marked, too (see `tfxfer.evaluate.doubt`).
-        progress: show images per second and the time left on stderr.
+        progress: show examples per second and the time left on stderr.
 
     Raises:
         RunError, ServingError: the model can't be used, or can't give `sets` or `unknown`.
-        DataError: a path does not exist, or there is no image at all.
+        DataError: a path does not exist, or there is no example at all.
         ImageError: files can't be decoded; raised after all others were predicted.
         ValueError: `top_k` is below 1.
     """
@@ -118,7 +118,7 @@ def predict_contents(
     batch_size: int = 32,
     trust: bool = False,
 ) -> Iterator[Prediction | Answer]:
-    """Predict image files that are in memory.
+    """Predict files that are in memory.
 
     Args:
         contents: the name of each file and its bytes.
@@ -145,6 +145,7 @@ def open_for_predictions(
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1. Received: top_k={top_k}")
     model = open_model(folder, trust=trust)
+    many = model.kind.MANY
     asked = {"--top-k": top_k > 1, "--sets": sets is not None, "--unknown": unknown}
     if not model.task.CLASSES and any(asked.values()):
         names = " and ".join(name for name, one in asked.items() if one)
@@ -154,20 +155,20 @@ def open_for_predictions(
         )
     if (sets is not None or unknown) and model.doubt is None:
         raise ServingError(
-            f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown images need: "
-            "no example was held out when it was fitted, or it was grown without its old photos. "
-            "Run it again on all photos, two or more of each class."
+            f"{os.fspath(folder)} has no doubt.npz, which prediction sets and unknown "
+            f"{many} need: no example was held out when it was fitted, or it was grown without its "
+            f"old {many}. Run it again on all {many}, two or more of each class."
         )
     if unknown and "unknown" not in model.says:
         raise ServingError(
             f"{os.fspath(folder)} has no tensor that its head sees, which the score for unknown "
-            "images needs. Leave --unknown out."
+            f"{many} needs. Leave --unknown out."
         )
     if unknown and model.doubt and model.doubt.threshold == math.inf:
         count, fewest = len(model.doubt.known), model.doubt.fewest
         raise ServingError(
-            f"{count} held-out images are too few to tell what fits no class; at least {fewest} "
-            "are needed. Leave --unknown out, or add images."
+            f"{count} held-out {many} are too few to tell what fits no class; at least {fewest} "
+            f"are needed. Leave --unknown out, or add {many}."
         )
     return model
 
@@ -187,11 +188,12 @@ def predictions(
     strange = model.doubt.threshold if model.doubt and unknown else None
     knows = model.doubt is not None and "unknown" in model.says
     threshold = model.doubt.threshold if model.doubt and knows else math.inf
-    unlike = 0  # photos that --unknown would mark
-    LOG.info("Predicting %s photos", f"{len(files):,}")
+    unlike = 0  # examples that --unknown would mark
+    many, quick = model.kind.MANY, len(files) < MANY
+    LOG.info(f"Predicting {len(files):,} {many}")
     bad: list[str] = []
     damaged: dict[int, str] = {}
-    with closing(Progress(len(files), progress, "predict", quick=len(files) < MANY)) as shown:
+    with closing(Progress(len(files), progress, "predict", unit=many, quick=quick)) as shown:
         for file, answer in zip(
             files,
             answers(
@@ -235,9 +237,7 @@ def predictions(
     answered = len(files) - len(bad)
     if not unknown and unlike > FALSE_ALARMS * answered:
         LOG.info(
-            "%s of %s photos look unlike every class: add --unknown to mark them",
-            f"{unlike:,}",
-            f"{answered:,}",
+            f"{unlike:,} of {answered:,} {many} look unlike every class: add --unknown to mark them"
         )
     if bad:
         # There is a line for each, so that none is left out; the error counts them.

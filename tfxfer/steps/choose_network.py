@@ -79,7 +79,14 @@ class ChosenNetwork:
         """Return a table, its header first."""
         task = self.examples.task
         by_heads, by_neighbours = f"{task.SCORE} (heads)", f"{task.SCORE} (neighbours)"
-        header = ("network", by_heads, "95 % interval", by_neighbours, "images/s", "MB")
+        header = (
+            "network",
+            by_heads,
+            "95 % interval",
+            by_neighbours,
+            f"{self.examples.kind.MANY}/s",
+            "MB",
+        )
         rows: list[tuple[str, ...]] = [header]
         for one in self.tried:
             score, interval = "-", "-"

@@ -120,7 +120,7 @@ def check_epochs(views: int | None, epochs: int | None) -> None:
     if epochs is not None and views is not None and views >= epochs:
         raise TuningError(
             f"--views {views} needs at least {views + 1} epochs, one for each set of copies and "
-            f"one for the photos themselves. Received --epochs {epochs}."
+            f"one for the examples themselves. Received --epochs {epochs}."
         )
 
 
@@ -240,8 +240,8 @@ class Cut:
         half = count * self.prefix.width * 2
         return (
             f"The output of stage {self.before} is to be kept on disk for all epochs: "
-            f"{self.prefix.width:,} numbers for each of {count:,} images, {size(half)} in float16 "
-            f"or {size(2 * half)} in float32"
+            f"{self.prefix.width:,} numbers for each of {count:,} {self.examples.kind.MANY}, "
+            f"{size(half)} in float16 or {size(2 * half)} in float32"
         )
 
     def room(self, dtype: Kept, views: int, more: int = 0) -> Room:
@@ -308,9 +308,9 @@ class Cut:
         used = self.extract(self.examples.take(self.used), self.prefix, dtype=dtype)
         rows = [Placed(used, self.used, len(self.examples))]
         inputs = f"activations after {self.before} in {dtype}"
-        kinds = self.augment
+        kinds, one = self.augment, self.examples.kind.ONE
         for number in range(1, views + 1):
-            LOG.info(f"altered copy {number} of {views} of each photo ({', '.join(kinds)})")
+            LOG.info(f"altered copy {number} of {views} of each {one} ({', '.join(kinds)})")
             copy = self.extract(
                 self.trained, self.prefix, dtype=dtype, augment=kinds, number=number
             )
@@ -408,7 +408,7 @@ def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
     LOG.info(
         f"The activations are kept in {dtype}: float16 changes the held-out "
         f"{rows.examples.task.SCORE} by {0 - 100 * loss:+.1f} ± {100 * error:.1f} points on "
-        f"{len(x):,} images"
+        f"{len(x):,} {rows.examples.kind.MANY}"
     )
     return dtype
 

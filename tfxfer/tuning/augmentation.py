@@ -39,10 +39,11 @@ def harmless(
             class, and each is judged by a head that was fitted without it.
     """
     examples, kinds = features.examples, []
+    many = examples.kind.MANY
     few = rows[sample(examples.strata[rows], COMPARED, seed)]
     part = features.take(few)
     for kind in examples.kind.AUGMENTATIONS:
-        LOG.info(f"Testing on {len(few):,} photos whether they are still recognised after {kind}")
+        LOG.info(f"Testing on {len(few):,} {many} whether they are still recognised after {kind}")
         if kind == examples.kind.MIRROR:
             view = Features(
                 examples=part.examples,
@@ -54,18 +55,18 @@ def harmless(
             view = extract(part.examples, prefix, augment=(kind,), number=0)
         loss, error = broadcast_from_chief(extract.strategy, partial(loss_of, part, view, seed))
         if np.isnan(loss):
-            LOG.info(f"{kind} is not used: there are too few photos of each class to test it")
+            LOG.info(f"{kind} is not used: there are too few {many} of each class to test it")
             continue
         good = loss <= 2 * error
         why = (
-            "it makes photos harder to recognise, so it is not used"
+            f"it makes {many} harder to recognise, so it is not used"
             if not good
             else "no loss, so it is used"
             if loss <= 0
             else "the loss may be chance (at most two standard errors), so it is used"
         )
         LOG.info(
-            f"{kind} changes the {examples.task.SCORE} on held-out photos by "
+            f"{kind} changes the {examples.task.SCORE} on held-out {many} by "
             f"{0 - 100 * loss:+.1f} ± {100 * error:.1f} points: {why}"
         )
         kinds += [kind] if good else []

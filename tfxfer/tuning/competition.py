@@ -173,12 +173,12 @@ def with_smaller_batches(
                 ) from error
             if batch_size <= replicas:
                 raise TuningError(
-                    "memory is too small to train on one image at a time on each device. "
+                    "memory is too small to train on one example at a time on each device. "
                     "Unfreeze fewer stages, or take a smaller backbone."
                 ) from error
             batch_size = max(batch_size // 2, replicas)
             (folder / f"batch-{batch_size}").mkdir(parents=True, exist_ok=True)
-            LOG.info(f"out of memory: once more with {batch_size} images at a time")
+            LOG.info(f"out of memory: once more with {batch_size} examples at a time")
         except tf.errors.OpError as error:
             if dataservice.SILENT in str(error):
                 raise DistributeError(dataservice.SILENT) from error
@@ -429,6 +429,6 @@ def describe_rounding(
         f"({100 * gain:+.1f} ± {100 * error:.1f} points)"
     )
     return (
-        f"mixed precision: the {model} model's {task.SCORE} on held-out images is {figures}; "
+        f"mixed precision: the {model} model's {task.SCORE} on held-out examples is {figures}; "
         "the model that is kept computes in float32"
     )

@@ -133,7 +133,7 @@ def train_final(
     if judged is not None and not plan.taken:
         return judged
     LOG.info(
-        f"The tuned model is better. It is trained once more, on all training photos: {setting}"
+        f"The tuned model is better. It is trained once more, on all training examples: {setting}"
     )
     if not routine.late():
         rows = plan.everything, plan.everything[:0]
@@ -152,7 +152,7 @@ def train_final(
     if judged is not None:
         LOG.info(
             "The time was up before the final training had ended, so the model that was judged is "
-            "kept. It was not trained on the photos that judged it."
+            "kept. It was not trained on the examples that judged it."
         )
     return judged
 

@@ -126,13 +126,14 @@ def plan(examples: Examples, seed: int) -> Plan:
         (train[folds != fold], train[folds == fold]) for fold in range(3) if np.any(folds == fold)
     )
     if len(split) < 2:
+        many = examples.kind.MANY
         what = (
-            "images"
+            many
             if examples.units is None or len(np.unique(examples.units[train])) == len(train)
-            else "groups of images"
+            else f"groups of {many}"
         )
         raise TuningError(
-            f"{len(train)} training images, too few {what} per class: frozen and tuned can't be "
+            f"{len(train)} training {many}, too few {what} per class: frozen and tuned can't be "
             "compared on examples that neither was fitted on. "
             f"Add {what} to each class, or use the recipe frozen."
         )
@@ -196,7 +197,7 @@ class Verdict:
         return self.gain >= 0 and self.loss_gain > 2 * self.loss_error
 
     def __str__(self) -> str:
-        how = f"by {NUMBERS[self.folds]} folds" if self.folds > 1 else "on held-out photos"
+        how = f"by {NUMBERS[self.folds]} folds" if self.folds > 1 else "on held-out examples"
         figures = (
             f"{self.tuned:.3f} tuned against {self.frozen:.3f} frozen, {how}, n = {self.n:,} "
             f"({said_of_gain(self.gain, self.error, percent=self.percent)})"

@@ -238,7 +238,7 @@ def files_of(examples: Examples) -> tuple[str, ...]:
     """
     if examples.paths is None:
         raise DataError(
-            f"--data-service needs image files on disk, and {examples.source} has none. "
+            f"--data-service needs files on disk, and {examples.source} has none. "
             "Leave out --data-service, or use a folder of class folders or a .csv table."
         )
     if odd := [file for file, path in zip(examples.files, examples.paths, strict=True) if not path]:

@@ -51,11 +51,11 @@ def pick_setting(
     if not (several or tries_more):
         return first, plan
     if len(plan.folds) == 2:
-        LOG.info("With two groups of photos nothing is left to choose by: %s", first)
+        LOG.info("With two groups of examples nothing is left to choose by: %s", first)
         return first, plan
     seen, held, remaining = plan.for_picking(features.examples, routine.seed)
     if not len(held):
-        LOG.info("With one photo a class nothing is left to choose by: %s", first)
+        LOG.info("With one example a class nothing is left to choose by: %s", first)
         return first, plan
     plan = remaining
     head = start(seen)
@@ -71,8 +71,8 @@ def pick_setting(
     )
     LOG.info(trials.costs.said(settings, rates, len(seen), trials.epochs))
     LOG.info(
-        f"Short trainings ({trials.epochs} of {routine.epochs} epochs, {len(seen):,} photos), to "
-        "find out how to train:"
+        f"Short trainings ({trials.epochs} of {routine.epochs} epochs, {len(seen):,} "
+        f"{features.examples.kind.MANY}), to find out how to train:"
     )
     best = try_rates(trials, first, rates)
     depths = [one for one in settings[1:] if one.source.unfreeze != "all"]
@@ -157,7 +157,9 @@ class Trials:
         task = setting.source.task
         loss = calibrated_loss(task, logits, self.truth)
         score = float(task.scores(logits, self.truth).mean())
-        LOG.info(f"{setting}: {task.SCORE} {score:.3f}, {task.LOSS} {loss:.3f} on held-out photos")
+        LOG.info(
+            f"{setting}: {task.SCORE} {score:.3f}, {task.LOSS} {loss:.3f} on held-out examples"
+        )
         self.losses[setting] = loss
         return loss
 

@@ -84,7 +84,7 @@ class Setting:
             what = "the last stage"
         how = f"{what} at a learning rate of {self.rate:g}"
         if self.source.views:
-            how += f", with {self.source.views} altered copies of each photo"
+            how += f", with {self.source.views} altered copies of each example"
         if self.times > 1:
             how += f", for {self.times} times as many epochs"
         return how if self.before is None else f"{self.before}, then {how}"
@@ -213,7 +213,7 @@ class Fold:
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [shares, n, C] with weights between the first ones and these."""
-        LOG.info("Judging the training on held-out photos")
+        LOG.info("Judging the training on held-out examples")
         return np.stack(
             [self.logits(interpolate_weights(self.first, weights, share)) for share in self.shares]
         )

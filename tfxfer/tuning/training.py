@@ -263,7 +263,7 @@ def train(
             halves = ", neither on all of them nor on a half" if len(groups) > 1 else ""
             LOG.log(
                 level,
-                f"training stops here: for {state.stale} epochs the loss on held-out photos has "
+                f"training stops here: for {state.stale} epochs the loss on held-out examples has "
                 f"not become smaller{halves}",
             )
         state.done = late or stale or state.epoch == epochs
@@ -338,7 +338,7 @@ def describe_epoch(state: TrainingState, epochs: int, examples: int, *, speed: f
     )
     left = (epochs - state.epoch) * examples / speed
     number = f"{state.epoch:>{len(str(epochs))}}/{epochs}"
-    return f"epoch {number}  {figures}  {speed:.0f} images/s, {left:.0f} s left"
+    return f"epoch {number}  {figures}  {speed:.0f} examples/s, {left:.0f} s left"
 
 
 def watch_epoch(model: keras.Model, held_out: HeldOut, state: TrainingState) -> dict[str, float]:

@@ -23,19 +23,28 @@ __all__ = [
     "AUGMENTATIONS",
     "BESIDE",
     "CELLS",
+    "CLASSIFIER",
     "DAMAGE_KEY",
+    "ELSEWHERE",
     "ENDINGS",
     "FEATURE",
+    "FILE",
+    "MANY",
     "MIRROR",
     "NAME",
     "NETWORK",
+    "ONE",
     "OTHERS",
     "PLAIN",
+    "TAG",
+    "TWINS",
     "UNREAD",
+    "VALUES",
     "augment",
     "begins_one",
     "can_hide_damage",
     "essence",
+    "excerpt",
     "explain",
     "find_damage",
     "find_odd",
@@ -43,6 +52,7 @@ __all__ = [
     "format_of",
     "formats",
     "mirror",
+    "parts",
     "plain",
     "preview",
     "problem",
@@ -56,6 +66,13 @@ __all__ = [
 ]
 
 NAME = "image"
+ONE, MANY = "photo", "photos"
+CLASSIFIER = "An image classifier"
+TAG = "image-classification"
+FILE = "photo.jpg"
+VALUES = "raw pixels"
+TWINS = "two frames of one video"
+ELSEWHERE = "another camera, place or day"
 NETWORK = "efficientnet-lite0"
 PLAIN = "raw_pixels"
 CELLS: Sequence[Sequence[str]] = ()
@@ -181,8 +198,19 @@ def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:
     return image.preview(content, weight)
 
 
+def excerpt(content: bytes) -> str:
+    """Return "": a picture is shown instead."""
+    return ""
+
+
+def parts(content: bytes) -> list[str]:
+    """Return nothing: `explain` covers places of an image."""
+    return []
+
+
 def explain(
-    answers: Callable[[np.ndarray], np.ndarray], decoded: np.ndarray, column: int
+    answers: Callable[[np.ndarray], np.ndarray], takes: Input, content: bytes, column: int
 ) -> np.ndarray | None:
     """Return how much the probability falls where a part is covered; see `occlusion`."""
+    decoded = np.asarray(takes.decode(content))
     return occlusion.occlusion(answers, decoded, column)

@@ -3,7 +3,9 @@
 kind        all that the rest of tfxfer asks texts for, see `tfxfer.inputs.kind`
 read        from the bytes of a file to UTF-8, whatever encoding it has
 input       TextInput: what a network of texts takes
-words       words and letters, for a model without a network
+tf_idf      words and letters, for a model without a network
+excerpt     the beginning of a text, for people
+words       the words that an answer depends on
 """
 
 import lazy_loader

@@ -3,7 +3,7 @@
 TensorFlow is loaded only by what needs it.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from os import PathLike
 from typing import Any
 
@@ -11,25 +11,37 @@ import numpy as np
 
 from tfxfer.inputs import text
 from tfxfer.inputs.input import Damage, Files, Input
+from tfxfer.inputs.text.excerpt import excerpt
 from tfxfer.inputs.text.read import own_words, problem, to_utf8
+from tfxfer.inputs.text.words import explain
+from tfxfer.inputs.text.words import first_words as parts
 
 __all__ = [
     "AUGMENTATIONS",
     "BESIDE",
     "CELLS",
+    "CLASSIFIER",
     "DAMAGE_KEY",
+    "ELSEWHERE",
     "ENDINGS",
     "FEATURE",
+    "FILE",
+    "MANY",
     "MIRROR",
     "NAME",
     "NETWORK",
+    "ONE",
     "OTHERS",
     "PLAIN",
+    "TAG",
+    "TWINS",
     "UNREAD",
+    "VALUES",
     "augment",
     "begins_one",
     "can_hide_damage",
     "essence",
+    "excerpt",
     "explain",
     "find_damage",
     "find_odd",
@@ -37,6 +49,7 @@ __all__ = [
     "format_of",
     "formats",
     "mirror",
+    "parts",
     "plain",
     "preview",
     "problem",
@@ -50,6 +63,13 @@ __all__ = [
 ]
 
 NAME = "text"
+ONE, MANY = "text", "texts"
+CLASSIFIER = "A text classifier"
+TAG = "text-classification"
+FILE = "text.txt"
+VALUES = "words and letters (tf-idf)"
+TWINS = "a message and an answer that quotes it"
+ELSEWHERE = "another author, source or time"
 NETWORK = "minilm"
 PLAIN = "tf_idf"
 CELLS: Sequence[Sequence[str]] = (
@@ -180,13 +200,6 @@ def mirror(batch: np.ndarray) -> np.ndarray:
 
 def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:
     """Return None: a text is no picture."""
-    return None
-
-
-def explain(
-    answers: Callable[[np.ndarray], np.ndarray], decoded: np.ndarray, column: int
-) -> np.ndarray | None:
-    """Return None."""
     return None
 
 

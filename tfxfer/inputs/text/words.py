@@ -1,44 +1,48 @@
-"""Words and letters of texts, weighted by how rare they are: what a model without a network reads.
+"""Find the words of a text that the answer depends on.
 
-The weights are tf-idf (Salton and Buckley 1988): log(1 + count) of a word in the text, times the
-logarithm of the share of texts that have it.
+They are those that lower its probability most when they are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import linalg, sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
-LETTERS = 16 * 1024  # of a text that are read
-SPANNING = 2000  # training texts whose space is used
-# A word, or a sign that is none. With signs, no text that says something is without words.
-WORD = r"(?u)\w+|[^\w\s]"
-SMALL = 1e-7  # share of the largest eigenvalue; what is below is rounding
+from tfxfer.inputs.input import Input
+from tfxfer.inputs.text.excerpt import beginning
+from tfxfer.safety.names import one_line
+
+MOST = 60  # words of a text that are left out, one after the other
+LETTERS = 40  # most letters of a word that are shown
 
 
-def weigh_words(texts: Sequence[str], train: int, seed: int) -> np.ndarray:
-    """Return a row for each text, float32 [n, d], d <= 2,000.
+def first_words(content: bytes) -> list[str]:
+    """Return the words of a text that `explain` leaves out, as they are shown."""
+    return [shown(word) for word in beginning(content).split()[:MOST]]
 
-    The columns are not the words themselves, but directions in the space of the training texts: up
-    to 2,000 texts, every model with a penalty on its squared weights is the same in both. With more
-    of them, it is the space that 2,000 texts span.
 
-    Args:
-        train: how many texts, from the first, are for training. The words and their weights are
-            learnt from these.
-        seed: seed of the choice of 2,000.
+def shown(word: str) -> str:
+    """Return a word without invisible characters, cut to at most `LETTERS`."""
+    letters = one_line(word[: LETTERS + 1])
+    return letters if len(letters) <= LETTERS else f"{letters[: LETTERS - 1]}…"
+
+
+def explain(
+    answers: Callable[[np.ndarray], np.ndarray], takes: Input, content: bytes, column: int
+) -> np.ndarray | None:
+    """Return how much the probability of an answer falls without each word; see `Kind.explain`.
+
+    Returns:
+        float64 [n] for the n words of `first_words`, at least 0; None if there are no words.
     """
-    short = [text[:LETTERS] for text in texts]
-    words = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), sublinear_tf=True)
-    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    parts = [one.fit(short[:train]).transform(short) for one in (words, letters)]
-    x = sparse.hstack(parts).tocsr().astype(np.float32) * np.float32(np.sqrt(0.5))
-    chosen = np.arange(train)
-    if train > SPANNING:
-        chosen = np.sort(np.random.default_rng(seed).choice(train, SPANNING, replace=False))
-    basis = x[chosen]
-    sizes, vectors = linalg.eigh((basis @ basis.T).toarray().astype(np.float64))
-    kept = sizes > SMALL * sizes[-1]
-    turned = (vectors[:, kept] / np.sqrt(sizes[kept])).astype(np.float32)
-    return np.asarray((x @ basis.T) @ turned, np.float32)
+    pieces = beginning(content).split(maxsplit=MOST)
+    count = len(pieces[:MOST])
+    if not count:
+        return None
+    without = [" ".join(pieces[:i] + pieces[i + 1 :]) for i in range(count)]
+    probabilities = answers(decode(takes, [" ".join(pieces), *without]))[:, column]
+    return np.maximum(probabilities[0] - probabilities[1:], 0)
+
+
+def decode(takes: Input, texts: Sequence[str]) -> np.ndarray:
+    """Return decoded texts, [n, *shape]."""
+    return np.asarray(takes.decode_many([text.encode() for text in texts]))

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -71,10 +71,10 @@ class Found:
     mistakes, right: answers on them that are wrong, the surest first, and some that are right.
     doubtful: examples whose label looks wrong, each with the class that is suggested.
     examined: how many labels were examined.
-    pairs: (position, position, similarity) of the most similar pictures of two parts of the data.
-    strange: pictures that look broken, each with the reason.
+    pairs: (position, position, similarity) of the most similar examples of two parts of the data.
+    strange: examples that look broken, each with the reason.
     mapped, places: examples of the map, and their places on it, [n, 2]; None where it failed.
-    samples: some training pictures of each class.
+    samples: some training examples of each class.
     reasons: (position, class) of answers to explain.
     """
 
@@ -91,6 +91,25 @@ class Found:
     reasons: list[tuple[int, int]]
 
 
+class Shown(NamedTuple):
+    """What the report shows of an example: a small JPEG, or the beginning of a text, or neither."""
+
+    picture: bytes | None
+    excerpt: str
+
+
+@dataclass(frozen=True, eq=False)
+class Reasons:
+    """How much an answer depends on each part of an example.
+
+    heat: by how much the answer's probability falls without each part; see `Kind.explain`.
+    parts: the parts as text; [] if they are places in a picture.
+    """
+
+    heat: np.ndarray
+    parts: list[str]
+
+
 def look(
     run: Run, features: Features, outcome: Outcome, model: keras.Model, network: Backbone
 ) -> None:
@@ -100,10 +119,10 @@ def look(
 
     Args:
         features: features of all examples from the pretrained network.
-        model: model from pixels, in the range that the network takes, to logits.
+        model: model from decoded examples to logits.
     """
-    LOG.info("Looking for photos that you should look at")
     examples = outcome.examples
+    LOG.info(f"Looking for {examples.kind.MANY} that you should look at")
     answers = all_said(outcome)
     highlights = find_all(run, features, outcome, answers)
     notes = examples.kind.said_of_odd(examples, highlights.strange)
@@ -114,27 +133,32 @@ def look(
         and not len(highlights.mapped)
         and len(highlights.judged) >= FEWEST_OF_MAP
     ):
-        notes.append("There is no map: the network sees no difference between the held-out images.")
+        notes.append(
+            f"There is no map: to the network, all held-out {examples.kind.MANY} are the same."
+        )
     LOG.info("Looking for what answers hang on")
     explain = partial(explained, model, examples, network=network, batch_size=run.common.batch_size)
     tried = several(
         run,
-        "The pictures of what answers hang on",
+        "The list of what answers hang on",
         {(i, column): partial(explain, i, column) for i, column in highlights.reasons},
     )
-    heats = {place: heat for place, heat in tried.items() if heat is not None}
+    reasons = {place: found for place, found in tried.items() if found is not None}
     makers = {f"{i}.jpg": partial(preview, examples, i) for i in pictured(highlights)}
     makers |= {
-        f"{i}-why.jpg": partial(preview, examples, i, heat) for (i, _), heat in heats.items()
+        f"{i}-why.jpg": partial(preview, examples, i, found.heat)
+        for (i, _), found in reasons.items()
+        if not found.parts
     }
     made = several(run, "The thumbnails", makers)
-    pictures = {name: picture for name, picture in made.items() if picture is not None}
+    pictures = {name: one.picture for name, one in made.items() if one.picture is not None}
     run.write("thumbnails.zip", lambda path: archive(path, pictures.items()))
-    run.write_json(
-        "review.json",
-        as_json(examples, answers, highlights, heats=heats, decision=outcome.decision)
-        | {"notes": notes},
+    excerpts = {name: one.excerpt for name, one in made.items() if one.excerpt}
+    decision = outcome.decision
+    review = as_json(
+        examples, answers, highlights, reasons=reasons, excerpts=excerpts, decision=decision
     )
+    run.write_json("review.json", review | {"notes": notes})
 
 
 def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, Said]) -> Found:
@@ -152,9 +176,9 @@ def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, 
     mistakes = [i for i in by_sureness if not answers[i].right][:MISTAKES]
     right = [i for i in by_sureness if answers[i].right]
     held_out = np.concatenate([test, validation])
-    what = "The list of the most similar pictures"
+    what = f"The list of the most similar {examples.kind.MANY}"
     pairs = optional(run, what, lambda: find_nearest(output, held_out, train, most=PAIRS))
-    what = "The list of pictures that look broken"
+    what = f"The list of {examples.kind.MANY} that look broken"
     strange = optional(
         run, what, lambda: examples.kind.find_odd(examples, plain_features(examples, run))
     )
@@ -223,7 +247,7 @@ def find_doubtful(
 
 
 def pictured(highlights: Found) -> list[int]:
-    """Return the positions of all examples of which the report shows a thumbnail, each once."""
+    """Return the positions of all examples that the report shows, each once."""
     positions = [*highlights.mistakes, *highlights.right]
     positions += [i for i, _ in highlights.doubtful[:SUSPECTS]]
     positions += [i for pair in highlights.pairs for i in pair[:2]]
@@ -238,20 +262,29 @@ def as_json(
     answers: dict[int, Said],
     highlights: Found,
     *,
-    heats: dict[tuple[int, int], np.ndarray],
+    reasons: dict[tuple[int, int], Reasons],
+    excerpts: dict[str, str],
     decision: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what review.json holds, but for the notes."""
+    """Return what review.json holds, but for the notes.
 
+    Args:
+        reasons: how much an answer depends on each part of an example, by (position, class).
+        excerpts: the beginnings of examples that are read by people, by the name of the picture.
+    """
     task = examples.task
 
     def named(i: int) -> dict[str, Any]:
-        return {
+        picture = f"{i}.jpg"
+        row = {
             "file": examples.files[i],
             "split": examples.splits[i],
             "label": task.said_of_target(examples.labels[i], examples.classes),
-            "picture": f"{i}.jpg",
+            "picture": picture,
         }
+        if picture in excerpts:
+            row["excerpt"] = excerpts[picture]
+        return row
 
     def judgement(i: int, column: int | None = None) -> dict[str, Any]:
         if not task.CLASSES:
@@ -305,10 +338,26 @@ def as_json(
             for i, (x, y) in zip(mapped, places, strict=True)
         ],
         "occlusion": [
-            judgement(i, column) | {"why": f"{i}-why.jpg", "most": round(float(heat.max()), 4)}
-            for (i, column), heat in heats.items()
+            judgement(i, column) | said_of_parts(found, f"{i}-why.jpg")
+            for (i, column), found in reasons.items()
         ],
     }
+
+
+def said_of_parts(found: Reasons, picture: str) -> dict[str, Any]:
+    """Return what review.json says about the parts that an answer depends on.
+
+    Args:
+        picture: name of the picture that shows them where they are no words.
+    """
+    most = float(found.heat.max())
+    if not found.parts:
+        return {"why": picture, "most": round(most, 4)}
+    weights = found.heat / most if most > 0 else np.zeros(len(found.heat))
+    words = [
+        [part, round(float(weight), 4)] for part, weight in zip(found.parts, weights, strict=True)
+    ]
+    return {"words": words, "most": round(most, 4)}
 
 
 def drawn_by_lot(positions: list[int], labels: np.ndarray, most: int, seed: int) -> list[int]:
@@ -345,9 +394,9 @@ def explained(
     column: int,
     network: Backbone,
     batch_size: int,
-) -> np.ndarray | None:
+) -> Reasons | None:
     """How much an answer hangs on each part of one example; see `Kind.explain`."""
-    decoded = network.takes.decode(tf.constant(examples.read(position))).numpy()
+    content = examples.read(position)
 
     def answers(covered: np.ndarray) -> np.ndarray:
         parts = [
@@ -356,12 +405,14 @@ def explained(
         ]
         return examples.task.predictions(np.concatenate([np.asarray(part) for part in parts]))
 
-    return examples.kind.explain(answers, decoded, column)
+    heat = examples.kind.explain(answers, network.takes, content, column)
+    return None if heat is None else Reasons(heat, examples.kind.parts(content))
 
 
-def preview(examples: Examples, position: int, heat: np.ndarray | None = None) -> bytes | None:
-    """A small picture of an example as a JPEG; None where such examples have none."""
-    return examples.kind.preview(examples.read(position), heat)
+def preview(examples: Examples, position: int, heat: np.ndarray | None = None) -> Shown:
+    """What the report shows of an example; `heat` is what `Kind.explain` returned."""
+    content = examples.read(position)
+    return Shown(examples.kind.preview(content, heat), examples.kind.excerpt(content))
 
 
 def archive(path: str, pictures: Iterable[tuple[str, bytes]]) -> None:
