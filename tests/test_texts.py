@@ -21,6 +21,7 @@ from tfxfer.handles import safetensors
 from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.wordpiece import WordPiece
 from tfxfer.inputs.text import weigh_words
+from tfxfer.savedmodel.bag import COLUMNS
 from tfxfer.inputs.text.read import problem, to_utf8
 from tfxfer.steps import offline_names
 
@@ -90,7 +91,7 @@ def test_minilm_is_the_original():
     network = tfxfer.Backbone("minilm", trainable=False)
     rows = decoded(network, list(ORIGINAL)).astype(int)
     assert [[int(i) for i in row if i] for row in rows] == list(ORIGINAL.values())
-    assert [stage.name for stage in network.stages] == [f"layer_{i}" for i in range(6)]
+    assert [stage.name for stage in network.stages] == ["words", *(f"layer_{i}" for i in range(6))]
     vectors = network(decoded(network, list(VECTORS))).numpy()
     np.testing.assert_allclose(vectors[:, :5], list(VECTORS.values()), atol=2e-6)
 
@@ -143,7 +144,7 @@ def test_a_network_gives_what_its_savedmodel_gives(folder, network):
     loaded = tf.saved_model.load(folder)
     expected = loaded(tf.constant(sentences)).numpy()
     np.testing.assert_allclose(network(decoded(network, sentences)).numpy(), expected, atol=1e-5)
-    assert len(network.stages) == 6 and network.takes.KIND == "text"
+    assert len(network.stages) == 7 and network.takes.KIND == "text"
 
 
 def test_its_gradients_are_those_of_the_savedmodel(folder, network):
@@ -173,6 +174,17 @@ def test_padding_does_not_count_in_taps(network):
     weights = {w.name: w.numpy() for w in network.weights}
     longer = np.array(short)
     assert (longer[0, 3:] == 0).all() and weights
+
+
+def test_words_and_pairs_are_counted_in_front_of_the_first_stage(network):
+    counted = network.tapped(7)
+    assert counted.stages[0].name == "words" and counted.tap_widths[0] == COLUMNS
+    sentences = ["rose tulip", "tulip rose", "rose rose rose tulip", ""]
+    columns = np.expm1(counted(decoded(network, sentences)).numpy()[:, :COLUMNS])
+    # The beginning and the end of a text are pieces, too.
+    np.testing.assert_allclose(columns.sum(1), [7, 7, 11, 3], atol=1e-4)
+    same = np.minimum(columns[0], columns[1]).sum()
+    assert 4 <= same < 7  # the words are the same, the pairs are not
 
 
 def test_a_network_is_cut_at_every_stage(network):

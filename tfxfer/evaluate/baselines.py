@@ -272,7 +272,7 @@ def beaten(
         metrics, scores, task, kind: as for `pays`.
 
     Returns:
-        None where no baseline is more often right.
+        None where no baseline is more often right, or the best one uses no pretrained network.
     """
     score = task.SCORE
     test = metrics.get("test")
@@ -283,7 +283,7 @@ def beaten(
         return None
     name = max(others, key=lambda key: others[key][score])
     other = others[name][score]
-    if other <= test[score]:
+    if other <= test[score] or name in WITHOUT_NETWORK:  # `pays` compares with these
         return None
     chance = "which may be chance"
     if scores is not None and name in scores and "test" in scores:

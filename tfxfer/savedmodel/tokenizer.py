@@ -218,12 +218,16 @@ def rest_of_bytes(pure: PureGraph) -> PureGraph:
     graph = tf.Graph()
     with graph.as_default():
         x = tf.compat.v1.placeholder(tf.float32, [None, MOST_BYTES], name=INPUT)
-        letters = tf.constant([b"", *(bytes([i]) for i in range(256))])
-        texts = tf.strings.reduce_join(tf.gather(letters, tf.cast(x, tf.int32)), 1)
-        feed = {f"{node_of(pure.input or '')}:0": texts}
+        feed = {f"{node_of(pure.input or '')}:0": strings_of(x)}
         tf.graph_util.import_graph_def(pure.graph, input_map=feed, name="")
     rest = part_behind(graph, pure)
     return replace(pure, graph=rest, input=f"{INPUT}:0", rows=MOST_BYTES)
+
+
+def strings_of(x: tf.Tensor) -> tf.Tensor:
+    """Return the strings of rows of bytes plus 1, string [B]."""
+    letters = tf.constant([b"", *(bytes([i]) for i in range(256))])
+    return tf.strings.reduce_join(tf.gather(letters, tf.cast(x, tf.int32)), 1)
 
 
 def part_behind(graph: tf.Graph, pure: PureGraph) -> GraphDef:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfxfer.errors import SavedModelError
 from tfxfer.inputs import KINDS
-from tfxfer.savedmodel import stages
+from tfxfer.savedmodel import bag, stages
 from tfxfer.savedmodel.check import check_graph
 from tfxfer.savedmodel.gradient import doubtful_gradient, same_gradient
 from tfxfer.savedmodel.graph import (
@@ -187,6 +187,9 @@ def assemble(
     cuts = [stage.cut for stage in blocks]
     shapes = known_shapes(pure, shape, cuts, weights=weights, tokenizer=tokenizer)
     blocks = stages.merge_stages(blocks, [one is not None for one in shapes])
+    if tokenizer is not None:
+        pure, first = bag.with_words(pure, tokenizer.unit)
+        blocks = (first, *blocks)
     if reason:
         weights = [Weight(w.name, w.value, False) for w in weights]
     return Pretrained(

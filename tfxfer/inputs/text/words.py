@@ -11,7 +11,7 @@ from tfxfer.inputs.input import Input
 from tfxfer.inputs.text.excerpt import beginning
 from tfxfer.safety.names import one_line
 
-MOST = 60  # words of a text that are left out, one after the other
+MOST = 30  # words of a text that are left out, one after the other
 LETTERS = 40  # most letters of a word that are shown
 
 
