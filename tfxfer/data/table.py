@@ -13,7 +13,7 @@ from pathlib import Path
 
 from charset_normalizer import from_bytes
 
-from tfxfer.data.cells import Held, find_held
+from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.missing import hint_of_missing
@@ -50,7 +50,6 @@ DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
 SAMPLE = 64 * 1024  # characters that are used to find the delimiter
 LONGEST_SHOWN = 60  # characters of a cell in a message
-FEW = 20  # rows that show what a column holds
 
 
 def read_table(
@@ -282,9 +281,7 @@ def _look_like_files(
 ) -> bool:
     """Return whether the cells of a column end like files of some kind of example."""
     place = [cell.strip().casefold() for cell in header].index(column)
-    cells = [row[place] for _, row in table[:FEW] if len(row) > place and row[place]]
-    endings = {Path(cell.replace("\\", "/")).suffix.lower() for cell in cells}
-    return bool(cells) and endings <= frozenset().union(*(kind.ENDINGS for kind in KINDS.values()))
+    return look_like_files([row[place] for _, row in table[:FEW] if len(row) > place])
 
 
 def _names_files(header: Sequence[str]) -> bool:
