@@ -276,8 +276,10 @@ def load(folder: str | PathLike[str], *, trust: bool = False) -> Transfer:
         RunError: there is no finished run, or its files were changed.
     """
     run = open_run(folder)
+    settings = run.settings()
     # A recipe of a user's own need not have this option.
-    backbone = run.settings().get("backbone", {}).get("value", "a network of its recipe")
+    named = settings.get("backbone", {"value": "a network of its recipe"})
+    backbone = settings.get("chosen_backbone", named)["value"]
     transfer = Transfer(str(backbone), **({"trust": True} if trust else {}))
     transfer._open(run, None)
     transfer._named = transfer.classes

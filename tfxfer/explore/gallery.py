@@ -12,6 +12,8 @@ from tfxfer.files import read_regular, replaced
 from tfxfer.inputs import Kind
 from tfxfer.safety.names import one_line
 
+LONGEST_TEXT = 300  # characters of an example from a table
+
 
 def write_gallery(picks: Sequence[Pick], to: str | os.PathLike[str], kind: Kind) -> None:
     """Write an HTML page that needs no other file and no network.
@@ -29,7 +31,8 @@ def write_gallery(picks: Sequence[Pick], to: str | os.PathLike[str], kind: Kind)
     shown = [
         {
             "file": one_line(one.file),
-            "picture": picture_of(one.file, kind),
+            "picture": None if one.cell is not None else picture_of(one.file, kind),
+            "text": one_line((one.cell or "")[:LONGEST_TEXT]),
             "why": one.why,
             "answers": [
                 (one_line(one.predicted), f"{100 * one.probability:.0f} %"),
