@@ -242,7 +242,9 @@ def test_an_empty_text_in_a_table_is_told_and_the_others_are_predicted(run, tmp_
     assert "new.csv:3 is empty" in output and "new.csv:5,garden" in output
 
 
-@pytest.mark.parametrize("content", ["id,label\n1,a\n", "text\n", "", "some text, without header\n"])
+@pytest.mark.parametrize(
+    "content", ["id,label\n1,a\n", "text\n", "", "some text, without header\n"]
+)
 def test_a_table_without_texts_is_told(content, run, tmp_path):
     (tmp_path / "new.csv").write_text(content)
     assert "new.csv" in done("predict", run, tmp_path / "new.csv", code=1)
@@ -289,7 +291,8 @@ def test_a_network_is_chosen_for_a_table_of_texts(network, tmp_path):
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_tables_of_texts_are_read_in_all_forms(separator, encoding, end, tmp_path):
     written = [
-        f'Sch\u00f6ne Gr\u00fc\u00dfe, auch; an "Ren\u00e9"{end}im\tCaf\u00e9 {i}' for i in range(12)
+        f'Sch\u00f6ne Gr\u00fc\u00dfe, auch; an "Ren\u00e9"{end}im\tCaf\u00e9 {i}'
+        for i in range(12)
     ]
     file = io.StringIO(newline="")
     table = csv.writer(file, delimiter=separator, lineterminator=end)
