@@ -118,7 +118,7 @@ def test_no_table_of_a_run_holds_a_formula_and_classes_can_be_joined(run):
     assert {csv_text(row[header.index("true")]) for row in rows} == classes
     assert {csv_text(row[header.index("predicted")]) for row in rows} <= classes
     files = {csv_text(row[header.index("file")]) for row in rows}
-    assert all(name.split("/")[0] in classes for name in files)
+    assert {name.split("/")[0].strip() for name in files} == classes
 
 
 def test_no_answer_in_a_table_is_a_formula(run, data, tmp_path, monkeypatch):
