@@ -221,6 +221,7 @@ def test_a_label_of_several_lines_is_refused(label, tmp_path):
         load(path)
 
 
+@pytest.mark.long
 def test_a_label_that_a_terminal_obeys_is_kept_and_shown_escaped(folder, tmp_path):
     path = tmp_path / "notes.csv"
     labels = ["\x1b[2Ja", "b\u202e\u200b", "<i>&"]
@@ -264,6 +265,7 @@ except DataError as error:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", ["\n", ",a\n", '"",""\n'])
 def test_a_million_empty_rows_are_refused_in_little_memory(row, tmp_path):
     (tmp_path / "notes.csv").write_text("text,label\n" + row * 1_000_000)

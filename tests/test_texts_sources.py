@@ -151,6 +151,7 @@ def test_a_model_of_texts_takes_strings_and_paths(fitted, tmp_path):
         fitted.predict(np.zeros((2, 4, 4, 3)))
 
 
+@pytest.mark.long
 def test_a_model_of_texts_is_judged_on_strings(fitted):
     other, kinds = zip(*texts.sentences(20, seed=5), strict=True)
     numbers = [CLASSES.index(kind) for kind in kinds]
@@ -221,6 +222,7 @@ def test_each_row_of_a_table_is_predicted(run, new, tmp_path):
     assert [row["predicted"] for row in rows] == [kind for _, kind in texts.sentences(6, seed=9)]
 
 
+@pytest.mark.long
 def test_an_export_predicts_a_table_as_the_run_does(run, new, tmp_path):
     done("export", run, tmp_path / "served")
     for folder in (run, tmp_path / "served"):
@@ -276,6 +278,7 @@ def test_texts_to_label_next_are_a_table_to_fill_in(run, new, tmp_path):
     assert load(table).kind_name == "text"
 
 
+@pytest.mark.long
 def test_a_network_is_chosen_for_a_table_of_texts(network, tmp_path):
     table = texts.write_table(tmp_path / "mails.csv")
     answer = done("choose", "--data", table, "--among", network)
