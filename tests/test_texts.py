@@ -21,8 +21,8 @@ from tfxfer.handles import safetensors
 from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.wordpiece import WordPiece
 from tfxfer.inputs.text import weigh_words
-from tfxfer.savedmodel.bag import COLUMNS
 from tfxfer.inputs.text.read import problem, to_utf8
+from tfxfer.savedmodel.bag import COLUMNS
 from tfxfer.steps import offline_names
 
 

@@ -42,7 +42,8 @@ class Transfer:
 
     Args:
         backbone: name, folder, archive or URL of a pretrained network, as for `--backbone`; or a
-            Keras model (see `tfxfer.Backbone`).
+            Keras model (see `tfxfer.Backbone`). By default the recipe's own: efficientnet-lite0 for
+            photos, minilm for texts.
         head: name of a head, as for `--head`; or, for the recipe frozen, a Keras layer from
             features [B, F] to logits [B, C], or a function from the number of classes to such a
             layer. A layer of a class of your own must be registered with Keras
@@ -58,13 +59,15 @@ class Transfer:
 
     def __init__(
         self,
-        backbone: str | PathLike[str] | keras.Model = "efficientnet-lite0",
+        backbone: str | PathLike[str] | keras.Model | None = None,
         *,
         head: str | keras.layers.Layer | Callable[[int], keras.layers.Layer] = "auto",
         **settings: Any,
     ):
         Common(**settings)  # an option that does not exist is an error here, and not in `fit`
-        self.backbone = backbone if isinstance(backbone, keras.Model) else fspath(backbone)
+        self.backbone: str | keras.Model | None = backbone
+        if isinstance(backbone, str | PathLike):
+            self.backbone = fspath(backbone)
         self.head, self.settings = head, settings
         self._run: Finished | None = None
         self._examples: Examples | None = None
@@ -84,9 +87,10 @@ class Transfer:
 
         Args:
             data: a folder, a .csv table, "tfds:NAME", "demo" or anything else that `--data` takes;
-                `tfxfer.data.Examples`; an array of images, with `labels`; or a `tf.data.Dataset` of
-                images and labels, such as that of `keras.utils.image_dataset_from_directory`.
-            labels: labels of the images, where `data` is an array (see `tfxfer.data.from_arrays`).
+                `tfxfer.data.Examples`; an array of images or a list of texts, with `labels`; or a
+                `tf.data.Dataset` of images or texts with labels, such as that of
+                `keras.utils.image_dataset_from_directory`.
+            labels: labels, where `data` is an array or a list (see `tfxfer.data.from_arrays`).
             recipe: "frozen", "partial", "full", or the path of a recipe of your own.
             classes: the name of each label, where `data` is an array or a `tf.data.Dataset`.
             options: options of the recipe, such as epochs=10.
@@ -105,10 +109,11 @@ class Transfer:
         try:
             run = Run(folder / Path(recipe).stem, **self.settings)
             chosen = {"head": self.head} if self.head != "auto" else {}
-            made = describe_call("tfxfer.Transfer", [self._named_backbone()], self.settings)
+            made = describe_call("tfxfer.Transfer", self._named_backbone(), self.settings)
             fitted = describe_call(".fit", ["data"], {"recipe": recipe, **chosen, **options})
             run.call = f"import tfxfer\n\n{made}{fitted}"
-            if "backbone" in inspect.signature(function).parameters:
+            takes_backbone = "backbone" in inspect.signature(function).parameters
+            if takes_backbone and self.backbone is not None:
                 chosen["backbone"] = self.backbone
             function(run, data=given, **chosen, **options)
             self._open(open_run(run.folder), given)
@@ -160,20 +165,24 @@ class Transfer:
         Where answers are no classes, it is a `tfxfer.serving.Answer`.
 
         Args:
-            data: paths of files and folders, or one of them; or an array of images as in `fit`.
+            data: paths of files and folders, or one of them; or an array of images as in `fit`. For
+                texts, strings are the texts themselves; a path is a `pathlib.Path`, also of a .csv
+                table of texts.
             options: see `tfxfer.serving.predict`, such as top_k=3, sets=0.9 or unknown=True.
         """
         options = {"trust": self._trusts(), **options}
+        kind = self.run.kind()
+        paths = PathLike if kind.CELLS else str | PathLike
         if isinstance(data, str | PathLike):
             data = [data]
-        if isinstance(data, list | tuple) and all(isinstance(one, str | PathLike) for one in data):
+        if isinstance(data, list | tuple) and all(isinstance(one, paths) for one in data):
             return list(serving.predict(self.run.folder, data, **options))
         if np.ndim(data) == 3 and np.shape(data)[-1] in (3, 4):
             raise ValueError(
                 "Expected an array of several images. Received: the shape of one image, "
                 f"{np.shape(data)}. Give image[None]."
             )
-        read, count = as_files(data)
+        read, count = as_files(data, kind)
         contents = {str(i): read(i) for i in range(count)}
         return list(serving.predict_contents(self.run.folder, contents, **options))
 
@@ -246,13 +255,15 @@ class Transfer:
 
     def __repr__(self) -> str:
         state = "not fitted" if self._run is None else f"fitted, in {self._run.folder}"
-        return f"Transfer({self._named_backbone()}, {state})"
+        return f"Transfer({', '.join([*self._named_backbone(), state])})"
 
-    def _named_backbone(self) -> str:
-        """Return the backbone as an argument; of a Keras model only its name."""
-        if isinstance(self.backbone, keras.Model):
-            return self.backbone.name
-        return repr(self.backbone)
+    def _named_backbone(self) -> list[str]:
+        """Return the backbone as an argument, if it was given; of a Keras model only its name."""
+        if self.backbone is None:
+            return []
+        return [
+            self.backbone.name if isinstance(self.backbone, keras.Model) else repr(self.backbone)
+        ]
 
 
 def load(folder: str | PathLike[str], *, trust: bool = False) -> Transfer:
@@ -265,8 +276,10 @@ def load(folder: str | PathLike[str], *, trust: bool = False) -> Transfer:
         RunError: there is no finished run, or its files were changed.
     """
     run = open_run(folder)
+    settings = run.settings()
     # A recipe of a user's own need not have this option.
-    backbone = run.settings().get("backbone", {}).get("value", "a network of its recipe")
+    named = settings.get("backbone", {"value": "a network of its recipe"})
+    backbone = settings.get("chosen_backbone", named)["value"]
     transfer = Transfer(str(backbone), **({"trust": True} if trust else {}))
     transfer._open(run, None)
     transfer._named = transfer.classes

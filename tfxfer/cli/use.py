@@ -65,9 +65,9 @@ def predict(
     check_order(folder, paths, "tfxfer predict RUN photo.jpg")
     if form in ("parquet", "xlsx") and to is None:
         raise click.UsageError(f"--format {form} needs --to FILE.")
-    files: list[str] = list(paths)
+    files: Any = paths
     if Path(folder, "settings.json").is_file():  # a wrong path is told before TensorFlow starts
-        files = room("data").find_files(paths, room("run").Finished(folder).kind())
+        files = room("data").find_unlabelled(paths, room("run").Finished(folder).kind())
     start_tensorflow()
     serving = room("serving")
     serving.check_target(to, paths, folder)

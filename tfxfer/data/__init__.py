@@ -15,6 +15,7 @@ from tfxfer.data.folder import find_examples, find_files, read_folder
 from tfxfer.data.packed import is_packed, unpack_data
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
+from tfxfer.data.unlabelled import Unlabelled, find_unlabelled
 from tfxfer.errors import DataError
 from tfxfer.inputs import Kind
 from tfxfer.tasks import CLASSIFY, Task
@@ -35,11 +36,13 @@ __all__ = [
     "SPLITS",
     "Examples",
     "Found",
+    "Unlabelled",
     "check_source",
     "drop_undecodable",
     "find_examples",
     "find_files",
     "find_source",
+    "find_unlabelled",
     "from_arrays",
     "from_dataset",
     "load",

@@ -1,7 +1,7 @@
 """Make `Examples` from arrays and `tf.data` datasets.
 
 The images become PNG files, in memory or on disk, so that they are decoded in the same way as all
-other images. This module itself does not need TensorFlow.
+other images. Texts become files in UTF-8. This module itself does not need TensorFlow.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tfxfer.data.assemble import assemble
+from tfxfer.data.cells import FEW, look_like_files
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.numbers import (
     brightest_of,
@@ -25,7 +26,10 @@ from tfxfer.data.numbers import (
     labels_of,
     said_of_dim,
 )
+from tfxfer.data.strings import HOLDER, as_content, contents_of, kind_of, strings_in
 from tfxfer.errors import DataError
+from tfxfer.inputs import DEFAULT, Kind
+from tfxfer.inputs import find as find_kind
 from tfxfer.inputs.image.png import COLOUR, png
 from tfxfer.tasks import CLASSIFY, TASKS, Task, find
 from tfxfer.tasks.cells import texts_of
@@ -75,11 +79,12 @@ def from_arrays(
     seed: int = 0,
     task: str = CLASSIFY.NAME,
 ) -> Examples:
-    """Make `Examples` from images and labels in memory.
+    """Make `Examples` from images or texts in memory, and their labels.
 
     Args:
         images: an array of shape [n, h, w] or [n, h, w, 1 to 4]; uint8, or numbers from 0 to 1 or
-            from 0 to 255, which are rounded to 8 bits. If a value is above 1, white is 255.
+            from 0 to 255, which are rounded to 8 bits. If a value is above 1, white is 255. Or n
+            texts, as str or bytes, in a list, an array or a series of a data frame.
         labels: whole numbers of shape [n] or [n, 1], or one-hot rows of shape [n, classes]. For the
             task multilabel 0 or 1, [n, labels]; for regress numbers, [n] or [n, numbers]. In both,
             not-a-number (NaN) stands for what is not known.
@@ -93,7 +98,7 @@ def from_arrays(
 
     Raises:
         ValueError: a shape, dtype or value is not as described above.
-        DataError: see `load`.
+        DataError, ImageError: see `load`.
     """
     found = find_in_arrays(images, labels, classes=classes, task=task_named(task))
     count = len(found.files)
@@ -120,7 +125,7 @@ def from_arrays(
 def find_in_arrays(
     images: Any, labels: Any, *, classes: Sequence[str] | None = None, task: Task = CLASSIFY
 ) -> Found:
-    """List images and labels in memory, which are not checked further and not split.
+    """List examples and labels in memory, which are not checked further and not split.
 
     Args:
         images, labels, classes: as for `from_arrays`.
@@ -130,10 +135,16 @@ def find_in_arrays(
         ValueError: a shape, dtype or value is not as described there.
     """
     labels = as_array(labels)
-    checked, white = checked_images(images)
-    if labels.shape[:1] != checked.shape[:1] or labels.ndim > 2:
+    kind, said = find_kind(DEFAULT), list[str]()
+    if strings_in(images) is not None:
+        kind = HOLDER
+    else:
+        checked, white = checked_images(images)
+        images, said = checked, said_of_dim(float(checked.max()), white)
+    read, count = as_files(images, kind)
+    if labels.shape[:1] != (count,) or labels.ndim > 2:
         raise ValueError(
-            f"Expected {len(checked)} labels, whole numbers or one-hot rows. Received: "
+            f"Expected {count} labels, whole numbers or one-hot rows. Received: "
             f"labels.shape={labels.shape}"
         )
     if task.CLASSES:
@@ -141,24 +152,29 @@ def find_in_arrays(
     else:
         order, names = _columns(labels, classes), texts_of(labels)
     return Found(
-        files=[f"{i:0{len(str(len(checked)))}d}" for i in range(len(checked))],
+        files=[f"{i:0{len(str(count))}d}" for i in range(count)],
         names=names,
-        read=lambda i: png(eight_bits(checked[i], white)),
+        read=read,
         source="arrays",
         classes=order,
-        notes=tuple(said_of_dim(float(checked.max()), white)),
+        notes=tuple(said),
+        kind_name=kind.NAME,
     )
 
 
-def as_files(images: Any) -> tuple[Callable[[int], bytes], int]:
-    """Return a function from the index of an image to a PNG file, and the number of images.
+def as_files(images: Any, kind: Kind) -> tuple[Callable[[int], bytes], int]:
+    """Return a function from the index of an example to a file, and the number of examples.
 
     Args:
         images: as for `from_arrays`.
+        kind: what they must be.
 
     Raises:
-        ValueError: a shape, dtype or value is not as described there.
+        ValueError: a shape, dtype or value is not as described there, or of another kind.
     """
+    if kind.CELLS:
+        contents = contents_of(images)
+        return contents.__getitem__, len(contents)
     checked, white = checked_images(images)
     return lambda i: png(eight_bits(checked[i], white)), len(checked)
 
@@ -197,11 +213,11 @@ def from_dataset(
     seed: int = 0,
     task: str = CLASSIFY.NAME,
 ) -> Examples:
-    """Make `Examples` from `tf.data` datasets of (image, label), batched or not.
+    """Make `Examples` from `tf.data` datasets of (image, label) or (text, label), batched or not.
 
-    Images and labels are as in `from_arrays`, or the images are encoded files as strings. Datasets
-    of `keras.utils.image_dataset_from_directory` fit, with any of its label modes for one label.
-    Each dataset is read once, into a temporary file.
+    Images, texts and labels are as in `from_arrays`, or the images are encoded files as strings.
+    Datasets of `keras.utils.image_dataset_from_directory` and `text_dataset_from_directory` fit,
+    with any of their label modes for one label. Each dataset is read once, into a temporary file.
 
     Args:
         train: the dataset to train on. If it is the only one, its images are split by content,
@@ -228,7 +244,7 @@ def from_dataset(
 def find_in_datasets(
     parts: Mapping[str, Any], *, classes: Sequence[str] | None = None, task: Task = CLASSIFY
 ) -> Found:
-    """List images and labels of datasets, which are not checked further.
+    """List examples and labels of datasets, which are not checked further.
 
     Args:
         parts: the dataset of each part, or None; other Args and Raises are those of `from_dataset`.
@@ -241,16 +257,24 @@ def find_in_datasets(
     _check_class_names(given)
     spool, notes = Spool(), list[str]()
     labels, splits, files = list[Any](), list[str](), list[str]()
+    kind: Kind | None = None
     for part, dataset in given.items():
         before = len(files)
         for i, (data, label) in enumerate(_elements(dataset, part, notes, read)):
-            spool.append(data)
+            kind = kind or kind_of(data)
+            spool.append(as_content(data, f"{i} of {part}") if kind.CELLS else data)
             labels.append(label)
             splits.append(part)
             files.append(f"{part}/{i:06d}")
         if len(files) == before:
             raise ValueError(f"Expected a dataset of images. Received: {part}, which is empty")
     spool.close()
+    if kind is HOLDER and look_like_files([spool.read(i) for i in range(min(FEW, len(files)))]):
+        raise ValueError(
+            "Expected the contents of files. Received: names of files, such as "
+            f"{spool.read(0).decode('utf-8', 'replace')!r}. Read them with Dataset.map, or give a "
+            "folder or a .csv table to tfxfer.data.load."
+        )
     if task.CLASSES:
         order, names = _names(labels, classes)
     else:
@@ -264,6 +288,7 @@ def find_in_datasets(
         splits=splits,
         classes=order,
         notes=tuple(notes),
+        kind_name=kind.NAME if kind else DEFAULT,
     )
 
 

@@ -1,6 +1,7 @@
 """Tables whose cells are the examples themselves, and not names of files."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import NamedTuple
 
 from tfxfer.data.duplicates import shown
@@ -8,6 +9,7 @@ from tfxfer.errors import DataError
 from tfxfer.inputs import KINDS, Kind
 
 BETWEEN = "\n"  # between the cells of one example
+FEW = 20  # cells that show what a column holds
 
 
 class Held(NamedTuple):
@@ -42,3 +44,13 @@ def find_held(header: Sequence[str], source: str) -> Held | None:
             )
         return Held(kind, tuple(name for names in found for name in names))
     return None
+
+
+def look_like_files(cells: Sequence[str | bytes]) -> bool:
+    """Return whether the first cells end like files of some kind of example."""
+    first = [cell for cell in cells[:FEW] if cell]
+    texts = [cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell for cell in first]
+    endings = {PurePath(text.replace("\\", "/")).suffix.lower() for text in texts}
+    return bool(endings) and endings <= frozenset().union(
+        *(kind.ENDINGS for kind in KINDS.values())
+    )

@@ -73,29 +73,39 @@ def find_files(paths: Iterable[str | os.PathLike], kind: Kind) -> list[str]:
         DataError: a path does not exist, or there is no example at all.
     """
     files: list[str] = []
-    for path in (os.fspath(path) for path in paths):
-        if os.path.isdir(path):
-            examples, others, odd = find_examples(Path(path), kind)
-            files += map(str, examples)
-            for text in odd:
-                LOG.warning(text)
-            if others:
-                count = sum(others.values())
-                what = (
-                    f"file that is no {kind.ONE} is"
-                    if count == 1
-                    else f"files that are no {kind.MANY} are"
-                )
-                LOG.warning(f"{path}: {count} {what} ignored")
-        elif os.path.lexists(path):  # a broken link gives an error when it is read
-            files.append(path)
-        else:
-            raise DataError(f"{path} does not exist. Expected {kind.MANY}, or folders of them.")
+    for path in paths:
+        files += files_in(os.fspath(path), kind)
     if not files:
         raise DataError(
             f"there is no {kind.ONE} to predict. Expected {kind.MANY}, or folders of them."
         )
     return files
+
+
+def files_in(path: str, kind: Kind) -> list[str]:
+    """Return the files of examples in a folder, or the file that the path is.
+
+    Files that are ignored are logged.
+
+    Raises:
+        DataError: the path does not exist.
+    """
+    if os.path.isdir(path):
+        examples, others, odd = find_examples(Path(path), kind)
+        for text in odd:
+            LOG.warning(text)
+        if others:
+            count = sum(others.values())
+            what = (
+                f"file that is no {kind.ONE} is"
+                if count == 1
+                else f"files that are no {kind.MANY} are"
+            )
+            LOG.warning(f"{path}: {count} {what} ignored")
+        return list(map(str, examples))
+    if os.path.lexists(path):  # a broken link gives an error when it is read
+        return [path]
+    raise DataError(f"{path} does not exist. Expected {kind.MANY}, or folders of them.")
 
 
 def read_folder(

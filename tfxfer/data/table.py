@@ -13,7 +13,7 @@ from pathlib import Path
 
 from charset_normalizer import from_bytes
 
-from tfxfer.data.cells import Held, find_held
+from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.missing import hint_of_missing
@@ -50,7 +50,6 @@ DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
 SAMPLE = 64 * 1024  # characters that are used to find the delimiter
 LONGEST_SHOWN = 60  # characters of a cell in a message
-FEW = 20  # rows that show what a column holds
 
 
 def read_table(
@@ -196,6 +195,48 @@ def _files(
     return paths, said
 
 
+def read_rows(
+    path: Path, source: str, *, both: bool
+) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """Return (the number of its last line, the cells) for each row that is not empty, and notes.
+
+    Args:
+        both: whether the first row must name both columns, and not only that of the examples.
+
+    Raises:
+        DataError: the file or its text can't be read as a table.
+    """
+    try:
+        text, notes = _text(read_regular(path, MOST_TABLE_BYTES), source)
+    except OSError as error:
+        raise DataError(f"{source} can't be read: {error.strerror or error}.") from error
+    if said_by_excel := SEPARATOR.match(text):
+        delimiter = said_by_excel[1]
+        text = "\n" + text[said_by_excel.end() :]  # so that line numbers stay the same
+    else:
+        delimiter = _delimiter(text, both)
+    return _cells(text, delimiter, source), notes
+
+
+def align_rows(table: Sequence[tuple[int, list[str]]], source: str) -> None:
+    """Remove empty cells at the end of rows, such as after a delimiter that the header lacks.
+
+    Raises:
+        DataError: there is no row below the header, or a row has more or fewer cells.
+    """
+    count = len(table[0][1]) if table else 0
+    for _, cells in table:
+        while len(cells) > count and not cells[-1]:
+            cells.pop()
+    if len(table) < 2:
+        raise DataError(f"{source}: no rows below the header.")
+    if odd := [str(line) for line, cells in table[1:] if len(cells) != count]:
+        raise DataError(
+            f"{source}: {count} columns are named, but these lines have more or fewer: "
+            f"{shown(odd)}."
+        )
+
+
 def _rows(
     path: Path, source: str, task: Task, labels: Sequence[str], *, judging: bool
 ) -> tuple[list[int], list[dict[str, str]], dict[str, str], Held | None, list[str]]:
@@ -208,16 +249,7 @@ def _rows(
     Raises:
         DataError: the file or its text can't be read as a table, or a path or label is empty.
     """
-    try:
-        text, notes = _text(read_regular(path, MOST_TABLE_BYTES), source)
-        if said_by_excel := SEPARATOR.match(text):
-            delimiter = said_by_excel[1]
-            text = "\n" + text[said_by_excel.end() :]  # so that line numbers stay the same
-        else:
-            delimiter = _delimiter(text, both=task.CLASSES and not labels)
-    except OSError as error:
-        raise DataError(f"{source} can't be read: {error.strerror or error}.") from error
-    table = _cells(text, delimiter, source)
+    table, notes = read_rows(path, source, both=task.CLASSES and not labels)
     header = table[0][1] if table else []
     if judging:
         there = {cell.casefold() for cell in header}
@@ -228,16 +260,7 @@ def _rows(
     needed = ("label",) if task.CLASSES and not labels else ()
     needed = needed if held is not None else ("path", *needed)
     columns, said = _columns(header, source, needed, or_label=not labels)
-    for _, cells in table:  # a row may end in a delimiter that the header lacks
-        while len(cells) > len(columns) and not cells[-1]:
-            cells.pop()
-    if len(table) < 2:
-        raise DataError(f"{source}: no rows below the header.")
-    if odd := [str(line) for line, cells in table[1:] if len(cells) != len(columns)]:
-        raise DataError(
-            f"{source}: {len(columns)} columns are named, but these lines have more or fewer: "
-            f"{shown(odd)}."
-        )
+    align_rows(table, source)
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
     lines = [line for line, _ in table[1:]]
     places = columns
@@ -282,9 +305,7 @@ def _look_like_files(
 ) -> bool:
     """Return whether the cells of a column end like files of some kind of example."""
     place = [cell.strip().casefold() for cell in header].index(column)
-    cells = [row[place] for _, row in table[:FEW] if len(row) > place and row[place]]
-    endings = {Path(cell.replace("\\", "/")).suffix.lower() for cell in cells}
-    return bool(cells) and endings <= frozenset().union(*(kind.ENDINGS for kind in KINDS.values()))
+    return look_like_files([row[place] for _, row in table[:FEW] if len(row) > place])
 
 
 def _names_files(header: Sequence[str]) -> bool:
@@ -335,7 +356,20 @@ def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]
     Raises:
         DataError: a quote is not closed, so that the rows after it would become part of the cell.
     """
-    table, begins, unclosed = list[tuple[int, list[str]]](), 1, ""
+    limit = csv.field_size_limit(max(len(text), 1))  # texts may be longer than what Python allows
+    try:
+        return _split_cells(text, delimiter, source)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _split_cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
+    """See `_cells`.
+
+    Where the text breaks the rules for quotes, it is read once more without these rules. Then no
+    cell from there on may hold a line break: it could be the rest of the table.
+    """
+    table, begins, unclosed, broken = list[tuple[int, list[str]]](), 1, "", 1
     for strict in (True, False):
         reader = csv.reader(
             io.StringIO(text, newline=""),
@@ -347,7 +381,8 @@ def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]
         try:
             for line in reader:
                 cells = [cell.strip() for cell in line]
-                if unclosed and any("\n" in cell or "\r" in cell for cell in cells):
+                several = any("\n" in cell or "\r" in cell for cell in cells)
+                if unclosed and several and begins >= broken:
                     break
                 if any(cells):
                     table.append((reader.line_num, cells))
@@ -355,9 +390,9 @@ def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]
             else:
                 return table
         except csv.Error as error:
-            unclosed = unclosed or str(error)
+            unclosed, broken = unclosed or str(error), begins
     raise DataError(
-        f"{source}: the row that begins in line {begins} can't be read: {unclosed}. Is there a "
+        f"{source}: the row that begins in line {broken} can't be read: {unclosed}. Is there a "
         'quote (") too many or too few? Inside a cell, a quote is written twice.'
     )
 
@@ -385,23 +420,24 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
 def _delimiter(text: str, both: bool) -> str:
     """Return the character that separates the cells.
 
-    It is the one that `csv.Sniffer` finds, or another one if only with that one the first row holds
-    the names of both columns.
+    It is the one with which the first row holds the names of the columns, or else the one that
+    `csv.Sniffer` finds: texts hold many commas, and quotes that make it slow.
 
     Args:
-        both: whether there must be a column label, and not only a column path.
+        both: whether there must be a column label, and not only one of examples.
     """
-    try:
-        sniffed = csv.Sniffer().sniff(text[:SAMPLE], DELIMITERS).delimiter
-    except csv.Error:
-        sniffed = ","
-    for delimiter in (sniffed, *DELIMITERS):
+    labels = {_simple(word) for word in CALLED["label"]}
+    for delimiter in DELIMITERS:
         first = next(csv.reader(io.StringIO(text[:SAMPLE], newline=""), delimiter=delimiter), [])
-        names = {_simple(cell) for cell in first}
-        needed = CALLED.values() if both else [CALLED["path"]]
-        if all(names & {_simple(word) for word in called} for called in needed):
+        cells = {cell.strip().casefold() for cell in first}
+        holds = any(kind.CELLS and cells & set(kind.CELLS[-1]) for kind in KINDS.values())
+        named = not both or labels & {_simple(cell) for cell in first}
+        if named and (holds or _names_files(first)):
             return delimiter
-    return sniffed
+    try:
+        return csv.Sniffer().sniff(text[:SAMPLE], DELIMITERS).delimiter
+    except csv.Error:
+        return ","
 
 
 def _simple(name: str) -> str:

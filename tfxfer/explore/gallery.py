@@ -26,7 +26,7 @@ def write_gallery(picks: Sequence[Pick], to: str | os.PathLike[str], kind: Kind)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    contents = [kind.readable(read_regular(one.file), one.file) for one in picks]
+    contents = [content_of(one, kind) for one in picks]
     shown = [
         {
             "file": one_line(one.file),
@@ -43,6 +43,13 @@ def write_gallery(picks: Sequence[Pick], to: str | os.PathLike[str], kind: Kind)
     text = environment.get_template("gallery.html.j2").render(picks=shown)
     with replaced(to) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def content_of(pick: Pick, kind: Kind) -> bytes:
+    """Return the content of an example, from its file or from its cell of a table."""
+    if pick.cell is not None:
+        return pick.cell.encode()
+    return kind.readable(read_regular(pick.file), pick.file)
 
 
 def picture_of(content: bytes, kind: Kind) -> str | None:

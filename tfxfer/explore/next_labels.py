@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfxfer.data.strings import HOLDER
 from tfxfer.errors import ServingError
 from tfxfer.explore.seen import Seen, look_at
 from tfxfer.files import replaced
@@ -28,6 +29,7 @@ class Pick(NamedTuple):
     why: "unlike every class", or what the two answers are, such as "between two classes".
     predicted, second: the answer, and the one that is nearest to it.
     margin: how far the model is from the second answer; see `Unsure`.
+    cell: the example itself, where some examples are rows of tables; None where all are files.
     """
 
     file: str
@@ -37,6 +39,7 @@ class Pick(NamedTuple):
     second: str
     probability_2: float
     margin: float
+    cell: str | None = None
 
 
 def pick_next(
@@ -76,9 +79,18 @@ def pick_next(
             second=unsure.second[i],
             probability_2=float(unsure.probabilities[i, 1]),
             margin=float(unsure.margins[i]),
+            cell=cell_of(seen, i),
         )
         for i in without_repeats(seen, alternate(ranked, strange), count)
     ]
+
+
+def cell_of(seen: Seen, i: int) -> str | None:
+    """Return an example as a cell of a table; None where a table can name its file."""
+    if seen.read is None:
+        return None
+    content = seen.kind.readable(seen.read(i), seen.files[i])
+    return content.decode("utf-8", "surrogateescape")
 
 
 def alternate(ranked: np.ndarray, strange: np.ndarray) -> list[int]:
@@ -113,7 +125,8 @@ def write_picks(
 ) -> None:
     """Write a CSV table with empty columns for the labels, to a file or to standard output.
 
-    Filled in, it is a table for `tfxfer run`.
+    Filled in, it is a table for `tfxfer run`. Examples that come from tables stand in it as they
+    are there, with their place in the column row.
 
     Args:
         label_columns: the names of these columns; see `Task.label_columns`.
@@ -121,10 +134,13 @@ def write_picks(
     Raises:
         OSError: the file can't be written.
     """
-    header = ("path", *map(csv_cell, label_columns), *Pick._fields[1:])
+    in_cells = any(one.cell is not None for one in picks)
+    place = ("row", HOLDER.CELLS[-1][0]) if in_cells else ("path",)
+    header = (*place, *map(csv_cell, label_columns), *Pick._fields[1:-1])
     rows = [
         (
             csv_cell(one.file),
+            *([csv_cell(one.cell or "")] if in_cells else []),
             *[""] * len(label_columns),
             one.why,
             csv_cell(one.predicted),

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tfxfer.data import find_files
+from tfxfer.data import find_unlabelled
 from tfxfer.errors import ImageError, ServingError
 from tfxfer.features import Progress
-from tfxfer.files import read_regular
 from tfxfer.heads.fitted import normalise_taps
 from tfxfer.inputs import Kind
 from tfxfer.safety.names import one_line
@@ -36,6 +35,8 @@ class Seen:
     predictions: float64 [n, C].
     decision: what turns predictions into answers; see `Task.decide`.
     strange: bool [n], whether a file looks unlike every class; None where the run can't tell.
+    read: a function from the index of an example to its content, where some are rows of tables;
+        None where all are files.
     """
 
     kind: Kind
@@ -46,6 +47,7 @@ class Seen:
     predictions: np.ndarray
     decision: Mapping[str, Any]
     strange: np.ndarray | None
+    read: Callable[[int], bytes] | None = None
 
 
 def look_at(
@@ -56,7 +58,7 @@ def look_at(
     trust: bool = False,
     progress: bool = False,
 ) -> Seen:
-    """Run the model of a finished run on files, and on those in folders.
+    """Run the model of a finished run on files, on those in folders, and on rows of tables.
 
     A file that can't be read is named on stderr, and left out.
 
@@ -65,14 +67,15 @@ def look_at(
         DataError: a path does not exist, or there is no file.
         ImageError: no file can be read.
     """
-    files = find_files(paths, kind_of(Path(folder)))
+    found = find_unlabelled(paths, kind_of(Path(folder)))
+    files = found.files
     model = open_model(folder, trust=trust, features=True)
     if "features" not in model.says:
         raise ServingError(
             f"{os.fspath(folder)} has a model that is the mean of several, or an export: there are "
             "no features that belong to a file. Expected the run of a frozen or tuned model."
         )
-    readable_files: list[str] = []
+    readable: list[int] = []
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
     damaged: dict[int, str] = {}
@@ -80,31 +83,30 @@ def look_at(
     with closing(
         Progress(len(files), progress, "look", unit=model.kind.MANY, quick=quick)
     ) as shown:
-        read = answers(
-            model, lambda i: read_regular(files[i]), files, batch_size=batch_size, damaged=damaged
-        )
-        for file, row in zip(files, read, strict=True):
+        answered = answers(model, found.read, files, batch_size=batch_size, damaged=damaged)
+        for i, row in enumerate(answered):
             shown.update(1)
             if isinstance(row, str):
                 bad.append(row)
             else:
-                readable_files.append(file)
+                readable.append(i)
                 rows.append(row)
     say_damage(files, damaged)
     for text in bad:
         print(one_line(text), file=sys.stderr)
-    if not readable_files:
+    if not readable:
         raise ImageError(f"none of the {len(files)} files can be read")
     features = own_output(np.stack([row["features"] for row in rows]), model)
     return Seen(
         kind=model.kind,
-        files=tuple(readable_files),
+        files=tuple(files[i] for i in readable),
         classes=model.classes,
         task=model.task,
         vectors=normalise_taps(features, (features.shape[1],)),
         predictions=np.stack([row["probabilities"] for row in rows]).astype(np.float64),
         decision=model.decision,
         strange=find_strange(rows, model),
+        read=(lambda i: found.read(readable[i])) if found.in_table else None,
     )
 
 

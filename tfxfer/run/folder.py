@@ -141,7 +141,7 @@ class Files:
         def writer(path: str) -> None:
             with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 out = csv.writer(file, lineterminator="\n")
-                out.writerow(header)
+                out.writerow(map(csv_cell, header))
                 for row in rows:
                     out.writerow(
                         [csv_cell(cell) if isinstance(cell, str) else cell for cell in row]

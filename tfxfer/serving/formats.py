@@ -164,7 +164,7 @@ def as_csv(rows: Iterable[Line], file: TextIO) -> None:
     for i, row in enumerate(rows):
         flat = columns(row)
         if not i:
-            writer.writerow(flat)
+            writer.writerow(map(csv_cell, flat))
         writer.writerow(cell(value) for value in flat.values())
     file.flush()
 
@@ -229,7 +229,7 @@ def as_workbook(rows: Iterable[Line], file: BinaryIO) -> None:
         for i, row in enumerate(rows):
             flat = columns(row)
             if not i:
-                sheet.append(list(flat))
+                sheet.append([shown(name) for name in flat])
             sheet.append([shown(value) for value in flat.values()])
     finally:
         book.save(file)

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfxfer.data import find_files
+from tfxfer.data import Unlabelled, find_unlabelled
 from tfxfer.errors import ImageError, ServingError
 from tfxfer.evaluate import members
 from tfxfer.evaluate.doubt import FALSE_ALARMS
 from tfxfer.features import Progress
-from tfxfer.files import read_regular
 from tfxfer.safety.names import one_line
 from tfxfer.serving.answers import answers, list_files, say_damage
 from tfxfer.serving.kind import kind_of
@@ -63,7 +62,7 @@ class Prediction(NamedTuple):
 
 def predict(
     folder: str | os.PathLike,
-    paths: Iterable[str | os.PathLike],
+    paths: Iterable[str | os.PathLike] | Unlabelled,
     *,
     top_k: int = 1,
     sets: float | None = None,
@@ -74,6 +73,8 @@ def predict(
 ) -> Iterator[Prediction | Answer]:
     """Predict files, and those in folders, with a finished run's model or an export of it.
 
+    A model of texts also takes .csv and .tsv tables. Each row is then named TABLE:LINE.
+
     Yields one `Prediction` for each file, in the order given, and sorted within a folder; an
     `Answer` where the model's answers are no classes. In folders, hidden files and files that are
     no examples are skipped.
@@ -81,6 +82,7 @@ def predict(
     An example that is damaged but can be decoded is answered, and named on stderr at the end.
 
     Args:
+        paths: files, folders and tables, or what `tfxfer.data.find_unlabelled` found there.
         top_k: how many classes to name, the most probable one included.
         sets: also give the set of classes that holds the true one with this probability (see
             `tfxfer.tasks.sets`), above 0 and below 1.
@@ -94,12 +96,13 @@ def predict(
         ImageError: files can't be decoded; raised after all others were predicted.
         ValueError: `top_k` is below 1.
     """
-    files = find_files(paths, kind_of(Path(folder)))
+    kind = kind_of(Path(folder))
+    found = paths if isinstance(paths, Unlabelled) else find_unlabelled(paths, kind)
     model = open_for_predictions(folder, top_k=top_k, sets=sets, unknown=unknown, trust=trust)
     return predictions(
         model,
-        files,
-        lambda i: read_regular(files[i]),
+        found.files,
+        found.read,
         batch_size,
         top_k=top_k,
         sets=sets,
