@@ -28,6 +28,8 @@ def without_padding(call: Callable[[tf.Tensor], tf.Tensor], takes: Input) -> Eng
     full = takes.shape[0] // takes.padded
     samples = sample_rows(takes)
     short = can_be_short(call, samples, takes.padded)
+    if short:
+        samples = cut(samples, int(lengths_of(samples, takes.padded).max()), takes.padded)
     size = TOGETHER if same_in_all_places(call, samples) else 1
 
     def run(batch: np.ndarray) -> np.ndarray:
@@ -87,5 +89,7 @@ def can_be_short(call: Callable[[tf.Tensor], tf.Tensor], samples: np.ndarray, pa
 def same_in_all_places(call: Callable[[tf.Tensor], tf.Tensor], samples: np.ndarray) -> bool:
     """Return whether the features of a row have the same bits in every place of a group."""
     first = call(tf.constant(samples)).numpy()
-    moved = (call(tf.constant(np.roll(samples, k, 0))).numpy() for k in range(1, TOGETHER))
-    return all(np.array_equal(np.roll(one, -k, 0), first) for k, one in enumerate(moved, 1))
+    return all(
+        np.array_equal(np.roll(call(tf.constant(np.roll(samples, k, 0))).numpy(), -k, 0), first)
+        for k in range(1, TOGETHER)
+    )
