@@ -253,6 +253,15 @@ def test_a_table_without_rows_is_refused(content, tmp_path):
         find_unlabelled([tmp_path / "notes.csv"], find("text"))
 
 
+@pytest.mark.parametrize("text", ['",' * 20_000, '"a ' * 20_000, "\n'a b" * 13_000, '"' * 60_001])
+def test_a_first_row_of_quotes_takes_no_time(text, tmp_path):
+    (tmp_path / "notes.csv").write_text(text)
+    begin = time.perf_counter()
+    with pytest.raises(DataError, match=r"notes\.csv") as refused:
+        load(tmp_path / "notes.csv")
+    assert time.perf_counter() - begin < 2 and len(str(refused.value)) < 10_000
+
+
 SCRIPT = """
 import resource, sys
 from tfxfer.data import load
