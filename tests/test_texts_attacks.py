@@ -244,6 +244,16 @@ def test_a_split_that_a_terminal_obeys_is_told_escaped(folder, tmp_path):
     assert "tra\\u200bin" in shown and not UNSEEN.search(shown)
 
 
+@pytest.mark.parametrize("column", ["label", "split", "group", "other"])
+def test_only_a_text_may_be_long(column, tmp_path):
+    path = tmp_path / "notes.csv"
+    rows = [f"text {i},{i % 2},{'x' * 200_000}" for i in range(20)]
+    path.write_text("\n".join([f"text,{'class' if column != 'label' else 'id'},{column}", *rows]))
+    with pytest.raises(DataError, match=f"{column} in line 2 has 200,000 char") as refused:
+        load(path)
+    assert len(str(refused.value)) < 1000
+
+
 @pytest.mark.parametrize("content", ["", "text,label", "text,label\n", "\ufefftext;label\r\n\r\n"])
 def test_a_table_without_rows_is_refused(content, tmp_path):
     (tmp_path / "notes.csv").write_text(content)

@@ -50,6 +50,7 @@ DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
 SAMPLE = 64 * 1024  # characters of the first row that are used to find the delimiter
 LONGEST_SHOWN = 60  # characters of a cell in a message
+LONGEST_CELL = 131_072  # characters of a cell that is no example
 
 
 def read_table(
@@ -101,7 +102,7 @@ def read_table(
     splits = groups = None
     if "split" in rows[0]:
         if odd := [
-            f"'{row['split']}' (line {line})"
+            f"'{row['split'][:LONGEST_SHOWN]}' (line {line})"
             for line, row in zip(lines, rows, strict=True)
             if part_in(row["split"]) is None
         ]:
@@ -263,6 +264,7 @@ def _rows(
     align_rows(table, source)
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
     lines = [line for line, _ in table[1:]]
+    _check_lengths(rows, lines, source, () if held is None else held.columns)
     places = columns
     if held is not None:
         for row in rows:
@@ -298,6 +300,26 @@ def _rows(
     unused = _unused([name for name in columns if name not in own], rows)
     spelled = {name: header[places.index(name)].strip() for name in own}
     return lines, rows, spelled, held, [*notes, *said, *unused]
+
+
+def _check_lengths(
+    rows: Sequence[dict[str, str]], lines: Sequence[int], source: str, held: Sequence[str]
+) -> None:
+    """Check that only cells that are examples are long.
+
+    Args:
+        held: names of the columns that hold examples.
+
+    Raises:
+        DataError: another cell is too long.
+    """
+    for line, row in zip(lines, rows, strict=True):
+        for name, cell in row.items():
+            if len(cell) > LONGEST_CELL and name not in held:
+                raise DataError(
+                    f"{source}: the cell of the column {name[:LONGEST_SHOWN]} in line {line} has "
+                    f"{len(cell):,} characters; expected at most {LONGEST_CELL:,}."
+                )
 
 
 def _look_like_files(
