@@ -1,5 +1,6 @@
 """Texts, names and networks from strangers: nothing is run, read, shown or waited for."""
 
+import contextlib
 import csv
 import io
 import json
@@ -270,6 +271,17 @@ def test_a_first_row_of_quotes_takes_no_time(text, tmp_path):
     with pytest.raises(DataError, match=r"notes\.csv") as refused:
         load(tmp_path / "notes.csv")
     assert time.perf_counter() - begin < 2 and len(str(refused.value)) < 10_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["classify", "regress"])
+def test_many_copies_of_one_text_take_no_time(task, tmp_path):
+    rows = [f"{'same' if task == 'classify' else i},{i % 2}" for i in range(100_000)]
+    (tmp_path / "notes.csv").write_text("\n".join(["text,label", *rows, "other,0", "another,1"]))
+    begin = time.perf_counter()
+    with contextlib.suppress(DataError):
+        load(tmp_path / "notes.csv", task=task)
+    assert time.perf_counter() - begin < 60
 
 
 SCRIPT = """
