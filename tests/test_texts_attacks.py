@@ -1,5 +1,6 @@
 """Texts, names and networks from strangers: nothing is run, read, shown or waited for."""
 
+import contextlib
 import csv
 import io
 import json
@@ -244,6 +245,16 @@ def test_a_split_that_a_terminal_obeys_is_told_escaped(folder, tmp_path):
     assert "tra\\u200bin" in shown and not UNSEEN.search(shown)
 
 
+@pytest.mark.parametrize("column", ["label", "split", "group", "other"])
+def test_only_a_text_may_be_long(column, tmp_path):
+    path = tmp_path / "notes.csv"
+    rows = [f"text {i},{i % 2},{'x' * 200_000}" for i in range(20)]
+    path.write_text("\n".join([f"text,{'class' if column != 'label' else 'id'},{column}", *rows]))
+    with pytest.raises(DataError, match=f"{column} in line 2 has 200,000 char") as refused:
+        load(path)
+    assert len(str(refused.value)) < 1000
+
+
 @pytest.mark.parametrize("content", ["", "text,label", "text,label\n", "\ufefftext;label\r\n\r\n"])
 def test_a_table_without_rows_is_refused(content, tmp_path):
     (tmp_path / "notes.csv").write_text(content)
@@ -251,6 +262,26 @@ def test_a_table_without_rows_is_refused(content, tmp_path):
         load(tmp_path / "notes.csv")
     with pytest.raises(DataError, match=r"notes\.csv"):
         find_unlabelled([tmp_path / "notes.csv"], find("text"))
+
+
+@pytest.mark.parametrize("text", ['",' * 20_000, '"a ' * 20_000, "\n'a b" * 13_000, '"' * 60_001])
+def test_a_first_row_of_quotes_takes_no_time(text, tmp_path):
+    (tmp_path / "notes.csv").write_text(text)
+    begin = time.perf_counter()
+    with pytest.raises(DataError, match=r"notes\.csv") as refused:
+        load(tmp_path / "notes.csv")
+    assert time.perf_counter() - begin < 2 and len(str(refused.value)) < 10_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", ["classify", "regress"])
+def test_many_copies_of_one_text_take_no_time(task, tmp_path):
+    rows = [f"{'same' if task == 'classify' else i},{i % 2}" for i in range(100_000)]
+    (tmp_path / "notes.csv").write_text("\n".join(["text,label", *rows, "other,0", "another,1"]))
+    begin = time.perf_counter()
+    with contextlib.suppress(DataError):
+        load(tmp_path / "notes.csv", task=task)
+    assert time.perf_counter() - begin < 60
 
 
 SCRIPT = """

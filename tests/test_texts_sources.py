@@ -332,7 +332,7 @@ def test_a_quote_inside_a_word_is_read_after_cells_of_several_lines(tmp_path):
     assert len(examples) == 22 and b"so called" in {examples.read(i) for i in range(22)}
 
 
-def test_texts_with_many_quotes_and_commas_are_read_at_once(tmp_path):
+def test_texts_with_many_commas_are_separated_by_what_separates_their_names(tmp_path):
     path = tmp_path / "mails.csv"
     odd = ["it's, " * 3000 + str(i) for i in range(12)]
     path.write_text("\n".join(["text;label", *(f"{text};{i % 2}" for i, text in enumerate(odd))]))

@@ -14,8 +14,9 @@ position of the name of the group, so that they stay together.
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import TypeVar
 
 from tfxfer.errors import DataError
 
@@ -24,6 +25,7 @@ SHARE = 0.15  # the share of test, and that of validation
 # Characters of a class name in a message. A quote too many in a table can make half the file one
 # name.
 LONGEST_NAME = 60
+Value = TypeVar("Value", str, int)
 
 
 def split(
@@ -49,8 +51,7 @@ def split(
     """
     by_class: dict[str, list[list[int]]] = defaultdict(list)
     for unit in units_of(digests, groups):
-        held = sorted(names[i] for i in unit)
-        by_class[max(held, key=held.count)].append(unit)
+        by_class[_most_frequent(sorted(names[i] for i in unit))].append(unit)
     result = ["train"] * len(names)
     for name, units in sorted(by_class.items()):
         if len(units) == 1:
@@ -91,10 +92,9 @@ def split_strata(
             f"{source} has {len(units)} different examples or groups, too few to be split into "
             f"train, validation and test. Expected at least {SMALLEST}, better 100."
         )
-    held = [sorted(strata[i] for i in unit) for unit in units]
-    own = [max(numbers, key=numbers.count) for numbers in held]
-    most = max(own, key=own.count)
-    kept = {number for number in own if own.count(number) >= SMALLEST}
+    own = [_most_frequent(sorted(strata[i] for i in unit)) for unit in units]
+    most = _most_frequent(own)
+    kept = {number for number, count in Counter(own).items() if count >= SMALLEST}
     names = [""] * len(strata)
     for unit, number in zip(units, own, strict=True):
         for i in unit:
@@ -102,6 +102,12 @@ def split_strata(
     if not kept:
         names = [""] * len(strata)
     return split(names, digests, groups, seed=seed, source=source)
+
+
+def _most_frequent(values: Sequence[Value]) -> Value:
+    """Return the value that is there most often; of several, the one that comes first."""
+    counts = Counter(values)
+    return max(counts, key=lambda value: counts[value])
 
 
 def _share_out(units: list[list[int]], result: list[str]) -> None:

@@ -72,7 +72,7 @@ def read_cells(path: Path, source: str, kind: Kind) -> list[tuple[int, str]]:
     header = table[0][1] if table else []
     held = find_held(header, source)
     if held is None or held.kind is not kind:
-        found = ", ".join(cell[:LONGEST_SHOWN] for cell in header) or "nothing"
+        found = shown([cell[:LONGEST_SHOWN] for cell in header], 50) or "nothing"
         raise DataError(
             f"{source}: no column holds a {kind.NAME}. Expected a first row with one of the names "
             f"{shown(kind.CELLS[-1], 20)}. Found: {found}."
