@@ -74,7 +74,7 @@ NETWORK = "minilm"
 PLAIN = "tf_idf"
 CELLS: Sequence[Sequence[str]] = (
     ("subject", "title", "headline"),
-    ("text", "body", "message", "content", "review", "sentence", "comment", "tweet", "document"),
+    tuple("text body message content review sentence comment tweet document description".split()),
 )
 ENDINGS: Set[str] = frozenset({".txt"})
 UNREAD: Set[str] = frozenset({".doc", ".docx", ".odt", ".pdf", ".rtf"})
