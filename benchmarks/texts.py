@@ -5,8 +5,8 @@
 Each table has the columns text (or subject and body), label and split, with train and test; without
 --data, a small table of made sentences is used, which tells of speed only.
 
-speed      texts per second of extraction (reading, tokenizer, encoder, cache) as a share of those of
-           the encoder alone on rows that are in memory, by turns in one run
+speed      texts per second of extraction (reading, tokenizer, encoder, cache) as a share of those
+           of the encoder alone on rows that are in memory, by turns in one run; both start anew
 accuracy   a run of `frozen` with minilm, and logistic regression on words and letters (tf-idf),
            on test; the paired difference with its standard error
 few        the same with 8 training texts a class, on all test texts, for several random draws
@@ -64,16 +64,13 @@ def measure_speed(examples: Examples, network: tfxfer.Backbone) -> float:
     some = examples.take(np.arange(min(SPEED, len(examples))))
     rows = network.takes.decode_many(tf.constant([some.read(i) for i in range(len(some))])).numpy()
     prefix = network.prefix(len(network.stages))
-    engine = tensorflow_engine(prefix)
-    engine(rows[:16])
     ratios, speeds = [], []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        engine(rows)
+        tensorflow_engine(prefix)(rows)
         alone = time.perf_counter() - start
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            # The encoder that is warm already: starting it is measured by the time of a run.
             extract = Extractor(Cache(folder))
             extract(some, prefix, progress=False)
             whole = time.perf_counter() - start
