@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from tfxfer import savedmodel
 from tfxfer.backbone import Prefix
@@ -158,21 +159,18 @@ ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {
 
 
 def without_weights(graph: GraphDef) -> tuple[GraphDef, dict[str, tf.Tensor]]:
-    """Return a graph with placeholders for its large constants, and these by their names.
+    """Return a graph that lacks its large constants, and these by their names.
 
     TensorFlow's optimizer takes seconds for the 90 MB of a network for texts. There is nothing to
     fold in them, as there is in convolutions.
     """
-    result, held = GraphDef(), {}
-    result.CopyFrom(graph)
-    for node in result.node:
-        value = node.attr["value"].tensor
-        if node.op == "Const" and value.dtype == tf.float32 and value.ByteSize() > LARGE:
-            array = tf.make_ndarray(value)
-            held[node.name] = tf.constant(array)
-            node.op = "Placeholder"
-            del node.attr["value"]
-            node.attr["shape"].shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
+    result, held = GraphDef(versions=graph.versions, library=graph.library), {}
+    for node in graph.node:
+        value = node.attr["value"].tensor if node.op == "Const" else TensorProto()
+        if value.dtype == tf.float32 and value.ByteSize() > LARGE:
+            held[f"{node.name}:0"] = tf.constant(tf.make_ndarray(value))
+        else:
+            result.node.append(node)
     return result, held
 
 
