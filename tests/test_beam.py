@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import texts
 from loaded import python
 
 from tfxfer import beam, data
@@ -95,6 +96,19 @@ def test_two_processes_fill_a_cache_that_frozen_reads(
         "--out",
         tmp_path / "run",
     )
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir()) == before
+
+
+@pytest.mark.long
+def test_texts_are_computed_with_their_tokenizer(tmp_path):
+    folder = texts.save_network(tmp_path / "network")
+    table = texts.write_table(tmp_path / "notes.csv", count=40)
+    words = ("--data", table, "--backbone", folder)
+    done = tfxfer("extract", *words, "--to", tmp_path / "beam")
+    assert done.returncode == 0 and "40 of 40 texts computed." in done.stdout, done.stderr
+    before = sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir())
+    ran = tfxfer("run", "frozen", *words, "--cache", tmp_path / "beam", "--out", tmp_path / "run")
     assert ran.returncode == 0, ran.stderr
     assert sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir()) == before
 

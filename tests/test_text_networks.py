@@ -20,6 +20,7 @@ from tfxfer.cli import main
 from tfxfer.errors import DeniedOperationError, SavedModelError
 from tfxfer.features.engines import tensorflow_engine
 from tfxfer.features.padding import STEP, lengths_of
+from tfxfer.savedmodel.open import variables_of
 
 SENTENCES = ["A rose is a rose.", "", "my bread, good", "nothing known", "the", "soil " * 30]
 
@@ -106,21 +107,6 @@ def test_gradients_are_those_of_the_savedmodel(network):
 
     assert len(sizes(found)) >= 1
     np.testing.assert_allclose(sizes(found), sizes(expected), rtol=1e-3, atol=1e-6)
-
-
-def variables_of(loaded) -> list[tf.Variable]:
-    found, todo = [], [loaded]
-    seen = set()
-    while todo:
-        one = todo.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if isinstance(one, tf.Variable):
-            found.append(one)
-        elif hasattr(one, "_trackable_children"):
-            todo += one._trackable_children().values()
-    return found
 
 
 def test_its_last_stages_train_and_the_others_do_not(network):

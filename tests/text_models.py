@@ -29,6 +29,15 @@ def write_vocabulary(folder: Path, words: list[str]) -> str:
     return str(path)
 
 
+def table_of(vocabulary: str) -> tf.lookup.StaticVocabularyTable:
+    """A table from the words in the lines of a file to their numbers."""
+    lines = tf.lookup.TextFileIndex
+    initializer = tf.lookup.TextFileInitializer(
+        vocabulary, tf.string, lines.WHOLE_LINE, tf.int64, lines.LINE_NUMBER
+    )
+    return tf.lookup.StaticVocabularyTable(initializer, num_oov_buckets=1)
+
+
 class Nnlm(tf.Module):
     """The mean of the vectors of a text's words, times the root of their number."""
 
@@ -36,16 +45,7 @@ class Nnlm(tf.Module):
         super().__init__()
         rng = np.random.default_rng(seed)
         self.embeddings = [random(rng, len(WORDS) + 1, WIDTH)]
-        self.table = tf.lookup.StaticVocabularyTable(
-            tf.lookup.TextFileInitializer(
-                vocabulary,
-                tf.string,
-                tf.lookup.TextFileIndex.WHOLE_LINE,
-                tf.int64,
-                tf.lookup.TextFileIndex.LINE_NUMBER,
-            ),
-            num_oov_buckets=1,
-        )
+        self.table = table_of(vocabulary)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def __call__(self, sentences):
@@ -93,19 +93,9 @@ class Preprocessor(tf.Module):
 
         super().__init__()
         self.text, self.length = text, length
-        table = tf.lookup.StaticVocabularyTable(
-            tf.lookup.TextFileInitializer(
-                vocabulary,
-                tf.string,
-                tf.lookup.TextFileIndex.WHOLE_LINE,
-                tf.int64,
-                tf.lookup.TextFileIndex.LINE_NUMBER,
-            ),
-            num_oov_buckets=1,
-        )
-        self.table = table
+        self.table = table_of(vocabulary)
         self.tokenizer = text.BertTokenizer(
-            table, lower_case=True, token_out_type=tf.int32, preserve_unused_token=True
+            self.table, lower_case=True, token_out_type=tf.int32, preserve_unused_token=True
         )
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])

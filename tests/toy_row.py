@@ -17,6 +17,7 @@ CLASSIFIER = "A row classifier"
 TAG = "tabular-classification"
 FILE = "row.json"
 VALUES = "raw numbers"
+SIMILAR = 0.9
 TWINS = "two rows of one person"
 ELSEWHERE = "another place or day"
 WIDTH = 8

@@ -25,6 +25,7 @@ class Kind(Protocol):
         TAG: the task of such a model, by its name on Hugging Face.
         FILE: name of a file that stands for any such example in a command.
         VALUES: what `plain` decodes, in words.
+        SIMILAR: the similarity of features from which two examples may be the same.
         TWINS: two examples that belong together, so that one must not test what the other taught.
         ELSEWHERE: where examples may come from that differ from those of training.
         ENDINGS: endings of files that are such examples, in lower case and with the point.
@@ -53,6 +54,7 @@ class Kind(Protocol):
     TAG: str
     FILE: str
     VALUES: str
+    SIMILAR: float
     TWINS: str
     ELSEWHERE: str
     ENDINGS: Set[str]

@@ -46,10 +46,6 @@ AFTER = {
 MISTAKES = 20
 MOST_NUMBERS = 4  # numbers that have a picture each
 CLASSES = 12  # lines of the table of classes that are shown at once; the others are folded away
-# Similarity from which two examples may be the same. Measured with efficientnet-lite0 on photos of
-# ants and bees: different photos reached 0.69 at most, and of copies that were cropped to 90 % of
-# each side 99 in 100 had 0.76 or more.
-SIMILAR = 0.75
 MATRIX = 1000  # classes above which a confusion matrix shows nothing, and takes gigabytes
 # The review of a run that has none, since an earlier version made it.
 NOTHING: dict[str, Any] = {
@@ -300,8 +296,8 @@ def draw_page(folder: Path, tried: Tried) -> str:
         rows=worst_first((figures or {}).get("classes") or {}),
         open_rows=CLASSES,
         telling=[row for row in review["occlusion"] if row["most"] >= TELLING],
-        similar=[row for row in review["duplicates"] if row["similarity"] >= SIMILAR],
-        threshold=SIMILAR,
+        similar=[row for row in review["duplicates"] if row["similarity"] >= kind.SIMILAR],
+        threshold=kind.SIMILAR,
     )
     return printable(text)  # names may hold invisible characters
 

@@ -36,6 +36,7 @@ __all__ = [
     "ONE",
     "OTHERS",
     "PLAIN",
+    "SIMILAR",
     "TAG",
     "TWINS",
     "UNREAD",
@@ -71,6 +72,9 @@ CLASSIFIER = "An image classifier"
 TAG = "image-classification"
 FILE = "photo.jpg"
 VALUES = "raw pixels"
+# Measured with efficientnet-lite0 on photos of ants and bees: different photos reached 0.69 at
+# most, and of copies that were cropped to 90 % of each side 99 in 100 had 0.76 or more.
+SIMILAR = 0.75
 TWINS = "two frames of one video"
 ELSEWHERE = "another camera, place or day"
 NETWORK = "efficientnet-lite0"
