@@ -14,6 +14,7 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+import text_models
 from click.testing import CliRunner
 from loaded import python
 from safetensors.numpy import save_file
@@ -165,6 +166,42 @@ def transformers_preset(tmp_path_factory) -> str:
         folder / "model.safetensors",
     )
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def text_preset(tmp_path_factory) -> str:
+    """A small BERT with random weights and a vocabulary of its own, saved by KerasHub."""
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=len(text_models.PIECES) + 1,
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=128,
+    )
+    pieces = [*text_models.PIECES, "[MASK]"]
+    tokenizer = keras_hub.models.BertTokenizer(pieces, lowercase=True)
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(tokenizer)
+    folder = tmp_path_factory.mktemp("preset") / "bert"
+    task = keras_hub.models.BertTextClassifier(backbone, 2, preprocessor=preprocessor)
+    task.save_to_preset(str(folder))
+    return str(folder)
+
+
+def test_texts_go_through_the_tokenizer_of_their_preset(text_preset):
+    sentences = ["A rose is a rose.", "my bread, good", "nothing known", "soil " * 200]
+    task = keras_hub.models.TextClassifier.from_preset(text_preset, num_classes=2)
+    task.preprocessor.sequence_length = 128
+    pieces = task.preprocessor(sentences)
+    output = np.asarray(task.backbone(pieces)["sequence_output"])
+    there = np.asarray(pieces["padding_mask"], np.float32)[..., None]
+    layer = tfxfer.Backbone(text_preset)
+    rows = layer.takes.decode_many(tf.constant(sentences))
+    expected = (output * there).sum(1) / there.sum(1)
+    np.testing.assert_allclose(layer(rows), expected, atol=1e-5)
+    assert layer.takes.length == 128 and layer.takes.parts == 2 and not layer.why_frozen
+    assert layer.stages[0].name == "words" and len(layer.stages) > 2
 
 
 def classifier(folder: str) -> keras_hub.models.ImageClassifier:

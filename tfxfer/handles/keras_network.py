@@ -22,14 +22,16 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class KerasNetwork:
-    """A Keras model, and how images must be prepared for it.
+    """A Keras model, and how examples must be prepared for it.
 
     Args:
         preprocess: what is applied to its inputs, in TensorFlow operations. It expects pixels in
-            [0, 255].
+            [0, 255], or strings.
         size: height and width of the images to use; None if the model itself has a fixed size.
+        takes: the kind of example.
     """
 
     model: keras.Model
     preprocess: Callable
     size: tuple[int, int] | None = None
+    takes: str = "image"

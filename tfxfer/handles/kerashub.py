@@ -1,9 +1,12 @@
-"""Image networks that KerasHub can load: presets by name, from Hugging Face, Kaggle or a folder.
+"""Networks that KerasHub can load: presets by name, from Hugging Face, Kaggle or a folder.
+
+They take images, or texts if their tokenizer cuts words into pieces, as that of BERT does.
 
 KerasHub reads its own format, and on Hugging Face also those of Transformers and timm.
 """
 
 import difflib
+import importlib
 import json
 import os
 from pathlib import Path
@@ -17,11 +20,14 @@ from keras_hub.layers import ImageConverter
 # KerasHub has no public functions for one file and for the class of a preset.
 from keras_hub.src.utils.preset_utils import get_file, get_preset_loader
 
-from tfxfer.errors import HandleError, TfxferError
+from tfxfer.errors import HandleError, MissingExtraError, TfxferError
 from tfxfer.handles.keras_network import Check, KerasNetwork
 
 CONFIG = "config.json"
 CONVERTER = "image_converter.json"
+# These name the classes of what turns texts into numbers.
+TOKENIZER = ("tokenizer.json", "preprocessor.json")
+LENGTH = 128  # pieces of a text that are read
 # Files with weights, each with the list of its parts where it is cut into several files.
 WEIGHTS = {
     "model.weights.h5": "model.weights.json",
@@ -70,13 +76,21 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
         raise HandleError(unknown(preset))
     for kind in kinds:
         check_kind(kind, handle)
+    texts = any(takes_texts(kind) for kind in kinds)
     # What the network is for is known from a small file, before its weights are downloaded.
     for name in (CONFIG, CONVERTER):
         fetch(preset, name, handle, check)
     try:
         if not kinds:
-            check_kind(get_preset_loader(preset).check_backbone_class(), handle)
+            kind = get_preset_loader(preset).check_backbone_class()
+            check_kind(kind, handle)
+            texts = takes_texts(kind)
         held = sum(path.stat().st_size for path in fetch_weights(preset, handle, check))
+        if texts:
+            for name in TOKENIZER:
+                fetch(preset, name, handle, check)
+            with check.bounded(WIDENED * held):
+                return network_of_texts(preset, handle)
         prepared = prepared_as(preset, handle, check)
         options: dict[str, Any] = {} if size is None else {"image_shape": (*size, 3)}
         with check.bounded(WIDENED * held):
@@ -95,16 +109,41 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
     )
 
 
+def network_of_texts(preset: str, handle: str) -> KerasNetwork:
+    """Return a backbone for texts, and the layer that makes its inputs of strings.
+
+    Raises:
+        MissingExtraError: TensorFlow Text is not installed.
+    """
+    try:
+        importlib.import_module("tensorflow_text")
+    except (ImportError, OSError) as error:
+        raise MissingExtraError(handle, "text") from error
+    prepare = models.TextClassifierPreprocessor.from_preset(preset, sequence_length=LENGTH)
+    model = models.Backbone.from_preset(preset, dtype="float32")
+    return KerasNetwork(model=model, preprocess=prepare, takes="text")
+
+
+def takes_texts(kind: Any) -> bool:
+    """Return whether a backbone is for texts: KerasHub has a classifier of texts that uses it."""
+    tasks = subclasses(models.TextClassifier)
+    return any(getattr(one, "backbone_cls", None) is kind for one in tasks)
+
+
 def unknown(preset: str) -> str:
     """Return what to say about a name that KerasHub does not know."""
     near = difflib.get_close_matches(preset.lower(), names(), n=3, cutoff=0.4)
     nearest = f" The nearest names: {', '.join(near)}." if near else ""
-    return f"KerasHub has no preset {preset!r} for images, and there is no such folder.{nearest}"
+    return (
+        f"KerasHub has no preset {preset!r} for images or texts, and there is no such folder."
+        f"{nearest}"
+    )
 
 
 def names() -> list[str]:
-    """Return the names of KerasHub's own presets that are backbones for images."""
-    kinds = {one.backbone_cls for one in subclasses(models.ImageClassifier)}
+    """Return the names of KerasHub's own presets that are backbones for images or texts."""
+    tasks = subclasses(models.ImageClassifier) | subclasses(models.TextClassifier)
+    kinds = {one.backbone_cls for one in tasks}
     kinds |= {getattr(models, name) for name in FEATURES}
     return sorted(name for kind in kinds - {None} for name in kind.presets)
 
@@ -168,13 +207,15 @@ def fetch(preset: str, name: str, handle: str, check: Check) -> Path | None:
 
 
 def check_kind(kind: Any, handle: str) -> None:
-    """Refuse the backbone of a network that is not for images, before its weights are downloaded.
+    """Refuse the backbone of a network for something else, before its weights are downloaded.
 
     Raises:
         HandleError: says what it is for.
     """
     tasks = [one for one in subclasses(models.Task) if getattr(one, "backbone_cls", None) is kind]
     if kind.__name__ in FEATURES or any(issubclass(one, models.ImageClassifier) for one in tasks):
+        return
+    if takes_texts(kind):
         return
     for_what = [
         one.__name__
@@ -183,8 +224,8 @@ def check_kind(kind: Any, handle: str) -> None:
     ]
     what = f", a network for {' and '.join(sorted(for_what))}" if for_what else ""
     raise HandleError(
-        f"{handle} is a {kind.__name__}{what}. Expected a network for images, such as the "
-        "backbones of KerasHub's image classifiers."
+        f"{handle} is a {kind.__name__}{what}. Expected a network for images or texts, such as the "
+        "backbones of KerasHub's classifiers."
     )
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 # Private: the only way to ask which function computes a custom gradient.
 from tensorflow.python.framework import ops
 
-from tfxfer.savedmodel.graph import Pretrained, PureGraph, function
+from tfxfer.savedmodel.graph import SAMPLES, Pretrained, PureGraph, function, run_tokenizer
 from tfxfer.savedmodel.pure import Weights
 
 # A custom gradient that saves memory, and is the derivative of the operations that it replaces. To
@@ -64,30 +64,36 @@ def same_gradient(
     """Whether a pure graph has the same gradients as the loaded object, on one random batch.
 
     The gradients are those with respect to the weights and to the pixels. They may differ by
-    `bound`, relative to the largest absolute value of all gradients.
+    `bound`, relative to the largest absolute value of all gradients. Of a network for texts, they
+    are those with respect to the weights, on a few texts.
     """
     rng = np.random.default_rng(0)
-    x = tf.constant(rng.random((2, *spec.shape[1:]), dtype=np.float32))
+    if pretrained.tokenizer is None:
+        given = x = tf.constant(rng.random((2, *spec.shape[1:]), dtype=np.float32))
+        differentiated = [x]
+    else:
+        given = tf.constant(SAMPLES)
+        x, differentiated = run_tokenizer(pretrained.tokenizer, given), []
     direction = tf.constant(rng.standard_normal(pretrained.features), tf.float32)
     variables = {number: weights.variables[handle] for handle, number in weights.numbers.items()}
     put_back(variables, weights)
     numbers = [i for i in graph.weights if pretrained.weights[i].trainable and i in variables]
     with tf.GradientTape() as tape:
-        tape.watch(x)
-        loss = tf.reduce_sum(concrete(x) * direction)
+        tape.watch(differentiated)
+        loss = tf.reduce_sum(concrete(given) * direction)
     expected = tape.gradient(
-        loss, [x, *(variables[i] for i in numbers)], unconnected_gradients="zero"
+        loss, [*differentiated, *(variables[i] for i in numbers)], unconnected_gradients="zero"
     )
     put_back(variables, weights)  # they may be those of a user's own model
     values = {i: tf.constant(pretrained.weights[i].value) for i in graph.weights}
     pure = function(graph, pretrained.weights, pretrained.input_shape)
     with tf.GradientTape() as tape:
-        tape.watch([x, *(values[i] for i in numbers)])
+        tape.watch([*differentiated, *(values[i] for i in numbers)])
         loss = tf.reduce_sum(pure(x, *values.values())[0] * direction)
     gradients = tape.gradient(
-        loss, [x, *(values[i] for i in numbers)], unconnected_gradients="zero"
+        loss, [*differentiated, *(values[i] for i in numbers)], unconnected_gradients="zero"
     )
-    largest = max(float(tf.reduce_max(tf.abs(g))) for g in expected)
+    largest = max(float(tf.reduce_max(tf.abs(tf.convert_to_tensor(g)))) for g in expected)
     worst = max(
         float(tf.reduce_max(tf.abs(tf.convert_to_tensor(a) - tf.convert_to_tensor(b))))
         for a, b in zip(expected, gradients, strict=True)

@@ -249,14 +249,8 @@ def known_shapes(
     found = shapes_of(pure, shape, tensors)
     if tokenizer is None or None not in found:
         return found
-    graph = tf.Graph()
-    with graph.as_default():
-        (rows,) = tf.graph_util.import_graph_def(
-            tokenizer.graph,
-            input_map={"texts": tf.constant(SAMPLES)},
-            return_elements=["rows:0"],
-            name="tokenizer",
-        )
+
+    def measure(rows: tf.Tensor) -> list[tf.Tensor]:
         feed = {f"weight_{i}": tf.constant(weights[i].value) for i in pure.weights}
         elements = tf.graph_util.import_graph_def(
             pure.graph,
@@ -264,13 +258,26 @@ def known_shapes(
             return_elements=tensors,
             name="",
         )
-        with tf.compat.v1.Session(graph=graph) as session:
-            values = session.run([tf.shape(element) for element in elements])
+        return [tf.shape(element) for element in elements]
+
+    rows = run_tokenizer(tokenizer, tf.constant(SAMPLES))
+    values = tf.compat.v1.wrap_function(measure, [tf.TensorSpec(rows.shape, tf.float32)])(rows)
     measured = [tuple(int(side) for side in value) for value in values]
     return [
         one if one is not None else (own[1:] if len(own) > 1 and own[0] == len(SAMPLES) else None)
         for one, own in zip(found, measured, strict=True)
     ]
+
+
+def run_tokenizer(tokenizer: Tokenizer, texts: tf.Tensor) -> tf.Tensor:
+    """Return the rows of texts, float32 [B, parts * length]."""
+
+    def rows(texts: tf.Tensor) -> tf.Tensor:
+        return tf.graph_util.import_graph_def(
+            tokenizer.graph, input_map={"texts": texts}, return_elements=["rows:0"], name=""
+        )[0]
+
+    return tf.compat.v1.wrap_function(rows, [tf.TensorSpec([None], tf.string)])(texts)
 
 
 def rows_of(x: tf.Tensor, count: int) -> tf.Tensor | None:

@@ -18,6 +18,7 @@ from tfxfer.errors import SavedModelError
 from tfxfer.files import open_regular
 from tfxfer.handles import checksum
 from tfxfer.handles.keras_network import Check
+from tfxfer.savedmodel import pair
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.keras_file import check_file, load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
@@ -108,7 +109,11 @@ def open_network(
         return Network(pretrained=pretrained, name=opened.name)
     check = Check(functools.partial(check_file, trust=trust), bounded_variables)
     if (network := handles.load_keras(handle, size, check)) is not None:
-        opened = open_model(network.model, preprocess=preprocess or network.preprocess)
+        if network.takes == "text":
+            first = pair.layer_as_preprocessor(network.preprocess)
+            opened = pair.join(first, open_model(network.model))
+        else:
+            opened = open_model(network.model, preprocess=preprocess or network.preprocess)
         options["image_size"] = size or network.size
         pretrained = trace(opened, **options)
         warn_of_untrained(pretrained, str(handle))

@@ -28,7 +28,7 @@ class Opened:
         losses: its regularization losses.
         owner: what must live as long as it is called.
         names: better names of variables than their own, by the identity of their handles.
-        preferred: the output that is used where it has several and none is chosen.
+        preferred: the output that is used where it has a dict of several, and none is chosen.
     """
 
     name: str

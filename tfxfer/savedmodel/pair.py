@@ -1,5 +1,8 @@
 """Join a preprocessor of texts and an encoder of its numbers into one network.
 
+KerasHub has both as layers, with other names in the dict: `token_ids`, `padding_mask` and
+`segment_ids`.
+
 TensorFlow Hub keeps BERT and its relatives in two SavedModels. The preprocessor turns strings into
 a dict of `input_word_ids`, `input_mask` and `input_type_ids`, int32 [B, L] each. The encoder turns
 these into a dict with `sequence_output`, [B, L, H], `pooled_output`, [B, H], and
@@ -7,7 +10,7 @@ these into a dict with `sequence_output`, [B, L, H], `pooled_output`, [B, H], an
 (https://www.tensorflow.org/hub/common_saved_model_apis/text)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +20,7 @@ from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel.open import Opened
 
 ORDER = ("input_word_ids", "input_mask", "input_type_ids")  # of encoders that take a list
+PIECES, MASKS = (ORDER[0], "token_ids"), (ORDER[1], "padding_mask")
 SEQUENCE = "sequence_output"
 
 
@@ -37,9 +41,11 @@ def join(preprocessor: Opened, encoder: Opened) -> Opened:
     def call(texts: tf.Tensor, **options: Any) -> Any:
         pieces = preprocessor.call(texts)
         check_pieces(pieces, preprocessor.name)
-        given = pieces if not listed else [pieces[name] for name in ORDER]
+        as_list = listed and ORDER[0] in pieces
+        given = [pieces[name] for name in ORDER] if as_list else pieces
         answer = encoder.call(given, **options)
-        there = pieces.get("input_mask", tf.not_equal(pieces[ORDER[0]], 0))
+        masks = [pieces[name] for name in MASKS if name in pieces]
+        there = masks[0] if masks else tf.not_equal(first_of(pieces, PIECES), 0)
         return tf.nest.map_structure(lambda one: mean_over(one, there), answer)
 
     return replace(
@@ -58,12 +64,32 @@ def check_pieces(pieces: Any, name: str) -> None:
     Raises:
         SavedModelError: says what it gives.
     """
-    if not isinstance(pieces, Mapping) or ORDER[0] not in pieces:
+    if not isinstance(pieces, Mapping) or not any(name in pieces for name in PIECES):
         found = ", ".join(pieces) if isinstance(pieces, Mapping) else type(pieces).__name__
         raise SavedModelError(
             f"{name} is no preprocessor of texts: it gives {found}; expected a dict with "
             f"{', '.join(ORDER)}."
         )
+
+
+def first_of(values: Mapping[str, tf.Tensor], names: Sequence[str]) -> tf.Tensor:
+    """Return the value of the first of these names that there is."""
+    return next(values[name] for name in names if name in values)
+
+
+def layer_as_preprocessor(layer: Callable) -> Opened:
+    """Return a layer of KerasHub, from strings to a dict of pieces, as a network that is opened."""
+    return Opened(
+        name="the preprocessor",
+        call=layer,
+        kind="call",
+        offered=[[tf.TensorSpec([None], tf.string)]],
+        arguments=(),
+        variables={},
+        trainable=set(),
+        losses=(),
+        owner=layer,
+    )
 
 
 def mean_over(output: tf.Tensor, there: tf.Tensor) -> tf.Tensor:

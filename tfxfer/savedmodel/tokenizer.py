@@ -121,14 +121,19 @@ class Crossing:
     def rows(self) -> list[Row]:
         """Return what is handed over.
 
-        What can be computed from rows alone stays outside, so that little is handed over.
+        What can be computed from rows alone stays outside, so that little is handed over, and so
+        does what is no row itself, but made of numbers.
         """
         moved = True
         while moved:
             moved = False
-            for name in {node_of(tensor) for tensor in self.tensors_across()}:
+            for tensor in self.tensors_across():
+                name = node_of(tensor)
                 inputs = [one for one in self.nodes[name].input if node_of(one) in self.path]
-                if inputs and all(self.is_row(one) for one in inputs):
+                numbers = all(self.value(one).dtype != tf.string for one in inputs)
+                if inputs and (
+                    all(self.is_row(one) for one in inputs) or (numbers and not self.is_row(tensor))
+                ):
                     self.inside.discard(name)
                     moved = True
         found = self.tensors_across()
