@@ -1,6 +1,7 @@
 """Texts: tables and files of them, networks with a tokenizer, runs, and what is served."""
 
 import csv
+import importlib.util
 import json
 import subprocess
 from pathlib import Path
@@ -12,12 +13,14 @@ import tensorflow as tf
 import texts
 from click.testing import CliRunner
 from loaded import python
+from tokenizers import Tokenizer
 
 import tfxfer
 from tfxfer import data
 from tfxfer.cli import main
 from tfxfer.errors import DataError, HandleError, ImageError
-from tfxfer.handles import safetensors
+from tfxfer.handles import safetensors, wordllama
+from tfxfer.handles.bytepairs import BYTE, SPACE, BytePairs
 from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.wordpiece import WordPiece
 from tfxfer.inputs.text import weigh_words
@@ -108,6 +111,41 @@ def test_a_long_text_is_cut_and_ends_all_the_same():
     tokenizer = WordPiece(texts.VOCABULARY, 8)
     (row,) = tokenizer(tf.constant(["rose " * 100])).numpy()
     assert len(row) == 8 and row[-1] == tokenizer.end and (row[1:-1] == row[1]).all()
+
+
+def test_neighbours_are_merged_in_the_order_of_the_list():
+    pieces = [BYTE.format(i) for i in range(256)]
+    pieces = ["<unk>", *pieces, SPACE, *"abcd", SPACE + "a", "ab", "cd", SPACE + "ab", "abcd"]
+    merges = [("a", "b"), (SPACE, "a"), ("c", "d"), (SPACE, "ab"), ("ab", "cd")]
+    number = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = BytePairs(number, merges, 8)
+    rows = tokenizer(tf.constant(["ab a", "abcd  cab", "\u00e9", ""])).numpy()
+    expected = [
+        [SPACE + "ab", SPACE + "a"],
+        [SPACE + "ab", "cd", SPACE, "c", "ab"],
+        [SPACE, "<0xC3>", "<0xA9>"],
+        [],
+    ]
+    assert [[pieces[i] for i in row if i] for row in rows] == expected
+
+
+def test_the_network_of_static_vectors_cuts_texts_as_its_original():
+    network = tfxfer.Backbone("static", trainable=False)
+    sentences = [
+        "The meeting moves to Thursday.",
+        "Le caf\u00e9 est ferm\u00e9: 12,50 \u20ac \U0001f600",
+        "=" * 70,
+    ]
+    spec = importlib.util.find_spec("wordllama")
+    folder = Path(spec.origin).parent
+    original = Tokenizer.from_file(str(folder / wordllama.TOKENIZER))
+    expected = [original.encode(one, add_special_tokens=False).ids for one in sentences]
+    rows = decoded(network, sentences).astype(int)
+    assert [[int(i) for i in row if i] for row in rows] == expected
+    vectors = safetensors.read(folder / wordllama.VECTORS, 2**26)["embedding.weight"]
+    means = np.stack([vectors[ids].astype(np.float32).mean(0) for ids in expected])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(network(decoded(network, sentences)).numpy(), means, atol=1e-5)
 
 
 def test_strings_are_found_in_a_constant_table():
@@ -247,7 +285,7 @@ def test_a_column_of_files_with_another_name_is_not_taken_for_texts(tmp_path):
 
 
 def test_networks_that_are_tried_take_the_kind_of_the_data():
-    assert offline_names("text") == ["minilm"]
+    assert offline_names("text") == ["minilm", "static"]
     assert "minilm" not in offline_names("image")
 
 

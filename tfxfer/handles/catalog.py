@@ -176,6 +176,21 @@ CATALOG: tuple[Entry, ...] = (
         takes="text",
         builder="minilm",
     ),
+    Entry(
+        name="static",
+        handle="static",
+        licence="MIT",
+        image_size=0,
+        value_range=UNIT,
+        features=256,
+        parameters=8_190_000,
+        top1=None,
+        offline=True,
+        source="https://github.com/dleemiller/WordLlama",
+        extra="static",
+        takes="text",
+        builder="wordllama",
+    ),
     google(
         "mobilenet-v2", "mobilenet_v2_100_224/feature_vector/5", 224, 1280, 3_470_000, 71.8, SLIM
     ),

@@ -1,0 +1,128 @@
+"""A tokenizer by byte pair encoding in TensorFlow's own operations, as language models have it.
+
+A word begins as single characters. The two neighbours that come first in a list of merges become
+one piece, again and again, until no two neighbours are in the list (Sennrich 2016,
+https://arxiv.org/abs/1508.07909). A character that is no piece becomes its bytes. Every word begins
+with a mark for the space in front of it; here several spaces, and line breaks, count as one space.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfxfer.handles.lookup import look_up, make_table
+
+SPACE = "\u2581"  # marks the beginning of a word
+LONGEST_WORD = 256  # characters of a word that are read
+SHORT_WORD = 16  # longer words are merged apart, so that short ones take less memory
+BYTE = "<0x{:02X}>"
+
+
+class BytePairs:
+    """A tokenizer of one vocabulary.
+
+    Args:
+        vocabulary: the number of each piece. 0 stands for no piece.
+        merges: pairs of pieces, the first ones first.
+        length: the most pieces of a text.
+    """
+
+    def __init__(
+        self, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], length: int
+    ):
+        self.length, self.size = length, len(vocabulary)
+        letters = [piece for piece in vocabulary if len(piece) == 1]
+        self.letters = make_table(letters, np.array([vocabulary[piece] for piece in letters]))
+        self.bytes = np.array([vocabulary[BYTE.format(i)] for i in range(256)], np.int64)
+        keys = [vocabulary[a] * self.size + vocabulary[b] for a, b in merges]
+        order = np.argsort(keys)
+        self.keys = np.array(keys, np.int64)[order]
+        self.ranks = np.arange(len(keys), dtype=np.int64)[order]
+        self.merged = np.array([vocabulary[a + b] for a, b in merges], np.int64)[order]
+        # Most words are one piece. Those that become one by merging are looked up as a whole.
+        words = [piece[1:] for piece in vocabulary if piece[:1] == SPACE and len(piece) > 1]
+        found = self.merged_pieces(tf.constant(words))
+        alone = found.row_lengths().numpy() == 1
+        numbers = tf.gather(found.values, found.row_starts()).numpy()
+        self.whole = make_table(np.array(words, object)[alone].tolist(), numbers[alone])
+
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        """Return the numbers of the pieces, int64 [B, length], with 0 after the end.
+
+        Args:
+            texts: string [B], UTF-8.
+        """
+        plain = tf.strings.unicode_transcode(
+            texts, "UTF-8", "UTF-8", replace_control_characters=False
+        )
+        words = tf.strings.split(plain)
+        different, number = tf.unique(words.values)
+        pieces = tf.gather(self.pieces(different), number)
+        ends = tf.concat([[0], tf.cumsum(pieces.row_lengths())], 0)
+        rows = tf.RaggedTensor.from_row_splits(pieces.values, tf.gather(ends, words.row_splits))
+        return rows.to_tensor(0, shape=(None, self.length))
+
+    def pieces(self, words: tf.Tensor) -> tf.RaggedTensor:
+        """Return the numbers of the pieces of each word, int64 [N, none]."""
+        whole = look_up(self.whole, words, -1)
+        short = tf.strings.length(words, "UTF8_CHAR") <= SHORT_WORD
+        known = tf.where(whole >= 0)[:, 0]
+        rest = [tf.where((whole < 0) & some)[:, 0] for some in (short, ~short)]
+        merged = [self.merged_pieces(tf.gather(words, some)) for some in rest]
+        found = tf.concat([tf.gather(whole, known)[:, None], *merged], 0)
+        return tf.gather(found, tf.argsort(tf.concat([known, *rest], 0)))
+
+    def merged_pieces(self, words: tf.Tensor) -> tf.RaggedTensor:
+        """Return the numbers of the pieces of each word, found by merging, int64 [N, none]."""
+        read = tf.strings.substr(words, 0, LONGEST_WORD, "UTF8_CHAR")
+        symbols = self.symbols(tf.strings.unicode_split(SPACE + read, "UTF-8"))
+        # Words in which no two neighbours can be merged any more are left out of the loop.
+        _, found = tf.while_loop(
+            lambda going, _: tf.size(going) > 0,
+            self.merge,
+            [tf.range(tf.size(words)), symbols.to_tensor(-1)],
+            shape_invariants=[tf.TensorShape([None]), tf.TensorShape([None, None])],
+        )
+        there = found >= 0
+        return tf.RaggedTensor.from_row_lengths(
+            tf.boolean_mask(found, there), tf.math.count_nonzero(there, 1)
+        )
+
+    def symbols(self, letters: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Return the numbers of letters, int64; those of its bytes for an unknown letter."""
+        flat = letters.values
+        known = look_up(self.letters, flat, -1)
+        raw = tf.cast(tf.io.decode_raw(flat, tf.uint8, fixed_length=4), tf.int32)
+        single = tf.stack([known, *[tf.zeros_like(known)] * 3], 1)
+        numbers = tf.where(known[:, None] >= 0, single, tf.gather(self.bytes, raw))
+        count = tf.where(known >= 0, 1, tf.strings.length(flat))
+        flat_numbers = tf.boolean_mask(numbers, tf.sequence_mask(count, 4))
+        ends = tf.concat([[0], tf.cumsum(tf.cast(count, tf.int64))], 0)
+        return tf.RaggedTensor.from_row_splits(flat_numbers, tf.gather(ends, letters.row_splits))
+
+    def merge(self, going: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Merge one pair of each word that goes on; return which words go on, and the rows.
+
+        Args:
+            going: int32 [n], the words that go on.
+            rows: int64 [N, L], numbers of pieces; -1 after the end.
+        """
+        row = tf.gather(rows, going)
+        wide = tf.pad(row, [[0, 0], [0, 1]], constant_values=-1)
+        left, right = wide[:, :-1], wide[:, 1:]
+        key = tf.where((left >= 0) & (right >= 0), left * self.size + right, -1)
+        place = tf.searchsorted(self.keys, tf.reshape(key, [-1]))
+        place = tf.reshape(tf.minimum(place, len(self.keys) - 1), tf.shape(key))
+        last = len(self.ranks)
+        rank = tf.where(tf.gather(self.keys, place) == key, tf.gather(self.ranks, place), last)
+        best = tf.argmin(rank, 1)
+        merges = tf.reduce_min(rank, 1) < last
+        new = tf.gather(self.merged, tf.gather(place, best, batch_dims=1))
+        at = tf.range(tf.shape(row, tf.int64)[1])[None]
+        here = merges[:, None] & (at == best[:, None])
+        after = merges[:, None] & (at > best[:, None])
+        moved = tf.where(after, right, left)
+        changed = tf.where(here, new[:, None], moved)
+        rows = tf.tensor_scatter_nd_update(rows, going[:, None], changed)
+        return tf.boolean_mask(going, merges), rows
