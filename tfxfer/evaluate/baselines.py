@@ -59,7 +59,7 @@ def baselines(
         train, test: positions.
         classes: C names.
         raw_pixels: float32 [n, 32 * 32 * 3].
-        tf_idf: float32 [n, d], see `tfxfer.inputs.text.weigh_words`.
+        tf_idf: float32 [n, d], rows of length one; see `Kind.fit_plain`.
         last_layer: float32 [n, feature_size], the backbone's own output.
         seed: seed of the sample and the folds.
     """

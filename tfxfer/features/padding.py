@@ -53,8 +53,7 @@ def lengths_of(rows: np.ndarray, parts: int) -> np.ndarray:
     """Return the length of each row without the zeros at its end, rounded up, int [B]."""
     full = rows.shape[1] // parts
     there = (rows.reshape(len(rows), parts, full) != 0).any(1)
-    length = full - there[:, ::-1].argmax(1)
-    length[~there.any(1)] = 0
+    length = np.where(there, np.arange(1, full + 1), 0).max(1)
     return np.clip(-(-length // STEP) * STEP, STEP, full)
 
 
