@@ -152,7 +152,7 @@ def test_a_damaged_tiff_is_an_image_error(tmp_path):
             (tmp_path / label / f"{i}.tif").write_bytes(saved(photo(8 + i, 8 + ord(label)), "TIFF"))
     (tmp_path / "a/one.tif").write_bytes(data[: len(data) // 3])
     with pytest.raises(
-        ImageError, match=r"1 of 9 images can't be read: a/one.tif is a TIFF that can't be decoded"
+        ImageError, match=r"1 of 9 photos can't be read: a/one.tif is a TIFF that can't be decoded"
     ):
         load(tmp_path)
     examples = load(tmp_path, skip_bad_images=True)

@@ -11,6 +11,7 @@ from savedmodels import raw, save_reusable, tiny_network, vision_transformer
 from tensorflow.python.framework import op_def_registry
 
 from tfxfer import savedmodel
+from tfxfer.backbone import Backbone
 from tfxfer.errors import DeniedOperationError, SavedModelError
 from tfxfer.savedmodel.mixed import convert_to_mixed
 from tfxfer.savedmodel.operations import ALLOWED
@@ -217,7 +218,7 @@ def test_another_size_than_the_graphs_own_is_refused(tiny_savedmodel):
         savedmodel.read(tiny_savedmodel, image_size=(64, 64))
 
 
-def test_text_models_with_tables_are_refused(tmp_path):
+def test_a_table_becomes_part_of_the_graph(tmp_path):
     root = tf.train.Checkpoint()
     root.table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer([0, 1], [1.0, 2.0]), 0.0
@@ -227,8 +228,9 @@ def test_text_models_with_tables_are_refused(tmp_path):
         lambda x: tf.reduce_mean(x, [1, 2]) * root.table.lookup(tf.constant(1)),
         tmp_path / "m",
     )
-    with pytest.raises(SavedModelError, match="look-up table"):
-        savedmodel.read(folder)
+    x = np.random.default_rng(0).random((2, 8, 8, 3), dtype=np.float32)
+    found = Backbone(folder, image_size=8, trainable=False)(x).numpy()
+    np.testing.assert_allclose(found, 2 * x.mean((1, 2)), rtol=1e-5)
 
 
 def test_a_model_of_another_input_is_refused(tmp_path):

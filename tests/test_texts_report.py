@@ -172,8 +172,8 @@ def test_a_long_text_is_cut_between_words():
 class Lengths:
     """An input that counts the letters of a text, and whether it has the word that decides."""
 
-    def decode(self, content):
-        return tf.constant([float(len(content)), float(b"rose" in content)])
+    def decode_many(self, contents):
+        return tf.constant([[float(len(one)), float(b"rose" in one)] for one in contents])
 
 
 def test_the_word_that_the_answer_hangs_on_is_found():

@@ -216,7 +216,7 @@ def test_texts_whose_label_is_hidden_are_left_out(tmp_path):
 
 
 def test_each_row_of_a_table_is_predicted(run, new, tmp_path):
-    assert "6 photos" in done("predict", run, new, "--to", tmp_path / "out.csv")
+    assert "6 texts" in done("predict", run, new, "--to", tmp_path / "out.csv")
     rows = rows_of(tmp_path / "out.csv")
     assert [row["file"] for row in rows] == [f"{new}:{line}" for line in range(2, 8)]
     assert [row["predicted"] for row in rows] == [kind for _, kind in texts.sentences(6, seed=9)]

@@ -214,7 +214,8 @@ def input_spec(opened: Opened, image_size: tuple[int, int] | None) -> tf.TensorS
     for kind in KINDS.values():
         if (spec := kind.spec(opened.offered, image_size, opened.name)) is not None:
             return spec
-    if any(spec.dtype == tf.int32 for one in opened.offered for spec in one):
+    several = [one for one in opened.offered if len(one) > 1]
+    if any(spec.dtype == tf.int32 for one in several for spec in one):
         raise SavedModelError(
             f"{opened.name} takes numbers of pieces of words, and no texts. Give the handle of its "
             "preprocessor, which its page on TensorFlow Hub names: --backbone-preprocess HANDLE "
