@@ -377,7 +377,7 @@ def test_an_unknown_preset_gets_the_nearest_names():
 
 @pytest.mark.parametrize(
     "name, what",
-    [("retinanet_resnet50_fpn_coco", "ObjectDetector"), ("bert_tiny_en_uncased", "TextClassifier")],
+    [("retinanet_resnet50_fpn_coco", "ObjectDetector"), ("gpt2_base_en", "CausalLM")],
 )
 def test_a_preset_of_another_kind_says_what_it_is_for(name, what):
     with pytest.raises(HandleError, match=what):
@@ -385,11 +385,11 @@ def test_a_preset_of_another_kind_says_what_it_is_for(name, what):
 
 
 def test_a_folder_of_another_kind_says_what_it_is_for(tmp_path):
-    backbone = keras_hub.models.BertBackbone(
+    backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=8, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4
     )
     backbone.save_to_preset(str(tmp_path))
-    with pytest.raises(HandleError, match="TextClassifier"):
+    with pytest.raises(HandleError, match="CausalLM"):
         tfxfer.Backbone(tmp_path)
 
 
@@ -415,12 +415,12 @@ def test_a_config_that_names_other_code_is_refused(keras_preset, tmp_path):
 
 
 def test_what_a_network_is_for_is_known_before_its_weights_are_fetched(tmp_path):
-    backbone = keras_hub.models.BertBackbone(
+    backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=8, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4
     )
     backbone.save_to_preset(str(tmp_path))
     (tmp_path / "model.weights.h5").unlink()
-    with pytest.raises(HandleError, match="TextClassifier"):
+    with pytest.raises(HandleError, match="CausalLM"):
         tfxfer.Backbone(tmp_path)
 
 

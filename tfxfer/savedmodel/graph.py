@@ -249,8 +249,15 @@ def known_shapes(
     found = shapes_of(pure, shape, tensors)
     if tokenizer is None or None not in found:
         return found
-
-    def measure(rows: tf.Tensor) -> list[tf.Tensor]:
+    # A graph of its own, since the caller may be making one.
+    graph = tf.Graph()
+    with graph.as_default():
+        (rows,) = tf.graph_util.import_graph_def(
+            tokenizer.graph,
+            input_map={"texts": tf.constant(SAMPLES)},
+            return_elements=["rows:0"],
+            name="tokenizer",
+        )
         feed = {f"weight_{i}": tf.constant(weights[i].value) for i in pure.weights}
         elements = tf.graph_util.import_graph_def(
             pure.graph,
@@ -258,10 +265,8 @@ def known_shapes(
             return_elements=tensors,
             name="",
         )
-        return [tf.shape(element) for element in elements]
-
-    rows = run_tokenizer(tokenizer, tf.constant(SAMPLES))
-    values = tf.compat.v1.wrap_function(measure, [tf.TensorSpec(rows.shape, tf.float32)])(rows)
+        with tf.compat.v1.Session(graph=graph) as session:
+            values = session.run([tf.shape(element) for element in elements])
     measured = [tuple(int(side) for side in value) for value in values]
     return [
         one if one is not None else (own[1:] if len(own) > 1 and own[0] == len(SAMPLES) else None)
