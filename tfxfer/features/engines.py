@@ -20,13 +20,12 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tfxfer import savedmodel
 from tfxfer.backbone import Prefix
 from tfxfer.errors import EngineError, MissingExtraError
-from tfxfer.features.padding import without_padding
+from tfxfer.features.padding import Engine, without_padding
 
 # Images that TensorFlow takes at a time. The maps of 8 stay in the processor's cache: this is 1.48
 # times as fast as plain inference, against 1.37 times with 32.
 TOGETHER = 8
 LARGE = 64 * 1024  # bytes of a constant
-Engine = Callable[[np.ndarray], np.ndarray]
 
 
 def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
@@ -48,7 +47,10 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
             f"Try --engine openvino --engine-precision {precision}, "
             "or leave --engine-precision out."
         )
-    graph = fold_batch_norm(needed(prefix))
+    takes, graph = prefix.takes, fold_batch_norm(needed(prefix))
+    held: dict[str, tf.Tensor] = {}
+    if takes.padded:
+        graph, held = without_weights(graph)
 
     def features(inputs: tf.Tensor) -> tf.Tensor:
         feed = {prefix.input: inputs} | {name: tf.identity(each) for name, each in held.items()}
@@ -56,11 +58,7 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
             graph, input_map=feed, return_elements=[prefix.output], name=""
         )[0]
 
-    takes = prefix.takes
     shape = (None,) if takes.padded else takes.shape
-    held: dict[str, tf.Tensor] = {}
-    if takes.padded:
-        graph, held = without_weights(graph)
     call = tf.function(
         features,
         input_signature=[tf.TensorSpec((None, *shape), tf.float32)],

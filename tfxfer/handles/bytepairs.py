@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.handles.lookup import look_up, make_table
+from tfxfer.handles.pieces import pieces_of_texts
 
 SPACE = "\u2581"  # marks the beginning of a word
 LONGEST_WORD = 256  # characters of a word that are read
@@ -56,11 +57,7 @@ class BytePairs:
         plain = tf.strings.unicode_transcode(
             texts, "UTF-8", "UTF-8", replace_control_characters=False
         )
-        words = tf.strings.split(plain)
-        different, number = tf.unique(words.values)
-        pieces = tf.gather(self.pieces(different), number)
-        ends = tf.concat([[0], tf.cumsum(pieces.row_lengths())], 0)
-        rows = tf.RaggedTensor.from_row_splits(pieces.values, tf.gather(ends, words.row_splits))
+        rows = pieces_of_texts(tf.strings.split(plain), self.pieces)
         return rows.to_tensor(0, shape=(None, self.length))
 
     def pieces(self, words: tf.Tensor) -> tf.RaggedTensor:

@@ -2,8 +2,8 @@
 
 The package wordllama holds the vectors of https://github.com/dleemiller/WordLlama (MIT), which were
 learnt from those of large language models. The network takes texts, cuts them into pieces (see
-`bytepairs`), and returns the mean of their vectors, scaled to length one. It is hundreds of times
-as fast as an encoder, and does not see the order of words.
+`bytepairs`), and returns the mean of their vectors, scaled to length one. It is about ten
+times as fast as `minilm`, and does not see the order of words.
 """
 
 import json

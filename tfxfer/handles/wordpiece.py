@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.handles.lookup import look_up, make_table
+from tfxfer.handles.pieces import pieces_of_texts
 
 # Control characters, but not those that count as spaces.
 CONTROL = r"[^\PC\t\n\r]|\x{FFFD}"
@@ -54,12 +55,7 @@ class WordPiece:
             texts: string [B], UTF-8.
         """
         words = tf.strings.split(self.normalised(texts))
-        different, number = tf.unique(words.values)
-        pieces = tf.gather(self.pieces(different), number)
-        per_word = pieces.row_lengths()
-        ends = tf.concat([[0], tf.cumsum(per_word)], 0)
-        splits = tf.gather(ends, words.row_splits)
-        rows = tf.RaggedTensor.from_row_splits(pieces.values, splits)[:, : self.length - 2]
+        rows = pieces_of_texts(words, self.pieces)[:, : self.length - 2]
         count = tf.shape(texts)[0]
         ones = tf.ones((count, 1), tf.int64)
         both = tf.concat([ones * self.begin, rows, ones * self.end], 1)

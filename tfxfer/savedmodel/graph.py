@@ -13,7 +13,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tfxfer.savedmodel import convolution, stages
 from tfxfer.savedmodel.mixed import convert_to_mixed
 
-# Texts of different numbers of words, none of which is the number of texts.
+# Texts of different numbers of words, which are together not as many as the texts are.
 SAMPLES = ["", "a", "one two three four", "one two three four five six seven"]
 PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})
 

@@ -1,13 +1,13 @@
 """Join a preprocessor of texts and an encoder of its numbers into one network.
 
-KerasHub has both as layers, with other names in the dict: `token_ids`, `padding_mask` and
-`segment_ids`.
-
 TensorFlow Hub keeps BERT and its relatives in two SavedModels. The preprocessor turns strings into
 a dict of `input_word_ids`, `input_mask` and `input_type_ids`, int32 [B, L] each. The encoder turns
 these into a dict with `sequence_output`, [B, L, H], `pooled_output`, [B, H], and
 `encoder_outputs`, the output of each block.
 (https://www.tensorflow.org/hub/common_saved_model_apis/text)
+
+KerasHub has both as layers, with other names in the dict: `token_ids`, `padding_mask` and
+`segment_ids`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

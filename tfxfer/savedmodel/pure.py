@@ -115,7 +115,7 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
         ) and node.op not in READS | GATHERS | set(WRITES) | tables.READS | {"Identity", "NoOp"}:
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
     try:
-        held = tables.hold_tables(nodes, resource_of, handles)
+        extra = tables.hold_tables(nodes, resource_of, handles)
     except tf.errors.OpError as error:
         raise NotPure(f"it uses a table that can't be copied ({error.message})") from error
     order = stages.execution_order(graph)  # also the order of the variables' reads and writes
@@ -123,7 +123,6 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
         raise NotPure("its graph has a loop")
     numbers: dict[str, int] = {}
     written: dict[str, str] = {}
-    extra: list[NodeDef] = []
     for name in order:
         node = nodes[name]
         if node.op in READS | GATHERS or node.op in WRITES:
@@ -146,7 +145,6 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
                 node, delta, written.get(resource, f"weight_{numbers[resource]}"), extra=extra
             )
     output = output_node(concrete, graph)
-    extra += [node for own in held.values() for node in own]
     result = finish(
         graph, extra, handles, weights=weights, fetches=[output, *(w for w in written.values())]
     )

@@ -75,8 +75,8 @@ def constant(name: str, value: tf.Tensor) -> NodeDef:
 
 def hold_tables(
     nodes: Mapping[str, NodeDef], resource_of: Mapping[str, str], handles: Mapping[str, Any]
-) -> dict[str, list[NodeDef]]:
-    """Return the nodes of each table that nodes read, by the name of its placeholder.
+) -> list[NodeDef]:
+    """Return the nodes of all tables that nodes read, each in place of its placeholder.
 
     Every node that reads a table is made to wait until the table is filled.
 
@@ -94,9 +94,9 @@ def hold_tables(
             for name in node.input:
                 if resource := resource_of.get(name.split(":")[0]):
                     readers.setdefault(resource, []).append(node)
-    found = {}
+    found: list[NodeDef] = []
     for resource, own in readers.items():
-        found[resource] = table_nodes(resource, handles[resource], own)
+        found += table_nodes(resource, handles[resource], own)
         for node in own:
             node.input.append(f"^{resource}{FILLED}")
     return found

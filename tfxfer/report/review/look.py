@@ -92,7 +92,11 @@ class Found:
 
 
 class Shown(NamedTuple):
-    """What the report shows of an example: a small JPEG, or the beginning of a text, or neither."""
+    """A small JPEG of an example, or the beginning of a text, for the report to show.
+
+    picture: None where the kind has no pictures.
+    excerpt: "" where the kind has no texts.
+    """
 
     picture: bytes | None
     excerpt: str
@@ -410,7 +414,7 @@ def explained(
 
 
 def preview(examples: Examples, position: int, heat: np.ndarray | None = None) -> Shown:
-    """What the report shows of an example; `heat` is what `Kind.explain` returned."""
+    """Return what the report shows of an example; `heat` comes from `Kind.explain`."""
     content = examples.read(position)
     return Shown(examples.kind.preview(content, heat), examples.kind.excerpt(content))
 
