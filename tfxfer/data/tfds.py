@@ -123,7 +123,8 @@ def _keys(builder: Any, name: str) -> Keys:
     if isinstance(features, tfds.features.FeaturesDict) and not any(
         isinstance(feature, tfds.features.Image) for feature in features.values()
     ):
-        texts = [key for key, one in features.items() if isinstance(one, tfds.features.Text)]
+        # Sorted: TensorFlow Datasets lists features in another order in each process.
+        texts = sorted(key for key, one in features.items() if isinstance(one, tfds.features.Text))
         labels = [key for key, one in features.items() if isinstance(one, tfds.features.ClassLabel)]
         label = supervised[1] if len(supervised) > 1 else "label"
         if texts and label in labels:
