@@ -208,6 +208,7 @@ def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # As tfxfer does, for all that is compared here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
     if options.plain:
         print(json.dumps(plain(*options.plain)))
         return 0

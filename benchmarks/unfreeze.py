@@ -19,6 +19,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as tfxfer does, for all that is compared here
+os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import keras

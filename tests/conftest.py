@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # tfxfer does this, too, but test modules import it after TensorFlow.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import io

@@ -99,12 +99,13 @@ def test_the_public_names_are_sorted_and_each_one_is_there():
         assert getattr(tfxfer, name) is not None
 
 
+@pytest.mark.parametrize("switch", ["TF_ENABLE_ONEDNN_OPTS", "TF_CPU_ALLOCATOR_USE_BFC"])
 @pytest.mark.parametrize(("told", "is_on"), [(None, "1"), ("0", "0")])
-def test_onednn_is_turned_on_unless_the_user_says_otherwise(told, is_on):
-    environment = {
-        name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"
-    } | ({"TF_ENABLE_ONEDNN_OPTS": told} if told else {})
-    code = "import tfxfer, os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+def test_switches_of_tensorflow_are_on_unless_the_user_says_otherwise(switch, told, is_on):
+    environment = {name: value for name, value in os.environ.items() if name != switch} | (
+        {switch: told} if told else {}
+    )
+    code = f"import tfxfer, os; print(os.environ['{switch}'])"
     assert (
         subprocess.run(
             [sys.executable, "-c", code],

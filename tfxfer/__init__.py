@@ -13,8 +13,14 @@ import lazy_loader
 
 # TensorFlow turns oneDNN on by itself only on some CPUs. On the others it computes more slowly
 # without oneDNN, and the last bits of an image's features depend on its place in the batch.
-# TensorFlow reads this variable once, so it has an effect only where tfxfer is imported first.
+# TensorFlow reads these variables once, so they have an effect only where tfxfer is imported first.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# TensorFlow's own allocator keeps freed memory, as it does by default where there is a GPU. Without
+# it, most operations get their result's memory from the system anew and hand it back, which takes
+# up to a third of the time (benchmarks/switches.py). The limit is 64 GB by default; with 1 TB it is
+# the system's.
+os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
+os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(1 << 20))
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.2.0"
