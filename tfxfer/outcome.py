@@ -20,8 +20,9 @@ from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Decoder, Features, plain_values
 from tfxfer.heads.fitted import Array
 from tfxfer.heads.layers import seen_by_head
+from tfxfer.heads.threads import in_threads
 from tfxfer.run import Run
-from tfxfer.run.attempt import optional
+from tfxfer.run.attempt import Failure, attempt, keep, optional
 
 LOG = logging.getLogger(__name__)
 BLOCK = 1024  # rows that are in memory at once
@@ -467,9 +468,14 @@ def baselines(features: Features, run: Run) -> Baselines:
         plain: lambda: fit(**{plain: plain_rows(examples, run, few, test)}),
         "last_layer_logistic": lambda: fit(last_layer=features.output),
     }
-    for name, make in makers.items():
-        what = f"The baseline {evaluate.called(name, examples.task, examples.kind)}"
-        if one := optional(run, what, make):
+    called = {
+        name: f"The baseline {evaluate.called(name, examples.task, examples.kind)}"
+        for name in makers
+    }
+    made = in_threads(lambda name: attempt(called[name], makers[name]), makers)
+    for name, one in zip(makers, made, strict=True):
+        keep(run, called[name], one)
+        if not isinstance(one, Failure):
             figures[name] = one.figures[name]
             scores |= one.scores
     return Baselines(figures, scores)

@@ -1,10 +1,13 @@
 """The commands share this: TensorFlow is loaded only when a command needs it."""
 
+import atexit
+import gc
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +46,30 @@ def start_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:
         LOG.info("Loading TensorFlow")
-    with quiet():
+    with quiet(), without_garbage():
         tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")
         tensorflow.config.list_physical_devices()
     tensorflow.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def without_garbage() -> Iterator[None]:
+    """Keep Python from looking for garbage among the objects of TensorFlow, which all stay.
+
+    It would do so while they are made, each time that it looks for garbage later, and for a second
+    when the process ends.
+    """
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.freeze)
 
 
 def check_data(source: Any, judging: bool = False, **labels: Any) -> None:

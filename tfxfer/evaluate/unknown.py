@@ -10,7 +10,8 @@ from scipy import linalg
 from scipy.linalg.blas import ssyrk
 
 from tfxfer.data.folds import deal
-from tfxfer.heads.fitted import normalise_taps, one_thread
+from tfxfer.heads.fitted import normalise_taps
+from tfxfer.heads.threads import one_thread
 
 FOLDS = 5
 

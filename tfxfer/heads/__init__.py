@@ -16,6 +16,7 @@ growable    this and the head's calibration, in a file of the run
 logistic    linear: logistic regression
 validate    choose: which head on which taps
 train       fit_head: any Keras layer
+threads     several fits at once, each with one BLAS thread
 """
 
 import lazy_loader

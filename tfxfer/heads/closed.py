@@ -12,8 +12,9 @@ import numpy as np
 from scipy import linalg
 
 from tfxfer.data.folds import sample
-from tfxfer.heads.fitted import Array, Fitted, blocks, centre_classes, normalise_taps, one_thread
+from tfxfer.heads.fitted import Array, Fitted, blocks, centre_classes, normalise_taps
 from tfxfer.heads.sums import ROUNDING, solve_gaussian, solve_ridge, sum_up
+from tfxfer.heads.threads import one_thread
 
 # Ridge picks its strength on at most so many examples, because the time of an eigendecomposition
 # grows with the cube of their number.

@@ -1,14 +1,14 @@
 """A head that was fitted, and the calibration that all heads share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import keras
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tfxfer.heads.layers import EPSILON, Standardisation, TapNormalization
+from tfxfer.heads.threads import one_thread
 
 BLOCK = 1024  # rows that are in memory at once
 # Calibrated logit of a class without examples. The mean of the others is 0, so the probability of
@@ -26,15 +26,6 @@ class Array(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, positions: Any, /) -> Any: ...
-
-
-def one_thread(function: Callable) -> Callable:
-    """Run a function with one BLAS thread.
-
-    It then gives the same bits whatever the number of cores, and no waiting threads use up a busy
-    machine.
-    """
-    return threadpool_limits.wrap(limits=1, user_api="blas")(function)
 
 
 def normalise_taps(x: np.ndarray, widths: Sequence[int]) -> np.ndarray:

@@ -8,7 +8,8 @@ deviation of the errors, as the median of their absolute values shows it.
 import numpy as np
 
 from tfxfer.heads.closed import from_dual, ridge_dual
-from tfxfer.heads.fitted import Array, Fitted, normalise_taps, one_thread
+from tfxfer.heads.fitted import Array, Fitted, normalise_taps
+from tfxfer.heads.threads import one_thread
 
 BOUND = 1.345  # 95 % as exact as least squares where errors are normal (Huber 1981)
 ROUNDS = 10

@@ -17,7 +17,8 @@ from scipy.optimize import minimize
 
 from tfxfer.data.folds import deal, sample
 from tfxfer.heads.closed import primal, shares
-from tfxfer.heads.fitted import Array, Fitted, blocks, normalise_taps, one_thread
+from tfxfer.heads.fitted import Array, Fitted, blocks, normalise_taps
+from tfxfer.heads.threads import one_thread
 from tfxfer.tasks import CLASSIFY, calibrated_loss
 
 ROTATED = 2000  # up to so many examples are rotated into the space that their rows span

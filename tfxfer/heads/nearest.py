@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfxfer.heads.fitted import one_thread
+from tfxfer.heads.threads import one_thread
 from tfxfer.tasks import Task
 
 NEIGHBOURS = 5

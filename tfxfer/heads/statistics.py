@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tfxfer.heads.closed import gaussian, onehot, primal, ridge
-from tfxfer.heads.fitted import Array, Fitted, one_thread
+from tfxfer.heads.fitted import Array, Fitted
 from tfxfer.heads.sums import (
     Sums,
     add_sums,
@@ -22,6 +22,7 @@ from tfxfer.heads.sums import (
     take_columns,
     with_columns,
 )
+from tfxfer.heads.threads import one_thread
 
 NAMES = ("gaussian", "ridge")  # heads that can be fitted from statistics
 

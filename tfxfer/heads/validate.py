@@ -18,7 +18,7 @@ from tfxfer.heads.closed import (
     ridge,
     ridge_dual,
 )
-from tfxfer.heads.fitted import BLOCK, Array, Fitted, blocks, normalise_taps, one_thread
+from tfxfer.heads.fitted import BLOCK, Array, Fitted, blocks, normalise_taps
 from tfxfer.heads.logistic import (
     FOLDS,
     ROTATED,
@@ -31,6 +31,7 @@ from tfxfer.heads.logistic import (
 from tfxfer.heads.several import fit_several, held_out_outputs
 from tfxfer.heads.side_by_side import Rows, SideBySide
 from tfxfer.heads.sums import solve_gaussian, subtract_examples, sum_up
+from tfxfer.heads.threads import in_threads, one_thread
 from tfxfer.tasks import CLASSIFY, Task, calibrated, calibrated_loss, paired
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
@@ -269,11 +270,11 @@ def choose(
             f"one example a class: nothing can be held out, so the {chosen.head} head is used, on "
             "the last stage, and its probabilities are not calibrated"
         )
-    members = []
-    for member in chosen.members or (chosen,):
-        fit = fit_chosen(data, rows, member)
-        lines += fit.notes
-        members.append(calibrate_head(fit, data))
+    members = in_threads(
+        lambda member: calibrate_head(fit_chosen(data, rows, member), data),
+        chosen.members or (chosen,),
+    )
+    lines += [note for fit in members for note in fit.notes]
     folds = data.folds()
     best = average_heads(members, data, folds >= 0)
     logits = best.logits
@@ -380,7 +381,7 @@ def describe_candidate(entry: Candidate, all_taps: int) -> str:
 def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the number of last taps and the kernel matrix of the examples x [n, F] on them.
 
-    They come from few taps to all. Each matrix is computed from the one before, and overwrites it.
+    They come from few taps to all; each matrix is computed from the one before.
     """
     wanted = sorted({min(taps, len(widths)) for taps in (*TAPS, len(widths))})
     kernel, end = np.zeros((len(x),) * 2, np.float32), x.shape[1]
@@ -395,17 +396,17 @@ def kernels(x: np.ndarray, widths: Sequence[int], how: str) -> Iterator[tuple[in
             tap = (tap - tap.mean(0)) / np.where(scale > 0, scale, 1)
         kernel += tap @ tap.T
         if taps in wanted:
-            yield taps, kernel
+            yield taps, kernel.copy()
 
 
 def try_heads(
     data: Labelled, rows: np.ndarray, heads: Sequence[str], kept: Mapping[str, int] | None = None
-) -> Iterator[Candidate]:
-    """Yield each head on each set of taps, judged on held-out examples of `rows`.
+) -> list[Candidate]:
+    """Return each head on each set of taps, judged on held-out examples of `rows`.
 
     With `kept`, each head is tried on its own number of taps alone.
 
-    Where nothing can be held out, nothing is yielded. The scales of columns are those of the whole
+    Where nothing can be held out, nothing is tried. The scales of columns are those of the whole
     sample, because they do not depend on labels.
     """
     folds = data.folds(rows)
@@ -419,33 +420,37 @@ def try_heads(
         )
     known = folds >= 0
     if known.sum() < FEWEST:
-        return
+        return []
+
+    def tried(entry: tuple[str, int, np.ndarray]) -> Candidate:
+        head, taps, kernel = entry
+        logits, strength = predict_held_out(
+            head,
+            kernel,
+            targets,
+            task=data.task,
+            folds=folds,
+            outputs=data.outputs,
+            width=sum(data.widths[-taps:]),
+            grouped=data.is_grouped(rows),
+        )
+        fresh = calibrated(data.task, logits[known], targets[known])
+        return Candidate(
+            head=head,
+            taps=taps,
+            scores=data.task.scores(fresh, targets[known]),
+            loss=float(data.task.losses(fresh, targets[known]).mean()),
+            strength=strength,
+            logits=logits,
+        )
+
+    entries = []
     for how in ("l2", "standardise"):
         count = data.outputs if data.task.CLASSES else 2  # each label by itself is yes or no
         own = [head for head in heads if how == normalisation_of(head, targets, count)]
         for taps, kernel in kernels(x, data.widths, how) if own else ():
-            for head in own:
-                if kept and kept[head] != taps:
-                    continue
-                logits, strength = predict_held_out(
-                    head,
-                    kernel,
-                    targets,
-                    task=data.task,
-                    folds=folds,
-                    outputs=data.outputs,
-                    width=sum(data.widths[-taps:]),
-                    grouped=data.is_grouped(rows),
-                )
-                fresh = calibrated(data.task, logits[known], targets[known])
-                yield Candidate(
-                    head=head,
-                    taps=taps,
-                    scores=data.task.scores(fresh, targets[known]),
-                    loss=float(data.task.losses(fresh, targets[known]).mean()),
-                    strength=strength,
-                    logits=logits,
-                )
+            entries += [(head, taps, kernel) for head in own if not kept or kept[head] == taps]
+    return in_threads(tried, entries)
 
 
 def normalisation_of(head: str, targets: np.ndarray, outputs: int) -> str:
