@@ -75,7 +75,7 @@ def pixels(
             "Expected image_size of at least (1, 1) and value_range (low, high). Received: "
             f"{image_size=}, {value_range=}"
         )
-    return _decode(encoded, (int(height), int(width)), low, high=high, skip_large=False)[0]
+    return _decode(encoded, (int(height), int(width)), value_range, skip_large=False)[0]
 
 
 @tf.autograph.experimental.do_not_convert
@@ -91,55 +91,76 @@ def pixels_unless_large(
     Returns:
         The pixels, and False; for a large image any pixels, and True.
     """
-    return _decode(encoded, image_size, *value_range, skip_large=True)
+    return _decode(encoded, image_size, value_range, skip_large=True)
 
 
 def _decode(
-    encoded: tf.Tensor, size: tuple[int, int], low: float, high: float, skip_large: bool
+    encoded: tf.Tensor, size: tuple[int, int], value_range: tuple[float, float], skip_large: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the pixels, and whether the image is large.
+    """Return the pixels, and whether the image is large."""
+    low, high = value_range
+    encoded = tf.ensure_shape(tf.convert_to_tensor(encoded, tf.string), [])
+    image, large = _any_format(encoded, tf.constant(size, tf.int32), tf.constant(skip_large))
+    return tf.ensure_shape(image * ((high - low) / 255.0) + low, [*size, 3]), large
+
+
+# Tracing takes two seconds. As the size is a tensor, it is done once for all sizes.
+@tf.function(
+    autograph=False,
+    input_signature=[
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([2], tf.int32),
+        tf.TensorSpec([], tf.bool),
+    ],
+)
+def _any_format(
+    encoded: tf.Tensor, size: tf.Tensor, skip_large: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode one image to float32 [height, width, 3] from 0 to 255, and say whether it is large.
 
     JPEG has a single branch, since each branch costs a tenth of a millisecond.
+
+    Args:
+        size: height and width.
+        skip_large: whether any pixels are as good for a large image.
     """
-    encoded = tf.ensure_shape(tf.convert_to_tensor(encoded, tf.string), [])
-    image, large = tf.cond(
+    return tf.cond(
         is_jpeg(encoded),
         lambda: _measured_jpeg(encoded, size, skip_large),
         lambda: _measured(encoded, size, skip_large),
     )
-    return tf.ensure_shape(image * ((high - low) / 255.0) + low, [*size, 3]), large
 
 
 def _measured_jpeg(
-    encoded: tf.Tensor, size: tuple[int, int], skip_large: bool
+    encoded: tf.Tensor, size: tf.Tensor, skip_large: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     encoded, pixels, before = measure_jpeg(encoded)
     large = pixels > LARGE_PIXELS
-    if skip_large:
-        # A large image is replaced by a small one, which saves a branch.
-        with tf.init_scope():
-            black = tf.io.encode_jpeg(tf.zeros((8, 8, 3), tf.uint8)).numpy()
-        encoded = tf.where(large, black, encoded)
+    # A large image is replaced by a small one, which saves a branch.
+    with tf.init_scope():
+        black = tf.io.encode_jpeg(tf.zeros((8, 8, 3), tf.uint8)).numpy()
+    encoded = tf.where(large & skip_large, black, encoded)
     return _cover(*_jpeg(encoded, before, size), size), large
 
 
 @as_one_operation
 def _measured(
-    encoded: tf.Tensor, size: tuple[int, int], skip_large: bool
+    encoded: tf.Tensor, size: tf.Tensor, skip_large: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     measured = measure(encoded)
     large = measured.pixels > LARGE_PIXELS
-    if not skip_large:
-        return _not_jpeg(measured, size), large
-    return tf.cond(large, lambda: tf.zeros((*size, 3)), lambda: _not_jpeg(measured, size)), large
+    image = tf.cond(
+        large & skip_large,
+        lambda: tf.zeros(tf.concat([size, [3]], 0)),
+        lambda: _not_jpeg(measured, size),
+    )
+    return image, large
 
 
 # --- Formats: encoded -> the image as stored, [H, W, 1 to 4], and the orientation ---
 
 
-def _jpeg(
-    encoded: tf.Tensor, before: tf.Tensor, size: tuple[int, int]
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _jpeg(encoded: tf.Tensor, before: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Decode a JPEG file to uint8.
 
     Args:
@@ -159,7 +180,7 @@ def _jpeg(
     # After the first scan, another picture may have an EXIF block of its own.
     turn = _orientation(before, b"Exif\0\0", HEAD, skip=0)
     shape = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float64)
-    spare = tf.reduce_min(shape / tf.gather(_sizes(size), turn)) / 2
+    spare = tf.reduce_min(shape / _as_stored(size, turn)) / 2
     step = tf.reduce_sum(tf.cast(spare >= [2.0, 4.0], tf.int32))
 
     def decode(ratio: int) -> Any:
@@ -170,7 +191,7 @@ def _jpeg(
     return tf.switch_case(step, [decode(1), decode(2), decode(4)]), turn
 
 
-def _not_jpeg(measured: Measured, size: tuple[int, int]) -> tf.Tensor:
+def _not_jpeg(measured: Measured, size: tf.Tensor) -> tf.Tensor:
     """Decode another format to float32 [height, width, 3] from 0 to 255.
 
     The first bytes tell the format; the file's name does not matter.
@@ -290,12 +311,12 @@ def _over_white(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 # --- Pixels: crop, resize, turn ---
 
 
-def _sizes(size: tuple[int, int]) -> tf.Tensor:
-    """Return the wanted size on the stored image's axes, for each orientation, float64 [9, 2]."""
-    return tf.constant([size[::-1] if lying else size for lying in LYING], tf.float64)
+def _as_stored(size: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+    """Return the wanted size on the axes of the image as it is stored, float64 [2]."""
+    return tf.cast(tf.where(tf.gather(LYING, turn) == 1, size[::-1], size), tf.float64)
 
 
-def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def _cover(image: tf.Tensor, turn: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Lay over white, resize so that the size is covered, crop the centre, and turn upright.
 
     It maps [H, W, 1 to 4] to float32 [height, width, 3] from 0 to 255. Up to rounding in float32,
@@ -303,7 +324,7 @@ def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     crop, but only the pixels that are kept are computed.
     """
     white = None
-    target, whole = tf.gather(_sizes(size), turn), tf.shape(image)[:2]
+    target, whole = _as_stored(size, turn), tf.shape(image)[:2]
     shape = tf.cast(whole, tf.float64)
     rounded = tf.maximum(tf.round(shape * tf.reduce_max(target / shape)), target)
     # If an odd number of pixels is cropped, the extra one is on the same side of the upright image
@@ -336,7 +357,7 @@ def _cover(image: tf.Tensor, turn: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     )
     if white is not None:
         upright *= 255.0 / white
-    return tf.ensure_shape(upright, [*size, 3])
+    return upright
 
 
 def _resize_rows(
