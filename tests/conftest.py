@@ -11,6 +11,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import gc
 import io
 from pathlib import Path
 
@@ -27,6 +28,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+
+gc.freeze()  # What is loaded here stays; no test needs to look through it for garbage.
 
 # They take longest. Begun last, they would leave the other cores without work.
 FIRST = (
