@@ -95,7 +95,7 @@ def main() -> int:
     if options.work:
         work()
         return 0
-    on = {variable: "1" for variable in SWITCHES.values()}
+    on = dict.fromkeys(SWITCHES.values(), "1")
     ways = {"both": on} | {name: on | {SWITCHES[name]: "0"} for name in SWITCHES}
     processes = {name: start(changed) for name, changed in ways.items()}
     rounds = [

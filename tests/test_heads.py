@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfxfer.heads import gaussian, linear, prototype, ridge
+from tfxfer import heads
+from tfxfer.heads import gaussian, linear, prototype, ridge, threads
 from tfxfer.heads.layers import (
     MLP,
     Cosine,
@@ -181,3 +182,17 @@ def test_columns_are_some_neighbouring_ones():
 def test_columns_that_are_not_there_are_refused(start, count):
     with pytest.raises(ValueError, match=f"start={start}, count={count}"):
         TakeColumns(start, count)
+
+
+def test_a_head_has_the_same_bits_on_one_core_and_on_several(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    features = rng.standard_normal((300, 96)).astype(np.float32)
+    features += np.eye(3, 96, dtype=np.float32)[labels]
+    found = []
+    for cores in (1, 2, 16):
+        monkeypatch.setattr(threads, "cores", lambda cores=cores: cores)
+        choice = heads.choose(features, labels, 3, (32, 64))
+        parts = [choice.out_of_fold, *(one.kernel for one in choice.fitted.members)]
+        found.append(b"".join(part.tobytes() for part in parts))
+    assert found[0] == found[1] == found[2]

@@ -204,6 +204,11 @@ def test_texts_go_through_the_tokenizer_of_their_preset(text_preset):
     assert layer.stages[0].name == "words" and len(layer.stages) > 2
 
 
+def test_a_preset_of_texts_takes_no_other_tokenizer(text_preset):
+    with pytest.raises(ValueError, match="preprocess"):
+        tfxfer.Backbone(text_preset, preprocess=lambda texts: texts)
+
+
 def classifier(folder: str) -> keras_hub.models.ImageClassifier:
     """KerasHub's own model of a preset, with its classifier and its preprocessor."""
     task = keras_hub.models.ImageClassifier.from_preset(folder)

@@ -9,7 +9,19 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfxfer.inputs import Damage, Files, Input
+from tfxfer.inputs import Files, Input
+from tfxfer.inputs.defaults import (  # noqa: F401
+    augment,
+    can_hide_damage,
+    essence,
+    excerpt,
+    find_damage,
+    fit_plain,
+    mirror,
+    parts,
+    preview,
+    said_of_read,
+)
 
 NAME = "row"
 ONE, MANY = "row", "rows"
@@ -106,18 +118,6 @@ def format_of(content: bytes) -> str | None:
     return "JSON" if begins_one(content) else None
 
 
-def essence(content: bytes) -> bytes:
-    return content
-
-
-def can_hide_damage(content: bytes) -> bool:
-    return False
-
-
-def find_damage(content: bytes) -> Damage | None:
-    return None
-
-
 def spec(
     offered: Sequence[Sequence[Any]], size: tuple[int, int] | None, folder: str | PathLike[str]
 ) -> Any | None:
@@ -136,34 +136,6 @@ def restore(values: Mapping[str, Any], apart: bytes = b"") -> Input:
 
 def plain() -> Input:
     return Row()
-
-
-def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
-    raise NotImplementedError
-
-
-def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
-    return []
-
-
-def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
-    return batch
-
-
-def mirror(batch: np.ndarray) -> np.ndarray:
-    raise NotImplementedError
-
-
-def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:
-    return None
-
-
-def excerpt(content: bytes) -> str:
-    return ""
-
-
-def parts(content: bytes) -> list[str]:
-    return []
 
 
 def explain(

@@ -24,7 +24,7 @@ from tfxfer import data, inputs, tasks
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, MissingExtraError
-from tfxfer.features import Computation, Decoder, compute_shards, of_plain, of_prefix
+from tfxfer.features import Computation, compute_shards, decoder_for, of_plain, of_prefix
 from tfxfer.tasks import CLASSIFY
 
 try:
@@ -159,7 +159,7 @@ class Worker:
             mine = [next(wanted) for _ in how.keys]
             for _, views in compute_shards(
                 how,
-                Decoder(examples, how.takes, self.plan.batch_size),
+                decoder_for(how, examples, self.plan.batch_size),
                 mine,
                 bad=bad,
             ):

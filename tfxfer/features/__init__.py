@@ -1,7 +1,14 @@
 """Compute the features of all examples with the frozen network, and cache them by content."""
 
 from tfxfer.data.decoding import Decoder, named, reason
-from tfxfer.features.computation import Computation, compute_shards, key_of, of_plain, of_prefix
+from tfxfer.features.computation import (
+    Computation,
+    compute_shards,
+    decoder_for,
+    key_of,
+    of_plain,
+    of_prefix,
+)
 from tfxfer.features.extraction import Extractor, extract, find_missing, plain_values
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Columns, Features
@@ -14,6 +21,7 @@ __all__ = [
     "Features",
     "Progress",
     "compute_shards",
+    "decoder_for",
     "extract",
     "find_missing",
     "key_of",

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.backbone import Prefix
+from tfxfer.data import Examples
 from tfxfer.data.decoding import Decoder
 from tfxfer.features.engines import ENGINES, Engine
 from tfxfer.inputs import Input, Kind, find, seed_of
@@ -169,6 +170,14 @@ def augment_batch(
 def flatten_maps(batch: np.ndarray) -> np.ndarray:
     """The pixels themselves, one row for each image."""
     return batch.reshape(len(batch), -1)
+
+
+def decoder_for(how: Computation, examples: Examples, batch_size: int) -> Decoder:
+    """Return what decodes examples for a computation.
+
+    Its batches are larger than asked for where more examples are worth decoding at once.
+    """
+    return Decoder(examples, how.takes, max(batch_size, how.takes.TOGETHER))
 
 
 def compute_shards(

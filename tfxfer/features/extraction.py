@@ -16,10 +16,16 @@ import tensorflow as tf
 from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, drop_undecodable
-from tfxfer.data.decoding import Decoder, named
+from tfxfer.data.decoding import named
 from tfxfer.distribute.workers import Strategy, barrier, place
 from tfxfer.errors import ImageError
-from tfxfer.features.computation import Computation, compute_shards, of_plain, of_prefix
+from tfxfer.features.computation import (
+    Computation,
+    compute_shards,
+    decoder_for,
+    of_plain,
+    of_prefix,
+)
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
 from tfxfer.process import memory
@@ -193,7 +199,7 @@ def fill(
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
     bad: dict[int, str] = {}
-    decoder = Decoder(examples, how.takes, max(batch_size, how.takes.TOGETHER))
+    decoder = decoder_for(how, examples, batch_size)
 
     def keep(at_least: int) -> None:
         for key, (positions, parts) in zip(how.keys, held, strict=True):

@@ -2,7 +2,9 @@
 
 kind        the functions of a kind, and `find`, which looks a kind up by its name
 input       what one network takes for one example
+defaults    what a kind does where it has nothing of its own
 image/      images
+text/       texts
 """
 
 import lazy_loader

@@ -24,6 +24,7 @@ from tfxfer.savedmodel.keras_file import check_file, load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
 from tfxfer.savedmodel.open import check_scope
 from tfxfer.savedmodel.read import explain_failure, read
+from tfxfer.savedmodel.remembered import remembered
 from tfxfer.savedmodel.trace import check_arguments, trace
 from tfxfer.savedmodel.weigh import bounded_variables
 
@@ -110,6 +111,11 @@ def open_network(
     check = Check(functools.partial(check_file, trust=trust), bounded_variables)
     if (network := handles.load_keras(handle, size, check)) is not None:
         if network.takes == "text":
+            if preprocess is not None:
+                raise ValueError(
+                    f"Expected no preprocess with {handle}, whose preset has a tokenizer of its "
+                    f"own. Received: {preprocess=}"
+                )
             first = pair.layer_as_preprocessor(network.preprocess)
             opened = pair.join(first, open_model(network.model))
         else:
@@ -143,7 +149,9 @@ def open_network(
     if size is None and source.entry is not None and source.entry.image_size:
         options["image_size"] = (source.entry.image_size, source.entry.image_size)
     return Network(
-        pretrained=read(source.path, **options, trust=trust),
+        pretrained=remembered(
+            source, options, trust, lambda: read(source.path, **options, trust=trust)
+        ),
         name=str(handle),
         value_range=source.entry.value_range if source.entry else None,
         sha256=source.sha256,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfxfer.inputs import image
+from tfxfer.inputs.defaults import essence, excerpt, fit_plain, parts, said_of_read
 from tfxfer.inputs.image import damage, occlusion
 from tfxfer.inputs.image.check import ENDINGS, EXTRA, OTHERS, READ, UNREAD, problem
 from tfxfer.inputs.image.check import kind as format_of
@@ -110,11 +111,6 @@ def said_of_unread(endings: Set[str]) -> str:
     return f" Images of these formats are not read: {', '.join(unread)}. Convert them to .png."
 
 
-def essence(content: bytes) -> bytes:
-    """Return the content: copies of an image have the same bytes."""
-    return content
-
-
 def can_hide_damage(content: bytes) -> bool:
     """Return whether it is a JPEG or WebP file, whose decoders guess what is missing."""
     return format_of(content) in damage.LOOKED_AT
@@ -177,16 +173,6 @@ def plain() -> Input:
     return image.ImageInput(SMALL)
 
 
-def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
-    """Small images need nothing to be learnt."""
-    raise NotImplementedError
-
-
-def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
-    """Return nothing: all of an image is read."""
-    return []
-
-
 def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
     """Return a random view of each image; see `augment_images`."""
     return image.augment_images(batch, seeds, names)
@@ -200,16 +186,6 @@ def mirror(batch: np.ndarray) -> np.ndarray:
 def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:
     """Return a small picture of an image; see `tfxfer.inputs.image.picture`."""
     return image.preview(content, weight)
-
-
-def excerpt(content: bytes) -> str:
-    """Return "": a picture is shown instead."""
-    return ""
-
-
-def parts(content: bytes) -> list[str]:
-    """Return nothing: `explain` covers places of an image."""
-    return []
 
 
 def explain(

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from tfxfer.inputs import text
-from tfxfer.inputs.input import Damage, Files, Input
+from tfxfer.inputs.defaults import (
+    augment,
+    can_hide_damage,
+    find_damage,
+    find_odd,
+    mirror,
+    preview,
+    said_of_odd,
+)
+from tfxfer.inputs.input import Input
 from tfxfer.inputs.text.excerpt import excerpt
 from tfxfer.inputs.text.read import own_words, problem, to_utf8
 from tfxfer.inputs.text.words import explain
@@ -117,16 +126,6 @@ def essence(content: bytes) -> bytes:
     return own_words(content)
 
 
-def can_hide_damage(content: bytes) -> bool:
-    """Return False: bytes that are no text are found by `problem`."""
-    return False
-
-
-def find_damage(content: bytes) -> Damage | None:
-    """Return None."""
-    return None
-
-
 def spec(
     offered: Sequence[Sequence[Any]], size: tuple[int, int] | None, folder: str | PathLike[str]
 ) -> Any | None:
@@ -179,11 +178,6 @@ def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
     return text.weigh_words(texts, train, seed)
 
 
-def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
-    """Return the texts as they are."""
-    return batch
-
-
 def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
     """Return a note on the share of texts that are longer than what is read."""
     assert isinstance(takes, text.TextInput)
@@ -195,23 +189,3 @@ def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
         f"{share} are longer than the {takes.length:,} {takes.unit} that are read of a text: what "
         "follows does not count."
     ]
-
-
-def mirror(batch: np.ndarray) -> np.ndarray:
-    """There is no mirror image of a text."""
-    raise NotImplementedError
-
-
-def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:
-    """Return None: a text is no picture."""
-    return None
-
-
-def find_odd(examples: Files, plain: Any) -> list[tuple[int, str]]:
-    """Return nothing."""
-    return []
-
-
-def said_of_odd(examples: Files, odd: Sequence[tuple[int, str]]) -> list[str]:
-    """Return nothing."""
-    return []
