@@ -32,9 +32,10 @@ import numpy as np
 import tensorflow as tf
 
 import tfxfer
-from tfxfer import data, evaluate, heads
+from tfxfer import data, heads
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
+from tfxfer.evaluate.baselines import fit_baselines
 from tfxfer.features import Extractor
 from tfxfer.features.engines import tensorflow_engine
 from tfxfer.tasks import paired
@@ -113,7 +114,7 @@ def words_scores(examples: Examples, train: np.ndarray, test: np.ndarray) -> np.
     own = examples.kind.fit_plain([examples.read(int(i)) for i in used], len(train), 0)
     rows = np.zeros((len(examples), own.shape[1]), np.float32)
     rows[used] = own
-    found = evaluate.baselines(examples.labels, train, test, examples.classes, tf_idf=rows)
+    found = fit_baselines(examples.labels, train, test, examples.classes, tf_idf=rows)
     return found.scores["tf_idf"]
 
 

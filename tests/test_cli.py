@@ -64,6 +64,19 @@ def finished(photos, tiny_savedmodel, tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_report_and_a_comparison_need_no_tensorflow(finished):
+    code = (
+        "import sys\n"
+        "from tfxfer.cli import main\n"
+        "main(['report', sys.argv[1]], standalone_mode=False)\n"
+        "main(['compare', sys.argv[1], sys.argv[1]], standalone_mode=False)\n"
+        "print({'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    words = [sys.executable, "-c", code, str(finished)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_a_run_ends_in_a_whole_folder(finished):
     names = {p.name for p in finished.iterdir()}
     assert names >= {

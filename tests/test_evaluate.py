@@ -19,7 +19,6 @@ from sklearn.preprocessing import StandardScaler
 
 from tfxfer.data.folds import sample
 from tfxfer.evaluate import (
-    baselines,
     beaten,
     lowest,
     members,
@@ -29,6 +28,7 @@ from tfxfer.evaluate import (
     strangeness,
     wilson,
 )
+from tfxfer.evaluate.baselines import fit_baselines
 
 
 def quiet(_: str) -> None:
@@ -186,7 +186,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def test_a_baseline_is_as_good_as_scikit_learns_tuned_logistic_regression():
     x, labels, train, test = digits()
-    found = baselines(labels, train, test, classes=list("0123456789"), raw_pixels=x)
+    found = fit_baselines(labels, train, test, classes=list("0123456789"), raw_pixels=x)
     scaler = StandardScaler().fit(x[train])
     theirs = LogisticRegressionCV(
         Cs=10.0 ** np.arange(-4, 2),
@@ -204,14 +204,14 @@ def test_a_baseline_is_as_good_as_scikit_learns_tuned_logistic_regression():
 
 def test_the_majority_is_that_of_train():
     labels = np.array([0, 0, 1, 1, 1, 0])
-    found = baselines(labels, np.array([0, 1, 2]), np.array([3, 4, 5]), classes=["a", "b"])
+    found = fit_baselines(labels, np.array([0, 1, 2]), np.array([3, 4, 5]), classes=["a", "b"])
     assert found.figures["majority"]["accuracy"] == pytest.approx(1 / 3)
     assert found.figures["raw_pixels"] is None and found.figures["last_layer_logistic"] is None
 
 
 def test_without_a_test_part_there_are_no_baselines():
     x, labels, train, _ = digits()
-    found = baselines(
+    found = fit_baselines(
         labels,
         train,
         np.array([], int),
@@ -228,17 +228,17 @@ def test_without_a_test_part_there_are_no_baselines():
 def test_a_class_that_only_test_has_is_never_named_by_a_baseline():
     x, labels, train, test = digits()
     train = train[labels[train] != 3]
-    found = baselines(labels, train, test, classes=list("0123456789"), last_layer=x)
+    found = fit_baselines(labels, train, test, classes=list("0123456789"), last_layer=x)
     assert found.figures["last_layer_logistic"]["classes"]["3"]["predicted"] == 0
 
 
 def test_with_many_examples_a_baseline_is_fitted_on_a_sample(monkeypatch):
-    monkeypatch.setitem(baselines.__globals__, "BASELINE_EXAMPLES", 100)
+    monkeypatch.setitem(fit_baselines.__globals__, "BASELINE_EXAMPLES", 100)
     x, labels, train, test = digits()
     classes = list("0123456789")
     few = train[sample(labels[train], 100, 0)]
     scores = [
-        baselines(labels, rows, test, classes=classes, raw_pixels=x).figures["raw_pixels"]
+        fit_baselines(labels, rows, test, classes=classes, raw_pixels=x).figures["raw_pixels"]
         for rows in (train, few)
     ]
     assert len(few) == 100 < len(train) and scores[0] == scores[1]
@@ -288,7 +288,7 @@ def test_nothing_is_said_without_a_test_part():
 
 def test_baselines_have_probabilities():
     x, labels, train, test = digits()
-    found = baselines(
+    found = fit_baselines(
         labels, train, test, classes=[str(i) for i in range(10)], raw_pixels=x
     ).figures["raw_pixels"]
     assert 0 < found["brier"] < 0.5 and 0 <= found["ece"] < 0.2 and found["log_loss"] < 1

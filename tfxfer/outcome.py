@@ -10,12 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfxfer import evaluate
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, SavedModelError
-from tfxfer.evaluate import BASELINE_EXAMPLES, Baselines, beaten, doubt, pays, sample_train
+from tfxfer.evaluate import beaten, called, doubt, pays
+from tfxfer.evaluate.baselines import (
+    BASELINE_EXAMPLES,
+    Baselines,
+    fit_baselines,
+    sample_train,
+)
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Decoder, Features, plain_values
 from tfxfer.heads.fitted import Array
@@ -187,7 +192,7 @@ class Outcome:
         rows += [(held, metrics["validation"])] if metrics["validation"] else []
         task = self.examples.task
         others = [
-            (f"  {evaluate.called(name, task, self.examples.kind)}", figures)
+            (f"  {called(name, task, self.examples.kind)}", figures)
             for name, figures in baselines.figures.items()
             if figures
         ]
@@ -440,7 +445,7 @@ def baselines(features: Features, run: Run) -> Baselines:
     train, test = examples.where("train"), examples.distinct(examples.where("test"))
 
     def fit(**inputs: Any) -> Baselines:
-        return evaluate.baselines(
+        return fit_baselines(
             examples.labels,
             train,
             test,
@@ -468,13 +473,10 @@ def baselines(features: Features, run: Run) -> Baselines:
         plain: lambda: fit(**{plain: plain_rows(examples, run, few, test)}),
         "last_layer_logistic": lambda: fit(last_layer=features.output),
     }
-    called = {
-        name: f"The baseline {evaluate.called(name, examples.task, examples.kind)}"
-        for name in makers
-    }
-    made = in_threads(lambda name: attempt(called[name], makers[name]), makers)
+    whats = {name: f"The baseline {called(name, examples.task, examples.kind)}" for name in makers}
+    made = in_threads(lambda name: attempt(whats[name], makers[name]), makers)
     for name, one in zip(makers, made, strict=True):
-        keep(run, called[name], one)
+        keep(run, whats[name], one)
         if not isinstance(one, Failure):
             figures[name] = one.figures[name]
             scores |= one.scores

@@ -223,7 +223,6 @@ def report(folder: Path) -> None:
     The files are report.html, report.json and MODEL_CARD.md in RUN, the folder of a finished run.
     """
     room("run").open_run(folder)
-    start_tensorflow()
     click.echo(f"Report: {one_line(str(room('report').write_again(folder)))}")
 
 
@@ -236,7 +235,6 @@ def compare(folders: tuple[Path, ...]) -> None:
 
     RUN is the folder of a finished run. Only test examples that all of them have are compared.
     """
-    start_tensorflow()
     *rows, (count, *_) = room("report").compare_runs(folders)
     click.echo(
         f"{table(rows)}\n\nOn {count}. Differences are measured example by example, with their "

@@ -6,7 +6,7 @@ import keras
 
 from tfxfer import outcome, report
 from tfxfer.backbone import Backbone
-from tfxfer.evaluate import Baselines
+from tfxfer.evaluate.baselines import Baselines
 from tfxfer.features import Features
 from tfxfer.heads import join
 from tfxfer.outcome import Outcome

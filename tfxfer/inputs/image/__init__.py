@@ -3,6 +3,7 @@
 kind        all that the rest of tfxfer asks images for, see `tfxfer.inputs.kind`
 decode      from bytes to pixels, in TensorFlow operations only
 input       ImageInput: what a network of images takes
+spec        which of a network's inputs that is
 headers     the size of an image from its header; jpegxl does so for JPEG XL
 check       whether a file is an image that can be decoded; damage finds damaged ones
 heic        HEIC, AVIF and TIFF files as PNG, which TensorFlow decodes

@@ -94,6 +94,33 @@ def pixels_unless_large(
     return _decode(encoded, image_size, value_range, skip_large=True)
 
 
+def pixels_of_many(
+    encoded: tf.Tensor, image_size: tuple[int, int], value_range: tuple[float, float]
+) -> tf.Tensor:
+    """Decode images, string [B], like `pixels`, one after the other."""
+    return tf.map_fn(
+        lambda one: pixels(one, image_size, value_range), encoded, fn_output_signature=tf.float32
+    )
+
+
+def pack(decoded: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
+    """Return pixels as whole numbers from 0 to 255, uint8."""
+    low, high = value_range
+    whole = tf.round((decoded - low) * (255 / (high - low)))
+    return tf.cast(tf.clip_by_value(whole, 0, 255), tf.uint8)
+
+
+def unpack(packed: tf.Tensor, value_range: tuple[float, float]) -> tf.Tensor:
+    """Return whole numbers from 0 to 255 as pixels, float32."""
+    low, high = value_range
+    return low + (high - low) / 255 * tf.cast(packed, tf.float32)
+
+
+def grey_jpeg(image_size: tuple[int, int]) -> bytes:
+    """Return a grey image of this size, as a JPEG."""
+    return tf.io.encode_jpeg(tf.fill((*image_size, 3), tf.constant(128, tf.uint8))).numpy()
+
+
 def _decode(
     encoded: tf.Tensor, size: tuple[int, int], value_range: tuple[float, float], skip_large: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,19 +1,16 @@
-"""The input of a network of texts for one example."""
+"""The input of a network of texts for one example.
 
-import functools
-import hashlib
-from collections.abc import Callable, Sequence
+TensorFlow is loaded only by what decodes: a report describes the input without it.
+"""
+
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import tensorflow as tf
-from tensorflow.core.framework.graph_pb2 import GraphDef
-
 from tfxfer.errors import SavedModelError
+from tfxfer.inputs import text
 
 # A text may be long, and only its beginning is used: so many bytes for each number of a row.
 BYTES = 128
-SMALL = 2**16
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class TextInput:
     length: int
     parts: int
     unit: str
-    graph: GraphDef | None = field(default=None, compare=False, repr=False)
+    graph: Any = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,7 +44,7 @@ class TextInput:
         """The number of parts."""
         return self.parts
 
-    def decode(self, content: tf.Tensor) -> tf.Tensor:
+    def decode(self, content: Any) -> Any:
         """Return the numbers of a text, float32 [parts * length]; 0 is padding.
 
         Raises:
@@ -55,24 +52,23 @@ class TextInput:
         """
         return self.decode_many(content[None])[0]
 
-    def decode_many(self, contents: tf.Tensor) -> tf.Tensor:
+    def decode_many(self, contents: Any) -> Any:
         """Return the numbers of texts, float32 [B, parts * length]."""
         if self.graph is None:
             raise SavedModelError("the tokenizer is part of the network, which is not loaded")
-        beginnings = tf.strings.substr(contents, 0, BYTES * self.length)
-        return tf.ensure_shape(tokenizer(self)(beginnings), (None, *self.shape))
+        return text.rows_of(self, contents)
 
-    def decode_unless_large(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def decode_unless_large(self, content: Any) -> tuple[Any, bool]:
         """Return the numbers, and False: no text needs much memory."""
-        return self.decode(content), tf.constant(False)
+        return self.decode(content), False
 
-    def pack(self, decoded: tf.Tensor) -> tf.Tensor:
+    def pack(self, decoded: Any) -> Any:
         """Return the numbers as int32."""
-        return tf.cast(decoded, tf.int32)
+        return text.pack(decoded)
 
-    def unpack(self, packed: tf.Tensor) -> tf.Tensor:
+    def unpack(self, packed: Any) -> Any:
         """Return the numbers as float32."""
-        return tf.cast(packed, tf.float32)
+        return text.unpack(packed)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that decides the numbers besides the text, as JSON values."""
@@ -98,47 +94,3 @@ class TextInput:
     def sample(self) -> bytes:
         """Return a short text."""
         return b"A text."
-
-
-def of_tokenizer(tokenizer: Any) -> TextInput:
-    """Return the input of a network's tokenizer; see `tfxfer.savedmodel.Tokenizer`."""
-    content = tokenizer.graph.SerializeToString(deterministic=True)
-    digest = hashlib.sha256(content).hexdigest()
-    return TextInput(
-        digest, tokenizer.length, tokenizer.parts, tokenizer.unit, graph=tokenizer.graph
-    )
-
-
-@functools.lru_cache(maxsize=8)
-def tokenizer(takes: TextInput) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return the tokenizer of an input as a function from string [B] to float32 [B, length]."""
-
-    def rows(texts: tf.Tensor) -> tf.Tensor:
-        (found,) = tf.graph_util.import_graph_def(
-            takes.graph, input_map={"texts": texts}, return_elements=["rows:0"], name=""
-        )
-        return found
-
-    with tf.init_scope():
-        return tf.compat.v1.wrap_function(rows, [tf.TensorSpec([None], tf.string)])
-
-
-def of_graph(digest: str, length: int, parts: int, unit: str, content: bytes) -> TextInput:
-    """Return the input of a tokenizer's graph as bytes; without its graph if they are b"".
-
-    Raises:
-        ValueError: the graph has another digest.
-    """
-    if content and hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError("has another tokenizer than its settings say")
-    graph = GraphDef.FromString(content) if content else None
-    return TextInput(digest, length, parts, unit, graph=graph)
-
-
-def count_cut(contents: Sequence[bytes], takes: TextInput) -> int:
-    """Return how many texts fill the last position that is read."""
-    if not contents:
-        return 0
-    rows = takes.decode_many(tf.constant(list(contents))).numpy()
-    last = rows.reshape(len(rows), takes.parts, takes.length)[:, :, -1]
-    return int((last != 0).any(1).sum())

@@ -164,6 +164,8 @@ def restore(values: Mapping[str, Any], apart: bytes = b"") -> Input:
         numbers.append(value)
     if not isinstance(unit, str):
         raise ValueError(f"has text_unit {str(unit)[:200]}; expected what a text is cut into")
+    if not apart:
+        return text.TextInput(digest, numbers[0], numbers[1], unit)
     return text.of_graph(digest, numbers[0], numbers[1], unit, apart)
 
 
