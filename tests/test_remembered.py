@@ -1,12 +1,18 @@
 """What was read of a SavedModel is kept in the cache, and is the same as what is read anew."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from savedmodels import save_reusable, tiny_network
 
 import tfxfer
 from tfxfer import handles, savedmodel
+from tfxfer.cache import remove_networks
+from tfxfer.cli import main
+from tfxfer.handles import checksum
 from tfxfer.savedmodel import remembered
 
 
@@ -66,6 +72,31 @@ def test_a_damaged_file_is_written_anew(damage, tiny_savedmodel, kept, said, tmp
     np.testing.assert_array_equal(tfxfer.Backbone(tiny_savedmodel)(images), expected)
     tfxfer.Backbone(tiny_savedmodel)
     assert read_count(said) == 2
+    assert not (tmp_path / "nowhere").exists()  # nothing is written through a link
+
+
+def test_a_network_of_a_fixed_content_is_read_each_time(tiny_savedmodel, kept, said):
+    fixed = f"{tiny_savedmodel}#sha256={checksum.of_folder(Path(tiny_savedmodel))}"
+    tfxfer.Backbone(tiny_savedmodel)
+    tfxfer.Backbone(fixed)
+    tfxfer.Backbone(fixed)
+    assert read_count(said) == 3
+
+
+def test_networks_are_listed_and_removed_with_the_cache(tiny_savedmodel, kept):
+    tfxfer.Backbone(tiny_savedmodel)
+    (kept / "mine.npz").write_text("somebody's own")
+    assert "networks read" in CliRunner().invoke(main, ["cache"]).output
+    CliRunner().invoke(main, ["cache", "--clear"])
+    assert [path.name for path in kept.iterdir()] == ["mine.npz"]
+
+
+def test_the_oldest_networks_make_room(tiny_savedmodel, kept):
+    for size in (None, 32):
+        tfxfer.Backbone(tiny_savedmodel, image_size=size)
+    newest = max(kept.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    remove_networks(kept.parent, newest.stat().st_size)
+    assert list(kept.iterdir()) == [newest]
 
 
 def test_without_a_place_for_the_cache_it_is_read_each_time(
@@ -95,9 +126,9 @@ def test_a_network_that_is_not_allowed_is_never_taken_from_the_cache(kept, said,
     (file,) = kept.iterdir()
     # As if somebody had given the file the name that it has for those who do not trust it.
     options = {"image_size": None, "arguments": {}, "output": None}
-    name = remembered.name_of(handles.resolve(folder), options, trust=False)
-    assert name is not None and name != file.name
-    file.rename(kept / name)
+    other = remembered.place_of(handles.resolve(folder), options, trust=False)
+    assert other is not None and other != file
+    file.rename(other)
     with pytest.raises(tfxfer.errors.DeniedOperationError):
         tfxfer.Backbone(folder)
     assert read_count(said) == 2

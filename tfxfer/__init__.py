@@ -16,9 +16,9 @@ import lazy_loader
 # TensorFlow reads these variables once, so they have an effect only where tfxfer is imported first.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # TensorFlow's own allocator keeps freed memory, as it does by default where there is a GPU. Without
-# it, most operations get their result's memory from the system anew and hand it back, which takes
-# up to a third of the time (benchmarks/switches.py). The limit is 64 GB by default; with 1 TB it is
-# the system's.
+# it, most operations get their result's memory from the system anew and hand it back, which took
+# between a hundredth and a third of the time (benchmarks/LOG.md). Its limit would be 64 GB; 1 TB is
+# more than machines have, so that only the system limits it.
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
 os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(1 << 20))
 

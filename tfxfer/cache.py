@@ -13,7 +13,8 @@ again.
 
 The folder may be one in which a person keeps other files. Only the index makes it a cache. Besides
 the index, only files with names that are made here are ever removed: 32 hexadecimal digits and
-`.npy` or `.npy.tmp`, in `shards/`.
+`.npy` or `.npy.tmp`, in `shards/`; and in `networks/`, where `tfxfer.savedmodel` keeps what it has
+read, 64 hexadecimal digits and `.npz`, also with those of a temporary file after it.
 """
 
 import contextlib
@@ -59,6 +60,8 @@ SCHEMA = (
 MARK = 0x74667866  # "tfxf", in the header of the index, marks it as an index of tfxfer
 SHARD = re.compile(r"[0-9a-f]{32}\.npy")
 ASIDE = re.compile(r"[0-9a-f]{32}\.npy\.tmp")
+NETWORKS = "networks"
+NETWORK = re.compile(r"[0-9a-f]{64}\.npz(\.[0-9a-f]{32}\.tmp)?")
 # What NumPy may raise where the header of a .npy file is no Python literal.
 ODD_HEADER = (TokenError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError)
 HASHED = 1024 * 1024  # bytes of a shard that are read at once for its checksum
@@ -70,6 +73,32 @@ def default_folder() -> Path:
     if folder := os.environ.get("TFXFER_CACHE_DIR"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfxfer"
+
+
+def networks(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """List the networks that are kept in a cache, the one that was written last first."""
+    found = []
+    with contextlib.suppress(OSError):  # there is no such folder
+        for path in (folder / NETWORKS).iterdir():
+            if NETWORK.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):  # another process removed it
+                    found.append((path, path.lstat()))
+    return sorted(found, key=lambda entry: -entry[1].st_mtime_ns)
+
+
+def remove_networks(folder: Path, most: int = 0) -> int:
+    """Remove networks that are kept in a cache; return the number of bytes freed.
+
+    Args:
+        most: so many bytes of the networks that were written last stay.
+    """
+    held = freed = 0
+    for path, status in networks(folder):
+        held += status.st_size
+        if held > most and stat.S_ISREG(status.st_mode):
+            path.unlink(missing_ok=True)
+            freed += status.st_size
+    return freed
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,9 @@ MOST_ANSWER = 4096  # bytes of an answer that is only an address
 
 MOST_JSON = 32 * 1024**2  # bytes of a text of settings, figures, labels or a manifest
 MOST_ROWS = 2_000_000  # rows of predictions.csv that a report reads
+# Bytes of a network that is kept in the cache: with a larger one, the seconds that it saves are not
+# worth the disk.
+MOST_REMEMBERED = 256 * 1024**2
 FREE_ARRAYS = 512 * 1024**2  # bytes; probabilities of few classes shrink to almost nothing
 MOST_ARRAYS = 100_000  # arrays in one .npz file; a checkpoint has one for each weight
 FREE_GRAPH = 32 * 1024**2  # bytes of a graph's text, without its weights

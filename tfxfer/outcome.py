@@ -25,7 +25,7 @@ from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Decoder, Features, plain_values
 from tfxfer.heads.fitted import Array
 from tfxfer.heads.layers import seen_by_head
-from tfxfer.heads.threads import in_threads
+from tfxfer.heads.threads import map_in_threads
 from tfxfer.run import Run
 from tfxfer.run.attempt import Failure, attempt, keep, optional
 
@@ -469,15 +469,19 @@ def baselines(features: Features, run: Run) -> Baselines:
     figures, scores = dict(majority.figures), dict(majority.scores)
     few = sample_train(examples.labels, train, examples.task, run.common.seed)
     plain = examples.kind.PLAIN
-    makers: dict[str, Callable[[], Baselines]] = {
-        plain: lambda: fit(**{plain: plain_rows(examples, run, few, test)}),
-        "last_layer_logistic": lambda: fit(last_layer=features.output),
+    titles = {
+        name: f"The baseline {called(name, examples.task, examples.kind)}"
+        for name in (plain, "last_layer_logistic")
     }
-    whats = {name: f"The baseline {called(name, examples.task, examples.kind)}" for name in makers}
-    made = in_threads(lambda name: attempt(whats[name], makers[name]), makers)
-    for name, one in zip(makers, made, strict=True):
-        keep(run, whats[name], one)
-        if not isinstance(one, Failure):
-            figures[name] = one.figures[name]
-            scores |= one.scores
+    # Rows are made here and not in a thread, so that Ctrl-C and SIGTERM end it at once.
+    rows = optional(run, titles[plain], lambda: plain_rows(examples, run, few, test))
+    makers = {"last_layer_logistic": lambda: fit(last_layer=features.output)}
+    if rows is not None:
+        makers = {plain: lambda: fit(**{plain: rows}), **makers}
+    results = map_in_threads(lambda name: attempt(titles[name], makers[name]), makers)
+    for name, result in zip(makers, results, strict=True):
+        keep(run, titles[name], result)
+        if not isinstance(result, Failure):
+            figures[name] = result.figures[name]
+            scores |= result.scores
     return Baselines(figures, scores)

@@ -171,10 +171,11 @@ def devices() -> None:
 )
 @click.option("--clear", is_flag=True, help="Delete everything in the cache.")
 def cache(folder: Path | None, clear: bool) -> None:
-    """Show or clear the computed features that are kept."""
+    """Show or clear what is kept: computed features, and networks that were read."""
     kept = room("cache").Cache(folder or room("cache").default_folder())
     if clear:
-        click.echo(f"{kept.clear() / 2**20:.1f} MiB freed in {one_line(str(kept.folder))}")
+        freed = kept.clear() + room("cache").remove_networks(kept.folder)
+        click.echo(f"{freed / 2**20:.1f} MiB freed in {one_line(str(kept.folder))}")
         return
     rows = [("what", "engine", "examples", "MiB")]
     for entry in kept.summary():
@@ -183,4 +184,7 @@ def cache(folder: Path | None, clear: bool) -> None:
             f"{entry.description.get('engine', '-')} {entry.description.get('precision', '')}"
         ).strip()
         rows.append((what, engine, f"{entry.rows:,}", f"{entry.size / 2**20:.1f}"))
+    if read := room("cache").networks(kept.folder):
+        size = sum(status.st_size for _, status in read)
+        rows.append(("networks read", "-", f"{len(read)}", f"{size / 2**20:.1f}"))
     click.echo(f"{one_line(str(kept.folder))}\n{table(rows)}")

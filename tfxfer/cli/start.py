@@ -46,7 +46,7 @@ def start_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules:
         LOG.info("Loading TensorFlow")
-    with quiet(), without_garbage():
+    with quiet(), without_collecting():
         tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")
         tensorflow.config.list_physical_devices()
@@ -54,13 +54,13 @@ def start_tensorflow() -> None:
 
 
 @contextmanager
-def without_garbage() -> Iterator[None]:
+def without_collecting() -> Iterator[None]:
     """Keep Python from looking for garbage among the objects of TensorFlow, which all stay.
 
-    It would do so while they are made, each time that it looks for garbage later, and for a second
-    when the process ends.
+    Otherwise it looks through them again and again while they are loaded, at each later collection,
+    and for about a second at the end of the process.
     """
-    if "tensorflow" in sys.modules:
+    if "tensorflow" in sys.modules or not gc.isenabled():
         yield
         return
     gc.disable()

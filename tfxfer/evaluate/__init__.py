@@ -5,7 +5,7 @@ worth       whether the network is better than they are, in words
 unknown     how far an example is from every class
 doubt       how unsure a model is: sets, and a score for "none of these"
 
-What stands here needs no TensorFlow: reports are written again without it.
+The names below need no TensorFlow: reports are written again without it.
 """
 
 from tfxfer.evaluate.worth import beaten, called, pays

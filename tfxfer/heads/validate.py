@@ -31,7 +31,7 @@ from tfxfer.heads.logistic import (
 from tfxfer.heads.several import fit_several, held_out_outputs
 from tfxfer.heads.side_by_side import Rows, SideBySide
 from tfxfer.heads.sums import solve_gaussian, subtract_examples, sum_up
-from tfxfer.heads.threads import in_threads, one_thread
+from tfxfer.heads.threads import map_in_threads, one_thread
 from tfxfer.tasks import CLASSIFY, Task, calibrated, calibrated_loss, paired
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
@@ -270,7 +270,7 @@ def choose(
             f"one example a class: nothing can be held out, so the {chosen.head} head is used, on "
             "the last stage, and its probabilities are not calibrated"
         )
-    members = in_threads(
+    members = map_in_threads(
         lambda member: calibrate_head(fit_chosen(data, rows, member), data),
         chosen.members or (chosen,),
     )
@@ -450,7 +450,7 @@ def try_heads(
         own = [head for head in heads if how == normalisation_of(head, targets, count)]
         for taps, kernel in kernels(x, data.widths, how) if own else ():
             entries += [(head, taps, kernel) for head in own if not kept or kept[head] == taps]
-    return in_threads(tried, entries)
+    return map_in_threads(tried, entries)
 
 
 def normalisation_of(head: str, targets: np.ndarray, outputs: int) -> str:

@@ -1,6 +1,6 @@
 """What a kind of example does where it has nothing of its own; see `tfxfer.inputs.kind`.
 
-A kind imports the functions that it takes from here.
+A kind imports those functions from here that it does not define.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def find_damage(content: bytes) -> Damage | None:
 
 
 def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
-    """Nothing has to be learnt: there is a `plain`."""
+    """Raise: a kind that has a `plain` learns nothing."""
     raise NotImplementedError
 
 
@@ -37,7 +37,7 @@ def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
 
 
 def mirror(batch: np.ndarray) -> np.ndarray:
-    """There is no mirror image."""
+    """Raise: there is no `MIRROR`."""
     raise NotImplementedError
 
 
@@ -52,12 +52,12 @@ def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:
 
 
 def excerpt(content: bytes) -> str:
-    """Return "": an example is not read by people."""
+    """Return "": an example has no text to show."""
     return ""
 
 
 def parts(content: bytes) -> list[str]:
-    """Return nothing: the parts that `explain` leaves out are no text."""
+    """Return nothing: `explain` leaves out places and not words."""
     return []
 
 

@@ -29,7 +29,7 @@ network     from a handle, of any kind, to a Pretrained
 ranges      the pixel range that a network expects
 cut         a network in two parts
 kept        a Pretrained in the file of a model
-remembered  a Pretrained in the cache, so that it is read only once
+remembered  a Pretrained in the cache, so that a SavedModel is read only once
 reusable    a Pretrained as a SavedModel again
 """
 

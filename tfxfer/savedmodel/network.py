@@ -24,7 +24,7 @@ from tfxfer.savedmodel.keras_file import check_file, load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
 from tfxfer.savedmodel.open import check_scope
 from tfxfer.savedmodel.read import explain_failure, read
-from tfxfer.savedmodel.remembered import remembered
+from tfxfer.savedmodel.remembered import read_once
 from tfxfer.savedmodel.trace import check_arguments, trace
 from tfxfer.savedmodel.weigh import bounded_variables
 
@@ -149,7 +149,7 @@ def open_network(
     if size is None and source.entry is not None and source.entry.image_size:
         options["image_size"] = (source.entry.image_size, source.entry.image_size)
     return Network(
-        pretrained=remembered(
+        pretrained=read_once(
             source, options, trust, lambda: read(source.path, **options, trust=trust)
         ),
         name=str(handle),

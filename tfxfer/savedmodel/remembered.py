@@ -1,38 +1,43 @@
 """Keep what was read of a SavedModel in the cache, because reading it again takes seconds.
 
-A file holds the graphs, as a model's file does (see `kept`), and the weights. Its name tells the
-content of the SavedModel, how it was read, and the code that read it. The graphs are checked each
-time: a file of the cache can do no more than a model's file.
+A file holds the graphs, as a model's file does (see `kept`), and the weights. It is named by a hash
+of the SavedModel's files, of how they were read, and of the code that read them. The graphs are
+checked each time: a file of the cache can do no more than a model's file.
 """
 
+import functools
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
-from tfxfer.cache import default_folder
+from tfxfer.cache import NETWORKS, default_folder, remove_networks
 from tfxfer.errors import SavedModelError
-from tfxfer.files import replaced
-from tfxfer.handles import Source
+from tfxfer.files import appear
+from tfxfer.handles import Source, checksum
+from tfxfer.inputs import KINDS
+from tfxfer.limits import MOST_REMEMBERED
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.kept import keep, restore
 
 LOG = logging.getLogger(__name__)
-FOLDER = "networks"  # in the cache
-# A larger network takes up more of the disk than the seconds are worth.
-MOST_BYTES = 2**28
+# The code that decides what is read of a SavedModel.
+READERS = ("savedmodel", "inputs", "limits.py", "distribute/parcel.py")
+NUMBERS = "biuf"  # the kinds of NumPy's types that a file of arrays holds
+KEPT_TOGETHER = 4  # networks of the largest size that is kept; the oldest ones make room
 
 
-def remembered(
+def read_once(
     source: Source, options: Mapping[str, Any], trust: bool, read: Callable[[], Pretrained]
 ) -> Pretrained:
     """Return what `read` returns, which is called only where the cache does not have it.
@@ -45,53 +50,87 @@ def remembered(
     Raises:
         The errors of `read`.
     """
-    name = name_of(source, options, trust)
-    if name is None:
+    path = place_of(source, options, trust)
+    if path is None:
         return read()
-    path = default_folder() / FOLDER / name
-    if path.exists():
-        try:
-            return load(path, trust)
-        # A damaged file, or one that somebody else has put there, is written anew.
-        except (OSError, KeyError, ValueError, SavedModelError) as error:
-            LOG.warning("%s is damaged (%s); the network is read again", path, error)
+    try:
+        return load(path, trust)
+    except OSError:  # it is not there, or not ours to read
+        pass
+    except (KeyError, ValueError, SavedModelError) as error:
+        LOG.warning("%s is damaged (%s); the network is read again", path, error)
     pretrained = read()
-    if sum(weight.value.nbytes for weight in pretrained.weights) <= MOST_BYTES:
+    # Somebody may have written the folder while it was read.
+    if is_kept(pretrained) and place_of(source, options, trust) == path:
         # On a full or write-protected disk, nothing is lost but the seconds of the next time.
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replaced(path) as file:
-                save(file, pretrained)
+            aside = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+            appear(path, aside, functools.partial(save, pretrained))
+            remove_networks(path.parent.parent, KEPT_TOGETHER * MOST_REMEMBERED)
     return pretrained
 
 
-def name_of(source: Source, options: Mapping[str, Any], trust: bool) -> str | None:
-    """Return the name of the file in the cache; None where the options can't be told apart."""
-    if source.sha256 is None:
+def place_of(source: Source, options: Mapping[str, Any], trust: bool) -> Path | None:
+    """Return the file of a network in the cache.
+
+    Returns:
+        None where nothing is kept: the SavedModel is large; its content was fixed by a SHA-256, and
+        must be the one that is used; there is no folder for a cache; JSON can't hold the options;
+        or TensorFlow adds operations to all graphs, for debugging.
+    """
+    parts = [path for path in source.path.rglob("*") if path.is_file()]
+    if sum(path.stat().st_size for path in parts) > MOST_REMEMBERED:
         return None
-    facts = [source.sha256, source.path.name, dict(options), trust, tf.__version__, code()]
+    if checksum.MARK in source.handle or context.context().op_callbacks:
+        return None
+    facts = {
+        "files": checksum.of_folder(source.path),
+        "options": dict(options),
+        "trust": trust,
+        "tensorflow": tf.__version__,
+        "kinds": sorted(KINDS),
+        "code": hash_code(),
+    }
     try:
         text = json.dumps(facts, sort_keys=True)
-    except TypeError:
+        folder = default_folder()
+    except (TypeError, RuntimeError):  # RuntimeError: this user has no home folder
         return None
-    return f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
+    return folder / NETWORKS / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
 
 
-@cache
-def code() -> str:
-    """Return the SHA-256 of the files of this package: other code may read a network otherwise."""
+@functools.cache
+def hash_code() -> str:
+    """Return the SHA-256 of the code that reads: other code may read a network otherwise."""
+    package = Path(__file__).parent.parent
     found = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        found.update(path.read_bytes())
+    for name in READERS:
+        start = package / name
+        for path in sorted(start.rglob("*.py")) if start.is_dir() else [start]:
+            found.update(path.read_bytes())
     return found.hexdigest()
 
 
-def save(file: BinaryIO, pretrained: Pretrained) -> None:
-    """Write a network with its weights, by their numbers."""
+def is_kept(pretrained: Pretrained) -> bool:
+    """Return whether a network is small enough to be kept, and holds numbers alone."""
+    pure = (pretrained.inference, pretrained.training, pretrained.regularization)
+    graphs = [one.graph.ByteSize() for one in pure if one is not None]
+    tokenizer = pretrained.tokenizer
+    size = sum(graphs) + (0 if tokenizer is None else tokenizer.graph.ByteSize())
+    size += sum(weight.value.nbytes for weight in pretrained.weights)
+    numbers = all(weight.value.dtype.kind in NUMBERS for weight in pretrained.weights)
+    return numbers and size <= MOST_REMEMBERED
+
+
+def save(pretrained: Pretrained, path: str) -> None:
+    """Write a network to a new file, with its weights by their numbers."""
     kept = keep(pretrained)
     arrays: dict[str, Any] = {str(i): one.value for i, one in enumerate(pretrained.weights)}
-    arrays["graphs"], arrays["digest"] = np.frombuffer(kept.graphs, np.uint8), kept.digest
-    np.savez(file, **arrays)
+    arrays["graphs"] = np.frombuffer(kept.graphs, np.uint8)
+    arrays["digest"] = kept.digest
+    with open(path, "xb") as file:
+        np.savez(file, **arrays)
 
 
 def load(path: Path, trust: bool) -> Pretrained:

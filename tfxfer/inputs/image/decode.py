@@ -131,7 +131,7 @@ def _decode(
     return tf.ensure_shape(image * ((high - low) / 255.0) + low, [*size, 3]), large
 
 
-# Tracing takes two seconds. As the size is a tensor, it is done once for all sizes.
+# Tracing takes two seconds. As the wanted size is a tensor, it is done once for all networks.
 @tf.function(
     autograph=False,
     input_signature=[
@@ -148,8 +148,8 @@ def _any_format(
     JPEG has a single branch, since each branch costs a tenth of a millisecond.
 
     Args:
-        size: height and width.
-        skip_large: whether any pixels are as good for a large image.
+        size: height and width of the result.
+        skip_large: whether a large image may be left undecoded.
     """
     return tf.cond(
         is_jpeg(encoded),
@@ -163,10 +163,9 @@ def _measured_jpeg(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     encoded, pixels, before = measure_jpeg(encoded)
     large = pixels > LARGE_PIXELS
-    # A large image is replaced by a small one, which saves a branch.
-    with tf.init_scope():
-        black = tf.io.encode_jpeg(tf.zeros((8, 8, 3), tf.uint8)).numpy()
-    encoded = tf.where(large & skip_large, black, encoded)
+    # A large image that may be skipped is replaced by a small one, which saves a branch.
+    small = tf.io.encode_jpeg(tf.zeros((8, 8, 3), tf.uint8))
+    encoded = tf.where(large & skip_large, small, encoded)
     return _cover(*_jpeg(encoded, before, size), size), large
 
 

@@ -5,6 +5,7 @@ from .rows import of_graph as of_graph
 from .rows import of_tokenizer as of_tokenizer
 from .rows import pack as pack
 from .rows import rows_of as rows_of
+from .rows import rows_unless_large as rows_unless_large
 from .rows import unpack as unpack
 from .tf_idf import weigh_words as weigh_words
 

@@ -58,9 +58,9 @@ class TextInput:
             raise SavedModelError("the tokenizer is part of the network, which is not loaded")
         return text.rows_of(self, contents)
 
-    def decode_unless_large(self, content: Any) -> tuple[Any, bool]:
+    def decode_unless_large(self, content: Any) -> tuple[Any, Any]:
         """Return the numbers, and False: no text needs much memory."""
-        return self.decode(content), False
+        return text.rows_unless_large(self, content)
 
     def pack(self, decoded: Any) -> Any:
         """Return the numbers as int32."""

@@ -31,6 +31,11 @@ def tokenizer(takes: TextInput) -> Callable[[tf.Tensor], tf.Tensor]:
         return tf.compat.v1.wrap_function(rows, [tf.TensorSpec([None], tf.string)])
 
 
+def rows_unless_large(takes: TextInput, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the numbers of a text, and False: no text needs much memory."""
+    return takes.decode(content), tf.constant(False)
+
+
 def pack(decoded: tf.Tensor) -> tf.Tensor:
     """Return rows as int32."""
     return tf.cast(decoded, tf.int32)
