@@ -171,7 +171,7 @@ def devices() -> None:
 )
 @click.option("--clear", is_flag=True, help="Delete everything in the cache.")
 def cache(folder: Path | None, clear: bool) -> None:
-    """Show or clear what is kept: computed features, and networks that were read."""
+    """Show or clear computed features and networks that were read."""
     kept = room("cache").Cache(folder or room("cache").default_folder())
     if clear:
         freed = kept.clear() + room("cache").remove_networks(kept.folder)
