@@ -3,7 +3,6 @@
 import gc
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -825,13 +824,18 @@ def test_a_killed_run_of_the_recipe_ends_as_one_that_was_not(photos, tiny_savedm
     done = subprocess.run(words("unbroken"), capture_output=True, text=True, check=True)
     whole = time.monotonic() - began
     assert "Chosen: the " in done.stdout and (tmp_path / "unbroken" / "manifest.json").exists()
-    for share in (0.5, 0.7, 0.9):
-        process = subprocess.Popen(
-            words("broken", "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(share * whole)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    killed = 0
+    for share in (0.5, 0.2):  # the second run goes on where the first was killed
+        try:
+            subprocess.run(
+                words("broken", "--resume"),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=share * whole,
+            )
+        except subprocess.TimeoutExpired:
+            killed += 1
+    assert killed
     subprocess.run(words("broken", "--resume"), capture_output=True, check=True)
     for name in (
         "metrics.json",
