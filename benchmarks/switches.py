@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from statistics import median_high
 
 BATCH = 32
 SWITCHES = {"oneDNN": "TF_ENABLE_ONEDNN_OPTS", "allocator": "TF_CPU_ALLOCATOR_USE_BFC"}
@@ -80,11 +81,6 @@ def ask(process: subprocess.Popen) -> dict[str, float]:
     return json.loads(process.stdout.readline())
 
 
-def median(values: list[float]) -> float:
-    """Return the middle value, or the greater of the two in the middle."""
-    return sorted(values)[len(values) // 2]
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -105,10 +101,10 @@ def main() -> int:
         process.communicate()
     held = True
     for what in ("features", "training"):
-        rate = median([found["both"][what] for found in rounds])
+        rate = median_high(found["both"][what] for found in rounds)
         print(f"{what}: {rate:.1f} images/s as tfxfer starts TensorFlow")
         for name in SWITCHES:
-            ratio = median([found["both"][what] / found[name][what] for found in rounds])
+            ratio = median_high(found["both"][what] / found[name][what] for found in rounds)
             print(f"{what}: {ratio:.2f} times as fast as without {name}, at least 0.95")
             held &= ratio >= 0.95
     moved = max(found["both"]["moved"] for found in rounds)

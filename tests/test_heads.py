@@ -190,7 +190,7 @@ def test_a_head_has_the_same_bits_on_one_core_and_on_several(monkeypatch):
     features = rng.standard_normal((300, 96)).astype(np.float32)
     features += np.eye(3, 96, dtype=np.float32)[labels]
     found = []
-    for cores in (1, 2, 4):
+    for cores in (1, 2, 16):
         monkeypatch.setattr(threads, "cores", lambda cores=cores: cores)
         choice = heads.choose(features, labels, 3, (32, 64))
         parts = [choice.out_of_fold, *(one.kernel for one in choice.fitted.members)]

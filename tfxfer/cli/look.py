@@ -172,9 +172,10 @@ def devices() -> None:
 @click.option("--clear", is_flag=True, help="Delete everything in the cache.")
 def cache(folder: Path | None, clear: bool) -> None:
     """Show or clear computed features and networks that were read."""
-    kept = room("cache").Cache(folder or room("cache").default_folder())
+    caches = room("cache")
+    kept = caches.Cache(folder or caches.default_folder())
     if clear:
-        freed = kept.clear() + room("cache").remove_networks(kept.folder)
+        freed = kept.clear() + caches.remove_networks(kept.folder)
         click.echo(f"{freed / 2**20:.1f} MiB freed in {one_line(str(kept.folder))}")
         return
     rows = [("what", "engine", "examples", "MiB")]
@@ -184,7 +185,7 @@ def cache(folder: Path | None, clear: bool) -> None:
             f"{entry.description.get('engine', '-')} {entry.description.get('precision', '')}"
         ).strip()
         rows.append((what, engine, f"{entry.rows:,}", f"{entry.size / 2**20:.1f}"))
-    if read := room("cache").networks(kept.folder):
+    if read := caches.networks(kept.folder):
         size = sum(status.st_size for _, status in read)
         rows.append(("networks read", "-", f"{len(read)}", f"{size / 2**20:.1f}"))
     click.echo(f"{one_line(str(kept.folder))}\n{table(rows)}")

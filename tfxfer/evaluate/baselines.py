@@ -1,4 +1,4 @@
-"""What one would get without transfer, or with its simplest form."""
+"""Fit the models that one would have without transfer, or with its simplest form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

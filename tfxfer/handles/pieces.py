@@ -1,4 +1,4 @@
-"""What tokenizers of words share."""
+"""Make rows of pieces from words, as every tokenizer of words does."""
 
 from collections.abc import Callable
 

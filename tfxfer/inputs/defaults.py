@@ -1,4 +1,4 @@
-"""What a kind of example does where it has nothing of its own; see `tfxfer.inputs.kind`.
+"""Do what a kind of example does where it has nothing of its own; see `tfxfer.inputs.kind`.
 
 A kind imports those functions from here that it does not define.
 """

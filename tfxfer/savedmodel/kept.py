@@ -33,6 +33,7 @@ CHANGED = (
 )
 NO_GRAPH = PureGraph(graph=GraphDef(), input=None, output="", weights=())
 NO_STAGE = -1
+NUMBERS = "biuf"  # the kinds of NumPy's types that weights may have
 
 
 @dataclass(frozen=True)
@@ -328,6 +329,6 @@ def zeros(shape: Any, dtype: str) -> np.ndarray:
     The shape comes from a file and may be wrong, so memory must not be reserved for it yet.
     """
     kind = np.dtype(dtype)
-    if kind.kind not in "biuf":
+    if kind.kind not in NUMBERS:
         raise SavedModelError(f"this file's weights are {dtype}; expected numbers.")
     return np.broadcast_to(np.zeros((), kind), tuple(shape))

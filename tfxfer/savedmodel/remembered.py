@@ -28,12 +28,11 @@ from tfxfer.inputs import KINDS
 from tfxfer.limits import MOST_REMEMBERED
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.savedmodel.graph import Pretrained
-from tfxfer.savedmodel.kept import keep, restore
+from tfxfer.savedmodel.kept import NUMBERS, keep, restore
 
 LOG = logging.getLogger(__name__)
 # The code that decides what is read of a SavedModel.
 READERS = ("savedmodel", "inputs", "limits.py", "distribute/parcel.py")
-NUMBERS = "biuf"  # the kinds of NumPy's types that a file of arrays holds
 KEPT_TOGETHER = 4  # networks of the largest size that is kept; the oldest ones make room
 
 
@@ -79,10 +78,10 @@ def place_of(source: Source, options: Mapping[str, Any], trust: bool) -> Path | 
         must be the one that is used; there is no folder for a cache; JSON can't hold the options;
         or TensorFlow adds operations to all graphs, for debugging.
     """
-    parts = [path for path in source.path.rglob("*") if path.is_file()]
-    if sum(path.stat().st_size for path in parts) > MOST_REMEMBERED:
-        return None
     if checksum.MARK in source.handle or context.context().op_callbacks:
+        return None
+    files = checksum.model_files(source.path)
+    if sum(path.stat().st_size for path in files) > MOST_REMEMBERED:
         return None
     facts = {
         "files": checksum.of_folder(source.path),

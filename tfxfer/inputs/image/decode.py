@@ -7,6 +7,8 @@ over white, resize the shorter side (bilinear, antialiased), crop the centre, sc
 
 from typing import Any
 
+import numpy as np
+import simplejpeg
 import tensorflow as tf
 
 from tfxfer.inputs.image.headers import (
@@ -23,6 +25,7 @@ from tfxfer.limits import LARGE_PIXELS, MOST_BYTES
 from tfxfer.process.pipelines import as_one_operation
 
 VERSION = 2  # raise it whenever any pixel of any image changes: cached features depend on it
+SMALL = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))  # in place of a skipped image
 HEAD = 1 << 17  # bytes from the start of a file within which the EXIF block may begin
 EXIF = 1 << 16  # bytes that the EXIF block may have
 
@@ -164,8 +167,7 @@ def _measured_jpeg(
     encoded, pixels, before = measure_jpeg(encoded)
     large = pixels > LARGE_PIXELS
     # A large image that may be skipped is replaced by a small one, which saves a branch.
-    small = tf.io.encode_jpeg(tf.zeros((8, 8, 3), tf.uint8))
-    encoded = tf.where(large & skip_large, small, encoded)
+    encoded = tf.where(large & skip_large, SMALL, encoded)
     return _cover(*_jpeg(encoded, before, size), size), large
 
 
