@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer.savedmodel import convolution, stages
+from tfxfer.savedmodel.folded import folded
 from tfxfer.savedmodel.mixed import convert_to_mixed
 
 # Texts of different numbers of words, which are together not as many as the texts are.
@@ -155,18 +156,18 @@ def function(
     Args:
         taps: names of maps, from input to output. With them, the output is [B, F]: for each map its
             mean, then its maximum over all positions. All maps are computed in one pass.
-        fast: use gradients that are faster on a CPU (see `convolution`). A model that calls the
+        fast: train faster on a CPU (see `folded` and `convolution`). A model that calls the
             function can't be saved as a graph then.
         low: compute in mixed precision (see `convert_to_mixed`).
     """
+    fetch = [*(taps if taps is not None else (pure.output,)), *(name for _, name in pure.updates)]
     graph = (
         convert_to_mixed(pure.graph)
         if low
-        else convolution.marked(pure.graph)
+        else convolution.marked(folded(pure.graph, fetch))
         if fast
         else pure.graph
     )
-    fetch = [*(taps if taps is not None else (pure.output,)), *(name for _, name in pure.updates)]
 
     # `import_graph_def` alone is not seen by a GradientTape; wrapped in a function, it is.
     def call(*arguments):
