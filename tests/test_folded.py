@@ -1,8 +1,10 @@
-"""BatchNorm in inference mode as a part of the convolution before it, where a network trains."""
+"""BatchNorm in inference mode as a part of the convolution before it."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from savedmodels import save_reusable
 
 from tfxfer import savedmodel
 from tfxfer.savedmodel.folded import folded
@@ -15,11 +17,12 @@ def network(kind: str, norm: str, folder) -> savedmodel.Pretrained:
     """A convolution, a BatchNorm as older SavedModels have it, and what `norm` adds to them."""
     rng, root = np.random.default_rng(0), tf.train.Checkpoint()
 
-    def vector(low: float = -1.0) -> tf.Variable:
-        return tf.Variable(rng.uniform(low, 1, WIDTH).astype(np.float32))
+    def vector(name: str, low: float = -1.0) -> tf.Variable:
+        return tf.Variable(rng.uniform(low, 1, WIDTH).astype(np.float32), name=name)
 
-    root.filters = tf.Variable(rng.normal(size=SHAPES[kind]).astype(np.float32))
-    root.scale, root.offset, root.mean, root.variance = vector(), vector(), vector(), vector(0.1)
+    root.filters = tf.Variable(rng.normal(size=SHAPES[kind]).astype(np.float32), name="filters")
+    root.scale, root.offset = vector("scale"), vector("offset")
+    root.mean, root.variance = vector("mean"), vector("variance", 0.1)
     root.trainable_variables = [root.filters, root.scale, root.offset]
 
     @tf.function(input_signature=[tf.TensorSpec((None, 9, 9, 3), tf.float32)])
@@ -49,47 +52,76 @@ def network(kind: str, norm: str, folder) -> savedmodel.Pretrained:
     return savedmodel.read(str(folder))
 
 
-def norms(graph) -> int:
-    return sum(node.op == "FusedBatchNormV3" for node in graph.node)
+def of_keras(axis: int, folder) -> savedmodel.Pretrained:
+    """Two convolutions, each with a BatchNorm as Keras 3 writes it out."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((9, 9, 3))
+    for layer in (
+        keras.layers.Conv2D(WIDTH, 3, use_bias=False),
+        keras.layers.DepthwiseConv2D(3, use_bias=False),
+    ):
+        norm = keras.layers.BatchNormalization(
+            axis=axis, moving_mean_initializer="random_normal", gamma_initializer="random_normal"
+        )
+        x = keras.layers.ReLU(6)(norm(layer(x)))
+    return savedmodel.read(
+        save_reusable(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), folder)
+    )
 
 
-def outputs_and_gradients(pretrained, fast: bool) -> list[tf.Tensor]:
-    graph = pretrained.inference
-    function = savedmodel.function(graph, pretrained.weights, pretrained.input_shape, fast=fast)
+def taken_in(graph: savedmodel.PureGraph, *fetched: str) -> int:
+    """How many BatchNorms are a part of a convolution."""
+    nodes = folded(graph.graph, [graph.output, *fetched]).node
+    return sum(node.op == "BiasAdd" for node in nodes)
+
+
+def check(pretrained: savedmodel.Pretrained, folder) -> None:
+    """Outputs and gradients are those of the object that TensorFlow loads."""
+    original, graph = tf.saved_model.load(str(folder)), pretrained.inference
     x = tf.constant(np.random.default_rng(1).random((4, 9, 9, 3), dtype=np.float32))
-    weights = [tf.constant(pretrained.weights[i].value) for i in graph.weights]
+    theirs = list(original.trainable_variables)
     with tf.GradientTape() as tape:
-        tape.watch([x, *weights])
-        output = function(x, *weights)[0]
-        loss = tf.reduce_sum(output**2)
-    return [output, *tape.gradient(loss, [x, *weights])]
+        expected = original(x)
+        loss = tf.reduce_sum(expected**2)
+    gradients = tape.gradient(loss, theirs)
+    largest = max(float(tf.reduce_max(tf.abs(gradient))) for gradient in gradients)
+    assert largest > 0
+    values = {i: tf.constant(pretrained.weights[i].value) for i in graph.weights}
+    for fast in (False, True):
+        call = savedmodel.function(graph, pretrained.weights, pretrained.input_shape, fast=fast)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            output = call(x, *values.values())[0]
+            loss = tf.reduce_sum(output**2)
+        named = {pretrained.weights[i].name: g for i, g in tape.gradient(loss, values).items()}
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+        for variable, gradient in zip(theirs, gradients, strict=True):
+            mine = named.pop(variable.name.split(":")[0].replace("/", "."))
+            np.testing.assert_allclose(mine, gradient, rtol=1e-5, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_outputs_and_gradients_stay_the_same(kind, tmp_path):
     pretrained = network(kind, "inference", tmp_path / "model")
-    graph = pretrained.inference
-    assert (norms(graph.graph), norms(folded(graph.graph, [graph.output]))) == (1, 0)
-    slow, quick = (outputs_and_gradients(pretrained, fast) for fast in (False, True))
-    numbers = [weight.trainable for weight in pretrained.weights]
-    assert [gradient is not None for gradient in quick[2:]] == numbers
-    assert sum(numbers) == 3  # the mean and the variance have no gradient
-    for before, after in zip(slow, quick, strict=True):
-        if before is None:
-            assert after is None
-            continue
-        bound = 1e-6 * float(tf.reduce_max(tf.abs(before)))
-        np.testing.assert_allclose(after, before, rtol=1e-5, atol=bound)
+    assert taken_in(pretrained.inference) == 1
+    check(pretrained, tmp_path / "model")
+
+
+@pytest.mark.parametrize("axis", [-1, 3])
+def test_so_do_those_of_networks_that_keras_saves(axis, tmp_path):
+    pretrained = of_keras(axis, tmp_path / "model")
+    assert taken_in(pretrained.inference) == 2
+    check(pretrained, tmp_path / "model")
 
 
 @pytest.mark.parametrize("norm", ["training", "shared", "moments"])
 def test_what_something_else_reads_is_not_folded(norm, tmp_path):
     """Nor is a BatchNorm that computes its statistics from the batch."""
     graph = network("convolution", norm, tmp_path / "model").inference
-    assert norms(folded(graph.graph, [graph.output])) == norms(graph.graph) == 1
+    assert taken_in(graph) == 0
 
 
 def test_a_convolution_that_is_asked_for_is_not_folded(tmp_path):
     graph = network("convolution", "inference", tmp_path / "model").inference
     (convolution,) = [node.name for node in graph.graph.node if node.op == "Conv2D"]
-    assert norms(folded(graph.graph, [f"{convolution}:0", graph.output])) == 1
+    assert taken_in(graph, f"{convolution}:0") == 0

@@ -12,7 +12,7 @@ embedding look-ups) is frozen instead: its values become constants, it can only 
 and `Pretrained.reason` says why it can't be fine-tuned.
 
 convolution gradients that are faster on a CPU
-folded      BatchNorm as a part of the convolution before it, which trains faster
+folded      BatchNorm as a part of the convolution before it, which is faster
 graph       Pretrained and its pure graphs; as functions, as constants, and their shapes
 operations  the operations that a graph may hold
 check       whether a SavedModel holds any other operation

@@ -1,10 +1,10 @@
-"""Fold BatchNorm layers in inference mode into the convolutions before them, for training.
+"""Fold BatchNorm layers in inference mode into the convolutions before them.
 
 With fixed statistics, a BatchNorm multiplies each channel by a factor and adds a bias. So does the
 convolution before it, where its filter is multiplied by the factor (Jacob et al. 2018, arXiv
-1712.05877, section 3.2). The gradient then needs neither the map between the two nor another pass
-over it (benchmarks/partial.py, benchmarks/LOG.md). The weights stay what they are, and so do their
-gradients, except for the order of sums.
+1712.05877, section 3.2). A gradient then needs neither the map between the two nor another pass
+over it, and a prediction fewer passes (benchmarks/partial.py, benchmarks/LOG.md). The weights stay
+what they are, and so do the outputs and the gradients, except for the order of sums.
 
 Keras 3 writes a BatchNorm out as a product and a sum. Older SavedModels have one operation for it,
 which is written out first.
@@ -51,7 +51,7 @@ def folded(graph: GraphDef, fetched: Collection[str]) -> GraphDef:
             return None
         for one, other in (node.input, reversed(node.input)):
             sides = shape(one)
-            if sides.rank == 4 and sides[3] is not None and shape(other) == [sides[3]]:
+            if sides.rank == 4 and sides[3] and shape(other) in ([sides[3]], [1, 1, 1, sides[3]]):
                 return one, other
         return None
 
@@ -130,14 +130,16 @@ def take_in(
         shape: the last axes of the filter, which belong to the channels.
     """
     name = f"{norm.name}/taken_in"
-    sides = constant(graph, f"{name}/shape", np.array(shape, np.int32))
-    shaped = add_node(
-        graph, f"{name}/factor", "Reshape", inputs=[factor, sides], T=FLOAT, Tshape=INTEGER
-    )
-    convolution.input[1] = add_node(
-        graph, f"{name}/filter", "Mul", inputs=[convolution.input[1], shaped], T=FLOAT
-    )
-    norm.CopyFrom(NodeDef(name=norm.name, op="BiasAdd", input=[convolution.name, bias]))
+
+    def reshape(tensor: str, what: str, sides: Sequence[int]) -> str:
+        target = constant(graph, f"{name}/{what}/shape", np.array(sides, np.int32))
+        inputs = [tensor, target]
+        return add_node(graph, f"{name}/{what}", "Reshape", inputs=inputs, T=FLOAT, Tshape=INTEGER)
+
+    filters = [convolution.input[1], reshape(factor, "factor", shape)]
+    convolution.input[1] = add_node(graph, f"{name}/filter", "Mul", inputs=filters, T=FLOAT)
+    summed = [convolution.name, reshape(bias, "bias", [-1])]
+    norm.CopyFrom(NodeDef(name=norm.name, op="BiasAdd", input=summed))
     norm.attr["T"].type = FLOAT
 
 

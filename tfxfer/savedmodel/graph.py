@@ -156,18 +156,16 @@ def function(
     Args:
         taps: names of maps, from input to output. With them, the output is [B, F]: for each map its
             mean, then its maximum over all positions. All maps are computed in one pass.
-        fast: train faster on a CPU (see `folded` and `convolution`). A model that calls the
+        fast: use gradients that are faster on a CPU (see `convolution`). A model that calls the
             function can't be saved as a graph then.
         low: compute in mixed precision (see `convert_to_mixed`).
     """
     fetch = [*(taps if taps is not None else (pure.output,)), *(name for _, name in pure.updates)]
-    graph = (
-        convert_to_mixed(pure.graph)
-        if low
-        else convolution.marked(folded(pure.graph, fetch))
-        if fast
-        else pure.graph
-    )
+    if low:
+        graph = convert_to_mixed(pure.graph)
+    else:
+        graph = folded(pure.graph, fetch)
+        graph = convolution.marked(graph) if fast else graph
 
     # `import_graph_def` alone is not seen by a GradientTape; wrapped in a function, it is.
     def call(*arguments):
