@@ -77,7 +77,7 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
         return without_padding(locked, takes)
 
     def run(batch: np.ndarray) -> np.ndarray:
-        # A single image goes with a copy of itself. For one alone, oneDNN may take the kernel that it
+        # A single image goes with a copy of itself. For one alone, oneDNN may take a kernel that it
         # made for a layer of this process, whose weights can change, and its bits differ.
         images = np.concatenate([batch, batch[-1:]]) if len(batch) % TOGETHER == 1 else batch
         with one_at_a_time:
