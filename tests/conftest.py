@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import gc
+import importlib
 import io
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from logs import logged
 from PIL import Image
 from savedmodels import save_reusable, tiny_network
 from sklearn.datasets import load_sample_image
+
+from tfxfer import serving
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -78,6 +81,25 @@ def tiny_savedmodel(tmp_path_factory) -> str:
     It has three stages, BatchNorm, swish and dropout.
     """
     return save_reusable(tiny_network(dropout=0.3), tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def opened_once():
+    """Open the model of a run once in a module, while no file of it changes: it takes seconds."""
+    opened: dict[tuple, serving.Served] = {}
+
+    def open_model(folder, **options) -> serving.Served:
+        states = [(file, file.stat()) for file in sorted(Path(folder).rglob("*"))]
+        files = tuple((file, state.st_mtime_ns, state.st_size) for file, state in states)
+        key = (str(folder), files, *sorted(options.items()))
+        if key not in opened:
+            opened[key] = serving.open_model(folder, **options)
+        return opened[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("serving.predict", "serving.judge", "explore.seen"):
+            patch.setattr(importlib.import_module(f"tfxfer.{name}"), "open_model", open_model)
+        yield
 
 
 def crops(name: str, count: int, seed: int) -> list[Image.Image]:

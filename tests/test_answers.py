@@ -23,6 +23,8 @@ from tfxfer.heads.several import fit_several, held_out_outputs, known_together
 from tfxfer.tasks import multilabel, regress
 from tfxfer.tasks.cells import join_cells, split_cells
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 COUNT = 120
 PARTS = ["train"] * 70 + ["validation"] * 15 + ["test"] * 35
 

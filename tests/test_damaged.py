@@ -23,6 +23,8 @@ from tfxfer.inputs.image import damage
 from tfxfer.inputs.image.damage import find_damage
 from tfxfer.limits import MOST_PIXELS
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 SCAN = b"\xff\xda"
 
 

@@ -16,6 +16,8 @@ from tfxfer.cli import main
 from tfxfer.errors import ImageError, ServingError, TfxferError
 from tfxfer.explore.next_labels import alternate
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 
 def done(*words: object, code: int = 0) -> str:
     result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)

@@ -12,6 +12,8 @@ from tfxfer.errors import RunError
 from tfxfer.recipes.frozen import frozen
 from tfxfer.run import open_run
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 CLASSES = ("china", "flower")
 
 

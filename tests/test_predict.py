@@ -23,6 +23,8 @@ from tfxfer.errors import DataError, ImageError, ServingError
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import predictions
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:

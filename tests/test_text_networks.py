@@ -22,6 +22,8 @@ from tfxfer.features.engines import tensorflow_engine
 from tfxfer.features.padding import STEP, lengths_of
 from tfxfer.savedmodel.open import variables_of
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 SENTENCES = ["A rose is a rose.", "", "my bread, good", "nothing known", "the", "soil " * 30]
 
 

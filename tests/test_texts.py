@@ -28,6 +28,8 @@ from tfxfer.inputs.text.read import problem, to_utf8
 from tfxfer.savedmodel.bag import COLUMNS
 from tfxfer.steps import offline_names
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:

@@ -29,6 +29,8 @@ from tfxfer.inputs.text.input import BYTES
 from tfxfer.safety.names import csv_text
 from tfxfer.serving.predict import Answer
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 MOST = 10 * 1024**2  # bytes of one text
 # A spreadsheet would run cells that begin like these.
 FORMULAS = ['=HYPERLINK("x")', "+1+cmd", "-1+cmd", "@SUM(A1)", "\tx"]

@@ -16,6 +16,8 @@ from tfxfer.cli import main
 from tfxfer.inputs.text.excerpt import LETTERS, excerpt
 from tfxfer.inputs.text.words import MOST, explain, first_words
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 ATTACK = "<script>alert(1)</script> rose"
 # What is about images alone, or is a word of the page itself.
 PICTURES = re.compile(r"photo|image|picture|camera|pixel", re.IGNORECASE)

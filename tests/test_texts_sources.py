@@ -17,6 +17,8 @@ from tfxfer.cli import main
 from tfxfer.data import from_arrays, from_dataset, load
 from tfxfer.errors import DataError, ImageError
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 SENTENCES = [text for text, _ in texts.sentences(40)]
 TRUE = np.arange(40) % 2
 CLASSES = list(texts.KINDS)

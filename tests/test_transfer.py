@@ -13,6 +13,8 @@ import tfxfer
 from tfxfer.errors import RunError
 from tfxfer.run import open_run
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 CLASSES = ["china", "flower"]
 
 
