@@ -19,6 +19,7 @@ from tfxfer import data, explore, heads, report, serving, tasks
 from tfxfer.cli import main
 from tfxfer.data.examples import Found
 from tfxfer.errors import DataError, RunError, ServingError
+from tfxfer.heads import train
 from tfxfer.heads.several import fit_several, held_out_outputs, known_together
 from tfxfer.tasks import multilabel, regress
 from tfxfer.tasks.cells import join_cells, split_cells
@@ -644,18 +645,20 @@ def test_a_network_can_be_tuned_for_them(tinted, tiny_savedmodel, recipe, task, 
 
 
 @pytest.mark.long
-def test_a_head_can_be_trained_for_columns(tinted, tiny_savedmodel):
+def test_a_head_can_be_trained_for_columns(tinted, tiny_savedmodel, monkeypatch):
+    monkeypatch.setattr(train, "RATE", 0.01)  # so that few epochs are enough
     model = tfxfer.Transfer(tiny_savedmodel, head="mlp", label=("dark", "red"))
-    model.fit(tinted / "photos.csv", epochs=300)
+    model.fit(tinted / "photos.csv", epochs=60)
     assert model.run.metrics()["test"]["mean score"] > 0.4
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("task", "score"), [("regress", "R2"), ("multilabel", "F1")])
-def test_a_head_can_be_trained_for_them(tinted, tiny_savedmodel, task, score):
+def test_a_head_can_be_trained_for_them(tinted, tiny_savedmodel, task, score, monkeypatch):
+    monkeypatch.setattr(train, "RATE", 0.01)  # so that few epochs are enough
     labels = ("red", "light") if task == "regress" else ("warm", "dark")
     model = tfxfer.Transfer(tiny_savedmodel, head="mlp", task=task, label=labels)
-    model.fit(tinted / "photos.csv", epochs=300)
+    model.fit(tinted / "photos.csv", epochs=60)
     assert model.run.metrics()["test"][score] > 0.4
 
 
