@@ -7,8 +7,8 @@ training   The same 21 weights of EfficientNet-Lite0 and the same Dense head are
            float32, filled before; from pixels in memory through the whole graph, as it stands in
            the SavedModel; and from pixels through the graph that tfxfer makes of it for training
            (`savedmodel/folded.py`, `savedmodel/convolution.py`). Expected: medians of steps at
-           least 3.3 times as many images per second as with the graph of the SavedModel, and the
-           same losses step by step within 1e-4.
+           least 3.3 times as many images per second as with the graph of the SavedModel, 2.5 times
+           as many as with that of tfxfer, and the same losses step by step within 1e-4.
 averaged   `predict` of the mean of the frozen model and of one whose last stages train, against
            the frozen model alone: images per second, in turns, and bytes of the saved model.
            Expected: at least 0.8 with two stages.
@@ -70,7 +70,7 @@ class Steps(keras.callbacks.Callback):
 def unchanged() -> Iterator[None]:
     """Layers that are called for the first time in here train the graph of their SavedModel."""
     with (
-        mock.patch.object(graph, "folded", lambda graph, fetched: graph),
+        mock.patch.object(graph, "fold_batch_norms", lambda graph, fetched: graph),
         mock.patch.object(convolution, "marked", lambda graph: graph),
     ):
         yield
@@ -146,11 +146,11 @@ def training(images: int, epochs: int) -> bool:
     )
     print(
         f"ratio {rates[0] / rates[1]:.2f}, at least 3.3 "
-        f"(to the graph of tfxfer {rates[0] / rates[2]:.2f}); "
+        f"(to the graph of tfxfer {rates[0] / rates[2]:.2f}, at least 2.5); "
         f"losses from {found[0].losses[0]:.4f} to {found[0].losses[-1]:.4f}, "
         f"apart by {apart:.1e}, at most 1e-4"
     )
-    return rates[0] / rates[1] >= 3.3 and apart <= 1e-4
+    return rates[0] / rates[1] >= 3.3 and rates[0] / rates[2] >= 2.5 and apart <= 1e-4
 
 
 def averaged(images: int) -> bool:

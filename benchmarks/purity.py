@@ -8,9 +8,10 @@ updates, each relative to the largest absolute value over all tensors; batch 4, 
 Expected: outputs and inference-mode gradients within 1e-6; training-mode gradients and updates
 within 2e-5. Exit 1 where one is not.
 
-A Backbone makes a BatchNorm a part of the convolution before it (`savedmodel/folded.py`), and adds
-numbers up in another order then. The graph is compared as it was read, with both apart. `folded` is
-the difference of outputs where they are one; expected: 1e-5.
+All this is about the graph as it was read. A Backbone makes a BatchNorm a part of the convolution
+before it (`savedmodel/folded.py`), and adds numbers up in another order then. `folded` is the
+difference of its outputs, expected within 1e-5. benchmarks/LOG.md compares its gradients with those
+in float64.
 
 The training-mode gradients of a deep random network can be rounding more than anything else. Where
 they differ by more, those of the original in float32 are compared with those in float64, and the
@@ -156,7 +157,7 @@ def compare(layer, original, *, theirs, ours, named, state) -> dict[str, float]:
     output = original(x, training=False)
     apart = relative([output], [layer(x, training=False)])
     layer._functions.it.clear()
-    graph.folded = lambda unchanged, fetched: unchanged
+    graph.fold_batch_norms = lambda unchanged, fetched: unchanged
     found = {"output": relative([output], [layer(x, training=False)]), "folded": apart}
     layer.batch_norm = "inference"
     found["inference gradient"] = relative(

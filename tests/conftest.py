@@ -85,7 +85,10 @@ def tiny_savedmodel(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def opened_once():
-    """Open the model of a run once in a module, while no file of it changes: it takes seconds."""
+    """Open the model of a run once in a module, while no file of it changes.
+
+    To open one takes seconds.
+    """
     opened: dict[tuple, serving.Served] = {}
 
     def open_model(folder, **options) -> serving.Served:

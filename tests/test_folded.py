@@ -7,7 +7,7 @@ import tensorflow as tf
 from savedmodels import save_reusable
 
 from tfxfer import savedmodel
-from tfxfer.savedmodel.folded import folded
+from tfxfer.savedmodel.folded import fold_batch_norms
 
 SHAPES = {"convolution": (3, 3, 3, 6), "depthwise": (3, 3, 3, 2)}
 WIDTH = 6
@@ -53,12 +53,13 @@ def network(kind: str, norm: str, folder) -> savedmodel.Pretrained:
 
 
 def of_keras(axis: int, folder) -> savedmodel.Pretrained:
-    """Two convolutions, each with a BatchNorm as Keras 3 writes it out."""
+    """Three convolutions, each with a BatchNorm as Keras 3 writes it out. The last has a bias."""
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((9, 9, 3))
     for layer in (
         keras.layers.Conv2D(WIDTH, 3, use_bias=False),
         keras.layers.DepthwiseConv2D(3, use_bias=False),
+        keras.layers.Conv2D(WIDTH, 3, bias_initializer="random_normal"),
     ):
         norm = keras.layers.BatchNormalization(
             axis=axis, moving_mean_initializer="random_normal", gamma_initializer="random_normal"
@@ -71,8 +72,8 @@ def of_keras(axis: int, folder) -> savedmodel.Pretrained:
 
 def taken_in(graph: savedmodel.PureGraph, *fetched: str) -> int:
     """How many BatchNorms are a part of a convolution."""
-    nodes = folded(graph.graph, [graph.output, *fetched]).node
-    return sum(node.op == "BiasAdd" for node in nodes)
+    nodes = fold_batch_norms(graph.graph, [graph.output, *fetched]).node
+    return sum(node.name.endswith("/taken_in/filter") for node in nodes)
 
 
 def check(pretrained: savedmodel.Pretrained, folder) -> None:
@@ -88,7 +89,9 @@ def check(pretrained: savedmodel.Pretrained, folder) -> None:
     assert largest > 0
     values = {i: tf.constant(pretrained.weights[i].value) for i in graph.weights}
     for fast in (False, True):
-        call = savedmodel.function(graph, pretrained.weights, pretrained.input_shape, fast=fast)
+        call = savedmodel.function(
+            graph, pretrained.weights, pretrained.input_shape, fold=True, fast=fast
+        )
         with tf.GradientTape() as tape:
             tape.watch(values)
             output = call(x, *values.values())[0]
@@ -110,7 +113,7 @@ def test_outputs_and_gradients_stay_the_same(kind, tmp_path):
 @pytest.mark.parametrize("axis", [-1, 3])
 def test_so_do_those_of_networks_that_keras_saves(axis, tmp_path):
     pretrained = of_keras(axis, tmp_path / "model")
-    assert taken_in(pretrained.inference) == 2
+    assert taken_in(pretrained.inference) == 3
     check(pretrained, tmp_path / "model")
 
 
@@ -125,3 +128,19 @@ def test_a_convolution_that_is_asked_for_is_not_folded(tmp_path):
     graph = network("convolution", "inference", tmp_path / "model").inference
     (convolution,) = [node.name for node in graph.graph.node if node.op == "Conv2D"]
     assert taken_in(graph, f"{convolution}:0") == 0
+
+
+@pytest.mark.parametrize("before", ["relu", "pixels"])
+def test_a_graph_without_anything_to_fold_stays_the_same(before):
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (None, 9, 9, 3), name="pixels")
+        y = tf.nn.relu(tf.nn.conv2d(x, tf.ones((1, 1, 3, 3)), 1, "SAME")) if before == "relu" else x
+        ones = tf.ones(3)
+        z = tf.compat.v1.nn.fused_batch_norm(y, ones, ones, ones, ones, is_training=False)[0]
+        tf.nn.conv2d(z, tf.ones((1, 1, 3, 3)), 1, "SAME", name="output")
+    read = graph.as_graph_def()
+    kept = read.SerializeToString(deterministic=True)
+    found = fold_batch_norms(read, ["output:0"])
+    assert [node.op for node in found.node] == [node.op for node in read.node]
+    assert read.SerializeToString(deterministic=True) == kept

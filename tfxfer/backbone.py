@@ -569,6 +569,7 @@ class Backbone(keras.layers.Layer):
                     self._pretrained.it.weights,
                     self._pretrained.it.input_shape,
                     taps=maps,
+                    fold=True,
                     fast=fast,
                     low=low,
                 )

@@ -77,16 +77,14 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
         return without_padding(locked, takes)
 
     def run(batch: np.ndarray) -> np.ndarray:
+        pieces = [batch[i : i + TOGETHER] for i in range(0, len(batch), TOGETHER)]
         # A single image goes with a copy of itself. For one alone, oneDNN may take a kernel that it
-        # made for a layer of this process, whose weights can change, and its bits differ.
-        images = np.concatenate([batch, batch[-1:]]) if len(batch) % TOGETHER == 1 else batch
+        # made for a layer of this process, whose weights can change. The last bits differ then.
+        if len(pieces[-1]) == 1:
+            pieces[-1] = np.repeat(pieces[-1], 2, axis=0)
         with one_at_a_time:
-            return np.concatenate(
-                [
-                    call(tf.constant(images[i : i + TOGETHER])).numpy()
-                    for i in range(0, len(images), TOGETHER)
-                ]
-            )[: len(batch)]
+            features = np.concatenate([call(tf.constant(piece)).numpy() for piece in pieces])
+        return features[: len(batch)]
 
     return run
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from tfxfer.savedmodel.graph import PureGraph, node_of, rows_of, there_of
-from tfxfer.savedmodel.stages import Stage
+from tfxfer.savedmodel.graph import PureGraph, rows_of, there_of
+from tfxfer.savedmodel.stages import Stage, node_of
 from tfxfer.savedmodel.tokenizer import BYTES, strings_of
 
 COLUMNS = 4096

@@ -16,11 +16,11 @@ from tfxfer.savedmodel.graph import (
     Pretrained,
     PureGraph,
     needed,
-    node_of,
     pool_maps,
     rows_of,
     there_of,
 )
+from tfxfer.savedmodel.stages import node_of
 
 
 def cut_before(

@@ -11,8 +11,9 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from tfxfer.savedmodel import convolution, stages
-from tfxfer.savedmodel.folded import folded
+from tfxfer.savedmodel.folded import fold_batch_norms
 from tfxfer.savedmodel.mixed import convert_to_mixed
+from tfxfer.savedmodel.stages import node_of
 
 # Texts of different numbers of words, which are together not as many as the texts are.
 SAMPLES = ["", "a", "one two three four", "one two three four five six seven"]
@@ -120,15 +121,6 @@ class Pretrained:
         return (math.prod(shape) + rows,) if rows else tuple(shape)
 
 
-def node_of(tensor: str) -> str:
-    return tensor.split(":")[0]
-
-
-def with_port(tensor: str) -> str:
-    """Return the name of a tensor with the number of the output; 0 where there is none."""
-    return tensor if ":" in tensor else f"{tensor}:0"
-
-
 def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
     """The part of a graph that the fetches need, with the nodes in the same order."""
     nodes = {node.name: node for node in graph.node}
@@ -148,6 +140,7 @@ def function(
     weights: tuple[Weight, ...],
     shape: tuple[int, ...],
     taps: tuple[str, ...] | None = None,
+    fold: bool = False,
     fast: bool = False,
     low: bool = False,
 ) -> Any:
@@ -156,15 +149,18 @@ def function(
     Args:
         taps: names of maps, from input to output. With them, the output is [B, F]: for each map its
             mean, then its maximum over all positions. All maps are computed in one pass.
+        fold: make BatchNorms a part of the convolutions before them (see `folded`). Mixed precision
+            does without.
         fast: use gradients that are faster on a CPU (see `convolution`). A model that calls the
             function can't be saved as a graph then.
         low: compute in mixed precision (see `convert_to_mixed`).
     """
     fetch = [*(taps if taps is not None else (pure.output,)), *(name for _, name in pure.updates)]
+    graph = pure.graph
     if low:
-        graph = convert_to_mixed(pure.graph)
+        graph = convert_to_mixed(graph)
     else:
-        graph = folded(pure.graph, fetch)
+        graph = fold_batch_norms(graph, fetch) if fold else graph
         graph = convolution.marked(graph) if fast else graph
 
     # `import_graph_def` alone is not seen by a GradientTape; wrapped in a function, it is.

@@ -14,6 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import op_def_registry
 
 from tfxfer.savedmodel import stages
+from tfxfer.savedmodel.stages import with_port
 
 LOW, HIGH = tf.bfloat16, tf.float32
 FAST = frozenset("Conv2D DepthwiseConv2dNative MatMul BatchMatMulV2 Einsum".split())
@@ -40,14 +41,14 @@ def convert_to_mixed(graph: GraphDef) -> GraphDef:
         node = NodeDef()
         node.CopyFrom(nodes[name])
         takes = typed(node, op_def_registry.get(node.op).input_arg)
-        given = [canonical(node.input[i]) in low for i in sorted(takes)]
+        given = [with_port(node.input[i]) in low for i in sorted(takes)]
         lowered = (
             node.op in FAST or (node.op in FOLLOW and given[0]) or (node.op in JOIN and all(given))
         )
         lowered = lowered and node.attr["T"].type == HIGH.as_datatype_enum
         for i, tensor in enumerate(node.input):
-            if (canonical(tensor) in low) != (wanted := lowered and i in takes):
-                node.input[i] = cast(result, canonical(tensor), wanted, made=casts)
+            if (with_port(tensor) in low) != (wanted := lowered and i in takes):
+                node.input[i] = cast(result, with_port(tensor), wanted, made=casts)
         if lowered:
             node.attr["T"].type = LOW.as_datatype_enum
             low |= {f"{name}:{i}" for i in typed(node, op_def_registry.get(node.op).output_arg)}
@@ -63,10 +64,6 @@ def typed(node: NodeDef, arguments) -> set[int]:
         positions |= set(range(at, at + count)) if argument.type_attr == "T" else set()
         at += count
     return positions
-
-
-def canonical(tensor: str) -> str:
-    return tensor if ":" in tensor else f"{tensor}:0"
 
 
 def cast(graph: GraphDef, tensor: str, down: bool, made: set[str]) -> str:

@@ -17,7 +17,8 @@ from tensorflow.python.framework import convert_to_constants
 
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel import stages, tables
-from tfxfer.savedmodel.graph import PureGraph, Weight, needed, with_port
+from tfxfer.savedmodel.graph import PureGraph, Weight, needed
+from tfxfer.savedmodel.stages import with_port
 
 READS = frozenset({"ReadVariableOp"})
 GATHERS = frozenset({"ResourceGather"})  # rows of a variable, such as embeddings

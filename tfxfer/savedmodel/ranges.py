@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfxfer.savedmodel.graph import Pretrained, node_of
+from tfxfer.savedmodel.graph import Pretrained
+from tfxfer.savedmodel.stages import node_of
 
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 # The values that black and white have before the first convolution of published networks, as

@@ -64,6 +64,16 @@ class Segment:
     blocks: tuple[str, ...]
 
 
+def node_of(tensor: str) -> str:
+    """Return the name of the operation that computes a tensor."""
+    return tensor.split(":")[0]
+
+
+def with_port(tensor: str) -> str:
+    """Return the name of a tensor with the number of the output; 0 where there is none."""
+    return tensor if ":" in tensor else f"{tensor}:0"
+
+
 def data_inputs(node) -> list[str]:
     """Names of the nodes that `node` takes data from, without control edges."""
     return [name.split(":")[0] for name in node.input if not name.startswith("^")]

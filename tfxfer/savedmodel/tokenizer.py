@@ -15,8 +15,9 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from tfxfer.savedmodel import stages
-from tfxfer.savedmodel.graph import PureGraph, Tokenizer, needed, node_of, with_port
+from tfxfer.savedmodel.graph import PureGraph, Tokenizer, needed
 from tfxfer.savedmodel.pure import NotPure
+from tfxfer.savedmodel.stages import node_of, with_port
 
 TEXTS, ROWS = "texts:0", "rows:0"  # input and output of a tokenizer
 INPUT = "rows_of_numbers"

@@ -18,11 +18,11 @@ from tfxfer.savedmodel.graph import (
     Weight,
     known_shapes,
     mean_of,
-    node_of,
     shapes_of,
 )
 from tfxfer.savedmodel.open import Opened
 from tfxfer.savedmodel.pure import NotPure, Weights, freeze_variables, purify
+from tfxfer.savedmodel.stages import node_of
 from tfxfer.savedmodel.tokenizer import split_tokenizer
 
 
