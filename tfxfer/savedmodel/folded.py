@@ -15,7 +15,6 @@ which is written out first.
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +22,7 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from tfxfer.savedmodel.stages import node_of, with_port
+from tfxfer.savedmodel.tables import constant
 
 FLOAT = tf.float32.as_datatype_enum
 INTEGER = tf.int32.as_datatype_enum
@@ -126,10 +126,9 @@ def write_out(graph: GraphDef, norm: NodeDef) -> None:
 
     # TensorFlow computes no gradient of fixed statistics. StopGradient keeps that.
     mean, variance = add("mean", "StopGradient", mean), add("variance", "StopGradient", variance)
-    epsilon = add_constant(
-        graph, f"{norm.name}/written_out/epsilon", np.float32(norm.attr["epsilon"].f)
-    )
-    deviation = add("rsqrt", "Rsqrt", add("sum", "AddV2", variance, epsilon))
+    epsilon = constant(f"{norm.name}/written_out/epsilon", np.float32(norm.attr["epsilon"].f))
+    graph.node.append(epsilon)
+    deviation = add("rsqrt", "Rsqrt", add("sum", "AddV2", variance, epsilon.name))
     factor = add("factor", "Mul", scale, deviation)
     bias = add("bias", "Sub", offset, add("shift", "Mul", mean, factor))
     product = add("product", "Mul", values, factor)
@@ -155,8 +154,9 @@ def take_in(
     name = f"{norm.name}/taken_in"
 
     def reshape(tensor: str, what: str, sides: Sequence[int]) -> str:
-        target = add_constant(graph, f"{name}/{what}/shape", np.array(sides, np.int32))
-        inputs = [tensor, target]
+        target = constant(f"{name}/{what}/shape", np.array(sides, np.int32))
+        graph.node.append(target)
+        inputs = [tensor, target.name]
         return add_node(graph, f"{name}/{what}", "Reshape", inputs=inputs, T=FLOAT, Tshape=INTEGER)
 
     convolution, *biased = chain
@@ -178,14 +178,6 @@ def add_node(
     node = graph.node.add(name=name, op=operation, input=inputs)
     for attribute, number in types.items():
         node.attr[attribute].type = number
-    return name
-
-
-def add_constant(graph: GraphDef, name: str, value: Any) -> str:
-    """Add a constant to the graph, and return its name."""
-    node = graph.node.add(name=name, op="Const")
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
-    node.attr["dtype"].type = node.attr["value"].tensor.dtype
     return name
 
 

@@ -76,7 +76,7 @@ def with_port(tensor: str) -> str:
 
 def data_inputs(node) -> list[str]:
     """Names of the nodes that `node` takes data from, without control edges."""
-    return [name.split(":")[0] for name in node.input if not name.startswith("^")]
+    return [node_of(name) for name in node.input if not name.startswith("^")]
 
 
 def reach(start: Iterable[str], step: Callable[[str], Iterable[str]]) -> set[str]:

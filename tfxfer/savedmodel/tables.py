@@ -47,7 +47,7 @@ def table_nodes(name: str, handle: Any, readers: Iterable[NodeDef]) -> list[Node
     )
     order = np.argsort(keys.numpy(), kind="stable")  # a table has no order of its own
     contents = [
-        constant(f"{name}/{what}", tf.gather(array, order))
+        constant(f"{name}/{what}", tf.gather(array, order).numpy())
         for what, array in (("keys", keys), ("values", values))
     ]
     digest = hashlib.sha256()
@@ -65,11 +65,11 @@ def table_nodes(name: str, handle: Any, readers: Iterable[NodeDef]) -> list[Node
     return [*contents, table, fill]
 
 
-def constant(name: str, value: tf.Tensor) -> NodeDef:
-    """Return a node that holds a value."""
+def constant(name: str, value: Any) -> NodeDef:
+    """Return a node that holds a value of NumPy."""
     node = NodeDef(name=name, op="Const")
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value.numpy()))
-    node.attr["dtype"].type = value.dtype.as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+    node.attr["dtype"].type = node.attr["value"].tensor.dtype
     return node
 
 

@@ -1,7 +1,7 @@
 """Load a finished run's model as a graph of constants, or an export of it as it was written.
 
-The weights become constants, since TensorFlow then folds BatchNorm into the convolutions and
-answers about a third faster.
+The weights become constants. TensorFlow then computes only once what depends on weights alone, such
+as the filters that have taken in their BatchNorm.
 """
 
 import logging
