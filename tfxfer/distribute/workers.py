@@ -5,6 +5,7 @@ replica, a data set stays as it is.
 """
 
 import hashlib
+import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
@@ -19,6 +20,8 @@ from tfxfer.process.pipelines import without_autotuning
 
 Strategy: TypeAlias = Any  # tf.distribute.Strategy, which has no types
 T = TypeVar("T")
+# What `predict_rows` has traced, which takes seconds; a training asks after every epoch.
+STEPS: weakref.WeakKeyDictionary[keras.Model, Callable[..., Any]] = weakref.WeakKeyDictionary()
 
 
 def place(strategy: Strategy) -> tuple[int, int]:
@@ -267,12 +270,7 @@ def predict_rows(
             (tf.data.Dataset.from_tensor_slices(places), examples(rows[places]))
         )
 
-    @tf.function(autograph=False)
-    def step(batch):
-        at, answers = strategy.run(lambda at, x: (at, model(x, training=False)), batch)
-        return strategy.gather(at, 0), strategy.gather(answers, 0)
-
-    count = len(rows)
+    count, step = len(rows), make_step(strategy, model)
     # If a last batch that isn't full would be left out, it is filled up.
     places = (
         np.arange(-(-count // size) * size) % count
@@ -289,3 +287,20 @@ def predict_rows(
     for at, answers in pairs:
         out[at.numpy()] = answers.numpy()
     return out
+
+
+def make_step(strategy: Strategy, model: keras.Model) -> Callable[..., Any]:
+    """A function from a distributed batch of (place, example) to all places and all answers."""
+    if model not in STEPS:
+        known = weakref.ref(model)  # an entry must not keep its own key alive
+
+        def answer(at: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return at, known()(x, training=False)
+
+        @tf.function(autograph=False, reduce_retracing=True)
+        def step(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+            at, answers = strategy.run(answer, batch)
+            return strategy.gather(at, 0), strategy.gather(answers, 0)
+
+        STEPS[model] = step
+    return STEPS[model]
