@@ -99,9 +99,9 @@ def test_a_photo_that_vanishes_before_a_tuned_model_is_judged_is_named(
         pixels, model, Features(examples=examples, views=(), tap_widths=(), feature_size=16)
     )
     assert answers.probabilities(np.arange(3)).shape == (3, 2)
-    (folder / examples.files[2]).unlink()
-    with pytest.raises(ImageError, match=examples.files[2]):
-        answers.probabilities(np.arange(3))
+    (folder / examples.files[3]).unlink()
+    with pytest.raises(ImageError, match=examples.files[3]):
+        answers.probabilities(np.arange(4))
 
 
 def test_what_a_run_says_is_clean(tmp_path, capsys):

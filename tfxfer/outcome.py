@@ -24,7 +24,7 @@ from tfxfer.evaluate.baselines import (
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Decoder, Features, plain_values
 from tfxfer.heads.fitted import Array
-from tfxfer.heads.layers import seen_by_head
+from tfxfer.heads.layers import TakeColumns, seen_by_head
 from tfxfer.heads.threads import map_in_threads
 from tfxfer.run import Run
 from tfxfer.run.attempt import Failure, attempt, keep, optional
@@ -367,27 +367,36 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
 def of_model(decoder: Decoder, model: keras.Model, features: Features) -> Answers:
     """Return the answers of a model that maps decoded examples to calibrated logits.
 
-    Its head sees columns like those of `features`. The answers raise an ImageError where files
-    can't be read any more.
+    Its head sees columns like those of `features`. Each example is decoded and answered once. The
+    answers raise an ImageError where files can't be read any more.
     """
-    outputs, width = keras.Model(model.inputs, seen_by_head(model)), features.feature_size
+    seen: Any = seen_by_head(model)
     # A head without taps sees only the network's own output.
-    tail = min(tail_of(features), outputs.output_shape[-1])
+    tail = min(tail_of(features), seen.shape[-1])
+    output = TakeColumns(-tail, min(tail, features.feature_size))(seen)
+    network = keras.Model(model.inputs, [output, model.outputs[0]])
+    known = np.zeros(len(features.examples), bool)
+    # Zeros take no memory until they are written to.
+    outputs, logits = (
+        np.zeros((len(known), shape[-1]), np.float32) for shape in network.output_shape
+    )
 
-    def said(network: keras.Model, positions: np.ndarray) -> np.ndarray:
-        if not len(positions):
-            return np.zeros((0, network.output_shape[-1]), np.float32)
-        decoded = decoder.dataset(positions).batch(decoder.batch_size).prefetch(2)
-        try:
-            return network.predict(decoded, verbose=0)
-        except tf.errors.OpError:
-            for _ in decoder.batches(positions.tolist(), None):
-                pass  # an ImageError names the files that can't be read any more
-            raise
+    def rows_of(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        new = np.unique(positions[~known[positions]])
+        if len(new):
+            decoded = decoder.dataset(new).batch(decoder.batch_size).prefetch(2)
+            try:
+                outputs[new], logits[new] = network.predict(decoded, verbose=0)
+            except tf.errors.OpError:
+                for _ in decoder.batches(new.tolist(), None):
+                    pass  # an ImageError names the files that can't be read any more
+                raise
+            known[new] = True
+        return values[positions]
 
     return Answers(
-        lambda positions: features.examples.task.predictions(said(model, positions)),
-        lambda positions: said(outputs, positions)[:, -tail:][:, :width],
+        lambda positions: features.examples.task.predictions(rows_of(logits, positions)),
+        lambda positions: rows_of(outputs, positions),
         tail,
     )
 

@@ -292,7 +292,7 @@ def predict_rows(
 def make_step(strategy: Strategy, model: keras.Model) -> Callable[..., Any]:
     """A function from a distributed batch of (place, example) to all places and all answers."""
     if model not in STEPS:
-        known = weakref.ref(model)  # an entry must not keep its own key alive
+        known: Callable[[], Any] = weakref.ref(model)  # an entry must not keep its own key alive
 
         def answer(at: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return at, known()(x, training=False)

@@ -200,14 +200,16 @@ def compute_shards(
 
     def finished() -> tuple[int, list[tuple[int, list[int], np.ndarray]]]:
         positions, results = under_way.popleft()
-        return len(positions), [
-            (
-                number,
-                [positions[i] for i in rows],
-                result.result()[rows].astype(how.dtype, copy=False),
-            )
-            for number, rows, result in results
-        ]
+        # What is too large for float16 becomes infinite. The caller looks for that.
+        with np.errstate(over="ignore"):
+            return len(positions), [
+                (
+                    number,
+                    [positions[i] for i in rows],
+                    result.result()[rows].astype(how.dtype, copy=False),
+                )
+                for number, rows, result in results
+            ]
 
     with ThreadPoolExecutor(1) as pool:
         for positions, batch in decoder.batches(sorted(set().union(*missing)), bad):

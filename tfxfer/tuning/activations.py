@@ -169,7 +169,7 @@ def last_stages(
         prefix=prefix,
         rest=rest,
         before=network.stages[len(network.stages) - stages - 1].name,
-        examples=features.examples,
+        features=features,
         plan=plan,
         extract=extract,
         augment=augment,
@@ -211,6 +211,7 @@ class Cut:
 
     prefix, rest: the two parts.
     before: the name of the first part's last stage.
+    features: features of the whole network, of all examples.
     extract: computes the first part, and keeps its activations on disk.
     augment: the kinds of augmentation of the altered copies.
     """
@@ -219,10 +220,15 @@ class Cut:
     prefix: Prefix
     rest: Backbone
     before: str
-    examples: Examples
+    features: Features
     plan: Plan
     extract: Extractor
     augment: tuple[str, ...]
+
+    @property
+    def examples(self) -> Examples:
+        """All examples."""
+        return self.features.examples
 
     @cached_property
     def used(self) -> np.ndarray:
@@ -244,8 +250,8 @@ class Cut:
             f"{size(half)} in float16 or {size(2 * half)} in float32"
         )
 
-    def room(self, dtype: Kept, views: int, more: int = 0) -> Room:
-        """Return whether the activations fit on the disk, and `more` bytes besides."""
+    def room(self, dtype: Kept, views: int) -> Room:
+        """Return whether the activations fit on the disk."""
 
         def need() -> int:
             plain = self.extract.need(self.examples.take(self.used), self.prefix, dtype=dtype)
@@ -256,13 +262,13 @@ class Cut:
             )
 
         needed, free = broadcast_from_chief(
-            self.extract.strategy, lambda: (need() + more, self.extract.cache.free())
+            self.extract.strategy, lambda: (need(), self.extract.cache.free())
         )
         return Room(needed <= free, free)
 
-    def fits(self, dtype: Kept, views: int, more: int = 0) -> bool:
+    def fits(self, dtype: Kept, views: int) -> bool:
         """Return whether there is `room` for the activations, and log it where there is none."""
-        room = self.room(dtype, views, more)
+        room = self.room(dtype, views)
         if not room.enough:
             LOG.info(
                 f"There is no room on the disk for the activations in {dtype} ({size(room.free)} "
@@ -276,15 +282,14 @@ class Cut:
 
         The reason is logged where they can't be kept.
         """
-        strata, everything = self.examples.strata, self.plan.everything
-        few = self.examples.take(everything[sample(strata[everything], COMPARED, seed)])
-        if not self.fits("float16", views, self.extract.need(few, self.prefix)):
+        if not self.fits("float16", views):
             return None
-        LOG.info("Testing whether float16 is precise enough for the activations")
-        features = self.extract(few, self.prefix)
+        strata, everything = self.examples.strata, self.plan.everything
+        few = everything[sample(strata[everything], COMPARED, seed)]
         if 4 * self.prefix.width > LARGE:
+            rows = self.extract(self.examples.take(few), self.prefix, dtype="float16")
             slower = broadcast_from_chief(
-                self.extract.strategy, lambda: time_reading(features) / self.seconds
+                self.extract.strategy, lambda: time_reading(rows) / self.seconds
             )
             if slower > 1:
                 LOG.info(
@@ -292,10 +297,16 @@ class Cut:
                     "so each training step runs the whole network"
                 )
                 return None
+        rounded, exact = self.plain("float16"), self.features.one_side.take(few)
         dtype = broadcast_from_chief(
-            self.extract.strategy, lambda: precision_of(features, self.rest, seed)
+            self.extract.strategy, lambda: precision_of(rounded[few], exact, self.rest, seed)
         )
         return None if dtype == "float32" and not self.fits("float32", views) else dtype
+
+    def plain(self, dtype: Kept) -> "Placed":
+        """Compute the activations of the photos as they are, or read them where they are kept."""
+        rows = self.extract(self.examples.take(self.used), self.prefix, dtype=dtype)
+        return Placed(rows, self.used, len(self.examples))
 
     @property
     def seconds(self) -> float:
@@ -305,8 +316,7 @@ class Cut:
 
     def source(self, dtype: Kept, views: int) -> ActivationSource:
         """Return the source for training the rest, with `views` altered copies of each photo."""
-        used = self.extract(self.examples.take(self.used), self.prefix, dtype=dtype)
-        rows = [Placed(used, self.used, len(self.examples))]
+        rows = [self.plain(dtype)]
         inputs = f"activations after {self.before} in {dtype}"
         kinds, one = self.augment, self.examples.kind.ONE
         for number in range(1, views + 1):
@@ -376,39 +386,41 @@ class Placed:
         return self.rows[places]
 
 
-def precision_of(rows: Features, rest: Backbone, seed: int) -> Kept:
+def precision_of(rounded: np.ndarray, features: Features, rest: Backbone, seed: int) -> Kept:
     """Return "float16" if rounding lowers accuracy by at most one standard error, else "float32".
 
-    Heads are fitted on what `rest` computes from exact and from rounded activations, and judged
-    out of fold. The standard error is a paired one.
+    Heads are fitted on the exact outputs of the network, and on what `rest` computes from rounded
+    activations, and judged out of fold. The standard error is a paired one.
+
+    Args:
+        rounded: the activations of some examples in float16.
+        features: features of the whole network, of the same examples.
     """
-    labels, classes = rows.examples.labels, len(rows.examples.classes)
-    x = rows[np.arange(len(rows))]
-    scores = []
-    for kind in (np.float32, np.float16):
-        with np.errstate(over="ignore"):
-            rounded = x.astype(kind).astype(np.float32)
-        if not np.isfinite(rounded).all():
-            LOG.info("The activations are kept in float32: some are too large for float16")
-            return "float32"
-        output = outputs_of(rounded, rest)
+    examples = features.examples
+    labels, task, scores = examples.labels, examples.task, []
+    if not np.isfinite(rounded).all():
+        LOG.info("The activations are kept in float32: some are too large for float16")
+        return "float32"
+    LOG.info("Testing whether float16 is precise enough for the activations")
+    exact = features.output[np.arange(len(features))]
+    for output in (exact, outputs_of(rounded.astype(np.float32), rest)):
         choice = choose(
             output,
             labels,
-            classes,
+            len(examples.classes),
             tap_widths=(output.shape[1],),
-            head=rows.examples.task.START,
-            task=rows.examples.task,
-            units=rows.examples.units,
+            head=task.START,
+            task=task,
+            units=examples.units,
             seed=seed,
         )
-        scores.append(rows.examples.task.prediction_scores(choice.out_of_fold, labels))
+        scores.append(task.prediction_scores(choice.out_of_fold, labels))
     loss, error = paired(scores[0], scores[1])
     dtype: Kept = "float16" if loss <= error else "float32"
     LOG.info(
         f"The activations are kept in {dtype}: float16 changes the held-out "
-        f"{rows.examples.task.SCORE} by {0 - 100 * loss:+.1f} ± {100 * error:.1f} points on "
-        f"{len(x):,} {rows.examples.kind.MANY}"
+        f"{task.SCORE} by {0 - 100 * loss:+.1f} ± {100 * error:.1f} points on "
+        f"{len(labels):,} {examples.kind.MANY}"
     )
     return dtype
 

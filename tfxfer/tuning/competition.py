@@ -247,7 +247,7 @@ def compare_models(
                 history = final.training.history
             return finish_tuned(
                 final,
-                heads.frozen(plan.everything) if trained_on_all else frozen_models[0],
+                lambda: heads.frozen(plan.everything) if trained_on_all else frozen_models[0],
                 judged,
                 truth=truth,
                 plan=plan,
@@ -327,7 +327,7 @@ def judge(
 
 def finish_tuned(
     final: Final,
-    frozen: Frozen,
+    fit_frozen: Callable[[], Frozen],
     judged: Judged,
     truth: np.ndarray,
     plan: Plan,
@@ -337,7 +337,7 @@ def finish_tuned(
     """Return the result where the tuned model, or a mean with it, has won.
 
     Args:
-        frozen: the frozen model that may be averaged with the tuned one.
+        fit_frozen: returns the frozen model; called only where the answer is a mean with it.
     """
     fold, answer = final.fold, judged.answer
     weights = interpolate_weights(fold.first, final.training.weights[-1], answer.share)
@@ -353,6 +353,7 @@ def finish_tuned(
         )
     task = fold.setting.source.task
     temperature = task.temperature(judged.tuned, truth)
+    frozen = fit_frozen() if answer.weight < 1 else None
     model = build_served_model(
         fold,
         frozen,
@@ -363,7 +364,7 @@ def finish_tuned(
     return Competition(
         verdict=judged.verdict,
         fitted=fold.fitted,
-        mirror=frozen.mirror and answer.weight < 1,
+        mirror=frozen is not None and frozen.mirror,
         model=model,
         positions=plan.judged,
         probabilities=task.predictions(judged.tuned / temperature),
@@ -374,18 +375,19 @@ def finish_tuned(
 
 
 def build_served_model(
-    fold: Fold, frozen: Frozen, weight: float, cooling: Any, temperature: Any
+    fold: Fold, frozen: Frozen | None, weight: float, cooling: Any, temperature: Any
 ) -> keras.Model:
     """Return the tuned model, or its mean with the frozen one, from pixels to calibrated logits.
 
     Args:
+        frozen: None where the tuned model stands alone.
         weight: weight of the tuned model.
         cooling: the logits of the tuned model are divided by it. It is the tuned model's own
             temperature, times `temperature`.
         temperature: that of the result. The logits of the frozen model are divided by it.
     """
     source, fitted = fold.setting.source, fold.fitted
-    if weight < 1:
+    if frozen is not None:
         part = frozen.choice.fitted.cooled(temperature / (1 - weight))
         return source.average(fold.model, fitted, part, weight / cooling, frozen.mirror)
     model = source.finish(fold.model, fitted)
