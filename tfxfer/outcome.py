@@ -31,6 +31,7 @@ from tfxfer.run.attempt import Failure, attempt, keep, optional
 
 LOG = logging.getLogger(__name__)
 BLOCK = 1024  # rows that are in memory at once
+ANSWERED = 8192  # examples that a tuned model answers in one call: it takes half a second to begin
 COMPARED = 32  # images on which the served model is compared with an engine
 Candidates = Mapping[str, np.ndarray]
 
@@ -364,40 +365,52 @@ def of_head(features: Features, head: keras.layers.Layer) -> Answers:
     return Answers(probabilities, lambda positions: features.output[positions], tail_of(features))
 
 
-def of_model(decoder: Decoder, model: keras.Model, features: Features) -> Answers:
+def of_model(
+    decoder: Decoder, model: keras.Model, features: Features, *, tuned: bool = True
+) -> Answers:
     """Return the answers of a model that maps decoded examples to calibrated logits.
 
-    Its head sees columns like those of `features`. Each example is decoded and answered once. The
-    answers raise an ImageError where files can't be read any more.
+    Its head sees columns like those of `features`. Each example is decoded and answered once; where
+    its outputs are needed, they stay in memory. The answers raise an ImageError where files can't
+    be read any more.
+
+    Args:
+        tuned: whether the network's own output is another one than that in `features`.
     """
     seen: Any = seen_by_head(model)
     # A head without taps sees only the network's own output.
     tail = min(tail_of(features), seen.shape[-1])
-    output = TakeColumns(-tail, min(tail, features.feature_size))(seen)
-    network = keras.Model(model.inputs, [output, model.outputs[0]])
+    task, parts = features.examples.task, [model.outputs[0]]
+    if tuned and task.CLASSES:  # nobody needs the outputs otherwise
+        parts.append(TakeColumns(-tail, min(tail, features.feature_size))(seen))
+    network = keras.Model(model.inputs, parts)
     known = np.zeros(len(features.examples), bool)
-    # Zeros take no memory until they are written to.
-    outputs, logits = (
-        np.zeros((len(known), shape[-1]), np.float32) for shape in network.output_shape
-    )
+    kept = [np.zeros((len(known), part.shape[-1]), np.float32) for part in parts]
+
+    def answer(positions: np.ndarray) -> None:
+        decoded = decoder.dataset(positions).batch(decoder.batch_size).prefetch(2)
+        try:
+            answers = network.predict(decoded, verbose=0)
+        except tf.errors.OpError:
+            for _ in decoder.batches(positions.tolist(), None):
+                pass  # an ImageError names the files that can't be read any more
+            raise
+        for values, rows in zip(kept, answers, strict=True):
+            values[positions] = rows
+        known[positions] = True
 
     def rows_of(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
         new = np.unique(positions[~known[positions]])
-        if len(new):
-            decoded = decoder.dataset(new).batch(decoder.batch_size).prefetch(2)
-            try:
-                outputs[new], logits[new] = network.predict(decoded, verbose=0)
-            except tf.errors.OpError:
-                for _ in decoder.batches(new.tolist(), None):
-                    pass  # an ImageError names the files that can't be read any more
-                raise
-            known[new] = True
+        for start in range(0, len(new), ANSWERED):
+            answer(new[start : start + ANSWERED])
         return values[positions]
 
     return Answers(
-        lambda positions: features.examples.task.predictions(rows_of(logits, positions)),
-        lambda positions: rows_of(outputs, positions),
-        tail,
+        probabilities=lambda positions: task.predictions(rows_of(kept[0], positions)),
+        outputs=lambda positions: (
+            rows_of(kept[1], positions) if len(kept) > 1 else features.output[positions]
+        ),
+        tail=tail,
     )
 
 

@@ -290,7 +290,10 @@ def predict_rows(
 
 
 def make_step(strategy: Strategy, model: keras.Model) -> Callable[..., Any]:
-    """A function from a distributed batch of (place, example) to all places and all answers."""
+    """A function from a distributed batch of (place, example) to all places and all answers.
+
+    After a change of what the model computes, other than of its weights, call `forget_step`.
+    """
     if model not in STEPS:
         known: Callable[[], Any] = weakref.ref(model)  # an entry must not keep its own key alive
 
@@ -304,3 +307,9 @@ def make_step(strategy: Strategy, model: keras.Model) -> Callable[..., Any]:
 
         STEPS[model] = step
     return STEPS[model]
+
+
+def forget_step(model: keras.Model) -> None:
+    """Let `predict_rows` trace a model anew."""
+    model.make_predict_function(force=True)
+    STEPS.pop(model, None)

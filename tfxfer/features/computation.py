@@ -200,7 +200,7 @@ def compute_shards(
 
     def finished() -> tuple[int, list[tuple[int, list[int], np.ndarray]]]:
         positions, results = under_way.popleft()
-        # What is too large for float16 becomes infinite. The caller looks for that.
+        # What is too large for float16 becomes infinite. `tuning.activations` looks for that.
         with np.errstate(over="ignore"):
             return len(positions), [
                 (

@@ -168,12 +168,8 @@ class Judging:
 
     def score_of_floats(self, model: keras.Model) -> float:
         """Return the accuracy of the Keras model."""
-        floats = tf.data.Dataset.from_generator(
-            self.images, output_signature=tf.TensorSpec(self.pixels.takes.shape, tf.float32)
-        ).batch(32)
-        steps = -(-len(self.judged) // 32)
         task = self.pixels.examples.task
-        score = task.scores(model.predict(floats, verbose=0, steps=steps), self.truth).mean()
+        score = task.scores(predict_images(model, self.images, len(self.truth)), self.truth).mean()
         LOG.info(f"float model: {task.SCORE} {score:.3f} on {len(self.truth):,} {self.where}")
         return float(score)
 
@@ -341,7 +337,6 @@ def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> b
     Tensors that are one row for the image stay in float, since pooled features differ in scale from
     column to column.
     """
-    rows = rows_of(in_float(function))
     with explained():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -350,14 +345,25 @@ def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> b
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
-        # This is the only public way to leave operations in float.
-        options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=rows)
-        debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=converter,
-            debug_dataset=converter.representative_dataset,
-            debug_options=options,
+        quantizer = Quantizer(converter=converter, debug_dataset=converter.representative_dataset)
+        quantizer.options = tf.lite.experimental.QuantizationDebugOptions(
+            denylisted_nodes=rows_of(quantizer.calibrated_model)
         )
-        return debugger.get_nondebug_quantized_model()
+        return quantizer.get_nondebug_quantized_model()
+
+
+class Quantizer(tf.lite.experimental.QuantizationDebugger):
+    """TensorFlow's debugger of quantized models, without the model that it debugs.
+
+    The debugger is the only public way to leave operations in float. Its own model takes as long to
+    make as the one that is wanted. Both methods are private: they make and read that model.
+    """
+
+    def _init_from_converter(self, *arguments: Any, **options: Any) -> None:
+        pass
+
+    def _initialize_stats(self) -> None:
+        pass
 
 
 def corrected(
@@ -396,13 +402,8 @@ def corrected(
         """The mean of the sides (image and mirror image), part by part."""
         return [sum(outputs[i::each]) / len(sides) for i in range(each)]
 
-    exact = np.stack(
-        [
-            np.concatenate(features([part.numpy()[0] for part in parts(tf.constant(image[None]))]))
-            for image in calibration()
-        ]
-    )
     both, _ = run_lite(in_int8(parts, calibration), calibration())
+    exact = np.mean(tf.nest.flatten(predict_images(network, calibration, len(both))), 0)
     rough = both.reshape(len(both), len(sides), -1).mean(1)
     x, y = rough - rough.mean(0), exact - exact.mean(0)
     slope = (x * y).sum(0) / np.maximum((x * x).sum(0), 1e-12)
@@ -422,6 +423,16 @@ def corrected(
         return task.prediction_tensor(scale * tf.cast(head(seen), tf.float32))
 
     return trace_model(call, shape)
+
+
+def predict_images(
+    model: keras.Model, images: Callable[[], Iterable[np.ndarray]], count: int
+) -> Any:
+    """Return what a Keras model answers to `count` images, [n, K] or a list of such arrays."""
+    spec = tf.TensorSpec(model.input_shape[1:], tf.float32)
+    batches = tf.data.Dataset.from_generator(images, output_signature=spec).batch(32)
+    # Without the number of steps, Keras warns at the end of a generator.
+    return model.predict(batches, verbose=0, steps=-(-count // 32))
 
 
 def apart(function: Any) -> Any:
@@ -469,7 +480,8 @@ def rows_of(content: bytes) -> list[str]:
     return [
         tensor.name.decode()
         for tensor in results
-        if len(tensor.shape) == 2 and tensor.shape[0] == 1
+        # The calibrator leaves out the shape of a single number.
+        if tensor.shape is not None and len(tensor.shape) == 2 and tensor.shape[0] == 1
     ]
 
 

@@ -1,7 +1,6 @@
 """Fine-tuning, as far as it helps."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -209,11 +208,11 @@ def settle(competition: Competition, features: Features, network: Backbone, run:
     model = competition.model or joined(network, taps, layer, features)
     decoder = Decoder(features.examples, network.takes, run.common.batch_size)
     if competition.model:
-        answers = outcome.of_model(decoder, model, features)
+        # The last columns of a mean are the frozen network's own output.
+        tuned = chosen_of(competition) == "tuned"
+        answers = outcome.of_model(decoder, model, features, tuned=tuned)
     else:
         answers = outcome.of_head(features, layer)
-    if chosen_of(competition) == "averaged":  # its last columns are the frozen network's own output
-        answers = replace(answers, outputs=lambda positions: features.output[positions])
     judged = outcome.judge(
         features.examples,
         answers,

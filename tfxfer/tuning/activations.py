@@ -286,8 +286,8 @@ class Cut:
             return None
         strata, everything = self.examples.strata, self.plan.everything
         few = everything[sample(strata[everything], COMPARED, seed)]
+        rows = self.extract(self.examples.take(few), self.prefix, dtype="float16")
         if 4 * self.prefix.width > LARGE:
-            rows = self.extract(self.examples.take(few), self.prefix, dtype="float16")
             slower = broadcast_from_chief(
                 self.extract.strategy, lambda: time_reading(rows) / self.seconds
             )
@@ -297,11 +297,21 @@ class Cut:
                     "so each training step runs the whole network"
                 )
                 return None
-        rounded, exact = self.plain("float16"), self.features.one_side.take(few)
         dtype = broadcast_from_chief(
-            self.extract.strategy, lambda: precision_of(rounded[few], exact, self.rest, seed)
+            self.extract.strategy,
+            lambda: precision_of(rows, self.exact_outputs(few), self.rest, seed),
         )
+        if dtype == "float16" and not is_finite(self.plain("float16").rows):
+            LOG.info("The activations are kept in float32: some are too large for float16")
+            dtype = "float32"
         return None if dtype == "float32" and not self.fits("float32", views) else dtype
+
+    def exact_outputs(self, positions: np.ndarray) -> np.ndarray:
+        """Return the network's own output for photos, from activations in float32."""
+        if self.extract.precision == "float32":
+            return self.features.one_side.output[positions]
+        rows = self.extract(self.examples.take(positions), self.prefix)
+        return outputs_of(rows[np.arange(len(rows))], self.rest)
 
     def plain(self, dtype: Kept) -> "Placed":
         """Compute the activations of the photos as they are, or read them where they are kept."""
@@ -386,24 +396,23 @@ class Placed:
         return self.rows[places]
 
 
-def precision_of(rounded: np.ndarray, features: Features, rest: Backbone, seed: int) -> Kept:
+def precision_of(rows: Features, exact: np.ndarray, rest: Backbone, seed: int) -> Kept:
     """Return "float16" if rounding lowers accuracy by at most one standard error, else "float32".
 
     Heads are fitted on the exact outputs of the network, and on what `rest` computes from rounded
     activations, and judged out of fold. The standard error is a paired one.
 
     Args:
-        rounded: the activations of some examples in float16.
-        features: features of the whole network, of the same examples.
+        rows: the activations of some examples, rounded to float16.
+        exact: the network's own output for the same examples, float32 [n, features].
     """
-    examples = features.examples
-    labels, task, scores = examples.labels, examples.task, []
-    if not np.isfinite(rounded).all():
+    if not is_finite(rows):
         LOG.info("The activations are kept in float32: some are too large for float16")
         return "float32"
     LOG.info("Testing whether float16 is precise enough for the activations")
-    exact = features.output[np.arange(len(features))]
-    for output in (exact, outputs_of(rounded.astype(np.float32), rest)):
+    examples, task, labels = rows.examples, rows.examples.task, rows.examples.labels
+    scores = []
+    for output in (exact, outputs_of(rows[np.arange(len(rows))], rest)):
         choice = choose(
             output,
             labels,
@@ -423,6 +432,11 @@ def precision_of(rounded: np.ndarray, features: Features, rest: Backbone, seed: 
         f"{len(labels):,} {examples.kind.MANY}"
     )
     return dtype
+
+
+def is_finite(rows: Features) -> bool:
+    """Whether all numbers of all rows are finite."""
+    return all(np.isfinite(block).all() for block in rows.blocks(size=64))
 
 
 def outputs_of(rows: np.ndarray, rest: Backbone) -> np.ndarray:

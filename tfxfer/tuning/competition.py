@@ -20,7 +20,13 @@ import tensorflow as tf
 
 from tfxfer.backbone import Precision
 from tfxfer.distribute import dataservice
-from tfxfer.distribute.workers import Strategy, broadcast_from_chief, explain_unshareable, place
+from tfxfer.distribute.workers import (
+    Strategy,
+    broadcast_from_chief,
+    explain_unshareable,
+    forget_step,
+    place,
+)
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
 from tfxfer.heads import Averaged, Fitted, SideBySide
@@ -345,7 +351,7 @@ def finish_tuned(
     if fold.routine.precision == "mixed" and len(fold.held):
         rough = fold.logits(weights)
         fold.backbone.precision = "float32"
-        fold.model.make_predict_function(force=True)  # the old one was traced in mixed precision
+        forget_step(fold.model)  # it was traced in mixed precision
         LOG.info(
             describe_rounding(
                 "tuned", rough, fold.logits(weights), truth=truth, task=fold.setting.source.task
@@ -353,7 +359,9 @@ def finish_tuned(
         )
     task = fold.setting.source.task
     temperature = task.temperature(judged.tuned, truth)
-    frozen = fit_frozen() if answer.weight < 1 else None
+    # All workers fit it together, or none does.
+    is_mean = broadcast_from_chief(fold.routine.strategy, lambda: answer.weight < 1)
+    frozen = fit_frozen() if is_mean else None
     model = build_served_model(
         fold,
         frozen,
