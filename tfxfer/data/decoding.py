@@ -1,9 +1,17 @@
-"""Decode images into batches of one shape, and name the files that can't be decoded."""
+"""Decode images into batches of one shape, and name the files that can't be decoded.
+
+Threads call the traced decoder. A pipeline of tf.data would prepare the decoder's graph anew for
+each pass over the images, which takes a second.
+"""
 
 import hashlib
+import os
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +23,11 @@ from tfxfer.inputs.input import Input
 from tfxfer.process.pipelines import as_one_operation, without_autotuning
 
 NAMED = 20  # files that a message names
+AHEAD = 2  # decoded batches that may wait to be used
 
 
 class Decoder:
-    """Decodes examples with tf.data, before they are asked for."""
+    """Decodes examples in threads, before they are asked for."""
 
     def __init__(
         self,
@@ -56,19 +65,11 @@ class Decoder:
         while todo:
             done = 0
             try:
-                decoded = self._unless_large(todo).batch(self.batch_size).prefetch(2)
-                for batch, large in decoded.as_numpy_iterator():
+                decoded = self.each(todo)
+                while batch := list(islice(decoded, self.batch_size)):
                     positions = todo[done : done + self.batch_size]
-                    values = self._completed(batch, large, positions)
-                    if len(values) < self.batch_size:
-                        values = np.concatenate(
-                            [
-                                values,
-                                np.zeros(
-                                    (self.batch_size - len(values), *values.shape[1:]), np.float32
-                                ),
-                            ]
-                        )
+                    values = np.zeros((self.batch_size, *self.takes.shape), np.float32)
+                    np.stack(batch, out=values[: len(batch)])
                     yield positions, values
                     done += len(positions)
             except (tf.errors.OpError, OSError, ValueError):
@@ -86,10 +87,38 @@ class Decoder:
             else:
                 return
 
+    def each(self, todo: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the examples in order, float32 [*shape]; large ones are decoded one at a time."""
+        together = self.takes.TOGETHER
+        groups = [
+            [int(position) for position in todo[start : start + together]]
+            for start in range(0, len(todo), together)
+        ]
+        ahead = max(AHEAD * self.batch_size // together, 2)
+        waiting: deque[tuple[list[int], Future]] = deque()
+        pool = ThreadPoolExecutor(os.cpu_count())
+
+        def first() -> Iterator[np.ndarray]:
+            group, future = waiting.popleft()
+            for position, values in zip(group, future.result(), strict=True):
+                yield self._decoded_alone(position) if values is None else values
+
+        try:
+            for group in groups:
+                waiting.append((group, pool.submit(self._unless_large, group)))
+                if len(waiting) > ahead:
+                    yield from first()
+            while waiting:
+                yield from first()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
     def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
-        """The examples one by one, float32 [*shape]; large ones are decoded one at a time."""
-        positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        return without_autotuning(self.decoded(positions).map(lambda position, one: one))
+        """The examples one by one, float32 [*shape], as `each` yields them."""
+        spec = tf.TensorSpec(self.takes.shape, tf.float32)
+        return without_autotuning(
+            tf.data.Dataset.from_generator(lambda: self.each(todo), output_signature=spec)
+        )
 
     def decoded(self, positions: tf.data.Dataset) -> tf.data.Dataset:
         """Each position of a dataset with its example, float32 [*shape]."""
@@ -105,36 +134,29 @@ class Decoder:
 
         return positions.map(begin, num_parallel_calls=tf.data.AUTOTUNE).map(complete)
 
-    def _unless_large(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
-        """The examples, float32 [*shape], and whether each is so large that it was not decoded."""
-        positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-        if (together := self.takes.TOGETHER) > 1:
-            contents = positions.map(self._read, num_parallel_calls=tf.data.AUTOTUNE)
-            many = contents.batch(together).map(self.decode_many, num_parallel_calls=2).unbatch()
-            return without_autotuning(many.map(lambda one: (one, False)))
-        decoded = positions.map(
-            lambda position: self.decode_unless_large(self._read(position)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        return without_autotuning(decoded)
+    def _unless_large(self, positions: Sequence[int]) -> Sequence[np.ndarray | None]:
+        """The examples, float32 [*shape]; None for one that is too large to be decoded here."""
+        contents = [self.read(position) for position in positions]
+        with tf.device("/CPU:0"):
+            if self.takes.TOGETHER > 1:
+                return self.decode_many.get_concrete_function()(tf.constant(contents)).numpy()
+            decode = self.decode_unless_large.get_concrete_function()
+            decoded = [decode(tf.constant(content)) for content in contents]
+        return [None if large else values.numpy() for values, large in decoded]
 
     def _read(self, position: tf.Tensor) -> tf.Tensor:
         encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
         return tf.ensure_shape(encoded, ())
 
-    def _completed(self, values: np.ndarray, large: np.ndarray, positions: list[int]) -> np.ndarray:
-        """The batch with its large images filled in, which are decoded one after the other."""
-        if large.any():
-            values = values.copy()
-            for i in np.flatnonzero(large).tolist():
-                values[i] = self.decode(self.read(positions[i]))
-        return values
+    def _decoded_alone(self, position: int) -> np.ndarray:
+        with tf.device("/CPU:0"):
+            return self.decode(self.read(position)).numpy()
 
     def _undecodable(self, positions: Sequence[int]) -> dict[int, str]:
         reasons = {}
         for position in positions:
             try:
-                self.decode(self.read(position))
+                self._decoded_alone(position)
             except (tf.errors.OpError, OSError, ValueError) as error:
                 reasons[position] = reason(error)
         return reasons
