@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 from test_preprocess import FILES, JXL, JXL_ALPHA, exif, photo, saved
 
-from tfxfer.data import load
+from tfxfer.data import decoding, load
+from tfxfer.data.decoding import Decoder
 from tfxfer.errors import ImageError, MissingExtraError
+from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image.check import kind, problem
 from tfxfer.inputs.image.decode import pixels
 from tfxfer.inputs.image.heic import readable
@@ -33,6 +35,22 @@ def large_png(side: int) -> bytes:
         + chunk(b"IDAT", data)
         + chunk(b"IEND", b"")
     )
+
+
+def test_few_and_many_photos_are_decoded_alike(photos, monkeypatch):
+    decoder = Decoder(load(photos), ImageInput((24, 32), (-1.0, 1.0)), 8)
+
+    def decoded() -> tuple[list, np.ndarray]:
+        batches = list(decoder.batches(range(20), None))
+        each = list(decoder.dataset(range(20)).as_numpy_iterator())
+        np.testing.assert_array_equal(np.concatenate([one for _, one in batches])[:20], each)
+        return [positions for positions, _ in batches], np.stack(each)
+
+    few = decoded()
+    monkeypatch.setattr(decoding, "FEW", 10)
+    many = decoded()
+    assert few[0] == many[0] == [[*range(8)], [*range(8, 16)], [*range(16, 20)]]
+    np.testing.assert_array_equal(few[1], many[1])
 
 
 WHOLE = {

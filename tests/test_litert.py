@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -26,9 +27,13 @@ from tfxfer.recipes.frozen import frozen
 from tfxfer.run import Run
 from tfxfer.serving.litert import (
     check_built_in,
+    explained,
     export_litert,
+    in_float,
+    in_int8,
     normalisation,
     open_interpreter,
+    rows_of,
     run_lite,
 )
 
@@ -235,6 +240,44 @@ def test_a_mirrored_run_keeps_its_answers_in_int8(tiny_savedmodel, photos, pixel
     ).read_bytes()
     expected = tf.nn.softmax(keras.models.load_model(folder / "model.keras")(pixels)).numpy()
     assert np.abs(run_lite(content, pixels)[0] - expected).max() <= 0.2
+
+
+@pytest.fixture(scope="module")
+def small_network() -> Callable:
+    """A function of one image, whose result has one row, through a single number."""
+    rng = np.random.default_rng(0)
+    kernel = tf.constant(rng.normal(size=(3, 3, 3, 8)), tf.float32)
+
+    def call(image):
+        maps = tf.nn.relu(tf.nn.conv2d(image, kernel, 2, "SAME"))
+        return tf.reduce_mean(maps / tf.reduce_max(maps), [1, 2])
+
+    spec = tf.TensorSpec((1, 16, 16, 3), tf.float32)
+    return tf.function(call, input_signature=[spec]).get_concrete_function()
+
+
+def test_an_int8_file_is_that_of_tensorflows_own_debugger(small_network):
+    images = list(np.random.default_rng(0).uniform(size=(8, 16, 16, 3)).astype(np.float32))
+    content = in_int8(small_network, lambda: iter(images))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([small_network])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+        tf.lite.OpsSet.TFLITE_BUILTINS,
+    ]
+    options = tf.lite.experimental.QuantizationDebugOptions(
+        denylisted_nodes=rows_of(in_float(small_network))
+    )
+    with explained():  # hides what the converter prints
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter,
+            debug_dataset=converter.representative_dataset,
+            debug_options=options,
+        )
+        assert content == debugger.get_nondebug_quantized_model()
+    expected = np.concatenate([small_network(tf.constant(image[None])) for image in images])
+    np.testing.assert_allclose(run_lite(content, images)[0], expected, atol=0.02)
 
 
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
