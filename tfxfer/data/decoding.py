@@ -142,6 +142,8 @@ class Decoder:
         else:
             spec = tf.TensorSpec(self.takes.shape, tf.float32)
             decoded = tf.data.Dataset.from_generator(lambda: self.each(todo), output_signature=spec)
+            # Keras warns of a data set that ends without having said where.
+            decoded = decoded.apply(tf.data.experimental.assert_cardinality(len(todo)))
         return without_autotuning(decoded)
 
     def decoded(self, positions: tf.data.Dataset) -> tf.data.Dataset:
