@@ -5,7 +5,6 @@ anew for each pass, which takes a second. Where there are many, tf.data takes 2 
 """
 
 import hashlib
-import os
 import re
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -21,6 +20,7 @@ import tensorflow as tf
 from tfxfer.data.examples import Examples
 from tfxfer.errors import ImageError
 from tfxfer.inputs.input import Input
+from tfxfer.process.cores import cores
 from tfxfer.process.pipelines import as_one_operation, without_autotuning
 
 NAMED = 20  # files that a message names
@@ -72,10 +72,13 @@ class Decoder:
                     positions = todo[done : done + self.batch_size]
                     values = np.zeros((self.batch_size, *self.takes.shape), np.float32)
                     np.stack(batch, out=values[: len(batch)])
+                    del batch  # it would stay in memory until the next one is decoded
                     yield positions, values
                     done += len(positions)
             except (tf.errors.OpError, OSError, ValueError):
-                reasons = self._undecodable(todo[done : done + self.batch_size])
+                # Of texts, those that are decoded together fail together.
+                last = done + self.batch_size + self.takes.TOGETHER - 1
+                reasons = self._undecodable(todo[done:last])
                 if not reasons:
                     raise
                 if bad is None:
@@ -105,7 +108,7 @@ class Decoder:
         ]
         ahead = max(AHEAD * self.batch_size // together, 2)
         waiting: deque[Future] = deque()
-        pool = ThreadPoolExecutor(os.cpu_count())
+        pool = ThreadPoolExecutor(cores())
         try:
             for group in groups:
                 waiting.append(pool.submit(self._unless_large, group))
@@ -136,15 +139,8 @@ class Decoder:
 
     def dataset(self, todo: Sequence[int] | np.ndarray) -> tf.data.Dataset:
         """The examples one by one, float32 [*shape]; large ones are decoded one at a time."""
-        if len(todo) > FEW:
-            positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
-            decoded = self.decoded(positions).map(lambda position, one: one)
-        else:
-            spec = tf.TensorSpec(self.takes.shape, tf.float32)
-            decoded = tf.data.Dataset.from_generator(lambda: self.each(todo), output_signature=spec)
-            # Keras warns of a data set that ends without having said where.
-            decoded = decoded.apply(tf.data.experimental.assert_cardinality(len(todo)))
-        return without_autotuning(decoded)
+        positions = tf.data.Dataset.from_tensor_slices(np.asarray(todo, np.int64))
+        return without_autotuning(self.decoded(positions).map(lambda position, one: one))
 
     def decoded(self, positions: tf.data.Dataset) -> tf.data.Dataset:
         """Each position of a dataset with its example, float32 [*shape]."""

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tfxfer.distribute.loopback import is_private
 from tfxfer.errors import DistributeError
+from tfxfer.process.cores import cores
 
 LOG = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "gpu", "tpu"]
@@ -260,11 +261,6 @@ def tpu_name() -> str:
     return os.environ.get("TPU_NAME", "") or (
         "local" if any(os.path.exists(chip) for chip in CHIPS) else ""
     )
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def why_no_gpu() -> str:

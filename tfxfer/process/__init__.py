@@ -1,1 +1,1 @@
-"""This process: its memory, its messages, its name, and its input pipelines."""
+"""This process: its memory, its messages, its name, its cores, and its input pipelines."""

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ LOG = logging.getLogger(__name__)
 CALIBRATION = 400  # training images from which int8 gets its ranges, and the lines of `corrected`
 JUDGED = 1000  # the most images that accuracy is compared on
 DROP = 0.02
+BATCH = 32  # images that the float model answers at once
 
 
 @dataclass(frozen=True)
@@ -151,25 +153,22 @@ class Judging:
 
     def calibration_images(self) -> Iterator[np.ndarray]:
         """Yield the images that calibrate int8, float32 [height, width, 3]."""
-        return (one.numpy() for one in self.pixels.dataset(self.calibration))
+        return self.pixels.each(self.calibration)
 
     def images(self) -> Iterator[np.ndarray]:
         """Yield the judged images, float32 [height, width, 3]."""
-        batches = self.pixels.dataset(self.judged).batch(32)
-        if self.cropped:
-            digests, augment = self.pixels.examples.digests, self.pixels.examples.kind.augment
-            seeds = tf.data.Dataset.from_tensor_slices(
-                [seed_of(digests[i], 0) for i in self.judged]
-            ).batch(32)
-            batches = tf.data.Dataset.zip(batches, seeds).map(
-                lambda batch, seed: augment(batch, seed, ("crop",))
-            )
-        return (image for batch in batches for image in batch.numpy())
+        if not self.cropped:
+            return self.pixels.each(self.judged)
+        digests, augment = self.pixels.examples.digests, self.pixels.examples.kind.augment
+        seeds = [seed_of(digests[i], 0) for i in self.judged]
+        pairs = zip(batches_of(self.pixels.each(self.judged)), batches_of(seeds), strict=True)
+        crop = tf.function(lambda batch, seed: augment(batch, seed, ("crop",)), autograph=False)
+        return (image for batch, seed in pairs for image in crop(batch, seed).numpy())
 
     def score_of_floats(self, model: keras.Model) -> float:
         """Return the accuracy of the Keras model."""
         task = self.pixels.examples.task
-        score = task.scores(predict_images(model, self.images, len(self.truth)), self.truth).mean()
+        score = task.scores(predict_images(model, self.images()), self.truth).mean()
         LOG.info(f"float model: {task.SCORE} {score:.3f} on {len(self.truth):,} {self.where}")
         return float(score)
 
@@ -403,7 +402,7 @@ def corrected(
         return [sum(outputs[i::each]) / len(sides) for i in range(each)]
 
     both, _ = run_lite(in_int8(parts, calibration), calibration())
-    exact = np.mean(tf.nest.flatten(predict_images(network, calibration, len(both))), 0)
+    exact = np.mean(tf.nest.flatten(predict_images(network, calibration())), 0)
     rough = both.reshape(len(both), len(sides), -1).mean(1)
     x, y = rough - rough.mean(0), exact - exact.mean(0)
     slope = (x * y).sum(0) / np.maximum((x * x).sum(0), 1e-12)
@@ -425,14 +424,22 @@ def corrected(
     return trace_model(call, shape)
 
 
-def predict_images(
-    model: keras.Model, images: Callable[[], Iterable[np.ndarray]], count: int
-) -> Any:
-    """Return what a Keras model answers to `count` images, [n, K] or a list of such arrays."""
-    spec = tf.TensorSpec(model.input_shape[1:], tf.float32)
-    batches = tf.data.Dataset.from_generator(images, output_signature=spec).batch(32)
-    # Without the number of steps, Keras warns at the end of a generator.
-    return model.predict(batches, verbose=0, steps=-(-count // 32))
+def predict_images(model: keras.Model, images: Iterable[np.ndarray]) -> Any:
+    """Return what a Keras model answers to images, [n, K] or a list of such arrays."""
+    parts, count = [], 0
+    for batch in batches_of(images):
+        # The model would be traced once more for a smaller batch.
+        filled = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]))])
+        parts.append(model.predict_on_batch(filled.astype(np.float32)))
+        count += len(batch)
+    return tf.nest.map_structure(lambda *rows: np.concatenate(rows)[:count], *parts)
+
+
+def batches_of(rows: Iterable[Any]) -> Iterator[np.ndarray]:
+    """Yield rows in batches; the last batch may have fewer."""
+    left = iter(rows)
+    while batch := list(islice(left, BATCH)):
+        yield np.stack(batch)
 
 
 def apart(function: Any) -> Any:
