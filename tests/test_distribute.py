@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 
-import keras
-import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
@@ -137,30 +135,37 @@ def test_a_tpu_is_given_static_shapes(monkeypatch):
     assert len(list(data)) == 2
 
 
+TRACED = """
+import keras, numpy as np
+from tfxfer.distribute import devices, workers
+
+traced, counts = [], []
+
+class Double(keras.layers.Layer):
+    def call(self, x):
+        traced.append(x.shape)
+        return 2 * x
+
+strategy = devices.strategy("mirrored", replicas=2)
+with strategy.scope():
+    model = keras.Sequential([keras.Input((3,)), Double()])
+x = np.random.default_rng(0).uniform(size=(23, 3)).astype(np.float32)
+examples = lambda rows: tf.data.Dataset.from_tensor_slices(x[rows])
+for rows in (np.arange(23), np.arange(22, -1, -1), np.arange(23)):
+    answers = workers.predict_rows(strategy, model, rows, 8, examples=examples)
+    np.testing.assert_array_equal(answers, 2 * x[rows])
+    counts.append(len(traced))
+assert counts[0] == counts[1] == counts[2], counts
+workers.forget_step(model)
+workers.predict_rows(strategy, model, rows, 8, examples=examples)
+assert len(traced) > counts[2]
+"""
+
+
+@pytest.mark.long
 def test_a_model_is_traced_once_however_often_its_answers_are_asked_for():
-    traced = []
-
-    class Double(keras.layers.Layer):
-        def call(self, x):
-            traced.append(x.shape)
-            return 2 * x
-
-    strategy = devices.strategy("mirrored", replicas=2)
-    with strategy.scope():
-        model = keras.Sequential([keras.Input((3,)), Double()])
-    x = np.random.default_rng(0).uniform(size=(23, 3)).astype(np.float32)
-    counts = []
-    for rows in (np.arange(23), np.arange(22, -1, -1), np.arange(23)):
-        answers = workers.predict_rows(
-            strategy,
-            model,
-            rows,
-            8,
-            examples=lambda rows: tf.data.Dataset.from_tensor_slices(x[rows]),
-        )
-        np.testing.assert_array_equal(answers, 2 * x[rows])
-        counts.append(len(traced))
-    assert counts[0] == counts[1] == counts[2]
+    code, said = started(TRACED)
+    assert code == 0, said
 
 
 def test_workers_know_their_place(monkeypatch):
