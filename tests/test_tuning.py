@@ -624,8 +624,12 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
     source = tuning.last_stages(network, 1, features, plan=how, extract=extractor)
     _, _, average = averaged(source, features, both_sides, seen)
     pixels = Decoder(features.examples, network.takes, 8)
-    found = of_model(pixels, average, both_sides).outputs(held)
-    np.testing.assert_allclose(found, both_sides.output[held], atol=2e-5)
+    found = of_model(pixels, average, both_sides)
+    np.testing.assert_allclose(found.outputs(held), both_sides.output[held], atol=2e-5)
+    # So a run takes them from there.
+    known = of_model(pixels, average, both_sides, tuned=False)
+    np.testing.assert_array_equal(known.outputs(held), both_sides.output[held])
+    np.testing.assert_allclose(known.probabilities(held), found.probabilities(held), atol=1e-6)
 
 
 def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):

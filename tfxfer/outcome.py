@@ -390,7 +390,7 @@ def of_model(
     def answer(positions: np.ndarray) -> None:
         decoded = decoder.dataset(positions).batch(decoder.batch_size).prefetch(2)
         try:
-            answers = network.predict(decoded, verbose=0)
+            answers = tf.nest.flatten(network.predict(decoded, verbose=0))
         except tf.errors.OpError:
             for _ in decoder.batches(positions.tolist(), None):
                 pass  # an ImageError names the files that can't be read any more
