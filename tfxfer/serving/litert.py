@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from tfxfer.data import Examples
 from tfxfer.data.folds import few
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Decoder
+from tfxfer.features.computation import augment_batch
 from tfxfer.heads.layers import seen_by_head
-from tfxfer.inputs import seed_of
 from tfxfer.inputs.image import ImageInput
 from tfxfer.process.quiet import quiet
 from tfxfer.run import Finished, open_run
@@ -157,13 +158,17 @@ class Judging:
 
     def images(self) -> Iterator[np.ndarray]:
         """Yield the judged images, float32 [height, width, 3]."""
+        images, examples = self.pixels.each(self.judged), self.pixels.examples
         if not self.cropped:
-            return self.pixels.each(self.judged)
-        digests, augment = self.pixels.examples.digests, self.pixels.examples.kind.augment
-        seeds = [seed_of(digests[i], 0) for i in self.judged]
-        pairs = zip(batches_of(self.pixels.each(self.judged)), batches_of(seeds), strict=True)
-        crop = tf.function(lambda batch, seed: augment(batch, seed, ("crop",)), autograph=False)
-        return (image for batch, seed in pairs for image in crop(batch, seed).numpy())
+            return images
+        digests = [examples.digests[i] for i in self.judged]
+        crop = partial(augment_batch, kind=examples.kind, names=("crop",), number=0)
+        starts = range(0, len(digests), BATCH)
+        return (
+            image
+            for start, batch in zip(starts, batches_of(images), strict=True)
+            for image in crop(batch, digests[start : start + BATCH])
+        )
 
     def score_of_floats(self, model: keras.Model) -> float:
         """Return the accuracy of the Keras model."""
@@ -344,7 +349,7 @@ def in_int8(function: Any, calibration: Callable[[], Iterable[np.ndarray]]) -> b
             tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,
         ]
-        quantizer = Quantizer(converter=converter, debug_dataset=converter.representative_dataset)
+        quantizer = Quantizer(converter=converter)
         quantizer.options = tf.lite.experimental.QuantizationDebugOptions(
             denylisted_nodes=rows_of(quantizer.calibrated_model)
         )

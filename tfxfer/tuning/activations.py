@@ -297,9 +297,9 @@ class Cut:
                     "so each training step runs the whole network"
                 )
                 return None
+        exact = self.exact_outputs(few)  # by all workers, since they extract together
         dtype = broadcast_from_chief(
-            self.extract.strategy,
-            lambda: precision_of(rows, self.exact_outputs(few), self.rest, seed),
+            self.extract.strategy, lambda: precision_of(rows, exact, self.rest, seed)
         )
         if dtype == "float16" and not is_finite(self.plain("float16").rows):
             LOG.info("The activations are kept in float32: some are too large for float16")
