@@ -171,6 +171,14 @@ def test_the_network_is_that_of_the_kind_where_none_is_named():
     assert "minilm" in (model.run.folder / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.long
+def test_features_of_texts_are_those_of_the_network_for_texts(tmp_path):
+    table = texts.write_table(tmp_path / "notes.csv", count=8)
+    done("features", table, "--to", tmp_path / "vectors.npz")
+    with np.load(tmp_path / "vectors.npz") as arrays:
+        assert arrays["vectors"].shape == (8, 384)
+
+
 # --- TensorFlow Datasets ---
 
 

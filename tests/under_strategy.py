@@ -26,7 +26,7 @@ from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.setting import Routine, Setting, prepare_fold, train_fold
 from tfxfer.tuning.training import ignore
 
-BATCH = 12  # 2, 3 and 4 replicas divide it
+BATCH = 12  # two replicas divide it
 
 
 class Losses(keras.callbacks.Callback):
@@ -183,8 +183,8 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
             for n, size in ((37, 12), (24, 12), (13, 7), (2, 12))
         },
     }
-    found["frozen statistics"] = plain_fit(strategy, handle, "inference")
     if strategy.num_replicas_in_sync < 3:
+        found["frozen statistics"] = plain_fit(strategy, handle, "inference")
         found["moving statistics"] = plain_fit(strategy, handle, "train")
     found["faded"] = fade(strategy, handle)
     found["full"] = tuned(

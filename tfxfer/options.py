@@ -10,7 +10,8 @@ Data: TypeAlias = Annotated[
 Network: TypeAlias = Annotated[
     str,
     "Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel, "
-    ".keras file, or preset of KerasHub. auto: whichever suits your data (see tfxfer choose).",
+    ".keras file, or preset of KerasHub. auto: whichever suits your data (see tfxfer choose). For "
+    "texts the default is minilm.",
 ]
 FrozenHead: TypeAlias = Annotated[
     Literal["auto", "gaussian", "linear", "ridge", "prototype"],

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
-from tfxfer.errors import DataError, SavedModelError
+from tfxfer.errors import SavedModelError
 from tfxfer.evaluate import beaten, called, doubt, pays
 from tfxfer.evaluate.baselines import (
     BASELINE_EXAMPLES,
@@ -423,22 +423,14 @@ def plain_features(examples: Examples, run: Run) -> Features | None:
     """Return `plain_values` of all examples; None for a kind of example without any.
 
     Raises:
-        DataError: some examples can't be read any more, so that the rows would be of others.
+        ImageError: some examples can't be read any more, so that the rows would be of others.
     """
-    features = plain_values(
+    return plain_values(
         examples,
         cache=Cache(run.cache_folder),
         skip_bad_images=run.common.skip_bad_images,
         progress=True,
     )
-    if features is not None and len(features.examples) != len(examples):
-        lost = sorted(set(examples.files) - set(features.examples.files))
-        raise DataError(
-            f"{len(lost):,} of {len(examples):,} {examples.kind.MANY} can't be read any more, such "
-            f"as {lost[0]}. They were there when the run began. Are they on a drive that was "
-            "removed?"
-        )
-    return features
 
 
 def plain_rows(examples: Examples, run: Run, train: np.ndarray, test: np.ndarray) -> Array:

@@ -38,7 +38,8 @@ from tfxfer.safety.names import one_line
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Stop trying networks after about this many minutes.",
+    help="After about this many minutes, fit no more classifiers. All networks are tried on a "
+    "sample in any case.",
 )
 @click.option(
     "--seed",

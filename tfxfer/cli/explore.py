@@ -35,9 +35,8 @@ from tfxfer.safety.names import csv_cell, one_line
 )
 @click.option(
     "--backbone",
-    default="efficientnet-lite0",
-    show_default=True,
-    help="Pretrained network, as for tfxfer run.",
+    help="Pretrained network, as for tfxfer run; by default efficientnet-lite0 for photos and "
+    "minilm for texts.",
 )
 @cache_option
 @skip_option
@@ -46,7 +45,7 @@ from tfxfer.safety.names import csv_cell, one_line
 @data_dir_option
 @batch_size_option
 @trust_option
-def features(data: str, to: Path, backbone: str, cache: str | None, **options: Any) -> None:
+def features(data: str, to: Path, backbone: str | None, cache: str | None, **options: Any) -> None:
     """Write the network's features of labelled examples to a file.
 
     DATA is a folder of class folders, a table, or another source, as for tfxfer run.
@@ -57,7 +56,9 @@ def features(data: str, to: Path, backbone: str, cache: str | None, **options: A
     kept = room("cache").Cache(cache or room("cache").default_folder())
     where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
     examples = room("data").load(data, cache=kept.folder, **where, **said)
-    network = room("backbone").Backbone(backbone, trainable=False, trust=options["trust"])
+    network = room("backbone").Backbone(
+        backbone or examples.kind.NETWORK, trainable=False, trust=options["trust"]
+    )
     room("steps.extraction").check_kind(examples, network)
     extract = room("features").Extractor(kept, batch_size=options["batch_size"])
     room("heads.ranges").settle(network, examples, extract, seed=0)
@@ -119,9 +120,10 @@ def next_labels(
 ) -> None:
     """Say which examples without a label to label next.
 
-    RUN is the folder of a finished run. PATH is a photo or a text, or a folder of them. Those
-    that teach the model most come first: where it wavers between two answers, or that are unlike
-    every class. Of examples that are nearly the same, only one is listed.
+    RUN is the folder of a finished run. PATH is a photo or a text, a folder of them, or a .csv or
+    .tsv table of texts. Those that teach the model most come first: those where it is unsure
+    between two answers, or that look unlike every class. Of examples that are nearly the same, only
+    one is listed.
     """
     check_order(folder, paths, "tfxfer next RUN photos/")
     run = room("run").open_run(folder)

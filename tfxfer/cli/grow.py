@@ -34,7 +34,9 @@ from tfxfer.safety.names import one_line
     type=click.Path(path_type=Path),
     help="Folder for the grown run; by default a new one, runs/frozen-<number>.",
 )
-@click.option("--overwrite", is_flag=True, help="Delete the old run in --out first.")
+@click.option(
+    "--overwrite", is_flag=True, help="If --out holds another run, delete that one first."
+)
 @skip_option
 @cache_option
 @data_dir_option
@@ -44,8 +46,8 @@ def grow(folder: Path, given: str | None, data: str | None, **options: Any) -> N
     """Add classes or examples to a finished run.
 
     RUN is the folder of a finished run of the recipe frozen, which stays as it is. The grown run is
-    what a run on all examples would be, with the same kind of classifier. It needs the old ones or
-    their cached features; with --head gaussian or ridge it does not need them.
+    what a run on all examples would be, with the same kind of classifier. It needs the old examples
+    or their cached features, unless RUN was made with --head gaussian or ridge.
     """
     if (given is None) == (data is None):
         raise click.UsageError("Expected the new data once: tfxfer grow RUN --data new/.")

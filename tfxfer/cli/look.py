@@ -16,7 +16,7 @@ RANGE_FROM = {
     "package": "scaled by the network itself, as its package does",
     "graph": "found in its graph",
     "assumed": "assumed, as the network does not say; tfxfer run tries others, too; "
-    "--value-range sets it",
+    "tfxfer run --value-range sets it",
 }
 
 
@@ -169,9 +169,9 @@ def devices() -> None:
     type=click.Path(path_type=Path),
     help="Folder of the cache; by default $TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
 )
-@click.option("--clear", is_flag=True, help="Delete everything in the cache.")
+@click.option("--clear", is_flag=True, help="Delete these; downloads and unpacked archives stay.")
 def cache(folder: Path | None, clear: bool) -> None:
-    """Show or clear computed features and networks that were read."""
+    """Show or delete what runs computed: features, and networks as tfxfer reads them."""
     caches = room("cache")
     kept = caches.Cache(folder or caches.default_folder())
     if clear:

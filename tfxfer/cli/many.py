@@ -83,9 +83,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 )
 @click.option(
     "--backbone",
-    default="efficientnet-lite0",
-    show_default=True,
-    help="Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel.",
+    help="Pretrained network: name (see tfxfer backbones), folder, archive or URL of a SavedModel; "
+    "by default efficientnet-lite0 for photos and minilm for texts.",
 )
 @click.option(
     "--taps/--no-taps",
@@ -97,7 +96,7 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 @click.option(
     "--mirror/--no-mirror",
     default=False,
-    help="Also compute the features of each photo's mirror image; runs try them if there are at "
+    help="Also compute the features of each photo's mirror image; a run needs them if there are at "
     "most 2,000 photos.",
 )
 @click.option(
@@ -136,7 +135,7 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 def extract(
     data: str,
     to: Path,
-    backbone: str,
+    backbone: str | None,
     taps: bool,
     image_size: int | None,
     value_range: tuple[float, float] | None,
@@ -157,7 +156,11 @@ def extract(
     where = {name: options[name] for name in ("data_dir", "skip_bad_images", "task", "labels")}
     examples = room("data").load(data, cache=to, **where)
     network = room("backbone").Backbone(
-        backbone, trainable=False, image_size=image_size, value_range=value_range, trust=trust
+        backbone or examples.kind.NETWORK,
+        trainable=False,
+        image_size=image_size,
+        value_range=value_range,
+        trust=trust,
     )
     room("steps.extraction").check_kind(examples, network)
     kept = room("cache").Cache(to)
@@ -174,6 +177,14 @@ def extract(
         examples, prefix, cache=kept, precision=engine_precision, where=where_again, **options
     )
     words = words_of_labels(task, labels)
+    given = {
+        "--backbone": backbone,
+        "--image-size": image_size,
+        "--value-range": value_range and ",".join(map(str, value_range)),
+        "--engine": None if options["engine"] == "tensorflow" else options["engine"],
+        "--engine-precision": None if engine_precision == "float32" else engine_precision,
+    }
+    words += [str(word) for pair in given.items() if pair[1] is not None for word in pair]
     then = command("run", "frozen", "--data", data, *words, "--cache", to)
     click.echo(
         f"{count:,} of {len(examples):,} {examples.kind.MANY} computed. Next: {one_line(then)}"

@@ -126,7 +126,7 @@ label_option = click.option(
 skip_option = click.option(
     "--skip-bad-images",
     is_flag=True,
-    help="Leave out files that can't be read, instead of stopping.",
+    help="Leave out files that can't be read or are damaged, instead of stopping.",
 )
 
 

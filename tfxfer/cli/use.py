@@ -58,8 +58,8 @@ def predict(
 ) -> None:
     """Tell which class each photo or text belongs to.
 
-    RUN is the folder of a finished run, or of an export of it. PATH is a photo or a text,
-    or a folder of them.
+    RUN is the folder of a finished run, or of an export of it. PATH is a photo or a text, a folder
+    of them, or a .csv or .tsv table of texts.
     """
     form = form or form_of(to)
     check_order(folder, paths, "tfxfer predict RUN photo.jpg")
@@ -163,7 +163,8 @@ def evaluate(
 @click.option(
     "--require-accuracy",
     type=click.FloatRange(0, 1),
-    help="Refuse to export if the accuracy on the test examples is below this, such as 0.9.",
+    help="Refuse to export if the accuracy on the test examples (or else on the held-out ones) is "
+    "below this, such as 0.9.",
 )
 @click.option(
     "--on-bad-image",
@@ -189,7 +190,7 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
     RUN is the folder of a finished run. The model goes to FOLDER/<version>/.
 
     \b
-    savedmodel   what TensorFlow Serving serves: encoded examples to classes and scores
+    savedmodel   what TensorFlow Serving serves: image files or texts to classes and scores
     litert       model.float32.tflite, model.float16.tflite, model.int8.tflite
     reusable     the network without its classifier: tfxfer run partial --backbone FOLDER/1
     """

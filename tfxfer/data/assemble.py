@@ -24,6 +24,7 @@ from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.split import LONGEST_NAME, split, split_strata, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 from tfxfer.inputs import Kind
+from tfxfer.process.cores import cores
 
 LOG = logging.getLogger(__name__)
 SAY_EVERY = 5.0  # seconds between two lines of progress
@@ -271,7 +272,7 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
 
     count, looked, said = len(found.files), [], time.monotonic()
     LOG.info(f"Checking {count:,} {kind.MANY}")
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(8, 2 * cores())) as pool:
         for one in pool.map(look, range(count)):
             looked.append(one)
             if time.monotonic() - said > SAY_EVERY:

@@ -83,8 +83,8 @@ def pays(
     if gain + 2 * error < CLOSE:
         near = f"{100 * CLOSE:.0f} points" if task.PERCENT else f"{CLOSE}"
         return (
-            f"The pretrained network does not pay here: {figures}. The simple model is as good, to "
-            f"within {near}, and needs no network."
+            f"The pretrained network gives no clear gain here: {figures}. The simple model is as "
+            f"good, to within {near}, and needs no network."
         )
     return (
         f"Too few test {kind.MANY} to say whether the pretrained network helps: {figures}. "

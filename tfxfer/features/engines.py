@@ -35,7 +35,7 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     bias and activation.
 
     Returns:
-        a function from float32 [B, H, W, 3] to float32 [B, width].
+        a function from float32 [B, *takes.shape] to float32 [B, width].
 
     Raises:
         EngineError: another precision than float32 was asked for.
@@ -78,8 +78,8 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
 
     def run(batch: np.ndarray) -> np.ndarray:
         pieces = [batch[i : i + TOGETHER] for i in range(0, len(batch), TOGETHER)]
-        # A single image goes with a copy of itself. For one alone, oneDNN may take a kernel that it
-        # made for a layer of this process, whose weights can change. The last bits differ then.
+        # A lone image is doubled. For a batch of one, oneDNN may reuse a kernel that it made for a
+        # layer of this process, whose weights are not constants, and the last bits differ.
         if len(pieces[-1]) == 1:
             pieces[-1] = np.repeat(pieces[-1], 2, axis=0)
         with one_at_a_time:

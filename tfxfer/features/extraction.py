@@ -5,6 +5,7 @@ Rows are stored in the order of the examples, about 1,024 in each shard.
 
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import tensorflow as tf
 from tfxfer.backbone import Prefix
 from tfxfer.cache import Cache
 from tfxfer.data import Examples, drop_undecodable
-from tfxfer.data.decoding import named
+from tfxfer.data.decoding import Decoder, named
 from tfxfer.distribute.workers import Strategy, barrier, place
 from tfxfer.errors import ImageError
 from tfxfer.features.computation import (
@@ -26,12 +27,14 @@ from tfxfer.features.computation import (
     of_plain,
     of_prefix,
 )
+from tfxfer.features.engines import ENGINES
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
 from tfxfer.process import memory
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1024  # images in a shard, rounded up to whole batches; a killed run loses about one shard
+TIMED = 32  # examples on which speed is measured; more of a kind that is decoded in larger batches
 
 
 def extract(
@@ -116,9 +119,21 @@ class Extractor:
             if len(mine := np.arange(len(examples))[index::count]):
                 extract(examples.take(mine), prefix, **shared, **options)
             barrier(self.strategy)
-        # If the workers share the cache, this only reads; otherwise it computes what the other
-        # workers have in their own caches.
+        # With a shared cache everything is there now, so this only reads. With a cache of its own,
+        # a worker now computes the parts of the others.
         return extract(examples, prefix, **shared, **options)
+
+    def seconds_each(self, examples: Examples, prefix: Prefix) -> float:
+        """Measure how many seconds one example takes in the network, without its decoding."""
+        most = max(TIMED, prefix.takes.TOGETHER)
+        decoder = Decoder(examples, prefix.takes, most)
+        positions, batch = next(iter(decoder.batches(range(min(len(examples), most)), {})))
+        batch = batch[: len(positions)]
+        run = ENGINES[self.engine](prefix, self.precision)
+        run(batch)  # the first call also prepares the network
+        began = time.perf_counter()
+        run(batch)
+        return (time.perf_counter() - began) / len(batch)
 
     def need(self, examples: Examples, prefix: Prefix, **options: Any) -> int:
         """Bytes that `extractor(examples, prefix, ...)` would add to the cache."""

@@ -33,7 +33,7 @@ def without_padding(call: Callable[[tf.Tensor], tf.Tensor], takes: Input) -> Eng
     size = TOGETHER if same_in_all_places(call, samples) else 1
 
     def run(batch: np.ndarray) -> np.ndarray:
-        # The rows that fill up the last batch are all equal.
+        # Equal rows are computed once. All but one of those that fill up the last batch go, too.
         rows, place = np.unique(batch, axis=0, return_inverse=True)
         lengths = lengths_of(rows, takes.padded) if short else np.full(len(rows), full)
         features: dict[int, np.ndarray] = {}

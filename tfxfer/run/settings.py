@@ -20,7 +20,8 @@ class Place:
     ] = None
     resume: Annotated[
         bool,
-        "Continue the run in --out where it stopped; without --out, the latest run.",
+        "Continue the run in --out where it stopped; without --out, the latest run of this recipe. "
+        "If there is none, a new one starts.",
     ] = False
     overwrite: Annotated[bool, "Delete the old run in --out and start again."] = False
 
@@ -86,7 +87,7 @@ class Common:
         range(1, 2**20),
     ] = None
     skip_bad_images: Annotated[
-        bool, "Leave out files that can't be read, and list them, instead of stopping."
+        bool, "Leave out files that can't be read or are damaged, and list them."
     ] = False
     image_size: Annotated[
         int | None,

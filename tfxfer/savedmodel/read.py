@@ -37,7 +37,8 @@ def read(
         image_size: (H, W) in pixels, needed where the network takes images of any size.
         arguments: further arguments of the model's call, such as `{"batch_norm_momentum": 0.99}`.
         output: see `trace`.
-        before: the folder of a preprocessor of texts, for an encoder of its numbers (see `pair`).
+        before: the folder of a preprocessor of texts, where `folder` is an encoder that takes its
+            numbers in place of strings (see `pair`).
         trust: also read graphs that hold operations which can reach files, Python or the internet.
 
     Raises:

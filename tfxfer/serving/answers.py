@@ -1,6 +1,5 @@
 """Compute the probabilities of files, in order, also where some of the files are damaged."""
 
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ import tensorflow as tf
 from tfxfer.errors import ImageError, TfxferError
 from tfxfer.features import reason
 from tfxfer.limits import MOST_BYTES
+from tfxfer.process.cores import cores
 from tfxfer.safety.names import one_line
 from tfxfer.serving.model import Served
 
@@ -107,7 +107,7 @@ def answers(
     waiting: deque[Future] = deque()
     # The model runs in one thread, since two threads in TensorFlow's fused convolutions crash, see
     # tfxfer.features.engines. Other threads look for damage at the same time.
-    with ThreadPoolExecutor(os.cpu_count()) as lookers, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(cores()) as lookers, ThreadPoolExecutor(1) as pool:
         try:
             for first in range(0, len(files), batch_size):
                 waiting.append(

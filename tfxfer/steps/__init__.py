@@ -1,6 +1,6 @@
 """The steps that recipes are made of.
 
-A recipe calls them one after the other. Each takes the run and what the step before returned:
+A recipe calls them one after the other. Each takes the run and what earlier steps returned:
 
     prepare ─Ready─> extract ─Extracted─> choose_head, train_head or tune ─Result─> finish
 

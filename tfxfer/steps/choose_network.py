@@ -25,7 +25,6 @@ from tfxfer.errors import (
     SavedModelError,
 )
 from tfxfer.features import Extractor
-from tfxfer.features.engines import ENGINES
 from tfxfer.handles import catalog
 from tfxfer.heads import choose, ranges
 from tfxfer.heads.nearest import score_neighbours
@@ -35,8 +34,9 @@ LOG = logging.getLogger(__name__)
 SAMPLED = 300  # training examples on which all networks are judged
 # So many networks are judged by a head: the best by neighbours, and others by published accuracy.
 BY_NEIGHBOURS, BY_PRIOR = 2, 1
-RANGED = 64  # training examples on which the range of a network is found that does not tell it
-TIMED = 32  # examples on which speed is measured
+# For a network that does not say which range of pixels it expects, the range is found on so many
+# training examples.
+RANGED = 64
 FEWEST = 8  # with fewer training examples, nothing can be said
 
 
@@ -199,20 +199,10 @@ def try_sample(name: str, few: Examples, extract: Extractor, *, seed: int, trust
             task=kept.task,
             units=kept.units,
         ),
-        speed=measure_speed(prefix, extract),
+        speed=1 / extract.seconds_each(kept, prefix),
         size=sum(weight.value.nbytes for weight in network.pretrained.weights),
         top1=None if entry is None else entry.top1,
     )
-
-
-def measure_speed(prefix: Prefix, extract: Extractor) -> float:
-    """Return how many examples a second go through the network."""
-    run = ENGINES[extract.engine](prefix, extract.precision)
-    batch = np.zeros((TIMED, *prefix.takes.shape), np.float32)
-    run(batch)  # the first call also prepares the network
-    began = time.perf_counter()
-    run(batch)
-    return TIMED / (time.perf_counter() - began)
 
 
 def finalists(tried: Sequence[Tried]) -> list[Tried]:

@@ -22,7 +22,7 @@ from tfxfer.tasks import CLASSIFY
 from tfxfer.tuning import Plan
 
 AUTO = "auto"
-READ = 500  # examples that are looked at for how much of them a network reads
+READ = 500  # at most so many examples are checked for whether the network reads all of each
 NOTED = 20  # lines of a note that are printed; the report has all of them
 
 
@@ -208,7 +208,7 @@ def extract(run: Run, ready: Ready, *, taps: bool = True, mirror: str = "auto") 
 
 
 def examples_said(ready: Ready, examples: Examples) -> list[str]:
-    """Return what the kind of the examples says of those that the network reads only in part."""
+    """Return notes on examples that the network reads only in part, such as long texts."""
     few = np.arange(len(examples))
     if len(few) > READ:
         few = np.sort(np.random.default_rng(0).choice(len(few), READ, replace=False))

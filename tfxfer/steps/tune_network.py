@@ -1,5 +1,6 @@
 """Fine-tuning, as far as it helps."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ from tfxfer.steps.result import Result, joined
 from tfxfer.tuning import Competition, Source
 from tfxfer.tuning.training import ignore
 
+LOG = logging.getLogger(__name__)
 TUNING = "checkpoints/tuning"  # where unfinished trainings are, in a run's folder
 
 
@@ -37,6 +39,7 @@ def choose_augmentations(
             they help.
         whole: whether the whole network trains. The photos are then altered anew in each epoch.
     """
+    plan = extracted.plan
     if augment != "auto":
         kinds = tuple(kind for kind in augment.split("+") if kind != "none")
         known = extracted.examples.kind.AUGMENTATIONS
@@ -45,8 +48,12 @@ def choose_augmentations(
                 f"--augment {augment}: examples of the kind {extracted.examples.kind_name} have no "
                 f"{unknown[0]}. Expected one of: none, {', '.join(known)}."
             )
+        if kinds and not whole and views is None and not tuning.views_are_used(views, plan):
+            LOG.info(
+                f"--augment {augment} alters nothing: for so many examples no altered copies are "
+                "made unless --views says how many."
+            )
         return kinds
-    plan = extracted.plan
     if not whole and not tuning.views_are_used(views, plan):
         return ()
     with run.timed("augmentation"):

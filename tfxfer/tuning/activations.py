@@ -21,8 +21,7 @@ from tfxfer.data import Examples
 from tfxfer.data.folds import sample
 from tfxfer.distribute.workers import Strategy, broadcast_from_chief, place
 from tfxfer.errors import SavedModelError, TuningError
-from tfxfer.features import Decoder, Extractor, Features
-from tfxfer.features.engines import ENGINES
+from tfxfer.features import Extractor, Features
 from tfxfer.files import appear
 from tfxfer.heads import choose
 from tfxfer.tasks import paired
@@ -301,9 +300,11 @@ class Cut:
         dtype = broadcast_from_chief(
             self.extract.strategy, lambda: precision_of(rows, exact, self.rest, seed)
         )
-        if dtype == "float16" and not is_finite(self.plain("float16").rows):
-            LOG.info("The activations are kept in float32: some are too large for float16")
-            dtype = "float32"
+        if dtype == "float16":
+            all_rows = self.plain("float16").rows
+            if not broadcast_from_chief(self.extract.strategy, lambda: is_finite(all_rows)):
+                LOG.info("The activations are kept in float32: some are too large for float16")
+                dtype = "float32"
         return None if dtype == "float32" and not self.fits("float32", views) else dtype
 
     def exact_outputs(self, positions: np.ndarray) -> np.ndarray:
@@ -321,8 +322,7 @@ class Cut:
     @property
     def seconds(self) -> float:
         """How many seconds the first part takes for a photo, without the time to decode it."""
-        decoder = Decoder(self.examples, self.network.takes, self.extract.batch_size)
-        return time_computing(decoder, self.prefix, self.extract)
+        return self.extract.seconds_each(self.examples, self.prefix)
 
     def source(self, dtype: Kept, views: int) -> ActivationSource:
         """Return the source for training the rest, with `views` altered copies of each photo."""
@@ -453,13 +453,3 @@ def time_reading(rows: Features) -> float:
     for _ in rows.blocks(size=64):
         pass
     return (time.perf_counter() - began) / len(rows)
-
-
-def time_computing(decoder: Decoder, prefix: Prefix, extract: Extractor) -> float:
-    """Return how many seconds it takes to compute one row, without the time to decode it."""
-    _, batch = next(iter(decoder.batches(range(min(len(decoder.examples), 32)), {})))
-    run = ENGINES[extract.engine](prefix, extract.precision)
-    run(batch)
-    began = time.perf_counter()
-    run(batch)
-    return (time.perf_counter() - began) / len(batch)

@@ -22,7 +22,6 @@ class Answer:
     share: float
     weight: float
     place: int
-    task: Task
 
     def __str__(self) -> str:
         if self.weight < 1:
@@ -30,13 +29,22 @@ class Answer:
         return f"{self.share:.0%} of the way to tuned"
 
     def cooling(
-        self, reached: np.ndarray, truth: np.ndarray, places: np.ndarray | slice = slice(None)
+        self,
+        reached: np.ndarray,
+        truth: np.ndarray,
+        task: Task,
+        places: np.ndarray | slice = slice(None),
     ) -> float | np.ndarray:
         """Return the temperature that calibrates the tuned model alone."""
-        return self.task.temperature(reached[self.place][places], truth[places])
+        return task.temperature(reached[self.place][places], truth[places])
 
     def logits(
-        self, reached: np.ndarray, frozen: np.ndarray, truth: np.ndarray, places: np.ndarray
+        self,
+        reached: np.ndarray,
+        frozen: np.ndarray,
+        truth: np.ndarray,
+        task: Task,
+        places: np.ndarray,
     ) -> np.ndarray:
         """Return logits [n, C], calibrated on the examples at `places`.
 
@@ -44,26 +52,22 @@ class Answer:
             reached: logits [shares, n, C], from the first weights to the last ones.
             frozen: calibrated logits [n, C] of the frozen model.
         """
-        tuned = reached[self.place] / self.cooling(reached, truth, places)
+        tuned = reached[self.place] / self.cooling(reached, truth, task, places)
         mean = self.weight * tuned + (1 - self.weight) * frozen
-        return mean / self.task.temperature(mean[places], truth[places])
+        return mean / task.temperature(mean[places], truth[places])
 
 
-def answers_of(shares: Sequence[float], task: Task, tuned_before: bool = False) -> list[Answer]:
+def answers_of(shares: Sequence[float]) -> list[Answer]:
     """Return the answers to choose from.
 
     First come the tuned model at each share, then the means of the one at share 1 and the frozen
     model.
 
     Args:
-        tuned_before: whether the way begins at a tuned model, and not at the frozen one.
+        shares: see `Fold.shares`; the last one is 1.
     """
-    alone = [
-        Answer(share, 1.0, place, task)
-        for place, share in enumerate(shares)
-        if share > 0 or tuned_before
-    ]
-    return [*alone, *(Answer(1.0, weight, len(shares) - 1, task) for weight in WEIGHTS)]
+    alone = [Answer(share, 1.0, place) for place, share in enumerate(shares)]
+    return [*alone, *(Answer(1.0, weight, len(shares) - 1) for weight in WEIGHTS)]
 
 
 def least_loss(logits: np.ndarray, truth: np.ndarray, places: np.ndarray, task: Task) -> int:

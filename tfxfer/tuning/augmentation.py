@@ -76,8 +76,8 @@ def harmless(
 def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:
     """Return the accuracy on photos minus that on altered ones, and its standard error.
 
-    All of them are held out. The heads are fitted on unaltered photos, and the standard error is a
-    paired one. Both values are nan where nothing can be held out.
+    All of them are held out. The heads are fitted on unaltered photos of the other folds, and the
+    standard error is a paired one. Both values are nan where nothing can be held out.
     """
     task = plain.examples.task
     present, labels = task.present(plain.examples.labels, len(plain.examples.classes))

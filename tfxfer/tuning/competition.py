@@ -98,8 +98,8 @@ def compete(
             for the frozen model, as in the recipe frozen. The model that is tuned sees none.
         head: head of the frozen model, as in `tfxfer.heads.choose`.
         gradual: train the last stage first, then one more at a time.
-        epochs: number of epochs of a training. None: that of `epochs_for`; twice as many are tried
-            if few stages train and that is at most 20.
+        epochs: number of epochs of a training. None: that of `epochs_for`; twice as many are also
+            tried where at most 5 stages train and the double is at most 20.
         rate: learning rate of the last stage. With None, a few are tried in short trainings.
         folder: folder where unfinished work is kept. What is finished there is not done again.
         minutes: the time limit from now. After it, training stops at the end of the epoch, and no
@@ -232,8 +232,13 @@ def compare_models(
         else tune_folds(folds, plan.groups, len(pickers))
     )
     task = setting.source.task
-    answers = answers_of(folds[0].shares, task, setting.before is not None)
-    judged = judge(answers, reached, frozen, truth=truth, plan=plan, pickers=pickers, task=task)
+    answers = answers_of(folds[0].shares)
+    # Workers whose processors differ must not choose differently.
+    judged = broadcast_from_chief(
+        routine.strategy,
+        lambda: judge(answers, reached, frozen, truth=truth, plan=plan, pickers=pickers, task=task),
+        known=(Answer, Judged, Verdict),
+    )
     settings_picked = {
         "trains_from": setting.source.inputs,
         "unfreeze": setting.unfreeze[-1],
@@ -282,7 +287,8 @@ class Judged:
     """How the tuned models did on the examples that judge.
 
     answer: the one with the smallest loss on all judged examples; the final model uses it.
-    tuned: logits [n, C]; those of each group come from the answer that the other groups picked.
+    tuned: logits [n, C]. For each group they come from the answer with the smallest loss on the
+        other groups.
     cooling: temperature that calibrates the tuned model of `answer` alone.
     candidates: for each candidate, the scores of the judged examples, float [n].
     """
@@ -303,7 +309,7 @@ def judge(
     pickers: Sequence[np.ndarray],
     task: Task,
 ) -> Judged:
-    """Compare tuned and frozen. What an example judges was picked by other examples.
+    """Compare tuned and frozen. No example judges an answer that it helped to pick.
 
     Args:
         answers: the ways to predict with a tuned model.
@@ -314,9 +320,13 @@ def judge(
     """
     tuned = np.zeros_like(frozen, np.float64)
     for i, group in enumerate(plan.groups):
-        logits = np.stack([one.logits(reached[i], frozen, truth, pickers[i]) for one in answers])
+        logits = np.stack(
+            [one.logits(reached[i], frozen, truth, task, pickers[i]) for one in answers]
+        )
         tuned[group] = logits[least_loss(logits, truth, pickers[i], task)][group]
-    logits = np.stack([one.logits(reached[-1], frozen, truth, pickers[-1]) for one in answers])
+    logits = np.stack(
+        [one.logits(reached[-1], frozen, truth, task, pickers[-1]) for one in answers]
+    )
     answer = answers[least_loss(logits, truth, pickers[-1], task)]
     candidates = {"frozen": frozen, "tuned": tuned}
     candidates |= {str(one): said for one, said in zip(answers, logits, strict=True)}
@@ -326,7 +336,7 @@ def judge(
         ),
         answer=answer,
         tuned=tuned,
-        cooling=answer.cooling(reached[-1], truth),
+        cooling=answer.cooling(reached[-1], truth, task),
         candidates={name: task.scores(said, truth) for name, said in candidates.items()},
     )
 
@@ -359,9 +369,7 @@ def finish_tuned(
         )
     task = fold.setting.source.task
     temperature = task.temperature(judged.tuned, truth)
-    # All workers fit it together, or none does.
-    is_mean = broadcast_from_chief(fold.routine.strategy, lambda: answer.weight < 1)
-    frozen = fit_frozen() if is_mean else None
+    frozen = fit_frozen() if answer.weight < 1 else None
     model = build_served_model(
         fold,
         frozen,
@@ -390,9 +398,9 @@ def build_served_model(
     Args:
         frozen: None where the tuned model stands alone.
         weight: weight of the tuned model.
-        cooling: the logits of the tuned model are divided by it. It is the tuned model's own
-            temperature, times `temperature`.
-        temperature: that of the result. The logits of the frozen model are divided by it.
+        cooling: what the logits of the tuned model are divided by: its own temperature, times
+            `temperature`.
+        temperature: that of the final answer; it divides the logits of the frozen model, too.
     """
     source, fitted = fold.setting.source, fold.fitted
     if frozen is not None:

@@ -14,6 +14,7 @@ from tfxfer.tuning.training import HeldOut, History, Show, Trained
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 5  # epochs
+JUDGING = "Judging the training on held-out examples"
 
 
 def prepare_folds(setting: Setting, routine: Routine, heads: Heads, plan: Plan) -> list[Fold]:
@@ -52,6 +53,7 @@ def tune_once(
         patience=PATIENCE,
     )
     ended = train_fold(fold, "tune", fold.epochs, held_out=held_out, show=routine.show)
+    LOG.info(JUDGING)
     reached = [fold.on_the_way(weights) for weights in ended.weights]
     return np.stack(reached), ended, ended.history
 
@@ -84,6 +86,7 @@ def tune_folds(
             fold.epochs,
             show=partial(show_tagged, routine.show, f"fold {i + 1}"),
         )
+        LOG.info(JUDGING)
         reached[:, group] = fold.on_the_way(result.weights[0])
         histories.append(result.history)
     # The histories differ in length where the time was up.
@@ -120,8 +123,8 @@ def train_final(
     With one split, it trains for as many epochs as the best epoch there had.
 
     Args:
-        folds: the models that were judged. The list is emptied to free memory if `setting.before`
-            has to train first.
+        folds: the models that were judged. With several folds the list is emptied to free memory if
+            `setting.before` has to train first.
         ended: the training of the one split; None with several folds.
 
     Returns:
@@ -132,10 +135,11 @@ def train_final(
     judged = None if ended is None else Final(folds[0], ended)
     if judged is not None and not plan.taken:
         return judged
-    LOG.info(
-        f"The tuned model is better. It is trained once more, on all training examples: {setting}"
-    )
     if not routine.late():
+        LOG.info(
+            "The tuned model is better. It is trained once more, on all training examples: "
+            f"{setting}"
+        )
         rows = plan.everything, plan.everything[:0]
         start = heads.start(plan.everything)
         if setting.before is not None:  # the models of both settings take much memory

@@ -54,9 +54,8 @@ class Heads:
     def start(self, rows: np.ndarray) -> Fitted:
         """Return the head that training starts from, fitted on the examples at `rows`.
 
-        It is fitted on the network's own output; for classes by logistic regression. A head on many
-        taps fits the training examples perfectly, so there would be no loss left from which the
-        network could learn.
+        It reads only the network's own output (for classes: logistic regression). A head on many
+        taps would fit the training examples perfectly, and leave no loss to learn from.
         """
 
         def fit() -> Fitted:

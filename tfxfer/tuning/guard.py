@@ -3,12 +3,12 @@
 Both are judged on examples that neither was fitted on, and the tuned model is chosen only for a
 gain that is more than chance.
 
-Where there are at least 300 validation examples, they are halved. Each half picks, for the other
-half, the epoch, how far to go from the first to the tuned weights, and whether to average with the
-frozen model. With fewer validation examples, or where groups can't be halved, train is divided into
-three folds. Each fold judges a model that was fitted without it, and the other folds pick for it.
-How many stages train, and how fast, is picked on examples that judge nothing, such as the first of
-three folds (see `Plan.for_picking`).
+Where there are at least 300 validation examples, they are halved. Each half makes the choices for
+the other half: which epoch, how far to go from the first to the tuned weights, and whether to
+average with the frozen model. With fewer validation examples, or where groups can't be halved,
+train is divided into three folds. Each fold judges a model that was fitted without it, and the other
+folds pick for it. How many stages train, and how fast, is picked on examples that judge nothing,
+such as the first of three folds (see `Plan.for_picking`).
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ class Plan:
     """Which examples models are fitted on, and which ones judge them.
 
     folds: (positions to fit on, positions to judge): one split, or two or three folds of train.
-    groups: indices into the judged examples of all folds, one fold after the other. What is picked
-        for a group is picked on the others.
+    groups: the judged examples of all folds are numbered, fold after fold. A group is an array of
+        such numbers. Choices for a group are made on the other groups.
     everything: positions of all training examples. The final model is fitted on all of them.
     taken: whether the examples that judge were taken from train, because the user has given no
         validation part.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -32,6 +33,7 @@ from tfxfer.tuning.source import (
 from tfxfer.tuning.training import Batches
 
 IN_MEMORY = 512 * 1024**2  # bytes of decoded images that are kept for all epochs
+DECODED: WeakKeyDictionary[Backbone, tuple[Examples, tf.Tensor]] = WeakKeyDictionary()
 AT_ONCE = 4 * 224 * 224  # pixels that a CPU trains on at once: their activations take 0.3 GB
 
 
@@ -126,10 +128,17 @@ class InputSource:
         values = len(self.seen) * math.prod(self.decoder.takes.shape)
         return values * self.packed.itemsize <= IN_MEMORY
 
-    @cached_property
+    @property
     def decoded(self) -> tf.Tensor:
-        """The images at `seen`, kept in memory so that no epoch decodes them again."""
-        return decode(self.decoder, self.seen, self.packed)
+        """The images at `seen`, kept in memory so that no epoch decodes them again.
+
+        All sources of one network and its examples share them.
+        """
+        examples, images = DECODED.get(self.network, (None, None))
+        if examples is not self.examples:
+            images = decode(self.decoder, self.seen, self.packed)
+            DECODED[self.network] = (self.examples, images)
+        return images
 
     def read_at(self, rows: np.ndarray) -> tf.data.Dataset:
         """Return the images at some positions, one by one."""

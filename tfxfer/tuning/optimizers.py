@@ -198,9 +198,9 @@ def with_factors(optimizer: Any) -> Any:
 
         def _apply_weight_decay(self, variables):
             # Keras decays all weights at the rate of the whole optimizer, but weights that learn
-            # slowly must decay slowly. Replicas of one process take turns within this loop. They
-            # can share `_factor`, because all of them set the same factors in the same order. But
-            # none may read it to restore it later, since another one may have set it before.
+            # slowly must decay slowly. Replicas of one process run this loop in turn and share
+            # `_factor`: all set the same values in the same order, so each is right when it is
+            # used. Never save and restore the old value: another replica may have set it.
             try:
                 for rate in sorted(set(self._rates)):
                     self._factor = rate

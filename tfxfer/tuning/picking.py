@@ -22,7 +22,7 @@ SHORT = 2  # a trial has 1 / SHORT of the epochs of a full training
 # More epochs and altered copies are tried only if at most so many stages train: with 9 stages of
 # EfficientNet-Lite0 an epoch takes two and a half times as long as with 5.
 CHEAP = 5
-TIMED = 2  # steps that run to measure the time of the last one: the first may wait for data
+TIMED = 2  # so many steps run and only the last is timed, since the first may wait for data
 
 
 def pick_setting(
@@ -38,9 +38,9 @@ def pick_setting(
     Where no more than 5 stages train, twice as many epochs and altered copies of the photos are
     tried as well. Each setting is trained briefly, and judged by the log loss on examples that are
     not used in the verdict: those of the first fold or, with one split, a fifth of its training
-    examples. With two folds, or one example a class, none are left for that, and the first setting
-    is returned untried. The whole network starts from the weights of the best setting, and is
-    trained briefly, too (see `Routine.look`).
+    examples. If two folds are planned, or no example can be held out, none is left for that, and
+    the first setting is returned untried. The whole network starts from the weights of the best
+    setting, and is trained briefly, too (see `Routine.look`).
 
     Returns:
         The setting, and the plan without the examples that picked it.
@@ -98,7 +98,8 @@ def measure_seconds(
 ) -> dict[Source, float]:
     """Measure how many seconds each source takes for an image that is trained on once.
 
-    If the whole network is among them, only one model is in memory at a time, and it comes first.
+    If the whole network is among them, it is measured first, and each model is freed before the
+    next one is built.
     """
     LOG.info("Measuring how long training takes")
     seconds: dict[Source, float] = {}
@@ -155,7 +156,10 @@ class Trials:
         ended = train_fold(fold, f"try-{setting.name}", epochs, level=logging.DEBUG)
         logits = fold.logits(ended.weights[0])
         task = setting.source.task
-        loss = calibrated_loss(task, logits, self.truth)
+        # By this the workers decide together what is trained next.
+        loss = broadcast_from_chief(
+            routine.strategy, lambda: float(calibrated_loss(task, logits, self.truth))
+        )
         score = float(task.scores(logits, self.truth).mean())
         LOG.info(
             f"{setting}: {task.SCORE} {score:.3f}, {task.LOSS} {loss:.3f} on held-out examples"

@@ -190,9 +190,11 @@ class Fold:
     def shares(self) -> tuple[float, ...]:
         """How far to go from the first to the tuned weights.
 
-        Weights between them make sense only where the statistics of BatchNorm stay the same.
+        Weights between them make sense only where the statistics of BatchNorm stay the same. The
+        first weights themselves are tried only where an earlier training led to them.
         """
-        return STEPS if self.backbone.batch_norm == "inference" else (0.0, 1.0)
+        steps = STEPS if self.backbone.batch_norm == "inference" else (0.0, 1.0)
+        return steps if self.setting.before is not None else steps[1:]
 
     def starting_from(self, weights: Sequence[np.ndarray] | None) -> "Fold":
         """Return the same fold with other weights to start from; None changes nothing.
@@ -213,7 +215,6 @@ class Fold:
 
     def on_the_way(self, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits [shares, n, C] with weights between the first ones and these."""
-        LOG.info("Judging the training on held-out examples")
         return np.stack(
             [self.logits(interpolate_weights(self.first, weights, share)) for share in self.shares]
         )
@@ -357,7 +358,7 @@ def train_fold(
     phases = len(setting.unfreeze)
     shared = routine.shared(epochs, phases)
     if stop is not None:
-        shared[-1] = stop - sum(shared[:-1])
+        shared[-1] = max(1, stop - sum(shared[:-1]))
     for i, (unfreeze, count) in enumerate(zip(setting.unfreeze, shared, strict=True)):
         last = i == phases - 1
         if i and not last and routine.late():

@@ -94,9 +94,9 @@ class Source(Protocol):
         share: float,
         mirror: bool,
     ) -> keras.Model:
-        """Return one model, from pixels, with the logits share * trained + frozen.
+        """Return one model from pixels, whose logits are `share` times the trained plus the frozen.
 
-        It predicts with a mean of both models, because the caller has scaled the frozen head.
+        The caller has scaled both, so the sum is their weighted mean.
 
         Args:
             model, fitted: as for `finish`.

@@ -28,8 +28,7 @@ from tfxfer.tuning.optimizers import warm_up_cosine
 
 LOG = logging.getLogger(__name__)
 EVERY = 30.0  # seconds between checkpoints
-# Several workers agree on whether to save a state only after so many steps, because that takes a
-# millisecond.
+# With several workers, asking whether to save takes a millisecond, so they ask after so many steps.
 ASK = 8
 # If the loss is not finite: how many times to go back to the beginning of the epoch, and by what to
 # multiply the learning rate each time.
@@ -66,8 +65,8 @@ class HeldOut:
 class Trained:
     """The result of a training.
 
-    weights: the weights (see `model_variables`) of its last epoch, or for each group that was
-        watched those of its best epoch.
+    weights: with `held_out`, for each watched group the weights of its best epoch; otherwise one
+        entry, the weights of the last epoch (see `model_variables`).
     history: one dict for each epoch.
     """
 
@@ -89,8 +88,9 @@ def prepare_training(
 ) -> list[np.ndarray]:
     """Compile a model, build all that `fit` would build, and return the state to start from.
 
-    That is the values of `training_variables` before any step. The step is built by running `fit`:
-    `train_on_batch` would trace a second one, with the same time and memory again.
+    That is the values of `training_variables` before any step. One step of `fit` runs so that it is
+    traced; `train` then sets the model back. `train_on_batch` would trace a second function, at the
+    same cost.
 
     Args:
         batches: data set as for `fit`; one of its batches is trained on.
