@@ -31,6 +31,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import BinaryIO
 
 import tensorflow as tf
@@ -45,12 +46,6 @@ from tfxfer.handles.download import PACE, BrokenOffError, Pace, answer_of_303, d
 from tfxfer.handles.folder import check, discard, problem, set_aside
 from tfxfer.limits import MOST_MEMBERS, MOST_UNPACKED
 from tfxfer.safety.names import one_line
-
-with warnings.catch_warnings():
-    # tensorflow_hub imports pkg_resources, which warns that it is deprecated. The user can do
-    # nothing about that.
-    warnings.simplefilter("ignore")
-    from tensorflow_hub import resolver
 
 PIECE = 1024**2
 LOOK = 0.5  # seconds between two checks of the lock of another process
@@ -88,7 +83,7 @@ def fetch(url: str, wanted: str = "", pace: Pace = PACE) -> tuple[Path, str | No
     try:
         if url.startswith("gs://") and not archive.is_archive(Path(url)):
             return copy(url, wanted, pace)
-        if not url.startswith("gs://") and resolver.model_load_format() == "UNCOMPRESSED":
+        if not url.startswith("gs://") and resolver().model_load_format() == "UNCOMPRESSED":
             warn_of_http(url, wanted)
             place = answer_of_303(with_query(url, "uncompressed"), pace).strip()
             if not place.startswith("gs://"):
@@ -502,7 +497,7 @@ def copy_files(top: str, names: list[str], to: Path, pace: Pace) -> None:
 
 def hub_folder() -> Path:
     """Return the cache folder of tensorflow_hub, or one in tfxfer's cache if none was chosen."""
-    chosen = resolver.tfhub_cache_dir()
+    chosen = resolver().tfhub_cache_dir()
     if "://" in (chosen or ""):
         raise HandleError(
             f"TFHUB_CACHE_DIR is {chosen}; expected a folder of this machine. Set another one."
@@ -544,3 +539,13 @@ def hint(code: int) -> str:
             "path."
         )
     return "Try again later."
+
+
+def resolver() -> ModuleType:
+    """Return tensorflow_hub's module for its settings; to import it takes a second."""
+    with warnings.catch_warnings():
+        # tensorflow_hub imports pkg_resources, which warns that it is deprecated. The user can do
+        # nothing about that.
+        warnings.simplefilter("ignore")
+        from tensorflow_hub import resolver
+    return resolver

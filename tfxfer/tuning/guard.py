@@ -6,9 +6,9 @@ gain that is more than chance.
 Where there are at least 300 validation examples, they are halved. Each half makes the choices for
 the other half: which epoch, how far to go from the first to the tuned weights, and whether to
 average with the frozen model. With fewer validation examples, or where groups can't be halved,
-train is divided into three folds. Each fold judges a model that was fitted without it, and the other
-folds pick for it. How many stages train, and how fast, is picked on examples that judge nothing,
-such as the first of three folds (see `Plan.for_picking`).
+train is divided into three folds. Each fold judges a model that was fitted without it, and the
+other folds pick for it. How many stages train, and how fast, is picked on examples that judge
+nothing, such as the first of three folds (see `Plan.for_picking`).
 """
 
 from collections.abc import Sequence

@@ -130,19 +130,18 @@ def _decode(
     """Return the pixels, and whether the image is large."""
     low, high = value_range
     encoded = tf.ensure_shape(tf.convert_to_tensor(encoded, tf.string), [])
-    image, large = _any_format(encoded, tf.constant(size, tf.int32), tf.constant(skip_large))
+    read = _any_format
+    if tf.executing_eagerly():  # most photos are JPEG, and the other formats take a second to trace
+        read = _only_jpeg if is_jpeg(encoded) else _measured
+    image, large = read(encoded, tf.constant(size, tf.int32), tf.constant(skip_large))
     return tf.ensure_shape(image * ((high - low) / 255.0) + low, [*size, 3]), large
 
 
 # Tracing takes two seconds. As the wanted size is a tensor, it is done once for all networks.
-@tf.function(
-    autograph=False,
-    input_signature=[
-        tf.TensorSpec([], tf.string),
-        tf.TensorSpec([2], tf.int32),
-        tf.TensorSpec([], tf.bool),
-    ],
-)
+SIGNATURE = [tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.bool)]
+
+
+@tf.function(autograph=False, input_signature=SIGNATURE)
 def _any_format(
     encoded: tf.Tensor, size: tf.Tensor, skip_large: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -164,6 +163,7 @@ def _any_format(
 def _measured_jpeg(
     encoded: tf.Tensor, size: tf.Tensor, skip_large: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode a JPEG; see `_any_format`."""
     encoded, pixels, before = measure_jpeg(encoded)
     large = pixels > LARGE_PIXELS
     # A large image that may be skipped is replaced by a small one, which saves a branch.
@@ -171,10 +171,14 @@ def _measured_jpeg(
     return _cover(*_jpeg(encoded, before, size), size), large
 
 
+_only_jpeg = tf.function(_measured_jpeg, autograph=False, input_signature=SIGNATURE)
+
+
 @as_one_operation
 def _measured(
     encoded: tf.Tensor, size: tf.Tensor, skip_large: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode an image of another format; see `_any_format`."""
     measured = measure(encoded)
     large = measured.pixels > LARGE_PIXELS
     image = tf.cond(
