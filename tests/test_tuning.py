@@ -30,7 +30,7 @@ from tfxfer.tasks import CLASSIFY
 from tfxfer.tuning import checkpoint, setting
 from tfxfer.tuning.folds import best_epoch, prepare_folds, train_final
 from tfxfer.tuning.frozen import Heads
-from tfxfer.tuning.guard import Plan, interpolate_weights, plan, verdict
+from tfxfer.tuning.guard import STEPS, Plan, interpolate_weights, plan, verdict
 from tfxfer.tuning.input_source import InputSource
 from tfxfer.tuning.optimizers import layerwise
 from tfxfer.tuning.picking import Costs, describe_seconds, pick_setting
@@ -630,6 +630,23 @@ def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_outpu
     known = of_model(pixels, average, both_sides, tuned=False)
     np.testing.assert_array_equal(known.outputs(held), both_sides.output[held])
     np.testing.assert_allclose(known.probabilities(held), found.probabilities(held), atol=1e-6)
+
+
+def test_sources_of_one_network_share_the_photos_in_memory(world):
+    network, features, how, extractor = world
+    one = tuning.from_examples(network, features)
+    assert tuning.from_examples(network, features, augment=("flip",)).decoded is one.decoded
+    fewer = extractor(features.examples.take(how.folds[0][0]), network.prefix(3), progress=False)
+    assert len(tuning.from_examples(network, fewer).decoded) < len(one.decoded)
+
+
+def test_the_weights_before_training_are_tried_only_after_another_training(world, tmp_path):
+    network, features, how, _ = world
+    head = heads_of(features).start(how.folds[0][0])
+    whole = Setting(tuning.from_examples(network, features), ("all",), 0.01)
+    fold = prepare_fold(whole, routine_of(tmp_path, epochs=1), head, *how.folds[0])
+    assert fold.shares == STEPS[1:]
+    assert replace(fold, setting=whole.further(whole)).shares == STEPS
 
 
 def test_an_averaged_model_answers_the_same_from_its_file(world, tmp_path):

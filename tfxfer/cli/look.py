@@ -171,7 +171,7 @@ def devices() -> None:
 )
 @click.option("--clear", is_flag=True, help="Delete these; downloads and unpacked archives stay.")
 def cache(folder: Path | None, clear: bool) -> None:
-    """Show or delete what runs computed: features, and networks as tfxfer reads them."""
+    """Show or delete computed features and networks that were read."""
     caches = room("cache")
     kept = caches.Cache(folder or caches.default_folder())
     if clear:

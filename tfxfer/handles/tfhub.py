@@ -18,6 +18,7 @@ import contextlib
 import datetime
 import hashlib
 import http.client
+import importlib
 import ipaddress
 import logging
 import os
@@ -547,5 +548,4 @@ def resolver() -> ModuleType:
         # tensorflow_hub imports pkg_resources, which warns that it is deprecated. The user can do
         # nothing about that.
         warnings.simplefilter("ignore")
-        from tensorflow_hub import resolver
-    return resolver
+        return importlib.import_module("tensorflow_hub.resolver")

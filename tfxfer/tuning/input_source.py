@@ -134,11 +134,11 @@ class InputSource:
 
         All sources of one network and its examples share them.
         """
-        examples, images = DECODED.get(self.network, (None, None))
+        examples, kept = DECODED.get(self.network, (None, None))
         if examples is not self.examples:
-            images = decode(self.decoder, self.seen, self.packed)
-            DECODED[self.network] = (self.examples, images)
-        return images
+            kept = decode(self.decoder, self.seen, self.packed)
+            DECODED[self.network] = (self.examples, kept)
+        return kept
 
     def read_at(self, rows: np.ndarray) -> tf.data.Dataset:
         """Return the images at some positions, one by one."""
