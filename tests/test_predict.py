@@ -49,6 +49,19 @@ def mixed(photos, tmp_path) -> Path:
     return folder
 
 
+def test_few_and_many_photos_are_answered_alike(run_folder, photos, monkeypatch):
+    small = io.BytesIO()
+    Image.open(photos / "flower/flower00.jpg").rotate(9).save(small, "PNG")
+    files = sorted((photos / "china").iterdir())[:4]
+    contents = tf.constant([small.getvalue(), *(file.read_bytes() for file in files)])
+    few = open_model(run_folder).answer(contents)
+    monkeypatch.setattr("tfxfer.serving.model.FEW", 0)
+    many = open_model(run_folder).answer(contents)
+    assert few.keys() == many.keys()
+    for name, values in few.items():
+        np.testing.assert_array_equal(values, many[name])
+
+
 @pytest.mark.long
 def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, mixed, said):
     given = f"{mixed}/deep/../b.jpg"

@@ -7,6 +7,7 @@ as the filters that have taken in their BatchNorm.
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,14 @@ import tensorflow as tf
 # backbone and heads register their layers with Keras.
 from tfxfer import savedmodel
 from tfxfer.backbone import Backbone
+from tfxfer.data.decoding import FEW
 from tfxfer.errors import ServingError, TfxferError
 from tfxfer.evaluate import doubt
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.handles.folder import plain_path
 from tfxfer.heads import layers
 from tfxfer.inputs import Input, Kind, find
+from tfxfer.process.cores import cores
 from tfxfer.run import Finished, open_run, read_labels
 from tfxfer.serving.kind import TASK, decision_of, kind_of, task_of
 from tfxfer.serving.place import EXTRA, latest
@@ -130,9 +133,18 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False, features: bool
     network = open_network(folder, trust=trust)
     names = [name for name in network.has if features or name != "features"]
 
-    # Decoder and network are functions of their own. To join them in one more takes seconds.
+    answered = 0
+
+    # Decoder and network are functions of their own. To join them in one more takes seconds, and so
+    # does the graph of the decoder, which many images are worth.
     def answer(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = network.answer(encoded)
+        nonlocal answered
+        encoded = tf.convert_to_tensor(encoded)
+        answered += len(encoded)
+        few = len(encoded) > 0 and answered <= FEW and network.takes.TOGETHER == 1
+        outputs = (
+            network.call(decode_each(network.takes, encoded)) if few else network.answer(encoded)
+        )
         return {name: outputs[name] for name in names}
 
     return Served(
@@ -385,6 +397,30 @@ def strangeness(features: tf.Tensor, thresholds: Doubt) -> tf.Tensor:
     return tf.reduce_sum(tf.matmul(z, unknown.quadratic) * z, 1) + tf.reduce_min(
         unknown.offsets - unknown.slopes * z, 1
     )
+
+
+def decode_each(takes: Input, encoded: tf.Tensor) -> tf.Tensor:
+    """Decode images, string [B], one by one in threads; large ones one after the other.
+
+    Returns: float32 [B, height, width, 3]; the same bits as those of `decoder`.
+
+    Raises:
+        tf.errors.OpError: an image can't be decoded.
+    """
+
+    def decode_one(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.device("/CPU:0"):
+            return takes.decode_unless_large(one)
+
+    with ThreadPoolExecutor(min(PARALLEL, cores())) as pool:
+        decoded = list(pool.map(decode_one, encoded))
+    with tf.device("/CPU:0"):
+        return tf.stack(
+            [
+                takes.decode(one) if large else values
+                for one, (values, large) in zip(encoded, decoded, strict=True)
+            ]
+        )
 
 
 def decoder(takes: Input, bad: Bad) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
