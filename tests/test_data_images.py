@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pillow_heif
 import pytest
+import tensorflow as tf
 from PIL import Image
 from test_preprocess import FILES, JXL, JXL_ALPHA, exif, photo, saved
 
@@ -18,6 +19,7 @@ from tfxfer.inputs.image.check import kind, problem
 from tfxfer.inputs.image.decode import pixels
 from tfxfer.inputs.image.heic import readable
 from tfxfer.inputs.image.png import png
+from tfxfer.serving.model import decode_each
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -51,6 +53,24 @@ def test_few_and_many_photos_are_decoded_alike(photos, monkeypatch):
     many = decoded()
     assert few[0] == many[0] == [[*range(8)], [*range(8, 16)], [*range(16, 20)]]
     np.testing.assert_array_equal(few[1], many[1])
+
+
+@pytest.mark.long
+def test_a_large_photo_is_decoded_alone_to_the_same_bits(photos, tmp_path, monkeypatch):
+    for label, content in (("one", large_png(3600)), ("two", saved(photo(), "PNG"))):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.png").write_bytes(content)
+        name = "china/china00.jpg" if label == "one" else "flower/flower00.jpg"
+        (tmp_path / label / "2.jpg").write_bytes((photos / name).read_bytes())
+    takes, examples = ImageInput((24, 32)), load(tmp_path)
+    assert takes.decode_unless_large(examples.read(0))[1]
+    few = np.stack(list(Decoder(examples, takes, 2).each(range(4))))
+    monkeypatch.setattr(decoding, "FEW", 1)
+    many = np.stack(list(Decoder(examples, takes, 2).each(range(4))))
+    served = decode_each(takes, tf.constant([examples.read(i) for i in range(4)]))
+    np.testing.assert_array_equal(few, many)
+    np.testing.assert_array_equal(few, served)
+    assert few[0].max() == few[0].min()
 
 
 WHOLE = {

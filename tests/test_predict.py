@@ -62,6 +62,38 @@ def test_few_and_many_photos_are_answered_alike(run_folder, photos, monkeypatch)
         np.testing.assert_array_equal(values, many[name])
 
 
+@keras.saving.register_keras_serializable(package="test_predict")
+class TracedHead(keras.layers.Layer):
+    """A user's own head, which TensorFlow traces by itself."""
+
+    def __init__(self, count: int, **options):
+        super().__init__(**options)
+        self.count = count
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], self.count), name="kernel")
+
+    @tf.function
+    def call(self, features):
+        return tf.matmul(features, self.kernel)
+
+    def get_config(self):
+        return super().get_config() | {"count": self.count}
+
+
+@pytest.mark.long
+def test_a_head_that_was_traced_before_is_exported(tiny_savedmodel, photos, tmp_path):
+    network = Backbone(tiny_savedmodel, trainable=False, value_range=(-1, 1))
+    model = heads.join(network, TracedHead(len(CLASSES)), (*SIZE, 3))
+    run = write_run(tmp_path / "run", model)
+    exported = serving.export(run, tmp_path / "served")
+    files = sorted((photos / "china").iterdir())[:3]
+    answers = [list(serving.predict(folder, files)) for folder in (run, exported)]
+    for one, other in zip(*answers, strict=True):
+        assert one.predicted == other.predicted
+        assert one.probability == pytest.approx(other.probability, abs=1e-6)
+
+
 @pytest.mark.long
 def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, mixed, said):
     given = f"{mixed}/deep/../b.jpg"

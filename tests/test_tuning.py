@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from loaded import python
-from logs import logged
 from savedmodels import save_reusable, tiny_network, vision_transformer
 from tensorflow.python.framework.func_graph import FuncGraph
 
@@ -27,7 +26,7 @@ from tfxfer.features.engines import tensorflow_engine
 from tfxfer.heads import choose
 from tfxfer.outcome import of_model
 from tfxfer.tasks import CLASSIFY
-from tfxfer.tuning import checkpoint, setting
+from tfxfer.tuning import checkpoint, competition, setting
 from tfxfer.tuning.folds import best_epoch, prepare_folds, train_final
 from tfxfer.tuning.frozen import Heads
 from tfxfer.tuning.guard import STEPS, Plan, interpolate_weights, plan, verdict
@@ -1278,12 +1277,13 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
     features = Extractor(Cache(tmp_path / "cache"))(
         data.load(colours[0]), network.prefix(2), progress=False
     )
-    clock = time.monotonic
+    clock, judge = time.monotonic, competition.judge
 
-    def time_is_up(line):
-        if line.startswith("The tuned model is better"):
-            monkeypatch.setattr(time, "monotonic", lambda: clock() + 1e6)
+    def judge_until_time_is_up(*arguments, **more):
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 1e6)
+        return judge(*arguments, **more)
 
+    monkeypatch.setattr(competition, "judge", judge_until_time_is_up)
     options = {
         "head": "gaussian",
         "epochs": 10,
@@ -1292,9 +1292,9 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
         "folder": tmp_path / "work",
     }
     source = tuning.from_examples(network, features)
-    with logged(each=time_is_up):
-        found = tuning.compete([source], features, plan(features.examples, 0), **options)
+    found = tuning.compete([source], features, plan(features.examples, 0), **options)
     assert found.model is None and found.verdict.late
+    assert not list((tmp_path / "work").rglob("final*"))
 
 
 @pytest.mark.long

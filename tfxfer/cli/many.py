@@ -183,7 +183,10 @@ def extract(
         "--value-range": value_range and ",".join(map(str, value_range)),
         "--engine": None if options["engine"] == "tensorflow" else options["engine"],
         "--engine-precision": None if engine_precision == "float32" else engine_precision,
+        "--data-dir": data_dir,
     }
+    flags = {"--skip-bad-images": options["skip_bad_images"], "--trust": trust}
+    words += [name for name, is_set in flags.items() if is_set]
     words += [str(word) for pair in given.items() if pair[1] is not None for word in pair]
     then = command("run", "frozen", "--data", data, *words, "--cache", to)
     click.echo(

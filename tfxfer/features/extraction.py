@@ -124,13 +124,17 @@ class Extractor:
         return extract(examples, prefix, **shared, **options)
 
     def seconds_each(self, examples: Examples, prefix: Prefix) -> float:
-        """Measure how many seconds one example takes in the network, without its decoding."""
+        """Measure how many seconds one example takes in the network, without its decoding.
+
+        Raises:
+            ImageError: an example can't be decoded.
+        """
         most = max(TIMED, prefix.takes.TOGETHER)
         decoder = Decoder(examples, prefix.takes, most)
-        positions, batch = next(iter(decoder.batches(range(min(len(examples), most)), {})))
+        positions, batch = next(iter(decoder.batches(range(min(len(examples), most)), None)))
         batch = batch[: len(positions)]
         run = ENGINES[self.engine](prefix, self.precision)
-        run(batch)  # the first call also prepares the network
+        run(batch[:8])  # the first call also prepares the network
         began = time.perf_counter()
         run(batch)
         return (time.perf_counter() - began) / len(batch)

@@ -43,7 +43,9 @@ class Input(Protocol):
     def decode_unless_large(self, content: Any) -> tuple[Any, Any]:
         """Return an example and False; where it needs much memory, any values and True.
 
-        Files are decoded in parallel by this function, and the large ones then one by one.
+        Files are decoded in parallel by this function, and the large ones then one by one. It is
+        called eagerly where there are few files, and in a graph where there are many, and must
+        return the same bits both ways.
         """
 
     def pack(self, decoded: Any) -> Any:

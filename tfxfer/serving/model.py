@@ -380,6 +380,8 @@ def constant(
         return [values[:n] for values in answers]
 
     function = call.get_concrete_function()
+    if function.captured_inputs:  # variables that Keras doesn't know, or that a layer traced before
+        function = savedmodel.with_constants(function)
     return lambda decoded: dict(zip(names, function(decoded), strict=True)), tuple(names)
 
 

@@ -319,7 +319,7 @@ class Cut:
         rows = self.extract(self.examples.take(self.used), self.prefix, dtype=dtype)
         return Placed(rows, self.used, len(self.examples))
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """How many seconds the first part takes for a photo, without the time to decode it."""
         return self.extract.seconds_each(self.examples, self.prefix)

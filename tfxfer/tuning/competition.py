@@ -35,6 +35,7 @@ from tfxfer.tuning.answers import Answer, answers_of, least_loss
 from tfxfer.tuning.folds import Final, prepare_folds, train_final, tune_folds, tune_once
 from tfxfer.tuning.frozen import Frozen, Heads
 from tfxfer.tuning.guard import Plan, Verdict, interpolate_weights, verdict
+from tfxfer.tuning.input_source import forget_decoded
 from tfxfer.tuning.picking import pick_setting
 from tfxfer.tuning.setting import EPOCHS, Fold, Routine, Setting, epochs_for
 from tfxfer.tuning.source import Source, multiply_logits
@@ -143,7 +144,10 @@ def compete(
         fresh = replace(routine, batch_size=batch_size, folder=part, made={})
         return compare_models(sources, rates, heads, plan=plan, routine=fresh, gradual=gradual)
 
-    return with_smaller_batches(run, batch_size, folder, strategy=strategy)
+    try:
+        return with_smaller_batches(run, batch_size, folder, strategy=strategy)
+    finally:
+        forget_decoded()
 
 
 def with_smaller_batches(

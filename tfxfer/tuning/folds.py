@@ -149,6 +149,10 @@ def train_final(
         routine.keep_models_of(setting)
         fold = prepare_fold(setting, routine, start, *rows).starting_from(weights)
         epochs = fold.epochs if ended is None else best_epoch(ended.history)
+        # Where the time was up in an early training of several in a row, its best epoch may be one
+        # that they would not come to here.
+        earlier = routine.shared(fold.epochs, len(setting.unfreeze))[:-1]
+        epochs = max(epochs, sum(earlier) + 1)
         training = train_fold(fold, "final", fold.epochs, stop=epochs, show=routine.show)
         lacks_start = setting.before is not None and weights is None
         if len(training.history) == epochs and not lacks_start:

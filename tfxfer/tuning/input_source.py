@@ -132,7 +132,7 @@ class InputSource:
     def decoded(self) -> tf.Tensor:
         """The images at `seen`, kept in memory so that no epoch decodes them again.
 
-        All sources of one network and its examples share them.
+        All sources of one network and its examples share them, until `forget_decoded`.
         """
         examples, kept = DECODED.get(self.network, (None, None))
         if examples is not self.examples:
@@ -237,6 +237,11 @@ class InputSource:
         head = scale_logits(tuned.get_layer(fitted.name), share)
         seen = features_of_both(part(inputs), sides)
         return keras.Model(inputs, both_heads(head, frozen)(seen), name="tfxfer")
+
+
+def forget_decoded() -> None:
+    """Free the memory of all images that are kept, when a comparison has ended."""
+    DECODED.clear()
 
 
 def files_of(examples: Examples) -> tuple[str, ...]:

@@ -358,7 +358,7 @@ def train_fold(
     phases = len(setting.unfreeze)
     shared = routine.shared(epochs, phases)
     if stop is not None:
-        shared[-1] = max(1, stop - sum(shared[:-1]))
+        shared[-1] = stop - sum(shared[:-1])
     for i, (unfreeze, count) in enumerate(zip(setting.unfreeze, shared, strict=True)):
         last = i == phases - 1
         if i and not last and routine.late():

@@ -347,7 +347,10 @@ def watch_epoch(model: keras.Model, held_out: HeldOut, state: TrainingState) -> 
     They are kept for each group that has a new smallest loss.
     """
     task, outputs = held_out.task, held_out.answers(model)
-    losses = task.losses(outputs, held_out.targets)
+    # By these the workers decide together when the training ends.
+    losses = broadcast_from_chief(
+        model.distribute_strategy, lambda: task.losses(outputs, held_out.targets)
+    )
     state.stale += 1
     for i, group in enumerate(held_out.watch):
         loss = float(losses[group].mean())
