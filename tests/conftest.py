@@ -41,6 +41,8 @@ FIRST = (
     "test_distribute.py",
     "test_answers.py",
     "test_multiworker.py",
+    "test_texts.py",
+    "test_beam.py",
     "test_transfer.py",
     "test_grow.py",
 )
