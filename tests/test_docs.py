@@ -101,7 +101,7 @@ def test_the_pages_build_without_a_warning(tmp_path):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> str:
-    """A small network of 224 x 224 pixels, which starts in a tenth of the default one's time."""
+    """A small network of 224 x 224 pixels, which starts sooner than the default one."""
     return save_reusable(tiny_network(size=224), tmp_path_factory.mktemp("small") / "network")
 
 

@@ -160,11 +160,11 @@ class Decoder:
     def _unless_large(self, positions: Sequence[int]) -> Sequence[np.ndarray | None]:
         """The examples, float32 [*shape]; None for one that is too large to be decoded here."""
         contents = [self.read(position) for position in positions]
-        with tf.device("/CPU:0"):
-            if self.takes.TOGETHER > 1:
+        if self.takes.TOGETHER > 1:
+            with tf.device("/CPU:0"):
                 return self.decode_many.get_concrete_function()(tf.constant(contents)).numpy()
-            decoded = [self.takes.decode_unless_large(tf.constant(one)) for one in contents]
-        return [None if large else values.numpy() for values, large in decoded]
+        decoded = [decode_small(self.takes, tf.constant(one)) for one in contents]
+        return [None if values is None else values.numpy() for values in decoded]
 
     def _read(self, position: tf.Tensor) -> tf.Tensor:
         encoded = tf.numpy_function(self.read, [position], tf.string, stateful=False)
@@ -182,6 +182,13 @@ class Decoder:
             except (tf.errors.OpError, OSError, ValueError) as error:
                 reasons[position] = reason(error)
         return reasons
+
+
+def decode_small(takes: Input, content: tf.Tensor) -> tf.Tensor | None:
+    """Decode an example eagerly; None where it is so large that it must be decoded alone."""
+    with tf.device("/CPU:0"):
+        values, large = takes.decode_unless_large(content)
+    return None if large else values
 
 
 class Taking(Protocol):

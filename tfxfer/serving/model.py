@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ import tensorflow as tf
 # backbone and heads register their layers with Keras.
 from tfxfer import savedmodel
 from tfxfer.backbone import Backbone
-from tfxfer.data.decoding import FEW
+from tfxfer.data.decoding import FEW, decode_small
 from tfxfer.errors import ServingError, TfxferError
 from tfxfer.evaluate import doubt
 from tfxfer.evaluate.doubt import Doubt
@@ -409,18 +410,13 @@ def decode_each(takes: Input, encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.OpError: an image can't be decoded.
     """
-
-    def decode_one(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.device("/CPU:0"):
-            return takes.decode_unless_large(one)
-
     with ThreadPoolExecutor(min(PARALLEL, cores())) as pool:
-        decoded = list(pool.map(decode_one, encoded))
+        decoded = list(pool.map(partial(decode_small, takes), encoded))
     with tf.device("/CPU:0"):
         return tf.stack(
             [
-                takes.decode(one) if large else values
-                for one, (values, large) in zip(encoded, decoded, strict=True)
+                takes.decode(one) if values is None else values
+                for one, values in zip(encoded, decoded, strict=True)
             ]
         )
 
