@@ -27,6 +27,8 @@ from tfxfer.tasks.cells import join_cells, split_cells
 pytestmark = pytest.mark.usefixtures("opened_once")
 
 COUNT = 120
+RANGE = 0.0, 1.0  # of the pixels that the network expects; otherwise the labels tell, in seconds
+RANGED = ("--value-range", "0,1")
 PARTS = ["train"] * 70 + ["validation"] * 15 + ["test"] * 35
 
 
@@ -69,7 +71,8 @@ def numbers(tinted, tiny_savedmodel, tmp_path_factory) -> Path:
     """A finished run whose answers are two numbers."""
     run = tmp_path_factory.mktemp("runs") / "numbers"
     words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", run)
-    done("run", "frozen", *words, "--task", "regress", "--label", "red", "--label", "light")
+    options = ("--task", "regress", "--label", "red", "--label", "light", *RANGED)
+    done("run", "frozen", *words, *options)
     return run
 
 
@@ -78,7 +81,8 @@ def labels(tinted, tiny_savedmodel, tmp_path_factory) -> Path:
     """A finished run whose answers are two labels."""
     run = tmp_path_factory.mktemp("runs") / "labels"
     words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", run)
-    done("run", "frozen", *words, "--task", "multilabel", "--label", "warm", "--label", "dark")
+    options = ("--task", "multilabel", "--label", "warm", "--label", "dark", *RANGED)
+    done("run", "frozen", *words, *options)
     return run
 
 
@@ -87,7 +91,7 @@ def both(tinted, tiny_savedmodel, tmp_path_factory) -> Path:
     """A finished run whose answers are a class and a number."""
     run = tmp_path_factory.mktemp("runs") / "both"
     words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", run)
-    options = ("--head", "linear", "--mirror", "no", "--value-range", "0,1")
+    options = ("--head", "linear", "--mirror", "no", *RANGED)
     done("run", "frozen", *words, "--label", "dark", "--label", "red", *options)
     return run
 
@@ -163,13 +167,12 @@ def test_an_export_gives_the_same_answers(numbers, labels, tinted, tmp_path):
 def test_a_column_is_answered_as_in_a_run_of_its_own(both, tinted, tiny_savedmodel):
     files = [tinted / f"{i:03d}.png" for i in range(85, 120)]
     answers = [one.values for one in tfxfer.load(both).predict(files)]
-    options = {"value_range": (0.0, 1.0)}  # otherwise found by the labels
-    alone = tfxfer.Transfer(tiny_savedmodel, head="linear", label=("dark",), **options)
+    alone = tfxfer.Transfer(tiny_savedmodel, head="linear", label=("dark",), value_range=RANGE)
     classes = alone.fit(tinted / "photos.csv", mirror="no").predict(files)
     assert [one["dark"] for one in answers] == [one.predicted for one in classes]
     sure = [one["dark_probability"] for one in answers]
     np.testing.assert_allclose(sure, [one.probability for one in classes], atol=1e-5)
-    alone = tfxfer.Transfer(tiny_savedmodel, task="regress", label=("red",), **options)
+    alone = tfxfer.Transfer(tiny_savedmodel, task="regress", label=("red",), value_range=RANGE)
     numbers = alone.fit(tinted / "photos.csv", mirror="no").predict(files)
     for name in ("red", "red_low", "red_high"):
         own = [one.values[name] for one in numbers]
@@ -245,7 +248,7 @@ def test_two_runs_are_compared(numbers, tinted, tiny_savedmodel, tmp_path):
     other = tmp_path / "other"
     words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", other)
     options = ("--task", "regress", "--label", "light", "--label", "red", "--head", "huber")
-    done("run", "frozen", *words, *options)
+    done("run", "frozen", *words, *options, *RANGED)
     header, *_ = done("compare", numbers, other).splitlines()
     assert "R2" in header and "median error of red" in header
 
@@ -436,13 +439,15 @@ def test_arrays_with_unknown_labels(tiny_savedmodel):
     light = images.mean((1, 2, 3))
     targets = np.column_stack([light > np.median(light), light > 0.2]).astype(float)
     targets[:5, 1] = np.nan
-    model = tfxfer.Transfer(tiny_savedmodel, task="multilabel").fit(
+    model = tfxfer.Transfer(tiny_savedmodel, task="multilabel", value_range=RANGE).fit(
         images, targets, classes=["light", "not dark"]
     )
     assert model.evaluate(images, targets)["F1"] > 0.7
     answer = model.predict(images[:3])[0]
     assert set(answer.values) == {"labels", "light", "not dark"}
-    measured = tfxfer.Transfer(tiny_savedmodel, task="regress").fit(images, light)
+    measured = tfxfer.Transfer(tiny_savedmodel, task="regress", value_range=RANGE).fit(
+        images, light
+    )
     assert measured.evaluate(images, light)["R2"] > 0.5
 
 
@@ -450,7 +455,7 @@ def test_datasets_of_numbers(tiny_savedmodel):
     rng = np.random.default_rng(0)
     images = (rng.random((60, 40, 40, 3)) * rng.uniform(0.2, 1, (60, 1, 1, 1))).astype(np.float32)
     dataset = tf.data.Dataset.from_tensor_slices((images, images.mean((1, 2, 3)))).batch(16)
-    model = tfxfer.Transfer(tiny_savedmodel, task="regress").fit(dataset)
+    model = tfxfer.Transfer(tiny_savedmodel, task="regress", value_range=RANGE).fit(dataset)
     assert model.evaluate(dataset)["R2"] > 0.5
 
 
@@ -623,7 +628,7 @@ def test_a_text_of_cells_is_read_in_its_order():
 
 @pytest.mark.long
 def test_a_network_can_be_tuned_for_columns(tinted, tiny_savedmodel):
-    model = tfxfer.Transfer(tiny_savedmodel, label=("dark", "red"))
+    model = tfxfer.Transfer(tiny_savedmodel, label=("dark", "red"), value_range=RANGE)
     model.fit(tinted / "photos.csv", recipe="full", epochs=3)
     assert model.run.metrics()["candidates"]["tuned"]["mean score"] > 0.3
     assert model.model.output_shape == (None, 3)
@@ -636,7 +641,7 @@ def test_a_network_can_be_tuned_for_columns(tinted, tiny_savedmodel):
 )
 def test_a_network_can_be_tuned_for_them(tinted, tiny_savedmodel, recipe, task, score):
     labels = ("red", "light") if task == "regress" else ("warm", "dark")
-    model = tfxfer.Transfer(tiny_savedmodel, task=task, label=labels)
+    model = tfxfer.Transfer(tiny_savedmodel, task=task, label=labels, value_range=RANGE)
     model.fit(tinted / "photos.csv", recipe=recipe, epochs=3)
     candidates = model.run.metrics()["candidates"]
     assert candidates["tuned"][score] > 0.3
@@ -648,7 +653,7 @@ def test_a_network_can_be_tuned_for_them(tinted, tiny_savedmodel, recipe, task, 
 @pytest.mark.long
 def test_a_head_can_be_trained_for_columns(tinted, tiny_savedmodel, monkeypatch):
     monkeypatch.setattr(train, "RATE", 0.01)  # so that few epochs are enough
-    model = tfxfer.Transfer(tiny_savedmodel, head="mlp", label=("dark", "red"))
+    model = tfxfer.Transfer(tiny_savedmodel, head="mlp", label=("dark", "red"), value_range=RANGE)
     model.fit(tinted / "photos.csv", epochs=60)
     assert model.run.metrics()["test"]["mean score"] > 0.4
 
@@ -658,7 +663,7 @@ def test_a_head_can_be_trained_for_columns(tinted, tiny_savedmodel, monkeypatch)
 def test_a_head_can_be_trained_for_them(tinted, tiny_savedmodel, task, score, monkeypatch):
     monkeypatch.setattr(train, "RATE", 0.01)  # so that few epochs are enough
     labels = ("red", "light") if task == "regress" else ("warm", "dark")
-    model = tfxfer.Transfer(tiny_savedmodel, head="mlp", task=task, label=labels)
+    model = tfxfer.Transfer(tiny_savedmodel, head="mlp", task=task, label=labels, value_range=RANGE)
     model.fit(tinted / "photos.csv", epochs=60)
     assert model.run.metrics()["test"][score] > 0.4
 
