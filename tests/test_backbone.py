@@ -66,6 +66,28 @@ def test_a_whole_backbone_trains_weights_and_statistics(tiny_savedmodel):
     assert len(moved(before, backbone)) == len(backbone.variables)
 
 
+def test_a_frozen_backbone_is_compiled_by_xla(tiny_savedmodel):
+    model = classifier(Backbone(tiny_savedmodel, trainable=False))
+    plain = model(X)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True), jit_compile=True)
+    assert model.jit_compile
+    np.testing.assert_allclose(model.predict(X, verbose=0), plain, atol=1e-4)
+    model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("stages", [1, "all"])
+def test_xla_would_compile_what_trains_for_each_batch_so_it_is_left_out(tiny_savedmodel, stages):
+    backbone = Backbone(tiny_savedmodel, trainable=False)
+    backbone.unfreeze(stages)
+    model = classifier(backbone)
+    with pytest.warns(UserWarning, match="jit_compile=False"):
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True), jit_compile=True)
+    assert not model.jit_compile
+    backbone.freeze()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True), jit_compile=True)
+    assert model.jit_compile
+
+
 def test_a_partly_frozen_backbone_moves_its_last_stages_alone(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel)
     backbone.unfreeze(1)

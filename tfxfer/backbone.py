@@ -323,6 +323,22 @@ class Backbone(keras.layers.Layer):
         return self._pretrained.it.reason
 
     @property
+    def supports_jit(self) -> bool:
+        """Whether Keras may compile a model with this layer by XLA, as it does on a GPU.
+
+        It may not where weights train: XLA would compile each batch anew, for minutes, because
+        TensorFlow hands axes and shapes from the network's forward function to its gradient, and
+        XLA then takes all that goes into the network for a constant. Nor may it for texts, whose
+        rows differ in length from batch to batch.
+        """
+        trains = any(variable.trainable for variable in self._own)
+        return self._may_jit and not trains and self.tokenizer is None
+
+    @supports_jit.setter
+    def supports_jit(self, value: bool) -> None:
+        self._may_jit = value  # Keras sets it to True before the layer has its weights
+
+    @property
     def tap_widths(self) -> tuple[int, ...]:
         """Number of columns of each tap of the output, from input to output; () without taps."""
         return self._widths(self.taps)
