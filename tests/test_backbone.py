@@ -156,6 +156,14 @@ def test_functional_and_subclassed_models_take_it(tiny_savedmodel):
     assert len(model.trainable_variables) == 2
 
 
+@pytest.mark.parametrize(
+    "options", [{"trainable": "block1"}, {"trainable": 2}, {"taps": "2"}, {"taps": True}]
+)
+def test_an_argument_of_another_kind_is_refused(tiny_savedmodel, options):
+    with pytest.raises(ValueError, match=repr(*options.values())):
+        Backbone(tiny_savedmodel, **options)
+
+
 @pytest.mark.long
 def test_a_keras_file_reloads_where_the_folder_is_gone(tmp_path):
     folder = save_reusable(tiny_network(), tmp_path / "gone")

@@ -635,3 +635,19 @@ def test_answers_keep_every_character_but_on_a_terminal(shown, monkeypatch):
         screen.getvalue()
         == f"{'a' + printable(chr(27)) if shown else 'a' + chr(27)}[2J\nb\\x1b[2J\n"
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("run", "frozen", "--data", ""), ("run", "frozen", "--data="), ("export", "run", "")],
+    ids=" ".join,
+)
+def test_a_shell_variable_that_was_not_set_is_told(words, tmp_path):
+    assert words[-1].strip("=") or words[-2] in tfxfer(*words, cwd=tmp_path, code=2).output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["out.docx", "out.tsv", "out.csv.gz"])
+def test_a_format_that_is_not_written_is_told(name, photos, tmp_path):
+    words = ("predict", "run", photos, "--to", tmp_path / name)
+    assert name in tfxfer(*words, code=2).output and not (tmp_path / name).exists()

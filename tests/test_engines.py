@@ -1,10 +1,12 @@
 """Engines: the same features as the layer, whatever the batch."""
 
+import keras
 import numpy as np
 import openvino
 import pytest
 import tensorflow as tf
 
+from tfxfer import serving
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.errors import EngineError
 from tfxfer.features.engines import (
@@ -173,3 +175,47 @@ def test_openvino_names_what_it_can_not_take(prefix):
         EngineError, match=r"OpenVINO can't take this backbone: .*Use --engine tensorflow"
     ):
         openvino_engine(odd)
+
+
+def loops(way: str) -> tf.Module:
+    """A network with a loop or a branch, as a SavedModel holds it."""
+    module = tf.Module()
+    module.w = tf.Variable(np.random.default_rng(0).normal(size=(3, 3, 3, 8)).astype(np.float32))
+
+    def convolved(x):
+        return tf.nn.relu(tf.nn.conv2d(x, module.w, 2, "SAME"))
+
+    def call(x):
+        if way == "map_fn":
+            maps = convolved(tf.map_fn(tf.image.per_image_standardization, x))
+        elif way == "while_loop":
+            _, maps = tf.while_loop(
+                lambda i, _: i < 3, lambda i, maps: (i + 1, maps * 1.1), (0, convolved(x))
+            )
+        elif way == "cond":
+            bright = tf.reduce_mean(x) > 0.3
+            maps = tf.cond(bright, lambda: convolved(x), lambda: 2 * convolved(x))
+        else:
+            maps = convolved(x)
+            branches = [lambda: maps, lambda: 2 * maps, lambda: 3 * maps]
+            maps = tf.switch_case(tf.cast(tf.reduce_mean(x), tf.int32), branches)
+        return tf.reduce_mean(maps, [1, 2])
+
+    spec = tf.TensorSpec((None, 32, 32, 3))
+    module.__call__ = tf.function(call, input_signature=[spec])
+    return module
+
+
+@pytest.mark.parametrize("way", ["map_fn", "while_loop", "cond", "switch_case"])
+def test_networks_with_loops_and_branches(way, tmp_path):
+    module, x = loops(way), images(5)
+    tf.saved_model.save(module, str(tmp_path / "network"))
+    layer, expected = Backbone(tmp_path / "network", trainable=False), module.__call__(x)
+    np.testing.assert_allclose(tensorflow_engine(layer.prefix())(x), expected, rtol=1e-4)
+    stages = len(layer.stages)
+    tapped = tensorflow_engine(layer.prefix(stages))(x)
+    assert tapped.shape == (5, sum(layer.prefix(stages).tap_widths))
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer])
+    model.save(tmp_path / "model.keras")
+    again = serving.load_model(tmp_path / "model.keras")  # its operations are allowed ones
+    np.testing.assert_allclose(again(x), expected, rtol=1e-4)

@@ -18,6 +18,7 @@ from savedmodels import moved_by_training, tiny_network
 import tfxfer
 from tfxfer.cli import main
 from tfxfer.errors import HandleError, SavedModelError
+from tfxfer.features.engines import tensorflow_engine
 from tfxfer.handles import keras_applications, keras_names
 
 X = np.random.default_rng(0).random((4, 32, 32, 3), dtype=np.float32)
@@ -258,6 +259,31 @@ def test_a_keras_file_is_a_backbone(tmp_path):
             keras.utils.save_img(few / name / f"{i}.png", np.uint8(value + noise), scale=False)
     done = CliRunner().invoke(main, [*words, "--data", str(few)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+
+
+def test_the_model_of_a_run_can_be_a_backbone_in_its_turn(tiny_savedmodel, tmp_path):
+    inner = tfxfer.Backbone(tiny_savedmodel, value_range=(-1, 1))
+    model = keras.Sequential([keras.Input((32, 32, 3)), inner, keras.layers.Dense(5)])
+    model.save(tmp_path / "model.keras")
+    layer = tfxfer.Backbone(tmp_path / "model.keras", trainable=False)
+    assert (layer.value_range, layer.range_from) == ((-1, 1), "layer")
+    x = 2 * X - 1
+    np.testing.assert_allclose(tensorflow_engine(layer.prefix())(x), model(x), atol=1e-5)
+    scaled = [keras.Input((32, 32, 3)), keras.layers.Rescaling(2 / 255, offset=-1), inner]
+    found = tfxfer.Backbone(keras.Sequential(scaled))
+    assert (found.value_range, found.range_from) == ((0, 255), "graph")
+
+
+def test_weights_are_loaded_into_the_same_network_made_again(tmp_path):
+    def made() -> keras.Model:
+        layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()]
+        network = keras.Sequential([keras.Input((32, 32, 3)), *layers])
+        return keras.Sequential([keras.Input((32, 32, 3)), tfxfer.Backbone(network)])
+
+    model, again = made(), made()  # Keras gives their layers other numbers
+    model.save_weights(tmp_path / "model.weights.h5")
+    again.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(again(X), model(X), atol=1e-6)
 
 
 def test_a_damaged_keras_file_is_named(tmp_path):

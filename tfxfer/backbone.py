@@ -62,7 +62,7 @@ class Prefix:
     fingerprint: str
 
 
-RangeFrom = Literal["given", "catalog", "package", "graph", "assumed", "none"]
+RangeFrom = Literal["given", "catalog", "package", "layer", "graph", "assumed", "none"]
 
 
 def told_range(
@@ -187,6 +187,13 @@ class Backbone(keras.layers.Layer):
                 'Expected batch_norm to be "auto", "inference" or "train". '
                 f"Received: batch_norm={batch_norm!r}"
             )
+        if not isinstance(trainable, bool | np.bool_):
+            raise ValueError(
+                "Expected trainable to be True or False. To train a part of the network, call "
+                f"unfreeze(stages) on the layer. Received: trainable={trainable!r}"
+            )
+        if taps is not None and (isinstance(taps, bool) or not isinstance(taps, int | np.integer)):
+            raise ValueError(f"Expected taps to be a whole number. Received: taps={taps!r}")
         if (backend := keras.config.backend()) != "tensorflow":
             raise SavedModelError(
                 f"Keras runs on {backend}; a SavedModel is TensorFlow's, and its layer needs "
@@ -782,19 +789,31 @@ class Backbone(keras.layers.Layer):
     def load_own_variables(self, store) -> None:
         """Load the weights by name, and the graphs if the layer was made from a config."""
         self._load_graphs(store)
-        for weight, mine in zip(self._pretrained.it.weights, self._own, strict=True):
-            if weight.name not in store:
+        known = self._pretrained.it
+        names = [weight.name for weight in known.weights]
+        if savedmodel.GRAPHS in store and any(name not in store for name in names):
+            # Keras numbers the layers of a process, so the same network made again has other names.
+            stored = savedmodel.restore(store[savedmodel.GRAPHS], None, trust=False).weights
+            shapes = [weight.value.shape for weight in stored]
+            if shapes == [weight.value.shape for weight in known.weights]:
+                names = [weight.name for weight in stored]
+        for name, mine in zip(names, self._own, strict=True):
+            if name not in store or tuple(store[name].shape) != tuple(mine.shape):
                 raise SavedModelError(
-                    f"the saved weights lack {weight.name!r}; "
+                    f"the saved weights lack {name!r} of shape {tuple(mine.shape)}; "
                     f"expected one value for each weight of {self.handle}."
                 )
-            mine.assign(store[weight.name])
+        values = [np.array(store[name]) for name in names]
+        for value, mine in zip(values, self._own, strict=True):
+            mine.assign(value)
         # A clone of this layer starts with the loaded weights, as a clone of a layer that read the
         # SavedModel starts with its weights.
-        known = self._pretrained.it
-        values = {w.name: np.array(store[w.name]) for w in known.weights}
         loaded = replace(
-            known, weights=tuple(replace(w, value=values[w.name]) for w in known.weights)
+            known,
+            weights=tuple(
+                replace(weight, value=value)
+                for weight, value in zip(known.weights, values, strict=True)
+            ),
         )
         self._pretrained.it = KNOWN[self._keep().digest] = loaded
 

@@ -14,6 +14,7 @@ RANGE_FROM = {
     "given": "as given",
     "catalog": "from the catalog",
     "package": "scaled by the network itself, as its package does",
+    "layer": "as the Backbone inside it says",
     "graph": "found in its graph",
     "assumed": "assumed, as the network does not say; tfxfer run tries others, too; "
     "tfxfer run --value-range sets it",

@@ -65,10 +65,24 @@ class Commands(click.Group):
                 setattr(sys, name, Terminal(stream))
         return super().main(*args, **kwargs)
 
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Read the options before the name of the command."""
+    def make_context(
+        self, info_name: str | None, args: list[str], *more: Any, **kwargs: Any
+    ) -> click.Context:
+        """Read the options before the name of the command.
+
+        Raises:
+            click.UsageError: an argument is empty, as a shell variable is that was not set. As a
+                path it would stand for the current folder.
+        """
         with one_line_usage_errors():
-            return super().make_context(*args, **kwargs)
+            for before, word in zip(["tfxfer", *args], args, strict=False):
+                option, given, value = word.partition("=")
+                if not word or (word.startswith("--") and given and not value):
+                    raise click.UsageError(
+                        f"what follows {option or before} is empty. Is a variable of the shell not "
+                        "set?"
+                    )
+            return super().make_context(info_name, args, *more, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; print a TfxferError as one line, and exit with status 1."""

@@ -17,6 +17,8 @@ from tfxfer.cli.start import (
 from tfxfer.cli.terminal import as_it_is_for_programs, table, to_stderr
 from tfxfer.safety.names import json_text, one_line
 
+FORMATS = ("csv", "json", "jsonl", "parquet", "xlsx")  # of what `predict --to` writes
+
 
 @click.command()
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
@@ -43,7 +45,7 @@ from tfxfer.safety.names import json_text, one_line
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "json", "jsonl", "parquet", "xlsx"]),
+    type=click.Choice(FORMATS),
     help="Output format; by default from the file name in --to, otherwise csv.",
 )
 @click.option(
@@ -81,11 +83,12 @@ def predict(
 def form_of(to: Path | None) -> str:
     """Return the format that the ending of a file's name stands for."""
     ending = to.suffix.lower().removeprefix(".") if to else ""
-    if ending in ("xls", "ods", "xlsb", "xlsm"):
+    if ending and ending not in FORMATS:
         raise click.UsageError(
-            f".{ending} can't be written. Expected .xlsx, .csv, .json, .jsonl or .parquet."
+            f"--to {to}: .{ending} can't be written. Expected .csv, .json, .jsonl, .parquet or "
+            ".xlsx, or a name without an ending for CSV."
         )
-    return ending if ending in ("json", "jsonl", "parquet", "xlsx") else "csv"
+    return ending or "csv"
 
 
 @click.command()

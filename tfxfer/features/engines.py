@@ -59,11 +59,8 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
         )[0]
 
     shape = (None,) if takes.padded else takes.shape
-    call = tf.function(
-        features,
-        input_signature=[tf.TensorSpec((None, *shape), tf.float32)],
-        autograph=False,
-    )
+    # Unlike `tf.function`, it knows the functions of the graph, which are loops and branches.
+    call = tf.compat.v1.wrap_function(features, [tf.TensorSpec((None, *shape), tf.float32)])
 
     # Two threads in one graph cause segmentation faults in oneDNN's cache of primitives (TensorFlow
     # 2.21), in one process of four.

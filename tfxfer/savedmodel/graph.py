@@ -128,11 +128,21 @@ def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
         [node_of(fetch) for fetch in fetches],
         lambda name: [node_of(one.lstrip("^")) for one in nodes[name].input],
     )
-    return GraphDef(
+    part = GraphDef(
         versions=graph.versions,
         library=graph.library,
         node=[node for node in graph.node if node.name in kept],
     )
+    drop_places(part)
+    return part
+
+
+def drop_places(graph: GraphDef) -> None:
+    """Drop the wish of a node to be on the device of another one that is not in the graph."""
+    names = {f"loc:@{node.name}".encode() for node in graph.node}
+    for node in graph.node:
+        if "_class" in node.attr and not set(node.attr["_class"].list.s) <= names:
+            del node.attr["_class"]
 
 
 def function(
@@ -210,7 +220,9 @@ def constant_graph(
         )
         pooled = pool_maps(tensors, there_of(x, pure)) if taps else tensors[0]
         tf.identity(pooled, name="features")
-    return graph.as_graph_def()
+    result = graph.as_graph_def()
+    drop_places(result)  # a node may wish to be where the input was, which is replaced here
+    return result
 
 
 def shapes_of(
@@ -240,19 +252,22 @@ def known_shapes(
     weights: Sequence[Weight],
     tokenizer: Tokenizer | None,
 ) -> list[tuple[int, ...] | None]:
-    """Return what `shapes_of` does; of texts, shapes that only a run tells are known too."""
+    """Return what `shapes_of` does; shapes that only a run tells, as of a loop, are known too."""
     found = shapes_of(pure, shape, tensors)
-    if tokenizer is None or None not in found:
+    if None not in found:
         return found
     # A graph of its own, since the caller may be making one.
     graph = tf.Graph()
     with graph.as_default():
-        (rows,) = tf.graph_util.import_graph_def(
-            tokenizer.graph,
-            input_map={"texts": tf.constant(SAMPLES)},
-            return_elements=["rows:0"],
-            name="tokenizer",
-        )
+        if tokenizer is None:
+            rows = tf.random.stateless_uniform((len(SAMPLES), *shape), (0, 0))
+        else:
+            (rows,) = tf.graph_util.import_graph_def(
+                tokenizer.graph,
+                input_map={"texts": tf.constant(SAMPLES)},
+                return_elements=["rows:0"],
+                name="tokenizer",
+            )
         feed = {f"weight_{i}": tf.constant(weights[i].value) for i in pure.weights}
         elements = tf.graph_util.import_graph_def(
             pure.graph,

@@ -38,15 +38,15 @@ class Network:
     Args:
         name: the handle as text.
         value_range: the range of pixels that it expects, where its source tells it.
-        range_from: what tells the range: the catalog, or the package that the network comes from,
-            whose preprocessing became part of the network.
+        range_from: what tells the range: the catalog, the package that the network comes from,
+            whose preprocessing became part of the network, or a layer of a Keras model.
         sha256: the SHA-256 of its files; None where there are none.
     """
 
     pretrained: Pretrained
     name: str
     value_range: tuple[float, float] | None = None
-    range_from: Literal["catalog", "package"] = "catalog"
+    range_from: Literal["catalog", "package", "layer"] = "catalog"
     sha256: str | None = None
 
 
@@ -107,7 +107,10 @@ def open_network(
         opened = open_model(handle, preprocess=preprocess)
         pretrained = trace(opened, **options)
         warn_of_untrained(pretrained, opened.name)
-        return Network(pretrained=pretrained, name=opened.name)
+        told = range_inside(handle) if preprocess is None else None
+        return Network(
+            pretrained=pretrained, name=opened.name, value_range=told, range_from="layer"
+        )
     check = Check(functools.partial(check_file, trust=trust), bounded_variables)
     if (network := handles.load_keras(handle, size, check)) is not None:
         if network.takes == "text":
@@ -139,7 +142,13 @@ def open_network(
         opened = open_model(model, preprocess=preprocess)
         pretrained = trace(opened, **options, trust=trust)
         warn_of_untrained(pretrained, str(path))
-        return Network(pretrained=pretrained, name=str(handle), sha256=digest)
+        return Network(
+            pretrained=pretrained,
+            name=str(handle),
+            value_range=range_inside(model) if preprocess is None else None,
+            range_from="layer",
+            sha256=digest,
+        )
     if preprocess is not None:
         raise ValueError(
             "Expected preprocess with a Keras model, or the handle of a preprocessor of texts: a "
@@ -156,6 +165,23 @@ def open_network(
         value_range=source.entry.value_range if source.entry else None,
         sha256=source.sha256,
     )
+
+
+def range_inside(model: keras.Model) -> tuple[float, float] | None:
+    """Return the range of pixels that is known to a layer which takes the model's own input.
+
+    Such a layer is a `tfxfer.Backbone`, as in the model of a run. None where there is none.
+    """
+    entries = [id(tensor) for tensor in getattr(model, "inputs", None) or ()]
+    for layer in model.layers:
+        taken = [id(tensor) for node in layer._inbound_nodes for tensor in node.input_tensors]
+        if not set(taken) & set(entries):
+            continue
+        if getattr(layer, "range_from", "none") not in ("assumed", "none"):
+            return layer.value_range
+        if isinstance(layer, keras.Model) and (found := range_inside(layer)) is not None:
+            return found
+    return None
 
 
 def open_pair(

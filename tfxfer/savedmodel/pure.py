@@ -285,7 +285,6 @@ def finish(
         if "_gradient_op_type" in node.attr:
             del node.attr["_gradient_op_type"]
     result = needed(result, fetches)
-    drop_places(result)
     rename_functions(result)
     for node in result.node if weights.big_constants else ():
         if node.op == "Const" and node.attr["value"].tensor.ByteSize() > BIG_CONSTANT:
@@ -298,14 +297,6 @@ def finish(
             node.attr["T"].CopyFrom(shape.attr["dtype"])
             result.node.append(shape)
     return result
-
-
-def drop_places(graph: GraphDef) -> None:
-    """Drop the wish of a node to be on the device of another one that is not in the graph."""
-    names = {f"loc:@{node.name}".encode() for node in graph.node}
-    for node in graph.node:
-        if "_class" in node.attr and not set(node.attr["_class"].list.s) <= names:
-            del node.attr["_class"]
 
 
 def rename_functions(graph: GraphDef) -> None:
