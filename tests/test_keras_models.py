@@ -274,6 +274,17 @@ def test_the_model_of_a_run_can_be_a_backbone_in_its_turn(tiny_savedmodel, tmp_p
     assert (found.value_range, found.range_from) == ((0, 255), "graph")
 
 
+def test_a_folder_of_keras_files_says_what_to_use(tmp_path):
+    with_map().save(tmp_path / "network.keras")
+    with pytest.raises(HandleError, match="network.keras"):
+        tfxfer.Backbone(tmp_path)
+    tfxfer.Backbone(tmp_path / "network.keras")
+    for name in ("manifest.json", "model.keras"):
+        (tmp_path / name).touch()
+    with pytest.raises(HandleError, match="tfxfer export"):
+        tfxfer.Backbone(tmp_path)
+
+
 def test_weights_are_loaded_into_the_same_network_made_again(tmp_path):
     def made() -> keras.Model:
         layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()]

@@ -80,10 +80,17 @@ def advice(path: Path) -> str:
             " It holds a saved_model.pbtxt; the text form is not read. Load it with "
             "tf.saved_model.load and save it again."
         )
-    if (path / "keras_metadata.pb").exists() or any(path.glob("*.h5")) or any(path.glob("*.keras")):
+    if (path / "manifest.json").exists() and (path / "model.keras").exists():
+        return (
+            " It is a run: write its network with tfxfer export RUN FOLDER --format reusable, and "
+            "use that folder."
+        )
+    if files := sorted(path.glob("*.keras")):
+        return f" {files[0]} is a network: use that."
+    if (path / "keras_metadata.pb").exists() or any(path.glob("*.h5")):
         return (
             " It holds Keras files: load one with keras.models.load_model and write it with "
-            "model.export, then use that folder."
+            'model.save("network.keras"), then use that file.'
         )
     return ""
 

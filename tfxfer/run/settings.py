@@ -228,7 +228,11 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, str | int | float | bool | dict | None):
         return value
-    return str(getattr(value, "origin", value))  # `Examples` have an `origin`
+    if hasattr(value, "origin"):  # `Examples`
+        return str(value.origin)
+    if not isinstance(value, os.PathLike) and isinstance(name := getattr(value, "name", None), str):
+        return f"{type(value).__name__} {name}, made in Python"  # a Keras model or layer
+    return str(value)
 
 
 def as_text(value: Any) -> str:
