@@ -120,7 +120,7 @@ import sys
 from tfxfer import beam, data
 from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
-beam.SMALLEST = 10
+beam.SMALLEST, beam.LOOK = 1, 0.02
 network = Backbone(sys.argv[1], trainable=False)
 beam.extract(data.load(sys.argv[2]), network.prefix(len(network.stages)), \
 cache=Cache(sys.argv[3]), arguments=sys.argv[4:], progress=False)
@@ -138,6 +138,7 @@ def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_sa
         str(tmp_path / "cache"),
         *TWO,
     ]
+    # Each photo is a list of its own, so dozens are left when the first one is done.
     with psutil.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         while not list((tmp_path / "cache").glob("shards/*.npy")):
             assert process.poll() is None, process.communicate()
@@ -149,14 +150,14 @@ def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_sa
         ]
         assert len(workers) == 2
         workers[0].kill()
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=600)
     assert (
         process.returncode == 1
         and "the pipeline lost a worker process" in said
         and "The features computed so far are kept" in said
     )
     cache = Cache(tmp_path / "cache")
-    assert beam.extract(examples, prefix, cache=cache, progress=False) < len(examples)
+    assert 0 < beam.extract(examples, prefix, cache=cache, progress=False) < len(examples)
     local = Cache(tmp_path / "local")
     expected = extract(examples, prefix, cache=local, progress=False)
     plain_values(examples, cache=local)

@@ -45,7 +45,8 @@ def filled(folder) -> tuple[Cache, np.ndarray]:
 
 
 def shards(folder) -> list:
-    return sorted((folder / "shards").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    """The files of the shards, the largest first."""
+    return sorted((folder / "shards").iterdir(), key=lambda path: -path.stat().st_size)
 
 
 def test_rows_come_back_in_the_order_asked_for(tmp_path):
@@ -192,6 +193,9 @@ def test_a_killed_writer_leaves_whole_shards_only(tmp_path):
             [sys.executable, "-c", WRITER, str(tmp_path), "0", "10000"], stdout=subprocess.PIPE
         )
         writer.stdout.readline()
+        while not list(tmp_path.glob("shards/*.npy")):
+            assert writer.poll() is None
+            time.sleep(0.002)
         time.sleep(rng.uniform(0.05, 0.4))
         writer.send_signal(signal.SIGKILL)
         writer.wait()

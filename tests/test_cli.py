@@ -6,11 +6,11 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -239,25 +239,15 @@ def test_evaluate_asks_for_photos_that_are_not_named(finished):
 
 
 @pytest.mark.long
-def test_two_runs_with_one_seed_give_the_same_bytes(finished, photos, tiny_savedmodel, tmp_path):
-    tfxfer(
-        "run",
-        "frozen",
-        "--data",
-        photos,
-        "--backbone",
-        tiny_savedmodel,
-        "--out",
-        tmp_path / "again",
-        "--cache",
-        "off",
-    )
+def test_two_runs_with_one_seed_give_the_same_bytes(photos, tiny_savedmodel, tmp_path):
+    folders = (tmp_path / "first", tmp_path / "second")
+    for folder in folders:
+        words = ("--data", photos, "--backbone", tiny_savedmodel, "--out", folder)
+        in_a_process("run", "frozen", *words, "--cache", "off")
     for name in ("metrics.json", "predictions.csv", "labels.txt"):
-        assert (tmp_path / "again" / name).read_bytes() == (finished / name).read_bytes(), name
-    first, second = (
-        np.load(folder / "probabilities.npz")["probabilities"]
-        for folder in (finished, tmp_path / "again")
-    )
+        one, other = ((folder / name).read_bytes() for folder in folders)
+        assert one == other, name
+    first, second = (np.load(folder / "probabilities.npz")["probabilities"] for folder in folders)
     np.testing.assert_array_equal(first, second)
 
 
@@ -431,12 +421,17 @@ def test_help_loads_nothing_heavy(words):
 
 
 def test_help_is_quick():
+    def cpu_time() -> float:
+        """CPU seconds of all processes that were started and have ended."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     def seconds(*command) -> float:
         times = []
         for _ in range(5):
-            began = time.perf_counter()
+            before = cpu_time()
             subprocess.run([sys.executable, *command], capture_output=True, check=True)
-            times.append(time.perf_counter() - began)
+            times.append(cpu_time() - before)
         return min(times)
 
     assert seconds("-m", "tfxfer", "--help") <= 3 * seconds("-c", "import click")

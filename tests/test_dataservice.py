@@ -169,13 +169,14 @@ service.WorkerServer(service.WorkerConfig(sys.argv[1], heartbeat_interval_ms=100
 @pytest.mark.long
 def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, monkeypatch):
     network, features = world
-    monkeypatch.setattr(dataservice, "PATIENCE", 20.0)  # the worker needs some of them to start
     made = tf.data.experimental.service
     dispatcher = made.DispatchServer(made.DispatcherConfig(port=0))
     address = dispatcher.target.removeprefix("grpc://")
     worker = subprocess.Popen([sys.executable, "-c", WORKER, address])
 
     def kill_the_worker(line):
+        if line.startswith("epoch 1/9"):  # the worker has started, which may take long
+            monkeypatch.setattr(dataservice, "PATIENCE", 5.0)
         if line.startswith("epoch 2/9"):
             worker.kill()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -60,6 +61,7 @@ def test_auto_takes_several_replicas_where_they_are_asked_for():
 
 
 def test_devices_that_are_in_use_already_are_named():
+    tf.config.list_logical_devices()  # TensorFlow starts them
     with pytest.raises(
         DistributeError,
         match=(
@@ -385,6 +387,12 @@ def test_a_system_without_such_networks_is_refused_with_the_option(monkeypatch):
         launch.launch(["run", "frozen"], 2)
 
 
+def training_losses(said: str) -> list[float]:
+    """The loss of each epoch that a run has printed."""
+    lines = re.findall(r"^epoch .* training loss (\d+\.\d+)", said, re.M)
+    return [float(loss) for loss in lines]
+
+
 @pytest.mark.long
 def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmodel):
     common = [
@@ -403,7 +411,7 @@ def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmo
     common += ["--head", "gaussian", "--global-batch", "7", "--views", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
     said, _ = run(["run", *common, "--cache", str(tmp_path / "c1"), "--out", str(one)]).communicate(
-        timeout=200
+        timeout=600
     )
     assert (one / "manifest.json").exists(), said
     both, _ = run(
@@ -420,22 +428,18 @@ def test_two_workers_leave_the_run_of_one_process(photos, tmp_path, tiny_savedmo
             "--out",
             str(two),
         ]
-    ).communicate(timeout=300)
+    ).communicate(timeout=600)
     assert (two / "manifest.json").exists(), both
     figures = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
-    assert (
-        figures[0]["candidates"] == figures[1]["candidates"]
-        and figures[0]["test"]["accuracy"] == figures[1]["test"]["accuracy"]
-    )
-    lines = [
-        [
-            line.split(" examples/s")[0].rsplit(None, 1)[0]
-            for line in text.splitlines()
-            if line.startswith("epoch ") and "training loss" in line  # leaves out lines of progress
-        ]
-        for text in (said, both)
-    ]
-    assert len(lines[0]) == 9 and lines[0] == lines[1]
+    names = figures[0]["candidates"]
+    assert names.keys() == figures[1]["candidates"].keys()
+    pairs = [(figures[0]["test"], figures[1]["test"])]
+    pairs += [(figures[0]["candidates"][name], figures[1]["candidates"][name]) for name in names]
+    for alone, shared in pairs:  # one example between two classes may fall to the other side
+        assert alone["n"] == shared["n"]
+        assert shared["accuracy"] == pytest.approx(alone["accuracy"], abs=1.01 / alone["n"])
+    losses = [training_losses(text) for text in (said, both)]
+    assert len(losses[0]) >= 9 and losses[1] == pytest.approx(losses[0], abs=2e-4)
 
 
 def worker(launcher: int, index: int) -> int:
@@ -481,7 +485,7 @@ def test_launch_says_who_died_and_how_to_go_on(photos, tmp_path, tiny_savedmodel
         assert os.readlink(f"/proc/{number}/ns/net") != os.readlink("/proc/self/ns/net")
         assert any("--open-ports" in line for line in before)
     os.kill(number, signal.SIGKILL)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=600)
     assert "is open to every network" not in said or not NETWORK
     assert process.returncode == 137 and "worker 1 was killed by SIGKILL" in said
     assert f"-m tfxfer {' '.join(words)}" in said and said.rstrip().endswith("--resume")
@@ -519,10 +523,10 @@ def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(
         "--cache",
         str(tmp_path / "cache"),
     ]
-    process = run([*words, "--epochs", "8"])
-    read_until(process, "epoch 1/8")
+    process = run([*words, "--epochs", "40"])
+    read_until(process, "epoch  1/40")
     os.kill(worker(process.pid, 1), signal.SIGTERM)
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 143 and "stopped, since another worker got a SIGTERM." in said, (
         said
     )
@@ -534,11 +538,11 @@ def test_a_preempted_worker_lets_the_chief_save_first_and_the_run_goes_on(
         f"-m tfxfer {' '.join(words)}" in said and "Error" not in said and "tfxfer run" not in said
     )
     assert list((out / "checkpoints" / "tuning").rglob("state-*.npz"))
-    process = run([*words, "--epochs", "8", "--resume"])
+    process = run([*words, "--epochs", "40", "--resume"])
     first = read_until(process, "epoch ", "training loss")[-1]
     process.terminate()
-    process.communicate(timeout=100)
-    assert "training loss" in first and not first.startswith("epoch 1/8")
+    process.communicate(timeout=600)
+    assert "training loss" in first and not first.startswith("epoch  1/40")
 
 
 @pytest.mark.long
@@ -560,7 +564,7 @@ def test_a_run_that_is_preempted_saves_first(photos, tmp_path, tiny_savedmodel):
     process = run([*words, "--learning-rate", "0.001", "--augment", "none", "--batch-size", "2"])
     read_until(process, "epoch  1/50")
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 143 and "stopped by SIGTERM." in said
     assert "-m tfxfer run full" in said
     assert list((tmp_path / "run" / "checkpoints" / "tuning").rglob("state-*.npz"))

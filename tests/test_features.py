@@ -370,8 +370,9 @@ def test_no_room_is_seen_before_the_network_is_run(examples, prefix, cache, monk
 
 @pytest.mark.long
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
-    examples, prefix, cache, capsys
+    examples, prefix, cache, monkeypatch, capsys
 ):
+    monkeypatch.setattr(features.progress, "LINE_EVERY", 3600.0)
     extract(examples, prefix, cache=cache)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and re.fullmatch(
@@ -381,6 +382,7 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
 
 def test_the_first_batch_tells_nothing_of_the_speed(monkeypatch, capsys):
     monkeypatch.setattr(features.progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(features.progress, "SHARE", 0.0)
     shown = features.Progress(60, True)
     for _ in range(3):
         time.sleep(0.01)

@@ -214,7 +214,7 @@ def test_two_processes_may_build_at_once(tmp_path):
         )
         for _ in range(2)
     ]
-    paths = {process.communicate(timeout=120)[0].strip() for process in running}
+    paths = {process.communicate(timeout=600)[0].strip() for process in running}
     assert [process.returncode for process in running] == [0, 0]
     assert [str(p) for p in (tmp_path / "backbones").iterdir()] == sorted(paths)
 

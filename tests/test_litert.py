@@ -146,9 +146,13 @@ def test_the_client_in_the_docs_answers_as_predict_does(run_folder, exported, ph
     )
     lines = [line.split() for line in done.stdout.splitlines()]
     rows = serving.predict(run_folder, [photos / "flower" / line[0] for line in lines])
+    compared = 0
     for (_, label, *probabilities), row in zip(lines, rows, strict=True):
-        assert label == row.predicted
+        if row.probability > 0.52:  # of two classes, so nearer to a half either may come first
+            assert label == row.predicted
+            compared += 1
         assert max(map(float, probabilities)) == pytest.approx(row.probability, abs=0.02)
+    assert compared
 
 
 @pytest.mark.long

@@ -57,7 +57,7 @@ def found(tmp_path_factory, tiny_savedmodel, photos) -> Callable[[str], list[dic
         for process in processes(
             count, str(HERE / "under_strategy.py"), str(out), tiny_savedmodel, str(photos), *words
         ):
-            said, _ = process.communicate(timeout=400)
+            said, _ = process.communicate(timeout=600)
             assert process.returncode == 0, said[-3000:]
         return [json.loads((out / f"worker-{i}.json").read_text()) for i in range(count)]
 

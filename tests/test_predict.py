@@ -104,7 +104,9 @@ def test_folders_are_searched_and_files_are_named_as_found_or_given(run_folder, 
         f"{mixed}/b.jpg",
         f"{mixed}/deep/er/c.jpeg",
     ]
-    assert rows[0][1:] == rows[2][1:] and {row.predicted for row in rows} <= set(CLASSES)
+    assert rows[0].predicted == rows[2].predicted
+    assert rows[0].probability == pytest.approx(rows[2].probability, abs=1e-5)
+    assert {row.predicted for row in rows} <= set(CLASSES)
     assert f"{mixed}: 3 files that are no photos are ignored" in said
 
 

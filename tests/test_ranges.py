@@ -222,7 +222,7 @@ def test_pixels_of_other_types_and_scales_are_warned_of(how, scale, expected, ti
 def test_bright_and_dark_images_are_on_the_scale(pixels, tiny_savedmodel, recwarn):
     layer = Backbone(tiny_savedmodel, value_range=(-1, 1))
     layer(np.random.default_rng(0).uniform(*pixels, (4, 32, 32, 3)).astype("float32"))
-    assert not recwarn.list
+    assert not [one for one in recwarn if "pixels" in str(one.message)]
 
 
 @pytest.mark.parametrize("wrong", [(1, 0), (0, 0), "0,1", (0, 1, 2), (0, float("nan")), (None, 1)])

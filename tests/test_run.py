@@ -279,10 +279,13 @@ def test_cache_off_keeps_features_in_the_run_until_it_is_finished(tmp_path):
 
 
 WRITER = """
-import sys
+import sys, time
 from tfxfer.run import Run
 run = Run(sys.argv[1], recipe="frozen", options={"data": "photos"}, given=("data",), resume=True)
+if run.finished:
+    sys.exit()
 for i in range(60):
+    time.sleep(0.005)
     run.write_text(f"{i}.txt", f"{i}" * 100_000)
 run.finish()
 """

@@ -1,6 +1,5 @@
 """Texts: tables and files of them, networks with a tokenizer, runs, and what is served."""
 
-import csv
 import importlib.util
 import json
 import subprocess
@@ -13,6 +12,7 @@ import tensorflow as tf
 import texts
 from click.testing import CliRunner
 from loaded import python
+from tables import check_same_table, rows_of
 from tokenizers import Tokenizer
 
 import tfxfer
@@ -247,13 +247,14 @@ def test_it_is_saved_with_its_tokenizer(network, tmp_path):
     script = (
         "import sys, keras, numpy as np, tensorflow as tf, tfxfer\n"
         "model = keras.models.load_model(sys.argv[1])\n"
-        "row = model.layers[0].takes.decode(tf.constant(sys.argv[3]))\n"
-        "np.save(sys.argv[2], model(row[None]).numpy())\n"
+        "rows = model.layers[0].takes.decode_many(tf.constant(sys.argv[3:]))\n"
+        "np.save(sys.argv[2], model(rows).numpy())\n"
     )
-    words = [python(), "-c", script, tmp_path / "model.keras", tmp_path / "y.npy", "the rose."]
+    sentences = ["the rose.", "good bread"]
+    words = [python(), "-c", script, tmp_path / "model.keras", tmp_path / "y.npy", *sentences]
     subprocess.run([str(word) for word in words], check=True)
-    expected = model(decoded(network, ["the rose."])).numpy()
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-6)
+    expected = model(decoded(network, sentences)).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-5)
 
 
 # --- data ---
@@ -364,11 +365,11 @@ def test_new_texts_are_answered_by_a_run_and_by_its_export(run, tmp_path):
         (tmp_path / f"{name}.txt").write_text(text)
     files = (tmp_path / "a.txt", tmp_path / "b.txt")
     done("predict", run, *files, "--to", tmp_path / "run.csv")
-    rows = list(csv.DictReader((tmp_path / "run.csv").read_text("utf-8-sig").splitlines()))
-    assert [row["predicted"] for row in rows] == ["kitchen", "garden"]
+    own = (tmp_path / "run.csv").read_text("utf-8-sig")
+    assert [row["predicted"] for row in rows_of(own)] == ["kitchen", "garden"]
     done("export", run, tmp_path / "served")
     done("predict", tmp_path / "served", *files, "--to", tmp_path / "served.csv")
-    assert (tmp_path / "served.csv").read_bytes() == (tmp_path / "run.csv").read_bytes()
+    check_same_table((tmp_path / "served.csv").read_text("utf-8-sig"), own)
     served = tf.saved_model.load(str(tmp_path / "served" / "1"))
     said = served.signatures["serving_default"](inputs=tf.constant(["bread and salt"]))
     assert said["classes"].numpy()[0, 0] == b"kitchen"
