@@ -239,7 +239,7 @@ def test_what_is_no_part_is_named_by_its_position(odd):
         from_arrays(PICTURES, TRUE, splits=["train", "test"] * 11 + [odd, "test"])
 
 
-@pytest.mark.parametrize("splits", ["train", {i: "train" for i in range(24)}, {"train"}])
+@pytest.mark.parametrize("splits", ["train", dict.fromkeys(range(24), "train"), {"train"}])
 def test_parts_without_an_order_are_refused(splits):
     with pytest.raises(ValueError, match=type(splits).__name__):
         from_arrays(PICTURES, TRUE, splits=splits)
