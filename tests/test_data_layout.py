@@ -209,6 +209,50 @@ def test_an_old_code_page_is_read_and_said(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "encoding"),
+    [
+        (("cat\u00fc", "dog\u00fc"), "latin-1"),
+        (("Caf\u00e9", "Th\u00e9"), "cp1252"),
+        (("\u043a\u043e\u0448\u043a\u0430", "\u0441\u043e\u0431\u0430\u043a\u0430"), "cp1251"),
+    ],
+)
+def test_a_few_letters_of_an_old_code_page_are_read_and_said(names, encoding, tmp_path):
+    file = table(tmp_path, "", 16)
+    text = "path,label\n" + "\n".join(f"{p},{names[c == 'b']}" for p, c, _ in ROWS)
+    file.write_bytes(text.encode(encoding))
+    examples = load(file)
+    assert set(examples.classes) == set(names) and encoding.replace("latin-1", "cp1252") in notes(
+        examples
+    )
+
+
+def test_one_row_in_another_encoding_is_named_by_its_line(tmp_path):
+    file = table(tmp_path, "", 16)
+    rows = [f"{p},K\u00e4se {c}" for p, c, _ in ROWS]
+    lines = [b"path,label", *(row.encode() for row in rows)]
+    lines[5] = rows[4].encode("latin-1")
+    file.write_bytes(b"\n".join(lines))
+    with pytest.raises(DataError, match="line 6"):
+        load(file)
+
+
+def test_a_second_byte_order_mark_is_left_out_and_said(tmp_path):
+    file = table(tmp_path, "", 16)
+    rows = "\n".join(f"{p},{c}" for p, c, _ in ROWS)
+    file.write_text(f"\ufeff\ufeffpath,label\n{rows}")
+    examples = load(file)
+    assert examples.classes == ("a", "b") and "byte order marks" in notes(examples)
+
+
+def test_utf_16_without_a_byte_order_mark_is_told(tmp_path):
+    file = table(tmp_path, "", 16)
+    rows = "\n".join(f"{p},{c}" for p, c, _ in ROWS)
+    file.write_bytes(f"path,label\n{rows}".encode("utf-16-le"))
+    with pytest.raises(DataError, match="UTF-16"):
+        load(file)
+
+
+@pytest.mark.parametrize(
     "header", ["filename,class", "image,category", "File Name,Class", "img_path,class_name"]
 )
 def test_columns_that_are_called_otherwise_are_read_and_said(header, tmp_path):

@@ -183,7 +183,11 @@ class Transfer:
                 f"{np.shape(data)}. Give a list of images, or image[None] of an array."
             )
         read, count = as_files(data, kind)
-        contents = {str(i): read(i) for i in range(count)}
+        files = [str(i) for i in range(count)]
+        read, said = kind.read_together(read, files)
+        for note in said:
+            LOG.warning(note)
+        contents = {file: read(i) for i, file in enumerate(files)}
         return list(serving.predict_contents(self.run.folder, contents, **options))
 
     def evaluate(

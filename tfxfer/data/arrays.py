@@ -193,13 +193,15 @@ def find_in_arrays(
         order, names = _names(labels_of(labels), classes)
     else:
         order, names = _columns(labels, classes), texts_of(labels)
+    files = [f"{i:0{len(str(count))}d}" for i in range(count)]
+    read, said_of_all = kind.read_together(read, files)
     return Found(
-        files=[f"{i:0{len(str(count))}d}" for i in range(count)],
+        files=files,
         names=names,
         read=read,
         source="arrays",
         classes=order,
-        notes=tuple(said),
+        notes=(*said, *said_of_all),
         kind_name=kind.NAME,
     )
 
@@ -322,15 +324,17 @@ def find_in_datasets(
     else:
         rows = as_array(labels, task)
         order, names = _columns(rows, classes), texts_of(rows)
+    kind = kind or find_kind(DEFAULT)
+    read_one, said = kind.read_together(spool.read, files)
     return Found(
         files=files,
         names=names,
-        read=spool.read,
+        read=read_one,
         source="tf.data",
         splits=splits,
         classes=order,
-        notes=tuple(notes),
-        kind_name=kind.NAME if kind else DEFAULT,
+        notes=(*notes, *said),
+        kind_name=kind.NAME,
     )
 
 
@@ -356,7 +360,7 @@ def as_array(labels: Any, task: Task) -> np.ndarray:
     if len(masked_in(labels)) and not task.CLASSES:
         masked = np.ma.asarray(labels)
         if masked.dtype.kind in "iufb":
-            return masked.astype(np.float64).filled(np.nan)
+            return np.ma.filled(masked.astype(np.float64), np.nan)
     check_mask(labels, "labels", "Leave these images out, together with their labels.")
     try:
         return np.asarray(labels)

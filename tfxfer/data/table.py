@@ -11,8 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from charset_normalizer import from_bytes
-
 from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
@@ -22,6 +20,7 @@ from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
+from tfxfer.inputs.encoding import decodes, guess_encoding, has_zeros, known_encoding
 from tfxfer.limits import MOST_TABLE_BYTES
 from tfxfer.tasks import CLASSIFY, Task, find
 from tfxfer.tasks.cells import is_empty, join_cells
@@ -427,16 +426,38 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
     """
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise DataError(f"{source} is a workbook or another ZIP file. Save it as CSV UTF-8.")
+    encoding = known_encoding(content)
+    if encoding in (None, "utf_8") and has_zeros(content):
+        raise DataError(
+            f"{source} holds very many bytes of zero. It may be UTF-16 whose first two bytes (the "
+            "byte order mark) are missing. Save it as CSV UTF-8."
+        )
+    encoding = encoding or guess_encoding(content)
+    if encoding is None or not decodes(content, encoding):
+        raise DataError(
+            f"{source} is not text: {_said_of_bytes(content)} is no UTF-8, and the file fits no "
+            "other encoding. Expected a CSV table; save it as CSV UTF-8."
+        )
+    text = content.decode(encoding)
+    said = []
+    if encoding not in ("utf_8", "utf_8_sig"):
+        said.append(
+            f"Read as {encoding}, not as UTF-8: check that names are right. If they are wrong, "
+            "save the table as CSV UTF-8."
+        )
+    if text.startswith("\ufeff"):
+        said.append("The table begins with two byte order marks; the second one is left out.")
+    return text.lstrip("\ufeff"), said
+
+
+def _said_of_bytes(content: bytes) -> str:
+    """Return where a text stops being UTF-8."""
     try:
-        return content.decode("utf-8-sig"), []
+        content.decode("utf-8")
     except UnicodeDecodeError as error:
-        guess = from_bytes(content).best()
-        if guess is None:
-            raise DataError(
-                f"{source} is not text: {error}. Expected a CSV table; save it as CSV UTF-8."
-            ) from error
-        text = str(guess).lstrip("\ufeff")
-        return text, [f"Read as {guess.encoding}, not as UTF-8: check that names are right."]
+        line = content.count(b"\n", 0, error.start) + 1
+        return f"the byte {content[error.start]:#04x} in line {line}"
+    return "its beginning"
 
 
 def _delimiter(text: str, both: bool) -> str:
