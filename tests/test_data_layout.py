@@ -594,6 +594,63 @@ def test_an_archive_of_photos_is_read_as_if_unpacked(form, tmp_path):
     assert examples.digests == load(tmp_path / "photos").digests
 
 
+class Unflagged(zipfile.ZipInfo):
+    """A member whose name is written in an encoding that the archive does not name."""
+
+    encoding = "utf-8"
+
+    def _encodeFilenameFlags(self):
+        return self.filename.encode(self.encoding), self.flag_bits & ~0x800
+
+
+def zipped(path, names, encoding: str = "utf-8") -> Path:
+    """Write an archive of ten photos for each of the names of folders."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(10 * len(names)):
+            info = Unflagged(f"{names[i // 10]}/{i}.png")
+            info.encoding = encoding
+            archive.writestr(info, image(i))
+    return path
+
+
+def test_names_in_a_zip_of_a_mac_are_utf_8(tmp_path):
+    path = zipped(tmp_path / "all.zip", ["caf\u00e9", "th\u00e9"])
+    assert load(path).classes == load(path).classes == ("caf\u00e9", "th\u00e9")
+    assert not load(path).notes
+
+
+def test_names_in_a_zip_of_an_unknown_encoding_are_said_each_time(tmp_path):
+    # One of them alone would be valid UTF-8.
+    path = zipped(tmp_path / "all.zip", ["\u732b", "\u72d7"], "gbk")
+    for _ in range(2):
+        examples = load(path)
+        assert len(examples.classes) == 2 and "cp437" in notes(examples)
+
+
+def test_class_names_that_were_unpacked_in_a_wrong_code_page_are_said(tmp_path):
+    folder(tmp_path, {"caf\u00e9".encode().decode("cp437"): 8, "th\u00e9": 8})
+    assert "'caf\u00e9'" in notes(load(tmp_path))
+
+
+def test_names_in_a_zip_are_checked_as_they_are_used(tmp_path):
+    for name in ("caf\u00e9/..", "caf\u00e9/../../th\u00e9", "caf\u00e9\\th\u00e9"):
+        path = zipped(tmp_path / "all.zip", [name, "a", "b"])
+        with pytest.raises(DataError, match=r"all\.zip"):
+            load(path)
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_a_hidden_folder_of_examples_is_named(form, tmp_path):
+    folder(tmp_path / "photos", {".NET": 8, "Java": 8, "Python": 8, ".ipynb_checkpoints": 8})
+    path = tmp_path / "photos"
+    if form != "folder":
+        path = shutil.make_archive(str(tmp_path / "all"), form, path)
+    examples = load(path)
+    assert examples.classes == ("Java", "Python")
+    said = [note for note in examples.notes if ".NET/" in note]
+    assert len(said) == 1 and "ipynb" not in said[0]
+
+
 def test_a_damaged_archive_of_photos_is_named(tmp_path):
     path = Path(packed(tmp_path, "zip"))
     content = bytearray(path.read_bytes())

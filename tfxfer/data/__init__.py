@@ -204,5 +204,7 @@ def _list_source(
     if path.suffix.lower() in TABLES and path.exists():
         return read_table(path, source, kind, task=task)  # a pipe, for example
     if is_packed(path):
-        return read_folder(unpack_data(path, source), source, judging, kind)
+        unpacked = unpack_data(path, source)
+        found = read_folder(unpacked.folder, source, judging, kind)
+        return replace(found, notes=(*unpacked.notes, *found.notes))
     return None

@@ -10,6 +10,7 @@ from tfxfer.data.companions import check_companions
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.layout import (
+    by_its_point,
     check_classes,
     check_kinds,
     entries,
@@ -25,6 +26,7 @@ from tfxfer.data.layout import (
     levels,
     parts_in_classes,
     said_of_folders,
+    said_of_pointed,
     subfolders,
     unwrapped,
 )
@@ -175,6 +177,13 @@ def read_folder(
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source, kind)
     notes += said_of_series([path.stem for path in paths], splits if parts or inside else None)
+    pointed = [
+        entry.relative_to(folder).as_posix()
+        for place in dict.fromkeys(loose)
+        for entry in entries(place)
+        if by_its_point(entry.name) and entry.is_dir() and has_examples(entry, kind)
+    ]
+    notes += said_of_pointed(pointed)
     if stray:
         named = shown([path.relative_to(folder).as_posix() for path in stray])
         notes.append(f"Left out, because they are in no class folder: {named}.")

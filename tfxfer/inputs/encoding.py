@@ -45,8 +45,7 @@ def guess_encoding(content: bytes) -> str | None:
     if 2 * letters.count("\ufffd") < len(letters):
         return None
     if len(content) < SHORT and decodes(content, WESTERN):
-        letters = content.decode(WESTERN)
-        if 3 * len(NOT_ASCII.findall(letters)) <= len(letters):
+        if 3 * len(NOT_ASCII.findall(content.decode(WESTERN))) <= len(content):
             return WESTERN
     western = from_bytes(content, cp_isolation=[WESTERN]).best()
     if western is not None and western.chaos <= MOST_ODD:
