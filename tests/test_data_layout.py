@@ -579,6 +579,24 @@ def test_what_keras_reads_from_a_folder_goes_through_as_it_is(mode, tmp_path):
     assert examples.read(0) != image(1)
 
 
+@pytest.mark.parametrize("ending", ["", ".eml", ".md", ".html", ".log", "."])
+def test_texts_with_another_ending_are_told_to_end_in_txt(ending, tmp_path):
+    for i in range(12):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[i % 2] / f"{i}{ending}").write_text(f"the soup number {i} is good")
+    with pytest.raises(DataError, match=r"Are these texts.* to \d+\.txt"):
+        load(tmp_path)
+
+
+def test_files_of_numbers_are_not_taken_for_texts(tmp_path):
+    for i in range(12):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[i % 2] / f"{i}.raw").write_bytes(bytes(range(i, i + 100)))
+    with pytest.raises(DataError, match="texts as txt") as error:
+        load(tmp_path)
+    assert "Are these" not in str(error.value)
+
+
 # --- archives ---
 
 

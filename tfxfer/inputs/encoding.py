@@ -38,15 +38,15 @@ def guess_encoding(content: bytes) -> str | None:
     pages, up to Chinese ones, and charset_normalizer takes any of them.
 
     The content should be long: all files of a folder together, or a whole table. Even then it is a
-    guess, of which users must be told. UTF-8 with a few wrong bytes is not guessed at: as anything
-    else, all its letters would be wrong.
+    guess, of which users must be told. Nothing is guessed of bytes of zero, nor of UTF-8 with a few
+    wrong bytes: as anything else, all its letters would be wrong.
     """
     letters = NOT_ASCII.findall(content.decode("utf-8", "replace"))
-    if 2 * letters.count("\ufffd") < len(letters):
+    if b"\x00" in content or 2 * letters.count("\ufffd") < len(letters):
         return None
-    if len(content) < SHORT and decodes(content, WESTERN):
-        if 3 * len(NOT_ASCII.findall(content.decode(WESTERN))) <= len(content):
-            return WESTERN
+    nearly_ascii = sum(byte > 127 for byte in content[:SHORT]) * 3 <= len(content)
+    if len(content) < SHORT and nearly_ascii and decodes(content, WESTERN):
+        return WESTERN
     western = from_bytes(content, cp_isolation=[WESTERN]).best()
     if western is not None and western.chaos <= MOST_ODD:
         signs, foreign = SIGN_IN_WORD.findall(str(western)), NOT_ASCII.findall(str(western))
