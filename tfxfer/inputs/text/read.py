@@ -38,7 +38,9 @@ def to_utf8(content: bytes, file: str) -> bytes:
             return content
         encoding = guess_encoding(content)
     if encoding is None or not decodes(content, encoding):
-        raise ImageError(f"{file} is text of an unknown encoding. Save it as UTF-8.")
+        raise ImageError(
+            f"{file} is text of an unknown encoding, or UTF-8 with wrong bytes. Save it as UTF-8."
+        )
     text = content.decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace")
 
