@@ -209,6 +209,50 @@ def test_an_old_code_page_is_read_and_said(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "encoding"),
+    [
+        (("cat\u00fc", "dog\u00fc"), "latin-1"),
+        (("Caf\u00e9", "Th\u00e9"), "cp1252"),
+        (("\u043a\u043e\u0448\u043a\u0430", "\u0441\u043e\u0431\u0430\u043a\u0430"), "cp1251"),
+    ],
+)
+def test_a_few_letters_of_an_old_code_page_are_read_and_said(names, encoding, tmp_path):
+    file = table(tmp_path, "", 16)
+    text = "path,label\n" + "\n".join(f"{p},{names[c == 'b']}" for p, c, _ in ROWS)
+    file.write_bytes(text.encode(encoding))
+    examples = load(file)
+    assert set(examples.classes) == set(names) and encoding.replace("latin-1", "cp1252") in notes(
+        examples
+    )
+
+
+def test_one_row_in_another_encoding_is_named_by_its_line(tmp_path):
+    file = table(tmp_path, "", 16)
+    rows = [f"{p},K\u00e4se {c}" for p, c, _ in ROWS]
+    lines = [b"path,label", *(row.encode() for row in rows)]
+    lines[5] = rows[4].encode("latin-1")
+    file.write_bytes(b"\n".join(lines))
+    with pytest.raises(DataError, match="line 6"):
+        load(file)
+
+
+def test_a_second_byte_order_mark_is_left_out_and_said(tmp_path):
+    file = table(tmp_path, "", 16)
+    rows = "\n".join(f"{p},{c}" for p, c, _ in ROWS)
+    file.write_text(f"\ufeff\ufeffpath,label\n{rows}")
+    examples = load(file)
+    assert examples.classes == ("a", "b") and "byte order marks" in notes(examples)
+
+
+def test_utf_16_without_a_byte_order_mark_is_told(tmp_path):
+    file = table(tmp_path, "", 16)
+    rows = "\n".join(f"{p},{c}" for p, c, _ in ROWS)
+    file.write_bytes(f"path,label\n{rows}".encode("utf-16-le"))
+    with pytest.raises(DataError, match="UTF-16"):
+        load(file)
+
+
+@pytest.mark.parametrize(
     "header", ["filename,class", "image,category", "File Name,Class", "img_path,class_name"]
 )
 def test_columns_that_are_called_otherwise_are_read_and_said(header, tmp_path):
@@ -535,6 +579,24 @@ def test_what_keras_reads_from_a_folder_goes_through_as_it_is(mode, tmp_path):
     assert examples.read(0) != image(1)
 
 
+@pytest.mark.parametrize("ending", ["", ".eml", ".md", ".html", ".log", "."])
+def test_texts_with_another_ending_are_told_to_end_in_txt(ending, tmp_path):
+    for i in range(12):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[i % 2] / f"{i}{ending}").write_text(f"the soup number {i} is good")
+    with pytest.raises(DataError, match=r"Are these texts.* to \d+\.txt"):
+        load(tmp_path)
+
+
+def test_files_of_numbers_are_not_taken_for_texts(tmp_path):
+    for i in range(12):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[i % 2] / f"{i}.raw").write_bytes(bytes(range(i, i + 100)))
+    with pytest.raises(DataError, match="texts as txt") as error:
+        load(tmp_path)
+    assert "Are these" not in str(error.value)
+
+
 # --- archives ---
 
 
@@ -548,6 +610,63 @@ def test_an_archive_of_photos_is_read_as_if_unpacked(form, tmp_path):
     examples = load(packed(tmp_path, form))
     assert examples.classes == ("hat", "shoes") and len(examples) == 20
     assert examples.digests == load(tmp_path / "photos").digests
+
+
+class Unflagged(zipfile.ZipInfo):
+    """A member whose name is written in an encoding that the archive does not name."""
+
+    encoding = "utf-8"
+
+    def _encodeFilenameFlags(self):
+        return self.filename.encode(self.encoding), self.flag_bits & ~0x800
+
+
+def zipped(path, names, encoding: str = "utf-8") -> Path:
+    """Write an archive of ten photos for each of the names of folders."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(10 * len(names)):
+            info = Unflagged(f"{names[i // 10]}/{i}.png")
+            info.encoding = encoding
+            archive.writestr(info, image(i))
+    return path
+
+
+def test_names_in_a_zip_of_a_mac_are_utf_8(tmp_path):
+    path = zipped(tmp_path / "all.zip", ["caf\u00e9", "th\u00e9"])
+    assert load(path).classes == load(path).classes == ("caf\u00e9", "th\u00e9")
+    assert not load(path).notes
+
+
+def test_names_in_a_zip_of_an_unknown_encoding_are_said_each_time(tmp_path):
+    # One of them alone would be valid UTF-8.
+    path = zipped(tmp_path / "all.zip", ["\u732b", "\u72d7"], "gbk")
+    for _ in range(2):
+        examples = load(path)
+        assert len(examples.classes) == 2 and "cp437" in notes(examples)
+
+
+def test_class_names_that_were_unpacked_in_a_wrong_code_page_are_said(tmp_path):
+    folder(tmp_path, {"caf\u00e9".encode().decode("cp437"): 8, "th\u00e9": 8})
+    assert "'caf\u00e9'" in notes(load(tmp_path))
+
+
+def test_names_in_a_zip_are_checked_as_they_are_used(tmp_path):
+    for name in ("caf\u00e9/..", "caf\u00e9/../../th\u00e9", "caf\u00e9\\th\u00e9"):
+        path = zipped(tmp_path / "all.zip", [name, "a", "b"])
+        with pytest.raises(DataError, match=r"all\.zip"):
+            load(path)
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_a_hidden_folder_of_examples_is_named(form, tmp_path):
+    folder(tmp_path / "photos", {".NET": 8, "Java": 8, "Python": 8, ".ipynb_checkpoints": 8})
+    path = tmp_path / "photos"
+    if form != "folder":
+        path = shutil.make_archive(str(tmp_path / "all"), form, path)
+    examples = load(path)
+    assert examples.classes == ("Java", "Python")
+    said = [note for note in examples.notes if ".NET/" in note]
+    assert len(said) == 1 and "ipynb" not in said[0]
 
 
 def test_a_damaged_archive_of_photos_is_named(tmp_path):

@@ -162,6 +162,43 @@ def test_what_a_path_is_that_leads_nowhere_is_said(path, said, tmp_path):
         load(table(tmp_path, f"path,label\n{path},a\nphotos/1.png,b\n", 2))
 
 
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [
+        ("comment_text,label", "comment_text"),
+        ("v2,v1", "v2"),
+        ("Utterance,intent", "Utterance"),
+        ("headline,category", "headline"),
+    ],
+)
+def test_a_column_of_texts_with_another_name_is_named(header, column, tmp_path):
+    rows = "".join(f"the soup number {i} is good,{'ab'[i % 2]}\n" for i in range(30))
+    (tmp_path / "texts.csv").write_text(f"{header}\n{rows}")
+    with pytest.raises(DataError, match=f"column {column}.*the name text") as error:
+        load(tmp_path / "texts.csv")
+    assert ("--label" in str(error.value)) == (header in ("v2,v1", "Utterance,intent"))
+
+
+def test_a_column_of_texts_beside_paths_that_lead_nowhere_is_named(tmp_path):
+    rows = "".join(f"sent/{i}.,the soup number {i} is good,{'ab'[i % 2]}\n" for i in range(30))
+    (tmp_path / "mails.csv").write_text(f"file,message,label\n{rows}")
+    with pytest.raises(DataError, match="column message.*remove the column of paths"):
+        load(tmp_path / "mails.csv")
+
+
+def test_an_empty_text_is_called_a_text(tmp_path):
+    rows = "".join(f"soup {i},{'ab'[i % 2]}\n" for i in range(30))
+    (tmp_path / "texts.csv").write_text(f'text,label\n"",a\n{rows}')
+    with pytest.raises(DataError, match="text or label is empty in these lines: 2"):
+        load(tmp_path / "texts.csv")
+
+
+def test_the_column_of_labels_that_texts_lack_is_asked_for(tmp_path):
+    (tmp_path / "texts.csv").write_text("text,mood\nsoup,a\nbread,b\n")
+    with pytest.raises(DataError, match="names the column label.*--label"):
+        load(tmp_path / "texts.csv")
+
+
 def test_names_that_differ_in_unseen_forms_are_told_apart_in_the_error(tmp_path):
     file = table(tmp_path, "path,label\nphotos/\u00e9.png,a\nphotos/1.png,b\n", 2)
     (tmp_path / "photos" / "e\u0301.png").write_bytes(image(9))

@@ -16,7 +16,7 @@ from tables import check_same_table, rows_of
 from tokenizers import Tokenizer
 
 import tfxfer
-from tfxfer import data
+from tfxfer import data, inputs
 from tfxfer.cli import main
 from tfxfer.errors import DataError, HandleError, ImageError
 from tfxfer.handles import safetensors, wordllama
@@ -313,6 +313,85 @@ def test_files_in_class_folders_are_texts(tmp_path):
 def test_encodings_and_line_ends(content, found):
     text = to_utf8(content, "a.txt").decode()
     assert text == found if found else "caf\u00e9" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("K\u00e4se", "latin-1"),
+        ("Gr\u00f6\u00dfe und Men\u00fc", "latin-1"),
+        ("\u00a1Hola!", "cp1252"),
+        ("20 \u20ac", "cp1252"),
+        ("Le caf\u00e9 est ferm\u00e9 \u2013 \u201cna\u00efve\u201d", "cp1252"),
+        ("informa\u00e7\u00e3o sobre a situa\u00e7\u00e3o, n\u00e3o h\u00e1", "cp1252"),
+        ("\u041a\u043d\u0438\u0433\u0430 \u043d\u0430 \u043f\u043e\u043b\u043a\u0435", "cp1251"),
+        ("\u3053\u3093\u306b\u3061\u306f\u4e16\u754c", "shift_jis"),
+        ("Za\u017c\u00f3\u0142\u0107 g\u0119\u015bl\u0105 ja\u017a\u0144", "cp1250"),
+    ],
+)
+def test_a_text_alone_in_an_old_encoding_is_read(text, encoding):
+    assert to_utf8(text.encode(encoding), "a.txt").decode() == text
+
+
+def german(folder, encoding: str) -> list[str]:
+    """Save short texts, one of them in UTF-8, and return them in the order of the files."""
+    written = []
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(8):
+            text = f"K\u00e4se {name} {i}"
+            (folder / name / f"{i}.txt").write_bytes(text.encode(encoding if i else "utf-8"))
+            written.append(text)
+    return written
+
+
+def test_short_texts_in_an_old_encoding_are_read_together_and_said(tmp_path):
+    written = german(tmp_path, "latin-1")
+    examples = data.load(tmp_path)
+    assert [examples.read(i).decode() for i in range(16)] == written
+    said = [note for note in examples.notes if "cp1252" in note]
+    assert len(said) == 1 and "14 of 16" in said[0] and "a/1.txt" in said[0]
+
+
+def test_nothing_is_said_of_texts_in_utf_8(tmp_path):
+    written = german(tmp_path, "utf-8")
+    examples = data.load(tmp_path)
+    assert [examples.read(i).decode() for i in range(16)] == written
+    assert not any("UTF-8" in note for note in examples.notes)
+
+
+def test_letters_that_one_short_text_does_not_show_are_shown_by_all(tmp_path):
+    words = (
+        "\u6211\u7231\u8bfb\u4e66 \u4f60\u597d\u4e16\u754c \u8c22\u8c22\u4f60 \u56fe\u4e66".split()
+    )
+    for i, word in enumerate(words):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[i % 2] / f"{i}.txt").write_bytes(word.encode("gbk"))
+    examples = data.load(tmp_path)
+    assert {examples.read(i).decode() for i in range(4)} == set(words)
+
+
+def test_files_to_predict_are_read_together_and_said(tmp_path, caplog):
+    written = german(tmp_path, "latin-1")
+    found = data.find_unlabelled([tmp_path], inputs.find("text"))
+    assert [found.read(i).decode() for i in range(16)] == written
+    assert "cp1252" in caplog.text
+
+
+def test_bytes_in_an_old_encoding_are_read_together_and_said():
+    written = [f"K\u00e4se {i}" for i in range(16)]
+    labels = [i % 2 for i in range(16)]
+    contents = [text.encode("latin-1") for text in written]
+    slices = tf.data.Dataset.from_tensor_slices((contents, labels))
+    for examples in (data.from_arrays(contents, labels), data.from_dataset(slices)):
+        assert [examples.read(i).decode() for i in range(16)] == written
+        assert any("cp1252" in note for note in examples.notes)
+
+
+def test_texts_in_utf_16_without_a_mark_are_told(tmp_path):
+    german(tmp_path, "utf-16-le")
+    with pytest.raises(ImageError, match="UTF-16"):
+        data.load(tmp_path)
 
 
 @pytest.mark.parametrize(

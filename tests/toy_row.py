@@ -20,6 +20,7 @@ from tfxfer.inputs.defaults import (  # noqa: F401
     mirror,
     parts,
     preview,
+    read_together,
     said_of_read,
 )
 

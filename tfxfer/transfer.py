@@ -180,10 +180,14 @@ class Transfer:
         if np.ndim(data) == 3 and np.shape(data)[-1] in (3, 4):
             raise ValueError(
                 "Expected an array of several images. Received: the shape of one image, "
-                f"{np.shape(data)}. Give image[None]."
+                f"{np.shape(data)}. Give a list of images, or image[None] of an array."
             )
         read, count = as_files(data, kind)
-        contents = {str(i): read(i) for i in range(count)}
+        files = [str(i) for i in range(count)]
+        read, said = kind.read_together(read, files)
+        for note in said:
+            LOG.warning(note)
+        contents = {file: read(i) for i, file in enumerate(files)}
         return list(serving.predict_contents(self.run.folder, contents, **options))
 
     def evaluate(

@@ -125,7 +125,7 @@ def check_source(
     """
     if source == "demo" or source.startswith("tfds:"):
         return  # demo always exists, and TensorFlow Datasets checks its names itself
-    if find_source(source, judging=judging, task=task_named(task), labels=labels) is None:
+    if _list_source(source, None, judging, None, task=task_named(task), labels=labels) is None:
         raise no_source(source)
 
 
@@ -170,6 +170,23 @@ def find_source(
         DataError: the names of files, folders or columns are wrong; or columns of labels are given
             for what is no table.
     """
+    found = _list_source(source, data_dir, judging, kind, task=task, labels=labels)
+    if found is None:
+        return None
+    read, said = found.kind.read_together(found.read, found.files)
+    return replace(found, read=read, notes=(*found.notes, *said))
+
+
+def _list_source(
+    source: str,
+    data_dir: str | PathLike[str] | None,
+    judging: bool,
+    kind: Kind | None,
+    *,
+    task: Task,
+    labels: Sequence[str],
+) -> Found | None:
+    """List what a source holds, without reading examples; see `find_source`."""
     labels = (labels,) if isinstance(labels, str) else labels
     path = Path(source).expanduser()
     if path.suffix.lower() in TABLES and path.is_file() and not source.startswith("tfds:"):
@@ -187,5 +204,7 @@ def find_source(
     if path.suffix.lower() in TABLES and path.exists():
         return read_table(path, source, kind, task=task)  # a pipe, for example
     if is_packed(path):
-        return read_folder(unpack_data(path, source), source, judging, kind)
+        unpacked = unpack_data(path, source)
+        found = read_folder(unpacked.folder, source, judging, kind)
+        return replace(found, notes=(*unpacked.notes, *found.notes))
     return None

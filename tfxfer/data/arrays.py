@@ -16,14 +16,17 @@ from tqdm import tqdm
 
 from tfxfer.data.assemble import assemble
 from tfxfer.data.cells import FEW, look_like_files
+from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.numbers import (
     brightest_of,
+    check_mask,
     check_range,
     eight_bits,
     images_of,
     label_of,
     labels_of,
+    masked_in,
     said_of_dim,
 )
 from tfxfer.data.strings import HOLDER, as_content, contents_of, kind_of, strings_in
@@ -87,12 +90,13 @@ def from_arrays(
             texts, as str or bytes, in a list, an array or a series of a data frame.
         labels: whole numbers of shape [n] or [n, 1], or one-hot rows of shape [n, classes]. For the
             task multilabel 0 or 1, [n, labels]; for regress numbers, [n] or [n, numbers]. In both,
-            not-a-number (NaN) stands for what is not known.
+            not-a-number (NaN) or a mask (`numpy.ma`) stands for what is not known.
         classes: the name of each label; "0", "1", ... by default.
-        splits: "train", "validation" or "test" for each image; None: the images are split by
-            content, 70 / 15 / 15.
-        groups: the group of each image. Images of one group stay in the same part. An image whose
-            group is None, "" or NaN is a group of its own. Only without `splits`.
+        splits: "train", "validation" or "test" for each image, in the order of the images; None:
+            the images are split by content, 70 / 15 / 15.
+        groups: the group of each image, in their order. Images of one group stay in the same part.
+            An image whose group is None, "", NaN or masked is a group of its own. Only without
+            `splits`.
         seed: the seed of the split.
         task: name of the kind of answer, see `tfxfer.tasks`.
 
@@ -102,24 +106,62 @@ def from_arrays(
     """
     found = find_in_arrays(images, labels, classes=classes, task=task_named(task))
     count = len(found.files)
-    if splits is not None and (len(splits) != count or set(splits) - set(SPLITS)):
+    parts = None if splits is None else _parts(splits, count)
+    units = None if groups is None else _in_order(groups, "groups")
+    if units is not None and (splits is not None or len(units) != count):
         raise ValueError(
-            f"Expected {count} splits out of {SPLITS}. Received: {len(splits)} of "
-            f"{sorted(set(splits))}"
-        )
-    if groups is not None and (splits is not None or len(groups) != count):
-        raise ValueError(
-            f"Expected {count} groups, and no splits beside them. Received: {len(groups)} "
+            f"Expected {count} groups, and no splits beside them. Received: {len(units)} "
             f"groups, splits={'None' if splits is None else 'given'}"
         )
-    if groups is not None:  # an image without a group is a group of its own, as in a table
-        alone = (None, "")
-        groups = [
-            f"\0{i}" if group in alone or group != group else str(group)
-            for i, group in enumerate(groups)
-        ]
-    found = replace(found, splits=splits, groups=groups, task=task)
+    if units is not None:  # an image without a group is a group of its own, as in a table
+        units = [f"\0{i}" if _is_unknown(unit) else str(unit) for i, unit in enumerate(units)]
+    found = replace(found, splits=parts, groups=units, task=task)
     return assemble(found, seed=seed)
+
+
+def _parts(splits: Any, count: int) -> list[str]:
+    """Return the part of each image.
+
+    Raises:
+        ValueError: there are more or fewer than images, or one is no part. The message says where.
+    """
+    parts = _in_order(splits, "splits")
+    strange = [
+        f"{part!r} at position {i}"
+        for i, part in enumerate(parts)
+        if not isinstance(part, str) or part not in SPLITS
+    ]
+    if len(parts) != count or strange:
+        received = shown(strange) if strange else f"{len(parts)} splits"
+        raise ValueError(f"Expected {count} splits out of {SPLITS}. Received: {received}")
+    return [str(part) for part in parts]
+
+
+def _in_order(values: Any, name: str) -> list[Any]:
+    """Return the values of a list, an array or a series of a data frame, in their order.
+
+    A series is not indexed: an index would be looked up among the labels of its rows, and these
+    are in another order once the data frame was shuffled or filtered.
+
+    Args:
+        name: the argument, for errors.
+
+    Raises:
+        ValueError: it is one string, or it has no order.
+    """
+    if isinstance(values, str | bytes | Mapping | Set):
+        raise ValueError(
+            f"Expected {name} as a list, an array or a series, with one for each image. Received: "
+            f"a {type(values).__name__}"
+        )
+    return list(values)
+
+
+def _is_unknown(group: Any) -> bool:
+    """Return whether a group is None, "", masked, or one of the signs of data frames for that."""
+    if isinstance(group, str):
+        return group == ""
+    return group is np.ma.masked or str(group) in ("None", "nan", "NaT", "<NA>")
 
 
 def find_in_arrays(
@@ -134,7 +176,7 @@ def find_in_arrays(
     Raises:
         ValueError: a shape, dtype or value is not as described there.
     """
-    labels = as_array(labels)
+    labels = as_array(labels, task)
     kind, said = find_kind(DEFAULT), list[str]()
     if strings_in(images) is not None:
         kind = HOLDER
@@ -151,13 +193,15 @@ def find_in_arrays(
         order, names = _names(labels_of(labels), classes)
     else:
         order, names = _columns(labels, classes), texts_of(labels)
+    files = [f"{i:0{len(str(count))}d}" for i in range(count)]
+    read, said_of_all = kind.read_together(read, files)
     return Found(
-        files=[f"{i:0{len(str(count))}d}" for i in range(count)],
+        files=files,
         names=names,
         read=read,
         source="arrays",
         classes=order,
-        notes=tuple(said),
+        notes=(*said, *said_of_all),
         kind_name=kind.NAME,
     )
 
@@ -278,17 +322,19 @@ def find_in_datasets(
     if task.CLASSES:
         order, names = _names(labels, classes)
     else:
-        rows = as_array(labels)
+        rows = as_array(labels, task)
         order, names = _columns(rows, classes), texts_of(rows)
+    kind = kind or find_kind(DEFAULT)
+    read_one, said = kind.read_together(spool.read, files)
     return Found(
         files=files,
         names=names,
-        read=spool.read,
+        read=read_one,
         source="tf.data",
         splits=splits,
         classes=order,
-        notes=tuple(notes),
-        kind_name=kind.NAME if kind else DEFAULT,
+        notes=(*notes, *said),
+        kind_name=kind.NAME,
     )
 
 
@@ -304,13 +350,18 @@ def task_named(name: str) -> Task:
         raise DataError(f"--task {name}: expected one of {', '.join(TASKS)}.") from error
 
 
-def as_array(labels: Any) -> np.ndarray:
-    """Return labels as an array.
+def as_array(labels: Any, task: Task) -> np.ndarray:
+    """Return labels as an array; numbers that are masked become not-a-number (NaN).
 
     Raises:
         ValueError: the labels are rows of several lengths, so that some images have more labels
-            than others.
+            than others; or a class is masked.
     """
+    if len(masked_in(labels)) and not task.CLASSES:
+        masked = np.ma.asarray(labels)
+        if masked.dtype.kind in "iufb":
+            return np.ma.filled(masked.astype(np.float64), np.nan)
+    check_mask(labels, "labels", "Leave these images out, together with their labels.")
     try:
         return np.asarray(labels)
     except ValueError as error:

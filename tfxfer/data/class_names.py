@@ -222,13 +222,19 @@ def wrongly_decoded(names: Sequence[str]) -> list[str]:
     """Return notes on names in UTF-8 that a program has read in an old code page."""
     notes = []
     for name in names:
-        try:
-            meant = name.encode("cp1252").decode()
-        except UnicodeError:
-            continue
-        if meant != name:
+        meant = next(filter(None, (_meant(name, page) for page in ("cp1252", "cp437"))), None)
+        if meant:
             notes.append(f"The class {name!r} may be {meant!r}, read in a wrong code page.")
     return notes
+
+
+def _meant(name: str, page: str) -> str:
+    """Return what a name in UTF-8 was that was read in a code page; "" if it was not."""
+    try:
+        meant = name.encode(page).decode()
+    except UnicodeError:
+        return ""
+    return meant if meant != name else ""
 
 
 def measured(names: Iterable[str]) -> list[str]:

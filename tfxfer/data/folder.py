@@ -2,14 +2,18 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from tfxfer.data.companions import check_companions
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.layout import (
+    MOST_OPENED,
+    by_its_point,
     check_classes,
     check_kinds,
     entries,
@@ -25,17 +29,21 @@ from tfxfer.data.layout import (
     levels,
     parts_in_classes,
     said_of_folders,
+    said_of_pointed,
     subfolders,
     unwrapped,
 )
 from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
-from tfxfer.files import read_regular
-from tfxfer.inputs import Kind
+from tfxfer.files import open_regular, read_regular
+from tfxfer.inputs import KINDS, Kind
 
 LOG = logging.getLogger(__name__)
 AWAY = ".icloud"  # .IMG_1.jpg.icloud stands for IMG_1.jpg, which is only in iCloud, not on this Mac
 PACKED = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz"}
+NO_EXAMPLES = {".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".py"}
+HEAD = 1024  # bytes that show whether a file is plain text
+BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x7f]")  # bytes that no plain text has
 LAYOUT = """
   {many}/
     cats/  one{ending}  two{ending} ...
@@ -126,6 +134,7 @@ def read_folder(
             same part, or folders can't be classes.
     """
     inner, notes, inside = folder, [], []
+    possible = [*KINDS.values()] if kind is None else [kind]
     kind = kind or find_kind(folder)
     parts = find_parts(folder, source, kind, judging)
     if not parts and (inner := unwrapped(folder, kind)) != folder:
@@ -164,7 +173,9 @@ def read_folder(
             empty.append(f"{place}/")
     stray = _loose(loose, others, kind)
     if not paths:
-        raise DataError(_nothing(source, stray, others, folder=folder, kind=kind))
+        raise DataError(
+            _nothing(source, stray, others, folder=folder, kind=kind, possible=possible)
+        )
     if len(set(names)) == 1 and not judging:
         hint = hint_of_tables(folder) + hint_of_names(paths)
         if hint or is_kept(names[0]):
@@ -175,6 +186,13 @@ def read_folder(
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source, kind)
     notes += said_of_series([path.stem for path in paths], splits if parts or inside else None)
+    pointed = [
+        entry.relative_to(folder).as_posix()
+        for place in dict.fromkeys(loose)
+        for entry in entries(place)
+        if by_its_point(entry.name) and entry.is_dir() and has_examples(entry, kind)
+    ]
+    notes += said_of_pointed(pointed)
     if stray:
         named = shown([path.relative_to(folder).as_posix() for path in stray])
         notes.append(f"Left out, because they are in no class folder: {named}.")
@@ -294,8 +312,19 @@ def _said_of_unread(others: Counter[str], kind: Kind) -> str:
 
 
 def _nothing(
-    source: str, stray: list[Path], others: Counter[str], *, folder: Path, kind: Kind
+    source: str,
+    stray: list[Path],
+    others: Counter[str],
+    *,
+    folder: Path,
+    kind: Kind,
+    possible: Sequence[Kind],
 ) -> str:
+    """Return the error for a folder without examples in class folders.
+
+    Args:
+        possible: all kinds that the folder could hold.
+    """
     layout = LAYOUT.format(many=kind.MANY, ending=Path(kind.FILE).suffix)
     if stray:
         return (
@@ -306,8 +335,35 @@ def _nothing(
     kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
     held = f"{sum(others.values())} other files: {kinds}" if others else "the folder is empty"
     packed = " Unpack the archives first." if PACKED & set(others) else ""
+    formats = kind.formats()
+    if len(possible) > 1:
+        formats = "; ".join(f"{each.MANY} as {each.formats()}" for each in possible)
     return (
-        f"{source}: no {kind.MANY} found ({held}).{packed} Formats that are read: "
-        f"{kind.formats()}.{_said_of_unread(others, kind)} "
+        f"{source}: no {kind.MANY} found ({held}).{packed} Formats that are read: {formats}."
+        f"{_said_of_unread(others, kind)}{_hint_of_plain(folder, possible)} "
         f"Expected a folder for each class:{layout}"
     )
+
+
+def _hint_of_plain(folder: Path, kinds: Sequence[Kind]) -> str:
+    """Return a question if all files are plain text, such as .eml; "" if they are not."""
+    files = list(islice(_walk(folder, Counter(), []), MOST_OPENED))
+    if not files or any(file.suffix.lower() in NO_EXAMPLES for file in files):
+        return ""
+    if not all(_is_plain(file) for file in files):
+        return ""
+    texts = next((kind for kind in kinds if kind.CELLS), None)
+    if texts is None:
+        return ""
+    name = files[0].stem.rstrip(".") + Path(texts.FILE).suffix
+    return f" Are these {texts.MANY}? Then rename them: {files[0].name} to {name}."
+
+
+def _is_plain(file: Path) -> bool:
+    """Return whether a file begins like text."""
+    try:
+        with open_regular(file) as opened:
+            head = opened.read(HEAD)
+    except OSError:
+        return False
+    return head.strip() != b"" and not BINARY.search(head)

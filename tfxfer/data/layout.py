@@ -25,6 +25,9 @@ TABLES = {".csv", ".tsv", ".xlsx"}
 # Folders that operating systems and file servers make.
 SYSTEM = {"__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found"}
 SYSTEM |= {"@eadir", "#recycle", "@recycle"}
+# Hidden folders in which programs keep copies or states of files.
+PROGRAMS = {".ipynb_checkpoints", ".thumbnails", ".git", ".cache", ".trashes", ".trash"}
+PROGRAMS |= {".@__thumb", ".appledouble", ".dvc", ".svn", ".hg"}
 LAST_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")  # 7_12, cat.0, dog (3)
 # Folders of images that show where something is in the photos, and are not photos.
 DRAWN = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots"}
@@ -57,6 +60,25 @@ def entries(folder: Path) -> list[Path]:
 def hidden(name: str) -> bool:
     """Return whether a file manager would not show a file or folder of this name."""
     return name.startswith(".") or name.casefold() in SYSTEM
+
+
+def by_its_point(name: str) -> bool:
+    """Return whether a folder is hidden only because its name begins with a point, as .NET."""
+    return name.startswith(".") and name.strip(".") != "" and name.casefold() not in PROGRAMS
+
+
+def said_of_pointed(names: Sequence[str]) -> list[str]:
+    """Return a note on hidden folders that hold examples.
+
+    Args:
+        names: their names, which begin with a point.
+    """
+    if not names:
+        return []
+    return [
+        f"Left out, because their names begin with a point: {shown([f'{name}/' for name in names])}"
+        ". Such folders are hidden. Does one hold examples of a class? Then rename it."
+    ]
 
 
 def unwrapped(folder: Path, kind: Kind, part: str = "") -> Path:
@@ -131,6 +153,12 @@ def has_examples(folder: Path, kind: Kind, deep: bool = True) -> bool:
             if unknown <= MOST_OPENED and is_example(entry.path, kind):
                 return True
     return False
+
+
+def has_ending_of_example(name: str) -> bool:
+    """Return whether a file is an example of any kind by the ending of its name."""
+    ending = os.path.splitext(name)[1].lower()
+    return any(ending in kind.ENDINGS for kind in KINDS.values())
 
 
 def is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from tfxfer.data.duplicates import shown
+from tfxfer.inputs.image.heic import pixels_of
+
 BRIGHTEST = 255
 ROUNDING = 1e-4  # the share of white by which floats may be below 0 or above white
 NEARLY_WHITE = 2  # if no float is above this, white may be 1 (see `brightest_of`)
@@ -28,12 +31,17 @@ def label_of(label: Any) -> int:
     if array.size == 1:
         number = array.reshape(()).item()
         if not float(number).is_integer():
-            raise ValueError(f"Expected labels that are whole numbers. Received: {number}")
+            cure = "" if np.isnan(number) else ' To predict numbers, give task="regress".'
+            raise ValueError(f"Expected labels that are whole numbers. Received: {number}.{cure}")
         return int(number)
     if np.count_nonzero(array) != 1 or array.max() != 1:
+        several = np.isin(array, (0, 1)).all()
+        cure = (
+            'several labels, give task="multilabel"' if several else 'numbers, give task="regress"'
+        )
         raise ValueError(
-            "Expected one-hot rows, with 1 for the class and 0 for the others: tfxfer gives each "
-            f"image one label. Received: {np.array2string(array, threshold=10)}"
+            "Expected one-hot rows, with 1 for the class and 0 for the others. Received: "
+            f"{np.array2string(array, threshold=10)}. If an image may have {cure}."
         )
     return int(array.argmax())
 
@@ -50,9 +58,13 @@ def _cure_of_label(label: np.ndarray) -> str:
 def images_of(images: Any) -> np.ndarray:
     """Return images from memory as one array; True becomes white (255) and False black (0).
 
+    Images of Pillow become what a file of them is read as.
+
     Raises:
-        ValueError: the images have several sizes, or are not numbers.
+        ValueError: the images have several sizes, are not numbers, or are masked in part.
     """
+    check_mask(images, "images", "Fill in what is masked: images.filled(0).")
+    images = _without_pillow(images)
     try:
         array = np.asarray(images)
     except ValueError as error:
@@ -68,6 +80,80 @@ def images_of(images: Any) -> np.ndarray:
             "folder or a .csv table: see tfxfer.data.load."
         )
     return array
+
+
+def _without_pillow(images: Any) -> Any:
+    """Return images, in which those of Pillow are arrays of 8 bits, with as many channels each.
+
+    NumPy would read the numbers of a palette as greys, and the black of CMYK as transparency.
+    """
+    if isinstance(images, list | tuple):
+        listed = list(images)
+    else:
+        array = np.asarray(images)  # of a series of a data frame, an array of objects
+        listed = array.tolist() if array.dtype == object and array.ndim == 1 else []
+    if not any(_is_of_pillow(image) for image in listed):
+        return images
+    arrays = [_read_as_file(image) if _is_of_pillow(image) else image for image in listed]
+    depths = {np.shape(array)[2:] for array in arrays}
+    if len(depths) == 1 or not depths <= {(), (1,), (3,), (4,)}:
+        return arrays
+    return [_with_channels(np.asarray(array), *max(depths)) for array in arrays]
+
+
+def _is_of_pillow(image: Any) -> bool:
+    """Return whether it is an image of Pillow, which need not be installed."""
+    return any(base.__module__ == "PIL.Image" for base in type(image).__mro__)
+
+
+def _read_as_file(image: Any) -> np.ndarray:
+    if image.mode in ("I", "F"):  # numbers of 32 bits, whose range is checked as that of an array
+        return np.asarray(image)
+    pixels = pixels_of(image)
+    if pixels.dtype == np.uint16:  # white is 65535, as in a file
+        return np.round(pixels / (65535 / BRIGHTEST)).astype(np.uint8)
+    return pixels
+
+
+def _with_channels(image: np.ndarray, count: int) -> np.ndarray:
+    """Return an image of 8 bits with 3 or 4 channels; a new fourth one is opaque."""
+    if image.ndim == 2 or image.shape[-1] == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=-1)
+    if image.shape[-1] < count:
+        opaque = np.full((*image.shape[:2], 1), BRIGHTEST, np.uint8)
+        image = np.concatenate([image, opaque], axis=-1)
+    return image
+
+
+def masked_in(values: Any) -> np.ndarray:
+    """Return the positions at which something is masked (`numpy.ma`), int64; mostly empty.
+
+    `numpy.asarray` forgets what is masked, and takes the values below.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        mask = np.atleast_1d(np.ma.getmaskarray(values))
+        return np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))))
+    if not isinstance(values, list | tuple):
+        return np.zeros(0, np.int64)
+    of_each = [isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value) for value in values]
+    return np.flatnonzero(of_each)
+
+
+def check_mask(values: Any, name: str, cure: str) -> None:
+    """Check that nothing is masked.
+
+    Args:
+        name: the argument, for errors.
+        cure: what to do about it.
+
+    Raises:
+        ValueError: something is masked. The message says where.
+    """
+    if len(places := masked_in(values)):
+        raise ValueError(
+            f"Expected {name} of which none is masked. Received: masked ones at the positions "
+            f"{shown([str(place) for place in places])}. {cure}"
+        )
 
 
 def labels_of(labels: np.ndarray) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfxfer.data.cells import look_like_files
+from tfxfer.data.numbers import check_mask
 from tfxfer.inputs import KINDS, Kind
 
 HOLDER = next(kind for kind in KINDS.values() if kind.CELLS)
@@ -77,8 +78,9 @@ def contents_of(values: Any) -> list[bytes]:
         values: as for `strings_in`.
 
     Raises:
-        ValueError: they are no strings, or one of them is empty.
+        ValueError: they are no strings, or one of them is empty or masked.
     """
+    check_mask(values, f"{HOLDER.NAME}s", "Leave these out, together with their labels.")
     strings = strings_in(values)
     if strings is None:
         received = type(values).__name__

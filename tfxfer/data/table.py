@@ -11,8 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from charset_normalizer import from_bytes
-
 from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
@@ -22,6 +20,7 @@ from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
+from tfxfer.inputs.encoding import decodes, guess_encoding, has_zeros, known_encoding
 from tfxfer.limits import MOST_TABLE_BYTES
 from tfxfer.tasks import CLASSIFY, Task, find
 from tfxfer.tasks.cells import is_empty, join_cells
@@ -50,6 +49,7 @@ DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
 SAMPLE = 64 * 1024  # characters of the first row that are used to find the delimiter
 LONGEST_SHOWN = 60  # characters of a cell in a message
+FEWEST_WORDS = 3  # of a cell, on average, from which a column seems to hold sentences
 LONGEST_CELL = 131_072  # characters of a cell that is no example
 
 
@@ -96,7 +96,10 @@ def read_table(
         read: Callable[[int], bytes] = contents.__getitem__
     else:
         kind = kind or _kind_of([row["path"] for row in rows])
-        files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
+        named = [row["path"] for row in rows]
+        called = {word for other in KINDS.values() for word in (other.CELLS or [()])[-1]}
+        texts = next((name for name in rows[0] if name in called), None)
+        files, said = _files(path, source, lines, files=named, kind=kind, texts=texts)
         paths = [path.parent / file for file in files]
         read = functools.partial(_read, paths)
     splits = groups = None
@@ -162,9 +165,18 @@ def _kind_of(files: Sequence[str]) -> Kind:
 
 
 def _files(
-    table: Path, source: str, lines: Sequence[int], *, files: Sequence[str], kind: Kind
+    table: Path,
+    source: str,
+    lines: Sequence[int],
+    *,
+    files: Sequence[str],
+    kind: Kind,
+    texts: str | None,
 ) -> tuple[list[str], list[str]]:
     """Check that all files exist.
+
+    Args:
+        texts: name of a column of texts beside that of the files, for advice.
 
     Returns:
         The paths, in which / replaces the \\ of Windows if the file only exists that way, and a
@@ -187,6 +199,11 @@ def _files(
     if gone:
         lost = [file for file, here in zip(files, there, strict=True) if not here]
         hint = hint_of_missing(lost, table.parent, kind)
+        if texts and len(gone) == len(files):
+            hint += (
+                f" Are the examples the texts in the column {texts}, and not files? Then remove "
+                "the column of paths."
+            )
         raise DataError(
             f"{source}: {len(gone)} of {len(files)} files don't exist: {shown(gone)}. "
             f"Paths are relative to the folder of the table.{hint}"
@@ -260,7 +277,9 @@ def _rows(
         held = None  # the error below says how to name a column of files
     needed = ("label",) if task.CLASSES and not labels else ()
     needed = needed if held is not None else ("path", *needed)
-    columns, said = _columns(header, source, needed, or_label=not labels)
+    columns, said = _columns(
+        header, source, needed, or_label=not labels, texts=_column_of_sentences(table)
+    )
     align_rows(table, source)
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
     lines = [line for line, _ in table[1:]]
@@ -277,7 +296,8 @@ def _rows(
         for line, row in zip(lines, rows, strict=True)
         if not row["path"] or (task.CLASSES and len(own) == 1 and not row[own[0]])
     ]:
-        raise DataError(f"{source}: path or label is empty in these lines: {shown(odd)}.")
+        content = "path" if held is None else held.kind.NAME
+        raise DataError(f"{source}: {content} or label is empty in these lines: {shown(odd)}.")
     one_class = task.CLASSES and len(own) == 1
     bare = set[int]()
     if not one_class:
@@ -427,16 +447,38 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
     """
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise DataError(f"{source} is a workbook or another ZIP file. Save it as CSV UTF-8.")
+    encoding = known_encoding(content)
+    if encoding in (None, "utf_8") and has_zeros(content):
+        raise DataError(
+            f"{source} holds very many bytes of zero. It may be UTF-16 whose first two bytes (the "
+            "byte order mark) are missing. Save it as CSV UTF-8."
+        )
+    encoding = encoding or guess_encoding(content)
+    if encoding is None or not decodes(content, encoding):
+        raise DataError(
+            f"{source} is not text: {_said_of_bytes(content)} is no UTF-8, and the file fits no "
+            "other encoding. Expected a CSV table; save it as CSV UTF-8."
+        )
+    text = content.decode(encoding)
+    said = []
+    if encoding not in ("utf_8", "utf_8_sig"):
+        said.append(
+            f"Read as {encoding}, not as UTF-8: check that names are right. If they are wrong, "
+            "save the table as CSV UTF-8."
+        )
+    if text.startswith("\ufeff"):
+        said.append("The table begins with two byte order marks; the second one is left out.")
+    return text.lstrip("\ufeff"), said
+
+
+def _said_of_bytes(content: bytes) -> str:
+    """Return where a text stops being UTF-8."""
     try:
-        return content.decode("utf-8-sig"), []
+        content.decode("utf-8")
     except UnicodeDecodeError as error:
-        guess = from_bytes(content).best()
-        if guess is None:
-            raise DataError(
-                f"{source} is not text: {error}. Expected a CSV table; save it as CSV UTF-8."
-            ) from error
-        text = str(guess).lstrip("\ufeff")
-        return text, [f"Read as {guess.encoding}, not as UTF-8: check that names are right."]
+        line = content.count(b"\n", 0, error.start) + 1
+        return f"the byte {content[error.start]:#04x} in line {line}"
+    return "its beginning"
 
 
 def _delimiter(text: str, both: bool) -> str:
@@ -467,13 +509,19 @@ def _simple(name: str) -> str:
 
 
 def _columns(
-    header: list[str], source: str, needed: Sequence[str], *, or_label: bool
+    header: list[str],
+    source: str,
+    needed: Sequence[str],
+    *,
+    or_label: bool,
+    texts: str | None,
 ) -> tuple[list[str], list[str]]:
     """Find the columns path and label, which may have other names in the file.
 
     Args:
         needed: those that must be there.
         or_label: whether a column label is looked for, even if it need not be there.
+        texts: name of a column of sentences, for advice.
 
     Returns:
         The names of the columns, where these two are called path and label, and a note on their
@@ -504,18 +552,25 @@ def _columns(
             continue
         if not matches:
             held = shown([cell[:LONGEST_SHOWN] for cell in header], 50) or "nothing"
+            wanted, also = "columns path and label", "text in place of path, split, group"
+            if "path" not in needed:
+                wanted, also = "column label", "split, group"
             raise DataError(
-                f"{source}: expected a first row that names the columns path and label (also: "
-                f"split, group), separated by commas, semicolons or tabs. Found: {held}."
-                f"{_hint_of_header(header, name)}"
+                f"{source}: expected a first row that names the {wanted} (also: {also}), "
+                f"separated by commas, semicolons or tabs. Found: {held}."
+                f"{_hint_of_header(header, name, texts)}"
             )
         said.append(f"the column {matches[0]} as {name}")
         columns[columns.index(matches[0])] = name
     return columns, [f"Read {', '.join(said)}."] if said else []
 
 
-def _hint_of_header(header: Sequence[str], missing: str) -> str:
-    """Return advice on a first row in which a column is missing, or "" if the row is empty."""
+def _hint_of_header(header: Sequence[str], missing: str, texts: str | None) -> str:
+    """Return advice on a first row in which a column is missing, or "" if the row is empty.
+
+    Args:
+        texts: name of a column of sentences.
+    """
     endings = {Path(cell.replace("\\", "/")).suffix.lower() for cell in header}
     if any(endings & kind.ENDINGS for kind in KINDS.values()):
         return " This row seems to hold data: write a row such as path,label above it."
@@ -523,7 +578,13 @@ def _hint_of_header(header: Sequence[str], missing: str) -> str:
     if named < 2:
         return " Remove the lines above the names of the columns." if named else ""
     if missing == "path":
-        return " Give the column of files the name path."
+        path = " Give the column of files the name path, or a column of texts the name text."
+        if texts is not None:
+            path = f" Are the examples the texts in the column {texts}? Then give it the name text."
+        labels = {_simple(word) for word in CALLED["label"]}
+        if any(_simple(cell) in labels for cell in header):
+            return path
+        return f"{path} Give the column of class names the name label, or name it with --label."
     several = ""
     if named > 2:
         several = (
@@ -531,6 +592,21 @@ def _hint_of_header(header: Sequence[str], missing: str) -> str:
             "--task regress."
         )
     return f" Give the column of class names the name label, or name it with --label.{several}"
+
+
+def _column_of_sentences(table: Sequence[tuple[int, list[str]]]) -> str | None:
+    """Return the name of the column whose first cells have most words; None without sentences.
+
+    Args:
+        table: the numbers of the lines and the cells of all rows, the names of columns first.
+    """
+    words: dict[str, int] = Counter()
+    for _, cells in table[1 : FEW + 1]:
+        for name, cell in zip(table[0][1], cells, strict=False):
+            words[name] += len(cell.split())
+    most = max(words, key=words.__getitem__, default=None)
+    few = len(table[1 : FEW + 1])
+    return most[:LONGEST_SHOWN] if most and words[most] >= FEWEST_WORDS * few else None
 
 
 def _said_of_boxes(columns: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ class Unlabelled(NamedTuple):
 def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabelled:
     """List examples in files, in folders and, where the kind has `CELLS`, in tables.
 
-    Files that are ignored are logged.
+    Files that are ignored, and guesses at how files are read, are logged.
 
     Raises:
         DataError: a path does not exist, there is no example at all, or a table can't be read.
@@ -59,7 +59,10 @@ def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabel
     def read(i: int) -> bytes:
         return contents[i] if i in contents else read_regular(files[i])
 
-    return Unlabelled(files, read, bool(contents))
+    read_one, said = kind.read_together(read, files)
+    for note in said:
+        LOG.warning(note)
+    return Unlabelled(files, read_one, bool(contents))
 
 
 def read_cells(path: Path, source: str, kind: Kind) -> list[tuple[int, str]]:

@@ -3,6 +3,7 @@
 kind        the functions of a kind, and `find`, which looks a kind up by its name
 input       what one network takes for one example
 defaults    what a kind does where it has nothing of its own
+encoding    in which encoding bytes are text
 image/      images
 text/       texts
 """

@@ -80,6 +80,19 @@ class Kind(Protocol):
     def said_of_unread(self, endings: Set[str], /) -> str:
         """Return advice on files of `UNREAD`; "" if there are none among these endings."""
 
+    def read_together(
+        self, read: Callable[[int], bytes], files: Sequence[str]
+    ) -> tuple[Callable[[int], bytes], list[str]]:
+        """Find out what one file alone does not show, such as its encoding, from all of them.
+
+        Args:
+            read: a function from the index of a file to its content; called from several threads.
+            files: the name of each file, for notes.
+
+        Returns:
+            A function like `read`, whose contents show it, and notes for the user.
+        """
+
     def readable(self, content: bytes, file: str, /) -> bytes:
         """Return the content in a format that `Input.decode` reads.
 

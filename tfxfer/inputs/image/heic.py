@@ -37,7 +37,7 @@ def readable(data: bytes, file: str = "") -> bytes:
             width, height = image.size
             problem = too_large(form, width, height, heavy=image.mode.startswith("I;16"))
             if problem is None:
-                return png(_pixels(image))
+                return png(pixels_of(image))
     # On damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         # Pillow's text ends in the memory address of the object that it read, which is cut off.
@@ -64,7 +64,12 @@ def _opener(form: str, file: str) -> Any:
     return Image.open
 
 
-def _pixels(image: Any) -> np.ndarray:
+def pixels_of(image: Any) -> np.ndarray:
+    """Return the pixels of an image of Pillow, upright: grey, RGB or RGBA, of 8 or 16 bits.
+
+    Raises:
+        ValueError: its numbers have 32 bits.
+    """
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
@@ -72,7 +77,7 @@ def _pixels(image: Any) -> np.ndarray:
         return np.asarray(upright).astype(np.uint16)
     if upright.mode in ("I", "F"):
         raise ValueError("32-bit numbers are not colours; save it with 8 or 16 bits a channel")
-    if upright.mode not in ("L", "RGB"):
-        clear = "A" in upright.mode or "a" in upright.mode or "transparency" in upright.info
+    clear = upright.has_transparency_data
+    if upright.mode not in ("L", "RGB") or clear:
         upright = upright.convert("RGBA" if clear else "L" if upright.mode == "1" else "RGB")
     return np.asarray(upright)

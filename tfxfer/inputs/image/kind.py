@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from tfxfer.inputs import image
-from tfxfer.inputs.defaults import essence, excerpt, fit_plain, parts, said_of_read
+from tfxfer.inputs.defaults import (
+    essence,
+    excerpt,
+    fit_plain,
+    parts,
+    read_together,
+    said_of_read,
+)
 from tfxfer.inputs.image import damage, occlusion
 from tfxfer.inputs.image.check import ENDINGS, EXTRA, OTHERS, READ, UNREAD, problem
 from tfxfer.inputs.image.check import kind as format_of
@@ -58,6 +65,7 @@ __all__ = [
     "plain",
     "preview",
     "problem",
+    "read_together",
     "readable",
     "restore",
     "said_of_odd",

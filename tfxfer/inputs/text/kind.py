@@ -21,7 +21,7 @@ from tfxfer.inputs.defaults import (
 )
 from tfxfer.inputs.input import Input
 from tfxfer.inputs.text.excerpt import excerpt
-from tfxfer.inputs.text.read import own_words, problem, to_utf8
+from tfxfer.inputs.text.read import own_words, problem, read_together, to_utf8
 from tfxfer.inputs.text.words import explain
 from tfxfer.inputs.text.words import first_words as parts
 
@@ -63,6 +63,7 @@ __all__ = [
     "plain",
     "preview",
     "problem",
+    "read_together",
     "readable",
     "restore",
     "said_of_odd",

@@ -1,24 +1,18 @@
 """Read texts: bytes of any encoding become UTF-8, and what is no text is told."""
 
-import codecs
 import re
-
-from charset_normalizer import from_bytes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tfxfer.errors import ImageError
+from tfxfer.inputs.encoding import decodes, guess_encoding, has_zeros, known_encoding
+from tfxfer.process.cores import cores
 
 MOST_BYTES = 10 * 1024**2  # of one text
 # Before the subject of an answer or of a forwarded mail, in several languages.
 ANSWER = re.compile(r"^\s*((re|fw|fwd|aw|wg|sv|vs|tr|rv)\s*(\[\d+\])?:\s*)+", re.IGNORECASE)
 NO_WORD = re.compile(r"[\W_]+")
-# UTF-16 and UTF-32 say so with their first bytes; the longer marks come first.
-MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-)
+SAMPLE = 1024 * 1024  # bytes of texts that are no UTF-8, from which their encoding is guessed
 # First bytes of files that are no texts, though their endings may say so.
 OTHERS = {
     b"%PDF": "a PDF file",
@@ -38,19 +32,59 @@ def to_utf8(content: bytes, file: str) -> bytes:
     """
     if other_kind(content) is not None or not content:
         return content
-    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
+    encoding = known_encoding(content)
+    if encoding is None:
         if b"\x00" in content:
             return content
-        guess = from_bytes(content).best()
-        if guess is None:
-            raise ImageError(
-                f"{file} is text of an unknown encoding ({error}). Save it as UTF-8."
-            ) from error
-        text = str(guess)
+        encoding = guess_encoding(content)
+    if encoding is None or not decodes(content, encoding):
+        raise ImageError(
+            f"{file} is text of an unknown encoding, or UTF-8 with wrong bytes. Save it as UTF-8."
+        )
+    text = content.decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace")
+
+
+def read_together(
+    read: Callable[[int], bytes], files: Sequence[str]
+) -> tuple[Callable[[int], bytes], list[str]]:
+    """Find one encoding for all texts that are not UTF-8; see `Kind.read_together`.
+
+    A text alone is often too short to show it.
+    """
+
+    def unknown(i: int) -> bytes | None:
+        try:
+            content = read(i)
+        except OSError:
+            return None  # the file is named where the texts are checked
+        no_text = not content or b"\x00" in content or other_kind(content) is not None
+        return None if no_text or known_encoding(content) is not None else content
+
+    foreign, sample = set[int](), bytearray()
+    with ThreadPoolExecutor(min(8, 2 * cores())) as pool:
+        for i, content in enumerate(pool.map(unknown, range(len(files)))):
+            if content is None:
+                continue
+            foreign.add(i)
+            if len(sample) < SAMPLE:
+                sample += content + b"\n"
+    if not foreign:
+        return read, []
+    encoding = guess_encoding(bytes(sample))
+    how = "each as what it seems to be" if encoding is None else f"as {encoding}"
+    note = (
+        f"Read {how}, not as UTF-8: {len(foreign):,} of {len(files):,} texts, such as "
+        f"{files[min(foreign)]}. Check that their letters are right; if not, save them as UTF-8."
+    )
+
+    def decode(i: int) -> bytes:
+        content = read(i)
+        if encoding is None or i not in foreign or not decodes(content, encoding):
+            return content
+        return content.decode(encoding).encode("utf-8", "replace")
+
+    return decode, [note]
 
 
 def other_kind(content: bytes) -> str | None:
@@ -65,7 +99,8 @@ def problem(content: bytes) -> str | None:
     if (kind := other_kind(content)) is not None:
         return f"is no text, but {kind}"
     if b"\x00" in content:
-        return "is no text: it holds bytes of zero"
+        advice = "; if it is UTF-16, save it as UTF-8" if has_zeros(content) else ""
+        return f"is no text: it holds bytes of zero{advice}"
     if len(content) > MOST_BYTES:
         return f"has {len(content):,} bytes; expected at most {MOST_BYTES:,}"
     try:
