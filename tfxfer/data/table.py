@@ -18,6 +18,7 @@ from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.missing import hint_of_missing
 from tfxfer.data.parts import part_in
+from tfxfer.data.quotes import Row, find_swallowed
 from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
@@ -216,7 +217,8 @@ def read_rows(
         text = "\n" + text[said_by_excel.end() :]  # so that line numbers stay the same
     else:
         delimiter = _delimiter(text, both)
-    return _cells(text, delimiter, source), notes
+    table, said = _cells(text, delimiter, source)
+    return table, [*notes, *said]
 
 
 def align_rows(table: Sequence[tuple[int, list[str]]], source: str) -> None:
@@ -372,26 +374,60 @@ def _label_columns(
     return fitting
 
 
-def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
-    """Return (the number of its last line, the cells) for each row that is not empty.
+def _cells(
+    text: str, delimiter: str, source: str
+) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """Return (the number of its last line, the cells) for each row that is not empty, and notes.
 
     Raises:
-        DataError: a quote is not closed, so that the rows after it would become part of the cell.
+        DataError: a quote is not closed, so that the rows after it would become part of the cell,
+            or is closed only by one of a later row.
     """
     limit = csv.field_size_limit(max(len(text), 1))  # texts may be longer than what Python allows
     try:
-        return _split_cells(text, delimiter, source)
+        rows, said = _give_back_rows(_split_cells(text, delimiter, source), text, delimiter, source)
     finally:
         csv.field_size_limit(limit)
+    return [(row.ends, row.cells) for row in rows], said
 
 
-def _split_cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
-    """See `_cells`.
+def _give_back_rows(
+    rows: list[Row], text: str, delimiter: str, source: str
+) -> tuple[list[Row], list[str]]:
+    """Return the rows, with those that a quote had swallowed, and a note on these.
+
+    Raises:
+        DataError: there are such rows, and the cells are not separated by tabs.
+    """
+    if not any(row.several for row in rows):
+        return rows, []
+    swallowed, alone = find_swallowed(rows, list(io.StringIO(text, newline="")), delimiter)
+    if not swallowed:
+        return rows, []
+    places = shown([f"{row.begins} to {row.ends}" for row in swallowed])
+    if delimiter == "\t" and alone is not None:
+        return alone, [
+            f"Read each line as a row: in lines {places} a text begins with a quote (\") that only "
+            "a later row closes, as in tables that are written without quoting."
+        ]
+    what = (
+        f"read as one row{' each' if len(swallowed) > 1 else ''}: lines {places}, because a quote "
+        '(") begins a cell in the first of them and ends it in the last. But each of these lines '
+        "looks like a row. If it is one, put every text that has a quote into quotes, and write "
+        "its own quotes twice."
+    )
+    if delimiter == "\t" or alone is not None:
+        raise DataError(f"{source}: {what}")
+    return rows, [f"{what[0].upper()}{what[1:]}"]
+
+
+def _split_cells(text: str, delimiter: str, source: str) -> list[Row]:
+    """Return the rows that are not empty; see `_cells`.
 
     Where the text breaks the rules for quotes, it is read once more without these rules. Then no
     cell from there on may hold a line break: it could be the rest of the table.
     """
-    table, begins, unclosed, broken = list[tuple[int, list[str]]](), 1, "", 1
+    table, begins, unclosed, broken = list[Row](), 1, "", 1
     for strict in (True, False):
         reader = csv.reader(
             io.StringIO(text, newline=""),
@@ -407,7 +443,7 @@ def _split_cells(text: str, delimiter: str, source: str) -> list[tuple[int, list
                 if unclosed and several and begins >= broken:
                     break
                 if any(cells):
-                    table.append((reader.line_num, cells))
+                    table.append(Row(begins, reader.line_num, cells))
                 begins = reader.line_num + 1
             else:
                 return table
