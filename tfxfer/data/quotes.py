@@ -58,7 +58,9 @@ def find_swallowed(rows: Sequence[Row], lines: Sequence[str], delimiter: str) ->
     if not long or rows[0].several or len(rows[0].cells) < 2:
         return nothing
     count = len(rows[0].cells)
-    split = [(row, _split_lines(lines[row.begins - 1 : row.ends], delimiter, count)) for row in long]
+    split = [
+        (row, _split_lines(lines[row.begins - 1 : row.ends], delimiter, count)) for row in long
+    ]
     if not any(own for _, own in split):
         return nothing
     whole = [row.cells for row in rows[1:] if len(row.cells) >= count]

@@ -16,7 +16,9 @@ from charset_normalizer import from_bytes
 from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
+from tfxfer.data.joined_rows import check_same, join_rows
 from tfxfer.data.missing import hint_of_missing
+from tfxfer.data.odd_cells import check_left_out, notes_on_classes
 from tfxfer.data.parts import part_in
 from tfxfer.data.quotes import Row, find_swallowed
 from tfxfer.data.series import said_of_series
@@ -24,7 +26,7 @@ from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.limits import MOST_TABLE_BYTES
-from tfxfer.tasks import CLASSIFY, Task, find
+from tfxfer.tasks import CLASSIFY, Task, find, multilabel
 from tfxfer.tasks.cells import is_empty, join_cells
 from tfxfer.tasks.columns import kind_of, name_of
 
@@ -39,8 +41,8 @@ OPTIONAL = ("split", "group")
 ALONE = ("", "nan", "none", "null", "na")  # values in the column group of images without a group
 # Words in the name of a column that may hold groups.
 GROUPS = """
-patient subject person case scene video session site camera lesion individual participant donor
-animal slide study series user family sequence burst location plot
+group patient subject person case scene video session site camera lesion individual participant
+donor animal slide study series user family sequence burst location plot
 """.split()
 # Names of columns that say where things are in an image.
 BOXES = {"xmin", "ymin", "xmax", "ymax", "bbox", "x_min", "y_min", "x1", "y1", "x2", "y2"}
@@ -86,10 +88,13 @@ def read_table(
     """
     lines, rows, label_columns, held, notes = _rows(path, source, task, labels, judging=judging)
     if task.CLASSES and len(label_columns) > 1:
-        kinds = [kind_of([row[name] for row in rows]) for name in label_columns]
-        task = find(name_of(kinds))
+        cells = [[row[name] for row in rows] for name in label_columns]
+        kinds = list(map(kind_of, cells))
+        task = find(name_of(kinds, list(label_columns.values()), cells))
         said_kinds = [f"{name} ({kind})" for name, kind in zip(label_columns, kinds, strict=True)]
         notes = [*notes, f"Each column is answered by itself: {', '.join(said_kinds)}."]
+        for name, own in zip(label_columns, () if judging else cells, strict=False):
+            notes += notes_on_classes(name, own, lines, source=source)
     if held is not None:
         kind, said, paths = held.kind, [f"Read as {held.kind.NAME}: {shown(held.columns)}."], None
         files = [f"{path.name}:{line}" for line in lines]
@@ -98,6 +103,10 @@ def read_table(
     else:
         kind = kind or _kind_of([row["path"] for row in rows])
         files, said = _files(path, source, lines, files=[row["path"] for row in rows], kind=kind)
+        if task is multilabel and not _in_cells(rows, list(label_columns), task):
+            label = next(iter(label_columns))
+            files, rows, lines, joined = _join_rows(files, rows, lines, label=label, source=source)
+            said = [*said, *joined]
         paths = [path.parent / file for file in files]
         read = functools.partial(_read, paths)
     splits = groups = None
@@ -140,7 +149,42 @@ def read_table(
         notes=(*notes, *said, *series),
         paths=paths,
         kind_name=kind.NAME,
+        lines=lines,
     )
+
+
+def _join_rows(
+    files: list[str],
+    rows: list[dict[str, str]],
+    lines: list[int],
+    *,
+    label: str,
+    source: str,
+) -> tuple[list[str], list[dict[str, str]], list[int], list[str]]:
+    """Join the rows of each file where each of them has some of its labels.
+
+    Args:
+        label: the name of the column of labels.
+
+    Returns:
+        The files, the rows and their lines, and a note if some were joined.
+
+    Raises:
+        DataError: such rows are of several parts or groups.
+    """
+    joined = join_rows(files, [row[label] for row in rows])
+    if not joined.dropped:
+        return files, rows, lines, []
+    for column in OPTIONAL:
+        if column in rows[0]:
+            check_same(files, rows, lines, column=column, source=source)
+    rows = [{**row, label: joined.labels.get(i, row[label])} for i, row in enumerate(rows)]
+    left = [i for i in range(len(rows)) if i not in joined.dropped]
+    note = (
+        f"Joined: {len(joined.dropped):,} rows that name further labels of the file of another row "
+        f"(lines {shown([str(lines[i]) for i in sorted(joined.dropped)])})."
+    )
+    return [files[i] for i in left], [rows[i] for i in left], [lines[i] for i in left], [note]
 
 
 def _read(paths: Sequence[Path], i: int) -> bytes:
@@ -151,8 +195,9 @@ def _in_cells(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task
     """Return whether each column of labels is an output of its own."""
     if task.CLASSES:
         return False
-    cells = [row[label_columns[0]] for row in rows]
-    return len(label_columns) > 1 or task.may_hold(cells)
+    if len(label_columns) > 1 or task is not multilabel:
+        return True
+    return task.may_hold([row[label_columns[0]] for row in rows])
 
 
 def _kind_of(files: Sequence[str]) -> Kind:
@@ -273,7 +318,7 @@ def _rows(
             row["path"] = held.content(row)
         columns = [name for name in columns if name not in held.columns]
     said += _said_of_boxes(columns)
-    own = _label_columns(columns, rows, source, task=task, labels=labels)
+    own = _label_columns(columns, rows, lines, source=source, task=task, labels=labels)
     if odd := [
         str(line)
         for line, row in zip(lines, rows, strict=True)
@@ -341,8 +386,9 @@ def _names_files(header: Sequence[str]) -> bool:
 def _label_columns(
     columns: Sequence[str],
     rows: Sequence[dict[str, str]],
-    source: str,
+    lines: Sequence[int],
     *,
+    source: str,
     task: Task,
     labels: Sequence[str],
 ) -> list[str]:
@@ -352,7 +398,8 @@ def _label_columns(
         labels: the names that the user gave.
 
     Raises:
-        DataError: there is no such column, or there are several for a task with one.
+        DataError: there is no such column, or there are several for a task with one; or a column
+            would be one of labels if it were not for a few cells.
     """
     asked = [name.casefold() for name in labels]
     if odd := [name for name in asked if name not in columns or name in ("path", *OPTIONAL)]:
@@ -365,7 +412,11 @@ def _label_columns(
     if "label" in columns:
         return ["label"]
     others = [name for name in columns if name and name not in ("path", *OPTIONAL, *BOXES)]
-    fitting = [name for name in others if task.may_hold([row[name] for row in rows])]
+    cells = {name: [row[name] for row in rows] for name in others}
+    fitting = [name for name in others if task.may_hold(cells[name])]
+    for name in others:
+        if name not in fitting:
+            check_left_out(name, cells[name], lines, task=task, source=source)
     if not fitting:
         raise DataError(
             f"{source}: no column holds labels of the kind {task.NAME}. The columns are: "
@@ -374,9 +425,7 @@ def _label_columns(
     return fitting
 
 
-def _cells(
-    text: str, delimiter: str, source: str
-) -> tuple[list[tuple[int, list[str]]], list[str]]:
+def _cells(text: str, delimiter: str, source: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
     """Return (the number of its last line, the cells) for each row that is not empty, and notes.
 
     Raises:
@@ -407,7 +456,7 @@ def _give_back_rows(
     places = shown([f"{row.begins} to {row.ends}" for row in swallowed])
     if delimiter == "\t" and alone is not None:
         return alone, [
-            f"Read each line as a row: in lines {places} a text begins with a quote (\") that only "
+            f'Read each line as a row: in lines {places} a text begins with a quote (") that only '
             "a later row closes, as in tables that are written without quoting."
         ]
     what = (
