@@ -376,6 +376,9 @@ def test_lines_with_commas_that_a_quote_joins_are_named(label, tmp_path):
     path.write_text("\n".join(["label,text", *lines]))
     with pytest.raises(DataError, match="5 to 22"):
         load(path)
+    lines[10] = f"{label[0]},one, two"
+    path.write_text("\n".join(["label,text", *lines]))
+    assert any("5 to 22" in note for note in load(path).notes)
     # A line that is no row by itself shows that this table is not written without quoting.
     path.write_text("\n".join(["label,text", *lines, f'{label[0]},"several\nlines"']))
     assert any("5 to 22" in note for note in load(path).notes)

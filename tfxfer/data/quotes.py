@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 NUMBERS, WORDS, ANY = "numbers", "words", "any"  # what the cells of a column are like
+# With more different numbers than this, a column holds measured values, of which others may come.
+MOST_KNOWN = 10
+NEARLY = 0.8  # share of the lines of a row that must be like rows
 
 
 class Row(NamedTuple):
@@ -33,7 +36,7 @@ class Row(NamedTuple):
 class Swallowed(NamedTuple):
     """What `find_swallowed` found.
 
-    rows: the rows of which each line seems to be a row.
+    rows: the rows of which nearly each line seems to be a row.
     alone: the whole table with each line as a row; None where some line has too many or too few
         cells for that, or where some cells do have several lines.
     """
@@ -45,9 +48,9 @@ class Swallowed(NamedTuple):
 def find_swallowed(rows: Sequence[Row], lines: Sequence[str], delimiter: str) -> Swallowed:
     """Return the rows in which a quote has swallowed others.
 
-    With tabs it is enough that each line of a row has as many cells as the header, and that nothing
-    speaks against it, because texts hardly have tabs. Otherwise the cells of the lines must also be
-    like those of the other rows: known words, or numbers.
+    Nearly each line of such a row has as many cells as the header, and they are like those of the
+    other rows: known words, or numbers. Where no column of words or numbers tells, lines with tabs
+    are taken for rows if all have the right number of cells, because texts hardly have tabs.
 
     Args:
         rows: those of the table, the header first.
@@ -77,10 +80,11 @@ class _Column:
     def __init__(self, cells: Sequence[str]):
         self.known = set(cells) - {""}
         self.kind = ANY
-        if self.known and 2 * len(self.known) <= len(cells):
+        repeated = bool(self.known) and 2 * len(self.known) <= len(cells)
+        if self.known and all(map(_is_number, self.known)):
+            self.kind = WORDS if repeated and len(self.known) <= MOST_KNOWN else NUMBERS
+        elif repeated:
             self.kind = WORDS
-        elif self.known and all(map(_is_number, self.known)):
-            self.kind = NUMBERS
 
     def takes(self, cell: str) -> bool:
         """Whether a cell is like those of the column."""
@@ -90,21 +94,24 @@ class _Column:
 
 
 def _are_rows(
-    lines: Sequence[list[str]], row: Row, columns: Sequence[_Column], delimiter: str
+    lines: Sequence[list[str] | None], row: Row, columns: Sequence[_Column], delimiter: str
 ) -> bool:
-    """Return whether each line of a row is like a row.
+    """Return whether nearly each line of a row is like a row.
 
     Args:
-        lines: the cells of each line.
+        lines: the cells of each line; None where it has more or fewer than the header.
     """
     told = [
         i
         for i, (cell, column) in enumerate(zip(row.cells, columns, strict=False))
         if _is_line(cell) and column.kind != ANY
     ]
-    if not told and delimiter != "\t":
-        return False
-    return all(columns[i].takes(cells[i]) for cells in lines for i in told)
+    if not told:
+        return delimiter == "\t" and None not in lines
+    alike = sum(
+        cells is not None and all(columns[i].takes(cells[i]) for i in told) for cells in lines
+    )
+    return alike >= NEARLY * len(lines)
 
 
 def _alone(lines: Sequence[str], header: Row, delimiter: str) -> list[Row] | None:
@@ -126,6 +133,8 @@ def _cells_of(line: str, delimiter: str, count: int) -> list[str] | None:
     Where its quotes do not keep the rules, they are signs like others.
     """
     plain = line.split(delimiter)
+    if len(plain) < count:
+        return None
     reader = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         quoted = next(reader, [])
@@ -140,14 +149,17 @@ def _cells_of(line: str, delimiter: str, count: int) -> list[str] | None:
     return None
 
 
-def _split_lines(lines: Sequence[str], delimiter: str, count: int) -> list[list[str]]:
-    """Return the cells of each line; none if one of the lines has more or fewer than `count`."""
-    split = []
+def _split_lines(lines: Sequence[str], delimiter: str, count: int) -> list[list[str] | None]:
+    """Return the cells of each line, None where there are more or fewer than `count`.
+
+    Where that is so for too many lines, nothing is returned.
+    """
+    split, odd = list[list[str] | None](), 0
     for line in lines:
-        cells = _cells_of(line, delimiter, count)
-        if cells is None:
+        split.append(_cells_of(line, delimiter, count))
+        odd += split[-1] is None
+        if odd > (1 - NEARLY) * len(lines):
             return []
-        split.append(cells)
     return split
 
 

@@ -461,9 +461,9 @@ def _give_back_rows(
         ]
     what = (
         f"read as one row{' each' if len(swallowed) > 1 else ''}: lines {places}, because a quote "
-        '(") begins a cell in the first of them and ends it in the last. But each of these lines '
-        "looks like a row. If it is one, put every text that has a quote into quotes, and write "
-        "its own quotes twice."
+        '(") begins a cell in the first of them and ends it in the last. But these lines look like '
+        "rows. If they are, put every text that has a quote into quotes, and write its own quotes "
+        "twice."
     )
     if delimiter == "\t" or alone is not None:
         raise DataError(f"{source}: {what}")
