@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -378,6 +379,200 @@ def test_labels_that_can_not_be_learnt_are_named(tmp_path, task, header, rows, n
     rows = tuple(f'"{row}"' if row == "1,5" else row for row in rows)
     with pytest.raises(DataError, match=named):
         data.load(table(tmp_path, header, *rows), task=task)
+
+
+def many(folder: Path, header: str, rows: Sequence[str]) -> Path:
+    """A table of photos, one for each row."""
+    lines = [f"path,{header}"]
+    for i, row in enumerate(rows):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{row}")
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    return folder / "table.csv"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("\"['cat', 'dog']\"", "['cat']", "[]"),
+        ('"[\'cat\',""dog""]"', '"[""cat""]"', "[ ]"),
+        ('"[""cat"", ""dog""]"', "cat", "none"),
+        ('"[""c\\u0061t"",""dog""]"', "['cat']", "[]"),
+        ("cat;dog", "['cat']", "-"),
+    ],
+)
+def test_lists_of_labels_are_read_as_programs_write_them(cells, tmp_path):
+    examples = data.load(many(tmp_path, "label", cells * 8), task="multilabel")
+    assert examples.classes == ("cat", "dog")
+    np.testing.assert_array_equal(examples.labels, [[1, 1], [1, 0], [0, 0]] * 8)
+
+
+@pytest.mark.parametrize("cell", ['"[1, 2]"', "['cat' 'dog']", "\"('cat', 'dog')\"", "[cat dog]"])
+def test_lists_that_can_not_be_read_are_named_with_their_line(cell, tmp_path):
+    path = many(tmp_path, "label", ["cat", "dog", "cat;dog", cell] * 6)
+    with pytest.raises(DataError, match="line 5"):
+        data.load(path, task="multilabel")
+
+
+@pytest.mark.parametrize(
+    ("cells", "named"),
+    [
+        (("haze primary", "clear primary", "clear water"), "clear primary"),
+        (("cat|dog", "cat;bird", "dog"), "cat;bird"),
+        (("cat/dog", "cat", "dog"), "cat/dog"),
+        (("cat+dog", "dog+bird", "bird+cat"), "bird+cat"),
+        (("cat;Dog", "Cat", "dog"), "'Dog' and 'dog'"),
+        (("cat;nan", "dog", "cat"), "nan"),
+        (("cat", "yes", "dog"), "yes"),
+    ],
+)
+def test_odd_names_of_labels_are_noted(cells, named, tmp_path):
+    notes = data.load(many(tmp_path, "label", cells * 8), task="multilabel").notes
+    assert any(named in note and "label" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("polar bear", "brown bear", "polar bear;brown bear"),
+        ("red car;blue car", "red bike", "red car"),
+        ("AC/DC;rock", "rock", "pop"),
+        ("0;1", "1;2", "2"),
+    ],
+)
+def test_usual_names_of_labels_need_no_note(cells, tmp_path):
+    assert data.load(many(tmp_path, "label", cells * 8), task="multilabel").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("cells", "odd"),
+    [
+        (["yes", "no", "unknown"] * 8, "line 4, has 'unknown'"),
+        (["0", "1"] * 11 + ["2"], "line 24, has '2'"),
+        (["1 0", "0 1", "1 1"] * 8, "line 2, has '1 0'"),
+        (["1;0;1", "0;0;1"] * 8, "line 2, has '1;0;1'"),
+    ],
+)
+def test_a_column_that_says_more_than_yes_and_no_is_no_list_of_labels(cells, odd, tmp_path):
+    with pytest.raises(DataError, match=odd):
+        data.load(many(tmp_path, "label", cells), task="multilabel")
+
+
+def test_true_and_false_may_be_one_letter(tmp_path):
+    examples = data.load(many(tmp_path, "wet", ["t", "F", "T"] * 8), task="multilabel")
+    assert examples.classes == ("wet",) and examples.labels[:3, 0].tolist() == [1, 0, 1]
+
+
+def test_a_list_says_no_of_each_label_that_it_does_not_name():
+    names = ["bird", "cat", "dog"]
+    targets = multilabel.encode_known(["dog", "none", "['cat']", ""], None, names)
+    np.testing.assert_array_equal(targets[:3], [[0, 0, 1], [0, 0, 0], [0, 1, 0]])
+    assert np.isnan(targets[3]).all()
+    column = [join_cells(["1"]), join_cells(["0"])]
+    given = multilabel.encode_known(column, ["dog"], names)
+    np.testing.assert_array_equal(given, [[np.nan, np.nan, 1], [np.nan, np.nan, 0]])
+
+
+def test_rows_of_one_photo_are_joined(tmp_path):
+    path = many(tmp_path, "label,group", [f"{'ab'[i % 2]},{i}" for i in range(20)])
+    text = path.read_text()
+    path.write_text(text + "".join(f"./{i}.png,wet,{i}\n" for i in range(0, 20, 3)))
+    examples = data.load(path, task="multilabel")
+    assert examples.classes == ("a", "b", "wet") and len(examples) == 20
+    assert examples.labels[:2].tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert any("7 rows" in note and "22" in note for note in examples.notes)
+    path.write_text(text + "0.png,wet,other\n")
+    with pytest.raises(DataError, match="lines 2 and 22"):
+        data.load(path, task="multilabel")
+
+
+def test_a_word_among_numbers_is_named_with_line_and_column(tmp_path):
+    path = many(tmp_path, "id,weight", [*(f"{i},{i / 7}" for i in range(29)), "29,3 kg"])
+    for labels in (["weight"], []):  # without a name, only the column id would be taken
+        with pytest.raises(DataError, match="3 kg") as error:
+            data.load(path, task="regress", labels=labels)
+        assert "line 31" in str(error.value) and "weight" in str(error.value)
+    assert data.load(path, task="regress", labels=["id"]).classes == ("id",)
+
+
+def test_a_column_of_numbers_with_one_word_is_no_column_of_classes(tmp_path):
+    cells = [f"{'ab'[i % 2]},{i / 7}" for i in range(29)]
+    path = many(tmp_path, "kind,weight", [*cells, "a,-"])
+    with pytest.raises(DataError, match="weight.*'-' .*line 31"):
+        data.load(path, labels=["kind", "weight"])
+    versions = [f"{'ab'[i % 2]},{i % 3}.5" for i in range(29)]
+    examples = data.load(
+        many(tmp_path, "kind,version", [*versions, "a,beta"]), labels=["kind", "version"]
+    )
+    assert examples.task_name == "columns:classify*2,classify*4"
+    assert any("version" in note and "beta" in note for note in examples.notes)
+
+
+@pytest.mark.parametrize("number", ["1e39", "-1e300"])
+def test_a_number_that_is_too_large_is_named_with_its_place(number, tmp_path):
+    path = many(
+        tmp_path, "size,kind", [*(f"{i / 7},{'ab'[i % 2]}" for i in range(20)), f"{number},a"]
+    )
+    with pytest.raises(DataError, match=f"line 22, has the number {number}"):
+        data.load(path, task="regress", labels=["size"])
+    with pytest.raises(DataError, match=f"line 22, has the number {number}"):
+        data.load(path, labels=["size", "kind"])
+    images = np.random.default_rng(0).integers(0, 255, (20, 4, 4, 3), np.uint8)
+    with pytest.raises(DataError, match="07"):
+        data.from_arrays(images, np.where(np.arange(20) == 7, 1e39, np.arange(20)), task="regress")
+
+
+def test_numbers_that_become_the_same_are_noted(tmp_path):
+    times = [f"{1_700_000_000 + 20 * i},{'ab'[i % 2]}" for i in range(24)]
+    path = many(tmp_path, "time,kind", times)
+    for options in ({"task": "regress", "labels": ["time"]}, {"labels": ["time", "kind"]}):
+        notes = data.load(path, **options).notes
+        assert any("1700000000 and 1700000020" in note and "time" in note for note in notes)
+    path = many(tmp_path, "size", [f"{i / 7:.17f}" for i in range(20)] + ["0.1", "0.1000000000001"])
+    assert not any("same" in note for note in data.load(path, task="regress").notes)
+
+
+@pytest.mark.parametrize(
+    ("cell", "meant"),
+    [("1,234", ("1234", "1.234")), ("1,234.5", ("1234.5",)), ("1,5", ("point",))],
+)
+def test_what_a_number_with_a_comma_may_mean_is_said(cell, meant, tmp_path):
+    path = many(tmp_path, "size", [*map(str, range(20)), f'"{cell}"'])
+    with pytest.raises(DataError) as error:
+        data.load(path, task="regress", labels=["size"])
+    assert all(one in str(error.value) for one in meant)
+
+
+@pytest.mark.parametrize(
+    ("column", "kinds"),
+    [
+        ("kind", ("Error: disk", "Error: timeout", "ok")),
+        ("kind", ("E: x", "E: y", "E: z")),
+        ("Q1: kind", ("E: x", "F: x: y", "ok")),
+        ("Q1: kind", ("a", "b", "c")),
+    ],
+)
+def test_names_of_columns_and_classes_may_have_colons(column, kinds, tmp_path):
+    rows = [f"{kinds[i % 3]},{i / 7},{'no' if i % 2 else 'yes'}" for i in range(24)]
+    path = many(tmp_path, f"{column},size,dark", rows)
+    examples = data.load(path, labels=[column, "size", "dark"])
+    task = tasks.find(examples.task_name)
+    assert task.label_columns(examples.classes) == (column, "size", "dark")
+    assert task.sizes == (3, 1, 2)
+    target = examples.labels[0]
+    assert task.said_of_target(target, examples.classes).startswith(f"{column} {kinds[0]};")
+    texts = task.texts(examples.labels, examples.classes)
+    given = task.encode_known(texts, examples.classes, examples.classes)
+    np.testing.assert_array_equal(given, examples.labels)
+    assert task.named(examples.classes) == examples.task_name
+
+
+def test_a_run_whose_classes_have_colons_is_evaluated(tiny_savedmodel, tmp_path):
+    rows = [f"{('E: dim', 'E: lit')[i > 59]},{i / 7}" for i in range(120)]
+    path = many(tmp_path, "kind,size", rows)
+    model = tfxfer.Transfer(tiny_savedmodel, label=("kind", "size"), value_range=RANGE).fit(path)
+    assert set(model.evaluate(path)["columns"]) == {"kind", "size"}
+    assert model.predict(tmp_path / "119.png")[0].values["kind"] in ("E: dim", "E: lit")
 
 
 def test_labels_are_written_as_in_the_table(tmp_path):

@@ -248,7 +248,7 @@ def test_a_file_with_two_labels_is_named_with_both(tmp_path):
     assert "photos/0.png as 'a' = photos/0.png as 'b'" in said
 
 
-@pytest.mark.parametrize("column", ["lesion_id", "individual", "user"])
+@pytest.mark.parametrize("column", ["lesion_id", "individual", "user", "groups"])
 def test_columns_that_may_be_groups_are_asked_about(column, tmp_path):
     text = f"path,label,{column}\n"
     text += rows(12, lambda i: (f"photos/{i}.png", "ab"[i % 2], i // 4))
@@ -271,3 +271,28 @@ def test_images_of_one_person_by_their_names_are_said_unless_there_are_groups(tm
     for column, said in (("note", True), ("group", False)):
         file = table(tmp_path, "\n".join([f"path,label,{column}", *lines]))
         assert ("persons" in " ".join(load(file).notes)) == said
+
+
+@pytest.mark.parametrize("pair", [("P{}", "p{}"), ("{}", "{}.0"), ("person {}", "person_{}")])
+def test_groups_that_look_alike_are_named(pair, tmp_path):
+    text = "path,label,group\n" + rows(
+        24, lambda i: (f"photos/{i}.png", "ab"[i % 2], pair[i // 2 % 2].format(i // 4))
+    )
+    notes = load(table(tmp_path, text, 24)).notes
+    assert any(repr(pair[1].format(0)) in note and "groups" in note for note in notes)
+    text = "path,label,group\n" + rows(
+        24, lambda i: (f"photos/{i}.png", "ab"[i % 2], pair[1].format(i // 4))
+    )
+    assert not any("look almost" in note for note in load(table(tmp_path, text, 24)).notes)
+
+
+def test_amounts_in_place_of_classes_lead_to_their_task(tmp_path):
+    text = "path,label\n" + rows(12, lambda i: (f"photos/{i}.png", f"{i / 7:.3f}"))
+    with pytest.raises(DataError, match="--task regress"):
+        load(table(tmp_path, text, 12))
+    text = "path,label\n" + rows(12, lambda i: (f"photos/{i}.png", i if i < 3 else i % 3))
+    assert load(table(tmp_path, text, 12)).classes == ("0", "1", "2")
+    text = "path,label\n" + rows(12, lambda i: (f"photos/{i}.png", min(i, 10)))
+    with pytest.raises(DataError) as error:
+        load(table(tmp_path, text, 12))
+    assert "regress" not in str(error.value)

@@ -349,3 +349,56 @@ def test_texts_with_many_commas_are_separated_by_what_separates_their_names(tmp_
     odd = ["it's, " * 3000 + str(i) for i in range(12)]
     path.write_text("\n".join(["text;label", *(f"{text};{i % 2}" for i, text in enumerate(odd))]))
     assert load(path).read(0).startswith(b"it's, it's")
+
+
+def unquoted(last: int) -> list[str]:
+    """Texts of which one begins with a quote, and a later one ends with a quote."""
+    texts = [f"{text} {i}" for i, text in enumerate(SENTENCES[:30])]
+    return [*texts[:3], f'"{texts[3]}', *texts[4:last], f'{texts[last]}"', *texts[last + 1 :]]
+
+
+@pytest.mark.parametrize("last", [4, 20])
+@pytest.mark.parametrize("header", ["text\tlabel", "label\ttext", "id\ttext\tlabel"])
+def test_quotes_of_two_texts_swallow_no_rows_between_them(header, last, tmp_path):
+    path, written = tmp_path / "mails.tsv", unquoted(last)
+    lines = [header]
+    for i, text in enumerate(written):
+        cells = {"text": text, "label": "ab"[i % 2], "id": str(i)}
+        lines.append("\t".join(cells[name] for name in header.split("\t")))
+    path.write_text("\n".join(lines))
+    examples = load(path)
+    assert {examples.read(i).decode() for i in range(len(examples))} == set(written)
+    assert any(f"5 to {last + 2}" in note for note in examples.notes)
+
+
+@pytest.mark.parametrize("label", ["ab", "01"])
+def test_lines_with_commas_that_a_quote_joins_are_named(label, tmp_path):
+    path = tmp_path / "mails.csv"
+    lines = [f"{label[i % 2]},{text.replace(',', '')}" for i, text in enumerate(unquoted(20))]
+    path.write_text("\n".join(["label,text", *lines]))
+    with pytest.raises(DataError, match="5 to 22"):
+        load(path)
+    lines[10] = f"{label[0]},one, two"
+    path.write_text("\n".join(["label,text", *lines]))
+    assert any("5 to 22" in note for note in load(path).notes)
+    # A line that is no row by itself shows that this table is not written without quoting.
+    path.write_text("\n".join(["label,text", *lines, f'{label[0]},"several\nlines"']))
+    assert any("5 to 22" in note for note in load(path).notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("mails.csv", '"Dear Sir, {}\nI want, this\nBye",{}'),
+        ("mails.csv", '"Dear Sir\n{}, no\nBye",{}'),
+        ("mails.tsv", '"Dear\tSir {}\nBye"\t{}'),
+    ],
+)
+def test_each_line_of_a_mail_may_have_what_separates_cells(name, row, tmp_path):
+    separator = "," if name.endswith("csv") else "\t"
+    path = tmp_path / name
+    rows = [row.format(i, "ab"[i % 2]) for i in range(20)]
+    path.write_text("\n".join([f"text{separator}label", *rows]))
+    examples = load(path)
+    assert len(examples) == 20 and all(b"\nBye" in examples.read(i) for i in range(20))
+    assert not any("quote" in note for note in examples.notes)

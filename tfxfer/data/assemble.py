@@ -21,10 +21,13 @@ from tfxfer.data.checked import Checked
 from tfxfer.data.class_names import check_class_names, notes_on, with_plain_names
 from tfxfer.data.duplicates import counted, find_conflicts, find_copies, find_leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
+from tfxfer.data.label_notes import hint_of_numbers, notes_on_groups, notes_on_labels
 from tfxfer.data.split import LONGEST_NAME, split, split_strata, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 from tfxfer.inputs import Kind
 from tfxfer.process.cores import cores
+from tfxfer.tasks import multilabel
+from tfxfer.tasks.cells import LabelError
 
 LOG = logging.getLogger(__name__)
 SAY_EVERY = 5.0  # seconds between two lines of progress
@@ -83,7 +86,9 @@ def assemble(
         found, said = with_plain_names(found)
         said = [*said, *notes_on(found.names)]
     else:
-        encode(task, found.names, found)  # a wrong label is told before the files are read
+        targets, classes = encode(task, found.names, found)  # before the files are read
+        said = notes_on_labels(task, found, targets, classes)
+    said += notes_on_groups(found.groups or ())
     kind, many = found.kind, found.kind.MANY
     looked = _inspect(found, skip_bad_images, Checked(kind, cache))
     digests = [each.digest for each in looked]
@@ -116,7 +121,8 @@ def assemble(
         groups = [found.groups[i] for i in at] if found.groups is not None else None
         if task.CLASSES:
             _need_classes(names, found.source, fewest_classes, kind)
-            splits = split(names, essences, groups, seed=seed, source=found.source)
+            hint = hint_of_numbers(names)
+            splits = split(names, essences, groups, seed=seed, source=found.source, hint=hint)
         else:
             strata = task.strata(encode(task, names, found)[0]).tolist()
             splits = split_strata(strata, essences, groups, seed=seed, source=found.source)
@@ -143,7 +149,7 @@ def assemble(
     labels, classes = encode(task, names, found)
     task = tasks.find(task.named(classes))
     said_labels = [task.said_of_target(label, classes) for label in labels]
-    notes += find_conflicts(files, digests, said_labels, kind)
+    notes += find_conflicts(files, digests, said_labels, kind, several=task is multilabel)
     notes += find_copies(digests, said_labels, splits, kind)
     if task.CLASSES:
         used = set(names)
@@ -188,6 +194,8 @@ def encode(
     """
     try:
         targets, classes = task.encode(names, found.classes)
+    except LabelError as error:
+        raise DataError(f"{found.place(error.index)} {error}.") from error
     except ValueError as error:
         raise DataError(f"{found.source} {error}.") from error
     if not classes:

@@ -37,11 +37,19 @@ def find_leaks(
 
 
 def find_conflicts(
-    files: Sequence[str], digests: Sequence[str], names: Sequence[str], kind: Kind
+    files: Sequence[str],
+    digests: Sequence[str],
+    names: Sequence[str],
+    kind: Kind,
+    *,
+    several: bool = False,
 ) -> list[str]:
     """Return a note if identical examples have different labels.
 
     They are kept, because only the user knows which label is right.
+
+    Args:
+        several: whether an example may have several labels.
     """
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for file, digest, name in zip(files, digests, names, strict=True):
@@ -51,9 +59,12 @@ def find_conflicts(
         for copies in labels.values()
         if len(copies) > 1
     ]:
+        cure = f"give a {kind.ONE} the label that matters most"
+        if several:
+            cure = f"write all labels of a {kind.ONE} into one row"
         return [
             f"{counted(len(odd), kind)} found under more than one label ({shown(odd)}). Each "
-            f"counts under each; give a {kind.ONE} the label that matters most."
+            f"counts under each; {cure}."
         ]
     return []
 

@@ -37,6 +37,7 @@ class Found:
         paths: the path of each file on disk; None if the images are not files.
         kind_name: name of the kind of example, see `tfxfer.inputs`.
         task: name of the kind of answer, see `tfxfer.tasks`.
+        lines: the line of each file in its table, for messages; None where there is no table.
     """
 
     files: Sequence[str]
@@ -50,11 +51,18 @@ class Found:
     paths: Sequence[os.PathLike] | None = None
     kind_name: str = inputs.DEFAULT
     task: str = tasks.CLASSIFY.NAME
+    lines: Sequence[int] | None = None
 
     @property
     def kind(self) -> inputs.Kind:
         """The kind of example that the files are."""
         return inputs.find(self.kind_name)
+
+    def place(self, i: int) -> str:
+        """Return where the label of a file stands, for messages."""
+        if self.lines is None:
+            return f"{self.source}, {self.kind.ONE} {self.files[i]},"
+        return f"{self.source}, line {self.lines[i]},"
 
 
 @dataclass(frozen=True, repr=False)

@@ -35,6 +35,7 @@ def split(
     *,
     seed: int = 0,
     source: str = "",
+    hint: str = "",
 ) -> list[str]:
     """Return "train", "validation" or "test" for each image.
 
@@ -45,6 +46,7 @@ def split(
         names: the class of each image.
         digests: the hash of each image's content.
         groups: the group of each image, or None. Images of one group stay in the same part.
+        hint: a sentence for the error that a class is too small.
 
     Raises:
         DataError: a class has only one unit, or a class is left without training images.
@@ -55,9 +57,8 @@ def split(
     result = ["train"] * len(names)
     for name, units in sorted(by_class.items()):
         if len(units) == 1:
-            raise DataError(
-                _too_small(name, list(names).count(name), groups is not None, source=source)
-            )
+            said = _too_small(name, list(names).count(name), groups is not None, source=source)
+            raise DataError(f"{said} {hint}".strip())
         units.sort(key=lambda unit: _place(seed, groups[unit[0]] if groups else digests[unit[0]]))
         _share_out(units, result)
     if bare := sorted(

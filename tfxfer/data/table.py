@@ -14,15 +14,18 @@ from pathlib import Path
 from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
+from tfxfer.data.joined_rows import check_same, join_rows
 from tfxfer.data.missing import hint_of_missing
+from tfxfer.data.odd_cells import check_left_out, notes_on_classes
 from tfxfer.data.parts import part_in
+from tfxfer.data.quotes import Row, find_swallowed
 from tfxfer.data.series import said_of_series
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.inputs.encoding import decodes, guess_encoding, has_zeros, known_encoding
 from tfxfer.limits import MOST_TABLE_BYTES
-from tfxfer.tasks import CLASSIFY, Task, find
+from tfxfer.tasks import CLASSIFY, Task, find, multilabel
 from tfxfer.tasks.cells import is_empty, join_cells
 from tfxfer.tasks.columns import kind_of, name_of
 
@@ -37,8 +40,8 @@ OPTIONAL = ("split", "group")
 ALONE = ("", "nan", "none", "null", "na")  # values in the column group of images without a group
 # Words in the name of a column that may hold groups.
 GROUPS = """
-patient subject person case scene video session site camera lesion individual participant donor
-animal slide study series user family sequence burst location plot
+group patient subject person case scene video session site camera lesion individual participant
+donor animal slide study series user family sequence burst location plot
 """.split()
 # Names of columns that say where things are in an image.
 BOXES = {"xmin", "ymin", "xmax", "ymax", "bbox", "x_min", "y_min", "x1", "y1", "x2", "y2"}
@@ -85,10 +88,13 @@ def read_table(
     """
     lines, rows, label_columns, held, notes = _rows(path, source, task, labels, judging=judging)
     if task.CLASSES and len(label_columns) > 1:
-        kinds = [kind_of([row[name] for row in rows]) for name in label_columns]
-        task = find(name_of(kinds))
+        cells = [[row[name] for row in rows] for name in label_columns]
+        kinds = list(map(kind_of, cells))
+        task = find(name_of(kinds, list(label_columns.values()), cells))
         said_kinds = [f"{name} ({kind})" for name, kind in zip(label_columns, kinds, strict=True)]
         notes = [*notes, f"Each column is answered by itself: {', '.join(said_kinds)}."]
+        for name, own in zip(label_columns, () if judging else cells, strict=False):
+            notes += notes_on_classes(name, own, lines, source=source)
     if held is not None:
         kind, said, paths = held.kind, [f"Read as {held.kind.NAME}: {shown(held.columns)}."], None
         files = [f"{path.name}:{line}" for line in lines]
@@ -100,6 +106,10 @@ def read_table(
         called = {word for other in KINDS.values() for word in (other.CELLS or [()])[-1]}
         texts = next((name for name in rows[0] if name in called), None)
         files, said = _files(path, source, lines, files=named, kind=kind, texts=texts)
+        if task is multilabel and not _in_cells(rows, list(label_columns), task):
+            label = next(iter(label_columns))
+            files, rows, lines, joined = _join_rows(files, rows, lines, label=label, source=source)
+            said = [*said, *joined]
         paths = [path.parent / file for file in files]
         read = functools.partial(_read, paths)
     splits = groups = None
@@ -142,7 +152,42 @@ def read_table(
         notes=(*notes, *said, *series),
         paths=paths,
         kind_name=kind.NAME,
+        lines=lines,
     )
+
+
+def _join_rows(
+    files: list[str],
+    rows: list[dict[str, str]],
+    lines: list[int],
+    *,
+    label: str,
+    source: str,
+) -> tuple[list[str], list[dict[str, str]], list[int], list[str]]:
+    """Join the rows of each file where each of them has some of its labels.
+
+    Args:
+        label: the name of the column of labels.
+
+    Returns:
+        The files, the rows and their lines, and a note if some were joined.
+
+    Raises:
+        DataError: such rows are of several parts or groups.
+    """
+    joined = join_rows(files, [row[label] for row in rows])
+    if not joined.dropped:
+        return files, rows, lines, []
+    for column in OPTIONAL:
+        if column in rows[0]:
+            check_same(files, rows, lines, column=column, source=source)
+    rows = [{**row, label: joined.labels.get(i, row[label])} for i, row in enumerate(rows)]
+    left = [i for i in range(len(rows)) if i not in joined.dropped]
+    note = (
+        f"Joined: {len(joined.dropped):,} rows that name further labels of the file of another row "
+        f"(lines {shown([str(lines[i]) for i in sorted(joined.dropped)])})."
+    )
+    return [files[i] for i in left], [rows[i] for i in left], [lines[i] for i in left], [note]
 
 
 def _read(paths: Sequence[Path], i: int) -> bytes:
@@ -153,8 +198,9 @@ def _in_cells(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task
     """Return whether each column of labels is an output of its own."""
     if task.CLASSES:
         return False
-    cells = [row[label_columns[0]] for row in rows]
-    return len(label_columns) > 1 or task.may_hold(cells)
+    if len(label_columns) > 1 or task is not multilabel:
+        return True
+    return task.may_hold([row[label_columns[0]] for row in rows])
 
 
 def _kind_of(files: Sequence[str]) -> Kind:
@@ -233,7 +279,8 @@ def read_rows(
         text = "\n" + text[said_by_excel.end() :]  # so that line numbers stay the same
     else:
         delimiter = _delimiter(text, both)
-    return _cells(text, delimiter, source), notes
+    table, said = _cells(text, delimiter, source)
+    return table, [*notes, *said]
 
 
 def align_rows(table: Sequence[tuple[int, list[str]]], source: str) -> None:
@@ -290,7 +337,7 @@ def _rows(
             row["path"] = held.content(row)
         columns = [name for name in columns if name not in held.columns]
     said += _said_of_boxes(columns)
-    own = _label_columns(columns, rows, source, task=task, labels=labels)
+    own = _label_columns(columns, rows, lines, source=source, task=task, labels=labels)
     if odd := [
         str(line)
         for line, row in zip(lines, rows, strict=True)
@@ -359,8 +406,9 @@ def _names_files(header: Sequence[str]) -> bool:
 def _label_columns(
     columns: Sequence[str],
     rows: Sequence[dict[str, str]],
-    source: str,
+    lines: Sequence[int],
     *,
+    source: str,
     task: Task,
     labels: Sequence[str],
 ) -> list[str]:
@@ -370,7 +418,8 @@ def _label_columns(
         labels: the names that the user gave.
 
     Raises:
-        DataError: there is no such column, or there are several for a task with one.
+        DataError: there is no such column, or there are several for a task with one; or a column
+            would be one of labels if it were not for a few cells.
     """
     asked = [name.casefold() for name in labels]
     if odd := [name for name in asked if name not in columns or name in ("path", *OPTIONAL)]:
@@ -383,7 +432,11 @@ def _label_columns(
     if "label" in columns:
         return ["label"]
     others = [name for name in columns if name and name not in ("path", *OPTIONAL, *BOXES)]
-    fitting = [name for name in others if task.may_hold([row[name] for row in rows])]
+    cells = {name: [row[name] for row in rows] for name in others}
+    fitting = [name for name in others if task.may_hold(cells[name])]
+    for name in others:
+        if name not in fitting:
+            check_left_out(name, cells[name], lines, task=task, source=source)
     if not fitting:
         raise DataError(
             f"{source}: no column holds labels of the kind {task.NAME}. The columns are: "
@@ -392,26 +445,58 @@ def _label_columns(
     return fitting
 
 
-def _cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
-    """Return (the number of its last line, the cells) for each row that is not empty.
+def _cells(text: str, delimiter: str, source: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """Return (the number of its last line, the cells) for each row that is not empty, and notes.
 
     Raises:
-        DataError: a quote is not closed, so that the rows after it would become part of the cell.
+        DataError: a quote is not closed, so that the rows after it would become part of the cell,
+            or is closed only by one of a later row.
     """
     limit = csv.field_size_limit(max(len(text), 1))  # texts may be longer than what Python allows
     try:
-        return _split_cells(text, delimiter, source)
+        rows, said = _give_back_rows(_split_cells(text, delimiter, source), text, delimiter, source)
     finally:
         csv.field_size_limit(limit)
+    return [(row.ends, row.cells) for row in rows], said
 
 
-def _split_cells(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
-    """See `_cells`.
+def _give_back_rows(
+    rows: list[Row], text: str, delimiter: str, source: str
+) -> tuple[list[Row], list[str]]:
+    """Return the rows, with those that a quote had swallowed, and a note on these.
+
+    Raises:
+        DataError: there are such rows, and the cells are not separated by tabs.
+    """
+    if not any(row.several for row in rows):
+        return rows, []
+    swallowed, alone = find_swallowed(rows, list(io.StringIO(text, newline="")), delimiter)
+    if not swallowed:
+        return rows, []
+    places = shown([f"{row.begins} to {row.ends}" for row in swallowed])
+    if delimiter == "\t" and alone is not None:
+        return alone, [
+            f'Read each line as a row: in lines {places} a text begins with a quote (") that only '
+            "a later row closes, as in tables that are written without quoting."
+        ]
+    what = (
+        f"read as one row{' each' if len(swallowed) > 1 else ''}: lines {places}, because a quote "
+        '(") begins a cell in the first of them and ends it in the last. But these lines look like '
+        "rows. If they are, put every text that has a quote into quotes, and write its own quotes "
+        "twice."
+    )
+    if delimiter == "\t" or alone is not None:
+        raise DataError(f"{source}: {what}")
+    return rows, [f"{what[0].upper()}{what[1:]}"]
+
+
+def _split_cells(text: str, delimiter: str, source: str) -> list[Row]:
+    """Return the rows that are not empty; see `_cells`.
 
     Where the text breaks the rules for quotes, it is read once more without these rules. Then no
     cell from there on may hold a line break: it could be the rest of the table.
     """
-    table, begins, unclosed, broken = list[tuple[int, list[str]]](), 1, "", 1
+    table, begins, unclosed, broken = list[Row](), 1, "", 1
     for strict in (True, False):
         reader = csv.reader(
             io.StringIO(text, newline=""),
@@ -427,7 +512,7 @@ def _split_cells(text: str, delimiter: str, source: str) -> list[tuple[int, list
                 if unclosed and several and begins >= broken:
                     break
                 if any(cells):
-                    table.append((reader.line_num, cells))
+                    table.append(Row(begins, reader.line_num, cells))
                 begins = reader.line_num + 1
             else:
                 return table

@@ -24,6 +24,7 @@ from tfxfer.serving.answers import answers, list_files, say_damage
 from tfxfer.serving.model import Served, open_model
 from tfxfer.serving.predict import Answer, Prediction
 from tfxfer.tasks import Task
+from tfxfer.tasks.cells import LabelError
 
 LOG = logging.getLogger(__name__)
 CLASSES = 40  # in a table; of more classes, it lists those that are recognised worst
@@ -252,6 +253,8 @@ def targets_of(labelled: Found, chosen: Sequence[int], model: Served) -> np.ndar
     order = labelled.classes if labelled.classes is not None else model.classes
     try:
         return model.task.encode_known(texts, order, model.classes)
+    except LabelError as error:
+        raise DataError(f"{labelled.place(chosen[error.index])} {error}.") from error
     except ValueError as error:
         raise DataError(f"{labelled.source} {error}.") from error
 

@@ -7,6 +7,7 @@ regress     a number, or several
 columns     several columns, each a class or a number
 part        a part of an answer that has a head of its own, such as one column
 cells       labels that stand in several columns, as one text for each example
+written_lists  cells that are lists as Python or JSON writes them
 known       labels of new data for a model whose outputs are known
 figures     the figures of `classify`, with their intervals
 strata      groups of examples with the same answers

@@ -14,6 +14,18 @@ BETWEEN = "\x1f"  # the unit separator of ASCII
 NOTHING = frozenset({"", "nan", "na", "n/a", "null"})
 
 
+class LabelError(ValueError):
+    """A label is none of its kind.
+
+    Attributes:
+        index: its place among the labels.
+    """
+
+    def __init__(self, text: str, index: int):
+        super().__init__(text)
+        self.index = index
+
+
 def join_cells(cells: Sequence[str]) -> str:
     """Return the cells of one example as one text."""
     return BETWEEN + BETWEEN.join(cells)

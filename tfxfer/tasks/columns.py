@@ -25,8 +25,10 @@ PREFIX = "columns:"
 KINDS: dict[str, Any] = {classify.NAME: classify, regress.NAME: regress}
 BETWEEN = ": "  # between the name of a column and that of a class
 MOST_CLASSES = 20  # a column of more different whole numbers holds numbers, and no classes
-ONE = rf"(?:{'|'.join(KINDS)})(?:\*\d{{1,6}})?"
-WRITTEN = re.compile(rf"{PREFIX}({ONE}(?:,{ONE})*)")
+# A kind; where the names of classes hold `BETWEEN`, too, how often the name of the column does; and
+# the number of outputs.
+ONE = rf"({'|'.join(KINDS)})(?:@(\d{{1,3}}))?(?:\*(\d{{1,6}}))?"
+WRITTEN = re.compile(rf"{PREFIX}{ONE}(?:,{ONE})*")
 
 
 def kind_of(cells: Sequence[str]) -> str:
@@ -41,9 +43,24 @@ def kind_of(cells: Sequence[str]) -> str:
     return classify.NAME if whole and len(values) <= MOST_CLASSES else regress.NAME
 
 
-def name_of(kinds: Sequence[str]) -> str:
-    """Return the name of the task of these columns, whose outputs are not counted yet."""
-    return PREFIX + ",".join(kinds)
+def name_of(kinds: Sequence[str], names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Return the name of the task of these columns, whose outputs are not counted yet.
+
+    Args:
+        names: those of the columns.
+        cells: what the table holds in each.
+    """
+    words = []
+    for kind, name, own in zip(kinds, names, cells, strict=True):
+        odd = KINDS[kind].CLASSES and any(BETWEEN in " ".join(cell.split()) for cell in own)
+        words.append(word_of(kind, name.count(BETWEEN) if odd else None))
+    return PREFIX + ",".join(words)
+
+
+def word_of(kind: str, depth: int | None, size: int = 0) -> str:
+    """Return a kind as it stands in the name of a task, such as "classify*3"."""
+    deep = "" if depth is None else f"@{depth}"
+    return f"{kind}{deep}*{size}" if size else f"{kind}{deep}"
 
 
 @functools.cache
@@ -53,12 +70,27 @@ def read_name(name: str) -> "Columns":
     Raises:
         ValueError: the name is of another form.
     """
-    match = WRITTEN.fullmatch(name)
-    if match is None:
+    if WRITTEN.fullmatch(name) is None:
         raise ValueError(f"has the task {name!r}; expected {PREFIX} and the kind of each column")
-    words = [word.split("*") for word in match[1].split(",")]
-    sizes = tuple(int(word[1]) if len(word) > 1 else 0 for word in words)
-    return Columns(name, tuple(word[0] for word in words), sizes)
+    words = re.findall(ONE, name.removeprefix(PREFIX))
+    return Columns(
+        name,
+        tuple(kind for kind, _, _ in words),
+        tuple(int(size or 0) for _, _, size in words),
+        tuple(int(depth) if depth else None for _, depth, _ in words),
+    )
+
+
+def column_of(name: str, depth: int | None) -> str:
+    """Return the name of the column in that of an output that stands for a class.
+
+    Args:
+        depth: how often the name of the column holds `BETWEEN`; None where that of the class does
+            not.
+    """
+    if depth is None:
+        return name.rpartition(BETWEEN)[0]
+    return BETWEEN.join(name.split(BETWEEN)[: depth + 1])
 
 
 def cell_of(value: float, classes: Sequence[str] | None) -> str:
@@ -75,6 +107,7 @@ class Columns:
         name: its name in settings, which says the kinds and sizes.
         kinds: the task of each column.
         sizes: the number of outputs of each; 0 before they are counted.
+        depths: see `column_of`, for each.
     """
 
     CLASSES, PERCENT, OUTPUT, NOUN = False, False, "outputs", "output"
@@ -89,8 +122,14 @@ class Columns:
     TRIED: tuple[str, ...] = ("gaussian",)
     PICTURES: tuple[str, ...] = ()
 
-    def __init__(self, name: str, kinds: tuple[str, ...], sizes: tuple[int, ...]):
-        self.NAME, self.kinds, self.sizes = name, kinds, sizes
+    def __init__(
+        self,
+        name: str,
+        kinds: tuple[str, ...],
+        sizes: tuple[int, ...],
+        depths: tuple[int | None, ...],
+    ):
+        self.NAME, self.kinds, self.sizes, self.depths = name, kinds, sizes, depths
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -105,24 +144,29 @@ class Columns:
         """Return the names of the columns, from those of the outputs."""
         first = [names[part.outputs.start] for part in self.parts]
         return [
-            name.rpartition(BETWEEN)[0] if part.task.CLASSES else name
+            column_of(name, self.depths[part.place]) if part.task.CLASSES else name
             for name, part in zip(first, self.parts, strict=True)
         ]
 
     def own_names(self, part: Part, names: Sequence[str]) -> list[str]:
         """Return the names of a column's classes, or of its number."""
         own = list(names[part.outputs])
-        return [name.rpartition(BETWEEN)[2] for name in own] if part.task.CLASSES else own
+        if not part.task.CLASSES:
+            return own
+        depth = self.depths[part.place]
+        if depth is None:
+            return [name.rpartition(BETWEEN)[2] for name in own]
+        return [BETWEEN.join(name.split(BETWEEN)[depth + 1 :]) for name in own]
 
     def named(self, names: Sequence[str]) -> str:
         """Return the name of the task, with the number of outputs of each column."""
         left, words = list(names), []
-        for kind in self.kinds:
+        for kind, depth in zip(self.kinds, self.depths, strict=True):
             count = 1
             if KINDS[kind].CLASSES:
-                column = left[0].rpartition(BETWEEN)[0]
-                count = sum(name.rpartition(BETWEEN)[0] == column for name in left)
-            words.append(f"{kind}*{count}")
+                column = column_of(left[0], depth)
+                count = sum(column_of(name, depth) == column for name in left)
+            words.append(word_of(kind, depth, count))
             left = left[count:]
         return PREFIX + ",".join(words)
 
@@ -157,7 +201,8 @@ class Columns:
             known = np.array([not is_empty(cell) for cell in cells], bool)
             said = [" ".join(cell.split()) for cell in cells if not is_empty(cell)]
             if kind == regress.NAME:
-                targets[known, place] = regress.encode(said, [column])[0][:, 0]
+                read = [regress.numbers_in([cell], [column], i) for i, cell in enumerate(cells)]
+                targets[:, place] = np.array(read, np.float32).reshape(len(rows))
                 names.append(column)
                 continue
             given = None if fresh else self.own_names(self.parts[place], order)

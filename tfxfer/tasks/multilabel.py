@@ -15,13 +15,14 @@ import numpy as np
 from scipy.special import expit
 
 from tfxfer.tasks import cells, classify
-from tfxfer.tasks.cells import is_empty, split_cells
+from tfxfer.tasks.cells import LabelError, is_empty, split_cells
 from tfxfer.tasks.figures import SMALLEST, of_class
 from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
 from tfxfer.tasks.scores import share_of_scores
 from tfxfer.tasks.strata import group_rows
 from tfxfer.tasks.unsure import Unsure
+from tfxfer.tasks.written_lists import is_list, read_list, seems_list
 
 NAME, SCORE, LOSS = "multilabel", "F1", "log loss"
 SCORE_MEANS = (
@@ -38,8 +39,8 @@ parts: tuple[Part, ...] = ()
 
 # Each output has a column.
 texts, holds, has, label_columns = cells.texts, cells.holds, cells.has, cells.label_columns
-YES = frozenset({"1", "1.0", "yes", "true", "y", "x"})
-NO = frozenset({"0", "0.0", "no", "false", "n"})
+YES = frozenset({"1", "1.0", "yes", "true", "t", "y", "x"})
+NO = frozenset({"0", "0.0", "no", "false", "f", "n"})
 NONE = frozenset({"none", "-"})  # what a column of labels says of an example without any
 SEPARATORS = "|;,"
 COMMON = 10  # examples that have the same labels, from which on they are a group of their own
@@ -47,6 +48,7 @@ STEPS = 25  # of Newton's method, which converges in fewer
 STEEPEST = 1e3  # the largest factor by which outputs are made steeper
 # With fewer examples that have a label, its threshold stays at one half.
 ENOUGH = 10
+LONGEST_SHOWN = 60  # characters of a cell in a message
 PARTS = 5  # of held-out examples; each is answered by thresholds from the others
 
 
@@ -61,21 +63,21 @@ def encode(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return float32 [n, C], and the names of the labels.
 
-    A text holds a cell for each label (see `cells`), or the labels that an example has, with one of
-    | ; , between them.
+    A text holds a cell for each label (see `cells`), or the labels that an example has: with one of
+    | ; , between them, or as a list of Python or JSON.
 
     Raises:
-        ValueError: a cell says neither yes nor no, or a label is not in `order`.
+        LabelError: a cell says neither yes nor no, or can't be read as labels.
+        ValueError: a label is not in `order`.
     """
     rows = [split_cells(text) for text in labels]
     if order is not None and all(row is not None for row in rows):
-        values = [
-            [value_of(cell, name) for cell, name in zip(row or (), order, strict=True)]
-            for row in rows
-        ]
+        values = [values_of(row or (), order, i) for i, row in enumerate(rows)]
         return np.array(values, np.float32).reshape(len(labels), len(order)), tuple(order)
-    between = next((one for one in SEPARATORS if any(one in text for text in labels)), ";")
-    sets = [labels_in(text, between) for text in labels]
+    if order is None:
+        check_not_answers(labels)
+    between = separator_of(labels)
+    sets = [labels_in(text, between, i) for i, text in enumerate(labels)]
     used = sorted(set().union(*(one or () for one in sets)))
     names = tuple(used if order is None else order)
     if odd := sorted(set(used) - set(names)):
@@ -88,21 +90,94 @@ def encode(
 
 
 def encode_known(labels: Sequence[str], order: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return float32 [n, C] of the labels `names`; not-a-number for those that the data lacks.
+    """Return float32 [n, C] of the labels `names`; not-a-number for columns that the data lacks.
+
+    A list says no of each label that it does not name.
 
     Raises:
         ValueError: the data has a label that is none of them, or a cell says something else.
     """
-    targets, own = encode(labels, order)
+    in_cells = all(split_cells(text) is not None for text in labels)
+    targets, own = encode(labels, order if in_cells else names)
     return in_order(targets, own, names, f"{NOUN}s")
 
 
-def labels_in(text: str, between: str) -> set[str] | None:
-    """Return the labels in a text; None where it says nothing."""
+def separator_of(labels: Sequence[str]) -> str:
+    """Return the first of | ; , that is in some text, apart from lists of Python or JSON."""
+    texts = [text for text in labels if not is_list(text)]
+    return next((one for one in SEPARATORS if any(one in text for text in texts)), ";")
+
+
+def labels_in(text: str, between: str, index: int = 0) -> set[str] | None:
+    """Return the labels in a text; None where it says nothing.
+
+    Args:
+        index: the place of the text among the labels.
+
+    Raises:
+        LabelError: it seems to be a list of Python or JSON, but is not one of strings.
+    """
     if is_empty(text):
         return None
-    parts = {" ".join(part.split()) for part in re.split(re.escape(between), text)} - {""}
+    if seems_list(text):
+        raise LabelError(
+            f"has {text[:LONGEST_SHOWN]!r} as labels; expected labels such as red{between}round, "
+            "or a list of texts such as ['red', 'round']",
+            index,
+        )
+    words = read_list(text) if is_list(text) else text.split(between)
+    parts = {" ".join(word.split()) for word in words} - {""}
     return {part for part in parts if part.casefold() not in NONE}
+
+
+def check_not_answers(labels: Sequence[str]) -> None:
+    """Refuse a column that says yes and no, but also something else.
+
+    Raises:
+        LabelError: most texts say yes or no, and this one does not; or each of them says so several
+            times.
+    """
+    said = {
+        i: re.split(r"[\s|;,]+", text.strip().casefold())
+        for i, text in enumerate(labels)
+        if not is_empty(text)
+    }
+    used = set().union(*said.values())
+    if not (used & YES and used & NO):
+        return
+    first = next(iter(said))
+    lengths = {len(words) for words in said.values()}
+    if used <= YES | NO and len(lengths) == 1 and lengths != {1}:
+        raise LabelError(
+            f"has {labels[first][:LONGEST_SHOWN]!r}, which seems to say yes or no of each of "
+            f"{len(said[first])} labels; expected a column for each label, headed by its name",
+            first,
+        )
+    if any(is_list(text) or set(SEPARATORS) & set(text) for text in labels):
+        return
+    odd = [i for i, words in said.items() if words[0] not in YES | NO or len(words) > 1]
+    if odd and 2 * len(odd) < len(said):
+        raise LabelError(
+            f"has {labels[odd[0]][:LONGEST_SHOWN]!r} where {len(said) - len(odd):,} of "
+            f"{len(said):,} cells say yes or no; expected 1 or 0, yes or no, or an empty cell "
+            "where it is not known",
+            odd[0],
+        )
+
+
+def values_of(row: Sequence[str], names: Sequence[str], index: int) -> list[float]:
+    """Return what the cells of an example say; see `value_of`.
+
+    Args:
+        index: the place of the example.
+
+    Raises:
+        LabelError: a cell says neither yes nor no.
+    """
+    try:
+        return [value_of(cell, name) for cell, name in zip(row, names, strict=True)]
+    except ValueError as error:
+        raise LabelError(str(error), index) from error
 
 
 def value_of(cell: str, name: str) -> float:

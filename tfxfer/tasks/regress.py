@@ -8,13 +8,14 @@ interval around each number holds the true one as often as promised (docs/method
 
 import importlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfxfer.tasks import cells
-from tfxfer.tasks.cells import is_empty, split_cells
+from tfxfer.tasks.cells import LabelError, is_empty, split_cells
 from tfxfer.tasks.figures import wilson
 from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
@@ -38,6 +39,12 @@ texts, holds, has, label_columns = cells.texts, cells.holds, cells.has, cells.la
 COVERAGE = 0.9  # share of intervals that hold the true number
 GROUPS = 10  # of similar numbers, of which each part and fold gets its share
 DEFAULT = "number"  # name of a number that stands in no column
+LARGEST = float(np.finfo(np.float32).max)
+# Commas where English has them between thousands.
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+LONGEST_SHOWN = 60  # characters of a cell in a message
+# Share of the range of numbers: a change by more than this is worth a note.
+COARSE = 1e-6
 
 
 def may_hold(cells: Sequence[str]) -> bool:
@@ -60,13 +67,11 @@ def encode(
     """Return float32 [n, K], and the names of the numbers.
 
     Raises:
-        ValueError: a text is no number.
+        LabelError: a text is no number, or too large a one.
     """
     rows = [split_cells(text) or [text] for text in labels]
     names = tuple(order) if order is not None and len(order) == len(rows[0]) else (DEFAULT,)
-    values = [
-        [number_in(cell, name) for cell, name in zip(row, names, strict=True)] for row in rows
-    ]
+    values = [numbers_in(row, names, i) for i, row in enumerate(rows)]
     return np.array(values, np.float32).reshape(len(labels), len(names)), names
 
 
@@ -80,22 +85,70 @@ def encode_known(labels: Sequence[str], order: Sequence[str], names: Sequence[st
     return in_order(targets, own, names, f"{NOUN}s")
 
 
+def numbers_in(row: Sequence[str], names: Sequence[str], index: int) -> list[float]:
+    """Return the numbers in the cells of an example; see `number_in`.
+
+    Args:
+        index: the place of the example.
+
+    Raises:
+        LabelError: a cell holds something else.
+    """
+    try:
+        return [number_in(cell, name) for cell, name in zip(row, names, strict=True)]
+    except ValueError as error:
+        raise LabelError(str(error), index) from error
+
+
 def number_in(cell: str, name: str) -> float:
     """Return the number in a cell; not-a-number for an empty one.
 
     Raises:
-        ValueError: there is something else in it.
+        ValueError: there is something else in it, or a number that float32 can't hold.
     """
     if is_empty(cell):
         return float("nan")
-    if is_number(cell):
-        return float(cell)
-    comma = cell.strip().replace(",", ".", 1)
-    hint = " Write a point in place of the comma." if is_number(comma) else ""
-    raise ValueError(
-        f"has {cell!r} where a number is expected ({name}).{hint} Or are these names of classes? "
-        "Then leave --task out"
-    )
+    if not is_number(cell):
+        raise ValueError(
+            f"has {cell[:LONGEST_SHOWN]!r} where a number is expected ({name})."
+            f"{hint_of_commas(cell)} Or are these names of classes? Then leave --task out"
+        )
+    if abs(float(cell)) > LARGEST:
+        raise ValueError(
+            f"has the number {cell.strip()} ({name}), which is too large; expected numbers up to "
+            f"{LARGEST:.2g}. If nothing is known here, leave the cell empty, or write NaN into "
+            "an array"
+        )
+    return float(cell)
+
+
+def hint_of_commas(cell: str) -> str:
+    """Return what a text with commas may mean, as a sentence; "" if that is no number."""
+    cell = cell.strip()
+    point, none = cell.replace(",", ".", 1), cell.replace(",", "")
+    thousands = THOUSANDS.fullmatch(cell) is not None
+    if thousands and is_number(point):
+        return f" If it means {none}, leave the comma out; if {point}, write a point."
+    if thousands:
+        return f" If it means {none}, leave the commas out."
+    return " Write a point in place of the comma." if is_number(point) and "," in cell else ""
+
+
+def notes_on_rounding(cells: Sequence[str], name: str) -> list[str]:
+    """Return a note if different numbers of a column are the same one as float32."""
+    exact = np.array(sorted({float(cell) for cell in cells if not is_empty(cell)}), np.float64)
+    if len(exact) < 2:
+        return []
+    kept = exact.astype(np.float32).astype(np.float64)
+    lost = np.flatnonzero(kept[1:] == kept[:-1])
+    if not len(lost) or np.abs(kept - exact).max() <= COARSE * np.ptp(exact):
+        return []
+    first, second = exact[lost[0]], exact[lost[0] + 1]
+    return [
+        f"Numbers are kept with about 7 digits: of {len(exact):,} different ones of {name}, "
+        f"{len(exact) - len(lost):,} are left, so that {first:.15g} and {second:.15g} "
+        "count as the same. Subtract a fixed number from all of them, such as the smallest."
+    ]
 
 
 def check(targets: np.ndarray, train: np.ndarray, names: Sequence[str]) -> list[str]:
