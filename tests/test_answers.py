@@ -95,6 +95,7 @@ def metrics_of(run: Path) -> dict:
     return json.loads((run / "metrics.json").read_text())
 
 
+@pytest.mark.long
 def test_numbers_are_better_than_always_the_mean(numbers):
     metrics = metrics_of(numbers)
     assert metrics["test"]["n"] == 35
@@ -102,6 +103,7 @@ def test_numbers_are_better_than_always_the_mean(numbers):
     assert set(metrics["test"]["numbers"]) == {"red", "light"}
 
 
+@pytest.mark.long
 def test_a_number_comes_with_an_interval(numbers, tinted):
     files = [tinted / f"{i:03d}.png" for i in range(85, 120)]
     rows = rows_of(done("predict", numbers, *files))
@@ -117,12 +119,14 @@ def test_a_number_comes_with_an_interval(numbers, tinted):
         assert np.mean(inside) == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_labels_are_better_than_always_the_same_ones(labels):
     metrics = metrics_of(labels)
     assert metrics["test"]["F1"] > metrics["baselines"]["majority"]["F1"]
     assert metrics["test"]["mAP"] > 0.8
 
 
+@pytest.mark.long
 def test_labels_come_as_a_list_and_a_probability_each(labels, tinted):
     rows = json.loads(done("predict", labels, tinted / "100.png", "--format", "json"))
     limits = json.loads((labels / "decision.json").read_text())["thresholds"]
@@ -133,6 +137,7 @@ def test_labels_come_as_a_list_and_a_probability_each(labels, tinted):
     assert row["labels"] == given and set(row) == {"file", "labels", "warm", "dark"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["csv", "json", "jsonl", "parquet", "xlsx"])
 def test_all_formats_take_them(labels, numbers, tinted, tmp_path, form):
     for run in (labels, numbers):
@@ -140,6 +145,7 @@ def test_all_formats_take_them(labels, numbers, tinted, tmp_path, form):
         assert (tmp_path / f"{run.name}.{form}").stat().st_size > 20
 
 
+@pytest.mark.long
 def test_evaluate_finds_the_figures_of_the_run(numbers, labels, tinted):
     for run in (numbers, labels):
         judged = json.loads(done("evaluate", run, tinted / "photos.csv", "--format", "json"))
@@ -149,6 +155,7 @@ def test_evaluate_finds_the_figures_of_the_run(numbers, labels, tinted):
         assert judged["n"] == 35
 
 
+@pytest.mark.long
 def test_an_export_gives_the_same_answers(numbers, labels, tinted, tmp_path):
     files = [tinted / f"{i:03d}.png" for i in range(85, 95)]
     for run, outputs in ((numbers, {"numbers", "low", "high"}), (labels, {"classes", "scores"})):
@@ -160,6 +167,7 @@ def test_an_export_gives_the_same_answers(numbers, labels, tinted, tmp_path):
         assert set(answers) == outputs
 
 
+@pytest.mark.long
 def test_a_column_is_answered_as_in_a_run_of_its_own(both, tinted, tiny_savedmodel):
     files = [tinted / f"{i:03d}.png" for i in range(85, 120)]
     answers = [one.values for one in tfxfer.load(both).predict(files)]
@@ -175,6 +183,7 @@ def test_a_column_is_answered_as_in_a_run_of_its_own(both, tinted, tiny_savedmod
         np.testing.assert_allclose([one[name] for one in answers], own, atol=1e-5)
 
 
+@pytest.mark.long
 def test_figures_of_columns_are_those_of_each(both, tinted):
     metrics = metrics_of(both)
     assert set(metrics["test"]["columns"]) == {"dark", "red"}
@@ -185,6 +194,7 @@ def test_figures_of_columns_are_those_of_each(both, tinted):
     assert metrics["test"]["mean score"] > metrics["baselines"]["majority"]["mean score"]
 
 
+@pytest.mark.long
 def test_an_export_has_an_output_for_each_column(both, tinted, tmp_path):
     done("export", both, tmp_path / "served")
     files = [tinted / "100.png", tinted / "101.png"]
@@ -208,6 +218,7 @@ def test_columns_may_have_gaps(tmp_path):
     np.testing.assert_array_equal(codes[1], [np.nan, np.nan, 2.5])
 
 
+@pytest.mark.long
 def test_a_class_that_a_column_does_not_know_is_named(both, tmp_path):
     path = table(tmp_path, "dark,red", "no,0.5", "perhaps,0.1", "yes,0.2")
     with pytest.raises(DataError, match="perhaps"):
@@ -220,6 +231,7 @@ def test_a_column_with_one_class_is_named(tmp_path):
         data.load(path, labels=["kind", "size"])
 
 
+@pytest.mark.long
 def test_columns_that_do_not_fit_the_names_are_refused(both, tinted, tmp_path):
     done("export", both, tmp_path / "served")
     extra = tmp_path / "served" / "1" / "assets.extra"
@@ -239,6 +251,7 @@ def test_a_changed_name_of_columns_is_refused(name):
         tasks.find(name)
 
 
+@pytest.mark.long
 def test_two_runs_are_compared(numbers, tinted, tiny_savedmodel, tmp_path):
     other = tmp_path / "other"
     words = ("--data", tinted / "photos.csv", "--backbone", tiny_savedmodel, "--out", other)
@@ -248,11 +261,13 @@ def test_two_runs_are_compared(numbers, tinted, tiny_savedmodel, tmp_path):
     assert "R2" in header and "median error of red" in header
 
 
+@pytest.mark.long
 def test_runs_with_other_answers_are_not_compared(numbers, labels):
     with pytest.raises(RunError):
         report.compare_runs([numbers, labels])
 
 
+@pytest.mark.long
 def test_options_for_classes_are_refused(numbers, tinted):
     model = tfxfer.load(numbers)
     for options in ({"top_k": 2}, {"sets": 0.9}, {"unknown": True}):
@@ -286,6 +301,7 @@ def test_thresholds_are_not_judged_on_the_examples_that_they_come_from():
     assert sure["macro_f1"] == 1
 
 
+@pytest.mark.long
 def test_photos_near_a_threshold_are_labelled_next(labels, tinted, tmp_path):
     done("next", labels, tinted, "--count", 8, "--to", tmp_path / "next.csv")
     rows = list(csv.DictReader((tmp_path / "next.csv").read_text("utf-8-sig").splitlines()))
@@ -306,12 +322,14 @@ def test_photos_near_a_threshold_are_labelled_next(labels, tinted, tmp_path):
     assert told.classes == ("warm", "dark")
 
 
+@pytest.mark.long
 def test_of_columns_the_one_that_wavers_most_is_named(both, tinted):
     picks = explore.pick_next(both, [tinted], count=4)
     assert {one.why for one in picks} <= {"between two classes of dark", "unlike every class"}
     assert {one.predicted for one in picks} <= {"no", "yes"}
 
 
+@pytest.mark.long
 def test_features_of_a_table_without_a_column_label(tinted, tiny_savedmodel, tmp_path):
     done(
         "features",
@@ -598,6 +616,7 @@ def test_a_word_among_yes_and_no_is_named(tmp_path):
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("labels", [["colour"], ["path"]])
 def test_a_column_that_is_not_there_is_named(tinted, labels):
     with pytest.raises(DataError, match=labels[0]):
@@ -622,6 +641,7 @@ def test_an_empty_cell_is_not_no(tmp_path):
     np.testing.assert_array_equal(examples.labels, [[1, 0], [0, np.nan], [np.nan, 1]])
 
 
+@pytest.mark.long
 def test_arrays_with_unknown_labels(tiny_savedmodel):
     rng = np.random.default_rng(0)
     images = rng.random((80, 40, 40, 3)) * rng.uniform(0.2, 1, (80, 1, 1, 1))
@@ -640,6 +660,7 @@ def test_arrays_with_unknown_labels(tiny_savedmodel):
     assert measured.evaluate(images, light)["R2"] > 0.5
 
 
+@pytest.mark.long
 def test_datasets_of_numbers(tiny_savedmodel):
     rng = np.random.default_rng(0)
     images = (rng.random((60, 40, 40, 3)) * rng.uniform(0.2, 1, (60, 1, 1, 1))).astype(np.float32)
@@ -648,18 +669,21 @@ def test_datasets_of_numbers(tiny_savedmodel):
     assert model.evaluate(dataset)["R2"] > 0.5
 
 
+@pytest.mark.long
 def test_labels_that_the_model_does_not_know_are_named(labels, tmp_path):
     path = table(tmp_path, "flat,round", "1,0", "0,1", "1,1")
     with pytest.raises(DataError, match="round"):
         tfxfer.load(labels).evaluate(path)
 
 
+@pytest.mark.long
 def test_labels_that_the_data_lacks_count_for_nothing(labels, tmp_path):
     path = table(tmp_path, "warm,other", "1,a", "0,b", "1,c")
     figures = tfxfer.load(labels).evaluate(path)
     assert figures["classes"]["warm"]["n"] == 2 and figures["classes"]["dark"]["n"] == 0
 
 
+@pytest.mark.long
 def test_a_changed_threshold_file_is_refused(labels, tmp_path):
     run = tfxfer.load(labels).run.copy_to(tmp_path / "copy")
     (run.folder / "decision.json").write_text('{"thresholds": [0.5]}')

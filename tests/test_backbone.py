@@ -60,6 +60,7 @@ def test_a_frozen_backbone_does_not_move_in_fit(tiny_savedmodel):
     assert moved(before, backbone) == [] and len(model.trainable_variables) == 2
 
 
+@pytest.mark.long
 def test_a_whole_backbone_trains_weights_and_statistics(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel)
     model, before = classifier(backbone), snapshot(backbone)
@@ -262,6 +263,7 @@ def test_the_fingerprint_changes_with_the_weights_and_only_with_them(tiny_savedm
     assert backbone.fingerprint != before
 
 
+@pytest.mark.long
 def test_regularization_counts_while_trainable(tmp_path):
     network = tiny_network()
     kernel = raw(network.trainable_variables)[0]
@@ -796,6 +798,7 @@ def test_it_can_be_made_in_the_build_of_a_model_that_is_fitted(tiny_savedmodel):
     assert model.backbone.get_weights()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["the layer", "a model"])
 @pytest.mark.parametrize("trainable", [True, False])
 def test_a_checkpoint_of_tensorflow_holds_its_weights(what, trainable, tiny_savedmodel, tmp_path):

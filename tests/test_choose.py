@@ -55,6 +55,7 @@ def extract(tmp_path) -> Extractor:
     return Extractor(Cache(tmp_path / "cache"))
 
 
+@pytest.mark.long
 def test_the_network_that_sees_the_difference_is_chosen(networks, examples, extract):
     found = choose_network(examples, list(networks.values()), extract)
     assert found.best.name == networks["places"]

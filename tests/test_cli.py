@@ -64,6 +64,7 @@ def finished(photos, tiny_savedmodel, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_report_and_a_comparison_need_no_tensorflow(finished):
     code = (
         "import sys\n"
@@ -77,6 +78,7 @@ def test_a_report_and_a_comparison_need_no_tensorflow(finished):
     assert done.stdout.splitlines()[-1] == "set()"
 
 
+@pytest.mark.long
 def test_a_run_ends_in_a_whole_folder(finished):
     names = {p.name for p in finished.iterdir()}
     assert names >= {
@@ -114,6 +116,7 @@ print(code, "tensorflow" in sys.modules)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [
@@ -230,10 +233,12 @@ def test_evaluate_never_writes_over_a_photo_that_it_judges(finished, photos, tmp
     assert photo.name in done.stderr and photo.read_bytes() == before
 
 
+@pytest.mark.long
 def test_evaluate_says_that_the_run_comes_first(finished, photos):
     assert "The run comes first" in tfxfer("evaluate", photos, finished, code=2).stderr
 
 
+@pytest.mark.long
 def test_evaluate_asks_for_photos_that_are_not_named(finished):
     assert "tfxfer evaluate RUN photos/" in tfxfer("evaluate", finished, code=2).stderr
 
@@ -275,6 +280,7 @@ def test_other_heads_and_a_copied_recipe(head, photos, tiny_savedmodel, tmp_path
     assert len(history) == (3 if head == "mlp" else 1)
 
 
+@pytest.mark.long
 def test_resume_of_a_finished_run_does_nothing(finished, photos, tiny_savedmodel):
     before = (finished / "manifest.json").stat().st_mtime_ns
     done = tfxfer(
@@ -294,6 +300,7 @@ def test_resume_of_a_finished_run_does_nothing(finished, photos, tiny_savedmodel
     )
 
 
+@pytest.mark.long
 def test_backbones_recipes_inspect_and_cache_print_tables(tiny_savedmodel, finished):
     assert "efficientnet-lite0" in tfxfer("backbones").stdout
     assert "frozen" in tfxfer("recipes").stdout
@@ -336,6 +343,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_and_says_how(photos, tiny_savedmodel, 
     assert (tmp_path / "r" / "manifest.json").exists()
 
 
+@pytest.mark.long
 def test_a_resumed_run_may_not_be_another_one(finished, photos, tmp_path):
     for words in (
         ("--data", tmp_path),
@@ -420,6 +428,7 @@ def test_help_loads_nothing_heavy(words):
     }
 
 
+@pytest.mark.long
 def test_help_is_quick():
     def cpu_time() -> float:
         """CPU seconds of all processes that were started and have ended."""
@@ -491,6 +500,7 @@ def test_an_undecodable_photo_stops_the_run_with_its_path_unless_skipped(
     assert "text.jpg" in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_the_model_is_an_ordinary_keras_model(finished):
     model = keras.models.load_model(finished / "model.keras")
     assert model.input_shape == (None, 32, 32, 3) and model.output_shape == (None, 2)

@@ -6,6 +6,7 @@ import lzma
 from importlib.resources import files
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tfxfer.data import load
@@ -54,6 +55,7 @@ def test_it_is_small_and_has_its_licence():
     assert "Copyright (c) 2017 Zalando SE" in folder.joinpath("LICENSE").read_text()
 
 
+@pytest.mark.long
 def test_rebuilding_takes_the_first_of_each_class(tmp_path):
     for name, start, count in (("train", 0, 2100), ("t10k", 1950, 1100)):
         pixels, labels = np.zeros((count, 784), np.uint8), (np.arange(count) % 10).astype(np.uint8)

@@ -39,6 +39,7 @@ def large_png(side: int) -> bytes:
     )
 
 
+@pytest.mark.long
 def test_few_and_many_photos_are_decoded_alike(photos, monkeypatch):
     decoder = Decoder(load(photos), ImageInput((24, 32), (-1.0, 1.0)), 8)
 
@@ -86,6 +87,7 @@ def test_whole_files_pass(name):
     assert problem(WHOLE[name]()) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [name for name in WHOLE if "jxl" not in name and "behind" not in name]
 )
@@ -147,6 +149,7 @@ def test_no_bytes_whatever_raise():
         assert found is None or isinstance(found, str)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["TIFF", "AVIF", "HEIF"])
 def test_foreign_formats_are_read_as_png_and_turned_upright(form):
     if form == "HEIF":
@@ -170,6 +173,7 @@ def test_foreign_formats_are_read_as_png_and_turned_upright(form):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
 def test_tiffs_of_every_kind_are_read(mode):
     image = (
@@ -222,6 +226,7 @@ def test_grey_with_alpha_keeps_its_alpha():
     assert Image.open(io.BytesIO(readable(saved(photo().convert("LA"), "TIFF")))).mode == "RGBA"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("between", [b"\0\0", b"junk", b"\xff\xff\xff", b"\xff\0"])
 def test_bytes_between_the_segments_of_a_jpeg_do_no_harm(between):
     whole = saved(photo(), "JPEG")

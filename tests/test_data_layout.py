@@ -487,6 +487,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_dataset_without_an_end_is_refused(name):
     data = tf.data.Dataset.from_tensor_slices((PICTURES, TRUE))

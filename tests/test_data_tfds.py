@@ -39,6 +39,7 @@ def write(folder, name: str, parts: dict[str, int], encoding: str = "png", bare:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
 def test_parts_are_kept_and_images_come_encoded(tmp_path, encoding):
     examples = load(

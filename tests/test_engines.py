@@ -153,6 +153,7 @@ def test_bf16_with_tensorflow_says_why_not(prefix):
         tensorflow_engine(prefix, "bf16")
 
 
+@pytest.mark.long
 def test_openvino_names_what_it_can_not_take(prefix):
     graph = tf.Graph()
     with graph.as_default():

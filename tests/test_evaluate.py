@@ -184,6 +184,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return x.astype(np.float32), labels, np.arange(400), np.arange(400, 800)
 
 
+@pytest.mark.long
 def test_a_baseline_is_as_good_as_scikit_learns_tuned_logistic_regression():
     x, labels, train, test = digits()
     found = fit_baselines(labels, train, test, classes=list("0123456789"), raw_pixels=x)

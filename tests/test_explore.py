@@ -41,6 +41,7 @@ def run(tmp_path_factory, photos, tiny_savedmodel):
     return folder
 
 
+@pytest.mark.long
 def test_a_copy_is_the_most_similar_photo_and_the_photo_itself_is_not_listed(run, photos, tmp_path):
     shutil.copytree(photos, tmp_path / "all")
     photo = tmp_path / "all" / "china" / "china03.jpg"
@@ -52,6 +53,7 @@ def test_a_copy_is_the_most_similar_photo_and_the_photo_itself_is_not_listed(run
     assert similarities[0] == pytest.approx(1, abs=1e-5) and str(photo) not in str(rows)
 
 
+@pytest.mark.long
 def test_similar_photos_are_those_with_the_most_similar_features(run, photos, tiny_savedmodel):
     files = sorted((photos / "flower").iterdir())
     found = explore.find_alike(run, [files[0]], files, count=3)
@@ -60,6 +62,7 @@ def test_similar_photos_are_those_with_the_most_similar_features(run, photos, ti
     assert [one.like for one in found] == [str(files[i]) for i in expected]
 
 
+@pytest.mark.long
 def test_photos_between_two_classes_come_first_and_copies_once(run, photos, tmp_path):
     for i in range(4):
         shutil.copy(photos / "china" / "china05.jpg", tmp_path / f"copy{i}.jpg")
@@ -75,6 +78,7 @@ def test_strange_photos_and_others_take_turns():
     assert alternate(ranked, strange) == [0, 3, 2, 1, 4]
 
 
+@pytest.mark.long
 def test_the_list_is_a_table_to_fill_in_and_a_page_to_look_at(run, photos, tmp_path):
     table, page = tmp_path / "next.csv", tmp_path / "next.html"
     done("next", run, photos, "--count", 6, "--to", table, "--page", page)
@@ -88,6 +92,7 @@ def test_the_list_is_a_table_to_fill_in_and_a_page_to_look_at(run, photos, tmp_p
     assert set(tfxfer.data.load(str(table)).classes) <= {"a", "b"}
 
 
+@pytest.mark.long
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_done(run, photos, tmp_path, capsys):
     shutil.copy(photos / "china" / "china01.jpg", tmp_path / "good.jpg")
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no photo")
@@ -97,6 +102,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_done(run, photos
         explore.pick_next(run, [tmp_path / "bad.jpg"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["parquet", "npz"])
 def test_features_are_those_of_the_network(ending, photos, tiny_savedmodel, tmp_path):
     to = tmp_path / f"vectors.{ending}"
@@ -119,16 +125,19 @@ def test_another_ending_is_refused(photos, tiny_savedmodel, tmp_path):
     assert "vectors.txt" in done(*words, code=1)
 
 
+@pytest.mark.long
 def test_an_export_has_no_features(run, photos, tmp_path):
     done("export", run, tmp_path / "served")
     with pytest.raises(ServingError, match="served"):
         explore.pick_next(tmp_path / "served", [photos])
 
 
+@pytest.mark.long
 def test_a_run_that_is_not_first_is_told(run, photos):
     assert "The run comes first" in done("next", photos / "china" / "china01.jpg", run, code=2)
 
 
+@pytest.mark.long
 def test_nothing_is_written_over_a_photo(run, photos):
     photo = photos / "china" / "china01.jpg"
     before = photo.read_bytes()

@@ -210,6 +210,7 @@ def test_everything_that_changes_a_feature_is_in_the_key(change, prefix):
     assert changed != features.key_of(prefix, **call)
 
 
+@pytest.mark.long
 def test_a_file_that_changes_during_extraction_is_not_cached_under_its_old_name(
     prefix, cache, tmp_path
 ):

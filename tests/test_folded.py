@@ -103,6 +103,7 @@ def check(pretrained: savedmodel.Pretrained, folder) -> None:
             np.testing.assert_allclose(mine, gradient, rtol=1e-5, atol=1e-6 * largest)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SHAPES)
 def test_outputs_and_gradients_stay_the_same(kind, tmp_path):
     pretrained = network(kind, "inference", tmp_path / "model")
@@ -110,6 +111,7 @@ def test_outputs_and_gradients_stay_the_same(kind, tmp_path):
     check(pretrained, tmp_path / "model")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("axis", [-1, 3])
 def test_so_do_those_of_networks_that_keras_saves(axis, tmp_path):
     pretrained = of_keras(axis, tmp_path / "model")
@@ -117,6 +119,7 @@ def test_so_do_those_of_networks_that_keras_saves(axis, tmp_path):
     check(pretrained, tmp_path / "model")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", ["training", "shared", "moments"])
 def test_what_something_else_reads_is_not_folded(norm, tmp_path):
     """Nor is a BatchNorm that computes its statistics from the batch."""

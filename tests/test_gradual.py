@@ -14,6 +14,7 @@ X = np.random.default_rng(0).random((8, 32, 32, 3), dtype=np.float32)
 Y = np.arange(8) % 2
 
 
+@pytest.mark.long
 def test_one_more_stage_moves_after_every_other_epoch(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel, trainable=False, batch_norm="inference")
     model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])
@@ -49,6 +50,7 @@ def test_one_more_stage_moves_after_every_other_epoch(tiny_savedmodel):
     assert model.optimizer is made[-1] and int(made[-1].iterations) == 4
 
 
+@pytest.mark.long
 def test_a_saved_model_has_the_optimizer_that_trained_last(tiny_savedmodel, tmp_path):
     backbone = Backbone(tiny_savedmodel, trainable=False)
     model = keras.Sequential([keras.Input((32, 32, 3)), backbone, keras.layers.Dense(2)])

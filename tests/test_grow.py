@@ -256,6 +256,7 @@ def features_of(folder: Path, *sources: Path) -> tuple[tfxfer.features.Features,
     return features, both.labels
 
 
+@pytest.mark.long
 def test_a_gaussian_grows_without_the_old_photos_to_that_of_a_run_on_all(
     grown_alone, make_run, new_photos
 ):
@@ -272,6 +273,7 @@ def test_a_gaussian_grows_without_the_old_photos_to_that_of_a_run_on_all(
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_calibration_of_sums_is_older_than_the_new_class_and_says_so(grown_alone, new_photos):
     folder, grown, output = grown_alone
     for text in (output, notes_of(grown), settings_of(grown)["calibration"]):
@@ -284,6 +286,7 @@ def test_the_calibration_of_sums_is_older_than_the_new_class_and_says_so(grown_a
         list(serving.predict(grown, [new_photos], sets=0.9))
 
 
+@pytest.mark.long
 def test_with_the_old_photos_it_is_calibrated_on_all_and_judged_on_both_test_parts(
     grown_with_old, make_run, new_photos
 ):
@@ -301,6 +304,7 @@ def test_with_the_old_photos_it_is_calibrated_on_all_and_judged_on_both_test_par
     assert (grown / "doubt.npz").is_file()
 
 
+@pytest.mark.long
 def test_a_run_is_compared_with_the_one_that_it_grew_to(grown_with_old):
     folder, grown = grown_with_old
     header, first, second, common = report.compare_runs([folder, grown])
@@ -313,6 +317,7 @@ def test_a_run_is_compared_with_the_one_that_it_grew_to(grown_with_old):
     assert second[header.index("accuracy")] == f"{right.mean():.3f}"
 
 
+@pytest.mark.long
 def test_training_photos_of_a_run_that_grew_from_sums_are_recognised(grown_alone, make_run, caplog):
     _, grown, _ = grown_alone
     _, photos = make_run("gaussian", mirror="no")
@@ -321,6 +326,7 @@ def test_training_photos_of_a_run_that_grew_from_sums_are_recognised(grown_alone
     assert "trained on 40 of these 40" in caplog.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", ["linear", "auto"])
 def test_other_heads_grow_on_cached_features_where_the_photos_are_gone(
     head, make_run, new_photos, tmp_path
@@ -336,12 +342,14 @@ def test_other_heads_grow_on_cached_features_where_the_photos_are_gone(
     assert json.loads((grown / "metrics.json").read_text())["test"]["n"] == 20 + 6
 
 
+@pytest.mark.long
 def test_linear_without_old_features_says_what_to_do(without_old, new_photos, tmp_path):
     with pytest.raises(RunError, match="no longer there.*--cache.*--head gaussian"):
         tfxfer.grow(without_old("linear"), new_photos, out=tmp_path / "grown")
     assert not (tmp_path / "grown").exists()
 
 
+@pytest.mark.long
 def test_ridge_grows_without_the_old_photos(without_old, make_run, new_photos, tmp_path):
     folder = without_old("ridge")
     grown = tfxfer.grow(folder, new_photos, out=tmp_path / "grown").folder
@@ -352,6 +360,7 @@ def test_ridge_grows_without_the_old_photos(without_old, make_run, new_photos, t
     np.testing.assert_allclose(kept.fit().logits(features), expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_grown_run_grows_again_to_what_all_at_once_give(grown_alone, new_photos, tmp_path):
     folder, one, _ = grown_alone
     write_photos(tmp_path / "third", "mirrored", [ImageOps.flip(one) for one in inverted(15, 5)])
@@ -368,6 +377,7 @@ def test_a_grown_run_grows_again_to_what_all_at_once_give(grown_alone, new_photo
     assert set(again.digests) == set(direct.digests)
 
 
+@pytest.mark.long
 def test_few_photos_are_calibrated_out_of_fold_from_the_run_alone(
     tmp_path, tiny_savedmodel, new_photos
 ):
@@ -387,6 +397,7 @@ def test_few_photos_are_calibrated_out_of_fold_from_the_run_alone(
     assert set(np.load(grown / "probabilities.npz")["splits"]) == {"train", "test"}
 
 
+@pytest.mark.long
 def test_more_photos_of_a_class_and_copies_of_old_ones(make_run, tmp_path):
     folder, photos = make_run("gaussian", mirror="no")
     write_photos(tmp_path / "more", "china", crops("china.jpg", 9, 7))
@@ -400,12 +411,14 @@ def test_more_photos_of_a_class_and_copies_of_old_ones(make_run, tmp_path):
     assert "20 test photos" in done("compare", folder, grown)
 
 
+@pytest.mark.long
 def test_photos_that_the_run_knows_already_are_nothing_new(make_run, tmp_path):
     folder, photos = make_run("gaussian", mirror="no")
     with pytest.raises(DataError, match="60 of 60"):
         tfxfer.grow(folder, photos, out=tmp_path / "grown")
 
 
+@pytest.mark.long
 def test_features_of_another_network_are_refused_by_both_fingerprints(
     without_old, new_photos, tmp_path
 ):
@@ -424,6 +437,7 @@ def test_features_of_another_network_are_refused_by_both_fingerprints(
         assert one[:12] in str(refused.value)
 
 
+@pytest.mark.long
 def test_a_model_of_another_network_is_refused(make_run, without_old, new_photos, tmp_path):
     folder = without_old("gaussian")
     settings = json.loads((folder / "settings.json").read_text())
@@ -433,6 +447,7 @@ def test_a_model_of_another_network_is_refused(make_run, without_old, new_photos
         tfxfer.grow(folder, new_photos, out=tmp_path / "grown")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "said"),
     [({"recipe": "partial"}, "partial"), ({"chosen_head": None, "chosen_heads": None}, "gaussian")],
@@ -447,6 +462,7 @@ def test_a_run_that_cannot_grow_is_told(change, said, without_old, new_photos, t
         tfxfer.grow(folder, new_photos, out=tmp_path / "grown")
 
 
+@pytest.mark.long
 def test_mirror_images_are_used_as_the_run_used_them(make_run, new_photos, tmp_path):
     folder, photos = make_run("gaussian", mirror="yes")
     photos.rename(tmp_path / "away")
@@ -464,6 +480,7 @@ def test_mirror_images_are_used_as_the_run_used_them(make_run, new_photos, tmp_p
     assert "mirror" in names
 
 
+@pytest.mark.long
 def test_every_command_works_on_a_grown_run(grown_with_old, make_run, new_photos, tmp_path):
     _, grown = grown_with_old
     _, photos = make_run("gaussian", mirror="no")
@@ -477,6 +494,7 @@ def test_every_command_works_on_a_grown_run(grown_with_old, make_run, new_photos
     assert "tfxfer grow" in (grown / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.long
 def test_the_new_photos_are_given_once_and_the_run_is_not_overwritten(make_run, new_photos):
     folder, _ = make_run("gaussian", mirror="no")
     done("grow", folder, new_photos, "--data", new_photos, code=2)
@@ -485,6 +503,7 @@ def test_the_new_photos_are_given_once_and_the_run_is_not_overwritten(make_run, 
     assert str(folder) in output and open_run(folder)
 
 
+@pytest.mark.long
 def test_a_head_that_is_trained_in_epochs_cannot_grow(make_run, new_photos, tmp_path):
     folder, _ = make_run("cosine", epochs=1)
     with pytest.raises(RunError, match="cosine"):

@@ -275,6 +275,7 @@ def test_an_archive_whose_headers_swell_is_refused(tmp_path):
     assert f"{MOST_HEADER:,}" in message(place, ArchiveError)
 
 
+@pytest.mark.long
 def test_an_archive_of_too_many_files_is_refused(tmp_path, cache):
     folders = [special("d", tarfile.DIRTYPE)] * (MOST_MEMBERS + 1)
     place = archived(tmp_path / "a.tar.gz", *folders)
@@ -386,6 +387,7 @@ def module_dir(where, handle):
     return where / hashlib.sha1(handle.encode()).hexdigest()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "path", ["model", "model.tar.gz", "redirect", "half-once", "without-weights-once"]
 )
@@ -420,6 +422,7 @@ def test_the_load_format_of_tensorflow_hub_is_honoured(server, monkeypatch):
     assert "answers 200; expected 303" in message(f"{server.url}/model")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["graph gone", *DAMAGES])
 def test_a_cache_folder_that_is_not_whole_is_healed(server, cache, how):
     path = resolve(f"{server.url}/model").path
@@ -467,6 +470,7 @@ def test_a_web_page_is_told_from_a_model(server):
 HASTY = Pace(silence=0.5, rate=1024, window=0.3, whole=0.8, size=20 * 1024**2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "path",
     [
@@ -530,6 +534,7 @@ def with_holes():
     return info
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["disk", "web"])
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_is_refused_from_disk_and_from_the_web(server, tmp_path, cache, bomb, way):
@@ -699,6 +704,7 @@ def test_a_folder_with_an_odd_name_is_read(saved, tmp_path, name):
     assert works(folder.plain_path(place))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ODD, ids=ascii)
 @pytest.mark.parametrize("kind", ["url", "archive"])
 def test_a_cache_with_an_odd_name_works(handles, tmp_path, monkeypatch, name, kind):
@@ -818,6 +824,7 @@ def test_a_remote_folder_that_is_not_there_is_said(tmp_path):
         tfhub.copy(str(tmp_path / "gone"))
 
 
+@pytest.mark.long
 def test_a_remote_folder_of_too_many_files_is_not_copied(tmp_path, cache):
     for number in range(MOST_MEMBERS + 1):
         (tmp_path / "many" / f"{number // 1000}").mkdir(parents=True, exist_ok=True)

@@ -82,6 +82,7 @@ def check_head(head: keras.layers.Layer, folder) -> None:
     np.testing.assert_allclose(exported.serve(x).numpy(), logits, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", HEADS)
 def test_a_head_builds_learns_saves_and_exports(name, tmp_path):
     check_head(HEADS[name](), tmp_path)

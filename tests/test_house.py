@@ -168,6 +168,7 @@ def test_data_flows_from_left_to_right_and_every_room_is_in_the_plan():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_rooms_import_at_the_top_and_from_rooms():
     # The last one is lazy so that `tfxfer backbones` needs no TensorFlow.
     lazy = {
@@ -227,6 +228,7 @@ def names_in(file: str) -> set[str]:
     return found
 
 
+@pytest.mark.long
 def test_only_inputs_text_knows_that_an_example_is_a_text():
     # These read networks, and may find a tokenizer in one.
     rooms = ("tfxfer/inputs/text/", "tfxfer/savedmodel/", "tfxfer/handles/")
@@ -249,6 +251,7 @@ def test_only_inputs_text_knows_that_an_example_is_a_text():
         assert odd <= allowed.get(file, set()), f"{file}: {odd - allowed.get(file, set())}"
 
 
+@pytest.mark.long
 def test_only_inputs_image_knows_that_an_example_is_an_image():
     # What users type and what files hold keeps its name.
     public = {
@@ -280,6 +283,7 @@ def test_only_inputs_image_knows_that_an_example_is_an_image():
             assert odd <= public, f"{file}: {odd - public}"
 
 
+@pytest.mark.long
 def test_few_files_know_the_size_and_the_range_of_pixels():
     # The others ask an `Input`. This list may only become shorter.
     known = {
@@ -462,6 +466,7 @@ def help_texts() -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", help_texts())
 def test_every_help_text_is_a_sentence_that_names_its_subject(name):
     text = help_texts()[name]

@@ -60,6 +60,7 @@ def test_photos_that_the_model_was_trained_on_are_said(folder, examples, said):
     assert "trained on" not in " ".join(said)
 
 
+@pytest.mark.long
 def test_the_settings_name_the_recipe_and_what_was_chosen(folder):
     settings = open_run(folder).settings()
     assert settings["recipe"]["value"] == "frozen"
@@ -67,6 +68,7 @@ def test_the_settings_name_the_recipe_and_what_was_chosen(folder):
         assert settings[name]["origin"] == origin, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["MODEL_CARD.md", "report.html"])
 def test_card_and_page_say_how_it_was_made(folder, file):
     text = (folder / file).read_text()
@@ -76,6 +78,7 @@ def test_card_and_page_say_how_it_was_made(folder, file):
     assert "None" not in text.replace("None of", "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["MODEL_CARD.md", "report.html"])
 def test_card_and_page_use_no_words_of_the_code(folder, file):
     text = re.sub(r"<style>.*?</style>|<[^>]*>", "", (folder / file).read_text(), flags=re.DOTALL)
@@ -83,6 +86,7 @@ def test_card_and_page_use_no_words_of_the_code(folder, file):
     assert not re.findall(rf"\b(?:{'|'.join(words)})\b", text, re.IGNORECASE)
 
 
+@pytest.mark.long
 def test_the_call_in_the_card_is_python(folder):
     call = open_run(folder).settings()["call"]["value"]
     compile(call, "call", "exec")
@@ -123,6 +127,7 @@ def test_a_call_that_fails_at_once_leaves_no_folder(examples, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_finished_run_is_not_made_again(folder, examples, capsys):
     before = open_run(folder).path("model.keras").stat().st_mtime_ns
     assert frozen(tfxfer.Run(folder, resume=True), data=examples) is None

@@ -33,6 +33,7 @@ def with_map(dropout: float = 0.0) -> keras.Model:
     return keras.Model(network.input, last_map, name="with_map")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_features_gradients_and_updates_are_those_of_the_model(dropout):
     network = tiny_network(dropout=dropout)
@@ -57,6 +58,7 @@ def ordered(values) -> list[np.ndarray]:
     return sorted((np.asarray(v) for v in values), key=lambda v: (v.shape, float(np.sum(v))))
 
 
+@pytest.mark.long
 def test_the_model_itself_stays_as_it_is():
     network = tiny_network()
     before = [variable.numpy() for variable in network.variables]
@@ -68,6 +70,7 @@ def test_the_model_itself_stays_as_it_is():
         np.testing.assert_array_equal(value, variable.numpy())
 
 
+@pytest.mark.long
 def test_a_map_is_pooled_and_its_maximum_is_a_tap():
     network = with_map()
     last_map = network(X, training=False).numpy()
@@ -79,6 +82,7 @@ def test_a_map_is_pooled_and_its_maximum_is_a_tap():
     )
 
 
+@pytest.mark.long
 def test_one_of_several_outputs_is_chosen_by_its_name():
     network = with_map()
     named = keras.Model(
@@ -97,6 +101,7 @@ def test_one_of_several_outputs_is_chosen_by_its_name():
     np.testing.assert_allclose(layer(X), named(X, training=False)["pooled"], atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_command_chooses_one_of_several_outputs(tmp_path):
     network = with_map()
     vector = keras.layers.GlobalMaxPooling2D()(network.output)[:, :5]
@@ -109,6 +114,7 @@ def test_a_command_chooses_one_of_several_outputs(tmp_path):
     assert done.exit_code == 0 and re.search(r"features +5\b", done.output), done.output
 
 
+@pytest.mark.long
 def test_partial_unfreezing_moves_only_its_stages():
     layer = tfxfer.Backbone(with_map())
     layer.unfreeze(1)

@@ -189,6 +189,7 @@ def text_preset(tmp_path_factory) -> str:
     return str(folder)
 
 
+@pytest.mark.long
 def test_texts_go_through_the_tokenizer_of_their_preset(text_preset):
     sentences = ["A rose is a rose.", "my bread, good", "nothing known", "soil " * 200]
     task = keras_hub.models.TextClassifier.from_preset(text_preset, num_classes=2)
@@ -222,6 +223,7 @@ def classifier(folder: str) -> keras_hub.models.ImageClassifier:
 PRESETS = ("keras_preset", "timm_preset", "transformers_preset")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", PRESETS)
 def test_pictures_and_classes_are_those_of_kerashub(preset, request):
     folder = request.getfixturevalue(preset)
@@ -233,6 +235,7 @@ def test_pictures_and_classes_are_those_of_kerashub(preset, request):
     np.testing.assert_allclose(mine, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", PRESETS)
 def test_gradients_and_updates_are_those_of_the_model(preset, request):
     folder = request.getfixturevalue(preset)
@@ -263,6 +266,7 @@ def by_shape(values) -> list[np.ndarray]:
     return sorted(arrays, key=lambda value: (value.shape, round(float(value.sum()), 3)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", PRESETS)
 def test_partial_unfreezing_moves_only_its_stages(preset, request):
     layer = tfxfer.Backbone(request.getfixturevalue(preset))
@@ -283,6 +287,7 @@ def test_another_size_can_be_asked_for(keras_preset):
     assert tfxfer.Backbone(keras_preset, image_size=32, trainable=False).image_size == (32, 32)
 
 
+@pytest.mark.long
 def test_a_run_takes_a_preset(keras_preset, photos, tmp_path):
     out = str(tmp_path / "run")
     words = ["run", "frozen", "--data", str(photos), "--backbone", keras_preset, "--out", out]
@@ -349,6 +354,7 @@ def features_elsewhere(handle: str, folder: Path, **environment: str) -> np.ndar
     return np.load(folder / "features.npy")
 
 
+@pytest.mark.long
 def test_a_model_is_fetched_from_hugging_face(hub, timm_preset, tmp_path):
     found = features_elsewhere(
         "hf://me/resnet18",
@@ -361,6 +367,7 @@ def test_a_model_is_fetched_from_hugging_face(hub, timm_preset, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_preset_in_the_cache_of_kaggle_is_used(keras_preset, tmp_path):
     place = tmp_path / "models" / "me" / "resnet" / "keras" / "small"
     shutil.copytree(keras_preset, place / "1")
@@ -478,6 +485,7 @@ def test_a_damaged_preset_is_named(keras_preset, tmp_path):
         tfxfer.Backbone(tmp_path / "preset")
 
 
+@pytest.mark.long
 def test_without_network_it_is_one_line(tmp_path):
     nowhere = "http://127.0.0.1:9"
     done = subprocess.run(

@@ -75,6 +75,7 @@ def invoke(*words) -> str:
     return answer.stdout
 
 
+@pytest.mark.long
 def test_a_kind_of_example_is_one_file(rows, network, data, tmp_path):
     run = tmp_path / "run"
     invoke("run", "frozen", "--data", data, "--backbone", network, "--out", run)
@@ -101,6 +102,7 @@ def test_a_kind_of_example_is_one_file(rows, network, data, tmp_path):
     assert [line["predicted"] for line in again] == [line["predicted"] for line in lines]
 
 
+@pytest.mark.long
 def test_a_kind_of_answer_is_one_file(rows, grades, network, data, tmp_path):
     run, other = tmp_path / "run", tmp_path / "other"
     words = ("--data", data, "--backbone", network, "--task", "grade")
@@ -152,6 +154,7 @@ def test_a_head_can_be_trained_for_another_kind_of_answer(rows, grades, network,
     assert header == "epoch,loss,closeness"
 
 
+@pytest.mark.long
 def test_a_file_that_is_no_example_of_its_kind_is_named(rows, network, data, tmp_path):
     bad = tmp_path / "bad.json"
     bad.write_text("[1, 2]")

@@ -137,6 +137,7 @@ def told(alone, served) -> dict[str, tuple[str | None, bool, list[int]]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TOO_MUCH)
 def test_too_much_is_told_by_the_check_the_decoder_and_an_export(name, told):
     said, refused, answered = told[name]

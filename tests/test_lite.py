@@ -154,6 +154,7 @@ def test_blocks_are_named_in_the_graph():
     assert [i for i in range(16) if f"block{i}/add" in functions] == [2, 4, 6, 7, 9, 10, 12, 13, 14]
 
 
+@pytest.mark.long
 def test_training_uses_and_moves_the_statistics_of_the_batch():
     loaded = tf.saved_model.load(str(resolve("efficientnet-lite0").path))
     images = squares(224)

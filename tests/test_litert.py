@@ -94,6 +94,7 @@ def pixels(tmp_path_factory) -> np.ndarray:
     return np.stack([preprocess.pixels(path.read_bytes(), SIZE, (-1, 1)) for path in files])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "bound"), [("float32", 1e-4), ("float16", 1e-2), ("int8", 0.2)])
 def test_a_process_with_litert_alone_answers_as_keras_does(
     run_folder, exported, pixels, tmp_path, kind, bound
@@ -111,6 +112,7 @@ def test_a_process_with_litert_alone_answers_as_keras_does(
     assert np.abs(np.array(answers) - expected).max() <= bound
 
 
+@pytest.mark.long
 def test_each_file_says_what_it_keeps(exported, said):
     assert (
         len(said) == 4
@@ -122,6 +124,7 @@ def test_each_file_says_what_it_keeps(exported, said):
         assert line.endswith("ms an image on one thread")
 
 
+@pytest.mark.long
 def test_the_labels_lie_beside_the_files(exported):
     assert (exported / "labels.txt").read_text("utf-8").splitlines() == list(CLASSES)
 
@@ -170,6 +173,7 @@ def test_examples_that_only_python_has_are_passed_on(tiny_savedmodel, photos, tm
     assert {f"model.{kind}.tflite" for kind in KINDS} < {path.name for path in found.iterdir()}
 
 
+@pytest.mark.long
 def test_only_built_in_operations_are_in_it(exported):
     for kind in KINDS:
         codes = {
@@ -204,6 +208,7 @@ def table(data: bytes, at: int, *path: int) -> int:
     return at
 
 
+@pytest.mark.long
 def test_the_metadata_have_labels_and_normalisation(exported):
     for kind in KINDS:
         model = open_interpreter((exported / f"model.{kind}.tflite").read_bytes())
@@ -344,6 +349,7 @@ def test_images_that_are_gone_are_said(tiny_savedmodel, tmp_path):
     assert not os.path.exists(tmp_path / "out")
 
 
+@pytest.mark.long
 def test_the_file_is_a_zip_archive_too(exported):
     with zipfile.ZipFile(io.BytesIO((exported / "model.int8.tflite").read_bytes())) as archive:
         assert archive.namelist() == ["labels.txt"]

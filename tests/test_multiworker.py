@@ -124,6 +124,7 @@ def test_weights_fade_as_in_one_process(way, found):
         np.testing.assert_allclose(each["faded"], found("one")[0]["faded"], rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ways)
 def test_every_example_is_seen_once_an_epoch(way, found):
     for name in found(way)[0]["seen"]:

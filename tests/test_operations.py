@@ -375,6 +375,7 @@ def call_itself(meta: MetaGraphDef) -> None:
     function.node_def.add(name="again", op=function.signature.name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change", [change_gradient, enlarge_constant, forget_branch, bind_to_nothing, call_itself]
 )
@@ -387,6 +388,7 @@ def test_a_damaged_graph_is_an_error_with_the_folders_name(change, network, tmp_
         savedmodel.read(write_meta(folder, meta))
 
 
+@pytest.mark.long
 def test_two_networks_with_branches_of_their_own_live_in_one_process(tmp_path):
     networks = [
         Backbone(str(save_branching(tmp_path / branch.__name__, branch)), trainable=False)

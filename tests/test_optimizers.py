@@ -151,6 +151,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind, options", KINDS)
 def test_each_stage_learns_as_with_an_optimizer_of_its_own(kind, options, model):
     backbone, variables = model.layers[0], model.trainable_variables
@@ -196,6 +197,7 @@ def test_an_optimizer_and_its_class_give_the_same_weights(kind, options, model):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 def test_an_optimizer_brings_its_schedule(model):
     schedule = keras.optimizers.schedules.ExponentialDecay
     backbone = model.layers[0]

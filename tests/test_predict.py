@@ -49,6 +49,7 @@ def mixed(photos, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_few_and_many_photos_are_answered_alike(run_folder, photos, monkeypatch):
     small = io.BytesIO()
     Image.open(photos / "flower/flower00.jpg").rotate(9).save(small, "PNG")

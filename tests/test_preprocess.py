@@ -100,6 +100,7 @@ def clear(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.dstack([np.asarray(image), alpha]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FILES)
 def test_every_format_gives_what_pillow_gives(name):
     # WebP's lossy decoders differ in how they spread colour over neighbours, by no more than 2 of
@@ -149,6 +150,7 @@ def test_jpeg_xl_is_read_and_its_alpha_laid_over_white():
     np.testing.assert_allclose(clear[0, -1], 30, atol=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
 def test_a_rotated_photo_equals_the_upright_one(orientation, form):
@@ -198,6 +200,7 @@ def test_an_orientation_behind_other_segments_is_found():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(224, 224), (48, 64), (64, 48), (7, 200), (1, 1)])
 @pytest.mark.parametrize("shape", [(123, 171), (171, 123), (50, 50), (3, 400), (1, 1)])
 def test_resizing_and_cropping_at_once_equals_resizing_then_cropping(size, shape):

@@ -170,6 +170,7 @@ def test_ridge_leaves_one_out_as_if_it_had_fitted_n_times():
         )
 
 
+@pytest.mark.long
 def test_ridge_does_not_fall_into_the_trap_of_the_constant_vector():
     x, labels = examples(200, noise=1.5)
     z = normalise_taps(x, WIDTHS).astype(np.float64)
@@ -190,6 +191,7 @@ def test_ridge_does_not_fall_into_the_trap_of_the_constant_vector():
     ] <= 1.02 * min(losses)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["standardise", "l2"])
 @pytest.mark.parametrize("rotated", [2000, 100])
 def test_linear_is_scikit_learns_in_both_of_its_forms(how, rotated, monkeypatch):
@@ -601,6 +603,7 @@ def test_wrong_arguments_are_named(change, message):
 # --- Training by fit ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_trained_head_is_calibrated_on_validation(said):
     x, labels = examples(600)
     found = fit_head(
@@ -626,6 +629,7 @@ def test_a_trained_head_is_calibrated_on_validation(said):
     assert (found.probabilities.argmax(1) == labels[400:]).mean() > 0.7
 
 
+@pytest.mark.long
 def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_on_all(said):
     x, labels = examples(400)
     found = fit_head(Cosine(4), x, labels, train_rows=np.arange(400), epochs=2, batch_size=32)
@@ -648,6 +652,7 @@ def test_without_validation_the_head_is_calibrated_on_a_fifth_and_then_trained_o
     )
 
 
+@pytest.mark.long
 def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
     x, labels = examples(300)
 
@@ -668,6 +673,7 @@ def test_two_trainings_with_one_seed_are_the_same_bit_for_bit():
     np.testing.assert_array_equal(one.head(x).numpy(), two.head(x).numpy())
 
 
+@pytest.mark.long
 def test_features_that_are_read_batch_by_batch_train_the_same_head(monkeypatch):
     x, labels = examples(300)
     one = fit_head(Cosine(4), x, labels, train_rows=np.arange(300), epochs=2, batch_size=32)
@@ -783,6 +789,7 @@ def flat_features() -> dict[str, np.ndarray]:
 FLAT = flat_features()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FLAT)
 @pytest.mark.parametrize("head", FITS)
 def test_features_that_say_nothing_give_a_head_with_numbers(head, name):

@@ -109,6 +109,7 @@ def network(first: list, folder) -> str:
     return save_reusable(keras.Sequential(layers), folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FIRST)
 def test_the_graph_tells_the_range(name, tmp_path):
     make, expected = FIRST[name]
@@ -158,6 +159,7 @@ def test_a_batch_far_outside_the_range_warns_once(tiny_savedmodel):
     layer(np.full((2, 32, 32, 3), 200, np.float32))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loop", ["fit", "evaluate", "predict", "train_on_batch"])
 @pytest.mark.parametrize("eagerly", [False, True])
 def test_keras_loops_warn_of_a_batch_far_outside_the_range(loop, eagerly, tiny_savedmodel):
@@ -176,12 +178,14 @@ def test_keras_loops_say_nothing_where_pixels_are_as_expected(tiny_savedmodel, r
     assert not [one for one in recwarn if "pixels" in str(one.message)]
 
 
+@pytest.mark.long
 def test_a_step_that_xla_compiles_still_runs(tiny_savedmodel):
     model = classifier(tiny_savedmodel, jit_compile=True)
     losses = model.fit(np.full((4, 32, 32, 3), 200, np.float32), np.zeros(4), verbose=0).history
     assert np.isfinite(losses["loss"]).all()
 
 
+@pytest.mark.long
 def test_an_exported_model_does_not_call_python(tiny_savedmodel, tmp_path):
     model = classifier(tiny_savedmodel)
     model.fit(np.full((4, 32, 32, 3), 0.5, np.float32), np.zeros(4), verbose=0)
@@ -200,6 +204,7 @@ def classifier(handle: str, **how) -> keras.Model:
     return model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("scale", "expected"),
     [

@@ -28,6 +28,7 @@ def read_count(said) -> int:
     return sum("Reading the network" in line for line in said)
 
 
+@pytest.mark.long
 def test_a_network_is_read_once_and_stays_the_same(tiny_savedmodel, kept, said):
     images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
     first = tfxfer.Backbone(tiny_savedmodel, trainable=True)
@@ -43,6 +44,7 @@ def test_a_network_is_read_once_and_stays_the_same(tiny_savedmodel, kept, said):
     assert len(second.trainable_weights) == len(first.trainable_weights) > 0
 
 
+@pytest.mark.long
 def test_another_content_or_size_is_read_anew(tmp_path, kept, said):
     folder = save_reusable(tiny_network(), tmp_path / "model")
     tfxfer.Backbone(folder)
@@ -52,6 +54,7 @@ def test_another_content_or_size_is_read_anew(tmp_path, kept, said):
     assert read_count(said) == len(list(kept.iterdir())) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["cut short", "changed", "no archive", "a link"])
 def test_a_damaged_file_is_written_anew(damage, tiny_savedmodel, kept, said, tmp_path):
     # Of one image alone, oneDNN's last bits depend on what the process computed before.
@@ -76,6 +79,7 @@ def test_a_damaged_file_is_written_anew(damage, tiny_savedmodel, kept, said, tmp
     assert not (tmp_path / "nowhere").exists()  # nothing is written through a link
 
 
+@pytest.mark.long
 def test_a_network_of_a_fixed_content_is_read_each_time(tiny_savedmodel, kept, said):
     fixed = f"{tiny_savedmodel}#sha256={checksum.of_folder(Path(tiny_savedmodel))}"
     tfxfer.Backbone(tiny_savedmodel)
@@ -84,6 +88,7 @@ def test_a_network_of_a_fixed_content_is_read_each_time(tiny_savedmodel, kept, s
     assert read_count(said) == 3
 
 
+@pytest.mark.long
 def test_networks_are_listed_and_removed_with_the_cache(tiny_savedmodel, kept):
     tfxfer.Backbone(tiny_savedmodel)
     (kept / "mine.npz").write_text("somebody's own")
@@ -92,6 +97,7 @@ def test_networks_are_listed_and_removed_with_the_cache(tiny_savedmodel, kept):
     assert [path.name for path in kept.iterdir()] == ["mine.npz"]
 
 
+@pytest.mark.long
 def test_the_oldest_networks_make_room(tiny_savedmodel, kept):
     for size in (None, 32):
         tfxfer.Backbone(tiny_savedmodel, image_size=size)
@@ -100,6 +106,7 @@ def test_the_oldest_networks_make_room(tiny_savedmodel, kept):
     assert list(kept.iterdir()) == [newest]
 
 
+@pytest.mark.long
 def test_without_a_place_for_the_cache_it_is_read_each_time(
     tiny_savedmodel, tmp_path, monkeypatch, said
 ):

@@ -167,6 +167,7 @@ def test_without_test_and_validation_the_page_says_that_nothing_is_known(tmp_pat
     )
 
 
+@pytest.mark.long
 def test_a_page_of_500_classes_stays_small(tmp_path):
     names = [f"class {i}" for i in range(500)]
     rows = [(f"{i}.jpg", "test", name, names[i // 2], 0.5) for i, name in enumerate(names)]
@@ -314,6 +315,7 @@ def of_class(right, n):
     return {"n": n, "predicted": n, "recall": right / n, "precision": right / n}
 
 
+@pytest.mark.long
 def test_what_to_do_next_follows_from_the_figures(tmp_path):
     classes = dict(zip(LABELS, [of_class(9, 10), of_class(3, 10), of_class(1, 1)], strict=False))
     write_run(tmp_path, test=figures(0.7) | {"classes": classes})
@@ -393,6 +395,7 @@ def test_every_class_on_the_map_has_its_own_mark(count):
         assert len({re.search(r'fill="(.*?)"', mark)[1] for mark in marks}) == count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("folds", "share"), [(3, "two thirds"), (2, "one half"), (1, "other")])
 def test_the_page_says_on_what_frozen_and_tuned_were_fitted_and_judged(tmp_path, folds, share):
     names = ("frozen", "tuned", "50% of the way to tuned", "learning rate 0.01, short")
@@ -548,6 +551,7 @@ def test_runs_are_compared_image_by_image(tmp_path):
     assert rows[-1][0] == "40 test photos"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rights", [(30, 36), (13, 37), (21, 22), (40, 0)])
 def test_the_printed_difference_is_that_of_the_printed_accuracies(tmp_path, rights):
     folders = [finished(tmp_path / str(i), right=right) for i, right in enumerate(rights)]
@@ -556,12 +560,14 @@ def test_the_printed_difference_is_that_of_the_printed_accuracies(tmp_path, righ
     assert second[8].split()[0] == f"{printed:+.1f}"
 
 
+@pytest.mark.long
 def test_the_difference_of_thirds_is_that_of_the_printed_accuracies(tmp_path):
     # 23 of 24 against 13 of 24 is 41.67 points, and 0.958 against 0.542 is 41.6.
     folders = [finished(tmp_path / str(n), right=n, count=24) for n in (13, 23)]
     assert report.compare_runs(folders)[2][8].startswith("+41.6 ")
 
 
+@pytest.mark.long
 def test_runs_on_other_photos_are_said_to_be(tmp_path):
     folders = [finished(tmp_path / str(n), right=20, count=n) for n in (40, 24)]
     assert report.compare_runs(folders)[-1][0] == "24 test photos that all runs have (of 40 and 24)"
@@ -572,6 +578,7 @@ def test_the_head_that_was_asked_for_is_named_where_none_was_chosen(tmp_path):
     assert report.compare_runs([folder, folder])[1][3] == "mlp"
 
 
+@pytest.mark.long
 def test_runs_that_can_not_be_compared_are_said(tmp_path):
     one, other, strange = (
         finished(tmp_path / "one"),
@@ -614,6 +621,7 @@ def test_pictures_that_can_not_be_drawn_are_said_on_the_page(tmp_path, monkeypat
     assert "no fonts \\<here\\>" in (folder / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "function"),
     [("report.html", "make_page"), ("report.json", "as_json"), ("MODEL_CARD.md", "make_card")],

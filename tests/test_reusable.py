@@ -69,6 +69,7 @@ def exported(tuned, tmp_path_factory):
     return serving.export_reusable(tuned[1], tmp_path_factory.mktemp("network"))
 
 
+@pytest.mark.long
 def test_what_was_tuned_is_what_is_transferred_from(tuned, exported, images):
     again = Backbone(exported, trainable=False)  # in [0, 1], as every reusable SavedModel of images
     np.testing.assert_allclose(again(images), tuned[0](2 * images - 1), atol=1e-5)
@@ -80,6 +81,7 @@ def test_what_was_tuned_is_what_is_transferred_from(tuned, exported, images):
     )
 
 
+@pytest.mark.long
 def test_it_is_unfrozen_in_part_and_tuned_again(exported, images):
     backbone = Backbone(exported, batch_norm="inference")
     backbone.unfreeze(1)

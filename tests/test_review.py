@@ -231,6 +231,7 @@ FLAT = ("equal", "ones", "zeros", "one column", "denormal", "too large to square
 DEGENERATE = degenerate()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_a_plane_of_odd_features_has_places_for_all_or_for_none(name):

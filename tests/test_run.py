@@ -291,6 +291,7 @@ run.finish()
 """
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_files(tmp_path):
     command = [sys.executable, "-c", WRITER, str(tmp_path / "killed")]
     for files in (0, 5, 30):

@@ -430,6 +430,7 @@ def test_no_operation_that_names_a_file_is_allowed_by_oversight():
     assert suspicious == {"TensorSliceDataset"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel, size", [(5, 7), (7, 5), (5, 12), (3, 7), (4, 6)])
 def test_fast_gradients_are_those_of_the_loaded_object(kernel, size, tmp_path):
     inputs = keras.Input((size, size, 3))

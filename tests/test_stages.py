@@ -34,6 +34,7 @@ def test_what_follows_the_last_block_belongs_to_it(tiny):
     assert tiny.stages[-1].cut == tiny.last_map
 
 
+@pytest.mark.long
 def test_unnamed_blocks_end_where_branches_join(tmp_path):
     found = savedmodel.read(save_reusable(vision_transformer(), tmp_path / "vit")).stages
     assert [stage.name for stage in found] == [

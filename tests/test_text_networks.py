@@ -88,12 +88,14 @@ def done(*words: object) -> str:
     return result.output
 
 
+@pytest.mark.long
 def test_outputs_are_those_of_the_savedmodel(network):
     backbone = network.backbone()
     found = backbone(rows_of(backbone, SENTENCES)).numpy()
     np.testing.assert_allclose(found, network.original(SENTENCES).numpy(), atol=1e-5)
 
 
+@pytest.mark.long
 def test_gradients_are_those_of_the_savedmodel(network):
     backbone, loaded = network.backbone(), tf.saved_model.load(network.folder)
     with tf.GradientTape() as tape:
@@ -112,6 +114,7 @@ def test_gradients_are_those_of_the_savedmodel(network):
     np.testing.assert_allclose(sizes(found), sizes(expected), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 def test_its_last_stages_train_and_the_others_do_not(network):
     backbone = network.backbone()
     backbone.unfreeze(1)
@@ -128,6 +131,7 @@ def test_its_last_stages_train_and_the_others_do_not(network):
     assert 1 <= sum(changed) <= len(stage.weights)
 
 
+@pytest.mark.long
 def test_cuts_give_the_whole(network):
     backbone = network.backbone(trainable=False)
     rows = rows_of(backbone, SENTENCES)
@@ -139,6 +143,7 @@ def test_cuts_give_the_whole(network):
         )
 
 
+@pytest.mark.long
 def test_a_file_of_the_model_holds_all_in_a_fresh_process(network, tmp_path):
     backbone = network.backbone(trainable=False)
     model = keras.Sequential([keras.Input(backbone.entry_shape), backbone, keras.layers.Dense(2)])
@@ -155,6 +160,7 @@ def test_a_file_of_the_model_holds_all_in_a_fresh_process(network, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-6)
 
 
+@pytest.mark.long
 def test_features_have_the_same_bits_whatever_the_batch(network):
     backbone = network.backbone(trainable=False)
     engine = tensorflow_engine(backbone.prefix())
@@ -175,6 +181,7 @@ def test_lengths_of_rows_are_rounded_up():
     assert lengths_of(rows, 2).tolist() == [STEP, 2 * STEP, 40]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["nnlm", "pair"])
 def test_a_run_and_its_export(name, saved, tmp_path):
     table = texts.write_table(tmp_path / "notes.csv")
@@ -208,6 +215,7 @@ def test_partial_trains_its_last_stage(name, saved, tmp_path):
     assert {"frozen", "tuned"} <= set(candidates)
 
 
+@pytest.mark.long
 def test_an_encoder_without_its_preprocessor_says_what_to_do(saved):
     with pytest.raises(SavedModelError, match="--backbone-preprocess"):
         tfxfer.Backbone(saved["pair"].folder)
@@ -217,6 +225,7 @@ def test_an_encoder_without_its_preprocessor_says_what_to_do(saved):
     assert pooled.feature_size == text_models.WIDTH
 
 
+@pytest.mark.long
 def test_a_text_is_read_up_to_a_number_of_bytes(saved):
     backbone = saved["sentences"].backbone()
     long = "rose \u00e9" * 1000
@@ -225,6 +234,7 @@ def test_a_text_is_read_up_to_a_number_of_bytes(saved):
     assert long.startswith(kept) and len(row) - 3 <= len(kept.encode()) <= len(row)
 
 
+@pytest.mark.long
 def test_a_table_from_another_file_is_refused(saved, tmp_path):
     """The file name is a constant in the graph, and no asset."""
 
@@ -250,6 +260,7 @@ def test_a_table_from_another_file_is_refused(saved, tmp_path):
         tfxfer.Backbone(str(tmp_path / "reader"))
 
 
+@pytest.mark.long
 def test_assets_that_lead_elsewhere_are_refused(saved, tmp_path):
     folder = Path(shutil.copytree(saved["nnlm"].folder, tmp_path / "nnlm"))
     (asset,) = (folder / "assets").iterdir()

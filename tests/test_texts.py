@@ -131,6 +131,7 @@ def test_neighbours_are_merged_in_the_order_of_the_list():
     assert [[pieces[i] for i in row if i] for row in rows] == expected
 
 
+@pytest.mark.long
 def test_the_network_of_static_vectors_cuts_texts_as_its_original():
     network = tfxfer.Backbone("static", trainable=False)
     sentences = [
@@ -179,6 +180,7 @@ def test_a_damaged_file_of_weights_is_refused(content, tmp_path):
 # --- the network ---
 
 
+@pytest.mark.long
 def test_a_network_gives_what_its_savedmodel_gives(folder, network):
     sentences = [text for text, _ in texts.sentences(20)] + ["", "rose", "unknown words only"]
     loaded = tf.saved_model.load(folder)
@@ -187,6 +189,7 @@ def test_a_network_gives_what_its_savedmodel_gives(folder, network):
     assert len(network.stages) == 7 and network.takes.KIND == "text"
 
 
+@pytest.mark.long
 def test_its_gradients_are_those_of_the_savedmodel(folder, network):
     sentences = [text for text, _ in texts.sentences(8)]
     loaded = tf.saved_model.load(folder)
@@ -204,6 +207,7 @@ def test_its_gradients_are_those_of_the_savedmodel(folder, network):
     np.testing.assert_allclose(sizes(found), sizes(expected), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 def test_padding_does_not_count_in_taps(network):
     tapped = network.tapped(2)
     short = decoded(network, ["rose"])
@@ -216,6 +220,7 @@ def test_padding_does_not_count_in_taps(network):
     assert (longer[0, 3:] == 0).all() and weights
 
 
+@pytest.mark.long
 def test_words_and_pairs_are_counted_in_front_of_the_first_stage(network):
     counted = network.tapped(7)
     assert counted.stages[0].name == "words" and counted.tap_widths[0] == COLUMNS
@@ -227,6 +232,7 @@ def test_words_and_pairs_are_counted_in_front_of_the_first_stage(network):
     assert 4 <= same < 7  # the words are the same, the pairs are not
 
 
+@pytest.mark.long
 def test_a_network_is_cut_at_every_stage(network):
     rows = decoded(network, [text for text, _ in texts.sentences(5)])
     whole = network(rows).numpy()
@@ -241,6 +247,7 @@ def test_a_network_is_cut_at_every_stage(network):
         np.testing.assert_allclose(rest(graph(tf.constant(rows))).numpy(), whole, atol=1e-5)
 
 
+@pytest.mark.long
 def test_it_is_saved_with_its_tokenizer(network, tmp_path):
     model = keras.Sequential([keras.Input((texts.LENGTH,)), network, keras.layers.Dense(2)])
     model.save(tmp_path / "model.keras")
@@ -434,11 +441,13 @@ def test_words_and_letters_are_learnt_from_the_training_texts():
 # --- runs ---
 
 
+@pytest.mark.long
 def test_texts_of_two_kinds_are_told_apart(run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["test"]["accuracy"] >= 0.95 and metrics["test"]["n"] == 40
 
 
+@pytest.mark.long
 def test_new_texts_are_answered_by_a_run_and_by_its_export(run, tmp_path):
     for name, text in (("a", "Good soup with salt and bread."), ("b", "Water the tulip, sun!")):
         (tmp_path / f"{name}.txt").write_text(text)
@@ -458,11 +467,13 @@ def test_new_texts_are_answered_by_a_run_and_by_its_export(run, tmp_path):
     assert found["classes"].numpy()[0, 0] == b"kitchen"
 
 
+@pytest.mark.long
 def test_a_run_is_judged_on_other_texts(run, tmp_path):
     other = texts.write_table(tmp_path / "others.csv", count=20, seed=7)
     assert "n = 10" in done("evaluate", run, "--data", other)
 
 
+@pytest.mark.long
 def test_litert_says_that_it_takes_no_texts(run, tmp_path):
     output = done("export", run, tmp_path / "phone", "--format", "litert", code=1)
     assert "text" in output

@@ -111,6 +111,7 @@ def is_harmless(cell: str) -> bool:
 # --- names in tables ---
 
 
+@pytest.mark.long
 def test_no_table_of_a_run_holds_a_formula_and_classes_can_be_joined(run):
     classes = set(json.loads((run / "metrics.json").read_text())["test"]["classes"])
     assert classes == {name.strip() for name in FORMULAS}
@@ -124,6 +125,7 @@ def test_no_table_of_a_run_holds_a_formula_and_classes_can_be_joined(run):
     assert {name.split("/")[0].strip() for name in files} == classes
 
 
+@pytest.mark.long
 def test_no_answer_in_a_table_is_a_formula(run, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("=new.csv").write_text('text\n=1+cmd\n"rose, tulip"\n')
@@ -162,6 +164,7 @@ def test_a_text_to_label_next_is_no_formula(tmp_path):
 # --- texts ---
 
 
+@pytest.mark.long
 def test_hostile_texts_are_answered(run, tmp_path):
     for i, content in enumerate(HOSTILE.values()):
         (tmp_path / f"{i:02d}.txt").write_bytes(content)
@@ -170,6 +173,7 @@ def test_hostile_texts_are_answered(run, tmp_path):
     assert len(rows) == len(HOSTILE) and all(0 < float(row[2]) <= 1 for row in rows)
 
 
+@pytest.mark.long
 def test_what_is_no_text_is_named_and_the_others_are_answered(run, tmp_path):
     for name, (content, _) in REFUSED.items():
         (tmp_path / f"{name}\x1b[2J.txt").write_bytes(content)
@@ -196,6 +200,7 @@ def test_only_the_beginning_of_a_text_is_read(name, network):
     np.testing.assert_array_equal(rows[0], rows[1])
 
 
+@pytest.mark.long
 def test_bytes_that_are_no_text_can_not_stop_the_served_model(run, tmp_path):
     done("export", run, tmp_path / "served")
     served = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]

@@ -67,6 +67,7 @@ def check_words(said: str) -> None:
     assert not found, said[max(0, found.start() - 100) : found.end() + 100]
 
 
+@pytest.mark.long
 def test_the_report_is_about_texts(run):
     said = visible((run / "report.html").read_text())
     # The settings keep their names, and all of them are listed.
@@ -77,6 +78,7 @@ def test_the_report_is_about_texts(run):
     assert "text.txt" in said and "texts of this class" in said
 
 
+@pytest.mark.long
 def test_commands_speak_of_texts(folder, table, run, tmp_path):
     check_words(
         done("run", "frozen", "--data", table, "--backbone", folder, "--out", tmp_path / "r")
@@ -88,6 +90,7 @@ def test_commands_speak_of_texts(folder, table, run, tmp_path):
     check_words(done("compare", run, tmp_path / "r"))
 
 
+@pytest.mark.long
 def test_wrong_answers_are_shown_with_their_texts(run):
     page = (run / "report.html").read_text()
     review = json.loads((run / "review.json").read_text())
@@ -97,6 +100,7 @@ def test_wrong_answers_are_shown_with_their_texts(run):
     assert 'class="grid texts" id="wrong"' in page
 
 
+@pytest.mark.long
 def test_markup_in_a_text_is_harmless(run):
     page = (run / "report.html").read_text()
     assert ATTACK in (run / "review.json").read_text()
@@ -104,6 +108,7 @@ def test_markup_in_a_text_is_harmless(run):
     assert "\u202e" not in page and "\\u202egood" in page
 
 
+@pytest.mark.long
 def test_the_words_that_decide_are_marked(run):
     review = json.loads((run / "review.json").read_text())
     assert review["occlusion"]
@@ -115,6 +120,7 @@ def test_the_words_that_decide_are_marked(run):
         assert "Which words decide?" in page and '<mark style="--w: 1.00">' in page
 
 
+@pytest.mark.long
 def test_the_page_shows_the_strength_of_a_word(run, tmp_path):
     copy = tmp_path / "run"
     copy.mkdir()
@@ -131,6 +137,7 @@ def test_the_page_shows_the_strength_of_a_word(run, tmp_path):
     assert "50 points less without the strongest word" in page
 
 
+@pytest.mark.long
 def test_a_page_is_made_again_from_a_run_without_excerpts(run, tmp_path):
     for path in run.iterdir():
         if path.is_file():

@@ -142,6 +142,7 @@ def test_one_label_for_each_text_is_needed():
         from_arrays(SENTENCES, TRUE[:30])
 
 
+@pytest.mark.long
 def test_a_model_of_texts_takes_strings_and_paths(fitted, tmp_path):
     found = fitted.predict(MINE)
     assert [one.predicted for one in found] == [kind for _, kind in texts.sentences(6, seed=9)]
@@ -226,6 +227,7 @@ def test_texts_whose_label_is_hidden_are_left_out(tmp_path):
 # --- commands ---
 
 
+@pytest.mark.long
 def test_each_row_of_a_table_is_predicted(run, new, tmp_path):
     assert "6 texts" in done("predict", run, new, "--to", tmp_path / "out.csv")
     rows = rows_of(tmp_path / "out.csv")
@@ -242,6 +244,7 @@ def test_an_export_predicts_a_table_as_the_run_does(run, new, tmp_path):
     check_same_table(served, own)
 
 
+@pytest.mark.long
 def test_files_and_tables_stay_in_their_order(run, new, tmp_path):
     (tmp_path / "a.txt").write_text("bread and salt")
     answer = done("predict", run, tmp_path / "a.txt", new, tmp_path / "a.txt", "--format", "jsonl")
@@ -249,12 +252,14 @@ def test_files_and_tables_stay_in_their_order(run, new, tmp_path):
     assert len(files) == 8 and files[0] == files[7] == str(tmp_path / "a.txt")
 
 
+@pytest.mark.long
 def test_an_empty_text_in_a_table_is_told_and_the_others_are_predicted(run, tmp_path):
     (tmp_path / "new.csv").write_text('id,text\n1,bread\n2,\n3,"a\nrose"\n')
     output = done("predict", run, tmp_path / "new.csv", code=1)
     assert "new.csv:3 is empty" in output and "new.csv:5,garden" in output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "content", ["id,label\n1,a\n", "text\n", "", "some text, without header\n"]
 )
@@ -263,6 +268,7 @@ def test_a_table_without_texts_is_told(content, run, tmp_path):
     assert "new.csv" in done("predict", run, tmp_path / "new.csv", code=1)
 
 
+@pytest.mark.long
 def test_a_run_is_judged_grown_and_asked_what_to_label_with_tables(run, new, tmp_path):
     more = tmp_path / "more.csv"
     rows = [(text, "office") for text, _ in texts.sentences(12, seed=3)]
@@ -276,6 +282,7 @@ def test_a_run_is_judged_grown_and_asked_what_to_label_with_tables(run, new, tmp
     done("compare", run, tmp_path / "grown")
 
 
+@pytest.mark.long
 def test_texts_to_label_next_are_a_table_to_fill_in(run, new, tmp_path):
     table, page = tmp_path / "next.csv", tmp_path / "next.html"
     done("next", run, new, "--count", 4, "--to", table, "--page", page)
@@ -316,6 +323,7 @@ def test_tables_of_texts_are_read_in_all_forms(separator, encoding, end, tmp_pat
     assert read == {text.replace("\r\n", "\n") for text in written}
 
 
+@pytest.mark.long
 def test_a_long_cell_is_read_and_one_that_is_too_long_is_named_with_its_size(tmp_path):
     path = tmp_path / "mails.csv"
     lines = ["text,label", *(f"{text},{i % 2}" for i, text in enumerate(SENTENCES))]

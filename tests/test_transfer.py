@@ -198,6 +198,7 @@ def test_data_of_no_known_kind_are_named():
         tfxfer.Transfer("somewhere").fit(np.zeros((4, 8, 8, 3)))
 
 
+@pytest.mark.long
 def test_a_run_that_is_no_longer_used_leaves_no_folder(arrays, tiny_savedmodel):
     made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays)
     folder = Path(made.run.folder)

@@ -66,6 +66,7 @@ def test_prefix_and_rest_are_the_network(network, taps, tmp_path):
         ]
 
 
+@pytest.mark.long
 def test_the_rest_trains_what_unfreeze_trains_and_gives_it_back(tiny_savedmodel):
     backbone = Backbone(tiny_savedmodel, trainable=False, batch_norm="inference")
     _, rest = backbone.cut(2)
@@ -86,6 +87,7 @@ def test_the_rest_trains_what_unfreeze_trains_and_gives_it_back(tiny_savedmodel)
     assert moved == {i for i, v in enumerate(whole._own) if v.trainable}
 
 
+@pytest.mark.long
 def test_regularization_of_the_rest_counts(tmp_path):
     network = tiny_network()
     kernels = [network.get_layer(name).kernel for name in ("block0_conv", "head_conv")]
@@ -211,6 +213,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [1, 4, 9])
 def test_a_training_that_was_stopped_anywhere_ends_in_the_same_weights(
     after, tmp_path, monkeypatch
@@ -582,6 +585,7 @@ def averaged(source, features, both_sides, rows):
     return start, frozen, source.average(source.build(start)[0], start, frozen, 0.5, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["pixels", "activations"])
 def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_sides):
     network, features, how, extractor = world
@@ -617,6 +621,7 @@ def test_the_frozen_model_sees_both_sides_where_that_is_better(
     np.testing.assert_array_equal(found.probabilities, expected.out_of_fold)
 
 
+@pytest.mark.long
 def test_the_last_columns_of_an_averaged_model_are_the_frozen_networks_own_output(
     world, both_sides
 ):
