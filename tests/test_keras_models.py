@@ -276,3 +276,25 @@ def test_random_weights_are_told(trained, caplog):
     with caplog.at_level(logging.WARNING, logger="tfxfer"):
         tfxfer.Backbone(network, trainable=False)
     assert ("random weights" in caplog.text) != trained
+
+
+class OfKeras2:
+    """A class whose module is that of a model of Keras 2, which need not be installed."""
+
+    __module__ = "tf_keras.src.engine.training"
+
+
+NO_HANDLES = {
+    "nothing": (lambda folder: None, "NoneType"),
+    "bytes": (lambda folder: folder.encode(), "bytes"),
+    "a layer": (lambda folder: keras.layers.Dense(3), "keras.Input"),
+    "what was loaded": (tf.saved_model.load, "folder of the SavedModel"),
+    "a model of Keras 2": (lambda folder: OfKeras2(), "Keras 2"),
+}
+
+
+@pytest.mark.parametrize("name", NO_HANDLES)
+def test_what_is_no_handle_is_named(name, tiny_savedmodel):
+    make, word = NO_HANDLES[name]
+    with pytest.raises(ValueError, match=word):
+        tfxfer.Backbone(make(tiny_savedmodel))
