@@ -488,3 +488,90 @@ def test_in_mixed_precision_products_are_in_bfloat16_and_sums_in_float32(network
     assert (
         rough.dtype == tf.float32 and 0 < np.abs(rough - exact).max() < 0.02 * np.abs(exact).max()
     )
+
+
+FILTERS = tf.constant(np.random.default_rng(1).normal(size=(3, 3, 3, 5)), tf.float32)
+
+
+def convolved(x: tf.Tensor) -> tf.Tensor:
+    """A map [B, 4, 4, 5] of images of 8 x 8 pixels."""
+    return tf.nn.relu(tf.nn.conv2d(tf.cast(x, tf.float32), FILTERS, 2, "SAME"))
+
+
+def mean_of_map(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(convolved(x), [1, 2])
+
+
+def test_a_call_that_takes_a_dict_or_a_name_is_called_so(tmp_path):
+    calls = {
+        "dict": tf.function(lambda x: mean_of_map(x["image"]), input_signature=[{"image": SPEC}]),
+        "name": tf.function(lambda *, images: mean_of_map(images)),
+    }
+    calls["name"].get_concrete_function(images=SPEC)
+    for name, call in calls.items():
+        root = tf.train.Checkpoint()
+        root.__call__ = call
+        tf.saved_model.save(root, str(tmp_path / name))
+        layer = Backbone(tmp_path / name, trainable=False)
+        np.testing.assert_allclose(layer(images(8)), mean_of_map(images(8)), rtol=1e-5)
+
+
+def test_a_call_that_was_never_called_is_named_or_a_signature_takes_its_place(tmp_path):
+    root = tf.train.Checkpoint()
+    root.__call__ = tf.function(mean_of_map)
+    tf.saved_model.save(root, str(tmp_path / "without"))
+    with pytest.raises(SavedModelError, match="never called before it was saved"):
+        savedmodel.read(tmp_path / "without")
+    serve = tf.function(lambda x: {"features": mean_of_map(x)}, input_signature=[SPEC])
+    tf.saved_model.save(root, str(tmp_path / "with"), signatures=serve)
+    assert savedmodel.read(tmp_path / "with").features == 5
+
+
+def decode(contents: tf.Tensor) -> tf.Tensor:
+    """Images of 8 x 8 pixels from the contents of files."""
+    return tf.map_fn(
+        lambda one: tf.image.resize(tf.io.decode_jpeg(one, 3), (8, 8)) / 255,
+        contents,
+        fn_output_signature=tf.TensorSpec((8, 8, 3)),
+    )
+
+
+FILES = tf.TensorSpec((None,), tf.string, name="files")
+
+
+def save_signatures(folder: Path, **calls) -> str:
+    """Save functions with the specs of their inputs as signatures."""
+    signatures = {
+        name: tf.function(call, input_signature=[spec]) for name, (call, spec) in calls.items()
+    }
+    tf.saved_model.save(tf.train.Checkpoint(), str(folder), signatures=signatures)
+    return str(folder)
+
+
+def test_a_network_of_files_is_used_by_its_signature_of_pixels(tmp_path, said):
+    both = save_signatures(
+        tmp_path / "both",
+        serving_default=(lambda files: {"features": mean_of_map(decode(files))}, FILES),
+        decoded=(lambda x: {"features": mean_of_map(x)}, SPEC),
+    )
+    layer = Backbone(both, trainable=False)
+    np.testing.assert_allclose(layer(images(8)), mean_of_map(images(8)), rtol=1e-5)
+    assert any("decoded" in line for line in said)
+    alone = save_signatures(
+        tmp_path / "alone",
+        serving_default=(lambda files: {"features": mean_of_map(decode(files))}, FILES),
+    )
+    with pytest.raises(SavedModelError, match="content of files"):
+        savedmodel.read(alone)
+
+
+def test_another_signature_is_told_and_chosen_by_its_name(tmp_path, said):
+    folder = save_signatures(
+        tmp_path / "m",
+        serving_default=(lambda x: {"scores": tf.nn.softmax(mean_of_map(x)[:, :2])}, SPEC),
+        features=(lambda x: {"output_0": mean_of_map(x)}, SPEC),
+    )
+    assert Backbone(folder, trainable=False).feature_size == 2
+    assert any("features (output_0)" in line for line in said)
+    layer = Backbone(folder, output="features", trainable=False)
+    np.testing.assert_allclose(layer(images(8)), mean_of_map(images(8)), rtol=1e-5)

@@ -55,7 +55,9 @@ def read(
     if before is not None:
         held |= check_saved_model(Path(before), trust=trust)
     with explain_failure(folder):
-        opened = open_folder(folder)
+        opened = open_folder(folder, output)
+        if opened.signature == output:
+            output = None
         if before is not None:
             opened = pair.join(open_folder(before), opened)
         return trace(
