@@ -88,7 +88,7 @@ def open_folder(folder: str | os.PathLike, output: str | None = None) -> Opened:
             losses=tuple(loss for loss in losses if callable(loss)),
             owner=loaded,
         )
-    if output in signatures and output not in outputs_of(signatures[first_of(signatures)]):
+    if is_chosen(output, signatures):
         name = str(output)
     else:
         name = choose_signature(signatures, loaded, folder)
@@ -220,6 +220,13 @@ def first_of(signatures: Mapping[str, Any]) -> str:
     return next(
         (one for one in ("serving_default", "default", *signatures) if one in signatures), ""
     )
+
+
+def is_chosen(output: str | None, signatures: Mapping[str, Any]) -> bool:
+    """Return whether a name is that of a signature which can be used, and not of an output."""
+    if output not in signatures or output in outputs_of(signatures[first_of(signatures)]):
+        return False
+    return not decodes_files(signatures[output])
 
 
 def choose_signature(signatures: Mapping[str, Any], loaded: Any, folder: Path) -> str:
