@@ -224,7 +224,9 @@ def first_of(signatures: Mapping[str, Any]) -> str:
 
 def is_chosen(output: str | None, signatures: Mapping[str, Any]) -> bool:
     """Return whether a name is that of a signature which can be used, and not of an output."""
-    if output not in signatures or output in outputs_of(signatures[first_of(signatures)]):
+    if output is None or output not in signatures:
+        return False
+    if output in outputs_of(signatures[first_of(signatures)]):
         return False
     return not decodes_files(signatures[output])
 

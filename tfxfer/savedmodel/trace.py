@@ -1,6 +1,5 @@
 """Trace a network for inference and for training, and take the graphs apart."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -271,14 +270,15 @@ def trace_call(
                 f"{opened.name} has signatures only, which take no arguments. "
                 f"Received arguments {sorted(arguments)}."
             )
-        return tf.function(lambda x: call(x)).get_concrete_function(spec)
+        return tf.function(lambda x: call(x), autograph=False).get_concrete_function(spec)
     errors = []
     named = [name for name in FLAGS[1:] if name in opened.arguments and name not in arguments]
     flags: list[dict[str, bool]] = [{name: training} for name in (FLAGS[0], *named)]
     for extra in flags if training else [*flags, {}]:
         try:
             return tf.function(
-                lambda x, extra=extra: call(x, **extra, **arguments)
+                lambda x, extra=extra: call(x, **extra, **arguments),
+                autograph=False,  # it would add lines to error messages
             ).get_concrete_function(spec)
         except (ValueError, TypeError) as error:
             errors.append(error)
@@ -296,18 +296,10 @@ def trace_call(
             f"its call takes {list(opened.arguments) or 'one input only'}."
         )
     else:
-        detail = reason_of(errors[-1])
+        detail = str(errors[-1]).strip().splitlines()[0]
     raise SavedModelError(
         f"{opened.name} can't be called on an input of shape {tuple(spec.shape[1:])}. {detail}"
     ) from errors[-1]
-
-
-def reason_of(error: Exception) -> str:
-    """Return the line of an error's text that tells the reason."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    # AutoGraph begins with the traceback, and ends with the error itself.
-    told = [line.strip() for line in lines if re.match(r"\s+\w+Error: ", line)]
-    return told[-1] if told else lines[0]
 
 
 def check_output(concrete: Any, name: str) -> None:
