@@ -319,3 +319,77 @@ def test_random_weights_are_told(trained, caplog):
     with caplog.at_level(logging.WARNING, logger="tfxfer"):
         tfxfer.Backbone(network, trainable=False)
     assert ("random weights" in caplog.text) != trained
+
+
+def plain_network(dtype: str) -> keras.Model:
+    """A small network with a head convolution, in another precision."""
+    inputs = keras.Input((32, 32, 3), dtype="float32")
+    x = keras.layers.Conv2D(6, 3, activation="silu", dtype=dtype)(inputs)
+    x = keras.layers.BatchNormalization(beta_initializer="random_normal", dtype=dtype)(x)
+    x = keras.layers.Conv2D(8, 3, activation="silu", dtype=dtype)(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype=dtype)(x))
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_a_model_in_another_precision_computes_in_float32(dtype, tmp_path):
+    network, same = plain_network(dtype), plain_network("float32")
+    same.set_weights(network.get_weights())
+    layer = tfxfer.Backbone(network, batch_norm="train")
+    expected = same(X, training=False)
+    np.testing.assert_allclose(layer(X), expected, atol=1e-5)
+    taps = layer.tapped(2)(X).numpy()
+    np.testing.assert_allclose(taps[:, 12:20], expected, atol=1e-5)
+    assert taps.dtype == np.float32 and taps.shape == (4, 28)
+    assert {variable.dtype for variable in layer.weights} == {"float32"}
+    model = keras.Sequential([keras.Input((32, 32, 3)), layer, keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    model.fit(X, np.zeros((4, 2)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(X), model(X), atol=1e-6)
+
+
+def test_a_model_of_bytes_is_trained_on_0_to_255():
+    inputs = keras.Input((32, 32, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(8, 3, bias_initializer="random_normal")(x)
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    layer, pixels = tfxfer.Backbone(network), np.round(255 * X)
+    assert layer.value_range == (0.0, 255.0)
+    np.testing.assert_allclose(layer(pixels), network(pixels.astype("uint8")), atol=1e-5)
+    assert moved_by_training(layer, pixels) == {one.name for one in layer.pretrained.weights}
+
+
+def test_an_export_that_augments_is_refused_and_its_model_is_not(tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 5, bias_initializer="random_normal")(
+        keras.layers.RandomFlip()(inputs)
+    )
+    network = keras.Model(inputs, keras.layers.Flatten()(x))
+    network.export(tmp_path / "export", verbose=False)
+    with pytest.raises(SavedModelError, match="StatelessRandomUniform"):
+        tfxfer.Backbone(tmp_path / "export", trainable=False)
+    layer = tfxfer.Backbone(network, trainable=False)
+    np.testing.assert_allclose(layer(X), network(X, training=False), atol=1e-5)
+
+
+class OfKeras2:
+    """A class whose module is that of a model of Keras 2, which need not be installed."""
+
+    __module__ = "tf_keras.src.engine.training"
+
+
+NO_HANDLES = {
+    "nothing": (lambda folder: None, "NoneType"),
+    "bytes": (lambda folder: folder.encode(), "bytes"),
+    "a layer": (lambda folder: keras.layers.Dense(3), "keras.Input"),
+    "what was loaded": (tf.saved_model.load, "folder of the SavedModel"),
+    "a model of Keras 2": (lambda folder: OfKeras2(), "Keras 2"),
+}
+
+
+@pytest.mark.parametrize("name", NO_HANDLES)
+def test_what_is_no_handle_is_named(name, tiny_savedmodel):
+    make, word = NO_HANDLES[name]
+    with pytest.raises(ValueError, match=word):
+        tfxfer.Backbone(make(tiny_savedmodel))

@@ -489,3 +489,218 @@ def test_in_mixed_precision_products_are_in_bfloat16_and_sums_in_float32(network
     assert (
         rough.dtype == tf.float32 and 0 < np.abs(rough - exact).max() < 0.02 * np.abs(exact).max()
     )
+
+
+FILTERS = tf.constant(np.random.default_rng(1).normal(size=(3, 3, 3, 5)), tf.float32)
+
+
+def convolved(x: tf.Tensor) -> tf.Tensor:
+    """A map [B, 4, 4, 5] of images of 8 x 8 pixels."""
+    return tf.nn.relu(tf.nn.conv2d(tf.cast(x, tf.float32), FILTERS, 2, "SAME"))
+
+
+def mean_of_map(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(convolved(x), [1, 2])
+
+
+def normalized_by_batch(x: tf.Tensor) -> tf.Tensor:
+    statistics = tf.compat.v1.nn.fused_batch_norm(
+        convolved(x), tf.ones(5), tf.zeros(5), is_training=True
+    )
+    return tf.reduce_max(statistics[0], [1, 2])
+
+
+# What a network does wrong, and a word that the error must hold.
+NOT_OF_EACH = {
+    "dropout": (lambda x: tf.nn.dropout(mean_of_map(x), 0.5), "RandomUniform"),
+    "statistics of the batch": (normalized_by_batch, "BatchNorm takes the statistics"),
+    "the largest of the batch": (lambda x: mean_of_map(x / tf.reduce_max(x)), "other examples"),
+    "a row for each position": (lambda x: tf.reshape(convolved(x), (-1, 5)), "16 rows for one"),
+    "one row for all": (lambda x: tf.reduce_mean(convolved(x), [0, 1, 2])[None], r"\(1, 5\)"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OF_EACH)
+def test_features_that_are_not_those_of_each_example_are_refused(name, tmp_path):
+    call, word = NOT_OF_EACH[name]
+    folder = save(tf.train.Checkpoint(), call, tmp_path / "m")
+    with pytest.raises(SavedModelError, match=word):
+        savedmodel.read(folder)
+
+
+@pytest.mark.parametrize("name", ["is_training", "train", "is_train"])
+def test_an_argument_that_tells_training_is_set(name, tmp_path):
+    root = tf.train.Checkpoint(norm=keras.layers.BatchNormalization())
+    root.norm.build((None, 4, 4, 5))
+    root.norm.moving_mean.assign(np.arange(5, dtype=np.float32))
+
+    def normalize(x, training):
+        return tf.reduce_max(root.norm(convolved(x), training=training), [1, 2])
+
+    calls = {
+        "is_training": lambda x, is_training=True: normalize(x, is_training),
+        "train": lambda x, train: normalize(x, train),
+        "is_train": lambda x, is_train=True: normalize(x, is_train),
+    }
+    root.__call__ = tf.function(calls[name])
+    for training in (True, False):
+        root.__call__.get_concrete_function(SPEC, **{name: training})
+    tf.saved_model.save(root, str(tmp_path / "m"))
+    layer = Backbone(tmp_path / "m", batch_norm="train")
+    np.testing.assert_allclose(layer(images(8)), normalize(images(8), False), rtol=1e-5)
+    expected = normalize(images(8), True)
+    np.testing.assert_allclose(layer(images(8), training=True), expected, rtol=1e-4)
+
+
+def test_an_argument_without_a_default_is_named(tmp_path):
+    root = tf.train.Checkpoint()
+    root.__call__ = tf.function(lambda x, mode: mean_of_map(x) * mode)
+    root.__call__.get_concrete_function(SPEC, mode=tf.TensorSpec(()))
+    tf.saved_model.save(root, str(tmp_path / "m"))
+    with pytest.raises(SavedModelError, match="needs the argument mode"):
+        savedmodel.read(tmp_path / "m")
+
+
+def test_a_map_with_channels_first_is_pooled_over_its_positions(tmp_path):
+    folder = save(
+        tf.train.Checkpoint(), lambda x: tf.transpose(convolved(x), [0, 3, 1, 2]), tmp_path / "m"
+    )
+    layer = Backbone(folder, trainable=False)
+    np.testing.assert_allclose(layer(images(8)), mean_of_map(images(8)), rtol=1e-5)
+    taps = layer.tapped(1)(images(8))
+    np.testing.assert_allclose(taps[:, 5:], tf.reduce_max(convolved(images(8)), [1, 2]), rtol=1e-5)
+
+
+def test_a_map_with_channels_nobody_knows_where_is_told(tmp_path, said):
+    folder = save(tf.train.Checkpoint(), lambda x: tf.reshape(x, (-1, 12, 4, 4)), tmp_path / "m")
+    assert savedmodel.read(folder).features == 4
+    assert any("(12, 4, 4)" in line for line in said)
+
+
+def test_a_call_that_takes_a_dict_or_a_name_is_called_so(tmp_path):
+    calls = {
+        "dict": tf.function(lambda x: mean_of_map(x["image"]), input_signature=[{"image": SPEC}]),
+        "name": tf.function(lambda *, images: mean_of_map(images)),
+    }
+    calls["name"].get_concrete_function(images=SPEC)
+    for name, call in calls.items():
+        root = tf.train.Checkpoint()
+        root.__call__ = call
+        tf.saved_model.save(root, str(tmp_path / name))
+        layer = Backbone(tmp_path / name, trainable=False)
+        np.testing.assert_allclose(layer(images(8)), mean_of_map(images(8)), rtol=1e-5)
+
+
+def test_a_call_that_was_never_called_is_named_or_a_signature_takes_its_place(tmp_path):
+    root = tf.train.Checkpoint()
+    root.__call__ = tf.function(mean_of_map)
+    tf.saved_model.save(root, str(tmp_path / "without"))
+    with pytest.raises(SavedModelError, match="never called before it was saved"):
+        savedmodel.read(tmp_path / "without")
+    serve = tf.function(lambda x: {"features": mean_of_map(x)}, input_signature=[SPEC])
+    tf.saved_model.save(root, str(tmp_path / "with"), signatures=serve)
+    assert savedmodel.read(tmp_path / "with").features == 5
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.float16])
+def test_what_a_network_takes_is_made_of_float32(dtype, tmp_path):
+    spec = tf.TensorSpec((None, 8, 8, 3), dtype)
+    folder = save(
+        tf.train.Checkpoint(),
+        lambda x: mean_of_map(tf.cast(x, tf.float32) / 255),
+        tmp_path / "m",
+        spec,
+    )
+    layer, pixels = Backbone(folder, trainable=False), tf.round(images(8) * 255)
+    assert layer.value_range == (0.0, 255.0)
+    np.testing.assert_allclose(layer(pixels), mean_of_map(pixels / 255), rtol=1e-3)
+
+
+def test_bytes_are_0_to_255_whatever_a_network_does_with_them(tmp_path):
+    spec = tf.TensorSpec((None, 8, 8, 3), tf.uint8)
+    folder = save(
+        tf.train.Checkpoint(),
+        lambda x: mean_of_map(tf.sqrt(tf.cast(x, tf.float32))),
+        tmp_path / "m",
+        spec,
+    )
+    assert Backbone(folder, trainable=False).value_range == (0.0, 255.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "word"),
+    [((8, 8, 1), "grey"), ((8, 8, 4), "4 channels"), ((3, 8, 8), "channels come first")],
+)
+def test_images_that_are_not_rgb_are_refused(shape, word, tmp_path):
+    spec = tf.TensorSpec((None, *shape))
+    folder = save(tf.train.Checkpoint(), lambda x: tf.reduce_mean(x, [1, 2]), tmp_path / "m", spec)
+    with pytest.raises(SavedModelError, match=word):
+        savedmodel.read(folder)
+
+
+def decode(contents: tf.Tensor) -> tf.Tensor:
+    """Images of 8 x 8 pixels from the contents of files."""
+    return tf.map_fn(
+        lambda one: tf.image.resize(tf.io.decode_jpeg(one, 3), (8, 8)) / 255,
+        contents,
+        fn_output_signature=tf.TensorSpec((8, 8, 3)),
+    )
+
+
+FILES = tf.TensorSpec((None,), tf.string, name="files")
+
+
+def save_signatures(folder: Path, **calls) -> str:
+    """Save functions with the specs of their inputs as signatures."""
+    signatures = {
+        name: tf.function(call, input_signature=[spec]) for name, (call, spec) in calls.items()
+    }
+    tf.saved_model.save(tf.train.Checkpoint(), str(folder), signatures=signatures)
+    return str(folder)
+
+
+def test_a_network_of_files_is_used_by_its_signature_of_pixels(tmp_path, said):
+    both = save_signatures(
+        tmp_path / "both",
+        serving_default=(lambda files: {"features": mean_of_map(decode(files))}, FILES),
+        decoded=(lambda x: {"features": mean_of_map(x)}, SPEC),
+    )
+    layer = Backbone(both, trainable=False)
+    np.testing.assert_allclose(layer(images(8)), mean_of_map(images(8)), rtol=1e-5)
+    assert any("decoded" in line for line in said)
+    alone = save_signatures(
+        tmp_path / "alone",
+        serving_default=(lambda files: {"features": mean_of_map(decode(files))}, FILES),
+    )
+    with pytest.raises(SavedModelError, match="content of files"):
+        savedmodel.read(alone)
+
+
+def test_another_signature_is_told_and_chosen_by_its_name(tmp_path, said):
+    folder = save_signatures(
+        tmp_path / "m",
+        serving_default=(lambda x: {"scores": tf.nn.softmax(mean_of_map(x)[:, :2])}, SPEC),
+        features=(lambda x: {"output_0": mean_of_map(x)}, SPEC),
+    )
+    assert Backbone(folder, trainable=False).feature_size == 2
+    assert any("features (output_0)" in line for line in said)
+    layer = Backbone(folder, output="features", trainable=False)
+    np.testing.assert_allclose(layer(images(8)), mean_of_map(images(8)), rtol=1e-5)
+
+
+def test_a_network_that_asserts_something_about_its_pixels(tmp_path):
+    def bright(x):
+        tf.debugging.assert_greater(tf.reduce_max(x), 0.5, message="too dark")
+        return mean_of_map(x)
+
+    assert savedmodel.read(save(tf.train.Checkpoint(), bright, tmp_path / "m")).features == 5
+
+    def checked(one):
+        tf.debugging.assert_greater(tf.reduce_max(one), 1.5, message="too dark")
+        return one
+
+    folder = save(
+        tf.train.Checkpoint(), lambda x: mean_of_map(tf.map_fn(checked, x)), tmp_path / "loop"
+    )
+    with pytest.raises(SavedModelError, match="assertion in its graph failed.*too dark"):
+        savedmodel.read(folder)

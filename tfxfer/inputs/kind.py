@@ -129,6 +129,9 @@ class Kind(Protocol):
     ) -> Any | None:
         """Return the spec of the input of a network for such examples, with only the batch open.
 
+        Its dtype is what the network takes. Examples that are not strings are float32 all the same,
+        and are cast in front of the network.
+
         Args:
             offered: the specs of the inputs of each call that the network has.
             size: height and width, if the user gave them.

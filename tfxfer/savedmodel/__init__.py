@@ -19,11 +19,14 @@ check       whether a SavedModel holds any other operation
 pure        from a traced call to a pure graph
 gradient    whether the gradients of a pure graph are those of the original
 mixed       a graph in mixed precision
+float32     a graph of another precision in float32
 open        what a folder holds: its call, its variables, what it takes
 keras_model the same for a Keras model
 weigh       what a .keras file would unpack to, checked before it is opened
 config      what the config of a .keras file names, checked before it is opened
 keras_file  the model of a .keras file, after both checks
+pooling     one output of a network as features
+trial       whether the features are those of each example alone
 trace       from a call to a Pretrained
 read        open and trace: from a folder to a Pretrained
 network     from a handle, of any kind, to a Pretrained

@@ -81,6 +81,7 @@ def open_network(
                 f"Received: {late}"
             )
         return Network(pretrained=handle, name="a SavedModel read before")
+    check_handle(handle)
     check_scope()
     check_arguments(arguments or {})
     if length is not None:
@@ -182,6 +183,35 @@ def range_inside(model: keras.Model) -> tuple[float, float] | None:
         if isinstance(layer, keras.Model) and (found := range_inside(layer)) is not None:
             return found
     return None
+
+
+def check_handle(handle: Any) -> None:
+    """Refuse what is no handle and no Keras model.
+
+    Raises:
+        ValueError: says what it is, and what to give instead.
+    """
+    if isinstance(handle, keras.Model | str | os.PathLike):
+        return
+    kinds = {f"{one.__module__}.{one.__qualname__}" for one in type(handle).__mro__}
+    if isinstance(handle, keras.layers.Layer):
+        way = (
+            "Make a model of the layer: keras.Sequential([keras.Input((height, width, 3)), layer])"
+        )
+    elif any(one.startswith(("tf_keras.", "tensorflow.python.keras.")) for one in kinds):
+        way = (
+            "It is of Keras 2: save it with tf.saved_model.save(model, folder), and give the folder"
+        )
+    elif isinstance(handle, tf.Module | tf.train.Checkpoint) or any(
+        one.startswith("tensorflow.") for one in kinds
+    ):
+        way = "Give the folder of the SavedModel, not what tf.saved_model.load returns"
+    else:
+        way = "`tfxfer backbones` lists names"
+    raise ValueError(
+        "Expected handle to be the name, path or URL of a network as text or a path, or a model of "
+        f"Keras 3. {way}. Received: {type(handle).__module__}.{type(handle).__qualname__}"
+    )
 
 
 def open_pair(

@@ -18,7 +18,7 @@ ALLOWED_BY_GROUP: dict[str, str] = {
     # Functions and branches. What they call is checked like everything else.
     "control flow": """
         PartitionedCall StatefulPartitionedCall If StatelessIf While StatelessWhile Case
-        StatelessCase For ToBool Switch _SwitchN Merge Enter Exit NextIteration LoopCond
+        StatelessCase For ToBool Switch Merge Enter Exit NextIteration LoopCond
     """,
     # The weights of the model, and moving statistics. They are in memory and are reached by handles
     # that the model's own loader makes.

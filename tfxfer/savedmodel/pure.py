@@ -166,7 +166,8 @@ def inline_functions(concrete: Any) -> GraphDef:
     """Return the graph of a concrete function with all nested functions inlined.
 
     Keras 3 marks grouped convolutions `_noinline` and `_XlaMustCompile`. Both marks would keep them
-    from being inlined, so they are removed.
+    from being inlined, so they are removed. So is the mark of `tf.switch_case` that would turn it
+    into operations that TensorFlow uses only internally; TensorFlow itself does so for `tf.cond`.
     """
     graph = concrete.graph
     unmarked = remove_marks(graph.as_graph_def())
@@ -187,6 +188,9 @@ def remove_marks(graph: GraphDef) -> GraphDef:
         for mark in ("_noinline", "_XlaMustCompile"):
             if mark in holder.attr:
                 del holder.attr[mark]
+    for node in nodes:
+        if node.op in ("Case", "StatelessCase") and "_lower_using_switch_merge" in node.attr:
+            del node.attr["_lower_using_switch_merge"]
     return graph
 
 

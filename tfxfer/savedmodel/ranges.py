@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfxfer.savedmodel.graph import Pretrained
-from tfxfer.savedmodel.stages import node_of
+from tfxfer.savedmodel.stages import data_inputs, node_of, reach
 
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 # The values that black and white have before the first convolution of published networks, as
@@ -38,6 +38,7 @@ PLAIN |= {"ExtractImagePatches", "SpaceToDepth", "SpaceToBatchND", "BatchToSpace
 PLAIN |= {"MaxPool", "Tile", "Select", "SelectV2", "IdentityN", "AddN", "DivNoNan", "MulNoNan"}
 PLAIN |= {"CheckNumerics", "Abs", "Relu", "Relu6", "Roll", "FloorMod", "Mean", "ResizeArea"}
 PLAIN |= {"ScaleAndTranslate"}
+ROUNDS = {"Cast", "ClipByValue", "Identity", "Maximum", "Minimum", "Round"}
 FIRST = {"Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum"}
 FIRST |= {"BatchMatMulV3", "_FusedConv2D", "Conv3D"}
 
@@ -47,6 +48,8 @@ def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
 
     Returns: None where the graph of the network does not tell.
     """
+    if takes_bytes(pretrained):
+        return RANGES[-1]
     levels = sorted({level for low, high in RANGES for level in (low, (low + high) / 2, high)})
     answers = first_layer(pretrained, levels)
     if answers is None:
@@ -56,6 +59,8 @@ def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
         return None  # it does nothing with them
     for low, high in RANGES:
         black, grey, white = seen[low], seen[(low + high) / 2], seen[high]
+        if not np.isfinite([black, grey, white]).all():
+            continue  # such as black, divided by its largest value
         # Values that are cut off or rounded to whole numbers on the way are not on a line.
         is_line = np.allclose(grey, (black + white) / 2, atol=0.01 * np.abs(white - black).max())
         if not is_line or (white <= black).any():
@@ -66,6 +71,21 @@ def range_of(pretrained: Pretrained) -> tuple[float, float] | None:
             if least <= ends[0] <= most and lowest <= ends[1] <= highest:
                 return low, high
     return None
+
+
+def takes_bytes(pretrained: Pretrained) -> bool:
+    """Return whether a network makes whole numbers from 0 to 255 of its inputs, to begin with."""
+    nodes = {node.name: node for node in pretrained.inference.graph.node}
+    users: dict[str, list[str]] = {}
+    for node in pretrained.inference.graph.node:
+        for name in data_inputs(node):
+            users.setdefault(name, []).append(node.name)
+    plain = reach(
+        [node_of(pretrained.inference.input or "")],
+        lambda name: [one for one in users.get(name, []) if nodes[one].op in ROUNDS],
+    )
+    casts = [nodes[name] for name in plain if nodes[name].op == "Cast"]
+    return any(node.attr["DstT"].type == tf.uint8.as_datatype_enum for node in casts)
 
 
 def first_layer(pretrained: Pretrained, levels: Sequence[float]) -> list[np.ndarray] | None:

@@ -15,6 +15,7 @@ from tfxfer.savedmodel.check import check_saved_model
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.open import open_folder
 from tfxfer.savedmodel.trace import check_arguments, trace
+from tfxfer.savedmodel.trial import failed_assertion
 
 LOG = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ def read(
     if before is not None:
         held |= check_saved_model(Path(before), trust=trust)
     with explain_failure(folder):
-        opened = open_folder(folder)
+        opened = open_folder(folder, output)
+        if opened.signature == output:
+            output = None
         if before is not None:
             opened = pair.join(open_folder(before), opened)
         return trace(
@@ -88,6 +91,11 @@ def explain_failure(folder: Path) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:
+        if isinstance(error, tf.errors.OpError) and (said := failed_assertion(error)) is not None:
+            raise SavedModelError(
+                f"{folder} refuses examples: an assertion in its graph failed ({said}). Export it "
+                "again without that assertion."
+            ) from error
         lines = str(error).strip().splitlines() or [""]
         raise SavedModelError(
             f"{folder} can't be loaded. If it is damaged, fetch or export it again. The error was "

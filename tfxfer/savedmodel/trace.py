@@ -10,6 +10,11 @@ from tfxfer.errors import SavedModelError
 from tfxfer.inputs import KINDS
 from tfxfer.savedmodel import bag, stages
 from tfxfer.savedmodel.check import check_graph
+from tfxfer.savedmodel.float32 import (
+    convert_to_float32,
+    convert_weights,
+    is_other_precision,
+)
 from tfxfer.savedmodel.gradient import doubtful_gradient, same_gradient
 from tfxfer.savedmodel.graph import (
     Pretrained,
@@ -21,9 +26,14 @@ from tfxfer.savedmodel.graph import (
     shapes_of,
 )
 from tfxfer.savedmodel.open import Opened
+from tfxfer.savedmodel.pooling import pooled
 from tfxfer.savedmodel.pure import NotPure, Weights, freeze_variables, purify
 from tfxfer.savedmodel.stages import node_of
 from tfxfer.savedmodel.tokenizer import split_tokenizer
+from tfxfer.savedmodel.trial import check_answers
+
+# What networks call the argument that tells whether they are trained; Keras sets the first.
+FLAGS = ("training", "is_training", "train", "is_train")
 
 
 def trace(
@@ -48,13 +58,14 @@ def trace(
 
     Raises:
         ValueError: `arguments` holds `training`.
-        SavedModelError: its input fits no kind of example, its output is not features, or it does
-            not take these arguments.
+        SavedModelError: its input fits no kind of example, its output is not features, or not those
+            of each example alone (see `trial`), or it does not take these arguments.
         DeniedOperationError: a graph holds an operation that is not allowed.
     """
     check_arguments(arguments)
-    spec = input_spec(opened, image_size)
-    opened = replace(opened, call=pooled(opened, output))
+    taken = input_spec(opened, image_size)
+    opened = replace(opened, call=pooled(opened, output, taken.dtype))
+    spec = taken if taken.dtype == tf.string else tf.TensorSpec(taken.shape, name=taken.name)
     inference = trace_call(opened, spec, arguments, training=False)
     check_output(inference, opened.name)
     training = None
@@ -78,11 +89,15 @@ def trace(
         weights, tokenizer = Weights({}, set()), None
         graphs = [freeze_variables(inference, weights), None, None]
         reason = str(error)
+    found_weights = weights.found
+    if graphs[0] is not None and is_other_precision(graphs[0].graph):
+        graphs = [convert_to_float32(one) if one else None for one in graphs]
+        found_weights = convert_weights(found_weights)
     if not trust:
         found = [one.graph for one in graphs if one]
         for graph in [*found, *([tokenizer.graph] if tokenizer else [])]:
             check_graph(graph, opened.name, held)
-    pretrained = assemble(graphs, weights.found, inference, reason=reason, tokenizer=tokenizer)
+    pretrained = assemble(graphs, found_weights, inference, reason=reason, tokenizer=tokenizer)
     checked = [
         (concrete, graph, bound)
         for concrete, graph, bound in zip(
@@ -100,10 +115,10 @@ def trace(
         reason = (
             "it uses a custom gradient that can't be kept, so training would use wrong gradients"
         )
-        pretrained = assemble(graphs, weights.found, inference, reason=reason, tokenizer=tokenizer)
+        pretrained = assemble(graphs, found_weights, inference, reason=reason, tokenizer=tokenizer)
     # A network that can't compute fails here, where its name is known, and not later, among the
     # user's examples.
-    inference(tf.constant(["text"]) if tokenizer else tf.zeros((1, *pretrained.input_shape)))
+    check_answers(pretrained, opened)
     return pretrained
 
 
@@ -222,9 +237,22 @@ def input_spec(opened: Opened, image_size: tuple[int, int] | None) -> tf.TensorS
             "(preprocess=HANDLE in Python)."
         )
     raise SavedModelError(
-        f"{opened.name} takes {opened.offered[0]}; expected one input of float32 images with shape "
-        "[batch, height, width, 3], or of texts, string [batch]."
+        f"{opened.name} takes {described(opened.offered[0])}; expected one input of float32 images "
+        "with shape [batch, height, width, 3], or of texts, string [batch]."
     )
+
+
+def described(inputs: Sequence[tf.TensorSpec]) -> str:
+    """Return what a call takes, in words."""
+    listed = []
+    for spec in inputs:
+        shape = "an unknown shape"
+        if spec.shape.rank is not None:
+            shape = f"shape {tuple(spec.shape)}"
+        listed.append(f"{spec.dtype.name} of {shape}")
+    if not listed:
+        return "no tensor"
+    return listed[0] if len(listed) == 1 else f"{len(listed)} inputs ({'; '.join(listed)})"
 
 
 def trace_call(
@@ -242,66 +270,36 @@ def trace_call(
                 f"{opened.name} has signatures only, which take no arguments. "
                 f"Received arguments {sorted(arguments)}."
             )
-        return tf.function(lambda x: call(x)).get_concrete_function(spec)
+        return tf.function(lambda x: call(x), autograph=False).get_concrete_function(spec)
     errors = []
-    for extra in ({"training": training}, {}) if not training else ({"training": True},):
+    named = [name for name in FLAGS[1:] if name in opened.arguments and name not in arguments]
+    flags: list[dict[str, bool]] = [{name: training} for name in (FLAGS[0], *named)]
+    for extra in flags if training else [*flags, {}]:
         try:
             return tf.function(
-                lambda x, extra=extra: call(x, **extra, **arguments)
+                lambda x, extra=extra: call(x, **extra, **arguments),
+                autograph=False,  # it would add lines to error messages
             ).get_concrete_function(spec)
         except (ValueError, TypeError) as error:
             errors.append(error)
     if training:
         return None
-    detail = (
-        f"Received arguments {sorted(arguments)}; "
-        f"its call takes {list(opened.arguments) or 'one input only'}."
-        if arguments
-        else str(errors[-1]).strip().splitlines()[0]
-    )
+    missing = [name for name in opened.required if name not in arguments and name not in FLAGS]
+    if missing:
+        detail = (
+            f"Its call needs the argument {', '.join(missing)}. Give it in Python: "
+            f"arguments={{{missing[0]!r}: ...}}."
+        )
+    elif arguments:
+        detail = (
+            f"Received arguments {sorted(arguments)}; "
+            f"its call takes {list(opened.arguments) or 'one input only'}."
+        )
+    else:
+        detail = str(errors[-1]).strip().splitlines()[0]
     raise SavedModelError(
         f"{opened.name} can't be called on an input of shape {tuple(spec.shape[1:])}. {detail}"
     ) from errors[-1]
-
-
-def pooled(opened: Opened, output: str | None) -> Callable:
-    """Return the call of a network with one output, [B, F].
-
-    Args:
-        output: see `trace`.
-    """
-
-    @tf.autograph.experimental.do_not_convert  # AutoGraph would add lines to error messages
-    def call(x: tf.Tensor, **options: Any) -> Any:
-        answer = opened.call(x, **options)
-        if output is not None:
-            answer = pick_output(answer, output, opened.name)
-        elif isinstance(answer, dict) and opened.preferred in answer:
-            answer = answer[opened.preferred]
-        single = tf.nest.flatten(answer)
-        if len(single) != 1 or (single[0].shape.rank or 0) < 3:
-            return answer
-        return tf.reduce_mean(single[0], list(range(1, single[0].shape.rank - 1)))
-
-    return call
-
-
-def pick_output(answer: Any, output: str, name: str) -> tf.Tensor:
-    """Return one of several outputs.
-
-    Args:
-        answer: a dict, or a tuple, of which the outputs are called "0", "1", ...
-
-    Raises:
-        SavedModelError: there is none of that name; lists those that there are.
-    """
-    numbered = {str(i): value for i, value in enumerate(tf.nest.flatten(answer))}
-    outputs = answer if isinstance(answer, dict) else numbered
-    if output not in outputs:
-        raise SavedModelError(
-            f"{name} has no output {output!r}. It has: {', '.join(map(str, outputs))}."
-        )
-    return outputs[output]
 
 
 def check_output(concrete: Any, name: str) -> None:
@@ -325,9 +323,10 @@ def check_output(concrete: Any, name: str) -> None:
     (output,) = concrete.outputs
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:
         raise SavedModelError(
-            f"{name} returns {output.dtype.name} with shape {output.shape}; expected float32 "
-            "features with shape [batch, features]. If it is a Keras network, build it with "
-            'include_top=False, pooling="avg", and export that.'
+            f"{name} returns {output.dtype.name} with shape {output.shape}; expected "
+            "features, floating-point numbers with shape [batch, features] of which the number of "
+            "features is known. If it is a Keras network, build it with include_top=False, "
+            'pooling="avg", and export that.'
         )
 
 

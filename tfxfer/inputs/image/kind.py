@@ -127,7 +127,7 @@ def can_hide_damage(content: bytes) -> bool:
 def spec(
     offered: Sequence[Sequence[Any]], size: tuple[int, int] | None, folder: str | PathLike[str]
 ) -> Any | None:
-    """Return the spec of float32 images [None, height, width, 3]; see `Kind.spec`."""
+    """Return the spec of images [None, height, width, 3]; see `Kind.spec`."""
     return image.input_spec(offered, size, folder)
 
 

@@ -8,6 +8,10 @@ import tensorflow as tf
 from tfxfer.errors import SavedModelError
 from tfxfer.limits import MOST_PIXELS
 
+# The types of pixels that networks take, those before the others where there are several. All are
+# given float32, which is cast in front of the network.
+TAKEN = (tf.float32, tf.float64, tf.float16, tf.bfloat16, tf.uint8)
+
 
 def input_spec(
     offered: Sequence[Sequence[tf.TensorSpec]],
@@ -15,13 +19,18 @@ def input_spec(
     folder: str | PathLike[str],
 ) -> tf.TensorSpec | None:
     """Return the spec of the one image input, with a fixed height and width; see `Kind.spec`."""
-    inputs = [
+    maps = [
         c[0]
         for c in offered
-        if len(c) == 1 and c[0].dtype == tf.float32 and c[0].shape.rank == 4 and c[0].shape[-1] == 3
+        if len(c) == 1 and c[0].dtype in TAKEN and c[0].shape.rank in (4, None)
     ]
+    inputs = [spec for spec in maps if spec.shape.rank == 4 and spec.shape[-1] in (3, None)]
+    if maps and not inputs:
+        raise SavedModelError(said_of_other(maps[0], str(folder)))
     if not inputs:
         return None
+    dtype = min((spec.dtype for spec in inputs), key=TAKEN.index)
+    inputs = [spec for spec in inputs if spec.dtype == dtype]
     sizes = sorted(
         {(s.shape[1], s.shape[2]) for s in inputs if None not in (s.shape[1], s.shape[2])}
     )
@@ -47,4 +56,31 @@ def input_spec(
             f"{folder} takes images of any size and none is known for it. Choose one with "
             "--image-size 224 (image_size=224)."
         )
-    return tf.TensorSpec((None, *image_size, 3), tf.float32, name="images")
+    return tf.TensorSpec((None, *image_size, 3), dtype, name="images")
+
+
+def said_of_other(spec: tf.TensorSpec, name: str) -> str:
+    """Return what is wrong with a network of other images than RGB, and what to do."""
+    shape = spec.shape
+    if shape.rank is None:
+        return (
+            f"{name} takes {spec.dtype.name} of an unknown shape; expected [batch, height, width, "
+            "3]. Export it again with an input_signature that gives the shape."
+        )
+    begin = (
+        f"{name} takes images of shape {tuple(shape)}; expected RGB images, "
+        "[batch, height, width, 3]. "
+    )
+    wrap = (
+        "In Python, give a Keras model around it: x = keras.Input((height, width, 3)), then "
+        "keras.Model(x, network({}(x))), where network is the model, or of a SavedModel "
+        'keras.layers.TFSMLayer(folder, call_endpoint="serving_default").'
+    )
+    if shape[1] == 3:
+        return f"{begin}Its channels come first. {wrap.format('keras.layers.Permute((3, 1, 2))')}"
+    if shape[-1] == 1:
+        return f"{begin}It takes grey images. {wrap.format('keras.ops.image.rgb_to_grayscale')}"
+    return (
+        f"{begin}Wrap it in a Keras model that makes {shape[-1]} channels of 3, or choose another "
+        "network."
+    )
