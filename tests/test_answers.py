@@ -585,6 +585,7 @@ def test_names_of_columns_and_classes_may_have_colons(column, kinds, tmp_path):
     assert task.named(examples.classes) == examples.task_name
 
 
+@pytest.mark.long
 def test_a_run_whose_classes_have_colons_is_evaluated(tiny_savedmodel, tmp_path):
     rows = [f"{('E: dim', 'E: lit')[i > 59]},{i / 7}" for i in range(120)]
     path = many(tmp_path, "kind,size", rows)

@@ -194,8 +194,9 @@ def loops(way: str) -> tf.Module:
                 lambda i, _: i < 3, lambda i, maps: (i + 1, maps * 1.1), (0, convolved(x))
             )
         elif way == "cond":
-            bright = tf.reduce_mean(x) > 0.3
-            maps = tf.cond(bright, lambda: convolved(x), lambda: 2 * convolved(x))
+            maps = tf.cond(
+                tf.reduce_mean(module.w) > -1, lambda: convolved(x), lambda: 2 * convolved(x)
+            )
         else:
             maps = convolved(x)
             branches = [lambda: maps, lambda: 2 * maps, lambda: 3 * maps]

@@ -267,6 +267,7 @@ def test_a_keras_file_is_a_backbone(tmp_path):
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.long
 def test_the_model_of_a_run_can_be_a_backbone_in_its_turn(tiny_savedmodel, tmp_path):
     inner = tfxfer.Backbone(tiny_savedmodel, value_range=(-1, 1))
     model = keras.Sequential([keras.Input((32, 32, 3)), inner, keras.layers.Dense(5)])

@@ -242,6 +242,7 @@ def test_unknown_is_the_score_that_the_run_fitted(run_folder, signatures, all_ki
     )
 
 
+@pytest.mark.long
 def test_labels_are_an_asset(exported):
     assert (exported / "assets/labels.txt").read_text("utf-8").splitlines() == list(CLASSES)
     assert [asset.filename for asset in graph_of(exported).asset_file_def] == ["labels.txt"]

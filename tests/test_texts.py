@@ -479,6 +479,7 @@ def test_litert_says_that_it_takes_no_texts(run, tmp_path):
     assert "text" in output
 
 
+@pytest.mark.long
 def test_images_and_texts_do_not_fit(folder, photos, tmp_path):
     words = ("--data", photos, "--backbone", folder, "--out", tmp_path / "run")
     assert "text" in done("run", "frozen", *words, code=1)
