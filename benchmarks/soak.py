@@ -218,7 +218,8 @@ def soaked(
     Returns whether every run that comes to its end is the same as an unbroken one, how many kills
     hit, and the seconds of an unbroken run.
     """
-    unbroken, broken, hits = scratch / f"unbroken-{name}", scratch / f"broken-{name}", 0
+    unbroken, broken = scratch / f"unbroken-{name}", scratch / f"broken-{name}"
+    hits = finished = 0
     seconds(words(scratch / f"first-{name}"))  # fills the cache
     whole = seconds(words(unbroken))
     while hits < kills:
@@ -227,7 +228,8 @@ def soaked(
         if (broken / "manifest.json").exists():
             if not same(broken, unbroken):
                 return False, hits, whole
-            broken = broken.with_name(f"broken-{name}-{hits}")  # finished: begin another
+            finished += 1
+            broken = broken.with_name(f"broken-{name}-{finished}")
     seconds(words(broken))
     return same(broken, unbroken), hits, whole
 

@@ -122,8 +122,9 @@ class Backbone(keras.layers.Layer):
         taps: None for the network's own output; k for one [B, F] tensor of the last k stages (see
             Output shape).
         arguments: further arguments of the SavedModel's call.
-        output: the name of the output to use, where the network has several. An output that is a
-            map is pooled: the features are its mean.
+        output: the name of the output to use, where the network has several; or, of a SavedModel
+            without a call, the name of a signature. An output that is a map is pooled: the features
+            are its mean.
         preprocess: for a Keras model, a .keras file or "keras:NAME", what is applied to its inputs
             first, such as `keras.applications.resnet50.preprocess_input`; for an encoder of texts,
             the handle of its preprocessor (a SavedModel, see `tfxfer.savedmodel.pair`). It becomes
@@ -133,8 +134,8 @@ class Backbone(keras.layers.Layer):
         length: how many pieces of a text are read, of 8 to 512; for "minilm" only, which reads 128
             if it is left out.
         value_range: (low, high) of the pixels that the network expects. If it is left out, it is
-            taken from the catalog, or from what the graph does first with pixels; else (0, 1) is
-            assumed (`range_from` says which).
+            taken from the catalog, from a `Backbone` inside a Keras model, or from what the graph
+            does first with pixels; else (0, 1) is assumed (`range_from` says which).
         batch_norm: "inference" never updates BatchNorm statistics and never applies dropout;
             "train" does both whenever the layer trains in `fit`; "auto" does so only if every stage
             trains.
@@ -331,12 +332,12 @@ class Backbone(keras.layers.Layer):
 
     @property
     def supports_jit(self) -> bool:
-        """Whether Keras may compile a model with this layer by XLA, as it does on a GPU.
+        """Whether Keras may compile a model that has this layer with XLA, as it does on a GPU.
 
-        It may not where weights train: XLA would compile each batch anew, for minutes, because
-        TensorFlow hands axes and shapes from the network's forward function to its gradient, and
-        XLA then takes all that goes into the network for a constant. Nor may it for texts, whose
-        rows differ in length from batch to batch.
+        True for a frozen network of images. If weights train, XLA would compile each batch again,
+        for a minute or more: TensorFlow gives axes and shapes to the gradient as tensors, XLA needs
+        them as constants, and so treats the whole input as constant. The rows of texts differ in
+        length from batch to batch.
         """
         trains = any(variable.trainable for variable in self._own)
         return self._may_jit and not trains and self.tokenizer is None

@@ -87,7 +87,8 @@ class Transfer:
 
         Args:
             data: a folder, a .csv table, "tfds:NAME", "demo" or anything else that `--data` takes;
-                `tfxfer.data.Examples`; an array of images or a list of texts, with `labels`; or a
+                `tfxfer.data.Examples`; an array of images (or a list of Pillow images) or a list
+                of texts, with `labels`; or a
                 `tf.data.Dataset` of images or texts with labels, such as that of
                 `keras.utils.image_dataset_from_directory`.
             labels: labels, where `data` is an array or a list (see `tfxfer.data.from_arrays`).

@@ -76,10 +76,12 @@ class Commands(click.Group):
         """
         with one_line_usage_errors():
             for before, word in zip(["tfxfer", *args], args, strict=False):
+                if word == "--":
+                    break  # what follows is for other programs
                 option, given, value = word.partition("=")
                 if not word or (word.startswith("--") and given and not value):
                     raise click.UsageError(
-                        f"what follows {option or before} is empty. Is a variable of the shell not "
+                        f"the argument after {option or before} is empty. Is a shell variable not "
                         "set?"
                     )
             return super().make_context(info_name, args, *more, **kwargs)

@@ -51,7 +51,8 @@ FORMATS = ("csv", "json", "jsonl", "parquet", "xlsx")  # of what `predict --to` 
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
-    help="File for the answers; by default they are printed.",
+    help="File for the answers: .csv, .json, .jsonl, .parquet or .xlsx; by default they are "
+    "printed.",
 )
 @batch_size_option
 @trust_option

@@ -85,9 +85,10 @@ def from_arrays(
     """Make `Examples` from images or texts in memory, and their labels.
 
     Args:
-        images: an array of shape [n, h, w] or [n, h, w, 1 to 4]; uint8, or numbers from 0 to 1 or
-            from 0 to 255, which are rounded to 8 bits. If a value is above 1, white is 255. Or n
-            texts, as str or bytes, in a list, an array or a series of a data frame.
+        images: an array of shape [n, h, w] or [n, h, w, 1 to 4], or a list of Pillow images; uint8,
+            or numbers from 0 to 1 or from 0 to 255, which are rounded to 8 bits. If a value is
+            above 1, white is 255. Or n texts, as str or bytes, in a list, an array or a series of
+            a data frame.
         labels: whole numbers of shape [n] or [n, 1], or one-hot rows of shape [n, classes]. For the
             task multilabel 0 or 1, [n, labels]; for regress numbers, [n] or [n, numbers]. In both,
             not-a-number (NaN) or a mask (`numpy.ma`) stands for what is not known.

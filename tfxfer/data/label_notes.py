@@ -60,17 +60,16 @@ def notes_on_label_names(names: Sequence[str], *, alone: bool) -> list[str]:
             "label. Write one of | ; , between the labels of an example, the same in all rows."
         )
     if empty := [repr(name) for name in names if name.casefold() in NOTHING]:
-        what = "label" if len(empty) == 1 else "labels"
+        what = "its name, the label" if len(empty) == 1 else "their names, the labels"
         notes.append(
-            f"The {what} {', '.join(empty)} may say that nothing is known, by the name. If so, "
-            "leave it out."
+            f"By {what} {', '.join(empty)} may mean that nothing is known. If so, remove it."
         )
     answers = [repr(name) for name in names if name.casefold() in ANSWERS]
     if answers and alone:
-        what = "label" if len(answers) == 1 else "labels"
+        what = "its name, the label" if len(answers) == 1 else "their names, the labels"
         notes.append(
-            f"The {what} {', '.join(answers)} may be an answer and no label, by the name. If so, "
-            "make a column of yes and no for each label, headed by its name."
+            f"By {what} {', '.join(answers)} may be an answer. If so, make a column for each "
+            "label: its name in the first row, yes or no below."
         )
     return notes
 
@@ -117,8 +116,8 @@ def notes_on_groups(groups: Iterable[str]) -> list[str]:
         return []
     pairs = shown([" and ".join(map(repr, group)) for group in alike])
     return [
-        f"These groups look almost the same, but are different ones, which may come into different "
-        f"parts: {pairs}. Are they one? Then give them one name."
+        f"These groups have almost the same names, but count as different groups, so that a split "
+        f"may separate them: {pairs}. If they are the same, give them one name."
     ]
 
 

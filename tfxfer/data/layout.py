@@ -76,8 +76,8 @@ def said_of_pointed(names: Sequence[str]) -> list[str]:
     if not names:
         return []
     return [
-        f"Left out, because their names begin with a point: {shown([f'{name}/' for name in names])}"
-        ". Such folders are hidden. Does one hold examples of a class? Then rename it."
+        f"Left out, because their names begin with a dot: {shown([f'{name}/' for name in names])}. "
+        "Such folders are hidden. If one holds examples of a class, rename it."
     ]
 
 

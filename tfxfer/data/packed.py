@@ -173,8 +173,9 @@ def said_of_names(names: Names, source: str) -> list[str]:
     unsure = [name for name in names.unsure if not any(map(hidden, name.split("/")))]
     if unsure:
         notes.append(
-            f"{source} does not say in which encoding its names are; they were read as {OLD}, "
-            f"such as {unsure[0]}. If that is wrong, unpack it, and give the folder."
+            f"{source} does not say how its names are encoded. They were read as {OLD}, for "
+            f"example {unsure[0]}. If that is wrong, unpack the archive yourself and give the "
+            "folder."
         )
     pointed = set[str]()
     for name in names.members:

@@ -184,8 +184,8 @@ def _join_rows(
     rows = [{**row, label: joined.labels.get(i, row[label])} for i, row in enumerate(rows)]
     left = [i for i in range(len(rows)) if i not in joined.dropped]
     note = (
-        f"Joined: {len(joined.dropped):,} rows that name further labels of the file of another row "
-        f"(lines {shown([str(lines[i]) for i in sorted(joined.dropped)])})."
+        f"Joined the rows of each file: {len(joined.dropped):,} rows add labels to an earlier row "
+        f"of the same file (lines {shown([str(lines[i]) for i in sorted(joined.dropped)])})."
     )
     return [files[i] for i in left], [rows[i] for i in left], [lines[i] for i in left], [note]
 
@@ -480,10 +480,10 @@ def _give_back_rows(
             "a later row closes, as in tables that are written without quoting."
         ]
     what = (
-        f"read as one row{' each' if len(swallowed) > 1 else ''}: lines {places}, because a quote "
-        '(") begins a cell in the first of them and ends it in the last. But these lines look like '
-        "rows. If they are, put every text that has a quote into quotes, and write its own quotes "
-        "twice."
+        f"lines {places} form one row{' each' if len(swallowed) > 1 else ''}: a cell begins with a "
+        'quote (") in the first line, and the quote that ends it is in the last. But each line '
+        "looks like a row. If it is one, put each text that holds a quote into quotes, and double "
+        "the quotes inside it."
     )
     if delimiter == "\t" or alone is not None:
         raise DataError(f"{source}: {what}")
@@ -541,8 +541,8 @@ def _text(content: bytes, source: str) -> tuple[str, list[str]]:
     encoding = encoding or guess_encoding(content)
     if encoding is None or not decodes(content, encoding):
         raise DataError(
-            f"{source} is not text: {_said_of_bytes(content)} is no UTF-8, and the file fits no "
-            "other encoding. Expected a CSV table; save it as CSV UTF-8."
+            f"{source} is not text in one encoding: {_said_of_bytes(content)} is not UTF-8, and no "
+            "other encoding fits the whole file. Save it as CSV UTF-8."
         )
     text = content.decode(encoding)
     said = []
@@ -637,11 +637,12 @@ def _columns(
             continue
         if not matches:
             held = shown([cell[:LONGEST_SHOWN] for cell in header], 50) or "nothing"
-            wanted, also = "columns path and label", "text in place of path, split, group"
+            wanted = "columns path and label"
+            also = "or text in place of path; split and group are optional"
             if "path" not in needed:
-                wanted, also = "column label", "split, group"
+                wanted, also = "column label", "split and group are optional"
             raise DataError(
-                f"{source}: expected a first row that names the {wanted} (also: {also}), "
+                f"{source}: expected a first row that names the {wanted} ({also}), "
                 f"separated by commas, semicolons or tabs. Found: {held}."
                 f"{_hint_of_header(header, name, texts)}"
             )

@@ -200,7 +200,8 @@ def check_handle(handle: Any) -> None:
         )
     elif any(one.startswith(("tf_keras.", "tensorflow.python.keras.")) for one in kinds):
         way = (
-            "It is of Keras 2: save it with tf.saved_model.save(model, folder), and give the folder"
+            "This is a model of Keras 2: save it with tf.saved_model.save(model, folder), and give "
+            "the folder"
         )
     elif isinstance(handle, tf.Module | tf.train.Checkpoint) or any(
         one.startswith("tensorflow.") for one in kinds
@@ -209,8 +210,8 @@ def check_handle(handle: Any) -> None:
     else:
         way = "`tfxfer backbones` lists names"
     raise ValueError(
-        "Expected handle to be the name, path or URL of a network as text or a path, or a model of "
-        f"Keras 3. {way}. Received: {type(handle).__module__}.{type(handle).__qualname__}"
+        "Expected handle to be a name, a path or a URL of a network, or a model of Keras 3. "
+        f"{way}. Received: {type(handle).__module__}.{type(handle).__qualname__}"
     )
 
 

@@ -15,6 +15,8 @@ from tfxfer.errors import SavedModelError
 from tfxfer.handles.folder import plain_path
 
 LOG = logging.getLogger(__name__)
+# What networks call the argument that tells whether they are trained; Keras sets the first.
+FLAGS = ("training", "is_training", "train", "is_train")
 # Operations that read files of pictures.
 DECODERS = frozenset(
     "DecodeAndCropJpeg DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodePng DecodeWebP".split()
@@ -255,7 +257,9 @@ def choose_signature(signatures: Mapping[str, Any], loaded: Any, folder: Path) -
         return first
     plain = [name for name, one in signatures.items() if takes_numbers(one)]
     if len(plain) != 1:
-        listed = f"signatures that take numbers: {', '.join(plain)}" if plain else "no other one"
+        listed = (
+            f"signatures that take numbers: {', '.join(plain)}" if plain else "no other signature"
+        )
         raise SavedModelError(
             f"{folder} takes the content of files, such as JPEG, which it decodes itself; expected "
             f"a network of float32 images [batch, height, width, 3]. It has {listed}. "

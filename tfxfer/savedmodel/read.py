@@ -32,12 +32,13 @@ def read(
     """Read a TF2 SavedModel of a feature extractor as pure functions.
 
     Args:
-        folder: the folder that holds `saved_model.pb`. Its call takes one kind of example (see
-            `tfxfer.inputs`), such as float32 images [B, H, W, 3], and returns float32 features
-            [B, F].
+        folder: the folder that holds `saved_model.pb`. It takes one kind of example (see
+            `tfxfer.inputs`), such as images [B, H, W, 3], and returns features [B, F], or a map,
+            whose mean is taken. What it computes for one example must not depend on the others.
         image_size: (H, W) in pixels, needed where the network takes images of any size.
         arguments: further arguments of the model's call, such as `{"batch_norm_momentum": 0.99}`.
-        output: see `trace`.
+        output: the name of the output to use, where there are several; or, where the SavedModel has
+            no call, the name of a signature.
         before: the folder of a preprocessor of texts, where `folder` is an encoder that takes its
             numbers in place of strings (see `pair`).
         trust: also read graphs that hold operations which can reach files, Python or the internet.

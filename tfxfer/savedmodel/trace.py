@@ -25,15 +25,12 @@ from tfxfer.savedmodel.graph import (
     mean_of,
     shapes_of,
 )
-from tfxfer.savedmodel.open import Opened
+from tfxfer.savedmodel.open import FLAGS, Opened
 from tfxfer.savedmodel.pooling import pooled
 from tfxfer.savedmodel.pure import NotPure, Weights, freeze_variables, purify
 from tfxfer.savedmodel.stages import node_of
 from tfxfer.savedmodel.tokenizer import split_tokenizer
 from tfxfer.savedmodel.trial import check_answers
-
-# What networks call the argument that tells whether they are trained; Keras sets the first.
-FLAGS = ("training", "is_training", "train", "is_train")
 
 
 def trace(

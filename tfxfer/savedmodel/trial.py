@@ -14,7 +14,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel.graph import SAMPLES, Pretrained, function, needed, run_tokenizer
-from tfxfer.savedmodel.open import Opened
+from tfxfer.savedmodel.open import FLAGS, Opened
 from tfxfer.savedmodel.ranges import RANGES, range_of
 
 COUNT = 3
@@ -33,7 +33,7 @@ DRAWS = re.compile(
 )
 STATISTICS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 AGAIN = (
-    "Export it again with training=False, such as archive.add_endpoint('serve', lambda x: "
+    "Export it again with training=False, for example with archive.add_endpoint('serve', lambda x: "
     "model(x, training=False), ...) of keras.export.ExportArchive; or give the Keras model or its "
     ".keras file instead"
 )
@@ -75,9 +75,9 @@ def check_answers(pretrained: Pretrained, opened: Opened) -> None:
         again, *_ = call(tf.tile(examples, repeats), *later.values())
         if differ(again, tf.tile(together, [REPEATS, 1])):
             raise SavedModelError(
-                f"{opened.name} gives other features each time it is called, since it draws random "
-                f"numbers ({', '.join(drawing[:3])}), as dropout and augmentation do in training; "
-                f"expected the same features each time. {AGAIN}{said_of_arguments(opened)}."
+                f"{opened.name} gives different features for the same example, because it draws "
+                f"random numbers ({', '.join(drawing[:3])}), as in training; expected the same "
+                f"features each time. {AGAIN}.{said_of_arguments(opened)}"
             )
     if differ(alone, together[1:2]):
         normalized = any(
@@ -89,9 +89,9 @@ def check_answers(pretrained: Pretrained, opened: Opened) -> None:
             else "such as by a mean or a maximum over the whole batch, as a BatchNorm in training"
         )
         raise SavedModelError(
-            f"{opened.name} gives an example other features in another batch: they depend on the "
-            f"other examples ({cause}); expected features of each example alone. "
-            f"{AGAIN}{said_of_arguments(opened)}."
+            f"{opened.name} computes features of an example that depend on the other examples of "
+            f"its batch ({cause}); expected features that depend on this example alone. {AGAIN}."
+            f"{said_of_arguments(opened)}"
         )
 
 
@@ -150,13 +150,16 @@ def drawing_nodes(pretrained: Pretrained) -> Iterator[str]:
 
 
 def said_of_arguments(opened: Opened) -> str:
-    """Return advice on the arguments of a network's call; "" if it has none but `training`."""
-    names = [name for name in opened.arguments if name != "training"]
+    """Return advice on the arguments of a network's call, as a sentence.
+
+    It is "" where there are none but those that tell training by a name that is known.
+    """
+    names = [name for name in opened.arguments if name not in FLAGS]
     if not names:
         return ""
     return (
-        f". Its call also takes {', '.join(names)}: if one of them tells training, set it, such as "
-        f"arguments={{{names[0]!r}: False}} in Python"
+        f" Its call also takes {', '.join(names)}. If one of them switches training on, set it to "
+        "False in Python: arguments={'NAME': False}."
     )
 
 

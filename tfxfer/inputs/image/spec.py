@@ -73,7 +73,7 @@ def said_of_other(spec: tf.TensorSpec, name: str) -> str:
     )
     wrap = (
         "In Python, give a Keras model around it: x = keras.Input((height, width, 3)), then "
-        "keras.Model(x, network({}(x))), where network is the model, or of a SavedModel "
+        "keras.Model(x, network({}(x))), where network is the Keras model; for a SavedModel, it is "
         'keras.layers.TFSMLayer(folder, call_endpoint="serving_default").'
     )
     if shape[1] == 3:
@@ -81,6 +81,6 @@ def said_of_other(spec: tf.TensorSpec, name: str) -> str:
     if shape[-1] == 1:
         return f"{begin}It takes grey images. {wrap.format('keras.ops.image.rgb_to_grayscale')}"
     return (
-        f"{begin}Wrap it in a Keras model that makes {shape[-1]} channels of 3, or choose another "
-        "network."
+        f"{begin}Wrap it in a Keras model that turns 3 channels into {shape[-1]}, or choose "
+        "another network."
     )

@@ -72,7 +72,7 @@ def read_together(
     if not foreign:
         return read, []
     encoding = guess_encoding(bytes(sample))
-    how = "each as what it seems to be" if encoding is None else f"as {encoding}"
+    how = "each in the encoding that seems to fit it" if encoding is None else f"as {encoding}"
     note = (
         f"Read {how}, not as UTF-8: {len(foreign):,} of {len(files):,} texts, such as "
         f"{files[min(foreign)]}. Check that their letters are right; if not, save them as UTF-8."
