@@ -5,7 +5,9 @@ Also tables and arrays as other programs write them.
 
 import itertools
 import shutil
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import keras
@@ -649,6 +651,20 @@ def test_names_in_a_zip_of_an_unknown_encoding_are_said_each_time(tmp_path):
 def test_class_names_that_were_unpacked_in_a_wrong_code_page_are_said(tmp_path):
     folder(tmp_path, {"caf\u00e9".encode().decode("cp437"): 8, "th\u00e9": 8})
     assert "'caf\u00e9'" in notes(load(tmp_path))
+
+
+def test_names_in_utf_8_beside_others_are_used(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for i in range(20):
+            name = ("\u732b", "\u72d7")[i // 10]
+            info = Unflagged(f"{name}/{i}.png")
+            info.encoding = "gbk"
+            first, second = info.filename.encode("gbk"), info.filename.encode("utf-8")
+            field = struct.pack("<BI", 1, zlib.crc32(first)) + second
+            info.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            archive.writestr(info, image(i))
+    examples = load(tmp_path / "all.zip")
+    assert set(examples.classes) == {"\u732b", "\u72d7"} and not examples.notes
 
 
 def test_names_in_a_zip_are_checked_as_they_are_used(tmp_path):

@@ -32,15 +32,14 @@ def network(kind: str, norm: str, folder) -> savedmodel.Pretrained:
             if kind == "convolution"
             else tf.nn.depthwise_conv2d(x, root.filters, [1, 1, 1, 1], "SAME")
         )
-        own = norm == "training"
         z, mean, _ = tf.compat.v1.nn.fused_batch_norm(
             y,
             root.scale,
             root.offset,
-            None if own else root.mean,
-            None if own else root.variance,
+            root.mean,
+            root.variance,
             epsilon=0.02,
-            is_training=own,
+            is_training=False,
         )
         features = tf.reduce_mean(tf.nn.relu6(z), [1, 2])
         if norm == "shared":
@@ -120,11 +119,23 @@ def test_so_do_those_of_networks_that_keras_saves(axis, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("norm", ["training", "shared", "moments"])
+@pytest.mark.parametrize("norm", ["shared", "moments"])
 def test_what_something_else_reads_is_not_folded(norm, tmp_path):
-    """Nor is a BatchNorm that computes its statistics from the batch."""
     graph = network("convolution", norm, tmp_path / "model").inference
     assert taken_in(graph) == 0
+
+
+def test_a_batch_norm_with_statistics_of_the_batch_is_not_folded():
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (None, 9, 9, 3), name="pixels")
+        y = tf.nn.conv2d(x, tf.ones((1, 1, 3, 3)), 1, "SAME")
+        ones = tf.ones(3)
+        z = tf.compat.v1.nn.fused_batch_norm(y, ones, ones, is_training=True)[0]
+        tf.identity(z, name="output")
+    read = graph.as_graph_def()
+    found = fold_batch_norms(read, ["output:0"])
+    assert [node.op for node in found.node] == [node.op for node in read.node]
 
 
 def test_a_convolution_that_is_asked_for_is_not_folded(tmp_path):

@@ -24,7 +24,7 @@ from tfxfer.handles.bytepairs import BYTE, SPACE, BytePairs
 from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.wordpiece import WordPiece
 from tfxfer.inputs.text import weigh_words
-from tfxfer.inputs.text.read import problem, to_utf8
+from tfxfer.inputs.text.read import problem, read_together, to_utf8
 from tfxfer.savedmodel.bag import COLUMNS
 from tfxfer.steps import offline_names
 
@@ -334,10 +334,36 @@ def test_encodings_and_line_ends(content, found):
         ("\u041a\u043d\u0438\u0433\u0430 \u043d\u0430 \u043f\u043e\u043b\u043a\u0435", "cp1251"),
         ("\u3053\u3093\u306b\u3061\u306f\u4e16\u754c", "shift_jis"),
         ("Za\u017c\u00f3\u0142\u0107 g\u0119\u015bl\u0105 ja\u017a\u0144", "cp1250"),
+        ("\u0150szi es\u0151, \u00e1rv\u00edzt\u0171r\u0151 t\u00fck\u00f6r. " * 10, "cp1250"),
     ],
 )
 def test_a_text_alone_in_an_old_encoding_is_read(text, encoding):
     assert to_utf8(text.encode(encoding), "a.txt").decode() == text
+
+
+def test_a_folder_of_several_encodings_is_read_text_by_text():
+    german = (
+        "Gr\u00fc\u00dfe aus M\u00fcnchen, wir h\u00f6ren uns am n\u00e4chsten Donnerstag wieder. "
+    )
+    russian = (
+        "\u0412\u0447\u0435\u0440\u0430 \u043c\u044b "
+        "\u0432\u0441\u0442\u0440\u0435\u0442\u0438\u043b\u0438 "
+        "\u0441\u0442\u0430\u0440\u044b\u0445 \u0434\u0440\u0443\u0437\u0435\u0439 "
+        "\u0438 \u0434\u043e\u043b\u0433\u043e "
+        "\u0433\u043e\u0432\u043e\u0440\u0438\u043b\u0438. "
+    )
+    written = {f"{i}": f"{i} {german * 5}".encode("cp1252") for i in range(20)}
+    written |= {f"ru{i}": f"{i} {russian * 5}".encode("cp1251") for i in range(4)}
+    written |= {"cut": german.encode("utf-8")[:-60] + b"\xc3"}
+    names = sorted(written)
+    read, notes = read_together(lambda i: written[names[i]], names)
+    assert any("cp1252" in note for note in notes)
+    for i, name in enumerate(names[:-5]):
+        assert to_utf8(read(i), name).decode().endswith(f" {german * 5}")
+    for i in [i for i, name in enumerate(names) if name.startswith("ru")]:
+        assert to_utf8(read(i), names[i]).decode().endswith(f" {russian * 5}")
+    with pytest.raises(ImageError, match="cut"):
+        to_utf8(read(names.index("cut")), "cut")
 
 
 def german(folder, encoding: str) -> list[str]:

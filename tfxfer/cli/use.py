@@ -18,6 +18,10 @@ from tfxfer.cli.terminal import as_it_is_for_programs, table, to_stderr
 from tfxfer.safety.names import json_text, one_line
 
 FORMATS = ("csv", "json", "jsonl", "parquet", "xlsx")  # of what `predict --to` writes
+# Endings of other formats, for which CSV would be a surprise.
+NOT_WRITTEN = frozenset(
+    "xls xlsb xlsm ods tsv doc docx odt pdf htm html xml npy npz pickle pkl gz bz2 xz zip".split()
+)
 
 
 @click.command()
@@ -84,12 +88,12 @@ def predict(
 def form_of(to: Path | None) -> str:
     """Return the format that the ending of a file's name stands for."""
     ending = to.suffix.lower().removeprefix(".") if to else ""
-    if ending and ending not in FORMATS:
+    if ending in NOT_WRITTEN:
         raise click.UsageError(
             f"--to {to}: .{ending} can't be written. Expected .csv, .json, .jsonl, .parquet or "
-            ".xlsx, or a name without an ending for CSV."
+            ".xlsx; for any other ending CSV is written."
         )
-    return ending or "csv"
+    return ending if ending in FORMATS else "csv"
 
 
 @click.command()

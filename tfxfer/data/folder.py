@@ -13,7 +13,6 @@ from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.layout import (
     MOST_OPENED,
-    by_its_point,
     check_classes,
     check_kinds,
     entries,
@@ -21,6 +20,7 @@ from tfxfer.data.layout import (
     find_parts,
     has_examples,
     hidden,
+    hidden_by_dot,
     hint_of_names,
     hint_of_tables,
     is_example,
@@ -28,8 +28,8 @@ from tfxfer.data.layout import (
     is_kept,
     levels,
     parts_in_classes,
+    said_of_dotted,
     said_of_folders,
-    said_of_pointed,
     subfolders,
     unwrapped,
 )
@@ -186,13 +186,13 @@ def read_folder(
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source, kind)
     notes += said_of_series([path.stem for path in paths], splits if parts or inside else None)
-    pointed = [
+    dotted = [
         entry.relative_to(folder).as_posix()
         for place in dict.fromkeys(loose)
         for entry in entries(place)
-        if by_its_point(entry.name) and entry.is_dir() and has_examples(entry, kind)
+        if hidden_by_dot(entry.name) and entry.is_dir() and has_examples(entry, kind)
     ]
-    notes += said_of_pointed(pointed)
+    notes += said_of_dotted(dotted)
     if stray:
         named = shown([path.relative_to(folder).as_posix() for path in stray])
         notes.append(f"Left out, because they are in no class folder: {named}.")

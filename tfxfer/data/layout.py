@@ -27,7 +27,9 @@ SYSTEM = {"__macosx", "$recycle.bin", "recycler", "system volume information", "
 SYSTEM |= {"@eadir", "#recycle", "@recycle"}
 # Hidden folders in which programs keep copies or states of files.
 PROGRAMS = {".ipynb_checkpoints", ".thumbnails", ".git", ".cache", ".trashes", ".trash"}
-PROGRAMS |= {".@__thumb", ".appledouble", ".dvc", ".svn", ".hg"}
+PROGRAMS |= {".@__thumb", ".appledouble", ".dvc", ".svn", ".hg", ".venv", ".github", ".vscode"}
+PROGRAMS |= {".idea", ".picasaoriginals", ".stversions", ".stfolder", ".spotlight-v100"}
+PROGRAMS |= {".fseventsd", ".temporaryitems", ".documentrevisions-v100"}
 LAST_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")  # 7_12, cat.0, dog (3)
 # Folders of images that show where something is in the photos, and are not photos.
 DRAWN = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots"}
@@ -62,12 +64,15 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
-def by_its_point(name: str) -> bool:
-    """Return whether a folder is hidden only because its name begins with a point, as .NET."""
-    return name.startswith(".") and name.strip(".") != "" and name.casefold() not in PROGRAMS
+def hidden_by_dot(name: str) -> bool:
+    """Return whether a folder is hidden only because its name begins with a dot, as .NET."""
+    if not name.startswith(".") or not name.strip("."):
+        return False
+    # The trash of other disks ends in the number of a user: .Trash-1000.
+    return name.casefold() not in PROGRAMS and not name.casefold().startswith(".trash-")
 
 
-def said_of_pointed(names: Sequence[str]) -> list[str]:
+def said_of_dotted(names: Sequence[str]) -> list[str]:
     """Return a note on hidden folders that hold examples.
 
     Args:

@@ -87,11 +87,8 @@ def _without_pillow(images: Any) -> Any:
 
     NumPy would read the numbers of a palette as greys, and the black of CMYK as transparency.
     """
-    if isinstance(images, list | tuple):
-        listed = list(images)
-    else:
-        array = np.asarray(images)  # of a series of a data frame, an array of objects
-        listed = array.tolist() if array.dtype == object and array.ndim == 1 else []
+    # A series of a data frame has objects, too. What has numbers may be too large to look through.
+    listed = list(images) if np.dtype(object) == getattr(images, "dtype", object) else []
     if not any(_is_of_pillow(image) for image in listed):
         return images
     arrays = [_read_as_file(image) if _is_of_pillow(image) else image for image in listed]
@@ -107,6 +104,7 @@ def _is_of_pillow(image: Any) -> bool:
 
 
 def _read_as_file(image: Any) -> np.ndarray:
+    """Return an image of Pillow as an array, mostly of 8 bits."""
     if image.mode in ("I", "F"):  # numbers of 32 bits, whose range is checked as that of an array
         return np.asarray(image)
     pixels = pixels_of(image)

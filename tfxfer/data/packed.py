@@ -7,6 +7,7 @@ written outside the folder, and archives that unpack to far too many bytes are r
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import BinaryIO, NamedTuple
 
 from tfxfer.cache import default_folder
 from tfxfer.data.layout import (
-    by_its_point,
     has_ending_of_example,
     hidden,
-    said_of_pointed,
+    hidden_by_dot,
+    said_of_dotted,
 )
 from tfxfer.errors import DataError
 from tfxfer.files import check_zip, open_regular
@@ -28,6 +29,7 @@ from tfxfer.limits import MOST_EXAMPLES, MOST_UNPACKED
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 OLD = "cp437"  # the encoding of names in a ZIP file that does not call them UTF-8
 UTF_8 = 0x800  # the flag that does
+SECOND_NAME = 0x7075  # the extra field that holds a name in UTF-8
 
 
 class Unpacked(NamedTuple):
@@ -130,41 +132,56 @@ def names_in(file: BinaryIO) -> Names:
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as packed:
-            old = old_names(packed)
-            changed = rename_members(packed)
+            before = [info.filename for info in packed.infolist()]
+            unsure = rename_members(packed)
             members = [info.filename for info in packed.infolist()]
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError):
         return Names([], [], False)  # unpacking it tells what is wrong
     finally:
         file.seek(0)
-    return Names(members, [] if changed else [info.filename for info in old], changed)
+    return Names(members, unsure, members != before)
 
 
-def old_names(packed: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Return the members whose names are not ASCII, and that do not say that they are UTF-8."""
-    return [
-        info
-        for info in packed.infolist()
-        if not info.flag_bits & UTF_8 and not info.filename.isascii()
-    ]
+def rename_members(packed: zipfile.ZipFile) -> list[str]:
+    """Rename the members whose names are UTF-8 and are not marked so.
 
-
-def rename_members(packed: zipfile.ZipFile) -> bool:
-    """Rename the members whose names are UTF-8 and do not say so, as on a Mac.
-
-    All of them together decide it: a Chinese name in GBK may be UTF-8 by chance.
+    WinZip writes a second name beside the first. Names of a Mac are UTF-8 without any mark: all of
+    them together decide it, since a Chinese name in GBK may be UTF-8 by chance.
 
     Returns:
-        Whether names were changed.
+        The names that are neither ASCII nor UTF-8, so that nothing says what they are.
     """
-    old = old_names(packed)
+    old = []
+    for info in packed.infolist():
+        if info.flag_bits & UTF_8 or info.filename.isascii():
+            continue
+        second = second_name(info)
+        if second is None:
+            old.append(info)
+        else:
+            info.filename = second
     try:
         meant = [info.filename.encode(OLD).decode("utf-8") for info in old]
     except UnicodeError:
-        return False
+        return [info.filename for info in old]
     for info, name in zip(old, meant, strict=True):
         info.filename = name
-    return bool(old)
+    return []
+
+
+def second_name(info: zipfile.ZipInfo) -> str | None:
+    """Return the name in UTF-8 that a member has beside the other one; None without any.
+
+    It is an extra field: a version, the checksum of the other name, and the name
+    (PKWARE's APPNOTE.TXT, 4.6.9).
+    """
+    rest = info.extra
+    while len(rest) >= 4:
+        kind, size = struct.unpack("<HH", rest[:4])
+        field, rest = rest[4 : 4 + size], rest[4 + size :]
+        if kind == SECOND_NAME and len(field) > 5:
+            return field[5:].decode("utf-8", "replace")
+    return None
 
 
 def said_of_names(names: Names, source: str) -> list[str]:
@@ -177,14 +194,14 @@ def said_of_names(names: Names, source: str) -> list[str]:
             f"example {unsure[0]}. If that is wrong, unpack the archive yourself and give the "
             "folder."
         )
-    pointed = set[str]()
+    named = set[str]()
     for name in names.members:
         *folders, file = name.split("/")
-        dotted = [part for part in folders if by_its_point(part)]
+        dotted = [part for part in folders if hidden_by_dot(part)]
         others = [part for part in (*folders, file) if part not in dotted]
         if not any(map(hidden, others)) and has_ending_of_example(file):
-            pointed.update(dotted)
-    return [*notes, *said_of_pointed(sorted(pointed))]
+            named.update(dotted)
+    return [*notes, *said_of_dotted(sorted(named))]
 
 
 def write(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, to: Path) -> None:

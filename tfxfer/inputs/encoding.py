@@ -20,7 +20,11 @@ MOST_ODD = 0.035  # of what charset_normalizer calls chaos, from 0 to 1
 SIGN_IN_WORD = re.compile(
     "(?<=[^\\W\\d_])[\u201a\u201e\u201d\u2020-\u2022\u2122\u00a1-\u00bf](?=[a-z])"
 )
-NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+# Hungarian has its two longest vowels where cp1252 has these; French and Portuguese have them, too,
+# but never without one of the others.
+HUNGARIAN = re.compile("[\u00f5\u00fb]", re.IGNORECASE)
+ROMANCE = re.compile("[\u00e0\u00e2\u00e3\u00e7\u00ea\u00ee]", re.IGNORECASE)
+MOST_JUDGED = 100_000  # bytes of a text
 ZEROS = 4  # in UTF-16, at least one of so many bytes of Latin letters is zero
 
 
@@ -41,19 +45,46 @@ def guess_encoding(content: bytes) -> str | None:
     guess, of which users must be told. Nothing is guessed of bytes of zero, nor of UTF-8 with a few
     wrong bytes: as anything else, all its letters would be wrong.
     """
-    letters = NOT_ASCII.findall(content.decode("utf-8", "replace"))
-    if b"\x00" in content or 2 * letters.count("\ufffd") < len(letters):
+    if b"\x00" in content or is_damaged_utf8(content):
         return None
     nearly_ascii = sum(byte > 127 for byte in content[:SHORT]) * 3 <= len(content)
     if len(content) < SHORT and nearly_ascii and decodes(content, WESTERN):
         return WESTERN
     western = from_bytes(content, cp_isolation=[WESTERN]).best()
     if western is not None and western.chaos <= MOST_ODD:
-        signs, foreign = SIGN_IN_WORD.findall(str(western)), NOT_ASCII.findall(str(western))
-        if 20 * len(signs) <= len(foreign):
+        text = str(western)
+        signs = len(SIGN_IN_WORD.findall(text))
+        if ROMANCE.search(text) is None:
+            signs += len(HUNGARIAN.findall(text))
+        if 20 * signs <= foreign_letters(text):
             return WESTERN
     guess = from_bytes(content).best()
     return None if guess is None else guess.encoding
+
+
+def fits(content: bytes, encoding: str) -> bool:
+    """Return whether a text may be in an encoding that other texts of the same folder are in.
+
+    One with few letters that are not ASCII is in it if it can be. One with many shows it by itself:
+    of Russian, cp1252 makes mixtures of letters that no language has.
+    """
+    if not decodes(content, encoding):
+        return False
+    if sum(byte > 127 for byte in content[:MOST_JUDGED]) < SHORT:
+        return True
+    judged = from_bytes(content[:MOST_JUDGED], cp_isolation=[encoding]).best()
+    return judged is not None and judged.chaos <= MOST_ODD
+
+
+def is_damaged_utf8(content: bytes) -> bool:
+    """Return whether bytes are UTF-8 but for a few, such as those of a text that was cut off."""
+    text = content.decode("utf-8", "replace")
+    return 2 * text.count("\ufffd") < foreign_letters(text)
+
+
+def foreign_letters(text: str) -> int:
+    """Return the number of characters that are not ASCII."""
+    return len(text) - len(text.encode("ascii", "ignore"))
 
 
 def decodes(content: bytes, encoding: str) -> bool:

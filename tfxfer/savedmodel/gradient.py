@@ -93,9 +93,9 @@ def same_gradient(
     gradients = tape.gradient(
         loss, [*differentiated, *(values[i] for i in numbers)], unconnected_gradients="zero"
     )
-    largest = max(float(tf.reduce_max(tf.abs(tf.convert_to_tensor(g)))) for g in expected)
-    worst = max(
-        float(tf.reduce_max(tf.abs(tf.convert_to_tensor(a) - tf.convert_to_tensor(b))))
-        for a, b in zip(expected, gradients, strict=True)
-    )
+    # The loaded object may compute in another precision than float32.
+    theirs = [tf.cast(tf.convert_to_tensor(one), tf.float32) for one in expected]
+    ours = [tf.convert_to_tensor(one) for one in gradients]
+    largest = max(float(tf.reduce_max(tf.abs(one))) for one in theirs)
+    worst = max(float(tf.reduce_max(tf.abs(a - b))) for a, b in zip(theirs, ours, strict=True))
     return worst <= bound * max(largest, 1e-30)

@@ -15,6 +15,7 @@ from tfxfer.savedmodel.folded import fold_batch_norms
 from tfxfer.savedmodel.mixed import convert_to_mixed
 from tfxfer.savedmodel.stages import node_of
 
+ROWS = 3  # of a batch for which shapes are found
 # Texts of different numbers of words, which are together not as many as the texts are.
 SAMPLES = ["", "a", "one two three four", "one two three four five six seven"]
 PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})
@@ -233,15 +234,25 @@ def shapes_of(
     A shape is None where the tensor does not have one row for each example, or where the shape is
     not known before the graph runs.
     """
-    rows = 3
+    return [shape_of_one(one, ROWS) for one in static_shapes(pure, shape, tensors)]
+
+
+def static_shapes(
+    pure: PureGraph, shape: tuple[int, ...], tensors: list[str]
+) -> list[list[int] | None]:
+    """Return the shapes of tensors for a batch of `ROWS`; None where only a run tells."""
     graph = tf.Graph()
     with graph.as_default():
-        x = tf.compat.v1.placeholder(tf.float32, (rows, *shape))
+        x = tf.compat.v1.placeholder(tf.float32, (ROWS, *shape))
         elements = tf.graph_util.import_graph_def(
             pure.graph, input_map={node_of(pure.input or ""): x}, return_elements=tensors, name=""
         )
-    shapes = [t.shape.as_list() if t.shape.is_fully_defined() else [] for t in elements]
-    return [tuple(one[1:]) if len(one) > 1 and one[0] == rows else None for one in shapes]
+    return [one.shape.as_list() if one.shape.is_fully_defined() else None for one in elements]
+
+
+def shape_of_one(shape: Sequence[int] | None, rows: int) -> tuple[int, ...] | None:
+    """Return the shape of a tensor without its batch; None if it has not one row for each."""
+    return tuple(shape[1:]) if shape and len(shape) > 1 and shape[0] == rows else None
 
 
 def known_shapes(
@@ -253,8 +264,10 @@ def known_shapes(
     tokenizer: Tokenizer | None,
 ) -> list[tuple[int, ...] | None]:
     """Return what `shapes_of` does; shapes that only a run tells, as of a loop, are known too."""
-    found = shapes_of(pure, shape, tensors)
-    if None not in found:
+    known = static_shapes(pure, shape, tensors)
+    found = [shape_of_one(one, ROWS) for one in known]
+    # A tensor of an image network that is known to have other rows needs no run.
+    if None not in (known if tokenizer is None else found):
         return found
     # A graph of its own, since the caller may be making one.
     graph = tf.Graph()
@@ -277,11 +290,8 @@ def known_shapes(
         )
         with tf.compat.v1.Session(graph=graph) as session:
             values = session.run([tf.shape(element) for element in elements])
-    measured = [tuple(int(side) for side in value) for value in values]
-    return [
-        one if one is not None else (own[1:] if len(own) > 1 and own[0] == len(SAMPLES) else None)
-        for one, own in zip(found, measured, strict=True)
-    ]
+    measured = [shape_of_one([int(side) for side in value], len(SAMPLES)) for value in values]
+    return [own if one is None else one for one, own in zip(found, measured, strict=True)]
 
 
 def run_tokenizer(tokenizer: Tokenizer, texts: tf.Tensor) -> tf.Tensor:

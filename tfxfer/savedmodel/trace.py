@@ -32,6 +32,9 @@ from tfxfer.savedmodel.stages import node_of
 from tfxfer.savedmodel.tokenizer import split_tokenizer
 from tfxfer.savedmodel.trial import check_answers
 
+# Difference of gradients, relative to the largest one, where the network computes in float16.
+ROUNDED = 5e-2
+
 
 def trace(
     opened: Opened,
@@ -86,8 +89,9 @@ def trace(
         weights, tokenizer = Weights({}, set()), None
         graphs = [freeze_variables(inference, weights), None, None]
         reason = str(error)
-    found_weights = weights.found
+    found_weights, bounds = weights.found, (1e-2, 1e-4)
     if graphs[0] is not None and is_other_precision(graphs[0].graph):
+        bounds = (ROUNDED, ROUNDED)
         graphs = [convert_to_float32(one) if one else None for one in graphs]
         found_weights = convert_weights(found_weights)
     if not trust:
@@ -98,7 +102,7 @@ def trace(
     checked = [
         (concrete, graph, bound)
         for concrete, graph, bound in zip(
-            (training, inference), (graphs[1], graphs[0]), (1e-2, 1e-4), strict=True
+            (training, inference), (graphs[1], graphs[0]), bounds, strict=True
         )
         if graph
     ]

@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tfxfer.errors import ImageError
-from tfxfer.inputs.encoding import decodes, guess_encoding, has_zeros, known_encoding
+from tfxfer.inputs.encoding import (
+    decodes,
+    fits,
+    guess_encoding,
+    has_zeros,
+    is_damaged_utf8,
+    known_encoding,
+)
 from tfxfer.process.cores import cores
 
 MOST_BYTES = 10 * 1024**2  # of one text
@@ -59,7 +66,9 @@ def read_together(
         except OSError:
             return None  # the file is named where the texts are checked
         no_text = not content or b"\x00" in content or other_kind(content) is not None
-        return None if no_text or known_encoding(content) is not None else content
+        if no_text or known_encoding(content) is not None or is_damaged_utf8(content):
+            return None
+        return content
 
     foreign, sample = set[int](), bytearray()
     with ThreadPoolExecutor(min(8, 2 * cores())) as pool:
@@ -80,7 +89,7 @@ def read_together(
 
     def decode(i: int) -> bytes:
         content = read(i)
-        if encoding is None or i not in foreign or not decodes(content, encoding):
+        if encoding is None or i not in foreign or not fits(content, encoding):
             return content
         return content.decode(encoding).encode("utf-8", "replace")
 
