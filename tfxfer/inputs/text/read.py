@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tfxfer.errors import ImageError
 from tfxfer.inputs.encoding import (
+    MOST_JUDGED,
     decodes,
     fits,
     guess_encoding,
@@ -19,6 +20,7 @@ MOST_BYTES = 10 * 1024**2  # of one text
 # Before the subject of an answer or of a forwarded mail, in several languages.
 ANSWER = re.compile(r"^\s*((re|fw|fwd|aw|wg|sv|vs|tr|rv)\s*(\[\d+\])?:\s*)+", re.IGNORECASE)
 NO_WORD = re.compile(r"[\W_]+")
+TOGETHER = 256  # texts that a thread reads before it gives them back
 SAMPLE = 1024 * 1024  # bytes of texts that are no UTF-8, from which their encoding is guessed
 # First bytes of files that are no texts, though their endings may say so.
 OTHERS = {
@@ -60,24 +62,27 @@ def read_together(
     A text alone is often too short to show it.
     """
 
-    def unknown(i: int) -> bytes | None:
-        try:
-            content = read(i)
-        except OSError:
-            return None  # the file is named where the texts are checked
-        no_text = not content or b"\x00" in content or other_kind(content) is not None
-        if no_text or known_encoding(content) is not None or is_damaged_utf8(content):
-            return None
-        return content
+    def unknown(rows: range) -> list[tuple[int, bytes]]:
+        found = []
+        for i in rows:
+            try:
+                content = read(i)
+            except OSError:
+                continue  # the file is named where the texts are checked
+            no_text = not content or b"\x00" in content or other_kind(content) is not None
+            if no_text or known_encoding(content) is not None or is_damaged_utf8(content):
+                continue
+            found.append((i, content[:MOST_JUDGED]))
+        return found
 
     foreign, sample = set[int](), bytearray()
+    parts = [range(i, min(i + TOGETHER, len(files))) for i in range(0, len(files), TOGETHER)]
     with ThreadPoolExecutor(min(8, 2 * cores())) as pool:
-        for i, content in enumerate(pool.map(unknown, range(len(files)))):
-            if content is None:
-                continue
-            foreign.add(i)
-            if len(sample) < SAMPLE:
-                sample += content + b"\n"
+        for found in pool.map(unknown, parts):
+            for i, content in found:
+                foreign.add(i)
+                if len(sample) < SAMPLE:
+                    sample += content + b"\n"
     if not foreign:
         return read, []
     encoding = guess_encoding(bytes(sample))
