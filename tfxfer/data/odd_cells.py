@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from tfxfer.data.duplicates import shown
 from tfxfer.errors import DataError
 from tfxfer.tasks import Task, columns, multilabel, regress
-from tfxfer.tasks.cells import is_empty
+from tfxfer.tasks.cells import LONGEST_SHOWN, is_empty
 
 NEARLY = 0.9  # share of cells from which on the others are taken for mistakes
-LONGEST_SHOWN = 60  # characters of a cell in a message
 
 
 def find_odd(cells: Sequence[str], fits: Callable[[str], bool]) -> list[int]:

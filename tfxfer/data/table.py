@@ -26,7 +26,7 @@ from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.inputs.encoding import decodes, guess_encoding, has_zeros, known_encoding
 from tfxfer.limits import MOST_TABLE_BYTES
 from tfxfer.tasks import CLASSIFY, Task, find, multilabel
-from tfxfer.tasks.cells import is_empty, join_cells
+from tfxfer.tasks.cells import LONGEST_SHOWN, is_empty, join_cells
 from tfxfer.tasks.columns import kind_of, name_of
 
 # Names that other programs give to the two required columns.
@@ -51,7 +51,6 @@ SPLITTING = ("split", "set", "subset", "dataset", "partition", "usage", "fold", 
 DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
 SAMPLE = 64 * 1024  # characters of the first row that are used to find the delimiter
-LONGEST_SHOWN = 60  # characters of a cell in a message
 FEWEST_WORDS = 3  # of a cell, on average, from which a column seems to hold sentences
 LONGEST_CELL = 131_072  # characters of a cell that is no example
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from tfxfer.tasks import cells, classify
-from tfxfer.tasks.cells import LabelError, is_empty, split_cells
+from tfxfer.tasks.cells import LONGEST_SHOWN, LabelError, is_empty, split_cells
 from tfxfer.tasks.figures import SMALLEST, of_class
 from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
@@ -48,7 +48,6 @@ STEPS = 25  # of Newton's method, which converges in fewer
 STEEPEST = 1e3  # the largest factor by which outputs are made steeper
 # With fewer examples that have a label, its threshold stays at one half.
 ENOUGH = 10
-LONGEST_SHOWN = 60  # characters of a cell in a message
 PARTS = 5  # of held-out examples; each is answered by thresholds from the others
 
 
