@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tfxfer.data.examples import Found
 from tfxfer.errors import DataError, RunError, ServingError
 from tfxfer.heads import train
 from tfxfer.heads.several import fit_several, held_out_outputs, known_together
-from tfxfer.tasks import multilabel, regress
+from tfxfer.tasks import multilabel, regress, written_lists
 from tfxfer.tasks.cells import join_cells, split_cells
 
 pytestmark = pytest.mark.usefixtures("opened_once")
@@ -425,11 +426,48 @@ def test_lists_of_labels_are_read_as_programs_write_them(cells, tmp_path):
     np.testing.assert_array_equal(examples.labels, [[1, 1], [1, 0], [0, 0]] * 8)
 
 
-@pytest.mark.parametrize("cell", ['"[1, 2]"', "['cat' 'dog']", "\"('cat', 'dog')\"", "[cat dog]"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '"[1, 2]"',
+        "['cat' 'dog']",
+        "\"('cat', 'dog')\"",
+        r'"[""C:\Users""]"',
+        r'"[""cat\x""]"',
+        r'"[""cat]\u12""]"',
+    ],
+)
 def test_lists_that_can_not_be_read_are_named_with_their_line(cell, tmp_path):
     path = many(tmp_path, "label", ["cat", "dog", "cat;dog", cell] * 6)
     with pytest.raises(DataError, match="line 5"):
         data.load(path, task="multilabel")
+
+
+def test_a_list_with_a_line_break_in_a_label_is_named_with_its_line(tmp_path):
+    path = many(tmp_path, "label", ["cat", "dog", "cat;dog"] * 6 + ["\"['cat\nfish']\""])
+    with pytest.raises(DataError, match="line 21"):
+        data.load(path, task="multilabel")
+
+
+def test_a_broken_list_does_not_hide_that_a_photo_has_several_rows(tmp_path):
+    path = many(tmp_path, "label", ["cat", "dog", r'"[""C:\Users""]"'] * 6)
+    path.write_text(path.read_text() + "0.png,dog\n")
+    with pytest.raises(DataError, match="line 4"):
+        data.load(path, task="multilabel")
+
+
+def test_names_of_several_words_may_stand_in_brackets(tmp_path):
+    path = many(tmp_path, "label", ["[Not Rated]", "[spoken word];jazz", "jazz"] * 8)
+    examples = data.load(path, task="multilabel")
+    assert examples.classes == ("[Not Rated]", "[spoken word]", "jazz")
+
+
+def test_many_blanks_in_a_list_take_no_time():
+    text = "['a'" + " " * 100_000 + "{}]"
+    begin = time.perf_counter()
+    assert not written_lists.is_list(text.format("x"))
+    assert written_lists.read_list(text.format(",")) == ["a"]
+    assert time.perf_counter() - begin < 2
 
 
 @pytest.mark.parametrize(
