@@ -514,9 +514,20 @@ def test_a_column_that_says_more_than_yes_and_no_is_no_list_of_labels(cells, odd
         data.load(many(tmp_path, "label", cells), task="multilabel")
 
 
-def test_true_and_false_may_be_one_letter(tmp_path):
-    examples = data.load(many(tmp_path, "wet", ["t", "F", "T"] * 8), task="multilabel")
-    assert examples.classes == ("wet",) and examples.labels[:3, 0].tolist() == [1, 0, 1]
+def test_the_number_of_a_grade_is_no_answer(tmp_path):
+    cells = ["no"] * 60 + ["grade 1"] * 20 + ["grade 2"] * 20
+    examples = data.load(many(tmp_path, "label", cells), task="multilabel")
+    assert examples.classes == ("grade 1", "grade 2", "no")
+
+
+def test_true_and_false_may_be_one_letter_in_columns_that_are_named(tmp_path):
+    path = many(tmp_path, "wet,red", ["t,1", "F,0", "T,1"] * 8)
+    for labels in (["wet"], ["wet", "red"]):
+        examples = data.load(path, task="multilabel", labels=labels)
+        assert set(examples.classes) == set(labels)
+        wet = examples.labels[:3, examples.classes.index("wet")]
+        assert wet.tolist() == [1, 0, 1]
+    assert data.load(path, task="multilabel").classes == ("red",)
 
 
 def test_a_list_says_no_of_each_label_that_it_does_not_name():

@@ -199,7 +199,7 @@ def _in_cells(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task
         return False
     if len(label_columns) > 1 or task is not multilabel:
         return True
-    return task.may_hold([row[label_columns[0]] for row in rows])
+    return multilabel.all_answers([row[label_columns[0]] for row in rows])
 
 
 def _kind_of(files: Sequence[str]) -> Kind:

@@ -41,6 +41,8 @@ parts: tuple[Part, ...] = ()
 texts, holds, has, label_columns = cells.texts, cells.holds, cells.has, cells.label_columns
 YES = frozenset({"1", "1.0", "yes", "true", "t", "y", "x"})
 NO = frozenset({"0", "0.0", "no", "false", "f", "n"})
+# Answers that may as well be codes of another kind.
+LETTERS = frozenset({"t", "f"})
 NONE = frozenset({"none", "-"})  # what a column of labels says of an example without any
 SEPARATORS = "|;,"
 COMMON = 10  # examples that have the same labels, from which on they are a group of their own
@@ -52,7 +54,12 @@ PARTS = 5  # of held-out examples; each is answered by thresholds from the other
 
 
 def may_hold(cells: Sequence[str]) -> bool:
-    """Whether a column of a table may say of each example whether it has a label."""
+    """Whether a column that nobody named may say of each example whether it has a label."""
+    return all_answers(cells) and not {cell.strip().casefold() for cell in cells} & LETTERS
+
+
+def all_answers(cells: Sequence[str]) -> bool:
+    """Whether all cells say yes or no, apart from empty ones."""
     said = {cell.strip().casefold() for cell in cells if not is_empty(cell)}
     return bool(said) and said <= YES | NO
 
@@ -154,6 +161,9 @@ def check_not_answers(labels: Sequence[str]) -> None:
         )
     if any(is_list(text) or set(SEPARATORS) & set(text) for text in labels):
         return
+    alone = {words[0] for words in said.values() if len(words) == 1}
+    if not (alone & YES and alone & NO):
+        return  # the 1 of "grade 1" is no answer
     odd = [i for i, words in said.items() if words[0] not in YES | NO or len(words) > 1]
     if odd and 2 * len(odd) < len(said):
         raise LabelError(
