@@ -273,7 +273,7 @@ def test_images_of_one_person_by_their_names_are_said_unless_there_are_groups(tm
         assert ("persons" in " ".join(load(file).notes)) == said
 
 
-@pytest.mark.parametrize("pair", [("P{}", "p{}"), ("{}", "{}.0"), ("person {}", "person_{}")])
+@pytest.mark.parametrize("pair", [("P{}", "p{}"), ("{}", "{}.0"), ("é {}", "e\u0301  {}")])
 def test_groups_that_look_alike_are_named(pair, tmp_path):
     text = "path,label,group\n" + rows(
         24, lambda i: (f"photos/{i}.png", "ab"[i % 2], pair[i // 2 % 2].format(i // 4))
@@ -284,6 +284,29 @@ def test_groups_that_look_alike_are_named(pair, tmp_path):
         24, lambda i: (f"photos/{i}.png", "ab"[i % 2], pair[1].format(i // 4))
     )
     assert not any("look almost" in note for note in load(table(tmp_path, text, 24)).notes)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("{}.1", "{}.10"),
+        ("{}", "0{}"),
+        ("house {}", "house {} (2)"),
+        ("a {}", "a_{}"),
+        ("1" * 31 + "{}", "1" * 30 + "2{}"),
+    ],
+)
+def test_groups_with_other_numbers_are_others(pair, tmp_path):
+    text = "path,label,group\n" + rows(
+        24, lambda i: (f"photos/{i}.png", "ab"[i % 2], pair[i // 2 % 2].format(i // 4))
+    )
+    assert not any("groups" in note for note in load(table(tmp_path, text, 24)).notes)
+
+
+def test_classes_of_long_numbers_do_not_look_alike(tmp_path):
+    names = ["1" * 30 + "12", "1" * 30 + "13"]
+    text = "path,label\n" + rows(12, lambda i: (f"photos/{i}.png", names[i % 2]))
+    assert load(table(tmp_path, text, 12)).notes == ()
 
 
 def test_amounts_in_place_of_classes_lead_to_their_task(tmp_path):
