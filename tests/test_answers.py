@@ -18,6 +18,7 @@ from tables import check_same_table, rows_of
 import tfxfer
 from tfxfer import data, explore, heads, report, serving, tasks
 from tfxfer.cli import main
+from tfxfer.data import odd_cells
 from tfxfer.data.examples import Found
 from tfxfer.errors import DataError, RunError, ServingError
 from tfxfer.heads import train
@@ -556,13 +557,53 @@ def test_rows_of_one_photo_are_joined(tmp_path):
         data.load(path, task="multilabel")
 
 
+def test_rows_that_are_joined_may_say_their_part_and_group_in_several_ways(tmp_path):
+    rows = [f"{'ab'[i % 2]},{('train', 'val', 'test')[i // 2 % 3]}," for i in range(24)]
+    path = many(tmp_path, "label,split,group", rows)
+    path.write_text(path.read_text() + "0.png,wet,Train,nan\n2.png,wet,validation,\n")
+    examples = data.load(path, task="multilabel")
+    assert len(examples) == 24 and examples.classes == ("a", "b", "wet")
+    assert list(examples.splits[:3]) == ["train", "train", "validation"]
+
+
+def test_only_rows_that_are_joined_must_say_the_same(tmp_path):
+    path = many(tmp_path, "label,group", [f"{'ab'[i % 2]},{i}" for i in range(20)])
+    path.write_text(path.read_text() + "0.png,wet,0\n1.png,b,other\n")
+    examples = data.load(path, task="multilabel")
+    assert list(examples.files).count("0.png") == 1 and "wet" in examples.classes
+
+
 def test_a_word_among_numbers_is_named_with_line_and_column(tmp_path):
     path = many(tmp_path, "id,weight", [*(f"{i},{i / 7}" for i in range(29)), "29,3 kg"])
-    for labels in (["weight"], []):  # without a name, only the column id would be taken
-        with pytest.raises(DataError, match="3 kg") as error:
-            data.load(path, task="regress", labels=labels)
-        assert "line 31" in str(error.value) and "weight" in str(error.value)
+    with pytest.raises(DataError, match="3 kg") as error:
+        data.load(path, task="regress", labels=["weight"])
+    assert "line 31" in str(error.value) and "weight" in str(error.value)
     assert data.load(path, task="regress", labels=["id"]).classes == ("id",)
+    path = many(tmp_path, "weight", [*(f"{i / 7}" for i in range(29)), "3 kg"])
+    with pytest.raises(DataError, match="3 kg"):
+        data.load(path, task="regress")
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "row", "odd"),
+    [
+        ("regress", "price,house_no", "{0}.5,{0}", "7.5,12a"),
+        ("multilabel", "red,round,count", "{1},{2},{1}", "1,0,2"),
+    ],
+)
+def test_an_odd_cell_of_a_column_beside_the_labels_is_noted(task, header, row, odd, tmp_path):
+    rows = [row.format(i, i % 2, i // 2 % 2) for i in range(24)]
+    examples = data.load(many(tmp_path, header, [*rows, odd]), task=task)
+    *labels, other = header.split(",")
+    assert set(examples.classes) == set(labels)
+    assert any(other in note and "line 26" in note for note in examples.notes)
+
+
+def test_many_odd_cells_take_no_time():
+    cells = ["1.5", "2.5"] * 50_000 + ["beta"] * 10_000
+    begin = time.perf_counter()
+    assert "beta" in odd_cells.notes_on_classes("version", cells, range(len(cells)))[0]
+    assert time.perf_counter() - begin < 5
 
 
 def test_a_column_of_numbers_with_one_word_is_no_column_of_classes(tmp_path):

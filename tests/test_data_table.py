@@ -248,11 +248,19 @@ def test_a_file_with_two_labels_is_named_with_both(tmp_path):
     assert "photos/0.png as 'a' = photos/0.png as 'b'" in said
 
 
-@pytest.mark.parametrize("column", ["lesion_id", "individual", "user", "groups"])
+@pytest.mark.parametrize("column", ["lesion_id", "individual", "user", "groups", "group_id"])
 def test_columns_that_may_be_groups_are_asked_about(column, tmp_path):
     text = f"path,label,{column}\n"
     text += rows(12, lambda i: (f"photos/{i}.png", "ab"[i % 2], i // 4))
     assert "call it group" in " ".join(load(table(tmp_path, text, 12)).notes)
+
+
+@pytest.mark.parametrize("column", ["age_group", "blood group"])
+def test_columns_of_kinds_of_people_are_not_taken_for_groups(column, tmp_path):
+    text = f"path,label,{column}\n"
+    text += rows(12, lambda i: (f"photos/{i}.png", "ab"[i % 2], "cd"[i // 6]))
+    notes = load(table(tmp_path, text, 12)).notes
+    assert any(column in note for note in notes) and "call it group" not in " ".join(notes)
 
 
 @pytest.mark.parametrize("name", ["labels.json", "labels.parquet"])
