@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from tables import check_same_table, rows_of
 import tfxfer
 from tfxfer import data, explore, heads, report, serving, tasks
 from tfxfer.cli import main
+from tfxfer.data import odd_cells
 from tfxfer.data.examples import Found
 from tfxfer.errors import DataError, RunError, ServingError
 from tfxfer.heads import train
 from tfxfer.heads.several import fit_several, held_out_outputs, known_together
-from tfxfer.tasks import multilabel, regress
+from tfxfer.tasks import multilabel, regress, written_lists
 from tfxfer.tasks.cells import join_cells, split_cells
 
 pytestmark = pytest.mark.usefixtures("opened_once")
@@ -425,20 +427,57 @@ def test_lists_of_labels_are_read_as_programs_write_them(cells, tmp_path):
     np.testing.assert_array_equal(examples.labels, [[1, 1], [1, 0], [0, 0]] * 8)
 
 
-@pytest.mark.parametrize("cell", ['"[1, 2]"', "['cat' 'dog']", "\"('cat', 'dog')\"", "[cat dog]"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '"[1, 2]"',
+        "['cat' 'dog']",
+        "\"('cat', 'dog')\"",
+        r'"[""C:\Users""]"',
+        r'"[""cat\x""]"',
+        r'"[""cat]\u12""]"',
+    ],
+)
 def test_lists_that_can_not_be_read_are_named_with_their_line(cell, tmp_path):
     path = many(tmp_path, "label", ["cat", "dog", "cat;dog", cell] * 6)
     with pytest.raises(DataError, match="line 5"):
         data.load(path, task="multilabel")
 
 
+def test_a_list_with_a_line_break_in_a_label_is_named_with_its_line(tmp_path):
+    path = many(tmp_path, "label", ["cat", "dog", "cat;dog"] * 6 + ["\"['cat\nfish']\""])
+    with pytest.raises(DataError, match="line 21"):
+        data.load(path, task="multilabel")
+
+
+def test_a_broken_list_does_not_hide_that_a_photo_has_several_rows(tmp_path):
+    path = many(tmp_path, "label", ["cat", "dog", r'"[""C:\Users""]"'] * 6)
+    path.write_text(path.read_text() + "0.png,dog\n")
+    with pytest.raises(DataError, match="line 4"):
+        data.load(path, task="multilabel")
+
+
+def test_names_of_several_words_may_stand_in_brackets(tmp_path):
+    path = many(tmp_path, "label", ["[Not Rated]", "[spoken word];jazz", "jazz"] * 8)
+    examples = data.load(path, task="multilabel")
+    assert examples.classes == ("[Not Rated]", "[spoken word]", "jazz")
+
+
+def test_many_blanks_in_a_list_take_no_time():
+    text = "['a'" + " " * 100_000 + "{}]"
+    begin = time.perf_counter()
+    assert not written_lists.is_list(text.format("x"))
+    assert written_lists.read_list(text.format(",")) == ["a"]
+    assert time.perf_counter() - begin < 2
+
+
 @pytest.mark.parametrize(
     ("cells", "named"),
     [
-        (("haze primary", "clear primary", "clear water"), "clear primary"),
+        (("haze primary", "haze", "primary"), "haze primary"),
         (("cat|dog", "cat;bird", "dog"), "cat;bird"),
         (("cat/dog", "cat", "dog"), "cat/dog"),
-        (("cat+dog", "dog+bird", "bird+cat"), "bird+cat"),
+        (("cat+dog", "dog", "cat"), "cat+dog"),
         (("cat;Dog", "Cat", "dog"), "'Dog' and 'dog'"),
         (("cat;nan", "dog", "cat"), "nan"),
         (("cat", "yes", "dog"), "yes"),
@@ -455,6 +494,9 @@ def test_odd_names_of_labels_are_noted(cells, named, tmp_path):
         ("polar bear", "brown bear", "polar bear;brown bear"),
         ("red car;blue car", "red bike", "red car"),
         ("AC/DC;rock", "rock", "pop"),
+        ("Sci-Fi & Fantasy", "Fantasy", "War & Politics", "War"),
+        ("pl/sql", "sql", "c++"),
+        ("red car", "red bus", "blue car", "blue bus"),
         ("0;1", "1;2", "2"),
     ],
 )
@@ -476,9 +518,20 @@ def test_a_column_that_says_more_than_yes_and_no_is_no_list_of_labels(cells, odd
         data.load(many(tmp_path, "label", cells), task="multilabel")
 
 
-def test_true_and_false_may_be_one_letter(tmp_path):
-    examples = data.load(many(tmp_path, "wet", ["t", "F", "T"] * 8), task="multilabel")
-    assert examples.classes == ("wet",) and examples.labels[:3, 0].tolist() == [1, 0, 1]
+def test_the_number_of_a_grade_is_no_answer(tmp_path):
+    cells = ["no"] * 60 + ["grade 1"] * 20 + ["grade 2"] * 20
+    examples = data.load(many(tmp_path, "label", cells), task="multilabel")
+    assert examples.classes == ("grade 1", "grade 2", "no")
+
+
+def test_true_and_false_may_be_one_letter_in_columns_that_are_named(tmp_path):
+    path = many(tmp_path, "wet,red", ["t,1", "F,0", "T,1"] * 8)
+    for labels in (["wet"], ["wet", "red"]):
+        examples = data.load(path, task="multilabel", labels=labels)
+        assert set(examples.classes) == set(labels)
+        wet = examples.labels[:3, examples.classes.index("wet")]
+        assert wet.tolist() == [1, 0, 1]
+    assert data.load(path, task="multilabel").classes == ("red",)
 
 
 def test_a_list_says_no_of_each_label_that_it_does_not_name():
@@ -504,13 +557,53 @@ def test_rows_of_one_photo_are_joined(tmp_path):
         data.load(path, task="multilabel")
 
 
+def test_rows_that_are_joined_may_say_their_part_and_group_in_several_ways(tmp_path):
+    rows = [f"{'ab'[i % 2]},{('train', 'val', 'test')[i // 2 % 3]}," for i in range(24)]
+    path = many(tmp_path, "label,split,group", rows)
+    path.write_text(path.read_text() + "0.png,wet,Train,nan\n2.png,wet,validation,\n")
+    examples = data.load(path, task="multilabel")
+    assert len(examples) == 24 and examples.classes == ("a", "b", "wet")
+    assert list(examples.splits[:3]) == ["train", "train", "validation"]
+
+
+def test_only_rows_that_are_joined_must_say_the_same(tmp_path):
+    path = many(tmp_path, "label,group", [f"{'ab'[i % 2]},{i}" for i in range(20)])
+    path.write_text(path.read_text() + "0.png,wet,0\n1.png,b,other\n")
+    examples = data.load(path, task="multilabel")
+    assert list(examples.files).count("0.png") == 1 and "wet" in examples.classes
+
+
 def test_a_word_among_numbers_is_named_with_line_and_column(tmp_path):
     path = many(tmp_path, "id,weight", [*(f"{i},{i / 7}" for i in range(29)), "29,3 kg"])
-    for labels in (["weight"], []):  # without a name, only the column id would be taken
-        with pytest.raises(DataError, match="3 kg") as error:
-            data.load(path, task="regress", labels=labels)
-        assert "line 31" in str(error.value) and "weight" in str(error.value)
+    with pytest.raises(DataError, match="3 kg") as error:
+        data.load(path, task="regress", labels=["weight"])
+    assert "line 31" in str(error.value) and "weight" in str(error.value)
     assert data.load(path, task="regress", labels=["id"]).classes == ("id",)
+    path = many(tmp_path, "weight", [*(f"{i / 7}" for i in range(29)), "3 kg"])
+    with pytest.raises(DataError, match="3 kg"):
+        data.load(path, task="regress")
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "row", "odd"),
+    [
+        ("regress", "price,house_no", "{0}.5,{0}", "7.5,12a"),
+        ("multilabel", "red,round,count", "{1},{2},{1}", "1,0,2"),
+    ],
+)
+def test_an_odd_cell_of_a_column_beside_the_labels_is_noted(task, header, row, odd, tmp_path):
+    rows = [row.format(i, i % 2, i // 2 % 2) for i in range(24)]
+    examples = data.load(many(tmp_path, header, [*rows, odd]), task=task)
+    *labels, other = header.split(",")
+    assert set(examples.classes) == set(labels)
+    assert any(other in note and "line 26" in note for note in examples.notes)
+
+
+def test_many_odd_cells_take_no_time():
+    cells = ["1.5", "2.5"] * 50_000 + ["beta"] * 10_000
+    begin = time.perf_counter()
+    assert "beta" in odd_cells.notes_on_classes("version", cells, range(len(cells)))[0]
+    assert time.perf_counter() - begin < 5
 
 
 def test_a_column_of_numbers_with_one_word_is_no_column_of_classes(tmp_path):

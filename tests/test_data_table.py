@@ -248,11 +248,19 @@ def test_a_file_with_two_labels_is_named_with_both(tmp_path):
     assert "photos/0.png as 'a' = photos/0.png as 'b'" in said
 
 
-@pytest.mark.parametrize("column", ["lesion_id", "individual", "user", "groups"])
+@pytest.mark.parametrize("column", ["lesion_id", "individual", "user", "groups", "group_id"])
 def test_columns_that_may_be_groups_are_asked_about(column, tmp_path):
     text = f"path,label,{column}\n"
     text += rows(12, lambda i: (f"photos/{i}.png", "ab"[i % 2], i // 4))
     assert "call it group" in " ".join(load(table(tmp_path, text, 12)).notes)
+
+
+@pytest.mark.parametrize("column", ["age_group", "blood group"])
+def test_columns_of_kinds_of_people_are_not_taken_for_groups(column, tmp_path):
+    text = f"path,label,{column}\n"
+    text += rows(12, lambda i: (f"photos/{i}.png", "ab"[i % 2], "cd"[i // 6]))
+    notes = load(table(tmp_path, text, 12)).notes
+    assert any(column in note for note in notes) and "call it group" not in " ".join(notes)
 
 
 @pytest.mark.parametrize("name", ["labels.json", "labels.parquet"])
@@ -273,7 +281,7 @@ def test_images_of_one_person_by_their_names_are_said_unless_there_are_groups(tm
         assert ("persons" in " ".join(load(file).notes)) == said
 
 
-@pytest.mark.parametrize("pair", [("P{}", "p{}"), ("{}", "{}.0"), ("person {}", "person_{}")])
+@pytest.mark.parametrize("pair", [("P{}", "p{}"), ("{}", "{}.0"), ("é {}", "e\u0301  {}")])
 def test_groups_that_look_alike_are_named(pair, tmp_path):
     text = "path,label,group\n" + rows(
         24, lambda i: (f"photos/{i}.png", "ab"[i % 2], pair[i // 2 % 2].format(i // 4))
@@ -284,6 +292,29 @@ def test_groups_that_look_alike_are_named(pair, tmp_path):
         24, lambda i: (f"photos/{i}.png", "ab"[i % 2], pair[1].format(i // 4))
     )
     assert not any("look almost" in note for note in load(table(tmp_path, text, 24)).notes)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("{}.1", "{}.10"),
+        ("{}", "0{}"),
+        ("house {}", "house {} (2)"),
+        ("a {}", "a_{}"),
+        ("1" * 31 + "{}", "1" * 30 + "2{}"),
+    ],
+)
+def test_groups_with_other_numbers_are_others(pair, tmp_path):
+    text = "path,label,group\n" + rows(
+        24, lambda i: (f"photos/{i}.png", "ab"[i % 2], pair[i // 2 % 2].format(i // 4))
+    )
+    assert not any("groups" in note for note in load(table(tmp_path, text, 24)).notes)
+
+
+def test_classes_of_long_numbers_do_not_look_alike(tmp_path):
+    names = ["1" * 30 + "12", "1" * 30 + "13"]
+    text = "path,label\n" + rows(12, lambda i: (f"photos/{i}.png", names[i % 2]))
+    assert load(table(tmp_path, text, 12)).notes == ()
 
 
 def test_amounts_in_place_of_classes_lead_to_their_task(tmp_path):

@@ -379,7 +379,7 @@ def test_quotes_of_two_texts_swallow_no_rows_between_them(header, last, tmp_path
     assert any(f"5 to {last + 2}" in note for note in examples.notes)
 
 
-@pytest.mark.parametrize("label", ["ab", "01"])
+@pytest.mark.parametrize("label", ["ab", "01", ("1", "nan")])
 def test_lines_with_commas_that_a_quote_joins_are_named(label, tmp_path):
     path = tmp_path / "mails.csv"
     lines = [f"{label[i % 2]},{text.replace(',', '')}" for i, text in enumerate(unquoted(20))]

@@ -4,7 +4,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from urllib.parse import unquote
@@ -118,7 +118,7 @@ def notes_on(names: Iterable[str]) -> list[str]:
     """Return notes on names that a person should check."""
     names = sorted(set(names))
     return (
-        alike(names)
+        said_of_alike(names, "classes")
         + several_in_one(names)
         + nothing_said(names)
         + named_like_parts(names)
@@ -129,18 +129,27 @@ def notes_on(names: Iterable[str]) -> list[str]:
     )
 
 
-def alike(names: Iterable[str]) -> list[str]:
-    """Return a note for each group of names that look like the same name to a person."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(look_of(name), []).append(name)
+def said_of_alike(names: Iterable[str], what: str) -> list[str]:
+    """Return a note for each group of names that look like the same name to a person.
+
+    Args:
+        what: what has these names, such as "classes".
+    """
     return [
-        f"The classes {' and '.join(map(repr, group))} look almost the same. Are they one? Then "
+        f"The {what} {' and '.join(map(repr, group))} look almost the same. Are they one? Then "
         "give them one name."
-        for group in groups.values()
-        # Classes that are all numbered, such as cat (1) and cat (2), are not copies.
-        if len(group) > 1 and not all(map(COPY.search, group))
+        for group in group_names(names, look_of)
+        # Names that are all numbered, such as cat (1) and cat (2), are not copies.
+        if not all(map(COPY.search, group))
     ]
+
+
+def group_names(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
+    """Return the groups of different names that have the same key."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(key(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def several_in_one(names: Iterable[str]) -> list[str]:
@@ -266,8 +275,8 @@ def look_of(name: str) -> str:
     ]
     plain = unicodedata.normalize("NFKC", "".join(seen)).casefold()
     if NUMBER.fullmatch(plain):
-        number = Decimal(plain)
-        return format(number.normalize() if number else Decimal(0), "f")
+        number = format(Decimal(plain) or Decimal(0), "f")  # all digits, however many there are
+        return number.rstrip("0").rstrip(".") if "." in number else number
     plain = END.sub("", plain.strip("'\"")) or plain
     plain = BETWEEN_FIGURES.sub("\0", plain.translate(LOOK_ALIKE))
     return BETWEEN.sub("", plain)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tfxfer.data.duplicates import shown
@@ -15,21 +15,23 @@ class Joined(NamedTuple):
     """The labels of files that stand in several rows.
 
     labels: all labels of such a file, by the index of its first row.
-    dropped: the indices of its other rows.
+    dropped: the index of its first row, by that of each of its other rows.
     """
 
     labels: dict[int, str]
-    dropped: set[int]
+    dropped: dict[int, int]
 
 
 def join_rows(files: Sequence[str], labels: Sequence[str]) -> Joined:
-    """Return what is left where each file has one row; rows that say the same are not joined.
+    """Return the labels that the rows of each file have together, and the rows to leave out.
+
+    The rows of a file that all have the same labels are not joined.
 
     Args:
         files: the path of each row.
         labels: the labels of each row, for the task multilabel.
     """
-    joined = Joined({}, set())
+    joined = Joined({}, {})
     if any(map(seems_list, labels)):
         return joined  # an error names them when the labels are read
     rows: dict[str, list[int]] = {}
@@ -40,29 +42,32 @@ def join_rows(files: Sequence[str], labels: Sequence[str]) -> Joined:
         sets = [multilabel.labels_in(labels[i], between) or set() for i in own]
         if any(one != sets[0] for one in sets):
             joined.labels[own[0]] = json.dumps(sorted(set().union(*sets)))
-            joined.dropped.update(own[1:])
+            joined.dropped.update(dict.fromkeys(own[1:], own[0]))
     return joined
 
 
 def check_same(
-    files: Sequence[str],
+    joined: Joined,
     rows: Sequence[Mapping[str, str]],
     lines: Sequence[int],
     *,
     column: str,
+    meant: Callable[[str], object],
     source: str,
 ) -> None:
-    """Check that the rows of each file say the same in a column.
+    """Check that rows that are joined mean the same in a column.
+
+    Args:
+        meant: a function from a cell to its meaning, such as from "val" to "validation".
 
     Raises:
         DataError: they do not.
     """
-    first: dict[str, int] = {}
-    odd = []
-    for i, file in enumerate(files):
-        before = first.setdefault(os.path.normpath(file), i)
-        if rows[i][column] != rows[before][column]:
-            odd.append(f"{file} (lines {lines[before]} and {lines[i]})")
+    odd = [
+        f"{rows[i]['path']} (lines {lines[first]} and {lines[i]})"
+        for i, first in joined.dropped.items()
+        if meant(rows[i][column]) != meant(rows[first][column])
+    ]
     if odd:
         raise DataError(
             f"{source}: rows of the same file differ in the column {column}: {shown(odd)}. "

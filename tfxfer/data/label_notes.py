@@ -6,14 +6,23 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfxfer.data.class_names import ANSWERS, COPY, NOTHING, look_of, measured
+from tfxfer.data.class_names import (
+    ANSWERS,
+    NOTHING,
+    group_names,
+    measured,
+    plain_name,
+    said_of_alike,
+)
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.odd_cells import find_odd
 from tfxfer.tasks import Task, columns, multilabel, regress
 from tfxfer.tasks.cells import split_cells
 
-SIGNS = ("|", ";", ",", "/", "+", "&")  # signs that people write between labels
+SIGNS = ("|", ";", ",")  # signs that people write between labels
+INSIDE = ("/", "+", "&", " ")  # what may as well be a part of one name: Sci-Fi & Fantasy
+FLOAT = re.compile(r"(-?\d+)\.0")  # a whole number as programs write it that take it for a float
 
 
 def notes_on_labels(
@@ -49,11 +58,7 @@ def notes_on_label_names(names: Sequence[str], *, alone: bool) -> list[str]:
     Args:
         alone: whether no example has two labels.
     """
-    notes = [
-        f"The labels {' and '.join(map(repr, group))} look almost the same. Are they one? Then "
-        "give them one name."
-        for group in look_alike(names)
-    ]
+    notes = said_of_alike(names, "labels")
     if lists := seeming_lists(names, alone=alone):
         notes.append(
             f"Some labels seem to be several: {shown(list(map(repr, lists)))}. Each counts as one "
@@ -74,44 +79,35 @@ def notes_on_label_names(names: Sequence[str], *, alone: bool) -> list[str]:
     return notes
 
 
-def look_alike(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that look like the same name to a person."""
-    groups: dict[str, list[str]] = {}
-    for name in sorted(set(names)):
-        groups.setdefault(look_of(name), []).append(name)
-    # Names that are all numbered, such as cow (1) and cow (2), are not copies.
-    return [
-        group for group in groups.values() if len(group) > 1 and not all(map(COPY.search, group))
-    ]
-
-
 def seeming_lists(names: Sequence[str], *, alone: bool) -> list[str]:
     """Return the names that seem to be lists of labels.
 
-    A part of such a name is a label by itself, or all its parts are parts of others. Words between
-    blanks are looked at only if all of them are parts of others, and if no example has two labels.
+    A part of such a name is a label by itself, or all its parts are parts of others. Where the sign
+    between them may be a part of one name, all parts are labels by themselves. Words between blanks
+    are looked at only if no example has two labels.
     """
     single, lists = set(names), set[str]()
-    for sign in (*SIGNS, *((" ",) if alone else ())):
-        pattern = re.escape(sign)
-        split = {name: {part.strip() for part in re.split(pattern, name)} - {""} for name in names}
+    for sign in (*SIGNS, *INSIDE):
+        if sign == " " and not alone:
+            continue
+        split = {name: {part.strip() for part in name.split(sign)} - {""} for name in names}
         used = Counter(part for parts in split.values() for part in parts)
         for name, parts in split.items():
-            if len(parts) < 2:
-                continue
-            shared = all(used[part] > 1 for part in parts)
-            if shared or (sign != " " and parts & single):
+            shared = bool(parts & single) or all(used[part] > 1 for part in parts)
+            if len(parts) > 1 and (parts <= single if sign in INSIDE else shared):
                 lists.add(name)
     return sorted(lists)
 
 
 def notes_on_groups(groups: Iterable[str]) -> list[str]:
-    """Return a note on groups that look alike, but are different ones.
+    """Return a note on groups that are written almost the same, but are different ones.
+
+    Names of groups are often numbers of persons or things, of which each sign matters.
 
     Args:
         groups: the group of each example. One that begins with a zero byte stands for no group.
     """
-    alike = look_alike(group for group in groups if not group.startswith("\0"))
+    alike = group_names((group for group in groups if not group.startswith("\0")), _form_of)
     if not alike:
         return []
     pairs = shown([" and ".join(map(repr, group)) for group in alike])
@@ -119,6 +115,13 @@ def notes_on_groups(groups: Iterable[str]) -> list[str]:
         f"These groups have almost the same names, but count as different groups, so that a split "
         f"may separate them: {pairs}. If they are the same, give them one name."
     ]
+
+
+def _form_of(group: str) -> str:
+    """Return a key of a group without capitals, further blanks and the .0 of a whole number."""
+    form = plain_name(plain_name(group).casefold())
+    whole = FLOAT.fullmatch(form)
+    return form if whole is None else whole[1]
 
 
 def hint_of_numbers(names: Sequence[str]) -> str:

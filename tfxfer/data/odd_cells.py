@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from tfxfer.data.duplicates import shown
 from tfxfer.errors import DataError
 from tfxfer.tasks import Task, columns, multilabel, regress
-from tfxfer.tasks.cells import is_empty
+from tfxfer.tasks.cells import LONGEST_SHOWN, is_empty
 
 NEARLY = 0.9  # share of cells from which on the others are taken for mistakes
-LONGEST_SHOWN = 60  # characters of a cell in a message
 
 
 def find_odd(cells: Sequence[str], fits: Callable[[str], bool]) -> list[int]:
@@ -36,39 +35,52 @@ def said_of_odd(
     )
 
 
-def check_left_out(
-    name: str, cells: Sequence[str], lines: Sequence[int], *, task: Task, source: str
+def said_of_left_out(
+    name: str, cells: Sequence[str], lines: Sequence[int], *, task: Task
+) -> str | None:
+    """Return a sentence on a column that nearly holds labels of a task, without its full stop.
+
+    Return None if many of its cells are no such labels.
+    """
+    odd = find_odd(cells, lambda cell: task.may_hold([cell]))
+    what = "yes or no" if task is multilabel else f"{task.NOUN}s"
+    return said_of_odd(name, cells, lines, odd=odd, what=what) if odd else None
+
+
+def check_not_measured(
+    name: str, cells: Sequence[str], lines: Sequence[int], *, source: str
 ) -> None:
-    """Check that a column that holds no labels of a task does not nearly hold them.
+    """Check that a column that is taken for classes does not measure something.
 
     Raises:
-        DataError: all but a few of its cells could be labels.
+        DataError: nearly all its cells are numbers, and most of these differ.
     """
-    if odd := find_odd(cells, lambda cell: task.may_hold([cell])):
-        what = "yes or no" if task is multilabel else f"{task.NOUN}s"
-        said = said_of_odd(name, cells, lines, odd=odd, what=what)
+    numbers = _numbers_in(cells)
+    if (odd := _odd_among(numbers, cells)) and 2 * len(set(numbers)) > len(numbers):
         raise DataError(
-            f"{source}: {said}. Correct or empty these cells; or say with --label which columns "
-            "hold the labels."
+            f"{source}: {said_of_odd(name, cells, lines, odd=odd, what='numbers')}. Expected "
+            "numbers alone, or the same few classes in many rows; correct or empty these cells."
         )
 
 
-def notes_on_classes(
-    name: str, cells: Sequence[str], lines: Sequence[int], *, source: str
-) -> list[str]:
-    """Return a note if a column of several is taken for classes, but nearly all are numbers.
-
-    Raises:
-        DataError: most of these numbers differ, so that they can't be classes.
-    """
-    odd = find_odd(cells, regress.is_number)
-    numbers = [cell for i, cell in enumerate(cells) if i not in set(odd) and not is_empty(cell)]
-    if not odd or columns.kind_of(numbers) != regress.NAME:
+def notes_on_classes(name: str, cells: Sequence[str], lines: Sequence[int]) -> list[str]:
+    """Return a note if a column of several is taken for classes, but nearly all are numbers."""
+    odd = _odd_among(_numbers_in(cells), cells)
+    if not odd:
         return []
     said = said_of_odd(name, cells, lines, odd=odd, what="numbers")
-    if 2 * len(set(numbers)) > len(numbers):
-        raise DataError(
-            f"{source}: {said}. Expected numbers alone, or the same few classes in many rows; "
-            "correct or empty these cells."
-        )
     return [f"Read as classes: {said}. If they are numbers, correct or empty these cells."]
+
+
+def _numbers_in(cells: Sequence[str]) -> list[str]:
+    return list(filter(regress.is_number, cells))
+
+
+def _odd_among(numbers: Sequence[str], cells: Sequence[str]) -> list[int]:
+    """Return the indices of the cells that are no numbers; none if the numbers may be classes.
+
+    Args:
+        numbers: those among the cells.
+    """
+    odd = find_odd(cells, regress.is_number)
+    return odd if odd and columns.kind_of(numbers) == regress.NAME else []

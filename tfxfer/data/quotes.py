@@ -10,6 +10,9 @@ import csv
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tfxfer.tasks.cells import is_empty
+from tfxfer.tasks.regress import is_number
+
 NUMBERS, WORDS, ANY = "numbers", "words", "any"  # what the cells of a column are like
 # With more different numbers than this, a column holds measured values, of which others may come.
 MOST_KNOWN = 10
@@ -78,19 +81,19 @@ class _Column:
     """What the cells of a column that have one line are like."""
 
     def __init__(self, cells: Sequence[str]):
-        self.known = set(cells) - {""}
+        self.known = {cell for cell in set(cells) if not is_empty(cell)}
         self.kind = ANY
         repeated = bool(self.known) and 2 * len(self.known) <= len(cells)
-        if self.known and all(map(_is_number, self.known)):
+        if self.known and all(map(is_number, self.known)):
             self.kind = WORDS if repeated and len(self.known) <= MOST_KNOWN else NUMBERS
         elif repeated:
             self.kind = WORDS
 
     def takes(self, cell: str) -> bool:
         """Whether a cell is like those of the column."""
-        if not cell or self.kind == ANY:
+        if is_empty(cell) or self.kind == ANY:
             return True
-        return _is_number(cell) if self.kind == NUMBERS else cell in self.known
+        return is_number(cell) if self.kind == NUMBERS else cell in self.known
 
 
 def _are_rows(
@@ -165,11 +168,3 @@ def _split_lines(lines: Sequence[str], delimiter: str, count: int) -> list[list[
 
 def _is_line(cell: str) -> bool:
     return "\n" not in cell and "\r" not in cell
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -11,10 +11,10 @@ import numpy as np
 from tfxfer.data.cells import look_like_files
 from tfxfer.data.numbers import check_mask
 from tfxfer.inputs import KINDS, Kind
+from tfxfer.tasks.cells import LONGEST_SHOWN
 
 HOLDER = next(kind for kind in KINDS.values() if kind.CELLS)
 HEAD = 64  # bytes that show what a file is
-LONGEST_SHOWN = 60  # characters of a value in a message
 
 
 def strings_in(values: Any) -> list[Any] | None:

@@ -10,13 +10,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.joined_rows import check_same, join_rows
 from tfxfer.data.missing import hint_of_missing
-from tfxfer.data.odd_cells import check_left_out, notes_on_classes
+from tfxfer.data.odd_cells import check_not_measured, notes_on_classes, said_of_left_out
 from tfxfer.data.parts import part_in
 from tfxfer.data.quotes import Row, find_swallowed
 from tfxfer.data.series import said_of_series
@@ -26,7 +27,7 @@ from tfxfer.inputs import DEFAULT, KINDS, Kind
 from tfxfer.inputs.encoding import decodes, guess_encoding, has_zeros, known_encoding
 from tfxfer.limits import MOST_TABLE_BYTES
 from tfxfer.tasks import CLASSIFY, Task, find, multilabel
-from tfxfer.tasks.cells import is_empty, join_cells
+from tfxfer.tasks.cells import LONGEST_SHOWN, is_empty, join_cells
 from tfxfer.tasks.columns import kind_of, name_of
 
 # Names that other programs give to the two required columns.
@@ -38,9 +39,10 @@ CALLED["path"] += ("image_path", "img_path", "image_name", "image_file")
 CALLED["label"] += ("classes", "categories", "category_name")
 OPTIONAL = ("split", "group")
 ALONE = ("", "nan", "none", "null", "na")  # values in the column group of images without a group
-# Words in the name of a column that may hold groups.
+# Words in the name of a column that may hold groups. A name may also begin with group, but an
+# age_group or a blood_group is shared by strangers.
 GROUPS = """
-group patient subject person case scene video session site camera lesion individual participant
+patient subject person case scene video session site camera lesion individual participant
 donor animal slide study series user family sequence burst location plot
 """.split()
 # Names of columns that say where things are in an image.
@@ -51,7 +53,6 @@ SPLITTING = ("split", "set", "subset", "dataset", "partition", "usage", "fold", 
 DELIMITERS = ",;\t|"
 SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n')  # a first line that only Excel understands
 SAMPLE = 64 * 1024  # characters of the first row that are used to find the delimiter
-LONGEST_SHOWN = 60  # characters of a cell in a message
 FEWEST_WORDS = 3  # of a cell, on average, from which a column seems to hold sentences
 LONGEST_CELL = 131_072  # characters of a cell that is no example
 
@@ -94,7 +95,8 @@ def read_table(
         said_kinds = [f"{name} ({kind})" for name, kind in zip(label_columns, kinds, strict=True)]
         notes = [*notes, f"Each column is answered by itself: {', '.join(said_kinds)}."]
         for name, own in zip(label_columns, () if judging else cells, strict=False):
-            notes += notes_on_classes(name, own, lines, source=source)
+            check_not_measured(name, own, lines, source=source)
+            notes += notes_on_classes(name, own, lines)
     if held is not None:
         kind, said, paths = held.kind, [f"Read as {held.kind.NAME}: {shown(held.columns)}."], None
         files = [f"{path.name}:{line}" for line in lines]
@@ -108,8 +110,9 @@ def read_table(
         files, said = _files(path, source, lines, files=named, kind=kind, texts=texts)
         if task is multilabel and not _in_cells(rows, list(label_columns), task):
             label = next(iter(label_columns))
-            files, rows, lines, joined = _join_rows(files, rows, lines, label=label, source=source)
-            said = [*said, *joined]
+            joined = _join_rows(_Rows(files, rows, lines), label=label, source=source)
+            files, rows, lines = joined.files, joined.rows, joined.lines
+            said = [*said, *joined.notes]
         paths = [path.parent / file for file in files]
         read = functools.partial(_read, paths)
     splits = groups = None
@@ -126,8 +129,7 @@ def read_table(
         splits = [part_in(row["split"]) or "" for row in rows]
     if "group" in rows[0]:
         groups = [
-            f"\0{line}" if row["group"].casefold() in ALONE else row["group"]
-            for line, row in zip(lines, rows, strict=True)
+            _group_in(row["group"]) or f"\0{line}" for line, row in zip(lines, rows, strict=True)
         ]
     series = []
     if paths is not None and groups is None:
@@ -156,38 +158,55 @@ def read_table(
     )
 
 
-def _join_rows(
-    files: list[str],
-    rows: list[dict[str, str]],
-    lines: list[int],
-    *,
-    label: str,
-    source: str,
-) -> tuple[list[str], list[dict[str, str]], list[int], list[str]]:
+class _Rows(NamedTuple):
+    """Rows of a table of files.
+
+    files: the path of each.
+    rows: the cells of each, by the name of the column.
+    lines: the number of the line of each.
+    notes: on how they were read.
+    """
+
+    files: list[str]
+    rows: list[dict[str, str]]
+    lines: list[int]
+    notes: tuple[str, ...] = ()
+
+
+def _join_rows(table: _Rows, *, label: str, source: str) -> _Rows:
     """Join the rows of each file where each of them has some of its labels.
 
     Args:
         label: the name of the column of labels.
 
     Returns:
-        The files, the rows and their lines, and a note if some were joined.
+        The rows that are left, with a note if some were joined.
 
     Raises:
         DataError: such rows are of several parts or groups.
     """
+    files, rows, lines, _ = table
     joined = join_rows(files, [row[label] for row in rows])
     if not joined.dropped:
-        return files, rows, lines, []
-    for column in OPTIONAL:
+        return table
+    meanings: dict[str, Callable[[str], object]] = {"split": part_in, "group": _group_in}
+    for column, meant in meanings.items():
         if column in rows[0]:
-            check_same(files, rows, lines, column=column, source=source)
+            check_same(joined, rows, lines, column=column, meant=meant, source=source)
     rows = [{**row, label: joined.labels.get(i, row[label])} for i, row in enumerate(rows)]
     left = [i for i in range(len(rows)) if i not in joined.dropped]
     note = (
         f"Joined the rows of each file: {len(joined.dropped):,} rows add labels to an earlier row "
         f"of the same file (lines {shown([str(lines[i]) for i in sorted(joined.dropped)])})."
     )
-    return [files[i] for i in left], [rows[i] for i in left], [lines[i] for i in left], [note]
+    return _Rows(
+        [files[i] for i in left], [rows[i] for i in left], [lines[i] for i in left], (note,)
+    )
+
+
+def _group_in(cell: str) -> str:
+    """Return the group that a cell names; "" where it names none."""
+    return "" if cell.casefold() in ALONE else cell
 
 
 def _read(paths: Sequence[Path], i: int) -> bytes:
@@ -200,7 +219,7 @@ def _in_cells(rows: Sequence[dict[str, str]], label_columns: Sequence[str], task
         return False
     if len(label_columns) > 1 or task is not multilabel:
         return True
-    return task.may_hold([row[label_columns[0]] for row in rows])
+    return multilabel.all_answers([row[label_columns[0]] for row in rows])
 
 
 def _kind_of(files: Sequence[str]) -> Kind:
@@ -337,7 +356,7 @@ def _rows(
             row["path"] = held.content(row)
         columns = [name for name in columns if name not in held.columns]
     said += _said_of_boxes(columns)
-    own = _label_columns(columns, rows, lines, source=source, task=task, labels=labels)
+    own, left_out = _label_columns(columns, rows, lines, source=source, task=task, labels=labels)
     if odd := [
         str(line)
         for line, row in zip(lines, rows, strict=True)
@@ -366,7 +385,7 @@ def _rows(
         said.append(f"Read as labels: {what} {shown(own, 10)}. If others are meant, use --label.")
     unused = _unused([name for name in columns if name not in own], rows)
     spelled = {name: header[places.index(name)].strip() for name in own}
-    return lines, rows, spelled, held, [*notes, *said, *unused]
+    return lines, rows, spelled, held, [*notes, *said, *left_out, *unused]
 
 
 def _check_lengths(
@@ -411,15 +430,18 @@ def _label_columns(
     source: str,
     task: Task,
     labels: Sequence[str],
-) -> list[str]:
-    """Return the names of the columns that hold the labels.
+) -> tuple[list[str], list[str]]:
+    """Find the columns that hold the labels.
 
     Args:
         labels: the names that the user gave.
 
+    Returns:
+        Their names, and a note on each column that would be one of them if it were not for a few
+        cells.
+
     Raises:
-        DataError: there is no such column, or there are several for a task with one; or a column
-            would be one of labels if it were not for a few cells.
+        DataError: there is no such column, or there are several for a task with one.
     """
     asked = [name.casefold() for name in labels]
     if odd := [name for name in asked if name not in columns or name in ("path", *OPTIONAL)]:
@@ -428,21 +450,32 @@ def _label_columns(
             f"{shown([name for name in columns if name], 20)}."
         )
     if asked:
-        return asked
+        return asked, []
     if "label" in columns:
-        return ["label"]
+        return ["label"], []
     others = [name for name in columns if name and name not in ("path", *OPTIONAL, *BOXES)]
     cells = {name: [row[name] for row in rows] for name in others}
     fitting = [name for name in others if task.may_hold(cells[name])]
-    for name in others:
-        if name not in fitting:
-            check_left_out(name, cells[name], lines, task=task, source=source)
+    nearly = [
+        said
+        for name in others
+        if name not in fitting and (said := said_of_left_out(name, cells[name], lines, task=task))
+    ]
+    if nearly and not fitting:
+        raise DataError(
+            f"{source}: {nearly[0]}. Correct or empty these cells; or say with --label which "
+            "columns hold the labels."
+        )
     if not fitting:
         raise DataError(
             f"{source}: no column holds labels of the kind {task.NAME}. The columns are: "
             f"{shown(others, 20)}. Name the right one with --label."
         )
-    return fitting
+    return fitting, [
+        f"Not read as labels: {said}. If it holds labels, correct or empty these cells, or name it "
+        "with --label."
+        for said in nearly
+    ]
 
 
 def _cells(text: str, delimiter: str, source: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
@@ -725,10 +758,14 @@ def _unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]
                 " Does it say which part an example is in? Then call it split, and write train, "
             )
             note += "validation or test."
-        elif any(word in name for word in GROUPS) and 1 < len(values) < len(rows):
+        elif _may_name_groups(name) and 1 < len(values) < len(rows):
             note += " Must examples with the same value stay in one part? Then call it group."
         notes.append(note)
     return notes
+
+
+def _may_name_groups(column: str) -> bool:
+    return column.startswith("group") or any(word in column for word in GROUPS)
 
 
 def _exists(file: Path) -> bool:

@@ -13,10 +13,10 @@ from tfxfer.data.table import align_rows, read_rows
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import Kind
+from tfxfer.tasks.cells import LONGEST_SHOWN
 
 LOG = logging.getLogger(__name__)
 TABLES = (".csv", ".tsv")
-LONGEST_SHOWN = 60  # characters of a cell in a message
 
 
 class Unlabelled(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 BETWEEN = "\x1f"  # the unit separator of ASCII
 # What programs write into a cell that says nothing.
 NOTHING = frozenset({"", "nan", "na", "n/a", "null"})
+LONGEST_SHOWN = 60  # characters of a cell in a message
 
 
 class LabelError(ValueError):

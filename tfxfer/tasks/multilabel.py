@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 
 from tfxfer.tasks import cells, classify
-from tfxfer.tasks.cells import LabelError, is_empty, split_cells
+from tfxfer.tasks.cells import LONGEST_SHOWN, LabelError, is_empty, split_cells
 from tfxfer.tasks.figures import SMALLEST, of_class
 from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
@@ -41,6 +41,8 @@ parts: tuple[Part, ...] = ()
 texts, holds, has, label_columns = cells.texts, cells.holds, cells.has, cells.label_columns
 YES = frozenset({"1", "1.0", "yes", "true", "t", "y", "x"})
 NO = frozenset({"0", "0.0", "no", "false", "f", "n"})
+# Answers that may as well be codes of another kind.
+LETTERS = frozenset({"t", "f"})
 NONE = frozenset({"none", "-"})  # what a column of labels says of an example without any
 SEPARATORS = "|;,"
 COMMON = 10  # examples that have the same labels, from which on they are a group of their own
@@ -48,12 +50,16 @@ STEPS = 25  # of Newton's method, which converges in fewer
 STEEPEST = 1e3  # the largest factor by which outputs are made steeper
 # With fewer examples that have a label, its threshold stays at one half.
 ENOUGH = 10
-LONGEST_SHOWN = 60  # characters of a cell in a message
 PARTS = 5  # of held-out examples; each is answered by thresholds from the others
 
 
 def may_hold(cells: Sequence[str]) -> bool:
-    """Whether a column of a table may say of each example whether it has a label."""
+    """Whether a column that nobody named may say of each example whether it has a label."""
+    return all_answers(cells) and not {cell.strip().casefold() for cell in cells} & LETTERS
+
+
+def all_answers(cells: Sequence[str]) -> bool:
+    """Whether all cells say yes or no, apart from empty ones."""
     said = {cell.strip().casefold() for cell in cells if not is_empty(cell)}
     return bool(said) and said <= YES | NO
 
@@ -155,6 +161,9 @@ def check_not_answers(labels: Sequence[str]) -> None:
         )
     if any(is_list(text) or set(SEPARATORS) & set(text) for text in labels):
         return
+    alone = {words[0] for words in said.values() if len(words) == 1}
+    if not (alone & YES and alone & NO):
+        return  # the 1 of "grade 1" is no answer
     odd = [i for i, words in said.items() if words[0] not in YES | NO or len(words) > 1]
     if odd and 2 * len(odd) < len(said):
         raise LabelError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfxfer.tasks import cells
-from tfxfer.tasks.cells import LabelError, is_empty, split_cells
+from tfxfer.tasks.cells import LONGEST_SHOWN, LabelError, is_empty, split_cells
 from tfxfer.tasks.figures import wilson
 from tfxfer.tasks.known import in_order
 from tfxfer.tasks.part import Part
@@ -42,7 +42,6 @@ DEFAULT = "number"  # name of a number that stands in no column
 LARGEST = float(np.finfo(np.float32).max)
 # Commas where English has them between thousands.
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
-LONGEST_SHOWN = 60  # characters of a cell in a message
 # Share of the range of numbers: a change by more than this is worth a note.
 COARSE = 1e-6
 
