@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfxfer.handles import minilm, wordpiece
 
-LENGTH, WIDTH, WIDE = 16, 24, 32
+LENGTH, WIDTH, WIDE, LAYERS = 16, 24, 32, 2
 KINDS = {
     "garden": "rose tulip soil water sun leaf seed".split(),
     "kitchen": "bread salt oven knife soup plate sugar".split(),
@@ -32,7 +32,7 @@ def tensors(seed: int = 0) -> dict[str, np.ndarray]:
     }
     norms = ["embeddings.LayerNorm"]
     dense = {}
-    for number in range(minilm.LAYERS):
+    for number in range(LAYERS):
         key = f"encoder.layer.{number}"
         norms += [f"{key}.attention.output.LayerNorm", f"{key}.output.LayerNorm"]
         for part in ("self.query", "self.key", "self.value", "output.dense"):
@@ -48,7 +48,7 @@ def tensors(seed: int = 0) -> dict[str, np.ndarray]:
 
 def save_network(folder: Path) -> str:
     """Write the network as a SavedModel, and return its folder."""
-    network = minilm.Network(tensors(), VOCABULARY, LENGTH)
+    network = minilm.Network(tensors(), VOCABULARY, LENGTH, LAYERS)
     tf.saved_model.save(network, str(folder), signatures={"serving_default": network.serving})
     return str(folder)
 

@@ -129,7 +129,13 @@ def heads_of(x: tf.Tensor) -> tf.Tensor:
 class Network(tf.__internal__.tracking.AutoTrackable):
     """The encoder, from string [B] to float32 [B, 384]."""
 
-    def __init__(self, tensors: dict[str, np.ndarray], vocabulary: list[str], length: int):
+    def __init__(
+        self,
+        tensors: dict[str, np.ndarray],
+        vocabulary: list[str],
+        length: int,
+        layers: int = LAYERS,
+    ):
         self.tokenizer = WordPiece(vocabulary, length)
         key = "embeddings"
         self.words, self.places, self.kinds = (
@@ -137,7 +143,7 @@ class Network(tf.__internal__.tracking.AutoTrackable):
             for part in ("word", "position", "token_type")
         )
         self.first_norm = Norm(tensors, f"{key}.LayerNorm", f"{key}/norm")
-        self.layers = [Layer(tensors, number) for number in range(LAYERS)]
+        self.layers = [Layer(tensors, number) for number in range(layers)]
         self.serving = tf.function(
             lambda inputs: {"features": self(inputs)},
             input_signature=[tf.TensorSpec([None], tf.string, name="inputs")],
