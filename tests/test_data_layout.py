@@ -582,7 +582,7 @@ def test_what_keras_reads_from_a_folder_goes_through_as_it_is(mode, tmp_path):
     assert examples.read(0) != image(1)
 
 
-@pytest.mark.parametrize("ending", ["", ".eml", ".md", ".html", ".log", "."])
+@pytest.mark.parametrize("ending", ["", ".md", ".html", ".log", "."])
 def test_texts_with_another_ending_are_told_to_end_in_txt(ending, tmp_path):
     for i in range(12):
         (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
@@ -613,6 +613,28 @@ def test_an_archive_of_photos_is_read_as_if_unpacked(form, tmp_path):
     examples = load(packed(tmp_path, form))
     assert examples.classes == ("hat", "shoes") and len(examples) == 20
     assert examples.digests == load(tmp_path / "photos").digests
+
+
+def test_a_few_pictures_among_texts_are_not_taken_for_the_examples(tmp_path):
+    folder(tmp_path, {"work": 3, "spam": 3})
+    for name in ("work", "spam"):
+        for i in range(10):
+            (tmp_path / name / f"{i}.txt").write_text(f"a mail {i} of {name}")
+    with pytest.raises(DataError, match="6 photos and 20 texts"):
+        load(tmp_path)
+
+
+def test_runs_and_exports_beside_texts_are_no_class(tmp_path):
+    for name in ("work", "spam"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            (tmp_path / name / f"{i}.txt").write_text(f"a mail {i} of {name}")
+    for made, marks in (("run", ("settings.json", "manifest.json")), ("1", ("saved_model.pb",))):
+        (tmp_path / "made" / made).mkdir(parents=True)
+        for mark in (*marks, "labels.txt"):
+            (tmp_path / "made" / made / mark).write_text("spam")
+    examples = load(tmp_path)
+    assert examples.classes == ("spam", "work") and len(examples) == 20
 
 
 class Unflagged(zipfile.ZipInfo):

@@ -96,7 +96,8 @@ def test_a_class_of_one_group_cannot_be_split(tmp_path):
             r"1 of 2 files don't exist: photos/7.png \(line 4\). Paths are relative",
         ),
         ("path,label\nphotos/0.png\n", "these lines have more or fewer: 2"),
-        ("path,label\nphotos/0.png,\n", "path or label is empty in these lines: 2"),
+        ("path,label\nphotos/0.png,\n", "every cell of the labels"),
+        ("path,label\nphotos/0.png,a\n,a\n", "path is empty in these lines: 3"),
         (
             "path,label,split\nphotos/0.png,a,rest\n",
             r"unknown values in the column split: 'rest' \(line 2\)",
@@ -186,10 +187,18 @@ def test_a_column_of_texts_beside_paths_that_lead_nowhere_is_named(tmp_path):
         load(tmp_path / "mails.csv")
 
 
+def test_rows_without_a_class_are_left_out_and_said(tmp_path):
+    rows = "".join(f"soup {i},{'ab'[i % 2] if i % 3 else ''}\n" for i in range(60))
+    (tmp_path / "texts.csv").write_text(f"text,label\n{rows}")
+    examples = load(tmp_path / "texts.csv")
+    assert len(examples) == 40 and examples.classes == ("a", "b")
+    assert any("20 rows without a label" in note for note in examples.notes)
+
+
 def test_an_empty_text_is_called_a_text(tmp_path):
     rows = "".join(f"soup {i},{'ab'[i % 2]}\n" for i in range(30))
     (tmp_path / "texts.csv").write_text(f'text,label\n"",a\n{rows}')
-    with pytest.raises(DataError, match="text or label is empty in these lines: 2"):
+    with pytest.raises(DataError, match="text is empty in these lines: 2"):
         load(tmp_path / "texts.csv")
 
 

@@ -93,6 +93,18 @@ def test_the_list_is_a_table_to_fill_in_and_a_page_to_look_at(run, photos, tmp_p
 
 
 @pytest.mark.long
+def test_paths_in_the_list_are_relative_to_the_list(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    (tmp_path / "lists").mkdir()
+    done("next", run, photos.name, "--count", 2, "--to", tmp_path / "lists" / "next.csv")
+    text = (tmp_path / "lists" / "next.csv").read_text("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows
+    for row in rows:
+        assert (tmp_path / "lists" / row["path"]).is_file()
+
+
+@pytest.mark.long
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_done(run, photos, tmp_path, capsys):
     shutil.copy(photos / "china" / "china01.jpg", tmp_path / "good.jpg")
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no photo")

@@ -366,6 +366,18 @@ def test_a_folder_of_several_encodings_is_read_text_by_text():
         to_utf8(read(names.index("cut")), "cut")
 
 
+@pytest.mark.parametrize("ending", [".eml", ".mbox"])
+def test_mails_with_their_technical_lines_are_not_taken_for_texts(ending, tmp_path):
+    for name in ("work", "spam"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            (tmp_path / name / f"{i}{ending}").write_text(f"Received: by x\n\nmail {i} of {name}")
+    with pytest.raises(DataError, match=f"Mails are not read.*{ending}"):
+        data.load(tmp_path)
+    with pytest.raises(DataError, match=f"0{ending}"):
+        data.find_unlabelled([tmp_path / "work" / f"0{ending}"], inputs.find("text"))
+
+
 def german(folder, encoding: str) -> list[str]:
     """Save short texts, one of them in UTF-8, and return them in the order of the files."""
     written = []

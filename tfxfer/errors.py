@@ -26,6 +26,10 @@ The command line prints such an error as one line and exits with 1. A wrong argu
 `ValueError`. Anything else is a defect of tfxfer and keeps its traceback.
 """
 
+import os
+import shutil
+import sys
+
 
 class TfxferError(Exception):
     """The root of everything that tfxfer raises on purpose."""
@@ -92,5 +96,14 @@ class MissingExtraError(TfxferError):
 
     def __init__(self, what: str, extra: str):
         super().__init__(
-            f'{what} needs an optional package. Install it with: pip install "tfxfer[{extra}]"'
+            f"{what} needs an optional package. Install it with: "
+            f'{own_pip()} install "tfxfer[{extra}]"'
         )
+
+
+def own_pip() -> str:
+    """Return how to call the pip of this Python, which need not be the first one in PATH."""
+    found = shutil.which("pip")
+    if found is not None and os.path.dirname(found) == os.path.dirname(sys.executable):
+        return "pip"
+    return f"{sys.executable} -m pip"

@@ -26,6 +26,7 @@ from tfxfer.data.layout import (
     is_example,
     is_folder,
     is_kept,
+    is_made,
     levels,
     parts_in_classes,
     said_of_dotted,
@@ -111,6 +112,9 @@ def files_in(path: str, kind: Kind) -> list[str]:
             )
             LOG.warning(f"{path}: {count} {what} ignored")
         return list(map(str, examples))
+    ending = os.path.splitext(path)[1].lower()
+    if kind.CELLS and ending in kind.UNREAD:  # as a text, its markup would be taken for words
+        raise DataError(f"{path} is no {kind.ONE} that is read.{kind.said_of_unread({ending})}")
     if os.path.lexists(path):  # a broken link gives an error when it is read
         return [path]
     raise DataError(f"{path} does not exist. Expected {kind.MANY}, or folders of them.")
@@ -267,6 +271,8 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
         except OSError as error:
             closed.append(f"Left out, because {folder} can't be listed: {error.strerror or error}.")
             continue
+        if is_made({entry.name for entry in entries}):
+            continue
         for entry in entries:
             folded = is_folder(entry)
             if hidden(entry.name):
@@ -340,15 +346,17 @@ def _nothing(
         formats = "; ".join(f"{each.MANY} as {each.formats()}" for each in possible)
     return (
         f"{source}: no {kind.MANY} found ({held}).{packed} Formats that are read: {formats}."
-        f"{_said_of_unread(others, kind)}{_hint_of_plain(folder, possible)} "
+        f"{''.join(_said_of_unread(others, one) for one in possible)}"
+        f"{_hint_of_plain(folder, possible)} "
         f"Expected a folder for each class:{layout}"
     )
 
 
 def _hint_of_plain(folder: Path, kinds: Sequence[Kind]) -> str:
-    """Return a question if all files are plain text, such as .eml; "" if they are not."""
+    """Return a question if all files are plain text, such as .md; "" if they are not."""
     files = list(islice(_walk(folder, Counter(), []), MOST_OPENED))
-    if not files or any(file.suffix.lower() in NO_EXAMPLES for file in files):
+    known = NO_EXAMPLES.union(*(kind.UNREAD for kind in kinds))
+    if not files or any(file.suffix.lower() in known for file in files):
         return ""
     if not all(_is_plain(file) for file in files):
         return ""

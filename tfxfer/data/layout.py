@@ -6,7 +6,7 @@ The names of the folders and their content decide.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
@@ -16,6 +16,7 @@ from tfxfer.errors import DataError
 from tfxfer.files import open_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
 
+MORE = 2  # times as many files of another kind, from which on it is asked which kind is meant
 MOST_OPENED = 20  # files of a folder that are opened to see whether they are images
 DEEPEST = 8  # the most nested folders around the class folders that are searched
 # Names of folders that say how images were kept, not what they show.
@@ -108,9 +109,24 @@ def unwrapped(folder: Path, kind: Kind, part: str = "") -> Path:
 
 
 def find_kind(folder: Path) -> Kind:
-    """Return the first kind of example that a folder holds; the default if it holds none."""
-    held = (kind for kind in KINDS.values() if has_examples(folder, kind))
-    return next(held, KINDS[DEFAULT])
+    """Return the first kind of example that a folder holds; the default if it holds none.
+
+    Raises:
+        DataError: there are far more examples of another kind, such as mails with a few pictures.
+    """
+    held = [kind for kind in KINDS.values() if has_examples(folder, kind)]
+    if len(held) < 2:
+        return held[0] if held else KINDS[DEFAULT]
+    counts = [count_examples(folder, kind) for kind in held]
+    if max(counts) >= MORE * counts[0]:
+        listed = " and ".join(
+            f"{count:,} {kind.MANY}" for count, kind in zip(counts, held, strict=True)
+        )
+        raise DataError(
+            f"{folder} holds {listed}. Which of them are the examples? Leave only these in the "
+            "folder."
+        )
+    return held[0]
 
 
 def is_example(path: str | os.PathLike[str], kind: Kind) -> bool:
@@ -144,6 +160,8 @@ def has_examples(folder: Path, kind: Kind, deep: bool = True) -> bool:
         if (about.st_dev, about.st_ino) in seen:
             continue
         seen.add((about.st_dev, about.st_ino))
+        if is_made({entry.name for entry in content}):
+            continue
         unknown = 0
         for entry in content:
             if hidden(entry.name):
@@ -158,6 +176,20 @@ def has_examples(folder: Path, kind: Kind, deep: bool = True) -> bool:
             if unknown <= MOST_OPENED and is_example(entry.path, kind):
                 return True
     return False
+
+
+def is_made(names: Set[str]) -> bool:
+    """Return whether a folder is a run or an export, by the names of what it holds."""
+    return names >= {"settings.json", "manifest.json"} or "saved_model.pb" in names
+
+
+def count_examples(folder: Path, kind: Kind) -> int:
+    """Return the number of files below a folder that are examples by their endings."""
+    count = 0
+    for _, folders, files in os.walk(folder):
+        folders[:] = [] if is_made({*folders, *files}) else [f for f in folders if not hidden(f)]
+        count += sum(os.path.splitext(file)[1].lower() in kind.ENDINGS for file in files)
+    return count
 
 
 def has_ending_of_example(name: str) -> bool:

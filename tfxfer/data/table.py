@@ -356,17 +356,15 @@ def _rows(
         columns = [name for name in columns if name not in held.columns]
     said += _said_of_boxes(columns)
     own, left_out = _label_columns(columns, rows, lines, source=source, task=task, labels=labels)
-    if odd := [
-        str(line)
-        for line, row in zip(lines, rows, strict=True)
-        if not row["path"] or (task.CLASSES and len(own) == 1 and not row[own[0]])
-    ]:
+    if odd := [str(line) for line, row in zip(lines, rows, strict=True) if not row["path"]]:
         content = "path" if held is None else held.kind.NAME
-        raise DataError(f"{source}: {content} or label is empty in these lines: {shown(odd)}.")
-    one_class = task.CLASSES and len(own) == 1
-    bare = set[int]()
-    if not one_class:
-        bare = {i for i, row in enumerate(rows) if all(is_empty(row[name]) for name in own)}
+        raise DataError(f"{source}: {content} is empty in these lines: {shown(odd)}.")
+    one_class = task.CLASSES and len(own) == 1  # which may be called none or nan
+    bare = {
+        i
+        for i, row in enumerate(rows)
+        if all(not row[name] or (not one_class and is_empty(row[name])) for name in own)
+    }
     if len(bare) == len(rows):
         raise DataError(
             f"{source}: every cell of the labels ({shown(own)}) is empty. Expected labels of the "

@@ -118,6 +118,13 @@ def without_repeats(seen: Seen, order: Sequence[int], count: int) -> list[int]:
     return picked
 
 
+def from_table(file: str, to: str | os.PathLike[str] | None) -> str:
+    """Return the path of a file as it must stand in a table, which is relative to the table."""
+    if to is None or os.path.isabs(file):
+        return file
+    return os.path.relpath(file, os.path.dirname(os.path.abspath(to)))
+
+
 def write_picks(
     picks: Sequence[Pick],
     to: str | os.PathLike[str] | None,
@@ -139,7 +146,7 @@ def write_picks(
     header = (*place, *map(csv_cell, label_columns), *Pick._fields[1:-1])
     rows = [
         (
-            csv_cell(one.file),
+            csv_cell(one.file if in_cells else from_table(one.file, to)),
             *([csv_cell(one.cell or "")] if in_cells else []),
             *[""] * len(label_columns),
             one.why,

@@ -91,7 +91,8 @@ CELLS: Sequence[Sequence[str]] = (
     tuple("text body message content review sentence comment tweet document description".split()),
 )
 ENDINGS: Set[str] = frozenset({".txt"})
-UNREAD: Set[str] = frozenset({".doc", ".docx", ".odt", ".pdf", ".rtf"})
+MAILS: Set[str] = frozenset({".eml", ".mbox", ".msg"})
+UNREAD: Set[str] = MAILS | {".doc", ".docx", ".odt", ".pdf", ".rtf"}
 OTHERS: Set[str] = frozenset()
 BESIDE: Set[str] = frozenset()
 FEATURE = "text"
@@ -112,9 +113,17 @@ def formats() -> str:
 
 
 def said_of_unread(endings: Set[str]) -> str:
-    """Return advice on documents; "" if there are none."""
-    found = sorted(UNREAD & endings)
-    return f" Documents are not read ({', '.join(found)}): save them as .txt." if found else ""
+    """Return advice on documents and mails; "" if there are none."""
+    documents, mails = sorted((UNREAD - MAILS) & endings), sorted(MAILS & endings)
+    advice = ""
+    if documents:
+        advice += f" Documents are not read ({', '.join(documents)}): save them as .txt."
+    if mails:
+        advice += (
+            f" Mails are not read as they are ({', '.join(mails)}): write their subjects, bodies "
+            "and labels to a table, as docs/texts.md shows."
+        )
+    return advice
 
 
 def format_of(content: bytes) -> str | None:
