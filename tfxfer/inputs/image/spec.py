@@ -81,6 +81,6 @@ def said_of_other(spec: tf.TensorSpec, name: str) -> str:
     if shape[-1] == 1:
         return f"{begin}It takes grey images. {wrap.format('keras.ops.image.rgb_to_grayscale')}"
     return (
-        f"{begin}Wrap it in a Keras model that turns 3 channels into {shape[-1]}, or choose "
+        f"{begin}Wrap it in a Keras model that turns RGB into {shape[-1]} channels, or choose "
         "another network."
     )
