@@ -624,6 +624,15 @@ def test_a_few_pictures_among_texts_are_not_taken_for_the_examples(tmp_path):
         load(tmp_path)
 
 
+def test_photos_without_endings_beside_a_few_texts_stay_the_examples(tmp_path):
+    for name in ("hat", "shoes"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            (tmp_path / name / f"{name}{i}").write_bytes(image(i + 10 * (name == "hat")))
+        (tmp_path / name / "about.txt").write_text("taken in spring")
+    assert load(tmp_path).kind_name == "image" and len(load(tmp_path)) == 20
+
+
 def test_runs_and_exports_beside_texts_are_no_class(tmp_path):
     for name in ("work", "spam"):
         (tmp_path / name).mkdir()

@@ -77,7 +77,7 @@ def said_of_dotted(names: Sequence[str]) -> list[str]:
     """Return a note on hidden folders that hold examples.
 
     Args:
-        names: their names, which begin with a point.
+        names: their names, which begin with a dot.
     """
     if not names:
         return []
@@ -114,19 +114,20 @@ def find_kind(folder: Path) -> Kind:
     Raises:
         DataError: there are far more examples of another kind, such as mails with a few pictures.
     """
-    held = [kind for kind in KINDS.values() if has_examples(folder, kind)]
-    if len(held) < 2:
-        return held[0] if held else KINDS[DEFAULT]
-    counts = [count_examples(folder, kind) for kind in held]
-    if max(counts) >= MORE * counts[0]:
-        listed = " and ".join(
-            f"{count:,} {kind.MANY}" for count, kind in zip(counts, held, strict=True)
-        )
-        raise DataError(
-            f"{folder} holds {listed}. Which of them are the examples? Leave only these in the "
-            "folder."
-        )
-    return held[0]
+    held = (kind for kind in KINDS.values() if has_examples(folder, kind))
+    first = next(held, None)
+    if first is None:
+        return KINDS[DEFAULT]
+    endings = count_endings(folder)
+    for kind in KINDS.values():
+        own, others = (sum(endings[end] for end in one.ENDINGS) for one in (first, kind))
+        # Files without a known ending may be of the first kind, too.
+        if kind is not first and others and others >= MORE * (endings.total() - others):
+            raise DataError(
+                f"{folder} holds {own:,} {first.MANY} and {others:,} {kind.MANY}. Which of them "
+                "are the examples? Leave only these in the folder."
+            )
+    return first
 
 
 def is_example(path: str | os.PathLike[str], kind: Kind) -> bool:
@@ -183,13 +184,16 @@ def is_made(names: Set[str]) -> bool:
     return names >= {"settings.json", "manifest.json"} or "saved_model.pb" in names
 
 
-def count_examples(folder: Path, kind: Kind) -> int:
-    """Return the number of files below a folder that are examples by their endings."""
-    count = 0
+def count_endings(folder: Path) -> Counter[str]:
+    """Return how many files below a folder have each ending, in lower case; hidden ones apart."""
+    counts = Counter[str]()
     for _, folders, files in os.walk(folder):
-        folders[:] = [] if is_made({*folders, *files}) else [f for f in folders if not hidden(f)]
-        count += sum(os.path.splitext(file)[1].lower() in kind.ENDINGS for file in files)
-    return count
+        if is_made({*folders, *files}):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not hidden(name)]
+        counts.update(os.path.splitext(file)[1].lower() for file in files if not hidden(file))
+    return counts
 
 
 def has_ending_of_example(name: str) -> bool:

@@ -78,7 +78,7 @@ def find_swallowed(rows: Sequence[Row], lines: Sequence[str], delimiter: str) ->
 
 
 class _Column:
-    """What the cells of a column that have one line are like."""
+    """Tells whether a cell is like the other cells of its column, of which each has one line."""
 
     def __init__(self, cells: Sequence[str]):
         self.known = {cell for cell in set(cells) if not is_empty(cell)}

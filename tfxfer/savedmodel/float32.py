@@ -4,7 +4,7 @@ Features, and the activations at the ends of stages, are float32 in all of tfxfe
 float16 or bfloat16 keeps its value; one of float64 is rounded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tfxfer.savedmodel.graph import PureGraph, Weight
 from tfxfer.savedmodel.mixed import FAST
 from tfxfer.savedmodel.pure import rename_functions
+from tfxfer.savedmodel.stages import nodes_of
 
 OTHERS = frozenset(one.as_datatype_enum for one in (tf.float16, tf.bfloat16, tf.float64))
 FLOAT32 = tf.float32.as_datatype_enum
@@ -47,13 +48,6 @@ def convert_weights(weights: Sequence[Weight]) -> list[Weight]:
         else one
         for one in weights
     ]
-
-
-def nodes_of(graph: GraphDef) -> Iterable[NodeDef]:
-    """Yield all nodes of a graph and of its functions."""
-    yield from graph.node
-    for one in graph.library.function:
-        yield from one.node_def
 
 
 def convert_node(node: NodeDef) -> None:

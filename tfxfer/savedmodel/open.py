@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfxfer.errors import SavedModelError
 from tfxfer.handles.folder import plain_path
+from tfxfer.savedmodel.stages import nodes_of
 
 LOG = logging.getLogger(__name__)
 # What networks call the argument that tells whether they are trained; Keras sets the first.
@@ -313,9 +314,7 @@ def decodes_files(function: Any) -> bool:
     """Return whether a function takes strings that are files of pictures."""
     if not any(one.dtype == tf.string for one in function.inputs):
         return False
-    graph = function.graph.as_graph_def()
-    nodes = [*graph.node, *(node for one in graph.library.function for node in one.node_def)]
-    return any(node.op in DECODERS for node in nodes)
+    return any(node.op in DECODERS for node in nodes_of(function.graph.as_graph_def()))
 
 
 def takes_numbers(signature: Any) -> bool:

@@ -18,7 +18,7 @@ from tensorflow.python.framework import convert_to_constants
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel import stages, tables
 from tfxfer.savedmodel.graph import PureGraph, Weight, needed
-from tfxfer.savedmodel.stages import with_port
+from tfxfer.savedmodel.stages import nodes_of, with_port
 
 READS = frozenset({"ReadVariableOp"})
 GATHERS = frozenset({"ResourceGather"})  # rows of a variable, such as embeddings
@@ -180,10 +180,7 @@ def inline_functions(concrete: Any) -> GraphDef:
 
 
 def remove_marks(graph: GraphDef) -> GraphDef:
-    nodes = [
-        *graph.node,
-        *(node for function in graph.library.function for node in function.node_def),
-    ]
+    nodes = list(nodes_of(graph))
     for holder in [*nodes, *graph.library.function]:
         for mark in ("_noinline", "_XlaMustCompile"):
             if mark in holder.attr:

@@ -15,7 +15,7 @@ from tfxfer.savedmodel.check import check_saved_model
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.open import open_folder
 from tfxfer.savedmodel.trace import check_arguments, trace
-from tfxfer.savedmodel.trial import failed_assertion
+from tfxfer.savedmodel.trial import explain_assertion
 
 LOG = logging.getLogger(__name__)
 
@@ -92,11 +92,8 @@ def explain_failure(folder: Path) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:
-        if isinstance(error, tf.errors.OpError) and (said := failed_assertion(error)) is not None:
-            raise SavedModelError(
-                f"{folder} refuses examples: an assertion in its graph failed ({said}). Export it "
-                "again without that assertion."
-            ) from error
+        if isinstance(error, tf.errors.OpError):
+            explain_assertion(error, str(folder))
         lines = str(error).strip().splitlines() or [""]
         raise SavedModelError(
             f"{folder} can't be loaded. If it is damaged, fetch or export it again. The error was "

@@ -11,10 +11,11 @@ belongs to it, and what follows the last block belongs to the last block.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 JOINS = frozenset({"Add", "AddV2", "AddN", "ConcatV2", "Concat"})
@@ -62,6 +63,13 @@ class Segment:
     joined: bool
     weights: tuple[str, ...]
     blocks: tuple[str, ...]
+
+
+def nodes_of(graph: GraphDef) -> Iterator[NodeDef]:
+    """Yield all nodes of a graph and of its functions."""
+    yield from graph.node
+    for one in graph.library.function:
+        yield from one.node_def
 
 
 def node_of(tensor: str) -> str:

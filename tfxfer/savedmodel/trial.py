@@ -16,6 +16,7 @@ from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel.graph import SAMPLES, Pretrained, function, needed, run_tokenizer
 from tfxfer.savedmodel.open import FLAGS, Opened
 from tfxfer.savedmodel.ranges import RANGES, range_of
+from tfxfer.savedmodel.stages import nodes_of
 
 COUNT = 3
 # The darkest and the brightest value of each example, where 0 is black and 1 is white. Examples
@@ -58,12 +59,8 @@ def check_answers(pretrained: Pretrained, opened: Opened) -> None:
         check_rows(together, len(examples), opened.name)
         alone, *_ = call(examples[1:2], *values.values())
     except tf.errors.InvalidArgumentError as error:
-        if (said := failed_assertion(error)) is None:
-            raise
-        raise SavedModelError(
-            f"{opened.name} refuses examples: an assertion in its graph failed ({said}). Export it "
-            "again without that assertion."
-        ) from error
+        explain_assertion(error, opened.name)
+        raise
     drawing = list(drawing_nodes(pretrained))
     if drawing:
         # Seeds are weights, which each call changes.
@@ -81,7 +78,7 @@ def check_answers(pretrained: Pretrained, opened: Opened) -> None:
             )
     if differ(alone, together[1:2]):
         normalized = any(
-            node.op in STATISTICS and node.attr["is_training"].b for node in nodes_of(pretrained)
+            node.op in STATISTICS and node.attr["is_training"].b for node in used_nodes(pretrained)
         )
         cause = (
             "a BatchNorm takes the statistics of the batch, as in training"
@@ -135,17 +132,14 @@ def differ(found: tf.Tensor, expected: tf.Tensor) -> bool:
     return worst > TOLERANCE * largest
 
 
-def nodes_of(pretrained: Pretrained) -> Iterator[NodeDef]:
-    """Yield the nodes that the features depend on, and those of all functions."""
-    graph = needed(pretrained.inference.graph, [pretrained.inference.output])
-    yield from graph.node
-    for one in graph.library.function:
-        yield from one.node_def
+def used_nodes(pretrained: Pretrained) -> Iterator[NodeDef]:
+    """Return the nodes that the features depend on, and those of all functions."""
+    return nodes_of(needed(pretrained.inference.graph, [pretrained.inference.output]))
 
 
 def drawing_nodes(pretrained: Pretrained) -> Iterator[str]:
     """Yield the operations that draw random numbers, each once, for errors."""
-    names = {node.op for node in nodes_of(pretrained)}
+    names = {node.op for node in used_nodes(pretrained)}
     yield from sorted(name for name in names if DRAWS.search(name))
 
 
@@ -163,7 +157,16 @@ def said_of_arguments(opened: Opened) -> str:
     )
 
 
-def failed_assertion(error: tf.errors.OpError) -> str | None:
-    """Return what an assertion in a graph said; None if another operation failed."""
+def explain_assertion(error: tf.errors.OpError, name: str) -> None:
+    """Refuse a network if an assertion in its graph failed, and no other operation.
+
+    Raises:
+        SavedModelError: says what the assertion said.
+    """
     lines = [line for line in str(error).splitlines() if "assertion failed" in line]
-    return lines[0].split("assertion failed:")[-1].strip()[:200] if lines else None
+    if lines:
+        said = lines[0].split("assertion failed:")[-1].strip()[:200]
+        raise SavedModelError(
+            f"{name} refuses examples: an assertion in its graph failed ({said}). Export it again "
+            "without that assertion."
+        ) from error

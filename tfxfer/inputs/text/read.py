@@ -92,11 +92,15 @@ def read_together(
         f"{files[min(foreign)]}. Check that their letters are right; if not, save them as UTF-8."
     )
 
+    fitting = dict[int, bool]()  # to judge a text takes longer than to read it
+
     def decode(i: int) -> bytes:
         content = read(i)
-        if encoding is None or i not in foreign or not fits(content, encoding):
+        if encoding is None or i not in foreign:
             return content
-        return content.decode(encoding).encode("utf-8", "replace")
+        if i not in fitting:
+            fitting[i] = fits(content, encoding)
+        return content.decode(encoding).encode("utf-8", "replace") if fitting[i] else content
 
     return decode, [note]
 
