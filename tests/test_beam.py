@@ -281,11 +281,6 @@ def test_beam_is_an_extra():
         "main(['extract', '--data', 'demo', '--to', 'x'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (
-        done.returncode == 1
-        and (
-            "Error: tfxfer extract needs an optional package. Install it with: "
-            'pip install "tfxfer[beam]"'
-        )
-        in done.stderr
-    )
+    assert done.returncode == 1
+    assert 'pip install "tfxfer[beam]"' in done.stderr
+    assert "Traceback" not in done.stderr
