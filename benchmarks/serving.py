@@ -33,7 +33,7 @@ from extract import make
 
 from tfxfer import data, serving
 from tfxfer.backbone import Backbone
-from tfxfer.features import Decoder, compute_shards, of_prefix
+from tfxfer.features import Decoder, compute_batches, of_prefix
 from tfxfer.inputs.image import ImageInput
 from tfxfer.run import open_run
 from tfxfer.serving.litert import run_lite
@@ -115,7 +115,7 @@ def streams(run: Path, folder: Path, count: int) -> bool:
     extraction = rate(
         (
             n
-            for n, _ in compute_shards(
+            for n, _ in compute_batches(
                 how, Decoder(examples, how.takes, BATCH), [positions], bad=None
             )
         ),

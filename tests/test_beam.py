@@ -20,7 +20,7 @@ from tfxfer.beam import work
 from tfxfer.beam.work import Worker, keep_plan
 from tfxfer.cache import Cache
 from tfxfer.errors import ImageError
-from tfxfer.features import extract, find_missing, plain_values
+from tfxfer.features import extract, plain_values, prepare_missing
 
 TWO = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
@@ -186,7 +186,9 @@ def staged(examples, prefix, tmp_path):
         examples,
         list(range(len(examples))),
         wanted=[
-            set(view) for how in plan.computations() for view in find_missing(how, cache, examples)
+            set(view)
+            for how in plan.computations()
+            for view in prepare_missing(how, cache, examples)
         ],
     )
     (name,) = [path.stem for path in Path(home, "todo").iterdir()]

@@ -363,7 +363,7 @@ def test_the_readme_has_the_two_commands():
 
 @pytest.mark.parametrize("file", [*tracked("tfxfer/cli/*.py"), "tfxfer/run/place.py"])
 def test_what_is_imported_only_when_it_is_needed_is_there(file):
-    used = re.findall(r"""room\(['"]([a-z._]+)['"]\)\.(\w+)""", (ROOT / file).read_text())
+    used = re.findall(r"""load_module\(['"]([a-z._]+)['"]\)\.(\w+)""", (ROOT / file).read_text())
     for module, name in used:
         assert hasattr(importlib.import_module(f"tfxfer.{module}"), name), (module, name)
 

@@ -1054,7 +1054,7 @@ def test_what_a_step_took_is_gone_with_its_model(world, tmp_path):
     head = linear_head(features, how.folds[0][0])
     setting.train_fold(prepare_fold(one, routine, head, *how.folds[0]), "one", 1)
     assert graphs() - before
-    routine.keep_models_of(None)
+    routine.free_other_models(None)
     assert not graphs() - before
 
 

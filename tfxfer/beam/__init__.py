@@ -25,7 +25,7 @@ from tfxfer.beam.work import BY_NAME, LOST, Plan, Where, found, keep_plan, read,
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import BeamError, ImageError
-from tfxfer.features import Progress, find_missing, named
+from tfxfer.features import Progress, named, prepare_missing
 
 SMALLEST, LISTED = 32, 1024  # fewest and most images in a list
 LISTS = 64  # at least, if there are enough images, so that many workers have something to do
@@ -90,7 +90,7 @@ def extract(
     )
     log = cache.folder / "beam.log"
     gather(home, cache)  # what an earlier pipeline has finished
-    wanted = [set(positions) for how in hows for positions in find_missing(how, cache, examples)]
+    wanted = [set(positions) for how in hows for positions in prepare_missing(how, cache, examples)]
     todo = sorted(set().union(*wanted))
     if not todo:
         return 0

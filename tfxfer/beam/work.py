@@ -24,7 +24,7 @@ from tfxfer import data, inputs, tasks
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.errors import DataError, MissingExtraError
-from tfxfer.features import Computation, compute_shards, decoder_for, of_plain, of_prefix
+from tfxfer.features import Computation, compute_batches, decoder_for, of_plain, of_prefix
 from tfxfer.tasks import CLASSIFY
 
 try:
@@ -157,7 +157,7 @@ class Worker:
         for how in self.computations:
             held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
             mine = [next(wanted) for _ in how.keys]
-            for _, views in compute_shards(
+            for _, views in compute_batches(
                 how,
                 decoder_for(how, examples, self.plan.batch_size),
                 mine,

@@ -9,7 +9,7 @@ from tfxfer.cli.start import (
     check_data,
     data_dir_option,
     label_option,
-    room,
+    load_module,
     start_tensorflow,
     task_option,
     trust_option,
@@ -70,14 +70,14 @@ def choose(
     """
     check_data(data, task=task, labels=labels)
     start_tensorflow()
-    kept = room("cache").Cache(cache or room("cache").default_folder())
+    kept = load_module("cache").Cache(cache or load_module("cache").default_folder())
     where = {"data_dir": data_dir, "cache": kept.folder}
-    examples = room("data").load(data, seed=seed, task=task, labels=labels, **where)
-    steps = room("steps")
+    examples = load_module("data").load(data, seed=seed, task=task, labels=labels, **where)
+    steps = load_module("steps")
     choice = steps.choose_network(
         examples,
         among or steps.offline_names(examples.kind_name),
-        room("features").Extractor(kept),
+        load_module("features").Extractor(kept),
         seed=seed,
         minutes=minutes,
         trust=trust,

@@ -14,7 +14,7 @@ from tfxfer.cli.start import (
     check_order,
     data_dir_option,
     label_option,
-    room,
+    load_module,
     skip_option,
     start_tensorflow,
     task_option,
@@ -53,17 +53,17 @@ def features(data: str, to: Path, backbone: str | None, cache: str | None, **opt
     said = {name: options[name] for name in ("task", "labels")}
     check_data(data, **said)
     start_tensorflow()
-    kept = room("cache").Cache(cache or room("cache").default_folder())
+    kept = load_module("cache").Cache(cache or load_module("cache").default_folder())
     where = {name: options[name] for name in ("data_dir", "skip_bad_images")}
-    examples = room("data").load(data, cache=kept.folder, **where, **said)
-    network = room("backbone").Backbone(
+    examples = load_module("data").load(data, cache=kept.folder, **where, **said)
+    network = load_module("backbone").Backbone(
         backbone or examples.kind.NETWORK, trainable=False, trust=options["trust"]
     )
-    room("steps.extraction").check_kind(examples, network)
-    extract = room("features").Extractor(kept, batch_size=options["batch_size"])
-    room("heads.ranges").settle(network, examples, extract, seed=0)
+    load_module("steps.extraction").check_kind(examples, network)
+    extract = load_module("features").Extractor(kept, batch_size=options["batch_size"])
+    load_module("heads.ranges").settle(network, examples, extract, seed=0)
     vectors = extract(examples, network.prefix(1), skip_bad_images=options["skip_bad_images"])
-    count = room("explore").write_vectors(vectors, to)
+    count = load_module("explore").write_vectors(vectors, to)
     to_stderr(f"{count:,} vectors of {vectors.output.shape[1]:,} numbers -> {one_line(str(to))}")
 
 
@@ -88,7 +88,7 @@ def similar(folder: Path, file: str, among: tuple[str, ...], count: int, **optio
     """
     check_order(folder, (file, *among), "tfxfer similar RUN photo.jpg photos/")
     start_tensorflow()
-    neighbours = room("explore").find_alike(
+    neighbours = load_module("explore").find_alike(
         folder, [file], among, count=count, progress=True, **options
     )
     with as_it_is_for_programs():
@@ -126,11 +126,11 @@ def next_labels(
     one is listed.
     """
     check_order(folder, paths, "tfxfer next RUN photos/")
-    run = room("run").open_run(folder)
+    run = load_module("run").open_run(folder)
     start_tensorflow()
     for target in filter(None, (to, page)):
-        room("serving").check_target(target, paths, folder)
-    explore = room("explore")
+        load_module("serving").check_target(target, paths, folder)
+    explore = load_module("explore")
     picks = explore.pick_next(folder, paths, progress=True, **options)
     try:
         with as_it_is_for_programs():

@@ -13,7 +13,7 @@ from tfxfer.cli.start import (
     check_data,
     check_order,
     data_dir_option,
-    room,
+    load_module,
     skip_option,
     start_tensorflow,
     trust_option,
@@ -53,9 +53,9 @@ def grow(folder: Path, given: str | None, data: str | None, **options: Any) -> N
         raise click.UsageError("Expected the new data once: tfxfer grow RUN --data new/.")
     source = str(given or data)
     check_order(folder, (source,), "tfxfer grow RUN --data new/")
-    room("run").open_run(folder)
+    load_module("run").open_run(folder)
     check_data(source, judging=True)
     start_tensorflow()
     command = shlex.join(["tfxfer", *sys.argv[1:]])
-    grown = room("growth").grow(folder, source, command=command, **options)
+    grown = load_module("growth").grow(folder, source, command=command, **options)
     click.echo(f"Grown: {one_line(str(grown.folder))}")

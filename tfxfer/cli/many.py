@@ -9,7 +9,7 @@ from tfxfer.cli.start import (
     batch_size_option,
     data_dir_option,
     label_option,
-    room,
+    load_module,
     skip_option,
     start_tensorflow,
     task_option,
@@ -53,7 +53,7 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
             f"--data photos/. Received: {arguments[0]}",
             ctx,
         )
-    ctx.exit(room("distribute.launch").launch(arguments, workers, open_ports))
+    ctx.exit(load_module("distribute.launch").launch(arguments, workers, open_ports))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -152,22 +152,22 @@ def extract(
     """
     start_tensorflow()
     with quiet():  # Beam warns of cloud packages that nobody needs here
-        beam = room("beam")
+        beam = load_module("beam")
     where = {name: options[name] for name in ("data_dir", "skip_bad_images", "task", "labels")}
-    examples = room("data").load(data, cache=to, **where)
-    network = room("backbone").Backbone(
+    examples = load_module("data").load(data, cache=to, **where)
+    network = load_module("backbone").Backbone(
         backbone or examples.kind.NETWORK,
         trainable=False,
         image_size=image_size,
         value_range=value_range,
         trust=trust,
     )
-    room("steps.extraction").check_kind(examples, network)
-    kept = room("cache").Cache(to)
-    here = room("features").Extractor(
+    load_module("steps.extraction").check_kind(examples, network)
+    kept = load_module("cache").Cache(to)
+    here = load_module("features").Extractor(
         kept, options["engine"], engine_precision, options["batch_size"]
     )
-    room("heads.ranges").settle(network, examples, here, seed=0)
+    load_module("heads.ranges").settle(network, examples, here, seed=0)
     prefix = network.prefix(len(network.stages) if taps else None)
     data_dir, task, labels = (options.pop(name) for name in ("data_dir", "task", "labels"))
     where_again = beam.Where(

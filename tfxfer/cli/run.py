@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tfxfer.cli.start import check_backend, check_data, room, start_tensorflow
+from tfxfer.cli.start import check_backend, check_data, load_module, start_tensorflow
 from tfxfer.errors import TfxferError
 from tfxfer.safety.names import one_line
 
@@ -21,17 +21,20 @@ class Recipes(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the built-in recipes."""
-        return room("recipe").names()
+        return load_module("recipe").names()
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         """Make the command of a built-in recipe, or of one in a file."""
-        recipe = room("recipe")
+        recipe = load_module("recipe")
         function = recipe.find(name)
-        house = [*recipe.options(room("run").Place), *recipe.options(room("run").Common)]
-        names = {option.name for option in house}
+        shared = [
+            *recipe.options(load_module("run").Place),
+            *recipe.options(load_module("run").Common),
+        ]
+        names = {option.name for option in shared}
         own = recipe.options(function)
         if taken := names & {option.name for option in own}:
-            raise room("errors").RecipeError(
+            raise load_module("errors").RecipeError(
                 f"{name} has an option {', '.join(sorted(taken))}, which every recipe has already. "
                 "Choose another name."
             )
@@ -53,7 +56,7 @@ class Recipes(click.Group):
         return Recipe(
             name,
             own=own,
-            params=[*(place if takes_data else []), *own, *house],
+            params=[*(place if takes_data else []), *own, *shared],
             callback=callback,
             help=text,
             short_help=doc.split("\n")[0],
@@ -99,17 +102,17 @@ def data_by_position(context: click.Context, positional: str, data: str) -> str:
 def execute(context: click.Context, function: Any, name: str, values: dict[str, Any]) -> None:
     """Open the run folder and hand it to the recipe."""
     check_backend()
-    mine = {option.name: option for option in room("recipe").options(function)}
+    mine = {option.name: option for option in load_module("recipe").options(function)}
     given = [
         key
         for key in values
         if context.get_parameter_source(key) not in (click.core.ParameterSource.DEFAULT, None)
     ]
-    house = {key: value for key, value in values.items() if key not in mine}
-    if any(variable in os.environ for variable in room("run").CLUSTERS):
+    shared = {key: value for key, value in values.items() if key not in mine}
+    if any(variable in os.environ for variable in load_module("run").CLUSTERS):
         start_tensorflow()  # the run asks it for its place among the workers
-    run = room("run").Run(
-        recipe=name, options={key: values[key] for key in mine}, given=given, **house
+    run = load_module("run").Run(
+        recipe=name, options={key: values[key] for key in mine}, given=given, **shared
     )
     try:
         click.echo(f"Run folder: {one_line(str(run.folder))}")
@@ -118,18 +121,18 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
                 f"Continuing the run that was started at {started['value']}. "
                 "Finished work is not repeated."
             )
-        if run.workers == 1 and not run.finished and name in room("recipe").names():
+        if run.workers == 1 and not run.finished and name in load_module("recipe").names():
             check_data(run.settings["data"]["value"], task=run.common.task, labels=run.common.label)
         if run.workers > 1 or not run.finished:
             start_tensorflow()
             run.start()
-            room("distribute.preemption").listen()
+            load_module("distribute.preemption").listen()
         if run.finished:
             click.echo(f"The run is finished. {one_line(run.how_to_predict())}")
             return
         run.record(command=shlex.join(["tfxfer", *sys.argv[1:]]))
         # Layers draw their seeds when they are made.
-        room("heads.layers").keras.utils.set_random_seed(run.seed)
+        load_module("heads.layers").keras.utils.set_random_seed(run.seed)
         # A resumed run uses its own settings, which come from JSON.
         function(
             run,
@@ -142,14 +145,14 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
     except KeyboardInterrupt:
         click.echo(f"\nStopped.{how_to_go_on(name, run.folder)}", err=True)
         context.exit(130)
-    except room("distribute.preemption").Preempted as error:
+    except load_module("distribute.preemption").Preempted as error:
         click.echo(f"{error}.{how_to_go_on(name, run.folder)}", err=True)
         context.exit(143)
     except TfxferError:
         run.abandon()
         raise
     except Exception as error:
-        if run.workers == 1 or not room("distribute.devices").is_loss(error):
+        if run.workers == 1 or not load_module("distribute.devices").is_loss(error):
             run.abandon()
             raise
         raise TfxferError(
@@ -164,8 +167,8 @@ def how_to_go_on(recipe: str, folder: Path) -> str:
     """Return the command that resumes a run; "" in a worker, whose launcher prints it."""
     return (
         ""
-        if room("distribute.launch").ENV in os.environ
-        else f" Go on with: {room('run').again(recipe, folder)}"
+        if load_module("distribute.launch").ENV in os.environ
+        else f" Go on with: {load_module('run').again(recipe, folder)}"
     )
 
 

@@ -19,7 +19,7 @@ from tfxfer.process.quiet import quiet
 LOG = logging.getLogger(__name__)
 
 
-def room(name: str) -> Any:
+def load_module(name: str) -> Any:
     """Import a module when a command needs it: `tfxfer --help` must not wait for TensorFlow."""
     return importlib.import_module(f"tfxfer.{name}")
 
@@ -79,7 +79,7 @@ def check_data(source: Any, judging: bool = False, **labels: Any) -> None:
         labels: task and labels, as for `tfxfer.data.check_source`.
     """
     if isinstance(source, str):
-        room("data").check_source(source, judging, **labels)
+        load_module("data").check_source(source, judging, **labels)
 
 
 def check_order(folder: Path, paths: Sequence[str], usage: str) -> None:

@@ -10,7 +10,7 @@ from tfxfer.cli.start import (
     check_data,
     check_order,
     data_dir_option,
-    room,
+    load_module,
     start_tensorflow,
     trust_option,
 )
@@ -74,9 +74,11 @@ def predict(
         raise click.UsageError(f"--format {form} needs --to FILE.")
     files: Any = paths
     if Path(folder, "settings.json").is_file():  # a wrong path is told before TensorFlow starts
-        files = room("data").find_unlabelled(paths, room("run").Finished(folder).kind())
+        files = load_module("data").find_unlabelled(
+            paths, load_module("run").Finished(folder).kind()
+        )
     start_tensorflow()
-    serving = room("serving")
+    serving = load_module("serving")
     serving.check_target(to, paths, folder)
     rows = serving.predict(folder, files, **options, progress=True)
     with as_it_is_for_programs():
@@ -133,11 +135,11 @@ def evaluate(
     source, kind = str(given or data), form_of(to)
     if not Path(folder, "settings.json").is_file() and Path(source, "settings.json").is_file():
         raise click.UsageError("The run comes first: tfxfer evaluate RUN photos/.")
-    own = room("run").open_run(folder).settings().get("data", {}).get("value")
-    if not room("run").same(own, source):
+    own = load_module("run").open_run(folder).settings().get("data", {}).get("value")
+    if not load_module("run").same(own, source):
         check_data(source, judging=True)
     start_tensorflow()
-    serving = room("serving")
+    serving = load_module("serving")
     judged = serving.judge(folder, source, **options, progress=True)
     if to is not None:
         serving.check_target(to, [source, *judged.paths], folder)
@@ -213,9 +215,9 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
             raise click.UsageError(
                 f"--{option.replace('_', '-')} is for --format {whose}; received --format {form}."
             )
-    room("run").open_run(folder)
+    load_module("run").open_run(folder)
     start_tensorflow()
-    serving = room("serving")
+    serving = load_module("serving")
     write = {
         "savedmodel": serving.export,
         "litert": serving.export_litert,
@@ -231,8 +233,8 @@ def report(folder: Path) -> None:
 
     The files are report.html, report.json and MODEL_CARD.md in RUN, the folder of a finished run.
     """
-    room("run").open_run(folder)
-    click.echo(f"Report: {one_line(str(room('report').write_again(folder)))}")
+    load_module("run").open_run(folder)
+    click.echo(f"Report: {one_line(str(load_module('report').write_again(folder)))}")
 
 
 @click.command()
@@ -244,7 +246,7 @@ def compare(folders: tuple[Path, ...]) -> None:
 
     RUN is the folder of a finished run. Only test examples that all of them have are compared.
     """
-    *rows, (count, *_) = room("report").compare_runs(folders)
+    *rows, (count, *_) = load_module("report").compare_runs(folders)
     click.echo(
         f"{table(rows)}\n\nOn {count}. Differences are measured example by example, with their "
         "95 % interval in parentheses."

@@ -3,13 +3,13 @@
 from tfxfer.data.decoding import Decoder, named, reason
 from tfxfer.features.computation import (
     Computation,
-    compute_shards,
+    compute_batches,
     decoder_for,
     key_of,
     of_plain,
     of_prefix,
 )
-from tfxfer.features.extraction import Extractor, extract, find_missing, plain_values
+from tfxfer.features.extraction import Extractor, extract, plain_values, prepare_missing
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Columns, Features
 
@@ -20,14 +20,14 @@ __all__ = [
     "Extractor",
     "Features",
     "Progress",
-    "compute_shards",
+    "compute_batches",
     "decoder_for",
     "extract",
-    "find_missing",
     "key_of",
     "named",
     "of_plain",
     "of_prefix",
     "plain_values",
+    "prepare_missing",
     "reason",
 ]

@@ -180,17 +180,17 @@ def decoder_for(how: Computation, examples: Examples, batch_size: int) -> Decode
     return Decoder(examples, how.takes, max(batch_size, how.takes.TOGETHER))
 
 
-def compute_shards(
+def compute_batches(
     how: Computation, decoder: Decoder, wanted: Sequence[Sequence[int]], bad: dict[int, str] | None
 ) -> Iterator[tuple[int, list[tuple[int, list[int], np.ndarray]]]]:
-    """Compute rows batch by batch; the next images are decoded while the engine works.
+    """Compute rows batch by batch; the next examples are decoded while the engine works.
 
     Args:
         wanted: for each view, the positions whose rows are computed.
         bad: is filled with the files that can't be decoded: position -> reason.
 
     Yields:
-        (number of images, [(number of the view, positions, rows), ...]).
+        (number of examples, [(number of the view, positions, rows), ...]).
 
     Raises:
         ImageError: a file can't be decoded and `bad` is None.

@@ -22,7 +22,7 @@ from tfxfer.distribute.workers import Strategy, barrier, place
 from tfxfer.errors import ImageError
 from tfxfer.features.computation import (
     Computation,
-    compute_shards,
+    compute_batches,
     decoder_for,
     of_plain,
     of_prefix,
@@ -206,7 +206,7 @@ def fill(
     what: str = "features",
 ) -> Examples:
     """Compute what the cache lacks, and return the examples that can be decoded."""
-    wanted = find_missing(how, cache, examples)
+    wanted = prepare_missing(how, cache, examples)
     todo = len(set().union(*wanted))
     if not todo:
         return examples
@@ -229,7 +229,7 @@ def fill(
                 parts.clear()
 
     with closing(Progress(todo, progress, what, unit=examples.kind.MANY)) as shown:
-        for done, views in compute_shards(
+        for done, views in compute_batches(
             how, decoder, wanted, bad=bad if skip_bad_images else None
         ):
             for number, positions, rows in views:
@@ -243,10 +243,11 @@ def fill(
     return leave_out(examples, bad)
 
 
-def find_missing(how: Computation, cache: Cache, examples: Examples) -> list[list[int]]:
-    """Return, for each view, the positions without a row in the cache; equal files count once.
+def prepare_missing(how: Computation, cache: Cache, examples: Examples) -> list[list[int]]:
+    """Prepare the cache for the rows that it lacks, and return their positions for each view.
 
-    It also removes leftover files from the cache, and checks that the disk has room for the rows.
+    If rows are missing, leftover files are removed from the cache, and the disk must have room for
+    the rows. Equal files count once.
 
     Raises:
         CacheError: the rows would not fit on the disk.

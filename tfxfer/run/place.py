@@ -21,7 +21,7 @@ CLUSTERS = ("TF_CONFIG", "SLURM_STEP_NUM_TASKS")  # what `distribute.devices.clu
 PACKAGES = ("tfxfer", "tensorflow", "keras", "tensorflow-hub", "numpy", "scikit-learn")
 
 
-def room(name: str) -> Any:
+def load_module(name: str) -> Any:
     """Import a module that needs TensorFlow; a run can be opened and read without it."""
     return importlib.import_module(f"tfxfer.{name}")
 
@@ -29,7 +29,7 @@ def room(name: str) -> Any:
 def place_of(strategy: str) -> tuple[int, int]:
     """Return (number of this worker, number of workers)."""
     if strategy in ("auto", "multiworker") and any(name in os.environ for name in CLUSTERS):
-        return room("distribute.devices").find_place()
+        return load_module("distribute.devices").find_place()
     return 0, 1
 
 
@@ -40,13 +40,13 @@ def make_strategy(settings: Mapping[str, dict[str, Any]]) -> Any:
         DistributeError: there is no such device, or it does not fit other options.
     """
     device, name, replicas = (settings[option]["value"] for option in HERE)
-    devices = room("distribute.devices")
+    devices = load_module("distribute.devices")
     if settings["precision"]["value"] == "mixed":
         devices.require_mixed(devices.choose(name, device, replicas).device)
     strategy = devices.strategy(name, device=device, replicas=replicas)
     batch, count = settings["global_batch"]["value"], strategy.num_replicas_in_sync
     if batch is not None and batch < count:
-        raise DistributeError(room("distribute.workers").explain_unshareable(batch, count))
+        raise DistributeError(load_module("distribute.workers").explain_unshareable(batch, count))
     return strategy
 
 
@@ -59,7 +59,7 @@ def agree(strategy: Any, settings: Mapping[str, dict[str, Any]], *, resumed: boo
     Raises:
         DistributeError: they don't.
     """
-    workers = room("distribute.workers")
+    workers = load_module("distribute.workers")
     own = {
         name: setting["value"]
         for name, setting in settings.items()
@@ -75,17 +75,17 @@ def agree(strategy: Any, settings: Mapping[str, dict[str, Any]], *, resumed: boo
 
 def agree_on_facts(strategy: Any, facts: Mapping[str, Any]) -> None:
     """Check that all workers have the same values, such as the fingerprint of the data."""
-    room("distribute.workers").agree(strategy, **facts)
+    load_module("distribute.workers").agree(strategy, **facts)
 
 
 def broadcast(strategy: Any, make: Callable[[], Any]) -> Any:
     """Return to every worker what `make` returns to the main one."""
-    return room("distribute.workers").broadcast_from_chief(strategy, make)
+    return load_module("distribute.workers").broadcast_from_chief(strategy, make)
 
 
 def wait_for_all(strategy: Any) -> None:
     """Wait for the other workers."""
-    room("distribute.workers").barrier(strategy)
+    load_module("distribute.workers").barrier(strategy)
 
 
 def code() -> str:

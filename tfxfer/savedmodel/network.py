@@ -23,7 +23,7 @@ from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.keras_file import check_file, load_file, reason_of
 from tfxfer.savedmodel.keras_model import open_model
 from tfxfer.savedmodel.open import check_scope
-from tfxfer.savedmodel.read import explain_failure, read
+from tfxfer.savedmodel.read import errors_with_folder, read
 from tfxfer.savedmodel.remembered import read_once
 from tfxfer.savedmodel.trace import check_arguments, trace
 from tfxfer.savedmodel.weigh import bounded_variables
@@ -138,7 +138,7 @@ def open_network(
         with open_regular(path) as file:
             digest = checksum.of_file(file)
         checksum.check(str(path), digest, wanted)
-        with explain_failure(path):
+        with errors_with_folder(path):
             model = load_model(path, trust)
         opened = open_model(model, preprocess=preprocess)
         pretrained = trace(opened, **options, trust=trust)

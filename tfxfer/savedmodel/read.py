@@ -15,7 +15,7 @@ from tfxfer.savedmodel.check import check_saved_model
 from tfxfer.savedmodel.graph import Pretrained
 from tfxfer.savedmodel.open import open_folder
 from tfxfer.savedmodel.trace import check_arguments, trace
-from tfxfer.savedmodel.trial import explain_assertion
+from tfxfer.savedmodel.trial import raise_assertion
 
 LOG = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def read(
     held = check_saved_model(folder, trust=trust)
     if before is not None:
         held |= check_saved_model(Path(before), trust=trust)
-    with explain_failure(folder):
+    with errors_with_folder(folder):
         opened = open_folder(folder, output)
         if opened.signature == output:
             output = None
@@ -73,10 +73,10 @@ def read(
 
 
 @contextmanager
-def explain_failure(folder: Path) -> Iterator[None]:
+def errors_with_folder(folder: Path) -> Iterator[None]:
     """Turn the errors that TensorFlow raises for a damaged graph into one with the folder's name.
 
-    TensorFlow may raise almost any error there.
+    TensorFlow may raise almost any error there. Errors of tfxfer itself pass through.
     """
     try:
         yield
@@ -93,7 +93,7 @@ def explain_failure(folder: Path) -> Iterator[None]:
         ValueError,
     ) as error:
         if isinstance(error, tf.errors.OpError):
-            explain_assertion(error, str(folder))
+            raise_assertion(error, str(folder))
         lines = str(error).strip().splitlines() or [""]
         raise SavedModelError(
             f"{folder} can't be loaded. If it is damaged, fetch or export it again. The error was "

@@ -59,7 +59,7 @@ def check_answers(pretrained: Pretrained, opened: Opened) -> None:
         check_rows(together, len(examples), opened.name)
         alone, *_ = call(examples[1:2], *values.values())
     except tf.errors.InvalidArgumentError as error:
-        explain_assertion(error, opened.name)
+        raise_assertion(error, opened.name)
         raise
     drawing = list(drawing_nodes(pretrained))
     if drawing:
@@ -157,11 +157,11 @@ def said_of_arguments(opened: Opened) -> str:
     )
 
 
-def explain_assertion(error: tf.errors.OpError, name: str) -> None:
-    """Refuse a network if an assertion in its graph failed, and no other operation.
+def raise_assertion(error: tf.errors.OpError, name: str) -> None:
+    """Raise what an assertion in a network's graph said, if `error` comes from one.
 
     Raises:
-        SavedModelError: says what the assertion said.
+        SavedModelError: says what the assertion said. Nothing is raised for other errors.
     """
     lines = [line for line in str(error).splitlines() if "assertion failed" in line]
     if lines:

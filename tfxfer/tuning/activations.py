@@ -178,7 +178,7 @@ def last_stages(
     LOG.info(cut.said(views))
 
     def decide() -> tuple[Kept | None, int]:
-        dtype = cut.form(views, seed)
+        dtype = cut.choose_dtype(views, seed)
         if dtype is None or not tries_views or not cut.room(dtype, TRIED_VIEWS).enough:
             return dtype, 0
         return dtype, TRIED_VIEWS
@@ -235,7 +235,7 @@ class Cut:
         return np.union1d(self.plan.everything, self.plan.judged)
 
     @property
-    def trained(self) -> Examples:
+    def training(self) -> Examples:
         """The training photos, which have altered copies."""
         return self.examples.take(self.plan.everything)
 
@@ -256,7 +256,7 @@ class Cut:
             plain = self.extract.need(self.examples.take(self.used), self.prefix, dtype=dtype)
             kinds: dict[str, Any] = {"dtype": dtype, "augment": self.augment}
             return plain + sum(
-                self.extract.need(self.trained, self.prefix, number=number, **kinds)
+                self.extract.need(self.training, self.prefix, number=number, **kinds)
                 for number in range(1, views + 1)
             )
 
@@ -276,7 +276,7 @@ class Cut:
             )
         return room.enough
 
-    def form(self, views: int, seed: int) -> Kept | None:
+    def choose_dtype(self, views: int, seed: int) -> Kept | None:
         """Return the dtype in which activations are kept, or None where they can't be.
 
         The reason is logged where they can't be kept.
@@ -332,7 +332,7 @@ class Cut:
         for number in range(1, views + 1):
             LOG.info(f"altered copy {number} of {views} of each {one} ({', '.join(kinds)})")
             copy = self.extract(
-                self.trained, self.prefix, dtype=dtype, augment=kinds, number=number
+                self.training, self.prefix, dtype=dtype, augment=kinds, number=number
             )
             rows.append(Placed(copy, self.plan.everything, len(self.examples)))
         if views:

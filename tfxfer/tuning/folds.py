@@ -27,7 +27,7 @@ def prepare_folds(setting: Setting, routine: Routine, heads: Heads, plan: Plan) 
         train_before(setting, routine, start, seen=seen, held=held, name=f"tune-{i}-before")
         for i, (start, (seen, held)) in enumerate(zip(starts, plan.folds, strict=True))
     ]
-    routine.keep_models_of(setting)
+    routine.free_other_models(setting)
     return [
         prepare_fold(setting, routine, start, seen=seen, held=held).starting_from(weights)
         for start, (seen, held), weights in zip(starts, plan.folds, before, strict=True)
@@ -144,9 +144,9 @@ def train_final(
         start = heads.start(plan.everything)
         if setting.before is not None:  # the models of both settings take much memory
             folds.clear()
-            routine.keep_models_of(None)
+            routine.free_other_models(None)
         weights = train_before(setting, routine, start, *rows, "final-before")
-        routine.keep_models_of(setting)
+        routine.free_other_models(setting)
         fold = prepare_fold(setting, routine, start, *rows).starting_from(weights)
         epochs = fold.epochs if ended is None else best_epoch(ended.history)
         # Where the time was up in an early training of several in a row, its best epoch may be one

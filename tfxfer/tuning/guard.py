@@ -26,7 +26,9 @@ NUMBERS = {2: "two", 3: "three"}
 # With fewer validation examples three folds are used: the standard error on these examples would be
 # 3 points or more.
 ENOUGH = 300
-SHARE = 5  # without a validation part one example in five of train is held out
+# One example in so many is held out of train: to judge where there is no validation part, and to
+# pick settings.
+ONE_IN = 5
 # Shares of the way from the first weights to the tuned ones (WiSE-FT, Wortsman 2022).
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -71,7 +73,7 @@ class Plan:
         if len(self.folds) == 1:
             seen, _ = self.folds[0]
             units = None if examples.units is None else examples.units[seen]
-            held = deal(examples.strata[seen], SHARE, seed, units=units) == 0
+            held = deal(examples.strata[seen], ONE_IN, seed, units=units) == 0
             return seen[~held], seen[held], self
         first, *others = self.folds
         ends = np.cumsum([0, *(len(held) for _, held in others)])
@@ -107,7 +109,7 @@ def plan(examples: Examples, seed: int) -> Plan:
         )
 
     if taken:
-        folds = dealt(train, SHARE)
+        folds = dealt(train, ONE_IN)
         seen, validation = train[folds != 0], train[folds == 0]
     else:
         seen = train

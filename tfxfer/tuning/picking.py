@@ -84,7 +84,7 @@ def pick_setting(
     if routine.late():
         LOG.info("no time was left to try more")
     LOG.info("chosen: %s", best)
-    routine.keep_models_of(best.before or best)
+    routine.free_other_models(best.before or best)
     return best, plan
 
 
@@ -109,7 +109,7 @@ def measure_seconds(
         seconds[one.source] = seconds_of_an_example(fold)
         if whole_network:
             del fold
-            routine.keep_models_of(None)
+            routine.free_other_models(None)
     return seconds
 
 
@@ -149,7 +149,7 @@ class Trials:
                 epochs=self.epochs * before.times,
                 level=logging.DEBUG,
             )
-            routine.keep_models_of(setting)
+            routine.free_other_models(setting)
             epochs = routine.look(len(self.seen))
         fold = prepare_fold(setting, routine, self.head, seen=self.seen, held=self.held)
         fold = fold.starting_from(weights)
@@ -231,7 +231,7 @@ def try_whole_network(trials: Trials, best: Setting, setting: Setting) -> Settin
     routine, whole = trials.routine, setting.further(best)
     if not trials.has_time_for(whole, len(trials.seen) * routine.look(len(trials.seen))):
         return best
-    routine.keep_models_of(best)
+    routine.free_other_models(best)
     chosen = trials.better_of(best, whole)
     if chosen is best:
         LOG.info("a first look at the whole network shows no gain: it is not trained further")

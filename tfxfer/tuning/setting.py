@@ -127,8 +127,8 @@ class Routine:
         """Epochs of a training that begins where another one ended."""
         return max(1, self.epochs // 2)
 
-    def keep_models_of(self, setting: Setting | None) -> None:
-        """Forget the models of all sources but the one of a setting; with None, of all sources."""
+    def free_other_models(self, setting: Setting | None) -> None:
+        """Free the models of all sources but that of a setting; with None, of all sources."""
         for source in list(self.made):
             if setting is None or source != setting.source:
                 del self.made[source]
@@ -277,7 +277,7 @@ def train_before(
 ) -> list[np.ndarray] | None:
     """Train `setting.before`, and return the weights of the whole model, from pixels, after that.
 
-    Two models take much memory, so call this first, then `Routine.keep_models_of`, and then
+    Two models take much memory, so call this first, then `Routine.free_other_models`, and then
     `prepare_fold`.
 
     Args:
@@ -377,7 +377,7 @@ def train_fold(
             )
         result = train(
             fold.model,
-            partial(call_later, batches, done),
+            partial(with_earlier_epochs, batches, done),
             math.ceil(len(fold.seen) / fold.size),
             start=start,
             examples=len(fold.seen),
@@ -387,7 +387,7 @@ def train_fold(
             held_out=held_out if last else None,
             until=routine.until,
             level=level,
-            show=partial(call_later, show, done),
+            show=partial(with_earlier_epochs, show, done),
         )
         history = (
             *history,
@@ -397,12 +397,15 @@ def train_fold(
     return replace(result, history=history)
 
 
-def call_later(function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any) -> Any:
-    """Call `function` with the number of an epoch, counted over all trainings in a row.
+def with_earlier_epochs(
+    function: Callable[[int, Any], Any], done: int, epoch: int, rest: Any
+) -> Any:
+    """Call `function` with an epoch that is counted over all trainings in a row.
 
     Args:
-        done: how many epochs earlier trainings have done.
-        epoch: index of the epoch in this training.
+        done: how many epochs the earlier trainings had.
+        epoch: the epoch in this training, counted as the function counts: `Batches` from 0, `Show`
+            from 1.
         rest: the function's other argument.
     """
     return function(done + epoch, rest)
