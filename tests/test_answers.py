@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +17,19 @@ from sklearn.metrics import average_precision_score, f1_score, median_absolute_e
 from tables import check_same_table, rows_of
 
 import tfxfer
-from tfxfer import data, explore, heads, report, serving, tasks
+from tfxfer import data, explore, heads, report, serving, tasks, tuning
+from tfxfer.backbone import Backbone
+from tfxfer.cache import Cache
 from tfxfer.cli import main
 from tfxfer.data import odd_cells
 from tfxfer.data.examples import Found
 from tfxfer.errors import DataError, RunError, ServingError
+from tfxfer.features import Extractor
 from tfxfer.heads import train
 from tfxfer.heads.several import fit_several, held_out_outputs, known_together
 from tfxfer.tasks import multilabel, regress, written_lists
 from tfxfer.tasks.cells import join_cells, split_cells
+from tfxfer.tuning import activations
 
 pytestmark = pytest.mark.usefixtures("opened_once")
 
@@ -955,6 +960,23 @@ def test_a_network_can_be_tuned_for_them(tinted, tiny_savedmodel, recipe, task, 
     assert model.run.metrics()["test"][score] > 0.4
     served = model.model.output_shape
     assert served == (None, 2)
+
+
+@pytest.mark.long
+def test_tests_before_a_training_for_numbers_tell_differences_of_r2(
+    tinted, tiny_savedmodel, tmp_path, said
+):
+    network = Backbone(tiny_savedmodel, trainable=False, value_range=RANGE)
+    extractor = Extractor(Cache(tmp_path / "cache"))
+    examples = data.load(tinted / "photos.csv", task="regress", labels=["red"])
+    features = extractor(examples, network.prefix(2), progress=False)
+    tuning.harmless(features, examples.where("train"), network.prefix(2), extractor)
+    prefix, rest = network.cut(1)
+    rows = extractor(examples, prefix, dtype="float16")
+    activations.precision_of(rows, features.output, rest, seed=0)
+    told = [line for line in said if " R2 " in line]
+    assert len(told) == 3  # flip, crop and float16
+    assert all(re.search(r" by [+-]\d+\.\d{3} ± \d+\.\d{3}( on |: )", line) for line in told)
 
 
 @pytest.mark.long

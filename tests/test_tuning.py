@@ -27,7 +27,7 @@ from tfxfer.features import Decoder, Extractor, extract
 from tfxfer.features.engines import tensorflow_engine
 from tfxfer.heads import choose
 from tfxfer.outcome import of_model
-from tfxfer.tasks import CLASSIFY
+from tfxfer.tasks import CLASSIFY, find
 from tfxfer.tuning import checkpoint, competition, setting
 from tfxfer.tuning.folds import best_epoch, prepare_folds, train_final
 from tfxfer.tuning.frozen import Heads
@@ -486,6 +486,18 @@ def test_models_that_are_right_on_the_same_examples_are_no_gain():
     said = saying(np.arange(100) < 80)
     found = str(verdict(said, said, TRUTH, folds=1, task=CLASSIFY))
     assert found.endswith("(+0.0 ± 0.0 points): no gain at all.")
+
+
+def test_the_cost_of_rounding_is_told_in_points_only_where_scores_are_shares():
+    truth = np.arange(6.0)[:, None]
+    numbers = competition.describe_rounding(
+        "tuned", truth + 0.5, truth, truth=truth, task=find("regress")
+    )
+    gain = -0.25 / truth.var()  # of R2
+    assert f"({gain:+.3f} ± 0.000)" in numbers
+    right, half = saying(np.arange(100) < 80), saying(np.arange(100) < 30)
+    classes = competition.describe_rounding("tuned", half, right, truth=TRUTH, task=CLASSIFY)
+    assert "(-50.0 ± 5.0 points)" in classes
 
 
 def test_between_is_frozen_at_0_and_tuned_at_1():

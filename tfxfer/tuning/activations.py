@@ -24,7 +24,7 @@ from tfxfer.errors import SavedModelError, TuningError
 from tfxfer.features import Extractor, Features
 from tfxfer.files import appear
 from tfxfer.heads import choose
-from tfxfer.tasks import paired
+from tfxfer.tasks import paired, said_of_gain
 from tfxfer.tuning.activation_source import ActivationSource
 from tfxfer.tuning.guard import Plan
 from tfxfer.tuning.input_source import from_examples
@@ -427,9 +427,9 @@ def precision_of(rows: Features, exact: np.ndarray, rest: Backbone, seed: int) -
     loss, error = paired(scores[0], scores[1])
     dtype: Kept = "float16" if loss <= error else "float32"
     LOG.info(
-        f"The activations are kept in {dtype}: float16 changes the held-out "
-        f"{task.SCORE} by {0 - 100 * loss:+.1f} ± {100 * error:.1f} points on "
-        f"{len(labels):,} {examples.kind.MANY}"
+        f"The activations are kept in {dtype}: float16 changes the held-out {task.SCORE} by "
+        f"{said_of_gain(0 - loss, error, percent=task.PERCENT)} on {len(labels):,} "
+        f"{examples.kind.MANY}"
     )
     return dtype
 

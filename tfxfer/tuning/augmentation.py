@@ -15,7 +15,7 @@ from tfxfer.distribute.workers import broadcast_from_chief
 from tfxfer.features import Extractor, Features
 from tfxfer.heads import gaussian
 from tfxfer.heads.several import fit_several
-from tfxfer.tasks import paired
+from tfxfer.tasks import paired, said_of_gain
 
 LOG = logging.getLogger(__name__)
 COMPARED, FOLDS = 500, 5
@@ -39,7 +39,7 @@ def harmless(
             class, and each is judged by a head that was fitted without it.
     """
     examples, kinds = features.examples, []
-    many = examples.kind.MANY
+    many, task = examples.kind.MANY, examples.task
     few = rows[sample(examples.strata[rows], COMPARED, seed)]
     part = features.take(few)
     for kind in examples.kind.AUGMENTATIONS:
@@ -65,10 +65,8 @@ def harmless(
             if loss <= 0
             else "the loss may be chance (at most two standard errors), so it is used"
         )
-        LOG.info(
-            f"{kind} changes the {examples.task.SCORE} on held-out {many} by "
-            f"{0 - 100 * loss:+.1f} ± {100 * error:.1f} points: {why}"
-        )
+        change = said_of_gain(0 - loss, error, percent=task.PERCENT)
+        LOG.info(f"{kind} changes the {task.SCORE} on held-out {many} by {change}: {why}")
         kinds += [kind] if good else []
     return tuple(kinds)
 

@@ -30,7 +30,7 @@ from tfxfer.distribute.workers import (
 from tfxfer.errors import DistributeError, TuningError
 from tfxfer.features import Features
 from tfxfer.heads import Averaged, Fitted, SideBySide
-from tfxfer.tasks import Task, paired
+from tfxfer.tasks import Task, paired, said_of_gain
 from tfxfer.tuning.answers import Answer, answers_of, least_loss
 from tfxfer.tuning.folds import Final, prepare_folds, train_final, tune_folds, tune_once
 from tfxfer.tuning.frozen import Frozen, Heads
@@ -448,7 +448,7 @@ def describe_rounding(
     gain, error = paired(scores, before)
     figures = (
         f"{scores.mean():.3f} against {before.mean():.3f} in float32, n = {len(truth)} "
-        f"({100 * gain:+.1f} ± {100 * error:.1f} points)"
+        f"({said_of_gain(gain, error, percent=task.PERCENT)})"
     )
     return (
         f"mixed precision: the {model} model's {task.SCORE} on held-out examples is {figures}; "
