@@ -3,7 +3,8 @@
     tfxfer run frozen                         the demo data
     tfxfer run frozen --data photos/          your own: a folder with a folder for each class
 
-Expected on the demo data: about 0.91 on its 1,000 test images, in about a minute on two cores.
+Expected on the demo data: an accuracy of about 0.91 on its 1,000 test images, in about a minute on
+two cores.
 """
 
 from typing import Annotated, Literal

@@ -1,5 +1,5 @@
 """Trains the last stages, as partial does, and then the whole network if a short try shows a gain.
-
+With --batch-norm train, the whole network trains at once; the last stages do not train first.
 The frozen model is kept unless the trained one is clearly better on held-out photos: by more than
 two standard errors in accuracy, or in log loss if the accuracy is not lower.
 """
@@ -19,8 +19,8 @@ def full(
     epochs: tfxfer.options.Epochs = None,
     learning_rate: tfxfer.options.LearningRate = None,
     batch_norm: Annotated[Literal["inference", "train"], "Statistics in BatchNorm layers. "
-        "inference: keep those of the pretrained network. train: adapt them to your photos, and "
-        "train the whole network from the start."] = "inference",
+        "inference: keep those of the pretrained network. train: adapt them to your photos; the "
+        "whole network then trains at once, and not the last stages first."] = "inference",
     augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How training photos "
         "are altered: mirrored or cropped. auto: the kinds after which the frozen model still "
         "recognises held-out photos."] = "auto",

@@ -1,4 +1,5 @@
-"""Trains the last stages. The output of the earlier stages is computed once and kept.
+"""Trains the last stages. The output of the earlier stages is computed once and kept, if the disk
+has room for it.
 
     tfxfer run partial --data photos/ --unfreeze block14    trains block14 and all later stages
 
@@ -27,7 +28,7 @@ def partial(
     learning_rate: tfxfer.options.LearningRate = None,
     views: Annotated[int | None, "Number of altered copies to make of each training photo. "
         "Default: 2 are tried if there are at most 4,000 photos and at most 5 stages train; used "
-        "if they help.", range(1000)] = None,
+        "if they help. N copies need N + 1 epochs, or more.", range(1000)] = None,
     augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views alters photos: "
         "mirrored or cropped. auto: the kinds after which the frozen model still recognises "
         "held-out photos."] = "auto",

@@ -32,8 +32,8 @@ from tfxfer.safety.names import one_line
     "--among",
     multiple=True,
     metavar="NETWORK",
-    help="Network to try, as for --backbone; give it several times. By default all that need no "
-    "internet.",
+    help="Network to try, as for --backbone; can be given several times. By default all that need "
+    "no internet.",
 )
 @click.option(
     "--minutes",
@@ -66,7 +66,7 @@ def choose(
 ) -> None:
     """Say which pretrained network suits your photos or texts.
 
-    Only training examples are looked at. Afterwards: tfxfer run frozen --backbone NAME.
+    Only training examples are used. Afterwards: tfxfer run frozen --backbone NAME.
     """
     check_data(data, task=task, labels=labels)
     start_tensorflow()

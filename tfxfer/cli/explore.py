@@ -81,9 +81,9 @@ def features(data: str, to: Path, backbone: str | None, cache: str | None, **opt
 @batch_size_option
 @trust_option
 def similar(folder: Path, file: str, among: tuple[str, ...], count: int, **options: Any) -> None:
-    """List the photos or texts that are most like one of them.
+    """List the photos or texts that are most like a given one.
 
-    RUN is the folder of a finished run, whose network compares. FILE is a photo or a text; PATH is
+    RUN is the folder of a finished run, whose network is used. FILE is a photo or a text; PATH is
     another one, or a folder of them. The similarity is 1 for two that the network can't tell apart.
     """
     check_order(folder, (file, *among), "tfxfer similar RUN photo.jpg photos/")
@@ -118,7 +118,7 @@ def similar(folder: Path, file: str, among: tuple[str, ...], count: int, **optio
 def next_labels(
     folder: Path, paths: tuple[str, ...], to: Path | None, page: Path | None, **options: Any
 ) -> None:
-    """Say which examples without a label to label next.
+    """Say which unlabelled examples to label next.
 
     RUN is the folder of a finished run. PATH is a photo or a text, a folder of them, or a .csv or
     .tsv table of texts. Those that teach the model most come first: those where it is unsure

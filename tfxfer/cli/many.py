@@ -78,8 +78,8 @@ def launch(ctx: click.Context, workers: int, open_ports: bool, arguments: tuple[
 )
 @click.option(
     "--staging",
-    help="Folder for files that the machines exchange, which all of them can write to; it may "
-    "begin with gs://. By default it is in --to.",
+    help="Folder where all machines can write, for files that they exchange; it may begin with "
+    "gs://. By default it is in --to.",
 )
 @click.option(
     "--backbone",

@@ -1,4 +1,4 @@
-"""The commands share this: TensorFlow is loaded only when a command needs it."""
+"""What the commands share. TensorFlow is loaded only when a command needs it."""
 
 import atexit
 import gc
@@ -73,7 +73,7 @@ def without_collecting() -> Iterator[None]:
 
 
 def check_data(source: Any, judging: bool = False, **labels: Any) -> None:
-    """Raise the errors that the names of files alone show, before TensorFlow takes its seconds.
+    """Raise the errors that file names alone show, before TensorFlow is loaded (seconds).
 
     Args:
         labels: task and labels, as for `tfxfer.data.check_source`.

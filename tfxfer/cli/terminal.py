@@ -61,7 +61,7 @@ def to_stderr(line: str) -> None:
 
 @contextmanager
 def as_it_is_for_programs() -> Iterator[None]:
-    """Keep every character of names on standard output, unless it is a terminal."""
+    """Print names unescaped on standard output, unless it is a terminal."""
     shown = sys.stdout
     if isinstance(shown, Terminal) and not shown.isatty():
         sys.stdout = shown.stream

@@ -63,7 +63,7 @@ NOT_WRITTEN = frozenset(
 def predict(
     folder: Path, paths: tuple[str, ...], form: str | None, to: Path | None, **options: Any
 ) -> None:
-    """Tell which class each photo or text belongs to.
+    """Predict the classes, labels or numbers of photos or texts.
 
     RUN is the folder of a finished run, or of an export of it. PATH is a photo or a text, a folder
     of them, or a .csv or .tsv table of texts.
@@ -173,8 +173,8 @@ def evaluate(
 @click.option(
     "--require-accuracy",
     type=click.FloatRange(0, 1),
-    help="Refuse to export if the accuracy on the test examples (or else on the held-out ones) is "
-    "below this, such as 0.9.",
+    help="Refuse to export if the accuracy is below this, such as 0.9. It is that on the test "
+    "examples or, without any, on the held-out ones.",
 )
 @click.option(
     "--on-bad-image",
@@ -200,7 +200,7 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
     RUN is the folder of a finished run. The model goes to FOLDER/<version>/.
 
     \b
-    savedmodel   what TensorFlow Serving serves: image files or texts to classes and scores
+    savedmodel   for TensorFlow Serving; takes image files or texts, returns classes and scores
     litert       model.float32.tflite, model.float16.tflite, model.int8.tflite
     reusable     the network without its classifier: tfxfer run partial --backbone FOLDER/1
     """

@@ -1,4 +1,4 @@
-"""Add classes or examples to a finished run, without training it again.
+"""Make a larger run from a finished one: add classes or examples, and fit only the head again.
 
 run     opens a run, reads the new examples, and writes the grown run
 before  what a run still knows of the examples that it was fitted on

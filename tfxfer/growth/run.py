@@ -47,7 +47,7 @@ def grow(
     trust: bool = False,
     command: str | None = None,
 ) -> Finished:
-    """Add labelled examples to a finished run: to its classes, or as new classes after them.
+    """Make a larger run from a finished one: add examples of its classes, or classes after them.
 
     The head is the one that a run on all examples would fit, with the same kind of head on the same
     stages. Where the old examples or their cached features are there, it is also calibrated on

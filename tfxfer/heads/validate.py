@@ -362,8 +362,8 @@ def table_lines(
         name = describe_candidate(entry, all_taps)
         lines.append(f"{mark} {name:30} {entry.score:.3f} ± {entry.error:.3f}")
     lines.append(
-        f"-> marks what is used: the one with the smallest {task.LOSS}, of the best of each kind "
-        "and their mean"
+        "-> marks what is used: of the best of each kind and their mean, the one with the smallest "
+        f"{task.LOSS}"
     )
     return lines
 

@@ -96,7 +96,7 @@ class Common:
     ] = None
     length: Annotated[
         int | None,
-        "How many pieces of words of a text are read, for minilm; by default 128.",
+        "How many word pieces of each text are read, for minilm; by default 128.",
         range(8, 513),
     ] = None
     value_range: Annotated[
@@ -192,7 +192,7 @@ def as_option(name: str, value: Any) -> list[str]:
 def as_argument(name: str, value: Any) -> str:
     """Format an option as a Python argument.
 
-    For an object, only a name is given as the value, since its text makes no object.
+    The value of an object is written as the option's name, because its `repr` can't be run.
     """
     if name == "image_size" and isinstance(value, list) and value:
         value = value[0]

@@ -1,6 +1,6 @@
 """Which of several networks to take, before anything is trained.
 
-Only training examples are looked at. Each network is first judged on a sample, by the nearest
+Only training examples are used. Each network is first judged on a sample, by the nearest
 neighbours of each example. The best of these, and the best by published accuracy, are then judged
 by the first head that a run would try, in cross-validation on all training examples. Methods from
 papers that rank networks without fitting a head, such as LogME and LEEP, did worse in measurements
