@@ -309,13 +309,7 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path, said):
 
 
 def test_a_loss_that_is_not_finite_goes_back_with_a_smaller_rate(tmp_path, said):
-    with pytest.raises(
-        TuningError,
-        match=(
-            r"the loss is not finite at a learning rate of 1e\+30, nor after that was lowered to "
-            r"2.7e\+28. Try --learning-rate 1e\+28"
-        ),
-    ):
+    with pytest.raises(TuningError, match=r"1e\+30.* 2\.7e\+28 .*--learning-rate 1e\+28"):
         trained(tmp_path, rate=1e30)
     assert (
         "epoch 1: the loss is not finite; back to the last good state, at a learning rate of 3e+29"

@@ -6,8 +6,8 @@
      │    └── ArchiveError         an archive that is damaged, too large, or leaves its folder
      ├── SavedModelError           a SavedModel that can't be read, or not in the way that was asked
      │    │                        for
-     │    └── DeniedOperationError a graph that reads or writes files, runs Python or opens the
-     │                             network
+     │    └── DeniedOperationError a graph that reads or writes files, runs Python or uses the
+     │                             internet
      ├── DataError                 examples that can't be used: empty, one class, torn apart,
      │    │                        unreadable tables
      │    └── ImageError           one or more image files that can't be decoded

@@ -175,7 +175,7 @@ def flatten_maps(batch: np.ndarray) -> np.ndarray:
 def decoder_for(how: Computation, examples: Examples, batch_size: int) -> Decoder:
     """Return what decodes examples for a computation.
 
-    Its batches are larger than asked for where more examples are worth decoding at once.
+    Its batches are larger than asked for where decoding more examples at once pays.
     """
     return Decoder(examples, how.takes, max(batch_size, how.takes.TOGETHER))
 

@@ -59,7 +59,7 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
         )[0]
 
     shape = (None,) if takes.padded else takes.shape
-    # Unlike `tf.function`, it knows the functions of the graph, which are loops and branches.
+    # `wrap_function` keeps the functions of the graph (loops and branches); `tf.function` does not.
     call = tf.compat.v1.wrap_function(features, [tf.TensorSpec((None, *shape), tf.float32)])
 
     # Two threads in one graph cause segmentation faults in oneDNN's cache of primitives (TensorFlow
@@ -75,8 +75,8 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
 
     def run(batch: np.ndarray) -> np.ndarray:
         pieces = [batch[i : i + TOGETHER] for i in range(0, len(batch), TOGETHER)]
-        # A lone image is doubled. For a batch of one, oneDNN may reuse a kernel that it made for a
-        # layer of this process, whose weights are not constants, and the last bits differ.
+        # An image alone is doubled: for a batch of one, oneDNN may reuse a kernel that this process
+        # made for a layer whose weights are not constants, and the last bits would differ.
         if len(pieces[-1]) == 1:
             pieces[-1] = np.repeat(pieces[-1], 2, axis=0)
         with one_at_a_time:
@@ -89,10 +89,10 @@ def tensorflow_engine(prefix: Prefix, precision: str = "float32") -> Engine:
 def openvino_engine(prefix: Prefix, precision: str = "float32") -> Engine:
     """Run the network with OpenVINO.
 
-    Each request has one image, and as many requests run at once as the processor has room for.
+    Each request has one example, and as many requests run at once as the processor has room for.
 
     Returns:
-        a function from float32 [B, H, W, 3] to float32 [B, width].
+        a function from float32 [B, *shape of an example] to float32 [B, width].
 
     Raises:
         MissingExtraError: OpenVINO isn't installed.

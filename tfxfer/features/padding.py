@@ -33,7 +33,7 @@ def without_padding(call: Callable[[tf.Tensor], tf.Tensor], takes: Input) -> Eng
     size = TOGETHER if same_in_all_places(call, samples) else 1
 
     def run(batch: np.ndarray) -> np.ndarray:
-        # Equal rows are computed once. All but one of those that fill up the last batch go, too.
+        # Equal rows are computed once, and so are those that fill up the last batch.
         rows, place = np.unique(batch, axis=0, return_inverse=True)
         lengths = lengths_of(rows, takes.padded) if short else np.full(len(rows), full)
         features: dict[int, np.ndarray] = {}
@@ -71,7 +71,7 @@ def sample_rows(takes: Input) -> np.ndarray:
 def can_be_short(call: Callable[[tf.Tensor], tf.Tensor], samples: np.ndarray, parts: int) -> bool:
     """Return whether a network gives the same features without the padding.
 
-    It does not where its graph holds the length as a number, or where it does not mask padding.
+    It gives others if its graph holds the length as a number, or if it does not mask padding.
     """
     length = int(lengths_of(samples, parts).max())
     if length == samples.shape[1] // parts:

@@ -16,7 +16,7 @@ class Features:
 
     Args:
         examples: the examples, in the order of the rows; without files that can't be decoded, if
-            these were to be left out.
+            these are left out.
         views: the rows of the images as they are, or of one altered copy; with `mirror` also those
             of the mirror images. A feature is the mean over the views.
         tap_widths: number of columns of each tap, from input to output; () where there are no taps.

@@ -1,22 +1,29 @@
 """Read a SavedModel as a pure function: `output, updates = f(x, weights)`.
 
-This is the only package that uses TensorFlow's private parts.
+This package uses `tensorflow.python`, which is TensorFlow's private API. Elsewhere only
+`process.memory` and `inputs.image.scale` import it.
 
 The folder is loaded once, and its call is traced for inference and for training. All functions are
 inlined. Every read of a variable becomes an argument (a placeholder `weight_<i>`), and every write
-to a variable (BatchNorm statistics, dropout seeds) becomes a result. No state and no handle is
-left, so that whoever owns the values of the weights (a Keras layer) owns everything.
+to a variable (BatchNorm statistics, dropout seeds) becomes a result. So whoever owns the values of
+the weights (a Keras layer) owns all that can change. Only look-up tables, such as a vocabulary,
+stay in the graph, which fills them itself (see `tables`).
 
-A graph that can't be taken apart like this (variables that are read inside a While or If body,
-embedding look-ups) is frozen instead: its values become constants, it can only extract features,
-and `Pretrained.reason` says why it can't be fine-tuned.
+A graph that can't be taken apart like this, such as one with variables that are read inside a While
+or If body, is frozen instead: its values become constants, it can only extract features, and
+`Pretrained.reason` says why it can't be fine-tuned.
 
 convolution gradients that are faster on a CPU
 folded      BatchNorm as a part of the convolution before it, which is faster
 graph       Pretrained and its pure graphs; as functions, as constants, and their shapes
 operations  the operations that a graph may hold
 check       whether a SavedModel holds any other operation
+tf_text     the operations of TensorFlow Text
 pure        from a traced call to a pure graph
+tables      look-up tables as a part of the graph
+stages      the stages of a network, found in its graph
+tokenizer   a network for texts in two: its tokenizer, and the rest
+bag         the number of times that each word is in a text, as one more output
 gradient    whether the gradients of a pure graph are those of the original
 mixed       a graph in mixed precision
 float32     a graph of another precision in float32
@@ -25,6 +32,7 @@ keras_model the same for a Keras model
 weigh       what a .keras file would unpack to, checked before it is opened
 config      what the config of a .keras file names, checked before it is opened
 keras_file  the model of a .keras file, after both checks
+pair        a preprocessor of texts and its encoder as one network
 pooling     one output of a network as features
 trial       whether the features are those of each example alone
 trace       from a call to a Pretrained

@@ -250,9 +250,14 @@ def inside(name: str, folder: Path) -> bool:
 
 
 def refuse(names: set[str], where: str) -> None:
+    """Refuse operations that are not allowed.
+
+    Raises:
+        DeniedOperationError: there are some; names them.
+    """
     if names:
         raise DeniedOperationError(
             f"{where} holds {', '.join(sorted(names))}, which networks do not need and which could "
-            "read or write files, run Python or open the network. A graph is code: use --trust "
+            "read or write files, run Python or use the internet. A graph is code: use --trust "
             "(trust=True) only if you know who made it."
         )

@@ -16,7 +16,8 @@ from tfxfer.savedmodel.mixed import convert_to_mixed
 from tfxfer.savedmodel.stages import node_of
 
 ROWS = 3  # of a batch for which shapes are found
-# Texts of different numbers of words, which are together not as many as the texts are.
+# Texts of different lengths. They have 12 words together, so that a tensor with a row for each word
+# is not taken for one with a row for each of the 4 texts.
 SAMPLES = ["", "a", "one two three four", "one two three four five six seven"]
 PASSES = frozenset({"Identity", "Squeeze", "Reshape", "StopGradient", "PreventGradient"})
 
@@ -32,14 +33,15 @@ class Weight:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What makes rows of numbers of texts.
+    """A graph that turns texts into rows of numbers.
 
     Args:
         graph: from `texts:0`, string [B], to `rows:0`, float32 [B, parts * length], which holds
             whole numbers; 0 is padding.
         length: how many positions a row has.
-        parts: how many numbers there are for each position: those of all positions stand together.
-        unit: what is at a position, in words.
+        parts: how many numbers there are for each position. A row has the first number of all
+            positions, then the second number of all, and so on.
+        unit: what a position holds, for sentences: "pieces of words" or "bytes".
     """
 
     graph: GraphDef
@@ -139,7 +141,7 @@ def needed(graph: GraphDef, fetches: list[str]) -> GraphDef:
 
 
 def drop_places(graph: GraphDef) -> None:
-    """Drop the wish of a node to be on the device of another one that is not in the graph."""
+    """Remove the marks of nodes that must share a device with a node that is not in the graph."""
     names = {f"loc:@{node.name}".encode() for node in graph.node}
     for node in graph.node:
         if "_class" in node.attr and not set(node.attr["_class"].list.s) <= names:
@@ -251,7 +253,7 @@ def static_shapes(
 
 
 def shape_of_one(shape: Sequence[int] | None, rows: int) -> tuple[int, ...] | None:
-    """Return the shape of a tensor without its batch; None if it has not one row for each."""
+    """Return the shape of a tensor without its first axis; None if it has not `rows` rows."""
     return tuple(shape[1:]) if shape and len(shape) > 1 and shape[0] == rows else None
 
 
@@ -263,10 +265,10 @@ def known_shapes(
     weights: Sequence[Weight],
     tokenizer: Tokenizer | None,
 ) -> list[tuple[int, ...] | None]:
-    """Return what `shapes_of` does; shapes that only a run tells, as of a loop, are known too."""
+    """Return what `shapes_of` does; the graph runs if it alone does not tell all shapes (loops)."""
     known = static_shapes(pure, shape, tensors)
     found = [shape_of_one(one, ROWS) for one in known]
-    # A tensor of an image network that is known to have other rows needs no run.
+    # Without a tokenizer, a tensor that is known to have another number of rows needs no run.
     if None not in (known if tokenizer is None else found):
         return found
     # A graph of its own, since the caller may be making one.

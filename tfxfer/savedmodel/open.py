@@ -68,8 +68,8 @@ def open_folder(folder: str | os.PathLike, output: str | None = None) -> Opened:
 
     Raises:
         SavedModelError: called inside a strategy scope; the file is from the time of Keras 2, and
-            tf_keras, which it needs, is not installed; there is nothing to call; or it takes the
-            content of files alone.
+            tf_keras, which it needs, is not installed; there is nothing to call; or it takes
+            nothing but the content of files.
     """
     folder = Path(folder)
     loaded = load(folder)
@@ -238,7 +238,8 @@ def choose_signature(signatures: Mapping[str, Any], loaded: Any, folder: Path) -
     """Return the name of the signature that is used where none is chosen.
 
     Raises:
-        SavedModelError: there is none; or all take the content of files, or several do not.
+        SavedModelError: there is none; or the usual one takes the content of files, and not exactly
+            one other takes numbers.
     """
     first = first_of(signatures)
     if not first and callable(loaded) and not functions_of(loaded):

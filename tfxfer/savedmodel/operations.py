@@ -1,7 +1,7 @@
 """The operations that a graph may hold without --trust: what networks and their preprocessing need.
 
 A SavedModel's graph is a program. TensorFlow registers some 1,900 operations, and among them are
-ones that read and write files, run Python, open the network, or run a second graph that is hidden
+ones that read and write files, run Python, use the internet, or run a second graph that is hidden
 in a constant. So an operation is allowed only where it stands in one of these groups, each with the
 reason why a network needs it; every other one is refused by name. A new operation of a later
 TensorFlow is refused until somebody adds it here: a test goes through all that are registered

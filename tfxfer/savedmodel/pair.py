@@ -27,9 +27,9 @@ SEQUENCE = "sequence_output"
 def join(preprocessor: Opened, encoder: Opened) -> Opened:
     """Return the network from strings to the outputs of the encoder.
 
-    Of an output with a vector for each piece of a word, it is the mean over the pieces that are no
-    padding. Where no output is chosen, it is that of `sequence_output`: untrained, it tells more
-    than `pooled_output`.
+    An output with a vector for each word piece is averaged over the pieces that are not padding.
+    Where no output is chosen, `sequence_output` is used: before fine-tuning it tells more than
+    `pooled_output`.
 
     Raises:
         SavedModelError: the encoder doesn't take what the preprocessor gives.

@@ -23,7 +23,9 @@ TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 def pooled(opened: Opened, output: str | None, dtype: tf.DType) -> Callable:
-    """Return the call of a network with one output, float32 [B, F], from float32 or strings.
+    """Return the call of a network from float32 or strings to its (chosen) output, float32 [B, F].
+
+    Several outputs of which none is chosen stay as they are; `trace` refuses them.
 
     Args:
         output: see `trace`.
@@ -81,9 +83,9 @@ def pick_output(answer: Any, output: str, name: str) -> tf.Tensor:
 
 
 def channels_come_first(tensor: tf.Tensor, name: str) -> bool:
-    """Return whether a map is [B, C, H, W], as the operations tell that it was made with.
+    """Return whether a map is [B, C, H, W], as the operations that made it tell.
 
-    What is found or assumed is logged, but where a map is plainly [B, H, W, C].
+    What is found or assumed is logged, except for a map that is plainly [B, H, W, C].
     """
     first, second, third = tensor.shape[1:]
     if first == second != third:

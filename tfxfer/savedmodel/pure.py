@@ -1,6 +1,6 @@
 """Turn a concrete function into a pure graph.
 
-Reads of variables become arguments, and writes become results. TensorFlow's private parts are used
+Reads of variables become arguments, and writes become results. TensorFlow's private API is used
 here.
 """
 
@@ -55,6 +55,11 @@ class Weights:
         self.numbers: dict[int, int] = {}
 
     def number(self, handle: Any) -> int:
+        """Return the number of the variable with this handle; a new one gets the next number.
+
+        Raises:
+            NotPure: it is the handle of another resource, such as a look-up table.
+        """
         key = id(handle)
         if key not in self.numbers:
             if key not in self.variables:
@@ -68,6 +73,7 @@ class Weights:
         return self.numbers[key]
 
     def add(self, name: str, value: np.ndarray, trainable: bool) -> int:
+        """Add a weight under a name that no other one has, and return its number."""
         taken = {weight.name for weight in self.found}
         name = name.replace("/", ".")
         unique = (
@@ -166,8 +172,8 @@ def inline_functions(concrete: Any) -> GraphDef:
     """Return the graph of a concrete function with all nested functions inlined.
 
     Keras 3 marks grouped convolutions `_noinline` and `_XlaMustCompile`. Both marks would keep them
-    from being inlined, so they are removed. So is the mark of `tf.switch_case` that would turn it
-    into operations that TensorFlow uses only internally; TensorFlow itself does so for `tf.cond`.
+    from being inlined, so they are removed. The mark of `tf.switch_case` that would turn it into
+    internal operations of TensorFlow is removed, too; for `tf.cond` TensorFlow does so itself.
     """
     graph = concrete.graph
     unmarked = remove_marks(graph.as_graph_def())
@@ -180,6 +186,7 @@ def inline_functions(concrete: Any) -> GraphDef:
 
 
 def remove_marks(graph: GraphDef) -> GraphDef:
+    """Remove the marks that keep functions from being inlined; changes and returns the graph."""
     nodes = list(nodes_of(graph))
     for holder in [*nodes, *graph.library.function]:
         for mark in ("_noinline", "_XlaMustCompile"):
@@ -337,6 +344,7 @@ def node_value(tensor: Any) -> Any:
 
 
 def placeholder(name: str, value: np.ndarray) -> NodeDef:
+    """Return a placeholder node with the dtype and the shape of a value."""
     dtype = tf.as_dtype(value.dtype).as_datatype_enum
     node = NodeDef(name=name, op="Placeholder")
     node.attr["dtype"].type = dtype

@@ -39,8 +39,8 @@ def read(
         arguments: further arguments of the model's call, such as `{"batch_norm_momentum": 0.99}`.
         output: the name of the output to use, where there are several; or, where the SavedModel has
             no call, the name of a signature.
-        before: the folder of a preprocessor of texts, where `folder` is an encoder that takes its
-            numbers in place of strings (see `pair`).
+        before: the folder of a preprocessor of texts. `folder` is then the encoder, which takes
+            the preprocessor's output in place of strings (see `pair`).
         trust: also read graphs that hold operations which can reach files, Python or the internet.
 
     Raises:
@@ -48,6 +48,7 @@ def read(
             does not take the arguments.
         DeniedOperationError: the graph holds an operation that is not allowed; names it (see
             `operations`).
+        MissingExtraError: the graph needs TensorFlow Text, which isn't installed.
         ValueError: `arguments` holds `training`.
     """
     check_arguments(arguments or {})

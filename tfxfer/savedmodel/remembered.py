@@ -33,7 +33,7 @@ from tfxfer.savedmodel.kept import NUMBERS, keep, restore
 LOG = logging.getLogger(__name__)
 # The code that decides what is read of a SavedModel.
 READERS = ("savedmodel", "inputs", "limits.py", "distribute/parcel.py")
-KEPT_TOGETHER = 4  # networks of the largest size that is kept; the oldest ones make room
+KEPT_TOGETHER = 4  # so many networks of the largest size fit in; the oldest ones are removed
 
 
 def read_once(
@@ -74,9 +74,9 @@ def place_of(source: Source, options: Mapping[str, Any], trust: bool) -> Path | 
     """Return the file of a network in the cache.
 
     Returns:
-        None where nothing is kept: the SavedModel is large; its content was fixed by a SHA-256, and
-        must be the one that is used; there is no folder for a cache; JSON can't hold the options;
-        or TensorFlow adds operations to all graphs, for debugging.
+        None where nothing is kept: the SavedModel is large; its handle has the SHA-256 of its
+        content, so it must itself be read; there is no folder for a cache; JSON can't hold the
+        options; or TensorFlow adds operations to all graphs, for debugging.
     """
     if checksum.MARK in source.handle or context.context().op_callbacks:
         return None

@@ -29,7 +29,7 @@ FLAT = re.compile(
 
 
 ONLY_ONE = (
-    "it has one stage only: nowhere inside does all that follows hang on one tensor, "
+    "it has one stage only: no single tensor inside carries all data from one part to the next, "
     "so it can be trained as a whole or not at all"
 )
 

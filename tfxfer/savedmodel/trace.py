@@ -32,7 +32,7 @@ from tfxfer.savedmodel.stages import node_of
 from tfxfer.savedmodel.tokenizer import split_tokenizer
 from tfxfer.savedmodel.trial import check_answers
 
-# Difference of gradients, relative to the largest one, where the network computes in float16.
+# Allowed difference of gradients, relative to the largest one, for a network in float16.
 ROUNDED = 5e-2
 
 
@@ -148,7 +148,7 @@ def without_tokenizer(
 
 
 def check_arguments(arguments: dict[str, Any]) -> None:
-    """Refuse an argument that is not the caller's to give.
+    """Refuse an argument that callers must not give.
 
     Raises:
         ValueError: `arguments` holds `training`.
@@ -180,6 +180,14 @@ def assemble(
     reason: str,
     tokenizer: Tokenizer | None = None,
 ) -> Pretrained:
+    """Return a network from its pure graphs: find its stages, its last map and its shapes.
+
+    Args:
+        graphs: for inference, for training, and of its regularization loss; the last two may be
+            None.
+        inference: the concrete function of the first one.
+        reason: why the weights can't be trained; "" where they can.
+    """
     pure, training, regularization = graphs
     assert pure is not None
     shape = tuple(int(side) for side in inference.inputs[0].shape[1:])
@@ -233,7 +241,7 @@ def input_spec(opened: Opened, image_size: tuple[int, int] | None) -> tf.TensorS
     several = [one for one in opened.offered if len(one) > 1]
     if any(spec.dtype == tf.int32 for one in several for spec in one):
         raise SavedModelError(
-            f"{opened.name} takes numbers of pieces of words, and no texts. Give the handle of its "
+            f"{opened.name} takes the numbers of word pieces, not texts. Give the handle of its "
             "preprocessor, which its page on TensorFlow Hub names: --backbone-preprocess HANDLE "
             "(preprocess=HANDLE in Python)."
         )
@@ -325,13 +333,14 @@ def check_output(concrete: Any, name: str) -> None:
     if output.dtype != tf.float32 or output.shape.rank != 2 or output.shape[-1] is None:
         raise SavedModelError(
             f"{name} returns {output.dtype.name} with shape {output.shape}; expected "
-            "features, floating-point numbers with shape [batch, features] of which the number of "
-            "features is known. If it is a Keras network, build it with include_top=False, "
-            'pooling="avg", and export that.'
+            "floating-point features with shape [batch, features] and a fixed number of features. "
+            'If it is a Keras network, build it with include_top=False, pooling="avg", and export '
+            "that."
         )
 
 
 def sum_of(losses: Sequence[Callable]) -> Any:
+    """Return the sum of losses as a concrete function; None if there are none."""
     return (
         tf.function(
             lambda: tf.add_n([tf.reduce_sum(loss()) for loss in losses])

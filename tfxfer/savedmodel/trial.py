@@ -1,4 +1,4 @@
-"""Run a network on a few examples, and refuse one whose features are not those of one example each.
+"""Run a network on a few examples, and refuse it if an example's features are not always the same.
 
 A network that was exported as it is in training answers without an error, and its features are
 wrong: they hold chance, as with dropout, or depend on the other examples of the batch, as with a
@@ -27,7 +27,7 @@ CELLS = 4  # areas of one colour along each side
 # Difference of features, relative to the largest one, that counts as rounding. Rounding changes
 # with the size of the batch. Networks that are left in training mode differ by far more.
 TOLERANCE = 0.02
-REPEATS = 4  # of the examples, so that each of them is drawn for often enough
+REPEATS = 4  # copies of each example, enough to see features that are random
 DRAWS = re.compile(
     r"Multinomial|TruncatedNormal|Random(?!GetKeyCounter|GetAlg|GetKeyCounterAlg|Seed)|"
     r"^Stateful(Uniform|StandardNormal|Binomial)"
@@ -83,7 +83,7 @@ def check_answers(pretrained: Pretrained, opened: Opened) -> None:
         cause = (
             "a BatchNorm takes the statistics of the batch, as in training"
             if normalized
-            else "such as by a mean or a maximum over the whole batch, as a BatchNorm in training"
+            else "for example by a mean over the batch, as a BatchNorm takes in training"
         )
         raise SavedModelError(
             f"{opened.name} computes features of an example that depend on the other examples of "
@@ -146,7 +146,7 @@ def drawing_nodes(pretrained: Pretrained) -> Iterator[str]:
 def said_of_arguments(opened: Opened) -> str:
     """Return advice on the arguments of a network's call, as a sentence.
 
-    It is "" where there are none but those that tell training by a name that is known.
+    It is "" where the only arguments are known flags that switch training.
     """
     names = [name for name in opened.arguments if name not in FLAGS]
     if not names:

@@ -28,8 +28,8 @@ from tfxfer.tuning.source import (
 from tfxfer.tuning.training import Batches
 
 # Upper bound of (images that a CPU trains on at once) * (numbers in one row) * (stages that train).
-# Measured on EfficientNet-Lite0: if the last 5 stages train, 32 images at once, 7 % faster than 16;
-# if the last 9 train, 16 at once, 7 % slower than 32, but 0.2 GB less.
+# With it, the last 5 stages of EfficientNet-Lite0 train on 32 images at once, 7 % faster than on
+# 16. The last 9 train on 16 at once, 7 % slower than on 32, but with 0.2 GB less.
 NUMBERS_AT_ONCE = 3_600_000
 
 

@@ -37,14 +37,14 @@ COMPARED = 500  # training examples on which half precision is judged
 # Above this number of bytes in a row, reading may be slower than computing, so both are measured.
 LARGE = 500_000
 DEPTHS = (2, 5, 9)  # how many of the last stages are tried (docs/methods.md, "What is tried")
-# How many altered copies of each photo are tried where the user does not say, and up to how many
-# photos: for these, EfficientNet-Lite0 takes a minute and a half on two cores. With 4 copies, a
+# Altered copies of each photo that are tried by default, and the most photos for which they are:
+# EfficientNet-Lite0 computes these copies in a minute and a half on two cores. With 4 copies, a
 # short training would see each copy once, too rarely to predict a long training.
 TRIED_VIEWS, MOST = 2, 4_000
 
 
 def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
-    """Return the numbers of last stages to try: one number, or those that "auto" tries.
+    """Return how many last stages to try: one number, or the several that "auto" tries.
 
     Raises:
         TuningError: as for `stages_of`.
@@ -55,10 +55,10 @@ def depths_of(network: Backbone, unfreeze: str) -> tuple[int, ...]:
 
 
 def depths_before_all(network: Backbone) -> tuple[int, ...]:
-    """Return the numbers of last stages that are tried before the whole network is.
+    """Return how many last stages are tried, in turn, before the whole network is.
 
-    There are none with batch_norm="train". The statistics of the early stages would change, and
-    their stored output would be wrong.
+    Nothing is tried before it with batch_norm="train". The statistics of the early stages would
+    change, and their stored output would be wrong.
 
     Raises:
         TuningError: as for `stages_of`.
@@ -70,7 +70,7 @@ def depths_before_all(network: Backbone) -> tuple[int, ...]:
 
 
 def stages_of(network: Backbone, unfreeze: str) -> int:
-    """Return the number of last stages that a text such as "2" or "block14" stands for.
+    """Return how many last stages a text such as "2" or "block14" stands for.
 
     Raises:
         TuningError: there is no such stage, or the network can't be fine-tuned, or not with
@@ -137,7 +137,8 @@ def last_stages(
 ) -> Source:
     """Return the source for training the last `stages` stages.
 
-    It reads cached activations; if they can't be kept, it reads pixels, and the log says why.
+    It reads cached activations; if they can't be kept, each step runs the whole network, and the
+    log says why.
 
     Args:
         features: features from all taps, of all examples.
@@ -146,8 +147,8 @@ def last_stages(
             between them. None: no copies now, but the source may get a function that makes some
             later (`Source.more_views`).
         augment: the kinds of augmentation of these copies.
-        folder: folder where the decision is noted, so that a run that was killed goes on from the
-            same inputs, even if disk or speed would now lead to another decision.
+        folder: folder where the dtype and the number of copies are noted, so that a run that was
+            killed goes on from the same inputs, even if disk or speed would now lead to others.
     """
     whole = replace(
         from_examples(
@@ -368,7 +369,7 @@ def note_decision(
 
 
 def read_decision(path: Path | None) -> Any:
-    """Return what a file says; None if there is none, or a damaged one."""
+    """Return a noted decision; None if there is none, or the file is damaged."""
     try:
         return None if path is None else json.loads(path.read_text())
     except (FileNotFoundError, ValueError):

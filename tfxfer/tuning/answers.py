@@ -1,4 +1,4 @@
-"""Predict with a tuned model, a model on the way to it, or its mean with the frozen one."""
+"""Predict with a tuned model, with weights on the way to it, or in a mean with the frozen one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Find out which augmentations leave the labels alone.
+"""Find out which augmentations keep the labels right.
 
 A mirrored letter, for example, is another letter. Held-out examples show whether a change of the
 image changes its label.

@@ -1,4 +1,4 @@
-"""Compare the frozen model with the tuned one, and keep the one that the guard chooses.
+"""Compare the frozen model with the tuned one, and keep the one that the verdict chooses.
 
 Training starts from logistic regression on the network's own output (LP-FT, Kumar 2022). Short
 trainings show how many stages should train, and how fast. The frozen model is then compared with
@@ -113,8 +113,8 @@ def compete(
             computes in float32.
 
     Raises:
-        TuningError: the loss does not stay finite at a learning rate, or memory is too small for
-            one image at a time.
+        TuningError: `batch_size` is smaller than the number of replicas, the loss does not stay
+            finite at a learning rate, or memory is too small, even for one example on each device.
         DistributeError: a tf.data service no longer answers.
     """
     strategy = strategy or tf.distribute.get_strategy()
@@ -162,7 +162,8 @@ def with_smaller_batches(
     smallest one.
 
     Raises:
-        TuningError: memory is too small for one image on each device, or there are several workers.
+        TuningError: memory is too small: for one example on each device or, with several workers,
+            for the first batch.
         DistributeError: a tf.data service no longer answers.
     """
     replicas, several = strategy.num_replicas_in_sync, place(strategy)[1] > 1
@@ -193,7 +194,7 @@ def with_smaller_batches(
             if dataservice.SILENT in str(error):
                 raise DistributeError(dataservice.SILENT) from error
             raise
-        gc.collect()  # models are cycles of references, which hold the memory that was too small
+        gc.collect()  # the failed model is a cycle of references, which still holds its memory
 
 
 def compare_models(
@@ -228,7 +229,7 @@ def compare_models(
     # After an earlier training, the first weights are not the frozen ones.
     if routine.precision == "mixed" and setting.before is None:
         LOG.info(describe_frozen_rounding(folds[0], heads.features.one_side, truth))
-    # For each group, the examples outside it pick; for the final model, all examples pick.
+    # The examples outside a group make its choices, and all examples those for the final model.
     pickers = [*(plan.others(i) for i in range(len(plan.groups))), np.arange(len(truth))]
     reached, ended, history = (
         tune_once(folds[0], pickers, truth)

@@ -120,7 +120,7 @@ def train_final(
 ) -> Final | None:
     """Train the winner on all of train, if no tuned model has seen all of it yet.
 
-    With one split, it trains for as many epochs as the best epoch there had.
+    With one split, it stops after the epoch that was best there.
 
     Args:
         folds: the models that were judged. With several folds the list is emptied to free memory if
@@ -149,8 +149,8 @@ def train_final(
         routine.free_other_models(setting)
         fold = prepare_fold(setting, routine, start, *rows).starting_from(weights)
         epochs = fold.epochs if ended is None else best_epoch(ended.history)
-        # Where the time was up in an early training of several in a row, its best epoch may be one
-        # that they would not come to here.
+        # If the time was up early in several trainings in a row, the best epoch may lie before the
+        # last of them begins. That one gets an epoch anyway.
         earlier = routine.shared(fold.epochs, len(setting.unfreeze))[:-1]
         epochs = max(epochs, sum(earlier) + 1)
         training = train_fold(fold, "final", fold.epochs, stop=epochs, show=routine.show)

@@ -52,7 +52,7 @@ class GradualUnfreeze(keras.callbacks.Callback):
         if self.stages == len(backbone.stages) and backbone.taps and backbone.batch_norm == "auto":
             raise ValueError(
                 'Expected a Backbone with batch_norm="inference", or fewer stages than '
-                f"{self.stages}: with taps its statistics can't move."
+                f"{self.stages}: with taps its statistics can't be updated."
             )
         self.backbone, self.optimizer, self.every, self.unfrozen = backbone, optimizer, every, 0
 

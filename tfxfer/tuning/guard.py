@@ -23,8 +23,8 @@ from tfxfer.errors import TuningError
 from tfxfer.tasks import Task, chance_error, paired, said_of_gain
 
 NUMBERS = {2: "two", 3: "three"}
-# With fewer validation examples three folds are used: the standard error on these examples would be
-# 3 points or more.
+# With fewer validation examples three folds are used: the standard error of an accuracy near 0.5
+# would be about 3 points or more.
 ENOUGH = 300
 # One example in so many is held out of train: to judge where there is no validation part, and to
 # pick settings.
@@ -41,8 +41,8 @@ class Plan:
     groups: the judged examples of all folds are numbered, fold after fold. A group is an array of
         such numbers. Choices for a group are made on the other groups.
     everything: positions of all training examples. The final model is fitted on all of them.
-    taken: whether the examples that judge were taken from train, because the user has given no
-        validation part.
+    taken: whether the user has given no validation part, so that a part of train took its place.
+        With several folds, examples of train judge in any case.
     first: False if the first fold was used for picking, and removed.
     """
 
@@ -227,8 +227,8 @@ class Verdict:
         most = f"{200 * self.error:.1f} points" if self.percent else f"{2 * self.error:.3f}"
         return (
             f"Chosen: the frozen model. {figures}: a gain must be above two standard errors, "
-            f"{most} here; or the {self.loss_name} must be as clearly smaller, and the "
-            f"{self.score_name} not lower."
+            f"{most} here; or the {self.loss_name} must be smaller by more than two of its "
+            f"standard errors, and the {self.score_name} not lower."
         )
 
 
@@ -238,7 +238,8 @@ def verdict(
     """Compare the outputs [n, K] of both models on the judged examples, whose targets are `truth`.
 
     Both standard errors are those that hold where there is no difference (see `chance_error`). They
-    are slightly larger than those of `paired`; three examples alone can never decide.
+    are slightly larger than those of `paired`. The models must differ on at least five examples, or
+    the tuned one can't win.
     """
     scores, before = task.scores(tuned, truth), task.scores(frozen, truth)
     losses, losses_before = task.losses(tuned, truth), task.losses(frozen, truth)

@@ -1,4 +1,4 @@
-"""Train the whole network, from the images."""
+"""Train from the examples themselves: each step runs the whole network, whatever stages train."""
 
 import math
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def from_examples(
     batch_size: int = 32,
     service: str | None = None,
 ) -> "InputSource":
-    """Return the source for training the whole network from the images of `features`.
+    """Return the source for training from the examples of `features`; all stages train.
 
     In training, images are augmented anew in each epoch. With `service`, the host:port of a tf.data
     service, training images are read, decoded and augmented there.
@@ -67,12 +67,13 @@ def from_examples(
 
 @dataclass(frozen=True, eq=False)
 class InputSource:
-    """The whole network is trained; see `Source`.
+    """Each step runs the whole network; see `Source`.
 
-    decoder: decodes the images.
+    decoder: decodes the examples.
     has_taps: whether the frozen model uses taps.
     augment: kinds of augmentation, which change with each epoch.
-    service: address of a tf.data service that reads the images; `paths` are their files.
+    service: address of a tf.data service that reads the examples; `paths` are their files.
+    unfreeze: which stages train: all, or only the last ones where their inputs can't be kept.
     """
 
     network: Backbone
@@ -264,7 +265,7 @@ def files_of(examples: Examples) -> tuple[str, ...]:
 
 
 def decode(decoder: Decoder, rows: np.ndarray, dtype: np.dtype) -> tf.Tensor:
-    """Return all images of `rows` as they are kept in memory, [n, H, W, 3]; see `Input.pack`."""
+    """Return the examples at `rows` as they are kept in memory, [n, *shape]; see `Input.pack`."""
     takes = decoder.takes
     decoded = np.empty((len(rows), *takes.shape), dtype)
     done = 0

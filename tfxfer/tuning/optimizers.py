@@ -1,6 +1,6 @@
 """Learning rates by stage, a schedule, and a penalty that keeps weights near their first values.
 
-All of them are ordinary Keras optimizers and regularizers.
+The optimizers and regularizers are ordinary Keras objects; the schedule is a plain function.
 """
 
 import math
@@ -11,8 +11,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-# The import of Keras imports this file, too (see tfxfer/__init__.py). That may happen while
-# tfxfer.backbone is still being imported, and has no Backbone yet.
+# `import keras` imports this file, too (see tfxfer/__init__.py). That may happen while the import
+# of tfxfer.backbone has only begun, so that it has no Backbone yet.
 if TYPE_CHECKING:
     from tfxfer.backbone import Backbone
 
@@ -30,12 +30,12 @@ def layerwise(
 ) -> keras.optimizers.Optimizer:
     """Make an optimizer that learns more slowly the nearer a stage is to the images.
 
-    The learning rate of a stage is that of the last stage * decay^(stages above it), and its weight
+    The learning rate of a stage is that of the last stage * decay^(stages after it), and its weight
     decay falls with it. Weights outside the backbone, such as a head's, learn like the last stage.
     0.75 is timm's decay, 0.9 AutoGluon's (docs/methods.md, "Learning rates by stage").
 
-    A compiled model is saved and loaded with it. For an optimizer class of your own, call
-    `with_factors(YourOptimizer)` before `keras.models.load_model` in a new process.
+    A model that is compiled with it can be saved and loaded. For an optimizer class of your own,
+    call `with_factors(YourOptimizer)` before `keras.models.load_model` in a new process.
 
     Args:
         optimizer: a new Keras optimizer, or the class of one, your own included. It is not
@@ -160,7 +160,7 @@ def copy_with_factors(
 def with_factors(optimizer: Any) -> Any:
     """A subclass of an optimizer class, with a factor on the learning rate of each weight.
 
-    The factors are given by the weights' paths. The subclass is registered, so that
+    The factors are keyed by the paths of the weights. The subclass is registered, so that
     `keras.models.load_model` finds it. For Keras' own optimizers `import tfxfer` is enough.
     """
 
@@ -178,7 +178,7 @@ def with_factors(optimizer: Any) -> Any:
 
         def _clip_gradients(self, grads):
             # Keras clips each replica's part of the gradient and then adds up the parts, but the
-            # norm that is meant is that of the whole gradient.
+            # norm should be that of the whole gradient.
             replica = tf.distribute.get_replica_context()
             if replica is not None and replica.num_replicas_in_sync > 1:
                 grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))

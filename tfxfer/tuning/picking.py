@@ -51,11 +51,13 @@ def pick_setting(
     if not (several or tries_more):
         return first, plan
     if len(plan.folds) == 2:
-        LOG.info("With two groups of examples nothing is left to choose by: %s", first)
+        LOG.info("With two folds, none is left to choose the setting; untried: %s", first)
         return first, plan
     seen, held, remaining = plan.for_picking(features.examples, routine.seed)
     if not len(held):
-        LOG.info("With one example a class nothing is left to choose by: %s", first)
+        LOG.info(
+            "With one example per class, none is left to choose the setting; untried: %s", first
+        )
         return first, plan
     plan = remaining
     head = start(seen)

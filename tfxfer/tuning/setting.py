@@ -37,7 +37,9 @@ from tfxfer.tuning.training import (
 )
 
 LOG = logging.getLogger(__name__)
-EPOCHS = 6, 20  # the fewest and the most epochs of a training, where the user does not say
+# The fewest and the most epochs of a training where the user does not say how many. With 20 or more
+# altered copies there are more epochs, one for each set of copies (`epochs_for`).
+EPOCHS = 6, 20
 ENOUGH_STEPS = 200  # after so many steps, more epochs than the fewest gain little
 FURTHER = 1 / 3  # factor of the learning rate where training goes on with all stages
 # A first look at the whole network takes at least so many epochs and steps, but no more than half
@@ -50,11 +52,13 @@ WEIGHT_DECAY, CLIP, SMOOTHING = 0.01, 1.0, 0.1
 
 
 def epochs_for(count: int, batch_size: int, views: int = 0) -> int:
-    """Return the default number of epochs: the fewer images there are, the more epochs.
+    """Return the default number of epochs: the fewer examples there are, the more epochs.
+
+    There are 6 to 20, or `views` + 1 if that is more.
 
     Args:
-        views: number of altered copies of each image. An epoch uses the images themselves or one
-            set of copies.
+        views: number of altered copies of each example. An epoch uses the examples themselves or
+            one set of copies.
     """
     fewest, most = EPOCHS
     needed = math.ceil(ENOUGH_STEPS * batch_size / max(count, 1))
@@ -275,7 +279,7 @@ def train_before(
     epochs: int | None = None,
     level: int = logging.INFO,
 ) -> list[np.ndarray] | None:
-    """Train `setting.before`, and return the weights of the whole model, from pixels, after that.
+    """Train `setting.before`, and then return the weights of the whole model.
 
     Two models take much memory, so call this first, then `Routine.free_other_models`, and then
     `prepare_fold`.
@@ -292,7 +296,7 @@ def train_before(
     if before is None or routine.late():
         return None
     fold = prepare_fold(before, routine, fitted, seen=seen, held=held)
-    LOG.log(level, "first %s", before)
+    LOG.log(level, "training first: %s", before)
     ended = train_fold(fold, name, epochs or fold.epochs, level=level)
     assign(model_variables(fold.model), ended.weights[-1])
     return before.source.finish(fold.model, fitted).get_weights()

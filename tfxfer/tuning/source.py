@@ -94,7 +94,7 @@ class Source(Protocol):
         share: float,
         mirror: bool,
     ) -> keras.Model:
-        """Return one model from pixels, whose logits are `share` times the trained plus the frozen.
+        """Return one model from examples to the sum of `share` * trained logits and frozen logits.
 
         The caller has scaled both, so the sum is their weighted mean.
 
@@ -129,8 +129,8 @@ def features_of_both(
     """Return the features of the tuned network, then those of the frozen one, as one row.
 
     Args:
-        sides: the frozen network's features of the image, in parts, and those of its mirror image
-            where these are used.
+        sides: the frozen network's features of the image, in parts; then those of its mirror
+            image, if it is used.
     """
     names = "features", "features_of_mirror"
     rows = [
@@ -143,7 +143,7 @@ def features_of_both(
 
 
 def both_heads(tuned: keras.layers.Layer, frozen: Fitted | Averaged | SideBySide) -> keras.Model:
-    """Join the heads of a tuned and of the frozen network into one on the columns of both."""
+    """Join the heads of a tuned and the frozen network into one that reads the columns of both."""
     widths = (tuned.input_shape[-1], sum(frozen.widths))
     return sum_logits(tuned, frozen.layer(), widths, name="tuned_and_frozen")
 

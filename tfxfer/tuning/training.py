@@ -28,7 +28,7 @@ from tfxfer.tuning.optimizers import warm_up_cosine
 
 LOG = logging.getLogger(__name__)
 EVERY = 30.0  # seconds between checkpoints
-# With several workers, asking whether to save takes a millisecond, so they ask after so many steps.
+# With several workers, asking whether to save takes a millisecond: they ask every so many steps.
 ASK = 8
 # If the loss is not finite: how many times to go back to the beginning of the epoch, and by what to
 # multiply the learning rate each time.
@@ -317,8 +317,8 @@ def retreat(state: TrainingState, variables: Sequence[Any], rate: float, *, leve
     state.retreats += 1
     if state.retreats > RETREATS:
         raise TuningError(
-            f"the loss is not finite at a learning rate of {rate:g}, nor after that was lowered to "
-            f"{rate * state.scale / SLOWER:.2g}. Try --learning-rate {rate / 100:g}."
+            f"the loss is not finite at a learning rate of {rate:g}, and not at "
+            f"{rate * state.scale / SLOWER:.2g} either. Try --learning-rate {rate / 100:g}."
         )
     LOG.log(
         level,
