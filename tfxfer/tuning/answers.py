@@ -28,7 +28,7 @@ class Answer:
             return f"mean of {self.weight:.0%} tuned and {1 - self.weight:.0%} frozen"
         return f"{self.share:.0%} of the way to tuned"
 
-    def cooling(
+    def own_temperature(
         self,
         reached: np.ndarray,
         truth: np.ndarray,
@@ -52,7 +52,7 @@ class Answer:
             reached: logits [shares, n, C], from the first weights to the last ones.
             frozen: calibrated logits [n, C] of the frozen model.
         """
-        tuned = reached[self.place] / self.cooling(reached, truth, task, places)
+        tuned = reached[self.place] / self.own_temperature(reached, truth, task, places)
         mean = self.weight * tuned + (1 - self.weight) * frozen
         return mean / task.temperature(mean[places], truth[places])
 

@@ -294,14 +294,14 @@ class Judged:
     answer: the one with the smallest loss on all judged examples; the final model uses it.
     tuned: logits [n, C]. For each group they come from the answer with the smallest loss on the
         other groups.
-    cooling: temperature that calibrates the tuned model of `answer` alone.
+    own_temperature: temperature that calibrates the tuned model of `answer` alone.
     candidates: for each candidate, the scores of the judged examples, float [n].
     """
 
     verdict: Verdict
     answer: Answer
     tuned: np.ndarray
-    cooling: float | np.ndarray
+    own_temperature: float | np.ndarray
     candidates: dict[str, np.ndarray]
 
 
@@ -341,7 +341,7 @@ def judge(
         ),
         answer=answer,
         tuned=tuned,
-        cooling=answer.cooling(reached[-1], truth, task),
+        own_temperature=answer.own_temperature(reached[-1], truth, task),
         candidates={name: task.scores(said, truth) for name, said in candidates.items()},
     )
 
@@ -379,7 +379,7 @@ def finish_tuned(
         fold,
         frozen,
         answer.weight,
-        cooling=judged.cooling * temperature,
+        divisor=judged.own_temperature * temperature,
         temperature=temperature,
     )
     return Competition(
@@ -396,23 +396,23 @@ def finish_tuned(
 
 
 def build_served_model(
-    fold: Fold, frozen: Frozen | None, weight: float, cooling: Any, temperature: Any
+    fold: Fold, frozen: Frozen | None, weight: float, divisor: Any, temperature: Any
 ) -> keras.Model:
     """Return the tuned model, or its mean with the frozen one, from pixels to calibrated logits.
 
     Args:
         frozen: None where the tuned model stands alone.
         weight: weight of the tuned model.
-        cooling: what the logits of the tuned model are divided by: its own temperature, times
+        divisor: what the logits of the tuned model are divided by: its own temperature, times
             `temperature`.
         temperature: that of the final answer; it divides the logits of the frozen model, too.
     """
     source, fitted = fold.setting.source, fold.fitted
     if frozen is not None:
         part = frozen.choice.fitted.cooled(temperature / (1 - weight))
-        return source.average(fold.model, fitted, part, weight / cooling, frozen.mirror)
+        return source.average(fold.model, fitted, part, weight / divisor, frozen.mirror)
     model = source.finish(fold.model, fitted)
-    multiply_logits(model.get_layer(fitted.name), 1 / cooling)
+    multiply_logits(model.get_layer(fitted.name), 1 / divisor)
     return model
 
 

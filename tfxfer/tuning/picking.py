@@ -305,7 +305,7 @@ class Costs:
             sizes.append(len(self.plan.everything))
         return sum(self.training(setting, count) for count in sizes)
 
-    def longest(self, setting: Setting) -> Setting:
+    def with_most_epochs(self, setting: Setting) -> Setting:
         """Return the setting with twice the epochs if that is tried, else the setting itself."""
         return replace(setting, times=2) if can_last_longer(setting, self.routine) else setting
 
@@ -337,7 +337,7 @@ class Costs:
         first, passes = settings[0], count * short
         least = len(rates) * passes * self.seconds[first.source] + self.judged(first)
         most = least + sum(passes * self.seconds[one.source] for one in settings[1:])
-        depths = [self.longest(one) for one in settings if one.source.unfreeze != "all"]
+        depths = [self.with_most_epochs(one) for one in settings if one.source.unfreeze != "all"]
         most += max([self.tries_of_more(one, passes) for one in depths], default=0.0)
         ends = [self.judged(one) for one in depths]
         for one in settings:
