@@ -450,7 +450,8 @@ def try_heads(
         own = [head for head in heads if how == normalisation_of(head, targets, count)]
         for taps, kernel in kernels(x, data.widths, how) if own else ():
             entries += [(head, taps, kernel) for head in own if not kept or kept[head] == taps]
-    return map_in_threads(tried, entries)
+    # The dearest are the last ones. Begun first, they leave no core without work at the end.
+    return map_in_threads(tried, entries[::-1])[::-1]
 
 
 def normalisation_of(head: str, targets: np.ndarray, outputs: int) -> str:
