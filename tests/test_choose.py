@@ -66,6 +66,19 @@ def test_the_network_that_sees_the_difference_is_chosen(networks, examples, extr
 
 
 @pytest.mark.long
+def test_a_network_that_is_clearly_worse_is_left_behind_after_a_few_examples(
+    networks, examples, extract, tmp_path
+):
+    finer = save_network(tmp_path / "finer", keras.layers.AveragePooling2D(2))
+    among = [networks["blind"], networks["places"], finer]
+    found = choose_network(examples, among, extract)
+    sampled = {one.name: len(one.sampled) for one in found.tried}
+    everything = len(examples.where("train"))
+    assert sampled == {networks["places"]: everything, finer: everything, networks["blind"]: 64}
+    assert found.tried[-1].name == networks["blind"]
+
+
+@pytest.mark.long
 def test_test_examples_are_not_looked_at(networks, examples, extract):
     read = []
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.data.decoding import Decoder
-from tfxfer.features.engines import ENGINES, Engine
+from tfxfer.features.engines import ENGINES, Engine, engine_of
 from tfxfer.inputs import Input, Kind, find, seed_of
 
 AHEAD = 2  # decoded batches that may wait for the engine
@@ -92,7 +92,7 @@ def of_prefix(
         key_of(prefix, engine, precision, view=name, dtype=dtype)
         for name in view_names[: len(views)]
     ]
-    start = partial(ENGINES[engine], prefix, precision)
+    start = partial(engine_of, prefix, engine, precision)
     return Computation(
         keys=tuple(keys),
         views=tuple(views),

@@ -154,6 +154,18 @@ ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {
 }
 
 
+def engine_of(prefix: Prefix, name: str, precision: str) -> Engine:
+    """Return the engine of a prefix. It is started once, and lives as long as the prefix.
+
+    Raises:
+        EngineError, MissingExtraError: the engine can't run here.
+    """
+    key = (name, precision)
+    if key not in prefix.engines:
+        prefix.engines[key] = ENGINES[name](prefix, precision)
+    return prefix.engines[key]
+
+
 def without_weights(graph: GraphDef) -> tuple[GraphDef, dict[str, tf.Tensor]]:
     """Return a graph that lacks its large constants, and these by their names.
 

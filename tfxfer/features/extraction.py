@@ -27,7 +27,7 @@ from tfxfer.features.computation import (
     of_plain,
     of_prefix,
 )
-from tfxfer.features.engines import ENGINES
+from tfxfer.features.engines import engine_of
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
 from tfxfer.process import memory
@@ -134,7 +134,7 @@ class Extractor:
         decoder = Decoder(examples, prefix.takes, most)
         positions, batch = next(iter(decoder.batches(range(min(len(examples), most)), None)))
         batch = batch[: len(positions)]
-        run = ENGINES[self.engine](prefix, self.precision)
+        run = engine_of(prefix, self.engine, self.precision)
         run(batch[:8])  # the first call also prepares the network
         began = time.perf_counter()
         run(batch)

@@ -1,10 +1,11 @@
 """Which of several networks to take, before anything is trained.
 
 Only training examples are used. Each network is first judged on a sample, by the nearest
-neighbours of each example. The best of these, and the best by published accuracy, are then judged
-by the first head that a run would try, in cross-validation on all training examples. Methods from
-papers that rank networks without fitting a head, such as LogME and LEEP, did worse in measurements
-(docs/methods.md, "Which network").
+neighbours of each example: all networks on few examples, then those that are not clearly worse on
+more. The best of these, and the best by published accuracy, are then judged by the first head that
+a run would try, in cross-validation on all training examples. Methods from papers that rank
+networks without fitting a head, such as LogME and LEEP, did worse in measurements (docs/methods.md,
+"Which network").
 """
 
 import logging
@@ -31,7 +32,11 @@ from tfxfer.heads.nearest import score_neighbours
 from tfxfer.tasks import paired
 
 LOG = logging.getLogger(__name__)
-SAMPLED = 300  # training examples on which all networks are judged
+SAMPLED = 300  # training examples on which networks are judged by neighbours
+GLANCED = 64  # of these, those on which all networks are judged
+# A network is left behind after these where it is worse by so many standard errors than one that
+# would be judged by a head.
+CLEARLY = 3
 # So many networks are judged by a head: the best by neighbours, and others by published accuracy.
 BY_NEIGHBOURS, BY_PRIOR = 2, 1
 # For a network that does not say which range of pixels it expects, the range is found on so many
@@ -45,7 +50,7 @@ class Tried:
     """One network and how good its features are.
 
     prefix: the network as one graph, with the features of all stages.
-    sampled: score of each example of the sample, by its neighbours.
+    sampled: score of each example of the sample that it was tried on, by its neighbours.
     scores: score of each training example in cross-validation; None where it was not tried.
     speed: examples a second through the network, without decoding.
     size: bytes of its weights.
@@ -148,19 +153,23 @@ def choose_network(
         )
     began = time.monotonic()
     few = examples.take(train[sample(examples.strata[train], SAMPLED, seed)])
-    tried: list[Tried] = []
+    first = few.take(sample(few.strata, GLANCED, seed))
+    glanced: list[Tried] = []
     left_out: dict[str, str] = {}
     for name in dict.fromkeys(among):
         try:
-            tried.append(try_sample(name, few, extract, seed=seed, trust=trust))
+            glanced.append(try_network(name, first, extract, seed=seed, trust=trust))
         except (EngineError, HandleError, MissingExtraError, SavedModelError) as error:
             left_out[name] = str(error)
-    if not tried:
+    if not glanced:
         reasons = "; ".join(left_out.values())
         raise HandleError(f"none of the networks can be used: {reasons or 'none was named'}")
+    behind = left_behind(glanced)
+    ahead = [try_sample(one, few, extract) for one in glanced if one not in behind]
+    tried = [*ahead, *behind]
     all_train = examples.take(train)
     judged: list[Tried] = []
-    for one in finalists(tried):
+    for one in finalists(ahead, behind):
         left = np.inf if minutes is None else 60 * minutes - (time.monotonic() - began)
         if judged and len(train) / one.speed > left:
             LOG.info("No time is left to judge %s by a head", one.name)
@@ -175,8 +184,8 @@ def choose_network(
     return ChosenNetwork(best=best, tried=tuple(order), left_out=left_out, examples=few)
 
 
-def try_sample(name: str, few: Examples, extract: Extractor, *, seed: int, trust: bool) -> Tried:
-    """Judge a network on a sample, by the neighbours of each example."""
+def try_network(name: str, few: Examples, extract: Extractor, *, seed: int, trust: bool) -> Tried:
+    """Open a network, and judge it on a few examples, by the neighbours of each."""
     LOG.info("Trying the network %s", name)
     network = Backbone(name, trainable=False, trust=trust)
     if few.kind_name != network.takes.KIND:
@@ -186,29 +195,62 @@ def try_sample(name: str, few: Examples, extract: Extractor, *, seed: int, trust
         )
     ranges.settle(network, few, extract, seed=seed, most=RANGED)
     prefix = network.prefix(len(network.stages))
-    features = extract(few, prefix, skip_bad_images=True)
-    kept = features.examples
+    scores, kept = judge_neighbours(prefix, few, extract)
     entry = catalog.find(name)
     return Tried(
         name=name,
         prefix=prefix,
-        sampled=score_neighbours(
-            features.output[np.arange(len(features))],
-            kept.labels,
-            len(kept.classes),
-            task=kept.task,
-            units=kept.units,
-        ),
+        sampled=scores,
         speed=1 / extract.seconds_each(kept, prefix),
         size=sum(weight.value.nbytes for weight in network.pretrained.weights),
         top1=None if entry is None else entry.top1,
     )
 
 
-def finalists(tried: Sequence[Tried]) -> list[Tried]:
-    """Return the networks that are judged by a head, the best on the sample first."""
-    ranked = sorted(tried, key=lambda one: -one.sampled.mean())
-    known = sorted((one for one in tried if one.top1), key=lambda one: -(one.top1 or 0.0))
+def judge_neighbours(
+    prefix: Prefix, few: Examples, extract: Extractor
+) -> tuple[np.ndarray, Examples]:
+    """Return the score of each example by its neighbours, float [n], and these examples.
+
+    Examples that can't be decoded are left out.
+    """
+    features = extract(few, prefix, skip_bad_images=True)
+    kept = features.examples
+    scores = score_neighbours(
+        features.output[np.arange(len(features))],
+        kept.labels,
+        len(kept.classes),
+        task=kept.task,
+        units=kept.units,
+    )
+    return scores, kept
+
+
+def left_behind(glanced: Sequence[Tried]) -> list[Tried]:
+    """Return the networks that are clearly worse than those that would be judged by a head."""
+    ranked = sorted(glanced, key=lambda one: -one.sampled.mean())
+    bar = ranked[:BY_NEIGHBOURS][-1].sampled
+    behind: list[Tried] = []
+    for one in ranked[BY_NEIGHBOURS:]:
+        loss, error = paired(bar, one.sampled)
+        if loss > CLEARLY * error:
+            behind.append(one)
+    return behind
+
+
+def try_sample(one: Tried, few: Examples, extract: Extractor) -> Tried:
+    """Judge a network on the whole sample, by the neighbours of each example."""
+    return replace(one, sampled=judge_neighbours(one.prefix, few, extract)[0])
+
+
+def finalists(ahead: Sequence[Tried], behind: Sequence[Tried]) -> list[Tried]:
+    """Return the networks that are judged by a head, the best on the sample first.
+
+    Those that were left behind are taken only where their published accuracy is the best.
+    """
+    ranked = sorted(ahead, key=lambda one: -one.sampled.mean())
+    listed = [one for one in (*ahead, *behind) if one.top1]
+    known = sorted(listed, key=lambda one: -(one.top1 or 0.0))
     chosen = ranked[:BY_NEIGHBOURS]
     chosen += [one for one in known if one not in chosen][:BY_PRIOR]
     return chosen
