@@ -339,6 +339,16 @@ def hint_of_tables(folder: Path) -> str:
     return f" Does {shown(tables)} say what these are? Then give that table."
 
 
+def find_only_table(folder: Path) -> Path | None:
+    """Return the only .csv or .tsv table that lies directly in a folder; None if there are more."""
+    tables = [
+        entry
+        for entry in entries(folder)
+        if entry.suffix.lower() in {".csv", ".tsv"} and not hidden(entry.name) and entry.is_file()
+    ]
+    return tables[0] if len(tables) == 1 else None
+
+
 def parts_in_classes(tops: Sequence[Path], kind: Kind) -> list[tuple[str, Path, Path]]:
     """Find the parts in class folders that hold nothing but parts, such as cats/train/, cats/test/.
 
