@@ -1,5 +1,6 @@
 """Texts: tables and files of them, networks with a tokenizer, runs, and what is served."""
 
+import csv
 import importlib.util
 import json
 import subprocess
@@ -503,6 +504,16 @@ def test_new_texts_are_answered_by_a_run_and_by_its_export(run, tmp_path):
     example.features.feature["text"].bytes_list.value.append(b"bread and salt")
     found = served.signatures["classify"](tf.constant([example.SerializeToString()]))
     assert found["classes"].numpy()[0, 0] == b"kitchen"
+
+
+@pytest.mark.long
+def test_answers_of_a_table_of_texts_keep_its_other_columns(run, tmp_path):
+    (tmp_path / "new.csv").write_text("ID,text,Day\n007,Good soup with salt,-5\n02,Water it,=x\n")
+    done("predict", run, tmp_path / "new.csv", "--to", tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["ID", "Day", "file", "predicted", "probability"]
+    assert [(row["ID"], row["Day"]) for row in rows] == [("007", "-5"), ("02", "'=x")]
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ from tfxfer.data.layout import find_only_table
 from tfxfer.data.packed import is_packed, unpack_data
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
-from tfxfer.data.unlabelled import Unlabelled, find_unlabelled
+from tfxfer.data.unlabelled import Unlabelled, find_unlabelled, free_name
 from tfxfer.errors import DataError
 from tfxfer.inputs import Kind
 from tfxfer.tasks import CLASSIFY, Task
@@ -46,6 +46,7 @@ __all__ = [
     "find_files",
     "find_source",
     "find_unlabelled",
+    "free_name",
     "from_arrays",
     "from_dataset",
     "load",

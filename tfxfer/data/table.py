@@ -108,7 +108,7 @@ def read_table(
         named = [row["path"] for row in rows]
         called = {word for other in KINDS.values() for word in (other.CELLS or [()])[-1]}
         texts = next((name for name in rows[0] if name in called), None)
-        files, said = _files(path, source, lines, files=named, kind=kind, texts=texts)
+        files, said = check_files(path, source, lines, files=named, kind=kind, texts=texts)
         kind = kind or _kind_of(files)
         if task is multilabel and not _in_cells(rows, list(label_columns), task):
             label = next(iter(label_columns))
@@ -231,7 +231,7 @@ def _kind_of(files: Sequence[str]) -> Kind:
     return next(held, KINDS[DEFAULT])
 
 
-def _files(
+def check_files(
     table: Path,
     source: str,
     lines: Sequence[int],
@@ -353,17 +353,17 @@ def _rows(
     if judging:
         there = {cell.casefold() for cell in header}
         labels = [name for name in labels if name.casefold() in there]
-    held = None if _names_files(header) else find_held(header, source)
+    held = None if names_files(header) else find_held(header, source)
     if held is not None and _look_like_files(table[1:], header, held.columns[-1]):
         held = None  # the error below says how to name a column of files
     needed = ("label",) if task.CLASSES and not labels else ()
     needed = needed if held is not None else ("path", *needed)
     by_cells: dict[str, str] = {}
-    if held is None and not _names_files(header):
-        by_cells = _columns_by_cells(table, path.parent, kind, labels=labels, source=source)
+    if held is None and not names_files(header):
+        by_cells = find_columns_by_cells(table, path.parent, kind, labels=labels, source=source)
         if "label" not in needed:
             by_cells.pop("label", None)
-    columns, said = _columns(
+    columns, said = name_columns(
         header,
         source,
         needed,
@@ -411,7 +411,7 @@ def _rows(
     return lines, rows, spelled, held, [*notes, *said, *left_out, *unused]
 
 
-def _columns_by_cells(
+def find_columns_by_cells(
     table: Sequence[tuple[int, list[str]]],
     folder: Path,
     kind: Kind | None,
@@ -485,7 +485,7 @@ def _look_like_files(
     return look_like_files([row[place] for _, row in table[:FEW] if len(row) > place])
 
 
-def _names_files(header: Sequence[str]) -> bool:
+def names_files(header: Sequence[str]) -> bool:
     """Return whether a column has a name that columns of files have."""
     called = {_simple(word) for word in CALLED["path"]}
     return any(_simple(cell) in called for cell in header)
@@ -564,7 +564,7 @@ def _delimiter(text: str, both: bool) -> str:
         cells = {cell.strip().casefold() for cell in first}
         holds = any(kind.CELLS and cells & set(kind.CELLS[-1]) for kind in KINDS.values())
         named = not both or labels & {_simple(cell) for cell in first}
-        if named and (holds or _names_files(first)):
+        if named and (holds or names_files(first)):
             return delimiter
     return DELIMITERS[counts.index(max(counts))]
 
@@ -574,7 +574,7 @@ def _simple(name: str) -> str:
     return name.strip().casefold().replace(" ", "_").replace("-", "_").removesuffix("s")
 
 
-def _columns(
+def name_columns(
     header: list[str],
     source: str,
     needed: Sequence[str],
