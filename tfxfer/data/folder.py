@@ -29,6 +29,7 @@ from tfxfer.data.layout import (
     is_made,
     levels,
     parts_in_classes,
+    said_of_devices,
     said_of_dotted,
     said_of_folders,
     subfolders,
@@ -187,6 +188,7 @@ def read_folder(
                 f"{source}: all {kind.MANY} are in one folder, {names[0]}/, as one class. Expected "
                 f"a folder for each class.{hint}"
             )
+    notes += said_of_devices(names, kind)
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source, kind)
     notes += said_of_series([path.stem for path in paths], splits if parts or inside else None)
