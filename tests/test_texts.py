@@ -309,6 +309,33 @@ def test_files_in_class_folders_are_texts(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "markup",
+    [
+        "<html><body>{}</body></html>",
+        "{}<br /><br />",
+        "<div class='x'>{}</div>",
+        "{}&nbsp;",
+        "{}<BR>",
+    ],
+)
+def test_markup_in_many_texts_is_said_with_its_share(markup, network):
+    contents = [f"the soup number {i}".encode() for i in range(20)]
+    contents[:5] = [markup.format(f"the soup number {i}").encode() for i in range(5)]
+    note = inputs.find("text").said_of_read(contents, network.takes)[0]
+    assert "25 % of the texts" in note and markup.replace("{}", "")[:4] in note
+
+
+@pytest.mark.parametrize("text", ["if a < b and c > d", "<3 you", "List<p2>", "a <link> &amp; b"])
+def test_signs_are_no_markup(text, network):
+    assert inputs.find("text").said_of_read([text.encode()] * 9, network.takes) == []
+
+
+def test_markup_in_few_texts_is_not_said(network):
+    contents = [b"the <br> tag", *(f"the soup number {i}".encode() for i in range(19))]
+    assert inputs.find("text").said_of_read(contents, network.takes) == []
+
+
+@pytest.mark.parametrize(
     ("content", "found"),
     [
         ("na\u00efve caf\u00e9".encode(), "na\u00efve caf\u00e9"),
