@@ -145,6 +145,9 @@ def test_drawings_beside_their_photos_are_refused(drawn, tmp_path):
     [
         ("000_aug2.png", "000.png"),
         ("000-flipped.png", "000.png"),
+        ("IMG_E0007.PNG", "IMG_0007.png"),
+        ("IMG_E0007.PNG", "IMG_0007.webp"),
+        ("PXL_2023~2.png", "PXL_2023.png"),
         ("x_jpg.rf.0123456789ab.png", "x_jpg.rf.ba9876543210.png"),
     ],
 )
@@ -156,7 +159,9 @@ def test_altered_copies_of_a_photo_are_said(names, tmp_path):
     assert "1 images are altered copies" in said and all(name in said for name in names)
 
 
-@pytest.mark.parametrize("name", ["mask.png", "crop.png", "wall_crop.png", "rot13.png"])
+@pytest.mark.parametrize(
+    "name", ["mask.png", "crop.png", "wall_crop.png", "rot13.png", "IMG_E0007.png"]
+)
 def test_a_name_alone_makes_no_copy(name, tmp_path):
     folder(tmp_path, {"a": 6, "b": 6})
     (tmp_path / "a" / name).write_bytes(image(99))
