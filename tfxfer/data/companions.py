@@ -45,9 +45,7 @@ def check_companions(paths: Iterable[Path], source: str, kind: Kind) -> list[str
     for (folder, stem), path in of.items():
         if (origin := of.get((folder, DRAWN.sub("", stem)))) not in (None, path):
             drawn.append(f"{path.name} on {origin.name}")
-        elif (origin := of.get((folder, ALTERED.sub("", stem)))) not in (None, path) or (
-            origin := of.get((folder, EDITED.sub("img_", stem)))
-        ) not in (None, path):
+        elif (origin := of.get((folder, _unaltered(stem)))) not in (None, path):
             altered.append(f"{path.name} of {origin.name}")
         elif ROBOFLOW.search(stem):
             origin = first.setdefault((folder, ROBOFLOW.sub("", stem)), path)
@@ -67,3 +65,8 @@ def check_companions(paths: Iterable[Path], source: str, kind: Kind) -> list[str
             "column group."
         ]
     return []
+
+
+def _unaltered(stem: str) -> str:
+    """Return the name that the original of an altered copy has; the same name if it is none."""
+    return EDITED.sub("img_", ALTERED.sub("", stem))
