@@ -12,7 +12,7 @@ LAST_BITS = 1e-5
 
 def rows_of(text: str) -> list[dict[str, str]]:
     """The rows of a CSV table that was printed, without the steps before it."""
-    return list(csv.DictReader(io.StringIO(text[re.search(r"^file,", text, re.M).start() :])))
+    return list(csv.DictReader(io.StringIO(text[re.search(r"^(.*,)?file,", text, re.M).start() :])))
 
 
 def value_of(cell: str) -> str | float:

@@ -145,6 +145,9 @@ def test_drawings_beside_their_photos_are_refused(drawn, tmp_path):
     [
         ("000_aug2.png", "000.png"),
         ("000-flipped.png", "000.png"),
+        ("IMG_E0007.PNG", "IMG_0007.png"),
+        ("IMG_E0007.PNG", "IMG_0007.webp"),
+        ("PXL_2023~2.png", "PXL_2023.png"),
         ("x_jpg.rf.0123456789ab.png", "x_jpg.rf.ba9876543210.png"),
     ],
 )
@@ -156,7 +159,9 @@ def test_altered_copies_of_a_photo_are_said(names, tmp_path):
     assert "1 images are altered copies" in said and all(name in said for name in names)
 
 
-@pytest.mark.parametrize("name", ["mask.png", "crop.png", "wall_crop.png", "rot13.png"])
+@pytest.mark.parametrize(
+    "name", ["mask.png", "crop.png", "wall_crop.png", "rot13.png", "IMG_E0007.png"]
+)
 def test_a_name_alone_makes_no_copy(name, tmp_path):
     folder(tmp_path, {"a": 6, "b": 6})
     (tmp_path / "a" / name).write_bytes(image(99))
@@ -775,3 +780,40 @@ def test_an_image_under_two_labels_counts_once_for_each(tmp_path):
     examples = load(tmp_path)
     assert len(examples.distinct(examples.where("train"))) == 11
     assert "1 of 12 train photos" in notes(examples) and "n = 11" in notes(examples)
+
+
+@pytest.mark.parametrize("prefix", ["", "DCIM/", "Photos/"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("100APPLE", "101APPLE"),
+        ("101_PANA", "rose"),
+        ("100MSDCF", "102ND750"),
+        ("Photos from 2022", "Photos from 2023"),
+        ("Fotos de 2022", "Fotos de 2023"),
+        ("Camera Roll", "WhatsApp Images"),
+        ("202301__", "202302__"),
+        ("2023-07-14", "2023-07-15"),
+    ],
+)
+def test_classes_that_a_camera_or_a_service_made_are_named(prefix, names, tmp_path):
+    folder(tmp_path, {f"{prefix}{name}": 8 for name in names})
+    examples = load(tmp_path)
+    assert examples.classes == tuple(sorted(names))
+    assert any(f"Read as classes: {names[0]}/" in note for note in examples.notes)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("911 Turbo", "2CV"),
+        ("camera", "screenshot"),
+        ("100 m", "200 m"),
+        ("2022", "2023"),
+        ("photos of cats", "photos of dogs"),
+        ("10000000", "200_0000"),
+    ],
+)
+def test_other_classes_are_not_taken_for_folders_of_a_camera(names, tmp_path):
+    folder(tmp_path, dict.fromkeys(names, 8))
+    assert not any("Read as classes" in note for note in load(tmp_path).notes)

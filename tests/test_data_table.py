@@ -336,3 +336,122 @@ def test_amounts_in_place_of_classes_lead_to_their_task(tmp_path):
     with pytest.raises(DataError) as error:
         load(table(tmp_path, text, 12))
     assert "regress" not in str(error.value)
+
+
+def named_table(root, header: str, names, files):
+    """Write labels.csv with a row for each name, and a photo for each file."""
+    for i, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(image(i))
+    lines = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(names)]
+    (root / "labels.csv").write_text("\n".join([header, *lines]) + "\n")
+    return root / "labels.csv"
+
+
+IDS = ["000bec18", "00a338a9", "1", "0001", "0002", "2", "x.y", "ff"]
+
+
+@pytest.mark.parametrize(
+    ("header", "names", "files"),
+    [
+        ("id,breed", IDS, [f"train/{name}.png" for name in IDS]),
+        ("image_id,label", IDS, [f"train/train/{name}.png" for name in IDS]),
+        ("image,label", IDS, [f"{name}.png" for name in IDS]),
+        ("id,breed", [f"{i}.png" for i in IDS], [f"imgs/{i}.png" for i in IDS]),
+        ("path,label", [f"a/{i}" for i in IDS], [f"imgs/a/{i}.png" for i in IDS]),
+        ("id,dx", IDS, [f"part_{1 + i % 2}/{name}.png" for i, name in enumerate(IDS)]),
+    ],
+)
+def test_names_without_folder_or_ending_are_completed_and_said(header, names, files, tmp_path):
+    examples = load(named_table(tmp_path, header, names, files))
+    assert list(examples.files) == files and examples.classes == ("a", "b")
+    assert examples.read(3) == image(3)
+    assert any(f"{names[0]} is read as {files[0]}" in note for note in examples.notes)
+
+
+def test_names_of_texts_are_completed_too(tmp_path):
+    rows = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(30))
+    (tmp_path / "labels.csv").write_text(f"id,mood\n{rows}")
+    (tmp_path / "mails").mkdir()
+    for i in range(30):
+        (tmp_path / "mails" / f"{i}.txt").write_text(f"the soup number {i}")
+    examples = load(tmp_path / "labels.csv")
+    assert examples.kind_name == "text" and examples.files[7] == "mails/7.txt"
+
+
+@pytest.mark.parametrize(
+    ("other", "cure"),
+    [("small/000bec18.png", "small/"), ("train/000bec18.bmp", "such as train/000bec18")],
+)
+def test_a_name_of_two_files_is_an_error_with_both(other, cure, tmp_path):
+    file = named_table(tmp_path, "id,breed", IDS, [f"train/{i}.png" for i in IDS])
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).write_bytes(image(20))
+    with pytest.raises(DataError, match=cure) as error:
+        load(file)
+    assert other in str(error.value) and "train/000bec18.png" in str(error.value)
+
+
+def test_a_name_that_no_file_has_is_named_alone(tmp_path):
+    names = [*IDS, *(f"n{i}" for i in range(12))]
+    file = named_table(tmp_path, "id,breed", names, [f"train/{i}.png" for i in names[:-1]])
+    with pytest.raises(DataError, match=r"1 of 20 files don't exist: n11 \(line 21\).*train/"):
+        load(file)
+
+
+def test_two_columns_of_names_of_files_are_both_named(tmp_path):
+    names = [f"{i},{9 - i}" for i in range(10)]
+    file = named_table(tmp_path, "id,rank,breed", names, [f"train/{i}.png" for i in range(10)])
+    with pytest.raises(DataError, match="id, rank.*path"):
+        load(file)
+
+
+def test_a_class_is_no_name_of_a_file(tmp_path):
+    for i in range(12):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / "train" / f"{i}.png").write_bytes(image(i))
+    lines = "".join(f"{i},{i % 2}\n" for i in range(12))
+    (tmp_path / "labels.csv").write_text(f"id,diagnosis\n{lines}")
+    examples = load(tmp_path / "labels.csv")
+    assert examples.classes == ("0", "1") and examples.files[11] == "train/11.png"
+
+
+def test_files_found_by_their_names_still_need_a_column_of_labels(tmp_path):
+    names = [f"{name},x" for name in IDS]
+    file = named_table(tmp_path, "id,source,breed", names, [f"train/{i}.png" for i in IDS])
+    with pytest.raises(DataError, match="Found: id, source, breed.*--label"):
+        load(file)
+    assert load(file, labels=["breed"]).classes == ("a", "b")
+
+
+@pytest.mark.parametrize("others", [[], ["test/zz.png"]])
+def test_a_folder_with_one_table_is_read_by_its_table(others, tmp_path):
+    files = [f"train/{name}.png" for name in IDS]
+    named_table(tmp_path, "id,breed", IDS, [*files, *others])
+    examples = load(tmp_path)
+    assert list(examples.files) == files and examples.classes == ("a", "b")
+    assert "labels.csv" in examples.notes[0]
+    assert load(tmp_path, labels=["breed"]).files == examples.files
+
+
+def test_a_folder_with_two_tables_is_an_error_with_both(tmp_path):
+    named_table(tmp_path, "id,breed", IDS, [f"train/{name}.png" for name in IDS])
+    (tmp_path / "sample_submission.csv").write_text("id,breed\nzz,a\n")
+    with pytest.raises(DataError, match=r"labels\.csv, sample_submission\.csv"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="--label breed"):
+        load(tmp_path, labels=["breed"])
+
+
+def test_what_keeps_the_table_of_a_folder_from_being_read_is_said(tmp_path):
+    files = [*(f"train/{name}.png" for name in IDS), "test/ff.png"]
+    named_table(tmp_path, "id,breed", IDS, files)
+    with pytest.raises(DataError, match=r"ff \(line 9\) may be .*test/ff\.png"):
+        load(tmp_path)
+
+
+def test_class_folders_count_more_than_a_table_beside_them(tmp_path):
+    named_table(
+        tmp_path, "id,breed", IDS, [f"{'cd'[i % 2]}/{name}.png" for i, name in enumerate(IDS)]
+    )
+    assert load(tmp_path).classes == ("c", "d")

@@ -12,12 +12,14 @@ import numpy as np
 import openpyxl
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from PIL import Image
 from pyarrow import parquet
 from runs import CLASSES, SIZE, encoded, load_photo, some_doubt, write_run
 
 from tfxfer import heads, serving
 from tfxfer.backbone import Backbone
+from tfxfer.cli import main
 from tfxfer.data import load
 from tfxfer.errors import DataError, ImageError, ServingError
 from tfxfer.serving.model import open_model
@@ -550,3 +552,53 @@ def test_data_that_is_none_is_refused(run_folder, tmp_path):
         match=r"nothing does not exist\. Expected a folder with a folder for each class",
     ):
         serving.evaluate(run_folder, tmp_path / "nothing")
+
+
+@pytest.fixture
+def test_set(photos, tmp_path) -> Path:
+    """A table of names as in a competition, with its photos in test/."""
+    (tmp_path / "test").mkdir()
+    for i, name in enumerate(("0002", "0001", "10", "=1+1")):
+        photo = (photos / f"china/china{i:02d}.jpg").read_bytes()
+        (tmp_path / "test" / f"{name}.jpg").write_bytes(photo)
+    (tmp_path / "test.csv").write_text("id,predicted\n0002,x\n0001,y\n10,\n=1+1,z\n")
+    return tmp_path / "test.csv"
+
+
+@pytest.mark.long
+def test_answers_keep_the_columns_of_a_table_in_its_order(run_folder, test_set, tmp_path):
+    for form in ("csv", "json", "parquet"):
+        serving.write(serving.predict(run_folder, [test_set]), form, tmp_path / f"out.{form}")
+    with open(tmp_path / "out.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["id", "predicted_given", "file", "predicted", "probability"]
+    assert [row["id"] for row in rows] == ["0002", "0001", "10", "'=1+1"]
+    assert [row["predicted_given"] for row in rows] == ["x", "y", "", "z"]
+    [alone] = serving.predict(run_folder, [tmp_path / "test" / "0001.jpg"])
+    assert rows[1]["file"] == alone.file and rows[1]["predicted"] == alone.predicted
+    nested = json.loads((tmp_path / "out.json").read_text())
+    table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    for one in (nested[3], table[3]):
+        assert one["id"] == "=1+1" and one["predicted_given"] == "z"
+
+
+@pytest.mark.long
+def test_tables_of_other_columns_are_answered_without_these(run_folder, test_set, tmp_path):
+    (tmp_path / "more.csv").write_text("path\ntest/10.jpg\n")
+    rows = list(serving.predict(run_folder, [test_set, tmp_path / "more.csv"]))
+    assert len(rows) == 5 and all(row.given is None for row in rows)
+
+
+def test_a_table_without_names_of_files_is_an_error(run_folder, test_set):
+    test_set.write_text("number,size\n7,8\n9,10\n")
+    with pytest.raises(DataError, match="Found: number, size"):
+        serving.predict(run_folder, [test_set])
+    test_set.write_text("id\n0001\n0003\n")
+    with pytest.raises(DataError, match="Found: id"):
+        serving.predict(run_folder, [test_set])
+
+
+def test_the_answer_is_never_written_over_what_a_table_names(run_folder, test_set, tmp_path):
+    target = str(tmp_path / "test" / "10.jpg")
+    done = CliRunner().invoke(main, ["predict", str(run_folder), str(test_set), "--to", target])
+    assert done.exit_code and "10.jpg" in done.output

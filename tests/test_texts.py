@@ -1,5 +1,6 @@
 """Texts: tables and files of them, networks with a tokenizer, runs, and what is served."""
 
+import csv
 import importlib.util
 import json
 import subprocess
@@ -308,6 +309,33 @@ def test_files_in_class_folders_are_texts(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "markup",
+    [
+        "<html><body>{}</body></html>",
+        "{}<br /><br />",
+        "<div class='x'>{}</div>",
+        "{}&nbsp;",
+        "{}<BR>",
+    ],
+)
+def test_markup_in_many_texts_is_said_with_its_share(markup, network):
+    contents = [f"the soup number {i}".encode() for i in range(20)]
+    contents[:5] = [markup.format(f"the soup number {i}").encode() for i in range(5)]
+    note = inputs.find("text").said_of_read(contents, network.takes)[0]
+    assert "25 % of the texts" in note and markup.replace("{}", "")[:4] in note
+
+
+@pytest.mark.parametrize("text", ["if a < b and c > d", "<3 you", "List<p2>", "a <link> &amp; b"])
+def test_signs_are_no_markup(text, network):
+    assert inputs.find("text").said_of_read([text.encode()] * 9, network.takes) == []
+
+
+def test_markup_in_few_texts_is_not_said(network):
+    contents = [b"the <br> tag", *(f"the soup number {i}".encode() for i in range(19))]
+    assert inputs.find("text").said_of_read(contents, network.takes) == []
+
+
+@pytest.mark.parametrize(
     ("content", "found"),
     [
         ("na\u00efve caf\u00e9".encode(), "na\u00efve caf\u00e9"),
@@ -503,6 +531,16 @@ def test_new_texts_are_answered_by_a_run_and_by_its_export(run, tmp_path):
     example.features.feature["text"].bytes_list.value.append(b"bread and salt")
     found = served.signatures["classify"](tf.constant([example.SerializeToString()]))
     assert found["classes"].numpy()[0, 0] == b"kitchen"
+
+
+@pytest.mark.long
+def test_answers_of_a_table_of_texts_keep_its_other_columns(run, tmp_path):
+    (tmp_path / "new.csv").write_text("ID,text,Day\n007,Good soup with salt,-5\n02,Water it,=x\n")
+    done("predict", run, tmp_path / "new.csv", "--to", tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["ID", "Day", "file", "predicted", "probability"]
+    assert [(row["ID"], row["Day"]) for row in rows] == [("007", "-5"), ("02", "'=x")]
 
 
 @pytest.mark.long

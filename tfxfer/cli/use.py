@@ -66,7 +66,8 @@ def predict(
     """Predict the classes, labels or numbers of photos or texts.
 
     RUN is the folder of a finished run, or of an export of it. PATH is a photo or a text, a folder
-    of them, or a .csv or .tsv table of texts.
+    of them, or a .csv or .tsv table of texts or of names of files. The answers keep the columns of
+    a table.
     """
     form = form or form_of(to)
     check_order(folder, paths, "tfxfer predict RUN photo.jpg")
@@ -79,7 +80,8 @@ def predict(
         )
     start_tensorflow()
     serving = load_module("serving")
-    serving.check_target(to, paths, folder)
+    inputs = paths if files is paths else (*paths, *files.files)  # a table names further files
+    serving.check_target(to, inputs, folder)
     rows = serving.predict(folder, files, **options, progress=True)
     with as_it_is_for_programs():
         count = serving.write(rows, form, to)

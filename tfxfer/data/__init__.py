@@ -1,7 +1,8 @@
 """Load labelled images from any source as `Examples`: checked, split and read one at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from tfxfer.data.class_names import with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_examples, find_files, read_folder
+from tfxfer.data.layout import find_only_table
 from tfxfer.data.packed import is_packed, unpack_data
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
-from tfxfer.data.unlabelled import Unlabelled, find_unlabelled
+from tfxfer.data.unlabelled import Unlabelled, find_unlabelled, free_name
 from tfxfer.errors import DataError
 from tfxfer.inputs import Kind
 from tfxfer.tasks import CLASSIFY, Task
 
 TABLES = {".csv", ".tsv", ".txt"}
+_TableReader = Callable[[Path, str], Found]
 # Advice for kinds of files that users often give and that are not read, by the end of the name.
 CURES = {
     (".xlsx", ".xls", ".ods", ".numbers"): " It is a workbook: save its table as CSV UTF-8.",
@@ -43,6 +46,7 @@ __all__ = [
     "find_files",
     "find_source",
     "find_unlabelled",
+    "free_name",
     "from_arrays",
     "from_dataset",
     "load",
@@ -191,20 +195,47 @@ def _list_source(
     path = Path(source).expanduser()
     if path.suffix.lower() in TABLES and path.is_file() and not source.startswith("tfds:"):
         return read_table(path, source, kind, task=task, labels=labels, judging=judging)
+    read: _TableReader = partial(read_table, kind=kind, task=task, labels=labels, judging=judging)
     if labels and not judging:
-        raise DataError(
-            f"--label {labels[0]} names a column, but {source} is no table. Expected a .csv file."
-        )
+        table = find_only_table(path) if path.is_dir() else None
+        if table is None:
+            raise DataError(
+                f"--label {labels[0]} names a column, but {source} is no table. Expected a .csv "
+                "file."
+            )
+        return read(table, str(table))
     if source == "demo":
         return read_demo()
     if source.startswith("tfds:"):
         return read_tfds(source.removeprefix("tfds:"), data_dir)
     if path.is_dir():
-        return read_folder(path, source, judging, kind)
+        return _read_folder_or_table(path, source, judging, kind, read=read)
     if path.suffix.lower() in TABLES and path.exists():
         return read_table(path, source, kind, task=task)  # a pipe, for example
     if is_packed(path):
         unpacked = unpack_data(path, source)
-        found = read_folder(unpacked.folder, source, judging, kind)
+        found = _read_folder_or_table(unpacked.folder, source, judging, kind, read=read)
         return replace(found, notes=(*unpacked.notes, *found.notes))
     return None
+
+
+def _read_folder_or_table(
+    folder: Path, source: str, judging: bool, kind: Kind | None, *, read: _TableReader
+) -> Found:
+    """Read a folder of class folders or, if it is none, the only table in it.
+
+    Raises:
+        DataError: the folder holds no class folders, and no table that can be read.
+    """
+    try:
+        return read_folder(folder, source, judging, kind)
+    except DataError as error:
+        table = find_only_table(folder)
+        if table is None:
+            raise
+        try:
+            found = read(table, f"{source.rstrip('/')}/{table.name}")
+        except DataError as error_of_table:
+            raise DataError(f"{error} Its table can't be read, either: {error_of_table}") from error
+    note = f"There are no class folders, so {table.name} says what the {found.kind.MANY} are."
+    return replace(found, notes=(note, *found.notes))

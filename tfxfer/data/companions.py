@@ -16,7 +16,9 @@ ALTERED = re.compile(
     r"[-_. ]+((aug|augmented|flip|flipped|rot|rotated|mirror|mirrored|crop|cropped|copy)"
     r"[-_. ]?[a-z0-9]*|thumb|thumbnail|small|resized|scaled|edit|edited|kopie|copie|copia)$"
     r"|[-_. ]*\([^()]*conflicted copy[^()]*\)$"  # Dropbox writes this
+    r"|~\d+$"  # PXL_1~2.jpg: Android writes this
 )
+EDITED = re.compile(r"^img_e(?=\d+$)")  # an iPhone writes IMG_E0001.JPG beside IMG_0001.JPG
 # Roboflow writes a photo several times, with names such as photo_jpg.rf.1f0c...jpg.
 ROBOFLOW = re.compile(r"\.rf\.[0-9a-f]{8,}$")
 # If at least this share of all images has the name of another image, but for the ending, that is
@@ -43,7 +45,7 @@ def check_companions(paths: Iterable[Path], source: str, kind: Kind) -> list[str
     for (folder, stem), path in of.items():
         if (origin := of.get((folder, DRAWN.sub("", stem)))) not in (None, path):
             drawn.append(f"{path.name} on {origin.name}")
-        elif (origin := of.get((folder, ALTERED.sub("", stem)))) not in (None, path):
+        elif (origin := of.get((folder, _unaltered(stem)))) not in (None, path):
             altered.append(f"{path.name} of {origin.name}")
         elif ROBOFLOW.search(stem):
             origin = first.setdefault((folder, ROBOFLOW.sub("", stem)), path)
@@ -63,3 +65,8 @@ def check_companions(paths: Iterable[Path], source: str, kind: Kind) -> list[str
             "column group."
         ]
     return []
+
+
+def _unaltered(stem: str) -> str:
+    """Return the name that the original of an altered copy has; the same name if it is none."""
+    return EDITED.sub("img_", ALTERED.sub("", stem))

@@ -29,6 +29,7 @@ from tfxfer.data.layout import (
     is_made,
     levels,
     parts_in_classes,
+    said_of_devices,
     said_of_dotted,
     said_of_folders,
     subfolders,
@@ -65,7 +66,7 @@ def find_examples(folder: Path, kind: Kind) -> tuple[list[Path], Counter[str], l
     examples: list[Path] = []
     others: Counter[str] = Counter()
     closed: list[str] = []
-    for path in _walk(folder, others, closed):
+    for path in walk_files(folder, others, closed):
         if is_example(path, kind):
             examples.append(path)
         else:
@@ -187,6 +188,7 @@ def read_folder(
                 f"{source}: all {kind.MANY} are in one folder, {names[0]}/, as one class. Expected "
                 f"a folder for each class.{hint}"
             )
+    notes += said_of_devices(names, kind)
     notes += said_of_folders(below, source)
     notes += check_companions(paths, source, kind)
     notes += said_of_series([path.stem for path in paths], splits if parts or inside else None)
@@ -248,8 +250,10 @@ def _said_of_parts(folder: Path, parts: Sequence[tuple[str, Path]], kind: Kind) 
     return notes
 
 
-def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
-    """Yield the files below a folder, except hidden ones.
+def walk_files(
+    top: Path, others: Counter[str] | None = None, closed: list[str] | None = None
+) -> Iterator[Path]:
+    """Yield the files below a folder, except hidden ones and those of runs and exports.
 
     The function keeps a list of folders instead of calling itself, since folders may be nested
     thousands deep.
@@ -258,6 +262,8 @@ def _walk(top: Path, others: Counter[str], closed: list[str]) -> Iterator[Path]:
         others: counts the hidden files and folders.
         closed: gets a note for each folder that can't be listed.
     """
+    others = Counter() if others is None else others
+    closed = [] if closed is None else closed
     seen: set[tuple[int, int]] = set()
     waiting = [os.fspath(top)]
     while waiting:
@@ -354,7 +360,7 @@ def _nothing(
 
 def _hint_of_plain(folder: Path, kinds: Sequence[Kind]) -> str:
     """Return a question if all files are plain text, such as .md; "" if they are not."""
-    files = list(islice(_walk(folder, Counter(), []), MOST_OPENED))
+    files = list(islice(walk_files(folder), MOST_OPENED))
     known = NO_EXAMPLES.union(*(kind.UNREAD for kind in kinds))
     if not files or any(file.suffix.lower() in known for file in files):
         return ""

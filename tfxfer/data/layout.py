@@ -6,7 +6,7 @@ The names of the folders and their content decide.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from tfxfer.data.duplicates import shown
@@ -37,6 +37,14 @@ DRAWN = {"mask", "masks", "label", "labels", "annotation", "annotations", "annot
 DRAWN |= {"segmentation", "segmentations", "groundtruth", "ground_truth", "gt"}
 # Words that mean the same in a longer name, such as gt_masks, if photos lie beside the folder.
 DRAWN_WORDS = {"mask", "masks", "annotation", "annotations", "segmentation", "trimap", "trimaps"}
+
+# Folders that cameras, phones and cloud services make: 100APPLE, 101_PANA, 202301__, 2023-07-14,
+# Photos from 2023.
+MADE_BY_DEVICES = re.compile(
+    r"[1-9]\d\d(?=[0-9_]*[A-Z])[A-Z0-9_]{5}|20\d{4}_[_a-z]|(19|20)\d\d[-_.]\d\d[-_.]\d\d"
+    r"|(?i:(photos|fotos|foto)\b.* (19|20)\d\d)"
+    r"|(?i:dcim|camera[ _](roll|uploads)|whatsapp images|(google|icloud) photos|takeout)"
+)
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -339,6 +347,16 @@ def hint_of_tables(folder: Path) -> str:
     return f" Does {shown(tables)} say what these are? Then give that table."
 
 
+def find_only_table(folder: Path) -> Path | None:
+    """Return the only .csv or .tsv table that lies directly in a folder; None if there are more."""
+    tables = [
+        entry
+        for entry in entries(folder)
+        if entry.suffix.lower() in {".csv", ".tsv"} and not hidden(entry.name) and entry.is_file()
+    ]
+    return tables[0] if len(tables) == 1 else None
+
+
 def parts_in_classes(tops: Sequence[Path], kind: Kind) -> list[tuple[str, Path, Path]]:
     """Find the parts in class folders that hold nothing but parts, such as cats/train/, cats/test/.
 
@@ -437,6 +455,18 @@ def check_kinds(tops: Sequence[Path], source: str, kind: Kind) -> None:
     }
     if tops:
         check_pieces(below, source, hint_of_tables(tops[0].parent))
+
+
+def said_of_devices(classes: Iterable[str], kind: Kind) -> list[str]:
+    """Return a note on classes that have the names of folders that a camera or a service makes."""
+    made = sorted({name for name in classes if MADE_BY_DEVICES.fullmatch(name.strip())})
+    if not made:
+        return []
+    return [
+        f"Read as classes: {shown([f'{name}/' for name in made])}. By their names, a camera, a "
+        f"phone or a cloud service made these folders. If they do not say what the {kind.MANY} "
+        "show, make a folder for each class, and sort them into these."
+    ]
 
 
 def said_of_folders(classes: Mapping[str, Counter[str]], source: str) -> list[str]:

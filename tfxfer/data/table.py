@@ -8,7 +8,7 @@ import functools
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
 from tfxfer.data.joined_rows import check_same, join_rows
 from tfxfer.data.missing import hint_of_missing
+from tfxfer.data.named_files import complete_names, find_column_of_files
 from tfxfer.data.odd_cells import check_not_measured, notes_on_classes, said_of_left_out
 from tfxfer.data.parts import part_in
 from tfxfer.data.series import said_of_series
@@ -86,7 +87,9 @@ def read_table(
         DataError: columns or values are missing, a file does not exist, or images of one group are
             in several parts.
     """
-    lines, rows, label_columns, held, notes = _rows(path, source, task, labels, judging=judging)
+    lines, rows, label_columns, held, notes = _rows(
+        path, source, task, labels, judging=judging, kind=kind
+    )
     if task.CLASSES and len(label_columns) > 1:
         cells = [[row[name] for row in rows] for name in label_columns]
         kinds = list(map(kind_of, cells))
@@ -102,11 +105,11 @@ def read_table(
         contents = [held.content(row).encode("utf-8", "surrogateescape") for row in rows]
         read: Callable[[int], bytes] = contents.__getitem__
     else:
-        kind = kind or _kind_of([row["path"] for row in rows])
         named = [row["path"] for row in rows]
         called = {word for other in KINDS.values() for word in (other.CELLS or [()])[-1]}
         texts = next((name for name in rows[0] if name in called), None)
-        files, said = _files(path, source, lines, files=named, kind=kind, texts=texts)
+        files, said = check_files(path, source, lines, files=named, kind=kind, texts=texts)
+        kind = kind or _kind_of(files)
         if task is multilabel and not _in_cells(rows, list(label_columns), task):
             label = next(iter(label_columns))
             joined = _join_rows(_Rows(files, rows, lines), label=label, source=source)
@@ -228,26 +231,27 @@ def _kind_of(files: Sequence[str]) -> Kind:
     return next(held, KINDS[DEFAULT])
 
 
-def _files(
+def check_files(
     table: Path,
     source: str,
     lines: Sequence[int],
     *,
     files: Sequence[str],
-    kind: Kind,
+    kind: Kind | None,
     texts: str | None,
 ) -> tuple[list[str], list[str]]:
-    """Check that all files exist.
+    """Check that all files exist, and complete names that lack a folder or an ending.
 
     Args:
+        kind: what the files are, if it is known.
         texts: name of a column of texts beside that of the files, for advice.
 
     Returns:
         The paths, in which / replaces the \\ of Windows if the file only exists that way, and a
-        note if that was done.
+        note if that was done or names were completed.
 
     Raises:
-        DataError: a file does not exist.
+        DataError: a file does not exist, or a name may mean two files.
     """
     there = [_exists(table.parent / file) for file in files]
     turned = [file.replace("\\", "/") for file in files]
@@ -261,8 +265,14 @@ def _files(
         if not here and other == file
     ]
     if gone:
+        # If some paths are right as they are, the others are mistakes, and not names to complete.
+        completed = None
+        if len(gone) == len(files):
+            completed = complete_names(files, lines, folder=table.parent, kind=kind, source=source)
+        if completed is not None:
+            return completed
         lost = [file for file, here in zip(files, there, strict=True) if not here]
-        hint = hint_of_missing(lost, table.parent, kind)
+        hint = hint_of_missing(lost, table.parent, kind or _kind_of(files))
         if texts and len(gone) == len(files):
             hint += (
                 f" Are the examples the texts in the column {texts}, and not files? Then remove "
@@ -321,7 +331,13 @@ def align_rows(table: Sequence[tuple[int, list[str]]], source: str) -> None:
 
 
 def _rows(
-    path: Path, source: str, task: Task, labels: Sequence[str], *, judging: bool
+    path: Path,
+    source: str,
+    task: Task,
+    labels: Sequence[str],
+    *,
+    judging: bool,
+    kind: Kind | None,
 ) -> tuple[list[int], list[dict[str, str]], dict[str, str], Held | None, list[str]]:
     """Read a table; empty lines are skipped, and rows without any label where these are no classes.
 
@@ -337,13 +353,23 @@ def _rows(
     if judging:
         there = {cell.casefold() for cell in header}
         labels = [name for name in labels if name.casefold() in there]
-    held = None if _names_files(header) else find_held(header, source)
+    held = None if names_files(header) else find_held(header, source)
     if held is not None and _look_like_files(table[1:], header, held.columns[-1]):
         held = None  # the error below says how to name a column of files
     needed = ("label",) if task.CLASSES and not labels else ()
     needed = needed if held is not None else ("path", *needed)
-    columns, said = _columns(
-        header, source, needed, or_label=not labels, texts=_column_of_sentences(table)
+    by_cells: dict[str, str] = {}
+    if held is None and not names_files(header):
+        by_cells = find_columns_by_cells(table, path.parent, kind, labels=labels, source=source)
+        if "label" not in needed:
+            by_cells.pop("label", None)
+    columns, said = name_columns(
+        header,
+        source,
+        needed,
+        or_label=not labels,
+        texts=_column_of_sentences(table),
+        by_cells=by_cells,
     )
     align_rows(table, source)
     rows = [dict(zip(columns, cells, strict=True)) for _, cells in table[1:]]
@@ -385,6 +411,52 @@ def _rows(
     return lines, rows, spelled, held, [*notes, *said, *left_out, *unused]
 
 
+def find_columns_by_cells(
+    table: Sequence[tuple[int, list[str]]],
+    folder: Path,
+    kind: Kind | None,
+    *,
+    labels: Sequence[str],
+    source: str,
+) -> dict[str, str]:
+    """Find the column of files by its cells, as in the table id,breed of a competition.
+
+    Args:
+        folder: the folder of the table.
+        labels: names of the columns of labels that the user gave.
+
+    Returns:
+        The name of that column in lower case at the key "path". If no column is named as that of
+        the labels, and one column alone is left, its name at the key "label". Nothing if no column
+        names files.
+
+    Raises:
+        DataError: several columns name files.
+    """
+    header = table[0][1] if table else []
+    if any(Path(cell).suffix.lower() in kind.ENDINGS for kind in KINDS.values() for cell in header):
+        return {}  # the row above the data is missing, and an error below says so
+    called = {_simple(word) for word in CALLED["label"]}
+    asked = {name.casefold() for name in labels}
+    others = {
+        name: place
+        for place, name in enumerate(cell.casefold() for cell in header)
+        if name and name not in {*asked, *OPTIONAL, *BOXES}
+    }
+    cells = {
+        name: [row[place] for _, row in table[1:] if len(row) > place and row[place]]
+        for name, place in others.items()
+        if _simple(name) not in called
+    }
+    column = find_column_of_files(cells, folder, kind, source=source)
+    if column is None:
+        return {}
+    left = [name for name in others if name != column]
+    if any(_simple(name) in called for name in left) or len(left) != 1:
+        return {"path": column}
+    return {"path": column, "label": left[0]}
+
+
 def _check_lengths(
     rows: Sequence[dict[str, str]], lines: Sequence[int], source: str, held: Sequence[str]
 ) -> None:
@@ -413,7 +485,7 @@ def _look_like_files(
     return look_like_files([row[place] for _, row in table[:FEW] if len(row) > place])
 
 
-def _names_files(header: Sequence[str]) -> bool:
+def names_files(header: Sequence[str]) -> bool:
     """Return whether a column has a name that columns of files have."""
     called = {_simple(word) for word in CALLED["path"]}
     return any(_simple(cell) in called for cell in header)
@@ -492,7 +564,7 @@ def _delimiter(text: str, both: bool) -> str:
         cells = {cell.strip().casefold() for cell in first}
         holds = any(kind.CELLS and cells & set(kind.CELLS[-1]) for kind in KINDS.values())
         named = not both or labels & {_simple(cell) for cell in first}
-        if named and (holds or _names_files(first)):
+        if named and (holds or names_files(first)):
             return delimiter
     return DELIMITERS[counts.index(max(counts))]
 
@@ -502,13 +574,14 @@ def _simple(name: str) -> str:
     return name.strip().casefold().replace(" ", "_").replace("-", "_").removesuffix("s")
 
 
-def _columns(
+def name_columns(
     header: list[str],
     source: str,
     needed: Sequence[str],
     *,
     or_label: bool,
     texts: str | None,
+    by_cells: Mapping[str, str],
 ) -> tuple[list[str], list[str]]:
     """Find the columns path and label, which may have other names in the file.
 
@@ -516,6 +589,7 @@ def _columns(
         needed: those that must be there.
         or_label: whether a column label is looked for, even if it need not be there.
         texts: name of a column of sentences, for advice.
+        by_cells: names of columns that are one of the two by what their cells hold.
 
     Returns:
         The names of the columns, where these two are called path and label, and a note on their
@@ -537,6 +611,8 @@ def _columns(
             continue
         called_simply = {_simple(word) for word in called}
         matches = [column for column in columns if _simple(column) in called_simply]
+        if name in by_cells:
+            matches = [by_cells[name]]
         if len(matches) > 1:
             raise DataError(
                 f"{source}: the columns {shown(matches)} could all be the {name}. Call the right "

@@ -1,7 +1,11 @@
-"""Examples without labels, such as those to predict: files, folders of them, and rows of tables."""
+"""Examples without labels, such as those to predict: files, folders of them, and rows of tables.
+
+A row of a table is an example itself, such as a text, or names a file.
+"""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +13,14 @@ from typing import NamedTuple
 from tfxfer.data.cells import find_held
 from tfxfer.data.duplicates import shown
 from tfxfer.data.folder import files_in
-from tfxfer.data.table import align_rows, read_rows
+from tfxfer.data.table import (
+    align_rows,
+    check_files,
+    find_columns_by_cells,
+    name_columns,
+    names_files,
+    read_rows,
+)
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import Kind
@@ -26,15 +37,32 @@ class Unlabelled(NamedTuple):
         row's last line.
     read: a function from the index of an example to its content.
     in_table: whether some of them are rows of tables, and not files.
+    given: the cells of each example's row by the names of the columns, without those that hold the
+        example itself; None where not all examples are of tables with the same columns.
     """
 
     files: list[str]
     read: Callable[[int], bytes]
     in_table: bool
+    given: list[dict[str, str]] | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one table.
+
+    files: a name for each: the path of its file, or TABLE:LINE.
+    contents: the examples themselves; None where the rows name files.
+    given: see `Unlabelled`.
+    """
+
+    files: list[str]
+    contents: list[str] | None
+    given: list[dict[str, str]]
 
 
 def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabelled:
-    """List examples in files, in folders and, where the kind has `CELLS`, in tables.
+    """List examples in files, in folders and in tables.
 
     Files that are ignored, and guesses at how files are read, are logged.
 
@@ -43,14 +71,17 @@ def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabel
     """
     files: list[str] = []
     contents: dict[int, bytes] = {}
-    for given in paths:
-        path = fspath(given)
-        if not (kind.CELLS and path.lower().endswith(TABLES) and Path(path).is_file()):
+    given: list[dict[str, str]] = []
+    for given_path in paths:
+        path = fspath(given_path)
+        if not (path.lower().endswith(TABLES) and Path(path).is_file()):
             files += files_in(path, kind)
             continue
-        for line, cell in read_cells(Path(path), path, kind):
-            contents[len(files)] = cell.encode("utf-8", "surrogateescape")
-            files.append(f"{path}:{line}")
+        rows = read_unlabelled(Path(path), path, kind)
+        for place, cell in enumerate(rows.contents or (), len(files)):
+            contents[place] = cell.encode("utf-8", "surrogateescape")
+        files += rows.files
+        given += rows.given
     if not files:
         raise DataError(
             f"there is no {kind.ONE} to predict. Expected {kind.MANY}, or folders of them."
@@ -62,26 +93,87 @@ def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabel
     read_one, said = kind.read_together(read, files)
     for note in said:
         LOG.warning(note)
-    return Unlabelled(files, read_one, bool(contents))
+    same = len(given) == len(files) and all(row.keys() == given[0].keys() for row in given)
+    if given and not same:
+        LOG.info("The answers have no columns of the tables, since not all inputs have the same.")
+    return Unlabelled(files, read_one, bool(contents), given if same else None)
 
 
-def read_cells(path: Path, source: str, kind: Kind) -> list[tuple[int, str]]:
-    """Return (the number of its last line, the example) for each row of a table.
+def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
+    """Read the rows of a table in which labels are not needed.
+
+    Args:
+        source: the table as it was given, for messages.
 
     Raises:
-        DataError: the file can't be read as a table, or has no column of such examples.
+        DataError: the file can't be read as a table, has no column of such examples or of files,
+            or names files that do not exist.
     """
     table, notes = read_rows(path, source, both=False)
     header = table[0][1] if table else []
     held = find_held(header, source)
-    if held is None or held.kind is not kind:
+    if held is not None and held.kind is kind:
+        align_rows(table, source)
+        columns = [cell.casefold() for cell in header]
+        lines = [line for line, _ in table[1:]]
+        for note in (*notes, f"Read as {kind.NAME}: {shown(held.columns)}."):
+            LOG.info(f"{source}: {note}")
+        rows = [dict(zip(columns, row, strict=True)) for _, row in table[1:]]
+        return Rows(
+            [f"{path}:{line}" for line in lines],
+            [held.content(row) for row in rows],
+            cells_given(table, leave_out=held.columns),
+        )
+    by_cells: dict[str, str] = {}
+    if not names_files(header):
+        by_cells = find_columns_by_cells(table, path.parent, kind, labels=(), source=source)
+        by_cells.pop("label", None)
+    columns, said = name_columns(header, source, (), or_label=False, texts=None, by_cells=by_cells)
+    if "path" not in columns:
         found = shown([cell[:LONGEST_SHOWN] for cell in header], 50) or "nothing"
+        names = shown([*(kind.CELLS or [()])[-1], "path"], 20)
         raise DataError(
-            f"{source}: no column holds a {kind.NAME}. Expected a first row with one of the names "
-            f"{shown(kind.CELLS[-1], 20)}. Found: {found}."
+            f"{source}: no column holds a {kind.NAME} or names files. Expected a first row with "
+            f"one of the names {names}. Found: {found}."
         )
     align_rows(table, source)
-    names = [cell.casefold() for cell in header]
-    for note in (*notes, f"Read as {kind.NAME}: {shown(held.columns)}."):
+    place = columns.index("path")
+    if odd := [str(line) for line, row in table[1:] if not row[place]]:
+        raise DataError(f"{source}: path is empty in these lines: {shown(odd)}.")
+    files, said_of_files = check_files(
+        path,
+        source,
+        [line for line, _ in table[1:]],
+        files=[row[place] for _, row in table[1:]],
+        kind=kind,
+        texts=None,
+    )
+    for note in (*notes, *said, *said_of_files):
         LOG.info(f"{source}: {note}")
-    return [(line, held.content(dict(zip(names, row, strict=True)))) for line, row in table[1:]]
+    return Rows([str(path.parent / file) for file in files], None, cells_given(table))
+
+
+def cells_given(
+    table: Sequence[tuple[int, list[str]]], leave_out: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Return the cells of each row by the names of their columns, as these are written.
+
+    Columns without a name are left out. A name that is there again gets a number.
+
+    Args:
+        leave_out: names of columns to leave out, in lower case.
+    """
+    names: dict[str, int] = {}
+    for place, name in enumerate(table[0][1]):
+        if name and name.casefold() not in leave_out:
+            names[free_name(name, names)] = place
+    return [{name: row[place] for name, place in names.items()} for _, row in table[1:]]
+
+
+def free_name(name: str, taken: Mapping[str, object]) -> str:
+    """Return a name, with a number behind it where it is taken."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TextIO
 import pyarrow as pa
 from pyarrow import parquet
 
-from tfxfer.data import find_examples
+from tfxfer.data import find_examples, free_name
 from tfxfer.errors import ImageError, MissingExtraError, ServingError
 from tfxfer.files import replaced, streams
 from tfxfer.run import read_manifest
@@ -40,10 +40,11 @@ def write(rows: Iterable[Line], form: str = "csv", to: str | os.PathLike | None 
     CSV and Parquet have the columns `file`, `label` where it is known, `predicted`, `probability`,
     then `predicted_2`, `probability_2`, ... , and `set` (in CSV a JSON list) and `unknown` (in CSV
     true or false) where they were asked for. Of answers that are no classes, the columns are those
-    of `Answer.values`. JSON has the same names, with `others` as a list of
-    {"predicted", "probability"}. In CSV, a text that a spreadsheet would run as a formula has a
-    quote before it. A CSV file begins with the byte order mark of UTF-8, since Excel would read it
-    in an old code page without it. A workbook has the columns of CSV.
+    of `Answer.values`. The columns of a table that was given come before these. JSON has the same
+    names, with `others` as a list of {"predicted", "probability"}. In CSV, a text that a
+    spreadsheet would run as a formula has a quote before it. A CSV file begins with the byte order
+    mark of UTF-8, since Excel would read it in an old code page without it. A workbook has the
+    columns of CSV.
 
     Raises:
         ServingError: the file can't be written, or Parquet or a workbook was asked for without a
@@ -247,11 +248,27 @@ def valid(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
+def behind_given(row: Line, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer behind the cells of its row in the table that was given.
+
+    A column of the table that has the name of one of the answer's is renamed.
+    """
+    if row.given is None:
+        return answer
+    taken = {name: name for name in (*answer, *row.given)}
+    cells: dict[str, Any] = {}
+    for name, value in row.given.items():
+        new = free_name(f"{name}_given", taken) if name in answer else name
+        taken[new] = name
+        cells[new] = value
+    return cells | answer
+
+
 def columns(row: Line) -> dict[str, Any]:
     """Return a prediction as the columns of a table."""
     if isinstance(row, Answer):
         label = {} if row.label is None else {"label": row.label}
-        return {"file": row.file, **label, **row.values}
+        return behind_given(row, {"file": row.file, **label, **row.values})
     flat: dict[str, Any] = {
         "file": row.file,
         **({} if row.label is None else {"label": row.label}),
@@ -260,10 +277,11 @@ def columns(row: Line) -> dict[str, Any]:
     }
     for i, (name, value) in enumerate(row.others, 2):
         flat |= {f"predicted_{i}": name, f"probability_{i}": value}
-    return (
+    return behind_given(
+        row,
         flat
         | ({} if row.set is None else {"set": list(row.set)})
-        | ({} if row.unknown is None else {"unknown": row.unknown})
+        | ({} if row.unknown is None else {"unknown": row.unknown}),
     )
 
 
@@ -289,10 +307,11 @@ def nested(row: Line) -> dict[str, Any]:
         if row.others
         else {}
     )
-    return (
+    return behind_given(
+        row,
         values
         | ({} if row.set is None else {"set": list(row.set)})
-        | ({} if row.unknown is None else {"unknown": row.unknown})
+        | ({} if row.unknown is None else {"unknown": row.unknown}),
     )
 
 

@@ -4,8 +4,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,11 +34,13 @@ class Answer(NamedTuple):
         probability of each; for numbers each number, and the ends of its interval as "NAME_low" and
         "NAME_high".
     label: what is true, as text, where it is known; None for an example without a label.
+    given: the cells of its row by the names of the columns; None where it is of no table.
     """
 
     file: str
     values: Mapping[str, Any]
     label: str | None = None
+    given: Mapping[str, str] | None = None
 
 
 class Prediction(NamedTuple):
@@ -49,6 +52,7 @@ class Prediction(NamedTuple):
     set: classes that hold the true one as often as was asked for; None where it was not asked for.
     unknown: whether it probably belongs to no class; None where it was not asked for.
     label: the true class, where it is known; None for an example without a label.
+    given: the cells of its row by the names of the columns; None where it is of no table.
     """
 
     file: str
@@ -58,6 +62,7 @@ class Prediction(NamedTuple):
     set: tuple[str, ...] | None = None
     unknown: bool | None = None
     label: str | None = None
+    given: Mapping[str, str] | None = None
 
 
 def predict(
@@ -73,7 +78,8 @@ def predict(
 ) -> Iterator[Prediction | Answer]:
     """Predict files, and those in folders, with a finished run's model or an export of it.
 
-    A model of texts also takes .csv and .tsv tables. Each row is then named TABLE:LINE.
+    The rows of .csv and .tsv tables name files or hold texts. A row with a text is then named
+    TABLE:LINE. The answers of rows keep the cells of the table.
 
     Yields one `Prediction` for each file, in the order given, and sorted within a folder; an
     `Answer` where the model's answers are no classes. In folders, hidden files and files that are
@@ -108,6 +114,7 @@ def predict(
         sets=sets,
         unknown=unknown,
         progress=progress,
+        given=found.given,
     )
 
 
@@ -186,6 +193,7 @@ def predictions(
     sets: float | None = None,
     unknown: bool = False,
     progress: bool = False,
+    given: Sequence[Mapping[str, str]] | None = None,
 ) -> Iterator[Prediction | Answer]:
     least = model.doubt.least(sets) if model.doubt and sets is not None else None
     strange = model.doubt.threshold if model.doubt and unknown else None
@@ -197,8 +205,9 @@ def predictions(
     bad: list[str] = []
     damaged: dict[int, str] = {}
     with closing(Progress(len(files), progress, "predict", unit=many, quick=quick)) as shown:
-        for file, answer in zip(
+        for file, cells, answer in zip(
             files,
+            given or repeat(None, len(files)),
             answers(
                 model,
                 read,
@@ -217,7 +226,7 @@ def predictions(
             probabilities = answer["probabilities"]
             if not model.task.CLASSES:
                 values = model.task.columns(probabilities, model.classes, model.decision)
-                yield Answer(file, values)
+                yield Answer(file, values, given=cells)
                 continue
             order = np.argsort(-probabilities, kind="stable")
             first, *others = [(model.classes[i], float(probabilities[i])) for i in order[:top_k]]
@@ -235,6 +244,7 @@ def predictions(
                 tuple(others),
                 inside,
                 None if strange is None else bool(answer["unknown"] > strange),
+                given=cells,
             )
     say_damage(files, damaged)
     answered = len(files) - len(bad)

@@ -21,6 +21,7 @@ from tfxfer.inputs.defaults import (
 )
 from tfxfer.inputs.input import Input
 from tfxfer.inputs.text.excerpt import excerpt
+from tfxfer.inputs.text.markup import said_of_markup
 from tfxfer.inputs.text.read import own_words, problem, read_together, to_utf8
 from tfxfer.inputs.text.words import explain
 from tfxfer.inputs.text.words import first_words as parts
@@ -191,13 +192,15 @@ def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
 
 
 def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
-    """Return a note on the share of texts that are longer than what is read."""
+    """Return notes on the share of texts that are longer than what is read, and on markup."""
     assert isinstance(takes, text.TextInput)
+    notes = said_of_markup(contents)
     count = text.count_cut(contents, takes)
     if not count:
-        return []
+        return notes
     share = f"{100 * count / len(contents):.0f} % of the texts"
     return [
+        *notes,
         f"{share} are longer than the {takes.length:,} {takes.unit} that are read of a text: what "
-        "follows does not count."
+        "follows does not count.",
     ]
