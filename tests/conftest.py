@@ -87,6 +87,13 @@ def tiny_savedmodel(tmp_path_factory) -> str:
     return save_reusable(tiny_network(dropout=0.3), tmp_path_factory.mktemp("tiny") / "model")
 
 
+@pytest.fixture(scope="session")
+def tiny_centred(tmp_path_factory) -> str:
+    """The same, but its graph tells the range of pixels: no run has to try ranges."""
+    network = tiny_network(dropout=0.3, centred=True)
+    return save_reusable(network, tmp_path_factory.mktemp("centred") / "model")
+
+
 @pytest.fixture(scope="module")
 def opened_once():
     """Open the model of a run once in a module, while no file of it changes.

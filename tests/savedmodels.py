@@ -3,6 +3,8 @@
 They have a root call, variables, trainable_variables and regularization_losses.
 """
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -38,11 +40,26 @@ def save_reusable(model: keras.Model, folder, *, losses=()) -> str:
     return str(folder)
 
 
-def tiny_network(size: int = 32, dropout: float = 0.0, seed: int = 0) -> keras.Model:
-    """Three small residual blocks with BatchNorm and a head convolution; 16 features."""
+def tiny_network(
+    size: int = 32,
+    dropout: float = 0.0,
+    seed: int = 0,
+    *,
+    widths: Sequence[int] = (8, 8, 12),
+    centred: bool = False,
+) -> keras.Model:
+    """Small blocks with BatchNorm, the second a residual one, and a head convolution; 16 features.
+
+    Args:
+        widths: the number of channels of each block.
+        centred: subtract 1/2 from each pixel. By that the graph tells that pixels go from 0 to 1;
+            a run of another network tries three ranges, which takes a second.
+    """
     keras.utils.set_random_seed(seed)
     x = image = keras.Input((size, size, 3))
-    for i, width in enumerate((8, 8, 12)):
+    if centred:
+        x = keras.layers.Rescaling(1.0, offset=-0.5)(x)
+    for i, width in enumerate(widths):
         y = keras.layers.Conv2D(
             width,
             3,

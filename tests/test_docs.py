@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+import texts
 from conftest import crops, jpeg
 from loaded import python, tools
 from PIL import ImageOps
@@ -102,7 +103,14 @@ def test_the_pages_build_without_a_warning(tmp_path):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> str:
     """A small network of 224 x 224 pixels, which starts sooner than the default one."""
-    return save_reusable(tiny_network(size=224), tmp_path_factory.mktemp("small") / "network")
+    network = tiny_network(size=224, centred=True)
+    return save_reusable(network, tmp_path_factory.mktemp("small") / "network")
+
+
+@pytest.fixture(scope="module")
+def small_of_texts(tmp_path_factory) -> str:
+    """A small network for texts, in place of minilm."""
+    return texts.save_network(tmp_path_factory.mktemp("small") / "texts")
 
 
 @pytest.fixture(scope="module")
@@ -132,19 +140,23 @@ ON_FEW_PHOTOS = {"tfxfer run frozen --out first": "tfxfer run frozen --data phot
 # The first page of a newcomer runs with the default network. `.ci/run` does that, too.
 WITH_THE_DEFAULT = ("index.md",)
 DEFAULT = '"efficientnet-lite0"'
-OF_PHOTOS = re.compile(r"tfxfer (run|launch|extract) .*--data photos(/|\.csv)")
+OF_DATA = re.compile(r"tfxfer (run|launch|extract) .*--data (photos(/|\.csv)|notes\.csv)")
 
 
-def with_network(script: str, network: str) -> str:
-    """Return the same script with a network in place of the default one.
+def with_networks(script: str, of_images: str, of_texts: str) -> str:
+    """Return the same script with small networks in place of the default ones.
 
     Lines that name another network stay as they are, and so does the page's own recipe wide.py,
     which names its network itself.
     """
+    script = script.replace(DEFAULT, f'"{of_images}"')
+    script = script.replace("tfxfer.Transfer(task=", f'tfxfer.Transfer("{of_images}", task=')
+    script = script.replace("tfxfer.Transfer()", f'tfxfer.Transfer("{of_texts}")')
     done = []
-    for line in script.replace(DEFAULT, f'"{network}"').splitlines():
-        found = OF_PHOTOS.match(line)
+    for line in script.splitlines():
+        found = OF_DATA.match(line)
         if found and "--backbone" not in line and "wide.py" not in line:
+            network = of_texts if found[2] == "notes.csv" else of_images
             line = f"{found[0]} --backbone {network}{line[found.end() :]}"
         done.append(line)
     return "\n".join(done)
@@ -167,9 +179,10 @@ def scripts(page: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.long
-def test_the_python_of_the_readme_can_be_run(tmp_path):
+def test_the_python_of_the_readme_can_be_run(small, small_of_texts, tmp_path):
     text = (DOCS.parent / "README.md").read_text("utf-8")
     script = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    script = with_networks(script, small, small_of_texts)
     done = subprocess.run([python(), "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {"report.html", "MODEL_CARD.md"} <= {
@@ -179,7 +192,7 @@ def test_the_python_of_the_readme_can_be_run(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if scripts(page)])
-def test_what_a_page_says_can_be_done(page, mine, small, tmp_path):
+def test_what_a_page_says_can_be_done(page, mine, small, small_of_texts, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(mine, folder)
     if "--out mine\n" in (DOCS / page).read_text():  # the page makes it itself
@@ -190,7 +203,7 @@ def test_what_a_page_says_can_be_done(page, mine, small, tmp_path):
         typed = [line.removeprefix("$ ") for line in script.splitlines()]
         commands = "\n".join(ON_FEW_PHOTOS.get(line, line) for line in typed)
         if page not in WITH_THE_DEFAULT:
-            commands = with_network(commands, small)
+            commands = with_networks(commands, small, small_of_texts)
         words = (
             ["bash", "-euo", "pipefail", "-c", commands]
             if language == "console"

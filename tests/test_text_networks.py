@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import keras
@@ -37,6 +38,11 @@ class Saved:
 
     def backbone(self, **options) -> tfxfer.Backbone:
         return tfxfer.Backbone(self.folder, preprocess=self.before, **options)
+
+    @cached_property
+    def frozen(self) -> tfxfer.Backbone:
+        """The network, opened once."""
+        return self.backbone(trainable=False)
 
     def original(self, sentences: list[str], loaded=None) -> tf.Tensor:
         """What the SavedModel itself gives."""
@@ -133,7 +139,7 @@ def test_its_last_stages_train_and_the_others_do_not(network):
 
 @pytest.mark.long
 def test_cuts_give_the_whole(network):
-    backbone = network.backbone(trainable=False)
+    backbone = network.frozen
     rows = rows_of(backbone, SENTENCES)
     for stages in range(1, len(backbone.stages)):
         prefix, rest = backbone.cut(stages)
@@ -145,7 +151,7 @@ def test_cuts_give_the_whole(network):
 
 @pytest.mark.long
 def test_a_file_of_the_model_holds_all_in_a_fresh_process(network, tmp_path):
-    backbone = network.backbone(trainable=False)
+    backbone = network.frozen
     model = keras.Sequential([keras.Input(backbone.entry_shape), backbone, keras.layers.Dense(2)])
     model.save(tmp_path / "model.keras")
     script = (
@@ -162,7 +168,7 @@ def test_a_file_of_the_model_holds_all_in_a_fresh_process(network, tmp_path):
 
 @pytest.mark.long
 def test_features_have_the_same_bits_whatever_the_batch(network):
-    backbone = network.backbone(trainable=False)
+    backbone = network.frozen
     engine = tensorflow_engine(backbone.prefix())
     sentences = [text for text, _ in texts.sentences(20)]
     rows = rows_of(backbone, sentences)
@@ -210,7 +216,7 @@ def test_a_run_and_its_export(name, saved, tmp_path):
 def test_partial_trains_its_last_stage(name, saved, tmp_path):
     table, run = texts.write_table(tmp_path / "notes.csv"), tmp_path / "run"
     words = ["--data", table, *saved[name].words(), "--out", run, "--unfreeze", 1, "--epochs", 2]
-    done("run", "partial", *words)
+    done("run", "partial", *words, "--learning-rate", 0.001)
     candidates = json.loads((run / "metrics.json").read_text())["candidates"]
     assert {"frozen", "tuned"} <= set(candidates)
 

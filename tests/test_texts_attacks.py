@@ -277,12 +277,13 @@ def test_a_first_row_of_quotes_takes_no_time(text, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("task", ["classify", "regress"])
 def test_many_copies_of_one_text_take_no_time(task, tmp_path):
-    rows = [f"{'same' if task == 'classify' else i},{i % 2}" for i in range(100_000)]
+    rows = [f"{'same' if task == 'classify' else i},{i % 2}" for i in range(30_000)]
     (tmp_path / "notes.csv").write_text("\n".join(["text,label", *rows, "other,0", "another,1"]))
     begin = time.process_time()
     with contextlib.suppress(DataError):
         load(tmp_path / "notes.csv", task=task)
-    assert time.process_time() - begin < 60  # with time that grows by the square it took minutes
+    # With time that grows by the square it took minutes for 100,000 of them.
+    assert time.process_time() - begin < 10
 
 
 SCRIPT = """

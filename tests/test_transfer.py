@@ -30,8 +30,8 @@ def arrays() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def fitted(arrays, tiny_savedmodel) -> tfxfer.Transfer:
-    model = tfxfer.Transfer(tiny_savedmodel, head="linear", seed=3)
+def fitted(arrays, tiny_centred) -> tfxfer.Transfer:
+    model = tfxfer.Transfer(tiny_centred, head="linear", seed=3)
     return model.fit(*arrays, classes=CLASSES)
 
 
@@ -48,8 +48,8 @@ def test_arrays_are_predicted_as_the_keras_model_says(fitted, arrays):
 
 
 @pytest.mark.long
-def test_only_figures_are_printed(arrays, tiny_savedmodel, capfd):
-    made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays)
+def test_only_figures_are_printed(arrays, tiny_centred, capfd):
+    made = tfxfer.Transfer(tiny_centred, head="gaussian").fit(*arrays)
     made.predict(arrays[0][:2])
     out, err = capfd.readouterr()
     assert "accuracy" in out and str(made.run.folder) not in out
@@ -63,10 +63,10 @@ def test_files_and_folders_are_predicted(fitted, photos):
 
 
 @pytest.mark.long
-def test_a_folder_and_a_dataset_of_keras_are_fitted_to_the_same_photos(photos, tiny_savedmodel):
-    folder = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(photos)
+def test_a_folder_and_a_dataset_of_keras_are_fitted_to_the_same_photos(photos, tiny_centred):
+    folder = tfxfer.Transfer(tiny_centred, head="gaussian").fit(photos)
     batches = keras.utils.image_dataset_from_directory(photos, image_size=(48, 48), verbose=False)
-    dataset = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(batches)
+    dataset = tfxfer.Transfer(tiny_centred, head="gaussian").fit(batches)
     assert folder.classes == dataset.classes == CLASSES
     for one in (folder, dataset):
         assert one.run.metrics()["test"]["n"] == 10
@@ -81,9 +81,9 @@ def test_it_is_judged_on_the_test_part_or_on_all_given_arrays(fitted, arrays, ph
 
 
 @pytest.mark.long
-def test_labels_mean_the_same_in_fit_and_in_evaluate(arrays, tiny_savedmodel):
+def test_labels_mean_the_same_in_fit_and_in_evaluate(arrays, tiny_centred):
     images, labels = arrays
-    made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(images, 2 * labels + 1)
+    made = tfxfer.Transfer(tiny_centred, head="gaussian").fit(images, 2 * labels + 1)
     assert made.classes == ["1", "3"]
     figures = made.evaluate(images[30:], 2 * labels[30:] + 1)
     assert figures["classes"]["3"]["n"] == 30 and figures["classes"]["1"]["n"] == 0
@@ -102,12 +102,12 @@ def test_photos_of_a_program_alone_calibrate_a_file_for_phones(fitted, tmp_path)
 
 
 @pytest.mark.long
-def test_a_layer_as_head_is_not_trained_itself(arrays, tiny_savedmodel):
+def test_a_layer_as_head_is_not_trained_itself(arrays, tiny_centred):
     head = keras.layers.Dense(2)
-    tfxfer.Transfer(tiny_savedmodel, head=head).fit(*arrays, epochs=1)
+    tfxfer.Transfer(tiny_centred, head=head).fit(*arrays, epochs=1)
     assert not head.built
     with pytest.raises(ValueError, match="2 outputs. Received: 7"):
-        tfxfer.Transfer(tiny_savedmodel, head=keras.layers.Dense(7)).fit(*arrays, epochs=1)
+        tfxfer.Transfer(tiny_centred, head=keras.layers.Dense(7)).fit(*arrays, epochs=1)
 
 
 def test_a_head_that_a_recipe_can_not_use_is_refused_at_once(arrays):
@@ -124,8 +124,8 @@ def test_one_image_is_not_taken_for_many(fitted, arrays):
 
 
 @pytest.mark.long
-def test_the_folder_lives_as_long_as_the_run(arrays, tiny_savedmodel):
-    run = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays).run
+def test_the_folder_lives_as_long_as_the_run(arrays, tiny_centred):
+    run = tfxfer.Transfer(tiny_centred, head="gaussian").fit(*arrays).run
     assert run.metrics()["test"]["n"] > 0
 
 
@@ -163,15 +163,15 @@ def test_it_is_exported(fitted, tmp_path):
 @pytest.mark.parametrize(
     "head", [keras.layers.Dense, lambda classes: keras.layers.Dense(classes, name="mine")]
 )
-def test_a_head_of_your_own_is_an_argument(head, arrays, tiny_savedmodel):
-    made = tfxfer.Transfer(tiny_savedmodel, head=head).fit(*arrays, epochs=2)
+def test_a_head_of_your_own_is_an_argument(head, arrays, tiny_centred):
+    made = tfxfer.Transfer(tiny_centred, head=head).fit(*arrays, epochs=2)
     assert made.run.metrics()["test"]["n"] > 0
     assert made.run.settings()["epochs"] == {"value": 2, "origin": "given"}
 
 
 @pytest.mark.long
-def test_another_recipe_tunes_the_network(arrays, tiny_savedmodel):
-    made = tfxfer.Transfer(tiny_savedmodel).fit(*arrays, recipe="partial", epochs=1, views=0)
+def test_another_recipe_tunes_the_network(arrays, tiny_centred):
+    made = tfxfer.Transfer(tiny_centred).fit(*arrays, recipe="partial", epochs=1, views=0)
     assert made.run.settings()["chosen"]["value"] in ("frozen", "tuned", "averaged")
 
 
@@ -199,8 +199,8 @@ def test_data_of_no_known_kind_are_named():
 
 
 @pytest.mark.long
-def test_a_run_that_is_no_longer_used_leaves_no_folder(arrays, tiny_savedmodel):
-    made = tfxfer.Transfer(tiny_savedmodel, head="gaussian").fit(*arrays)
+def test_a_run_that_is_no_longer_used_leaves_no_folder(arrays, tiny_centred):
+    made = tfxfer.Transfer(tiny_centred, head="gaussian").fit(*arrays)
     folder = Path(made.run.folder)
     assert folder.is_dir()
     del made

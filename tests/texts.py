@@ -18,7 +18,7 @@ SPECIAL = [wordpiece.PADDING, wordpiece.UNKNOWN, wordpiece.BEGIN, wordpiece.END]
 VOCABULARY = [*SPECIAL, *FILLING, *KINDS["garden"], *KINDS["kitchen"], ".", ",", "##s", "!"]
 
 
-def tensors(seed: int = 0) -> dict[str, np.ndarray]:
+def tensors(seed: int = 0, layers: int = LAYERS) -> dict[str, np.ndarray]:
     """Random weights, by the names that they have in the file of MiniLM."""
     rng = np.random.default_rng(seed)
 
@@ -32,7 +32,7 @@ def tensors(seed: int = 0) -> dict[str, np.ndarray]:
     }
     norms = ["embeddings.LayerNorm"]
     dense = {}
-    for number in range(LAYERS):
+    for number in range(layers):
         key = f"encoder.layer.{number}"
         norms += [f"{key}.attention.output.LayerNorm", f"{key}.output.LayerNorm"]
         for part in ("self.query", "self.key", "self.value", "output.dense"):
@@ -46,9 +46,9 @@ def tensors(seed: int = 0) -> dict[str, np.ndarray]:
     return values
 
 
-def save_network(folder: Path) -> str:
+def save_network(folder: Path, layers: int = LAYERS) -> str:
     """Write the network as a SavedModel, and return its folder."""
-    network = minilm.Network(tensors(), VOCABULARY, LENGTH, LAYERS)
+    network = minilm.Network(tensors(layers=layers), VOCABULARY, LENGTH, layers)
     tf.saved_model.save(network, str(folder), signatures={"serving_default": network.serving})
     return str(folder)
 
