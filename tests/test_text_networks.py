@@ -12,13 +12,15 @@ import pytest
 import tensorflow as tf
 import text_models
 import texts
+from ai_edge_litert.interpreter import Interpreter
 from click.testing import CliRunner
 from loaded import python
 from tables import check_same_table
 
 import tfxfer
+from tfxfer import serving
 from tfxfer.cli import main
-from tfxfer.errors import DeniedOperationError, SavedModelError
+from tfxfer.errors import DeniedOperationError, SavedModelError, ServingError
 from tfxfer.features.engines import tensorflow_engine
 from tfxfer.features.padding import STEP, lengths_of
 from tfxfer.savedmodel.open import variables_of
@@ -203,6 +205,36 @@ def test_a_run_and_its_export(name, saved, tmp_path):
     words += ["text"] if name == "pair" else []
     shown = subprocess.run([str(word) for word in words], check=True, capture_output=True)
     assert f",{shown.stdout.decode().strip()}," in own
+
+
+@pytest.mark.long
+def test_litert_files_of_a_pair_take_what_its_preprocessor_gives(saved, tmp_path):
+    table, run = texts.write_table(tmp_path / "notes.csv"), tmp_path / "run"
+    done("run", "frozen", "--data", table, *saved["pair"].words(), "--out", run)
+    done("export", run, tmp_path / "phone", "--format", "litert")
+    interpreter = Interpreter(str(tmp_path / "phone" / "1" / "model.float32.tflite"))
+    interpreter.allocate_tensors()
+    places = {one["name"]: one["index"] for one in interpreter.get_input_details()}
+    (output,) = interpreter.get_output_details()
+    pieces = tf.saved_model.load(saved["pair"].before)(tf.constant(SENTENCES))
+    named = {"ids": "input_word_ids", "mask": "input_mask", "types": "input_type_ids"}
+    answers = []
+    for i in range(len(SENTENCES)):
+        for name, own in named.items():
+            interpreter.set_tensor(places[name], pieces[own][i : i + 1].numpy())
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(output["index"])[0])
+    expected = serving.open_model(run).answer(tf.constant(SENTENCES))["probabilities"]
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_litert_is_refused_where_an_app_can_not_make_the_numbers(saved, tmp_path):
+    table, run = texts.write_table(tmp_path / "notes.csv"), tmp_path / "run"
+    done("run", "frozen", "--data", table, *saved["nnlm"].words(), "--out", run)
+    with pytest.raises(ServingError, match="vocabulary"):
+        serving.export_litert(run, tmp_path / "phone")
+    assert not (tmp_path / "phone").exists()
 
 
 @pytest.mark.long

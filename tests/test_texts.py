@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import texts
+from ai_edge_litert.interpreter import Interpreter
 from click.testing import CliRunner
 from loaded import python
+from logs import logged
 from tables import check_same_table, rows_of
 from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
 
 import tfxfer
-from tfxfer import data, inputs
+from tfxfer import data, inputs, serving
 from tfxfer.cli import main
 from tfxfer.errors import DataError, HandleError, ImageError
 from tfxfer.handles import safetensors, wordllama
@@ -511,10 +514,47 @@ def test_a_run_is_judged_on_other_texts(run, tmp_path):
     assert "n = 10" in done("evaluate", run, "--data", other)
 
 
+@pytest.fixture(scope="module")
+def phone(run, tmp_path_factory) -> Path:
+    """The LiteRT files of the run."""
+    folder = tmp_path_factory.mktemp("phone")
+    with logged() as lines:
+        done("export", run, folder, "--format", "litert")
+    assert any("vocab.txt" in line and "tokenizer.json" in line for line in lines)
+    return folder / "1"
+
+
 @pytest.mark.long
-def test_litert_says_that_it_takes_no_texts(run, tmp_path):
-    output = done("export", run, tmp_path / "phone", "--format", "litert", code=1)
-    assert "text" in output
+@pytest.mark.parametrize(("kind", "bound"), [("float32", 1e-5), ("float16", 1e-2), ("int8", 0.1)])
+def test_litert_files_answer_numbers_as_the_run_answers_texts(run, phone, network, kind, bound):
+    sentences = [text for text, _ in texts.sentences(30, seed=5)]
+    expected = serving.open_model(run).answer(tf.constant(sentences))["probabilities"].numpy()
+    interpreter = Interpreter(str(phone / f"model.{kind}.tflite"))
+    interpreter.allocate_tensors()
+    (ids,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert ids["name"] == "ids" and ids["dtype"] == np.int32
+    answers = []
+    for row in decoded(network, sentences).astype(np.int32):
+        interpreter.set_tensor(ids["index"], row[None])
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(output["index"])[0])
+    np.testing.assert_allclose(answers, expected, atol=bound)
+    assert (phone / "labels.txt").read_text().split() == ["garden", "kitchen"]
+
+
+@pytest.mark.long
+def test_another_library_makes_the_numbers_from_what_lies_beside_the_files(phone, network):
+    steps = json.loads((phone / "tokenizer.json").read_text())
+    tokenizer = BertWordPieceTokenizer(
+        str(phone / steps["vocabulary"]),
+        lowercase=steps["lower_case"],
+        strip_accents=steps["strip_accents"],
+    )
+    tokenizer.enable_truncation(steps["length"])
+    tokenizer.enable_padding(length=steps["length"], pad_id=steps["padding"])
+    sentences = ["My R\u00f3se is GOOD, the roses!", "", "\u6c34 water\tand  soil.", "the " * 30]
+    own = [tokenizer.encode(sentence).ids for sentence in sentences]
+    np.testing.assert_array_equal(own, decoded(network, sentences))
 
 
 @pytest.mark.long

@@ -167,6 +167,15 @@ def augment_batch(
     )
 
 
+def alter_content(
+    content: bytes, digest: str, *, kind: Kind, names: tuple[str, ...], number: int
+) -> bytes:
+    """View `number` of the content of an example, where views are made before decoding."""
+    with tf.device("/CPU:0"):
+        seed = tf.constant(seed_of(digest, number))
+        return kind.alter(tf.constant(content), seed, names).numpy()
+
+
 def flatten_maps(batch: np.ndarray) -> np.ndarray:
     """The pixels themselves, one row for each image."""
     return batch.reshape(len(batch), -1)
