@@ -258,6 +258,34 @@ def test_an_encoder_without_its_preprocessor_says_what_to_do(saved):
 
 
 @pytest.mark.long
+def test_a_preprocessor_gives_rows_of_the_length_that_is_asked_for(saved):
+    pair = saved["pair"]
+    backbone = pair.backbone(length=16)
+    first, encoder = tf.saved_model.load(pair.before), tf.saved_model.load(pair.folder)
+    assert backbone.takes.length == 16 and pair.backbone().takes.length == 24
+    pieces = first.bert_pack_inputs([first.tokenize(tf.constant(SENTENCES))], tf.constant(16))
+    there = tf.cast(pieces["input_mask"], tf.float32)[:, :, None]
+    sequence = encoder(pieces, training=False)["sequence_output"]
+    expected = tf.reduce_sum(sequence * there, 1) / tf.reduce_sum(there, 1)
+    np.testing.assert_allclose(backbone(rows_of(backbone, SENTENCES)), expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_a_length_is_refused_where_a_network_has_its_own(saved, tmp_path):
+    with pytest.raises(ValueError, match="4,096 bytes"):
+        saved["nnlm"].backbone(length=16)
+    with pytest.raises(SavedModelError, match="24"):  # the encoder has no more places
+        saved["pair"].backbone(length=32)
+    first = text_models.Preprocessor(
+        text_models.write_vocabulary(tmp_path / "pieces", text_models.PIECES)
+    )
+    del first.bert_pack_inputs
+    before = text_models.save(first, tmp_path / "first")
+    with pytest.raises(SavedModelError, match="bert_pack_inputs"):
+        tfxfer.Backbone(saved["pair"].folder, preprocess=before, length=16)
+
+
+@pytest.mark.long
 def test_a_text_is_read_up_to_a_number_of_bytes(saved):
     backbone = saved["sentences"].backbone()
     long = "rose \u00e9" * 1000

@@ -152,6 +152,8 @@ def test_the_network_of_static_vectors_cuts_texts_as_its_original():
     means = np.stack([vectors[ids].astype(np.float32).mean(0) for ids in expected])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     np.testing.assert_allclose(network(decoded(network, sentences)).numpy(), means, atol=1e-5)
+    shorter = tfxfer.Backbone("static", trainable=False, length=16)
+    np.testing.assert_array_equal(decoded(shorter, sentences), decoded(network, sentences)[:, :16])
 
 
 def test_strings_are_found_in_a_constant_table():
@@ -555,6 +557,14 @@ def test_another_library_makes_the_numbers_from_what_lies_beside_the_files(phone
     sentences = ["My R\u00f3se is GOOD, the roses!", "", "\u6c34 water\tand  soil.", "the " * 30]
     own = [tokenizer.encode(sentence).ids for sentence in sentences]
     np.testing.assert_array_equal(own, decoded(network, sentences))
+
+
+@pytest.mark.long
+def test_a_network_whose_length_is_in_its_graph_says_so(folder, tiny_savedmodel):
+    with pytest.raises(ValueError, match="16 pieces"):
+        tfxfer.Backbone(folder, length=32)
+    with pytest.raises(ValueError, match="no texts"):
+        tfxfer.Backbone(tiny_savedmodel, length=32)
 
 
 @pytest.mark.long
