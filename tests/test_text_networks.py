@@ -272,7 +272,7 @@ def test_a_preprocessor_gives_rows_of_the_length_that_is_asked_for(saved):
 
 @pytest.mark.long
 def test_a_length_is_refused_where_a_network_has_its_own(saved, tmp_path):
-    with pytest.raises(ValueError, match="4,096 bytes"):
+    with pytest.raises(SavedModelError, match="4,096 bytes"):
         saved["nnlm"].backbone(length=16)
     with pytest.raises(SavedModelError, match="24"):  # the encoder has no more places
         saved["pair"].backbone(length=32)

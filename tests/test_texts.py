@@ -21,7 +21,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 import tfxfer
 from tfxfer import data, inputs, serving
 from tfxfer.cli import main
-from tfxfer.errors import DataError, HandleError, ImageError
+from tfxfer.errors import DataError, HandleError, ImageError, SavedModelError
 from tfxfer.handles import safetensors, wordllama
 from tfxfer.handles.bytepairs import BYTE, SPACE, BytePairs
 from tfxfer.handles.lookup import look_up, make_table
@@ -561,9 +561,9 @@ def test_another_library_makes_the_numbers_from_what_lies_beside_the_files(phone
 
 @pytest.mark.long
 def test_a_network_whose_length_is_in_its_graph_says_so(folder, tiny_savedmodel):
-    with pytest.raises(ValueError, match="16 pieces"):
+    with pytest.raises(SavedModelError, match="16 pieces"):
         tfxfer.Backbone(folder, length=32)
-    with pytest.raises(ValueError, match="no texts"):
+    with pytest.raises(SavedModelError, match="no texts"):
         tfxfer.Backbone(tiny_savedmodel, length=32)
 
 

@@ -96,8 +96,8 @@ class Common:
     ] = None
     length: Annotated[
         int | None,
-        "How many word pieces of each text are read, if the network can read any number; by default "
-        "128 with minilm, 512 with static, otherwise what the tokenizer gives.",
+        "How many word pieces of each text are read, where the network leaves it open; by default "
+        "128 with minilm, 512 with static.",
         range(8, 513),
     ] = None
     value_range: Annotated[

@@ -178,12 +178,12 @@ def check_no_length(length: int | None, name: str, does: str) -> None:
         does: what it does instead.
 
     Raises:
-        ValueError: names the network, and those that can.
+        SavedModelError: names the network, and those that can.
     """
     if length is not None:
-        raise ValueError(
-            "Expected a length with minilm, static, an encoder with its preprocessor, or a preset "
-            f"of KerasHub for texts. Received: a length for {name}, which {does}"
+        raise SavedModelError(
+            f"{name} {does}, and --length can't change that. Leave it out, or take minilm, static, "
+            "an encoder with its preprocessor, or a preset of KerasHub for texts."
         )
 
 

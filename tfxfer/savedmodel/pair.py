@@ -68,13 +68,13 @@ def with_length(preprocessor: Opened, length: int) -> Opened:
     Raises:
         SavedModelError: it has no step that takes a length.
     """
-    steps = [getattr(preprocessor.owner, name, None) for name in STEPS]
-    if not all(callable(step) for step in steps):
+    tokenize, pack = (getattr(preprocessor.owner, name, None) for name in STEPS)
+    if not callable(tokenize) or not callable(pack):
         raise SavedModelError(
-            f"{preprocessor.name} gives rows of a length of its own: it has no {' and '.join(STEPS)}, "
-            "by which TensorFlow Hub's preprocessors take another one. Leave --length out."
+            f"{preprocessor.name} gives rows of a length of its own: it lacks "
+            f"{' or '.join(STEPS)}, by which TensorFlow Hub's preprocessors take another one. "
+            "Leave --length out."
         )
-    tokenize, pack = steps
 
     @tf.autograph.experimental.do_not_convert
     def call(texts: tf.Tensor) -> Any:
