@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 import tfxfer
-from tfxfer import data, inputs, serving
+from tfxfer import data, features, inputs, serving, tuning
+from tfxfer.cache import Cache
 from tfxfer.cli import main
 from tfxfer.errors import DataError, HandleError, ImageError, SavedModelError
 from tfxfer.handles import safetensors, wordllama
@@ -571,6 +572,67 @@ def test_a_network_whose_length_is_in_its_graph_says_so(folder, tiny_savedmodel)
 def test_images_and_texts_do_not_fit(folder, photos, tmp_path):
     words = ("--data", photos, "--backbone", folder, "--out", tmp_path / "run")
     assert "text" in done("run", "frozen", *words, code=1)
+
+
+@pytest.mark.long
+def test_altered_copies_have_the_features_of_altered_texts(folder, network, table, tmp_path):
+    examples, kinds = data.load(table), ("dropout", "order")
+    prefix = network.prefix(None)
+    options = {"cache": Cache(tmp_path), "augment": kinds}
+    copies = features.extract(examples, prefix, number=1, **options)
+    assert (copies[:] != features.extract(examples, prefix, number=2, **options)[:]).any()
+    altered = [
+        inputs.find("text")
+        .alter(
+            tf.constant(examples.read(i)),
+            tf.constant(inputs.seed_of(examples.digests[i], 1)),
+            kinds,
+        )
+        .numpy()
+        for i in range(len(examples))
+    ]
+    expected = network(network.takes.decode_many(tf.constant(altered)))
+    np.testing.assert_allclose(copies[:], expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_training_from_texts_alters_them_anew_in_each_epoch(folder, network, table, tmp_path):
+    found = features.extract(data.load(table), network.prefix(None), cache=Cache(tmp_path))
+    source = tuning.from_examples(network, found, augment=("dropout",))
+    strategy = tf.distribute.get_strategy()
+
+    def epoch(source: tuning.Source, number: int) -> np.ndarray:
+        batches = source.batches(np.arange(8), 8, 0, strategy)(number, 0)
+        return next(iter(batches))[0].numpy()
+
+    plain = tuning.from_examples(network, found)
+    np.testing.assert_array_equal(epoch(source, 1), epoch(source, 1))
+    assert ((epoch(source, 1) != 0).sum(1) <= (epoch(plain, 1) != 0).sum(1)).all()
+    assert (epoch(source, 1) != epoch(plain, 1)).any()
+    decoded_rows = [tuple(row) for row in epoch(source, 2)]
+    assert sorted(decoded_rows) != sorted(tuple(row) for row in epoch(source, 1))
+
+
+@pytest.mark.long
+def test_views_of_texts_are_used_where_they_are_asked_for(folder, table, tmp_path):
+    words = ("--data", table, "--backbone", folder, "--epochs", 2, "--learning-rate", 0.001)
+    words = (*words, "--unfreeze", 1, "--views", 1, "--augment", "dropout+order")
+    found = []
+    for name in ("first", "second"):
+        done("run", "partial", *words, "--out", tmp_path / name)
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    settings = json.loads((tmp_path / "first" / "settings.json").read_text())
+    assert settings["tuning"]["value"]["views"] == 1
+    assert found[0]["candidates"] == found[1]["candidates"]
+
+
+@pytest.mark.long
+def test_short_trainings_decide_whether_views_of_texts_are_used(folder, table, tmp_path):
+    words = ("--data", table, "--backbone", folder, "--unfreeze", 1, "--out", tmp_path / "run")
+    with logged() as lines:
+        done("run", "partial", *words)
+    assert any(line.startswith("dropout changes the accuracy") for line in lines)
+    assert any("altered copies of each example" in line for line in lines)
 
 
 @pytest.mark.long

@@ -43,7 +43,8 @@ def leave_out_words(text: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def exchange_sentences(text: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Return the sentences of a text in a random order; a text of one sentence stays as it is."""
-    sentences = tf.strings.split(tf.strings.regex_replace(text, END, "\\1\x1e"), "\x1e")
+    marked = tf.strings.regex_replace(tf.strings.strip(text), END, "\\1\x1e")
+    sentences = tf.strings.split(marked, "\x1e")
     draws = tf.random.stateless_uniform(tf.shape(sentences), seed)
     mixed = tf.strings.reduce_join(tf.gather(sentences, tf.argsort(draws)), separator=" ")
     return tf.cond(tf.size(sentences) > 1, lambda: mixed, lambda: text)
