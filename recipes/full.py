@@ -21,9 +21,9 @@ def full(
     batch_norm: Annotated[Literal["inference", "train"], "Statistics in BatchNorm layers. "
         "inference: keep those of the pretrained network. train: adapt them to your photos; the "
         "whole network then trains at once, and not the last stages first."] = "inference",
-    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop"], "How training photos "
-        "are altered: mirrored or cropped. auto: the kinds after which the frozen model still "
-        "recognises held-out photos."] = "auto",
+    augment: Annotated[Literal["auto", "none", "flip", "crop", "flip+crop", "dropout", "order",
+        "dropout+order"], "How training photos (flip, crop) or texts (dropout of words, order of "
+        "sentences) are altered. auto: what does not confuse the frozen model."] = "auto",
     data_service: Annotated[str | None, "Address host:port of a tf.data service that reads, "
         "decodes and alters the photos when the whole network is trained."] = None,
     time_limit: tfxfer.options.TimeLimit = None,

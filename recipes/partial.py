@@ -29,9 +29,9 @@ def partial(
     views: Annotated[int | None, "Number of altered copies to make of each training photo. "
         "Default: 2 are tried if there are at most 4,000 photos and at most 5 stages train; used "
         "if they help. N copies need N + 1 epochs, or more.", range(1000)] = None,
-    augment: Annotated[Literal["auto", "flip", "crop", "flip+crop"], "How --views alters photos: "
-        "mirrored or cropped. auto: the kinds after which the frozen model still recognises "
-        "held-out photos."] = "auto",
+    augment: Annotated[Literal["auto", "flip", "crop", "flip+crop", "dropout", "order",
+        "dropout+order"], "How --views alters photos (flip, crop) or texts (dropout of words, "
+        "order of sentences). auto: what does not confuse the frozen model."] = "auto",
     time_limit: tfxfer.options.TimeLimit = None,
 ):
     """Train the last stages of the network. Keeps the frozen model unless training helps."""

@@ -205,6 +205,13 @@ def test_texts_go_through_the_tokenizer_of_their_preset(text_preset):
     assert layer.stages[0].name == "words" and len(layer.stages) > 2
 
 
+@pytest.mark.long
+def test_a_preset_of_texts_reads_the_length_that_is_asked_for(text_preset):
+    assert tfxfer.Backbone(text_preset, length=32).takes.length == 32
+    with pytest.raises(HandleError, match="128"):  # it has no more places
+        tfxfer.Backbone(text_preset, length=256)
+
+
 def test_a_preset_of_texts_takes_no_other_tokenizer(text_preset):
     with pytest.raises(ValueError, match="preprocess"):
         tfxfer.Backbone(text_preset, preprocess=lambda texts: texts)

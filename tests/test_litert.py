@@ -117,11 +117,11 @@ def test_each_file_says_what_it_keeps(exported, said):
     assert (
         len(said) == 4
         and said[0].startswith("float model: accuracy 0.")
-        and said[0].endswith("on 10 validation images")
+        and said[0].endswith("on 10 validation photos")
     )
     for line, kind in zip(said[1:], KINDS, strict=True):
-        assert line.startswith(f"{kind}: accuracy 0.") and " 10 validation images" in line
-        assert line.endswith("ms an image on one thread")
+        assert line.startswith(f"{kind}: accuracy 0.") and " 10 validation photos" in line
+        assert line.endswith("ms a photo on one thread")
 
 
 @pytest.mark.long
@@ -298,7 +298,7 @@ def test_normalisation_brings_bytes_into_the_value_range(value_range):
 @pytest.mark.long
 def test_a_file_that_loses_too_much_is_not_written(run_folder, tmp_path):
     text = (
-        "too much accuracy is lost on 10 validation images, in points: float32 .*; "
+        "too much accuracy is lost on 10 validation photos, in points: float32 .*; "
         r"at most -200 were allowed\. Nothing was exported\."
     )
     with pytest.raises(ServingError, match=text):
@@ -341,7 +341,7 @@ def test_images_that_are_gone_are_said(tiny_savedmodel, tmp_path):
     with pytest.raises(
         DataError,
         match=(
-            "LiteRT files are judged, and int8 is calibrated, on the run's own images: "
+            "LiteRT files are judged, and int8 is calibrated, on the run's own photos: "
             ".*gone does not exist"
         ),
     ):

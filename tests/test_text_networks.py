@@ -13,13 +13,15 @@ import pytest
 import tensorflow as tf
 import text_models
 import texts
+from ai_edge_litert.interpreter import Interpreter
 from click.testing import CliRunner
 from loaded import python
 from tables import check_same_table
 
 import tfxfer
+from tfxfer import serving
 from tfxfer.cli import main
-from tfxfer.errors import DeniedOperationError, SavedModelError
+from tfxfer.errors import DeniedOperationError, SavedModelError, ServingError
 from tfxfer.features.engines import tensorflow_engine
 from tfxfer.features.padding import STEP, lengths_of
 from tfxfer.savedmodel.open import variables_of
@@ -212,6 +214,36 @@ def test_a_run_and_its_export(name, saved, tmp_path):
 
 
 @pytest.mark.long
+def test_litert_files_of_a_pair_take_what_its_preprocessor_gives(saved, tmp_path):
+    table, run = texts.write_table(tmp_path / "notes.csv"), tmp_path / "run"
+    done("run", "frozen", "--data", table, *saved["pair"].words(), "--out", run)
+    done("export", run, tmp_path / "phone", "--format", "litert")
+    interpreter = Interpreter(str(tmp_path / "phone" / "1" / "model.float32.tflite"))
+    interpreter.allocate_tensors()
+    places = {one["name"]: one["index"] for one in interpreter.get_input_details()}
+    (output,) = interpreter.get_output_details()
+    pieces = tf.saved_model.load(saved["pair"].before)(tf.constant(SENTENCES))
+    named = {"ids": "input_word_ids", "mask": "input_mask", "types": "input_type_ids"}
+    answers = []
+    for i in range(len(SENTENCES)):
+        for name, own in named.items():
+            interpreter.set_tensor(places[name], pieces[own][i : i + 1].numpy())
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(output["index"])[0])
+    expected = serving.open_model(run).answer(tf.constant(SENTENCES))["probabilities"]
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_litert_is_refused_where_an_app_can_not_make_the_numbers(saved, tmp_path):
+    table, run = texts.write_table(tmp_path / "notes.csv"), tmp_path / "run"
+    done("run", "frozen", "--data", table, *saved["nnlm"].words(), "--out", run)
+    with pytest.raises(ServingError, match="vocabulary"):
+        serving.export_litert(run, tmp_path / "phone")
+    assert not (tmp_path / "phone").exists()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["sentences", "pair"])
 def test_partial_trains_its_last_stage(name, saved, tmp_path):
     table, run = texts.write_table(tmp_path / "notes.csv"), tmp_path / "run"
@@ -229,6 +261,34 @@ def test_an_encoder_without_its_preprocessor_says_what_to_do(saved):
         tfxfer.Backbone(saved["pair"].folder, preprocess=saved["nnlm"].folder)
     pooled = saved["pair"].backbone(output="pooled_output")
     assert pooled.feature_size == text_models.WIDTH
+
+
+@pytest.mark.long
+def test_a_preprocessor_gives_rows_of_the_length_that_is_asked_for(saved):
+    pair = saved["pair"]
+    backbone = pair.backbone(length=16)
+    first, encoder = tf.saved_model.load(pair.before), tf.saved_model.load(pair.folder)
+    assert backbone.takes.length == 16 and pair.backbone().takes.length == 24
+    pieces = first.bert_pack_inputs([first.tokenize(tf.constant(SENTENCES))], tf.constant(16))
+    there = tf.cast(pieces["input_mask"], tf.float32)[:, :, None]
+    sequence = encoder(pieces, training=False)["sequence_output"]
+    expected = tf.reduce_sum(sequence * there, 1) / tf.reduce_sum(there, 1)
+    np.testing.assert_allclose(backbone(rows_of(backbone, SENTENCES)), expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_a_length_is_refused_where_a_network_has_its_own(saved, tmp_path):
+    with pytest.raises(SavedModelError, match="4,096 bytes"):
+        saved["nnlm"].backbone(length=16)
+    with pytest.raises(SavedModelError, match="24"):  # the encoder has no more places
+        saved["pair"].backbone(length=32)
+    first = text_models.Preprocessor(
+        text_models.write_vocabulary(tmp_path / "pieces", text_models.PIECES)
+    )
+    del first.bert_pack_inputs
+    before = text_models.save(first, tmp_path / "first")
+    with pytest.raises(SavedModelError, match="bert_pack_inputs"):
+        tfxfer.Backbone(saved["pair"].folder, preprocess=before, length=16)
 
 
 @pytest.mark.long

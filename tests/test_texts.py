@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import texts
+from ai_edge_litert.interpreter import Interpreter
 from click.testing import CliRunner
 from loaded import python
+from logs import logged
 from tables import check_same_table, rows_of
 from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
 
 import tfxfer
-from tfxfer import data, inputs
+from tfxfer import data, features, inputs, serving, tuning
+from tfxfer.cache import Cache
 from tfxfer.cli import main
-from tfxfer.errors import DataError, HandleError, ImageError
+from tfxfer.errors import DataError, HandleError, ImageError, SavedModelError
 from tfxfer.handles import safetensors, wordllama
 from tfxfer.handles.bytepairs import BYTE, SPACE, BytePairs
 from tfxfer.handles.lookup import look_up, make_table
@@ -150,6 +154,8 @@ def test_the_network_of_static_vectors_cuts_texts_as_its_original():
     means = np.stack([vectors[ids].astype(np.float32).mean(0) for ids in expected])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     np.testing.assert_allclose(network(decoded(network, sentences)).numpy(), means, atol=1e-5)
+    shorter = tfxfer.Backbone("static", trainable=False, length=16)
+    np.testing.assert_array_equal(decoded(shorter, sentences), decoded(network, sentences)[:, :16])
 
 
 def test_strings_are_found_in_a_constant_table():
@@ -549,16 +555,122 @@ def test_a_run_is_judged_on_other_texts(run, tmp_path):
     assert "n = 10" in done("evaluate", run, "--data", other)
 
 
+@pytest.fixture(scope="module")
+def phone(run, tmp_path_factory) -> Path:
+    """The LiteRT files of the run."""
+    folder = tmp_path_factory.mktemp("phone")
+    with logged() as lines:
+        done("export", run, folder, "--format", "litert")
+    assert any("vocab.txt" in line and "tokenizer.json" in line for line in lines)
+    return folder / "1"
+
+
 @pytest.mark.long
-def test_litert_says_that_it_takes_no_texts(run, tmp_path):
-    output = done("export", run, tmp_path / "phone", "--format", "litert", code=1)
-    assert "text" in output
+@pytest.mark.parametrize(("kind", "bound"), [("float32", 1e-5), ("float16", 1e-2), ("int8", 0.1)])
+def test_litert_files_answer_numbers_as_the_run_answers_texts(run, phone, network, kind, bound):
+    sentences = [text for text, _ in texts.sentences(30, seed=5)]
+    expected = serving.open_model(run).answer(tf.constant(sentences))["probabilities"].numpy()
+    interpreter = Interpreter(str(phone / f"model.{kind}.tflite"))
+    interpreter.allocate_tensors()
+    (ids,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert ids["name"] == "ids" and ids["dtype"] == np.int32
+    answers = []
+    for row in decoded(network, sentences).astype(np.int32):
+        interpreter.set_tensor(ids["index"], row[None])
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(output["index"])[0])
+    np.testing.assert_allclose(answers, expected, atol=bound)
+    assert (phone / "labels.txt").read_text().split() == ["garden", "kitchen"]
+
+
+@pytest.mark.long
+def test_another_library_makes_the_numbers_from_what_lies_beside_the_files(phone, network):
+    steps = json.loads((phone / "tokenizer.json").read_text())
+    tokenizer = BertWordPieceTokenizer(
+        str(phone / steps["vocabulary"]),
+        lowercase=steps["lower_case"],
+        strip_accents=steps["strip_accents"],
+    )
+    tokenizer.enable_truncation(steps["length"])
+    tokenizer.enable_padding(length=steps["length"], pad_id=steps["padding"])
+    sentences = ["My R\u00f3se is GOOD, the roses!", "", "\u6c34 water\tand  soil.", "the " * 30]
+    own = [tokenizer.encode(sentence).ids for sentence in sentences]
+    np.testing.assert_array_equal(own, decoded(network, sentences))
+
+
+@pytest.mark.long
+def test_a_network_whose_length_is_in_its_graph_says_so(folder, tiny_savedmodel):
+    with pytest.raises(SavedModelError, match="16 pieces"):
+        tfxfer.Backbone(folder, length=32)
+    with pytest.raises(SavedModelError, match="no texts"):
+        tfxfer.Backbone(tiny_savedmodel, length=32)
 
 
 @pytest.mark.long
 def test_images_and_texts_do_not_fit(folder, photos, tmp_path):
     words = ("--data", photos, "--backbone", folder, "--out", tmp_path / "run")
     assert "text" in done("run", "frozen", *words, code=1)
+
+
+@pytest.mark.long
+def test_altered_copies_have_the_features_of_altered_texts(folder, network, table, tmp_path):
+    examples, kinds = data.load(table), ("dropout", "order")
+    prefix = network.prefix(None)
+    options = {"cache": Cache(tmp_path), "augment": kinds}
+    copies = features.extract(examples, prefix, number=1, **options)
+    assert (copies[:] != features.extract(examples, prefix, number=2, **options)[:]).any()
+    altered = [
+        inputs.find("text")
+        .alter(
+            tf.constant(examples.read(i)),
+            tf.constant(inputs.seed_of(examples.digests[i], 1)),
+            kinds,
+        )
+        .numpy()
+        for i in range(len(examples))
+    ]
+    expected = network(network.takes.decode_many(tf.constant(altered)))
+    np.testing.assert_allclose(copies[:], expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_training_from_texts_alters_them_anew_in_each_epoch(folder, network, table, tmp_path):
+    found = features.extract(data.load(table), network.prefix(None), cache=Cache(tmp_path))
+    source = tuning.from_examples(network, found, augment=("dropout",))
+    strategy = tf.distribute.get_strategy()
+
+    def epoch(source: tuning.Source, number: int) -> np.ndarray:
+        batches = source.batches(np.arange(8), 8, 0, strategy)(number, 0)
+        return next(iter(batches))[0].numpy()
+
+    plain = tuning.from_examples(network, found)
+    np.testing.assert_array_equal(epoch(source, 1), epoch(source, 1))
+    assert ((epoch(source, 1) != 0).sum(1) <= (epoch(plain, 1) != 0).sum(1)).all()
+    assert (epoch(source, 1) != epoch(plain, 1)).any()
+    decoded_rows = [tuple(row) for row in epoch(source, 2)]
+    assert sorted(decoded_rows) != sorted(tuple(row) for row in epoch(source, 1))
+
+
+@pytest.mark.long
+def test_views_of_texts_are_used_where_they_are_asked_for(folder, table, tmp_path):
+    words = ("--data", table, "--backbone", folder, "--epochs", 2, "--learning-rate", 0.001)
+    words = (*words, "--unfreeze", 1, "--views", 1, "--augment", "dropout+order")
+    found = []
+    for name in ("first", "second"):
+        done("run", "partial", *words, "--out", tmp_path / name)
+        found.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    settings = json.loads((tmp_path / "first" / "settings.json").read_text())
+    assert settings["tuning"]["value"]["views"] == 1
+    assert found[0]["candidates"] == found[1]["candidates"]
+
+
+@pytest.mark.long
+def test_short_trainings_decide_whether_views_of_texts_are_used(folder, table, tmp_path):
+    words = ("--data", table, "--backbone", folder, "--unfreeze", 1, "--out", tmp_path / "run")
+    with logged() as lines:
+        done("run", "partial", *words)
+    assert any(line.startswith("dropout changes the accuracy") for line in lines)
+    assert any("altered copies of each example" in line for line in lines)
 
 
 @pytest.mark.long

@@ -86,7 +86,11 @@ class Sentences(tf.Module):
 
 
 class Preprocessor(tf.Module):
-    """Numbers of pieces of words, a mask and types, int32 [B, length] each."""
+    """Numbers of pieces of words, a mask and types, int32 [B, length] each.
+
+    As on TensorFlow Hub, its steps can be called, too: `tokenize`, and `bert_pack_inputs`, which
+    takes the length of the rows.
+    """
 
     def __init__(self, vocabulary: str, length: int = 24):
         import tensorflow_text as text
@@ -98,16 +102,30 @@ class Preprocessor(tf.Module):
             self.table, lower_case=True, token_out_type=tf.int32, preserve_unused_token=True
         )
 
+        self.tokenize = tf.function(
+            lambda sentences: self.tokenizer.tokenize(sentences),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+        self.bert_pack_inputs = tf.function(
+            lambda segments, seq_length: self.pack(segments[0], seq_length),
+            input_signature=[
+                [tf.RaggedTensorSpec([None, None, None], tf.int32)],
+                tf.TensorSpec([], tf.int32, name="seq_length"),
+            ],
+        )
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def __call__(self, sentences):
-        pieces = self.tokenizer.tokenize(sentences).merge_dims(-2, -1)
-        trimmer = self.text.RoundRobinTrimmer(max_seq_length=self.length - 2)
-        (pieces,) = trimmer.trim([pieces])
+        return self.pack(self.tokenizer.tokenize(sentences), self.length)
+
+    def pack(self, pieces, length):
+        trimmer = self.text.RoundRobinTrimmer(max_seq_length=length - 2)
+        (pieces,) = trimmer.trim([pieces.merge_dims(-2, -1)])
         ids, types = self.text.combine_segments(
             [pieces], start_of_sequence_id=2, end_of_segment_id=3
         )
-        ids, mask = self.text.pad_model_inputs(ids, self.length)
-        types, _ = self.text.pad_model_inputs(types, self.length)
+        ids, mask = self.text.pad_model_inputs(ids, length)
+        types, _ = self.text.pad_model_inputs(types, length)
         return {
             "input_word_ids": tf.cast(ids, tf.int32),
             "input_mask": tf.cast(mask, tf.int32),

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfxfer.inputs import Files, Input
+from tfxfer.inputs import AppInput, Files, Input
 from tfxfer.inputs.defaults import (  # noqa: F401
+    alter,
     augment,
     can_hide_damage,
     essence,
@@ -44,6 +45,8 @@ PLAIN = "raw_pixels"
 FEATURE = "row/encoded"
 DAMAGE_KEY: dict[str, Any] | None = None
 AUGMENTATIONS: tuple[str, ...] = ()
+AS_NEW: tuple[str, ...] = ()
+ALTERS_CONTENTS = False
 MIRROR: str | None = None
 
 
@@ -156,3 +159,7 @@ def find_odd(examples: Files, plain: Any) -> list[tuple[int, str]]:
 
 def said_of_odd(examples: Files, odd: Sequence[tuple[int, str]]) -> list[str]:
     return [f"{len(odd)} rows are all zeros."] if odd else []
+
+
+def for_app(takes: Input, contents: Sequence[bytes]) -> AppInput:
+    return AppInput(names=("row",), dtype="float32", files={}, note="", calibrated=True)

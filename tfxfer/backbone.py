@@ -137,8 +137,9 @@ class Backbone(keras.layers.Layer):
             part of the network.
         image_size: (height, width) or one number, in pixels; needed if neither the graph nor the
             catalog knows it.
-        length: how many pieces of a text are read, of 8 to 512; for "minilm" only, which reads 128
-            if it is left out.
+        length: how many pieces of a text are read, of 8 to 512; for networks whose tokenizer can
+            give rows of any length: "minilm" and KerasHub's presets, which read 128 if it is left
+            out, "static" (512), and encoders with a preprocessor of TensorFlow Hub.
         value_range: (low, high) of the pixels that the network expects. If it is left out, it is
             taken from the catalog, from a `Backbone` inside a Keras model, or from what the graph
             does first with pixels; else (0, 1) is assumed (`range_from` says which).

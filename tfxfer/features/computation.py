@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Computation:
         start: a function that prepares the engine, which turns a batch, float32 [B, *takes.shape],
             into rows, float32 [B, width].
         takes: what one example of the batch looks like.
+        alter: what makes another content of that of an example, and of its digest, before it is
+            decoded; None where nothing does.
         dtype: dtype of the rows on disk.
     """
 
@@ -45,6 +47,7 @@ class Computation:
     start: Callable[[], Engine]
     width: int
     takes: Input
+    alter: Callable[[bytes, str], bytes] | None = None
     dtype: str = "float32"
 
     @property
@@ -83,9 +86,11 @@ def of_prefix(
             f"Expected precision to be float32 or bf16. Received: precision={precision!r}"
         )
     kind = find(prefix.takes.KIND)
-    views: list[View] = (
-        [partial(augment_batch, kind=kind, names=augment, number=number)] if augment else [as_it_is]
-    )
+    alter, views = None, list[View]([as_it_is])
+    if augment and kind.ALTERS_CONTENTS:
+        alter = partial(alter_content, kind=kind, names=augment, number=number)
+    elif augment:
+        views = [partial(augment_batch, kind=kind, names=augment, number=number)]
     views += [partial(mirror_batch, kind=kind)] if mirror else []
     view_names = [[*augment, number] if augment else 0, 1]
     keys = [
@@ -99,6 +104,7 @@ def of_prefix(
         start=start,
         width=prefix.width,
         takes=prefix.takes,
+        alter=alter,
         dtype=dtype,
     )
 
@@ -167,6 +173,27 @@ def augment_batch(
     )
 
 
+def alter_content(
+    content: bytes, digest: str, *, kind: Kind, names: tuple[str, ...], number: int
+) -> bytes:
+    """View `number` of the content of an example, where views are made before decoding."""
+    with tf.device("/CPU:0"):
+        seed = tf.constant(seed_of(digest, number))
+        return traced_alter(kind.NAME, names)(tf.constant(content), seed).numpy()
+
+
+@lru_cache
+def traced_alter(kind_name: str, names: tuple[str, ...]) -> Any:
+    """`Kind.alter` as a traced function, which takes a tenth of the time."""
+    kind = find(kind_name)
+    signature = [tf.TensorSpec((), tf.string), tf.TensorSpec((2,), tf.int32)]
+    return tf.function(
+        lambda content, seed: kind.alter(content, seed, names),
+        input_signature=signature,
+        autograph=False,
+    )
+
+
 def flatten_maps(batch: np.ndarray) -> np.ndarray:
     """The pixels themselves, one row for each image."""
     return batch.reshape(len(batch), -1)
@@ -177,7 +204,7 @@ def decoder_for(how: Computation, examples: Examples, batch_size: int) -> Decode
 
     Its batches are larger than asked for where decoding more examples at once pays.
     """
-    return Decoder(examples, how.takes, max(batch_size, how.takes.TOGETHER))
+    return Decoder(examples, how.takes, max(batch_size, how.takes.TOGETHER), how.alter)
 
 
 def compute_batches(

@@ -25,7 +25,7 @@ KERAS = {
 }
 
 # Builders of networks that read as much of a text as is asked for.
-WITH_LENGTH = frozenset({"minilm"})
+WITH_LENGTH = frozenset({"minilm", "wordllama"})
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,25 @@ class Source:
     sha256: str | None = None
 
 
-def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None, check: Any) -> Any | None:
+def load_keras(
+    handle: str | os.PathLike,
+    size: tuple[int, int] | None,
+    check: Any,
+    length: int | None = None,
+) -> Any | None:
     """Return the `KerasNetwork` that a handle such as `keras:EfficientNetV2B0` names.
 
     Args:
         size: height and width of the images; None for the size that the network was trained on.
         check: a `Check` of files that anybody may have written.
+        length: how many pieces of a text are read, for networks that take texts.
 
     Returns:
         None if the handle names no Keras model.
 
     Raises:
-        HandleError: there is no such network, or it can't be fetched.
+        HandleError: there is no such network, it can't be fetched, or it can't read texts of that
+            length.
         MissingExtraError: a package is needed for it.
     """
     text = os.fspath(handle)
@@ -85,7 +92,7 @@ def load_keras(handle: str | os.PathLike, size: tuple[int, int] | None, check: A
         raise HandleError(
             f"{handle} can't be used with the version of KerasHub that is installed: {error}"
         ) from error
-    return loader.load(text, size, check)
+    return loader.load(text, size, check, length)
 
 
 def is_preset(path: Path) -> bool:
@@ -101,7 +108,7 @@ def resolve(handle: str | os.PathLike, length: int | None = None) -> Source:
             `.tgz` of one, or a URL (tfhub.dev, www.kaggle.com/models, a server of the same kind,
             gs://). It may end in `#sha256=` and 64 hexadecimal digits; then the model must have
             this SHA-256. A `pathlib.Path` is always a path.
-        length: how many pieces of a text are read; only where `check_length` allows it.
+        length: how many pieces of a text are read; only where `has_length`.
 
     Raises:
         ValueError: the network can't read so many pieces.
@@ -145,18 +152,10 @@ def resolve(handle: str | os.PathLike, length: int | None = None) -> Source:
     return Source(path=folder.check(path), handle=given, entry=None, sha256=digest)
 
 
-def check_length(handle: Any) -> None:
-    """Refuse a length for a network that reads texts of a length of its own.
-
-    Raises:
-        ValueError: names the networks that have none.
-    """
+def has_length(handle: Any) -> bool:
+    """Return whether a handle names a network of the catalog that can read texts of any length."""
     entry = find(handle.partition("#")[0]) if isinstance(handle, str) else None
-    if entry is None or entry.builder not in WITH_LENGTH:
-        raise ValueError(
-            f"Expected a length with {', '.join(sorted(WITH_LENGTH))} only. Received: a length for "
-            f"{handle!r}, which takes examples of a size of its own"
-        )
+    return entry is not None and entry.builder in WITH_LENGTH
 
 
 def unknown(name: str) -> str:

@@ -15,6 +15,7 @@ def load(
     handle: str,
     size: tuple[int, int] | None,
     check: Check | None = None,
+    length: int | None = None,
     weights: str | None = "imagenet",
 ) -> KerasNetwork:
     """Return a network without its classifier, with its published weights.
@@ -25,11 +26,15 @@ def load(
         handle: `keras:` and a name of `keras.applications`; upper and lower case do not matter.
         size: height and width of the images; by default those that it was trained on.
         check: not used; Keras checks the hash of its downloads.
+        length: of texts, which these networks don't take.
         weights: as for the functions of `keras.applications`; None for random ones.
 
     Raises:
-        HandleError: there is no such network, or its weights can't be fetched.
+        HandleError: there is no such network, its weights can't be fetched, or it was given a
+            length.
     """
+    if length is not None:
+        raise HandleError(f"{handle} takes images, which have no --length. Leave it out.")
     name = handle.removeprefix("keras:")
     known = {one.casefold(): one for one in SIZES}
     if name.casefold() not in known:

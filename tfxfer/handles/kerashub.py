@@ -27,7 +27,7 @@ CONFIG = "config.json"
 CONVERTER = "image_converter.json"
 # These name the classes of what turns texts into numbers.
 TOKENIZER = ("tokenizer.json", "preprocessor.json")
-LENGTH = 128  # pieces of a text that are read
+LENGTH = 128  # pieces of a text that are read where nobody asks for another number
 # Files with weights, each with the list of its parts where it is cut into several files.
 WEIGHTS = {
     "model.weights.h5": "model.weights.json",
@@ -51,16 +51,20 @@ class Prepared(NamedTuple):
     size: tuple[int, int] | None
 
 
-def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwork:
-    """Return the network of a preset, and how KerasHub prepares images for it.
+def load(
+    handle: str, size: tuple[int, int] | None, check: Check, length: int | None = None
+) -> KerasNetwork:
+    """Return the network of a preset, and how KerasHub prepares its examples.
 
     Args:
         handle: `kerashub:NAME`, `hf://OWNER/NAME`, `kaggle://OWNER/MODEL/keras/NAME`, or a folder.
         size: height and width of the images; by default those of the preset.
         check: checks each file before KerasHub builds what the file names.
+        length: how many pieces of a text are read, for presets of texts; by default 128.
 
     Raises:
-        HandleError: there is no such preset, it is of another kind, or it can't be fetched.
+        HandleError: there is no such preset, it is of another kind, it can't be fetched, or it
+            can't read texts of that length.
     """
     preset = handle.removeprefix("kerashub:")
     if os.path.isdir(folder := os.path.expanduser(preset)):
@@ -90,7 +94,9 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
             for name in TOKENIZER:
                 fetch(preset, name, handle, check)
             with check.bounded(WIDENED * held):
-                return network_of_texts(preset, handle)
+                return network_of_texts(preset, handle, length)
+        if length is not None:
+            raise HandleError(f"{handle} takes images, which have no --length. Leave it out.")
         prepared = prepared_as(preset, handle, check)
         options: dict[str, Any] = {} if size is None else {"image_shape": (*size, 3)}
         with check.bounded(WIDENED * held):
@@ -109,18 +115,30 @@ def load(handle: str, size: tuple[int, int] | None, check: Check) -> KerasNetwor
     )
 
 
-def network_of_texts(preset: str, handle: str) -> KerasNetwork:
+def network_of_texts(preset: str, handle: str, length: int | None) -> KerasNetwork:
     """Return a backbone for texts, and the layer that makes its inputs of strings.
 
+    Args:
+        length: how many pieces of a text are read; by default 128.
+
     Raises:
+        HandleError: the backbone has no places for so many pieces.
         MissingExtraError: TensorFlow Text is not installed.
     """
     try:
         importlib.import_module("tensorflow_text")
     except (ImportError, OSError) as error:
         raise MissingExtraError(handle, "text") from error
-    prepare = models.TextClassifierPreprocessor.from_preset(preset, sequence_length=LENGTH)
     model = models.Backbone.from_preset(preset, dtype="float32")
+    most = getattr(model, "max_sequence_length", None)
+    if length is not None and most is not None and length > most:
+        raise HandleError(
+            f"{handle} reads at most {most} pieces of a text, and --length is {length}. Give "
+            f"--length {most} or less."
+        )
+    prepare = models.TextClassifierPreprocessor.from_preset(
+        preset, sequence_length=length or LENGTH
+    )
     return KerasNetwork(model=model, preprocess=prepare, takes="text")
 
 

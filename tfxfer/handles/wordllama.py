@@ -20,7 +20,7 @@ from tfxfer.handles.bytepairs import BytePairs
 from tfxfer.handles.catalog import Entry
 
 BUILDER = 1  # raise it when the built network changes
-LENGTH = 512  # pieces of a text that are read
+LENGTH = 512  # pieces of a text that are read where nobody asks for another number
 PACKAGE = "wordllama"
 VECTORS = "weights/l2_supercat_256.safetensors"
 TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
@@ -32,11 +32,12 @@ PUBLISHED = {
 MOST_BYTES = 64 * 1024**2  # of one of these files
 
 
-def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
+def build(entry: Entry, wanted: str = "", length: int = LENGTH) -> tuple[Path, str]:
     """Return the SavedModel folder, built on first use, and the SHA-256 of its vectors' file.
 
     Args:
         wanted: the SHA-256 that the file with the vectors must have; "" for any.
+        length: how many pieces of a text are read.
 
     Raises:
         MissingExtraError: the package with the vectors is not installed.
@@ -47,7 +48,8 @@ def build(entry: Entry, wanted: str = "") -> tuple[Path, str]:
     digest = published(folder / VECTORS, PUBLISHED[VECTORS], MOST_BYTES)
     published(folder / TOKENIZER, PUBLISHED[TOKENIZER], MOST_BYTES)
     checksum.check(f"the file with the vectors of {entry.name}", digest, wanted)
-    return build_once(entry.name, BUILDER, digest, lambda: read_network(folder)), digest
+    name = entry.name if length == LENGTH else f"{entry.name}-{length}"
+    return build_once(name, BUILDER, digest, lambda: read_network(folder, length)), digest
 
 
 class Network(tf.__internal__.tracking.AutoTrackable):
@@ -72,14 +74,14 @@ class Network(tf.__internal__.tracking.AutoTrackable):
         return tf.math.l2_normalize(mean, -1, epsilon=1e-24)
 
 
-def read_network(folder: Path) -> Network:
+def read_network(folder: Path, length: int = LENGTH) -> Network:
     """Return the network of the package's folder."""
     tensors = safetensors.read(folder / VECTORS, MOST_BYTES)
     vectors = tensors["embedding.weight"].astype(np.float32)
-    return Network(vectors, read_tokenizer(folder / TOKENIZER))
+    return Network(vectors, read_tokenizer(folder / TOKENIZER, length))
 
 
-def read_tokenizer(path: Path) -> BytePairs:
+def read_tokenizer(path: Path, length: int = LENGTH) -> BytePairs:
     """Return the tokenizer in a file of the library `tokenizers`.
 
     Raises:
@@ -92,4 +94,4 @@ def read_tokenizer(path: Path) -> BytePairs:
         vocabulary = dict(model["vocab"])
     except (KeyError, TypeError, ValueError) as error:
         raise HandleError(f"{path} is no file of a tokenizer: {error!r}.") from error
-    return BytePairs(vocabulary, merges, LENGTH)
+    return BytePairs(vocabulary, merges, length)

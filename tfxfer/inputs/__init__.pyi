@@ -1,6 +1,7 @@
 from . import image as image
 from . import text as text
 from .input import TELLING as TELLING
+from .input import AppInput as AppInput
 from .input import Damage as Damage
 from .input import Files as Files
 from .input import Input as Input

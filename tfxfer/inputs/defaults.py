@@ -43,6 +43,11 @@ def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
     return batch
 
 
+def alter(content: Any, seed: Any, names: tuple[str, ...]) -> Any:
+    """Return the content as it is: augmentations alter decoded examples."""
+    return content
+
+
 def mirror(batch: np.ndarray) -> np.ndarray:
     """Raise: there is no `MIRROR`."""
     raise NotImplementedError

@@ -84,6 +84,24 @@ class Files(Protocol):
     def read(self) -> Callable[[int], bytes]: ...
 
 
+class AppInput(NamedTuple):
+    """What an app gives to a LiteRT file, and what it needs for that.
+
+    names: what the inputs are called: the parts of an example, in their order.
+    dtype: the dtype of each input.
+    files: what lies beside the file: name and content.
+    note: what the app has to do, in a sentence for the user; "" if the file says it.
+    calibrated: whether int8 also applies to what the network computes, with ranges from examples;
+        otherwise to its weights alone.
+    """
+
+    names: tuple[str, ...]
+    dtype: str
+    files: dict[str, bytes]
+    note: str
+    calibrated: bool
+
+
 class Damage(NamedTuple):
     """The damage of a file, and whether a decoder can read the file nevertheless."""
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfxfer.inputs.image import kind as image
-from tfxfer.inputs.input import Damage, Files, Input
+from tfxfer.inputs.input import AppInput, Damage, Files, Input
 from tfxfer.inputs.text import kind as text
 
 
@@ -43,6 +43,9 @@ class Kind(Protocol):
         DAMAGE_KEY: key under which a cache keeps which files are not damaged; None where damage is
             not looked for.
         AUGMENTATIONS: names of the ways in which examples are altered for training.
+        AS_NEW: those of them after which a training example is new to a model.
+        ALTERS_CONTENTS: whether they alter the content of an example (`alter`), and not the decoded
+            example (`augment`).
         MIRROR: the augmentation that makes a mirror image. Features of both are averaged. None if
             there is none.
     """
@@ -67,6 +70,8 @@ class Kind(Protocol):
     FEATURE: str
     DAMAGE_KEY: dict[str, Any] | None
     AUGMENTATIONS: tuple[str, ...]
+    AS_NEW: tuple[str, ...]
+    ALTERS_CONTENTS: bool
     MIRROR: str | None
 
     # --- files ---
@@ -178,11 +183,22 @@ class Kind(Protocol):
         """
 
     def augment(self, batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
-        """Return a random view of each example.
+        """Return a random view of each example; only where not `ALTERS_CONTENTS`.
 
         Args:
             batch: float32 [B, *shape].
             seeds: int32 [B, 2].
+            names: some of `AUGMENTATIONS`.
+        """
+
+    def alter(self, content: Any, seed: Any, names: tuple[str, ...]) -> Any:
+        """Return the content of an example, altered at random, in TensorFlow operations only.
+
+        Only where `ALTERS_CONTENTS`.
+
+        Args:
+            content: string [].
+            seed: int32 [2].
             names: some of `AUGMENTATIONS`.
         """
 
@@ -194,6 +210,17 @@ class Kind(Protocol):
 
         Args:
             contents: some of the examples.
+        """
+
+    def for_app(self, takes: Input, contents: Sequence[bytes]) -> AppInput:
+        """Return what an app needs to give decoded examples to a LiteRT file.
+
+        Args:
+            takes: the input of the network.
+            contents: some of the examples.
+
+        Raises:
+            ServingError: no app can decode examples for this network.
         """
 
     # --- a report ---

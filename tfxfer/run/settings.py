@@ -96,7 +96,8 @@ class Common:
     ] = None
     length: Annotated[
         int | None,
-        "How many word pieces of each text are read, for minilm; by default 128.",
+        "How many word pieces of each text are read, where the network leaves it open; by default "
+        "128 with minilm, 512 with static.",
         range(8, 513),
     ] = None
     value_range: Annotated[

@@ -24,6 +24,7 @@ tables      look-up tables as a part of the graph
 stages      the stages of a network, found in its graph
 tokenizer   a network for texts in two: its tokenizer, and the rest
 bag         the number of times that each word is in a text, as one more output
+plain       the same in operations that LiteRT has built in
 gradient    whether the gradients of a pure graph are those of the original
 mixed       a graph in mixed precision
 float32     a graph of another precision in float32
@@ -61,6 +62,7 @@ from tfxfer.savedmodel.kept import (
 from tfxfer.savedmodel.keras_file import load_file, reason_of
 from tfxfer.savedmodel.network import Network, open_network
 from tfxfer.savedmodel.open import variables_of
+from tfxfer.savedmodel.plain import with_built_in_operations
 from tfxfer.savedmodel.pure import inline_functions, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
 from tfxfer.savedmodel.read import read
@@ -97,5 +99,6 @@ __all__ = [
     "restore_format_1",
     "reusable",
     "variables_of",
+    "with_built_in_operations",
     "with_constants",
 ]

@@ -84,8 +84,6 @@ def open_network(
     check_handle(handle)
     check_scope()
     check_arguments(arguments or {})
-    if length is not None:
-        handles.check_length(handle)
     if not tf.executing_eagerly():
         # A function is being traced, for example a model's build(). A new thread is outside of it,
         # so gradients can be compared there; inside `tf.init_scope` they would all be None.
@@ -103,8 +101,9 @@ def open_network(
     size = None if image_size is None else height_and_width(image_size)
     options: dict[str, Any] = {"image_size": size, "arguments": arguments or {}, "output": output}
     if isinstance(preprocess, str | os.PathLike):
-        return open_pair(handle, preprocess, options, trust)
+        return open_pair(handle, preprocess, options, length=length, trust=trust)
     if isinstance(handle, keras.Model):
+        check_no_length(length, "a Keras model", "takes what its own layers take")
         opened = open_model(handle, preprocess=preprocess)
         pretrained = trace(opened, **options)
         warn_of_untrained(pretrained, opened.name)
@@ -113,7 +112,7 @@ def open_network(
             pretrained=pretrained, name=opened.name, value_range=told, range_from="layer"
         )
     check = Check(functools.partial(check_file, trust=trust), bounded_variables)
-    if (network := handles.load_keras(handle, size, check)) is not None:
+    if (network := handles.load_keras(handle, size, check, length)) is not None:
         if network.takes == "text":
             if preprocess is not None:
                 raise ValueError(
@@ -134,6 +133,7 @@ def open_network(
             range_from="package",
         )
     if (path := keras_file(handle)) is not None:
+        check_no_length(length, str(handle), "takes what its own layers take")
         wanted = "" if path == given_path(handle) else checksum.split(str(handle))[1]
         with open_regular(path) as file:
             digest = checksum.of_file(file)
@@ -155,17 +155,44 @@ def open_network(
             "Expected preprocess with a Keras model, or the handle of a preprocessor of texts: a "
             f"SavedModel of images holds its own. Received: handle={handle!r} and {preprocess=}"
         )
-    source = handles.resolve(handle, length)
+    source = handles.resolve(handle, length if handles.has_length(handle) else None)
     if size is None and source.entry is not None and source.entry.image_size:
         options["image_size"] = (source.entry.image_size, source.entry.image_size)
+    pretrained = read_once(
+        source, options, trust, lambda: read(source.path, **options, trust=trust)
+    )
+    if not handles.has_length(handle):
+        check_no_length(length, str(handle), how_it_reads(pretrained))
     return Network(
-        pretrained=read_once(
-            source, options, trust, lambda: read(source.path, **options, trust=trust)
-        ),
+        pretrained=pretrained,
         name=str(handle),
         value_range=source.entry.value_range if source.entry else None,
         sha256=source.sha256,
     )
+
+
+def check_no_length(length: int | None, name: str, does: str) -> None:
+    """Refuse a length for a network that can't read texts of another length.
+
+    Args:
+        does: what it does instead.
+
+    Raises:
+        SavedModelError: names the network, and those that can.
+    """
+    if length is not None:
+        raise SavedModelError(
+            f"{name} {does}, and --length can't change that. Leave it out, or take minilm, static, "
+            "an encoder with its preprocessor, or a preset of KerasHub for texts."
+        )
+
+
+def how_it_reads(pretrained: Pretrained) -> str:
+    """Return how much of an example a network reads, in words."""
+    tokenizer = pretrained.tokenizer
+    if tokenizer is None:
+        return "takes no texts"
+    return f"reads the first {tokenizer.length:,} {tokenizer.unit} of a text, as its graph says"
 
 
 def range_inside(model: keras.Model) -> tuple[float, float] | None:
@@ -216,7 +243,12 @@ def check_handle(handle: Any) -> None:
 
 
 def open_pair(
-    handle: Any, before: str | os.PathLike, options: dict[str, Any], trust: bool
+    handle: Any,
+    before: str | os.PathLike,
+    options: dict[str, Any],
+    *,
+    length: int | None,
+    trust: bool,
 ) -> Network:
     """Read an encoder of texts with its preprocessor, both SavedModels.
 
@@ -229,7 +261,7 @@ def open_pair(
             f"preprocess={before!r} with a Keras model"
         )
     source, first = handles.resolve(handle), handles.resolve(before)
-    pretrained = read(source.path, before=first.path, **options, trust=trust)
+    pretrained = read(source.path, before=first.path, length=length, **options, trust=trust)
     return Network(pretrained=pretrained, name=str(handle), sha256=source.sha256)
 
 

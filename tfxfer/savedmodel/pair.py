@@ -6,6 +6,9 @@ these into a dict with `sequence_output`, [B, L, H], `pooled_output`, [B, H], an
 `encoder_outputs`, the output of each block.
 (https://www.tensorflow.org/hub/common_saved_model_apis/text)
 
+A preprocessor has its two steps as attributes, too: `tokenize`, and `bert_pack_inputs`, which takes
+the length of the rows as `seq_length`.
+
 KerasHub has both as layers, with other names in the dict: `token_ids`, `padding_mask` and
 `segment_ids`.
 """
@@ -22,6 +25,7 @@ from tfxfer.savedmodel.open import Opened
 ORDER = ("input_word_ids", "input_mask", "input_type_ids")  # of encoders that take a list
 PIECES, MASKS = (ORDER[0], "token_ids"), (ORDER[1], "padding_mask")
 SEQUENCE = "sequence_output"
+STEPS = ("tokenize", "bert_pack_inputs")
 
 
 def join(preprocessor: Opened, encoder: Opened) -> Opened:
@@ -56,6 +60,28 @@ def join(preprocessor: Opened, encoder: Opened) -> Opened:
         owner=(preprocessor.owner, encoder.owner),
         preferred=SEQUENCE,
     )
+
+
+def with_length(preprocessor: Opened, length: int) -> Opened:
+    """Return a preprocessor that gives rows of another length.
+
+    Raises:
+        SavedModelError: it has no step that takes a length.
+    """
+    tokenize, pack = (getattr(preprocessor.owner, name, None) for name in STEPS)
+    if not callable(tokenize) or not callable(pack):
+        raise SavedModelError(
+            f"{preprocessor.name} gives rows of a length of its own: it lacks "
+            f"{' or '.join(STEPS)}, by which TensorFlow Hub's preprocessors take another one. "
+            "Leave --length out."
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def call(texts: tf.Tensor) -> Any:
+        pieces = pack([tokenize(texts)], seq_length=tf.constant(length, tf.int32))
+        return {name: tf.ensure_shape(row, (None, length)) for name, row in pieces.items()}
+
+    return replace(preprocessor, call=call)
 
 
 def check_pieces(pieces: Any, name: str) -> None:

@@ -27,6 +27,7 @@ def read(
     arguments: dict[str, Any] | None = None,
     output: str | None = None,
     before: str | os.PathLike | None = None,
+    length: int | None = None,
     trust: bool = False,
 ) -> Pretrained:
     """Read a TF2 SavedModel of a feature extractor as pure functions.
@@ -41,6 +42,7 @@ def read(
             no call, the name of a signature.
         before: the folder of a preprocessor of texts. `folder` is then the encoder, which takes
             the preprocessor's output in place of strings (see `pair`).
+        length: how many pieces of a text the preprocessor gives; None for its own number.
         trust: also read graphs that hold operations which can reach files, Python or the internet.
 
     Raises:
@@ -62,7 +64,10 @@ def read(
         if opened.signature == output:
             output = None
         if before is not None:
-            opened = pair.join(open_folder(before), opened)
+            first = open_folder(before)
+            if length is not None:
+                first = pair.with_length(first, length)
+            opened = pair.join(first, opened)
         return trace(
             opened,
             image_size=image_size,

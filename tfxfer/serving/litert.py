@@ -9,10 +9,10 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,28 +26,30 @@ from tfxfer.data import Examples
 from tfxfer.data.folds import few
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Decoder
-from tfxfer.features.computation import augment_batch
+from tfxfer.features.computation import alter_content, augment_batch
 from tfxfer.heads.layers import seen_by_head
+from tfxfer.inputs import AppInput, Input
 from tfxfer.inputs.image import ImageInput
 from tfxfer.process.quiet import quiet
 from tfxfer.run import Finished, open_run
 from tfxfer.serving import metadata
 from tfxfer.serving.export import check_accuracy, extras
 from tfxfer.serving.judge import load_own_examples
-from tfxfer.serving.model import load_model
+from tfxfer.serving.model import input_of, load_model
 from tfxfer.serving.place import placed
 from tfxfer.tasks import Task
 
 LOG = logging.getLogger(__name__)
-CALIBRATION = 400  # training images from which int8 gets its ranges, and the lines of `corrected`
-JUDGED = 1000  # the most images that accuracy is compared on
+# Training examples from which int8 gets its ranges, and the lines of `corrected`.
+CALIBRATION = 400
+JUDGED = 1000  # the most examples that accuracy is compared on
 DROP = 0.02
-BATCH = 32  # images that the float model answers at once
+BATCH = 32  # examples that the float model answers at once
 
 
 @dataclass(frozen=True)
 class Lite:
-    """One file: its content, and its accuracy on the images that it was judged on."""
+    """One file: its content, and its accuracy on the examples that it was judged on."""
 
     kind: str
     content: bytes
@@ -70,150 +72,214 @@ def export_litert(
     The files are `model.float32.tflite`, `model.float16.tflite`, `model.int8.tflite` and
     `labels.txt`.
 
-    Each model takes pixels in the backbone's value range, float32 [1, height, width, 3], and gives
-    probabilities, float32 [1, C], in the order of labels.txt. Its metadata holds the labels and the
-    normalisation, too; where the answers are numbers, it has none. It has built-in operations only.
-    In int8, the head stays in float, and each column of the features is corrected by a line (slope
-    and offset) before the head. The lines are fitted on training images and bring the features back
-    to those of the float network.
+    Each model gives probabilities, float32 [1, C], in the order of labels.txt. It has built-in
+    operations only.
+
+    A model of images takes pixels in the backbone's value range, float32 [1, height, width, 3]. Its
+    metadata holds the labels and the normalisation, too; where the answers are numbers, it has
+    none. In int8, the head stays in float, and each column of the features is corrected by a line
+    (slope and offset) before the head. The lines are fitted on training images and bring the
+    features back to those of the float network.
+
+    A model of texts takes the numbers that its tokenizer makes of them, int32 [1, length] each, and
+    has its weights alone in int8. Beside it lie the vocabulary and a description of the tokenizer.
 
     Args:
         max_accuracy_drop: refuse the export if a file's accuracy is below the float model's by more
-            than this. It is measured on validation; where the run has none, on crops of training
-            images, since the float model knows the images themselves by heart.
+            than this. It is measured on validation; where the run has none, on altered copies of
+            training examples, since the float model knows the examples themselves by heart.
         data: the run's examples, where they were made in Python; otherwise they are read again.
         data_dir: where TensorFlow Datasets keeps its files.
 
     Other Args, Returns: as for `export`.
 
     Raises:
-        RunError, DataError: the folder does not hold a finished run, or its images are gone.
-        ServingError: the model can't be loaded or converted or loses too much accuracy, the version
-            exists, or the folder can't be written.
+        RunError, DataError: the folder does not hold a finished run, or its examples are gone.
+        ServingError: the model can't be loaded or converted or loses too much accuracy, no app
+            could make its input, the version exists, or the folder can't be written.
         MissingExtraError: LiteRT is not installed.
     """
     run = open_run(folder)
     check_accuracy(run, require_accuracy)
-    takes, classes = run.takes(), run.classes()
-    if not isinstance(takes, ImageInput):
-        raise ServingError(
-            f"{run.folder} takes examples of the kind {takes.KIND}, and LiteRT files are written "
-            "for images only. Export it as a SavedModel: leave --format out."
-        )
-    model = load_model(run.path("model.keras"), trust)
+    model, classes = load_model(run.path("model.keras"), trust), run.classes()
+    takes = input_of(run, model)
     judging = prepare_judging(run, takes, data, data_dir=data_dir)
+    app = run.kind().for_app(takes, judging.some_contents())
+    entry = entry_of(takes, app)
     before = judging.score_of_floats(model)
-    settings = run.settings()
-    described = metadata.of_image_classifier(
-        f"{settings['recipe']['value']} on {settings['data']['value']}",
-        classes,
-        *normalisation(takes.value_range),
-    )
-    has_probabilities = run.task().OUTPUT == "probabilities"  # as the metadata says
+    settings, described = run.settings(), b""
+    # The metadata say that there are probabilities.
+    if isinstance(takes, ImageInput) and run.task().OUTPUT == "probabilities":
+        described = metadata.of_image_classifier(
+            f"{settings['recipe']['value']} on {settings['data']['value']}",
+            classes,
+            *normalisation(takes.value_range),
+        )
     files = []
     for kind, content in convert_all(
-        model, takes.shape, judging.calibration_images, task=run.task()
+        model,
+        entry,
+        judging.calibration_examples,
+        task=run.task(),
+        calibrated=app.calibrated,
     ):
         whole = content
-        if has_probabilities:
+        if described:
             whole = metadata.archived(with_metadata(content, described), classes)
-        files.append(Lite(kind, whole, judging.score(kind, content, len(whole))))
+        files.append(Lite(kind, whole, judging.score(kind, content, entry, size=len(whole))))
     check_loss(files, before, judging, allowed=max_accuracy_drop)
+    if app.note:
+        LOG.info(app.note)
 
     def write(aside: Path) -> None:
         for lite in files:
             (aside / f"model.{lite.kind}.tflite").write_bytes(lite.content)
         (aside / metadata.LABELS).write_bytes(metadata.as_lines(classes))
+        for name, content in app.files.items():
+            (aside / name).write_bytes(content)
         extras(run, aside)
 
     return placed(to, version, write)
 
 
-@dataclass(frozen=True, eq=False)
-class Judging:
-    """The images on which the files are judged, and those that calibrate int8.
+@dataclass(frozen=True)
+class Entry:
+    """What a file takes, for one example: inputs of one shape, which are the parts of the example.
 
-    calibration, judged: positions of the images.
-    cropped: whether the judged images are crops, because the model has trained on these images.
+    shape: the shape of each of them, without the batch.
     """
 
-    pixels: Decoder
+    names: tuple[str, ...]
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def specs(self) -> list[tf.TensorSpec]:
+        """The specs of all inputs."""
+        return [tf.TensorSpec((1, *self.shape), self.dtype, name=name) for name in self.names]
+
+    def join(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Return the example as the network takes it, float32."""
+        values = [tf.cast(one, tf.float32) for one in inputs]
+        return values[0] if len(values) == 1 else tf.concat(values, 1)
+
+    def split(self, example: np.ndarray) -> list[np.ndarray]:
+        """Return the inputs of one example."""
+        return [part[None].astype(self.dtype) for part in np.split(example, len(self.names))]
+
+
+def entry_of(takes: Input, app: AppInput) -> Entry:
+    """Return what the files of a network take."""
+    first, *rest = takes.shape
+    return Entry(app.names, app.dtype, (first // len(app.names), *rest))
+
+
+@dataclass(frozen=True, eq=False)
+class Judging:
+    """The examples on which the files are judged, and those that calibrate int8.
+
+    calibration, judged: positions of the examples.
+    is_altered: whether altered copies are judged, because the model has trained on these examples.
+    """
+
+    decoder: Decoder
     calibration: np.ndarray
     judged: np.ndarray
-    cropped: bool
+    is_altered: bool
+
+    @property
+    def examples(self) -> Examples:
+        """All examples."""
+        return self.decoder.examples
 
     @property
     def where(self) -> str:
-        """What the judged images are, in words."""
-        return "crops of training images" if self.cropped else "validation images"
+        """What the judged examples are, in words."""
+        many = self.examples.kind.MANY
+        return f"altered training {many}" if self.is_altered else f"validation {many}"
 
     @property
     def truth(self) -> np.ndarray:
-        """The targets of the judged images."""
-        return self.pixels.examples.labels[self.judged]
+        """The targets of the judged examples."""
+        return self.examples.labels[self.judged]
 
-    def calibration_images(self) -> Iterator[np.ndarray]:
-        """Yield the images that calibrate int8, float32 [height, width, 3]."""
-        return self.pixels.each(self.calibration)
+    def some_contents(self) -> list[bytes]:
+        """Return the contents of the judged examples, as they are."""
+        return [self.decoder.read(int(i)) for i in self.judged]
 
-    def images(self) -> Iterator[np.ndarray]:
-        """Yield the judged images, float32 [height, width, 3]."""
-        images, examples = self.pixels.each(self.judged), self.pixels.examples
-        if not self.cropped:
-            return images
-        digests = [examples.digests[i] for i in self.judged]
-        crop = partial(augment_batch, kind=examples.kind, names=("crop",), number=0)
+    def calibration_examples(self) -> Iterator[np.ndarray]:
+        """Yield the examples that calibrate int8, float32, without the batch."""
+        return self.decoder.each(self.calibration)
+
+    @cached_property
+    def alter(self) -> Callable[[bytes, str], bytes] | None:
+        """How contents are altered before they are decoded; None where they are not."""
+        kind = self.examples.kind
+        if not (self.is_altered and kind.ALTERS_CONTENTS):
+            return None
+        return partial(alter_content, kind=kind, names=kind.AS_NEW, number=0)
+
+    def judged_examples(self) -> Iterator[np.ndarray]:
+        """Yield the judged examples, float32, without the batch."""
+        kind = self.examples.kind
+        decoder = Decoder(self.examples, self.decoder.takes, BATCH, self.alter)
+        decoded = decoder.each(self.judged)
+        if not self.is_altered or kind.ALTERS_CONTENTS:
+            return decoded
+        digests = [self.examples.digests[i] for i in self.judged]
+        augment = partial(augment_batch, kind=kind, names=kind.AS_NEW, number=0)
         starts = range(0, len(digests), BATCH)
         return (
-            image
-            for start, batch in zip(starts, batches_of(images), strict=True)
-            for image in crop(batch, digests[start : start + BATCH])
+            example
+            for start, batch in zip(starts, batches_of(decoded), strict=True)
+            for example in augment(batch, digests[start : start + BATCH])
         )
 
     def score_of_floats(self, model: keras.Model) -> float:
         """Return the accuracy of the Keras model."""
-        task = self.pixels.examples.task
-        score = task.scores(predict_images(model, self.images()), self.truth).mean()
+        task = self.examples.task
+        score = task.scores(predict_each(model, self.judged_examples()), self.truth).mean()
         LOG.info(f"float model: {task.SCORE} {score:.3f} on {len(self.truth):,} {self.where}")
         return float(score)
 
-    def score(self, kind: str, content: bytes, size: int) -> float:
+    def score(self, kind: str, content: bytes, entry: Entry, *, size: int) -> float:
         """Return the accuracy of a file, and log it.
 
         Args:
             size: the number of bytes of the file with its metadata.
         """
-        answers, milliseconds = run_lite(content, self.images())
-        task = self.pixels.examples.task
+        answers, milliseconds = run_lite(content, self.judged_examples(), entry)
+        task, one = self.examples.task, self.examples.kind.ONE
         score = float(task.prediction_scores(answers, self.truth).mean())
         LOG.info(
             f"{kind}: {task.SCORE} {score:.3f} on {len(self.truth):,} {self.where}, "
-            f"{size / 1e6:.2f} MB, {milliseconds:.1f} ms an image on one thread"
+            f"{size / 1e6:.2f} MB, {milliseconds:.1f} ms a {one} on one thread"
         )
         return score
 
 
 def prepare_judging(
     run: Finished,
-    takes: ImageInput,
+    takes: Input,
     data: Examples | None,
     *,
     data_dir: str | os.PathLike | None,
 ) -> Judging:
-    """Choose the images on which the files are judged, and those that calibrate int8.
+    """Choose the examples on which the files are judged, and those that calibrate int8.
 
     Raises:
-        DataError: the run's images are gone.
+        DataError: the run's examples are gone.
         ImageError: some of them can't be decoded, and are not to be left out.
     """
     try:
         examples = load_own_examples(run, data_dir, data)
     except DataError as error:
         raise DataError(
-            f"LiteRT files are judged, and int8 is calibrated, on the run's own images: {error}"
+            f"LiteRT files are judged, and int8 is calibrated, on the run's own "
+            f"{run.kind().MANY}: {error}"
         ) from error
     settings = run.settings()
-    pixels, seed = Decoder(examples, takes, 32), settings["seed"]["value"]
+    decoder, seed = Decoder(examples, takes, 32), settings["seed"]["value"]
     train, validation = examples.where("train"), examples.where("validation")
     calibration = draw_sample(examples, train, CALIBRATION, seed=seed)
     rest = np.setdiff1d(train, calibration)
@@ -221,13 +287,13 @@ def prepare_judging(
     judged = draw_sample(examples, validation if len(validation) else others, JUDGED, seed=seed)
     bad: dict[int, str] = {}
     skip = bad if settings["skip_bad_images"]["value"] else None
-    for _ in pixels.batches(np.union1d(calibration, judged).tolist(), skip):
-        pass  # images that can't be decoded are found before anything is converted
+    for _ in decoder.batches(np.union1d(calibration, judged).tolist(), skip):
+        pass  # examples that can't be decoded are found before anything is converted
     return Judging(
-        pixels=pixels,
+        decoder=decoder,
         calibration=np.setdiff1d(calibration, [*bad]),
         judged=np.setdiff1d(judged, [*bad]),
-        cropped=not len(validation),
+        is_altered=not len(validation),
     )
 
 
@@ -236,7 +302,7 @@ def check_loss(files: list[Lite], before: float, judging: Judging, *, allowed: f
 
     Args:
         before: the accuracy of the float model.
-        allowed: how much may be lost. A difference of one image is chance, however few there are.
+        allowed: how much may be lost. A difference of one example is chance, however few there are.
 
     Raises:
         ServingError: names the files.
@@ -272,23 +338,31 @@ def normalisation(value_range: tuple[float, float]) -> tuple[float, float]:
 
 def convert_all(
     model: keras.Model,
-    shape: tuple[int, ...],
+    entry: Entry,
     calibration: Callable[[], Iterable[np.ndarray]],
     *,
     task: Task,
+    calibrated: bool,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the three files, each as its name and its bytes without metadata.
 
     Args:
-        calibration: returns training images, float32 [height, width, 3], anew with each call.
+        calibration: returns training examples, float32 without the batch, anew with each call.
+        calibrated: whether int8 also applies to maps, with ranges from these examples; otherwise to
+            weights alone.
     """
-    probabilities = trace_model(lambda x: task.prediction_tensor(model(x, training=False)), shape)
-    files = {
+    probabilities = trace_model(lambda x: task.prediction_tensor(model(x, training=False)), entry)
+
+    def smallest() -> bytes:
+        if not calibrated:
+            return in_int8_weights(probabilities)
+        better = corrected(model, entry, calibration, task=task) or probabilities
+        return in_int8(better, calibration)
+
+    files: dict[str, Callable[[], bytes]] = {
         "float32": lambda: in_float(probabilities),
         "float16": lambda: in_float(probabilities, tf.float16),
-        "int8": lambda: in_int8(
-            corrected(model, shape, calibration, task=task) or probabilities, calibration
-        ),
+        "int8": smallest,
     }
     for kind, convert in files.items():
         LOG.info("Converting the model to LiteRT, %s", kind)
@@ -317,12 +391,13 @@ def check_built_in(content: bytes, kind: str) -> None:
         )
 
 
-def trace_model(call: Callable[[tf.Tensor], tf.Tensor], shape: tuple[int, ...]) -> Any:
-    """Return a concrete function of one image, with all weights as constants."""
-    spec = tf.TensorSpec((1, *shape), tf.float32, name="image")
-    return savedmodel.with_constants(
-        tf.function(call, input_signature=[spec], autograph=False).get_concrete_function()
+def trace_model(call: Callable[[tf.Tensor], tf.Tensor], entry: Entry) -> Any:
+    """Return a concrete function of one example, with all weights as constants."""
+    function = tf.function(
+        lambda *inputs: call(entry.join(inputs)), input_signature=entry.specs, autograph=False
     )
+    constant = savedmodel.with_constants(function.get_concrete_function())
+    return savedmodel.with_built_in_operations(constant)
 
 
 def in_float(function: Any, kind: Any = None) -> bytes:
@@ -332,6 +407,18 @@ def in_float(function: Any, kind: Any = None) -> bytes:
         if kind is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [kind]
+        return converter.convert()
+
+
+def in_int8_weights(function: Any) -> bytes:
+    """Convert to weights in int8.
+
+    The rows that they are multiplied with are rounded to int8 one by one, each with a range of its
+    own. All other numbers stay in float.
+    """
+    with explained():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         return converter.convert()
 
 
@@ -372,7 +459,7 @@ class Quantizer(tf.lite.experimental.QuantizationDebugger):
 
 def corrected(
     model: keras.Model,
-    shape: tuple[int, ...],
+    entry: Entry,
     calibration: Callable[[], Iterable[np.ndarray]],
     *,
     task: Task,
@@ -397,7 +484,7 @@ def corrected(
             lambda x: [
                 tf.cast(side, tf.float32) for side in tf.nest.flatten(network(x, training=False))
             ],
-            shape,
+            entry,
         )
     )
     each = len(parts.outputs) // len(sides)
@@ -407,7 +494,7 @@ def corrected(
         return [sum(outputs[i::each]) / len(sides) for i in range(each)]
 
     both, _ = run_lite(in_int8(parts, calibration), calibration())
-    exact = np.mean(tf.nest.flatten(predict_images(network, calibration())), 0)
+    exact = np.mean(tf.nest.flatten(predict_each(network, calibration())), 0)
     rough = both.reshape(len(both), len(sides), -1).mean(1)
     x, y = rough - rough.mean(0), exact - exact.mean(0)
     slope = (x * y).sum(0) / np.maximum((x * x).sum(0), 1e-12)
@@ -426,13 +513,13 @@ def corrected(
         )
         return task.prediction_tensor(scale * tf.cast(head(seen), tf.float32))
 
-    return trace_model(call, shape)
+    return trace_model(call, entry)
 
 
-def predict_images(model: keras.Model, images: Iterable[np.ndarray]) -> Any:
-    """Return what a Keras model answers to images, [n, K] or a list of such arrays."""
+def predict_each(model: keras.Model, examples: Iterable[np.ndarray]) -> Any:
+    """Return what a Keras model answers to examples, [n, K] or a list of such arrays."""
     parts, count = [], 0
-    for batch in batches_of(images):
+    for batch in batches_of(examples):
         # The model would be traced once more for a smaller batch.
         filled = np.concatenate([batch, np.zeros((BATCH - len(batch), *batch.shape[1:]))])
         parts.append(model.predict_on_batch(filled.astype(np.float32)))
@@ -515,20 +602,28 @@ def open_interpreter(content: bytes) -> Any:
 # --- running ---
 
 
-def run_lite(content: bytes, images: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Run a file on images, one by one.
+def run_lite(
+    content: bytes, examples: Iterable[np.ndarray], entry: Entry | None = None
+) -> tuple[np.ndarray, float]:
+    """Run a file on examples, one by one.
 
-    Returns: the outputs [n, C], and the median of the milliseconds for an image.
+    Args:
+        entry: what the file takes, where it has several inputs, or others than float32.
+
+    Returns: the outputs [n, C], and the median of the milliseconds for an example.
     """
     with quiet():
         interpreter = litert("interpreter").Interpreter(model_content=content, num_threads=1)
         interpreter.allocate_tensors()
-    (image,) = interpreter.get_input_details()
+    inputs = {one["name"]: one["index"] for one in interpreter.get_input_details()}
     outputs = interpreter.get_output_details()
+    names = [*inputs] if entry is None else entry.names
     rows: list[np.ndarray] = []
     seconds: list[float] = []
-    for pixels in images:
-        interpreter.set_tensor(image["index"], pixels[None])
+    for example in examples:
+        parts = [example[None]] if entry is None else entry.split(example)
+        for name, part in zip(names, parts, strict=True):
+            interpreter.set_tensor(inputs[name], part)
         began = time.perf_counter()
         interpreter.invoke()
         seconds.append(time.perf_counter() - began)

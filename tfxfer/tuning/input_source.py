@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from tfxfer.distribute import dataservice
 from tfxfer.distribute.workers import Strategy, make_batches, order
 from tfxfer.errors import DataError
 from tfxfer.features import Decoder, Features
+from tfxfer.features.computation import alter_content
 from tfxfer.heads import Averaged, Fitted, SideBySide
 from tfxfer.heads.layers import join
 from tfxfer.inputs import seed_of
@@ -186,7 +187,20 @@ class InputSource:
     def labelled(self, rows: np.ndarray, draw: int) -> tf.data.Dataset:
         """Return images, each with its seed and its code."""
         rest = tf.data.Dataset.from_tensor_slices((self.seeds(rows, draw), self.codes[rows]))
-        return tf.data.Dataset.zip((self.read_at(rows), rest))
+        examples = self.altered_at(rows, draw) if self.alters_contents else self.read_at(rows)
+        return tf.data.Dataset.zip((examples, rest))
+
+    @property
+    def alters_contents(self) -> bool:
+        """Whether examples are altered before they are decoded."""
+        return bool(self.augment) and self.examples.kind.ALTERS_CONTENTS
+
+    def altered_at(self, rows: np.ndarray, draw: int) -> tf.data.Dataset:
+        """Return altered examples at some positions, one by one; they are decoded anew."""
+        kind, takes = self.examples.kind, self.decoder.takes
+        alter = partial(alter_content, kind=kind, names=self.augment, number=draw)
+        decoder = Decoder(self.examples, takes, self.decoder.batch_size, alter)
+        return decoder.dataset(rows).map(lambda x: takes.unpack(takes.pack(x)))
 
     def view(self, x: tf.Tensor, rest: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Augment a batch of images, which comes with seeds and codes."""
@@ -203,7 +217,10 @@ class InputSource:
         shape = tf.TensorSpec(self.network.entry_shape, tf.float32)
 
         def one(i: tf.Tensor) -> tf.Tensor:
-            return takes.unpack(takes.pack(takes.decode(tf.io.read_file(files[i]))))
+            content = tf.io.read_file(files[i])
+            if self.alters_contents:
+                content = self.examples.kind.alter(content, seeds[i], self.augment)
+            return takes.unpack(takes.pack(takes.decode(content)))
 
         def load(now: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             x = tf.map_fn(one, now, fn_output_signature=shape)

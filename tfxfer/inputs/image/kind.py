@@ -11,6 +11,7 @@ import numpy as np
 
 from tfxfer.inputs import image
 from tfxfer.inputs.defaults import (
+    alter,
     essence,
     excerpt,
     fit_plain,
@@ -25,9 +26,11 @@ from tfxfer.inputs.image.damage import find_damage
 from tfxfer.inputs.image.heic import readable
 from tfxfer.inputs.image.odd import find_odd
 from tfxfer.inputs.image.odd import said_of_many as said_of_odd
-from tfxfer.inputs.input import Input
+from tfxfer.inputs.input import AppInput, Input
 
 __all__ = [
+    "ALTERS_CONTENTS",
+    "AS_NEW",
     "AUGMENTATIONS",
     "BESIDE",
     "CELLS",
@@ -49,6 +52,7 @@ __all__ = [
     "TWINS",
     "UNREAD",
     "VALUES",
+    "alter",
     "augment",
     "begins_one",
     "can_hide_damage",
@@ -58,6 +62,7 @@ __all__ = [
     "find_damage",
     "find_odd",
     "fit_plain",
+    "for_app",
     "format_of",
     "formats",
     "mirror",
@@ -94,6 +99,8 @@ FEATURE = "image/encoded"  # as TensorFlow's own classifiers call it
 BESIDE: Set[str] = EXTRA | {".webp", ".jxl"}
 DAMAGE_KEY: dict[str, Any] | None = damage.KEY
 AUGMENTATIONS: tuple[str, ...] = ("flip", "crop")
+AS_NEW: tuple[str, ...] = ("crop",)
+ALTERS_CONTENTS = False
 MIRROR: str | None = "flip"
 SMALL = (32, 32)  # size of the images on which a baseline is fitted
 MOST_SIDE = 2**13
@@ -189,6 +196,11 @@ def augment(batch: Any, seeds: Any, names: tuple[str, ...]) -> Any:
 def mirror(batch: np.ndarray) -> np.ndarray:
     """Return the images with left and right exchanged."""
     return batch[:, :, ::-1]
+
+
+def for_app(takes: Input, contents: Sequence[bytes]) -> AppInput:
+    """Return that an app gives pixels; the metadata of the file say in which range."""
+    return AppInput(names=("image",), dtype="float32", files={}, note="", calibrated=True)
 
 
 def preview(content: bytes, weight: np.ndarray | None = None) -> bytes | None:

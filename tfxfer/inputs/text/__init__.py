@@ -4,6 +4,8 @@ kind        all that the rest of tfxfer asks texts for, see `tfxfer.inputs.kind`
 read        from the bytes of a file to UTF-8, whatever encoding it has
 input       TextInput: what a network of texts takes
 rows        from texts to the numbers of a tokenizer
+pieces      how a tokenizer makes numbers of texts, for an app that has no tokenizer
+alter       a text without some words, or with its sentences in another order
 tf_idf      words and letters, for a model without a network
 excerpt     the beginning of a text, for people
 words       the words that an answer depends on

@@ -1,5 +1,7 @@
+from .alter import alter_text as alter_text
 from .input import TextInput as TextInput
 from .kind import NAME as NAME
+from .pieces import for_app as for_app
 from .rows import count_cut as count_cut
 from .rows import of_graph as of_graph
 from .rows import of_tokenizer as of_tokenizer

@@ -19,7 +19,7 @@ from tfxfer.inputs.defaults import (
     preview,
     said_of_odd,
 )
-from tfxfer.inputs.input import Input
+from tfxfer.inputs.input import AppInput, Input
 from tfxfer.inputs.text.excerpt import excerpt
 from tfxfer.inputs.text.markup import said_of_markup
 from tfxfer.inputs.text.read import own_words, problem, read_together, to_utf8
@@ -27,6 +27,8 @@ from tfxfer.inputs.text.words import explain
 from tfxfer.inputs.text.words import first_words as parts
 
 __all__ = [
+    "ALTERS_CONTENTS",
+    "AS_NEW",
     "AUGMENTATIONS",
     "BESIDE",
     "CELLS",
@@ -48,6 +50,7 @@ __all__ = [
     "TWINS",
     "UNREAD",
     "VALUES",
+    "alter",
     "augment",
     "begins_one",
     "can_hide_damage",
@@ -57,6 +60,7 @@ __all__ = [
     "find_damage",
     "find_odd",
     "fit_plain",
+    "for_app",
     "format_of",
     "formats",
     "mirror",
@@ -98,7 +102,9 @@ OTHERS: Set[str] = frozenset()
 BESIDE: Set[str] = frozenset()
 FEATURE = "text"
 DAMAGE_KEY: dict[str, Any] | None = None
-AUGMENTATIONS: tuple[str, ...] = ()
+AUGMENTATIONS: tuple[str, ...] = ("dropout", "order")
+AS_NEW: tuple[str, ...] = ("dropout",)
+ALTERS_CONTENTS = True
 MIRROR: str | None = None
 readable = to_utf8
 
@@ -189,6 +195,21 @@ def fit_plain(contents: Sequence[bytes], train: int, seed: int) -> np.ndarray:
     """Return words and letters of texts, weighted; see `weigh_words`."""
     texts = [content.decode("utf-8", "replace") for content in contents]
     return text.weigh_words(texts, train, seed)
+
+
+def alter(content: Any, seed: Any, names: tuple[str, ...]) -> Any:
+    """Return a text without some of its words, or with its sentences in another order."""
+    return text.alter_text(content, seed, names)
+
+
+def for_app(takes: Input, contents: Sequence[bytes]) -> AppInput:
+    """Return the vocabulary and the steps by which an app makes numbers of texts.
+
+    Raises:
+        ServingError: the tokenizer of the network is of another kind.
+    """
+    assert isinstance(takes, text.TextInput)
+    return text.for_app(takes, contents)
 
 
 def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
