@@ -2,12 +2,12 @@
 
 import io
 import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from loaded import python
 from logs import logged
 from PIL import Image
 
@@ -172,7 +172,7 @@ def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, mo
     made = tf.data.experimental.service
     dispatcher = made.DispatchServer(made.DispatcherConfig(port=0))
     address = dispatcher.target.removeprefix("grpc://")
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, address])
+    worker = subprocess.Popen([python(), "-c", WORKER, address])
 
     def kill_the_worker(line):
         if line.startswith("epoch 1/9"):  # the worker has started, which may take long
