@@ -35,12 +35,16 @@ def service():
     dispatcher._stop()
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Cache:
+    """Features are computed once for all tests."""
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
-def world(photos, tiny_savedmodel, tmp_path):
+def world(photos, tiny_savedmodel, cache):
     network = Backbone(tiny_savedmodel, trainable=False, batch_norm="inference")
-    return network, extract(
-        data.load(photos), network.prefix(3), cache=Cache(tmp_path / "cache"), progress=False
-    )
+    return network, extract(data.load(photos), network.prefix(3), cache=cache, progress=False)
 
 
 def batches(

@@ -254,12 +254,12 @@ def test_a_port_in_use_is_named():
 def test_a_worker_that_never_comes_is_named_and_nobody_waits_for_ever(index):
     addresses = launch.free_addresses(2)
     code, said = started(
-        "tfxfer.distribute.strategy('multiworker', wait=5)",
+        "tfxfer.distribute.strategy('multiworker', wait=3)",
         TF_CONFIG=launch.config(addresses, index),
     )
     assert (
         code == -9
-        and f"worker {1 - index} ({addresses[1 - index]}) did not come within 5 s" in said
+        and f"worker {1 - index} ({addresses[1 - index]}) did not come within 3 s" in said
     )
 
 
@@ -300,7 +300,7 @@ def test_workers_with_different_data_refuse_to_start_together(photos, tmp_path, 
         (link / "photos").symlink_to(photos if folder == photos.parent else other)
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tfxfer", *words],
+                [python(), "-m", "tfxfer", *words],
                 env=env,
                 cwd=link,
                 stdout=subprocess.PIPE,
