@@ -5,7 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +44,20 @@ def kept(folder: Path) -> list[tuple[str, str, int]]:
     )
 
 
+# The pipeline is started by that Python, too.
+COMMAND = "import sys; sys.executable = sys.argv.pop(1); from tfxfer.cli import main; main()"
+
+
 def tfxfer(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [python(), "-m", "tfxfer", *map(str, words)], capture_output=True, text=True
+        [python(), "-c", COMMAND, python(), *map(str, words)], capture_output=True, text=True
     )
+
+
+@pytest.fixture
+def quick_start(monkeypatch):
+    """Start pipelines by a Python that has loaded everything already."""
+    monkeypatch.setattr(sys, "executable", python())
 
 
 @pytest.mark.long
@@ -115,48 +125,41 @@ def test_texts_are_computed_with_their_tokenizer(tmp_path):
     assert sorted(path.name for path in (tmp_path / "beam" / "shards").iterdir()) == before
 
 
-SLOW = """
-import sys
-from tfxfer import beam, data
-from tfxfer.backbone import Backbone
-from tfxfer.cache import Cache
-beam.SMALLEST, beam.LOOK = 1, 0.02
-network = Backbone(sys.argv[1], trainable=False)
-beam.extract(data.load(sys.argv[2]), network.prefix(len(network.stages)), \
-cache=Cache(sys.argv[3]), arguments=sys.argv[4:], progress=False)
-"""
+def kill_a_worker(folder: Path, ended: threading.Event, killed: list[psutil.Process]) -> None:
+    """Kill one of Beam's workers when the first features are in the cache."""
+    while not ended.wait(0.02):
+        if list(folder.glob("shards/*.npy")):
+            workers = [
+                child
+                for child in psutil.Process().children(recursive=True)
+                if "sdk_worker_main" in " ".join(child.cmdline()) and not child.children()
+            ]
+            assert len(workers) == 2
+            workers[0].kill()
+            killed.append(workers[0])
+            return
 
 
 @pytest.mark.long
-def test_a_worker_that_is_killed_loses_nothing(examples, prefix, photos, tiny_savedmodel, tmp_path):
-    words = [
-        sys.executable,
-        "-c",
-        SLOW,
-        tiny_savedmodel,
-        str(photos),
-        str(tmp_path / "cache"),
-        *TWO,
-    ]
+def test_a_worker_that_is_killed_loses_nothing(examples, prefix, tmp_path, monkeypatch):
     # Each photo is a list of its own, so dozens are left when the first one is done.
-    with psutil.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        while not list((tmp_path / "cache").glob("shards/*.npy")):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
-        workers = [
-            child
-            for child in process.children(recursive=True)
-            if "sdk_worker_main" in " ".join(child.cmdline()) and not child.children()
-        ]
-        assert len(workers) == 2
-        workers[0].kill()
-        _, said = process.communicate(timeout=600)
-    assert (
-        process.returncode == 1
-        and "the pipeline lost a worker process" in said
-        and "The features computed so far are kept" in said
-    )
-    cache = Cache(tmp_path / "cache")
+    monkeypatch.setattr(beam, "SMALLEST", 1)
+    monkeypatch.setattr(beam, "LOOK", 0.02)
+    cache, ended, killed = Cache(tmp_path / "cache"), threading.Event(), []
+    killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "cache", ended, killed))
+    killer.start()
+    try:
+        with pytest.raises(
+            beam.BeamError,
+            match="the pipeline lost a worker process.*The features computed so far are kept",
+        ):
+            beam.extract(examples, prefix, cache=cache, arguments=TWO, progress=False)
+    finally:
+        ended.set()
+        killer.join()
+    assert len(killed) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "executable", python())
     assert 0 < beam.extract(examples, prefix, cache=cache, progress=False) < len(examples)
     local = Cache(tmp_path / "local")
     expected = extract(examples, prefix, cache=local, progress=False)
@@ -237,7 +240,9 @@ def test_a_worker_that_dies_while_it_writes_leaves_nothing_half_done(staged, exa
 
 
 @pytest.mark.long
-def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(photos, prefix, tmp_path):
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(
+    photos, prefix, tmp_path, quick_start
+):
     folder, cache = tmp_path / "photos", Cache(tmp_path / "cache")
     subprocess.run(["cp", "-r", str(photos), str(folder)], check=True)
     examples = data.load(folder)
@@ -258,7 +263,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_done(photos, prefix
 
 
 @pytest.mark.long
-def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path):
+def test_images_that_the_workers_cannot_see_are_told(examples, prefix, tmp_path, quick_start):
     (tmp_path / "elsewhere").mkdir()
     moved = data.load(os.path.relpath(examples.source))
     here = os.getcwd()
@@ -282,7 +287,7 @@ def test_beam_is_an_extra():
         "import sys; sys.modules['apache_beam'] = None; from tfxfer.cli import main; "
         "main(['extract', '--data', 'demo', '--to', 'x'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([python(), "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert 'pip install "tfxfer[beam]"' in done.stderr
     assert "Traceback" not in done.stderr

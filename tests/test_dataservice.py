@@ -2,12 +2,12 @@
 
 import io
 import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from loaded import python
 from logs import logged
 from PIL import Image
 
@@ -35,12 +35,16 @@ def service():
     dispatcher._stop()
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Cache:
+    """Features are computed once for all tests."""
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
-def world(photos, tiny_savedmodel, tmp_path):
+def world(photos, tiny_savedmodel, cache):
     network = Backbone(tiny_savedmodel, trainable=False, batch_norm="inference")
-    return network, extract(
-        data.load(photos), network.prefix(3), cache=Cache(tmp_path / "cache"), progress=False
-    )
+    return network, extract(data.load(photos), network.prefix(3), cache=cache, progress=False)
 
 
 def batches(
@@ -172,7 +176,7 @@ def test_a_worker_of_the_service_that_dies_ends_the_training(world, tmp_path, mo
     made = tf.data.experimental.service
     dispatcher = made.DispatchServer(made.DispatcherConfig(port=0))
     address = dispatcher.target.removeprefix("grpc://")
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, address])
+    worker = subprocess.Popen([python(), "-c", WORKER, address])
 
     def kill_the_worker(line):
         if line.startswith("epoch 1/9"):  # the worker has started, which may take long

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from loaded import python
 from PIL import Image
 
 from tfxfer import data, features
@@ -25,8 +26,7 @@ from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image import decode as preprocess
 
 EXTRACTOR = """
-import os, sys, resource
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import sys, resource
 if len(sys.argv) > 4:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)
 from tfxfer import data, features
@@ -299,7 +299,7 @@ def test_a_damaged_shard_is_computed_again(examples, prefix, cache, tmp_path, mo
 
 
 def start(photos, tiny: str, cache, *limit: str) -> subprocess.Popen:
-    words = [sys.executable, "-c", EXTRACTOR, str(photos), tiny, str(cache), *limit]
+    words = [python(), "-c", EXTRACTOR, str(photos), tiny, str(cache), *limit]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

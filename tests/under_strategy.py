@@ -51,15 +51,15 @@ def seen(strategy, rows: np.ndarray, size: int) -> list[int]:
     return found
 
 
-def plain_fit(strategy, handle: str, batch_norm: str) -> dict:
-    """Run Keras' own compile, fit, evaluate and predict.
-
-    It trains 20 steps on the whole network and a Dense head.
-    """
-    keras.utils.set_random_seed(0)
+def some_images() -> tuple[np.ndarray, np.ndarray]:
+    """Images and their labels."""
     rng = np.random.default_rng(0)
-    x, y = rng.uniform(size=(60, 32, 32, 3)).astype(np.float32), rng.integers(0, 3, 60)
-    pretrained = tfxfer.savedmodel.read(handle)  # outside the scope
+    return rng.uniform(size=(60, 32, 32, 3)).astype(np.float32), rng.integers(0, 3, 60)
+
+
+def plain_model(strategy, pretrained, batch_norm: str) -> tuple[keras.Model, tfxfer.Backbone]:
+    """Return the whole network with a Dense head, compiled as Keras does it, and its Backbone."""
+    keras.utils.set_random_seed(0)
     with strategy.scope():
         inputs = keras.Input((32, 32, 3))
         backbone = tfxfer.Backbone(pretrained, batch_norm=batch_norm)
@@ -80,6 +80,13 @@ def plain_fit(strategy, handle: str, batch_norm: str) -> dict:
             metrics=["accuracy"],
             jit_compile=False,
         )
+    return model, backbone
+
+
+def plain_fit(strategy, pretrained) -> dict:
+    """Run Keras' own fit for 20 steps, evaluate and predict; statistics stay as they are."""
+    model, backbone = plain_model(strategy, pretrained, "inference")
+    x, y = some_images()
     losses = Losses()
     history = model.fit(
         x,
@@ -93,23 +100,34 @@ def plain_fit(strategy, handle: str, batch_norm: str) -> dict:
     ).history
     uneven = model.evaluate(x[:17], y[:17], batch_size=BATCH, verbose=0)
     answers = model.predict(x, batch_size=BATCH, verbose=0)
-    moved = [
-        float(np.abs(v.numpy()).sum())
-        for v in backbone.non_trainable_variables
-        if v.dtype == "float32"
-    ]
     return {
         "losses": losses.values,
         "history": history,
         "evaluate": uneven,
         "predict": answers.tolist(),
-        "statistics": moved,
+        "statistics": statistics(backbone),
     }
 
 
-def fade(strategy, handle: str) -> list[float]:
+def moving_fit(strategy, pretrained) -> list[float]:
+    """Return the statistics after 20 steps of Keras' own fit that move them."""
+    model, backbone = plain_model(strategy, pretrained, "train")
+    x, y = some_images()
+    model.fit(x, y, batch_size=BATCH, epochs=4, shuffle=False, verbose=0)
+    return statistics(backbone)
+
+
+def statistics(backbone: tfxfer.Backbone) -> list[float]:
+    """Return the size of each of the statistics of BatchNorm."""
+    return [
+        float(np.abs(v.numpy()).sum())
+        for v in backbone.non_trainable_variables
+        if v.dtype == "float32"
+    ]
+
+
+def fade(strategy, pretrained) -> list[float]:
     """Return each weight's size after two steps of weight decay alone, which differs by stage."""
-    pretrained = tfxfer.savedmodel.read(handle)
     with strategy.scope():
         backbone = tfxfer.Backbone(pretrained, batch_norm="inference")
         variables = backbone.trainable_variables
@@ -161,6 +179,23 @@ def tuned(strategy, source, features, plan, folder: Path, images: np.ndarray) ->
     return {"history": result.history, "predict": answers.tolist()}
 
 
+def fit_head(strategy, features, plan) -> dict:
+    """Train a head alone; return its history and its answers."""
+    keras.utils.set_random_seed(0)
+    rows, held = plan.folds[0]
+    head = heads.fit_head(
+        heads.Cosine(2),
+        features,
+        features.examples.labels,
+        train_rows=rows,
+        validation_rows=held,
+        epochs=2,
+        batch_size=7,
+        strategy=strategy,
+    )
+    return {"history": head.history, "predict": np.asarray(head.head(features[held])).tolist()}
+
+
 def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -> None:
     strategy = devices.strategy(name, replicas=replicas)
     index, count = workers.place(strategy)
@@ -183,10 +218,6 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
             for n, size in ((37, 12), (24, 12), (13, 7), (2, 12))
         },
     }
-    if strategy.num_replicas_in_sync < 3:
-        found["frozen statistics"] = plain_fit(strategy, handle, "inference")
-        found["moving statistics"] = plain_fit(strategy, handle, "train")
-    found["faded"] = fade(strategy, handle)
     found["full"] = tuned(
         strategy,
         tuning.from_examples(network, features, augment=("flip",)),
@@ -195,24 +226,14 @@ def main(out: Path, handle: str, photos: str, name: str, replicas: int | None) -
         out / "full",
         images,
     )
-    source = tuning.last_stages(network, 1, features, plan=plan, extract=extract)
-    found["partial"] = tuned(strategy, source, features, plan, out / "partial", images)
-    keras.utils.set_random_seed(0)
-    rows, held = plan.folds[0]
-    head = heads.fit_head(
-        heads.Cosine(2),
-        features,
-        examples.labels,
-        train_rows=rows,
-        validation_rows=held,
-        epochs=2,
-        batch_size=7,
-        strategy=strategy,
-    )
-    found["head"] = {
-        "history": head.history,
-        "predict": np.asarray(head.head(features[held])).tolist(),
-    }
+    if strategy.num_replicas_in_sync < 3:
+        pretrained = tfxfer.savedmodel.read(handle)  # outside the scope
+        found["frozen statistics"] = plain_fit(strategy, pretrained)
+        found["moving statistics"] = moving_fit(strategy, pretrained)
+        found["faded"] = fade(strategy, pretrained)
+        source = tuning.last_stages(network, 1, features, plan=plan, extract=extract)
+        found["partial"] = tuned(strategy, source, features, plan, out / "partial", images)
+        found["head"] = fit_head(strategy, features, plan)
     (out / f"worker-{index}.json").write_text(json.dumps(found))
     workers.barrier(strategy)
 
