@@ -366,7 +366,7 @@ def test_no_room_is_seen_before_the_network_is_run(examples, prefix, cache, monk
         features.computation.ENGINES, "tensorflow", lambda *a: pytest.fail("began to compute")
     )
     with pytest.raises(CacheError, match=r"No space left. Needed: .* more, .* free on that disk"):
-        extract(examples, Prefix(**{**vars(prefix), "width": 10**12}), cache=cache, progress=False)
+        extract(examples, replace(prefix, width=10**12), cache=cache, progress=False)
 
 
 @pytest.mark.long
