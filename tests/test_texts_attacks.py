@@ -268,10 +268,11 @@ def test_a_table_without_rows_is_refused(content, tmp_path):
 @pytest.mark.parametrize("text", ['",' * 20_000, '"a ' * 20_000, "\n'a b" * 13_000, '"' * 60_001])
 def test_a_first_row_of_quotes_takes_no_time(text, tmp_path):
     (tmp_path / "notes.csv").write_text(text)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(DataError, match=r"notes\.csv") as refused:
         load(tmp_path / "notes.csv")
-    assert time.perf_counter() - begin < 2 and len(str(refused.value)) < 10_000
+    # With time that grows by the square it took minutes.
+    assert time.process_time() - begin < 10 and len(str(refused.value)) < 10_000
 
 
 @pytest.mark.long

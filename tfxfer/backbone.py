@@ -8,7 +8,6 @@ import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import keras
@@ -61,11 +60,6 @@ class Prefix:
     feature_size: int
     tap_widths: tuple[int, ...]
     fingerprint: str
-
-    @cached_property
-    def engines(self) -> dict[tuple[str, str], Any]:
-        """The engines that were started for it, by name and precision (see `features.engines`)."""
-        return {}
 
 
 RangeFrom = Literal["given", "catalog", "package", "layer", "graph", "assumed", "none"]

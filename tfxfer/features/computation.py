@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
 from tfxfer.data.decoding import Decoder
-from tfxfer.features.engines import ENGINES, Engine, engine_of
+from tfxfer.features.engines import ENGINES, Engine, Started, engine_of
 from tfxfer.inputs import Input, Kind, find, seed_of
 
 AHEAD = 2  # decoded batches that may wait for the engine
@@ -65,6 +65,7 @@ def of_prefix(
     augment: tuple[str, ...] = (),
     number: int = 0,
     dtype: str = "float32",
+    started: Started | None = None,
 ) -> Computation:
     """The computation of features, of the images as they are or of one of their augmented views.
 
@@ -73,6 +74,7 @@ def of_prefix(
         augment: names of augmentations (see `tfxfer.inputs.Kind`); () for the examples as they
             are.
         number: number of the augmented view.
+        started: see `Extractor`.
 
     Raises:
         ValueError: the engine or the precision is unknown.
@@ -97,7 +99,7 @@ def of_prefix(
         key_of(prefix, engine, precision, view=name, dtype=dtype)
         for name in view_names[: len(views)]
     ]
-    start = partial(engine_of, prefix, engine, precision)
+    start = partial(engine_of, prefix, engine, precision, started)
     return Computation(
         keys=tuple(keys),
         views=tuple(views),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -154,16 +155,25 @@ ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {
 }
 
 
-def engine_of(prefix: Prefix, name: str, precision: str) -> Engine:
-    """Return the engine of a prefix. It is started once, and lives as long as the prefix.
+Started: TypeAlias = dict[str, Engine]
+
+
+def engine_of(prefix: Prefix, name: str, precision: str, started: Started | None = None) -> Engine:
+    """Return the engine of a prefix.
+
+    Args:
+        started: engines that were started before; a new one is added. It takes a second or two to
+            start one, and it holds all weights. None: nothing is kept.
 
     Raises:
         EngineError, MissingExtraError: the engine can't run here.
     """
-    key = (name, precision)
-    if key not in prefix.engines:
-        prefix.engines[key] = ENGINES[name](prefix, precision)
-    return prefix.engines[key]
+    if started is None:
+        return ENGINES[name](prefix, precision)
+    key = f"{prefix.fingerprint} {prefix.takes.fingerprint()} {name} {precision}"
+    if key not in started:
+        started[key] = ENGINES[name](prefix, precision)
+    return started[key]
 
 
 def without_weights(graph: GraphDef) -> tuple[GraphDef, dict[str, tf.Tensor]]:

@@ -27,7 +27,7 @@ from tfxfer.features.computation import (
     of_plain,
     of_prefix,
 )
-from tfxfer.features.engines import engine_of
+from tfxfer.features.engines import Started, engine_of
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
 from tfxfer.process import memory
@@ -52,6 +52,7 @@ def extract(
     dtype: Literal["float32", "float16"] = "float32",
     skip_bad_images: bool = False,
     progress: bool = True,
+    started: Started | None = None,
 ) -> Features:
     """Run every example that the cache lacks through `prefix`, and return all features.
 
@@ -66,6 +67,7 @@ def extract(
         skip_bad_images: True leaves out files that can't be decoded, and lists them in
             `Examples.left_out`; False raises an error.
         progress: images per second and time left, on stderr.
+        started: see `Extractor`.
 
     Raises:
         ImageError: some files can't be decoded or read; the message names them.
@@ -75,7 +77,14 @@ def extract(
     if batch_size < 1:
         raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")
     how = of_prefix(
-        prefix, engine, precision, mirror=mirror, augment=augment, number=number, dtype=dtype
+        prefix,
+        engine,
+        precision,
+        mirror=mirror,
+        augment=augment,
+        number=number,
+        dtype=dtype,
+        started=started,
     )
     good = fill(
         examples,
@@ -99,6 +108,8 @@ class Extractor:
 
     It is called as `extractor(examples, prefix, ...)`. Several workers divide the work among them
     if they share the cache.
+
+    started: where engines are kept that are needed again soon (see `engine_of`).
     """
 
     cache: Cache
@@ -106,6 +117,7 @@ class Extractor:
     precision: Literal["float32", "bf16"] = "float32"
     batch_size: int = 32
     strategy: Strategy = field(default_factory=tf.distribute.get_strategy)
+    started: Started | None = None
 
     def __call__(self, examples: Examples, prefix: Prefix, **options: Any) -> Features:
         """See `extract`."""
@@ -114,6 +126,7 @@ class Extractor:
             "engine": self.engine,
             "precision": self.precision,
             "batch_size": self.batch_size,
+            "started": self.started,
         }
         index, count = place(self.strategy)
         if count > 1:
@@ -134,7 +147,7 @@ class Extractor:
         decoder = Decoder(examples, prefix.takes, most)
         positions, batch = next(iter(decoder.batches(range(min(len(examples), most)), None)))
         batch = batch[: len(positions)]
-        run = engine_of(prefix, self.engine, self.precision)
+        run = engine_of(prefix, self.engine, self.precision, self.started)
         run(batch[:8])  # the first call also prepares the network
         began = time.perf_counter()
         run(batch)

@@ -9,7 +9,6 @@ from tfxfer import heads
 from tfxfer.data import Examples
 from tfxfer.errors import DataError
 from tfxfer.features import Features
-from tfxfer.heads.threads import map_in_threads
 from tfxfer.tasks import Task, paired, said_of_gain
 
 LOG = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def choose_head(
     if len(features.views) == 1:
         return fit(features), features
     asked = mirror == "yes"
-    with_them, without = map_in_threads(fit, (features, features.one_side))
+    with_them, without = fit(features), fit(features.one_side)
     better, said = compare(
         with_them.out_of_fold, without.out_of_fold, examples.labels, task=examples.task
     )

@@ -72,7 +72,7 @@ class ChosenNetwork:
 
     best: the fastest of those that are equally good; it need not have the highest score.
     left_out: why a network could not be tried, by its name.
-    examples: the sample on which all networks were tried.
+    examples: the sample; networks that were left behind were tried on a part of it.
     """
 
     best: Tried
@@ -152,6 +152,7 @@ def choose_network(
             f"by. Expected at least {FEWEST}. Say which one with --backbone."
         )
     began = time.monotonic()
+    extract = replace(extract, started={})
     few = examples.take(train[sample(examples.strata[train], SAMPLED, seed)])
     first = few.take(sample(few.strata, GLANCED, seed))
     glanced: list[Tried] = []
@@ -165,7 +166,11 @@ def choose_network(
         reasons = "; ".join(left_out.values())
         raise HandleError(f"none of the networks can be used: {reasons or 'none was named'}")
     behind = left_behind(glanced)
-    ahead = [try_sample(one, few, extract) for one in glanced if one not in behind]
+    ahead = [
+        replace(one, sampled=judge_neighbours(one.prefix, few, extract)[0])
+        for one in glanced
+        if one not in behind
+    ]
     tried = [*ahead, *behind]
     all_train = examples.take(train)
     judged: list[Tried] = []
@@ -193,7 +198,8 @@ def try_network(name: str, few: Examples, extract: Extractor, *, seed: int, trus
             f"{name} takes data of the kind {network.takes.KIND!r}, but these are of the kind "
             f"{few.kind_name!r}"
         )
-    ranges.settle(network, few, extract, seed=seed, most=RANGED)
+    # Each range has an engine of its own, which is not needed again.
+    ranges.settle(network, few, replace(extract, started=None), seed=seed, most=RANGED)
     prefix = network.prefix(len(network.stages))
     scores, kept = judge_neighbours(prefix, few, extract)
     entry = catalog.find(name)
@@ -232,15 +238,12 @@ def left_behind(glanced: Sequence[Tried]) -> list[Tried]:
     bar = ranked[:BY_NEIGHBOURS][-1].sampled
     behind: list[Tried] = []
     for one in ranked[BY_NEIGHBOURS:]:
+        if len(one.sampled) != len(bar):  # a file was lost in between
+            continue
         loss, error = paired(bar, one.sampled)
         if loss > CLEARLY * error:
             behind.append(one)
     return behind
-
-
-def try_sample(one: Tried, few: Examples, extract: Extractor) -> Tried:
-    """Judge a network on the whole sample, by the neighbours of each example."""
-    return replace(one, sampled=judge_neighbours(one.prefix, few, extract)[0])
 
 
 def finalists(ahead: Sequence[Tried], behind: Sequence[Tried]) -> list[Tried]:
