@@ -41,7 +41,23 @@ def test_sentences_are_exchanged_and_stay_whole():
     assert len(set(copies)) > 10
 
 
-@pytest.mark.parametrize("text", ["Pay 3.50 now", "one sentence. ", "no end\nof a line"])
+JAPANESE = (
+    "\u3070\u3089\u306f\u8d64\u3044\u3002",
+    "\u8d64\u3044\uff1f\uff01",
+    "\u300c\u305d\u3046\u3060\u3002\u300d",
+    "\u6708\u66dc\u306b\u6c34\uff61",
+)
+
+
+def test_sentences_without_spaces_between_them_are_exchanged():
+    copies = altered("".join(JAPANESE), ("order",))
+    assert all(sorted(copy.split(" ")) == sorted(JAPANESE) for copy in copies)
+    assert len(set(copies)) > 10
+
+
+@pytest.mark.parametrize(
+    "text", [JAPANESE[0], "Pay 3.50 now", "one sentence. ", "no end\nof a line"]
+)
 def test_a_text_of_one_sentence_keeps_its_order(text):
     assert set(altered(text, ("order",))) == {text}
 

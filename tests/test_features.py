@@ -433,3 +433,9 @@ def test_what_comes_from_the_cache_is_told(prefix, cache, tmp_path, capsys):
     extract(six, prefix, cache=cache)
     said = capsys.readouterr().err
     assert "4 of 6 photos are already in the cache" in said and str(cache.folder) in said
+
+
+def test_the_key_of_altered_copies_of_images_is_that_of_earlier_versions(tiny_savedmodel):
+    prefix = Backbone(tiny_savedmodel, trainable=False).prefix(3)
+    (key,) = features.of_prefix(prefix, "tensorflow", "float32", augment=("flip",), number=2).keys
+    assert key["view"] == ["flip", 2]

@@ -4,12 +4,14 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,10 +24,15 @@ from runs import SIZE, write_kinds, write_run
 from tfxfer import data, heads, serving
 from tfxfer.backbone import Backbone
 from tfxfer.errors import DataError, ServingError
+from tfxfer.features import Decoder
+from tfxfer.inputs.image import ImageInput
 from tfxfer.inputs.image import decode as preprocess
 from tfxfer.recipes.frozen import frozen
 from tfxfer.run import Run
+from tfxfer.savedmodel import with_built_in_operations
 from tfxfer.serving.litert import (
+    Entry,
+    Judging,
     check_built_in,
     explained,
     export_litert,
@@ -183,6 +190,60 @@ def test_only_built_in_operations_are_in_it(exported):
             ).operatorCodes
         }
         assert BuiltinOperator.CUSTOM not in codes
+
+
+def traced(call: Callable, *shape: int | None) -> Any:
+    function = tf.function(call, input_signature=[tf.TensorSpec(shape, tf.int64)], autograph=False)
+    return function.get_concrete_function()
+
+
+def count(x: tf.Tensor, *, weights: tf.Tensor, binary: bool) -> tf.Tensor:
+    return tf.raw_ops.DenseBincount(
+        input=tf.cast(x, tf.int32), size=9, weights=weights, binary_output=binary
+    )
+
+
+ROW = np.array([[3, 1, 3, 5]])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: tf.concat(tf.split(x, 2, 1)[::-1], 1),
+        lambda x: count(x, weights=tf.constant([[1.0, 2, 3, 4]]), binary=False),
+    ],
+)
+def test_operations_that_count_words_are_written_with_others(call):
+    concrete = traced(call, 1, 4)
+    plain = with_built_in_operations(concrete)
+    assert plain is not concrete
+    answer, _ = run_lite(in_float(plain), ROW, Entry(("x",), "int64", ROW[0].shape))
+    np.testing.assert_array_equal(answer, concrete(tf.constant(ROW)))
+
+
+@pytest.mark.parametrize(
+    ("call", "shape"),
+    [
+        (lambda x: tf.split(x, 2, 0), (2, 4)),
+        (lambda x: tf.split(x, 2, 1), (1, None)),
+        (lambda x: tf.split(x, 2, 1), (1, 4, 3)),
+        (lambda x: count(x, weights=tf.constant([], tf.float32), binary=False), (1, 4)),
+        (lambda x: count(x, weights=tf.ones((1, 4)), binary=True), (1, 4)),
+        (lambda x: count(x, weights=tf.ones((1, 4), tf.int32), binary=False), (1, 4)),
+        (lambda x: count(x, weights=tf.ones(4), binary=False), (4,)),
+    ],
+)
+def test_operations_that_do_not_count_words_stay_as_they_are(call, shape):
+    concrete = traced(call, *shape)
+    assert with_built_in_operations(concrete) is concrete
+
+
+def test_no_image_is_read_for_an_app(photos, tmp_path):
+    examples = data.load(shutil.copytree(photos, tmp_path / "photos"))
+    takes, rows = ImageInput(SIZE, (0.0, 1.0)), np.arange(len(examples))
+    judging = Judging(Decoder(examples, takes, 8), rows, rows, is_altered=False)
+    shutil.rmtree(tmp_path / "photos")
+    assert examples.kind.for_app(takes, judging.some_contents()).names == ("image",)
 
 
 def test_an_operation_that_is_not_built_in_is_refused_by_name():

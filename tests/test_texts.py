@@ -20,17 +20,21 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 import tfxfer
-from tfxfer import data, features, inputs, serving, tuning
+from tfxfer import data, features, inputs, serving, steps, tuning
 from tfxfer.cache import Cache
 from tfxfer.cli import main
+from tfxfer.data.decoding import Alteration
 from tfxfer.errors import DataError, HandleError, ImageError, SavedModelError
+from tfxfer.features import Decoder
 from tfxfer.handles import safetensors, wordllama
 from tfxfer.handles.bytepairs import BYTE, SPACE, BytePairs
 from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.wordpiece import WordPiece
 from tfxfer.inputs.text import weigh_words
+from tfxfer.inputs.text.pieces import CHECKED
 from tfxfer.inputs.text.read import problem, read_together, to_utf8
 from tfxfer.savedmodel.bag import COLUMNS
+from tfxfer.serving.litert import Judging
 from tfxfer.steps import offline_names
 
 pytestmark = pytest.mark.usefixtures("opened_once")
@@ -634,6 +638,69 @@ def test_altered_copies_have_the_features_of_altered_texts(folder, network, tabl
 
 
 @pytest.mark.long
+def test_thousands_of_texts_are_altered_as_few_are(network, tmp_path):
+    examples = data.load(texts.write_table(tmp_path / "many.csv", count=4000))
+    decoder = Decoder(examples, network.takes, 32, Alteration(("dropout", "order"), 1))
+    rows = range(len(examples))
+    many = np.stack(list(decoder.each(rows)))
+    few = [one for start in rows[::500] for one in decoder.each(rows[start : start + 500])]
+    np.testing.assert_array_equal(many, few)
+    np.testing.assert_array_equal(many, list(decoder.dataset(rows).as_numpy_iterator()))
+
+
+def key_of_copies(network: tfxfer.Backbone) -> dict:
+    prefix = network.prefix(None)
+    (key,) = features.of_prefix(
+        prefix, "tensorflow", "float32", augment=("dropout",), number=1
+    ).keys
+    return key
+
+
+def test_texts_that_are_altered_in_another_way_are_other_rows_of_the_cache(network, monkeypatch):
+    before = key_of_copies(network)
+    monkeypatch.setattr(inputs.find("text"), "ALTERATION", 99)
+    assert key_of_copies(network) != before
+
+
+def test_an_app_is_described_by_a_few_of_many_texts(network):
+    sentences = [text.encode() for text, _ in texts.sentences(CHECKED + 100)]
+    left = iter(sentences)
+    inputs.find("text").for_app(network.takes, left)
+    assert [*left] == sentences[CHECKED:]
+
+
+def test_litert_files_are_judged_on_copies_that_no_epoch_has(network, table):
+    examples = data.load(table)
+    rows, takes = np.arange(len(examples)), network.takes
+    judged = Judging(Decoder(examples, takes, 8), rows, rows, is_altered=True).judged_examples()
+    first = Decoder(examples, takes, 8, Alteration(("dropout",), 0)).each(rows)
+    assert (np.stack([*judged]) != np.stack([*first])).any()
+
+
+@pytest.mark.long
+def test_an_alteration_that_changes_no_text_is_not_used(network, tmp_path):
+    words = {kind: [a + b for a in words for b in words] for kind, words in texts.KINDS.items()}
+    lines = [f"{word},{kind}\n" for kind, many in words.items() for word in many]
+    (tmp_path / "words.csv").write_text("text,label\n" + "".join(lines))
+    extractor, prefix = features.Extractor(Cache(tmp_path / "cache")), network.prefix(None)
+    found = features.extract(data.load(tmp_path / "words.csv"), prefix, cache=extractor.cache)
+    with logged() as said:
+        assert not tuning.harmless(found, found.examples.where("train"), prefix, extractor)
+    assert [line.split()[0] for line in said if "changes none" in line] == ["dropout", "order"]
+
+
+@pytest.mark.long
+def test_a_run_that_goes_on_keeps_its_alterations(folder, table, tmp_path):
+    begun = tfxfer.Run(tmp_path / "run", recipe="full")
+    begun.record(chosen_augmentations=["order"])
+    begun.close()
+    run = tfxfer.Run(tmp_path / "run", recipe="full", resume=True)
+    extracted = steps.extract(run, steps.prepare(run, data.load(table), folder))
+    assert steps.choose_augmentations(run, extracted, "auto", whole=True) == ("order",)
+    run.close()
+
+
+@pytest.mark.long
 def test_training_from_texts_alters_them_anew_in_each_epoch(folder, network, table, tmp_path):
     found = features.extract(data.load(table), network.prefix(None), cache=Cache(tmp_path))
     source = tuning.from_examples(network, found, augment=("dropout",))
@@ -671,6 +738,8 @@ def test_short_trainings_decide_whether_views_of_texts_are_used(folder, table, t
         done("run", "partial", *words)
     assert any(line.startswith("dropout changes the accuracy") for line in lines)
     assert any("altered copies of each example" in line for line in lines)
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert "dropout" in settings["chosen_augmentations"]["value"]
 
 
 @pytest.mark.long

@@ -1,7 +1,7 @@
 """A kind of example in one file: a row of eight numbers, as JSON. See test_kinds.py."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -47,6 +47,7 @@ DAMAGE_KEY: dict[str, Any] | None = None
 AUGMENTATIONS: tuple[str, ...] = ()
 AS_NEW: tuple[str, ...] = ()
 ALTERS_CONTENTS = False
+ALTERATION = 0
 MIRROR: str | None = None
 
 
@@ -161,5 +162,5 @@ def said_of_odd(examples: Files, odd: Sequence[tuple[int, str]]) -> list[str]:
     return [f"{len(odd)} rows are all zeros."] if odd else []
 
 
-def for_app(takes: Input, contents: Sequence[bytes]) -> AppInput:
+def for_app(takes: Input, contents: Iterable[bytes]) -> AppInput:
     return AppInput(names=("row",), dtype="float32", files={}, note="", calibrated=True)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfxfer.backbone import Prefix
 from tfxfer.data import Examples
-from tfxfer.data.decoding import Decoder
+from tfxfer.data.decoding import Alteration, Decoder
 from tfxfer.features.engines import ENGINES, Engine, Started, engine_of
 from tfxfer.inputs import Input, Kind, find, seed_of
 
@@ -37,8 +37,7 @@ class Computation:
         start: a function that prepares the engine, which turns a batch, float32 [B, *takes.shape],
             into rows, float32 [B, width].
         takes: what one example of the batch looks like.
-        alter: what makes another content of that of an example, and of its digest, before it is
-            decoded; None where nothing does.
+        alter: how contents are altered before they are decoded; None where they are not.
         dtype: dtype of the rows on disk.
     """
 
@@ -47,7 +46,7 @@ class Computation:
     start: Callable[[], Engine]
     width: int
     takes: Input
-    alter: Callable[[bytes, str], bytes] | None = None
+    alter: Alteration | None = None
     dtype: str = "float32"
 
     @property
@@ -89,12 +88,14 @@ def of_prefix(
         )
     kind = find(prefix.takes.KIND)
     alter, views = None, list[View]([as_it_is])
+    first: int | list = [*augment, number] if augment else 0
     if augment and kind.ALTERS_CONTENTS:
-        alter = partial(alter_content, kind=kind, names=augment, number=number)
+        alter = Alteration(augment, number)
+        first = [*augment, number, kind.ALTERATION]
     elif augment:
         views = [partial(augment_batch, kind=kind, names=augment, number=number)]
     views += [partial(mirror_batch, kind=kind)] if mirror else []
-    view_names = [[*augment, number] if augment else 0, 1]
+    view_names = [first, 1]
     keys = [
         key_of(prefix, engine, precision, view=name, dtype=dtype)
         for name in view_names[: len(views)]
@@ -172,27 +173,6 @@ def augment_batch(
             kind.augment(tf.constant(batch[: len(digests)]), seeds, names).numpy(),
             batch[len(digests) :],
         ]
-    )
-
-
-def alter_content(
-    content: bytes, digest: str, *, kind: Kind, names: tuple[str, ...], number: int
-) -> bytes:
-    """View `number` of the content of an example, where views are made before decoding."""
-    with tf.device("/CPU:0"):
-        seed = tf.constant(seed_of(digest, number))
-        return traced_alter(kind.NAME, names)(tf.constant(content), seed).numpy()
-
-
-@lru_cache
-def traced_alter(kind_name: str, names: tuple[str, ...]) -> Any:
-    """`Kind.alter` as a traced function, which takes a tenth of the time."""
-    kind = find(kind_name)
-    signature = [tf.TensorSpec((), tf.string), tf.TensorSpec((2,), tf.int32)]
-    return tf.function(
-        lambda content, seed: kind.alter(content, seed, names),
-        input_signature=signature,
-        autograph=False,
     )
 
 

@@ -4,7 +4,7 @@ A kind is a module with the names of `Kind`. The rest of tfxfer reads, checks, d
 examples only through them.
 """
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from os import PathLike
 from typing import Any, Protocol
 
@@ -46,6 +46,8 @@ class Kind(Protocol):
         AS_NEW: those of them after which a training example is new to a model.
         ALTERS_CONTENTS: whether they alter the content of an example (`alter`), and not the decoded
             example (`augment`).
+        ALTERATION: version of what `alter` does, in the cache keys of altered copies. It rises by
+            one whenever the same seed alters an example in another way. 0 without `alter`.
         MIRROR: the augmentation that makes a mirror image. Features of both are averaged. None if
             there is none.
     """
@@ -72,6 +74,7 @@ class Kind(Protocol):
     AUGMENTATIONS: tuple[str, ...]
     AS_NEW: tuple[str, ...]
     ALTERS_CONTENTS: bool
+    ALTERATION: int
     MIRROR: str | None
 
     # --- files ---
@@ -212,12 +215,13 @@ class Kind(Protocol):
             contents: some of the examples.
         """
 
-    def for_app(self, takes: Input, contents: Sequence[bytes]) -> AppInput:
+    def for_app(self, takes: Input, contents: Iterable[bytes]) -> AppInput:
         """Return what an app needs to give decoded examples to a LiteRT file.
 
         Args:
             takes: the input of the network.
-            contents: some of the examples.
+            contents: some of the examples. Each is read from its file when it is asked for, so a
+                kind takes only as many as it needs.
 
         Raises:
             ServingError: no app can decode examples for this network.

@@ -1,6 +1,7 @@
 """Write operations that LiteRT has not built in with others that it has.
 
 They are those with which words are counted (see `bag`). The rewritten graph gives the same numbers.
+Where that is not sure, as with operations that the network itself has, they stay.
 """
 
 from collections.abc import Callable
@@ -57,13 +58,28 @@ def replacement_of(operation: tf.Operation) -> Callable[..., Any] | None:
     """Return a function that computes what an operation does; None for one that can stay."""
     integers = operation.inputs and operation.inputs[-1].dtype == tf.int64
     if operation.type == "Split" and integers:
-        return partial(split_columns, count=len(operation.outputs))
+        axis, values = operation.inputs
+        is_table = values.shape.rank == 2 and values.shape[1] is not None
+        if is_table and tf.get_static_value(axis) == 1:
+            return partial(split_columns, count=len(operation.outputs))
+        return None
     if operation.type == "FloorDiv" and integers:
         is_column = tf.get_static_value(operation.inputs[1]) == 2**BELOW
         return columns_of_hashes if is_column else None
-    if operation.type == "DenseBincount":
+    if operation.type == "DenseBincount" and is_weighted(operation):
         return count_columns
     return None
+
+
+def is_weighted(bincount: tf.Operation) -> bool:
+    """Return whether an operation sums the weights of a table, float32, row by row."""
+    columns, _, weights = bincount.inputs
+    return (
+        not bincount.get_attr("binary_output")
+        and weights.dtype == tf.float32
+        and columns.shape.rank == 2
+        and columns.shape == weights.shape
+    )
 
 
 def split_columns(axis: tf.Tensor, values: tf.Tensor, *, count: int) -> list[tf.Tensor]:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ import tensorflow as tf
 
 from tfxfer import savedmodel
 from tfxfer.data import Examples
+from tfxfer.data.decoding import Alteration
 from tfxfer.data.folds import few
 from tfxfer.errors import DataError, MissingExtraError, ServingError
 from tfxfer.features import Decoder
-from tfxfer.features.computation import alter_content, augment_batch
+from tfxfer.features.computation import augment_batch
 from tfxfer.heads.layers import seen_by_head
 from tfxfer.inputs import AppInput, Input
 from tfxfer.inputs.image import ImageInput
@@ -45,6 +46,9 @@ CALIBRATION = 400
 JUDGED = 1000  # the most examples that accuracy is compared on
 DROP = 0.02
 BATCH = 32  # examples that the float model answers at once
+# Number of the altered copies that are judged. Copies for training have numbers from 0 on, so the
+# model has seen none of these.
+UNSEEN = -1
 
 
 @dataclass(frozen=True)
@@ -203,21 +207,21 @@ class Judging:
         """The targets of the judged examples."""
         return self.examples.labels[self.judged]
 
-    def some_contents(self) -> list[bytes]:
-        """Return the contents of the judged examples, as they are."""
-        return [self.decoder.read(int(i)) for i in self.judged]
+    def some_contents(self) -> Iterator[bytes]:
+        """Yield the contents of the judged examples, as they are, each read when it is needed."""
+        return (self.decoder.read(int(i)) for i in self.judged)
 
     def calibration_examples(self) -> Iterator[np.ndarray]:
         """Yield the examples that calibrate int8, float32, without the batch."""
         return self.decoder.each(self.calibration)
 
-    @cached_property
-    def alter(self) -> Callable[[bytes, str], bytes] | None:
+    @property
+    def alter(self) -> Alteration | None:
         """How contents are altered before they are decoded; None where they are not."""
         kind = self.examples.kind
         if not (self.is_altered and kind.ALTERS_CONTENTS):
             return None
-        return partial(alter_content, kind=kind, names=kind.AS_NEW, number=0)
+        return Alteration(kind.AS_NEW, UNSEEN)
 
     def judged_examples(self) -> Iterator[np.ndarray]:
         """Yield the judged examples, float32, without the batch."""
@@ -227,7 +231,7 @@ class Judging:
         if not self.is_altered or kind.ALTERS_CONTENTS:
             return decoded
         digests = [self.examples.digests[i] for i in self.judged]
-        augment = partial(augment_batch, kind=kind, names=kind.AS_NEW, number=0)
+        augment = partial(augment_batch, kind=kind, names=kind.AS_NEW, number=UNSEEN)
         starts = range(0, len(digests), BATCH)
         return (
             example

@@ -38,6 +38,8 @@ def choose_augmentations(
         views: how many altered copies of each photo are kept; None tries a few, and keeps them if
             they help.
         whole: whether the whole network trains. The photos are then altered anew in each epoch.
+
+    Returns: with "auto", a resumed run keeps those that it began with.
     """
     plan = extracted.plan
     if augment != "auto":
@@ -56,14 +58,21 @@ def choose_augmentations(
         return kinds
     if not whole and not tuning.views_are_used(views, plan):
         return ()
+    # Chosen anew, they could differ from those of the epochs that the run already has, for example
+    # after an update.
+    before = run.before.get("chosen_augmentations", {}).get("value")
+    if before is not None:
+        return tuple(before)
     with run.timed("augmentation"):
-        return tuning.harmless(
+        kinds = tuning.harmless(
             extracted.features.one_side,
             plan.folds[0][0],
             extracted.prefix,
             extracted.extract,
             seed=run.common.seed,
         )
+    run.record(chosen_augmentations=list(kinds))
+    return kinds
 
 
 def last_stages(

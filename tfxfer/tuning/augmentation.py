@@ -10,15 +10,19 @@ from functools import partial
 import numpy as np
 
 from tfxfer.backbone import Prefix
+from tfxfer.data import Examples
+from tfxfer.data.decoding import Alteration, Decoder
 from tfxfer.data.folds import deal, sample
 from tfxfer.distribute.workers import broadcast_from_chief
 from tfxfer.features import Extractor, Features
 from tfxfer.heads import gaussian
 from tfxfer.heads.several import fit_several
+from tfxfer.inputs import Input
 from tfxfer.tasks import paired, said_of_gain
 
 LOG = logging.getLogger(__name__)
 COMPARED, FOLDS = 500, 5
+DECODED = 32  # examples that are decoded at once
 
 
 def harmless(
@@ -31,7 +35,8 @@ def harmless(
 ) -> tuple[str, ...]:
     """Return the kinds of augmentation after which a frozen head is not clearly worse.
 
-    It may lose at most two paired standard errors of accuracy.
+    A kind that changes no example is not among them: its copies would all be the same. A head may
+    lose at most two paired standard errors of accuracy.
 
     Args:
         features: features from all taps, computed by `prefix`.
@@ -43,6 +48,9 @@ def harmless(
     few = rows[sample(examples.strata[rows], COMPARED, seed)]
     part = features.take(few)
     for kind in examples.kind.AUGMENTATIONS:
+        if changes_none(part.examples, prefix.takes, kind):
+            LOG.info(f"{kind} is not used: it changes none of {len(few):,} {many}")
+            continue
         LOG.info(f"Testing on {len(few):,} {many} whether they are still recognised after {kind}")
         if kind == examples.kind.MIRROR:
             view = Features(
@@ -69,6 +77,19 @@ def harmless(
         LOG.info(f"{kind} changes the {task.SCORE} on held-out {many} by {change}: {why}")
         kinds += [kind] if good else []
     return tuple(kinds)
+
+
+def changes_none(examples: Examples, takes: Input, kind: str) -> bool:
+    """Return whether a network gets the same of all altered examples as of the examples themselves.
+
+    This is looked for only where the contents of files are altered.
+    """
+    if not examples.kind.ALTERS_CONTENTS:
+        return False
+    rows = range(len(examples))
+    plain = Decoder(examples, takes, DECODED).each(rows)
+    altered = Decoder(examples, takes, DECODED, Alteration((kind,), 0)).each(rows)
+    return all(np.array_equal(one, other) for one, other in zip(plain, altered, strict=True))
 
 
 def loss_of(plain: Features, view: Features, seed: int) -> tuple[float, float]:

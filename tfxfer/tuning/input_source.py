@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
+from tfxfer.data.decoding import Alteration
 from tfxfer.data.duplicates import shown
 from tfxfer.distribute import dataservice
 from tfxfer.distribute.workers import Strategy, make_batches, order
 from tfxfer.errors import DataError
 from tfxfer.features import Decoder, Features
-from tfxfer.features.computation import alter_content
 from tfxfer.heads import Averaged, Fitted, SideBySide
 from tfxfer.heads.layers import join
 from tfxfer.inputs import seed_of
@@ -197,8 +197,7 @@ class InputSource:
 
     def altered_at(self, rows: np.ndarray, draw: int) -> tf.data.Dataset:
         """Return altered examples at some positions, one by one; they are decoded anew."""
-        kind, takes = self.examples.kind, self.decoder.takes
-        alter = partial(alter_content, kind=kind, names=self.augment, number=draw)
+        takes, alter = self.decoder.takes, Alteration(self.augment, draw)
         decoder = Decoder(self.examples, takes, self.decoder.batch_size, alter)
         return decoder.dataset(rows).map(lambda x: takes.unpack(takes.pack(x)))
 

@@ -3,7 +3,7 @@
 TensorFlow is loaded only by what needs it: folders of images are also listed without it.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from os import PathLike
 from typing import Any
 
@@ -29,6 +29,7 @@ from tfxfer.inputs.image.odd import said_of_many as said_of_odd
 from tfxfer.inputs.input import AppInput, Input
 
 __all__ = [
+    "ALTERATION",
     "ALTERS_CONTENTS",
     "AS_NEW",
     "AUGMENTATIONS",
@@ -101,6 +102,7 @@ DAMAGE_KEY: dict[str, Any] | None = damage.KEY
 AUGMENTATIONS: tuple[str, ...] = ("flip", "crop")
 AS_NEW: tuple[str, ...] = ("crop",)
 ALTERS_CONTENTS = False
+ALTERATION = 0
 MIRROR: str | None = "flip"
 SMALL = (32, 32)  # size of the images on which a baseline is fitted
 MOST_SIDE = 2**13
@@ -198,7 +200,7 @@ def mirror(batch: np.ndarray) -> np.ndarray:
     return batch[:, :, ::-1]
 
 
-def for_app(takes: Input, contents: Sequence[bytes]) -> AppInput:
+def for_app(takes: Input, contents: Iterable[bytes]) -> AppInput:
     """Return that an app gives pixels; the metadata of the file say in which range."""
     return AppInput(names=("image",), dtype="float32", files={}, note="", calibrated=True)
 

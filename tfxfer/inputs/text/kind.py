@@ -3,7 +3,7 @@
 TensorFlow is loaded only by what needs it.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from os import PathLike
 from typing import Any
 
@@ -27,6 +27,7 @@ from tfxfer.inputs.text.words import explain
 from tfxfer.inputs.text.words import first_words as parts
 
 __all__ = [
+    "ALTERATION",
     "ALTERS_CONTENTS",
     "AS_NEW",
     "AUGMENTATIONS",
@@ -105,6 +106,7 @@ DAMAGE_KEY: dict[str, Any] | None = None
 AUGMENTATIONS: tuple[str, ...] = ("dropout", "order")
 AS_NEW: tuple[str, ...] = ("dropout",)
 ALTERS_CONTENTS = True
+ALTERATION = 1
 MIRROR: str | None = None
 readable = to_utf8
 
@@ -202,7 +204,7 @@ def alter(content: Any, seed: Any, names: tuple[str, ...]) -> Any:
     return text.alter_text(content, seed, names)
 
 
-def for_app(takes: Input, contents: Sequence[bytes]) -> AppInput:
+def for_app(takes: Input, contents: Iterable[bytes]) -> AppInput:
     """Return the vocabulary and the steps by which an app makes numbers of texts.
 
     Raises:

@@ -6,9 +6,10 @@ none of TensorFlow's operations on strings, so an app needs the vocabulary and t
 
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def is_sign(letter: str) -> bool:
     return unicodedata.category(letter).startswith("P")
 
 
-def for_app(takes: TextInput, contents: Sequence[bytes]) -> AppInput:
+def for_app(takes: TextInput, contents: Iterable[bytes]) -> AppInput:
     """Return what an app needs to give texts to a LiteRT file; see `Kind.for_app`.
 
     Raises:
@@ -163,7 +164,7 @@ def for_app(takes: TextInput, contents: Sequence[bytes]) -> AppInput:
     )
 
 
-def describe(takes: TextInput, contents: Sequence[bytes]) -> Pieces:
+def describe(takes: TextInput, contents: Iterable[bytes]) -> Pieces:
     """Return how the tokenizer of a network makes numbers of texts.
 
     Args:
@@ -179,7 +180,7 @@ def describe(takes: TextInput, contents: Sequence[bytes]) -> Pieces:
             "make those of this network: no vocabulary of word pieces was found in it. " + ADVICE
         )
     # In capitals, texts show whether letters are made small.
-    plain = [content.decode("utf-8", "ignore") for content in contents[:CHECKED]]
+    plain = [content.decode("utf-8", "ignore") for content in islice(contents, CHECKED)]
     texts = [*plain, *(text.upper() for text in plain)]
     rows = rows_for(takes, texts)
     shares = [share_of_same(pieces, takes, texts, rows) for pieces in found]
