@@ -16,9 +16,10 @@ from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.csv_text import decode_table, split_table
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
+from tfxfer.data.inside import check_inside
 from tfxfer.data.joined_rows import check_same, join_rows
 from tfxfer.data.missing import hint_of_missing
-from tfxfer.data.named_files import complete_names, find_column_of_files
+from tfxfer.data.named_files import FEWEST_CELLS, FilesBelow, complete_names, find_column_of_files
 from tfxfer.data.odd_cells import check_not_measured, notes_on_classes, said_of_left_out
 from tfxfer.data.parts import part_in
 from tfxfer.data.series import said_of_series
@@ -65,6 +66,7 @@ def read_table(
     task: Task = CLASSIFY,
     labels: Sequence[str] = (),
     judging: bool = False,
+    inside: Path | None = None,
 ) -> Found:
     """Read the rows of a table. Paths are relative to the folder of the table, or absolute.
 
@@ -82,13 +84,15 @@ def read_table(
         labels: names of the columns of labels; where there are none, the column label, or else the
             columns whose cells look like labels of the task.
         judging: take those of `labels` that are there; a model is only judged on what is known.
+        inside: the folder of an archive, out of which no path may lead; None: any file may be read.
 
     Raises:
-        DataError: columns or values are missing, a file does not exist, or images of one group are
-            in several parts.
+        DataError: columns or values are missing, a file does not exist or is not `inside`, or
+            images of one group are in several parts.
     """
+    below = FilesBelow(path.parent)
     lines, rows, label_columns, held, notes = _rows(
-        path, source, task, labels, judging=judging, kind=kind
+        path, source, task, labels, judging=judging, kind=kind, below=below
     )
     if task.CLASSES and len(label_columns) > 1:
         cells = [[row[name] for row in rows] for name in label_columns]
@@ -108,7 +112,11 @@ def read_table(
         named = [row["path"] for row in rows]
         called = {word for other in KINDS.values() for word in (other.CELLS or [()])[-1]}
         texts = next((name for name in rows[0] if name in called), None)
-        files, said = check_files(path, source, lines, files=named, kind=kind, texts=texts)
+        if inside is not None:
+            check_inside(named, lines, table=path, inside=inside, source=source)
+        files, said = check_files(
+            path, source, lines, files=named, kind=kind, texts=texts, below=below
+        )
         kind = kind or _kind_of(files)
         if task is multilabel and not _in_cells(rows, list(label_columns), task):
             label = next(iter(label_columns))
@@ -239,12 +247,14 @@ def check_files(
     files: Sequence[str],
     kind: Kind | None,
     texts: str | None,
+    below: FilesBelow,
 ) -> tuple[list[str], list[str]]:
     """Check that all files exist, and complete names that lack a folder or an ending.
 
     Args:
         kind: what the files are, if it is known.
         texts: name of a column of texts beside that of the files, for advice.
+        below: the files below the folder of the table.
 
     Returns:
         The paths, in which / replaces the \\ of Windows if the file only exists that way, and a
@@ -268,7 +278,7 @@ def check_files(
         # If some paths are right as they are, the others are mistakes, and not names to complete.
         completed = None
         if len(gone) == len(files):
-            completed = complete_names(files, lines, folder=table.parent, kind=kind, source=source)
+            completed = complete_names(files, lines, below=below, kind=kind, source=source)
         if completed is not None:
             return completed
         lost = [file for file, here in zip(files, there, strict=True) if not here]
@@ -338,6 +348,7 @@ def _rows(
     *,
     judging: bool,
     kind: Kind | None,
+    below: FilesBelow,
 ) -> tuple[list[int], list[dict[str, str]], dict[str, str], Held | None, list[str]]:
     """Read a table; empty lines are skipped, and rows without any label where these are no classes.
 
@@ -353,14 +364,12 @@ def _rows(
     if judging:
         there = {cell.casefold() for cell in header}
         labels = [name for name in labels if name.casefold() in there]
-    held = None if names_files(header) else find_held(header, source)
-    if held is not None and _look_like_files(table[1:], header, held.columns[-1]):
-        held = None  # the error below says how to name a column of files
+    held = find_held_unless_files(table, source)
     needed = ("label",) if task.CLASSES and not labels else ()
     needed = needed if held is not None else ("path", *needed)
     by_cells: dict[str, str] = {}
     if held is None and not names_files(header):
-        by_cells = find_columns_by_cells(table, path.parent, kind, labels=labels, source=source)
+        by_cells = find_columns_by_cells(table, below, kind, labels=labels, source=source)
         if "label" not in needed:
             by_cells.pop("label", None)
     columns, said = name_columns(
@@ -413,17 +422,19 @@ def _rows(
 
 def find_columns_by_cells(
     table: Sequence[tuple[int, list[str]]],
-    folder: Path,
+    below: FilesBelow,
     kind: Kind | None,
     *,
     labels: Sequence[str],
     source: str,
+    fewest: int = FEWEST_CELLS,
 ) -> dict[str, str]:
     """Find the column of files by its cells, as in the table id,breed of a competition.
 
     Args:
-        folder: the folder of the table.
+        below: the files below the folder of the table.
         labels: names of the columns of labels that the user gave.
+        fewest: see `find_column_of_files`.
 
     Returns:
         The name of that column in lower case at the key "path". If no column is named as that of
@@ -448,7 +459,7 @@ def find_columns_by_cells(
         for name, place in others.items()
         if _simple(name) not in called
     }
-    column = find_column_of_files(cells, folder, kind, source=source)
+    column = find_column_of_files(cells, below, kind, source=source, fewest=fewest)
     if column is None:
         return {}
     left = [name for name in others if name != column]
@@ -475,6 +486,22 @@ def _check_lengths(
                     f"{source}: the cell of the column {name[:LONGEST_SHOWN]} in line {line} has "
                     f"{len(cell):,} characters; expected at most {LONGEST_CELL:,}."
                 )
+
+
+def find_held_unless_files(table: Sequence[tuple[int, list[str]]], source: str) -> Held | None:
+    """Return the columns that hold examples; None where a column names files or none holds any.
+
+    Args:
+        table: the numbers of the lines and the cells of all rows, the names of columns first.
+
+    Raises:
+        DataError: several columns could be the same part of an example.
+    """
+    header = table[0][1] if table else []
+    held = None if names_files(header) else find_held(header, source)
+    if held is not None and _look_like_files(table[1:], header, held.columns[-1]):
+        return None  # an error later says how to name a column of files
+    return held
 
 
 def _look_like_files(
