@@ -607,3 +607,10 @@ def test_a_table_of_one_row_can_be_predicted(tmp_path):
     table(tmp_path, "", 2)
     one = table(tmp_path, "id,site\n1,A\n", name="one.csv")
     assert predicted(one).files == [str(tmp_path / "photos/1.png")]
+
+
+def test_a_model_of_texts_takes_the_texts_beside_names_of_photos(tmp_path):
+    lines = rows(4, lambda i: (f"https://a.b/{i}.jpg", f"the soup {i}", "ab"[i % 2]))
+    path = table(tmp_path, f"image,text,label\n{lines}")
+    assert find_unlabelled([path], KINDS["text"]).read(3) == b"the soup 3"
+    assert find_source(str(path), judging=True, kind=KINDS["text"]).read(3) == b"the soup 3"

@@ -364,7 +364,7 @@ def _rows(
     if judging:
         there = {cell.casefold() for cell in header}
         labels = [name for name in labels if name.casefold() in there]
-    held = find_held_unless_files(table, source)
+    held = find_held_unless_files(table, kind, source)
     needed = ("label",) if task.CLASSES and not labels else ()
     needed = needed if held is not None else ("path", *needed)
     by_cells: dict[str, str] = {}
@@ -488,17 +488,23 @@ def _check_lengths(
                 )
 
 
-def find_held_unless_files(table: Sequence[tuple[int, list[str]]], source: str) -> Held | None:
+def find_held_unless_files(
+    table: Sequence[tuple[int, list[str]]], kind: Kind | None, source: str
+) -> Held | None:
     """Return the columns that hold examples; None where a column names files or none holds any.
 
     Args:
         table: the numbers of the lines and the cells of all rows, the names of columns first.
+        kind: what the examples are; None if it is not known. A model of texts takes the texts of a
+            table, and not the photos that it names beside them.
 
     Raises:
         DataError: several columns could be the same part of an example.
     """
     header = table[0][1] if table else []
-    held = None if names_files(header) else find_held(header, source)
+    if names_files(header) and not (kind and kind.CELLS and _names_others(table[1:], header, kind)):
+        return None
+    held = find_held(header, source)
     if held is not None and _look_like_files(table[1:], header, held.columns[-1]):
         return None  # an error later says how to name a column of files
     return held
@@ -512,10 +518,27 @@ def _look_like_files(
     return look_like_files([row[place] for _, row in table[:FEW] if len(row) > place])
 
 
+def _names_others(
+    table: Sequence[tuple[int, list[str]]], header: Sequence[str], kind: Kind
+) -> bool:
+    """Return whether all cells that by their column name files end like those of other kinds."""
+    cells = [
+        cell
+        for _, row in table[:FEW]
+        for name, cell in zip(header, row, strict=False)
+        if _is_of_files(name)
+    ]
+    endings = {Path(cell.replace("\\", "/")).suffix.lower() for cell in cells}
+    return look_like_files(cells) and not endings & kind.ENDINGS
+
+
 def names_files(header: Sequence[str]) -> bool:
     """Return whether a column has a name that columns of files have."""
-    called = {_simple(word) for word in CALLED["path"]}
-    return any(_simple(cell) in called for cell in header)
+    return any(map(_is_of_files, header))
+
+
+def _is_of_files(column: str) -> bool:
+    return _simple(column) in {_simple(word) for word in CALLED["path"]}
 
 
 def _label_columns(

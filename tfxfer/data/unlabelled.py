@@ -115,7 +115,7 @@ def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
     """
     table, notes = read_rows(path, source, both=False)
     header = table[0][1] if table else []
-    held = find_held_unless_files(table, source)
+    held = find_held_unless_files(table, kind, source)
     if held is not None and held.kind is kind:
         align_rows(table, source)
         columns = [cell.casefold() for cell in header]
