@@ -40,17 +40,22 @@ class FilesOfKind:
         self.by_name.setdefault(name, []).append(path)
         self.by_stem.setdefault(posixpath.splitext(name)[0], []).append(path)
 
-    def find_whole(self, cell: str) -> list[str]:
-        """Return the files whose last names are exactly those in a cell."""
-        wanted = posixpath.normpath(cell.replace("\\", "/"))
-        paths = self.by_name.get(composed(posixpath.basename(wanted)), ())
-        return ending_with({path: path for path in paths}, wanted)
+    def find_whole(self, wanted: str) -> list[str]:
+        """Return the files whose last names are exactly these (see `names_in`)."""
+        paths = self.by_name.get(composed(posixpath.basename(wanted)))
+        return ending_with({path: path for path in paths}, wanted) if paths else []
 
-    def find_bare(self, cell: str) -> list[str]:
-        """Return the files whose last names without the ending are those in a cell."""
-        wanted = posixpath.normpath(cell.replace("\\", "/"))
-        paths = self.by_stem.get(composed(posixpath.basename(wanted)), ())
+    def find_bare(self, wanted: str) -> list[str]:
+        """Return the files whose last names without the ending are these (see `names_in`)."""
+        paths = self.by_stem.get(composed(posixpath.basename(wanted)))
+        if not paths:
+            return []
         return ending_with({path: posixpath.splitext(path)[0] for path in paths}, wanted)
+
+
+def names_in(cell: str) -> str:
+    """Return the names that a cell holds, with / between them."""
+    return posixpath.normpath(cell.replace("\\", "/"))
 
 
 def ending_with(names: Mapping[str, str], wanted: str) -> list[str]:
@@ -122,7 +127,8 @@ def name_files(cells: Sequence[str], files: FilesOfKind) -> bool:
     """Return whether nearly all cells name a file; stop as soon as too many name none."""
     lost = 0
     for cell in cells:
-        lost += not (files.find_whole(cell) or files.find_bare(cell))
+        wanted = names_in(cell)
+        lost += not (files.find_bare(wanted) or files.find_whole(wanted))
         if lost > len(cells) - NEARLY * len(cells):
             return False
     return True
@@ -140,11 +146,12 @@ def find_meant(
     """
     best: list[list[str]] = [[] for _ in cells]
     several: list[tuple[Kind, list[str]]] = []
-    whole = [any(files.find_whole(cell) for _, files in of_kinds) for cell in cells]
+    wanted = list(map(names_in, cells))
+    whole = [any(files.find_whole(names) for _, files in of_kinds) for names in wanted]
     for kind, files in of_kinds:
         meant = [
-            files.find_whole(cell) if is_whole else files.find_bare(cell)
-            for cell, is_whole in zip(cells, whole, strict=True)
+            files.find_whole(names) if is_whole else files.find_bare(names)
+            for names, is_whole in zip(wanted, whole, strict=True)
         ]
         named = sum(map(bool, meant))
         if named and named >= NEARLY * len(cells):
@@ -205,10 +212,7 @@ def complete_names(
 def said_of_places(cells: Sequence[str], files: Sequence[str]) -> str:
     """Return a note on where the files of a table are, and what their names lack there."""
     note = f"The files are in {shown(folders_of(files), 5)}"
-    bare = sum(
-        not ends_with(file, posixpath.normpath(cell.replace("\\", "/")))
-        for cell, file in zip(cells, files, strict=True)
-    )
+    bare = sum(not ends_with(file, names_in(cell)) for cell, file in zip(cells, files, strict=True))
     if bare == len(cells):
         note += ", and their names in the table have no ending"
     elif bare:

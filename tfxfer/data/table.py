@@ -6,7 +6,9 @@ Labels that are no classes may stand in several columns of any name.
 import csv
 import functools
 import io
+import os
 import re
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -263,10 +265,10 @@ def check_files(
     Raises:
         DataError: a file does not exist, or a name may mean two files.
     """
-    there = [_exists(table.parent / file) for file in files]
+    there = [_exists(os.path.join(table.parent, file)) for file in files]
     turned = [file.replace("\\", "/") for file in files]
     paths = [
-        file if here or not _exists(table.parent / other) else other
+        file if here or file == other or not _exists(os.path.join(table.parent, other)) else other
         for file, other, here in zip(files, turned, there, strict=True)
     ]
     gone = [
@@ -770,14 +772,14 @@ def _may_name_groups(column: str) -> bool:
     return column.startswith("group") or any(word in column for word in GROUPS)
 
 
-def _exists(file: Path) -> bool:
+def _exists(file: str) -> bool:
     """Return whether a path exists and is not a folder.
 
     A pipe or a device is accepted here; it gives an error when it is read.
     """
     try:
-        return file.exists() and not file.is_dir()
-    except (OSError, ValueError):  # a link that leads to itself; a name with a zero byte
+        return not stat.S_ISDIR(os.stat(file).st_mode)
+    except (OSError, ValueError):  # no file, or a link to itself; a name with a zero byte
         return False
 
 
