@@ -1,12 +1,20 @@
 """CSV tables of images."""
 
+import shutil
 from collections import defaultdict
 
 import pytest
 from test_data import image
 
-from tfxfer.data import load
+from tfxfer.data import find_source, find_unlabelled, load
+from tfxfer.data.named_files import (
+    FilesBelow,
+    complete_names,
+    find_column_of_files,
+    may_be_names,
+)
 from tfxfer.errors import DataError
+from tfxfer.inputs import KINDS
 
 
 def table(root, text: str, images: int = 0, name: str = "labels.csv"):
@@ -455,3 +463,154 @@ def test_class_folders_count_more_than_a_table_beside_them(tmp_path):
         tmp_path, "id,breed", IDS, [f"{'cd'[i % 2]}/{name}.png" for i, name in enumerate(IDS)]
     )
     assert load(tmp_path).classes == ("c", "d")
+
+
+def packed_table(root, text: str, images: int = 8):
+    """Pack labels.csv and its photos into an archive."""
+    (root / "inner").mkdir()
+    table(root / "inner", text, images)
+    return shutil.make_archive(str(root / "dogs"), "zip", root / "inner")
+
+
+def id_table(root):
+    return named_table(root, "id,breed", IDS, [f"train/{name}.png" for name in IDS])
+
+
+def test_the_columns_of_the_labels_in_an_archive_can_be_named(tmp_path):
+    id_table(tmp_path / "inner")
+    path = shutil.make_archive(str(tmp_path / "dogs"), "zip", tmp_path / "inner")
+    examples = load(path, labels=["breed"])
+    assert examples.classes == ("a", "b") and examples.source == path
+
+
+@pytest.mark.parametrize("cell", ["{root}/secret.png", "../secret.png", "..\\secret.png"])
+def test_a_table_in_an_archive_reads_no_file_outside_it(cell, tmp_path):
+    cell = cell.format(root=tmp_path)
+    lines = rows(8, lambda i: (f"photos/{i}.png", "ab"[i % 2]))
+    path = packed_table(tmp_path, f"path,label\n{cell},a\n{lines}")
+    (tmp_path / "secret.png").write_bytes(image(9))
+    with pytest.raises(DataError, match=r"secret\.png \(line 2\)"):
+        load(path)
+
+
+def test_a_table_in_an_archive_reads_the_files_in_it(tmp_path):
+    lines = rows(8, lambda i: (f"photos/../photos/{i}.png", "ab"[i % 2]))
+    assert len(load(packed_table(tmp_path, f"path,label\n{lines}"))) == 8
+
+
+def test_a_table_of_the_user_may_lead_to_files_anywhere(tmp_path):
+    lines = rows(8, lambda i: (f"../photos/{i}.png", "ab"[i % 2]))
+    table(tmp_path, "", 8)
+    (tmp_path / "tables").mkdir()
+    assert len(load(table(tmp_path / "tables", f"path,label\n{lines}"))) == 8
+
+
+def test_a_fault_in_class_folders_is_not_hidden_by_a_table(tmp_path):
+    for i, name in enumerate(IDS):
+        for part in ("train", "training"):
+            (tmp_path / part / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / "ab"[i % 2] / f"{part}{name}.png").write_bytes(image(i))
+    lines = "".join(f"train{name},{'ab'[i % 2]}\n" for i, name in enumerate(IDS))
+    (tmp_path / "labels.csv").write_text(f"id,breed\n{lines}")
+    with pytest.raises(DataError, match="train/ and training/ both mean train"):
+        load(tmp_path)
+
+
+def test_photos_in_pieces_are_still_read_by_their_table(tmp_path):
+    files = [f"photos_part_{1 + i % 2}/{name}.png" for i, name in enumerate(IDS)]
+    named_table(tmp_path, "id,breed", IDS, files)
+    assert load(tmp_path).classes == ("a", "b")
+
+
+def test_a_model_is_judged_by_the_table_beside_a_single_folder(tmp_path):
+    named_table(tmp_path, "id,breed", IDS, [f"images/{name}.png" for name in IDS])
+    found = find_source(str(tmp_path), judging=True)
+    assert sorted(set(found.names)) == ["a", "b"] and "labels.csv" in found.notes[0]
+
+
+def test_a_model_is_judged_on_one_class_beside_a_table_of_answers(tmp_path):
+    named_table(tmp_path, "file,predicted", ["dogs/x/0.png"], ["cat/0.png", "cat/1.png"])
+    found = find_source(str(tmp_path), judging=True)
+    assert found.names == ["cat", "cat"] and "labels.csv" in found.notes[0]
+
+
+def test_names_of_photos_and_of_texts_are_asked_about(tmp_path):
+    names = [str(i) for i in range(20)]
+    file = named_table(tmp_path, "id,breed", names, [f"train/{name}.png" for name in names[1:]])
+    for name in names:
+        (tmp_path / "train" / f"{name}.txt").write_text("a dog")
+    with pytest.raises(DataError, match=r"train/1\.png and train/0\.txt"):
+        load(file)
+
+
+def test_names_with_an_ending_are_photos_also_beside_texts(tmp_path):
+    names = [f"{name}.png" for name in IDS]
+    file = named_table(tmp_path, "id,breed", names, [f"train/{name}" for name in names])
+    for name in names:
+        (tmp_path / "train" / f"{name}.txt").write_text("a dog")
+    assert load(file).kind_name == "image"
+
+
+def test_accents_in_names_may_be_written_in_two_ways(tmp_path):
+    names = [f"caf\u00e9{i}" for i in range(8)]
+    files = [f"tr\u00e9s/cafe\u0301{i}.png" for i in range(8)]
+    examples = load(named_table(tmp_path, "id,breed", names, files))
+    assert list(examples.files) == files
+    (tmp_path / "tr\u00e9s" / "caf\u00e90.png").write_bytes(image(20))
+    examples = load(tmp_path / "labels.csv")
+    assert list(examples.files) == ["tr\u00e9s/caf\u00e90.png", *files[1:]]
+
+
+def test_a_column_of_long_cells_is_not_looked_for_in_the_folder():
+    assert not may_be_names([f"{i} {'so ' * 100}" for i in range(8)])
+    assert not may_be_names(["dog", "cat"] * 10) and may_be_names(IDS)
+
+
+def test_the_files_below_a_table_are_listed_once(tmp_path):
+    id_table(tmp_path)
+    below = FilesBelow(tmp_path)
+    assert find_column_of_files({"id": IDS}, below, None, source="labels.csv") == "id"
+    shutil.rmtree(tmp_path / "train")
+    assert complete_names(IDS, range(2, 10), below=below, kind=None, source="labels.csv")[0] == [
+        f"train/{name}.png" for name in IDS
+    ]
+
+
+def predicted(*paths):
+    return find_unlabelled(paths, KINDS["image"])
+
+
+def test_tables_to_predict_may_have_their_columns_in_another_order(tmp_path):
+    table(tmp_path, "", 4)
+    one = table(tmp_path, "id,path,site\n0,photos/0.png,A\n1,photos/1.png,B\n", name="a.csv")
+    two = table(tmp_path, "site,path,id\nC,photos/2.png,2\nD,photos/3.png,3\n", name="b.csv")
+    given = predicted(one, two).given
+    assert [list(row) for row in given] == [["id", "path", "site"]] * 4
+    assert [(row["id"], row["site"]) for row in given] == [*zip("0123", "ABCD", strict=True)]
+
+
+@pytest.mark.parametrize(
+    "header", ["path,text,message", "title,text", "text,path", "id,description"]
+)
+def test_tables_to_predict_are_read_as_those_to_train_on(header, tmp_path):
+    names = header.split(",")
+    file = {"title,text": "text"}.get(header, names[0] if "path" not in names else "path")
+    cells = [
+        ",".join(f"photos/{i}.png" if name == file else f"cell {i}" for name in names)
+        for i in range(8)
+    ]
+    path = table(tmp_path, "\n".join([header, *cells]) + "\n", 8)
+    assert predicted(path).files[3] == str(tmp_path / "photos/3.png")
+
+
+def test_a_table_of_one_row_can_be_predicted(tmp_path):
+    table(tmp_path, "", 2)
+    one = table(tmp_path, "id,site\n1,A\n", name="one.csv")
+    assert predicted(one).files == [str(tmp_path / "photos/1.png")]
+
+
+def test_a_model_of_texts_takes_the_texts_beside_names_of_photos(tmp_path):
+    lines = rows(4, lambda i: (f"https://a.b/{i}.jpg", f"the soup {i}", "ab"[i % 2]))
+    path = table(tmp_path, f"image,text,label\n{lines}")
+    assert find_unlabelled([path], KINDS["text"]).read(3) == b"the soup 3"
+    assert find_source(str(path), judging=True, kind=KINDS["text"]).read(3) == b"the soup 3"

@@ -10,7 +10,8 @@
      │                             internet
      ├── DataError                 examples that can't be used: empty, one class, torn apart,
      │    │                        unreadable tables
-     │    └── ImageError           one or more image files that can't be decoded
+     │    ├── ImageError           one or more image files that can't be decoded
+     │    └── NoClassFoldersError  a folder without a folder for each class
      ├── CacheError                the cache can't be written or read
      ├── EngineError               an extraction engine that can't run here
      ├── BeamError                 a pipeline that failed or lost a worker
@@ -57,6 +58,10 @@ class DataError(TfxferError):
 
 class ImageError(DataError):
     """One or more image files can't be decoded."""
+
+
+class NoClassFoldersError(DataError):
+    """A folder holds no folder for each class, so that a table may say what its files are."""
 
 
 class CacheError(TfxferError):

@@ -13,12 +13,13 @@ from tfxfer.data.class_names import with_plain_names
 from tfxfer.data.demo import read_demo
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.folder import find_examples, find_files, read_folder
-from tfxfer.data.layout import find_only_table
+from tfxfer.data.layout import find_only_table, is_kept
 from tfxfer.data.packed import is_packed, unpack_data
+from tfxfer.data.parts import part_in
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
 from tfxfer.data.unlabelled import Unlabelled, find_unlabelled, free_name
-from tfxfer.errors import DataError
+from tfxfer.errors import DataError, NoClassFoldersError
 from tfxfer.inputs import Kind
 from tfxfer.tasks import CLASSIFY, Task
 
@@ -195,15 +196,25 @@ def _list_source(
     path = Path(source).expanduser()
     if path.suffix.lower() in TABLES and path.is_file() and not source.startswith("tfds:"):
         return read_table(path, source, kind, task=task, labels=labels, judging=judging)
-    read: _TableReader = partial(read_table, kind=kind, task=task, labels=labels, judging=judging)
+    packed = is_packed(path) and not source.startswith("tfds:")
+    unpacked = unpack_data(path, source) if packed else None
+    read: _TableReader = partial(
+        read_table,
+        kind=kind,
+        task=task,
+        labels=labels,
+        judging=judging,
+        inside=None if unpacked is None else unpacked.folder,
+    )
+    if unpacked is not None:
+        if labels and not judging:
+            found = _read_labels(unpacked.folder, source, labels, read=read)
+        else:
+            found = _read_folder_or_table(unpacked.folder, source, judging, kind, read=read)
+        # A table in an archive can't be given by its name, so the archive stays the source.
+        return replace(found, source=source, notes=(*unpacked.notes, *found.notes))
     if labels and not judging:
-        table = find_only_table(path) if path.is_dir() else None
-        if table is None:
-            raise DataError(
-                f"--label {labels[0]} names a column, but {source} is no table. Expected a .csv "
-                "file."
-            )
-        return read(table, str(table))
+        return _read_labels(path, source, labels, read=read)
     if source == "demo":
         return read_demo()
     if source.startswith("tfds:"):
@@ -212,11 +223,21 @@ def _list_source(
         return _read_folder_or_table(path, source, judging, kind, read=read)
     if path.suffix.lower() in TABLES and path.exists():
         return read_table(path, source, kind, task=task)  # a pipe, for example
-    if is_packed(path):
-        unpacked = unpack_data(path, source)
-        found = _read_folder_or_table(unpacked.folder, source, judging, kind, read=read)
-        return replace(found, notes=(*unpacked.notes, *found.notes))
     return None
+
+
+def _read_labels(folder: Path, source: str, labels: Sequence[str], *, read: _TableReader) -> Found:
+    """Read the only table in a folder, of which the user named columns.
+
+    Raises:
+        DataError: there is no such folder, not one table in it, or it can't be read.
+    """
+    table = find_only_table(folder) if folder.is_dir() else None
+    if table is None:
+        raise DataError(
+            f"--label {labels[0]} names a column, but {source} is no table. Expected a .csv file."
+        )
+    return read(table, f"{source.rstrip('/')}/{table.name}")
 
 
 def _read_folder_or_table(
@@ -224,12 +245,16 @@ def _read_folder_or_table(
 ) -> Found:
     """Read a folder of class folders or, if it is none, the only table in it.
 
+    A model may be judged on one class alone. But if a table lies beside a single class folder, that
+    folder may as well be images/ of many classes, so the table counts if it can be read.
+
     Raises:
-        DataError: the folder holds no class folders, and no table that can be read.
+        NoClassFoldersError: the folder holds no class folders, and no table.
+        DataError: the class folders can't be read, or neither can the table.
     """
     try:
-        return read_folder(folder, source, judging, kind)
-    except DataError as error:
+        folders = read_folder(folder, source, judging, kind)
+    except NoClassFoldersError as error:
         table = find_only_table(folder)
         if table is None:
             raise
@@ -237,5 +262,25 @@ def _read_folder_or_table(
             found = read(table, f"{source.rstrip('/')}/{table.name}")
         except DataError as error_of_table:
             raise DataError(f"{error} Its table can't be read, either: {error_of_table}") from error
-    note = f"There are no class folders, so {table.name} says what the {found.kind.MANY} are."
+        note = f"There are no class folders, so {table.name} says what the {found.kind.MANY} are."
+        return replace(found, notes=(note, *found.notes))
+    table = find_only_table(folder) if judging and len(set(folders.names)) == 1 else None
+    return folders if table is None else _read_table_or_class(folders, table, source, read=read)
+
+
+def _read_table_or_class(folders: Found, table: Path, source: str, *, read: _TableReader) -> Found:
+    """Read the table beside a single class folder or, if that fails, take the folder as the class.
+
+    Raises:
+        DataError: the table can't be read, and the name of the folder is that of no class.
+    """
+    name = folders.names[0]
+    try:
+        found = read(table, f"{source.rstrip('/')}/{table.name}")
+    except DataError as error:
+        if is_kept(name) or part_in(name):
+            raise
+        note = f"Every label is {name}, since {table.name} beside {name}/ can't be read: {error}"
+        return replace(folders, notes=(note, *folders.notes))
+    note = f"There is only the folder {name}/, so {table.name} says what the labels are."
     return replace(found, notes=(note, *found.notes))

@@ -12,7 +12,7 @@ from pathlib import Path
 from tfxfer.data.duplicates import shown
 from tfxfer.data.parts import WORD, part_in, part_of
 from tfxfer.data.pieces import check_pieces
-from tfxfer.errors import DataError
+from tfxfer.errors import DataError, NoClassFoldersError
 from tfxfer.files import open_regular
 from tfxfer.inputs import DEFAULT, KINDS, Kind
 
@@ -282,12 +282,13 @@ def check_flat_parts(folders: Sequence[Path], source: str, kind: Kind) -> None:
     """Check that folders are not all parts by their names without class folders in them.
 
     Raises:
-        DataError: they are. The message lists the folders, and a table beside them if there is one.
+        NoClassFoldersError: they are. The message lists the folders, and a table beside them if
+            there is one.
     """
     parts = {part_in(folder.name) for folder in folders}
     if None in parts or len(parts) < 2 or any(class_folders(folder, kind) for folder in folders):
         return
-    raise DataError(
+    raise NoClassFoldersError(
         f"{source}: {shown([folder.name + '/' for folder in folders])} have the names of parts "
         "of the data, but hold no class folders, so that nothing says what they show. "
         f"Expected a folder for each class in each part, such as train/cats/ and train/dogs/."
@@ -432,7 +433,7 @@ def check_kinds(tops: Sequence[Path], source: str, kind: Kind) -> None:
     """
     names = sorted(top.name for top in tops)
     if any(is_drawn(name) for name in names) and any(is_kept(name) for name in names):
-        raise DataError(
+        raise NoClassFoldersError(
             f"{source}: {shown([name + '/' for name in names])} are photos and drawings on them, "
             "not classes. Expected a folder for each class, or a .csv table with the columns path "
             "and label."

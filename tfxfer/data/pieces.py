@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.parts import WORD
-from tfxfer.errors import DataError
+from tfxfer.errors import DataError, NoClassFoldersError
 
 LAST_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")
 DRIVE = re.compile(r"-\d{8}T(\d{6})?Z?(-\d+)?-\d+$")
@@ -43,7 +43,7 @@ def check_pieces(below: Mapping[Path, Sequence[str]], source: str, hint: str) ->
     if len(below) > 1 and len(sets) == 1 and not any(below.values()):
         words = {word.casefold() for word in WORD.findall(sets.pop() or "")}
         if words & HOLDERS:
-            raise DataError(
+            raise NoClassFoldersError(
                 f"{source}: {shown([top.name + '/' for top in below])} are pieces of one set by "
                 "their names, not classes, so that nothing says what is in them. Expected a "
                 f"folder for each class.{hint}"

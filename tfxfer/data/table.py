@@ -6,7 +6,9 @@ Labels that are no classes may stand in several columns of any name.
 import csv
 import functools
 import io
+import os
 import re
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +18,10 @@ from tfxfer.data.cells import FEW, Held, find_held, look_like_files
 from tfxfer.data.csv_text import decode_table, split_table
 from tfxfer.data.duplicates import shown
 from tfxfer.data.examples import Found
+from tfxfer.data.inside import check_inside
 from tfxfer.data.joined_rows import check_same, join_rows
 from tfxfer.data.missing import hint_of_missing
-from tfxfer.data.named_files import complete_names, find_column_of_files
+from tfxfer.data.named_files import FEWEST_CELLS, FilesBelow, complete_names, find_column_of_files
 from tfxfer.data.odd_cells import check_not_measured, notes_on_classes, said_of_left_out
 from tfxfer.data.parts import part_in
 from tfxfer.data.series import said_of_series
@@ -65,6 +68,7 @@ def read_table(
     task: Task = CLASSIFY,
     labels: Sequence[str] = (),
     judging: bool = False,
+    inside: Path | None = None,
 ) -> Found:
     """Read the rows of a table. Paths are relative to the folder of the table, or absolute.
 
@@ -82,13 +86,15 @@ def read_table(
         labels: names of the columns of labels; where there are none, the column label, or else the
             columns whose cells look like labels of the task.
         judging: take those of `labels` that are there; a model is only judged on what is known.
+        inside: the folder of an archive, out of which no path may lead; None: any file may be read.
 
     Raises:
-        DataError: columns or values are missing, a file does not exist, or images of one group are
-            in several parts.
+        DataError: columns or values are missing, a file does not exist or is not `inside`, or
+            images of one group are in several parts.
     """
+    below = FilesBelow(path.parent)
     lines, rows, label_columns, held, notes = _rows(
-        path, source, task, labels, judging=judging, kind=kind
+        path, source, task, labels, judging=judging, kind=kind, below=below
     )
     if task.CLASSES and len(label_columns) > 1:
         cells = [[row[name] for row in rows] for name in label_columns]
@@ -108,7 +114,11 @@ def read_table(
         named = [row["path"] for row in rows]
         called = {word for other in KINDS.values() for word in (other.CELLS or [()])[-1]}
         texts = next((name for name in rows[0] if name in called), None)
-        files, said = check_files(path, source, lines, files=named, kind=kind, texts=texts)
+        if inside is not None:
+            check_inside(named, lines, table=path, inside=inside, source=source)
+        files, said = check_files(
+            path, source, lines, files=named, kind=kind, texts=texts, below=below
+        )
         kind = kind or _kind_of(files)
         if task is multilabel and not _in_cells(rows, list(label_columns), task):
             label = next(iter(label_columns))
@@ -239,12 +249,14 @@ def check_files(
     files: Sequence[str],
     kind: Kind | None,
     texts: str | None,
+    below: FilesBelow,
 ) -> tuple[list[str], list[str]]:
     """Check that all files exist, and complete names that lack a folder or an ending.
 
     Args:
         kind: what the files are, if it is known.
         texts: name of a column of texts beside that of the files, for advice.
+        below: the files below the folder of the table.
 
     Returns:
         The paths, in which / replaces the \\ of Windows if the file only exists that way, and a
@@ -253,10 +265,10 @@ def check_files(
     Raises:
         DataError: a file does not exist, or a name may mean two files.
     """
-    there = [_exists(table.parent / file) for file in files]
+    there = [_exists(os.path.join(table.parent, file)) for file in files]
     turned = [file.replace("\\", "/") for file in files]
     paths = [
-        file if here or not _exists(table.parent / other) else other
+        file if here or file == other or not _exists(os.path.join(table.parent, other)) else other
         for file, other, here in zip(files, turned, there, strict=True)
     ]
     gone = [
@@ -268,7 +280,7 @@ def check_files(
         # If some paths are right as they are, the others are mistakes, and not names to complete.
         completed = None
         if len(gone) == len(files):
-            completed = complete_names(files, lines, folder=table.parent, kind=kind, source=source)
+            completed = complete_names(files, lines, below=below, kind=kind, source=source)
         if completed is not None:
             return completed
         lost = [file for file, here in zip(files, there, strict=True) if not here]
@@ -338,6 +350,7 @@ def _rows(
     *,
     judging: bool,
     kind: Kind | None,
+    below: FilesBelow,
 ) -> tuple[list[int], list[dict[str, str]], dict[str, str], Held | None, list[str]]:
     """Read a table; empty lines are skipped, and rows without any label where these are no classes.
 
@@ -353,14 +366,12 @@ def _rows(
     if judging:
         there = {cell.casefold() for cell in header}
         labels = [name for name in labels if name.casefold() in there]
-    held = None if names_files(header) else find_held(header, source)
-    if held is not None and _look_like_files(table[1:], header, held.columns[-1]):
-        held = None  # the error below says how to name a column of files
+    held = find_held_unless_files(table, kind, source)
     needed = ("label",) if task.CLASSES and not labels else ()
     needed = needed if held is not None else ("path", *needed)
     by_cells: dict[str, str] = {}
     if held is None and not names_files(header):
-        by_cells = find_columns_by_cells(table, path.parent, kind, labels=labels, source=source)
+        by_cells = find_columns_by_cells(table, below, kind, labels=labels, source=source)
         if "label" not in needed:
             by_cells.pop("label", None)
     columns, said = name_columns(
@@ -413,17 +424,19 @@ def _rows(
 
 def find_columns_by_cells(
     table: Sequence[tuple[int, list[str]]],
-    folder: Path,
+    below: FilesBelow,
     kind: Kind | None,
     *,
     labels: Sequence[str],
     source: str,
+    fewest: int = FEWEST_CELLS,
 ) -> dict[str, str]:
     """Find the column of files by its cells, as in the table id,breed of a competition.
 
     Args:
-        folder: the folder of the table.
+        below: the files below the folder of the table.
         labels: names of the columns of labels that the user gave.
+        fewest: see `find_column_of_files`.
 
     Returns:
         The name of that column in lower case at the key "path". If no column is named as that of
@@ -448,7 +461,7 @@ def find_columns_by_cells(
         for name, place in others.items()
         if _simple(name) not in called
     }
-    column = find_column_of_files(cells, folder, kind, source=source)
+    column = find_column_of_files(cells, below, kind, source=source, fewest=fewest)
     if column is None:
         return {}
     left = [name for name in others if name != column]
@@ -477,6 +490,28 @@ def _check_lengths(
                 )
 
 
+def find_held_unless_files(
+    table: Sequence[tuple[int, list[str]]], kind: Kind | None, source: str
+) -> Held | None:
+    """Return the columns that hold examples; None where a column names files or none holds any.
+
+    Args:
+        table: the numbers of the lines and the cells of all rows, the names of columns first.
+        kind: what the examples are; None if it is not known. A model of texts takes the texts of a
+            table, and not the photos that it names beside them.
+
+    Raises:
+        DataError: several columns could be the same part of an example.
+    """
+    header = table[0][1] if table else []
+    if names_files(header) and not (kind and kind.CELLS and _names_others(table[1:], header, kind)):
+        return None
+    held = find_held(header, source)
+    if held is not None and _look_like_files(table[1:], header, held.columns[-1]):
+        return None  # an error later says how to name a column of files
+    return held
+
+
 def _look_like_files(
     table: Sequence[tuple[int, list[str]]], header: Sequence[str], column: str
 ) -> bool:
@@ -485,10 +520,27 @@ def _look_like_files(
     return look_like_files([row[place] for _, row in table[:FEW] if len(row) > place])
 
 
+def _names_others(
+    table: Sequence[tuple[int, list[str]]], header: Sequence[str], kind: Kind
+) -> bool:
+    """Return whether all cells that by their column name files end like those of other kinds."""
+    cells = [
+        cell
+        for _, row in table[:FEW]
+        for name, cell in zip(header, row, strict=False)
+        if _is_of_files(name)
+    ]
+    endings = {Path(cell.replace("\\", "/")).suffix.lower() for cell in cells}
+    return look_like_files(cells) and not endings & kind.ENDINGS
+
+
 def names_files(header: Sequence[str]) -> bool:
     """Return whether a column has a name that columns of files have."""
-    called = {_simple(word) for word in CALLED["path"]}
-    return any(_simple(cell) in called for cell in header)
+    return any(map(_is_of_files, header))
+
+
+def _is_of_files(column: str) -> bool:
+    return _simple(column) in {_simple(word) for word in CALLED["path"]}
 
 
 def _label_columns(
@@ -720,14 +772,14 @@ def _may_name_groups(column: str) -> bool:
     return column.startswith("group") or any(word in column for word in GROUPS)
 
 
-def _exists(file: Path) -> bool:
+def _exists(file: str) -> bool:
     """Return whether a path exists and is not a folder.
 
     A pipe or a device is accepted here; it gives an error when it is read.
     """
     try:
-        return file.exists() and not file.is_dir()
-    except (OSError, ValueError):  # a link that leads to itself; a name with a zero byte
+        return not stat.S_ISDIR(os.stat(file).st_mode)
+    except (OSError, ValueError):  # no file, or a link to itself; a name with a zero byte
         return False
 
 

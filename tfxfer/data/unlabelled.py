@@ -10,13 +10,14 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple
 
-from tfxfer.data.cells import find_held
 from tfxfer.data.duplicates import shown
 from tfxfer.data.folder import files_in
+from tfxfer.data.named_files import FilesBelow
 from tfxfer.data.table import (
     align_rows,
     check_files,
     find_columns_by_cells,
+    find_held_unless_files,
     name_columns,
     names_files,
     read_rows,
@@ -96,7 +97,10 @@ def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabel
     same = len(given) == len(files) and all(row.keys() == given[0].keys() for row in given)
     if given and not same:
         LOG.info("The answers have no columns of the tables, since not all inputs have the same.")
-    return Unlabelled(files, read_one, bool(contents), given if same else None)
+        return Unlabelled(files, read_one, bool(contents))
+    # Tables may have the same columns in another order, and answers have one order.
+    in_order = [{name: row[name] for name in given[0]} for row in given]
+    return Unlabelled(files, read_one, bool(contents), in_order or None)
 
 
 def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
@@ -111,7 +115,7 @@ def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
     """
     table, notes = read_rows(path, source, both=False)
     header = table[0][1] if table else []
-    held = find_held(header, source)
+    held = find_held_unless_files(table, kind, source)
     if held is not None and held.kind is kind:
         align_rows(table, source)
         columns = [cell.casefold() for cell in header]
@@ -125,8 +129,9 @@ def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
             cells_given(table, leave_out=held.columns),
         )
     by_cells: dict[str, str] = {}
+    below = FilesBelow(path.parent)
     if not names_files(header):
-        by_cells = find_columns_by_cells(table, path.parent, kind, labels=(), source=source)
+        by_cells = find_columns_by_cells(table, below, kind, labels=(), source=source, fewest=1)
         by_cells.pop("label", None)
     columns, said = name_columns(header, source, (), or_label=False, texts=None, by_cells=by_cells)
     if "path" not in columns:
@@ -147,6 +152,7 @@ def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
         files=[row[place] for _, row in table[1:]],
         kind=kind,
         texts=None,
+        below=below,
     )
     for note in (*notes, *said, *said_of_files):
         LOG.info(f"{source}: {note}")
