@@ -22,7 +22,8 @@ DEEPEST = 8  # the most nested folders around the class folders that are searche
 # Names of folders that say how images were kept, not what they show.
 KEPT = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "original"}
 KEPT |= {"originals", "augmented", "augmentation", "aug", "raw", "jpg", "jpeg", "png", "data"}
-TABLES = {".csv", ".tsv", ".xlsx"}
+READABLE_TABLES = (".csv", ".tsv")
+TABLES = {*READABLE_TABLES, ".xlsx"}
 # Folders that operating systems and file servers make.
 SYSTEM = {"__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found"}
 SYSTEM |= {"@eadir", "#recycle", "@recycle"}
@@ -353,7 +354,7 @@ def find_only_table(folder: Path) -> Path | None:
     tables = [
         entry
         for entry in entries(folder)
-        if entry.suffix.lower() in {".csv", ".tsv"} and not hidden(entry.name) and entry.is_file()
+        if entry.suffix.lower() in READABLE_TABLES and not hidden(entry.name) and entry.is_file()
     ]
     return tables[0] if len(tables) == 1 else None
 

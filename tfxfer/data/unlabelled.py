@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tfxfer.data.duplicates import shown
 from tfxfer.data.folder import files_in
+from tfxfer.data.layout import READABLE_TABLES
 from tfxfer.data.named_files import FilesBelow
 from tfxfer.data.table import (
     align_rows,
@@ -28,7 +29,6 @@ from tfxfer.inputs import Kind
 from tfxfer.tasks.cells import LONGEST_SHOWN
 
 LOG = logging.getLogger(__name__)
-TABLES = (".csv", ".tsv")
 
 
 class Unlabelled(NamedTuple):
@@ -75,7 +75,7 @@ def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabel
     given: list[dict[str, str]] = []
     for given_path in paths:
         path = fspath(given_path)
-        if not (path.lower().endswith(TABLES) and Path(path).is_file()):
+        if not (path.lower().endswith(READABLE_TABLES) and Path(path).is_file()):
             files += files_in(path, kind)
             continue
         rows = read_unlabelled(Path(path), path, kind)
