@@ -89,7 +89,8 @@ def serve(address: str) -> None:
         ".".join(["tfxfer", *parts])
         for parts in modules
         # Beam's libraries start a thread, and KerasHub adds operations to TensorFlow.
-        if parts[0] != "beam" and parts[-1] not in ("__init__", "__main__", "kerashub")
+        if parts[0] != "beam"
+        and parts[-1] not in ("__init__", "__main__", "kerashub", "kerashub_texts")
     ]
     for name in [*names, "matplotlib.pyplot", "sklearn.linear_model", "tensorflow_hub"]:
         importlib.import_module(name)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import text_models
+import tokenizers
 from click.testing import CliRunner
 from loaded import python
 from safetensors.numpy import save_file
@@ -23,9 +24,17 @@ from savedmodels import moved_by_training
 import tfxfer
 from tfxfer.cli import main
 from tfxfer.errors import HandleError, MissingExtraError, SavedModelError
-from tfxfer.handles import kerashub
+from tfxfer.handles import bytepairs, kerashub, kerashub_texts
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BYTE_TEXTS = [
+    "",
+    "A rose is a rose.",
+    "it's  two   spaces \n\n lines\tand don't, I'll, we've",
+    "\u00dcn\u00efcode \u6f22\u5b57 \U0001f642",
+    "<s> inside <mask> text",
+    " 123 4567,89!! end ",
+]
 PIXELS = np.random.default_rng(0).uniform(0, 255, (3, 64, 64, 3)).astype("float32")
 
 
@@ -187,6 +196,111 @@ def text_preset(tmp_path_factory) -> str:
     task = keras_hub.models.BertTextClassifier(backbone, 2, preprocessor=preprocessor)
     task.save_to_preset(str(folder))
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_preset(tmp_path_factory) -> str:
+    """A small ALBERT, whose tokenizer is a SentencePiece model."""
+    special = ["[CLS]", "[SEP]", "[MASK]"]
+    model = text_models.sentencepiece_model(
+        pad_id=0,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        pad_piece="<pad>",
+        unk_piece="<unk>",
+        user_defined_symbols=special,
+    )
+    tokenizer = keras_hub.models.AlbertTokenizer(model)
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.AlbertBackbone(
+        vocabulary_size=tokenizer.vocabulary_size(),
+        num_layers=2,
+        num_heads=2,
+        embedding_dim=8,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=64,
+    )
+    folder = str(tmp_path_factory.mktemp("preset") / "albert")
+    backbone.save_to_preset(folder)
+    keras_hub.models.AlbertTextClassifierPreprocessor(tokenizer).save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer() -> tokenizers.Tokenizer:
+    """A tokenizer of bytes in the manner of GPT-2, as the library `tokenizers` trains it."""
+    found = tokenizers.Tokenizer(tokenizers.models.BPE())
+    found.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=330,
+        initial_alphabet=bytepairs.letters_of_bytes(),
+        special_tokens=["<s>", "<pad>", "</s>", "<mask>"],
+        show_progress=False,
+    )
+    found.train_from_iterator([" ".join(text_models.WORDS), *BYTE_TEXTS], trainer)
+    return found
+
+
+@pytest.fixture(scope="module")
+def byte_preset(tmp_path_factory, byte_tokenizer) -> str:
+    """A small RoBERTa, whose tokenizer merges bytes."""
+    model = json.loads(byte_tokenizer.to_str())["model"]
+    tokenizer = keras_hub.models.RobertaTokenizer(
+        model["vocab"], [" ".join(pair) for pair in model["merges"]]
+    )
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.RobertaBackbone(
+        vocabulary_size=tokenizer.vocabulary_size(),
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=66,
+    )
+    folder = str(tmp_path_factory.mktemp("preset") / "roberta")
+    backbone.save_to_preset(folder)
+    keras_hub.models.RobertaTextClassifierPreprocessor(tokenizer).save_to_preset(folder)
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preset", ["sentencepiece_preset", "byte_preset"])
+def test_texts_are_cut_as_kerashub_cuts_them(preset, request):
+    folder = request.getfixturevalue(preset)
+    sentences = ["A rose is a rose.", "", "my bread, good", "nothing \u00c5known", "soil " * 100]
+    prepare = keras_hub.models.TextClassifierPreprocessor.from_preset(folder, sequence_length=64)
+    # Where no graph is traced, KerasHub 0.32 cuts words in the manner of Llama.
+    pieces = tf.function(prepare)(tf.constant(sentences))
+    answer = keras_hub.models.Backbone.from_preset(folder)(pieces)
+    output = np.asarray(answer["sequence_output"] if isinstance(answer, dict) else answer)
+    there = np.asarray(pieces["padding_mask"], np.float32)[..., None]
+    layer = tfxfer.Backbone(folder, length=64)
+    rows = layer.takes.decode_many(tf.constant(sentences))
+    np.testing.assert_allclose(layer(rows), (output * there).sum(1) / there.sum(1), atol=1e-5)
+    assert not layer.why_frozen
+
+
+def test_bytes_are_merged_as_in_the_original(byte_tokenizer, byte_preset):
+    own = keras_hub.models.RobertaTokenizer.from_preset(byte_preset)
+    found = kerashub_texts.tokenize_without_memory(own)(tf.constant(BYTE_TEXTS)).to_list()
+    byte_tokenizer.add_special_tokens(own.unsplittable_tokens)
+    assert found == [byte_tokenizer.encode(text).ids for text in BYTE_TEXTS]
+
+
+def test_a_vocabulary_without_all_bytes_is_refused():
+    with pytest.raises(ValueError, match="255"):
+        bytepairs.ByteLevel({"a": 0}, [])
+
+
+@pytest.mark.long
+def test_a_preset_with_a_damaged_sentencepiece_model_is_refused(sentencepiece_preset, tmp_path):
+    folder = Path(shutil.copytree(sentencepiece_preset, tmp_path / "albert"))
+    model = folder / "assets" / "tokenizer" / "vocabulary.spm"
+    model.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(SavedModelError, match=r"vocabulary\.spm"):
+        tfxfer.Backbone(str(folder))
 
 
 @pytest.mark.long

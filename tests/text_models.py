@@ -6,11 +6,15 @@ sentences   strings in, vectors out, without a table (in the manner of the Unive
             Encoder)
 pair        a preprocessor with TensorFlow Text, and an encoder of its numbers (in the manner of
             bert_en_uncased_preprocess and small_bert)
+languages   strings in, vectors out, by a SentencePiece model (in the manner of the multilingual
+            Universal Sentence Encoder)
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
+import sentencepiece
 import tensorflow as tf
 
 WORDS = ["rose", "tulip", "soil", "water", "bread", "salt", "oven", "the", "a", "is", "good", "my"]
@@ -83,6 +87,41 @@ class Sentences(tf.Module):
         x = tf.concat([self.mean_of(words, self.words), self.mean_of(pairs, self.pairs)], -1)
         x = tf.nn.relu(x @ self.first)
         return tf.math.l2_normalize(x @ self.second, -1)
+
+
+def sentencepiece_model(**options) -> bytes:
+    """A SentencePiece model of a few words, which it cuts into pieces."""
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"{one} {other}" for one in WORDS for other in WORDS]),
+        model_writer=written,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    return written.getvalue()
+
+
+class Languages(tf.Module):
+    """The mean of the vectors of a text's pieces, then a dense layer."""
+
+    def __init__(self, model: bytes, seed: int = 0):
+        import tensorflow_text as text
+
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        self.tokenizer = text.SentencepieceTokenizer(model)
+        self.pieces = random(rng, int(self.tokenizer.vocab_size()), WIDTH)
+        self.dense = random(rng, WIDTH, WIDTH)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def __call__(self, inputs):
+        pieces = self.tokenizer.tokenize(inputs)
+        vectors = pieces.with_values(tf.gather(self.pieces, pieces.values))
+        count = tf.cast(pieces.row_lengths(), tf.float32)[:, None]
+        mean = tf.math.divide_no_nan(tf.reduce_sum(vectors, 1), count)
+        return tf.math.l2_normalize(mean @ self.dense, -1)
 
 
 class Preprocessor(tf.Module):

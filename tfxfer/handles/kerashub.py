@@ -1,12 +1,11 @@
 """Networks that KerasHub can load: presets by name, from Hugging Face, Kaggle or a folder.
 
-They take images, or texts if their tokenizer cuts words into pieces, as that of BERT does.
+They take images or texts.
 
 KerasHub reads its own format, and on Hugging Face also those of Transformers and timm.
 """
 
 import difflib
-import importlib
 import json
 import os
 from pathlib import Path
@@ -20,14 +19,12 @@ from keras_hub.layers import ImageConverter
 # KerasHub has no public functions for one file and for the class of a preset.
 from keras_hub.src.utils.preset_utils import get_file, get_preset_loader
 
-from tfxfer.errors import HandleError, MissingExtraError, TfxferError
+from tfxfer.errors import HandleError, TfxferError
 from tfxfer.handles.keras_network import Check, KerasNetwork
+from tfxfer.handles.kerashub_texts import CONFIGS, SENTENCEPIECE, network_of_texts
 
 CONFIG = "config.json"
 CONVERTER = "image_converter.json"
-# These name the classes of what turns texts into numbers.
-TOKENIZER = ("tokenizer.json", "preprocessor.json")
-LENGTH = 128  # pieces of a text that are read where nobody asks for another number
 # Files with weights, each with the list of its parts where it is cut into several files.
 WEIGHTS = {
     "model.weights.h5": "model.weights.json",
@@ -91,7 +88,7 @@ def load(
             texts = takes_texts(kind)
         held = sum(path.stat().st_size for path in fetch_weights(preset, handle, check))
         if texts:
-            for name in TOKENIZER:
+            for name in (*CONFIGS, *SENTENCEPIECE):
                 fetch(preset, name, handle, check)
             with check.bounded(WIDENED * held):
                 return network_of_texts(preset, handle, length)
@@ -113,33 +110,6 @@ def load(
         preprocess=lambda x: x * prepared.scale + prepared.offset,
         size=size or prepared.size or (SIZE if None in sides else sides),
     )
-
-
-def network_of_texts(preset: str, handle: str, length: int | None) -> KerasNetwork:
-    """Return a backbone for texts, and the layer that makes its inputs of strings.
-
-    Args:
-        length: how many pieces of a text are read; by default 128.
-
-    Raises:
-        HandleError: the backbone has no places for so many pieces.
-        MissingExtraError: TensorFlow Text is not installed.
-    """
-    try:
-        importlib.import_module("tensorflow_text")
-    except (ImportError, OSError) as error:
-        raise MissingExtraError(handle, "text") from error
-    model = models.Backbone.from_preset(preset, dtype="float32")
-    most = getattr(model, "max_sequence_length", None)
-    if length is not None and most is not None and length > most:
-        raise HandleError(
-            f"{handle} reads at most {most} pieces of a text, and --length is {length}. Give "
-            f"--length {most} or less."
-        )
-    prepare = models.TextClassifierPreprocessor.from_preset(
-        preset, sequence_length=length or LENGTH
-    )
-    return KerasNetwork(model=model, preprocess=prepare, takes="text")
 
 
 def takes_texts(kind: Any) -> bool:
@@ -184,6 +154,8 @@ def fetch_weights(preset: str, handle: str, check: Check) -> list[Path]:
         if (path := fetch(preset, index, handle, check)) is not None:
             values = json.loads(path.read_text("utf-8"))["weight_map"].values()
             names = {name for value in values for name in np.atleast_1d(value).tolist()}
+            if odd := [name for name in names if Path(name).name != name]:
+                raise HandleError(f"{handle} names a file in another folder: {odd[0]!r}.")
             parts = [fetch(preset, name, handle, check) for name in sorted(names)]
             return [part for part in parts if part is not None]
     raise HandleError(f"{handle} has no weights; expected {' or '.join(WEIGHTS)}.")
@@ -198,8 +170,6 @@ def fetch(preset: str, name: str, handle: str, check: Check) -> Path | None:
     Raises:
         HandleError: the preset can't be reached, or is not one.
     """
-    if Path(name).name != name:
-        raise HandleError(f"{handle} names a file in another folder: {name!r}.")
     try:
         path = Path(get_file(preset, name))
     except MemoryError:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfxfer.errors import SavedModelError
 from tfxfer.handles.folder import plain_path
+from tfxfer.savedmodel.sentencepiece import makers_of
 from tfxfer.savedmodel.stages import nodes_of
 
 LOG = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Opened:
         variables: its variables, by the identity of their handles.
         trainable: the identities of the handles of those that its author marked as trainable.
         losses: its regularization losses.
+        makers: the functions that make its resources, by the identity of their handles.
         owner: what must live as long as it is called.
         names: better names of variables than their own, by the identity of their handles.
         preferred: the output that is used where it has a dict of several, and none is chosen.
@@ -54,6 +56,7 @@ class Opened:
     losses: tuple[Callable, ...]
     owner: Any
     names: Mapping[int, str] = field(default_factory=dict)
+    makers: Mapping[int, Callable] = field(default_factory=dict)
     preferred: str | None = None
     required: tuple[str, ...] = ()
     signature: str | None = None
@@ -76,6 +79,7 @@ def open_folder(folder: str | os.PathLike, output: str | None = None) -> Opened:
     functions = functions_of(loaded)
     signatures = dict(getattr(loaded, "signatures", {}))
     variables = {id(v.handle): v for v in variables_of(loaded)}
+    makers = makers_of(loaded)
     if functions and not any(decodes_files(one) for one in functions):
         losses = getattr(loaded, "regularization_losses", ()) or ()
         arguments, required = arguments_of(loaded, functions)
@@ -89,6 +93,7 @@ def open_folder(folder: str | os.PathLike, output: str | None = None) -> Opened:
             variables=variables,
             trainable=trainable_of(loaded, variables),
             losses=tuple(loss for loss in losses if callable(loss)),
+            makers=makers,
             owner=loaded,
         )
     if is_chosen(output, signatures):
@@ -104,6 +109,7 @@ def open_folder(folder: str | os.PathLike, output: str | None = None) -> Opened:
         variables=variables,
         trainable=set(),
         losses=(),
+        makers=makers,
         owner=loaded,
         signature=name,
     )

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from tfxfer.errors import SavedModelError
 from tfxfer.savedmodel.open import Opened
+from tfxfer.savedmodel.sentencepiece import makers_of
 
 ORDER = ("input_word_ids", "input_mask", "input_type_ids")  # of encoders that take a list
 PIECES, MASKS = (ORDER[0], "token_ids"), (ORDER[1], "padding_mask")
@@ -57,6 +58,7 @@ def join(preprocessor: Opened, encoder: Opened) -> Opened:
         call=call,
         offered=preprocessor.offered,
         variables=preprocessor.variables | encoder.variables,
+        makers=dict(preprocessor.makers) | dict(encoder.makers),
         owner=(preprocessor.owner, encoder.owner),
         preferred=SEQUENCE,
     )
@@ -114,6 +116,7 @@ def layer_as_preprocessor(layer: Callable) -> Opened:
         variables={},
         trainable=set(),
         losses=(),
+        makers=makers_of(layer),
         owner=layer,
     )
 

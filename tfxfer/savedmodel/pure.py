@@ -5,7 +5,7 @@ here.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,16 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework import convert_to_constants
 
 from tfxfer.errors import SavedModelError
-from tfxfer.savedmodel import stages, tables
+from tfxfer.savedmodel import sentencepiece, stages, tables
 from tfxfer.savedmodel.graph import PureGraph, Weight, needed
 from tfxfer.savedmodel.stages import nodes_of, with_port
+from tfxfer.savedmodel.tf_text import WITH_MODEL
 
 READS = frozenset({"ReadVariableOp"})
 GATHERS = frozenset({"ResourceGather"})  # rows of a variable, such as embeddings
 WRITES = {"AssignVariableOp": None, "AssignAddVariableOp": "AddV2", "AssignSubVariableOp": "Sub"}
+# All operations that may take a variable or another resource.
+TAKES = READS | GATHERS | set(WRITES) | tables.READS | WITH_MODEL | {"Identity", "NoOp"}
 # Constants of more bytes are kept as frozen weights, so that a graph stays small.
 BIG_CONSTANT = 64 * 1024
 
@@ -35,7 +38,7 @@ class Weights:
     """The variables met so far, numbered in the order in which the graphs read them.
 
     Args:
-        trainable, names: see `Opened`.
+        trainable, names, makers: see `Opened`.
         big_constants: whether large constants are kept as frozen weights, so that a graph stays
             small; not in networks for texts, since the tables of a tokenizer are constants.
     """
@@ -46,8 +49,10 @@ class Weights:
         trainable: set[int],
         names: Mapping[int, str] | None = None,
         *,
+        makers: Mapping[int, Callable] | None = None,
         big_constants: bool = True,
     ):
+        self.makers = makers or {}
         self.big_constants = big_constants
         self.variables, self.trainable = variables, trainable
         self.names = names or {}
@@ -117,12 +122,13 @@ def purify(concrete: Any, weights: Weights) -> PureGraph:
             "StatefulPartitionedCall",
         ) and any(name in resource_of for name in stages.data_inputs(node)):
             raise NotPure(f"it reads variables inside a {node.op} ({node.name!r})")
-        if any(
-            name in resource_of for name in stages.data_inputs(node)
-        ) and node.op not in READS | GATHERS | set(WRITES) | tables.READS | {"Identity", "NoOp"}:
+        if node.op not in TAKES and any(name in resource_of for name in stages.data_inputs(node)):
             raise NotPure(f"it uses a variable in {node.op} ({node.name!r})")
     try:
         extra = tables.hold_tables(nodes, resource_of, handles)
+        extra += sentencepiece.hold_models(nodes, resource_of, handles, makers=weights.makers)
+    except LookupError as error:
+        raise NotPure(f"it uses {error}, and nothing says what that holds") from error
     except tf.errors.OpError as error:
         raise NotPure(f"it uses a table that can't be copied ({error.message})") from error
     order = stages.execution_order(graph)  # also the order of the variables' reads and writes

@@ -9,9 +9,21 @@ from tfxfer.errors import MissingExtraError
 
 # They read a vocabulary from a look-up table.
 WITH_TABLE = frozenset({"WordpieceTokenizeWithOffsets"})
-# They compute on strings and numbers in memory, and reach no file.
-OPERATIONS = WITH_TABLE | frozenset(
+MODEL = "SentencepieceOp"  # holds a SentencePiece model as bytes
+# They read a SentencePiece model.
+WITH_MODEL = frozenset(
     """
+        SentencepieceDetokenizeOp SentencepieceIdToStringOp SentencepieceStringToIdOp
+        SentencepieceTokenizeOp SentencepieceTokenizeWithOffsetsOp SentencepieceVocabSizeOp
+    """.split()
+)
+# They compute on strings and numbers in memory, and reach no file.
+OPERATIONS = (
+    WITH_TABLE
+    | WITH_MODEL
+    | frozenset([MODEL])
+    | frozenset(
+        """
         CaseFoldUTF8 ConstrainedSequence FastBertNormalize FastWordpieceTokenizeWithOffsets
         FindSourceOffsets NormalizeUTF8 NormalizeUTF8WithOffsetsMap PhraseTokenize
         RegexSplitWithOffsets SentenceFragments SentenceFragmentsV2 SplitMergeTokenizeWithOffsets
@@ -21,6 +33,7 @@ OPERATIONS = WITH_TABLE | frozenset(
         TFText>PhraseDetokenize TFText>RoundRobinGenerateMasks TFText>RoundRobinTrim
         TFText>Utf8Binarize TFText>WhitespaceTokenizeWithOffsetsV2
     """.split()
+    )
 )
 
 

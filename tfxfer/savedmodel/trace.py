@@ -77,6 +77,7 @@ def trace(
             opened.variables,
             opened.trainable,
             opened.names,
+            makers=opened.makers,
             big_constants=spec.dtype != tf.string,
         )
         concretes = (inference, training, sum_of(opened.losses))
