@@ -14,15 +14,14 @@ from tfxfer.data.duplicates import shown
 from tfxfer.data.folder import files_in
 from tfxfer.data.layout import READABLE_TABLES
 from tfxfer.data.named_files import FilesBelow
-from tfxfer.data.table import (
-    align_rows,
-    check_files,
+from tfxfer.data.table_columns import (
     find_columns_by_cells,
     find_held_unless_files,
     name_columns,
     names_files,
-    read_rows,
 )
+from tfxfer.data.table_files import check_files
+from tfxfer.data.table_rows import align_rows, read_rows
 from tfxfer.errors import DataError
 from tfxfer.files import read_regular
 from tfxfer.inputs import Kind
