@@ -178,10 +178,16 @@ def assemble(
         ),
         paths=None
         if found.paths is None
-        else tuple(os.path.abspath(found.paths[i]) if looked[i].plain else "" for i in at),
+        else tuple(absolute(found.paths[i]) if looked[i].plain else "" for i in at),
         left_out={found.files[i]: problems[i] or "" for i in bad},
         damaged=damaged,
     )
+
+
+def absolute(path: str) -> str:
+    """Return an absolute path: the same string where it is one, which takes no more memory."""
+    found = os.path.abspath(path)
+    return path if path == found else found
 
 
 def encode(

@@ -48,7 +48,7 @@ class Found:
     groups: Sequence[str] | None = None
     classes: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
-    paths: Sequence[os.PathLike] | None = None
+    paths: Sequence[str] | None = None
     kind_name: str = inputs.DEFAULT
     task: str = tasks.CLASSIFY.NAME
     lines: Sequence[int] | None = None

@@ -4,6 +4,7 @@ Labels that are no classes may stand in several columns of any name.
 """
 
 import functools
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,7 +106,7 @@ def read_table(
             joined = _join_rows(_Rows(files, rows, lines), label=label, source=source)
             files, rows, lines = joined.files, joined.rows, joined.lines
             said = [*said, *joined.notes]
-        paths = [path.parent / file for file in files]
+        paths = [os.path.join(path.parent, file) for file in files]
         read = functools.partial(_read, paths)
     splits = groups = None
     if "split" in rows[0]:
@@ -125,7 +126,7 @@ def read_table(
         ]
     series = []
     if paths is not None and groups is None:
-        series = said_of_series([file.stem for file in paths], splits)
+        series = said_of_series([Path(file).stem for file in paths], splits)
     if splits and groups:
         _check_groups(groups, splits, source)
     in_cells = _in_cells(rows, list(label_columns), task)
@@ -201,7 +202,7 @@ def _group_in(cell: str) -> str:
     return "" if cell.casefold() in ALONE else cell
 
 
-def _read(paths: Sequence[Path], i: int) -> bytes:
+def _read(paths: Sequence[str], i: int) -> bytes:
     return read_regular(paths[i])
 
 
