@@ -32,7 +32,7 @@ from tfxfer.heads.several import fit_several, held_out_outputs
 from tfxfer.heads.side_by_side import Rows, SideBySide
 from tfxfer.heads.sums import solve_gaussian, subtract_examples, sum_up
 from tfxfer.heads.threads import map_in_threads, one_thread
-from tfxfer.tasks import CLASSIFY, Task, calibrated, calibrated_loss, paired
+from tfxfer.tasks import CLASSIFY, Task, calibrated, calibrated_loss
 
 TAPS = (1, 3, 8)  # how many of the last taps are tried, besides all of them
 FEWEST = 4  # examples that must be held out, or nothing is tried
@@ -129,19 +129,8 @@ class Choice:
 
 
 def pick_taps(table: Sequence[Candidate]) -> Candidate:
-    """Return the candidate with the best score, or one on fewer taps.
-
-    Fewer taps are taken only where their paired loss is zero or less, or below half its standard
-    error (docs/methods.md, "Choice of the head").
-    """
-    top = max(table, key=lambda entry: (entry.score, -entry.loss))
-
-    def as_good(entry: Candidate) -> bool:
-        loss, error = paired(top.scores, entry.scores)
-        return loss <= 0 or loss < error / 2
-
-    near = [entry for entry in table if entry.taps <= top.taps and as_good(entry)]
-    return min(near, key=lambda entry: (entry.taps, -entry.score, entry.loss))
+    """Return the candidate with the smallest loss; of equal ones, that on the fewest taps."""
+    return min(table, key=lambda entry: (entry.loss, entry.taps))
 
 
 def pick_candidate(

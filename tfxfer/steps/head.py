@@ -17,6 +17,8 @@ from tfxfer.run.attempt import optional
 from tfxfer.steps.extraction import Extracted
 from tfxfer.steps.result import Result, joined
 
+# A precision matrix of more columns is not written: one of 8,320 takes half a minute and 277 MB.
+MOST_COLUMNS = 6_000
 # Heads that are trained in epochs, on the network's own output, by their names.
 TRAINED_HEADS: dict[str, Callable[[int], keras.layers.Layer]] = {
     "mlp": heads.MLP,
@@ -138,13 +140,13 @@ def write_statistics(run: Run, prefix: Prefix, features: Features, choice: heads
 
 
 def write_growable(run: Run, growable: Growable) -> None:
-    """Write statistics.npz, and gaussian.npz of a Gaussian, if it can be computed."""
+    """Write statistics.npz, and gaussian.npz of a Gaussian, if it is small and can be computed."""
     run.write("statistics.npz", growable.save)
     what = "gaussian.npz"
-    if growable.head == "gaussian" and (
-        writer := optional(run, what, lambda: gaussian(growable.statistics))
-    ):
-        run.write("gaussian.npz", writer)
+    if growable.head != "gaussian" or sum(growable.statistics.widths) > MOST_COLUMNS:
+        return
+    if writer := optional(run, what, lambda: gaussian(growable.statistics)):
+        run.write(what, writer)
 
 
 def gaussian(kept: Statistics) -> Callable[[str], None]:
