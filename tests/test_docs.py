@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ from conftest import crops, jpeg
 from loaded import python, tools
 from PIL import ImageOps
 from savedmodels import save_reusable, tiny_network
+from test_beam import TWO
 
 from tfxfer.cli import main
 
@@ -100,17 +102,30 @@ def test_the_pages_build_without_a_warning(tmp_path):
     assert "tfxfer.serving.export_litert" in (tmp_path / "api.html").read_text()
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> str:
-    """A small network of 224 x 224 pixels, which starts sooner than the default one."""
-    network = tiny_network(size=224, centred=True)
-    return save_reusable(network, tmp_path_factory.mktemp("small") / "network")
+@dataclass(frozen=True)
+class Small:
+    """Small networks, which start sooner than the default ones.
+
+    of_layers: takes 224 x 224 pixels, as the Keras models on the pages do.
+    of_runs: for all that reads photos of any size.
+    of_texts: in place of minilm.
+    """
+
+    of_layers: str
+    of_runs: str
+    of_texts: str
 
 
 @pytest.fixture(scope="module")
-def small_of_texts(tmp_path_factory) -> str:
-    """A small network for texts, in place of minilm."""
-    return texts.save_network(tmp_path_factory.mktemp("small") / "texts")
+def small(tmp_path_factory) -> Small:
+    folder = tmp_path_factory.mktemp("small")
+    of_layers = tiny_network(size=224, centred=True)
+    of_runs = tiny_network(size=64, widths=(8, 8), centred=True)
+    return Small(
+        of_layers=save_reusable(of_layers, folder / "layers"),
+        of_runs=save_reusable(of_runs, folder / "runs"),
+        of_texts=texts.save_network(folder / "texts"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +133,16 @@ def mine(tmp_path_factory, photos, small) -> Path:
     """A folder with photos and the run that most pages begin with."""
     folder = tmp_path_factory.mktemp("docs")
     for label, name in (("china", "cats"), ("flower", "dogs")):
-        shutil.copytree(photos / label, folder / "photos" / name)
+        (folder / "photos" / name).mkdir(parents=True)
+        for photo in sorted((photos / label).iterdir())[:16]:
+            shutil.copy(photo, folder / "photos" / name)
     (folder / "more" / "birds").mkdir(parents=True)
     for i, picture in enumerate(crops("flower.jpg", 12, 9)):
         (folder / "more" / "birds" / f"{i}.jpg").write_bytes(jpeg(ImageOps.invert(picture)))
     done = subprocess.run(
         [
             *[tools() / "tfxfer", "run", "frozen", "--data", "photos/"],
-            *["--backbone", small, "--out", "mine"],
+            *["--backbone", small.of_runs, "--out", "mine"],
         ],
         cwd=folder,
         capture_output=True,
@@ -139,24 +156,37 @@ def mine(tmp_path_factory, photos, small) -> Path:
 ON_FEW_PHOTOS = {"tfxfer run frozen --out first": "tfxfer run frozen --data photos/ --out first"}
 # The first page of a newcomer runs with the default network. `.ci/run` does that, too.
 WITH_THE_DEFAULT = ("index.md",)
-DEFAULT = '"efficientnet-lite0"'
+DEFAULT = "efficientnet-lite0"
 OF_DATA = re.compile(r"tfxfer (run|launch|extract) .*--data (photos(/|\.csv)|notes\.csv)")
 
 
-def with_networks(script: str, of_images: str, of_texts: str) -> str:
-    """Return the same script with small networks in place of the default ones.
+DIGITS = "load_digits(n_class=3, return_X_y=True)"
+# A test of Beam starts the same two processes.
+IN_TWO_PROCESSES = f" -- {' '.join(TWO)}"
+
+
+def made_quick(script: str, small: Small) -> str:
+    """Return the same script with small networks in place of the default ones, and few digits.
 
     Lines that name another network stay as they are, and so does the page's own recipe wide.py,
     which names its network itself.
     """
-    script = script.replace(DEFAULT, f'"{of_images}"')
-    script = script.replace("tfxfer.Transfer(task=", f'tfxfer.Transfer("{of_images}", task=')
-    script = script.replace("tfxfer.Transfer()", f'tfxfer.Transfer("{of_texts}")')
+    for old, new in (
+        (f'Transfer("{DEFAULT}"', f'Transfer("{small.of_runs}"'),
+        ("Transfer(task=", f'Transfer("{small.of_runs}", task='),
+        ("Transfer()", f'Transfer("{small.of_texts}")'),
+        ('Run("linear-digits")', f'Run("linear-digits"), backbone="{small.of_runs}"'),
+        (DIGITS, f"(part[:90] for part in {DIGITS})"),
+        (f'"{DEFAULT}"', f'"{small.of_layers}"'),
+        (f"inspect {DEFAULT}", f"inspect {small.of_runs}"),
+        (IN_TWO_PROCESSES, ""),
+    ):
+        script = script.replace(old, new)
     done = []
     for line in script.splitlines():
         found = OF_DATA.match(line)
         if found and "--backbone" not in line and "wide.py" not in line:
-            network = of_texts if found[2] == "notes.csv" else of_images
+            network = small.of_texts if found[2] == "notes.csv" else small.of_runs
             line = f"{found[0]} --backbone {network}{line[found.end() :]}"
         done.append(line)
     return "\n".join(done)
@@ -179,10 +209,10 @@ def scripts(page: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.long
-def test_the_python_of_the_readme_can_be_run(small, small_of_texts, tmp_path):
+def test_the_python_of_the_readme_can_be_run(small, tmp_path):
     text = (DOCS.parent / "README.md").read_text("utf-8")
     script = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    script = with_networks(script, small, small_of_texts)
+    script = made_quick(script, small)
     done = subprocess.run([python(), "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {"report.html", "MODEL_CARD.md"} <= {
@@ -192,7 +222,7 @@ def test_the_python_of_the_readme_can_be_run(small, small_of_texts, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if scripts(page)])
-def test_what_a_page_says_can_be_done(page, mine, small, small_of_texts, tmp_path):
+def test_what_a_page_says_can_be_done(page, mine, small, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(mine, folder)
     if "--out mine\n" in (DOCS / page).read_text():  # the page makes it itself
@@ -203,7 +233,7 @@ def test_what_a_page_says_can_be_done(page, mine, small, small_of_texts, tmp_pat
         typed = [line.removeprefix("$ ") for line in script.splitlines()]
         commands = "\n".join(ON_FEW_PHOTOS.get(line, line) for line in typed)
         if page not in WITH_THE_DEFAULT:
-            commands = with_networks(commands, small, small_of_texts)
+            commands = made_quick(commands, small)
         words = (
             ["bash", "-euo", "pipefail", "-c", commands]
             if language == "console"
