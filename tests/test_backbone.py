@@ -1,6 +1,7 @@
 """Backbone: a SavedModel as an ordinary Keras layer."""
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -51,6 +52,23 @@ def moved(before, layer) -> list[str]:
         for old, v in zip(before, layer.variables, strict=True)
         if not np.array_equal(old, v.numpy())
     ]
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> str:
+    """A network with other weights and another share of dropout than `tiny_savedmodel`."""
+    folder = tmp_path_factory.mktemp("other") / "model"
+    return save_reusable(tiny_network(seed=1, dropout=0.5), folder)
+
+
+@pytest.fixture(scope="module")
+def regularized(tmp_path_factory) -> tuple[str, float]:
+    """A network with a regularization loss, and the value of that."""
+    network = tiny_network(activation="relu")
+    kernel = raw(network.trainable_variables)[0]
+    losses = [lambda: tf.reduce_sum(kernel**2)]
+    folder = save_reusable(network, tmp_path_factory.mktemp("regularized") / "m", losses=losses)
+    return folder, float(tf.reduce_sum(kernel**2))
 
 
 def test_a_frozen_backbone_does_not_move_in_fit(tiny_savedmodel):
@@ -167,8 +185,8 @@ def test_an_argument_of_another_kind_is_refused(tiny_savedmodel, options):
 
 
 @pytest.mark.long
-def test_a_keras_file_reloads_where_the_folder_is_gone(tmp_path):
-    folder = save_reusable(tiny_network(), tmp_path / "gone")
+def test_a_keras_file_reloads_where_the_folder_is_gone(tiny_savedmodel, tmp_path):
+    folder = shutil.copytree(tiny_savedmodel, tmp_path / "gone")
     model = classifier(Backbone(folder))
     model.fit(X, Y, verbose=0)
     model.save(tmp_path / "m.keras")
@@ -178,25 +196,60 @@ def test_a_keras_file_reloads_where_the_folder_is_gone(tmp_path):
     again.fit(X, Y, verbose=0)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("imports", ["import tfxfer; import keras", "import keras; import tfxfer"])
-def test_a_keras_file_loads_in_a_fresh_process_in_either_import_order(
-    imports, tiny_savedmodel, tmp_path
-):
-    model = classifier(Backbone(tiny_savedmodel, trainable=False))
-    model.save(tmp_path / "m.keras")
-    path = str(tmp_path / "m.keras")
-    code = (
-        f"{imports}; import numpy as np; "
-        f"print(keras.models.load_model({path!r})"
-        ".predict(np.ones((2, 32, 32, 3)), verbose=0).tolist())"
-    )
+def in_a_new_process(code: str) -> str:
+    """Return what a process prints that has imported nothing yet."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    np.testing.assert_allclose(
-        json.loads(done.stdout.splitlines()[-1]),
-        model.predict(np.ones((2, 32, 32, 3)), verbose=0),
-        atol=1e-5,
-    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_savedmodel, tmp_path_factory) -> tuple[str, np.ndarray]:
+    """The file of a model, and its answers for ones."""
+    model = classifier(Backbone(tiny_savedmodel, trainable=False))
+    path = str(tmp_path_factory.mktemp("saved") / "m.keras")
+    model.save(path)
+    return path, model.predict(np.ones((2, 32, 32, 3)), verbose=0)
+
+
+@pytest.fixture(scope="module")
+def keras_first(saved) -> tuple[str, str]:
+    """What a process prints that loads a file with Keras alone, and then also with tfxfer."""
+    code = f"""
+import keras, numpy as np
+try:
+    keras.models.load_model({saved[0]!r})
+except Exception as error:
+    print(error)
+print("---")
+import tfxfer
+print(keras.models.load_model({saved[0]!r}).predict(np.ones((2, 32, 32, 3)), verbose=0).tolist())
+"""
+    alone, _, both = in_a_new_process(code).partition("---")
+    return alone, both
+
+
+@pytest.fixture(scope="module")
+def tfxfer_first(saved) -> tuple[str, str]:
+    """What a process prints that loads a file with tfxfer and Keras; there is no error."""
+    code = f"""
+import tfxfer
+import keras, numpy as np
+print(keras.models.load_model({saved[0]!r}).predict(np.ones((2, 32, 32, 3)), verbose=0).tolist())
+"""
+    return "", in_a_new_process(code)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("order", ["keras_first", "tfxfer_first"])
+def test_a_keras_file_loads_in_a_fresh_process_in_either_import_order(order, saved, request):
+    _, printed = request.getfixturevalue(order)
+    np.testing.assert_allclose(json.loads(printed.splitlines()[-1]), saved[1], atol=1e-5)
+
+
+@pytest.mark.long
+def test_without_tfxfer_the_error_names_the_layer_and_is_short(keras_first):
+    printed, _ = keras_first
+    assert "Could not locate class 'Backbone'" in printed and len(printed) < 5000
 
 
 def test_export_answers_as_the_model_does(tiny_savedmodel, tmp_path):
@@ -264,14 +317,11 @@ def test_the_fingerprint_changes_with_the_weights_and_only_with_them(tiny_savedm
 
 
 @pytest.mark.long
-def test_regularization_counts_while_trainable(tmp_path):
-    network = tiny_network()
-    kernel = raw(network.trainable_variables)[0]
-    backbone = Backbone(
-        save_reusable(network, tmp_path / "m", losses=[lambda: tf.reduce_sum(kernel**2)])
-    )
+def test_regularization_counts_while_trainable(regularized):
+    folder, loss = regularized
+    backbone = Backbone(folder)
     backbone(X)
-    assert float(backbone.losses[0]) == pytest.approx(float(tf.reduce_sum(kernel**2)), rel=1e-5)
+    assert float(backbone.losses[0]) == pytest.approx(loss, rel=1e-5)
     backbone.trainable = False
     backbone(X)
     assert backbone.losses == []
@@ -279,9 +329,7 @@ def test_regularization_counts_while_trainable(tmp_path):
 
 @pytest.mark.long
 def test_mirrored_strategy_trains_it(tiny_savedmodel):
-    from tfxfer import savedmodel
-
-    pretrained = savedmodel.read(tiny_savedmodel)
+    pretrained = Backbone(tiny_savedmodel).pretrained
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         model = classifier(Backbone(pretrained, batch_norm="inference"))
     alone = classifier(Backbone(pretrained, batch_norm="inference"))
@@ -428,21 +476,6 @@ def test_a_config_is_short_and_holds_no_graph(tiny_savedmodel):
     assert Backbone.from_config(config).get_config() == config
 
 
-@pytest.mark.long
-def test_without_tfxfer_the_error_names_the_layer_and_is_short(tiny_savedmodel, tmp_path):
-    path = str(tmp_path / "m.keras")
-    classifier(Backbone(tiny_savedmodel)).save(path)
-    code = f"""
-import keras
-try:
-    keras.models.load_model({path!r})
-except Exception as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "Could not locate class 'Backbone'" in done.stdout and len(done.stdout) < 5000
-
-
 def test_a_file_that_tfxfer_0_1_wrote_is_loaded_and_saved_anew(tmp_path):
     one = np.linspace(0, 1, 32 * 32 * 3, dtype="float32").reshape(1, 32, 32, 3)
     # Of one image alone, oneDNN's last bits depend on what the process computed before.
@@ -492,10 +525,9 @@ print(model(np.ones((2, 32, 32, 3), "float32")).numpy().tolist())
 
 
 @pytest.mark.long
-def test_weights_of_another_network_are_told(tiny_savedmodel, tmp_path):
+def test_weights_of_another_network_are_told(tiny_savedmodel, other, tmp_path):
     (tmp_path / "m.json").write_text(classifier(Backbone(tiny_savedmodel)).to_json())
-    other = classifier(Backbone(save_reusable(tiny_network(dropout=0.5), tmp_path / "other")))
-    other.save_weights(tmp_path / "m.weights.h5")
+    classifier(Backbone(other)).save_weights(tmp_path / "m.weights.h5")
     code = f"""
 model = keras.models.model_from_json(open({str(tmp_path / "m.json")!r}).read())
 try:
@@ -535,6 +567,33 @@ def several(tiny_savedmodel, other) -> keras.Model:
     return keras.Model(image, keras.layers.Concatenate()([*parts, inner(image)]))
 
 
+@pytest.fixture(scope="module")
+def made(tiny_savedmodel, other):
+    """Makes each kind of model once; returns it with examples and its answers for these."""
+
+    @functools.cache
+    def make(kind: str) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+        shape = (32, 32, 3)
+        if kind == "several":
+            model = several(tiny_savedmodel, other)
+        elif kind == "subclassed":
+            model = Wrapper(Backbone(tiny_savedmodel))
+            model(X)
+        elif kind == "distributed":
+            frames = keras.layers.TimeDistributed(Backbone(tiny_savedmodel))
+            shape = (2, *shape)
+            model = keras.Sequential([keras.Input(shape), frames])
+        else:
+            _, rest = Backbone(tiny_savedmodel).cut(1)
+            shape = rest.entry_shape
+            model = keras.Sequential([keras.Input(shape), rest, keras.layers.Dense(2)])
+        model.compile("adam", keras.losses.MeanSquaredError())
+        x = np.random.default_rng(0).random((2, *shape), dtype="float32")
+        return model, x, model.predict(x, verbose=0)
+
+    return make
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "way"),
@@ -548,27 +607,9 @@ def several(tiny_savedmodel, other) -> keras.Model:
         ("distributed", "file"),
     ],
 )
-def test_models_of_all_kinds_are_loaded_in_a_fresh_process(
-    kind, way, tiny_savedmodel, tmp_path, monkeypatch
-):
+def test_models_of_all_kinds_are_loaded_in_a_fresh_process(kind, way, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shape = (32, 32, 3)
-    if kind == "several":
-        other = save_reusable(tiny_network(seed=1, dropout=0.5), tmp_path / "other")
-        model = several(tiny_savedmodel, other)
-    elif kind == "subclassed":
-        model = Wrapper(Backbone(tiny_savedmodel))
-        model(X)
-    elif kind == "distributed":
-        frames = keras.layers.TimeDistributed(Backbone(tiny_savedmodel))
-        shape = (2, *shape)
-        model = keras.Sequential([keras.Input(shape), frames])
-    else:
-        _, rest = Backbone(tiny_savedmodel).cut(1)
-        shape = rest.entry_shape
-        model = keras.Sequential([keras.Input(shape), rest, keras.layers.Dense(2)])
-    model.compile("adam", keras.losses.MeanSquaredError())
-    x = np.random.default_rng(0).random((2, *shape), dtype="float32")
+    model, x, expected = made(kind)
     np.save("x.npy", x)
     if way == "file":
         model.save("m.keras")
@@ -602,7 +643,7 @@ np.testing.assert_array_equal(clone.predict(x, verbose=0), model.predict(x, verb
         "PYTHONPATH", os.pathsep.join([*map(str, HERE), os.environ.get("PYTHONPATH", "")])
     )
     answer = json.loads(next(line for line in elsewhere(code).splitlines() if line.startswith("[")))
-    answer, expected = np.array(answer), model.predict(x, verbose=0)
+    answer = np.array(answer)
     mixed = 16 if kind == "several" else 0  # the last features, those of mixed precision
     exact = expected.shape[-1] - mixed
     np.testing.assert_allclose(answer[..., :exact], expected[..., :exact], rtol=1e-5, atol=1e-5)
@@ -715,12 +756,8 @@ def test_a_clone_starts_from_the_pretrained_weights(tiny_savedmodel):
 
 
 @pytest.mark.long
-def test_regularization_counts_once_where_the_layer_is_called_twice(tmp_path):
-    network = tiny_network()
-    kernel = raw(network.trainable_variables)[0]
-    backbone = Backbone(
-        save_reusable(network, tmp_path / "m", losses=[lambda: tf.reduce_sum(kernel**2)])
-    )
+def test_regularization_counts_once_where_the_layer_is_called_twice(regularized):
+    backbone = Backbone(regularized[0])
     image = keras.Input((32, 32, 3))
     model = keras.Model(
         image, keras.layers.Average()([backbone(image), backbone(keras.ops.flip(image, 2))])

@@ -425,7 +425,7 @@ def test_features_of_another_network_are_refused_by_both_fingerprints(
     folder = without_old("gaussian")
     arrays = read_arrays(folder / "statistics.npz")
     other = tfxfer.Backbone(
-        save_reusable(tiny_network(seed=5), tmp_path / "other"), trainable=False
+        save_reusable(tiny_network(seed=5, activation="relu"), tmp_path / "other"), trainable=False
     )
     fingerprint = other.prefix(len(other.stages)).fingerprint
     content = io.BytesIO()

@@ -16,6 +16,16 @@ from tfxfer.handles import checksum
 from tfxfer.savedmodel import remembered
 
 
+def save_small(folder: Path) -> str:
+    """Save a network that is soon read."""
+    return save_reusable(tiny_network(widths=(8,), activation="relu"), folder)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> str:
+    return save_small(tmp_path_factory.mktemp("small") / "model")
+
+
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """The folder of the kept networks, in a cache of the test's own."""
@@ -46,9 +56,9 @@ def test_a_network_is_read_once_and_stays_the_same(tiny_savedmodel, kept, said):
 
 @pytest.mark.long
 def test_another_content_or_size_is_read_anew(tmp_path, kept, said):
-    folder = save_reusable(tiny_network(), tmp_path / "model")
+    folder = save_small(tmp_path / "model")
     tfxfer.Backbone(folder)
-    save_reusable(tiny_network(), tmp_path / "model")  # other weights
+    save_small(tmp_path / "model")  # other weights
     tfxfer.Backbone(folder)
     tfxfer.Backbone(folder, image_size=32)
     assert read_count(said) == len(list(kept.iterdir())) == 3
@@ -56,10 +66,10 @@ def test_another_content_or_size_is_read_anew(tmp_path, kept, said):
 
 @pytest.mark.long
 @pytest.mark.parametrize("damage", ["cut short", "changed", "no archive", "a link"])
-def test_a_damaged_file_is_written_anew(damage, tiny_savedmodel, kept, said, tmp_path):
+def test_a_damaged_file_is_written_anew(damage, small, kept, said, tmp_path):
     # Of one image alone, oneDNN's last bits depend on what the process computed before.
     images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
-    expected = tfxfer.Backbone(tiny_savedmodel)(images)
+    expected = tfxfer.Backbone(small)(images)
     (file,) = kept.iterdir()
     content = bytearray(file.read_bytes())
     if damage == "cut short":
@@ -73,24 +83,24 @@ def test_a_damaged_file_is_written_anew(damage, tiny_savedmodel, kept, said, tmp
     if damage == "a link":
         file.unlink()
         file.symlink_to(tmp_path / "nowhere")
-    np.testing.assert_array_equal(tfxfer.Backbone(tiny_savedmodel)(images), expected)
-    tfxfer.Backbone(tiny_savedmodel)
+    np.testing.assert_array_equal(tfxfer.Backbone(small)(images), expected)
+    tfxfer.Backbone(small)
     assert read_count(said) == 2
     assert not (tmp_path / "nowhere").exists()  # nothing is written through a link
 
 
 @pytest.mark.long
-def test_a_network_of_a_fixed_content_is_read_each_time(tiny_savedmodel, kept, said):
-    fixed = f"{tiny_savedmodel}#sha256={checksum.of_folder(Path(tiny_savedmodel))}"
-    tfxfer.Backbone(tiny_savedmodel)
+def test_a_network_of_a_fixed_content_is_read_each_time(small, kept, said):
+    fixed = f"{small}#sha256={checksum.of_folder(Path(small))}"
+    tfxfer.Backbone(small)
     tfxfer.Backbone(fixed)
     tfxfer.Backbone(fixed)
     assert read_count(said) == 3
 
 
 @pytest.mark.long
-def test_networks_are_listed_and_removed_with_the_cache(tiny_savedmodel, kept):
-    tfxfer.Backbone(tiny_savedmodel)
+def test_networks_are_listed_and_removed_with_the_cache(small, kept):
+    tfxfer.Backbone(small)
     (kept / "mine.npz").write_text("somebody's own")
     assert "networks read" in CliRunner().invoke(main, ["cache"]).output
     CliRunner().invoke(main, ["cache", "--clear"])
@@ -98,22 +108,20 @@ def test_networks_are_listed_and_removed_with_the_cache(tiny_savedmodel, kept):
 
 
 @pytest.mark.long
-def test_the_oldest_networks_make_room(tiny_savedmodel, kept):
+def test_the_oldest_networks_make_room(small, kept):
     for size in (None, 32):
-        tfxfer.Backbone(tiny_savedmodel, image_size=size)
+        tfxfer.Backbone(small, image_size=size)
     newest = max(kept.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     remove_networks(kept.parent, newest.stat().st_size)
     assert list(kept.iterdir()) == [newest]
 
 
 @pytest.mark.long
-def test_without_a_place_for_the_cache_it_is_read_each_time(
-    tiny_savedmodel, tmp_path, monkeypatch, said
-):
+def test_without_a_place_for_the_cache_it_is_read_each_time(small, tmp_path, monkeypatch, said):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("TFXFER_CACHE_DIR", str(tmp_path / "file"))
-    tfxfer.Backbone(tiny_savedmodel)
-    tfxfer.Backbone(tiny_savedmodel)
+    tfxfer.Backbone(small)
+    tfxfer.Backbone(small)
     assert read_count(said) == 2
 
 

@@ -26,6 +26,8 @@ from tfxfer.inputs.image import decode as preprocess
 from tfxfer.serving.model import open_network
 from tfxfer.serving.place import move
 
+pytestmark = pytest.mark.usefixtures("opened_once")
+
 # What a server runs: TensorFlow and the folder, nothing else.
 ALONE = """
 import json, sys
@@ -55,6 +57,17 @@ def run_folder(tmp_path_factory, tiny_savedmodel) -> Path:
     return write_run(
         tmp_path_factory.mktemp("runs") / "frozen-1", heads.join(backbone, head, (*SIZE, 3))
     )
+
+
+@pytest.fixture(scope="module")
+def model(run_folder) -> keras.Model:
+    return keras.models.load_model(run_folder / "model.keras")
+
+
+@pytest.fixture(scope="module")
+def pixels(all_kinds) -> tf.Tensor:
+    """The files as the network of the run takes them."""
+    return tf.stack([preprocess.pixels(one, SIZE, (-1, 1)) for one in read(all_kinds)])
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +108,7 @@ def test_a_process_with_tensorflow_alone_answers_as_predict_does(run_folder, exp
 
 
 @pytest.mark.long
-def test_served_answers_are_those_of_the_keras_model(run_folder, signatures, all_kinds):
-    model = keras.models.load_model(run_folder / "model.keras")
-    pixels = tf.stack([preprocess.pixels(one, SIZE, (-1, 1)) for one in read(all_kinds)])
+def test_served_answers_are_those_of_the_keras_model(model, signatures, all_kinds, pixels):
     expected = tf.nn.softmax(model(pixels)).numpy()
     answer = signatures["serving_default"](inputs=tf.constant(read(all_kinds)))
     columns = [[CLASSES.index(name.decode()) for name in row] for row in answer["classes"].numpy()]
@@ -108,14 +119,11 @@ def test_served_answers_are_those_of_the_keras_model(run_folder, signatures, all
 
 @pytest.mark.long
 def test_predict_python_and_the_served_model_agree_on_files_of_every_kind(
-    run_folder, signatures, all_kinds
+    run_folder, model, signatures, all_kinds, pixels
 ):
     files = sorted(all_kinds.iterdir())
     assert len(files) == 50
-    model = keras.models.load_model(run_folder / "model.keras")
-    python = tf.nn.softmax(
-        model(tf.stack([preprocess.pixels(path.read_bytes(), SIZE, (-1, 1)) for path in files]))
-    ).numpy()
+    python = tf.nn.softmax(model(pixels)).numpy()
     served = signatures["probabilities"](inputs=tf.constant(read(all_kinds)))[
         "probabilities"
     ].numpy()
@@ -138,10 +146,8 @@ def test_scores_are_sorted_and_add_up_to_one(signatures, all_kinds):
 
 @pytest.mark.long
 def test_tensor_signature_takes_pixels_in_the_value_range_of_the_backbone(
-    run_folder, signatures, all_kinds
+    model, signatures, pixels
 ):
-    model = keras.models.load_model(run_folder / "model.keras")
-    pixels = tf.stack([preprocess.pixels(one, SIZE, (-1, 1)) for one in read(all_kinds)])
     np.testing.assert_allclose(
         signatures["tensor"](inputs=pixels)["probabilities"],
         tf.nn.softmax(model(pixels)),
@@ -150,13 +156,8 @@ def test_tensor_signature_takes_pixels_in_the_value_range_of_the_backbone(
 
 
 @pytest.mark.long
-def test_features_signature_gives_what_the_head_sees(run_folder, signatures, all_kinds):
-    backbone = next(
-        layer
-        for layer in keras.models.load_model(run_folder / "model.keras").layers
-        if isinstance(layer, Backbone)
-    )
-    pixels = tf.stack([preprocess.pixels(one, SIZE, (-1, 1)) for one in read(all_kinds)])
+def test_features_signature_gives_what_the_head_sees(model, signatures, all_kinds, pixels):
+    backbone = next(layer for layer in model.layers if isinstance(layer, Backbone))
     np.testing.assert_allclose(
         signatures["features"](inputs=tf.constant(read(all_kinds)))["features"],
         backbone(pixels),
@@ -314,6 +315,11 @@ def forgiving(run_folder, tmp_path_factory) -> Path:
     return serving.export(run_folder, tmp_path_factory.mktemp("null"), on_bad_image="null")
 
 
+@pytest.fixture(scope="module")
+def forgiving_signatures(forgiving):
+    return tf.saved_model.load(str(forgiving)).signatures
+
+
 # What the program saved_model_cli does.
 TOOL = "from tensorflow.python.tools.saved_model_cli import main; main()"
 
@@ -347,10 +353,10 @@ def test_a_bad_image_fails_its_request_with_a_clear_error(signatures, all_kinds)
 
 @pytest.mark.long
 def test_a_bad_image_gets_an_empty_answer_where_that_was_asked_for(
-    forgiving, signatures, all_kinds
+    forgiving_signatures, signatures, all_kinds
 ):
-    good, answers = read(all_kinds), tf.saved_model.load(str(forgiving)).signatures
-    found = answers["serving_default"](
+    good = read(all_kinds)
+    found = forgiving_signatures["serving_default"](
         inputs=tf.constant([b"this is text", *good, b"", good[0][:40]])
     )
     bad, rest = [0, len(good) + 1, len(good) + 2], slice(1, len(good) + 1)
@@ -365,8 +371,8 @@ def test_a_bad_image_gets_an_empty_answer_where_that_was_asked_for(
 
 @pytest.mark.long
 @pytest.mark.parametrize("files", [[], [b"this is text"], [b"", b"text"]])
-def test_a_request_of_nothing_but_bad_images_is_answered(forgiving, files):
-    found = tf.saved_model.load(str(forgiving)).signatures["serving_default"](
+def test_a_request_of_nothing_but_bad_images_is_answered(forgiving_signatures, files):
+    found = forgiving_signatures["serving_default"](
         inputs=tf.constant(files, tf.string, (len(files),))
     )
     assert found["scores"].shape == (len(files), 3) and not found["scores"].numpy().any()

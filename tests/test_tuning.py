@@ -5,11 +5,11 @@ import glob
 import itertools
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -49,10 +49,16 @@ Y = np.eye(2, dtype=np.float32)[(X[:, 0] > 0.5).astype(int)]
 # --- the network in two ---
 
 
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory) -> str:
+    """A SavedModel of a small vision transformer."""
+    return save_reusable(vision_transformer(depth=2), tmp_path_factory.mktemp("vit") / "m")
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("network", [tiny_network, partial(vision_transformer, depth=2)])
-def test_prefix_and_rest_are_the_network(network, tmp_path):
-    backbone = Backbone(save_reusable(network(), tmp_path / "m"), trainable=False)
+@pytest.mark.parametrize("network", ["tiny_savedmodel", "transformer"])
+def test_prefix_and_rest_are_the_network(network, request):
+    backbone = Backbone(request.getfixturevalue(network), trainable=False)
     images = np.random.default_rng(0).random((5, 32, 32, 3), dtype=np.float32)
     whole = {taps: backbone.tapped(taps)(images).numpy() for taps in (None, 3)}
     for stages, taps in itertools.product(range(1, len(backbone.stages)), whole):
@@ -90,7 +96,7 @@ def test_the_rest_trains_what_unfreeze_trains_and_gives_it_back(tiny_savedmodel)
 
 @pytest.mark.long
 def test_regularization_of_the_rest_counts(tmp_path):
-    network = tiny_network()
+    network = tiny_network(activation="relu")
     kernels = [network.get_layer(name).kernel for name in ("block0_conv", "head_conv")]
     losses = [
         lambda: 0.5 * tf.reduce_sum(kernels[0] ** 2),
@@ -544,15 +550,17 @@ def linear_head(features, rows):
     return choose(part.output, labels, 2, tap_widths=width, head="linear").fitted
 
 
-def answers_from_files(model, network, features, rows):
-    pixels = Decoder(features.examples, network.takes, 8)
-    return model.predict(pixels.dataset(rows).batch(8), verbose=0)
+@pytest.fixture(scope="module")
+def held_pixels(world) -> np.ndarray:
+    """The photos that the first fold holds out, decoded from their files."""
+    network, features, how, _ = world
+    return np.stack(list(Decoder(features.examples, network.takes, 8).each(how.folds[0][1])))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["pixels", "activations"])
 @pytest.mark.parametrize("head", ["gaussian", "auto"])
-def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
+def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world, held_pixels):
     network, features, how, extractor = world
     seen, held = how.folds[0]
     source = tuning.from_examples(network, features, batch_size=8)
@@ -565,7 +573,7 @@ def test_an_averaged_model_gives_the_sum_of_both_logits(way, head, world):
     frozen = choose(part, labels, 2, tap_widths=features.tap_widths, head=head).fitted
     average = source.average(model, start, frozen, 0.5, False)
     expected = 0.5 * start.logits(features.take(held).output) + frozen.logits(features.take(held))
-    found = answers_from_files(average, network, features, held)
+    found = average.predict(held_pixels, batch_size=8, verbose=0)
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
@@ -585,7 +593,7 @@ def averaged(source, features, both_sides, rows):
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["pixels", "activations"])
-def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_sides):
+def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_sides, held_pixels):
     network, features, how, extractor = world
     seen, held = how.folds[0]
     source = tuning.from_examples(network, features, batch_size=8)
@@ -594,7 +602,7 @@ def test_the_frozen_part_of_an_averaged_model_sees_both_sides(way, world, both_s
     start, frozen, average = averaged(source, features, both_sides, seen)
     alone = start.logits(features.take(held).output)
     expected = 0.5 * alone + frozen.logits(both_sides.take(held))
-    found = answers_from_files(average, network, features, held)
+    found = average.predict(held_pixels, batch_size=8, verbose=0)
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
@@ -826,12 +834,14 @@ def kill_at_a_new_state(words: list[str], run: Path) -> int:
     def states() -> set[str]:
         return set(glob.glob(f"{run}/checkpoints/tuning/**/state-*.npz", recursive=True))
 
-    before, output = states(), subprocess.DEVNULL
-    with subprocess.Popen(words, stdout=output, stderr=output) as process:
+    before, output = states(), subprocess.PIPE
+    with subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as process:
         while process.poll() is None:
             if states() - before:
                 process.kill()
             time.sleep(0.002)
+        # The fork holds the other end until it is dead, a moment after its client (see `loaded`).
+        process.stdout.read()
     return process.returncode
 
 
@@ -913,25 +923,29 @@ def colours(tmp_path_factory):
     return ready_to_tune(root / "photos", save_reusable(network, root / "network"), root / "cache")
 
 
-@pytest.mark.long
-def test_the_tuned_model_is_chosen_where_it_pays(colours, tmp_path, said):
+def compete_for_colours(colours, folder: Path, **options) -> tuning.Competition:
     network, features, how, _ = colours
-    source = tuning.from_examples(network, features)
-    found = tuning.compete(
-        [source],
-        features,
-        how,
-        head="gaussian",
-        epochs=10,
-        rate=0.03,
-        folder=tmp_path / "work",
-    )
+    options = {"head": "gaussian", "epochs": 10, "rate": 0.03, "folder": folder, **options}
+    return tuning.compete([tuning.from_examples(network, features)], features, how, **options)
+
+
+@pytest.fixture(scope="module")
+def tuned_colours(colours, tmp_path_factory) -> tuple[tuning.Competition, Path]:
+    """A competition that the tuned model wins, and its folder."""
+    folder = tmp_path_factory.mktemp("competition") / "work"
+    return compete_for_colours(colours, folder), folder
+
+
+@pytest.mark.long
+def test_the_tuned_model_is_chosen_where_it_pays(colours, tuned_colours):
+    network, features = colours[:2]
+    found = tuned_colours[0]
     assert found.verdict.tuned_wins and found.model is not None and found.verdict.folds == 3, str(
         found.verdict
     )
     assert found.candidates["frozen"].mean() < 0.7 < found.candidates["tuned"].mean()
     test = features.examples.where("test")
-    logits = source.answers(found.model, test, 32)
+    logits = tuning.from_examples(network, features).answers(found.model, test, 32)
     assert np.mean(logits.argmax(1) == features.examples.labels[test]) > 0.7
     np.testing.assert_array_equal(np.sort(found.positions), features.examples.where("train"))
 
@@ -1263,8 +1277,9 @@ def test_epochs_are_dealt_out_among_the_steps_of_gradual_unfreezing(colours, tmp
 
 
 @pytest.mark.long
-def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypatch):
-    network, features, how, _ = colours
+def test_no_final_model_is_begun_when_the_time_is_up(colours, tuned_colours, tmp_path, monkeypatch):
+    # What was trained there is not trained again.
+    shutil.copytree(tuned_colours[1], tmp_path / "work", ignore=shutil.ignore_patterns("final*"))
     clock, judge = time.monotonic, competition.judge
 
     def judge_until_time_is_up(*arguments, **more):
@@ -1272,15 +1287,7 @@ def test_no_final_model_is_begun_when_the_time_is_up(colours, tmp_path, monkeypa
         return judge(*arguments, **more)
 
     monkeypatch.setattr(competition, "judge", judge_until_time_is_up)
-    options = {
-        "head": "gaussian",
-        "epochs": 10,
-        "rate": 0.03,
-        "minutes": 100,
-        "folder": tmp_path / "work",
-    }
-    source = tuning.from_examples(network, features)
-    found = tuning.compete([source], features, how, **options)
+    found = compete_for_colours(colours, tmp_path / "work", minutes=100)
     assert found.model is None and found.verdict.late
     assert not list((tmp_path / "work").rglob("final*"))
 
