@@ -55,6 +55,11 @@ FIRST = (
 )
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: a test that waits leaves a core without work."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest."""
     places = {name: place for place, name in enumerate(FIRST)}

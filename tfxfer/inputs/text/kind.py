@@ -225,5 +225,5 @@ def said_of_read(contents: Sequence[bytes], takes: Input) -> list[str]:
     return [
         *notes,
         f"{share} are longer than the {takes.length:,} {takes.unit} that are read of a text: what "
-        "follows does not count.",
+        "follows does not count. --length reads more, where the network can.",
     ]
