@@ -381,11 +381,12 @@ def said_of_rule(table: Sequence[Candidate], task: Task) -> str:
     kinds = sorted({entry.head for entry in singles})
     if len(singles) == 1:
         return "nothing else was tried"
+    fewer = " (or on fewer stages and as good)" if len(singles) > len(kinds) else ""
     if len(kinds) == 1:
-        return f"the one with the best {task.SCORE}, or with fewer stages and as good"
+        return f"the best by {task.SCORE}{fewer}"
     return (
-        f"of the best {', '.join(kinds[:-1])} and {kinds[-1]} by {task.SCORE}, and their mean, the "
-        f"one with the smallest {task.LOSS}"
+        f"of the best {', '.join(kinds[:-1])} and {kinds[-1]} by {task.SCORE}{fewer} and their "
+        f"mean, the one with the smallest {task.LOSS}"
     )
 
 
