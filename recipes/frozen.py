@@ -20,7 +20,8 @@ def frozen(
     backbone: tfxfer.options.Network = "efficientnet-lite0",
     head: Annotated[Literal[
         "auto", "gaussian", "linear", "ridge", "huber", "prototype", "mlp", "cosine"],
-        "Classifier. auto: gaussian, linear or their mean, whichever is best in cross-validation. "
+        "Classifier. auto: gaussian, linear or their mean, by the smallest log loss in "
+        "cross-validation; ridge for numbers, linear for several labels. "
         "Fitted at once: gaussian (a bell curve for each class), linear (logistic regression), "
         "ridge (least squares), huber (for numbers: large errors count less), prototype (the "
         "nearest class mean). Trained in epochs: mlp (with a hidden layer), cosine (by the angle "

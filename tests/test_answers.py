@@ -26,6 +26,7 @@ from tfxfer.cli import main
 from tfxfer.data import odd_cells
 from tfxfer.data.examples import Found
 from tfxfer.errors import DataError, RunError, ServingError
+from tfxfer.explore import next_labels
 from tfxfer.features import Extractor
 from tfxfer.heads import train
 from tfxfer.heads.several import fit_several, held_out_outputs, known_together
@@ -339,9 +340,26 @@ def test_photos_near_a_threshold_are_labelled_next(labels, tinted, tmp_path):
 
 
 @pytest.mark.long
+def test_the_title_of_a_report_names_the_columns(both):
+    title = re.search("<h1>(.*)</h1>", (both / "report.html").read_text())[1]
+    assert title == "Answering dark and red"
+
+
+def test_the_classifiers_of_each_column_stand_under_its_name():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 6)).astype(np.float32)
+    targets = np.stack([np.arange(60) % 2, x[:, 0]], 1).astype(np.float32)
+    task = tasks.find("columns:classify*2,regress*1")
+    said = heads.choose(x, targets, 3, tap_widths=(6,), task=task).said(("dark", "red"))
+    assert [line for line in said if line.startswith("column")] == ["column dark", "column red"]
+    assert "accuracy" in said[1] and "R2" in said[said.index("column red") + 1]
+
+
+@pytest.mark.long
 def test_of_columns_the_one_that_wavers_most_is_named(both, tinted):
     picks = explore.pick_next(both, [tinted], count=4)
-    assert {one.why for one in picks} <= {"between two classes of dark", "unlike every class"}
+    reasons = {"between two classes of dark", "unlike every class", next_labels.SURE}
+    assert {one.why for one in picks} <= reasons
     assert {one.predicted for one in picks} <= {"no", "yes"}
 
 

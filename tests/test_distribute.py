@@ -44,7 +44,7 @@ def started(code: str, **environment: str) -> tuple[int, str]:
 
 def test_one_device_is_the_default_strategy(said):
     assert devices.strategy() is tf.distribute.get_strategy()
-    assert said == [f"device: cpu, one: no GPU ({devices.why_no_gpu()})"]
+    assert said == [f"device: cpu, no GPU ({devices.why_no_gpu()})"]
 
 
 def test_mirrored_without_gpus_is_over_logical_cpus():
@@ -345,7 +345,7 @@ def test_devices_are_shown():
     assert (
         "cpu " in said
         and "gpu      none: CUDA_VISIBLE_DEVICES is ''" in said
-        and "A run would use cpu, one: no GPU" in said
+        and "A run would use cpu, no GPU" in said
     )
 
 

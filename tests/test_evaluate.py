@@ -283,6 +283,23 @@ def test_paired_answers_decide_what_two_figures_alone_leave_open():
     )
 
 
+@pytest.mark.parametrize(("n", "expected"), [(8, "Too few test photos"), (400, "as good")])
+def test_equal_answers_prove_that_a_simple_model_is_as_good_only_where_they_are_many(n, expected):
+    right = np.arange(n) > n // 10
+    said = pays(metrics(right.mean(), right.mean(), n), {"test": right, "raw_pixels": right})
+    assert expected in said and "(+0.0 ± " in said
+
+
+def test_equal_figures_of_few_photos_prove_nothing_without_the_answers_either():
+    assert pays(metrics(1.0, 1.0, 8)).startswith("Too few test photos")
+
+
+def test_a_simple_model_that_is_better_by_chance_is_not_called_as_good():
+    test, raw = np.arange(1000) >= 32, np.arange(1000) < 980  # 32 and 20 wrong
+    said = pays(metrics(0.968, 0.98, 1000), {"test": test, "raw_pixels": raw})
+    assert "-1.2 ± 0.7 points" in said and "may be chance" in said and "as good" not in said
+
+
 def test_nothing_is_said_without_a_test_part():
     assert pays({"test": None, "baselines": {"majority": None, "raw_pixels": None}}) is None
 

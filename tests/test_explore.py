@@ -14,7 +14,9 @@ import tfxfer
 from tfxfer import explore
 from tfxfer.cli import main
 from tfxfer.errors import ImageError, ServingError, TfxferError
-from tfxfer.explore.next_labels import alternate
+from tfxfer.explore import next_labels
+from tfxfer.explore.next_labels import alternate, reason
+from tfxfer.tasks import CLASSIFY
 
 pytestmark = pytest.mark.usefixtures("opened_once")
 
@@ -68,9 +70,18 @@ def test_photos_between_two_classes_come_first_and_copies_once(run, photos, tmp_
         shutil.copy(photos / "china" / "china05.jpg", tmp_path / f"copy{i}.jpg")
     picks = explore.pick_next(run, [photos, tmp_path], count=20)
     between = [one.margin for one in picks if one.why == "between two classes"]
-    assert between and between == sorted(between)
+    sure = [one.margin for one in picks if one.why == next_labels.SURE]
+    assert between + sure and between + sure == sorted(between + sure)
     assert all(one.margin == pytest.approx(one.probability - one.probability_2) for one in picks)
     assert sum("copy" in one.file or "china05" in one.file for one in picks) <= 1
+
+
+@pytest.mark.parametrize(("second", "wavers"), [(0.45, True), (0.25, True), (0.03, False)])
+def test_a_photo_whose_class_is_clear_is_not_said_to_be_between_two(second, wavers):
+    answers = np.array([[1 - second, second]])
+    unsure = CLASSIFY.unsure(answers, ("china", "flower"), {})
+    assert (reason(unsure, 0, strange=False) == "between two classes") == wavers
+    assert reason(unsure, 0, strange=True) == "unlike every class"
 
 
 def test_strange_photos_and_others_take_turns():

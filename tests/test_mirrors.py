@@ -27,6 +27,12 @@ def test_mirror_images_are_better_where_the_log_loss_falls(with_them, without, b
     assert f"{with_them / 100:.3f} with them and {without / 100:.3f} without" in said
 
 
+def test_a_loss_that_rises_with_mirror_images_is_said_to_be_larger():
+    both, alone = (sure(np.arange(100) < right, LABELS) for right in (60, 90))
+    said = mirrors.compare(both, alone, LABELS, task=CLASSIFY)[1]
+    assert "log loss larger by 0." in said
+
+
 def test_an_example_that_was_never_held_out_says_nothing():
     both, alone = sure(LABELS >= 0, LABELS), sure(LABELS >= 0, LABELS)
     alone[0] = 1 - np.eye(2)[LABELS[0]]

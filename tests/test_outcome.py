@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfxfer.backbone import Backbone
 from tfxfer.data import from_arrays, load
 from tfxfer.errors import ImageError, SavedModelError
+from tfxfer.evaluate.baselines import Baselines
 from tfxfer.features import Decoder, Features
 from tfxfer.heads import gaussian as head
 from tfxfer.heads.fitted import normalise_taps
@@ -83,6 +84,27 @@ def test_answers_that_are_no_numbers_are_an_error_that_names_a_file(value):
     answers = Answers(lambda positions: said, lambda positions: said, 2)
     with pytest.raises(SavedModelError, match=examples.files[5]):
         judge(examples, answers, np.zeros(0, int), probabilities=np.zeros((0, 2)))
+
+
+def test_without_a_test_part_a_run_says_that_its_network_was_compared_with_nothing():
+    examples = replace(some_examples(), splits=("train",) * 4 + ("validation",) * 2)
+    said = np.array([[0.9, 0.1], [0.2, 0.8]])
+    answers = Answers(lambda positions: said[: len(positions)], lambda positions: said, 2)
+    outcome = judge(examples, answers, np.zeros(0, int), probabilities=np.zeros((0, 2)))
+    summary = outcome.summary(Baselines({"majority": None}, {}))
+    assert "validation photos" in summary and "no test part" in summary
+    assert "no test part" in outcome.verdict(Baselines({}, {}))
+
+
+def test_figures_are_aligned_however_long_the_names_are():
+    examples = replace(some_examples(), splits=("train",) * 4 + ("test",) * 2)
+    said = np.array([[0.9, 0.1], [0.2, 0.8]])
+    answers = Answers(lambda positions: said[: len(positions)], lambda positions: said, 2)
+    outcome = judge(examples, answers, np.zeros(0, int), probabilities=np.zeros((0, 2)))
+    figures = {"accuracy": 0.5, "low": 0.25, "high": 0.75, "n": 2}
+    name = "a simpler model whose name is longer than the column was before"
+    lines = outcome.summary(Baselines({name: figures, "majority": figures}, {})).splitlines()
+    assert len({line.index("  (") for line in lines if "n = 2)" in line}) == 1
 
 
 @pytest.mark.long

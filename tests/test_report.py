@@ -231,7 +231,7 @@ def reviewed(folder):
         "right": [items[2] | {"predicted": LABELS[0]}],
         "label_errors": {
             "count": 30,
-            "examined": 100,
+            "examined": 3000,
             "shown": [item | {"suggested": LABELS[1]} for item in items],
         },
         "duplicates": [{"judged": items[0], "train": items[1], "similarity": 0.99}],
@@ -278,7 +278,7 @@ def test_everything_that_was_reviewed_is_on_the_page(tmp_path):
         "photos",
         "settings",
     ]
-    assert "30 of 100" in part(text, "labels")
+    assert "30 of 3,000" in part(text, "labels")
     assert "92.0 %" in part(text, "doubt") and "1.20" in part(text, "doubt")
     assert "3.0 %" in part(text, "doubt") and "40 points" in part(text, "occlusion")
     assert text.count("<h1>") == 1 and "None" not in part(text, "settings")
@@ -460,8 +460,9 @@ def test_the_card_is_markdown_that_labels_do_not_break(tmp_path):
     assert "\\<script\\>alert(1)\\</script\\>" in text and "<script>" not in text.replace(
         "\\<script", ""
     )
-    assert "\n- 30 of 100 labels " in text and "\n- 8 photos " in text
+    assert "\n- 30 of 3,000 labels " in text and "\n- 8 photos " in text
     assert "```console\ntfxfer run frozen --data" in text
+    assert "\n\n\n" not in text.partition("## Limits")[2]
 
 
 def test_the_card_names_the_licence_of_a_known_backbone(tmp_path):
@@ -477,11 +478,20 @@ def test_the_card_names_the_licence_of_a_known_backbone(tmp_path):
 
 
 def finished(
-    folder, *, accuracy=0.75, right=30, seed=0, classes=("a", "b"), count=40, options=None
+    folder,
+    *,
+    accuracy=0.75,
+    right=30,
+    seed=0,
+    classes=("a", "b"),
+    count=40,
+    options=None,
+    chosen=None,
 ):
     """A finished run of some test examples."""
     options = {"data": "photos", "backbone": "mine"} | (options or {})
     run = Run(folder, options=options, seed=seed)
+    run.record(**(chosen or {}))
     probabilities = np.full((count, 2), 0.3)
     labels = np.arange(count) % 2
     said = np.where(np.arange(count) < right, labels, 1 - labels)
@@ -576,6 +586,18 @@ def test_runs_on_other_photos_are_said_to_be(tmp_path):
 def test_the_head_that_was_asked_for_is_named_where_none_was_chosen(tmp_path):
     folder = finished(tmp_path / "run", options={"head": "mlp"})
     assert report.compare_runs([folder, folder])[1][3] == "mlp"
+
+
+def test_the_network_and_the_head_that_were_chosen_are_compared_by_their_plain_names(tmp_path):
+    folder = finished(
+        tmp_path / "run", chosen={"chosen_backbone": "minilm", "chosen_head": "gaussian_and_linear"}
+    )
+    assert report.compare_runs([folder, folder])[1][2:4] == ("minilm", "gaussian and linear")
+    assert "| gaussian and linear" in (folder / "MODEL_CARD.md").read_text()
+    names = re.findall(
+        "<tr><td>([a-z_]+)</td>", part((folder / "report.html").read_text(), "settings")
+    )
+    assert names[names.index("backbone") + 1] == "chosen_backbone"
 
 
 @pytest.mark.long

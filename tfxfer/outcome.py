@@ -14,7 +14,7 @@ from tfxfer.backbone import Backbone
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import SavedModelError
-from tfxfer.evaluate import beaten, called, doubt, pays
+from tfxfer.evaluate import beaten, called, doubt, pays, unmeasured
 from tfxfer.evaluate.baselines import (
     BASELINE_EXAMPLES,
     Baselines,
@@ -198,24 +198,25 @@ class Outcome:
             if figures
         ]
         score = task.SCORE
-        lines = [f"{score}, with its 95 % interval", *(score_line(*row, score) for row in rows)]
+        width = max([len(name) for name, _ in (*rows, *others)], default=0)
+        lines = [f"{score}, with its 95 % interval"]
+        lines += [score_line(*row, score, width) for row in rows]
         if others:
             lines += [f"simpler models, on the test {many}"]
-            lines += [score_line(*row, score) for row in others]
+            lines += [score_line(*row, score, width) for row in others]
         return "\n".join([*lines, *filter(None, [self.verdict(baselines)])])
 
     def verdict(self, baselines: Baselines) -> str | None:
-        """Say whether the network helps, and which baseline is better; None if that can't be told.
+        """Say whether the network helps, and which baseline is better; None without baselines.
 
         Both are paired comparisons on test.
         """
-        test, metrics = self.of("test"), self.metrics(baselines)
-        scores = None
-        if test:
-            labels, predictions = test
-            own = self.examples.task.prediction_scores(predictions, labels)
-            scores = baselines.scores | {"test": own}
         task, kind = self.examples.task, self.examples.kind
+        test, metrics = self.of("test"), self.metrics(baselines)
+        if not test:
+            return unmeasured(kind)
+        labels, predictions = test
+        scores = baselines.scores | {"test": task.prediction_scores(predictions, labels)}
         said = [
             pays(metrics, scores, task=task, kind=kind),
             beaten(metrics, scores, task=task, kind=kind),
@@ -295,10 +296,10 @@ class Outcome:
         return float(np.abs(served - self.probabilities[rows]).max())
 
 
-def score_line(name: str, figures: dict[str, Any], score: str) -> str:
-    """Return a line with a name and its figures, aligned with the other lines."""
+def score_line(name: str, figures: dict[str, Any], score: str, width: int) -> str:
+    """Return a line with a name, filled up to `width`, and its figures."""
     interval = f"{figures['low']:.3f} to {figures['high']:.3f}, n = {figures['n']:,}"
-    return f"{name:40} {figures[score]:.3f}  ({interval})"
+    return f"{name:{width}} {figures[score]:.3f}  ({interval})"
 
 
 def judge(
@@ -469,10 +470,10 @@ def baselines(features: Features, run: Run) -> Baselines:
             **inputs,
         )
 
-    LOG.info("Fitting simpler models, to compare with")
     majority = fit()
     if not len(test):
         return majority
+    LOG.info("Fitting simpler models, to compare with")
     if len(train) > BASELINE_EXAMPLES:
         LOG.info(
             "baselines: logistic regression is fitted on %s of %s training examples, each class "

@@ -39,6 +39,8 @@ class Choice:
     why: str
 
     def __str__(self) -> str:
+        if self.name == "one":
+            return f"{self.device}, {self.why}"
         count = f" of {self.replicas}" if self.name == "mirrored" else ""
         return f"{self.device}, {self.name}{count}: {self.why}"
 

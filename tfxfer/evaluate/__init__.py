@@ -8,7 +8,7 @@ doubt       how unsure a model is: sets, and a score for "none of these"
 The names below need no TensorFlow: reports are written again without it.
 """
 
-from tfxfer.evaluate.worth import beaten, called, pays
+from tfxfer.evaluate.worth import beaten, called, pays, unmeasured
 from tfxfer.tasks.figures import reliability, score, share, wilson
 from tfxfer.tasks.sets import lowest, members, strangeness
 
@@ -22,5 +22,6 @@ __all__ = [
     "score",
     "share",
     "strangeness",
+    "unmeasured",
     "wilson",
 ]

@@ -18,15 +18,19 @@ from tfxfer.errors import ServingError
 from tfxfer.explore.seen import Seen, look_at
 from tfxfer.files import replaced
 from tfxfer.safety.names import csv_cell
+from tfxfer.tasks.unsure import Unsure
 
 # Cosine of the centred features of two files, above which one of them is enough.
 SAME = 0.9
+# The model wavers where its answer is at most this many times as probable as the other one.
+CLOSE = 4
+SURE = "quite sure, so a label teaches little"
 
 
 class Pick(NamedTuple):
     """A file that should be labelled.
 
-    why: "unlike every class", or what the two answers are, such as "between two classes".
+    why: "unlike every class", what the two answers are, such as "between two classes", or `SURE`.
     predicted, second: the answer, and the one that is nearest to it.
     margin: how far the model is from the second answer; see `Unsure`.
     cell: the example itself, where some examples are rows of tables; None where all are files.
@@ -73,7 +77,7 @@ def pick_next(
     return [
         Pick(
             file=seen.files[i],
-            why="unlike every class" if strange[i] else unsure.why[i],
+            why=reason(unsure, i, strange=bool(strange[i])),
             predicted=unsure.first[i],
             probability=float(unsure.probabilities[i, 0]),
             second=unsure.second[i],
@@ -83,6 +87,14 @@ def pick_next(
         )
         for i in without_repeats(seen, alternate(ranked, strange), count)
     ]
+
+
+def reason(unsure: Unsure, i: int, *, strange: bool) -> str:
+    """Return why a file is picked; the last ones of a long list are picked for want of better."""
+    first, second = unsure.probabilities[i]
+    if strange:
+        return "unlike every class"
+    return unsure.why[i] if CLOSE * second >= first else SURE
 
 
 def cell_of(seen: Seen, i: int) -> str | None:

@@ -55,7 +55,7 @@ def fit_with_old(
             units=part.examples.units,
             seed=run.common.seed,
         )
-        run.say(*choice.lines)
+        run.say(*choice.said(examples.task.label_columns(examples.classes)))
     write_statistics(run, before.prefix, part, choice)
     layer = choice.fitted.layer()
     answers = outcome.of_head(features, layer)

@@ -96,5 +96,5 @@ def compare(
     return gain > error, (
         f"held-out {task.SCORE} {scores.mean():.3f} with them and {before.mean():.3f} without "
         f"({said_of_gain(points, wrong, percent=task.PERCENT)}), "
-        f"{task.LOSS} smaller by {gain:.4f} ± {error:.4f}"
+        f"{task.LOSS} {'larger' if gain < 0 else 'smaller'} by {abs(gain):.4f} ± {error:.4f}"
     )

@@ -118,6 +118,7 @@ class Choice:
     positions: positions of the examples that they were tried on.
     prior: whether the logarithm of the classes' shares was added to the logits.
     lines: sentences and a table of the candidates, for users.
+    columns: such lines of each column, where each has a head of its own.
     """
 
     fitted: Fitted | Averaged | SideBySide
@@ -126,6 +127,14 @@ class Choice:
     positions: np.ndarray
     prior: bool
     lines: tuple[str, ...] = ()
+    columns: tuple[tuple[str, ...], ...] = ()
+
+    def said(self, columns: Sequence[str]) -> list[str]:
+        """Return all lines for users, those of each column under its name."""
+        said: list[str] = []
+        for name, lines in zip(columns, self.columns, strict=False):
+            said += [f"column {name}", *lines]
+        return [*said, *self.lines]
 
 
 def pick_taps(table: Sequence[Candidate]) -> Candidate:
@@ -300,7 +309,7 @@ def choose_each(
         Other Args are those of `choose`.
     """
     targets = np.asarray(targets)
-    heads, lines = list[Fitted | Averaged](), list[str]()
+    heads, columns = list[Fitted | Averaged](), list[tuple[str, ...]]()
     out_of_fold = np.zeros((len(targets), sum(part.size for part in task.parts)))
     for part in task.parts:
         rows = np.flatnonzero(part.known(targets))
@@ -317,14 +326,14 @@ def choose_each(
         assert not isinstance(choice.fitted, SideBySide)
         heads.append(choice.fitted)
         out_of_fold[rows, part.outputs] = choice.out_of_fold
-        lines += [f"column {part.place + 1} of {len(task.parts)}", *choice.lines]
+        columns.append(choice.lines)
     return Choice(
         fitted=SideBySide(tuple(heads)),
         out_of_fold=out_of_fold,
         table=(),
         positions=np.arange(len(targets)),
         prior=False,
-        lines=tuple(lines),
+        columns=tuple(columns),
     )
 
 
@@ -345,16 +354,29 @@ def table_lines(
     table: Sequence[Candidate], chosen: Candidate, all_taps: int, *, task: Task
 ) -> list[str]:
     """Return a line for each head that was tried, from few stages to all, then one for the mean."""
-    lines = [f"classifiers tried, with their {task.SCORE} in cross-validation:"]
+    lines = [f"classifiers tried, with their {task.SCORE} and {task.LOSS} in cross-validation:"]
+    names = {entry: describe_candidate(entry, all_taps) for entry in table}
+    width = max(map(len, names.values()))
     for entry in sorted(table, key=lambda one: (len(one.members), one.head, one.taps)):
         mark = "->" if entry is chosen else "  "
-        name = describe_candidate(entry, all_taps)
-        lines.append(f"{mark} {name:30} {entry.score:.3f} ± {entry.error:.3f}")
-    lines.append(
-        "-> marks what is used: of the best of each kind and their mean, the one with the smallest "
-        f"{task.LOSS}"
+        figures = f"{entry.score:.3f} ± {entry.error:.3f}  {entry.loss:.4f}"
+        lines.append(f"{mark} {names[entry]:{width}} {figures}")
+    return [*lines, f"-> marks what is used: {said_of_rule(table, task)}"]
+
+
+def said_of_rule(table: Sequence[Candidate], task: Task) -> str:
+    """Return which of the candidates is used, as the end of a sentence."""
+    singles = [entry for entry in table if not entry.members]
+    kinds = sorted({entry.head for entry in singles})
+    if len(singles) == 1:
+        return "nothing else was tried"
+    fewer = " (or on fewer stages and as good)" if len(singles) > len(kinds) else ""
+    if len(kinds) == 1:
+        return f"the best by {task.SCORE}{fewer}"
+    return (
+        f"of the best {', '.join(kinds[:-1])} and {kinds[-1]} by {task.SCORE}{fewer} and their "
+        f"mean, the one with the smallest {task.LOSS}"
     )
-    return lines
 
 
 def describe_candidate(entry: Candidate, all_taps: int) -> str:

@@ -34,6 +34,8 @@ def make_card(folder: Path) -> str:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["span"] = lambda value: Written(code_span(str(value)))
     environment.filters["block"] = lambda value, kind: Written(code_block(str(value), kind))
+    environment.filters["thousands"] = words.thousands
+    environment.filters["head"] = lambda name: words.head(str(name))
     entry = catalog.find(str(settings.get("chosen_backbone") or settings.get("backbone", "")))
     report["source"] = Written(entry.source) if entry else ""
     report["made_by"] = Written(words.made_by(report["settings"], code_span))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfxfer.errors import RunError
+from tfxfer.report import words
 from tfxfer.run import Finished, open_run
 from tfxfer.safety.arrays import read_arrays
 from tfxfer.tasks import smoothed_difference
@@ -112,11 +113,13 @@ def compare_runs(folders: Sequence[str | os.PathLike]) -> list[tuple[str, ...]]:
             else "-"
         )
         settings = one.run.settings()
+        network = "chosen_backbone" if "chosen_backbone" in settings else "backbone"
         recipe, backbone = (
-            str(settings.get(name, {}).get("value", "-")) for name in ("recipe", "backbone")
+            str(settings.get(name, {}).get("value", "-")) for name in ("recipe", network)
         )
         names = ("chosen", "chosen_head") if "chosen_head" in settings else ("chosen", "head")
-        chosen = " ".join(str(settings[name]["value"]) for name in names if name in settings) or "-"
+        parts = [str(settings[name]["value"]) for name in names if name in settings]
+        chosen = " ".join(map(words.head, parts)) or "-"
         interval = f"{figures['low']:.3f} to {figures['high']:.3f}"
         compared = task.compared(figures)
         if not rows:

@@ -263,6 +263,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["score"] = lambda value: said_of_share(value, task)
     environment.filters["short"] = words.short
+    environment.filters["thousands"] = words.thousands
     thumbnails = there(Path(folder) / "thumbnails.zip", embed_pictures) or {}
     mistakes = (
         review["mistakes"]
@@ -292,6 +293,7 @@ def draw_page(folder: Path, tried: Tried) -> str:
         steps=words.next_steps(report, str(folder)),
         called_candidate=words.candidate,
         called_setting=words.setting,
+        setting_names=words.setting_names(report["settings"]),
         judged_how=words.judged_how(report),
         rows=worst_first((figures or {}).get("classes") or {}),
         open_rows=CLASSES,

@@ -4,7 +4,7 @@ This is what the model tells apart, what to do next, and the names of the rows t
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
@@ -34,10 +34,14 @@ def listed(names: list[str]) -> str:
 def heading(classes: list[str], task: Task) -> str:
     """Return the title of a report: what the model tells apart, or what else it does."""
     does = task.heading(classes)
+    if task.parts:  # an output is a class of a column, and the columns say more
+        classes = list(task.label_columns(classes))
     if len(classes) <= NAMED:
         return f"{does} {listed([short(name) for name in classes])}"
     first = ", ".join(short(name) for name in classes[: NAMED - 1])
     plural = "classes" if task.CLASSES else f"{task.NOUN}s"
+    if task.parts:
+        plural = "columns"
     return f"{does} {len(classes):,} {plural}: {first} and {len(classes) - NAMED + 1:,} more"
 
 
@@ -199,6 +203,27 @@ def candidate(name: str) -> str:
 def setting(name: str) -> str:
     """The name of a setting on the page; settings.json keeps the names that it always had."""
     return {"chosen_taps": "chosen_stages"}.get(name, name)
+
+
+def setting_names(settings: Collection[str]) -> list[str]:
+    """The names of settings, with what was chosen right after the option that left it open."""
+    names: list[str] = []
+    for name in settings:
+        if name.removeprefix("chosen_") == name or name.removeprefix("chosen_") not in settings:
+            names.append(name)
+        if f"chosen_{name}" in settings:
+            names.append(f"chosen_{name}")
+    return names
+
+
+def head(name: str) -> str:
+    """What a head is called: "gaussian_and_linear", the mean of two, is "gaussian and linear"."""
+    return name.replace("_and_", " and ").replace("_beside_", " beside ")
+
+
+def thousands(number: int) -> str:
+    """A number with a comma between thousands."""
+    return f"{number:,}"
 
 
 def judged_how(report: dict[str, Any]) -> str:

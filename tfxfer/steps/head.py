@@ -92,7 +92,7 @@ def choose_head(run: Run, extracted: Extracted, head: str, *, mirror: str) -> Re
         choice, part = mirrors.choose_head(
             mirror, features.take(train), head=head, seed=run.common.seed
         )
-        run.say(*choice.lines)
+        run.say(*choice.said(examples.task.label_columns(examples.classes)))
         both = len(part.views) == 2
         features = features if both else features.one_side
         fitted = choice.fitted

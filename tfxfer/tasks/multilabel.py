@@ -33,7 +33,7 @@ CLASSES, PERCENT, OUTPUT, NOUN = False, True, "probabilities", "label"
 HEADS: tuple[str, ...] = ("linear", "ridge")
 TRIED: tuple[str, ...] = ("linear",)
 START, PLAIN = "linear", "linear"
-CONSTANT = "always the share of each label"
+CONSTANT = "always the labels that half or more have"
 PICTURES: tuple[str, ...] = ()
 parts: tuple[Part, ...] = ()
 

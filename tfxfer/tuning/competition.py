@@ -208,7 +208,8 @@ def compare_models(
     """Compare the models at one batch size."""
     first_frozen = heads.frozen(plan.folds[0][0])
     LOG.info("The frozen model:")
-    for line in first_frozen.choice.lines:
+    examples = heads.features.examples
+    for line in first_frozen.choice.said(examples.task.label_columns(examples.classes)):
         LOG.info(line)
     settings = [Setting(source, steps_of(source, gradual), rates[0]) for source in sources]
     setting, plan = pick_setting(
