@@ -22,7 +22,7 @@ from tfxfer.data.class_names import check_class_names, notes_on, with_plain_name
 from tfxfer.data.duplicates import counted, find_conflicts, find_copies, find_leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.label_notes import hint_of_numbers, notes_on_groups, notes_on_labels
-from tfxfer.data.split import LONGEST_NAME, split, split_strata, units_of
+from tfxfer.data.split import LONGEST_NAME, Listed, split, split_strata, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 from tfxfer.inputs import Kind
 from tfxfer.process.cores import cores
@@ -121,8 +121,13 @@ def assemble(
         groups = [found.groups[i] for i in at] if found.groups is not None else None
         if task.CLASSES:
             _need_classes(names, found.source, fewest_classes, kind)
-            hint = hint_of_numbers(names)
-            splits = split(names, essences, groups, seed=seed, source=found.source, hint=hint)
+            listed = Listed(
+                found.source,
+                files=[found.files[i] for i in at],
+                lines=None if found.lines is None else [found.lines[i] for i in at],
+                hint=hint_of_numbers(names),
+            )
+            splits = split(names, essences, groups, seed=seed, listed=listed)
         else:
             strata = task.strata(encode(task, names, found)[0]).tolist()
             splits = split_strata(strata, essences, groups, seed=seed, source=found.source)

@@ -123,7 +123,7 @@ def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
             LOG.info(f"{source}: {note}")
         rows = [dict(zip(columns, row, strict=True)) for _, row in table[1:]]
         return Rows(
-            [f"{path}:{line}" for line in lines],
+            [f"{path}:{int(line)}" for line in lines],
             [held.content(row) for row in rows],
             cells_given(table, leave_out=held.columns),
         )
@@ -135,10 +135,12 @@ def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
     columns, said = name_columns(header, source, (), or_label=False, texts=None, by_cells=by_cells)
     if "path" not in columns:
         found = shown([cell[:LONGEST_SHOWN] for cell in header], 50) or "nothing"
-        names = shown([*(kind.CELLS or [()])[-1], "path"], 20)
+        what, expected = f"names files of {kind.MANY}", "a column path, for the names of the files"
+        if kind.CELLS:
+            what = f"holds {kind.MANY} or names files of them"
+            expected = f"one of the names {shown([*kind.CELLS[-1], 'path'], 20)}"
         raise DataError(
-            f"{source}: no column holds a {kind.NAME} or names files. Expected a first row with "
-            f"one of the names {names}. Found: {found}."
+            f"{source}: no column {what}. Expected a first row with {expected}. Found: {found}."
         )
     align_rows(table, source)
     place = columns.index("path")
