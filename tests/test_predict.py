@@ -150,6 +150,16 @@ def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("count", [3, 12])
+def test_each_bad_file_is_named_once(run_folder, mixed, count):
+    for number in range(count):
+        (mixed / f"bad{number}.jpg").write_text("this is text")
+    done = CliRunner().invoke(main, ["predict", str(run_folder), str(mixed)])
+    assert done.exit_code == 1
+    assert all(done.output.count(f"/bad{number}.jpg is") == 1 for number in range(1, count))
+
+
+@pytest.mark.long
 def test_an_image_that_only_decoding_finds_damaged_is_named(run_folder, tmp_path, photos):
     (tmp_path / "good.jpg").write_bytes((photos / "china/china00.jpg").read_bytes())
     (tmp_path / "sick.webp").write_bytes(

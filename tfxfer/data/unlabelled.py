@@ -4,6 +4,7 @@ A row of a table is an example itself, such as a text, or names a file.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -22,7 +23,7 @@ from tfxfer.data.table_columns import (
 )
 from tfxfer.data.table_files import check_files
 from tfxfer.data.table_rows import align_rows, read_rows
-from tfxfer.errors import DataError
+from tfxfer.errors import DataError, ImageError, TfxferError
 from tfxfer.files import read_regular
 from tfxfer.inputs import Kind
 from tfxfer.tasks.cells import LONGEST_SHOWN
@@ -100,6 +101,31 @@ def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabel
     # Tables may have the same columns in another order, and answers have one order.
     in_order = [{name: row[name] for name in given[0]} for row in given]
     return Unlabelled(files, read_one, bool(contents), in_order or None)
+
+
+def check_any(found: Unlabelled, kind: Kind) -> None:
+    """Check that the first bytes of some example are not those of another kind.
+
+    The first good example ends the search, so of many good ones only one is read.
+
+    Raises:
+        ImageError: no example is of the kind.
+    """
+    problems = []
+    for i, file in enumerate(found.files):
+        if not found.in_table and not os.path.isfile(file):
+            return  # what a pipe holds can be read only once
+        try:
+            problem = kind.problem(kind.readable(found.read(i), file))
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        except (OSError, TfxferError):  # said with all others when they are predicted
+            return
+        if not problem:
+            return
+        problems.append(f"{file} {problem}")
+    raise ImageError(f"no file can be predicted: {shown(problems, 10)}.")
 
 
 def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
