@@ -17,6 +17,7 @@ from tfxfer.errors import ImageError, ServingError
 from tfxfer.evaluate import members
 from tfxfer.evaluate.doubt import FALSE_ALARMS
 from tfxfer.features import Progress
+from tfxfer.inputs import how_many
 from tfxfer.safety.names import one_line
 from tfxfer.serving.answers import SHOWN, answers, list_files, say_damage
 from tfxfer.serving.kind import kind_of
@@ -201,7 +202,7 @@ def predictions(
     threshold = model.doubt.threshold if model.doubt and knows else math.inf
     unlike = 0  # examples that --unknown would mark
     many, quick = model.kind.MANY, len(files) < MANY
-    LOG.info(f"Predicting {len(files):,} {many}")
+    LOG.info(f"Predicting {how_many(len(files), model.kind)}")
     bad: list[str] = []
     damaged: dict[int, str] = {}
     with closing(Progress(len(files), progress, "predict", unit=many, quick=quick)) as shown:
