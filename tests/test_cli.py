@@ -126,6 +126,10 @@ print(code, "tensorflow" in sys.modules)
         ("run", "frozen", "--data", "wrong.csv"),
         ("run", "full", "--data", "missing"),
         ("run", "partial", "--data", "empty"),
+        ("run", "frozen", "--data", "photos", "--backbone", "efficientnet_lite0"),
+        ("run", "frozen", "--data", "photos", "--backbone", "keras:MobileNetV9"),
+        ("predict", "nowhere", "nowhere.jpg"),
+        ("predict", "run", "text.jpg"),
         ("predict", "run", "missing.jpg"),
         ("predict", "run", "empty"),
         ("evaluate", "run", "wrong.csv"),
@@ -136,13 +140,15 @@ print(code, "tensorflow" in sys.modules)
 def test_wrong_names_are_told_before_tensorflow_is_loaded(finished, tmp_path, words):
     (tmp_path / "wrong.csv").write_text("pfad;etikett\na.jpg;cat\n")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "text.jpg").write_text("a text and no photo")
     (tmp_path / "run").symlink_to(finished)
     before = sorted(tmp_path.iterdir())
     done = subprocess.run(
         [sys.executable, "-c", NAMES_ALONE, *words], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout.split()[-2:] == ["1", "False"], done.stdout + done.stderr
-    assert words[-1].split(".")[0] in done.stderr or "no photo" in done.stderr
+    named = words[-1].split(".")[0].removeprefix("keras:")
+    assert named in done.stderr or "no photo" in done.stderr
     assert sorted(path for path in tmp_path.iterdir() if path.name != "runs") == before
 
 
@@ -396,7 +402,7 @@ def test_a_name_that_the_terminal_can_not_show_is_escaped(photos, tmp_path):
         "--data",
         folder,
         "--backbone",
-        "no-such-thing",
+        tmp_path / "no-such-thing",
         "--out",
         tmp_path / "r",
         code=1,

@@ -244,6 +244,20 @@ def test_a_class_of_copies_cannot_be_split(tmp_path):
         load(tmp_path)
 
 
+def test_a_photo_of_two_classes_that_empties_one_is_named_with_its_copy(tmp_path):
+    folder(tmp_path, {"dogs": 8, "horse": 1})
+    (tmp_path / "horse/000.png").write_bytes((tmp_path / "dogs/003.png").read_bytes())
+    with pytest.raises(DataError, match=r"horse/000\.png is the same as dogs/003\.png"):
+        load(tmp_path)
+
+
+def test_a_copy_in_a_class_too_small_is_named(tmp_path):
+    folder(tmp_path, {"cats": 8, "few": 2})
+    (tmp_path / "few/001.png").write_bytes((tmp_path / "cats/000.png").read_bytes())
+    with pytest.raises(DataError, match=r"few/001\.png is the same as cats/000\.png"):
+        load(tmp_path)
+
+
 def test_a_class_of_two_is_trained_and_tested(tmp_path):
     examples = load(folder(tmp_path, {"cats": 20, "few": 2}))
     assert [int(examples.counts()[part][1]) for part in ("train", "validation", "test")] == [

@@ -216,6 +216,9 @@ def test_without_the_extra_the_line_to_type_is_named(tmp_path, monkeypatch):
         match=r'a/phone.HEIC: reading HEIC files needs .* pip install "tfxfer\[heic\]"',
     ):
         load(tmp_path)
+    (tmp_path / "b/empty.png").touch()
+    with pytest.raises(ImageError, match=r'b/empty\.png is empty.*pip install "tfxfer\[heic\]"'):
+        load(tmp_path)
     examples = load(tmp_path, skip_bad_images=True)
     assert len(examples) == 6 and any(
         "a/phone.HEIC" in note and 'pip install "tfxfer[heic]"' in note for note in examples.notes

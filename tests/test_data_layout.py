@@ -156,7 +156,7 @@ def test_altered_copies_of_a_photo_are_said(names, tmp_path):
     for number, name in enumerate(names):
         (tmp_path / "a" / name).write_bytes(image(98 + number))
     said = notes(load(tmp_path))
-    assert "1 images are altered copies" in said and all(name in said for name in names)
+    assert "1 image is an altered copy" in said and all(name in said for name in names)
 
 
 @pytest.mark.parametrize(

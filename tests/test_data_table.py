@@ -93,6 +93,35 @@ def test_a_class_of_one_group_cannot_be_split(tmp_path):
         load(table(tmp_path, text, 12))
 
 
+def test_misspelled_classes_are_all_named_with_lines_and_the_name_that_is_meant(tmp_path):
+    names = ["spam", "ham"] * 10
+    names[4], names[7] = "Spam", "hamm"
+    text = "text,label\n" + rows(20, lambda i: (f"a mail with the number {i}", names[i]))
+    with pytest.raises(DataError, match="column split") as caught:
+        load(table(tmp_path, text))
+    said = str(caught.value)
+    assert "'Spam' has 1 example (line 6)" in said and "'hamm' has 1 example (line 9)" in said
+    assert "'Spam' a misspelling of 'spam'" in said and "'hamm' a misspelling of 'ham'" in said
+
+
+def test_a_row_that_a_spreadsheet_counts_otherwise_is_named_by_both_numbers(tmp_path):
+    text = "text,label\n" + rows(
+        9, lambda i: (f'"a mail\nwith the number {i}"', "" if i == 3 else "ab"[i % 2])
+    )
+    examples = load(table(tmp_path, text))
+    said = " ".join(examples.notes)
+    assert "1 row without a label (line 9 = row 5)" in said
+    assert "labels.csv:3" in examples.files  # names of examples stay as they are
+
+
+def test_a_column_that_may_be_a_part_of_the_texts_is_asked_about(tmp_path):
+    text = "Betreff,text,label,kind\n" + rows(
+        8, lambda i: (f"a subject {i}", f"a mail {i}", "ab"[i % 2], "a word")
+    )
+    said = " ".join(load(table(tmp_path, text)).notes)
+    assert "the column betreff" in said and said.count("call it subject") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

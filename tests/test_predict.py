@@ -22,6 +22,7 @@ from tfxfer.backbone import Backbone
 from tfxfer.cli import main
 from tfxfer.data import load
 from tfxfer.errors import DataError, ImageError, ServingError
+from tfxfer.serving.formats import as_json
 from tfxfer.serving.model import open_model
 from tfxfer.serving.predict import predictions
 
@@ -147,6 +148,27 @@ def test_bad_files_are_named_after_all_others_were_predicted(run_folder, mixed):
     assert (
         "short.jpg is a JPEG that is truncated: its end is missing" in text and "sick.png" in text
     )
+
+
+def test_json_begins_with_the_first_answer():
+    file = io.StringIO()
+
+    def rows():
+        assert not file.getvalue()  # the steps are shown until there is an answer
+        yield ROWS[0]
+
+    as_json(rows(), file)
+    assert [row["file"] for row in json.loads(file.getvalue())] == [ROWS[0].file]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [3, 12])
+def test_each_bad_file_is_named_once(run_folder, mixed, count):
+    for number in range(count):
+        (mixed / f"bad{number}.jpg").write_text("this is text")
+    done = CliRunner().invoke(main, ["predict", str(run_folder), str(mixed)])
+    assert done.exit_code == 1
+    assert all(done.output.count(f"/bad{number}.jpg is") == 1 for number in range(1, count))
 
 
 @pytest.mark.long

@@ -420,6 +420,15 @@ def test_a_version_can_be_chosen_and_is_never_written_over(run_folder, tmp_path)
         serving.export(run_folder, tmp_path, version=7)
 
 
+@pytest.mark.parametrize("version", [None, 3])
+def test_an_export_is_not_written_among_other_files(run_folder, tmp_path, version):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0/zero.jpg").touch()
+    with pytest.raises(ServingError, match="holds 0, and no export"):
+        serving.export(run_folder, tmp_path, version=version)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
 METRICS = {
     "test": {"accuracy": 0.86, "low": 0.79, "high": 0.91, "n": 120},
     "validation": {"accuracy": 0.95, "low": 0.9, "high": 0.98, "n": 100},

@@ -7,6 +7,7 @@ import click
 from tfxfer.cli.start import (
     cache_option,
     check_data,
+    check_network,
     data_dir_option,
     label_option,
     load_module,
@@ -68,6 +69,8 @@ def choose(
 
     Only training examples are used. Afterwards: tfxfer run frozen --backbone NAME.
     """
+    for name in among:
+        check_network(name)
     check_data(data, task=task, labels=labels)
     start_tensorflow()
     kept = load_module("cache").Cache(cache or load_module("cache").default_folder())

@@ -11,6 +11,7 @@ from tfxfer.cli.start import (
     batch_size_option,
     cache_option,
     check_data,
+    check_network,
     check_order,
     data_dir_option,
     label_option,
@@ -51,6 +52,7 @@ def features(data: str, to: Path, backbone: str | None, cache: str | None, **opt
     DATA is a folder of class folders, a table, or another source, as for tfxfer run.
     """
     said = {name: options[name] for name in ("task", "labels")}
+    check_network(backbone)
     check_data(data, **said)
     start_tensorflow()
     kept = load_module("cache").Cache(cache or load_module("cache").default_folder())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tfxfer.cli.start import load_module, start_tensorflow, trust_option
+from tfxfer.cli.start import check_network, load_module, start_tensorflow, trust_option
 from tfxfer.cli.terminal import table
 from tfxfer.process.program import command
 from tfxfer.safety.names import one_line
@@ -80,6 +80,7 @@ def inspect(
     BACKBONE is a name (see tfxfer backbones), a folder, an archive or a URL of a SavedModel, a
     .keras file, or a preset of KerasHub.
     """
+    check_network(backbone)
     entry = load_module("handles.catalog").find(backbone)
     start_tensorflow()
     layer = load_module("backbone").Backbone(

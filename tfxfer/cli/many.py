@@ -7,6 +7,7 @@ import click
 
 from tfxfer.cli.start import (
     batch_size_option,
+    check_network,
     data_dir_option,
     label_option,
     load_module,
@@ -150,6 +151,7 @@ def extract(
       --direct_running_mode=multi_processing --direct_num_workers=2
     tfxfer run frozen --data photos/ --cache features/
     """
+    check_network(backbone)
     start_tensorflow()
     with quiet():  # Beam warns of cloud packages that nobody needs here
         beam = load_module("beam")

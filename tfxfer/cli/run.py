@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tfxfer.cli.start import check_backend, check_data, load_module, start_tensorflow
+from tfxfer.cli.start import check_backend, check_data, check_network, load_module, start_tensorflow
 from tfxfer.errors import TfxferError
 from tfxfer.safety.names import one_line
 
@@ -122,6 +122,7 @@ def execute(context: click.Context, function: Any, name: str, values: dict[str, 
                 "Finished work is not repeated."
             )
         if run.workers == 1 and not run.finished and name in load_module("recipe").names():
+            check_network(run.settings["backbone"]["value"])
             check_data(run.settings["data"]["value"], task=run.common.task, labels=run.common.label)
         if run.workers > 1 or not run.finished:
             start_tensorflow()

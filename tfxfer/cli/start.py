@@ -82,6 +82,16 @@ def check_data(source: Any, judging: bool = False, **labels: Any) -> None:
         load_module("data").check_source(source, judging, **labels)
 
 
+def check_network(backbone: Any) -> None:
+    """Raise the errors that the name of a network alone shows, before TensorFlow is loaded.
+
+    Args:
+        backbone: as for --backbone; anything but a text is left to the recipe.
+    """
+    if isinstance(backbone, str):
+        load_module("handles").check_name(backbone)
+
+
 def check_order(folder: Path, paths: Sequence[str], usage: str) -> None:
     """Refuse a run that is not the first argument."""
     if not folder.is_dir() and any(Path(path, "settings.json").is_file() for path in paths):

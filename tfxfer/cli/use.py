@@ -1,5 +1,6 @@
 """Commands that use a finished run: predict, evaluate, export, report, compare."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tfxfer.cli.start import (
     trust_option,
 )
 from tfxfer.cli.terminal import as_it_is_for_programs, table, to_stderr
+from tfxfer.errors import MissingExtraError
 from tfxfer.safety.names import json_text, one_line
 
 FORMATS = ("csv", "json", "jsonl", "parquet", "xlsx")  # of what `predict --to` writes
@@ -74,10 +76,13 @@ def predict(
     if form in ("parquet", "xlsx") and to is None:
         raise click.UsageError(f"--format {form} needs --to FILE.")
     files: Any = paths
-    if Path(folder, "settings.json").is_file():  # a wrong path is told before TensorFlow starts
-        files = load_module("data").find_unlabelled(
-            paths, load_module("run").Finished(folder).kind()
-        )
+    # What is wrong with a path is said before TensorFlow starts.
+    if not folder.exists():
+        load_module("run").open_run(folder)
+    if Path(folder, "settings.json").is_file():
+        kind = load_module("run").Finished(folder).kind()
+        files = load_module("data").find_unlabelled(paths, kind)
+        load_module("data").check_any(files, kind)
     start_tensorflow()
     serving = load_module("serving")
     inputs = paths if files is paths else (*paths, *files.files)  # a table names further files
@@ -218,6 +223,8 @@ def export(folder: Path, to: Path, form: str, **options: Any) -> None:
                 f"--{option.replace('_', '-')} is for --format {whose}; received --format {form}."
             )
     load_module("run").open_run(folder)
+    if form == "litert" and importlib.util.find_spec("ai_edge_litert") is None:
+        raise MissingExtraError("A LiteRT file", "litert")
     start_tensorflow()
     serving = load_module("serving")
     write = {

@@ -18,7 +18,7 @@ from tfxfer.data.packed import is_packed, unpack_data
 from tfxfer.data.parts import part_in
 from tfxfer.data.table import read_table
 from tfxfer.data.tfds import read_tfds
-from tfxfer.data.unlabelled import Unlabelled, find_unlabelled, free_name
+from tfxfer.data.unlabelled import Unlabelled, check_any, find_unlabelled, free_name
 from tfxfer.errors import DataError, NoClassFoldersError
 from tfxfer.inputs import Kind
 from tfxfer.tasks import CLASSIFY, Task
@@ -41,6 +41,7 @@ __all__ = [
     "Examples",
     "Found",
     "Unlabelled",
+    "check_any",
     "check_source",
     "drop_undecodable",
     "find_examples",

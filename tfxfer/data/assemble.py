@@ -22,7 +22,7 @@ from tfxfer.data.class_names import check_class_names, notes_on, with_plain_name
 from tfxfer.data.duplicates import counted, find_conflicts, find_copies, find_leaks, shown
 from tfxfer.data.examples import SPLITS, Examples, Found
 from tfxfer.data.label_notes import hint_of_numbers, notes_on_groups, notes_on_labels
-from tfxfer.data.split import LONGEST_NAME, split, split_strata, units_of
+from tfxfer.data.split import LONGEST_NAME, Listed, split, split_strata, units_of
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 from tfxfer.inputs import Kind
 from tfxfer.process.cores import cores
@@ -45,6 +45,7 @@ class Looked:
         problem: why the file can't be decoded or is left out, or None.
         damage: what is wrong with an image that is damaged but can be decoded, or None.
         plain: whether the decoder gets the bytes as they are on disk.
+        missing: the error that an optional package is needed, or None.
     """
 
     digest: str = ""
@@ -52,6 +53,7 @@ class Looked:
     problem: str | None = None
     damage: str | None = None
     plain: bool = False
+    missing: MissingExtraError | None = None
 
 
 def assemble(
@@ -100,11 +102,16 @@ def assemble(
         texts = [f"{found.files[i]} {problems[i]}" for i in bad]
         empty = any(problems[i] == "is empty" for i in bad)
         if not skip_bad_images:
+            missing = [one.missing for one in looked if one.missing is not None]
+            broken = [text for i, text in zip(bad, texts, strict=True) if looked[i].missing is None]
+            if missing and not broken:
+                raise missing[0]
             raise ImageError(
                 f"{found.source}: {len(bad)} of {len(found.files)} {many} can't be read: "
-                f"{shown(texts, 5)}. "
+                f"{shown(broken, 5)}. "
                 "Repair or remove them, or leave them out with --skip-bad-images."
                 + (" A cloud drive may not have fetched the empty ones yet." if empty else "")
+                + (f" {missing[0]}" if missing else "")
             )
         notes.append(f"{counted(len(bad), kind)} left out (--skip-bad-images): {'; '.join(texts)}.")
     damaged = {
@@ -121,8 +128,13 @@ def assemble(
         groups = [found.groups[i] for i in at] if found.groups is not None else None
         if task.CLASSES:
             _need_classes(names, found.source, fewest_classes, kind)
-            hint = hint_of_numbers(names)
-            splits = split(names, essences, groups, seed=seed, source=found.source, hint=hint)
+            listed = Listed(
+                found.source,
+                files=[found.files[i] for i in at],
+                lines=None if found.lines is None else [found.lines[i] for i in at],
+                hint=hint_of_numbers(names),
+            )
+            splits = split(names, essences, groups, seed=seed, listed=listed)
         else:
             strata = task.strata(encode(task, names, found)[0]).tolist()
             splits = split_strata(strata, essences, groups, seed=seed, source=found.source)
@@ -266,9 +278,7 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
         except ImageError as error:
             return Looked(problem=str(error).removeprefix(found.files[i]).lstrip())
         except MissingExtraError as error:
-            if not skip_bad_images:
-                raise
-            return Looked(problem=f"needs an extra: {error}")
+            return Looked(problem=f"needs an extra: {error}", missing=error)
         digest = hashlib.sha256(data).hexdigest()
         if text := kind.problem(data):
             return Looked(digest, problem=text)

@@ -58,8 +58,11 @@ def check_companions(paths: Iterable[Path], source: str, kind: Kind) -> list[str
             ".csv table with the columns path and label."
         )
     if altered:
+        are = f"{len(altered)} images are altered copies"
+        if len(altered) == 1:
+            are = "1 image is an altered copy"
         return [
-            f"By their names, {len(altered)} images are altered copies of others: "
+            f"By their names, {are} of others: "
             f"{shown(altered)}. If a model is tested on copies of its training photos, the figures "
             "are too good. Keep each photo and its copies in one part: use a .csv table with the "
             "column group."

@@ -4,6 +4,7 @@ import csv
 import io
 
 from tfxfer.data.duplicates import shown
+from tfxfer.data.lines import line_of
 from tfxfer.data.quotes import Row, find_swallowed
 from tfxfer.errors import DataError
 from tfxfer.inputs.encoding import decodes, guess_encoding, has_zeros, known_encoding
@@ -65,7 +66,7 @@ def split_table(
         rows, said = _give_back_rows(_split_cells(text, delimiter, source), text, delimiter, source)
     finally:
         csv.field_size_limit(limit)
-    return [(row.ends, row.cells) for row in rows], said
+    return [(line_of(row), row.cells) for row in rows], said
 
 
 def _give_back_rows(
@@ -114,13 +115,13 @@ def _split_cells(text: str, delimiter: str, source: str) -> list[Row]:
         )
         table, begins = [], 1
         try:
-            for line in reader:
+            for number, line in enumerate(reader, 1):
                 cells = [cell.strip() for cell in line]
                 several = any("\n" in cell or "\r" in cell for cell in cells)
                 if unclosed and several and begins >= broken:
                     break
                 if any(cells):
-                    table.append(Row(begins, reader.line_num, cells))
+                    table.append(Row(begins, reader.line_num, cells, number))
                 begins = reader.line_num + 1
             else:
                 return table

@@ -86,9 +86,10 @@ def find_copies(
         mine = [i for i, split in enumerate(splits) if split == part]
         different = len(find_firsts([digests[i] for i in mine], [names[i] for i in mine]))
         if many := len(mine) - different:
+            are = "is a copy of another" if many == 1 else "are copies of others"
             further = "; when classifiers are compared, copies count, too" * (part == "train")
             notes.append(
-                f"{many} of {len(mine)} {part} {kind.MANY} are copies of others there. Each "
+                f"{many} of {len(mine)} {part} {kind.MANY} {are} there. Each "
                 f"{kind.ONE} counts once in the {part} figures: n = {different}{further}."
             )
     return notes

@@ -115,10 +115,12 @@ class Examples:
 
     def _described(self) -> str:
         """Return how many there are, and of what."""
+        examples = inputs.how_many(len(self), self.kind)
         if self.task.CLASSES:
-            return f"{len(self):,} {self.kind.MANY} of {len(self.classes):,} classes"
+            plural = "class" if len(self.classes) == 1 else "classes"
+            return f"{examples} of {len(self.classes):,} {plural}"
         plural = "" if len(self.classes) == 1 else "s"
-        return f"{len(self):,} {self.kind.MANY} with {len(self.classes):,} {self.task.NOUN}{plural}"
+        return f"{examples} with {len(self.classes):,} {self.task.NOUN}{plural}"
 
     @property
     def kind(self) -> inputs.Kind:
@@ -256,7 +258,9 @@ class Examples:
         ]
         if len(listed) < len(order):
             rows.append((f"(the 10 smallest of {len(order)})", "", "", ""))
-        total = f"all {len(order):,} classes" if noun == "class" else f"all {self.kind.MANY}"
+        total = f"all {self.kind.MANY}"
+        if noun == "class":
+            total = "1 class" if len(order) == 1 else f"all {len(order):,} classes"
         sizes = [self.splits.count(split) for split in SPLITS]
         rows.append((total, *(str(size) if size else "-" for size in sizes)))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]

@@ -24,11 +24,13 @@ class Row(NamedTuple):
 
     begins, ends: the numbers of its first and last line, from 1 on.
     cells: without the blanks around them.
+    number: that of the row in a spreadsheet, from 1 on, with empty rows; 0 if it is not known.
     """
 
     begins: int
     ends: int
     cells: list[str]
+    number: int = 0
 
     @property
     def several(self) -> bool:

@@ -13,11 +13,14 @@ Identical images have the same position, and all images of a group (a person, a 
 position of the name of the group, so that they stay together.
 """
 
+import difflib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+from tfxfer.data.duplicates import shown
 from tfxfer.errors import DataError
 
 SMALLEST = 3  # units of images that can be divided among all parts
@@ -25,7 +28,24 @@ SHARE = 0.15  # the share of test, and that of validation
 # Characters of a class name in a message. A quote too many in a table can make half the file one
 # name.
 LONGEST_NAME = 60
+ALIKE = 0.7  # similarity of two names from which one may be a misspelling of the other
 Value = TypeVar("Value", str, int)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What messages say of the images.
+
+    source: the source as it was given.
+    files: the name of each image.
+    lines: the line of each image in its table; None where there is no table.
+    hint: a sentence for the error that a class is too small.
+    """
+
+    source: str = ""
+    files: Sequence[str] = ()
+    lines: Sequence[int] | None = None
+    hint: str = ""
 
 
 def split(
@@ -34,8 +54,7 @@ def split(
     groups: Sequence[str] | None = None,
     *,
     seed: int = 0,
-    source: str = "",
-    hint: str = "",
+    listed: Listed | None = None,
 ) -> list[str]:
     """Return "train", "validation" or "test" for each image.
 
@@ -46,28 +65,24 @@ def split(
         names: the class of each image.
         digests: the hash of each image's content.
         groups: the group of each image, or None. Images of one group stay in the same part.
-        hint: a sentence for the error that a class is too small.
 
     Raises:
-        DataError: a class has only one unit, or a class is left without training images.
+        DataError: classes have only one unit, or a class is left without training images.
     """
     by_class: dict[str, list[list[int]]] = defaultdict(list)
     for unit in units_of(digests, groups):
         by_class[_most_frequent(sorted(names[i] for i in unit))].append(unit)
     result = ["train"] * len(names)
-    for name, units in sorted(by_class.items()):
-        if len(units) == 1:
-            said = _too_small(name, list(names).count(name), groups is not None, source=source)
-            raise DataError(f"{said} {hint}".strip())
+    listed = listed or Listed()
+    if small := sorted(name for name, units in by_class.items() if len(units) == 1):
+        raise DataError(_too_small(small, names, digests, groups is not None, listed=listed))
+    for _, units in sorted(by_class.items()):
         units.sort(key=lambda unit: _place(seed, groups[unit[0]] if groups else digests[unit[0]]))
         _share_out(units, result)
     if bare := sorted(
         set(names) - {name for name, part in zip(names, result, strict=True) if part == "train"}
     ):
-        raise DataError(
-            f"{source}: after the split no training example of the class '{bare[0]}' is left, "
-            "because its groups also hold other classes. Give the parts in a column split."
-        )
+        raise DataError(_left_without(bare[0], names, digests, listed=listed))
     return result
 
 
@@ -102,7 +117,7 @@ def split_strata(
             names[i] = str(number if number in kept else most)
     if not kept:
         names = [""] * len(strata)
-    return split(names, digests, groups, seed=seed, source=source)
+    return split(names, digests, groups, seed=seed, listed=Listed(source))
 
 
 def _most_frequent(values: Sequence[Value]) -> Value:
@@ -160,16 +175,121 @@ def _place(seed: int, key: str) -> str:
     return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
 
 
-def _too_small(name: str, count: int, grouped: bool, source: str) -> str:
-    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
-    tied = (
-        "of one group, or tied to other classes by their groups"
-        if grouped
-        else "the same, or the same as examples of other classes"
-    )
+def _too_small(
+    small: Sequence[str],
+    names: Sequence[str],
+    digests: Sequence[str],
+    grouped: bool,
+    *,
+    listed: Listed,
+) -> str:
+    """Return the error that classes have only one unit each.
+
+    Args:
+        small: these classes.
+        names: the class of each image.
+        grouped: whether there are groups.
+    """
+    said = [_said_of_size(name, names, digests, grouped, listed=listed) for name in small]
+    what, each = "the class", ""
+    if len(small) > 1:
+        what, each = f"{len(small)} classes have too few examples:", " of each"
+    parts = "make the parts yourself: train/ and test/, each with a folder for each class"
+    if len(small) == 1:
+        parts = f"make the parts yourself: train/{_cut(small[0])}/, test/{_cut(small[0])}/"
+    if listed.lines is not None:
+        parts = "give the parts in a column split"
+    remedy = f"Add more, remove {'the class' if len(small) == 1 else 'these classes'}, or {parts}."
+    typos = [] if listed.hint else _typos(small, set(names) - set(small))
+    if typos:
+        remedy = f"{' '.join(typos)} Then correct it. Otherwise a{remedy[1:]}"
     return (
-        f"{source}: the class '{name}' has "
-        f"{'1 example' if count == 1 else f'{count} examples, but all {tied}'}, and the data has "
-        "to be split into train, validation and test. Expected at least 2, better 10. Add more, "
-        f"remove the class, or make the parts yourself: train/{name}/, test/{name}/."
+        f"{listed.source}: {what} {shown(said, 5)}, and the data has to be split into train, "
+        f"validation and test. Expected at least 2{each}, better 10. {remedy} {listed.hint}"
+    ).strip()
+
+
+def _said_of_size(
+    name: str,
+    names: Sequence[str],
+    digests: Sequence[str],
+    grouped: bool,
+    *,
+    listed: Listed,
+) -> str:
+    """Return how many examples a class has, and in which lines, or what ties them together."""
+    own = [i for i, other in enumerate(names) if other == name]
+    if len(own) == 1:
+        place = "" if listed.lines is None else f" (line {listed.lines[own[0]]})"
+        return f"'{_cut(name)}' has 1 example{place}"
+    tied = "the same, or the same as examples of other classes"
+    if grouped:
+        tied = "of one group, or tied to other classes by their groups"
+    copies = _copies(own, names, digests, listed.files)
+    also = f" ({shown(copies)})" if copies else ""
+    return f"'{_cut(name)}' has {len(own)} examples, but all {tied}{also}"
+
+
+def _left_without(
+    name: str, names: Sequence[str], digests: Sequence[str], *, listed: Listed
+) -> str:
+    """Return the error that a class has no training images after the split.
+
+    Args:
+        name: the class.
+        names: the class of each image.
+    """
+    own = [i for i, other in enumerate(names) if other == name]
+    nothing = f"no training example of the class '{_cut(name)}' is left"
+    if copies := _copies(own, names, digests, listed.files):
+        return (
+            f"{listed.source}: {shown(copies)}, but of another class. Copies stay together in one "
+            f"part, and after the split {nothing}. Remove each copy from the class that is wrong, "
+            f"or add other examples of '{_cut(name)}'."
+        )
+    return (
+        f"{listed.source}: after the split {nothing}, because its groups also hold other classes. "
+        "Give the parts in a column split."
     )
+
+
+def _copies(
+    own: Sequence[int], names: Sequence[str], digests: Sequence[str], files: Sequence[str]
+) -> list[str]:
+    """Return a sentence on each example of a class that is a copy of one of another class.
+
+    Args:
+        own: the positions of the examples of the class.
+    """
+    if not files:
+        return []
+    name, wanted = names[own[0]], {digests[i] for i in own}
+    others: dict[str, int] = {}
+    for i, digest in enumerate(digests):
+        if digest in wanted and names[i] != name:
+            others.setdefault(digest, i)
+    return [
+        f"{files[i]} is the same as {files[others[digests[i]]]}"
+        for i in own
+        if digests[i] in others
+    ]
+
+
+def _typos(small: Sequence[str], others: set[str]) -> list[str]:
+    """Return a question for each small class that may be a misspelling of another class.
+
+    Names with digits are left out: one of them says nothing about the others.
+    """
+    plain = {other.casefold(): other for other in sorted(others)}
+    questions = []
+    for name in small:
+        if any(character.isdigit() for character in name) or len(name) > LONGEST_NAME:
+            continue
+        for near in difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=ALIKE):
+            questions.append(f"Is '{name}' a misspelling of '{_cut(plain[near])}'?")
+    return questions
+
+
+def _cut(name: str) -> str:
+    """Return the beginning of a name that is too long for a message."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."

@@ -88,7 +88,7 @@ def read_table(
             notes += notes_on_classes(name, own, lines)
     if held is not None:
         kind, said, paths = held.kind, [f"Read as {held.kind.NAME}: {shown(held.columns)}."], None
-        files = [f"{path.name}:{line}" for line in lines]
+        files = [f"{path.name}:{int(line)}" for line in lines]
         contents = [held.content(row).encode("utf-8", "surrogateescape") for row in rows]
         read: Callable[[int], bytes] = contents.__getitem__
     else:
@@ -122,7 +122,8 @@ def read_table(
         splits = [part_in(row["split"]) or "" for row in rows]
     if "group" in rows[0]:
         groups = [
-            _group_in(row["group"]) or f"\0{line}" for line, row in zip(lines, rows, strict=True)
+            _group_in(row["group"]) or f"\0{int(line)}"
+            for line, row in zip(lines, rows, strict=True)
         ]
     series = []
     if paths is not None and groups is None:
@@ -188,9 +189,13 @@ def _join_rows(table: _Rows, *, label: str, source: str) -> _Rows:
             check_same(joined, rows, lines, column=column, meant=meant, source=source)
     rows = [{**row, label: joined.labels.get(i, row[label])} for i, row in enumerate(rows)]
     left = [i for i in range(len(rows)) if i not in joined.dropped]
+    places = shown([str(lines[i]) for i in sorted(joined.dropped)])
+    rows_add, where = f"{len(joined.dropped):,} rows add", "lines"
+    if len(joined.dropped) == 1:
+        rows_add, where = "1 row adds", "line"
     note = (
-        f"Joined the rows of each file: {len(joined.dropped):,} rows add labels to an earlier row "
-        f"of the same file (lines {shown([str(lines[i]) for i in sorted(joined.dropped)])})."
+        f"Joined the rows of each file: {rows_add} labels to an earlier row of the same file "
+        f"({where} {places})."
     )
     return _Rows(
         [files[i] for i in left], [rows[i] for i in left], [lines[i] for i in left], (note,)
@@ -283,16 +288,17 @@ def _rows(
             f"kind {task.NAME} in at least some rows."
         )
     if bare:
-        said.append(
-            f"Left out: {len(bare)} rows without a label (lines "
-            f"{shown([str(lines[i]) for i in sorted(bare)])})."
-        )
+        listed = shown([str(lines[i]) for i in sorted(bare)])
+        what, where = f"{len(bare):,} rows", "lines"
+        if len(bare) == 1:
+            what, where = "1 row", "line"
+        said.append(f"Left out: {what} without a label ({where} {listed}).")
         lines = [line for i, line in enumerate(lines) if i not in bare]
         rows = [row for i, row in enumerate(rows) if i not in bare]
     if not labels and "label" not in columns:
         what = "the column" if len(own) == 1 else "the columns"
         said.append(f"Read as labels: {what} {shown(own, 10)}. If others are meant, use --label.")
-    unused = said_of_unused([name for name in columns if name not in own], rows)
+    unused = said_of_unused([name for name in columns if name not in own], rows, held)
     spelled = {name: header[places.index(name)].strip() for name in own}
     return lines, rows, spelled, held, [*notes, *said, *left_out, *unused]
 

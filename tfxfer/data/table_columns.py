@@ -34,6 +34,7 @@ BOXES = {"xmin", "ymin", "xmax", "ymax", "bbox", "x_min", "y_min", "x1", "y1", "
 # test.
 SPLITTING = ("split", "set", "subset", "dataset", "partition", "usage", "fold", "part", "phase")
 FEWEST_WORDS = 3  # of a cell, on average, from which a column seems to hold sentences
+FEWEST_WORDS_OF_PART = 2  # the same for parts of a text, such as the subject of a mail
 
 
 def find_columns_by_cells(
@@ -314,9 +315,16 @@ def said_of_boxes(columns: Sequence[str]) -> list[str]:
     ]
 
 
-def said_of_unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> list[str]:
-    """Return a note for each column that is not read, with its possible meaning."""
+def said_of_unused(
+    columns: Sequence[str], rows: Sequence[dict[str, str]], held: Held | None
+) -> list[str]:
+    """Return a note for each column that is not read, with its possible meaning.
+
+    Args:
+        held: the columns that hold the examples; None where the rows name files.
+    """
     notes = []
+    parts = () if held is None else _names_of_further_parts(held)
     for name in columns:
         if name in CALLED or name in OPTIONAL or name in BOXES:
             continue
@@ -336,8 +344,26 @@ def said_of_unused(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> li
             note += "validation or test."
         elif _may_name_groups(name) and 1 < len(values) < len(rows):
             note += " Must examples with the same value stay in one part? Then call it group."
+        elif held is not None and parts and _may_hold_part(values, len(rows)):
+            note += f" Is it a part of the {held.kind.ONE}? Then call it {parts[0]}."
         notes.append(note)
     return notes
+
+
+def _names_of_further_parts(held: Held) -> list[str]:
+    """Return a name for each further column that examples can be joined from."""
+    return [group[0] for group in held.kind.CELLS if not set(group) & set(held.columns)]
+
+
+def _may_hold_part(values: Sequence[str], count: int) -> bool:
+    """Return whether a column may hold a part of each example: words, different in many rows.
+
+    Args:
+        values: the different cells.
+        count: the number of rows.
+    """
+    words = sum(len(value.split()) for value in values)
+    return 2 * len(values) > count and words >= FEWEST_WORDS_OF_PART * len(values)
 
 
 def _may_name_groups(column: str) -> bool:

@@ -4,6 +4,7 @@ A row of a table is an example itself, such as a text, or names a file.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -22,7 +23,7 @@ from tfxfer.data.table_columns import (
 )
 from tfxfer.data.table_files import check_files
 from tfxfer.data.table_rows import align_rows, read_rows
-from tfxfer.errors import DataError
+from tfxfer.errors import DataError, ImageError, TfxferError
 from tfxfer.files import read_regular
 from tfxfer.inputs import Kind
 from tfxfer.tasks.cells import LONGEST_SHOWN
@@ -102,6 +103,31 @@ def find_unlabelled(paths: Iterable[str | PathLike[str]], kind: Kind) -> Unlabel
     return Unlabelled(files, read_one, bool(contents), in_order or None)
 
 
+def check_any(found: Unlabelled, kind: Kind) -> None:
+    """Check that the first bytes of some example are not those of another kind.
+
+    The first good example ends the search, so of many good ones only one is read.
+
+    Raises:
+        ImageError: no example is of the kind.
+    """
+    problems = []
+    for i, file in enumerate(found.files):
+        if not found.in_table and not os.path.isfile(file):
+            return  # what a pipe holds can be read only once
+        try:
+            problem = kind.problem(kind.readable(found.read(i), file))
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        except (OSError, TfxferError):  # said with all others when they are predicted
+            return
+        if not problem:
+            return
+        problems.append(f"{file} {problem}")
+    raise ImageError(f"no file can be predicted: {shown(problems, 10)}.")
+
+
 def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
     """Read the rows of a table in which labels are not needed.
 
@@ -123,7 +149,7 @@ def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
             LOG.info(f"{source}: {note}")
         rows = [dict(zip(columns, row, strict=True)) for _, row in table[1:]]
         return Rows(
-            [f"{path}:{line}" for line in lines],
+            [f"{path}:{int(line)}" for line in lines],
             [held.content(row) for row in rows],
             cells_given(table, leave_out=held.columns),
         )
@@ -135,10 +161,12 @@ def read_unlabelled(path: Path, source: str, kind: Kind) -> Rows:
     columns, said = name_columns(header, source, (), or_label=False, texts=None, by_cells=by_cells)
     if "path" not in columns:
         found = shown([cell[:LONGEST_SHOWN] for cell in header], 50) or "nothing"
-        names = shown([*(kind.CELLS or [()])[-1], "path"], 20)
+        what, expected = f"names files of {kind.MANY}", "a column path, for the names of the files"
+        if kind.CELLS:
+            what = f"holds {kind.MANY} or names files of them"
+            expected = f"one of the names {shown([*kind.CELLS[-1], 'path'], 20)}"
         raise DataError(
-            f"{source}: no column holds a {kind.NAME} or names files. Expected a first row with "
-            f"one of the names {names}. Found: {found}."
+            f"{source}: no column {what}. Expected a first row with {expected}. Found: {found}."
         )
     align_rows(table, source)
     place = columns.index("path")

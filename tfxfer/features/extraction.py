@@ -30,6 +30,7 @@ from tfxfer.features.computation import (
 from tfxfer.features.engines import Started, engine_of
 from tfxfer.features.progress import Progress
 from tfxfer.features.table import Features
+from tfxfer.inputs import how_many
 from tfxfer.process import memory
 
 LOG = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ def fill(
         # The progress counts only the images that are still to be computed.
         kept = f"{count - todo:,} of {count:,} {examples.kind.MANY} are already in the cache"
         print(f"{what}: {kept} ({cache.folder})", file=sys.stderr)
-    LOG.info("Computing %s of %s %s", what, f"{todo:,}", examples.kind.MANY)
+    LOG.info("Computing %s of %s", what, how_many(todo, examples.kind))
     per_shard = -(-CHUNK // batch_size) * batch_size
     held: list[tuple[list[int], list[np.ndarray]]] = [([], []) for _ in how.keys]
     bad: dict[int, str] = {}

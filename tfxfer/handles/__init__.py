@@ -10,10 +10,11 @@ from typing import Any
 
 from tfxfer.errors import HandleError, MissingExtraError
 from tfxfer.handles.catalog import CATALOG, Entry, find
+from tfxfer.handles.keras_names import find_name
 
 LOG = logging.getLogger(__name__)
 
-__all__ = ["KERAS", "Entry", "Source", "check_length", "load_keras", "resolve"]
+__all__ = ["KERAS", "Entry", "Source", "check_length", "check_name", "load_keras", "resolve"]
 
 # The prefix of a handle, and the module whose `load(handle, size, check)` loads the Keras model.
 # A new kind of handle needs one such module and one row here.
@@ -143,13 +144,34 @@ def resolve(handle: str | os.PathLike, length: int | None = None) -> Source:
     if archive.is_archive(path) and not path.is_dir():
         path, digest = archive.unpack(path, wanted)
         return Source(path=path, handle=given, entry=None, sha256=digest)
-    if isinstance(handle, str) and not path.exists() and len(path.parts) == 1 and not path.suffix:
+    if isinstance(handle, str) and is_unknown(text):
         raise HandleError(unknown(text))
     if not (path / "saved_model.pb").is_file():
         folder.check(path)
     digest = checksum.of_folder(path)
     checksum.check(str(path), digest, wanted)
     return Source(path=folder.check(path), handle=given, entry=None, sha256=digest)
+
+
+def check_name(handle: str) -> None:
+    """Check what the name of a network alone shows, without TensorFlow.
+
+    Raises:
+        HandleError: it is the name of no network of the catalog or of `keras.applications`.
+    """
+    if os.path.exists(os.path.expanduser(handle)):
+        return
+    text = handle.partition("#")[0]  # the digits of a SHA-256 may follow
+    if text.startswith("keras:"):
+        find_name(text.removeprefix("keras:"))
+    elif text.partition(":")[0] not in KERAS and is_unknown(text):
+        raise HandleError(unknown(text))
+
+
+def is_unknown(text: str) -> bool:
+    """Return whether a handle looks like a name, but is none of the catalog and no path."""
+    path = Path(os.path.expanduser(text))
+    return find(text) is None and not path.exists() and len(path.parts) == 1 and not path.suffix
 
 
 def has_length(handle: Any) -> bool:

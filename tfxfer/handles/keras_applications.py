@@ -1,13 +1,12 @@
 """Networks of `keras.applications`, by name, such as `keras:EfficientNetV2B0`."""
 
-import difflib
 import importlib
 from typing import Any
 
 import keras
 
 from tfxfer.errors import HandleError
-from tfxfer.handles.keras_names import SIZES
+from tfxfer.handles.keras_names import SIZES, find_name
 from tfxfer.handles.keras_network import Check, KerasNetwork
 
 
@@ -35,13 +34,7 @@ def load(
     """
     if length is not None:
         raise HandleError(f"{handle} takes images, which have no --length. Leave it out.")
-    name = handle.removeprefix("keras:")
-    known = {one.casefold(): one for one in SIZES}
-    if name.casefold() not in known:
-        near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.4)
-        nearest = f" The nearest names: {', '.join(known[one] for one in near)}." if near else ""
-        raise HandleError(f"keras.applications has no network {name!r}.{nearest}")
-    name = known[name.casefold()]
+    name = find_name(handle.removeprefix("keras:"))
     make = getattr(keras.applications, name)
     height, width = size or (SIZES[name], SIZES[name])
     options: dict[str, Any] = {"include_top": False, "input_shape": (height, width, 3)}

@@ -1,5 +1,9 @@
 """The networks of `keras.applications`, without loading Keras."""
 
+import difflib
+
+from tfxfer.errors import HandleError
+
 # Height and width in pixels of the images that each network was trained on.
 SIZES = {
     "ConvNeXtBase": 224,
@@ -43,3 +47,17 @@ SIZES = {
     "VGG19": 224,
     "Xception": 299,
 }
+
+
+def find_name(name: str) -> str:
+    """Return a name as `keras.applications` writes it; upper and lower case do not matter.
+
+    Raises:
+        HandleError: there is no such network.
+    """
+    known = {one.casefold(): one for one in SIZES}
+    if name.casefold() not in known:
+        near = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.4)
+        nearest = f" The nearest names: {', '.join(known[one] for one in near)}." if near else ""
+        raise HandleError(f"keras.applications has no network {name!r}.{nearest}")
+    return known[name.casefold()]

@@ -10,6 +10,7 @@ from .kind import DEFAULT as DEFAULT
 from .kind import KINDS as KINDS
 from .kind import Kind as Kind
 from .kind import find as find
+from .kind import how_many as how_many
 from .kind import of_shape as of_shape
 
 __all__: list[str]

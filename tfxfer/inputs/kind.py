@@ -296,3 +296,8 @@ def of_shape(
     """Return the input of the first kind whose examples may have this shape; None without any."""
     inputs = (kind.takes(shape, value_range, tokenizer) for kind in KINDS.values())
     return next((takes for takes in inputs if takes is not None), None)
+
+
+def how_many(count: int, kind: Kind) -> str:
+    """Return a number of examples with their noun: "1 photo" or "2,000 photos"."""
+    return f"1 {kind.ONE}" if count == 1 else f"{count:,} {kind.MANY}"

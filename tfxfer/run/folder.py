@@ -231,6 +231,10 @@ def has_begun(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         RunError: the folder holds no run. This protects other folders from being replaced.
     """
+    if not os.path.lexists(folder):
+        raise RunError(
+            f"{folder} does not exist. Expected the folder of a run; `tfxfer run frozen` makes one."
+        )
     if not (folder / "settings.json").is_file():
         raise RunError(
             f"{folder} is not a run's folder: it has no settings.json. "

@@ -171,12 +171,14 @@ def as_csv(rows: Iterable[Line], file: TextIO) -> None:
 
 
 def as_json(rows: Iterable[Line], file: TextIO) -> None:
-    file.write("[")
+    rows, begun = iter(rows), False
     try:
-        for i, row in enumerate(rows):
-            file.write(f"{',' if i else ''}\n  {json.dumps(nested(row))}")
+        # The bracket comes with the first row, behind the steps that are shown until there is one.
+        for row in rows:
+            file.write(f"{',' if begun else '['}\n  {json.dumps(nested(row))}")
+            begun = True
     finally:
-        file.write("\n]\n")
+        file.write(f"{'' if begun else '['}\n]\n")
         file.flush()
 
 

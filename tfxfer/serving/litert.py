@@ -37,7 +37,7 @@ from tfxfer.serving import metadata
 from tfxfer.serving.export import check_accuracy, extras
 from tfxfer.serving.judge import load_own_examples
 from tfxfer.serving.model import input_of, load_model
-from tfxfer.serving.place import placed
+from tfxfer.serving.place import check_place, placed
 from tfxfer.tasks import Task
 
 LOG = logging.getLogger(__name__)
@@ -103,6 +103,8 @@ def export_litert(
             could make its input, the version exists, or the folder can't be written.
         MissingExtraError: LiteRT is not installed.
     """
+    litert("interpreter")  # that it is missing is said before the work, and not after it
+    check_place(to, version)
     run = open_run(folder)
     check_accuracy(run, require_accuracy)
     model, classes = load_model(run.path("model.keras"), trust), run.classes()

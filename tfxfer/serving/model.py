@@ -122,11 +122,11 @@ def open_model(folder: str | os.PathLike, *, trust: bool = False, features: bool
         version = folder if (folder / "saved_model.pb").is_file() else latest(folder)
         if version is not None:
             return open_export(version, trust)
-        what = (
-            "holds LiteRT files, which LiteRT runs"
-            if any(folder.glob("*.tflite"))
-            else "is neither a run's folder nor an export"
-        )
+        what = "is neither a run's folder nor an export"
+        if not folder.exists():
+            what = "does not exist"
+        elif any(folder.glob("*.tflite")):
+            what = "holds LiteRT files, which LiteRT runs"
         raise ServingError(
             f"{folder} {what}. Expected the folder of a finished run, of tfxfer export RUN FOLDER, "
             "or one version of it."

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import tensorflow as tf
 
+from tfxfer.data.duplicates import shown
 from tfxfer.errors import ServingError
 from tfxfer.handles.folder import plain_path
 
@@ -24,16 +25,10 @@ def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], N
     Returns: the folder of the version.
 
     Raises:
-        ServingError: the folder can't be written, or the version exists.
+        ServingError: the folder can't be written or holds other things, or the version exists.
     """
     to = Path(to)
-    if (to / "settings.json").exists():
-        raise ServingError(f"{to} is a run's own folder. Choose another one for exports.")
-    if version is not None and (to / str(version)).exists():
-        raise ServingError(
-            f"{to / str(version)} exists already. Leave --version out for the next free one "
-            f"({following(to)}), or choose another."
-        )
+    check_place(to, version)
     aside = to / f".export-{uuid4().hex}"
     try:
         aside.mkdir(parents=True)
@@ -58,6 +53,34 @@ def placed(to: str | os.PathLike, version: int | None, write: Callable[[Path], N
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_place(to: str | os.PathLike, version: int | None) -> None:
+    """Check that an export may be written to a folder.
+
+    Raises:
+        ServingError: the folder is a run's own, it holds other things and no export, or the version
+            exists.
+    """
+    to = Path(to)
+    if (to / "settings.json").exists():
+        raise ServingError(f"{to} is a run's own folder. Choose another one for exports.")
+    if version is not None and (to / str(version)).exists():
+        raise ServingError(
+            f"{to / str(version)} exists already. Leave --version out for the next free one "
+            f"({following(to)}), or choose another."
+        )
+    others = sorted(path for path in to.glob("*") if not path.name.startswith("."))
+    if others and not any(is_export(to / str(number)) for number in versions(to)):
+        raise ServingError(
+            f"{to} holds {shown([path.name for path in others])}, and no export. Expected a new "
+            "folder, an empty one, or one with earlier exports."
+        )
+
+
+def is_export(version: Path) -> bool:
+    """Return whether a folder holds a SavedModel or LiteRT files."""
+    return (version / "saved_model.pb").is_file() or any(version.glob("*.tflite"))
 
 
 def move(aside: Path, to: Path, version: int | None = None) -> Path:

@@ -17,8 +17,9 @@ from tfxfer.errors import ImageError, ServingError
 from tfxfer.evaluate import members
 from tfxfer.evaluate.doubt import FALSE_ALARMS
 from tfxfer.features import Progress
+from tfxfer.inputs import how_many
 from tfxfer.safety.names import one_line
-from tfxfer.serving.answers import answers, list_files, say_damage
+from tfxfer.serving.answers import SHOWN, answers, list_files, say_damage
 from tfxfer.serving.kind import kind_of
 from tfxfer.serving.model import Served, open_model
 
@@ -201,7 +202,7 @@ def predictions(
     threshold = model.doubt.threshold if model.doubt and knows else math.inf
     unlike = 0  # examples that --unknown would mark
     many, quick = model.kind.MANY, len(files) < MANY
-    LOG.info(f"Predicting {len(files):,} {many}")
+    LOG.info(f"Predicting {how_many(len(files), model.kind)}")
     bad: list[str] = []
     damaged: dict[int, str] = {}
     with closing(Progress(len(files), progress, "predict", unit=many, quick=quick)) as shown:
@@ -253,10 +254,11 @@ def predictions(
             f"{unlike:,} of {answered:,} {many} look unlike every class: add --unknown to mark them"
         )
     if bad:
-        # There is a line for each, so that none is left out; the error counts them.
+        rest = "the others were predicted" if len(bad) < len(files) else "no file was"
+        said = f"{len(bad):,} of {len(files):,} files can't be predicted, {rest}"
+        if len(bad) <= SHOWN:
+            raise ImageError(f"{said}: {list_files(bad)}")
+        # So many fit into no error, so there is a line for each above it.
         for text in bad:
             print(one_line(text), file=sys.stderr)
-        rest = "the others were predicted" if len(bad) < len(files) else "no file was"
-        raise ImageError(
-            f"{len(bad)} of {len(files)} files can't be predicted, {rest}: {list_files(bad)}"
-        )
+        raise ImageError(f"{said}. Each has a line above, the first: {bad[0]}.")

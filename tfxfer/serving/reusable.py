@@ -15,7 +15,7 @@ from tfxfer.errors import ServingError
 from tfxfer.run import open_run
 from tfxfer.serving.export import check_accuracy, extras
 from tfxfer.serving.model import load_model
-from tfxfer.serving.place import placed
+from tfxfer.serving.place import check_place, placed
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def export_reusable(
     """
     run = open_run(folder)
     check_accuracy(run, require_accuracy)
+    check_place(to, version)
     path = run.path("model.keras")
     backbones = [layer for layer in load_model(path, trust).layers if isinstance(layer, Backbone)]
     if len(backbones) > 1:

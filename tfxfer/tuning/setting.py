@@ -88,7 +88,8 @@ class Setting:
             what = "the last stage"
         how = f"{what} at a learning rate of {self.rate:g}"
         if self.source.views:
-            how += f", with {self.source.views} altered copies of each example"
+            copies = "altered copy" if self.source.views == 1 else "altered copies"
+            how += f", with {self.source.views} {copies} of each example"
         if self.times > 1:
             how += f", for {self.times} times as many epochs"
         return how if self.before is None else f"{self.before}, then {how}"
