@@ -361,22 +361,8 @@ def table_lines(
         mark = "->" if entry is chosen else "  "
         figures = f"{entry.score:.3f} ± {entry.error:.3f}  {entry.loss:.4f}"
         lines.append(f"{mark} {names[entry]:{width}} {figures}")
-    return [*lines, f"-> marks what is used: {said_of_rule(table, task)}"]
-
-
-def said_of_rule(table: Sequence[Candidate], task: Task) -> str:
-    """Return which of the candidates is used, as the end of a sentence."""
-    singles = [entry for entry in table if not entry.members]
-    kinds = sorted({entry.head for entry in singles})
-    if len(singles) == 1:
-        return "nothing else was tried"
-    fewer = " (or on fewer stages and as good)" if len(singles) > len(kinds) else ""
-    if len(kinds) == 1:
-        return f"the best by {task.SCORE}{fewer}"
-    return (
-        f"of the best {', '.join(kinds[:-1])} and {kinds[-1]} by {task.SCORE}{fewer} and their "
-        f"mean, the one with the smallest {task.LOSS}"
-    )
+    why = f"the smallest {task.LOSS}" if len(table) > 1 else "nothing else was tried"
+    return [*lines, f"-> marks what is used: {why}"]
 
 
 def describe_candidate(entry: Candidate, all_taps: int) -> str:
