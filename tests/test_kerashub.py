@@ -1,5 +1,6 @@
 """Presets of KerasHub as backbones: its own format, timm's and Transformers', and what fails."""
 
+import base64
 import http.server
 import json
 import os
@@ -23,7 +24,7 @@ from savedmodels import moved_by_training
 
 import tfxfer
 from tfxfer.cli import main
-from tfxfer.errors import HandleError, MissingExtraError, SavedModelError
+from tfxfer.errors import DeniedOperationError, HandleError, MissingExtraError, SavedModelError
 from tfxfer.handles import bytepairs, kerashub, kerashub_texts
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,6 +35,7 @@ BYTE_TEXTS = [
     "\u00dcn\u00efcode \u6f22\u5b57 \U0001f642",
     "<s> inside <mask> text",
     " 123 4567,89!! end ",
+    "\u6f22" * 400,
 ]
 PIXELS = np.random.default_rng(0).uniform(0, 255, (3, 64, 64, 3)).astype("float32")
 
@@ -276,7 +278,7 @@ def test_texts_are_cut_as_kerashub_cuts_them(preset, request):
     answer = keras_hub.models.Backbone.from_preset(folder)(pieces)
     output = np.asarray(answer["sequence_output"] if isinstance(answer, dict) else answer)
     there = np.asarray(pieces["padding_mask"], np.float32)[..., None]
-    layer = tfxfer.Backbone(folder, length=64)
+    layer = tfxfer.Backbone(folder, length=64, trust=preset == "sentencepiece_preset")
     rows = layer.takes.decode_many(tf.constant(sentences))
     np.testing.assert_allclose(layer(rows), (output * there).sum(1) / there.sum(1), atol=1e-5)
     assert not layer.why_frozen
@@ -294,13 +296,25 @@ def test_a_vocabulary_without_all_bytes_is_refused():
         bytepairs.ByteLevel({"a": 0}, [])
 
 
-@pytest.mark.long
-def test_a_preset_with_a_damaged_sentencepiece_model_is_refused(sentencepiece_preset, tmp_path):
+@pytest.mark.parametrize("place", ["file", "config"])
+def test_a_sentencepiece_model_is_not_read_without_trust(place, sentencepiece_preset, tmp_path):
     folder = Path(shutil.copytree(sentencepiece_preset, tmp_path / "albert"))
     model = folder / "assets" / "tokenizer" / "vocabulary.spm"
-    model.write_bytes(model.read_bytes()[:-100])
-    with pytest.raises(SavedModelError, match=r"vocabulary\.spm"):
+    if place == "config":
+        config = json.loads((folder / "preprocessor.json").read_text())
+        config["config"]["tokenizer"]["config"]["proto"] = base64.b64encode(
+            model.read_bytes()
+        ).decode()
+        (folder / "preprocessor.json").write_text(json.dumps(config))
+    model.write_bytes(b"no model: it must not even be opened")
+    with pytest.raises(DeniedOperationError, match="SentencePiece"):
         tfxfer.Backbone(str(folder))
+
+
+def test_a_preset_with_few_places_is_read_up_to_these(byte_preset):
+    places = keras_hub.models.Backbone.from_preset(byte_preset).max_sequence_length
+    assert places < kerashub_texts.LENGTH
+    assert tfxfer.Backbone(byte_preset, trainable=False).takes.length == places
 
 
 @pytest.mark.long

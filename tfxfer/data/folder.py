@@ -212,7 +212,7 @@ def read_folder(
             what = "other file" if count == 1 else "other files"
         notes.append(f"Ignored: {count} {what} ({kinds}).{_said_of_unread(others, kind)}")
     files = [path.relative_to(folder).as_posix() for path in paths]
-    kept = list(map(os.path.abspath, paths))  # a Path takes five times the memory
+    kept = list(map(os.fspath, paths))  # a Path takes five times the memory
     return Found(
         files=files,
         names=names,

@@ -15,7 +15,9 @@ from tfxfer.handles.lookup import look_up, make_table
 from tfxfer.handles.pieces import pieces_of_texts
 
 SPACE = "\u2581"  # marks the beginning of a word
-LONGEST_WORD = 256  # characters or bytes of a word that are read
+LONGEST_WORD = 256  # characters of a word that are read
+# Bytes of a word that are read by `ByteLevel`: a language without spaces has long ones.
+MOST_BYTES = 4096
 SHORT_WORD = 16  # longer words are merged apart, so that short ones take less memory
 BYTE = "<0x{:02X}>"
 
@@ -182,6 +184,7 @@ class ByteLevel:
             if piece and piece not in kept and all(letter in values for letter in piece)
         ]
         own = {piece: vocabulary[piece] for piece in kept if piece in vocabulary}
+        words = sorted(set(words) - {piece.encode() for piece in own})
         self.pieces = Merges(vocabulary, merges, symbols=self.symbols, words=words, kept=own)
 
     def __call__(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -194,11 +197,9 @@ class ByteLevel:
 
     def symbols(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Return the numbers of the bytes of each word, int64."""
-        read = tf.strings.substr(words, 0, LONGEST_WORD)
-        there = tf.sequence_mask(tf.strings.length(read), LONGEST_WORD)
-        raw = tf.io.decode_raw(read, tf.uint8, fixed_length=LONGEST_WORD)
-        numbers = tf.gather(self.bytes, tf.cast(tf.boolean_mask(raw, there), tf.int32))
-        return tf.RaggedTensor.from_row_lengths(numbers, tf.strings.length(read))
+        letters = tf.strings.bytes_split(tf.strings.substr(words, 0, MOST_BYTES))
+        raw = tf.io.decode_raw(letters.values, tf.uint8, fixed_length=1)[:, 0]
+        return letters.with_values(tf.gather(self.bytes, tf.cast(raw, tf.int32)))
 
 
 def letters_of_bytes() -> list[str]:

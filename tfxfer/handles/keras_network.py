@@ -14,10 +14,12 @@ class Check(NamedTuple):
 
     file: is called with each of them, and raises an error for what could do harm.
     bounded: refuses variables that are together far larger than so many bytes, in a `with` block.
+    trust: whether files may be read by libraries that are not safe with every file.
     """
 
     file: Callable[[Path], None]
     bounded: Callable[[int], AbstractContextManager]
+    trust: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from keras_hub.src.utils.preset_utils import get_file, get_preset_loader
 
 from tfxfer.errors import HandleError, TfxferError
 from tfxfer.handles.keras_network import Check, KerasNetwork
-from tfxfer.handles.kerashub_texts import CONFIGS, SENTENCEPIECE, network_of_texts
+from tfxfer.handles.kerashub_texts import CONFIGS, network_of_texts
 
 CONFIG = "config.json"
 CONVERTER = "image_converter.json"
@@ -88,10 +88,10 @@ def load(
             texts = takes_texts(kind)
         held = sum(path.stat().st_size for path in fetch_weights(preset, handle, check))
         if texts:
-            for name in (*CONFIGS, *SENTENCEPIECE):
+            for name in CONFIGS:
                 fetch(preset, name, handle, check)
             with check.bounded(WIDENED * held):
-                return network_of_texts(preset, handle, length)
+                return network_of_texts(preset, handle, length, trust=check.trust)
         if length is not None:
             raise HandleError(f"{handle} takes images, which have no --length. Leave it out.")
         prepared = prepared_as(preset, handle, check)

@@ -2,36 +2,32 @@
 
 import importlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from typing import Any
 
 import tensorflow as tf
 from keras_hub import models
 from keras_hub.src.tokenizers.byte_pair_tokenizer import split_strings_for_bpe
-from keras_hub.tokenizers import BytePairTokenizer
+from keras_hub.tokenizers import BytePairTokenizer, SentencePieceTokenizer
 
-from tfxfer.errors import HandleError, MissingExtraError
+from tfxfer.errors import DeniedOperationError, HandleError, MissingExtraError
 from tfxfer.handles.bytepairs import ByteLevel
 from tfxfer.handles.keras_network import KerasNetwork
 
 LENGTH = 128  # pieces of a text that are read where nobody asks for another number
 # These name the classes of what turns texts into numbers.
 CONFIGS = ("tokenizer.json", "preprocessor.json")
-# A SentencePiece model, as KerasHub and as Transformers call it.
-SENTENCEPIECE = (
-    str(Path("assets", "tokenizer", "vocabulary.spm")),
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.bpe.model",
-)
 
 
-def network_of_texts(preset: str, handle: str, length: int | None) -> KerasNetwork:
+def network_of_texts(preset: str, handle: str, length: int | None, *, trust: bool) -> KerasNetwork:
     """Return a backbone for texts, and the layer that makes its inputs of strings.
 
     Args:
-        length: how many pieces of a text are read; by default 128.
+        length: how many pieces of a text are read; by default 128, or as many as it can read.
+        trust: whether the preset may hold a SentencePiece model.
 
     Raises:
+        DeniedOperationError: it holds one, and `trust` is False.
         HandleError: the backbone has no places for so many pieces.
         MissingExtraError: TensorFlow Text is not installed.
     """
@@ -46,18 +42,53 @@ def network_of_texts(preset: str, handle: str, length: int | None) -> KerasNetwo
             f"{handle} reads at most {most} pieces of a text, and --length is {length}. Give "
             f"--length {most} or less."
         )
-    prepare = models.TextClassifierPreprocessor.from_preset(
-        preset, sequence_length=length or LENGTH
-    )
+    length = length or min(LENGTH, most or LENGTH)
+    with sentencepiece_models(trust, handle):
+        prepare = models.TextClassifierPreprocessor.from_preset(preset, sequence_length=length)
     if isinstance(prepare.tokenizer, BytePairTokenizer):
         prepare.tokenizer.tokenize = tokenize_without_memory(prepare.tokenizer)
     return KerasNetwork(model=model, preprocess=prepare, takes="text")
 
 
-def tokenize_without_memory(tokenizer: BytePairTokenizer) -> Callable:
-    """Return what a tokenizer computes, from string [B] to whole numbers [B, none].
+@contextmanager
+def sentencepiece_models(allowed: bool, handle: str) -> Iterator[None]:
+    """Let KerasHub read a SentencePiece model in this context only where that is allowed.
 
-    That of KerasHub remembers words in a table that changes, which no file of a network can hold.
+    A preset may hold it in several places, such as a file, or a config. All of them end in one
+    method. The library is not safe with every model, see `tfxfer.savedmodel.sentencepiece`.
+
+    Raises:
+        DeniedOperationError: KerasHub is about to read one.
+    """
+    own = SentencePieceTokenizer.set_proto
+    denied = DeniedOperationError(
+        f"{handle} cuts texts by a SentencePiece model. The library that reads it is not safe with "
+        "a model that was made to attack it: use --trust (trust=True) only if you know who made it."
+    )
+    tried = []
+
+    def refuse(self: Any, proto: Any) -> None:
+        if proto is not None:
+            tried.append(type(self))
+            raise denied
+        own(self, proto)
+
+    if not allowed:
+        SentencePieceTokenizer.set_proto = refuse
+    try:
+        yield
+    except Exception as error:  # Keras makes another one of it, with the whole model in its text
+        if tried:
+            raise denied from error
+        raise
+    finally:
+        SentencePieceTokenizer.set_proto = own
+
+
+def tokenize_without_memory(tokenizer: BytePairTokenizer) -> Callable:
+    """Return a function that tokenizes texts, from string [B] to whole numbers [B, none].
+
+    KerasHub's own keeps words in a table that changes, which no file of a network can hold.
     """
     kept = tuple(tokenizer.unsplittable_tokens or ())
     cut = ByteLevel(tokenizer.vocabulary, list(pairs_of(tokenizer)), kept)

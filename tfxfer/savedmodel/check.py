@@ -21,9 +21,8 @@ from tensorflow.python.framework import dtypes, op_def_registry
 
 from tfxfer.errors import DeniedOperationError, SavedModelError
 from tfxfer.limits import MOST_CONSTANTS
-from tfxfer.savedmodel import sentencepiece
 from tfxfer.savedmodel.operations import ALLOWED, CHECKPOINT, FROM_ASSET
-from tfxfer.savedmodel.tf_text import MODEL, OPERATIONS, load_operations
+from tfxfer.savedmodel.tf_text import OPERATIONS, SENTENCEPIECE, load_operations
 
 # Constants of these dtypes are not numbers: they can hold a program, or a handle to variables of
 # another model.
@@ -146,8 +145,6 @@ def refused(node: NodeDef, functions: set[str]) -> set[str]:
     calls_function = node.op in functions and op_def_registry.get(node.op) is None
     if node.op not in ALLOWED | OPERATIONS and not calls_function:
         names.add(node.op)
-    if node.op == MODEL and not sentencepiece.is_sound(node.attr["model"].s):
-        names.add(f"{node.op} with a damaged model")
     if any(tensor.dtype in NO_NUMBERS for tensor in constants(node)):
         names.add(f"{node.op} of a value that is no number")
     return names
@@ -258,6 +255,12 @@ def refuse(names: set[str], where: str) -> None:
     Raises:
         DeniedOperationError: there are some; names them.
     """
+    if names and names <= SENTENCEPIECE:
+        raise DeniedOperationError(
+            f"{where} cuts texts by a SentencePiece model ({', '.join(sorted(names))}). The "
+            "library that reads it is not safe with a model that was made to attack it: use "
+            "--trust (trust=True) only if you know who made it."
+        )
     if names:
         raise DeniedOperationError(
             f"{where} holds {', '.join(sorted(names))}, which networks do not need and which could "

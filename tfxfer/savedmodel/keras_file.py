@@ -9,7 +9,6 @@ import keras
 from tfxfer.errors import SavedModelError
 from tfxfer.files import open_regular
 from tfxfer.savedmodel.config import check_config
-from tfxfer.savedmodel.sentencepiece import is_sound
 from tfxfer.savedmodel.weigh import (
     MOST_CONFIG,
     bounded_variables,
@@ -43,9 +42,7 @@ def load_file(path: Path, *, trust: bool = False) -> keras.Model:
 
 
 def check_file(path: Path, *, trust: bool = False) -> None:
-    """Check one file of a Keras preset: a config in JSON, weights, or a SentencePiece model.
-
-    Weights are in HDF5 or safetensors.
+    """Check one file of a Keras preset: a config in JSON, or weights in HDF5 or safetensors.
 
     Raises:
         SavedModelError: it names a class or function that is not allowed (see `check_config`), is
@@ -59,9 +56,6 @@ def check_file(path: Path, *, trust: bool = False) -> None:
                 weigh_values(file, trust)
             elif len(content := file.read(MOST_CONFIG + 1)) > MOST_CONFIG:
                 raise ValueError(f"it has more than {MOST_CONFIG / 2**20:,.0f} MiB")
-            elif path.suffix in (".spm", ".model"):
-                if not (trust or is_sound(content)):
-                    raise ValueError("it is no SentencePiece model, or a damaged one")
             else:
                 check_config(json.loads(content), trust=trust)
     except SavedModelError:

@@ -111,7 +111,7 @@ def open_network(
         return Network(
             pretrained=pretrained, name=opened.name, value_range=told, range_from="layer"
         )
-    check = Check(functools.partial(check_file, trust=trust), bounded_variables)
+    check = Check(functools.partial(check_file, trust=trust), bounded_variables, trust)
     if (network := handles.load_keras(handle, size, check, length)) is not None:
         if network.takes == "text":
             if preprocess is not None:

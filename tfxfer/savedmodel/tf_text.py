@@ -10,20 +10,17 @@ from tfxfer.errors import MissingExtraError
 # They read a vocabulary from a look-up table.
 WITH_TABLE = frozenset({"WordpieceTokenizeWithOffsets"})
 MODEL = "SentencepieceOp"  # holds a SentencePiece model as bytes
-# They read a SentencePiece model.
+# They use it.
 WITH_MODEL = frozenset(
     """
         SentencepieceDetokenizeOp SentencepieceIdToStringOp SentencepieceStringToIdOp
         SentencepieceTokenizeOp SentencepieceTokenizeWithOffsetsOp SentencepieceVocabSizeOp
     """.split()
 )
+SENTENCEPIECE = WITH_MODEL | {MODEL}  # allowed with --trust only, see `sentencepiece`
 # They compute on strings and numbers in memory, and reach no file.
-OPERATIONS = (
-    WITH_TABLE
-    | WITH_MODEL
-    | frozenset([MODEL])
-    | frozenset(
-        """
+OPERATIONS = WITH_TABLE | frozenset(
+    """
         CaseFoldUTF8 ConstrainedSequence FastBertNormalize FastWordpieceTokenizeWithOffsets
         FindSourceOffsets NormalizeUTF8 NormalizeUTF8WithOffsetsMap PhraseTokenize
         RegexSplitWithOffsets SentenceFragments SentenceFragmentsV2 SplitMergeTokenizeWithOffsets
@@ -33,7 +30,6 @@ OPERATIONS = (
         TFText>PhraseDetokenize TFText>RoundRobinGenerateMasks TFText>RoundRobinTrim
         TFText>Utf8Binarize TFText>WhitespaceTokenizeWithOffsetsV2
     """.split()
-    )
 )
 
 
@@ -47,7 +43,8 @@ def load_operations(names: Set[str], what: str) -> None:
     Raises:
         MissingExtraError: TensorFlow Text is not installed, or not for this TensorFlow.
     """
-    if all(op_def_registry.get(name) is not None for name in names & OPERATIONS):
+    needed = names & (OPERATIONS | SENTENCEPIECE)
+    if all(op_def_registry.get(name) is not None for name in needed):
         return
     try:
         importlib.import_module("tensorflow_text")
