@@ -525,7 +525,10 @@ def test_texts_of_two_kinds_are_told_apart(run):
 
 @pytest.mark.long
 def test_new_texts_are_answered_by_a_run_and_by_its_export(run, tmp_path):
-    for name, text in (("a", "Good soup with salt and bread."), ("b", "Water the tulip, sun!")):
+    for name, text in (
+        ("a", "Good soup with salt and bread."),
+        ("b", "Water and sun for the tulip and the soil."),
+    ):
         (tmp_path / f"{name}.txt").write_text(text)
     files = (tmp_path / "a.txt", tmp_path / "b.txt")
     done("predict", run, *files, "--to", tmp_path / "run.csv")

@@ -254,7 +254,8 @@ def test_files_and_tables_stay_in_their_order(run, new, tmp_path):
 
 @pytest.mark.long
 def test_an_empty_text_in_a_table_is_told_and_the_others_are_predicted(run, tmp_path):
-    (tmp_path / "new.csv").write_text('id,text\n1,bread\n2,\n3,"a\nrose"\n')
+    rose = next(text for text, label in texts.sentences(12, seed=3) if label == "garden")
+    (tmp_path / "new.csv").write_text(f'id,text\n1,bread\n2,\n3,"a\n{rose}"\n')
     output = done("predict", run, tmp_path / "new.csv", code=1)
     assert "new.csv:3 is empty" in output and "new.csv:5,garden" in output
 

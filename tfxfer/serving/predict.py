@@ -256,9 +256,10 @@ def predictions(
     if bad:
         rest = "the others were predicted" if len(bad) < len(files) else "no file was"
         said = f"{len(bad):,} of {len(files):,} files can't be predicted, {rest}"
+        bad = list(map(one_line, bad))
         if len(bad) <= SHOWN:
             raise ImageError(f"{said}: {list_files(bad)}")
         # So many fit into no error, so there is a line for each above it.
         for text in bad:
-            print(one_line(text), file=sys.stderr)
+            print(text, file=sys.stderr)
         raise ImageError(f"{said}. Each has a line above, the first: {bad[0]}.")
