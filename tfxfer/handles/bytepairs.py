@@ -1,5 +1,8 @@
 """A tokenizer by byte pair encoding in TensorFlow's own operations, as language models have it.
 
+There are two kinds. `BytePairs` begins with characters, as described here. `ByteLevel` begins with
+bytes, as GPT-2 does, and gets its words from outside.
+
 A word begins as single characters. The two neighbours that come first in a list of merges become
 one piece, again and again, until no two neighbours are in the list (Sennrich 2016,
 https://arxiv.org/abs/1508.07909). A character that is no piece becomes its bytes. Every word begins

@@ -10,7 +10,12 @@ from keras_hub import models
 from keras_hub.src.tokenizers.byte_pair_tokenizer import split_strings_for_bpe
 from keras_hub.tokenizers import BytePairTokenizer, SentencePieceTokenizer
 
-from tfxfer.errors import DeniedOperationError, HandleError, MissingExtraError
+from tfxfer.errors import (
+    UNSAFE_MODEL,
+    DeniedOperationError,
+    HandleError,
+    MissingExtraError,
+)
 from tfxfer.handles.bytepairs import ByteLevel
 from tfxfer.handles.keras_network import KerasNetwork
 
@@ -61,10 +66,7 @@ def sentencepiece_models(allowed: bool, handle: str) -> Iterator[None]:
         DeniedOperationError: KerasHub is about to read one.
     """
     own = SentencePieceTokenizer.set_proto
-    denied = DeniedOperationError(
-        f"{handle} cuts texts by a SentencePiece model. The library that reads it is not safe with "
-        "a model that was made to attack it: use --trust (trust=True) only if you know who made it."
-    )
+    denied = DeniedOperationError(f"{handle} cuts texts by a SentencePiece model. {UNSAFE_MODEL}")
     tried = []
 
     def refuse(self: Any, proto: Any) -> None:

@@ -217,7 +217,7 @@ def setting_names(settings: Collection[str]) -> list[str]:
 
 
 def head(name: str) -> str:
-    """What a head is called: "gaussian_and_linear", the mean of two, is "gaussian and linear"."""
+    """Return the name of a head for people, such as "gaussian and linear" for the mean of both."""
     return name.replace("_and_", " and ").replace("_beside_", " beside ")
 
 

@@ -19,7 +19,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import dtypes, op_def_registry
 
-from tfxfer.errors import DeniedOperationError, SavedModelError
+from tfxfer.errors import UNSAFE_MODEL, DeniedOperationError, SavedModelError
 from tfxfer.limits import MOST_CONSTANTS
 from tfxfer.savedmodel.operations import ALLOWED, CHECKPOINT, FROM_ASSET
 from tfxfer.savedmodel.tf_text import OPERATIONS, SENTENCEPIECE, load_operations
@@ -257,9 +257,8 @@ def refuse(names: set[str], where: str) -> None:
     """
     if names and names <= SENTENCEPIECE:
         raise DeniedOperationError(
-            f"{where} cuts texts by a SentencePiece model ({', '.join(sorted(names))}). The "
-            "library that reads it is not safe with a model that was made to attack it: use "
-            "--trust (trust=True) only if you know who made it."
+            f"{where} cuts texts by a SentencePiece model ({', '.join(sorted(names))}). "
+            f"{UNSAFE_MODEL}"
         )
     if names:
         raise DeniedOperationError(

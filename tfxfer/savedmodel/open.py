@@ -15,6 +15,7 @@ from tfxfer.errors import SavedModelError
 from tfxfer.handles.folder import plain_path
 from tfxfer.savedmodel.sentencepiece import makers_of
 from tfxfer.savedmodel.stages import nodes_of
+from tfxfer.savedmodel.trackables import trackables_of
 
 LOG = logging.getLogger(__name__)
 # What networks call the argument that tells whether they are trained; Keras sets the first.
@@ -331,20 +332,11 @@ def takes_numbers(signature: Any) -> bool:
 
 
 def variables_of(root: Any) -> Iterator[tf.Variable]:
-    """Yield every variable below `root`.
+    """Return every variable below `root`.
 
     Seed states are included, which `root.variables` leaves out.
     """
-    seen, todo = set[int](), [root]
-    while todo:
-        node = todo.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, tf.Variable):
-            yield node
-        elif hasattr(node, "_trackable_children"):
-            todo += list(node._trackable_children().values())
+    return (node for node in trackables_of(root) if isinstance(node, tf.Variable))
 
 
 def trainable_of(loaded: Any, variables: dict[int, tf.Variable]) -> set[int]:

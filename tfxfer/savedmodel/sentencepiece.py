@@ -17,22 +17,16 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from tfxfer.savedmodel.stages import data_inputs, nodes_of
 from tfxfer.savedmodel.tf_text import MODEL, WITH_MODEL
+from tfxfer.savedmodel.trackables import trackables_of
 
 
 def makers_of(root: Any) -> dict[int, Callable]:
     """Return the functions that make the resources below an object, by their handles' identity."""
-    found: dict[int, Callable] = {}
-    seen, todo = set[int](), [root]
-    while todo:
-        one = todo.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        if hasattr(one, "_create_resource") and hasattr(one, "resource_handle"):
-            found[id(one.resource_handle)] = one._create_resource
-        if hasattr(one, "_trackable_children"):
-            todo += list(one._trackable_children().values())
-    return found
+    return {
+        id(node.resource_handle): node._create_resource
+        for node in trackables_of(root)
+        if hasattr(node, "_create_resource") and hasattr(node, "resource_handle")
+    }
 
 
 def hold_models(
