@@ -26,7 +26,7 @@ from tfxfer import Backbone, data
 from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.features import Extractor
-from tfxfer.heads import choose
+from tfxfer.heads import choose, ranges
 from tfxfer.steps import choose_network
 from tfxfer.steps.choose_network import Tried
 
@@ -49,10 +49,13 @@ def random_networks(folder: Path) -> list[str]:
     return [str(folder / f"{name}.keras") for name in RANDOM]
 
 
-def accuracy(one: Tried, examples: Examples, extract: Extractor) -> float:
+def accuracy(name: str, examples: Examples, extract: Extractor) -> float:
     """Return the test accuracy of a head that was fitted on the training part."""
     train, test = (examples.take(examples.where(part)) for part in ("train", "test"))
-    features = extract(train, one.prefix)
+    network = Backbone(name, trainable=False)
+    ranges.settle(network, train, extract, seed=0)
+    prefix = network.prefix(len(network.stages))
+    features = extract(train, prefix)
     head = choose(
         features,
         features.examples.labels,
@@ -60,7 +63,7 @@ def accuracy(one: Tried, examples: Examples, extract: Extractor) -> float:
         tap_widths=features.tap_widths,
         units=features.examples.units,
     ).fitted
-    judged = extract(test, one.prefix)
+    judged = extract(test, prefix)
     return float(np.mean(head.logits(judged).argmax(1) == judged.examples.labels))
 
 
@@ -89,10 +92,12 @@ def measure(handle: str, networks: list[str]) -> bool:
         print(f"\n{handle}: {len(examples.where('train'))} training examples")
         for row in found.rows():
             print("  " + " ".join(f"{Path(cell).name:>22}" for cell in row))
+        for name, reason in found.left_out.items():
+            print(f"  {Path(name).name} was not tried: {reason}")
         judged = [one for one in found.tried if one.scores is not None]
         train = examples.take(examples.where("train"))
         opening, alone = np.sum([extraction_time(one, train) for one in judged], axis=0)
-        tests = {one.name: accuracy(one, examples, extract) for one in found.tried}
+        tests = {name: accuracy(name, examples, extract) for name in networks}
     for name, value in tests.items():
         print(f"  test accuracy {value:.3f} {Path(name).name}")
     regret = max(tests.values()) - tests[found.best.name]

@@ -105,6 +105,38 @@ def test_a_network_that_is_not_there_is_left_out_and_named(networks, examples, e
         choose_network(examples, ["no-such-network"], extract)
 
 
+def save_keras(path, mean: float) -> str:
+    """A network as a .keras file; with a mean of 0, its BatchNorm is as before training."""
+    inputs = keras.Input((16, 16, 3))
+    norm = keras.layers.BatchNormalization(
+        moving_mean_initializer=keras.initializers.Constant(mean)
+    )
+    x = norm(keras.layers.Conv2D(8, 4, strides=4, use_bias=False)(inputs))
+    model = keras.Model(inputs, keras.layers.Flatten()(keras.layers.ReLU()(x)))
+    model.compile("adam", "mse")
+    model.fit(np.zeros((2, 16, 16, 3)), np.zeros((2, 128)), epochs=0)
+    model.save(path)
+    return str(path)
+
+
+@pytest.mark.long
+def test_a_network_with_random_weights_is_not_tried_where_others_are(examples, extract, tmp_path):
+    random = save_keras(tmp_path / "random.keras", 0.0)
+    trained = save_keras(tmp_path / "trained.keras", 0.1)
+    found = choose_network(examples, [random, trained], extract)
+    assert list(found.left_out) == [random] and "random" in found.left_out[random]
+    assert [one.name for one in found.tried] == [trained]
+    alone = choose_network(examples, [random], extract)
+    assert not alone.left_out and alone.best.name == random
+
+
+def test_a_damaged_network_is_left_out_before_others_are_tried(extract, examples, tmp_path):
+    damaged = tmp_path / "damaged.keras"
+    damaged.write_bytes(b"PK not really")
+    with pytest.raises(HandleError, match="damaged.keras"):
+        choose_network(examples, [str(damaged)], extract)
+
+
 def test_too_few_examples_are_told(networks, extract):
     few = from_arrays(np.random.default_rng(0).random((6, 16, 16)), [0, 0, 0, 1, 1, 1])
     with pytest.raises(DataError, match="--backbone"):

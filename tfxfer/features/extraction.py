@@ -36,7 +36,7 @@ from tfxfer.process import memory
 LOG = logging.getLogger(__name__)
 CHUNK = 1024  # images in a shard, rounded up to whole batches; a killed run loses about one shard
 MANY = 100  # from so many examples on, so much memory is free then that it pays to give it back
-TIMED = 32  # examples on which speed is measured; more of a kind that is decoded in larger batches
+TIMED = 16  # examples on which speed is measured; more of a kind that is decoded in larger batches
 
 
 def extract(

@@ -38,6 +38,7 @@ pooling     one output of a network as features
 trial       whether the features are those of each example alone
 trace       from a call to a Pretrained
 read        open and trace: from a folder to a Pretrained
+untrained   whether the weights of a network seem to be random
 network     from a handle, of any kind, to a Pretrained
 ranges      the pixel range that a network expects
 cut         a network in two parts
@@ -67,6 +68,7 @@ from tfxfer.savedmodel.pure import inline_functions, with_constants
 from tfxfer.savedmodel.ranges import RANGES, range_of
 from tfxfer.savedmodel.read import read
 from tfxfer.savedmodel.reusable import reusable
+from tfxfer.savedmodel.untrained import is_untrained_file
 
 __all__ = [
     "GRAPHS",
@@ -86,6 +88,7 @@ __all__ = [
     "cut_front",
     "function",
     "inline_functions",
+    "is_untrained_file",
     "keep",
     "load_file",
     "needed",

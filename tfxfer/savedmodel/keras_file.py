@@ -1,6 +1,7 @@
 """Load a .keras file after it was checked, since anybody may have written it."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,20 @@ from tfxfer.savedmodel.weigh import (
     weigh,
     weigh_values,
 )
+
+
+def keras_file(handle: str | os.PathLike) -> Path | None:
+    """Return the path of a .keras file that a handle names, with `#sha256=...` or without."""
+    for text in (os.fspath(handle), os.fspath(handle).rpartition("#")[0]):
+        path = given_path(text)
+        if path.suffix.lower() == ".keras" and path.is_file():
+            return path
+    return None
+
+
+def given_path(handle: str | os.PathLike) -> Path:
+    """Return a handle as a path, in which ~ is the user's folder."""
+    return Path(os.path.expanduser(os.fspath(handle)))
 
 
 def load_file(path: Path, *, trust: bool = False) -> keras.Model:

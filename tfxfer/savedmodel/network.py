@@ -1,7 +1,6 @@
 """Find and read the network that a handle or a Keras model stands for."""
 
 import functools
-import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,15 +19,20 @@ from tfxfer.handles import checksum
 from tfxfer.handles.keras_network import Check
 from tfxfer.savedmodel import pair
 from tfxfer.savedmodel.graph import Pretrained
-from tfxfer.savedmodel.keras_file import check_file, load_file, reason_of
+from tfxfer.savedmodel.keras_file import (
+    check_file,
+    given_path,
+    keras_file,
+    load_file,
+    reason_of,
+)
 from tfxfer.savedmodel.keras_model import open_model
 from tfxfer.savedmodel.open import check_scope
 from tfxfer.savedmodel.read import errors_with_folder, read
 from tfxfer.savedmodel.remembered import read_once
 from tfxfer.savedmodel.trace import check_arguments, trace
+from tfxfer.savedmodel.untrained import warn_of_untrained
 from tfxfer.savedmodel.weigh import bounded_variables
-
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,32 +267,6 @@ def open_pair(
     source, first = handles.resolve(handle), handles.resolve(before)
     pretrained = read(source.path, before=first.path, length=length, **options, trust=trust)
     return Network(pretrained=pretrained, name=str(handle), sha256=source.sha256)
-
-
-def keras_file(handle: str | os.PathLike) -> Path | None:
-    """Return the path of a .keras file that a handle names, with `#sha256=...` or without."""
-    for text in (os.fspath(handle), os.fspath(handle).rpartition("#")[0]):
-        path = given_path(text)
-        if path.suffix.lower() == ".keras" and path.is_file():
-            return path
-    return None
-
-
-def given_path(handle: str | os.PathLike) -> Path:
-    """Return a handle as a path, in which ~ is the user's folder."""
-    return Path(os.path.expanduser(os.fspath(handle)))
-
-
-def warn_of_untrained(network: Pretrained, name: str) -> None:
-    """Log a warning if all biases and BatchNorm weights are 0 or 1, as before training."""
-    vectors = [weight.value for weight in network.weights if weight.value.ndim == 1]
-    vectors = [value for value in vectors if value.dtype.kind == "f" and value.size]
-    if vectors and all(np.isin(value, (0.0, 1.0)).all() for value in vectors):
-        LOG.warning(
-            "%s seems to have random weights: an untrained network gives poor features. Load "
-            "pretrained weights first.",
-            name,
-        )
 
 
 def load_model(path: Path, trust: bool) -> keras.Model:

@@ -1,20 +1,21 @@
 """Which of several networks to take, before anything is trained.
 
-Only training examples are used. Each network is first judged on a sample, by the nearest
-neighbours of each example: all networks on few examples, then those that are not clearly worse on
-more. The best of these, and the best by published accuracy, are then judged by the first head that
-a run would try, in cross-validation on all training examples. Methods from papers that rank
-networks without fitting a head, such as LogME and LEEP, did worse in measurements (docs/methods.md,
-"Which network").
+Only training examples are used. Networks with random weights are left out, if others are there.
+Each network is first judged on a sample, by the nearest neighbours of each example: all networks on
+few examples, then those that are not clearly worse on more. The best of these, and the best by
+published accuracy, are then judged by the first head that a run would try, in cross-validation on
+all training examples. Methods from papers that rank networks without fitting a head, such as LogME
+and LEEP, did worse in measurements (docs/methods.md, "Which network").
 """
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfxfer import savedmodel
 from tfxfer.backbone import Backbone, Prefix
 from tfxfer.data import Examples
 from tfxfer.data.folds import sample
@@ -42,6 +43,7 @@ BY_NEIGHBOURS, BY_PRIOR = 2, 1
 # For a network that does not say which range of pixels it expects, the range is found on so many
 # training examples.
 RANGED = 64
+NO_NETWORK = (EngineError, HandleError, MissingExtraError, SavedModelError)
 FEWEST = 8  # with fewer training examples, nothing can be said
 
 
@@ -157,10 +159,10 @@ def choose_network(
     first = few.take(sample(few.strata, GLANCED, seed))
     glanced: list[Tried] = []
     left_out: dict[str, str] = {}
-    for name in dict.fromkeys(among):
+    for name in trained(dict.fromkeys(among), left_out, trust=trust):
         try:
             glanced.append(try_network(name, first, extract, seed=seed, trust=trust))
-        except (EngineError, HandleError, MissingExtraError, SavedModelError) as error:
+        except NO_NETWORK as error:
             left_out[name] = str(error)
     if not glanced:
         reasons = "; ".join(left_out.values())
@@ -187,6 +189,27 @@ def choose_network(
         rest, key=lambda one: -one.sampled.mean()
     )
     return ChosenNetwork(best=best, tried=tuple(order), left_out=left_out, examples=few)
+
+
+def trained(names: Iterable[str], left_out: dict[str, str], *, trust: bool) -> list[str]:
+    """Return the networks without those that are left out because their weights are random.
+
+    They are all returned where no other network is left.
+
+    Args:
+        left_out: receives the reason of each network that is left out.
+    """
+    found: list[str] = []
+    untrained: list[str] = []
+    for name in names:
+        try:
+            (untrained if savedmodel.is_untrained_file(name, trust=trust) else found).append(name)
+        except NO_NETWORK as error:
+            left_out[name] = str(error)
+    if not found:
+        return untrained
+    left_out |= dict.fromkeys(untrained, "it seems to have random weights, as before training")
+    return found
 
 
 def try_network(name: str, few: Examples, extract: Extractor, *, seed: int, trust: bool) -> Tried:
