@@ -109,12 +109,15 @@ class MissingExtraError(TfxferError):
     """An optional package is missing."""
 
     def __init__(self, what: str, extra: str):
-        named = f'"tfxfer[{extra}]"'
-        if extra in ALONE:
-            named = f"--no-deps {ALONE[extra]}"
         super().__init__(
-            f"{what} needs an optional package. Install it with: {own_pip()} install {named}"
+            f"{what} needs an optional package. "
+            f"Install it with: {own_pip()} install {words_of_extra(extra)}"
         )
+
+
+def words_of_extra(extra: str) -> str:
+    """Return what follows `pip install` to install what an extra needs."""
+    return f"--no-deps {ALONE[extra]}" if extra in ALONE else f'"tfxfer[{extra}]"'
 
 
 def own_pip() -> str:

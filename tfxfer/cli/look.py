@@ -7,6 +7,7 @@ import click
 
 from tfxfer.cli.start import check_network, load_module, start_tensorflow, trust_option
 from tfxfer.cli.terminal import table
+from tfxfer.errors import words_of_extra
 from tfxfer.process.program import command
 from tfxfer.safety.names import one_line
 
@@ -27,7 +28,7 @@ def backbones() -> None:
     rows = [("name", "size", "features", "parameters", "top-1 %", "licence", "offline")]
     for entry in load_module("handles.catalog").CATALOG:
         how = (
-            f'pip install "tfxfer[{entry.extra}]"'
+            f"pip install {words_of_extra(entry.extra)}"
             if entry.extra
             else "yes"
             if entry.offline
