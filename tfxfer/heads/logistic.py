@@ -5,19 +5,23 @@ the intercept. All else is done for speed. Up to 2,000 examples are rotated into
 their rows span, which is exact and has at most n dimensions. With more examples, the features
 themselves are the design matrix. In both cases the loss is minimised in coordinates in which it is
 about equally steep in every direction, so that about 20 steps of L-BFGS do what would take
-hundreds. All folds are fitted in one minimisation, and share each product with the design matrix.
+hundreds. How steep it is depends on the weights that are looked for: with more than 2,000 examples
+the coordinates are chosen anew after 15 steps, by the weights that were found until then. All folds
+are fitted in one minimisation, and share each product with the design matrix.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg
 from scipy.linalg.blas import ssyrk
 from scipy.optimize import minimize
+from scipy.special import softmax
 
 from tfxfer.data.folds import deal, sample
 from tfxfer.heads.closed import primal, shares
-from tfxfer.heads.fitted import Array, Fitted, blocks, normalise_taps
+from tfxfer.heads.fitted import BLOCK, Array, Fitted, blocks, normalise_taps
 from tfxfer.heads.threads import one_thread
 from tfxfer.tasks import CLASSIFY, calibrated_loss
 
@@ -31,6 +35,13 @@ STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)
 UNJUDGED = 1.0  # the strength where nothing can be held out: scikit-learn's default
 STEEPNESS = 0.05  # a guess at p (1 - p): only the number of steps depends on it
 FOLDS = 5
+# With features as the design matrix: steps in one choice of coordinates, and how often these are
+# chosen.
+STEPS, ROUNDS = 15, 8
+# A minimisation ends where a step gains fewer nats for each example: one fit by itself, and fits of
+# folds, whose probabilities do not get better after that (benchmarks/LOG.md).
+LEAST_GAIN, LEAST_GAIN_OF_FOLDS = 1e-9, 1e-6
+LEAST_STEEPNESS = 1e-5  # of an example that is predicted with certainty
 TOGETHER = 600_000  # numbers in one minimisation: L-BFGS keeps about 25 copies of them in float64
 
 
@@ -62,6 +73,35 @@ State = tuple[np.ndarray, np.ndarray]  # the point in a minimisation: [r, k, C] 
 Change = Callable[[np.ndarray], np.ndarray]
 
 
+@dataclass(frozen=True)
+class End:
+    """When a minimisation ends: as soon as one of these is reached.
+
+    tolerance: largest entry of the gradient, in the coordinates of the minimisation.
+    gain: what a step gains, in nats for each example; 0 ends it where single precision ends.
+    steps: steps of L-BFGS.
+    """
+
+    tolerance: float = 1e-3
+    gain: float = 0.0
+    steps: int = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """The result of a minimisation of k losses.
+
+    w, b: coefficients [r, k, C] and intercepts [k, C].
+    state: the point where it ended.
+    finished: False where it ended because there were no more steps.
+    """
+
+    w: np.ndarray
+    b: np.ndarray
+    state: State
+    finished: bool
+
+
 def descend(
     design: np.ndarray,
     labels: np.ndarray,
@@ -69,9 +109,10 @@ def descend(
     classes: int,
     strength: float,
     change: tuple[Change, Change],
+    unit: float,
     start: State | None = None,
-    tolerance: float = 1e-3,
-) -> tuple[np.ndarray, np.ndarray, State]:
+    end: End = End(),
+) -> Minimum:
     """Minimise k losses, one for each column of `weights`, together if they are not too large.
 
     Args:
@@ -82,61 +123,60 @@ def descend(
         strength: strength of the penalty.
         change: maps the coordinates of the minimisation to those of the design, and its transpose
             for gradients, both on [r, k C].
+        unit: what an intercept is multiplied by, to be a coordinate of the minimisation.
         start: the state at the end of an earlier minimisation; zeros by default.
-        tolerance: largest entry of the gradient at the end, in the coordinates of the minimisation.
-
-    Returns:
-        Coefficients [r, k, C], intercepts [k, C] and the state at the end.
     """
-    (n, k), r = weights.shape, design.shape[1]
+    k, r = weights.shape[1], design.shape[1]
     start = (np.zeros((r, k, classes)), np.zeros((k, classes))) if start is None else start
     if k > 1 and r * k * classes > TOGETHER:
-        parts = []
-        for i in range(k):
-            own = (start[0][:, i : i + 1], start[1][i : i + 1])
-            parts.append(
-                descend(
-                    design,
-                    labels,
-                    weights[:, i : i + 1],
-                    classes=classes,
-                    strength=strength,
-                    change=change,
-                    start=own,
-                    tolerance=tolerance,
-                )
+        parts = [
+            descend(
+                design,
+                labels,
+                weights[:, i : i + 1],
+                classes=classes,
+                strength=strength,
+                change=change,
+                unit=unit,
+                start=(start[0][:, i : i + 1], start[1][i : i + 1]),
+                end=end,
             )
-        w, b = (
-            np.concatenate([part[0] for part in parts], 1),
-            np.concatenate([part[1] for part in parts]),
-        )
-        return (
-            w,
-            b,
-            (
-                np.concatenate([part[2][0] for part in parts], 1),
-                np.concatenate([part[2][1] for part in parts]),
+            for i in range(k)
+        ]
+        return Minimum(
+            w=np.concatenate([part.w for part in parts], 1),
+            b=np.concatenate([part.b for part in parts]),
+            state=(
+                np.concatenate([part.state[0] for part in parts], 1),
+                np.concatenate([part.state[1] for part in parts]),
             ),
+            finished=all(part.finished for part in parts),
         )
 
-    unit, size, forward = np.sqrt(STEEPNESS * n), k * classes, change[0]
+    size, forward = k * classes, change[0]
     loss = losses(
         design, labels, weights, classes=classes, strength=strength, change=change, unit=unit
     )
-    # ftol: smaller differences are below the precision of sums in float32.
-    options = {"maxiter": 500, "gtol": tolerance, "ftol": 1e-9}
-    solution = minimize(
-        loss,
+    # L-BFGS-B compares gains with the loss or with 1, whichever is larger, and the mean loss of an
+    # example is below 1. Relative gains below 1e-9 are less than the rounding of sums in float32.
+    count = float(weights.sum()) if end.gain else 1.0
+    found = minimize(
+        lambda flat: tuple(part / count for part in loss(flat)),
         np.concatenate([part.ravel() for part in start]),
         jac=True,
         method="L-BFGS-B",
-        options=options,
-    ).x
-    state = solution[:-size].reshape(r, k, classes), solution[-size:].reshape(k, classes)
-    return (
-        forward(solution[:-size].reshape(r, size).astype(np.float32)).reshape(r, k, classes),
-        state[1] / unit,
-        state,
+        options={
+            "maxiter": end.steps,
+            "gtol": end.tolerance / count,
+            "ftol": end.gain or 1e-9,
+        },
+    )
+    state = found.x[:-size].reshape(r, k, classes), found.x[-size:].reshape(k, classes)
+    return Minimum(
+        w=forward(found.x[:-size].reshape(r, size).astype(np.float32)).reshape(r, k, classes),
+        b=state[1] / unit,
+        state=state,
+        finished=found.nit < end.steps,
     )
 
 
@@ -197,8 +237,8 @@ class Rotated:
         classes: int,
         strength: float,
         start: State | None = None,
-        tolerance: float = 1e-3,
-    ) -> tuple[np.ndarray, np.ndarray, State]:
+        end: End = End(),
+    ) -> Minimum:
         """Call `descend` in coordinates scaled by the root of the loss's second derivative."""
         scale = (1 / np.sqrt(STEEPNESS * self.s + strength)).astype(np.float32)[:, None]
         return descend(
@@ -208,17 +248,18 @@ class Rotated:
             classes=classes,
             strength=strength,
             change=(lambda v: v * scale, lambda g: g * scale),
+            unit=np.sqrt(STEEPNESS * len(labels)),
             start=start,
-            tolerance=tolerance,
+            end=end,
         )
 
     def fit(
         self, labels: np.ndarray, classes: int, strength: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return `alpha` [n, C] and `bias` [C], fitted on all examples."""
-        w, b, _ = self.descend(labels, np.ones((len(labels), 1)), classes, strength)
-        alpha = (self.q / np.sqrt(self.s)) @ w[:, 0].astype(np.float64)
-        return alpha - alpha.mean(0), b[0]
+        found = self.descend(labels, np.ones((len(labels), 1)), classes, strength)
+        alpha = (self.q / np.sqrt(self.s)) @ found.w[:, 0].astype(np.float64)
+        return alpha - alpha.mean(0), found.b[0]
 
     def held_out(
         self,
@@ -246,8 +287,8 @@ class Rotated:
         tried: list[tuple[float, float, np.ndarray]] = []
         state: State | None = None
         for strength in STRENGTHS * self.unit:
-            w, b, state = self.descend(labels, weights, classes, strength, state, tolerance=0.03)
-            logits = self.own(w, b, folds)
+            found = self.descend(labels, weights, classes, strength, state, End(tolerance=0.03))
+            state, logits = found.state, self.own(found.w, found.b, folds)
             loss = calibrated_loss(CLASSIFY, logits[known], labels[known])
             tried.append((loss, strength, logits))
             if len(tried) > 2 and min(loss, tried[-2][0]) > min(entry[0] for entry in tried[:-2]):
@@ -266,37 +307,70 @@ class Rotated:
 class Loaded:
     """Examples as they are, [n, d], in memory.
 
-    A Cholesky factor of their second moments gives the coordinates of the minimisation.
+    A Cholesky factor of the loss's second derivative gives the coordinates of the minimisation. It
+    is taken as the same for all classes and folds: the mean of theirs.
     """
 
     def __init__(self, x: np.ndarray, strength: float):
         self.design, self.strength = x, strength
-        factor = np.zeros((x.shape[1],) * 2, np.float32, order="F")
-        factor = ssyrk(STEEPNESS, x.T, 1.0, factor, lower=1, overwrite_c=1)
-        factor.flat[:: len(factor) + 1] += np.float32(strength)
-        self.factor = linalg.cholesky(factor, lower=True, overwrite_a=True, check_finite=False)
 
     def descend(
-        self, labels: np.ndarray, weights: np.ndarray, classes: int
-    ) -> tuple[np.ndarray, np.ndarray, State]:
+        self, labels: np.ndarray, weights: np.ndarray, classes: int, *, gain: float
+    ) -> Minimum:
         """Call `descend` with coordinates that are transformed by the Cholesky factor."""
+        n, k = weights.shape
+        w, b = np.zeros((self.design.shape[1], k, classes), np.float32), np.zeros((k, classes))
+        steepness = np.full(n, STEEPNESS, np.float32)
+        for _ in range(ROUNDS):
+            factor = self.factor(steepness)
+            unit = float(np.sqrt(steepness.sum(dtype=np.float64)))
 
-        def forward(v: np.ndarray) -> np.ndarray:
-            return linalg.solve_triangular(
-                self.factor, v, lower=True, trans="T", check_finite=False
+            # The factor is bound now, as the next round has another one.
+            def forward(v: np.ndarray, factor: np.ndarray = factor) -> np.ndarray:
+                return linalg.solve_triangular(factor, v, lower=True, trans="T", check_finite=False)
+
+            def backward(g: np.ndarray, factor: np.ndarray = factor) -> np.ndarray:
+                return linalg.solve_triangular(factor, g, lower=True, check_finite=False)
+
+            point = (factor.T @ w.reshape(len(w), -1)).reshape(w.shape)
+            found = descend(
+                self.design,
+                labels,
+                weights,
+                classes=classes,
+                strength=self.strength,
+                change=(forward, backward),
+                unit=unit,
+                start=(point, b * unit),
+                end=End(gain=gain, steps=STEPS),
             )
+            w, b = found.w, found.b
+            if found.finished:
+                break
+            steepness = self.steepness(w, b, weights)
+        return found
 
-        def backward(g: np.ndarray) -> np.ndarray:
-            return linalg.solve_triangular(self.factor, g, lower=True, check_finite=False)
+    def factor(self, steepness: np.ndarray) -> np.ndarray:
+        """Return the Cholesky factor of `X' diag(steepness) X + strength`, float32 [d, d]."""
+        width = self.design.shape[1]
+        matrix = np.zeros((width, width), np.float32, order="F")
+        for start in range(0, len(self.design), BLOCK):
+            some = slice(start, start + BLOCK)
+            x = self.design[some] * np.sqrt(steepness[some])[:, None]
+            matrix = ssyrk(1.0, x.T, 1.0, matrix, lower=1, overwrite_c=1)
+        matrix.flat[:: width + 1] += np.float32(self.strength)
+        return linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
 
-        return descend(
-            self.design,
-            labels,
-            weights,
-            classes=classes,
-            strength=self.strength,
-            change=(forward, backward),
-        )
+    def steepness(self, w: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the mean of p (1 - p) over classes and fits for each example, float32 [n]."""
+        (n, k), classes = weights.shape, b.shape[1]
+        mean = np.zeros(n, np.float32)
+        for start in range(0, n, BLOCK):
+            some = slice(start, start + BLOCK)
+            z = (self.design[some] @ w.reshape(len(w), -1)).reshape(-1, k, classes)
+            p = softmax(z + b.astype(np.float32), axis=2)
+            mean[some] = np.mean(p * (1 - p) * weights[some, :, None], (1, 2))
+        return np.maximum(mean, np.float32(LEAST_STEEPNESS))
 
 
 def load_features(
@@ -416,7 +490,9 @@ def fit_folds(
     weights = np.column_stack(
         [np.ones(len(rows), bool), *(folds != fold for fold in range(folds.max() + 1))]
     )
-    w, b, _ = Loaded(x, strength).descend(labels, weights, classes)
+    gain = LEAST_GAIN if weights.shape[1] == 1 else LEAST_GAIN_OF_FOLDS
+    found = Loaded(x, strength).descend(labels, weights, classes, gain=gain)
+    w, b = found.w, found.b
     for fold in range(folds.max() + 1):
         held_out[folds == fold] = x[folds == fold] @ w[:, fold + 1] + b[fold + 1]
     return primal(
