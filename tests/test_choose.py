@@ -128,6 +128,8 @@ def test_a_network_with_random_weights_is_not_tried_where_others_are(examples, e
     assert [one.name for one in found.tried] == [trained]
     alone = choose_network(examples, [random], extract)
     assert not alone.left_out and alone.best.name == random
+    beside_none = choose_network(examples, [random, "no-such-network"], extract)
+    assert list(beside_none.left_out) == ["no-such-network"] and beside_none.best.name == random
 
 
 def test_a_damaged_network_is_left_out_before_others_are_tried(extract, examples, tmp_path):

@@ -34,7 +34,7 @@ Value = TypeVar("Value", str, int)
 
 @dataclass(frozen=True)
 class Listed:
-    """Where the examples of a split stand, so that messages can name them.
+    """The files and lines of the examples that are split; messages name them.
 
     source: the source as it was given.
     files: the name of each image.

@@ -12,18 +12,19 @@ import numpy as np
 from tfxfer.errors import SavedModelError
 from tfxfer.files import open_regular
 from tfxfer.savedmodel.graph import Pretrained
-from tfxfer.savedmodel.keras_file import keras_file, reason_of
+from tfxfer.savedmodel.keras_file import keras_file
 from tfxfer.savedmodel.weigh import values_of, weigh
 
 LOG = logging.getLogger(__name__)
 OPTIMIZER = "optimizer"  # the group of a .keras file that holds no weights of the model
-# What zipfile and h5py raise for a file that anybody wrote.
-DAMAGED = (
+# What `weigh`, zipfile and h5py raise for a file that anybody wrote.
+UNREADABLE = (
     AttributeError,
     EOFError,
     LookupError,
     OSError,
     RuntimeError,
+    SavedModelError,
     TypeError,
     ValueError,
     zipfile.BadZipFile,
@@ -44,13 +45,11 @@ def warn_of_untrained(network: Pretrained, name: str) -> None:
 def is_untrained_file(handle: str | os.PathLike, *, trust: bool = False) -> bool:
     """Return whether a handle names a .keras file of a network that seems to be untrained.
 
-    Only the weights are read. To build the model, to see this, would take seconds.
+    Only the weights are read. To build the model, to see this, would take seconds. False for a file
+    that is damaged or refused (see `weigh`): opening it tells what is wrong.
 
     Args:
         trust: see `tfxfer.Backbone`.
-
-    Raises:
-        SavedModelError: the file is damaged, or is refused (see `weigh`).
     """
     path = keras_file(handle)
     if path is None:
@@ -63,12 +62,8 @@ def is_untrained_file(handle: str | os.PathLike, *, trust: bool = False) -> bool
             h5py.File(values_of(file, archive), "r") as values,
         ):
             return seem_random(vectors_of(values))
-    except SavedModelError:
-        raise
-    except DAMAGED as error:
-        raise SavedModelError(
-            f"{path} can't be loaded: {reason_of(error)}. Expected a model that Keras 3 saved."
-        ) from error
+    except UNREADABLE:
+        return False
 
 
 def vectors_of(values: h5py.File) -> list[np.ndarray]:

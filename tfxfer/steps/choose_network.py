@@ -10,7 +10,7 @@ and LEEP, did worse in measurements (docs/methods.md, "Which network").
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,7 +43,6 @@ BY_NEIGHBOURS, BY_PRIOR = 2, 1
 # For a network that does not say which range of pixels it expects, the range is found on so many
 # training examples.
 RANGED = 64
-NO_NETWORK = (EngineError, HandleError, MissingExtraError, SavedModelError)
 FEWEST = 8  # with fewer training examples, nothing can be said
 
 
@@ -159,10 +158,15 @@ def choose_network(
     first = few.take(sample(few.strata, GLANCED, seed))
     glanced: list[Tried] = []
     left_out: dict[str, str] = {}
-    for name in trained(dict.fromkeys(among), left_out, trust=trust):
+    names = list(dict.fromkeys(among))
+    untrained = {name for name in names if savedmodel.is_untrained_file(name, trust=trust)}
+    for name in sorted(names, key=untrained.__contains__):  # those with random weights come last
+        if name in untrained and any(one.name not in untrained for one in glanced):
+            left_out[name] = "it seems to have random weights, as before training"
+            continue
         try:
             glanced.append(try_network(name, first, extract, seed=seed, trust=trust))
-        except NO_NETWORK as error:
+        except (EngineError, HandleError, MissingExtraError, SavedModelError) as error:
             left_out[name] = str(error)
     if not glanced:
         reasons = "; ".join(left_out.values())
@@ -189,27 +193,6 @@ def choose_network(
         rest, key=lambda one: -one.sampled.mean()
     )
     return ChosenNetwork(best=best, tried=tuple(order), left_out=left_out, examples=few)
-
-
-def trained(names: Iterable[str], left_out: dict[str, str], *, trust: bool) -> list[str]:
-    """Return the networks without those that are left out because their weights are random.
-
-    They are all returned where no other network is left.
-
-    Args:
-        left_out: receives the reason of each network that is left out.
-    """
-    found: list[str] = []
-    untrained: list[str] = []
-    for name in names:
-        try:
-            (untrained if savedmodel.is_untrained_file(name, trust=trust) else found).append(name)
-        except NO_NETWORK as error:
-            left_out[name] = str(error)
-    if not found:
-        return untrained
-    left_out |= dict.fromkeys(untrained, "it seems to have random weights, as before training")
-    return found
 
 
 def try_network(name: str, few: Examples, extract: Extractor, *, seed: int, trust: bool) -> Tried:
