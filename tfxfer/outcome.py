@@ -15,19 +15,12 @@ from tfxfer.cache import Cache
 from tfxfer.data import Examples
 from tfxfer.errors import SavedModelError
 from tfxfer.evaluate import beaten, called, doubt, pays, unmeasured
-from tfxfer.evaluate.baselines import (
-    BASELINE_EXAMPLES,
-    Baselines,
-    fit_baselines,
-    sample_train,
-)
+from tfxfer.evaluate.baselines import Baselines
 from tfxfer.evaluate.doubt import Doubt
 from tfxfer.features import Decoder, Features, plain_values
-from tfxfer.heads.fitted import Array
 from tfxfer.heads.layers import TakeColumns, seen_by_head
-from tfxfer.heads.threads import map_in_threads
 from tfxfer.run import Run
-from tfxfer.run.attempt import Failure, attempt, keep, optional
+from tfxfer.run.attempt import optional
 
 LOG = logging.getLogger(__name__)
 BLOCK = 1024  # rows that are in memory at once
@@ -432,71 +425,3 @@ def plain_features(examples: Examples, run: Run) -> Features | None:
         skip_bad_images=run.common.skip_bad_images,
         progress=True,
     )
-
-
-def plain_rows(examples: Examples, run: Run, train: np.ndarray, test: np.ndarray) -> Array:
-    """Return the rows on which the model without a network is fitted, [n, F].
-
-    Args:
-        train, test: the examples whose rows are needed; the others may have zeros.
-    """
-    features = plain_features(examples, run)
-    if features is not None:
-        return features
-    used = np.concatenate([train, test])
-    contents = [examples.read(int(i)) for i in used]
-    own = examples.kind.fit_plain(contents, len(train), run.common.seed)
-    rows = np.zeros((len(examples), own.shape[1]), np.float32)
-    rows[used] = own
-    return rows
-
-
-def baselines(features: Features, run: Run) -> Baselines:
-    """Fit the baselines and score them on test: models without transfer, or with the simplest one.
-
-    Baselines that can't be computed are left out.
-    """
-    examples = features.examples
-    train, test = examples.where("train"), examples.distinct(examples.where("test"))
-
-    def fit(**inputs: Any) -> Baselines:
-        return fit_baselines(
-            examples.labels,
-            train,
-            test,
-            classes=examples.classes,
-            task=examples.task,
-            seed=run.common.seed,
-            **inputs,
-        )
-
-    majority = fit()
-    if not len(test):
-        return majority
-    LOG.info("Fitting simpler models, to compare with")
-    if len(train) > BASELINE_EXAMPLES:
-        LOG.info(
-            "baselines: logistic regression is fitted on %s of %s training examples, each class "
-            "by its share",
-            f"{BASELINE_EXAMPLES:,}",
-            f"{len(train):,}",
-        )
-    figures, scores = dict(majority.figures), dict(majority.scores)
-    few = sample_train(examples.labels, train, examples.task, run.common.seed)
-    plain = examples.kind.PLAIN
-    titles = {
-        name: f"The baseline {called(name, examples.task, examples.kind)}"
-        for name in (plain, "last_layer_logistic")
-    }
-    # Rows are made here and not in a thread, so that Ctrl-C and SIGTERM end it at once.
-    rows = optional(run, titles[plain], lambda: plain_rows(examples, run, few, test))
-    makers = {"last_layer_logistic": lambda: fit(last_layer=features.output)}
-    if rows is not None:
-        makers = {plain: lambda: fit(**{plain: rows}), **makers}
-    results = map_in_threads(lambda name: attempt(titles[name], makers[name]), makers)
-    for name, result in zip(makers, results, strict=True):
-        keep(run, titles[name], result)
-        if not isinstance(result, Failure):
-            figures[name] = result.figures[name]
-            scores |= result.scores
-    return Baselines(figures, scores)

@@ -9,6 +9,7 @@ import numpy as np
 from tfxfer.data.folds import sample
 from tfxfer.heads import linear
 from tfxfer.heads.fitted import Array
+from tfxfer.heads.logistic import LEAST_GAIN_OF_PROBABILITIES
 from tfxfer.heads.several import fit_several
 from tfxfer.tasks import CLASSIFY, Task
 
@@ -144,6 +145,7 @@ def logistic(
         widths=(features.shape[1],),
         rows=train,
         normalise=normalise,
+        gain=LEAST_GAIN_OF_PROBABILITIES,
         seed=seed,
     ).expanded(present, classes)
     logits = [

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg
-from scipy.linalg.blas import ssyrk
 
 from tfxfer.data.folds import deal
+from tfxfer.heads.blas import add_products, factorise
 from tfxfer.heads.fitted import normalise_taps
 from tfxfer.heads.threads import one_thread
 
@@ -56,21 +56,19 @@ def fit_unknown(x: np.ndarray, labels: np.ndarray) -> Unknown:
     """
     x = normalise_taps(x, (x.shape[1],))
     _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    means = np.zeros((len(counts), x.shape[1]), np.float64)
-    np.add.at(means, places, x)
-    means /= counts[:, None]
+    means = np.stack([x[places == i].mean(0, dtype=np.float64) for i in range(len(counts))])
     mean = x.mean(0, dtype=np.float64)
-    scatter = ssyrk(1.0, (x - means[places].astype(np.float32)).T, lower=1)
+    scatter = np.zeros((x.shape[1],) * 2, np.float32, order="F")
+    add_products(scatter, x - means.astype(np.float32)[places])
     # The shrinkage is explained in docs/methods.md, "Gaussian". Where all examples are equal to
     # their class means, every shrinkage gives the same order.
     scatter.flat[:: len(mean) + 1] += np.float32(
         float(np.trace(scatter, dtype=np.float64)) / max(len(x) - 1, 1) or 1.0
     )
     between = (np.sqrt(counts)[:, None] * (means - mean)).T
-    factor = linalg.cho_factor(scatter, lower=True, overwrite_a=True, check_finite=False)
-    project = linalg.cho_solve(factor, between.astype(np.float32), check_finite=False).astype(
-        np.float64
-    )
+    factorise(scatter)
+    solved = linalg.cho_solve((scatter, True), between.astype(np.float32), check_finite=False)
+    project = solved.astype(np.float64)
     gram = between.T @ project
     quadratic = np.linalg.inv(np.eye(len(counts)) + (gram + gram.T) / 2)
     width = len(mean)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import linalg
 
 from tfxfer.data.folds import sample
+from tfxfer.heads.blas import factorise
 from tfxfer.heads.fitted import Array, Fitted, blocks, centre_classes, normalise_taps
 from tfxfer.heads.sums import ROUNDING, solve_gaussian, solve_ridge, sum_up
 from tfxfer.heads.threads import one_thread
@@ -66,11 +67,9 @@ def gaussian_dual(
     t = max(t, len(labels) * ROUNDING * float(kernel.diagonal().max()))
     t = t or 1.0  # all examples are equal to their class means: then every t gives the same
     residual.flat[:: len(labels) + 1] += t
-    solved = linalg.cho_solve(
-        linalg.cho_factor(residual, lower=True, overwrite_a=True, check_finite=False),
-        right,
-        check_finite=False,
-    )
+    matrix = np.asfortranarray(residual)
+    factorise(matrix)
+    solved = linalg.cho_solve((matrix, True), right, check_finite=False)
     # P M' = d / t (M' - R' solved), and R' v = X' (v - means (sum of v over each class))
     alpha = width / t * (means - (solved - means @ onehot(labels, classes).T @ solved))
     norms = (

@@ -6,23 +6,25 @@ their rows span, which is exact and has at most n dimensions. With more examples
 themselves are the design matrix. In both cases the loss is minimised in coordinates in which it is
 about equally steep in every direction, so that about 20 steps of L-BFGS do what would take
 hundreds. How steep it is depends on the weights that are looked for: with more than 2,000 examples
-the coordinates are chosen anew after 15 steps, by the weights that were found until then. All folds
-are fitted in one minimisation, and share each product with the design matrix.
+the coordinates are chosen anew after 15 steps and after 30, by the weights that were found until
+then. All folds are fitted in one minimisation, and share each product with the design matrix.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from scipy import linalg
-from scipy.linalg.blas import ssyrk
 from scipy.optimize import minimize
 from scipy.special import softmax
 
 from tfxfer.data.folds import deal, sample
+from tfxfer.heads.blas import factorise
 from tfxfer.heads.closed import primal, shares
 from tfxfer.heads.fitted import BLOCK, Array, Fitted, blocks, normalise_taps
-from tfxfer.heads.threads import one_thread
+from tfxfer.heads.threads import in_threads, one_thread
 from tfxfer.tasks import CLASSIFY, calibrated_loss
 
 ROTATED = 2000  # up to so many examples are rotated into the space that their rows span
@@ -35,12 +37,12 @@ STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)
 UNJUDGED = 1.0  # the strength where nothing can be held out: scikit-learn's default
 STEEPNESS = 0.05  # a guess at p (1 - p): only the number of steps depends on it
 FOLDS = 5
-# With features as the design matrix: steps in one choice of coordinates, and how often these are
-# chosen.
-STEPS, ROUNDS = 15, 8
-# A minimisation ends where a step gains fewer nats for each example: one fit by itself, and fits of
-# folds, whose probabilities do not get better after that (benchmarks/LOG.md).
-LEAST_GAIN, LEAST_GAIN_OF_FOLDS = 1e-9, 1e-6
+# Most steps in one choice of coordinates, with features as the design matrix. A new choice takes as
+# long as 10 steps, and L-BFGS forgets what it has seen.
+STEPS = (15, 15, 500)
+# A minimisation ends where a step gains fewer nats for each example: one whose weights matter, and
+# one whose probabilities do, which do not get better after that (benchmarks/LOG.md).
+LEAST_GAIN, LEAST_GAIN_OF_PROBABILITIES = 1e-9, 1e-6
 LEAST_STEEPNESS = 1e-5  # of an example that is predicted with certainty
 TOGETHER = 600_000  # numbers in one minimisation: L-BFGS keeps about 25 copies of them in float64
 
@@ -71,6 +73,7 @@ def moments(features: Array, rows: np.ndarray, width: int) -> tuple[np.ndarray, 
 
 State = tuple[np.ndarray, np.ndarray]  # the point in a minimisation: [r, k, C] and [k, C]
 Change = Callable[[np.ndarray], np.ndarray]
+Each: TypeAlias = Callable[..., Iterable]  # `map`, or one that works in threads
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def descend(
     unit: float,
     start: State | None = None,
     end: End = End(),
+    each: Each = map,
 ) -> Minimum:
     """Minimise k losses, one for each column of `weights`, together if they are not too large.
 
@@ -125,6 +129,7 @@ def descend(
             for gradients, both on [r, k C].
         unit: what an intercept is multiplied by, to be a coordinate of the minimisation.
         start: the state at the end of an earlier minimisation; zeros by default.
+        each: what works on parts of the examples.
     """
     k, r = weights.shape[1], design.shape[1]
     start = (np.zeros((r, k, classes)), np.zeros((k, classes))) if start is None else start
@@ -140,6 +145,7 @@ def descend(
                 unit=unit,
                 start=(start[0][:, i : i + 1], start[1][i : i + 1]),
                 end=end,
+                each=each,
             )
             for i in range(k)
         ]
@@ -155,7 +161,14 @@ def descend(
 
     size, forward = k * classes, change[0]
     loss = losses(
-        design, labels, weights, classes=classes, strength=strength, change=change, unit=unit
+        design,
+        labels,
+        weights,
+        classes=classes,
+        strength=strength,
+        change=change,
+        unit=unit,
+        each=each,
     )
     # L-BFGS-B compares gains with the loss or with 1, whichever is larger, and the mean loss of an
     # example is below 1. Relative gains below 1e-9 are less than the rounding of sums in float32.
@@ -188,31 +201,53 @@ def losses(
     strength: float,
     change: tuple[Change, Change],
     unit: float,
+    each: Each = map,
 ) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """Return a function from a flat state to the sum of the k losses and its gradient."""
+    """Return a function from a flat state to the sum of the k losses and its gradient.
+
+    The examples are worked on in parts of `ROTATED`, whose sums are always added in the same order.
+    """
     (n, k), (forward, backward), size = weights.shape, change, weights.shape[1] * classes
     weights = weights.astype(np.float32)
     truth = weights[:, :, None] * (np.arange(classes) == labels[:, None, None])
+    parts = [slice(start, start + ROTATED) for start in range(0, n, ROTATED)]
 
-    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        w = forward(flat[:-size].reshape(-1, size).astype(np.float32))
-        z = (design @ w + (flat[-size:] / unit).astype(np.float32)).reshape(n, k, classes)
+    def of_part(part: slice, w: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        x, own = design[part], weights[part]
+        z = (x @ w + b).reshape(-1, k, classes)
         z -= z.max(2, keepdims=True)
         p = np.exp(z)
         total = p.sum(2, keepdims=True)
-        loss = np.sum(weights * np.log(total[:, :, 0]), dtype=np.float64) - np.sum(
-            truth * z, dtype=np.float64
+        loss = np.sum(own * np.log(total[:, :, 0]), dtype=np.float64) - np.sum(
+            truth[part] * z, dtype=np.float64
         )
-        p *= weights[:, :, None] / total
-        p -= truth
-        p = p.reshape(n, size)
-        slope = backward(design.T @ p + np.float32(strength) * w)
+        p *= own[:, :, None] / total
+        p -= truth[part]
+        p = p.reshape(-1, size)
+        return float(loss), x.T @ p, p.sum(0, dtype=np.float64)
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w = forward(flat[:-size].reshape(-1, size).astype(np.float32))
+        b = (flat[-size:] / unit).astype(np.float32)
+        loss, slope, bias = total_of(each(lambda part: of_part(part, w, b), parts))
+        slope = backward(slope + np.float32(strength) * w)
         penalty = strength / 2 * float(np.sum(w * w, dtype=np.float64))
-        return float(loss + penalty), np.concatenate(
-            [slope.ravel(), p.sum(0, dtype=np.float64) / unit]
-        ).astype(np.float64)
+        return loss + penalty, np.concatenate([slope.ravel(), bias / unit]).astype(np.float64)
 
     return value
+
+
+def total_of(
+    parts: Iterable[tuple[float, np.ndarray, np.ndarray]],
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return the sums over the parts, which are added in their order."""
+    first, *others = parts
+    loss, slope, bias = first
+    for more, its_slope, its_bias in others:
+        loss += more
+        slope += its_slope
+        bias += its_bias
+    return loss, slope, bias
 
 
 class Rotated:
@@ -321,45 +356,48 @@ class Loaded:
         n, k = weights.shape
         w, b = np.zeros((self.design.shape[1], k, classes), np.float32), np.zeros((k, classes))
         steepness = np.full(n, STEEPNESS, np.float32)
-        for _ in range(ROUNDS):
-            factor = self.factor(steepness)
-            unit = float(np.sqrt(steepness.sum(dtype=np.float64)))
-
-            # The factor is bound now, as the next round has another one.
-            def forward(v: np.ndarray, factor: np.ndarray = factor) -> np.ndarray:
-                return linalg.solve_triangular(factor, v, lower=True, trans="T", check_finite=False)
-
-            def backward(g: np.ndarray, factor: np.ndarray = factor) -> np.ndarray:
-                return linalg.solve_triangular(factor, g, lower=True, check_finite=False)
-
-            point = (factor.T @ w.reshape(len(w), -1)).reshape(w.shape)
-            found = descend(
-                self.design,
-                labels,
-                weights,
-                classes=classes,
-                strength=self.strength,
-                change=(forward, backward),
-                unit=unit,
-                start=(point, b * unit),
-                end=End(gain=gain, steps=STEPS),
-            )
-            w, b = found.w, found.b
-            if found.finished:
-                break
-            steepness = self.steepness(w, b, weights)
+        with in_threads() as each:
+            for steps in STEPS:
+                factor = self.factor(steepness, each)
+                unit = float(np.sqrt(steepness.sum(dtype=np.float64)))
+                point = (factor.T @ w.reshape(len(w), -1)).reshape(w.shape)
+                found = descend(
+                    self.design,
+                    labels,
+                    weights,
+                    classes=classes,
+                    strength=self.strength,
+                    change=(partial(solve_transposed, factor), partial(solve, factor)),
+                    unit=unit,
+                    start=(point, b * unit),
+                    end=End(gain=gain, steps=steps),
+                    each=each,
+                )
+                w, b = found.w, found.b
+                if found.finished:
+                    break
+                steepness = self.steepness(w, b, weights)
         return found
 
-    def factor(self, steepness: np.ndarray) -> np.ndarray:
-        """Return the Cholesky factor of `X' diag(steepness) X + strength`, float32 [d, d]."""
+    def factor(self, steepness: np.ndarray, each: Each) -> np.ndarray:
+        """Return the Cholesky factor of `X' diag(steepness) X + strength`, float32 [d, d].
+
+        Args:
+            each: what works on parts of the rows, which are the same on any number of cores.
+        """
         width = self.design.shape[1]
-        matrix = np.zeros((width, width), np.float32, order="F")
+        matrix = np.zeros((width, width), np.float32)
         for start in range(0, len(self.design), BLOCK):
             some = slice(start, start + BLOCK)
             x = self.design[some] * np.sqrt(steepness[some])[:, None]
-            matrix = ssyrk(1.0, x.T, 1.0, matrix, lower=1, overwrite_c=1)
+            for _ in each(partial(add_to_rows, matrix, x), range(0, width, BLOCK)):
+                pass
         matrix.flat[:: width + 1] += np.float32(self.strength)
-        return linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        factor = matrix.T  # LAPACK wants it by columns, for which the other triangle was set
+        factorise(factor)
+        for i in range(width):
+            factor[:i, i] = 0
+        return factor
 
     def steepness(self, w: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Return the mean of p (1 - p) over classes and fits for each example, float32 [n]."""
@@ -371,6 +409,22 @@ class Loaded:
             p = softmax(z + b.astype(np.float32), axis=2)
             mean[some] = np.mean(p * (1 - p) * weights[some, :, None], (1, 2))
         return np.maximum(mean, np.float32(LEAST_STEEPNESS))
+
+
+def add_to_rows(matrix: np.ndarray, x: np.ndarray, start: int) -> None:
+    """Add X'X to some rows of the upper triangle of a matrix: `BLOCK` of them from `start`."""
+    some = slice(start, start + BLOCK)
+    matrix[some, start:] += x[:, some].T @ x[:, start:]
+
+
+def solve(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return L^-1 right, where L is a lower triangle."""
+    return linalg.solve_triangular(factor, right, lower=True, check_finite=False)
+
+
+def solve_transposed(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return (L')^-1 right, where L is a lower triangle."""
+    return linalg.solve_triangular(factor, right, lower=True, trans="T", check_finite=False)
 
 
 def load_features(
@@ -410,6 +464,7 @@ def linear(
     rows: np.ndarray | None = None,
     strength: float | None = None,
     normalise: str | None = None,
+    gain: float = LEAST_GAIN,
     seed: int = 0,
 ) -> Fitted:
     """Fit multinomial logistic regression with a penalty on squared weights.
@@ -426,6 +481,8 @@ def linear(
             default picked by 5-fold cross-validation on at most 2,000 examples.
         normalise: "standardise" or "l2" (each tap to length one); by default "l2" where there are
             fewer than 20 examples a class, else "standardise".
+        gain: with more than 2,000 examples, the fit ends where a step gains fewer nats for each of
+            them.
         seed: seed of the sample and the folds.
 
     Raises:
@@ -466,6 +523,7 @@ def linear(
         folds=np.full(len(rows), -1),
         strength=strength,
         how=how,
+        gain=gain,
     )[0]
 
 
@@ -478,8 +536,14 @@ def fit_folds(
     folds: np.ndarray,
     strength: float,
     how: str,
+    gain: float,
 ) -> tuple[Fitted, np.ndarray]:
     """Fit the head on all of `rows`, and once without each fold.
+
+    Args:
+        folds: the fold of each of `rows`; -1 where it is never held out.
+        how: "standardise" or "l2".
+        Other Args are those of `linear`.
 
     Returns:
         The head fitted on all of `rows`, and the logits [n, C] of each of them from the fit without
@@ -490,7 +554,6 @@ def fit_folds(
     weights = np.column_stack(
         [np.ones(len(rows), bool), *(folds != fold for fold in range(folds.max() + 1))]
     )
-    gain = LEAST_GAIN if weights.shape[1] == 1 else LEAST_GAIN_OF_FOLDS
     found = Loaded(x, strength).descend(labels, weights, classes, gain=gain)
     w, b = found.w, found.b
     for fold in range(folds.max() + 1):

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg
-from scipy.linalg import lapack
-from scipy.linalg.blas import dsyrk
 
+from tfxfer.heads.blas import add_products, factorise, invert
 from tfxfer.heads.fitted import Array, blocks, normalise_taps
 
 ROUNDING = float(np.finfo(np.float32).eps)
@@ -56,7 +55,7 @@ def sum_up(features: Array, rows: np.ndarray, targets: np.ndarray, widths: Seque
         x = normalise_taps(x, widths).astype(np.float64)
         total += x.sum(0)
         products += x.T @ targets[where]
-        gram = dsyrk(1.0, x.T, 1.0, gram, lower=1, overwrite_c=1)
+        add_products(gram, x)
     return Sums(
         count=len(rows),
         targets=np.asarray(targets, np.float64).sum(0),
@@ -79,7 +78,7 @@ def subtract_examples(
         x = normalise_taps(x, widths).astype(np.float64)
         total -= x.sum(0)
         products -= x.T @ targets[where]
-        gram = dsyrk(-1.0, x.T, 1.0, gram, lower=1, overwrite_c=1)
+        add_products(gram, x, -1)
     return Sums(
         count=sums.count - len(rows),
         targets=sums.targets - targets.sum(0),
@@ -121,8 +120,8 @@ def within_classes(sums: Sums) -> tuple[np.ndarray, float]:
         float64 [d, d], only its lower triangle; t = sum(R^2) / (n - 1).
     """
     longest = float(np.trace(sums.gram)) / sums.count
-    scaled = np.asfortranarray(sums.products / np.sqrt(sums.targets))
-    matrix = dsyrk(-1.0, scaled, 1.0, sums.gram, lower=1, overwrite_c=1)
+    matrix = sums.gram
+    add_products(matrix, (sums.products / np.sqrt(sums.targets)).T, -1)
     t = float(np.trace(matrix)) / max(sums.count - 1, 1)
     # Where all examples are equal to their class means, every t gives the same.
     t = max(t, ROUNDING * longest) or 1.0
@@ -150,8 +149,8 @@ def solve_ridge(sums: Sums, strength: float) -> tuple[np.ndarray, np.ndarray, np
     mean = sums.mean
     centre = sums.total / sums.count
     right = sums.products - np.outer(centre, sums.targets)
-    scaled = np.asfortranarray(centre[:, None] * np.sqrt(sums.count))
-    matrix = dsyrk(-1.0, scaled, 1.0, sums.gram, lower=1, overwrite_c=1)
+    matrix = sums.gram
+    add_products(matrix, centre[None] * np.sqrt(sums.count), -1)
     strength = max(strength, 32 * ROUNDING * float(matrix.diagonal().max()))
     matrix.flat[:: len(matrix) + 1] += strength
     return mean, solve(matrix, right), sums.targets / sums.count, strength
@@ -166,14 +165,14 @@ def means_and_precision(sums: Sums) -> tuple[np.ndarray, np.ndarray]:
     width = len(sums.total)
     means = (sums.products / sums.targets).T.astype(np.float32)
     matrix, _ = within_classes(sums)
-    factor, _ = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    factorise(matrix)
+    invert(matrix)
     for i in range(width):  # LAPACK fills the lower half only
-        inverse[i, i + 1 :] = inverse[i + 1 :, i]
-    return means, (inverse * width).astype(np.float32)
+        matrix[i, i + 1 :] = matrix[i + 1 :, i]
+    return means, (matrix * width).astype(np.float32)
 
 
 def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return matrix^-1 right; only the lower triangle of `matrix` is read, and overwritten."""
-    factor = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-    return linalg.cho_solve(factor, right, check_finite=False)
+    factorise(matrix)
+    return linalg.cho_solve((matrix, True), right, check_finite=False)

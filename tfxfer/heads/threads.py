@@ -1,7 +1,8 @@
 """Fits side by side, each with one BLAS thread: the same bits on any number of cores."""
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -23,15 +24,53 @@ def one_thread(function: Callable) -> Callable:
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Return what a function returns for each item; each call has one BLAS thread.
+    """Return what a function returns for each item; see `in_threads`.
 
-    It works on as many items at once as there are cores, up to `MOST_WORKERS`. Ctrl-C ends it when
-    those that it works on are done.
+    Ctrl-C ends it when the items that it works on are done.
+    """
+    with in_threads() as each:
+        return list(each(function, items))
+
+
+@contextmanager
+def in_threads() -> Iterator[Callable[..., Iterator]]:
+    """Yield a `map` whose calls have one BLAS thread each.
+
+    It works on as many items at once as there are cores, up to `MOST_WORKERS`.
     """
     # Some BLAS libraries have one setting for the process, which stays until all threads are done;
     # others have one for each thread.
     with (
         threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(min(cores(), MOST_WORKERS)) as pool,
+        ThreadPoolExecutor(min(cores(), MOST_WORKERS), initializer=limit_thread) as pool,
     ):
-        return list(pool.map(one_thread(function), items))
+        yield pool.map
+
+
+def limit_thread() -> None:
+    """Give this thread one BLAS thread for as long as it lives."""
+    threadpool_limits(limits=1, user_api="blas")
+
+
+@contextmanager
+def in_background(
+    makers: Mapping[str, Callable[[], Result]],
+) -> Iterator[dict[str, Future[Result]]]:
+    """Call functions in threads while the block runs, all with one BLAS thread, as the block.
+
+    One core is left to the block. Where the block raises an exception, calls that were not begun
+    are dropped; those that were are waited for.
+
+    Yields:
+        what they will return, by their names.
+    """
+    workers = max(min(cores() - 1, MOST_WORKERS, len(makers)), 1)
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(workers, initializer=limit_thread) as pool,
+    ):
+        try:
+            yield {name: pool.submit(make) for name, make in makers.items()}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -21,6 +21,7 @@ from tfxfer.heads.closed import (
 from tfxfer.heads.fitted import BLOCK, Array, Fitted, blocks, normalise_taps
 from tfxfer.heads.logistic import (
     FOLDS,
+    LEAST_GAIN_OF_PROBABILITIES,
     ROTATED,
     Rotated,
     choose_normalisation,
@@ -611,6 +612,7 @@ def fit_linear_folds(data: Labelled, folds: np.ndarray, chosen: Candidate) -> Fi
         folds=folds[used],
         strength=chosen.strength,
         how=choose_normalisation(data.targets[used], data.outputs),
+        gain=LEAST_GAIN_OF_PROBABILITIES,
     )
     if len(used) == len(data):
         return Fit(fitted=fitted, logits=held_out, folds=folds)

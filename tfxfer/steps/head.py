@@ -16,6 +16,7 @@ from tfxfer.run import Run
 from tfxfer.run.attempt import optional
 from tfxfer.steps.extraction import Extracted
 from tfxfer.steps.result import Result, joined
+from tfxfer.steps.simpler import simpler_models
 
 # A precision matrix of more columns is not written: one of 8,320 takes half a minute and 277 MB.
 MOST_COLUMNS = 6_000
@@ -88,7 +89,7 @@ def choose_head(run: Run, extracted: Extracted, head: str, *, mirror: str) -> Re
         return None
     features, examples = extracted.features, extracted.examples
     train = examples.where("train")
-    with run.timed("head"):
+    with simpler_models(run, features) as simpler, run.timed("head"):
         choice, part = mirrors.choose_head(
             mirror, features.take(train), head=head, seed=run.common.seed
         )
@@ -99,6 +100,7 @@ def choose_head(run: Run, extracted: Extracted, head: str, *, mirror: str) -> Re
         run.record(chosen_head=fitted.name, chosen_taps=fitted.taps, mirror_images=both)
         run.record(chosen_heads={one.name: one.taps for one in fitted.members})
         write_statistics(run, extracted.prefix, part, choice)
+        models = simpler.wait()
     layer = fitted.layer()
     answers = outcome.of_head(features, layer)
     return Result(
@@ -106,6 +108,7 @@ def choose_head(run: Run, extracted: Extracted, head: str, *, mirror: str) -> Re
         features=features,
         model=joined(extracted.network, fitted.taps, layer, features),
         outcome=outcome.judge(examples, answers, train, choice.out_of_fold),
+        simpler=models,
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import keras
 
-from tfxfer import outcome, report
+from tfxfer import report
 from tfxfer.backbone import Backbone
 from tfxfer.evaluate.baselines import Baselines
 from tfxfer.features import Features
@@ -12,6 +12,7 @@ from tfxfer.heads import join
 from tfxfer.outcome import Outcome
 from tfxfer.report.review import look
 from tfxfer.run import Run
+from tfxfer.steps.simpler import simpler_models
 from tfxfer.tuning import Verdict
 from tfxfer.tuning.training import History
 
@@ -24,6 +25,7 @@ class Result:
     model: from pixels to calibrated logits.
     history: one dict for each epoch, where something was trained.
     verdict: the comparison of the tuned with the frozen model, where there was one.
+    simpler: the simpler models, where they were fitted beside this one.
     """
 
     network: Backbone
@@ -32,6 +34,7 @@ class Result:
     outcome: Outcome
     history: History = ()
     verdict: Verdict | None = None
+    simpler: Baselines | None = None
 
 
 def joined(
@@ -47,13 +50,15 @@ def finish(run: Run, result: Result | None, *, compare: bool = True) -> None:
 
     Args:
         result: None in a worker that writes nothing.
-        compare: whether simpler models are fitted, to compare with.
+        compare: whether simpler models are fitted, to compare with, where there are none yet.
     """
     if result is None:
         return
     features, judged = result.features, result.outcome
-    with run.timed("baselines"):
-        baselines = outcome.baselines(features, run) if compare else Baselines({}, {})
+    baselines = result.simpler or Baselines({}, {})
+    if result.simpler is None and compare:
+        with run.timed("baselines"), simpler_models(run, features) as simpler:
+            baselines = simpler.wait()
     judged.write(run, result.network, result.model, baselines, result.history)
     with run.timed("report"):
         look(run, features, judged, result.model, result.network)
