@@ -6,8 +6,8 @@ their rows span, which is exact and has at most n dimensions. With more examples
 themselves are the design matrix. In both cases the loss is minimised in coordinates in which it is
 about equally steep in every direction, so that about 20 steps of L-BFGS do what would take
 hundreds. How steep it is depends on the weights that are looked for: with more than 2,000 examples
-the coordinates are chosen anew after 15 steps and after 30, by the weights that were found until
-then. All folds are fitted in one minimisation, and share each product with the design matrix.
+the coordinates are chosen anew after 15 steps, by the weights that were found until then. All folds
+are fitted in one minimisation, and share each product with the design matrix.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -37,9 +37,9 @@ STRENGTHS = 10.0 ** np.arange(1, -4.01, -0.5)
 UNJUDGED = 1.0  # the strength where nothing can be held out: scikit-learn's default
 STEEPNESS = 0.05  # a guess at p (1 - p): only the number of steps depends on it
 FOLDS = 5
-# Most steps in one choice of coordinates, with features as the design matrix. A new choice takes as
-# long as 10 steps, and L-BFGS forgets what it has seen.
-STEPS = (15, 15, 500)
+# Most steps in each choice of coordinates, with features as the design matrix. A new choice takes
+# as long as 10 steps, and L-BFGS forgets what it has seen (benchmarks/LOG.md).
+STEPS = (15, 500)
 # A minimisation ends where a step gains fewer nats for each example: one whose weights matter, and
 # one whose probabilities do, which do not get better after that (benchmarks/LOG.md).
 LEAST_GAIN, LEAST_GAIN_OF_PROBABILITIES = 1e-9, 1e-6

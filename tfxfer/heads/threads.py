@@ -1,6 +1,6 @@
 """Fits side by side, each with one BLAS thread: the same bits on any number of cores."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -53,24 +53,20 @@ def limit_thread() -> None:
 
 
 @contextmanager
-def in_background(
-    makers: Mapping[str, Callable[[], Result]],
-) -> Iterator[dict[str, Future[Result]]]:
-    """Call functions in threads while the block runs, all with one BLAS thread, as the block.
+def in_background() -> Iterator[Callable[[Callable[[], Result]], Future[Result]]]:
+    """Yield a function that begins to call another one in a thread, beside the block.
 
-    One core is left to the block. Where the block raises an exception, calls that were not begun
-    are dropped; those that were are waited for.
-
-    Yields:
-        what they will return, by their names.
+    All calls have one BLAS thread, as the block has, and one core is left to it. Where the block
+    raises an exception, calls that were not begun are dropped; those that were are waited for.
     """
-    workers = max(min(cores() - 1, MOST_WORKERS, len(makers)), 1)
     with (
         threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(workers, initializer=limit_thread) as pool,
+        ThreadPoolExecutor(
+            max(min(cores() - 1, MOST_WORKERS), 1), initializer=limit_thread
+        ) as pool,
     ):
         try:
-            yield {name: pool.submit(make) for name, make in makers.items()}
+            yield pool.submit
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -53,9 +53,7 @@ def attempt(what: str, make: Callable[[], Made]) -> Made | Failure:
 
 def optional(run: Run, what: str, make: Callable[[], Made]) -> Made | None:
     """Return the result of `make`; where it fails, print and save the failure and return None."""
-    made = attempt(what, make)
-    keep(run, what, made)
-    return None if isinstance(made, Failure) else made
+    return keep(run, what, attempt(what, make))
 
 
 def several(run: Run, what: str, makers: Mapping[Key, Callable[[], Made]]) -> dict[Key, Made]:
@@ -66,11 +64,22 @@ def several(run: Run, what: str, makers: Mapping[Key, Callable[[], Made]]) -> di
     if failed:
         why = f"{len(failed):,} of {len(results):,}, the first by {failed[0].why}"
         first = Failure(what, why, failed[0].traceback)
-    keep(run, what, first)
+    note(run, what, first)
     return {key: made for key, made in results.items() if not isinstance(made, Failure)}
 
 
-def keep(run: Run, what: str, made: object) -> None:
+def keep(run: Run, what: str, made: Made | Failure) -> Made | None:
+    """Return what `attempt` returned; of a failure, print and save it and return None.
+
+    Raises:
+        RunError: the folder can't be written.
+    """
+    failure = made if isinstance(made, Failure) else None
+    note(run, what, failure)
+    return None if isinstance(made, Failure) else made
+
+
+def note(run: Run, what: str, failure: Failure | None) -> None:
     """Save a failure in the run's folder and print it.
 
     Where a resumed run succeeds in making a part, the earlier failure of that part is removed.
@@ -80,9 +89,9 @@ def keep(run: Run, what: str, made: object) -> None:
     """
     before = kept(run.folder)
     others = [failure for failure in before if failure.what != what]
-    if isinstance(made, Failure):
-        run.say(str(made))
-        others.append(made)
+    if failure is not None:
+        run.say(str(failure))
+        others.append(failure)
     if others != before:
         run.write_json(FILE, [asdict(failure) for failure in others])
 

@@ -1,11 +1,12 @@
 """The simpler models that a run compares its model with, fitted while its head is."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Simpler:
 
     majority: what is known at once.
     titles: what each of the others is called in a failure, by its name in metrics.json.
-    fits: what they will be, by these names.
+    fits: what they will be, by these names; those that were begun.
     """
 
     run: Run
@@ -44,12 +45,12 @@ class Simpler:
     def wait(self) -> Baselines:
         """Wait for the fits, and return all models that could be computed."""
         figures, scores = dict(self.majority.figures), dict(self.majority.scores)
-        for name, fit in self.fits.items():
-            result = fit.result()
-            keep(self.run, self.titles[name], result)
-            if not isinstance(result, Failure):
-                figures[name] = result.figures[name]
-                scores |= result.scores
+        for name, title in self.titles.items():
+            fit = self.fits.get(name)
+            found = keep(self.run, title, fit.result()) if fit else None
+            if found is not None:
+                figures[name] = found.figures[name]
+                scores |= found.scores
         return Baselines(figures, scores)
 
 
@@ -57,37 +58,42 @@ class Simpler:
 def simpler_models(run: Run, features: Features) -> Iterator[Simpler]:
     """Fit models without transfer, or with the simplest one, while the block runs.
 
-    Their rows are made before it begins, and not in a thread, so that Ctrl-C and SIGTERM end that
-    at once. Models that can't be computed are left out.
+    Models that can't be computed are left out.
     """
     examples = features.examples
     train, test = examples.where("train"), examples.distinct(examples.where("test"))
-    fit: Callable[..., Baselines] = partial(
-        fit_baselines,
-        examples.labels,
-        train,
-        test,
-        classes=examples.classes,
-        task=examples.task,
-        seed=run.common.seed,
-    )
-    titles, makers = dict[str, str](), dict[str, Callable[[], Baselines]]()
-    if len(test):
-        say_how_many(len(train))
-        plain = examples.kind.PLAIN
-        titles = {
-            name: f"The baseline {called(name, examples.task, examples.kind)}"
-            for name in (plain, "last_layer_logistic")
-        }
-        few = sample_train(examples.labels, train, examples.task, run.common.seed)
-        with run.timed("baselines"):
-            rows = optional(run, titles[plain], lambda: plain_rows(examples, run, few, test))
-        if rows is not None:
-            makers[plain] = partial(fit, **{plain: rows})
-        makers["last_layer_logistic"] = lambda: fit(last_layer=features.output)
-    tasks = {name: partial(attempt, titles[name], make) for name, make in makers.items()}
-    with in_background(tasks) as fits:
-        yield Simpler(run, fit(), titles, fits)
+    plain, last = examples.kind.PLAIN, "last_layer_logistic"
+    titles = {
+        name: f"The baseline {called(name, examples.task, examples.kind)}" for name in (plain, last)
+    }
+
+    def fit(**inputs: Any) -> Baselines:
+        return fit_baselines(
+            examples.labels,
+            train,
+            test,
+            classes=examples.classes,
+            task=examples.task,
+            seed=run.common.seed,
+            **inputs,
+        )
+
+    simpler = Simpler(run, fit(), titles, {})
+    with in_background() as begin:
+        if len(test):
+            say_how_many(len(train))
+            few = sample_train(examples.labels, train, examples.task, run.common.seed)
+            simpler.fits[last] = begin(
+                partial(attempt, titles[last], lambda: fit(last_layer=features.output))
+            )
+            # Rows are made here and not in a thread, so that Ctrl-C and SIGTERM end it at once.
+            with run.timed("baselines"):
+                rows = optional(run, titles[plain], lambda: plain_rows(examples, run, few, test))
+            if rows is not None:
+                simpler.fits[plain] = begin(
+                    partial(attempt, titles[plain], lambda: fit(**{plain: rows}))
+                )
+        yield simpler
 
 
 def say_how_many(train: int) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,12 +14,13 @@ import tensorflow as tf
 from tfxfer.backbone import Backbone
 from tfxfer.data import Examples
 from tfxfer.features import Features
+from tfxfer.heads.threads import in_background
 from tfxfer.outcome import Outcome, plain_features
 from tfxfer.report.review.chart import FEWEST as FEWEST_OF_MAP
 from tfxfer.report.review.chart import place_on_plane
 from tfxfer.report.review.duplicates import find_nearest
 from tfxfer.run import Run
-from tfxfer.run.attempt import optional, several
+from tfxfer.run.attempt import Failure, attempt, keep, optional, several
 
 LOG = logging.getLogger(__name__)
 MISTAKES, SUSPECTS, PAIRS, ODD, EXPLAINED = 20, 20, 10, 12, 3
@@ -128,7 +129,7 @@ def look(
     examples = outcome.examples
     LOG.info(f"Looking for {examples.kind.MANY} that you should look at")
     answers = all_said(outcome)
-    highlights = find_all(run, features, outcome, answers)
+    highlights, reasons = find_all(run, features, outcome, answers, model=model, network=network)
     notes = examples.kind.said_of_odd(examples, highlights.strange)
     run.say(*notes)
     notes = [*examples.notes, *notes]
@@ -140,14 +141,6 @@ def look(
         notes.append(
             f"There is no map: to the network, all held-out {examples.kind.MANY} are the same."
         )
-    LOG.info("Looking for what answers hang on")
-    explain = partial(explained, model, examples, network=network, batch_size=run.common.batch_size)
-    tried = several(
-        run,
-        "The list of what answers hang on",
-        {(i, column): partial(explain, i, column) for i, column in highlights.reasons},
-    )
-    reasons = {place: found for place, found in tried.items() if found is not None}
     makers = {f"{i}.jpg": partial(preview, examples, i) for i in pictured(highlights)}
     makers |= {
         f"{i}-why.jpg": partial(preview, examples, i, found.heat)
@@ -165,11 +158,23 @@ def look(
     run.write_json("review.json", review | {"notes": notes})
 
 
-def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, Said]) -> Found:
+def find_all(
+    run: Run,
+    features: Features,
+    outcome: Outcome,
+    answers: dict[int, Said],
+    *,
+    model: keras.Model,
+    network: Backbone,
+) -> tuple[Found, dict[tuple[int, int], Reasons]]:
     """Find all that a person should look at, and write label_errors.csv.
 
     Args:
         answers: the model's answer to each example that was held out, by its position.
+        Other Args are those of `look`.
+
+    Returns:
+        The examples; and how much an answer depends on each part of one, by (position, class).
     """
     examples, output = outcome.examples, features.output
     test, validation, train = (examples.where(split) for split in ("test", "validation", "train"))
@@ -180,29 +185,35 @@ def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, 
     mistakes = [i for i in by_sureness if not answers[i].right][:MISTAKES]
     right = [i for i in by_sureness if answers[i].right]
     held_out = np.concatenate([test, validation])
-    what = f"The list of the most similar {examples.kind.MANY}"
-    pairs = optional(run, what, lambda: find_nearest(output, held_out, train, most=PAIRS))
-    what = f"The list of {examples.kind.MANY} that look broken"
-    strange = optional(
-        run, what, lambda: examples.kind.find_odd(examples, plain_features(examples, run))
-    )
-    groups = examples.strata
-    labels = groups[judged]
-    drawn = optional(
-        run, "The map", lambda: place_on_plane(output, judged, labels, seed=run.common.seed)
-    )
-    mapped, places = (None, np.zeros((0, 2))) if drawn is None else drawn
+    groups, many = examples.strata, examples.kind.MANY
     # Of the right answers, at most one of each class is explained.
     first = list({int(groups[i]): i for i in reversed(right)}.values())[:EXPLAINED]
     explained_ones = [*mistakes[:EXPLAINED], *first] if examples.task.CLASSES else []
+    hung = [(i, answers[i].column) for i in explained_ones]
+    similar, broken = f"The list of the most similar {many}", f"The list of {many} that look broken"
+    # Files are read here and not in a thread, so that Ctrl-C and SIGTERM end it at once.
+    plain = attempt(broken, lambda: plain_features(examples, run))
+    makers: dict[str, Callable[[], Any]] = {
+        similar: partial(find_nearest, output, held_out, train, most=PAIRS),
+        broken: lambda: (
+            plain if isinstance(plain, Failure) else examples.kind.find_odd(examples, plain)
+        ),
+        "The map": partial(place_on_plane, output, judged, groups[judged], seed=run.common.seed),
+    }
+    with in_background() as begin:
+        begun = {what: begin(partial(attempt, what, make)) for what, make in makers.items()}
+        reasons = explain(run, examples, hung, model=model, network=network)
+        made = {what: keep(run, what, part.result()) for what, part in begun.items()}
+    drawn = made["The map"]
+    mapped, places = (None, np.zeros((0, 2))) if drawn is None else drawn
     return Found(
         judged=judged,
         mistakes=mistakes,
         right=drawn_by_lot(right, groups, RIGHT, seed=run.common.seed),
         doubtful=doubtful,
         examined=examined,
-        pairs=pairs or [],
-        strange=strange or [],
+        pairs=made[similar] or [],
+        strange=made[broken] or [],
         mapped=mapped,
         places=places,
         samples={
@@ -211,8 +222,8 @@ def find_all(run: Run, features: Features, outcome: Outcome, answers: dict[int, 
         }
         if examples.task.CLASSES
         else {},
-        reasons=[(i, answers[i].column) for i in explained_ones],
-    )
+        reasons=hung,
+    ), reasons
 
 
 def find_doubtful(
@@ -389,6 +400,22 @@ def doubts(
             f"{said[i].predictions[own]:.6f}",
             f"{said[i].predictions[suggested]:.6f}",
         )
+
+
+def explain(
+    run: Run,
+    examples: Examples,
+    answers: Iterable[tuple[int, int]],
+    *,
+    model: keras.Model,
+    network: Backbone,
+) -> dict[tuple[int, int], Reasons]:
+    """Return how much some answers, (position, class), depend on each part of their examples."""
+    LOG.info("Looking for what answers hang on")
+    one = partial(explained, model, examples, network=network, batch_size=run.common.batch_size)
+    makers = {(i, column): partial(one, i, column) for i, column in answers}
+    tried = several(run, "The list of what answers hang on", makers)
+    return {place: found for place, found in tried.items() if found is not None}
 
 
 def explained(
