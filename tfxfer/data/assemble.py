@@ -26,6 +26,7 @@ from tfxfer.data.split import LONGEST_NAME, Listed, split, split_strata, units_o
 from tfxfer.errors import DataError, ImageError, MissingExtraError
 from tfxfer.inputs import Kind
 from tfxfer.process.cores import cores
+from tfxfer.process.parts import map_in_parts
 from tfxfer.tasks import multilabel
 from tfxfer.tasks.cells import LabelError
 
@@ -297,8 +298,8 @@ def _inspect(found: Found, skip_bad_images: bool, checked: Checked) -> list[Look
     count, looked, said = len(found.files), [], time.monotonic()
     LOG.info(f"Checking {count:,} {kind.MANY}")
     with ThreadPoolExecutor(min(8, 2 * cores())) as pool:
-        for one in pool.map(look, range(count)):
-            looked.append(one)
+        for some in map_in_parts(pool, look, count):
+            looked += some
             if time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
                 LOG.info(f"Checked: {len(looked):,} of {count:,} {kind.MANY}")

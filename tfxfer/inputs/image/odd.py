@@ -8,6 +8,7 @@ import numpy as np
 
 from tfxfer.inputs.image.check import size
 from tfxfer.inputs.input import Files
+from tfxfer.process.parts import map_in_parts
 
 # A picture is dark if the mean of its pixels, from 0 to 1, is below the first number, and blank if
 # their standard deviation is below the second.
@@ -31,12 +32,11 @@ def find_odd(examples: Files, pixels: Any) -> list[tuple[int, str]]:
             oddities.setdefault(start + i, []).append("dark")
         for i in np.flatnonzero(block.std(1) < BLANK).tolist():
             oddities.setdefault(start + i, []).append("blank")
-    with ThreadPoolExecutor(READERS) as pool:
-        sides = (
-            list(pool.map(lambda i: shorter(examples, i), range(len(examples.files))))
-            if examples.paths is not None
-            else []
-        )
+    sides: list[int] = []
+    if examples.paths is not None:
+        with ThreadPoolExecutor(READERS) as pool:
+            parts = map_in_parts(pool, lambda i: shorter(examples, i), len(examples.files))
+            sides = [side for part in parts for side in part]
     usual = np.median([side for side in sides if side]) if any(sides) else 0
     for i, side in enumerate(sides):
         if side and side * SMALL < usual:
